@@ -1,0 +1,91 @@
+//! What all the steps' programs have in common: their arguments, their way of
+//! saying what they do, and their exit status.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use clap::{Args, Parser};
+
+use crate::container::Exit;
+use crate::exec::Command;
+use crate::failure::{Failure, LAUNCHER_FAILED};
+
+/// The arguments of every step: the command.
+#[derive(Args, Clone, Debug)]
+pub struct CommandArgs {
+    /// Say on standard error what the launcher does, a line a part
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+
+    /// The command to run, and its arguments
+    #[arg(value_name = "COMMAND", default_value = "sh", trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
+impl CommandArgs {
+    /// The command in the caller's environment. Turns on [`say!`](crate::say)
+    /// if `-v` was given.
+    pub fn command(self) -> Command {
+        VERBOSE.store(self.verbose, Ordering::Relaxed);
+        Command::new(self.command)
+    }
+}
+
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Whether `-v` was given.
+pub fn verbose() -> bool {
+    VERBOSE.load(Ordering::Relaxed)
+}
+
+/// Prints a line on standard error if `-v` was given, with the PID of the
+/// process that does it: the protocol of the launch, as it happens.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {
+        if $crate::verbose() {
+            eprintln!("[{}] {}", std::process::id(), format_args!($($words)*));
+        }
+    };
+}
+
+/// The `main` of every step: parses the arguments, runs `run`, and turns what
+/// comes of it into an exit status as Docker's: the command's own, 128 + the
+/// number of the signal that ended it, or 125, 126, 127 with one line on
+/// standard error.
+pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
+    let args = match A::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let asked_for = !error.use_stderr();
+            // A closed standard output leaves nobody to tell.
+            return match error.print() {
+                Ok(()) if asked_for => ExitCode::SUCCESS,
+                _ => ExitCode::from(LAUNCHER_FAILED),
+            };
+        }
+    };
+    match run(args) {
+        Ok(exit) => ExitCode::from(exit.status()),
+        Err(error) => {
+            eprintln!("{}: {}", A::command().get_name(), one_line(&error));
+            ExitCode::from(Failure::status_of(&error))
+        }
+    }
+}
+
+/// The chain of an error in one line, whatever a file name may hold.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', "\\n")
+}
+
+/// The part of every step's `--help` about exit statuses.
+pub const EXIT_STATUS: &str = "\
+Exit status:
+  0 to 124   that of the command
+  125        the launcher itself failed; a line on standard error says why
+  126        the command exists, but cannot be executed
+  127        there is no such command
+  128 + N    the command was ended by signal N";

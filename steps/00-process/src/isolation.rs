@@ -1,0 +1,84 @@
+//! The seam: what every later step implements.
+
+use std::os::fd::BorrowedFd;
+
+use anyhow::Result;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+
+/// One way in which a container differs from an ordinary process.
+///
+/// The launcher ([`Container`](crate::Container)) holds a list of these and
+/// runs their parts in one fixed order:
+///
+/// ```text
+///  host (launcher)                              container (child)
+///  prepare()   every isolation, in list order
+///  clone3(union of namespaces())  ───────────►  setns(joins()), waits on the release pipe
+///  on_host(pid) every isolation                 …
+///  release  ──────────────────────────────────► in_container()  every isolation
+///                                               “set up”, waits for the start
+///  start    ──────────────────────────────────► before_exec()   every isolation
+///                                               execve
+///  wait, forward signals
+///  cleanup()   every isolation, in reverse order, on every way out
+/// ```
+///
+/// A part that an isolation has no use for keeps its default, which does
+/// nothing. An error from any part ends the launch: the child is killed, every
+/// `cleanup` runs, and the error is reported under the isolation's name.
+pub trait Isolation {
+    /// What errors and `-v` call this isolation: the name of its step.
+    fn name(&self) -> &'static str;
+
+    /// New namespaces to ask of clone(2): `CLONE_NEW*` flags, nothing else.
+    fn namespaces(&self) -> CloneFlags {
+        CloneFlags::empty()
+    }
+
+    /// Namespaces of a running process that the child enters instead of new
+    /// ones: a pidfd (pidfd_open(2)) and the kinds to take from that process,
+    /// as setns(2) wants them. The launcher itself never moves.
+    fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
+        None
+    }
+
+    /// A directory of a cgroup2 file system in which the child shall be born
+    /// (`CLONE_INTO_CGROUP`, clone(2)). Asked for after `prepare`. The first
+    /// isolation that names one wins.
+    fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Host, before the child exists: check the input, reserve what the
+    /// container will need.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Host, while the child waits: maps, cgroup, veth. `child` is the PID as
+    /// the host sees it.
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        let _ = child;
+        Ok(())
+    }
+
+    /// Child, released, in its namespaces: hostname, mounts, addresses, ids.
+    fn in_container(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Child, completely set up and told to start, just before execve(2):
+    /// give up what only the set-up needed. A part may fork here; only the
+    /// process that returns goes on to the command.
+    fn before_exec(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Host, after the child is gone or was never born: leave the host as it
+    /// was. Runs for every isolation whose `prepare` was begun, also for one
+    /// that failed half-way, so it must bear a second call and missing pieces.
+    fn cleanup(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

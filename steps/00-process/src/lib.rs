@@ -1,0 +1,32 @@
+//! Step 00: a process.
+//!
+//! A container is an ordinary process, launched through a list of
+//! [`Isolation`]s. This crate is the launcher: it clones a child, holds it on a
+//! pipe while the host is made ready, releases it, brings its errors back,
+//! passes signals on, waits, and leaves the host as it was. It isolates
+//! nothing: every later step adds one isolation to the list.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`isolation`] | the trait that the steps implement |
+//! | [`container`] | the launcher: the order of all parts, both sides of the pipes |
+//! | [`exec`] | finding the command and becoming it |
+//! | [`failure`] | errors, their exit statuses and their way through the pipe |
+//! | `signals`, `terminal` | what makes a container a job like any other |
+//! | [`cli`] | arguments and exit status of every step's program |
+//! | [`sys`] | clone3 and the few other calls that need `unsafe` |
+
+pub mod cli;
+pub mod container;
+pub mod exec;
+pub mod failure;
+pub mod isolation;
+mod signals;
+pub mod sys;
+mod terminal;
+
+pub use cli::{CommandArgs, main, verbose};
+pub use container::{Container, Created, Exit, Running};
+pub use exec::Command;
+pub use failure::{Failure, LAUNCHER_FAILED, NOT_EXECUTABLE, NOT_FOUND};
+pub use isolation::Isolation;
