@@ -228,7 +228,7 @@ impl Host {
             return clone(namespaces, cgroup);
         };
         let own = File::open("/proc/self/ns/pid").context("open /proc/self/ns/pid")?;
-        setns(other, CloneFlags::CLONE_NEWPID).context("setns(CLONE_NEWPID)")?;
+        join(other, CloneFlags::CLONE_NEWPID)?;
         let forked = clone(namespaces, cgroup)?;
         if matches!(forked, ForkResult::Parent { .. }) {
             setns(own, CloneFlags::CLONE_NEWPID)
@@ -294,6 +294,22 @@ fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkR
         };
         anyhow!("{error:#}; {remedy}")
     })
+}
+
+fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
+    let Err(errno) = setns(process, kinds) else {
+        return Ok(());
+    };
+    let remedy = match errno {
+        Errno::EPERM => "; joining a namespace needs root, out here and in there",
+        Errno::ESRCH => "; the process to be joined has ended",
+        Errno::EINVAL => {
+            "; a PID namespace is joined from itself or from above only, and any by a process \
+             since Linux 5.8"
+        }
+        _ => "",
+    };
+    Err(anyhow!("setns({kinds:?}): {errno}{remedy}"))
 }
 
 fn stop_if_asked(signals: &Signals) -> Result<()> {
@@ -497,8 +513,7 @@ impl InChild {
             if let Some((process, kinds)) = isolation.joins() {
                 let kinds = kinds - CloneFlags::CLONE_NEWPID;
                 if !kinds.is_empty() {
-                    setns(process, kinds)
-                        .with_context(|| format!("{}: setns({kinds:?})", isolation.name()))?;
+                    join(process, kinds).with_context(|| isolation.name())?;
                 }
             }
         }

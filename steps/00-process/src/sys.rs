@@ -8,7 +8,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
@@ -200,6 +200,19 @@ pub fn close_from(first: i32) -> Result<()> {
         }
         Err(errno) => Err(errno).context("close_range"),
     }
+}
+
+/// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
+///
+/// # Errors
+/// `EPERM` where that user namespace is not the caller's own or below it;
+/// `ENOTTY` for a descriptor that is no namespace.
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: this request takes no argument and changes nothing.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    let fd = Errno::result(fd).context("ioctl(NS_GET_USERNS)")?;
+    // SAFETY: the kernel has just opened this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Turns a string into what the kernel takes: without a NUL inside.
