@@ -139,23 +139,26 @@ impl Connection {
         let gateway = ipam::gateway(self.subnet);
         say!("ip route add default via {gateway}");
         route::add_default(&mut route, gateway)?;
-        wait_until_forwarding(&mut self.host, &self.host_end)
+        self.wait_until_usable(&mut route)
     }
-}
 
-/// Waits until the bridge takes packets from a port. The kernel tells it that
-/// the other end of the cable is up when it has time for that. The container's
-/// first packet, a question for a neighbour's MAC address, would be lost before,
-/// and asked again a second later.
-fn wait_until_forwarding(host: &mut Route, name: &str) -> Result<()> {
-    for _ in 0..PATIENCE {
-        let port = link::find(host, name)?.with_context(|| format!("{name} has vanished"))?;
-        if port.forwarding {
-            return Ok(());
+    /// Waits until packets come in and go out. The kernel does two things when
+    /// it has time for them: it tells the bridge that the other end of the cable
+    /// is up, and it takes a new IPv6 address for its own. Before that, the
+    /// container's first packet, a question for a neighbour's MAC address, or
+    /// the answer to it, would be lost, and asked again a second later.
+    fn wait_until_usable(&mut self, own: &mut Route) -> Result<()> {
+        for _ in 0..PATIENCE {
+            let port = link::find(&mut self.host, &self.host_end)?;
+            let ip6 = self.subnet6.map(|net| ipam::ipv6(net, self.address));
+            let local = ip6.map_or(Ok(true), |ip| route::is_local(own, ip))?;
+            if local && port.context("its other end has vanished")?.forwarding {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        thread::sleep(Duration::from_millis(1));
+        bail!("{INSIDE} has no connection to {BRIDGE} after {PATIENCE} ms");
     }
-    bail!("{name} has no connection to {BRIDGE} after {PATIENCE} ms");
 }
 
 /// Takes the ports, after a look at who of us has them: such a port is bound
