@@ -5,6 +5,8 @@
 //! language would otherwise have to take on trust.
 #![allow(unsafe_code)]
 
+pub mod sysvipc;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;
