@@ -24,7 +24,8 @@ use nix::unistd::{ForkResult, Pid};
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Creates a child process in new namespaces: clone3(2), without sharing any
-/// memory, so it returns twice like fork(2).
+/// memory, so it returns twice like fork(2). With `CLONE_PARENT` among the
+/// flags the new process is the caller's sibling instead of its child.
 ///
 /// Falls back to clone(2) where clone3 is missing (`ENOSYS`: before Linux 5.3,
 /// or filtered by seccomp) or forbidden by an old filter (`EPERM`). clone(2)
@@ -41,7 +42,10 @@ pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<
     let mut flags = namespaces.bits() as u32 as u64;
     // SAFETY: `clone_args` is a plain C structure for which all zeroes is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling dies with the signal of its sibling; EINVAL if one is named.
+    if !namespaces.contains(CloneFlags::CLONE_PARENT) {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(fd) = cgroup {
         flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;
