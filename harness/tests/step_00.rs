@@ -1,7 +1,7 @@
 //! Checks of step 00: launching a process.
 
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::prelude::*;
@@ -20,6 +20,24 @@ fn wait_for<T>(done: impl Fn() -> Option<T>) -> Option<T> {
             found => return found,
         }
     }
+}
+
+/// The launcher's exit status; `None` if it had to be killed.
+fn wait_or_kill(launcher: &mut Child) -> Result<Option<i32>> {
+    let pid = launcher.id() as i32;
+    if wait_for(|| {
+        host::process(pid)
+            .is_none_or(|p| p.state == 'Z')
+            .then_some(())
+    })
+    .is_none()
+    {
+        for child in host::children(pid)? {
+            kill(child.pid);
+        }
+        kill(pid);
+    }
+    Ok(launcher.wait().context("wait for the launcher")?.code())
 }
 
 #[test]
@@ -371,9 +389,9 @@ fn the_terminal_is_handed_over() {
         terminal
             .write_all(b"\x03")
             .context("write to the terminal")?;
-        let status = child.wait().context("wait for the launcher")?;
+        let status = wait_or_kill(&mut child)?;
         own?;
-        expect_eq("the status after Ctrl-C", status.code(), Some(130))
+        expect_eq("the status after Ctrl-C", status, Some(130))
     });
 }
 
@@ -429,11 +447,11 @@ fn a_stopped_command_stops_its_launcher() {
             kill(launcher);
         }
         drop(pty);
-        let status = child.wait().context("wait for the launcher")?;
+        let status = wait_or_kill(&mut child)?;
         result?;
         expect_eq(
             "the status after it went on and read its input",
-            status.code(),
+            status,
             Some(0),
         )
     });
