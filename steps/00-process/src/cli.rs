@@ -14,6 +14,7 @@ use crate::failure::{Failure, LAUNCHER_FAILED};
 
 /// The arguments of every step: the command.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Process (step 00)")]
 pub struct CommandArgs {
     /// Say on standard error what the launcher does, a line a part
     #[arg(short, long, global = true)]
@@ -79,6 +80,13 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
 /// The chain of an error in one line, whatever a file name may hold.
 fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").replace('\n', "\\n")
+}
+
+/// The end of every step's `--help`: its examples, a line each, the exit
+/// statuses, and the man pages to read.
+pub fn after_help(examples: &str, see_also: &str) -> String {
+    let examples = examples.trim_matches('\n');
+    format!("Examples:\n{examples}\n\n{EXIT_STATUS}\n\nSee also:\n  {see_also}")
 }
 
 /// The part of every step's `--help` about exit statuses.

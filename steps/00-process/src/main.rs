@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use process::cli::after_help;
 use process::{CommandArgs, Container};
 
 /// Launch an ordinary process
@@ -11,11 +12,18 @@ use process::{CommandArgs, Container};
 /// and waits for its end. Signals are passed on to the command; the terminal
 /// is handed over to it. Nothing is isolated yet.
 #[derive(Parser)]
-#[command(name = "step-00", version, after_long_help = process::cli::EXIT_STATUS)]
+#[command(name = "step-00", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 struct Args {
     #[command(flatten)]
     command: CommandArgs,
 }
+
+const EXAMPLES: &str = "
+  step-00                    a shell, as a job of its own
+  step-00 -v echo hello      say what the launcher does
+  step-00 sh -c 'exit 3'     end with status 3";
+
+const SEE_ALSO: &str = "clone(2), execve(2), waitpid(2), signalfd(2), credentials(7)";
 
 fn main() -> ExitCode {
     process::main(|args: Args| Container::new(args.command.command()).run())

@@ -5,10 +5,12 @@
 //! language would otherwise have to take on trust.
 #![allow(unsafe_code)]
 
+pub mod sysvipc;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +24,8 @@ use nix::unistd::{ForkResult, Pid};
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Creates a child process in new namespaces: clone3(2), without sharing any
-/// memory, so it returns twice like fork(2).
+/// memory, so it returns twice like fork(2). With `CLONE_PARENT` among the
+/// flags the new process is the caller's sibling instead of its child.
 ///
 /// Falls back to clone(2) where clone3 is missing (`ENOSYS`: before Linux 5.3,
 /// or filtered by seccomp) or forbidden by an old filter (`EPERM`). clone(2)
@@ -39,7 +42,10 @@ pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<
     let mut flags = namespaces.bits() as u32 as u64;
     // SAFETY: `clone_args` is a plain C structure for which all zeroes is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling dies with the signal of its sibling; EINVAL if one is named.
+    if !namespaces.contains(CloneFlags::CLONE_PARENT) {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(fd) = cgroup {
         flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;
@@ -232,6 +238,19 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> n
         )
     };
     Errno::result(set).map(drop)
+}
+
+/// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
+///
+/// # Errors
+/// `EPERM` where that user namespace is not the caller's own or below it;
+/// `ENOTTY` for a descriptor that is no namespace.
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: this request takes no argument and changes nothing.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    let fd = Errno::result(fd).context("ioctl(NS_GET_USERNS)")?;
+    // SAFETY: the kernel has just opened this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Turns a string into what the kernel takes: without a NUL inside.

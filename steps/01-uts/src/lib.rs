@@ -1,1 +1,117 @@
-//! x
+//! Step 01: the UTS namespace (uts_namespaces(7)).
+//!
+//! The smallest of all namespaces holds two strings: the host name, which
+//! gethostname(2) and `uname -n` tell, and the NIS domain name of
+//! getdomainname(2). A new one begins as a copy of its creator's.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`namespace_mode`] | new, the host's or another process's: the choice that every namespace of the later steps offers |
+//! | [`name`] | what a host name may look like |
+//! | [`namespaces`] | the namespaces of a process, as the kernel shows them |
+//! | [`table`] | those of two processes, side by side |
+
+pub mod name;
+pub mod namespace_mode;
+pub mod namespaces;
+pub mod table;
+
+use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use nix::sched::CloneFlags;
+use process::{Isolation, say};
+use rustix::system::{setdomainname, sethostname};
+
+pub use namespace_mode::{Namespace, NamespaceMode};
+
+/// The options of the UTS namespace.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "UTS namespace (step 01)")]
+pub struct UtsArgs {
+    /// Whose host name: private (one of its own), host, or container:PID (that process's)
+    #[arg(long, value_name = "MODE", default_value = "private")]
+    pub uts: NamespaceMode,
+
+    /// Host name inside: 64 bytes at most, labels of letters, digits and hyphens
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<OsString>,
+
+    /// NIS domain name inside, under the same rules
+    #[arg(long, value_name = "NAME")]
+    pub domainname: Option<OsString>,
+}
+
+/// A UTS namespace: a host name and a domain name that nobody outside sees.
+pub struct Uts {
+    namespace: Namespace,
+    hostname: Option<OsString>,
+    domainname: Option<OsString>,
+}
+
+impl Uts {
+    /// The isolation that `args` describe. They are checked in `prepare`.
+    pub fn new(args: UtsArgs) -> Self {
+        Uts {
+            namespace: Namespace::new(CloneFlags::CLONE_NEWUTS, args.uts),
+            hostname: args.hostname,
+            domainname: args.domainname,
+        }
+    }
+
+    /// The names that were asked for, with their options.
+    fn names(&self) -> impl Iterator<Item = (&'static str, &OsString)> {
+        [
+            ("--hostname", &self.hostname),
+            ("--domainname", &self.domainname),
+        ]
+        .into_iter()
+        .filter_map(|(option, name)| Some((option, name.as_ref()?)))
+    }
+}
+
+impl Isolation for Uts {
+    fn name(&self) -> &'static str {
+        "uts"
+    }
+
+    fn namespaces(&self) -> CloneFlags {
+        self.namespace.namespaces()
+    }
+
+    fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
+        self.namespace.joins()
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        for (option, name) in self.names() {
+            name::check(name).with_context(|| format!("{option} {name:?}"))?;
+            match self.namespace.mode() {
+                NamespaceMode::Private => {}
+                NamespaceMode::Host => bail!(
+                    "{option} with --uts host would rename the host: leave --uts away, or {option}"
+                ),
+                NamespaceMode::Container(pid) => bail!(
+                    "{option} with --uts container:{pid} would rename that container: leave one \
+                     of the two away"
+                ),
+            }
+        }
+        self.namespace.prepare()
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        if let Some(name) = &self.hostname {
+            say!("sethostname({name:?})");
+            sethostname(name.as_bytes()).with_context(|| format!("sethostname({name:?})"))?;
+        }
+        if let Some(name) = &self.domainname {
+            say!("setdomainname({name:?})");
+            setdomainname(name.as_bytes()).with_context(|| format!("setdomainname({name:?})"))?;
+        }
+        Ok(())
+    }
+}

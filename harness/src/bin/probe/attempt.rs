@@ -1,0 +1,151 @@
+//! `probe` attempts: what may be done in here, found out by doing it.
+//!
+//! An attempt that the kernel refuses is a result, not an error.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::chroot;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use harness::seen::Attempt;
+use harness::sys;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, raise};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::sethostname;
+
+/// Things to try.
+#[derive(Subcommand)]
+pub enum Attempts {
+    /// Read a file
+    Read {
+        /// Its path
+        path: PathBuf,
+    },
+    /// List a directory
+    List {
+        /// Its path
+        path: PathBuf,
+    },
+    /// Write a text into a file, creating it if it is missing
+    Write {
+        /// Its path
+        path: PathBuf,
+        /// What to write
+        text: String,
+    },
+    /// Set the host name
+    Sethostname {
+        /// The name
+        name: String,
+    },
+    /// Make a block device node for a disk
+    Mknod {
+        /// Where
+        path: PathBuf,
+    },
+    /// Mount a tmpfs on a directory
+    Mount {
+        /// Where
+        path: PathBuf,
+    },
+    /// Send a signal to itself
+    Raise {
+        /// Its number
+        signal: i32,
+    },
+    /// Leave an orphan behind that ends at once, and print its PID
+    Orphan,
+    /// Leave an orphan behind that waits for ever, and print its PID
+    Sleeper,
+    /// Escape from a chroot: chroot again below the working directory, then
+    /// climb; prints the entries of the root directory thus reached
+    Escape,
+}
+
+impl Attempts {
+    /// Does it.
+    pub fn run(self) -> Result<Attempt> {
+        match self {
+            Attempts::Read { path } => Ok(io_result(fs::read_to_string(path))),
+            Attempts::List { path } => Ok(io_result(list(path))),
+            Attempts::Write { path, text } => {
+                Ok(io_result(fs::write(path, text).map(|()| String::new())))
+            }
+            Attempts::Sethostname { name } => Ok(result(sethostname(name).map(|()| String::new()))),
+            Attempts::Mknod { path } => Ok(result(
+                mknod(
+                    &path,
+                    SFlag::S_IFBLK,
+                    Mode::from_bits_truncate(0o600),
+                    makedev(8, 0),
+                )
+                .map(|()| String::new()),
+            )),
+            Attempts::Mount { path } => Ok(result(
+                mount(
+                    Some("probe"),
+                    &path,
+                    Some("tmpfs"),
+                    MsFlags::empty(),
+                    None::<&str>,
+                )
+                .map(|()| String::new()),
+            )),
+            Attempts::Raise { signal } => {
+                let signal = Signal::try_from(signal).context("signal")?;
+                Ok(result(raise(signal).map(|()| "survived".to_owned())))
+            }
+            Attempts::Orphan => Ok(allowed(sys::orphan(false)?.to_string())),
+            Attempts::Sleeper => Ok(allowed(sys::orphan(true)?.to_string())),
+            Attempts::Escape => Ok(io_result(escape())),
+        }
+    }
+}
+
+fn allowed(text: String) -> Attempt {
+    Attempt {
+        allowed: true,
+        errno: String::new(),
+        text,
+    }
+}
+
+fn result(result: nix::Result<String>) -> Attempt {
+    match result {
+        Ok(text) => allowed(text),
+        Err(errno) => Attempt {
+            allowed: false,
+            errno: format!("{errno:?}"),
+            text: String::new(),
+        },
+    }
+}
+
+fn io_result(outcome: io::Result<String>) -> Attempt {
+    result(outcome.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))))
+}
+
+fn list(path: PathBuf) -> io::Result<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names.join(" "))
+}
+
+/// chroot(2): "This call does not change the current working directory, so
+/// that after the call '.' can be outside the tree rooted at '/'."
+fn escape() -> io::Result<String> {
+    let inner = tempfile::Builder::new().prefix("escape-").tempdir_in("/")?;
+    chroot(inner.path())?;
+    for _ in 0..64 {
+        std::env::set_current_dir("..")?;
+    }
+    chroot(".")?;
+    list("/".into())
+}

@@ -1,0 +1,40 @@
+//! `harness`: what `just` calls.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use harness::commands::{run, test_step, test_wrong};
+
+/// Checks, virtual machine and housekeeping of the course
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a step on a real kernel
+    TestStep(test_step::Args),
+    /// Prove that every check can fail, with the wrong solutions
+    TestWrong(test_wrong::Args),
+    /// Run the checks of a plan; used inside the virtual machine
+    #[command(hide = true)]
+    Run(run::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::TestStep(args) => test_step::test_step(args),
+        Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Run(args) => run::run(args),
+    };
+    match result {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("harness: {error:#}");
+            ExitCode::from(125)
+        }
+    }
+}

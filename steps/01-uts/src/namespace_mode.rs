@@ -1,0 +1,168 @@
+//! Whose namespace a container gets: one of its own, the host's, or that of a
+//! running process (clone(2), setns(2), pidfd_open(2)). Every step that has a
+//! namespace offers this choice, in Docker's words.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, pidfd_open};
+
+/// `private`, `host` or `container:PID`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamespaceMode {
+    /// A new namespace, born with the container.
+    #[default]
+    Private,
+    /// That of the launcher: no isolation.
+    Host,
+    /// That of a running process, by its PID as the launcher sees it.
+    Container(Pid),
+}
+
+impl FromStr for NamespaceMode {
+    type Err = Error;
+
+    /// # Errors
+    /// Lists the choices, for anything else.
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "private" => Ok(NamespaceMode::Private),
+            "host" => Ok(NamespaceMode::Host),
+            _ => match text.strip_prefix("container:").map(i32::from_str) {
+                Some(Ok(pid @ 1..)) => Ok(NamespaceMode::Container(Pid::from_raw(pid))),
+                Some(_) => bail!("container: wants the PID of a process of that container"),
+                None => bail!("it is private, host or container:PID"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for NamespaceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NamespaceMode::Private => f.write_str("private"),
+            NamespaceMode::Host => f.write_str("host"),
+            NamespaceMode::Container(pid) => write!(f, "container:{pid}"),
+        }
+    }
+}
+
+/// A namespace of one kind as its mode asks for it: the `namespaces`,
+/// `prepare` and `joins` of an [`Isolation`](process::Isolation), which it
+/// calls in its own.
+///
+/// ```
+/// use nix::sched::CloneFlags;
+/// use uts::{Namespace, NamespaceMode};
+///
+/// let new = Namespace::new(CloneFlags::CLONE_NEWIPC, NamespaceMode::Private);
+/// assert_eq!(new.namespaces(), CloneFlags::CLONE_NEWIPC);
+/// assert!(new.joins().is_none());
+/// ```
+#[derive(Debug)]
+pub struct Namespace {
+    kind: CloneFlags,
+    mode: NamespaceMode,
+    process: Option<OwnedFd>,
+}
+
+impl Namespace {
+    /// A namespace of `kind`, which is one `CLONE_NEW*` flag.
+    pub fn new(kind: CloneFlags, mode: NamespaceMode) -> Self {
+        Namespace {
+            kind,
+            mode,
+            process: None,
+        }
+    }
+
+    /// The mode it was made with.
+    pub fn mode(&self) -> NamespaceMode {
+        self.mode
+    }
+
+    /// The flag for clone(2), where a new namespace is wanted.
+    pub fn namespaces(&self) -> CloneFlags {
+        match self.mode {
+            NamespaceMode::Private => self.kind,
+            NamespaceMode::Host | NamespaceMode::Container(_) => CloneFlags::empty(),
+        }
+    }
+
+    /// Takes hold of the process whose namespace is to be joined: a pidfd
+    /// stays that process, where its PID may be given to another one.
+    ///
+    /// # Errors
+    /// Names the PID for which there is no process (`ESRCH`), or which is that
+    /// of a thread (`EINVAL`, since Linux 6.9 `ENOENT`).
+    pub fn prepare(&mut self) -> Result<()> {
+        let NamespaceMode::Container(pid) = self.mode else {
+            return Ok(());
+        };
+        let raw = rustix::process::Pid::from_raw(pid.as_raw())
+            .with_context(|| format!("container:{pid}: no PID is 0"))?;
+        let process = pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
+            Errno::SRCH => anyhow!("container:{pid}: there is no process of this PID"),
+            Errno::INVAL | Errno::NOENT => {
+                anyhow!("container:{pid}: this is a thread: give the PID of its process")
+            }
+            _ => Error::new(errno).context(format!("container:{pid}: pidfd_open")),
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// The process to take the namespace from, for setns(2). `None` before
+    /// `prepare`, and in the other modes.
+    pub fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
+        Some((self.process.as_ref()?.as_fd(), self.kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_spelled_as_it_is_shown() {
+        for text in ["private", "host", "container:4711"] {
+            assert_eq!(text.parse::<NamespaceMode>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "Host",
+            "container:",
+            "container:0",
+            "container:-1",
+            "container:x",
+        ] {
+            assert!(
+                text.parse::<NamespaceMode>().is_err(),
+                "{text} was accepted"
+            );
+        }
+    }
+
+    #[test]
+    fn a_process_that_does_not_exist_is_named() {
+        let nobody = NamespaceMode::Container(Pid::from_raw(i32::MAX));
+        let error = Namespace::new(CloneFlags::CLONE_NEWUTS, nobody)
+            .prepare()
+            .unwrap_err();
+        assert!(format!("{error:#}").starts_with("container:2147483647: there is no process"));
+    }
+
+    #[test]
+    fn a_joined_namespace_is_not_a_new_one() {
+        let own = NamespaceMode::Container(Pid::this());
+        let mut namespace = Namespace::new(CloneFlags::CLONE_NEWUTS, own);
+        namespace.prepare().unwrap();
+        assert!(namespace.namespaces().is_empty());
+        assert!(namespace.joins().is_some());
+    }
+}
