@@ -19,7 +19,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use crate::read_only;
+use crate::remount;
 
 /// An option of a file system, as fsconfig(2) takes it: a name, and a value
 /// where it has one.
@@ -117,23 +117,26 @@ impl Detached {
         Ok(self.fd)
     }
 
-    /// Attaches the mount, and the mounts below it, read-only.
+    /// Attaches the mount, with `attributes` added to those that it and the
+    /// mounts below it have.
     ///
     /// # Errors
     /// Those of [`attach`](Self::attach) and of mount_setattr(2) or mount(2).
-    pub fn attach_read_only(self, target: BorrowedFd<'_>) -> Result<OwnedFd> {
-        match sys::mount_setattr(self.fd.as_fd(), true, libc::MOUNT_ATTR_RDONLY) {
+    pub fn attach_with(
+        self,
+        attributes: MountAttrFlags,
+        target: BorrowedFd<'_>,
+    ) -> Result<OwnedFd> {
+        match sys::mount_setattr(self.fd.as_fd(), true, attributes.bits().into()) {
             Ok(()) => self.attach(target),
+            // Before Linux 5.12 only a mount that is attached can be changed.
             Err(Errno::ENOSYS) => {
                 let mount = self.attach(target)?;
-                read_only::remount_tree(mount.as_fd())?;
+                remount::remount_tree(mount.as_fd(), attributes)?;
                 Ok(mount)
             }
             Err(errno) => Err(errno).with_context(|| {
-                format!(
-                    "mount_setattr({}, MOUNT_ATTR_RDONLY, AT_RECURSIVE)",
-                    self.what
-                )
+                format!("mount_setattr({}, {attributes:?}, AT_RECURSIVE)", self.what)
             }),
         }
     }

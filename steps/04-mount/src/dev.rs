@@ -3,7 +3,7 @@
 //! shm_overview(7); the list is that of the OCI runtime specification,
 //! “Default Devices”.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -129,7 +129,7 @@ fn mount_mqueue(dev: BorrowedFd<'_>) -> Result<()> {
         .context("/dev/mqueue")
 }
 
-fn make_directory(dev: BorrowedFd<'_>, name: &str) -> Result<std::os::fd::OwnedFd> {
+fn make_directory(dev: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     mkdirat(dev, name, Mode::from_bits_truncate(0o755))
         .with_context(|| format!("mkdirat(/dev/{name})"))?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -10,7 +10,7 @@
 //!    (`proc_sys`), `/dev` (`dev`), the volumes (`volumes`) and the masks
 //!    (`masks`), each attached to a descriptor that was resolved inside it
 //!    (`target`);
-//! 4. it is made read-only, if that was asked for (`read_only`);
+//! 4. it is made read-only, if that was asked for (`remount`);
 //! 5. it becomes `/`, and the host's tree is taken away (`root`).
 
 mod bind;
@@ -19,7 +19,7 @@ mod dev;
 mod masks;
 mod proc_sys;
 mod propagation;
-mod read_only;
+mod remount;
 mod root;
 mod rootfs;
 mod target;

@@ -71,7 +71,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<()> {
         if let Some(target) = Target::new(path)?.open(root)? {
             // A bind of the path on itself: read-only is a property of a mount.
             Detached::copy_of_fd(target.as_fd(), path)?
-                .attach_read_only(target.as_fd())
+                .attach_with(MountAttrFlags::MOUNT_ATTR_RDONLY, target.as_fd())
                 .with_context(|| format!("make {path:?} read-only"))?;
         }
     }

@@ -6,7 +6,7 @@
 //! wholly visible, because a new one would show again what was mounted over.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -43,7 +43,9 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
     let proc = match Detached::new("proc", &[], INERT) {
         Err(error) if is(&error, Errno::EPERM) && !new_pids => {
             say!("proc: EPERM: a bind of the host's /proc instead");
-            Detached::copy_of(Path::new("/proc"))?
+            return Detached::copy_of(Path::new("/proc"))?
+                .attach_with(INERT, target.as_fd())
+                .map(drop);
         }
         Err(error) if is(&error, Errno::EPERM) => {
             return Err(error.context(
@@ -67,10 +69,11 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
 /// Those of fsopen(2), open_tree(2) and their kin.
 pub(crate) fn mount_sys(root: BorrowedFd<'_>) -> Result<()> {
     let target = directory(root, "/sys")?;
-    match Detached::new("sysfs", &[], INERT | MountAttrFlags::MOUNT_ATTR_RDONLY) {
+    let attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    match Detached::new("sysfs", &[], attributes) {
         Err(error) if is(&error, Errno::EPERM) => {
             say!("sysfs: EPERM: a read-only bind of the host's /sys instead");
-            Detached::copy_of(Path::new("/sys"))?.attach_read_only(target.as_fd())
+            Detached::copy_of(Path::new("/sys"))?.attach_with(attributes, target.as_fd())
         }
         made => made?.attach(target.as_fd()),
     }
@@ -82,7 +85,7 @@ pub(crate) fn mount_sys(root: BorrowedFd<'_>) -> Result<()> {
 ///
 /// # Errors
 /// As [`Target::open_or_make`].
-pub(crate) fn directory(root: BorrowedFd<'_>, path: &str) -> Result<std::os::fd::OwnedFd> {
+pub(crate) fn directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     Target::new(Path::new(path))?
         .open_or_make(root, Kind::Directory)
         .with_context(|| format!("a place for {path}"))

@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use process::say;
 
-use crate::read_only::make_read_only;
+use crate::remount::make_read_only;
 
 /// The tree that will be the container's, as seen from the host's.
 #[derive(Debug)]

@@ -178,6 +178,11 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
             Err(Errno::ENOENT) => return Ok(None),
             // Somebody renames in the tree at this moment (openat2(2)).
             Err(Errno::EAGAIN) => {}
+            Err(Errno::EXDEV) => bail!(
+                "/{} leads through a magic link of /proc (proc(5)), which may lead out of the \
+                 root: name the place itself",
+                path.display()
+            ),
             Err(errno) => {
                 return Err(errno).with_context(|| {
                     format!("openat2(root, {:?}, RESOLVE_IN_ROOT)", path.as_os_str())

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result, bail};
 
 use crate::bind::Bind;
-use crate::detached::Detached;
+use crate::detached::{Detached, MountAttrFlags};
 use crate::target::{Kind, Target};
 use crate::tmpfs::Tmpfs;
 
@@ -119,7 +119,7 @@ fn attach(volume: &Volume, mount: Detached, root: BorrowedFd<'_>, make: bool) ->
     }
     let target = target.open_or_make(root, Kind::of(mount.as_fd())?)?;
     match volume.read_only() {
-        true => mount.attach_read_only(target.as_fd()),
+        true => mount.attach_with(MountAttrFlags::MOUNT_ATTR_RDONLY, target.as_fd()),
         false => mount.attach(target.as_fd()),
     }
     .map(drop)

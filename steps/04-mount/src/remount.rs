@@ -1,4 +1,4 @@
-//! Mounts made read-only after they were attached: mount_setattr(2), and
+//! Attributes of mounts that are attached already: mount_setattr(2), and
 //! mount(2) with `MS_REMOUNT | MS_BIND` on kernels before 5.12.
 
 use std::collections::HashSet;
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use process::sys;
 
-use crate::detached::name_of;
+use crate::detached::{MountAttrFlags, name_of};
 
 /// Makes one attached mount read-only, and nothing below it.
 ///
@@ -24,64 +24,80 @@ use crate::detached::name_of;
 /// Those of mount_setattr(2), or of mount(2) before Linux 5.12.
 pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
     match sys::mount_setattr(mount, false, libc::MOUNT_ATTR_RDONLY) {
-        Err(Errno::ENOSYS) => remount(mount),
+        Err(Errno::ENOSYS) => remount(mount, MountAttrFlags::MOUNT_ATTR_RDONLY),
         done => {
             done.with_context(|| format!("mount_setattr({}, MOUNT_ATTR_RDONLY)", name_of(mount)))
         }
     }
 }
 
-/// Makes an attached mount and every mount below it read-only, one by one:
-/// what mount_setattr(2) does with `AT_RECURSIVE`.
+/// Adds attributes to an attached mount and to every mount below it, one by
+/// one: what mount_setattr(2) does with `AT_RECURSIVE`.
 ///
 /// # Errors
-/// Those of mount(2). An error of its own where a mount below is hidden by
-/// another, because it has no name by which it could be reached.
-pub(crate) fn remount_tree(top: BorrowedFd<'_>) -> Result<()> {
-    remount(top)?;
+/// Those of mount(2).
+pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
+    remount(top, attributes)?;
     let table = fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     for (id, path) in below(mount_id(top)?, &table) {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = open(&path, flags, Mode::empty()).with_context(|| format!("open({path:?})"))?;
-        if mount_id(fd.as_fd())? != id {
-            bail!("{path:?} cannot be made read-only: another mount hides it");
+        // Otherwise another mount lies on top of it. Then it has no name, and
+        // nobody can write to it either.
+        if mount_id(fd.as_fd())? == id {
+            remount(fd.as_fd(), attributes)?;
         }
-        remount(fd.as_fd())?;
     }
     Ok(())
 }
+
+/// An attribute under its three names: for mount_setattr(2), as statvfs(3)
+/// tells it, and for mount(2).
+const ATTRIBUTES: [(MountAttrFlags, FsFlags, MsFlags); 4] = [
+    (
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+        FsFlags::ST_RDONLY,
+        MsFlags::MS_RDONLY,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+        FsFlags::ST_NOSUID,
+        MsFlags::MS_NOSUID,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NODEV,
+        FsFlags::ST_NODEV,
+        MsFlags::MS_NODEV,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        FsFlags::ST_NOEXEC,
+        MsFlags::MS_NOEXEC,
+    ),
+];
 
 /// A remount of the bind replaces all flags of the mount by those given. In a
 /// user namespace the flags that the host has set are locked, and leaving one
 /// out is refused with `EPERM`; so those that the mount has are read first. Of
 /// the access-time flags the kernel keeps what it has where none is given
 /// (mount(2)).
-fn remount(fd: BorrowedFd<'_>) -> Result<()> {
-    let flags = fstatvfs(fd)
+fn remount(fd: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
+    let has = fstatvfs(fd)
         .with_context(|| format!("fstatvfs({})", name_of(fd)))?
         .flags();
-    let kept = [
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-    ]
-    .into_iter()
-    .filter(|(has, _)| flags.contains(*has))
-    .fold(MsFlags::empty(), |all, (_, flag)| all | flag);
+    let flags = ATTRIBUTES
+        .into_iter()
+        .filter(|(attribute, old, _)| attributes.contains(*attribute) || has.contains(*old))
+        .fold(MsFlags::empty(), |all, (_, _, flag)| all | flag);
     mount(
         None::<&str>,
         // mount(2) wants a name; this one leads to the mount itself.
         format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(),
         None::<&str>,
-        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept,
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags,
         None::<&str>,
     )
-    .with_context(|| {
-        format!(
-            "mount({}, MS_REMOUNT | MS_BIND | MS_RDONLY | {kept:?})",
-            name_of(fd)
-        )
-    })
+    .with_context(|| format!("mount({}, MS_REMOUNT | MS_BIND | {flags:?})", name_of(fd)))
 }
 
 /// The ID of the mount that a descriptor is on, from `/proc/self/fdinfo`
