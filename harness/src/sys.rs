@@ -1,8 +1,16 @@
 //! The only `unsafe` of the harness.
 #![allow(unsafe_code)]
 
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use anyhow::{Context, Result, bail};
-use nix::unistd::{ForkResult, Pid, fork, getpid, pipe, read, write};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, write};
 
 /// Forks a child that forks a grandchild and ends: the grandchild is an
 /// orphan, and whoever adopts orphans becomes its parent. It ends at once, or
@@ -45,4 +53,27 @@ pub fn orphan(stay: bool) -> Result<Pid> {
         bail!("the orphan did not say its PID");
     }
     Ok(Pid::from_raw(i32::from_ne_bytes(bytes)))
+}
+
+/// Makes the process of `command` keep the descriptors `keep`, under the
+/// numbers that they have here, and get `signal` when this process ends,
+/// however that happens: `PR_SET_PDEATHSIG` of prctl(2).
+///
+/// The signal also comes when the thread that starts the command ends, so that
+/// has to be one that waits for it.
+pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
+    let parent = getpid();
+    let prepare = move || {
+        set_pdeathsig(signal)?;
+        if getppid() != parent {
+            return Err(Errno::ESRCH.into());
+        }
+        for fd in &keep {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls that are async-signal-safe,
+    // and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
 }
