@@ -13,8 +13,9 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2};
+use rustix::process::WaitOptions;
 
 use crate::birth::clone_child;
 use crate::exec::Command;
@@ -29,8 +30,8 @@ use crate::{say, sys};
 pub enum Exit {
     /// By exit(3), with this status.
     Code(u8),
-    /// By this signal.
-    Signal(Signal),
+    /// By the signal of this number. Real-time signals have no names.
+    Signal(i32),
 }
 
 impl Exit {
@@ -250,7 +251,7 @@ impl Host {
 fn stop_if_asked(signals: &Signals) -> Result<()> {
     match signals.asked_to_stop()? {
         Some(signal) => Err(Failure::new(
-            Exit::Signal(signal).status(),
+            Exit::Signal(signal as i32).status(),
             format!("{signal} arrived before the command was started"),
         )
         .into()),
@@ -337,15 +338,23 @@ impl Launched {
 
     /// Collects what has become of the child: `None` while it lives.
     fn reap(&mut self) -> Result<Option<Exit>> {
+        // rustix's waitpid, because nix's fails for a child that a real-time
+        // signal has ended.
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw());
+        let flags = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         loop {
-            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
-            match waitpid(self.pid, Some(flags))
-                .with_context(|| format!("waitpid({})", self.pid))?
-            {
-                WaitStatus::Exited(_, code) => return Ok(Some(Exit::Code(code as u8))),
-                WaitStatus::Signaled(_, signal, _) => return Ok(Some(Exit::Signal(signal))),
-                WaitStatus::Stopped(..) => self.stop_with_it()?,
-                _ => return Ok(None),
+            let found = rustix::process::waitpid(pid, flags);
+            let Some((_, status)) = found.with_context(|| format!("waitpid({})", self.pid))? else {
+                return Ok(None);
+            };
+            if let Some(code) = status.exit_status() {
+                return Ok(Some(Exit::Code(code as u8)));
+            }
+            if let Some(signal) = status.terminating_signal() {
+                return Ok(Some(Exit::Signal(signal)));
+            }
+            if status.stopped() {
+                self.stop_with_it()?;
             }
         }
     }

@@ -177,35 +177,42 @@ pub fn close_on_exec_from(first: i32) -> Result<()> {
     Ok(())
 }
 
-/// Closes every file descriptor from `first` up: close_range(2), or one by one
-/// before Linux 5.9. For a forked child that must hold nobody's pipe open.
+/// Closes every file descriptor but `keep`, the standard streams too:
+/// close_range(2), or one by one before Linux 5.9. For a forked child that
+/// must hold nobody's pipe, terminal or file open.
+///
+/// The caller's other owners of descriptors, such as `OwnedFd`, are left with
+/// closed ones: it must be a process that neither uses nor drops them, and
+/// ends with [`exit`].
 ///
 /// # Errors
 /// Those of `/proc/self/fd`, where it is needed.
-///
-/// # Safety of the caller's own descriptors
-/// Owners such as `OwnedFd` in this process are left with closed descriptors,
-/// so the caller must be one that never uses or drops them: it ends with
-/// [`exit`] or execve(2).
-pub fn close_from(first: i32) -> Result<()> {
-    // SAFETY: see above: the callers are processes that own nothing any more.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
-    match Errno::result(done) {
-        Ok(_) => Ok(()),
-        Err(Errno::ENOSYS | Errno::EPERM) => {
-            let fds = fs::read_dir("/proc/self/fd")
-                .context("read /proc/self/fd")?
-                .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
-                .filter(|fd| *fd >= first)
-                .collect::<Vec<_>>();
-            for fd in fds {
-                // SAFETY: as above. EBADF is the listing's own descriptor.
-                unsafe { libc::close(fd) };
-            }
-            Ok(())
+pub fn close_all_but(keep: BorrowedFd<'_>) -> Result<()> {
+    let keep = keep.as_raw_fd() as libc::c_uint;
+    let below = keep.checked_sub(1).map(|last| (0, last));
+    for (first, last) in below.into_iter().chain([(keep + 1, libc::c_uint::MAX)]) {
+        // SAFETY: see above: this process owns nothing any more.
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        match Errno::result(done) {
+            Ok(_) => {}
+            Err(Errno::ENOSYS | Errno::EPERM) => return close_one_by_one(keep),
+            Err(errno) => return Err(errno).context("close_range"),
         }
-        Err(errno) => Err(errno).context("close_range"),
     }
+    Ok(())
+}
+
+fn close_one_by_one(keep: libc::c_uint) -> Result<()> {
+    let fds = fs::read_dir("/proc/self/fd")
+        .context("read /proc/self/fd")?
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<libc::c_uint>().ok())
+        .filter(|fd| *fd != keep)
+        .collect::<Vec<_>>();
+    for fd in fds {
+        // SAFETY: as above. EBADF is the listing's own descriptor.
+        unsafe { libc::close(fd as i32) };
+    }
+    Ok(())
 }
 
 /// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
@@ -214,9 +221,22 @@ pub fn close_from(first: i32) -> Result<()> {
 /// `EPERM` where that user namespace is not the caller's own or below it;
 /// `ENOTTY` for a descriptor that is no namespace.
 pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
-    // SAFETY: this request takes no argument and changes nothing.
-    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
-    let fd = Errno::result(fd).context("ioctl(NS_GET_USERNS)")?;
+    related_namespace(namespace, libc::NS_GET_USERNS).context("ioctl(NS_GET_USERNS)")
+}
+
+/// The namespace in which a PID or user namespace was made: ioctl_ns(2),
+/// `NS_GET_PARENT`.
+///
+/// # Errors
+/// `EPERM` where it is not the caller's own or below it, and for the first of
+/// all; `EINVAL` for namespaces of other kinds, which have no parents.
+pub fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related_namespace(namespace, libc::NS_GET_PARENT).context("ioctl(NS_GET_PARENT)")
+}
+
+fn related_namespace(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> Result<OwnedFd, Errno> {
+    // SAFETY: these requests take no argument and change nothing.
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;
     // SAFETY: the kernel has just opened this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
