@@ -65,7 +65,8 @@ pub struct UserArgs {
     #[arg(long, conflicts_with_all = ["uid_map", "gid_map", "map_none"])]
     pub map_auto: bool,
 
-    /// Map nobody: everyone inside is 65534 (an experiment)
+    /// Map nobody: everyone inside is 65534, and nobody can create a file. An
+    /// experiment
     #[arg(long, conflicts_with_all = ["uid_map", "gid_map"])]
     pub map_none: bool,
 
