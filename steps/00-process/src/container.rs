@@ -4,19 +4,20 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2};
+use rustix::process::WaitOptions;
 
+use crate::birth::clone_child;
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
@@ -29,8 +30,8 @@ use crate::{say, sys};
 pub enum Exit {
     /// By exit(3), with this status.
     Code(u8),
-    /// By this signal.
-    Signal(Signal),
+    /// By the signal of this number. Real-time signals have no names.
+    Signal(i32),
 }
 
 impl Exit {
@@ -179,7 +180,7 @@ impl Host {
         stop_if_asked(&signals)?;
         let (release, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (report, tell_report) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
-        let ForkResult::Parent { child: pid } = self.clone_child()? else {
+        let ForkResult::Parent { child: pid } = clone_child(&self.isolations)? else {
             drop((tell, report));
             let child = InChild {
                 release: release.into(),
@@ -201,40 +202,6 @@ impl Host {
             Ok(()) => Ok(launched),
             Err(error) => Err(launched.kill(error)),
         }
-    }
-
-    /// Clones the child into the namespaces that all isolations ask for.
-    ///
-    /// A PID namespace to be joined is the exception among `joins`: setns(2)
-    /// does not move its caller, it decides where the caller's next children
-    /// are born. So the launcher calls it around the clone.
-    fn clone_child(&self) -> Result<ForkResult> {
-        let namespaces = self
-            .isolations
-            .iter()
-            .fold(CloneFlags::empty(), |all, isolation| {
-                all | isolation.namespaces()
-            });
-        let cgroup = self
-            .isolations
-            .iter()
-            .find_map(|isolation| isolation.cgroup());
-        let pid_namespace = self
-            .isolations
-            .iter()
-            .filter_map(|isolation| isolation.joins())
-            .find(|(_, kinds)| kinds.contains(CloneFlags::CLONE_NEWPID));
-        let Some((other, _)) = pid_namespace else {
-            return clone(namespaces, cgroup);
-        };
-        let own = File::open("/proc/self/ns/pid").context("open /proc/self/ns/pid")?;
-        join(other, CloneFlags::CLONE_NEWPID)?;
-        let forked = clone(namespaces, cgroup)?;
-        if matches!(forked, ForkResult::Parent { .. }) {
-            setns(own, CloneFlags::CLONE_NEWPID)
-                .context("setns(CLONE_NEWPID) back to the launcher's own")?;
-        }
-        Ok(forked)
     }
 
     fn on_host(&mut self, launched: &mut Launched) -> Result<()> {
@@ -281,41 +248,10 @@ impl Host {
     }
 }
 
-fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
-    sys::clone3(namespaces, cgroup).map_err(|error| {
-        let remedy = match error.downcast_ref::<Errno>() {
-            Some(Errno::EPERM) => {
-                "new namespaces need root: use sudo, or the virtual machine (just vm)"
-            }
-            Some(Errno::ENOSPC | Errno::EUSERS) => {
-                "a limit on namespaces is reached: see the max_*_namespaces files in /proc/sys/user"
-            }
-            _ => return error,
-        };
-        anyhow!("{error:#}; {remedy}")
-    })
-}
-
-fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
-    let Err(errno) = setns(process, kinds) else {
-        return Ok(());
-    };
-    let remedy = match errno {
-        Errno::EPERM => "; joining a namespace needs root, out here and in there",
-        Errno::ESRCH => "; the process to be joined has ended",
-        Errno::EINVAL => {
-            "; a PID namespace is joined from itself or from above only, and any by a process \
-             since Linux 5.8"
-        }
-        _ => "",
-    };
-    Err(anyhow!("setns({kinds:?}): {errno}{remedy}"))
-}
-
 fn stop_if_asked(signals: &Signals) -> Result<()> {
     match signals.asked_to_stop()? {
         Some(signal) => Err(Failure::new(
-            Exit::Signal(signal).status(),
+            Exit::Signal(signal as i32).status(),
             format!("{signal} arrived before the command was started"),
         )
         .into()),
@@ -402,15 +338,23 @@ impl Launched {
 
     /// Collects what has become of the child: `None` while it lives.
     fn reap(&mut self) -> Result<Option<Exit>> {
+        // rustix's waitpid, because nix's fails for a child that a real-time
+        // signal has ended.
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw());
+        let flags = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         loop {
-            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
-            match waitpid(self.pid, Some(flags))
-                .with_context(|| format!("waitpid({})", self.pid))?
-            {
-                WaitStatus::Exited(_, code) => return Ok(Some(Exit::Code(code as u8))),
-                WaitStatus::Signaled(_, signal, _) => return Ok(Some(Exit::Signal(signal))),
-                WaitStatus::Stopped(..) => self.stop_with_it()?,
-                _ => return Ok(None),
+            let found = rustix::process::waitpid(pid, flags);
+            let Some((_, status)) = found.with_context(|| format!("waitpid({})", self.pid))? else {
+                return Ok(None);
+            };
+            if let Some(code) = status.exit_status() {
+                return Ok(Some(Exit::Code(code as u8)));
+            }
+            if let Some(signal) = status.terminating_signal() {
+                return Ok(Some(Exit::Signal(signal)));
+            }
+            if status.stopped() {
+                self.stop_with_it()?;
             }
         }
     }
@@ -509,14 +453,6 @@ impl InChild {
         // which were opened so: nothing of the launcher's leaks into the command.
         sys::close_on_exec_from(3)?;
         prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
-        for isolation in isolations.iter() {
-            if let Some((process, kinds)) = isolation.joins() {
-                let kinds = kinds - CloneFlags::CLONE_NEWPID;
-                if !kinds.is_empty() {
-                    join(process, kinds).with_context(|| isolation.name())?;
-                }
-            }
-        }
         self.wait_to_be_told()?;
         for isolation in isolations.iter_mut() {
             say!("in_container {}", isolation.name());

@@ -10,12 +10,14 @@
 //! |---|---|
 //! | [`isolation`] | the trait that the steps implement |
 //! | [`container`] | the launcher: the order of all parts, both sides of the pipes |
+//! | `birth` | clone3, in the namespaces that the isolations name |
 //! | [`exec`] | finding the command and becoming it |
 //! | [`failure`] | errors, their exit statuses and their way through the pipe |
 //! | `signals`, `terminal` | what makes a container a job like any other |
 //! | [`cli`] | arguments and exit status of every step's program |
 //! | [`sys`] | clone3 and the few other calls that need `unsafe` |
 
+mod birth;
 pub mod cli;
 pub mod container;
 pub mod exec;
