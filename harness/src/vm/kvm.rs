@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::arch::ARCH;
 use super::kernel::Image;
-use super::qemu::{Guest, Terminal};
+use super::qemu::{self, Guest, Terminal};
 use super::{Accel, Vm, initramfs};
 use crate::workspace;
 
@@ -20,7 +20,8 @@ use crate::workspace;
 const LIMIT: Duration = Duration::from_secs(6);
 
 /// KVM if it works here, TCG otherwise. The answer is remembered until the
-/// host boots again, or gets another QEMU.
+/// host boots again, or gets another QEMU, for each kernel: a guest may also fail
+/// for reasons of its own.
 ///
 /// # Errors
 /// Those of the trial's preparation, and of the memory.
@@ -44,8 +45,9 @@ pub fn why_not(image: &Image) -> Result<Option<String>> {
         return Ok(Some(format!("/dev/kvm cannot be opened: {error}")));
     }
     let memory = workspace::cache().join("kvm.json");
-    let key = circumstances(image)?;
-    let known: BTreeMap<String, Option<String>> = fs::read(&memory)
+    let boot = boot()?;
+    let key = format!("{boot} {}", image.release);
+    let mut known: BTreeMap<String, Option<String>> = fs::read(&memory)
         .ok()
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
@@ -53,17 +55,20 @@ pub fn why_not(image: &Image) -> Result<Option<String>> {
         return Ok(answer.clone());
     }
     eprintln!(
-        "Trying whether KVM works here, for at most {} s …",
+        "Trying whether KVM works here, for {} s at most …",
         LIMIT.as_secs()
     );
     let answer = trial(image)?;
     if let Some(why) = &answer {
-        eprintln!("It does not: {why}. Using TCG from now on, which is slower.");
+        eprintln!("It does not ({why}). QEMU translates instead (TCG), which is slower.");
     }
-    let json = serde_json::to_vec(&BTreeMap::from([(key, &answer)])).context("write JSON")?;
+    known.retain(|key, _| key.starts_with(&boot));
+    known.insert(key, answer.clone());
+    let json = serde_json::to_vec(&known).context("write JSON")?;
     // Replaced as a whole: two runs may try at the same time.
     let mut file = tempfile::NamedTempFile::new_in(workspace::cache()).context("create a file")?;
-    std::io::Write::write_all(&mut file, &json).context("write what is known of KVM")?;
+    file.write_all(&json)
+        .context("write what is known of KVM")?;
     file.persist(&memory)
         .with_context(|| format!("write {}", memory.display()))?;
     Ok(answer)
@@ -81,12 +86,10 @@ fn trial(image: &Image) -> Result<Option<String>> {
     Ok(ended.status.err())
 }
 
-/// What the answer depends on.
-fn circumstances(image: &Image) -> Result<String> {
+/// This boot of the host, and this QEMU.
+fn boot() -> Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read boot_id")?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let qemu = std::env::split_paths(&path)
-        .find_map(|dir| fs::metadata(dir.join(ARCH.qemu)).ok())
-        .map_or((0, 0), |meta| (meta.len(), meta.mtime()));
-    Ok(format!("{} {} {qemu:?}", boot.trim(), image.release))
+    let qemu = qemu::find()?;
+    let meta = fs::metadata(&qemu).with_context(|| format!("stat {}", qemu.display()))?;
+    Ok(format!("{} {} {}", boot.trim(), meta.len(), meta.mtime()))
 }

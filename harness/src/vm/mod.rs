@@ -186,6 +186,7 @@ impl Vm {
     }
 
     fn machine(&self) -> Result<(Image, Accel)> {
+        qemu::find()?;
         let image = self.kernel.image()?;
         let accel = match self.accel {
             Accel::Auto => kvm::choose(&image)?,
@@ -226,9 +227,13 @@ fn keep_console(console: &str) -> Result<String> {
     }
     let path = workspace::cache().join("vm-console.log");
     std::fs::write(&path, console).with_context(|| format!("write {}", path.display()))?;
-    let last = console.lines().rfind(|l| !l.trim().is_empty());
+    let telling = |line: &&str| line.contains("init: ") || line.contains("Kernel panic");
+    let last = console
+        .lines()
+        .find(telling)
+        .or_else(|| console.lines().rfind(|line| !line.trim().is_empty()));
     Ok(format!(
-        "; its console, in {}, ends with: {}",
+        "; its console, kept in {}, says: {}",
         path.display(),
         last.unwrap_or_default().trim()
     ))

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{JoinHandle, spawn};
@@ -83,7 +84,7 @@ impl Guest {
         let (output, to_output) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (errors, to_errors) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (news, to_news) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
-        let mut command = Command::new(ARCH.qemu);
+        let mut command = Command::new(find()?);
         command.args(machine(vm, accel));
         command.arg("-kernel").arg(&image.file);
         command.args(["-initrd", &path(&initrd.as_raw_fd())]);
@@ -122,9 +123,7 @@ impl Guest {
         let kept = vec![initrd.into(), to_console, to_output, to_errors, to_news];
         bind_child(&mut command, kept, death);
         let started = Instant::now();
-        let mut qemu = command
-            .spawn()
-            .with_context(|| format!("run {}: vm/setup.sh installs it", ARCH.qemu))?;
+        let mut qemu = command.spawn().context("start QEMU")?;
         // The pipes' ends that QEMU has must not stay open here.
         drop(command);
         let complaints = collect(qemu.stderr.take().context("QEMU has no standard error")?);
@@ -212,6 +211,18 @@ impl Guest {
         let pid = Pid::from_raw(self.qemu.id() as i32);
         kill(pid, signal).with_context(|| format!("kill({pid}, {signal})"))
     }
+}
+
+/// QEMU's program.
+///
+/// # Errors
+/// If it is not on the PATH.
+pub fn find() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(ARCH.qemu))
+        .find(|program| program.is_file())
+        .with_context(|| format!("{} is not installed: run vm/setup.sh", ARCH.qemu))
 }
 
 fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
