@@ -142,9 +142,9 @@ impl Check {
         Step::new(program)
     }
 
-    /// The program of another step.
-    pub fn other_step(&self, number: &str) -> Step {
-        Step::new(workspace::bin().join(format!("step-{number}")))
+    /// Another program of `bin/`: the probe, or an earlier step.
+    pub fn other_program(&self, name: &str) -> Step {
+        Step::new(workspace::bin().join(name))
     }
 
     /// An empty directory that goes with the check.

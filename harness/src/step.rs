@@ -160,9 +160,18 @@ impl Step {
     /// # Errors
     /// [`Failed`] if the command does not come to run.
     pub fn hold(self) -> Result<Held> {
-        let step = self.args(["probe", "hold"]);
-        let call = step.call();
-        let mut launcher = step
+        let mut held = self.args(["probe", "hold"]).start()?;
+        held.seen = held.read()?;
+        Ok(held)
+    }
+
+    /// Starts it, with pipes on its standard streams.
+    ///
+    /// # Errors
+    /// [`Failed`] if it cannot be started.
+    pub fn start(self) -> Result<Held> {
+        let call = self.call();
+        let mut launcher = self
             .command()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -171,15 +180,13 @@ impl Step {
             .map_err(|e| anyhow!(Failed(format!("`{call}` could not be run: {e}"))))?;
         let stdin = launcher.stdin.take().context("no standard input")?;
         let stdout = launcher.stdout.take().context("no standard output")?;
-        let mut held = Held {
+        Ok(Held {
             call,
             launcher: Some(launcher),
             stdin: Some(stdin),
             stdout: BufReader::new(stdout),
             seen: Seen::default(),
-        };
-        held.seen = held.read()?;
-        Ok(held)
+        })
     }
 }
 
@@ -312,7 +319,11 @@ impl Held {
         self.read()
     }
 
-    fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
+    /// Reads the next line that the probe prints.
+    ///
+    /// # Errors
+    /// [`Failed`] if there is none, or not of that type.
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut line = String::new();
         self.stdout
             .read_line(&mut line)

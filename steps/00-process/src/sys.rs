@@ -215,6 +215,38 @@ fn close_one_by_one(keep: libc::c_uint) -> Result<()> {
     Ok(())
 }
 
+/// Sets attributes of a mount, attached or not: mount_setattr(2) with
+/// `AT_EMPTY_PATH`, and with `AT_RECURSIVE` for the mounts below it too. No
+/// attribute is taken away, so what a mount of a user namespace has locked
+/// stays. Since Linux 5.12.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.12, `EPERM` without `CAP_SYS_ADMIN` over the mount
+/// namespace, `EINVAL` for an unknown attribute. Bare, so that callers can fall
+/// back to mount(2).
+pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> nix::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let attr = libc::mount_attr {
+        attr_set,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path is a string with its NUL, and `attr` a structure of the
+    // size given; the kernel only reads both.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &attr,
+            size_of_val(&attr),
+        )
+    };
+    Errno::result(set).map(drop)
+}
+
 /// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
 ///
 /// # Errors
@@ -239,6 +271,23 @@ fn related_namespace(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> Result<
     let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;
     // SAFETY: the kernel has just opened this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Asks the kernel to advance its clock by `microseconds` a tick: adjtimex(2)
+/// with `ADJ_TICK`. Rights are checked before the value, so a value that is
+/// always out of range, such as 0, tells whether the clock might be set and
+/// leaves it alone.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_TIME` in the first user namespace, then `EINVAL`
+/// for what differs from the nominal tick by more than a tenth.
+pub fn adjust_tick(microseconds: libc::c_long) -> nix::Result<()> {
+    // SAFETY: `timex` is a plain C structure for which all zeroes is valid.
+    let mut request: libc::timex = unsafe { std::mem::zeroed() };
+    request.modes = libc::ADJ_TICK;
+    request.tick = microseconds;
+    // SAFETY: a valid structure, which the kernel reads and overwrites.
+    Errno::result(unsafe { libc::adjtimex(&mut request) }).map(drop)
 }
 
 /// Turns a string into what the kernel takes: without a NUL inside.

@@ -7,6 +7,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::chroot;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -17,7 +18,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Pid, sethostname};
 
@@ -89,6 +90,15 @@ pub enum Attempts {
     Orphan,
     /// Leave an orphan behind that waits for ever, and print its PID
     Sleeper,
+    /// Wait for signals and print each one's name as it comes, until SIGTERM
+    Signals,
+    /// Execute a command for which clone3(2) fails with this errno
+    WithoutClone3 {
+        /// The number of the errno
+        errno: i32,
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
     /// Escape from a chroot: chroot again below the working directory, then
     /// climb; prints the entries of the root directory thus reached
     Escape,
@@ -145,6 +155,12 @@ impl Attempts {
             )),
             Attempts::Orphan => Ok(allowed(sys::orphan(false)?.to_string())),
             Attempts::Sleeper => Ok(allowed(sys::orphan(true)?.to_string())),
+            Attempts::Signals => signals(),
+            Attempts::WithoutClone3 { errno, command } => {
+                sys::forbid_clone3(Errno::from_raw(errno))?;
+                let (program, args) = command.split_first().context("no command")?;
+                Err(std::process::Command::new(program).args(args).exec()).context("exec")
+            }
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
@@ -192,6 +208,31 @@ fn result(result: nix::Result<String>) -> Attempt {
 
 fn io_result(outcome: io::Result<String>) -> Attempt {
     result(outcome.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))))
+}
+
+/// Blocks what the launcher may pass on, says that it is ready, and then which
+/// signals have arrived.
+fn signals() -> Result<Attempt> {
+    let set: SigSet = [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+        Signal::SIGTERM,
+    ]
+    .into_iter()
+    .collect();
+    set.thread_block().context("sigprocmask")?;
+    crate::print(&allowed("ready".to_owned()))?;
+    loop {
+        let signal = set.wait().context("sigwait")?;
+        if signal == Signal::SIGTERM {
+            return Ok(allowed(signal.to_string()));
+        }
+        crate::print(&allowed(signal.to_string()))?;
+    }
 }
 
 fn list(path: PathBuf) -> io::Result<String> {
