@@ -4,19 +4,23 @@
 
 use std::fs;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::chroot;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use harness::seen::Attempt;
-use harness::sys;
+use harness::sys::{self, SysV};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::sethostname;
+use nix::unistd::{Pid, sethostname};
 
 /// Things to try.
 #[derive(Subcommand)]
@@ -58,6 +62,30 @@ pub enum Attempts {
         /// Its number
         signal: i32,
     },
+    /// Send a signal to another process; 0 only asks whether it is there
+    Kill {
+        /// Its PID in this PID namespace
+        pid: i32,
+        /// The signal's number
+        signal: i32,
+    },
+    /// Make a System V object and print its identifier
+    MakeSysv {
+        /// Which kind
+        kind: SysV,
+    },
+    /// Make a POSIX message queue
+    MqOpen {
+        /// Its name, with the slash
+        name: PathBuf,
+    },
+    /// Connect to a Unix socket in the abstract namespace (unix(7))
+    Connect {
+        /// Its name, without the NUL byte
+        name: String,
+    },
+    /// Move into a new user namespace (unshare(2)), all others staying as they are
+    UnshareUser,
     /// Leave an orphan behind that ends at once, and print its PID
     Orphan,
     /// Leave an orphan behind that waits for ever, and print its PID
@@ -109,6 +137,22 @@ impl Attempts {
                 let signal = Signal::try_from(signal).context("signal")?;
                 Ok(result(raise(signal).map(|()| "survived".to_owned())))
             }
+            Attempts::Kill { pid, signal } => Ok(result(
+                kill(Pid::from_raw(pid), some_signal(signal)?).map(|()| String::new()),
+            )),
+            Attempts::MakeSysv { kind } => {
+                Ok(result(sys::make_sysv(kind).map(|id| id.to_string())))
+            }
+            Attempts::MqOpen { name } => Ok(result(make_queue(&name).map(|()| String::new()))),
+            Attempts::Connect { name } => {
+                let address = SocketAddr::from_abstract_name(name).context("name of a socket")?;
+                Ok(io_result(
+                    UnixStream::connect_addr(&address).map(|_| String::new()),
+                ))
+            }
+            Attempts::UnshareUser => Ok(result(
+                unshare(CloneFlags::CLONE_NEWUSER).map(|()| String::new()),
+            )),
             Attempts::Orphan => Ok(allowed(sys::orphan(false)?.to_string())),
             Attempts::Sleeper => Ok(allowed(sys::orphan(true)?.to_string())),
             Attempts::Signals => signals(),
@@ -120,6 +164,27 @@ impl Attempts {
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
+}
+
+/// A signal by its number; `None` for 0.
+fn some_signal(number: i32) -> Result<Option<Signal>> {
+    if number == 0 {
+        return Ok(None);
+    }
+    Signal::try_from(number).map(Some).context("signal")
+}
+
+fn make_queue(name: &Path) -> nix::Result<()> {
+    let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
+    // nix passes the mode on only together with attributes.
+    let attributes = MqAttr::new(0, 1, 64, 0);
+    mq_open(
+        name,
+        flags,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        Some(&attributes),
+    )
+    .and_then(mq_close)
 }
 
 fn allowed(text: String) -> Attempt {
