@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::chroot;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -14,9 +14,10 @@ use harness::seen::Attempt;
 use harness::sys;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::sethostname;
+use nix::unistd::{Gid, Uid, setgroups, sethostname, setresgid, setresuid};
 
 /// Things to try.
 #[derive(Subcommand)]
@@ -71,6 +72,23 @@ pub enum Attempts {
         /// The command
         command: Vec<std::ffi::OsString>,
     },
+    /// Execute a command as another user, perhaps with another /etc
+    As {
+        /// User ID
+        #[arg(long)]
+        uid: u32,
+        /// Group ID; by default as the user ID
+        #[arg(long)]
+        gid: Option<u32>,
+        /// Supplementary groups; none by default
+        #[arg(long, value_delimiter = ',')]
+        groups: Vec<u32>,
+        /// Directory to see as /etc
+        #[arg(long)]
+        etc: Option<PathBuf>,
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
     /// Escape from a chroot: chroot again below the working directory, then
     /// climb; prints the entries of the root directory thus reached
     Escape,
@@ -114,12 +132,47 @@ impl Attempts {
             Attempts::Signals => signals(),
             Attempts::WithoutClone3 { errno, command } => {
                 sys::forbid_clone3(Errno::from_raw(errno))?;
-                let (program, args) = command.split_first().context("no command")?;
-                Err(std::process::Command::new(program).args(args).exec()).context("exec")
+                execute(&command)
+            }
+            Attempts::As {
+                uid,
+                gid,
+                groups,
+                etc,
+                command,
+            } => {
+                if let Some(etc) = etc {
+                    cover_etc(&etc)?;
+                }
+                become_user(uid, gid.unwrap_or(uid), &groups)?;
+                execute(&command)
             }
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
+}
+
+fn execute(command: &[std::ffi::OsString]) -> Result<Attempt> {
+    let (program, args) = command.split_first().context("no command")?;
+    Err(std::process::Command::new(program).args(args).exec()).context("exec")
+}
+
+/// Binds a directory over /etc, for this process alone.
+fn cover_etc(etc: &Path) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let none = None::<&str>;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, flags, none).context("mount(/, MS_REC | MS_PRIVATE)")?;
+    mount(Some(etc), "/etc", none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("mount({etc:?}, /etc, MS_BIND)"))
+}
+
+fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).context("setgroups")?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid).context("setresgid")?;
+    setresuid(uid, uid, uid).context("setresuid")
 }
 
 fn allowed(text: String) -> Attempt {
