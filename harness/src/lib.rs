@@ -7,7 +7,7 @@
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
-//! | [`guest`] | the same in the virtual machine |
+//! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`build`], [`workspace`] | building with cargo; where things are |
 //! | [`commands`] | the subcommands of `harness` |
 //! | [`sys`] | the only `unsafe` |
@@ -27,6 +27,7 @@ pub mod runner;
 pub mod seen;
 pub mod step;
 pub mod sys;
+pub mod vm;
 pub mod workspace;
 pub mod wrong;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harness::commands::{run, test_step, test_wrong};
+use harness::commands::{kernel, run, test_step, test_wrong, vm};
 
 /// Checks, virtual machine and housekeeping of the course
 #[derive(Parser)]
@@ -19,6 +19,10 @@ enum Command {
     TestStep(test_step::Args),
     /// Prove that every check can fail, with the wrong solutions
     TestWrong(test_wrong::Args),
+    /// A shell, or a command, in the virtual machine
+    Vm(vm::Args),
+    /// Make sure that a kernel is in the cache
+    Kernel(kernel::Args),
     /// Run the checks of a plan; used inside the virtual machine
     #[command(hide = true)]
     Run(run::Args),
@@ -28,6 +32,8 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::TestStep(args) => test_step::test_step(args),
         Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Vm(args) => vm::vm(args),
+        Command::Kernel(args) => kernel::kernel(args),
         Command::Run(args) => run::run(args),
     };
     match result {

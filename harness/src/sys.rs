@@ -7,9 +7,11 @@ use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::prctl;
-use nix::unistd::{ForkResult, Pid, fork, getpid, pipe, read, setsid, write};
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, setsid, write};
 
 /// Which of a command's standard streams are the terminal of [`spawn_on_pty`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,4 +130,27 @@ pub fn orphan(stay: bool) -> Result<Pid> {
         bail!("the orphan did not say its PID");
     }
     Ok(Pid::from_raw(i32::from_ne_bytes(bytes)))
+}
+
+/// Makes the process of `command` keep the descriptors `keep`, under the
+/// numbers that they have here, and get `signal` when this process ends,
+/// however that happens: `PR_SET_PDEATHSIG` of prctl(2).
+///
+/// The signal also comes when the thread that starts the command ends, so that
+/// has to be one that waits for it.
+pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
+    let parent = getpid();
+    let prepare = move || {
+        prctl::set_pdeathsig(signal)?;
+        if getppid() != parent {
+            return Err(Errno::ESRCH.into());
+        }
+        for fd in &keep {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls that are async-signal-safe,
+    // and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
 }

@@ -1,5 +1,7 @@
 //! The subcommands of `harness`, a file each.
 
+pub mod kernel;
 pub mod run;
 pub mod test_step;
 pub mod test_wrong;
+pub mod vm;
