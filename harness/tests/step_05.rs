@@ -543,7 +543,7 @@ fn a_missing_helper_is_named() {
             .args(["--uid-map", &own, "--uid-map", &more, "probe", "report"])
             .env("PATH", programs(c)?)
             .run()?
-            .expect_error(125, &["newuidmap", "uidmap"])?;
+            .expect_error(125, &["newuidmap", "package uidmap"])?;
         Ok(())
     });
 }
