@@ -1,18 +1,16 @@
 //! Running a plan in the virtual machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::commands::test_step::{Machine, seconds};
 use crate::outcome::Record;
-use crate::requirement;
 use crate::runner::Plan;
-use crate::vm::Vm;
+use crate::vm::{Vm, programs};
 use crate::workspace;
 
 /// Where our files are inside.
@@ -49,12 +47,14 @@ pub fn run(
     fs::write(&plan_file, json).with_context(|| format!("write {}", plan_file.display()))?;
     let plan_inside = files.add(&plan_file)?;
     let mut all = files.list();
-    all.extend(tools(plan)?);
     all.push((workspace::bin(), Path::new(INSIDE).join("bin")));
     all.push((
         workspace::rootfs("busybox"),
         Path::new(INSIDE).join("rootfs/busybox"),
     ));
+    for file in programs::required(plan)? {
+        all.push((file.clone(), file));
+    }
     let vm = Vm {
         kernel: machine.kernel.clone(),
         cgroup: machine.cgroup,
@@ -105,35 +105,6 @@ pub fn run(
         seconds(result.timings.boot),
         seconds(result.timings.command)
     ))
-}
-
-/// The programs that the checks require, where this host has them, with the
-/// shared libraries that they need, all under their own names.
-fn tools(plan: &Plan) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let required: BTreeSet<&str> = plan
-        .batches
-        .iter()
-        .flat_map(|batch| &batch.step.checks)
-        .flat_map(|check| &check.requires)
-        .filter_map(|requirement| requirement.strip_prefix("tool:"))
-        .collect();
-    let mut files = BTreeSet::new();
-    for program in required.into_iter().filter_map(requirement::tool) {
-        let output = Command::new("ldd")
-            .arg(&program)
-            .output()
-            .context("run ldd")?;
-        // "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f…)"
-        let libraries = String::from_utf8_lossy(&output.stdout).into_owned();
-        files.extend(
-            libraries
-                .split_whitespace()
-                .filter(|word| word.starts_with('/'))
-                .map(PathBuf::from),
-        );
-        files.insert(program);
-    }
-    Ok(files.into_iter().map(|file| (file.clone(), file)).collect())
 }
 
 fn last_lines(console: &str) -> String {
