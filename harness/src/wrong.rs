@@ -196,7 +196,7 @@ impl Builder {
         // What a wrong solution leaves unused is of no interest.
         let config = fs::read_to_string(root.join(".cargo/config.toml"))
             .context("read .cargo/config.toml")?;
-        let config = config.replace("rustflags = [", "rustflags = [\"--cap-lints\", \"allow\", ");
+        let config = config.replace("rustflags = [", "rustflags = [\"-A\", \"warnings\", ");
         write_changed(&builder.dir.join(".cargo/config.toml"), config.as_bytes())?;
         let manifest = fs::read_to_string(root.join("Cargo.toml")).context("read Cargo.toml")?;
         let manifest = manifest.replace(

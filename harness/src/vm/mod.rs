@@ -175,6 +175,16 @@ impl Vm {
         format!("{} · {layout} · QEMU/{accel}", image.name)
     }
 
+    /// Fetches the kernel and tries KVM where that has not been done yet, and
+    /// describes the machine that [`run`](Self::run) will boot.
+    ///
+    /// # Errors
+    /// Those of fetching the kernel.
+    pub fn machine_description(&self) -> Result<String> {
+        let (image, accel) = self.machine()?;
+        Ok(self.description(&image, accel))
+    }
+
     fn machine(&self) -> Result<(Image, Accel)> {
         qemu::find()?;
         let image = self.kernel.image()?;
