@@ -5,7 +5,8 @@
 #            look for in /etc. From the package busybox-static. Never needs root.
 #   debian   a Debian userland with apt, by mmdebstrap. As root with the owners
 #            and modes of a real one. As an ordinary user every file belongs to
-#            that user, so set-user-ID programs do not work in it, nor does apt.
+#            that user, and what changes the user in it does not work: su, login,
+#            the daemons that have accounts of their own.
 #
 # Packages come from where this system's own apt takes them. The result is
 #   ${DRYDOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/drydock}/rootfs/NAME
@@ -82,33 +83,33 @@ trap 'exit 143' TERM
 root=$work/root
 mkdir "$root"
 
-# apt with the system's sources. Where its lists are missing or not for us to
-# read, lists of our own are fetched, once, into the cache.
+# apt-get with the system's sources, and lists of our own where its are no use.
 apt_options=
 apt() {
-    tool=$1
-    shift
     # Not as the user _apt, who may have no access to the cache.
     # shellcheck disable=SC2086 # the options are words
-    "$tool" -q $apt_options -o APT::Sandbox::User=root "$@"
+    apt-get -q $apt_options -o APT::Sandbox::User=root "$@"
 }
-need_package() {
+# Downloads a package into $work.
+fetch() {
     command -v apt-get >/dev/null || die "this needs apt-get, of Debian or a relative of it"
-    apt apt-cache show "$1" >/dev/null 2>&1 && return
+    say "fetching $1"
+    # Whether there are lists is asked first, quietly: apt knows installed
+    # packages without them and then fails with a riddle.
+    if apt download --print-uris "$1" >/dev/null 2>&1 && (cd "$work" && apt download "$1" >&2); then
+        return
+    fi
+    # No lists, or older ones than what the archive has now.
     state=$cache/apt
     mkdir -p "$state/lists/partial" "$state/archives/partial"
     apt_options="-o Dir::State::lists=$state/lists -o Dir::Cache=$state -o Dir::Cache::archives=$state/archives"
-    apt apt-cache show "$1" >/dev/null 2>&1 && return
     say "fetching apt's package lists into $state"
-    apt apt-get update >&2 || die "apt-get update failed: is there a network, and a source in /etc/apt?"
-    apt apt-cache show "$1" >/dev/null 2>&1 || die "the sources in /etc/apt have no package $1"
+    apt update >&2 || die "apt-get update failed: is there a network, and a source in /etc/apt?"
+    (cd "$work" && apt download "$1" >&2) || die "apt-get download $1 failed; its messages are above"
 }
 
 busybox() {
-    need_package busybox-static
-    say "fetching busybox-static"
-    (cd "$work" && apt apt-get download busybox-static >&2) \
-        || die "apt-get download busybox-static failed"
+    fetch busybox-static
     dpkg-deb -x "$work"/busybox-static_*.deb "$work/package"
     mkdir -p "$root/bin" "$root/sbin" "$root/usr/bin" "$root/usr/sbin" \
         "$root/dev" "$root/proc" "$root/sys" "$root/run" "$root/etc" \
@@ -175,6 +176,10 @@ debian() {
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --dpkgopt='path-exclude=/usr/share/info/*'
+    # What a killed build leaves shall lie where the next one removes it. Mode
+    # unshare works as other users, who may have no access there: see below.
+    TMPDIR=$work
+    export TMPDIR
     if [ "$user" = 0 ]; then
         # As root, mode unshare is mode root in a mount namespace of its own:
         # an interrupted build leaves nothing mounted here.
@@ -203,6 +208,7 @@ debian() {
     # user could neither read nor remove. Through an archive it belongs to the
     # user; device nodes are left out, they would need root.
     say "mmdebstrap $suite, as an ordinary user: mode $mode"
+    [ "$mode" = fakechroot ] || unset TMPDIR
     # shellcheck disable=SC2086
     mmdebstrap --mode=$mode --format=tar "$@" "$suite" "$work/root.tar" $sources >&2 \
         || die "mmdebstrap failed; its messages are above"

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
-use nix::sys::prctl::{self, set_pdeathsig};
+use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, setsid, write};
 
@@ -141,7 +141,7 @@ pub fn orphan(stay: bool) -> Result<Pid> {
 pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
     let parent = getpid();
     let prepare = move || {
-        set_pdeathsig(signal)?;
+        prctl::set_pdeathsig(signal)?;
         if getppid() != parent {
             return Err(Errno::ESRCH.into());
         }

@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::choice::{Mapping, Writer, mapping};
 use crate::credentials::set_groups;
 use crate::diagnose;
-use crate::map::Ids;
+use crate::ids::Ids;
 use crate::write_maps;
 
 /// A user namespace, in which the set-up that follows has every capability.
