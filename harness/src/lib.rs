@@ -36,7 +36,7 @@ pub mod wrong;
 
 /// What every file of checks begins with.
 pub mod prelude {
-    pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported};
+    pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported, wait_for};
     pub use crate::host;
     pub use crate::seen::{Attempt, Seen};
     pub use crate::step::{Held, Ran, Step};

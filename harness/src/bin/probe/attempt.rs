@@ -4,19 +4,23 @@
 
 use std::fs;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::chroot;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use harness::seen::Attempt;
-use harness::sys;
+use harness::sys::{self, SysV};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::sethostname;
+use nix::unistd::{Gid, Pid, Uid, setgroups, sethostname, setresgid, setresuid};
 
 /// Things to try.
 #[derive(Subcommand)]
@@ -58,6 +62,30 @@ pub enum Attempts {
         /// Its number
         signal: i32,
     },
+    /// Send a signal to another process; 0 only asks whether it is there
+    Kill {
+        /// Its PID in this PID namespace
+        pid: i32,
+        /// The signal's number
+        signal: i32,
+    },
+    /// Make a System V object and print its identifier
+    MakeSysv {
+        /// Which kind
+        kind: SysV,
+    },
+    /// Make a POSIX message queue
+    MqOpen {
+        /// Its name, with the slash
+        name: PathBuf,
+    },
+    /// Connect to a Unix socket in the abstract namespace (unix(7))
+    Connect {
+        /// Its name, without the NUL byte
+        name: String,
+    },
+    /// Move into a new user namespace (unshare(2)), all others staying as they are
+    UnshareUser,
     /// Leave an orphan behind that ends at once, and print its PID
     Orphan,
     /// Leave an orphan behind that waits for ever, and print its PID
@@ -68,6 +96,23 @@ pub enum Attempts {
     WithoutClone3 {
         /// The number of the errno
         errno: i32,
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Execute a command as another user, perhaps with another /etc
+    As {
+        /// User ID
+        #[arg(long)]
+        uid: u32,
+        /// Group ID; by default as the user ID
+        #[arg(long)]
+        gid: Option<u32>,
+        /// Supplementary groups; none by default
+        #[arg(long, value_delimiter = ',')]
+        groups: Vec<u32>,
+        /// Directory to see as /etc
+        #[arg(long)]
+        etc: Option<PathBuf>,
         /// The command
         command: Vec<std::ffi::OsString>,
     },
@@ -109,17 +154,89 @@ impl Attempts {
                 let signal = Signal::try_from(signal).context("signal")?;
                 Ok(result(raise(signal).map(|()| "survived".to_owned())))
             }
+            Attempts::Kill { pid, signal } => Ok(result(
+                kill(Pid::from_raw(pid), some_signal(signal)?).map(|()| String::new()),
+            )),
+            Attempts::MakeSysv { kind } => {
+                Ok(result(sys::make_sysv(kind).map(|id| id.to_string())))
+            }
+            Attempts::MqOpen { name } => Ok(result(make_queue(&name).map(|()| String::new()))),
+            Attempts::Connect { name } => {
+                let address = SocketAddr::from_abstract_name(name).context("name of a socket")?;
+                Ok(io_result(
+                    UnixStream::connect_addr(&address).map(|_| String::new()),
+                ))
+            }
+            Attempts::UnshareUser => Ok(result(
+                unshare(CloneFlags::CLONE_NEWUSER).map(|()| String::new()),
+            )),
             Attempts::Orphan => Ok(allowed(sys::orphan(false)?.to_string())),
             Attempts::Sleeper => Ok(allowed(sys::orphan(true)?.to_string())),
             Attempts::Signals => signals(),
             Attempts::WithoutClone3 { errno, command } => {
                 sys::forbid_clone3(Errno::from_raw(errno))?;
-                let (program, args) = command.split_first().context("no command")?;
-                Err(std::process::Command::new(program).args(args).exec()).context("exec")
+                execute(&command)
+            }
+            Attempts::As {
+                uid,
+                gid,
+                groups,
+                etc,
+                command,
+            } => {
+                if let Some(etc) = etc {
+                    cover_etc(&etc)?;
+                }
+                become_user(uid, gid.unwrap_or(uid), &groups)?;
+                execute(&command)
             }
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
+}
+
+/// A signal by its number; `None` for 0.
+fn some_signal(number: i32) -> Result<Option<Signal>> {
+    if number == 0 {
+        return Ok(None);
+    }
+    Signal::try_from(number).map(Some).context("signal")
+}
+
+fn make_queue(name: &Path) -> nix::Result<()> {
+    let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
+    // nix passes the mode on only together with attributes.
+    let attributes = MqAttr::new(0, 1, 64, 0);
+    mq_open(
+        name,
+        flags,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        Some(&attributes),
+    )
+    .and_then(mq_close)
+}
+
+fn execute(command: &[std::ffi::OsString]) -> Result<Attempt> {
+    let (program, args) = command.split_first().context("no command")?;
+    Err(std::process::Command::new(program).args(args).exec()).context("exec")
+}
+
+/// Binds a directory over /etc, for this process alone.
+fn cover_etc(etc: &Path) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let none = None::<&str>;
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, flags, none).context("mount(/, MS_REC | MS_PRIVATE)")?;
+    mount(Some(etc), "/etc", none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("mount({etc:?}, /etc, MS_BIND)"))
+}
+
+fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).context("setgroups")?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid).context("setresgid")?;
+    setresuid(uid, uid, uid).context("setresuid")
 }
 
 fn allowed(text: String) -> Attempt {
