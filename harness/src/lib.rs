@@ -9,12 +9,14 @@
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`build`], [`workspace`] | building with cargo; where things are |
+//! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
 //! | [`sys`] | the only `unsafe` |
 
 pub mod build;
 pub mod check;
 pub mod commands;
+pub mod doctor;
 pub mod guard;
 pub mod guest;
 pub mod host;
@@ -23,6 +25,7 @@ pub mod outcome;
 pub mod registry;
 pub mod report;
 pub mod requirement;
+pub mod restore;
 pub mod runner;
 pub mod seen;
 pub mod step;

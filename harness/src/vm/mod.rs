@@ -134,11 +134,7 @@ impl Vm {
     /// that the error names.
     pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<VmResult> {
         let (image, accel) = self.machine()?;
-        let begun = Instant::now();
-        let initrd = initramfs::pack(self, &image)?;
-        let packing = begun.elapsed();
-        let guest = Guest::start(self, &image, accel, initrd, Terminal::None)?;
-        self.finish(guest, on_line, &image, accel, packing)
+        self.boot(&image, accel, Terminal::None, on_line)
     }
 
     /// Boots, runs the command at this terminal and returns its exit status.
@@ -151,15 +147,11 @@ impl Vm {
         let mut vm = self.clone();
         vm.time_limit = Duration::MAX;
         vm.command = qemu::at_terminal(&self.command);
-        let begun = Instant::now();
-        let initrd = initramfs::pack(&vm, &image)?;
-        let packing = begun.elapsed();
         eprintln!(
             "Booting {}. `exit` leaves; Ctrl-] x ends it if it hangs.",
             self.description(&image, accel)
         );
-        let guest = Guest::start(&vm, &image, accel, initrd, Terminal::Own)?;
-        let result = vm.finish(guest, &mut |_| {}, &image, accel, packing)?;
+        let result = vm.boot(&image, accel, Terminal::Own, &mut |_| {})?;
         Ok(result.status)
     }
 
@@ -197,27 +189,40 @@ impl Vm {
         Ok((image, accel))
     }
 
-    fn finish(
+    fn boot(
         &self,
-        guest: Guest,
-        on_line: &mut dyn FnMut(&str),
         image: &Image,
         accel: Accel,
-        packing: Duration,
+        terminal: Terminal,
+        on_line: &mut dyn FnMut(&str),
     ) -> Result<VmResult> {
-        let ended = guest.wait(self.time_limit, on_line)?;
-        match ended.status {
-            Ok(status) => Ok(VmResult {
-                status,
-                timings: Timings {
-                    packing,
-                    boot: ended.boot,
-                    command: ended.command,
-                },
-                description: self.description(image, accel),
-                console: ended.console,
-            }),
-            Err(why) => bail!("{why}{}", keep_console(&ended.console)?),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let begun = Instant::now();
+            let initrd = initramfs::pack(self, image)?;
+            let packing = begun.elapsed();
+            let guest = Guest::start(self, image, accel, initrd, terminal)?;
+            let ended = guest.wait(self.time_limit, on_line)?;
+            let why = match ended.status {
+                Ok(status) => {
+                    return Ok(VmResult {
+                        status,
+                        timings: Timings {
+                            packing,
+                            boot: ended.boot,
+                            command: ended.command,
+                        },
+                        description: self.description(image, accel),
+                        console: ended.console,
+                    });
+                }
+                Err(why) => format!("{why}{}", keep_console(&ended.console)?),
+            };
+            if tries > 1 || !ended.died_booting {
+                bail!(why);
+            }
+            eprintln!("{why}. Booting once more …");
         }
     }
 }
