@@ -17,7 +17,8 @@ pub enum Propagation {
     Private,
     /// Nothing goes out; what the host mounts comes in
     Slave,
-    /// Both ways, with the peer groups that the host has (see below)
+    /// Both ways, where the host's mounts are shared; /proc then stays the
+    /// host's. With --rootfs only between namespaces that are made inside
     Shared,
     /// As private, and no mount can be the source of a bind
     Unbindable,
