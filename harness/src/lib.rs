@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`shared_tree`] | what a check in `tests/` is written with |
+//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree) | what a check in `tests/` is written with |
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
@@ -25,9 +25,9 @@ pub mod report;
 pub mod requirement;
 pub mod runner;
 pub mod seen;
-pub mod shared_tree;
 pub mod step;
 pub mod sys;
+pub mod tree;
 pub mod workspace;
 pub mod wrong;
 
@@ -36,8 +36,8 @@ pub mod prelude {
     pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported};
     pub use crate::host;
     pub use crate::seen::{Attempt, Seen};
-    pub use crate::shared_tree::SharedTree;
     pub use crate::step::{Held, Ran, Step};
+    pub use crate::tree::Tree;
     pub use anyhow::{Context, Result};
     pub use nix::sys::signal::Signal;
 }

@@ -1,5 +1,5 @@
-//! A host whose mounts are shared, as systemd leaves them, wherever a check
-//! runs: mount_namespaces(7).
+//! A tree of mounts that stands for the host's, so that a check can mount in
+//! it, and choose whether it is shared: mount_namespaces(7).
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,36 +14,38 @@ use crate::check::failed;
 use crate::host::Mount;
 
 /// The tree of mounts that takes the host's place for this thread and for what
-/// it starts: a copy, in which every mount is shared, and which has nothing in
-/// common with the host's own. What a wrong solution does to it goes with it.
-pub struct SharedTree {
+/// it starts: a copy that has nothing in common with the host's own. What a
+/// wrong solution does to it goes with it.
+pub struct Tree {
     before: File,
     mountinfo: File,
 }
 
-impl SharedTree {
-    /// Moves this thread into it, until the value is dropped.
+impl Tree {
+    /// Moves this thread into a tree where every mount is shared, as systemd
+    /// leaves the host's, until the value is dropped.
     ///
     /// # Errors
     /// Those of unshare(2) and mount(2): it needs root.
-    pub fn enter() -> Result<Self> {
+    pub fn shared() -> Result<Self> {
+        let tree = Self::private()?;
+        change(MsFlags::MS_SHARED)?;
+        Ok(tree)
+    }
+
+    /// Moves this thread into a tree where every mount is private, until the
+    /// value is dropped.
+    ///
+    /// # Errors
+    /// As [`shared`](Self::shared).
+    pub fn private() -> Result<Self> {
         let ns = "/proc/thread-self/ns/mnt";
         let before = File::open(ns).with_context(|| format!("open {ns}"))?;
         unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
-        // First away from the host's own peer groups, then into new ones.
-        for kind in [MsFlags::MS_PRIVATE, MsFlags::MS_SHARED] {
-            mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                MsFlags::MS_REC | kind,
-                None::<&str>,
-            )
-            .with_context(|| format!("mount(/, MS_REC | {kind:?})"))?;
-        }
+        change(MsFlags::MS_PRIVATE)?;
         let mountinfo = "/proc/thread-self/mountinfo";
         let mountinfo = File::open(mountinfo).with_context(|| format!("open {mountinfo}"))?;
-        Ok(SharedTree { before, mountinfo })
+        Ok(Tree { before, mountinfo })
     }
 
     /// The mounts in it.
@@ -118,7 +120,18 @@ impl SharedTree {
     }
 }
 
-impl Drop for SharedTree {
+fn change(kind: MsFlags) -> Result<()> {
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | kind,
+        None::<&str>,
+    )
+    .with_context(|| format!("mount(/, MS_REC | {kind:?})"))
+}
+
+impl Drop for Tree {
     fn drop(&mut self) {
         if let Err(errno) = setns(&self.before, CloneFlags::CLONE_NEWNS) {
             eprintln!("setns back to the host's mount namespace: {errno}");
