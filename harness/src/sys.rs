@@ -7,9 +7,11 @@ use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::prctl;
-use nix::unistd::{ForkResult, Pid, fork, getpid, pipe, read, setsid, write};
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, setsid, write};
 
 /// Which of a command's standard streams are the terminal of [`spawn_on_pty`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,4 +130,71 @@ pub fn orphan(stay: bool) -> Result<Pid> {
         bail!("the orphan did not say its PID");
     }
     Ok(Pid::from_raw(i32::from_ne_bytes(bytes)))
+}
+
+/// The kinds of System V objects (sysvipc(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SysV {
+    /// A message queue.
+    Msg,
+    /// A semaphore set.
+    Sem,
+    /// A shared memory segment.
+    Shm,
+}
+
+/// Makes a System V object of the smallest size and returns its identifier:
+/// msgget(2), semget(2), shmget(2).
+///
+/// # Errors
+/// Those of the kernel.
+pub fn make_sysv(kind: SysV) -> Result<i32, Errno> {
+    let flags = libc::IPC_CREAT | libc::IPC_EXCL | 0o600;
+    // SAFETY: these take numbers only.
+    Errno::result(unsafe {
+        match kind {
+            SysV::Msg => libc::msgget(libc::IPC_PRIVATE, flags),
+            SysV::Sem => libc::semget(libc::IPC_PRIVATE, 1, flags),
+            SysV::Shm => libc::shmget(libc::IPC_PRIVATE, 1, flags),
+        }
+    })
+}
+
+/// Removes a System V object: msgctl(2), semctl(2), shmctl(2).
+///
+/// # Errors
+/// Those of the kernel: `EINVAL` where there is none.
+pub fn remove_sysv(kind: SysV, id: i32) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID does not use the pointers.
+    Errno::result(unsafe {
+        match kind {
+            SysV::Msg => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            SysV::Sem => libc::semctl(id, 0, libc::IPC_RMID),
+            SysV::Shm => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+        }
+    })
+    .map(drop)
+}
+
+/// Makes the process of `command` keep the descriptors `keep`, under the
+/// numbers that they have here, and get `signal` when this process ends,
+/// however that happens: `PR_SET_PDEATHSIG` of prctl(2).
+///
+/// The signal also comes when the thread that starts the command ends, so that
+/// has to be one that waits for it.
+pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
+    let parent = getpid();
+    let prepare = move || {
+        prctl::set_pdeathsig(signal)?;
+        if getppid() != parent {
+            return Err(Errno::ESRCH.into());
+        }
+        for fd in &keep {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls that are async-signal-safe,
+    // and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
 }

@@ -241,7 +241,7 @@ impl Builder {
             .last()
             .with_context(|| format!("cargo built no {name}"))?;
         let to = self.out.join(&wrong.name);
-        fs::copy(program, &to).with_context(|| format!("copy to {}", to.display()))?;
+        build::replace(program, &to)?;
         Ok(to)
     }
 }

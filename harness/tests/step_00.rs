@@ -2,25 +2,12 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use harness::prelude::*;
 use harness::sys::{Streams, spawn_on_pty};
 use serial_test::serial;
 
 const SIGPIPE: u64 = 1 << 12;
-
-/// Waits until `done` says what it has found; after ten seconds `None`.
-/// Nothing announces a change of another process's state.
-fn wait_for<T>(done: impl Fn() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        match done() {
-            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
-            found => return found,
-        }
-    }
-}
 
 /// The launcher's exit status; `None` if it had to be killed.
 fn wait_or_kill(launcher: &mut Child) -> Result<Option<i32>> {
@@ -244,24 +231,7 @@ fn signals_are_passed_on() {
         ];
         for signal in signals {
             held.signal(signal)?;
-            let (send, receive) = std::sync::mpsc::channel();
-            // The command may never hear of it: the answer gets a time limit.
-            let answered = std::thread::scope(|scope| {
-                let launcher = held.launcher();
-                scope.spawn(move || {
-                    let answered = receive.recv_timeout(Duration::from_secs(10)).is_ok();
-                    if !answered {
-                        for child in host::children(launcher).unwrap_or_default() {
-                            kill(child.pid);
-                        }
-                        kill(launcher);
-                    }
-                });
-                let answer = held.read::<Attempt>();
-                send.send(()).ok();
-                answer
-            });
-            let answer = answered.map_err(|_| {
+            let answer = held.read::<Attempt>().map_err(|_| {
                 failed(
                     format!("{signal}, sent to the launcher, to reach the command"),
                     "that it did not within 10 s",

@@ -119,7 +119,7 @@ fn namespaces_of(pid: Pid) -> Result<Vec<u64>> {
 
 fn table(processes: &[Process]) -> String {
     let line = |host: &str, inside: &str, namespace: &str, state: &str, command: &str| {
-        format!("{host:<9}{inside:<11}{namespace:<12}{state:<7}{command}\n")
+        format!("{host:<8} {inside:<10} {namespace:<11} {state:<6} {command}\n")
     };
     let header = line("host", "inside", "namespace", "state", "command");
     let rows = processes.iter().map(|Process { status, namespaces }| {

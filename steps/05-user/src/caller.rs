@@ -6,7 +6,7 @@ use nix::unistd::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::accounts::accounts;
-use crate::map::Ids;
+use crate::ids::Ids;
 
 /// The launcher's own credentials.
 #[derive(Clone, Copy, Debug)]

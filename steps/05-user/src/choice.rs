@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::UserArgs;
 use crate::caller::Caller;
-use crate::map::{self, IdMap, Ids};
+use crate::ids::Ids;
+use crate::map::{self, IdMap};
 use crate::subid;
 
 /// A map and its writer.

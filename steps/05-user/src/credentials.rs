@@ -10,7 +10,8 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::UserArgs;
 use crate::accounts::{Account, Group, accounts, groups};
-use crate::map::{Ids, number};
+use crate::ids::Ids;
+use crate::map::number;
 
 /// What `--user` says: a user, and a group if one is named.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use rustix::thread::no_new_privs;
 
 use crate::caller::Caller;
 use crate::choice::{Mapping, Writer, grant, who};
-use crate::map::{Ids, parse_file};
+use crate::ids::Ids;
+use crate::map::parse_file;
 use crate::subid;
 
 /// Why clone(2) with `CLONE_NEWUSER` failed, and what to do. `proc` is where

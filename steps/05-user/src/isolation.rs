@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::choice::{Mapping, Writer, mapping};
 use crate::credentials::set_groups;
 use crate::diagnose;
-use crate::map::Ids;
+use crate::ids::Ids;
 use crate::write_maps;
 
 /// A user namespace, in which the set-up that follows has every capability.
@@ -108,7 +108,7 @@ impl Isolation for User {
             write_maps::deny_setgroups(child)?;
         }
         for mapping in &self.mappings {
-            write_maps::write(child, mapping)?;
+            write_maps::write_map(child, mapping)?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`isolation`] | the namespace: [`User`], first in the list |
 //! | [`credentials`] | `--user`: [`Credentials`], last in the list |
+//! | [`ids`] | users and groups, and the files and programs named after each |
 //! | [`map`] | the ranges of a map and the kernel's rules for them |
 //! | [`choice`] | from the options to the maps |
 //! | [`write_maps`] | writing them, while the child waits |
@@ -25,6 +26,7 @@ pub mod caps;
 pub mod choice;
 pub mod credentials;
 pub mod diagnose;
+pub mod ids;
 pub mod isolation;
 pub mod map;
 pub mod subid;
@@ -65,7 +67,8 @@ pub struct UserArgs {
     #[arg(long, conflicts_with_all = ["uid_map", "gid_map", "map_none"])]
     pub map_auto: bool,
 
-    /// Map nobody: everyone inside is 65534 (an experiment)
+    /// Map nobody: everyone inside is 65534, and nobody can create a file. An
+    /// experiment
     #[arg(long, conflicts_with_all = ["uid_map", "gid_map"])]
     pub map_none: bool,
 

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ipc::{Ipc, IpcArgs};
+use mount::{Mount, MountArgs};
+use pid::{PidArgs, PidNamespace};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
 use user::{Credentials, User, UserArgs, caps};
@@ -13,7 +15,7 @@ use uts::{Uts, UtsArgs};
 ///
 /// An ordinary user becomes root inside and needs nobody's leave for the
 /// namespaces of the other steps. Outside nothing changes: what root inside
-/// creates belongs to the caller, and what the caller may not do it may not
+/// creates belongs to the caller, and what the caller may not do, it may not
 /// either.
 #[derive(Parser)]
 #[command(name = "step-05", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
@@ -25,6 +27,10 @@ struct Args {
     uts: UtsArgs,
     #[command(flatten)]
     ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
+    #[command(flatten)]
+    mount: MountArgs,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]
@@ -48,7 +54,8 @@ enum Tool {
 const EXAMPLES: &str = "
   step-05 id                          uid=0(root), for an ordinary user
   step-05 --map-none id               uid=65534: nobody is mapped yet
-  step-05 --map-auto --user 33 id     another user of the caller's ranges
+  step-05 --rootfs DIR sh             a root of one's own, without sudo
+  step-05 --map-auto --user 33 id     another user, of the caller's ranges
   sudo step-05 --uid-map 0:100000:65536 sh
                                       root inside, UID 100000 outside
   step-05 caps                        what root inside may do, and what not";
@@ -71,6 +78,8 @@ fn main() -> ExitCode {
             .with(User::new(args.user))
             .with(Uts::new(args.uts))
             .with(Ipc::new(args.ipc))
+            .with(PidNamespace::new(args.pid))
+            .with(Mount::new(args.mount))
             .with(credentials)
             .run()
     })

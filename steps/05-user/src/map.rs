@@ -6,61 +6,10 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 
+use crate::ids::Ids;
+
 /// As many lines as the kernel takes in one map, since Linux 4.15. Before, 5.
 const MOST_RANGES: usize = 340;
-
-/// The two kinds of IDs that a user namespace maps, and what is called after
-/// each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ids {
-    /// User IDs.
-    User,
-    /// Group IDs.
-    Group,
-}
-
-impl Ids {
-    /// What one of them is called.
-    pub fn noun(self) -> &'static str {
-        match self {
-            Ids::User => "UID",
-            Ids::Group => "GID",
-        }
-    }
-
-    /// The file in `/proc/PID` that holds the map.
-    pub fn file(self) -> &'static str {
-        match self {
-            Ids::User => "uid_map",
-            Ids::Group => "gid_map",
-        }
-    }
-
-    /// The option that sets the map.
-    pub fn option(self) -> &'static str {
-        match self {
-            Ids::User => "--uid-map",
-            Ids::Group => "--gid-map",
-        }
-    }
-
-    /// The file of the ranges that users were given: subuid(5), subgid(5).
-    pub fn subordinate(self) -> &'static str {
-        match self {
-            Ids::User => "/etc/subuid",
-            Ids::Group => "/etc/subgid",
-        }
-    }
-
-    /// The set-user-ID program that writes such ranges: newuidmap(1),
-    /// newgidmap(1).
-    pub fn helper(self) -> &'static str {
-        match self {
-            Ids::User => "newuidmap",
-            Ids::Group => "newgidmap",
-        }
-    }
-}
 
 /// One line of a map: `count` IDs, which are `inside`, `inside` + 1… in the
 /// namespace and `outside`, `outside` + 1… where it was made.

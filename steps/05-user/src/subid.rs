@@ -7,7 +7,8 @@ use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
 
-use crate::map::{IdMap, Ids, number, within};
+use crate::ids::Ids;
+use crate::map::{IdMap, number, within};
 
 /// A range of subordinate IDs: `count` from `start` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
