@@ -92,7 +92,10 @@ pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
 
 /// Puts a copy of `from` in the place of `to`, in one step: a program that is
 /// running is not disturbed.
-fn replace(from: &Path, to: &Path) -> Result<()> {
+///
+/// # Errors
+/// Those of copying and renaming.
+pub fn replace(from: &Path, to: &Path) -> Result<()> {
     let temporary = to.with_extension("new");
     fs::copy(from, &temporary)
         .with_context(|| format!("copy {} to {}", from.display(), temporary.display()))?;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::prctl::set_child_subreaper;
@@ -142,9 +142,9 @@ impl Check {
         Step::new(program)
     }
 
-    /// The program of another step.
-    pub fn other_step(&self, number: &str) -> Step {
-        Step::new(workspace::bin().join(format!("step-{number}")))
+    /// Another program of `bin/`: the probe, or an earlier step.
+    pub fn other_program(&self, name: &str) -> Step {
+        Step::new(workspace::bin().join(name))
     }
 
     /// An empty directory that goes with the check.
@@ -232,6 +232,18 @@ pub fn open_to_all(dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("chmod 755 {}", dir.display()))
+}
+
+/// Waits until `done` says what it has found; after ten seconds `None`. For
+/// changes of other processes, which nothing announces.
+pub fn wait_for<T>(done: impl Fn() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        match done() {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+            found => return found,
+        }
+    }
 }
 
 /// The check fails here: `expected` was not what was seen.

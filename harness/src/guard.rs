@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
+use nix::mqueue::mq_unlink;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, gethostname, sethostname};
 
-use crate::host;
+use crate::{host, sys};
 
 /// What is looked at, in the order in which it is printed.
 pub const WATCHED: [&str; 11] = [
@@ -130,6 +131,11 @@ impl Snapshot {
                 "setdomainname".into(),
                 result.map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error())),
             );
+        }
+        if let Ok(now) = ipc() {
+            for object in now.difference(&self.0["ipc"]) {
+                note(format!("remove {object}"), remove_ipc(object));
+            }
         }
         if let Ok(now) = look("cgroups") {
             // The deepest first.
@@ -247,6 +253,21 @@ fn ipc() -> Result<BTreeSet<String>> {
             .map(|name| format!("mqueue /{name}")),
     );
     Ok(all)
+}
+
+/// Removes an object by its line in [`ipc`].
+fn remove_ipc(line: &str) -> nix::Result<()> {
+    use nix::errno::Errno;
+    use sys::SysV;
+    let mut words = line.split(' ');
+    let kind = match words.next() {
+        Some("msg") => SysV::Msg,
+        Some("sem") => SysV::Sem,
+        Some("shm") => SysV::Shm,
+        _ => return words.next().map_or(Err(Errno::EINVAL), mq_unlink),
+    };
+    let id = words.nth(1).and_then(|id| id.parse().ok());
+    sys::remove_sysv(kind, id.ok_or(Errno::EINVAL)?)
 }
 
 /// Loop devices in use and device-mapper devices.

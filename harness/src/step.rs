@@ -2,12 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
@@ -23,6 +26,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// How long a program may take before it counts as hung. Generous: under
 /// emulation a machine is twenty times slower.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
+
+/// How long a running program may take to answer or to end.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// A call of a step's program, under construction.
 pub struct Step {
@@ -160,9 +166,18 @@ impl Step {
     /// # Errors
     /// [`Failed`] if the command does not come to run.
     pub fn hold(self) -> Result<Held> {
-        let step = self.args(["probe", "hold"]);
-        let call = step.call();
-        let mut launcher = step
+        let mut held = self.args(["probe", "hold"]).start()?;
+        held.seen = held.read()?;
+        Ok(held)
+    }
+
+    /// Starts it, with pipes on its standard streams.
+    ///
+    /// # Errors
+    /// [`Failed`] if it cannot be started.
+    pub fn start(self) -> Result<Held> {
+        let call = self.call();
+        let mut launcher = self
             .command()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -171,15 +186,22 @@ impl Step {
             .map_err(|e| anyhow!(Failed(format!("`{call}` could not be run: {e}"))))?;
         let stdin = launcher.stdin.take().context("no standard input")?;
         let stdout = launcher.stdout.take().context("no standard output")?;
-        let mut held = Held {
+        Ok(Held {
             call,
             launcher: Some(launcher),
             stdin: Some(stdin),
             stdout: BufReader::new(stdout),
             seen: Seen::default(),
-        };
-        held.seen = held.read()?;
-        Ok(held)
+        })
+    }
+}
+
+/// SIGKILL. A process that is gone meanwhile needs none.
+fn kill_hard(pid: i32) {
+    if let Err(errno) = kill(Pid::from_raw(pid), Signal::SIGKILL)
+        && errno != Errno::ESRCH
+    {
+        eprintln!("kill {pid}: {errno}");
     }
 }
 
@@ -312,7 +334,24 @@ impl Held {
         self.read()
     }
 
-    fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
+    /// Reads the next line that the probe prints.
+    ///
+    /// # Errors
+    /// [`Failed`] if there is none, or not of that type.
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
+        if self.stdout.buffer().is_empty() {
+            let mut ready = [PollFd::new(
+                self.stdout.get_ref().as_fd(),
+                PollFlags::POLLIN,
+            )];
+            let limit = PollTimeout::try_from(ANSWER_LIMIT).context("a time limit")?;
+            if poll(&mut ready, limit).context("poll the probe")? == 0 {
+                return Err(failed(
+                    format!("an answer from the probe in `{}`", self.call),
+                    format!("none within {ANSWER_LIMIT:?}"),
+                ));
+            }
+        }
         let mut line = String::new();
         self.stdout
             .read_line(&mut line)
@@ -364,12 +403,28 @@ impl Held {
     /// Waits for the launcher, which something else makes end.
     ///
     /// # Errors
-    /// Those of waiting.
+    /// [`Failed`] if it does not end in time: it is then killed, with its
+    /// children.
     pub fn wait(mut self) -> Result<Ran> {
-        let child = self
+        let mut child = self
             .launcher
             .take()
             .context("the launcher has been waited for")?;
+        let end = Instant::now() + ANSWER_LIMIT;
+        while child.try_wait().context("wait for the launcher")?.is_none() {
+            if Instant::now() > end {
+                for left in host::children(child.id() as i32)? {
+                    kill_hard(left.pid);
+                }
+                kill_hard(child.id() as i32);
+                child.wait().context("wait for the launcher")?;
+                return Err(failed(
+                    format!("`{}` to end", self.call),
+                    format!("it still running after {ANSWER_LIMIT:?}"),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let output = child.wait_with_output().context("wait for the launcher")?;
         Ok(Ran {
             call: self.call.clone(),
@@ -393,6 +448,9 @@ impl Drop for Held {
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
                 _ => return,
             }
+        }
+        for left in host::children(child.id() as i32).unwrap_or_default() {
+            kill_hard(left.pid);
         }
         if let Err(e) = child.kill().and_then(|()| child.wait()) {
             eprintln!("kill the launcher of `{}`: {e}", self.call);

@@ -14,6 +14,7 @@ use crate::outcome::{Outcome, Record};
 use crate::registry::{self, Step};
 use crate::report::{Report, colour};
 use crate::runner::{self, Batch, Plan};
+use crate::vm::{Accel, CgroupLayout, Kernel};
 use crate::{build, workspace};
 
 /// Arguments of `harness test-step`.
@@ -46,13 +47,17 @@ pub struct Args {
 /// Which virtual machine.
 #[derive(clap::Args, Clone)]
 pub struct Machine {
-    /// Kernel to boot: `distribution`, `host`, or a file
-    #[arg(long, default_value = "distribution", conflicts_with = "here")]
-    pub kernel: String,
+    /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
+    #[arg(long, default_value_t, conflicts_with = "here")]
+    pub kernel: Kernel,
 
     /// Layout of the cgroup file systems in the virtual machine
-    #[arg(long, default_value = "v2", value_parser = ["v2", "v1", "hybrid"], conflicts_with = "here")]
-    pub cgroup: String,
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub cgroup: CgroupLayout,
+
+    /// How QEMU runs the guest's code
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub accel: Accel,
 }
 
 /// Runs the checks.

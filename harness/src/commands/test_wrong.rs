@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::test_step::{Machine, progress, seconds};
 use crate::outcome::Record;
@@ -85,14 +85,26 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
         });
     }
     let building = started.elapsed();
-    let plan = Plan {
-        batches: batches.clone(),
-        seed: u64::from(std::process::id()),
+    let seed = u64::from(std::process::id());
+    let (records, timings) = if args.here {
+        let started = Instant::now();
+        let mut records = Vec::new();
+        runner::run(
+            &Plan {
+                batches: batches.clone(),
+                seed,
+            },
+            &mut |record| {
+                records.push(record);
+                Ok(())
+            },
+        )?;
+        (records, format!("checks {}", seconds(started.elapsed())))
+    } else {
+        in_machines(&batches, seed, &args.machine)?
     };
-    let mut records: Vec<Record> = Vec::new();
-    let verbose = args.verbose;
-    let mut on_record = |record: Record, _: &str| {
-        if verbose {
+    if args.verbose {
+        for record in &records {
             println!(
                 "    {} · {} · {}: {} {}",
                 record.variant.as_deref().unwrap_or_default(),
@@ -102,16 +114,7 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
                 record.host.join(" | ")
             );
         }
-        records.push(record);
-        Ok(())
-    };
-    let timings = if args.here {
-        let started = Instant::now();
-        runner::run(&plan, &mut |record| on_record(record, ""))?;
-        format!("checks {}", seconds(started.elapsed()))
-    } else {
-        guest::run(&plan, &args.machine, &mut on_record)?
-    };
+    }
     let (mut passed, mut named) = (0, 0);
     for (wrong, batch) in wrongs.iter().zip(&batches) {
         let of_this: Vec<Record> = records
@@ -131,7 +134,7 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
     println!(
         "  took: build {}, {timings} · seed {}",
         seconds(building),
-        plan.seed
+        seed
     );
     println!(
         "  wrong solutions found out and named: {named} of {}",
@@ -139,4 +142,49 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
     );
     println!("{passed} passed, {} failed", wrongs.len() - passed);
     Ok(ExitCode::from(u8::from(passed != wrongs.len())))
+}
+
+/// Runs the batches in as many virtual machines as there are processors, and
+/// says how long the slowest took.
+fn in_machines(batches: &[Batch], seed: u64, machine: &Machine) -> Result<(Vec<Record>, String)> {
+    let machines = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(batches.len().max(1));
+    let run = |first: usize| -> Result<(Vec<Record>, String)> {
+        let plan = Plan {
+            batches: batches
+                .iter()
+                .skip(first)
+                .step_by(machines)
+                .cloned()
+                .collect(),
+            seed,
+        };
+        let mut records = Vec::new();
+        let timings = guest::run(&plan, machine, &mut |record, _| {
+            progress(&format!(
+                "{} · {}: {}",
+                record.variant.as_deref().unwrap_or_default(),
+                record.check,
+                record.outcome
+            ));
+            records.push(record);
+            Ok(())
+        })?;
+        Ok((records, timings))
+    };
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..machines)
+            .map(|first| scope.spawn(move || run(first)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    let mut records = Vec::new();
+    let mut timings = Vec::new();
+    for result in results {
+        let (some, took) = result.map_err(|_| anyhow!("a thread panicked"))??;
+        records.extend(some);
+        timings.push(took);
+    }
+    Ok((records, timings.join(" | ")))
 }

@@ -183,7 +183,7 @@ fn list() -> Result<String> {
 }
 
 fn line(kind: &str, id: &str, key: &str, uid: &str, mode: &str, holds: &str) -> String {
-    format!("{kind:<11}{id:<12}{key:<12}{uid:<8}{mode:<6}{holds}\n")
+    format!("{kind:<10} {id:<19} {key:<11} {uid:<7} {mode:<5} {holds}\n")
 }
 
 fn holds(holds: Holds) -> String {

@@ -65,7 +65,7 @@ mod v2;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
@@ -165,7 +165,12 @@ impl Cgroups {
             (None, Some(limit)) => format!("the group's limit is {limit}"),
             (None, None) => "the host, or a group above, ran out of it".to_owned(),
         };
-        eprintln!("cgroups: out of memory: the kernel killed {processes}; {limit}");
+        let program = std::env::args_os().next().unwrap_or_default();
+        let program = Path::new(&program).file_name().unwrap_or_default();
+        eprintln!(
+            "{}: cgroups: out of memory: the kernel killed {processes}; {limit}",
+            program.display()
+        );
         Ok(())
     }
 }

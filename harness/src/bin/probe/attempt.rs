@@ -4,18 +4,25 @@
 
 use std::fs;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::chroot;
-use std::path::PathBuf;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use harness::seen::Attempt;
-use harness::sys;
+use harness::sys::{self, SysV};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, raise};
+use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::sethostname;
+use nix::unistd::{Pid, sethostname};
+
+use crate::other_user::OtherUser;
 
 /// Things to try.
 #[derive(Subcommand)]
@@ -57,10 +64,50 @@ pub enum Attempts {
         /// Its number
         signal: i32,
     },
+    /// Send a signal to another process; 0 only asks whether it is there
+    Kill {
+        /// Its PID in this PID namespace
+        pid: i32,
+        /// The signal's number
+        signal: i32,
+    },
+    /// Make a System V object and print its identifier
+    MakeSysv {
+        /// Which kind
+        kind: SysV,
+    },
+    /// Make a POSIX message queue
+    MqOpen {
+        /// Its name, with the slash
+        name: PathBuf,
+    },
+    /// Connect to a Unix socket in the abstract namespace (unix(7))
+    Connect {
+        /// Its name, without the NUL byte
+        name: String,
+    },
+    /// Move into a new user namespace (unshare(2)), all others staying as they are
+    UnshareUser,
     /// Leave an orphan behind that ends at once, and print its PID
     Orphan,
     /// Leave an orphan behind that waits for ever, and print its PID
     Sleeper,
+    /// Wait for signals and print each one's name as it comes, until SIGTERM
+    Signals,
+    /// Execute a command for which clone3(2) fails with this errno
+    WithoutClone3 {
+        /// The number of the errno
+        errno: i32,
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Execute a command as another user, perhaps with another /etc
+    As {
+        #[command(flatten)]
+        user: OtherUser,
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
     /// Escape from a chroot: chroot again below the working directory, then
     /// climb; prints the entries of the root directory thus reached
     Escape,
@@ -99,11 +146,62 @@ impl Attempts {
                 let signal = Signal::try_from(signal).context("signal")?;
                 Ok(result(raise(signal).map(|()| "survived".to_owned())))
             }
+            Attempts::Kill { pid, signal } => Ok(result(
+                kill(Pid::from_raw(pid), some_signal(signal)?).map(|()| String::new()),
+            )),
+            Attempts::MakeSysv { kind } => {
+                Ok(result(sys::make_sysv(kind).map(|id| id.to_string())))
+            }
+            Attempts::MqOpen { name } => Ok(result(make_queue(&name).map(|()| String::new()))),
+            Attempts::Connect { name } => {
+                let address = SocketAddr::from_abstract_name(name).context("name of a socket")?;
+                Ok(io_result(
+                    UnixStream::connect_addr(&address).map(|_| String::new()),
+                ))
+            }
+            Attempts::UnshareUser => Ok(result(
+                unshare(CloneFlags::CLONE_NEWUSER).map(|()| String::new()),
+            )),
             Attempts::Orphan => Ok(allowed(sys::orphan(false)?.to_string())),
             Attempts::Sleeper => Ok(allowed(sys::orphan(true)?.to_string())),
+            Attempts::Signals => signals(),
+            Attempts::WithoutClone3 { errno, command } => {
+                sys::forbid_clone3(Errno::from_raw(errno))?;
+                execute(&command)
+            }
+            Attempts::As { user, command } => {
+                user.take()?;
+                execute(&command)
+            }
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
+}
+
+fn execute(command: &[std::ffi::OsString]) -> Result<Attempt> {
+    let (program, args) = command.split_first().context("no command")?;
+    Err(std::process::Command::new(program).args(args).exec()).context("exec")
+}
+
+/// A signal by its number; `None` for 0.
+fn some_signal(number: i32) -> Result<Option<Signal>> {
+    if number == 0 {
+        return Ok(None);
+    }
+    Signal::try_from(number).map(Some).context("signal")
+}
+
+fn make_queue(name: &Path) -> nix::Result<()> {
+    let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
+    // nix passes the mode on only together with attributes.
+    let attributes = MqAttr::new(0, 1, 64, 0);
+    mq_open(
+        name,
+        flags,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        Some(&attributes),
+    )
+    .and_then(mq_close)
 }
 
 fn allowed(text: String) -> Attempt {
@@ -127,6 +225,31 @@ fn result(result: nix::Result<String>) -> Attempt {
 
 fn io_result(outcome: io::Result<String>) -> Attempt {
     result(outcome.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))))
+}
+
+/// Blocks what the launcher may pass on, says that it is ready, and then which
+/// signals have arrived.
+fn signals() -> Result<Attempt> {
+    let set: SigSet = [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGWINCH,
+        Signal::SIGTERM,
+    ]
+    .into_iter()
+    .collect();
+    set.thread_block().context("sigprocmask")?;
+    crate::print(&allowed("ready".to_owned()))?;
+    loop {
+        let signal = set.wait().context("sigwait")?;
+        if signal == Signal::SIGTERM {
+            return Ok(allowed(signal.to_string()));
+        }
+        crate::print(&allowed(signal.to_string()))?;
+    }
 }
 
 fn list(path: PathBuf) -> io::Result<String> {

@@ -1,0 +1,175 @@
+//! One container's plug in the bridge: its address and its published ports, from
+//! the reservation on the host to the device inside.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result, bail};
+use ipnet::{Ipv4Net, Ipv6Net};
+use nix::unistd::Pid;
+use process::say;
+
+use crate::bridge::{self, BRIDGE};
+use crate::network::{self, Network};
+use crate::nftables::Rule;
+use crate::owner::Owner;
+use crate::publish::Publish;
+use crate::reserve::reserve;
+use crate::state::{Locked, Member, State};
+use crate::table::Transaction;
+use crate::{NetArgs, address, comment, conntrack, ipam, link, reclaim, route, veth};
+
+/// The device of a container on the bridge, as it sees it.
+const INSIDE: &str = "eth0";
+
+/// A container's place on the bridge.
+#[derive(Debug)]
+pub struct Connection {
+    /// The index of the bridge.
+    bridge: u32,
+    subnet: Ipv4Net,
+    /// The IPv6 subnet, if this container takes part in it.
+    subnet6: Option<Ipv6Net>,
+    /// The address that the container will have.
+    pub address: Ipv4Addr,
+    /// The sockets by which its ports are kept from others.
+    _ports: Vec<OwnedFd>,
+}
+
+impl Connection {
+    /// Reserves an address and ports, writes down what is going to be made for
+    /// them, and then makes all of it that does not need the container.
+    ///
+    /// # Errors
+    /// An option that cannot be followed; those of netlink, nf_tables and
+    /// /proc/sys.
+    pub fn prepare(locked: &mut Locked, id: &str, args: &NetArgs) -> Result<Self> {
+        network::check_place(&mut locked.state)?;
+        reclaim::sweep(locked)?;
+        let mut route = link::route_client()?;
+        let mut network = match locked.state.network.clone() {
+            Some(network) => network,
+            None => Network::plan(&mut route, args.subnet)?,
+        };
+        if let Some(subnet) = args.subnet.filter(|subnet| *subnet != network.subnet) {
+            bail!(
+                "--subnet {subnet}: the bridge has {} as long as there are containers on it",
+                network.subnet
+            );
+        }
+        if args.ip6 && network.subnet6.is_none() {
+            network.subnet6 = Some(ipam::unique_local()?);
+        }
+        let address = ipam::allocate(network.subnet, &locked.state.addresses(), args.ip)?;
+        let ports = reserve_ports(&locked.state, &args.publish)?;
+        let others = published(&locked.state);
+
+        let member = Member {
+            owner: Owner::current()?,
+            address: Some(address),
+            ports: args.publish.clone(),
+        };
+        locked.state.network = Some(network.clone());
+        locked.state.containers.insert(id.to_owned(), member);
+        locked.save()?;
+
+        let bridge = network.up(&mut route, others)?;
+        let mut transaction = Transaction::new();
+        for rule in rules(id, address, &args.publish) {
+            transaction = transaction.rule(rule);
+        }
+        transaction.commit()?;
+        conntrack::forget(&args.publish)?;
+        Ok(Connection {
+            bridge,
+            subnet: network.subnet,
+            subnet6: network.subnet6.filter(|_| args.ip6),
+            address,
+            _ports: ports,
+        })
+    }
+
+    /// Connects the network namespace of the process `child` with the bridge.
+    ///
+    /// # Errors
+    /// Those of [`link::add_veth`].
+    pub fn plug_in(&self, id: &str, child: Pid) -> Result<()> {
+        let (host_end, mac) = (veth(id), address::mac(self.address));
+        say!("ip link add {host_end} master {BRIDGE} up type veth peer {INSIDE} netns {child}");
+        let mut route = link::route_client()?;
+        link::add_veth(&mut route, &host_end, self.bridge, child, INSIDE, mac)
+    }
+
+    /// In the container: gives the device its addresses and routes.
+    ///
+    /// # Errors
+    /// Those of netlink and /proc/sys.
+    pub fn configure(&self) -> Result<()> {
+        if self.subnet6.is_none() {
+            disable_ipv6(INSIDE)?;
+        }
+        let mut route = link::route_client()?;
+        link::set_up(&mut route, INSIDE)?;
+        let device = link::find(&mut route, INSIDE)?.context("the device has vanished")?;
+        for net in bridge::networks(self.address, self.subnet, self.subnet6)? {
+            say!("ip address add {net} dev {INSIDE}");
+            address::add(&mut route, device.index, net)?;
+        }
+        let gateway = ipam::gateway(self.subnet);
+        say!("ip route add default via {gateway}");
+        route::add_default(&mut route, gateway)
+    }
+}
+
+/// Takes the ports, after a look at who of us has them: such a port is bound
+/// too, but /proc does not show sockets of TCP that do not listen.
+fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
+    let mut sockets = Vec::new();
+    for port in wanted {
+        let other = state
+            .containers
+            .iter()
+            .find(|(_, member)| member.ports.iter().any(|p| p.clashes_with(port)));
+        if let Some((id, member)) = other {
+            bail!(
+                "-p {port}: port {} of {} is taken by container {id} (launcher: process {}): \
+                 choose another one",
+                port.host_port,
+                port.protocol,
+                member.owner.pid
+            );
+        }
+        sockets.push(reserve(port).with_context(|| format!("-p {port}"))?);
+    }
+    Ok(sockets)
+}
+
+/// The rules for the published ports of all containers.
+fn published(state: &State) -> Vec<Rule> {
+    state
+        .connected()
+        .filter_map(|(id, member)| Some(rules(id, member.address?, &member.ports)))
+        .flatten()
+        .collect()
+}
+
+fn rules(id: &str, address: Ipv4Addr, ports: &[Publish]) -> Vec<Rule> {
+    ports
+        .iter()
+        .flat_map(|port| port.rules(address, &comment(id)))
+        .collect()
+}
+
+/// Keeps a device from giving itself a link-local IPv6 address. A kernel
+/// without IPv6 needs no telling.
+fn disable_ipv6(device: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
+    match fs::write(&path, "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("write 1 to {path:?}"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,65 @@
+//! `step-06`: a process with a network of its own.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use net::{Net, NetArgs, tool};
+use process::cli::after_help;
+use process::{CommandArgs, Container};
+use uts::{Uts, UtsArgs};
+
+/// Launch a process with a network of its own
+///
+/// The command runs in a network namespace with a loopback device. With
+/// --network bridge it is connected to the other containers, to the host and
+/// to what the host reaches, under an address of its own; others reach those
+/// of its ports that are published.
+#[derive(Parser)]
+#[command(name = "step-06", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
+#[command(args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(flatten)]
+    uts: UtsArgs,
+    #[command(flatten)]
+    net: NetArgs,
+    #[command(flatten)]
+    command: CommandArgs,
+    #[command(subcommand)]
+    tool: Option<Tool>,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Show the bridge, and the containers with their addresses and ports
+    Network,
+    /// Remove what dead launchers have left on the host's network
+    Restore,
+}
+
+const EXAMPLES: &str = "
+  step-06 ip address                             a loopback device, up, and nothing else
+  step-06 --network bridge ping 192.0.2.1        to the outside, under the host's address
+  step-06 -p 8080:80 httpd -f -p 80              port 8080 of the host leads to it
+  step-06 -p 127.0.0.1:5353:53/udp named -g      for the host alone
+  step-06 --network container:4711 ss -lnt       what listens in the network of process 4711
+  step-06 network                                who has which address
+
+Environment:
+  DRYDOCK_STATE  directory for the state, instead of /run/drydock";
+
+const SEE_ALSO: &str = "network_namespaces(7), veth(4), netlink(7), rtnetlink(7), nft(8), \
+ip(7), resolv.conf(5), hosts(5)";
+
+fn main() -> ExitCode {
+    process::main(|args: Args| match args.tool {
+        Some(Tool::Network) => tool::show(),
+        Some(Tool::Restore) => tool::restore(),
+        None => {
+            let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+            Container::new(args.command.command())
+                .with(Uts::new(args.uts))
+                .with(net)
+                .run()
+        }
+    })
+}

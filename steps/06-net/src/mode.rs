@@ -1,0 +1,75 @@
+//! Which network a container gets: `--network`, in Docker's words.
+
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Error, Result, bail};
+use nix::unistd::Pid;
+use uts::NamespaceMode;
+
+/// `none`, `host`, `bridge` or `container:PID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// A namespace with a loopback device and nothing else.
+    None,
+    /// The network namespace of the launcher: no isolation.
+    Host,
+    /// A namespace that is connected to the others by the bridge.
+    Bridge,
+    /// The namespace of a running process, by its PID as the launcher sees it.
+    Container(Pid),
+}
+
+impl NetworkMode {
+    /// What it means for the network namespace: both `none` and `bridge` begin
+    /// with a new one.
+    pub fn namespace(self) -> NamespaceMode {
+        match self {
+            NetworkMode::None | NetworkMode::Bridge => NamespaceMode::Private,
+            NetworkMode::Host => NamespaceMode::Host,
+            NetworkMode::Container(pid) => NamespaceMode::Container(pid),
+        }
+    }
+}
+
+impl FromStr for NetworkMode {
+    type Err = Error;
+
+    /// # Errors
+    /// Lists the choices, for anything else.
+    fn from_str(text: &str) -> Result<Self> {
+        match (text, text.parse()) {
+            ("none", _) => Ok(NetworkMode::None),
+            ("bridge", _) => Ok(NetworkMode::Bridge),
+            (_, Ok(NamespaceMode::Host)) => Ok(NetworkMode::Host),
+            (_, Ok(NamespaceMode::Container(pid))) => Ok(NetworkMode::Container(pid)),
+            (_, Err(error)) if text.starts_with("container:") => Err(error),
+            _ => bail!("it is none, host, bridge or container:PID"),
+        }
+    }
+}
+
+impl fmt::Display for NetworkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkMode::None => f.write_str("none"),
+            NetworkMode::Bridge => f.write_str("bridge"),
+            NetworkMode::Host | NetworkMode::Container(_) => self.namespace().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_spelled_as_it_is_shown() {
+        for text in ["none", "host", "bridge", "container:4711"] {
+            assert_eq!(text.parse::<NetworkMode>().unwrap().to_string(), text);
+        }
+        for text in ["", "private", "Bridge", "container:", "container:0", "eth0"] {
+            assert!(text.parse::<NetworkMode>().is_err(), "{text} was accepted");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Which process something belongs to, in a way that outlives it.
+
+use anyhow::{Context, Result};
+use procfs::process::Process;
+use serde::{Deserialize, Serialize};
+
+/// A process, by its PID and the time at which it began (proc_pid_stat(5),
+/// field 22, in clock ticks since boot). The PID alone is given to another
+/// process some day; both together are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Its PID.
+    pub pid: i32,
+    /// Its start.
+    pub start: u64,
+}
+
+impl Owner {
+    /// This process.
+    ///
+    /// # Errors
+    /// Those of reading /proc/self/stat.
+    pub fn current() -> Result<Self> {
+        let stat = Process::myself()
+            .and_then(|process| process.stat())
+            .context("read /proc/self/stat")?;
+        Ok(Owner {
+            pid: stat.pid,
+            start: stat.starttime,
+        })
+    }
+
+    /// Whether it still runs. One that was killed and has not been waited for
+    /// (state Z) does not.
+    pub fn is_alive(&self) -> bool {
+        Process::new(self.pid)
+            .and_then(|process| process.stat())
+            .is_ok_and(|stat| stat.starttime == self.start && !matches!(stat.state, 'Z' | 'X'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn this_process_lives_and_its_pid_alone_proves_nothing() {
+        let own = Owner::current().unwrap();
+        assert!(own.is_alive());
+        let earlier = Owner {
+            start: own.start - 1,
+            ..own
+        };
+        assert!(!earlier.is_alive());
+    }
+
+    #[test]
+    fn a_zombie_is_dead() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        let start = Process::new(pid).unwrap().stat().unwrap().starttime;
+        let owner = Owner { pid, start };
+        assert!(owner.is_alive());
+        child.kill().unwrap();
+        while Process::new(pid).unwrap().stat().unwrap().state != 'Z' {
+            std::thread::yield_now();
+        }
+        assert!(!owner.is_alive());
+        child.wait().unwrap();
+        assert!(!owner.is_alive());
+    }
+}

@@ -1,0 +1,236 @@
+//! The files by which a container finds names: /etc/resolv.conf, /etc/hosts and
+//! /etc/hostname (resolv.conf(5), hosts(5), hostname(5)).
+//!
+//! They lie with the state on the host; step 04 mounts them into the container.
+//! Here is what is in them.
+
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, anyhow};
+use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+/// Where to look for name servers, in this order. The second is for hosts whose
+/// first names nobody but systemd-resolved at 127.0.0.53, which in a container
+/// is nobody: there it keeps a list of those it asks itself.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
+/// The most that is read of another container's file, in bytes.
+const LIMIT: u64 = 1 << 20;
+
+/// A name for /etc/hosts, spelled `NAME:IP`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEntry {
+    /// The name.
+    pub name: String,
+    /// Its address.
+    pub ip: IpAddr,
+}
+
+impl FromStr for HostEntry {
+    type Err = Error;
+
+    /// # Errors
+    /// Says how it is spelled.
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = || anyhow!("it is NAME:IP, as in db:10.213.0.7");
+        let (name, ip) = text.split_once(':').ok_or_else(wrong)?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if name.is_empty() || !name.bytes().all(is_name) {
+            return Err(wrong());
+        }
+        Ok(HostEntry {
+            name: name.to_owned(),
+            ip: ip.parse().map_err(|_| wrong())?,
+        })
+    }
+}
+
+/// The files of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// /etc/resolv.conf.
+    pub resolv_conf: String,
+    /// /etc/hosts.
+    pub hosts: String,
+    /// /etc/hostname.
+    pub hostname: String,
+}
+
+impl Files {
+    /// Their names below /etc.
+    pub const NAMES: [&'static str; 3] = ["resolv.conf", "hosts", "hostname"];
+
+    /// Writes them into `directory`, which is made.
+    ///
+    /// # Errors
+    /// Those of mkdir(2), open(2) and write(2).
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        // Any user of the container may read them, whatever the umask says.
+        let allow = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+                .with_context(|| format!("chmod({path:?})"))
+        };
+        fs::create_dir_all(directory).with_context(|| format!("mkdir({directory:?})"))?;
+        allow(directory, 0o755)?;
+        let contents = [&self.resolv_conf, &self.hosts, &self.hostname];
+        for (name, content) in Self::NAMES.iter().zip(contents) {
+            let path = directory.join(name);
+            fs::write(&path, content).with_context(|| format!("write {path:?}"))?;
+            allow(&path, 0o644)?;
+        }
+        Ok(())
+    }
+}
+
+/// A resolv.conf for containers on the bridge, and whether a name server is
+/// left in it. `dns` replaces the host's servers.
+///
+/// # Errors
+/// Those of reading /etc/resolv.conf; that there is none is none.
+pub fn for_bridge(dns: &[IpAddr]) -> Result<(String, bool)> {
+    let mut best = String::new();
+    for path in RESOLV_CONF {
+        let Some(text) = read(path)? else { continue };
+        let reachable = reachable(&text, dns);
+        if has_server(&reachable) {
+            return Ok((reachable, true));
+        }
+        if best.is_empty() {
+            best = reachable;
+        }
+    }
+    if !dns.is_empty() {
+        best = reachable("", dns);
+    }
+    let found = has_server(&best);
+    Ok((best, found))
+}
+
+/// The lines of a resolv.conf, with `dns` for its servers, or without those
+/// that cannot be reached from the bridge: a loopback address there is the
+/// container's own, and IPv6 leads to other containers only.
+fn reachable(text: &str, dns: &[IpAddr]) -> String {
+    let mut lines: Vec<String> = dns.iter().map(|ip| format!("nameserver {ip}")).collect();
+    lines.extend(
+        text.lines()
+            .filter(|line| match server(line) {
+                None => true,
+                Some(ip) => dns.is_empty() && ip.is_ipv4() && !ip.is_loopback(),
+            })
+            .map(str::to_owned),
+    );
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn has_server(text: &str) -> bool {
+    text.lines().any(|line| server(line).is_some())
+}
+
+/// The address in a `nameserver` line. One of IPv6 may have a zone: fe80::1%eth0.
+fn server(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    words.next().filter(|word| *word == "nameserver")?;
+    let ip = words.next()?;
+    ip.split('%').next()?.parse().ok()
+}
+
+/// The hosts file of a container whose name is `hostname`. Without an address
+/// on the bridge the name leads to the container's loopback, as Debian does it
+/// for hosts without a permanent one.
+pub fn hosts(hostname: &str, address: Option<Ipv4Addr>, entries: &[HostEntry]) -> String {
+    let own = address.unwrap_or(Ipv4Addr::new(127, 0, 1, 1));
+    let mut text =
+        String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    text += &format!("{own}\t{hostname}\n");
+    for HostEntry { name, ip } in entries {
+        text += &format!("{ip}\t{name}\n");
+    }
+    text
+}
+
+/// A file of the host; `None` where it has none.
+///
+/// # Errors
+/// Those of reading it.
+pub fn read(path: &str) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path:?}")),
+    }
+}
+
+/// A file of the container that the process `pid` is in; `None` where it has
+/// none. Links in it lead to that container's files, not to the host's
+/// (openat2(2), `RESOLVE_IN_ROOT`): what it has is not to be trusted.
+pub fn read_of_container(pid: Pid, path: &str) -> Option<String> {
+    let root = rustix::fs::open(
+        format!("/proc/{pid}/root"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    // A FIFO must not keep us waiting for its writer.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(root, path, flags, Mode::empty(), inside).ok()?;
+    let mut bytes = Vec::new();
+    fs::File::from(file)
+        .take(LIMIT)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STUB: &str = "# stub\nnameserver 127.0.0.53\noptions edns0\nsearch lan\n";
+
+    #[test]
+    fn servers_that_a_container_cannot_reach_are_left_out() {
+        let text = "nameserver 10.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\nsearch lan\n";
+        assert_eq!(reachable(text, &[]), "nameserver 10.0.0.1\nsearch lan\n");
+        assert_eq!(reachable(STUB, &[]), "# stub\noptions edns0\nsearch lan\n");
+        assert!(!has_server(&reachable(STUB, &[])));
+    }
+
+    #[test]
+    fn servers_that_were_asked_for_replace_the_others() {
+        let dns = ["192.0.2.53".parse().unwrap()];
+        assert_eq!(
+            reachable("nameserver 10.0.0.1\nsearch lan\n", &dns),
+            "nameserver 192.0.2.53\nsearch lan\n"
+        );
+    }
+
+    #[test]
+    fn a_container_finds_itself() {
+        let hosts = hosts("box", Some(Ipv4Addr::new(10, 0, 0, 2)), &[]);
+        assert!(hosts.ends_with("\n10.0.0.2\tbox\n"));
+        assert!(super::hosts("box", None, &[]).ends_with("\n127.0.1.1\tbox\n"));
+    }
+
+    #[test]
+    fn a_host_entry_is_a_name_and_an_address() {
+        let entry: HostEntry = "db:fd00::7".parse().unwrap();
+        assert_eq!((entry.name.as_str(), entry.ip.is_ipv6()), ("db", true));
+        for text in ["db", "db:", ":10.0.0.1", "a b:10.0.0.1", "db:host"] {
+            assert!(text.parse::<HostEntry>().is_err(), "{text} was accepted");
+        }
+    }
+
+    #[test]
+    fn files_of_a_process_are_read_in_its_root() {
+        let own = Pid::this();
+        assert_eq!(read_of_container(own, "/no/such/file"), None);
+        assert!(read_of_container(own, "/proc/self/comm").is_some());
+    }
+}
