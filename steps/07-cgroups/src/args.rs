@@ -90,9 +90,14 @@ pub struct CgroupArgs {
 
 impl CgroupArgs {
     /// The devices of `--device`, each as `SRC:DST` for a bind mount: the
-    /// control groups allow a device, they do not make its node.
-    pub fn device_binds(&self) -> Vec<OsString> {
-        self.device.iter().map(DeviceArg::bind).collect()
+    /// control groups allow a device, they do not make its node. In the host's
+    /// tree, without a `new_root`, those that are already there are left out.
+    pub fn device_binds(&self, new_root: bool) -> Vec<OsString> {
+        self.device
+            .iter()
+            .filter(|device| new_root || device.host != device.container)
+            .map(DeviceArg::bind)
+            .collect()
     }
 }
 

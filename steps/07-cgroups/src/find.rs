@@ -48,6 +48,9 @@ pub fn group(what: &str) -> Result<Group> {
 /// # Errors
 /// Where there is no such process.
 fn of_process(pid: &str) -> Result<Group> {
+    if !Path::new("/proc").join(pid).exists() {
+        bail!("there is no process {pid}");
+    }
     let layout = Layout::of_process(pid)?;
     let mut members = Vec::new();
     for hierarchy in &layout.hierarchies {

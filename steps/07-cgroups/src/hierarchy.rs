@@ -8,6 +8,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -22,11 +24,15 @@ use crate::parent::directories;
 /// Where hierarchies are mounted, each under its name.
 const PLACE: &str = "/run/drydock/hierarchies";
 
+/// How long the kernel may take to let a hierarchy go.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A hierarchy that is mounted.
 #[derive(Debug)]
 pub struct Hierarchy {
     /// Where it is mounted: its root group.
     pub root: PathBuf,
+    name: String,
 }
 
 impl Hierarchy {
@@ -42,10 +48,21 @@ impl Hierarchy {
         }
         let root = Path::new(PLACE).join(name);
         fs::create_dir_all(&root).with_context(|| format!("mkdir {}", root.display()))?;
-        mount_at(&root, &options(Some(name), controllers))
+        Self::mount(&root, name, controllers)
             .map_err(|error| explain(error, controllers))
-            .inspect_err(|_| remove_place(&root))?;
-        Ok(Hierarchy { root })
+            .inspect_err(|_| remove_place(&root))
+    }
+
+    /// Makes one and mounts it at `root`, which exists.
+    ///
+    /// # Errors
+    /// Those of mount(2).
+    pub(crate) fn mount(root: &Path, name: &str, controllers: &[String]) -> Result<Self> {
+        mount_at(root, &options(Some(name), controllers))?;
+        Ok(Hierarchy {
+            root: root.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// One that [`make`](Self::make) made.
@@ -58,7 +75,10 @@ impl Hierarchy {
         if !root.join("cgroup.procs").exists() {
             bail!("there is no hierarchy {name}: step-07 hierarchy make {name}");
         }
-        Ok(Hierarchy { root })
+        Ok(Hierarchy {
+            root,
+            name: name.to_owned(),
+        })
     }
 
     /// The directory of a group.
@@ -130,17 +150,56 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Clears and unmounts it. Without groups and mounts the kernel lets it go.
+    /// Clears and unmounts it, and removes its mount point.
     ///
     /// # Errors
     /// Those of [`clear`](Self::clear) and of umount(2).
     pub fn remove(self) -> Result<()> {
         self.clear()?;
-        umount2(&self.root, MntFlags::empty())
-            .with_context(|| format!("umount {}", self.root.display()))?;
+        self.unmount()?;
         remove_place(&self.root);
         Ok(())
     }
+
+    /// Unmounts it, until the kernel has let it go.
+    ///
+    /// A hierarchy ends with its last mount, but only if it has no groups then;
+    /// else it goes on without a mount, for ever. And a group that was just
+    /// removed counts until an RCU grace period is over. Then mounting it and
+    /// unmounting it once more is what ends it.
+    ///
+    /// # Errors
+    /// Those of umount(2); that it is still there after five seconds.
+    pub(crate) fn unmount(&self) -> Result<()> {
+        unmount(&self.root, || named(&self.name))?;
+        let deadline = Instant::now() + PATIENCE;
+        while named(&self.name)? {
+            if Instant::now() > deadline {
+                bail!("the hierarchy {} stays: something uses it", self.name);
+            }
+            // Only the name: that is enough for a hierarchy that exists.
+            match mount_at(&self.root, &format!("name={}", self.name)) {
+                Ok(()) => unmount(&self.root, || named(&self.name))?,
+                Err(error) if has_errno(&error, Errno::EINVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// umount(2), and then some patience: the kernel takes a hierarchy apart in the
+/// background. Returns when it is not `still_there`, or after 100 ms.
+///
+/// # Errors
+/// Those of umount(2).
+pub(crate) fn unmount(dir: &Path, still_there: impl Fn() -> Result<bool>) -> Result<()> {
+    umount2(dir, MntFlags::empty()).with_context(|| format!("umount {}", dir.display()))?;
+    let deadline = Instant::now() + Duration::from_millis(100);
+    while still_there()? && Instant::now() < deadline {
+        sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// The names of the hierarchies that [`Hierarchy::make`] made.
@@ -320,7 +379,10 @@ mod tests {
 
     #[test]
     fn a_group_stays_in_its_hierarchy() {
-        let hierarchy = Hierarchy { root: "/h".into() };
+        let hierarchy = Hierarchy {
+            root: "/h".into(),
+            name: "h".into(),
+        };
         assert_eq!(hierarchy.group("/a/b").unwrap(), Path::new("/h/a/b"));
         assert_eq!(hierarchy.group("/").unwrap(), Path::new("/h"));
         assert!(hierarchy.group("a/../../x").is_err());

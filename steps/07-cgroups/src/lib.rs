@@ -65,13 +65,13 @@ mod v2;
 use std::cell::OnceCell;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
 use nix::sched::CloneFlags;
 use process::{Isolation, say};
-use uts::Namespace;
+use uts::{Namespace, NamespaceMode};
 
 pub use args::CgroupArgs;
 pub use find::sweep;
@@ -89,7 +89,8 @@ use crate::plan::Plan;
 pub struct Cgroups {
     args: CgroupArgs,
     namespace: Namespace,
-    layout: Rc<OnceCell<Layout>>,
+    /// What the container shall see, once that is known.
+    view: Rc<OnceCell<Layout>>,
     group: Group,
     /// Of each v1 member, open for the child to enter it.
     tasks: Vec<(File, PathBuf)>,
@@ -102,7 +103,7 @@ impl Cgroups {
         Cgroups {
             namespace: Namespace::new(CloneFlags::CLONE_NEWCGROUP, args.cgroupns),
             args,
-            layout: Rc::default(),
+            view: Rc::default(),
             group: Group::default(),
             tasks: Vec::new(),
             leaf: None,
@@ -113,7 +114,7 @@ impl Cgroups {
     /// the mount namespace in the list, and does nothing unless `new_root`: the
     /// host's own tree is not for us to mount in.
     pub fn view(&self, new_root: bool) -> CgroupView {
-        CgroupView::new(Rc::clone(&self.layout), new_root)
+        CgroupView::new(Rc::clone(&self.view), new_root)
     }
 
     /// Makes the group in all hierarchies of the plan.
@@ -151,6 +152,20 @@ impl Cgroups {
         Ok(())
     }
 
+    /// The hierarchies in which the container has a group: in the others its
+    /// namespace would show it the groups of everybody. All of them, if that was
+    /// asked for, or if there is no group of its own to begin with.
+    fn seen(&self, layout: &Layout) -> Layout {
+        let mut seen = layout.clone();
+        if self.args.cgroupns == NamespaceMode::Private && !self.group.members.is_empty() {
+            seen.hierarchies.retain(|hierarchy| {
+                let mut dirs = self.group.members.iter().map(|member| &member.dir);
+                dirs.any(|dir| dir.starts_with(&hierarchy.mount_point))
+            });
+        }
+        seen
+    }
+
     /// Says it if the kernel killed for lack of memory, which no exit status does.
     fn report_oom(&self) -> Result<()> {
         let Some(oom) = oom::of(&self.group)?.filter(|oom| oom.killed > 0) else {
@@ -165,7 +180,12 @@ impl Cgroups {
             (None, Some(limit)) => format!("the group's limit is {limit}"),
             (None, None) => "the host, or a group above, ran out of it".to_owned(),
         };
-        eprintln!("cgroups: out of memory: the kernel killed {processes}; {limit}");
+        let program = std::env::args_os().next().unwrap_or_default();
+        let program = Path::new(&program).file_name().unwrap_or_default();
+        eprintln!(
+            "{}: cgroups: out of memory: the kernel killed {processes}; {limit}",
+            program.display()
+        );
         Ok(())
     }
 }
@@ -195,16 +215,17 @@ impl Isolation for Cgroups {
     fn prepare(&mut self) -> Result<()> {
         let limits = limits::limits(&self.args)?;
         self.namespace.prepare()?;
-        let found = Layout::detect()?;
-        let layout = Rc::clone(&self.layout);
-        let layout = layout.get_or_init(|| found);
+        let layout = Layout::detect()?;
         say!("control groups: {layout}");
-        let plan = Plan::new(layout, &limits)?;
+        let plan = Plan::new(&layout, &limits)?;
         self.make(&plan, &limits)?;
         for limit in &limits {
-            apply::limit(&self.group, limit, plan::version(layout, limit)?)?;
+            apply::limit(&self.group, limit, plan::version(&layout, limit)?)?;
         }
-        apply::devices(&self.group, &self.args.device)
+        apply::devices(&self.group, &self.args.device)?;
+        let seen = self.seen(&layout);
+        self.view.get_or_init(|| seen);
+        Ok(())
     }
 
     fn in_container(&mut self) -> Result<()> {

@@ -2,13 +2,18 @@
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use cgroups::hierarchy_tool::{self, HierarchyTool};
 use cgroups::tool::{self, GroupArgs, StatsArgs};
 use cgroups::{CgroupArgs, Cgroups, top};
 use clap::{Parser, Subcommand};
 use ipc::{Ipc, IpcArgs};
+use mount::{Mount, MountArgs};
+use net::{Net, NetArgs};
+use pid::{PidArgs, PidNamespace};
 use process::cli::after_help;
-use process::{CommandArgs, Container};
+use process::{CommandArgs, Container, Exit};
+use user::{Credentials, User, UserArgs};
 use uts::{Uts, UtsArgs};
 
 /// Launch a process in a control group of its own
@@ -23,11 +28,19 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
+    user: UserArgs,
+    #[command(flatten)]
     cgroups: CgroupArgs,
     #[command(flatten)]
     uts: UtsArgs,
     #[command(flatten)]
     ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
+    #[command(flatten)]
+    net: NetArgs,
+    #[command(flatten)]
+    mount: MountArgs,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]
@@ -66,10 +79,26 @@ fn main() -> ExitCode {
         Some(Tool::Pause(args)) => tool::pause(args),
         Some(Tool::Resume(args)) => tool::resume(args),
         Some(Tool::Hierarchy(tool)) => hierarchy_tool::run(tool),
-        None => Container::new(args.command.command())
-            .with(Cgroups::new(args.cgroups))
-            .with(Uts::new(args.uts))
-            .with(Ipc::new(args.ipc))
-            .run(),
+        None => run(args),
     })
+}
+
+fn run(mut args: Args) -> Result<Exit> {
+    let new_root = args.mount.rootfs.is_some();
+    args.mount.bind.extend(args.cgroups.device_binds(new_root));
+    let credentials = Credentials::new(&args.user);
+    let cgroups = Cgroups::new(args.cgroups);
+    let view = cgroups.view(new_root);
+    let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+    Container::new(args.command.command())
+        .with(User::new(args.user))
+        .with(cgroups)
+        .with(Uts::new(args.uts))
+        .with(Ipc::new(args.ipc))
+        .with(PidNamespace::new(args.pid))
+        .with(net)
+        .with(Mount::new(args.mount))
+        .with(view)
+        .with(credentials)
+        .run()
 }

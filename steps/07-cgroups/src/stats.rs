@@ -46,7 +46,7 @@ pub struct Stats {
     pub memory: Option<Used<Bytes>>,
     /// The most it ever was.
     pub memory_peak: Option<Bytes>,
-    /// Swap. On v1 the limit is that of memory and swap together.
+    /// Swap.
     pub swap: Option<Used<Bytes>>,
     /// Processes that the OOM killer has ended.
     pub oom_kills: Option<u64>,
@@ -178,17 +178,18 @@ fn memory(member: &Member, stats: &mut Stats) -> Result<()> {
     };
     if let (true, Some(memory)) = (member.dir.join(swap_file).exists(), stats.memory) {
         let swap = MemController::new(member.dir.clone(), v2).memswap();
-        // v1 counts both together.
-        let alone = match member.version {
-            Version::V1 => swap.usage_in_bytes.saturating_sub(memory.now.0),
-            Version::V2 => swap.usage_in_bytes,
+        let limit = u64::try_from(swap.limit_in_bytes)
+            .ok()
+            .map(Bytes)
+            .filter(limited);
+        // v1 counts and limits both together.
+        let alone = |both: u64, memory: Bytes| match member.version {
+            Version::V1 => Bytes(both.saturating_sub(memory.0)),
+            Version::V2 => Bytes(both),
         };
         stats.swap = Some(Used {
-            now: Bytes(alone),
-            limit: u64::try_from(swap.limit_in_bytes)
-                .ok()
-                .map(Bytes)
-                .filter(limited),
+            now: alone(swap.usage_in_bytes, memory.now),
+            limit: limit.map(|both| alone(both.0, memory.limit.unwrap_or(Bytes(0)))),
         });
     }
     Ok(())

@@ -103,12 +103,14 @@ impl Place {
         }
         let parent = Parent::enter(&self.parent)?;
         sweep(&parent, Version::V2)?;
+        let mut welcome = WELCOME.to_vec();
+        let there = self.controllers()?;
+        welcome.retain(|controller| there.iter().any(|c| c == controller));
         // Before it has moved out of the way, there is no point in trying.
-        let welcome: &[&str] = match (self.base.home, &leaf) {
-            (true, None) => &[],
-            _ => &WELCOME,
-        };
-        self.switch_on(&parent.dir, needed, welcome)?;
+        if self.base.home && leaf.is_none() {
+            welcome.clear();
+        }
+        self.switch_on(&parent.dir, needed, &welcome)?;
         let (dir, lock) = make(&parent, name)?;
         Ok(Member {
             version: Version::V2,
