@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::commands::test_step::{Machine, seconds};
 use crate::outcome::Record;
 use crate::runner::Plan;
-use crate::vm::Vm;
+use crate::vm::{Vm, programs};
 use crate::workspace;
 
 /// Where our files are inside.
@@ -52,6 +52,9 @@ pub fn run(
         workspace::rootfs("busybox"),
         Path::new(INSIDE).join("rootfs/busybox"),
     ));
+    for file in programs::required(plan)? {
+        all.push((file.clone(), file));
+    }
     let vm = Vm {
         kernel: machine.kernel.clone(),
         cgroup: machine.cgroup,

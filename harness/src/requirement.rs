@@ -1,7 +1,7 @@
 //! What a check may require of the kernel and the machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
@@ -19,6 +19,7 @@ use crate::workspace;
 /// | `kernel:5.12` | the kernel is at least that |
 /// | `rootfs:NAME` | `just rootfs NAME` has been run |
 /// | `file:PATH` | it exists |
+/// | `tool:NAME` | the program is in `PATH`; the virtual machine gets this host's |
 /// | `unprivileged-userns` | an ordinary user may create user namespaces |
 pub fn missing(requirement: &str) -> Option<String> {
     let (kind, name) = requirement.split_once(':').unwrap_or((requirement, ""));
@@ -47,6 +48,10 @@ pub fn missing(requirement: &str) -> Option<String> {
             format!("the root file system {name} is missing: just rootfs {name}"),
         ),
         "file" => (Path::new(name).exists(), format!("{name} is missing")),
+        "tool" => (
+            tool(name).is_some(),
+            format!("the program {name} is not installed"),
+        ),
         "unprivileged-userns" => (
             zero_or_absent("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
                 && fs::read_to_string("/proc/sys/kernel/unprivileged_userns_clone")
@@ -66,6 +71,16 @@ pub fn missing(requirement: &str) -> Option<String> {
 /// Whether a requirement is one that [`missing`] understands.
 pub fn is_known(requirement: &str) -> bool {
     missing(requirement).is_none_or(|text| !text.ends_with("is not known"))
+}
+
+/// Where a program is in `PATH`, or in the directories for administrators'
+/// programs, which an ordinary user's `PATH` may lack.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }
 
 fn zero_or_absent(file: &str) -> bool {

@@ -449,6 +449,9 @@ impl Drop for Held {
                 _ => return,
             }
         }
+        for left in host::children(child.id() as i32).unwrap_or_default() {
+            kill_hard(left.pid);
+        }
         if let Err(e) = child.kill().and_then(|()| child.wait()) {
             eprintln!("kill the launcher of `{}`: {e}", self.call);
         }

@@ -117,9 +117,10 @@ fn the_namespace_ends_with_its_first_process() {
             gone(left, "PID 1 has ended")?;
             // The launcher is killed.
             let mut held = c.step().args(option).hold()?;
-            let left = sleeper(&mut held)?;
+            let (left, first) = (sleeper(&mut held)?, held.pid()?);
             held.signal(Signal::SIGKILL)?;
             gone(left, "the launcher was killed")?;
+            gone(first, "the launcher was killed")?;
             held.wait()?;
         }
         Ok(())
@@ -316,6 +317,9 @@ fn jobs_can_be_controlled_under_init() {
                 .then_some(())
         });
         if worked.is_err() || ended.is_none() {
+            for process in host::children(launcher)? {
+                kill(Pid::from_raw(process.pid), Signal::SIGKILL).context("kill the container")?;
+            }
             child.kill().context("kill the launcher")?;
         }
         let status = child.wait().context("wait for the launcher")?;

@@ -543,7 +543,7 @@ fn a_missing_helper_is_named() {
             .args(["--uid-map", &own, "--uid-map", &more, "probe", "report"])
             .env("PATH", programs(c)?)
             .run()?
-            .expect_error(125, &["newuidmap", "uidmap"])?;
+            .expect_error(125, &["newuidmap", "package uidmap"])?;
         Ok(())
     });
 }
@@ -594,6 +594,21 @@ fn an_exhausted_limit_is_named() {
             .args(["sh", "-c", inner])
             .run()?
             .expect_error(125, &["user.max_user_namespaces is 0"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_switch_of_the_distribution_is_named() {
+    check(|c| {
+        let switch = "/proc/sys/kernel/unprivileged_userns_clone";
+        let before = fs::read_to_string(switch).with_context(|| format!("read {switch}"))?;
+        let step = called_by(c, somebody(c), &[])?.args(["probe", "report"]);
+        fs::write(switch, "0").with_context(|| format!("write {switch}"))?;
+        let ran = step.run();
+        fs::write(switch, before).with_context(|| format!("write {switch}"))?;
+        ran?.expect_error(125, &["kernel.unprivileged_userns_clone is 0"])?;
         Ok(())
     });
 }

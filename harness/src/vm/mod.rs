@@ -6,6 +6,7 @@
 //! | [`kernel`], [`apt`], [`modules`] | the distribution's kernel, unpacked into the cache |
 //! | [`busybox`], [`archive`], [`initramfs`] | what it boots into, with `vm/init` as its first process |
 //! | [`qemu`], [`arch`] | the machine and its channels |
+//! | [`programs`] | programs of the host that checks require |
 //! | [`kvm`] | whether KVM works here, found out by trying |
 //! | [`cached`] | directories that are there whole or not at all |
 
@@ -18,6 +19,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod kvm;
 pub mod modules;
+pub mod programs;
 pub mod qemu;
 
 use std::path::PathBuf;

@@ -5,6 +5,7 @@
 //! language would otherwise have to take on trust.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod sysvipc;
 
 use std::ffi::CString;

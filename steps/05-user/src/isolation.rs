@@ -108,7 +108,7 @@ impl Isolation for User {
             write_maps::deny_setgroups(child)?;
         }
         for mapping in &self.mappings {
-            write_maps::write(child, mapping)?;
+            write_maps::write_map(child, mapping)?;
         }
         Ok(())
     }

@@ -8,13 +8,14 @@
 //! take: setresuid(2) is refused with `EINVAL`, because 0 stands for nobody
 //! yet, and setgroups(2), since Linux 3.19, with `EPERM`.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, write};
 use process::say;
 
 use crate::caller::Caller;
@@ -28,7 +29,7 @@ use crate::map::{IdMap, file_content};
 /// # Errors
 /// Those of write(2) on the map, and the complaint of newuidmap(1) or
 /// newgidmap(1), with the cause where looking can tell it.
-pub fn write(child: Pid, mapping: &Mapping) -> Result<()> {
+pub fn write_map(child: Pid, mapping: &Mapping) -> Result<()> {
     let Mapping { ids, maps, writer } = mapping;
     say!(
         "{} of process {child}: {}",
@@ -51,21 +52,19 @@ pub fn write(child: Pid, mapping: &Mapping) -> Result<()> {
 /// Those of write(2). A kernel that has no such file is too old to want it.
 pub fn deny_setgroups(child: Pid) -> Result<()> {
     say!("setgroups of process {child}: deny");
-    write_file(child, "setgroups", "deny").or_else(|error| {
-        match error.downcast_ref::<std::io::Error>().map(|e| e.kind()) {
-            Some(ErrorKind::NotFound) => Ok(()),
-            _ => Err(error),
-        }
-    })
+    match write_file(child, "setgroups", "deny") {
+        Err(error) if error.downcast_ref() == Some(&Errno::ENOENT) => Ok(()),
+        written => written,
+    }
 }
 
 /// In one write(2), as the kernel wants it: it takes the whole map or nothing.
 fn write_file(child: Pid, file: &str, content: &str) -> Result<()> {
     let path = format!("/proc/{child}/{file}");
-    OpenOptions::new()
-        .write(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(content.as_bytes()))
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    open(path.as_str(), flags, Mode::empty())
+        .and_then(|file| write(file, content.as_bytes()))
+        .map(drop)
         .with_context(|| format!("write {content:?} to {path}"))
 }
 

@@ -20,7 +20,9 @@ use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::{Gid, Pid, Uid, setgroups, sethostname, setresgid, setresuid};
+use nix::unistd::{Pid, sethostname};
+
+use crate::other_user::OtherUser;
 
 /// Things to try.
 #[derive(Subcommand)]
@@ -101,18 +103,8 @@ pub enum Attempts {
     },
     /// Execute a command as another user, perhaps with another /etc
     As {
-        /// User ID
-        #[arg(long)]
-        uid: u32,
-        /// Group ID; by default as the user ID
-        #[arg(long)]
-        gid: Option<u32>,
-        /// Supplementary groups; none by default
-        #[arg(long, value_delimiter = ',')]
-        groups: Vec<u32>,
-        /// Directory to see as /etc
-        #[arg(long)]
-        etc: Option<PathBuf>,
+        #[command(flatten)]
+        user: OtherUser,
         /// The command
         command: Vec<std::ffi::OsString>,
     },
@@ -177,22 +169,18 @@ impl Attempts {
                 sys::forbid_clone3(Errno::from_raw(errno))?;
                 execute(&command)
             }
-            Attempts::As {
-                uid,
-                gid,
-                groups,
-                etc,
-                command,
-            } => {
-                if let Some(etc) = etc {
-                    cover_etc(&etc)?;
-                }
-                become_user(uid, gid.unwrap_or(uid), &groups)?;
+            Attempts::As { user, command } => {
+                user.take()?;
                 execute(&command)
             }
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
+}
+
+fn execute(command: &[std::ffi::OsString]) -> Result<Attempt> {
+    let (program, args) = command.split_first().context("no command")?;
+    Err(std::process::Command::new(program).args(args).exec()).context("exec")
 }
 
 /// A signal by its number; `None` for 0.
@@ -214,29 +202,6 @@ fn make_queue(name: &Path) -> nix::Result<()> {
         Some(&attributes),
     )
     .and_then(mq_close)
-}
-
-fn execute(command: &[std::ffi::OsString]) -> Result<Attempt> {
-    let (program, args) = command.split_first().context("no command")?;
-    Err(std::process::Command::new(program).args(args).exec()).context("exec")
-}
-
-/// Binds a directory over /etc, for this process alone.
-fn cover_etc(etc: &Path) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
-    let none = None::<&str>;
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(none, "/", none, flags, none).context("mount(/, MS_REC | MS_PRIVATE)")?;
-    mount(Some(etc), "/etc", none, MsFlags::MS_BIND, none)
-        .with_context(|| format!("mount({etc:?}, /etc, MS_BIND)"))
-}
-
-fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
-    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).context("setgroups")?;
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setresgid(gid, gid, gid).context("setresgid")?;
-    setresuid(uid, uid, uid).context("setresuid")
 }
 
 fn allowed(text: String) -> Attempt {

@@ -4,6 +4,7 @@
 //! as JSON, and tries what it is told to try. It changes nothing by itself.
 
 mod attempt;
+mod other_user;
 mod report;
 
 use std::io::{BufRead, Write, stdin, stdout};
