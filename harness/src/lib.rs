@@ -1,1 +1,47 @@
-//! x
+//! The harness: checks of every step on a real kernel.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree) | what a check in `tests/` is written with |
+//! | [`guard`], [`nft`] | the host as it was before and after |
+//! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
+//! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
+//! | [`wrong`] | wrong solutions, which prove that the checks can fail |
+//! | [`guest`], [`vm`] | the same in the virtual machine |
+//! | [`build`], [`workspace`] | building with cargo; where things are |
+//! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
+//! | [`commands`] | the subcommands of `harness` |
+//! | [`sys`] | the only `unsafe` |
+
+pub mod build;
+pub mod check;
+pub mod commands;
+pub mod doctor;
+pub mod guard;
+pub mod guest;
+pub mod host;
+pub mod nft;
+pub mod outcome;
+pub mod registry;
+pub mod report;
+pub mod requirement;
+pub mod restore;
+pub mod runner;
+pub mod seen;
+pub mod step;
+pub mod sys;
+pub mod tree;
+pub mod vm;
+pub mod workspace;
+pub mod wrong;
+
+/// What every file of checks begins with.
+pub mod prelude {
+    pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported, wait_for};
+    pub use crate::host;
+    pub use crate::seen::{Attempt, Seen};
+    pub use crate::step::{Held, Ran, Step};
+    pub use crate::tree::Tree;
+    pub use anyhow::{Context, Result};
+    pub use nix::sys::signal::Signal;
+}

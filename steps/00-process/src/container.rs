@@ -1,36 +1,27 @@
 //! The launcher: runs the parts of every isolation in their order, and leaves
 //! the host as it was.
 
-use std::convert::Infallible;
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use anyhow::{Context, Error, Result, anyhow, bail};
-use nix::errno::Errno;
+use anyhow::{Context, Error, Result, anyhow};
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
-use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2};
 
+use crate::birth::clone_child;
+use crate::child::InChild;
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
+use crate::launched::Launched;
+use crate::say;
 use crate::signals::Signals;
 use crate::terminal::Terminal;
-use crate::{say, sys};
 
 /// How the container's first process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// By exit(3), with this status.
     Code(u8),
-    /// By this signal.
-    Signal(Signal),
+    /// By the signal of this number. Real-time signals have no names.
+    Signal(i32),
 }
 
 impl Exit {
@@ -56,11 +47,13 @@ pub struct Container {
 
 /// A container that is set up and waits for its start: every isolation is in
 /// place, the command does not run yet.
+#[must_use = "only wait() cleans up"]
 pub struct Created {
     child: Child,
 }
 
 /// A container whose command runs.
+#[must_use = "only wait() cleans up"]
 pub struct Running {
     child: Child,
 }
@@ -98,12 +91,12 @@ impl Container {
     /// The first error of any isolation, host or child, by the isolation's
     /// name. The child is then gone and every isolation cleaned up.
     pub fn create(self) -> Result<Created> {
-        let signals = Signals::block()?;
         let mut host = Host {
             isolations: self.isolations,
             begun: 0,
+            signals: Signals::block()?,
         };
-        let child = match host.launch(&self.command, signals) {
+        let child = match host.launch(&self.command) {
             Ok(launched) => Child { launched, host },
             Err(error) => return Err(host.clean_up_after(error)),
         };
@@ -155,7 +148,7 @@ impl Running {
             mut launched,
             mut host,
         } = self.child;
-        match launched.wait() {
+        match launched.wait(&mut host.signals) {
             Ok(exit) => host.clean_up().map(|()| exit),
             Err(error) => Err(Child { launched, host }.abandon(error)),
         }
@@ -167,24 +160,26 @@ struct Host {
     isolations: Vec<Box<dyn Isolation>>,
     /// How many `prepare`s have been begun: so many `cleanup`s are due.
     begun: usize,
+    /// Held back until the last `cleanup` is done.
+    signals: Signals,
 }
 
 impl Host {
-    fn launch(&mut self, command: &Command, signals: Signals) -> Result<Launched> {
+    fn launch(&mut self, command: &Command) -> Result<Launched> {
         for isolation in &mut self.isolations {
             self.begun += 1;
             say!("prepare {}", isolation.name());
             isolation.prepare().with_context(|| isolation.name())?;
         }
-        stop_if_asked(&signals)?;
+        stop_if_asked(&self.signals)?;
         let (release, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (report, tell_report) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
-        let ForkResult::Parent { child: pid } = self.clone_child()? else {
+        let ForkResult::Parent { child: pid } = clone_child(&self.isolations)? else {
             drop((tell, report));
             let child = InChild {
                 release: release.into(),
                 report: tell_report.into(),
-                signals,
+                signals: &self.signals,
             };
             child.run(&mut self.isolations, command)
         };
@@ -195,46 +190,11 @@ impl Host {
             lifeline: tell.into(),
             reports: report.into(),
             terminal: None,
-            signals,
         };
         match self.on_host(&mut launched) {
             Ok(()) => Ok(launched),
             Err(error) => Err(launched.kill(error)),
         }
-    }
-
-    /// Clones the child into the namespaces that all isolations ask for.
-    ///
-    /// A PID namespace to be joined is the exception among `joins`: setns(2)
-    /// does not move its caller, it decides where the caller's next children
-    /// are born. So the launcher calls it around the clone.
-    fn clone_child(&self) -> Result<ForkResult> {
-        let namespaces = self
-            .isolations
-            .iter()
-            .fold(CloneFlags::empty(), |all, isolation| {
-                all | isolation.namespaces()
-            });
-        let cgroup = self
-            .isolations
-            .iter()
-            .find_map(|isolation| isolation.cgroup());
-        let pid_namespace = self
-            .isolations
-            .iter()
-            .filter_map(|isolation| isolation.joins())
-            .find(|(_, kinds)| kinds.contains(CloneFlags::CLONE_NEWPID));
-        let Some((other, _)) = pid_namespace else {
-            return clone(namespaces, cgroup);
-        };
-        let own = File::open("/proc/self/ns/pid").context("open /proc/self/ns/pid")?;
-        join(other, CloneFlags::CLONE_NEWPID)?;
-        let forked = clone(namespaces, cgroup)?;
-        if matches!(forked, ForkResult::Parent { .. }) {
-            setns(own, CloneFlags::CLONE_NEWPID)
-                .context("setns(CLONE_NEWPID) back to the launcher's own")?;
-        }
-        Ok(forked)
     }
 
     fn on_host(&mut self, launched: &mut Launched) -> Result<()> {
@@ -246,7 +206,7 @@ impl Host {
                 .with_context(|| isolation.name())?;
         }
         launched.terminal = Terminal::hand_over(launched.pid)?;
-        stop_if_asked(&launched.signals)?;
+        stop_if_asked(&self.signals)?;
         say!("release");
         launched.tell()
     }
@@ -281,41 +241,10 @@ impl Host {
     }
 }
 
-fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
-    sys::clone3(namespaces, cgroup).map_err(|error| {
-        let remedy = match error.downcast_ref::<Errno>() {
-            Some(Errno::EPERM) => {
-                "new namespaces need root: use sudo, or the virtual machine (just vm)"
-            }
-            Some(Errno::ENOSPC | Errno::EUSERS) => {
-                "a limit on namespaces is reached: see the max_*_namespaces files in /proc/sys/user"
-            }
-            _ => return error,
-        };
-        anyhow!("{error:#}; {remedy}")
-    })
-}
-
-fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
-    let Err(errno) = setns(process, kinds) else {
-        return Ok(());
-    };
-    let remedy = match errno {
-        Errno::EPERM => "; joining a namespace needs root, out here and in there",
-        Errno::ESRCH => "; the process to be joined has ended",
-        Errno::EINVAL => {
-            "; a PID namespace is joined from itself or from above only, and any by a process \
-             since Linux 5.8"
-        }
-        _ => "",
-    };
-    Err(anyhow!("setns({kinds:?}): {errno}{remedy}"))
-}
-
 fn stop_if_asked(signals: &Signals) -> Result<()> {
     match signals.asked_to_stop()? {
         Some(signal) => Err(Failure::new(
-            Exit::Signal(signal).status(),
+            Exit::Signal(signal as i32).status(),
             format!("{signal} arrived before the command was started"),
         )
         .into()),
@@ -335,228 +264,5 @@ impl Child {
         let Child { launched, mut host } = self;
         let error = launched.kill(error);
         host.clean_up_after(error)
-    }
-}
-
-/// The launcher's ends of what connects it with a living child.
-struct Launched {
-    pid: Pid,
-    /// The release pipe. One byte releases the child, a second one starts it,
-    /// and its end without a byte means that the launcher is gone.
-    lifeline: File,
-    reports: File,
-    terminal: Option<Terminal>,
-    signals: Signals,
-}
-
-impl Launched {
-    fn tell(&mut self) -> Result<()> {
-        match self.lifeline.write_all(&[1]) {
-            Ok(()) => Ok(()),
-            // The child is gone; its report says why.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            Err(e) => Err(e).context("write to the release pipe"),
-        }
-    }
-
-    /// Waits for the child's next report: `None` once it has exec'ed or died.
-    fn report(&self) -> Result<Option<Report>> {
-        let mut bytes = [0; 1];
-        let mut reports = &self.reports;
-        if reports
-            .read(&mut bytes)
-            .context("read from the report pipe")?
-            == 0
-        {
-            return Ok(None);
-        }
-        let mut bytes = bytes.to_vec();
-        if Report::goes_on(&bytes) {
-            reports
-                .read_to_end(&mut bytes)
-                .context("read from the report pipe")?;
-        }
-        Ok(Report::decode(&bytes))
-    }
-
-    /// Passes signals on to the child until it ends.
-    fn wait(&mut self) -> Result<Exit> {
-        let exit = loop {
-            if let Some(exit) = self.reap()? {
-                break exit;
-            }
-            let arrived = self.signals.next()?;
-            match arrived.signal {
-                Signal::SIGCHLD => {}
-                Signal::SIGCONT => self.go_on()?,
-                // The terminal has told the whole foreground group already.
-                _ if arrived.from_terminal && self.terminal.is_none() => {}
-                signal => self.pass_on(signal)?,
-            }
-        };
-        if let Some(terminal) = self.terminal.take() {
-            terminal.take_back()?;
-        }
-        Ok(exit)
-    }
-
-    /// Collects what has become of the child: `None` while it lives.
-    fn reap(&mut self) -> Result<Option<Exit>> {
-        loop {
-            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
-            match waitpid(self.pid, Some(flags))
-                .with_context(|| format!("waitpid({})", self.pid))?
-            {
-                WaitStatus::Exited(_, code) => return Ok(Some(Exit::Code(code as u8))),
-                WaitStatus::Signaled(_, signal, _) => return Ok(Some(Exit::Signal(signal))),
-                WaitStatus::Stopped(..) => self.stop_with_it()?,
-                _ => return Ok(None),
-            }
-        }
-    }
-
-    /// The child was stopped (Ctrl-Z): the launcher stops too, so that the
-    /// shell which started it sees a stopped job and takes the terminal.
-    fn stop_with_it(&mut self) -> Result<()> {
-        if let Some(terminal) = &self.terminal {
-            terminal.take_back()?;
-        }
-        kill(Pid::this(), Signal::SIGSTOP).context("kill(self, SIGSTOP)")?;
-        // Here somebody has sent SIGCONT: `fg` or `bg` of the shell.
-        self.go_on()
-    }
-
-    fn go_on(&self) -> Result<()> {
-        match &self.terminal {
-            Some(terminal) => {
-                terminal.lend()?;
-                ignore_gone(killpg(self.pid, Signal::SIGCONT)).context("killpg(SIGCONT)")
-            }
-            None => self.pass_on(Signal::SIGCONT),
-        }
-    }
-
-    fn pass_on(&self, signal: Signal) -> Result<()> {
-        say!("pass {signal} on");
-        ignore_gone(kill(self.pid, signal)).with_context(|| format!("kill({}, {signal})", self.pid))
-    }
-
-    /// Ends and reaps the child because of `error`, which is handed through.
-    fn kill(mut self, error: Error) -> Error {
-        let ended = ignore_gone(kill(self.pid, Signal::SIGKILL)).and_then(|()| {
-            loop {
-                match waitpid(self.pid, None) {
-                    Err(Errno::EINTR) => {}
-                    other => break other.map(drop),
-                }
-            }
-        });
-        let taken_back = self
-            .terminal
-            .take()
-            .map_or(Ok(()), |terminal| terminal.take_back());
-        // ECHILD: it had been reaped before the error.
-        match (ended, taken_back) {
-            (Ok(()) | Err(Errno::ECHILD), Ok(())) => error,
-            (Err(errno), _) => error.context(format!("kill and reap {}: {errno}", self.pid)),
-            (_, Err(more)) => error.context(format!("{more:#}")),
-        }
-    }
-}
-
-/// A process that is gone needs no signal.
-fn ignore_gone(sent: nix::Result<()>) -> nix::Result<()> {
-    match sent {
-        Err(Errno::ESRCH) => Ok(()),
-        other => other,
-    }
-}
-
-/// The child's side of the protocol, between clone3 and execve.
-struct InChild {
-    release: File,
-    report: File,
-    signals: Signals,
-}
-
-impl InChild {
-    fn run(mut self, isolations: &mut [Box<dyn Isolation>], command: &Command) -> ! {
-        // A panic must not unwind into the launcher's frames: they belong to
-        // the other process, whose cleanups would then run twice.
-        let failed = catch_unwind(AssertUnwindSafe(|| {
-            self.become_command(isolations, command)
-        }));
-        let error = match failed {
-            Ok(Err(error)) => error,
-            Err(_) => anyhow!("the child panicked while it was set up"),
-        };
-        let status = Failure::status_of(&error);
-        // If even the report cannot be written, the status is all there is.
-        let sent = self.report.write_all(&Report::Failed(error).encode());
-        sys::exit(if sent.is_ok() {
-            status
-        } else {
-            crate::LAUNCHER_FAILED
-        })
-    }
-
-    fn become_command(
-        &mut self,
-        isolations: &mut [Box<dyn Isolation>],
-        command: &Command,
-    ) -> Result<Infallible> {
-        // Everything below the standard streams, but not the two pipes' ends,
-        // which were opened so: nothing of the launcher's leaks into the command.
-        sys::close_on_exec_from(3)?;
-        prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
-        for isolation in isolations.iter() {
-            if let Some((process, kinds)) = isolation.joins() {
-                let kinds = kinds - CloneFlags::CLONE_NEWPID;
-                if !kinds.is_empty() {
-                    join(process, kinds).with_context(|| isolation.name())?;
-                }
-            }
-        }
-        self.wait_to_be_told()?;
-        for isolation in isolations.iter_mut() {
-            say!("in_container {}", isolation.name());
-            isolation.in_container().with_context(|| isolation.name())?;
-        }
-        self.report
-            .write_all(&Report::SetUp.encode())
-            .context("write to the report pipe")?;
-        self.wait_to_be_told()?;
-        for isolation in isolations.iter_mut() {
-            isolation.before_exec().with_context(|| isolation.name())?;
-        }
-        self.die_with_launcher()?;
-        // Rust ignores SIGPIPE in every program; the command expects it to act.
-        sys::default_action(Signal::SIGPIPE)?;
-        self.signals.unblock()?;
-        command.exec()
-    }
-
-    fn wait_to_be_told(&mut self) -> Result<()> {
-        let mut byte = [0];
-        match self
-            .release
-            .read(&mut byte)
-            .context("read from the release pipe")?
-        {
-            0 => bail!("the launcher is gone"),
-            _ => Ok(()),
-        }
-    }
-
-    /// Asks for SIGKILL at the launcher's death: once more, because a change
-    /// of credentials has cleared it (prctl(2)). If the launcher died before
-    /// the call, its end of the release pipe is closed.
-    fn die_with_launcher(&self) -> Result<()> {
-        prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
-        let mut lifeline = [PollFd::new(self.release.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut lifeline, PollTimeout::ZERO).context("poll the release pipe")? > 0 {
-            bail!("the launcher is gone");
-        }
-        Ok(())
     }
 }

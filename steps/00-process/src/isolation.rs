@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use anyhow::Result;
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
@@ -14,7 +15,8 @@ use nix::unistd::Pid;
 /// ```text
 ///  host (launcher)                              container (child)
 ///  prepare()   every isolation, in list order
-///  clone3(union of namespaces())  ───────────►  setns(joins()), waits on the release pipe
+///  setns(joins()), in a process of its own
+///  clone3(union of namespaces())  ───────────►  waits on the release pipe
 ///  on_host(pid) every isolation                 …
 ///  release  ──────────────────────────────────► in_container()  every isolation
 ///                                               “set up”, waits for the start
@@ -36,9 +38,10 @@ pub trait Isolation {
         CloneFlags::empty()
     }
 
-    /// Namespaces of a running process that the child enters instead of new
-    /// ones: a pidfd (pidfd_open(2)) and the kinds to take from that process,
-    /// as setns(2) wants them. The launcher itself never moves.
+    /// Namespaces of a running process into which the child is born instead of
+    /// new ones: a pidfd (pidfd_open(2)) and the kinds to take from that
+    /// process, as setns(2) wants them. They are entered in list order, before
+    /// the new namespaces are made. The launcher itself never moves.
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
         None
     }
@@ -47,6 +50,14 @@ pub trait Isolation {
     /// (`CLONE_INTO_CGROUP`, clone(2)). Asked for after `prepare`. The first
     /// isolation that names one wins.
     fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Why clone(2) or setns(2) may have been refused with `errno`, as far as
+    /// looking can tell, and what to do about it. Asked only then; the first
+    /// isolation that knows wins.
+    fn why_refused(&self, errno: Errno) -> Option<String> {
+        let _ = errno;
         None
     }
 

@@ -9,18 +9,23 @@
 //! | module | what |
 //! |---|---|
 //! | [`isolation`] | the trait that the steps implement |
-//! | [`container`] | the launcher: the order of all parts, both sides of the pipes |
+//! | [`container`] | the launcher: the order of all parts on the host |
+//! | `launched`, `child` | the two ends of the pipes: the launcher's and the child's |
+//! | `birth` | clone3, in the namespaces that the isolations name |
 //! | [`exec`] | finding the command and becoming it |
 //! | [`failure`] | errors, their exit statuses and their way through the pipe |
 //! | `signals`, `terminal` | what makes a container a job like any other |
 //! | [`cli`] | arguments and exit status of every step's program |
 //! | [`sys`] | clone3 and the few other calls that need `unsafe` |
 
+mod birth;
+mod child;
 pub mod cli;
 pub mod container;
 pub mod exec;
 pub mod failure;
 pub mod isolation;
+mod launched;
 mod signals;
 pub mod sys;
 mod terminal;

@@ -5,6 +5,9 @@
 //! language would otherwise have to take on trust.
 #![allow(unsafe_code)]
 
+pub mod bpf;
+pub mod sysvipc;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -22,7 +25,8 @@ use nix::unistd::{ForkResult, Pid};
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Creates a child process in new namespaces: clone3(2), without sharing any
-/// memory, so it returns twice like fork(2).
+/// memory, so it returns twice like fork(2). With `CLONE_PARENT` among the
+/// flags the new process is the caller's sibling instead of its child.
 ///
 /// Falls back to clone(2) where clone3 is missing (`ENOSYS`: before Linux 5.3,
 /// or filtered by seccomp) or forbidden by an old filter (`EPERM`). clone(2)
@@ -39,7 +43,10 @@ pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<
     let mut flags = namespaces.bits() as u32 as u64;
     // SAFETY: `clone_args` is a plain C structure for which all zeroes is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling dies with the signal of its sibling; EINVAL if one is named.
+    if !namespaces.contains(CloneFlags::CLONE_PARENT) {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(fd) = cgroup {
         flags |= CLONE_INTO_CGROUP;
         args.cgroup = fd.as_raw_fd() as u64;
@@ -171,35 +178,74 @@ pub fn close_on_exec_from(first: i32) -> Result<()> {
     Ok(())
 }
 
-/// Closes every file descriptor from `first` up: close_range(2), or one by one
-/// before Linux 5.9. For a forked child that must hold nobody's pipe open.
+/// Closes every file descriptor but `keep`, the standard streams too:
+/// close_range(2), or one by one before Linux 5.9. For a forked child that
+/// must hold nobody's pipe, terminal or file open.
+///
+/// The caller's other owners of descriptors, such as `OwnedFd`, are left with
+/// closed ones: it must be a process that neither uses nor drops them, and
+/// ends with [`exit`].
 ///
 /// # Errors
 /// Those of `/proc/self/fd`, where it is needed.
-///
-/// # Safety of the caller's own descriptors
-/// Owners such as `OwnedFd` in this process are left with closed descriptors,
-/// so the caller must be one that never uses or drops them: it ends with
-/// [`exit`] or execve(2).
-pub fn close_from(first: i32) -> Result<()> {
-    // SAFETY: see above: the callers are processes that own nothing any more.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
-    match Errno::result(done) {
-        Ok(_) => Ok(()),
-        Err(Errno::ENOSYS | Errno::EPERM) => {
-            let fds = fs::read_dir("/proc/self/fd")
-                .context("read /proc/self/fd")?
-                .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
-                .filter(|fd| *fd >= first)
-                .collect::<Vec<_>>();
-            for fd in fds {
-                // SAFETY: as above. EBADF is the listing's own descriptor.
-                unsafe { libc::close(fd) };
-            }
-            Ok(())
+pub fn close_all_but(keep: BorrowedFd<'_>) -> Result<()> {
+    let keep = keep.as_raw_fd() as libc::c_uint;
+    let below = keep.checked_sub(1).map(|last| (0, last));
+    for (first, last) in below.into_iter().chain([(keep + 1, libc::c_uint::MAX)]) {
+        // SAFETY: see above: this process owns nothing any more.
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        match Errno::result(done) {
+            Ok(_) => {}
+            Err(Errno::ENOSYS | Errno::EPERM) => return close_one_by_one(keep),
+            Err(errno) => return Err(errno).context("close_range"),
         }
-        Err(errno) => Err(errno).context("close_range"),
     }
+    Ok(())
+}
+
+fn close_one_by_one(keep: libc::c_uint) -> Result<()> {
+    let fds = fs::read_dir("/proc/self/fd")
+        .context("read /proc/self/fd")?
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<libc::c_uint>().ok())
+        .filter(|fd| *fd != keep)
+        .collect::<Vec<_>>();
+    for fd in fds {
+        // SAFETY: as above. EBADF is the listing's own descriptor.
+        unsafe { libc::close(fd as i32) };
+    }
+    Ok(())
+}
+
+/// Sets attributes of a mount, attached or not: mount_setattr(2) with
+/// `AT_EMPTY_PATH`, and with `AT_RECURSIVE` for the mounts below it too. No
+/// attribute is taken away, so what a mount of a user namespace has locked
+/// stays. Since Linux 5.12.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.12, `EPERM` without `CAP_SYS_ADMIN` over the mount
+/// namespace, `EINVAL` for an unknown attribute. Bare, so that callers can fall
+/// back to mount(2).
+pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> nix::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let attr = libc::mount_attr {
+        attr_set,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path is a string with its NUL, and `attr` a structure of the
+    // size given; the kernel only reads both.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &attr,
+            size_of_val(&attr),
+        )
+    };
+    Errno::result(set).map(drop)
 }
 
 /// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
@@ -208,11 +254,41 @@ pub fn close_from(first: i32) -> Result<()> {
 /// `EPERM` where that user namespace is not the caller's own or below it;
 /// `ENOTTY` for a descriptor that is no namespace.
 pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
-    // SAFETY: this request takes no argument and changes nothing.
-    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
-    let fd = Errno::result(fd).context("ioctl(NS_GET_USERNS)")?;
+    related_namespace(namespace, libc::NS_GET_USERNS).context("ioctl(NS_GET_USERNS)")
+}
+
+/// The namespace in which a PID or user namespace was made: ioctl_ns(2),
+/// `NS_GET_PARENT`.
+///
+/// # Errors
+/// `EPERM` where it is not the caller's own or below it, and for the first of
+/// all; `EINVAL` for namespaces of other kinds, which have no parents.
+pub fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related_namespace(namespace, libc::NS_GET_PARENT).context("ioctl(NS_GET_PARENT)")
+}
+
+fn related_namespace(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> Result<OwnedFd, Errno> {
+    // SAFETY: these requests take no argument and change nothing.
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;
     // SAFETY: the kernel has just opened this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Asks the kernel to advance its clock by `microseconds` a tick: adjtimex(2)
+/// with `ADJ_TICK`. Rights are checked before the value, so a value that is
+/// always out of range, such as 0, tells whether the clock might be set and
+/// leaves it alone.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_TIME` in the first user namespace, then `EINVAL`
+/// for what differs from the nominal tick by more than a tenth.
+pub fn adjust_tick(microseconds: libc::c_long) -> nix::Result<()> {
+    // SAFETY: `timex` is a plain C structure for which all zeroes is valid.
+    let mut request: libc::timex = unsafe { std::mem::zeroed() };
+    request.modes = libc::ADJ_TICK;
+    request.tick = microseconds;
+    // SAFETY: a valid structure, which the kernel reads and overwrites.
+    Errno::result(unsafe { libc::adjtimex(&mut request) }).map(drop)
 }
 
 /// Turns a string into what the kernel takes: without a NUL inside.

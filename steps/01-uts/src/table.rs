@@ -38,7 +38,7 @@ pub fn print(args: NamespacesArgs) -> Result<Exit> {
 }
 
 fn alone(caller: &[Membership]) -> String {
-    let line = |kind: &str, own: &str, owner: &str| format!("{kind:<8}{own:<12}{owner}\n");
+    let line = |kind: &str, own: &str, owner: &str| format!("{kind:<7} {own:<11} {owner}\n");
     let header = line("kind", "caller", "owner");
     let rows = caller
         .iter()
@@ -48,7 +48,7 @@ fn alone(caller: &[Membership]) -> String {
 
 fn side_by_side(process: Process, theirs: &[Membership], caller: &[Membership]) -> String {
     let line = |kind: &str, their: &str, own: &str, relation: &str, owner: &str| {
-        format!("{kind:<8}{their:<12}{own:<12}{relation:<9}{owner}\n")
+        format!("{kind:<7} {their:<11} {own:<11} {relation:<8} {owner}\n")
     };
     let header = line("kind", &process.to_string(), "caller", "", "owner");
     let rows = theirs.iter().zip(caller).map(|(their, own)| {

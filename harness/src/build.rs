@@ -1,0 +1,103 @@
+//! Builds what is checked and what checks it, with cargo.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// Where the test programs are: step number to path.
+pub type Tests = BTreeMap<String, PathBuf>;
+
+/// Builds the programs of `packages` and the probe in the release profile and
+/// leaves them in `bin/`.
+///
+/// # Errors
+/// What cargo says is on standard error; the error says that it failed.
+pub fn programs(packages: &[String]) -> Result<()> {
+    let mut args = vec!["build", "--release", "--package", "harness", "--bins"];
+    for package in packages {
+        args.extend(["--package", package]);
+    }
+    let built = cargo(&workspace::root(), &args)?;
+    let bin = workspace::root().join("bin");
+    fs::create_dir_all(&bin).with_context(|| format!("mkdir {}", bin.display()))?;
+    for program in built {
+        if let Some(name) = program.file_name() {
+            replace(&program, &bin.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds the checks of these steps and says where each test program is.
+///
+/// # Errors
+/// As [`programs`].
+pub fn tests(numbers: &[String]) -> Result<Tests> {
+    let names: Vec<String> = numbers.iter().map(|n| format!("step_{n}")).collect();
+    let mut args = vec!["test", "--no-run", "--package", "harness"];
+    for name in &names {
+        args.extend(["--test", name]);
+    }
+    let mut tests = Tests::new();
+    for program in cargo(&workspace::root(), &args)? {
+        // step_03-1f2e3d4c5b6a7988
+        let name = program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if let Some(number) = name.strip_prefix("step_").and_then(|rest| rest.get(..2)) {
+            tests.insert(number.to_owned(), program);
+        }
+    }
+    Ok(tests)
+}
+
+/// Runs cargo in `dir` and returns the executables that it has built, as its
+/// messages name them. What it prints for people stays visible.
+///
+/// # Errors
+/// If it cannot be run, or fails.
+pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(args)
+        .args(["--quiet", "--message-format", "json-render-diagnostics"])
+        .current_dir(dir)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("run cargo")?;
+    if !output.status.success() {
+        bail!("cargo {} failed", args.join(" "));
+    }
+    let mut programs = Vec::new();
+    for line in output
+        .stdout
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+    {
+        let message: serde_json::Value =
+            serde_json::from_slice(line).context("parse a message of cargo")?;
+        if let Some(program) = message["executable"].as_str() {
+            programs.push(program.into());
+        }
+    }
+    Ok(programs)
+}
+
+/// Puts a copy of `from` in the place of `to`, in one step: a program that is
+/// running is not disturbed.
+///
+/// # Errors
+/// Those of copying and renaming.
+pub fn replace(from: &Path, to: &Path) -> Result<()> {
+    let temporary = to.with_extension("new");
+    fs::copy(from, &temporary)
+        .with_context(|| format!("copy {} to {}", from.display(), temporary.display()))?;
+    fs::rename(&temporary, to).with_context(|| format!("rename to {}", to.display()))
+}

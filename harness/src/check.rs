@@ -1,0 +1,288 @@
+//! A check: what the test functions in `tests/step_NN.rs` are written with.
+
+use std::cell::Cell;
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::prctl::set_child_subreaper;
+use tempfile::TempDir;
+
+use crate::guard::{Snapshot, reap_left_behind};
+use crate::outcome::{Failed, Outcome, Record, Unsupported};
+use crate::step::Step;
+use crate::workspace;
+
+/// Environment variable: the file into which [`check`] writes its [`Record`].
+pub const RECORD: &str = "DRYDOCK_RECORD";
+/// Environment variable: the program under test, instead of `bin/step-NN`.
+pub const PROGRAM: &str = "DRYDOCK_PROGRAM";
+/// Environment variable: the seed of the names and numbers that checks draw.
+pub const SEED: &str = "DRYDOCK_SEED";
+
+/// One check while it runs: what it draws, makes and starts.
+pub struct Check {
+    step: String,
+    name: String,
+    seed: u64,
+    state: Cell<u64>,
+    dir: TempDir,
+}
+
+/// Runs `body` between two looks at the host. The body of every check.
+///
+/// Passes if `body` returns `Ok` and the host is as before. A process, mount
+/// or file that is left behind fails the check and is then taken away.
+///
+/// # Panics
+/// If the check does not pass: that is how the test harness of Rust is told.
+pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
+    // "step_03::the_command_is_pid_1::{{closure}}"
+    let path = std::any::type_name::<F>();
+    let mut parts = path.split("::");
+    let step = parts
+        .next()
+        .unwrap_or_default()
+        .trim_start_matches("step_")
+        .to_owned();
+    let name = parts.next().unwrap_or_default().to_owned();
+    let mut record = Record {
+        step,
+        check: name,
+        variant: None,
+        outcome: Outcome::Error,
+        message: String::new(),
+        host: Vec::new(),
+        seed: seed(),
+        millis: 0,
+    };
+    let start = Instant::now();
+    let result = guarded(&mut record, body);
+    if result.is_err() || record.host.is_empty() {
+        record.judge(&result);
+    } else {
+        record.outcome = Outcome::Fail;
+    }
+    record.millis = start.elapsed().as_millis() as u64;
+    report(&record);
+}
+
+fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Result<()> {
+    set_child_subreaper(true).context("prctl(PR_SET_CHILD_SUBREAPER)")?;
+    let before = Snapshot::take()?;
+    let check = Check {
+        step: record.step.clone(),
+        name: record.check.clone(),
+        seed: record.seed,
+        state: Cell::new(record.seed),
+        dir: tempfile::Builder::new()
+            .prefix("drydock-check-")
+            .tempdir()
+            .context("make a temporary directory")?,
+    };
+    let path = check.dir.path().to_path_buf();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&check)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("the check panicked");
+        Err(Failed(text.to_owned()).into())
+    });
+    record.host = reap_left_behind()?;
+    record.host.extend(before.settled_differences()?);
+    if !record.host.is_empty() {
+        for failed in before.restore() {
+            eprintln!("could not restore the host: {failed}");
+        }
+    }
+    drop(check);
+    // Whatever still is in there is not the check's to keep.
+    if path.exists() {
+        fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    result
+}
+
+fn report(record: &Record) {
+    let written = match std::env::var_os(RECORD) {
+        Some(file) => serde_json::to_vec(record)
+            .context("write the record as JSON")
+            .and_then(|json| fs::write(&file, json).with_context(|| format!("write {file:?}"))),
+        None => Ok(()),
+    };
+    if let Err(error) = written {
+        panic!("{error:#}");
+    }
+    if record.outcome != Outcome::Pass {
+        let host = record.host.join("\n");
+        panic!("{}: {}\n{host}", record.outcome, record.message);
+    }
+}
+
+fn seed() -> u64 {
+    let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
+    given.unwrap_or_else(|| {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |age| age.as_nanos() as u64 & 0xffff_ffff)
+    })
+}
+
+impl Check {
+    /// The step's program, to be given its arguments.
+    pub fn step(&self) -> Step {
+        let program = std::env::var_os(PROGRAM).map_or_else(
+            || workspace::bin().join(format!("step-{}", self.step)),
+            PathBuf::from,
+        );
+        Step::new(program)
+    }
+
+    /// Another program of `bin/`: the probe, or an earlier step.
+    pub fn other_program(&self, name: &str) -> Step {
+        Step::new(workspace::bin().join(name))
+    }
+
+    /// An empty directory that goes with the check.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A number below `bound`, another one in every run with another seed.
+    pub fn number(&self, bound: u64) -> u64 {
+        // splitmix64
+        let state = self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.state.set(state);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    /// A name that no solution can know beforehand: `prefix-` and some letters.
+    pub fn word(&self, prefix: &str) -> String {
+        let letters: String = (0..8)
+            .map(|_| char::from(b'a' + self.number(26) as u8))
+            .collect();
+        format!("{prefix}-{letters}")
+    }
+
+    /// A fresh root file system of busybox and the probe, the check's own to
+    /// change.
+    ///
+    /// # Errors
+    /// Where `just rootfs busybox` has not been run, or the copy fails.
+    pub fn rootfs(&self) -> Result<PathBuf> {
+        let from = workspace::rootfs("busybox");
+        if !from.join("bin").is_dir() {
+            bail!("{} is missing: just rootfs busybox", from.display());
+        }
+        let to = self.dir.path().join(self.word("rootfs"));
+        let copy = std::process::Command::new("cp")
+            .args(["-a", "--"])
+            .arg(&from)
+            .arg(&to)
+            .status()
+            .context("run cp -a")?;
+        if !copy.success() {
+            bail!("cp -a {} {}: {copy}", from.display(), to.display());
+        }
+        let probe = to.join("bin/probe");
+        fs::copy(workspace::bin().join("probe"), &probe)
+            .with_context(|| format!("copy the probe to {}", probe.display()))?;
+        // mkdtemp gives 0700: a container whose root is another user must be
+        // able to get here.
+        open_to_all(self.dir.path())?;
+        Ok(to)
+    }
+
+    /// The root file system of Debian, shared by all checks: not to be written.
+    ///
+    /// # Errors
+    /// [`Unsupported`] where it has not been made.
+    pub fn debian(&self) -> Result<PathBuf> {
+        let dir = workspace::rootfs("debian");
+        if dir.join("usr/bin").is_dir() {
+            Ok(dir)
+        } else {
+            Err(Unsupported(format!("{} is missing: just rootfs debian", dir.display())).into())
+        }
+    }
+
+    /// The name of the test function.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The seed of this run.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+/// Lets every user enter and list a directory.
+///
+/// # Errors
+/// Those of chmod(2).
+pub fn open_to_all(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("chmod 755 {}", dir.display()))
+}
+
+/// Waits until `done` says what it has found; after ten seconds `None`. For
+/// changes of other processes, which nothing announces.
+pub fn wait_for<T>(done: impl Fn() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        match done() {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
+            found => return found,
+        }
+    }
+}
+
+/// The check fails here: `expected` was not what was seen.
+///
+/// Both are parts of a sentence: `failed("no zombie", "one, pid 7")` reads
+/// "expected no zombie, found one, pid 7".
+pub fn failed(expected: impl Display, found: impl Display) -> anyhow::Error {
+    anyhow!(Failed(format!("expected {expected}, found {found}")))
+}
+
+/// Goes on if `holds`, else fails the check as [`failed`] does.
+///
+/// # Errors
+/// [`Failed`].
+pub fn expect(holds: bool, expected: impl Display, found: impl Display) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(failed(expected, found))
+    }
+}
+
+/// Goes on if the two are equal, else fails the check:
+/// "expected the PID inside to be 1, found 7".
+///
+/// # Errors
+/// [`Failed`].
+pub fn expect_eq<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(failed(
+            format!("{what} to be {expected:?}"),
+            format!("{found:?}"),
+        ))
+    }
+}
+
+/// The check cannot be run here: says what is missing.
+pub fn unsupported(missing: impl Into<String>) -> anyhow::Error {
+    anyhow!(Unsupported(missing.into()))
+}

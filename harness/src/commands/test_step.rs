@@ -1,0 +1,254 @@
+//! `harness test-step NN`: builds a step, checks it, prints the report.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{IsTerminal, stderr, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+use crate::outcome::{Outcome, Record};
+use crate::registry::{self, Step};
+use crate::report::{Report, colour};
+use crate::runner::{self, Batch, Plan};
+use crate::vm::{Accel, CgroupLayout, Kernel};
+use crate::{build, workspace};
+
+/// Arguments of `harness test-step`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Number of the step, or several; all of them by default
+    steps: Vec<String>,
+
+    /// Check on this host, as root, instead of in the virtual machine
+    #[arg(long)]
+    here: bool,
+
+    #[command(flatten)]
+    machine: Machine,
+
+    /// Run only the checks whose name or title holds this text, and those that
+    /// they need
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+
+    /// Also write the results to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Seed of the names and numbers that the checks draw
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// Which virtual machine.
+#[derive(clap::Args, Clone)]
+pub struct Machine {
+    /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
+    #[arg(long, default_value_t, conflicts_with = "here")]
+    pub kernel: Kernel,
+
+    /// Layout of the cgroup file systems in the virtual machine
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub cgroup: CgroupLayout,
+
+    /// How QEMU runs the guest's code
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub accel: Accel,
+}
+
+/// Runs the checks.
+///
+/// # Errors
+/// The harness's own: unknown steps, a failed build, a machine that does not
+/// boot. Checks that fail are in the report, and in the exit status 1.
+pub fn test_step(args: Args) -> Result<ExitCode> {
+    let steps = select(&args)?;
+    if args.here && !geteuid().is_root() {
+        bail!(
+            "--here runs the checks on this host, which needs root: use sudo, or leave --here out"
+        );
+    }
+    let started = Instant::now();
+    progress("building");
+    let numbers: Vec<String> = steps.iter().map(|step| step.step.clone()).collect();
+    build::programs(
+        &numbers
+            .iter()
+            .map(|n| format!("step-{n}"))
+            .collect::<Vec<_>>(),
+    )?;
+    let tests = build::tests(&numbers)?;
+    workspace::need_rootfs("busybox")?;
+    let building = started.elapsed();
+    let seed = args
+        .seed
+        .unwrap_or_else(|| u64::from(std::process::id()) * 7919 % 1_000_000);
+    let plan = Plan {
+        batches: steps
+            .iter()
+            .map(|step| {
+                Ok(Batch {
+                    variant: None,
+                    program: None,
+                    tests: tests
+                        .get(&step.step)
+                        .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
+                        .clone(),
+                    step: step.clone(),
+                })
+            })
+            .collect::<Result<_>>()?,
+        seed,
+    };
+    let mut printer = Printer {
+        steps: &steps,
+        report: None,
+        records: Vec::new(),
+    };
+    let timings = if args.here {
+        let machine = format!("{} · this host", kernel_release());
+        let started = Instant::now();
+        runner::run(&plan, &mut |record| printer.record(record, &machine))?;
+        format!("checks {}", seconds(started.elapsed()))
+    } else {
+        crate::guest::run(&plan, &args.machine, &mut |record, machine| {
+            printer.record(record, machine)
+        })?
+    };
+    let records = printer.end()?;
+    println!(
+        "  took: build {}, {timings} · seed {seed}",
+        seconds(building)
+    );
+    if let Some(file) = &args.json {
+        let json = serde_json::to_vec_pretty(&records).context("write the results as JSON")?;
+        fs::write(file, json).with_context(|| format!("write {}", file.display()))?;
+    }
+    print_totals(&records);
+    let bad = records
+        .iter()
+        .any(|r| !matches!(r.outcome, Outcome::Pass | Outcome::Unsupported));
+    Ok(ExitCode::from(u8::from(bad)))
+}
+
+/// The steps that were asked for, with the checks that the filter leaves.
+fn select(args: &Args) -> Result<Vec<Step>> {
+    let dir = workspace::checks();
+    let known = registry::numbers(&dir)?;
+    let wanted = if args.steps.is_empty() {
+        known.clone()
+    } else {
+        args.steps.iter().map(|n| format!("{n:0>2}")).collect()
+    };
+    let mut steps = Vec::new();
+    for number in wanted {
+        if !known.contains(&number) {
+            bail!(
+                "there is no step {number} with checks: there are {}",
+                known.join(", ")
+            );
+        }
+        let mut step = Step::read(&dir, &number)?;
+        if let Some(text) = &args.filter {
+            step.keep(text);
+            if step.checks.is_empty() {
+                continue;
+            }
+        }
+        steps.push(step);
+    }
+    if steps.is_empty() {
+        bail!(
+            "no check holds {:?} in its name or title",
+            args.filter.as_deref().unwrap_or_default()
+        );
+    }
+    Ok(steps)
+}
+
+/// Prints the records of several steps, each under a head of its own.
+struct Printer<'a> {
+    steps: &'a [Step],
+    report: Option<Report<'a, std::io::Stdout>>,
+    records: Vec<Record>,
+}
+
+impl Printer<'_> {
+    fn record(&mut self, record: Record, machine: &str) -> Result<()> {
+        let step = self
+            .steps
+            .iter()
+            .find(|step| step.step == record.step)
+            .with_context(|| {
+                format!("a record of step {}, which was not asked for", record.step)
+            })?;
+        if self
+            .report
+            .as_ref()
+            .is_none_or(|report| report.number() != record.step)
+        {
+            self.close()?;
+            self.report = Some(Report::begin(stdout(), colour(), step, machine).context("print")?);
+        }
+        match &mut self.report {
+            Some(report) => report.record(record).context("print"),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Some(report) = self.report.take() {
+            self.records.extend(report.end().context("print")?);
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Vec<Record>> {
+        self.close()?;
+        Ok(self.records)
+    }
+}
+
+/// The last line, which counts: machines read it.
+pub fn print_totals(records: &[Record]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for record in records {
+        let class = match record.outcome {
+            Outcome::Pass => "passed",
+            Outcome::Unsupported => "skipped",
+            Outcome::Fail | Outcome::Blocked | Outcome::Error => "failed",
+        };
+        *counts.entry(class).or_default() += 1;
+    }
+    let count = |class| counts.get(class).copied().unwrap_or(0);
+    println!(
+        "{} passed, {} failed, {} skipped",
+        count("passed"),
+        count("failed"),
+        count("skipped")
+    );
+}
+
+/// Says on a terminal what takes its time.
+pub fn progress(what: &str) {
+    if stderr().is_terminal() {
+        eprintln!("… {what}");
+    }
+}
+
+/// A duration in seconds with one decimal.
+pub fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// The release of the running kernel.
+pub fn kernel_release() -> String {
+    format!(
+        "Linux {}",
+        rustix::system::uname().release().to_string_lossy()
+    )
+}

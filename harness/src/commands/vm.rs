@@ -1,0 +1,114 @@
+//! `harness vm`: a shell, or a command, in the virtual machine.
+
+use std::io::{IsTerminal, stdin, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::test_step::{kernel_release, seconds};
+use crate::vm::{Accel, CgroupLayout, Kernel, Vm};
+use crate::workspace;
+
+/// Arguments of `harness vm`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
+    #[arg(long, default_value_t)]
+    kernel: Kernel,
+
+    /// How cgroups are mounted
+    #[arg(long, value_enum, default_value_t)]
+    cgroup: CgroupLayout,
+
+    /// How QEMU runs the guest's code
+    #[arg(long, value_enum, default_value_t)]
+    accel: Accel,
+
+    /// Memory in MiB
+    #[arg(long, default_value_t = 1024, value_name = "MIB")]
+    memory: u32,
+
+    /// Number of processors
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+
+    /// Seconds after which a command is ended
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    time_limit: u64,
+
+    /// File or directory to take along, and its absolute path inside
+    #[arg(long = "file", value_name = "FILE:INSIDE")]
+    files: Vec<String>,
+
+    /// Say at the end how long what took
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// The command and its arguments; a login shell by default
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Runs the command in the VM, at this terminal if there is one. `bin/` is on
+/// its PATH.
+///
+/// # Errors
+/// Those of the VM.
+pub fn vm(args: Args) -> Result<ExitCode> {
+    let mut vm = Vm {
+        kernel: args.kernel,
+        cgroup: args.cgroup,
+        accel: args.accel,
+        memory_mib: args.memory,
+        cpus: args.cpus,
+        time_limit: Duration::from_secs(args.time_limit),
+        files: files(&args.files)?,
+        ..Vm::default()
+    };
+    let status = if stdin().is_terminal() && stdout().is_terminal() {
+        vm.command = or_login_shell(args.command);
+        vm.shell()?
+    } else {
+        if args.command.is_empty() {
+            bail!("a shell in the VM needs a terminal: name a command");
+        }
+        vm.command = args.command;
+        let result = vm.run(&mut |line| println!("{line}"))?;
+        if args.verbose {
+            eprintln!(
+                "{} on {}: packing {}, boot {}, command {}",
+                result.description,
+                kernel_release(),
+                seconds(result.timings.packing),
+                seconds(result.timings.boot),
+                seconds(result.timings.command)
+            );
+        }
+        result.status
+    };
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(255)))
+}
+
+fn or_login_shell(command: Vec<String>) -> Vec<String> {
+    if command.is_empty() {
+        return vec!["sh".to_owned(), "-l".to_owned()];
+    }
+    command
+}
+
+/// What `--file` named, and what is in `bin/`.
+fn files(named: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let mut files = Vec::new();
+    if workspace::bin().is_dir() {
+        files.push((workspace::bin(), PathBuf::from("/usr/local/bin")));
+    }
+    for pair in named {
+        let (from, inside) = pair
+            .rsplit_once(':')
+            .with_context(|| format!("--file {pair}: not of the form FILE:INSIDE"))?;
+        files.push((PathBuf::from(from), PathBuf::from(inside)));
+    }
+    Ok(files)
+}

@@ -1,0 +1,369 @@
+//! The host guard: what a check must leave as it found it.
+//!
+//! A snapshot is taken before and after every check. A difference fails the
+//! check, whatever else passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
+use nix::mqueue::mq_unlink;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, gethostname, sethostname};
+
+use crate::{host, sys};
+
+/// What is looked at, in the order in which it is printed.
+pub const WATCHED: [&str; 11] = [
+    "mounts",
+    "cgroups",
+    "links",
+    "addresses",
+    "routes",
+    "nft",
+    "sysctl",
+    "hostname",
+    "ipc",
+    "devices",
+    "files",
+];
+
+/// Directories in which the engine keeps state, and a run leaves nothing.
+const STATE: [&str; 2] = ["/run/drydock", "/var/lib/drydock"];
+
+/// How long the kernel may take to finish what it does in the background
+/// after a process is gone: it takes namespaces, and with them links and
+/// mounts, apart in a work queue, and announces the end to nobody.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// The state of the host at one moment: for each thing watched the set of
+/// lines that describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot(BTreeMap<&'static str, BTreeSet<String>>);
+
+impl Snapshot {
+    /// Looks at the host now.
+    ///
+    /// # Errors
+    /// Those of reading /proc and /sys. What this kernel does not have is empty.
+    pub fn take() -> Result<Self> {
+        let mut seen = BTreeMap::new();
+        for what in WATCHED {
+            seen.insert(
+                what,
+                look(what).with_context(|| format!("host guard: {what}"))?,
+            );
+        }
+        Ok(Snapshot(seen))
+    }
+
+    /// The differences from `self` to `later`, a line each.
+    pub fn differences(&self, later: &Snapshot) -> Vec<String> {
+        let mut lines = Vec::new();
+        for what in WATCHED {
+            let (before, after) = (&self.0[what], &later.0[what]);
+            lines.extend(
+                before
+                    .difference(after)
+                    .map(|line| format!("{what}: gone: {line}")),
+            );
+            lines.extend(
+                after
+                    .difference(before)
+                    .map(|line| format!("{what}: left behind: {line}")),
+            );
+        }
+        lines
+    }
+
+    /// The differences from `self` to now that do not go away by themselves.
+    ///
+    /// # Errors
+    /// Those of [`Snapshot::take`].
+    pub fn settled_differences(&self) -> Result<Vec<String>> {
+        let end = Instant::now() + SETTLE;
+        loop {
+            let differences = self.differences(&Snapshot::take()?);
+            if differences.is_empty() || Instant::now() > end {
+                return Ok(differences);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Takes away what is there now and was not there in `self`, as far as
+    /// that is possible, so that the next check starts clean. Says what could
+    /// not be taken away.
+    pub fn restore(&self) -> Vec<String> {
+        let mut failed = Vec::new();
+        let mut note = |what: String, result: nix::Result<()>| {
+            if let Err(errno) = result {
+                failed.push(format!("{what}: {errno}"));
+            }
+        };
+        if let Ok(mounts) = host::mounts("self") {
+            let before: BTreeSet<_> = self.0["mounts"].iter().cloned().collect();
+            for mount in mounts
+                .iter()
+                .rev()
+                .filter(|m| !before.contains(&m.describe()))
+            {
+                let result = umount2(Path::new(&mount.mount_point), MntFlags::MNT_DETACH);
+                note(format!("umount {}", mount.mount_point), result);
+            }
+        }
+        if let Some(name) = self.0["hostname"]
+            .iter()
+            .find_map(|l| l.strip_prefix("hostname "))
+        {
+            note("sethostname".into(), sethostname(name));
+        }
+        if let Some(name) = self.0["hostname"]
+            .iter()
+            .find_map(|l| l.strip_prefix("domainname "))
+        {
+            let result = rustix::system::setdomainname(name.as_bytes());
+            note(
+                "setdomainname".into(),
+                result.map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error())),
+            );
+        }
+        if let Ok(now) = ipc() {
+            for object in now.difference(&self.0["ipc"]) {
+                note(format!("remove {object}"), remove_ipc(object));
+            }
+        }
+        if let Ok(now) = look("cgroups") {
+            // The deepest first.
+            for group in now
+                .difference(&self.0["cgroups"])
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+            {
+                let gone = fs::remove_dir(group)
+                    .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0)));
+                note(format!("rmdir {group}"), gone);
+            }
+        }
+        failed
+    }
+}
+
+fn look(what: &str) -> Result<BTreeSet<String>> {
+    match what {
+        "mounts" => Ok(host::mounts("self")?
+            .iter()
+            .map(host::Mount::describe)
+            .collect()),
+        "cgroups" => cgroups(),
+        "links" => Ok(lines("/proc/net/dev", |l| {
+            l.split(':').next().filter(|_| l.contains(':'))
+        })),
+        "addresses" => {
+            let mut all = lines("/proc/net/fib_trie", |l| {
+                l.contains("/32 host").then_some(l)
+            });
+            all.extend(lines("/proc/net/if_inet6", |l| Some(l)));
+            Ok(all)
+        }
+        "routes" => Ok(lines("/proc/net/route", |l| {
+            (!l.starts_with("Iface")).then_some(l)
+        })),
+        "nft" => crate::nft::tables(),
+        "sysctl" => Ok([
+            "/proc/sys/net/ipv4/ip_forward",
+            "/proc/sys/net/ipv4/conf/all/route_localnet",
+            "/proc/sys/net/ipv6/conf/all/forwarding",
+        ]
+        .into_iter()
+        .filter_map(|file| Some(format!("{file} {}", fs::read_to_string(file).ok()?.trim())))
+        .collect()),
+        "hostname" => Ok(BTreeSet::from([
+            format!(
+                "hostname {}",
+                gethostname().context("gethostname")?.to_string_lossy()
+            ),
+            format!(
+                "domainname {}",
+                fs::read_to_string("/proc/sys/kernel/domainname")?.trim()
+            ),
+        ])),
+        "ipc" => ipc(),
+        "devices" => devices(),
+        "files" => files(),
+        other => anyhow::bail!("nothing is known about {other}"),
+    }
+}
+
+/// The lines of a file of /proc that `pick` keeps, trimmed.
+fn lines(file: &str, pick: impl Fn(&str) -> Option<&str>) -> BTreeSet<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines()
+        .filter_map(pick)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+/// Every cgroup, except those that a running service manager makes for itself.
+fn cgroups() -> Result<BTreeSet<String>> {
+    fn walk(dir: &Path, all: &mut BTreeSet<String>) {
+        // A group may vanish while it is looked at.
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let managed = [".service", ".scope", ".slice", ".mount", ".socket"]
+                .iter()
+                .any(|e| name.ends_with(e));
+            if entry.file_type().is_ok_and(|t| t.is_dir()) && !managed {
+                all.insert(entry.path().display().to_string());
+                walk(&entry.path(), all);
+            }
+        }
+    }
+    let mut all = BTreeSet::new();
+    walk(Path::new("/sys/fs/cgroup"), &mut all);
+    Ok(all)
+}
+
+/// System V objects and POSIX message queues.
+fn ipc() -> Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for kind in ["msg", "sem", "shm"] {
+        all.extend(
+            lines(&format!("/proc/sysvipc/{kind}"), |l| Some(l))
+                .into_iter()
+                .filter(|line| !line.starts_with("key "))
+                // The key and the identifier; the rest counts uses.
+                .map(|line| {
+                    format!(
+                        "{kind} {}",
+                        line.split(' ').take(2).collect::<Vec<_>>().join(" ")
+                    )
+                }),
+        );
+    }
+    all.extend(
+        host::posix_queues()?
+            .into_iter()
+            .map(|name| format!("mqueue /{name}")),
+    );
+    Ok(all)
+}
+
+/// Removes an object by its line in [`ipc`].
+fn remove_ipc(line: &str) -> nix::Result<()> {
+    use nix::errno::Errno;
+    use sys::SysV;
+    let mut words = line.split(' ');
+    let kind = match words.next() {
+        Some("msg") => SysV::Msg,
+        Some("sem") => SysV::Sem,
+        Some("shm") => SysV::Shm,
+        _ => return words.next().map_or(Err(Errno::EINVAL), mq_unlink),
+    };
+    let id = words.nth(1).and_then(|id| id.parse().ok());
+    sys::remove_sysv(kind, id.ok_or(Errno::EINVAL)?)
+}
+
+/// Loop devices in use and device-mapper devices.
+fn devices() -> Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let backing = entry.path().join("loop/backing_file");
+        if let Ok(file) = fs::read_to_string(backing) {
+            all.insert(format!("{name} {}", file.trim()));
+        } else if name.starts_with("dm-") {
+            all.insert(name);
+        }
+    }
+    Ok(all)
+}
+
+fn files() -> Result<BTreeSet<String>> {
+    fn walk(path: &Path, all: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            all.insert(entry.path().display().to_string());
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                walk(&entry.path(), all);
+            }
+        }
+    }
+    let mut all = BTreeSet::new();
+    for dir in STATE {
+        walk(Path::new(dir), &mut all);
+    }
+    Ok(all)
+}
+
+/// Kills and reaps every process that the check has left behind, and says
+/// which there were. The caller must be a child subreaper (prctl(2)): then
+/// every orphan of the check is its child.
+///
+/// # Errors
+/// Those of reading /proc.
+pub fn reap_left_behind() -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    loop {
+        reap_dead()?;
+        let children = host::children(Pid::this().as_raw())?;
+        if children.is_empty() {
+            return Ok(left);
+        }
+        for child in children {
+            left.push(format!(
+                "processes: left behind: {} {}",
+                child.pid, child.comm
+            ));
+            if let Err(errno) = kill(Pid::from_raw(child.pid), Signal::SIGKILL) {
+                left.push(format!("processes: kill {}: {errno}", child.pid));
+            }
+            // Blocks until it is dead: its own children then become ours.
+            match waitpid(Pid::from_raw(child.pid), None) {
+                Ok(_) | Err(nix::errno::Errno::ECHILD) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("waitpid({})", child.pid)),
+            }
+        }
+    }
+}
+
+fn reap_dead() -> Result<()> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(()),
+            Ok(_) => {}
+            Err(errno) => return Err(errno).context("waitpid"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_and_what_goes_are_both_named() {
+        let with = |lines: [&str; 2]| {
+            let mut seen: BTreeMap<_, _> = WATCHED
+                .into_iter()
+                .map(|what| (what, BTreeSet::new()))
+                .collect();
+            seen.insert("mounts", lines.map(String::from).into());
+            Snapshot(seen)
+        };
+        let differences =
+            with(["/ ext4", "/proc proc"]).differences(&with(["/ ext4", "/mnt tmpfs"]));
+        assert_eq!(
+            differences,
+            [
+                "mounts: gone: /proc proc",
+                "mounts: left behind: /mnt tmpfs"
+            ]
+        );
+    }
+}

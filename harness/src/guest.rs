@@ -1,0 +1,133 @@
+//! Running a plan in the virtual machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::commands::test_step::{Machine, seconds};
+use crate::outcome::Record;
+use crate::runner::Plan;
+use crate::vm::{Vm, programs};
+use crate::workspace;
+
+/// Where our files are inside.
+const INSIDE: &str = "/drydock";
+
+/// Longest run, boot included: beyond it something hangs.
+const TIME_LIMIT: Duration = Duration::from_secs(45 * 60);
+
+/// Boots the machine, runs the plan in it and hands on each record as it
+/// arrives, with a description of the machine. Returns how long what took, in
+/// words.
+///
+/// # Errors
+/// If the machine does not boot, or does not run the plan to its end.
+pub fn run(
+    plan: &Plan,
+    machine: &Machine,
+    on_record: &mut dyn FnMut(Record, &str) -> Result<()>,
+) -> Result<String> {
+    let mut files = Files::default();
+    let mut inside = plan.clone();
+    for batch in &mut inside.batches {
+        batch.tests = files.add(&batch.tests)?;
+        if let Some(program) = &batch.program {
+            batch.program = Some(files.add(program)?);
+        }
+    }
+    let dir = tempfile::Builder::new()
+        .prefix("drydock-plan-")
+        .tempdir()
+        .context("make a temporary directory")?;
+    let plan_file = dir.path().join("plan.json");
+    let json = serde_json::to_vec(&inside).context("write the plan as JSON")?;
+    fs::write(&plan_file, json).with_context(|| format!("write {}", plan_file.display()))?;
+    let plan_inside = files.add(&plan_file)?;
+    let mut all = files.list();
+    all.push((workspace::bin(), Path::new(INSIDE).join("bin")));
+    all.push((
+        workspace::rootfs("busybox"),
+        Path::new(INSIDE).join("rootfs/busybox"),
+    ));
+    for file in programs::required(plan)? {
+        all.push((file.clone(), file));
+    }
+    let vm = Vm {
+        kernel: machine.kernel.clone(),
+        cgroup: machine.cgroup,
+        accel: machine.accel,
+        files: all,
+        command: vec![
+            format!("{INSIDE}/bin/harness"),
+            "run".to_owned(),
+            plan_inside.display().to_string(),
+        ],
+        env: vec![
+            ("DRYDOCK_BIN".to_owned(), format!("{INSIDE}/bin")),
+            ("DRYDOCK_ROOTFS".to_owned(), format!("{INSIDE}/rootfs")),
+        ],
+        time_limit: TIME_LIMIT,
+        ..Vm::default()
+    };
+    let description = vm.machine_description()?;
+    let expected: usize = plan
+        .batches
+        .iter()
+        .map(|batch| batch.step.checks.len())
+        .sum();
+    let mut arrived = 0;
+    let mut trouble = None;
+    let result = vm.run(&mut |line| {
+        let record =
+            serde_json::from_str(line).with_context(|| format!("parse a record: {line:?}"));
+        let handed_on = record.and_then(|record| on_record(record, &description));
+        match handed_on {
+            Ok(()) => arrived += 1,
+            Err(error) => trouble = trouble.take().or(Some(error)),
+        }
+    })?;
+    if let Some(error) = trouble {
+        return Err(error);
+    }
+    if result.status != 0 || arrived != expected {
+        bail!(
+            "the run in the virtual machine ended with status {} after {arrived} of {expected} checks; its console said: {}",
+            result.status,
+            last_lines(&result.console)
+        );
+    }
+    Ok(format!(
+        "packing {}, boot {}, checks {}",
+        seconds(result.timings.packing),
+        seconds(result.timings.boot),
+        seconds(result.timings.command)
+    ))
+}
+
+fn last_lines(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join(" | ")
+}
+
+/// Files of this host and their places inside, each once.
+#[derive(Default)]
+struct Files(BTreeMap<PathBuf, PathBuf>);
+
+impl Files {
+    /// The place inside of a file of this host.
+    fn add(&mut self, file: &Path) -> Result<PathBuf> {
+        let name = file
+            .file_name()
+            .with_context(|| format!("{} has no name", file.display()))?;
+        let inside = Path::new(INSIDE).join("files").join(name);
+        self.0.insert(file.to_owned(), inside.clone());
+        Ok(inside)
+    }
+
+    fn list(self) -> Vec<(PathBuf, PathBuf)> {
+        self.0.into_iter().collect()
+    }
+}

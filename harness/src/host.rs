@@ -1,0 +1,283 @@
+//! The host's side of the kernel's state, read from /proc.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, bail};
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use serde::{Deserialize, Serialize};
+
+/// The eight kinds of namespaces, as /proc/PID/ns calls them.
+pub const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+
+/// A line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Mount ID.
+    pub id: u32,
+    /// ID of the mount it is mounted on.
+    pub parent: u32,
+    /// Which directory of the file system is the root of this mount.
+    pub root: String,
+    /// Where it is mounted, seen from the process's root directory.
+    pub mount_point: String,
+    /// Per-mount options: `rw,nosuid,relatime`.
+    pub options: Vec<String>,
+    /// Optional fields: `shared:5`, `master:2`, `unbindable`; none when private.
+    pub propagation: Vec<String>,
+    /// File system type.
+    pub fstype: String,
+    /// What is mounted.
+    pub source: String,
+    /// Options of the file system as a whole.
+    pub super_options: Vec<String>,
+}
+
+impl Mount {
+    /// Parses one line.
+    ///
+    /// # Errors
+    /// Names the line that is not of the form that the man page gives.
+    pub fn parse(line: &str) -> Result<Self> {
+        let list = |s: &str| s.split(',').map(unescape).collect::<Vec<_>>();
+        let parse = || {
+            let (mount, file_system) = line.split_once(" - ")?;
+            let mut mount = mount.split(' ');
+            let mut file_system = file_system.split(' ');
+            Some(Mount {
+                id: mount.next()?.parse().ok()?,
+                parent: mount.next()?.parse().ok()?,
+                root: mount.nth(1).map(unescape)?,
+                mount_point: mount.next().map(unescape)?,
+                options: mount.next().map(list)?,
+                propagation: mount.map(String::from).collect(),
+                fstype: file_system.next()?.to_owned(),
+                source: file_system.next().map(unescape)?,
+                super_options: file_system.next().map(list)?,
+            })
+        };
+        parse().with_context(|| format!("not a line of mountinfo: {line:?}"))
+    }
+
+    /// The mount in words that stay the same while it does: without IDs and
+    /// peer group numbers.
+    pub fn describe(&self) -> String {
+        let propagation: Vec<&str> = self
+            .propagation
+            .iter()
+            .filter_map(|f| f.split(':').next())
+            .collect();
+        format!(
+            "{} {} {} {} [{}] {}",
+            self.mount_point,
+            self.fstype,
+            self.source,
+            self.root,
+            if propagation.is_empty() {
+                "private".into()
+            } else {
+                propagation.join(" ")
+            },
+            self.options.join(","),
+        )
+    }
+}
+
+/// Undoes the octal escapes of /proc (`\040` is a space).
+fn unescape(field: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = field.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = (first == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match octal {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The mounts that a process sees; `pid` is a number or `self`.
+///
+/// # Errors
+/// Those of reading /proc/PID/mountinfo.
+pub fn mounts(pid: &str) -> Result<Vec<Mount>> {
+    let file = format!("/proc/{pid}/mountinfo");
+    let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    text.lines().map(Mount::parse).collect()
+}
+
+/// The namespaces of a process: kind to inode number, without those that this
+/// kernel does not have.
+///
+/// # Errors
+/// Those of reading /proc/PID/ns: `ENOENT` where there is no such process.
+pub fn namespaces(pid: &str) -> Result<BTreeMap<String, u64>> {
+    let mut all = BTreeMap::new();
+    for kind in NAMESPACES {
+        let link = format!("/proc/{pid}/ns/{kind}");
+        let target = match fs::read_link(&link) {
+            Ok(target) => target,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e).with_context(|| format!("readlink {link}")),
+        };
+        let target = target.to_string_lossy().into_owned();
+        let inode = target
+            .split_once('[')
+            .and_then(|(_, inode)| inode.trim_end_matches(']').parse().ok())
+            .with_context(|| format!("{link} -> {target}"))?;
+        all.insert(kind.to_owned(), inode);
+    }
+    if all.is_empty() {
+        bail!("there is no process {pid}");
+    }
+    Ok(all)
+}
+
+/// A process as /proc/PID/stat and /proc/PID/status show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// PID on the host.
+    pub pid: i32,
+    /// Name of its program, at most 15 bytes.
+    pub comm: String,
+    /// State: `R`, `S`, `Z`…
+    pub state: char,
+    /// PID of its parent.
+    pub ppid: i32,
+    /// Its process group.
+    pub pgrp: i32,
+    /// The foreground process group of its terminal, -1 without one.
+    pub tpgid: i32,
+}
+
+/// Looks one process up; `None` if it does not exist.
+pub fn process(pid: i32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may itself hold parentheses and spaces.
+    let (start, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let ppid = fields.next()?.parse().ok()?;
+    let pgrp = fields.next()?.parse().ok()?;
+    let tpgid = fields.nth(2)?.parse().ok()?;
+    Some(Process {
+        pid,
+        comm: start.split_once('(')?.1.to_owned(),
+        state,
+        ppid,
+        pgrp,
+        tpgid,
+    })
+}
+
+/// All processes of the host, in the order of their PIDs.
+///
+/// # Errors
+/// Those of listing /proc.
+pub fn processes() -> Result<Vec<Process>> {
+    let mut pids: Vec<i32> = fs::read_dir("/proc")
+        .context("list /proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    Ok(pids.into_iter().filter_map(process).collect())
+}
+
+/// The children of a process.
+///
+/// # Errors
+/// Those of [`processes`].
+pub fn children(pid: i32) -> Result<Vec<Process>> {
+    Ok(processes()?.into_iter().filter(|p| p.ppid == pid).collect())
+}
+
+/// A field of /proc/PID/status, such as `NSpid` or `CapEff`; `None` where the
+/// process or the field does not exist.
+pub fn status_field(pid: i32, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// The POSIX message queues of the caller's IPC namespace (mq_overview(7)).
+///
+/// Read from a detached mount of the file system, so that nothing need be
+/// mounted and nothing is left. Empty without `CAP_SYS_ADMIN`.
+///
+/// # Errors
+/// Those of the mount calls, except for the lack of privilege.
+pub fn posix_queues() -> Result<Vec<String>> {
+    let context = match fsopen("mqueue", FsOpenFlags::FSOPEN_CLOEXEC) {
+        Err(rustix::io::Errno::PERM | rustix::io::Errno::NODEV) => return Ok(Vec::new()),
+        other => other.context("fsopen(mqueue)")?,
+    };
+    fsconfig_create(context.as_fd()).context("fsconfig(mqueue, CREATE)")?;
+    let root = fsmount(
+        context.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+    .context("fsmount(mqueue)")?;
+    let mut dir = Dir::openat(
+        &root,
+        ".",
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .context("open the root of mqueue")?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let name = entry
+            .context("list mqueue")?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_with_optional_fields_and_escapes() {
+        let mount = Mount::parse("36 35 98:0 /a /mnt\\040x rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue").unwrap();
+        assert_eq!((mount.id, mount.parent), (36, 35));
+        assert_eq!(
+            (mount.root.as_str(), mount.mount_point.as_str()),
+            ("/a", "/mnt x")
+        );
+        assert_eq!(mount.propagation, ["master:1", "shared:2"]);
+        assert_eq!(
+            mount.describe(),
+            "/mnt x ext3 /dev/root /a [master shared] rw,noatime"
+        );
+        assert!(Mount::parse("36 35").is_err());
+    }
+
+    #[test]
+    fn a_process_is_found_with_its_parent() {
+        let me = process(std::process::id() as i32).unwrap();
+        assert_eq!(me.ppid, std::os::unix::process::parent_id() as i32);
+    }
+}

@@ -1,0 +1,55 @@
+//! `harness`: what `just` calls.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use harness::commands::{build, doctor, kernel, restore, run, test_step, test_wrong, vm};
+
+/// Checks, virtual machine and housekeeping of the course
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a step on a real kernel
+    TestStep(test_step::Args),
+    /// Prove that every check can fail, with the wrong solutions
+    TestWrong(test_wrong::Args),
+    /// A shell, or a command, in the virtual machine
+    Vm(vm::Args),
+    /// Build every step, static, into bin/
+    Build,
+    /// Say what this machine can and cannot do, and how to mend it
+    Doctor(doctor::Args),
+    /// Remove what an interrupted run left on this host
+    Restore(restore::Args),
+    /// Make sure that a kernel is in the cache
+    Kernel(kernel::Args),
+    /// Run the checks of a plan; used inside the virtual machine
+    #[command(hide = true)]
+    Run(run::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::TestStep(args) => test_step::test_step(args),
+        Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Vm(args) => vm::vm(args),
+        Command::Kernel(args) => kernel::kernel(args),
+        Command::Build => build::build(),
+        Command::Doctor(args) => doctor::doctor(args),
+        Command::Restore(args) => restore::restore(args),
+        Command::Run(args) => run::run(args),
+    };
+    match result {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("harness: {error:#}");
+            ExitCode::from(125)
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The data that stands beside the checks: `tests/step_NN.toml`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// The checks of one step.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Two digits.
+    pub step: String,
+    /// What the step is about: `PID namespace`.
+    pub title: String,
+    /// Its checks, in the order in which they are run.
+    #[serde(rename = "check")]
+    pub checks: Vec<Entry>,
+}
+
+/// What is known of one check without running it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The test function in `tests/step_NN.rs`.
+    pub name: String,
+    /// What holds if it passes: "the command is PID 1 inside".
+    pub title: String,
+    /// What it is worth. The points of a step add up to 100.
+    pub points: u32,
+    /// Checks of the same step that must pass first.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// What the kernel or machine must have, see [`requirement`](crate::requirement).
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// Why it is so: one sentence about the kernel.
+    pub why: String,
+    /// What to look at next.
+    pub hint: String,
+}
+
+impl Step {
+    /// Reads the data of one step.
+    ///
+    /// # Errors
+    /// Names the file, and the line where it is not as it should be: unknown
+    /// fields, a `needs` of a check that does not come before.
+    pub fn read(dir: &Path, number: &str) -> Result<Self> {
+        let file = dir.join(format!("step_{number}.toml"));
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let step: Step =
+            toml::from_str(&text).with_context(|| format!("parse {}", file.display()))?;
+        for (place, check) in step.checks.iter().enumerate() {
+            for need in &check.needs {
+                if !step.checks[..place].iter().any(|c| &c.name == need) {
+                    bail!(
+                        "{}: {} needs {need}, which does not come before it",
+                        file.display(),
+                        check.name
+                    );
+                }
+            }
+        }
+        Ok(step)
+    }
+
+    /// Keeps the checks whose name or title holds `text`, and those that they
+    /// need.
+    pub fn keep(&mut self, text: &str) {
+        let mut kept: Vec<String> = Vec::new();
+        for check in self.checks.iter().rev() {
+            let wanted = check.name.contains(text) || check.title.contains(text);
+            if wanted || kept.contains(&check.name) {
+                kept.push(check.name.clone());
+                kept.extend(check.needs.iter().cloned());
+            }
+        }
+        self.checks.retain(|check| kept.contains(&check.name));
+    }
+
+    /// The data of one check.
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.checks.iter().find(|check| check.name == name)
+    }
+}
+
+/// The numbers of all steps that have checks, in order.
+///
+/// # Errors
+/// Those of listing the directory.
+pub fn numbers(dir: &Path) -> Result<Vec<String>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+        let name = entry
+            .with_context(|| format!("list {}", dir.display()))?
+            .file_name();
+        let name = name.to_string_lossy();
+        if let Some(number) = name
+            .strip_prefix("step_")
+            .and_then(|rest| rest.strip_suffix(".toml"))
+        {
+            numbers.push(number.to_owned());
+        }
+    }
+    numbers.sort();
+    Ok(numbers)
+}

@@ -1,0 +1,181 @@
+//! Prints what came of the checks, for people.
+
+use std::io::{IsTerminal, Write};
+
+use crate::outcome::{Outcome, Record};
+use crate::registry::Step;
+
+/// Width of the report in columns.
+const WIDTH: usize = 80;
+
+/// Prints the records of one step as they come.
+pub struct Report<'a, W: Write> {
+    out: W,
+    colour: bool,
+    step: &'a Step,
+    score: u32,
+    total: u32,
+    records: Vec<Record>,
+}
+
+/// Whether standard output wants colour: a terminal, and no `NO_COLOR`.
+pub fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+impl<'a, W: Write> Report<'a, W> {
+    /// Prints the head: the step, and on what it is checked.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn begin(mut out: W, colour: bool, step: &'a Step, machine: &str) -> std::io::Result<Self> {
+        let title = format!("step {} · {}", step.step, step.title);
+        let space = WIDTH
+            .saturating_sub(title.chars().count() + machine.chars().count())
+            .max(2);
+        writeln!(out, "{title}{:space$}{machine}", "")?;
+        Ok(Report {
+            out,
+            colour,
+            step,
+            score: 0,
+            total: 0,
+            records: Vec::new(),
+        })
+    }
+
+    /// The number of the step.
+    pub fn number(&self) -> &str {
+        &self.step.step
+    }
+
+    /// Prints one record.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn record(&mut self, record: Record) -> std::io::Result<()> {
+        let (title, points) = self
+            .step
+            .entry(&record.check)
+            .map_or((record.check.as_str(), 0), |entry| {
+                (entry.title.as_str(), entry.points)
+            });
+        let (mark, ansi, got) = match record.outcome {
+            Outcome::Pass => ("✓", "32", points),
+            Outcome::Fail => ("✗", "31", 0),
+            Outcome::Blocked => ("·", "33", 0),
+            Outcome::Unsupported => ("–", "33", 0),
+            Outcome::Error => ("!", "35", 0),
+        };
+        // What this machine cannot show is not lost: it is not counted.
+        let marks = if record.outcome == Outcome::Unsupported {
+            "unsupported".to_owned()
+        } else {
+            self.score += got;
+            self.total += points;
+            format!("{got}/{points}")
+        };
+        let space = WIDTH
+            .saturating_sub(4 + title.chars().count() + marks.chars().count())
+            .max(1);
+        writeln!(
+            self.out,
+            "  {} {title}{:space$}{marks}",
+            paint(self.colour, ansi, mark),
+            ""
+        )?;
+        self.details(&record)?;
+        self.out.flush()?;
+        self.records.push(record);
+        Ok(())
+    }
+
+    fn details(&mut self, record: &Record) -> std::io::Result<()> {
+        match record.outcome {
+            Outcome::Pass => return Ok(()),
+            Outcome::Error => wrapped(&mut self.out, "error of the harness: ", &record.message)?,
+            _ if record.message.is_empty() => {}
+            _ => wrapped(&mut self.out, "", &record.message)?,
+        }
+        for line in &record.host {
+            wrapped(&mut self.out, "host changed: ", line)?;
+        }
+        if let (Outcome::Fail, Some(entry)) = (record.outcome, self.step.entry(&record.check)) {
+            wrapped(&mut self.out, "why:  ", &entry.why)?;
+            let hint = format!(
+                "{} · book, chapter {}",
+                entry.hint,
+                chapter(&self.step.step)
+            );
+            wrapped(&mut self.out, "hint: ", &hint)?;
+        }
+        Ok(())
+    }
+
+    /// Prints the end: the state of the host and the score. Returns all
+    /// records.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn end(mut self) -> std::io::Result<Vec<Record>> {
+        let ran = self
+            .records
+            .iter()
+            .any(|r| matches!(r.outcome, Outcome::Pass | Outcome::Fail));
+        let changed = self.records.iter().filter(|r| !r.host.is_empty()).count();
+        match (ran, changed) {
+            (false, _) => {}
+            (true, 0) => writeln!(
+                self.out,
+                "  host left as it was: mounts, cgroups, links, nft, ipc, processes, files"
+            )?,
+            (true, n) => writeln!(
+                self.out,
+                "  {} by {n} check{}",
+                paint(self.colour, "31", "host changed"),
+                if n == 1 { "" } else { "s" }
+            )?,
+        }
+        writeln!(self.out, "  Score: {}/{}", self.score, self.total)?;
+        Ok(self.records)
+    }
+}
+
+/// `03` as a chapter of the book is called: `3`.
+fn chapter(step: &str) -> &str {
+    match step.trim_start_matches('0') {
+        "" => "0",
+        number => number,
+    }
+}
+
+fn paint(colour: bool, ansi: &str, text: &str) -> String {
+    if colour {
+        format!("\x1b[{ansi}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Prints `text` indented below a check, broken at the width of the report,
+/// its further lines below its first word.
+fn wrapped(out: &mut impl Write, label: &str, text: &str) -> std::io::Result<()> {
+    let indent = 6 + label.chars().count();
+    let mut line = format!("{:6}{label}", "");
+    let mut length = indent;
+    for word in text.split_whitespace() {
+        let word_length = word.chars().count();
+        if length > indent && length + 1 + word_length > WIDTH {
+            writeln!(out, "{}", line.trim_end())?;
+            line = " ".repeat(indent);
+            length = indent;
+        }
+        if length > indent {
+            line.push(' ');
+            length += 1;
+        }
+        line.push_str(word);
+        length += word_length;
+    }
+    writeln!(out, "{}", line.trim_end())
+}

@@ -1,0 +1,38 @@
+//! Mounts below the directories that are ours: umount(2).
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
+
+use super::Broom;
+use super::files;
+use crate::host;
+
+/// Unmounts them, the latest first.
+///
+/// # Errors
+/// Those of reading mountinfo.
+pub fn sweep(broom: &mut Broom) -> Result<()> {
+    let places = files::places();
+    for mount in host::mounts("self")?.iter().rev() {
+        let point = Path::new(&mount.mount_point);
+        if !places.iter().any(|place| is_ours(point, place)) {
+            continue;
+        }
+        broom.take(&format!("mount {}", point.display()), || {
+            umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+                .with_context(|| format!("umount2({})", point.display()))
+        });
+    }
+    Ok(())
+}
+
+/// Whether a mount at `point` is one of ours because of the directory `place`.
+fn is_ours(point: &Path, place: &Path) -> bool {
+    if point == place {
+        // A lasting directory may be a disk that the host mounts there.
+        return files::is_temporary(place);
+    }
+    point.starts_with(place)
+}

@@ -1,0 +1,49 @@
+//! The bridge, its links and the nft table. Step 06 made them, and knows best
+//! how to remove them and what to put back.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::Broom;
+use crate::{nft, workspace};
+
+/// Has step 06 remove them.
+///
+/// # Errors
+/// If it cannot be run. That it failed is counted.
+pub fn sweep(broom: &mut Broom) -> Result<()> {
+    let mut found: Vec<String> = nft::tables()?
+        .into_iter()
+        .filter(|table| table.ends_with(" drydock"))
+        .map(|table| format!("nft table {table}"))
+        .collect();
+    if Path::new("/sys/class/net/drydock0").exists() {
+        found.push("bridge drydock0".to_owned());
+    }
+    if found.is_empty() && !Path::new("/run/drydock/net").exists() {
+        return Ok(());
+    }
+    let program = workspace::bin().join("step-06");
+    for what in &found {
+        if broom.is_dry() || !program.exists() {
+            broom.take(what, || bail!("step 06 does that: ./just build first"));
+        }
+    }
+    if broom.is_dry() || !program.exists() {
+        return Ok(());
+    }
+    let output = Command::new(&program)
+        .arg("restore")
+        .output()
+        .with_context(|| format!("run {}", program.display()))?;
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        broom.took(line.strip_prefix("removed ").unwrap_or(line));
+    }
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        broom.take("what step 06 has made", || bail!(error));
+    }
+    Ok(())
+}

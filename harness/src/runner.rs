@@ -1,0 +1,173 @@
+//! Runs checks one by one, each in a process of its own with a time limit.
+//!
+//! The same code runs on the host (`--here`) and in the virtual machine, where
+//! [`Plan`] and [`Record`]s cross as JSON.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::check::{PROGRAM, RECORD, SEED};
+use crate::outcome::{Outcome, Record};
+use crate::registry::Step;
+use crate::requirement;
+
+/// How long one check may take. Generous: under emulation a machine is twenty
+/// times slower.
+const TIME_LIMIT: Duration = Duration::from_secs(90);
+
+/// What to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The batches, in order.
+    pub batches: Vec<Batch>,
+    /// Seed for the names and numbers that the checks draw.
+    pub seed: u64,
+}
+
+/// Checks of one step against one program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Batch {
+    /// The wrong solution that the program is; `None` for the one in `bin/`.
+    pub variant: Option<String>,
+    /// The program under test; `None` for `step-NN` in `bin/`.
+    pub program: Option<PathBuf>,
+    /// The test program built from `tests/step_NN.rs`.
+    pub tests: PathBuf,
+    /// Which checks, and all that is known of them.
+    pub step: Step,
+}
+
+/// Runs every check of the plan and hands each record to `on_record` as soon
+/// as it is known.
+///
+/// # Errors
+/// Only the harness's own: a check that fails is a record.
+pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+    for batch in &plan.batches {
+        let mut outcomes: BTreeMap<&str, Outcome> = BTreeMap::new();
+        for entry in &batch.step.checks {
+            let unmet = entry
+                .needs
+                .iter()
+                .find(|need| outcomes.get(need.as_str()) != Some(&Outcome::Pass));
+            let missing = entry.requires.iter().find_map(|r| requirement::missing(r));
+            let without_running = |outcome, message: String| Record {
+                step: batch.step.step.clone(),
+                check: entry.name.clone(),
+                variant: None,
+                outcome,
+                message,
+                host: Vec::new(),
+                seed: plan.seed,
+                millis: 0,
+            };
+            let mut record = match (unmet, missing) {
+                (_, Some(missing)) => without_running(Outcome::Unsupported, missing),
+                (Some(need), None) => without_running(
+                    Outcome::Blocked,
+                    format!("needs “{}”", title(&batch.step, need)),
+                ),
+                (None, None) => run_one(plan, batch, &entry.name)?,
+            };
+            record.variant.clone_from(&batch.variant);
+            outcomes.insert(&entry.name, record.outcome);
+            on_record(record)?;
+        }
+    }
+    Ok(())
+}
+
+fn title<'a>(step: &'a Step, name: &'a str) -> &'a str {
+    step.entry(name).map_or(name, |entry| entry.title.as_str())
+}
+
+fn run_one(plan: &Plan, batch: &Batch, name: &str) -> Result<Record> {
+    let dir = tempfile::Builder::new()
+        .prefix("drydock-record-")
+        .tempdir()
+        .context("make a temporary directory")?;
+    let file = dir.path().join("record.json");
+    let output = fs::File::create(dir.path().join("output"))
+        .context("make a file for the check's output")?;
+    let mut command = Command::new(&batch.tests);
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(RECORD, &file)
+        .env(SEED, plan.seed.to_string())
+        .env("INSTA_UPDATE", "no")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().context("dup")?)
+        .stderr(output)
+        // Its own group: whatever it starts can be ended with it.
+        .process_group(0);
+    if let Some(program) = &batch.program {
+        command.env(PROGRAM, program);
+    }
+    let start = Instant::now();
+    let child = command
+        .spawn()
+        .with_context(|| format!("start {}", batch.tests.display()))?;
+    let ended = wait(child)?;
+    let mut record = Record {
+        step: batch.step.step.clone(),
+        check: name.to_owned(),
+        variant: None,
+        outcome: Outcome::Error,
+        message: String::new(),
+        host: Vec::new(),
+        seed: plan.seed,
+        millis: start.elapsed().as_millis() as u64,
+    };
+    match (ended, fs::read(&file)) {
+        (Some(_), Ok(json)) => {
+            record = serde_json::from_slice(&json).context("parse the check's record")?
+        }
+        (Some(status), Err(_)) => {
+            let output = fs::read_to_string(dir.path().join("output")).unwrap_or_default();
+            record.message = format!(
+                "the check ended without a record ({status}): {}",
+                tail(&output)
+            );
+        }
+        (None, _) => {
+            record.outcome = Outcome::Fail;
+            record.message = format!(
+                "expected an end within {} s, found it still running",
+                TIME_LIMIT.as_secs()
+            );
+        }
+    }
+    Ok(record)
+}
+
+/// Waits for the check to end; `None` if it had to be killed.
+fn wait(mut child: Child) -> Result<Option<ExitStatus>> {
+    let end = Instant::now() + TIME_LIMIT;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait().context("wait for the check")? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > end {
+            killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL).context("kill the check")?;
+            child.wait().context("wait for the check")?;
+            return Ok(None);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+fn tail(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(6)..].join(" | ")
+}

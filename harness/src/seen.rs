@@ -1,0 +1,85 @@
+//! What the probe sees from inside: its report, and the result of an attempt.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::Mount;
+
+/// Everything that `probe report` prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// getpid(2).
+    pub pid: i32,
+    /// getppid(2): 0 for the first process of a PID namespace.
+    pub ppid: i32,
+    /// getpgrp(2).
+    pub pgrp: i32,
+    /// getsid(2): 0 where the leader is outside the PID namespace.
+    pub sid: i32,
+    /// Foreground process group of the terminal on standard input, if it is one.
+    pub foreground: Option<i32>,
+    /// Real, effective and saved user ID.
+    pub uids: [u32; 3],
+    /// Real, effective and saved group ID.
+    pub gids: [u32; 3],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// gethostname(2).
+    pub hostname: String,
+    /// getdomainname(2).
+    pub domainname: String,
+    /// Kind to inode, from /proc/self/ns; empty where /proc is not mounted.
+    pub namespaces: BTreeMap<String, u64>,
+    /// Lines of /proc/self/cgroup.
+    pub cgroup: Vec<String>,
+    /// /proc/self/mountinfo; empty where /proc is not mounted.
+    pub mounts: Vec<Mount>,
+    /// Names of the links in /proc/net/dev.
+    pub links: Vec<String>,
+    /// Working directory; empty where it is unreachable.
+    pub cwd: String,
+    /// Entries of the root directory.
+    pub root: Vec<String>,
+    /// PIDs that /proc shows.
+    pub processes: Vec<i32>,
+    /// Open file descriptors and what they are, without that of the listing.
+    pub fds: BTreeMap<i32, String>,
+    /// Capability sets as 64-bit masks: `CapInh`, `CapPrm`, `CapEff`, `CapBnd`, `CapAmb`.
+    pub capabilities: BTreeMap<String, u64>,
+    /// Signals blocked and ignored, as 64-bit masks (bit N-1 is signal N): `SigBlk`, `SigIgn`.
+    pub signals: BTreeMap<String, u64>,
+    /// System V objects: lines of /proc/sysvipc/{msg,sem,shm}, kind first.
+    pub sysv: Vec<String>,
+    /// POSIX message queues.
+    pub posix_queues: Vec<String>,
+    /// /proc/self/uid_map, each line as [inside, outside, count].
+    pub uid_map: Vec<[u64; 3]>,
+    /// /proc/self/gid_map.
+    pub gid_map: Vec<[u64; 3]>,
+    /// Arguments after `report`.
+    pub args: Vec<String>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Seen {
+    /// The topmost mount at exactly this mount point.
+    pub fn mount(&self, mount_point: &str) -> Option<&Mount> {
+        self.mounts
+            .iter()
+            .rev()
+            .find(|m| m.mount_point == mount_point)
+    }
+}
+
+/// What came of something that the probe tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Whether the kernel allowed it.
+    pub allowed: bool,
+    /// The name of the errno if not, such as `EPERM`.
+    pub errno: String,
+    /// What was read, made or found, if anything.
+    pub text: String,
+}

@@ -1,0 +1,200 @@
+//! The only `unsafe` of the harness.
+#![allow(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::pty::openpty;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, setsid, write};
+
+/// Which of a command's standard streams are the terminal of [`spawn_on_pty`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// All three.
+    All,
+    /// All but standard output, which stays as the caller has set it.
+    AllButOutput,
+}
+
+/// Starts a command as the leader of a session whose terminal is a new
+/// pseudo-terminal (pty(7)), and returns the other end of that.
+///
+/// # Errors
+/// Those of openpty(3) and of starting the command.
+pub fn spawn_on_pty(command: &mut Command, streams: Streams) -> Result<(Child, OwnedFd)> {
+    let pty = openpty(None, None).context("openpty")?;
+    let copy = || pty.slave.try_clone().context("dup");
+    command.stdin(copy()?).stderr(copy()?);
+    if streams == Streams::All {
+        command.stdout(copy()?);
+    }
+    let own_session = || {
+        setsid()?;
+        // SAFETY: standard input is the pseudo-terminal; the argument of this
+        // request is a number.
+        Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls, which is all that is
+    // allowed between fork and exec of a process with threads.
+    unsafe { command.pre_exec(own_session) };
+    let child = command
+        .spawn()
+        .context("start a command on a pseudo-terminal")?;
+    Ok((child, pty.master))
+}
+
+/// Makes every clone3(2) of this process, and of what it executes, fail with
+/// `errno`: seccomp(2) with a filter of four instructions.
+///
+/// # Errors
+/// Those of prctl(2).
+pub fn forbid_clone3(errno: Errno) -> Result<()> {
+    let instruction = |code: u32, jt, jf, k| libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    };
+    let mut filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            libc::SYS_clone3 as u32,
+        ),
+        instruction(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | errno as u32,
+        ),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    prctl::set_no_new_privs().context("prctl(PR_SET_NO_NEW_PRIVS)")?;
+    // SAFETY: `program` describes `filter`, and both outlive the call.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
+    Errno::result(set).context("prctl(PR_SET_SECCOMP)")?;
+    Ok(())
+}
+
+/// Forks a child that forks a grandchild and ends: the grandchild is an
+/// orphan, and whoever adopts orphans becomes its parent. It ends at once, or
+/// never if `stay`. Returns its PID, as this process's namespace numbers it.
+///
+/// # Errors
+/// Those of pipe(2) and fork(2), and for a caller with threads.
+pub fn orphan(stay: bool) -> Result<Pid> {
+    let (from_grandchild, to_parent) = pipe().context("pipe")?;
+    let exit = |status| -> ! {
+        // SAFETY: _exit(2) only ends the process.
+        unsafe { libc::_exit(status) }
+    };
+    // SAFETY: the probe has one thread, so the child's copy of the memory is
+    // consistent.
+    if let ForkResult::Child = unsafe { fork() }.context("fork")? {
+        // SAFETY: as above.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { .. }) => exit(0),
+            Ok(ForkResult::Child) => {
+                let told = write(&to_parent, &getpid().as_raw().to_ne_bytes());
+                if told.is_err() {
+                    exit(1);
+                }
+                drop((from_grandchild, to_parent));
+                if stay {
+                    loop {
+                        nix::unistd::pause();
+                    }
+                }
+                exit(0)
+            }
+            Err(_) => exit(1),
+        }
+    }
+    drop(to_parent);
+    nix::sys::wait::wait().context("wait")?;
+    let mut bytes = [0; 4];
+    if read(&from_grandchild, &mut bytes).context("read from the orphan")? != bytes.len() {
+        bail!("the orphan did not say its PID");
+    }
+    Ok(Pid::from_raw(i32::from_ne_bytes(bytes)))
+}
+
+/// The kinds of System V objects (sysvipc(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SysV {
+    /// A message queue.
+    Msg,
+    /// A semaphore set.
+    Sem,
+    /// A shared memory segment.
+    Shm,
+}
+
+/// Makes a System V object of the smallest size and returns its identifier:
+/// msgget(2), semget(2), shmget(2).
+///
+/// # Errors
+/// Those of the kernel.
+pub fn make_sysv(kind: SysV) -> Result<i32, Errno> {
+    let flags = libc::IPC_CREAT | libc::IPC_EXCL | 0o600;
+    // SAFETY: these take numbers only.
+    Errno::result(unsafe {
+        match kind {
+            SysV::Msg => libc::msgget(libc::IPC_PRIVATE, flags),
+            SysV::Sem => libc::semget(libc::IPC_PRIVATE, 1, flags),
+            SysV::Shm => libc::shmget(libc::IPC_PRIVATE, 1, flags),
+        }
+    })
+}
+
+/// Removes a System V object: msgctl(2), semctl(2), shmctl(2).
+///
+/// # Errors
+/// Those of the kernel: `EINVAL` where there is none.
+pub fn remove_sysv(kind: SysV, id: i32) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID does not use the pointers.
+    Errno::result(unsafe {
+        match kind {
+            SysV::Msg => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            SysV::Sem => libc::semctl(id, 0, libc::IPC_RMID),
+            SysV::Shm => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+        }
+    })
+    .map(drop)
+}
+
+/// Makes the process of `command` keep the descriptors `keep`, under the
+/// numbers that they have here, and get `signal` when this process ends,
+/// however that happens: `PR_SET_PDEATHSIG` of prctl(2).
+///
+/// The signal also comes when the thread that starts the command ends, so that
+/// has to be one that waits for it.
+pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
+    let parent = getpid();
+    let prepare = move || {
+        prctl::set_pdeathsig(signal)?;
+        if getppid() != parent {
+            return Err(Errno::ESRCH.into());
+        }
+        for fd in &keep {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls that are async-signal-safe,
+    // and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+}

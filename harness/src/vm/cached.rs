@@ -1,0 +1,83 @@
+//! Directories of the cache that are there whole, or not at all.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::unistd::syncfs;
+
+/// Makes the directory `path` out of what `fill` puts into an empty one,
+/// unless it is there. It appears under its name when it is complete and on
+/// the disk, so that neither an interruption nor a second run at the same time
+/// leaves anything half done that a later one trusts.
+///
+/// # Errors
+/// Those of `fill`, and of the file system.
+pub fn publish(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let parent = path.parent().context("a directory of the cache")?;
+    fs::create_dir_all(parent).with_context(|| {
+        format!(
+            "mkdir {}: set DRYDOCK_CACHE to a directory of yours",
+            parent.display()
+        )
+    })?;
+    let lock = File::create(parent.join(".lock"))
+        .with_context(|| format!("create {}/.lock", parent.display()))?;
+    if lock.try_lock().is_err() {
+        eprintln!("Waiting for another run that fills {} …", parent.display());
+        lock.lock()
+            .with_context(|| format!("flock {}/.lock", parent.display()))?;
+    }
+    if path.exists() {
+        return Ok(());
+    }
+    remove_unfinished(parent)?;
+    let unfinished = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempdir_in(parent)
+        .with_context(|| format!("mkdir {}/{UNFINISHED}…", parent.display()))?;
+    fill(unfinished.path())?;
+    let dir = File::open(unfinished.path()).context("open the new directory")?;
+    syncfs(dir).context("syncfs")?;
+    fs::rename(unfinished.path(), path).with_context(|| format!("rename to {}", path.display()))?;
+    // It is no temporary directory any more.
+    let _renamed = unfinished.keep();
+    Ok(())
+}
+
+const UNFINISHED: &str = ".unfinished-";
+
+/// Only the holder of the lock fills directories: others were interrupted.
+fn remove_unfinished(parent: &Path) -> Result<()> {
+    for entry in fs::read_dir(parent).with_context(|| format!("read {}", parent.display()))? {
+        let entry = entry.with_context(|| format!("read {}", parent.display()))?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::bail;
+
+    #[test]
+    fn what_was_interrupted_is_not_trusted() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("thing");
+        fs::create_dir(parent.path().join(".unfinished-1")).unwrap();
+        let failed = publish(&path, |dir| {
+            fs::write(dir.join("half"), "").unwrap();
+            bail!("no network")
+        });
+        assert!(failed.is_err());
+        let left: Vec<_> = fs::read_dir(parent.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "only the lock: {left:?}");
+        publish(&path, |dir| Ok(fs::write(dir.join("whole"), "")?)).unwrap();
+        assert!(path.join("whole").exists());
+        publish(&path, |_| bail!("it is there")).unwrap();
+    }
+}

@@ -1,0 +1,247 @@
+//! The virtual machine in which the checks run: nobody's host is at risk, and
+//! neither root nor KVM is needed.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`kernel`], [`apt`], [`modules`] | the distribution's kernel, unpacked into the cache |
+//! | [`busybox`], [`archive`], [`initramfs`] | what it boots into, with `vm/init` as its first process |
+//! | [`qemu`], [`arch`] | the machine and its channels |
+//! | [`programs`] | programs of the host that checks require |
+//! | [`kvm`] | whether KVM works here, found out by trying |
+//! | [`cached`] | directories that are there whole or not at all |
+
+pub mod apt;
+pub mod arch;
+pub mod archive;
+pub mod busybox;
+pub mod cached;
+pub mod initramfs;
+pub mod kernel;
+pub mod kvm;
+pub mod modules;
+pub mod programs;
+pub mod qemu;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use kernel::Image;
+pub use kernel::Kernel;
+use qemu::{Guest, Terminal};
+
+use crate::workspace;
+
+/// What to boot, and what to run in it.
+#[derive(Clone, Debug)]
+pub struct Vm {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// How cgroups are mounted.
+    pub cgroup: CgroupLayout,
+    /// Memory, in MiB. The files take of it.
+    pub memory_mib: u32,
+    /// Number of processors.
+    pub cpus: u32,
+    /// How QEMU runs the guest's code.
+    pub accel: Accel,
+    /// Files or directories of this host, and the absolute path that each has
+    /// inside.
+    pub files: Vec<(PathBuf, PathBuf)>,
+    /// The command and its arguments. It runs as root in /root.
+    pub command: Vec<String>,
+    /// Variables added to its environment.
+    pub env: Vec<(String, String)>,
+    /// The VM is ended when it has run so long, its boot included.
+    pub time_limit: Duration,
+}
+
+/// How cgroups are mounted at /sys/fs/cgroup: cgroups(7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CgroupLayout {
+    /// Version 2 with all controllers
+    #[default]
+    V2,
+    /// Version 1, a hierarchy a controller
+    V1,
+    /// Version 1 for the controllers, version 2 without any at `unified`
+    Hybrid,
+}
+
+/// How QEMU runs the guest's code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM where it works, which is tried once a boot of the host
+    #[default]
+    Auto,
+    /// On the processor itself
+    Kvm,
+    /// Translated by QEMU; needs nothing of the host
+    Tcg,
+}
+
+/// How long what took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// Putting the initramfs together.
+    pub packing: Duration,
+    /// From QEMU's start until the command's.
+    pub boot: Duration,
+    /// The command.
+    pub command: Duration,
+}
+
+/// What came of a command in the VM.
+#[derive(Debug)]
+pub struct VmResult {
+    /// Its exit status.
+    pub status: i32,
+    /// How long what took.
+    pub timings: Timings,
+    /// The machine: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
+    pub description: String,
+    /// What the kernel and `vm/init` had to say.
+    pub console: String,
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Vm {
+            kernel: Kernel::default(),
+            cgroup: CgroupLayout::default(),
+            memory_mib: 1024,
+            cpus: 2,
+            accel: Accel::default(),
+            files: Vec::new(),
+            command: vec!["sh".to_owned()],
+            env: Vec::new(),
+            time_limit: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Vm {
+    /// Boots, runs the command and hands each line that it writes to its
+    /// standard output to `on_line` as it arrives, without the newline. Its
+    /// standard error goes to ours. A VM that is interrupted in whatever way
+    /// leaves nothing behind.
+    ///
+    /// # Errors
+    /// If there is no kernel, a file cannot be read, QEMU is missing, or the
+    /// VM ends before its command does. The console is then kept in a file
+    /// that the error names.
+    pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<VmResult> {
+        let (image, accel) = self.machine()?;
+        self.boot(&image, accel, Terminal::None, on_line)
+    }
+
+    /// Boots, runs the command at this terminal and returns its exit status.
+    /// There is no time limit. Ctrl-] and then x ends a VM that hangs.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn shell(&self) -> Result<i32> {
+        let (image, accel) = self.machine()?;
+        let mut vm = self.clone();
+        vm.time_limit = Duration::MAX;
+        vm.command = qemu::at_terminal(&self.command);
+        eprintln!(
+            "Booting {}. `exit` leaves; Ctrl-] x ends it if it hangs.",
+            self.description(&image, accel)
+        );
+        let result = vm.boot(&image, accel, Terminal::Own, &mut |_| {})?;
+        Ok(result.status)
+    }
+
+    /// The machine in a few words: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
+    pub fn description(&self, image: &Image, accel: Accel) -> String {
+        let layout = match self.cgroup {
+            CgroupLayout::V2 => "cgroup v2",
+            CgroupLayout::V1 => "cgroup v1",
+            CgroupLayout::Hybrid => "cgroup hybrid",
+        };
+        let accel = match accel {
+            Accel::Kvm => "KVM",
+            Accel::Auto | Accel::Tcg => "TCG",
+        };
+        format!("{} · {layout} · QEMU/{accel}", image.name)
+    }
+
+    /// Fetches the kernel and tries KVM where that has not been done yet, and
+    /// describes the machine that [`run`](Self::run) will boot.
+    ///
+    /// # Errors
+    /// Those of fetching the kernel.
+    pub fn machine_description(&self) -> Result<String> {
+        let (image, accel) = self.machine()?;
+        Ok(self.description(&image, accel))
+    }
+
+    fn machine(&self) -> Result<(Image, Accel)> {
+        qemu::find()?;
+        let image = self.kernel.image()?;
+        let accel = match self.accel {
+            Accel::Auto => kvm::choose(&image)?,
+            chosen => chosen,
+        };
+        Ok((image, accel))
+    }
+
+    fn boot(
+        &self,
+        image: &Image,
+        accel: Accel,
+        terminal: Terminal,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<VmResult> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let begun = Instant::now();
+            let initrd = initramfs::pack(self, image)?;
+            let packing = begun.elapsed();
+            let guest = Guest::start(self, image, accel, initrd, terminal)?;
+            let ended = guest.wait(self.time_limit, on_line)?;
+            let why = match ended.status {
+                Ok(status) => {
+                    return Ok(VmResult {
+                        status,
+                        timings: Timings {
+                            packing,
+                            boot: ended.boot,
+                            command: ended.command,
+                        },
+                        description: self.description(image, accel),
+                        console: ended.console,
+                    });
+                }
+                Err(why) => format!("{why}{}", keep_console(&ended.console)?),
+            };
+            if tries > 1 || !ended.died_booting {
+                bail!(why);
+            }
+            eprintln!("{why}. Booting once more …");
+        }
+    }
+}
+
+/// Keeps the console of a VM that failed, and says where.
+fn keep_console(console: &str) -> Result<String> {
+    if console.trim().is_empty() {
+        return Ok(String::new());
+    }
+    let path = workspace::cache().join("vm-console.log");
+    std::fs::write(&path, console).with_context(|| format!("write {}", path.display()))?;
+    let telling = |line: &&str| line.contains("init: ") || line.contains("Kernel panic");
+    let last = console
+        .lines()
+        .find(telling)
+        .or_else(|| console.lines().rfind(|line| !line.trim().is_empty()));
+    Ok(format!(
+        "; its console, kept in {}, says: {}",
+        path.display(),
+        last.unwrap_or_default().trim()
+    ))
+}

@@ -1,0 +1,55 @@
+//! Where things are.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+/// The top of the repository.
+pub fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}
+
+/// The programs under test, the probe among them: `bin/`, or `$DRYDOCK_BIN`.
+pub fn bin() -> PathBuf {
+    std::env::var_os("DRYDOCK_BIN").map_or_else(|| root().join("bin"), PathBuf::from)
+}
+
+/// What is kept between runs and between clones: `$DRYDOCK_CACHE`, or
+/// `drydock` in the user's cache directory.
+pub fn cache() -> PathBuf {
+    let dir = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    dir("DRYDOCK_CACHE").unwrap_or_else(|| {
+        dir("XDG_CACHE_HOME")
+            .or_else(|| Some(dir("HOME")?.join(".cache")))
+            .unwrap_or_else(|| root().join("target"))
+            .join("drydock")
+    })
+}
+
+/// A root file system that `just rootfs NAME` has made.
+pub fn rootfs(name: &str) -> PathBuf {
+    std::env::var_os("DRYDOCK_ROOTFS")
+        .map_or_else(|| cache().join("rootfs"), PathBuf::from)
+        .join(name)
+}
+
+/// The checks: `harness/tests`.
+pub fn checks() -> PathBuf {
+    root().join("harness/tests")
+}
+
+/// Makes sure that a root file system is there.
+///
+/// # Errors
+/// Names the command that makes it.
+pub fn need_rootfs(name: &str) -> Result<()> {
+    if rootfs(name).join("bin").exists() {
+        return Ok(());
+    }
+    bail!("{} is missing: just rootfs {name}", rootfs(name).display());
+}

@@ -1,0 +1,296 @@
+//! Wrong solutions: `harness/wrong/*.toml`, edits of ours that a learner might
+//! have written. Each must fail exactly the checks that it names.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Outcome, Record};
+use crate::registry::Step;
+use crate::{build, workspace};
+
+/// A wrong solution.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wrong {
+    /// The file's name without its ending: `04-no-ms-private`.
+    #[serde(skip)]
+    pub name: String,
+    /// What its author believes.
+    pub title: String,
+    /// Its number among the misconceptions that the book lists, if it is there.
+    pub misconception: Option<u32>,
+    /// The step whose solution it is.
+    pub step: String,
+    /// The checks that fail on it, and no others.
+    pub fails: BTreeSet<String>,
+    /// What the report of one of these checks must say.
+    pub says: String,
+    /// What is different from our solution.
+    #[serde(rename = "edit")]
+    pub edits: Vec<Edit>,
+}
+
+/// A text of ours in the place of which the wrong solution has another one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edit {
+    /// Path from the top of the repository.
+    pub file: String,
+    /// What we wrote: occurs exactly once in the file.
+    pub from: String,
+    /// What the learner wrote.
+    pub to: String,
+}
+
+/// All wrong solutions, in the order of their names.
+///
+/// # Errors
+/// Names the file that cannot be read.
+pub fn all() -> Result<Vec<Wrong>> {
+    let dir = workspace::root().join("harness/wrong");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry
+            .with_context(|| format!("list {}", dir.display()))?
+            .path();
+        if path.extension().is_none_or(|e| e != "toml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let mut wrong: Wrong =
+            toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+        wrong.name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        all.push(wrong);
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+impl Wrong {
+    /// The files that it changes, with their text.
+    ///
+    /// # Errors
+    /// Where the text to be replaced does not occur exactly once: our solution
+    /// has moved on, and the wrong one with it must.
+    pub fn files(&self) -> Result<Vec<(String, String)>> {
+        let mut files: Vec<(String, String)> = Vec::new();
+        for edit in &self.edits {
+            let place = match files.iter().position(|(file, _)| file == &edit.file) {
+                Some(place) => place,
+                None => {
+                    let path = workspace::root().join(&edit.file);
+                    let text = fs::read_to_string(&path)
+                        .with_context(|| format!("read {}", path.display()))?;
+                    files.push((edit.file.clone(), text));
+                    files.len() - 1
+                }
+            };
+            let text = &mut files[place].1;
+            let times = text.matches(&edit.from).count();
+            if times != 1 {
+                bail!(
+                    "harness/wrong/{}.toml: the text to replace occurs {times} times in {}, not once: {:?}",
+                    self.name,
+                    edit.file,
+                    edit.from
+                );
+            }
+            *text = text.replacen(&edit.from, &edit.to, 1);
+        }
+        Ok(files)
+    }
+
+    /// Whether the checks found it out: `Ok`, or in words what they did
+    /// instead.
+    ///
+    /// # Errors
+    /// A check that fails or does not fail against the list, or a report that
+    /// does not name what is wrong.
+    pub fn judge(&self, step: &Step, records: &[Record]) -> std::result::Result<(), String> {
+        let with = |outcome| -> BTreeSet<String> {
+            records
+                .iter()
+                .filter(|r| r.outcome == outcome)
+                .map(|r| r.check.clone())
+                .collect()
+        };
+        let (failed, unsupported) = (with(Outcome::Fail), with(Outcome::Unsupported));
+        // A check that cannot run on this kernel cannot find anything out.
+        let due: BTreeSet<String> = self.fails.difference(&unsupported).cloned().collect();
+        let mut complaints = Vec::new();
+        for record in records.iter().filter(|r| r.outcome == Outcome::Error) {
+            complaints.push(format!(
+                "{}: error of the harness: {}",
+                record.check, record.message
+            ));
+        }
+        complaints.extend(
+            due.difference(&failed)
+                .map(|name| format!("{name} did not fail")),
+        );
+        for name in failed.difference(&self.fails) {
+            let message = records
+                .iter()
+                .find(|r| &r.check == name)
+                .map_or("", |r| r.message.as_str());
+            complaints.push(format!("{name} failed as well: {message}"));
+        }
+        if self.fails.is_empty() {
+            complaints.push("it names no check that fails".to_owned());
+        }
+        if !due.is_empty() && !self.named(step, records) {
+            complaints.push(format!("no report says {:?}", self.says));
+        }
+        if complaints.is_empty() {
+            Ok(())
+        } else {
+            Err(complaints.join("; "))
+        }
+    }
+
+    /// Whether the report of a failed check names the misconception.
+    pub fn named(&self, step: &Step, records: &[Record]) -> bool {
+        records
+            .iter()
+            .filter(|r| r.outcome == Outcome::Fail)
+            .any(|record| {
+                let entry = step.entry(&record.check);
+                let told = [
+                    record.message.clone(),
+                    record.host.join("\n"),
+                    entry.map_or_else(String::new, |e| e.why.clone()),
+                ];
+                told.iter().any(|text| text.contains(&self.says))
+            })
+    }
+}
+
+/// Builds wrong solutions in a copy of the workspace that holds only the steps.
+pub struct Builder {
+    dir: PathBuf,
+    out: PathBuf,
+}
+
+impl Builder {
+    /// Lays the copy out below `target/wrong`, afresh.
+    ///
+    /// # Errors
+    /// Those of copying.
+    pub fn new() -> Result<Self> {
+        let root = workspace::root();
+        let builder = Builder {
+            dir: root.join("target/wrong/source"),
+            out: root.join("target/wrong/bin"),
+        };
+        fs::create_dir_all(&builder.out)
+            .with_context(|| format!("mkdir {}", builder.out.display()))?;
+        copy_changed(&root.join("steps"), &builder.dir.join("steps"))?;
+        // What a wrong solution leaves unused is of no interest.
+        let config = fs::read_to_string(root.join(".cargo/config.toml"))
+            .context("read .cargo/config.toml")?;
+        let config = config.replace("rustflags = [", "rustflags = [\"-A\", \"warnings\", ");
+        write_changed(&builder.dir.join(".cargo/config.toml"), config.as_bytes())?;
+        let manifest = fs::read_to_string(root.join("Cargo.toml")).context("read Cargo.toml")?;
+        let manifest = manifest.replace(
+            r#"members = ["steps/*", "harness"]"#,
+            r#"members = ["steps/*"]"#,
+        );
+        write_changed(&builder.dir.join("Cargo.toml"), manifest.as_bytes())?;
+        let lock = fs::read(root.join("Cargo.lock")).context("read Cargo.lock")?;
+        write_changed(&builder.dir.join("Cargo.lock"), &lock)?;
+        Ok(builder)
+    }
+
+    /// Builds one and returns its program.
+    ///
+    /// # Errors
+    /// An edit that does not fit, or does not compile.
+    pub fn build(&self, wrong: &Wrong) -> Result<PathBuf> {
+        let files = wrong.files()?;
+        for (file, text) in &files {
+            write_changed(&self.dir.join(file), text.as_bytes())?;
+        }
+        let name = format!("step-{}", wrong.step);
+        let built = build::cargo(
+            &self.dir,
+            &[
+                "build",
+                "--profile",
+                "wrong",
+                "--package",
+                &name,
+                "--bin",
+                &name,
+            ],
+        )
+        .with_context(|| format!("build the wrong solution {}", wrong.name))?;
+        for (file, _) in &files {
+            let ours =
+                fs::read(workspace::root().join(file)).with_context(|| format!("read {file}"))?;
+            write_changed(&self.dir.join(file), &ours)?;
+        }
+        let program = built
+            .last()
+            .with_context(|| format!("cargo built no {name}"))?;
+        let to = self.out.join(&wrong.name);
+        build::replace(program, &to)?;
+        Ok(to)
+    }
+}
+
+/// Writes a file unless it has that content already: cargo goes by times.
+fn write_changed(to: &Path, content: &[u8]) -> Result<()> {
+    if fs::read(to).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    fs::write(to, content).with_context(|| format!("write {}", to.display()))
+}
+
+/// Makes `to` the same as `from`, touching only what differs.
+fn copy_changed(from: &Path, to: &Path) -> Result<()> {
+    let names = |dir: &Path| -> Result<BTreeSet<std::ffi::OsString>> {
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+            names.insert(
+                entry
+                    .with_context(|| format!("list {}", dir.display()))?
+                    .file_name(),
+            );
+        }
+        Ok(names)
+    };
+    fs::create_dir_all(to).with_context(|| format!("mkdir {}", to.display()))?;
+    let wanted = names(from)?;
+    for name in names(to)?.difference(&wanted) {
+        let gone = to.join(name);
+        let removed = if gone.is_dir() {
+            fs::remove_dir_all(&gone)
+        } else {
+            fs::remove_file(&gone)
+        };
+        removed.with_context(|| format!("remove {}", gone.display()))?;
+    }
+    for name in wanted {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy_changed(&from, &to)?;
+        } else {
+            write_changed(
+                &to,
+                &fs::read(&from).with_context(|| format!("read {}", from.display()))?,
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! Checks of step 00: launching a process.
+
+use std::io::{Read, Write};
+use std::process::{Child, Stdio};
+
+use harness::prelude::*;
+use harness::sys::{Streams, spawn_on_pty};
+use serial_test::serial;
+
+const SIGPIPE: u64 = 1 << 12;
+
+/// The launcher's exit status; `None` if it had to be killed.
+fn wait_or_kill(launcher: &mut Child) -> Result<Option<i32>> {
+    let pid = launcher.id() as i32;
+    if wait_for(|| {
+        host::process(pid)
+            .is_none_or(|p| p.state == 'Z')
+            .then_some(())
+    })
+    .is_none()
+    {
+        for child in host::children(pid)? {
+            kill(child.pid);
+        }
+        kill(pid);
+    }
+    Ok(launcher.wait().context("wait for the launcher")?.code())
+}
+
+#[test]
+#[serial]
+fn the_command_runs() {
+    check(|c| {
+        let words = [c.word("one"), c.word("two words ")];
+        let seen: Seen = c
+            .step()
+            .args(["probe", "report"])
+            .args(&words)
+            .run()?
+            .success()?
+            .json()?;
+        expect_eq("the command's arguments", seen.args, words.to_vec())?;
+        // Without a command it is a shell.
+        let status = 1 + c.number(100) as i32;
+        c.step()
+            .stdin(format!("exit {status}\n"))
+            .run()?
+            .expect_status(status)?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn the_commands_status_is_passed_on() {
+    check(|c| {
+        for status in [0, 1 + c.number(123) as i32, 255] {
+            c.step()
+                .args(["probe", "exit", &status.to_string()])
+                .run()?
+                .expect_status(status)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_signals_death_is_128_plus_n() {
+    check(|c| {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGABRT] {
+            let number = (signal as i32).to_string();
+            c.step()
+                .args(["probe", "raise", &number])
+                .run()?
+                .expect_status(128 + signal as i32)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_missing_command_is_127() {
+    check(|c| {
+        let name = c.word("no-such-command");
+        let ran = c
+            .step()
+            .args([&name])
+            .run()?
+            .expect_error(127, &[&name, "ENOENT", "PATH"])?;
+        expect(
+            ran.stdout.is_empty(),
+            "nothing on standard output",
+            format!("{:?}", ran.stdout),
+        )?;
+        // The file is there; what its first line names is not.
+        let interpreter = format!("/{}", c.word("interpreter"));
+        let script = c.dir().join("script");
+        std::fs::write(&script, format!("#!{interpreter}\n")).context("write a script")?;
+        executable(&script)?;
+        c.step()
+            .args([&script])
+            .run()?
+            .expect_error(127, &["interpreter", &interpreter])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_command_that_cannot_be_executed_is_126() {
+    check(|c| {
+        let plain = c.dir().join(c.word("plain"));
+        std::fs::write(&plain, "text").context("write a file")?;
+        c.step()
+            .args([&plain])
+            .run()?
+            .expect_error(126, &["EACCES", "chmod +x"])?;
+        executable(&plain)?;
+        c.step()
+            .args([&plain])
+            .run()?
+            .expect_error(126, &["ENOEXEC"])?;
+        c.step()
+            .args([c.dir()])
+            .run()?
+            .expect_error(126, &["directory"])?;
+        Ok(())
+    });
+}
+
+fn executable(file: &std::path::Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).context("chmod")
+}
+
+#[test]
+#[serial]
+fn the_launchers_own_failure_is_125() {
+    check(|c| {
+        let option = format!("--{}", c.word("no-such-option"));
+        c.step()
+            .args([&option, "probe", "report"])
+            .run()?
+            .expect_status(125)?;
+        let help = c.step().args(["--help"]).run()?.expect_status(0)?;
+        expect(
+            help.stdout.contains("Usage"),
+            "--help to explain the call",
+            format!("{:?}", help.stdout),
+        )?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn no_descriptor_is_inherited() {
+    check(|c| {
+        // A shell opens files which the launcher knows nothing about.
+        let mut command = std::process::Command::new("sh");
+        let launcher = c.step().command();
+        command.args(["-c", "exec 7</proc/version 9>/dev/null \"$@\"", "sh"]);
+        command
+            .arg(launcher.get_program())
+            .args(["probe", "report"]);
+        command.envs(
+            launcher
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let output = command.stdin(Stdio::null()).output().context("run sh")?;
+        let seen: Seen = serde_json::from_slice(&output.stdout).map_err(|e| {
+            failed(
+                "a report",
+                format!("{e}: {}", String::from_utf8_lossy(&output.stderr)),
+            )
+        })?;
+        let more: Vec<_> = seen.fds.iter().filter(|(fd, _)| **fd > 2).collect();
+        expect(
+            more.is_empty(),
+            "no descriptors but the standard streams",
+            format!(
+                "inherited ones: {more:?}; whoever leaks a descriptor leaks the host's file behind it"
+            ),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn the_command_starts_with_clean_signals() {
+    check(|c| {
+        // Not the probe: the runtime of Rust ignores SIGPIPE in it as well.
+        let status = c
+            .step()
+            .args(["cat", "/proc/self/status"])
+            .run()?
+            .success()?
+            .stdout;
+        let mask = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            u64::from_str_radix(line.unwrap_or_default().trim(), 16)
+                .context("parse /proc/self/status")
+        };
+        expect_eq("the mask of blocked signals", mask("SigBlk:")?, 0)?;
+        expect(
+            mask("SigIgn:")? & SIGPIPE == 0,
+            "SIGPIPE at its default action",
+            "it ignored: Rust ignores it in every program, and execve(2) keeps that",
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn signals_are_passed_on() {
+    check(|c| {
+        let mut held = c.step().args(["probe", "signals"]).start()?;
+        let ready: Attempt = held.read()?;
+        expect_eq("the first word", ready.text.as_str(), "ready")?;
+        let signals = [
+            Signal::SIGHUP,
+            Signal::SIGINT,
+            Signal::SIGQUIT,
+            Signal::SIGUSR1,
+            Signal::SIGUSR2,
+            Signal::SIGWINCH,
+            Signal::SIGTERM,
+        ];
+        for signal in signals {
+            held.signal(signal)?;
+            let answer = held.read::<Attempt>().map_err(|_| {
+                failed(
+                    format!("{signal}, sent to the launcher, to reach the command"),
+                    "that it did not within 10 s",
+                )
+            })?;
+            expect_eq("the signal that arrived", answer.text, signal.to_string())?;
+        }
+        held.wait()?.expect_status(0)?;
+        Ok(())
+    });
+}
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).ok();
+}
+
+#[test]
+#[serial]
+fn the_command_dies_with_its_launcher() {
+    check(|c| {
+        let held = c.step().hold()?;
+        let child = held.pid()?;
+        held.signal(Signal::SIGKILL)?;
+        let gone = wait_for(|| match host::process(child) {
+            None => Some(()),
+            // Dead, and not yet reaped by this check, which has adopted it.
+            Some(process) if process.state == 'Z' => Some(()),
+            Some(_) => None,
+        });
+        expect(
+            gone.is_some(),
+            "the command to die when its launcher is killed",
+            "it still alive: nobody will ever wait for it, and what was made for it stays",
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn an_ordinary_process_of_the_host() {
+    check(|c| {
+        let held = c.step().hold()?;
+        let child = held.pid()?;
+        expect_eq("the PID that the host sees", child, held.seen().pid)?;
+        expect_eq(
+            "the namespaces, none of which is isolated yet",
+            held.seen().namespaces.clone(),
+            host::namespaces("self")?,
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn clone_where_clone3_is_missing() {
+    check(|c| {
+        for errno in [nix::errno::Errno::ENOSYS, nix::errno::Errno::EPERM] {
+            let launcher = c.step().command();
+            let output = c
+                .other_program("probe")
+                .args(["without-clone3", &(errno as i32).to_string(), "--"])
+                .args([launcher.get_program()])
+                .args(["probe", "report"])
+                .run()?;
+            output
+                .clone()
+                .expect_status(0)
+                .with_context(|| format!("clone3 fails with {errno:?}"))?;
+            output.json::<Seen>()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn the_protocol_can_be_watched() {
+    check(|c| {
+        let ran = c
+            .step()
+            .args(["-v", "probe", "exit", "0"])
+            .run()?
+            .success()?;
+        let words = ["clone3", "release", "start"];
+        let places: Vec<_> = words.iter().map(|word| ran.stderr.find(word)).collect();
+        expect(
+            places.iter().all(Option::is_some) && places.is_sorted(),
+            format!("-v to name {words:?} in this order"),
+            format!("{:?}", ran.stderr),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn the_terminal_is_handed_over() {
+    check(|c| {
+        // All three streams on the terminal: a job of its own.
+        let (mut child, pty) = spawn_on_pty(
+            &mut c.step().args(["sleep", "1000"]).command(),
+            Streams::All,
+        )?;
+        let launcher = child.id() as i32;
+        let job = wait_for(|| {
+            let job = host::children(launcher).ok()?.into_iter().next()?;
+            (job.comm == "sleep" && job.tpgid == job.pgrp).then_some(job)
+        });
+        let Some(job) = job else {
+            child.kill().context("kill the launcher")?;
+            child.wait().context("wait")?;
+            return Err(failed(
+                "the command in the foreground of the terminal",
+                "that it is not",
+            ));
+        };
+        let own = expect(
+            job.pgrp == job.pid,
+            "the command to lead a process group of its own",
+            "it in the launcher's: Ctrl-C would reach both, and Ctrl-Z stop the launcher",
+        );
+        // Ctrl-C: the terminal's interrupt character.
+        let mut terminal = std::fs::File::from(pty);
+        terminal
+            .write_all(b"\x03")
+            .context("write to the terminal")?;
+        let status = wait_or_kill(&mut child)?;
+        own?;
+        expect_eq("the status after Ctrl-C", status, Some(130))
+    });
+}
+
+#[test]
+#[serial]
+fn a_stopped_command_stops_its_launcher() {
+    check(|c| {
+        let (mut child, pty) = spawn_on_pty(&mut c.step().args(["cat"]).command(), Streams::All)?;
+        let launcher = child.id() as i32;
+        let state =
+            |wanted: char| wait_for(|| (host::process(launcher)?.state == wanted).then_some(()));
+        let result = (|| {
+            let foreground = wait_for(|| {
+                let job = host::children(launcher).ok()?.into_iter().next()?;
+                (job.comm == "cat" && job.tpgid == job.pgrp).then_some(())
+            });
+            expect(
+                foreground.is_some(),
+                "the command in the foreground",
+                "that it is not",
+            )?;
+            let mut terminal = std::fs::File::from(pty.try_clone().context("dup")?);
+            // Ctrl-Z
+            terminal
+                .write_all(b"\x1a")
+                .context("write to the terminal")?;
+            expect(
+                state('T').is_some(),
+                "the launcher to stop with its command, so that the shell notices",
+                "it still running",
+            )?;
+            // What `fg` does, without giving the terminal away in between.
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(launcher), Signal::SIGCONT)
+                .context("kill(SIGCONT)")?;
+            let text = c.word("typed");
+            terminal
+                .write_all(format!("{text}\n\x04").as_bytes())
+                .context("write to the terminal")?;
+            // Ends with EIO, when the last process has closed the terminal.
+            let mut shown = String::new();
+            let mut bytes = [0; 256];
+            while let Ok(n @ 1..) = terminal.read(&mut bytes) {
+                shown.push_str(&String::from_utf8_lossy(&bytes[..n]));
+            }
+            // Once as its echo, once from cat.
+            expect_eq(
+                "how often the terminal shows what was typed",
+                shown.matches(&text).count(),
+                2,
+            )
+        })();
+        if result.is_err() {
+            kill(launcher);
+        }
+        drop(pty);
+        let status = wait_or_kill(&mut child)?;
+        result?;
+        expect_eq(
+            "the status after it went on and read its input",
+            status,
+            Some(0),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn in_a_pipeline_it_stays_in_its_group() {
+    check(|c| {
+        let mut command = c.step().args(["probe", "report"]).command();
+        command.stdout(Stdio::piped());
+        let (child, pty) = spawn_on_pty(&mut command, Streams::AllButOutput)?;
+        let launcher = child.id() as i32;
+        let output = child.wait_with_output().context("wait for the launcher")?;
+        drop(pty);
+        let seen: Seen = serde_json::from_slice(&output.stdout).context("parse the report")?;
+        expect_eq(
+            "the process group, shared with the rest of the pipeline",
+            seen.pgrp,
+            launcher,
+        )
+    });
+}

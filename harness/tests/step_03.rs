@@ -1,0 +1,484 @@
+//! Checks of step 03: the PID namespace, its init, and what the host sees.
+
+use std::fs::File;
+use std::io::Write;
+
+use harness::host::Process;
+use harness::prelude::*;
+use harness::sys::{Streams, spawn_on_pty};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use serial_test::serial;
+
+#[test]
+#[serial]
+fn the_command_is_pid_1() {
+    check(|c| {
+        let ours = host::namespaces("self")?;
+        let held = c.step().hold()?;
+        let seen = held.seen();
+        let why = match (seen.pid, seen.ppid) {
+            (1, _) => String::new(),
+            (pid, 1) => format!("{pid}, the child of an init that nobody asked for"),
+            (pid, _) => {
+                format!("{pid}: unshare(2) does not move its caller, only the children born later")
+            }
+        };
+        expect(why.is_empty(), "the command to be PID 1", why)?;
+        expect_eq("the PID of its parent, who is not inside", seen.ppid, 0)?;
+        for kind in ["uts", "ipc", "pid"] {
+            expect(
+                seen.namespaces.get(kind) != ours.get(kind),
+                format!("a new {kind} namespace"),
+                "the host's",
+            )?;
+        }
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn the_host_sees_it_under_another_pid() {
+    check(|c| {
+        let held = c.step().hold()?;
+        let pid = held.pid()?;
+        let pids = host::status_field(pid, "NSpid").unwrap_or_default();
+        expect_eq(
+            "its PIDs on the host (NSpid), the host's first",
+            pids,
+            format!("{pid} 1"),
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn nobody_outside_is_seen_inside() {
+    check(|c| {
+        let mut held = c.step().hold()?;
+        let launcher = held.launcher();
+        let attempt: Attempt = held.ask(&["kill", &launcher.to_string(), "0"])?;
+        expect_eq(
+            "the result of kill(2) on the launcher's PID, from inside",
+            attempt.errno.as_str(),
+            "ESRCH",
+        )?;
+        // The other way round there is no wall.
+        kill(Pid::from_raw(held.pid()?), None).context("kill(0) from outside")?;
+        // And ps(1) reads /proc, which is still the host's.
+        expect(
+            held.seen().processes.contains(&launcher),
+            "/proc to show the host's processes inside as long as no other is mounted",
+            "the launcher is not there",
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn pid_1_gets_only_the_signals_it_handles() {
+    check(|c| {
+        let mut held = c.step().hold()?;
+        for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGSTOP] {
+            let attempt: Attempt = held.ask(&["raise", &(signal as i32).to_string()])?;
+            expect_eq(
+                &format!("PID 1 that sends itself {signal}"),
+                attempt.text.as_str(),
+                "survived",
+            )?;
+        }
+        // From outside: what it does not handle is lost as well, but for two.
+        held.signal(Signal::SIGTERM)?;
+        let pid = Pid::from_raw(held.pid()?);
+        kill(pid, Signal::SIGTERM).context("kill(SIGTERM) from outside")?;
+        let _: Seen = held.ask(&["report"])?;
+        kill(pid, Signal::SIGKILL).context("kill(SIGKILL) from outside")?;
+        held.wait()?.expect_status(137)?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn the_namespace_ends_with_its_first_process() {
+    check(|c| {
+        for init in [false, true] {
+            let option = init.then_some("--init");
+            // The command ends, and leaves a process behind.
+            let mut held = c.step().args(option).hold()?;
+            let left = sleeper(&mut held)?;
+            held.end()?.success()?;
+            gone(left, "PID 1 has ended")?;
+            // The launcher is killed.
+            let mut held = c.step().args(option).hold()?;
+            let (left, first) = (sleeper(&mut held)?, held.pid()?);
+            held.signal(Signal::SIGKILL)?;
+            gone(left, "the launcher was killed")?;
+            gone(first, "the launcher was killed")?;
+            held.wait()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn orphans_are_adopted_by_pid_1() {
+    check(|c| {
+        let mut held = c.step().hold()?;
+        let orphan = sleeper(&mut held)?;
+        expect_eq(
+            "the parent, on the host, of an orphan of the container",
+            host::process(orphan).map(|p| p.ppid),
+            Some(held.pid()?),
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn with_init_the_command_is_its_child() {
+    check(|c| {
+        let held = c.step().args(["--init"]).hold()?;
+        let why = match held.seen().pid {
+            1 => "the command is PID 1 itself",
+            _ => "it is not the child of PID 1",
+        };
+        expect(
+            held.seen().ppid == 1,
+            "init to be PID 1 and the command its child",
+            why,
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn init_reaps_orphans() {
+    check(|c| {
+        let mut held = c.step().args(["--init"]).hold()?;
+        for _ in 0..3 {
+            let _: Attempt = held.ask(&["orphan"])?;
+        }
+        let namespace = pid_namespace(held.pid()?)?;
+        let zombies = || {
+            let all = members(namespace).unwrap_or_default();
+            let of_init = all.into_iter().filter(|p| p.state == 'Z');
+            of_init.collect::<Vec<Process>>()
+        };
+        let reaped = wait_for(|| zombies().is_empty().then_some(()));
+        expect(
+            reaped.is_some(),
+            "no zombie, 10 s after the orphans have ended",
+            format!("{}: {:?}", zombies().len(), zombies().first()),
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn init_passes_signals_on() {
+    check(|c| {
+        let mut held = c.step().args(["--init", "probe", "signals"]).start()?;
+        let _: Attempt = held.read()?;
+        let init = Pid::from_raw(held.pid()?);
+        for signal in [
+            Signal::SIGHUP,
+            Signal::SIGUSR1,
+            Signal::SIGWINCH,
+            Signal::SIGINT,
+        ] {
+            for to in ["the launcher", "PID 1"] {
+                match to {
+                    "PID 1" => kill(init, signal).context("kill PID 1")?,
+                    _ => held.signal(signal)?,
+                }
+                let answer: Attempt = held.read().map_err(|_| {
+                    failed(
+                        format!("{signal}, sent to {to}, to reach the command"),
+                        "that it did not",
+                    )
+                })?;
+                expect_eq("the signal that arrived", answer.text, signal.to_string())?;
+            }
+        }
+        held.signal(Signal::SIGTERM)?;
+        held.wait()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn init_gives_the_commands_status() {
+    check(|c| {
+        let number = 1 + c.number(120) as i32;
+        let run = |args: &[&str]| c.step().args(["--init"]).args(args).run();
+        for status in [0, number, 255] {
+            run(&["probe", "exit", &status.to_string()])?.expect_status(status)?;
+        }
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            let number = signal as i32;
+            run(&["probe", "raise", &number.to_string()])?.expect_status(128 + number)?;
+        }
+        let missing = c.word("missing");
+        run(&[&missing])?.expect_error(127, &[&missing])?;
+        run(&["/dev/null"])?.expect_error(126, &["/dev/null"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn init_holds_nothing_open() {
+    check(|c| {
+        let held = c.step().args(["--init"]).hold()?;
+        let init = held.pid()?;
+        let open = || {
+            let mut files = Vec::new();
+            for entry in std::fs::read_dir(format!("/proc/{init}/fd")).ok()? {
+                let target = std::fs::read_link(entry.ok()?.path()).ok()?;
+                let target = target.display().to_string();
+                if !target.starts_with("anon_inode:") {
+                    files.push(target);
+                }
+            }
+            Some(files)
+        };
+        // Init may be a moment behind the command.
+        wait_for(|| open().filter(Vec::is_empty));
+        expect_eq(
+            "what init holds open of the caller's: pipes, terminal, files",
+            open().unwrap_or_default(),
+            Vec::new(),
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn jobs_can_be_controlled_under_init() {
+    check(|c| {
+        let mut command = c.step().args(["--init", "sh"]).env("ENV", "").command();
+        let (mut child, pty) = spawn_on_pty(&mut command, Streams::All)?;
+        let launcher = child.id() as i32;
+        let mut terminal = File::from(pty);
+        let mut work = || -> Result<()> {
+            let init = wait_for(|| Some(host::children(launcher).ok()?.first()?.pid));
+            let init = init.ok_or_else(|| failed("a container", "none"))?;
+            let namespace = pid_namespace(init)?;
+            // The job in the foreground of the terminal, in this state.
+            let sleep = |state: char| {
+                wait_for(|| {
+                    let all = members(namespace).ok()?;
+                    let job = all.into_iter().find(|p| p.comm == "sleep")?;
+                    let shown = state == 'T' || job.pgrp == job.tpgid;
+                    (job.state == state && shown).then_some(())
+                })
+            };
+            let mut type_in =
+                |keys: &[u8]| terminal.write_all(keys).context("write to the terminal");
+            type_in(b"sleep 1000\n")?;
+            expect(
+                sleep('S').is_some(),
+                "a job in the foreground of the terminal",
+                "that the shell has no job control: the terminal is not its own",
+            )?;
+            type_in(b"\x1a")?;
+            expect(sleep('T').is_some(), "Ctrl-Z to stop the job", "it running")?;
+            type_in(b"fg\n")?;
+            expect(sleep('S').is_some(), "`fg` to continue it", "it stopped")?;
+            type_in(b"\x03")?;
+            let ended = wait_for(|| {
+                let all = members(namespace).ok()?;
+                (!all.iter().any(|p| p.comm == "sleep")).then_some(())
+            });
+            expect(ended.is_some(), "Ctrl-C to end the job", "it running")?;
+            type_in(b"exit 42\n")
+        };
+        let worked = work();
+        let ended = wait_for(|| {
+            host::process(launcher)
+                .is_none_or(|p| p.state == 'Z')
+                .then_some(())
+        });
+        if worked.is_err() || ended.is_none() {
+            for process in host::children(launcher)? {
+                kill(Pid::from_raw(process.pid), Signal::SIGKILL).context("kill the container")?;
+            }
+            child.kill().context("kill the launcher")?;
+        }
+        let status = child.wait().context("wait for the launcher")?;
+        drop(terminal);
+        worked?;
+        expect_eq("the status of the shell", status.code(), Some(42))
+    });
+}
+
+#[test]
+#[serial]
+fn init_needs_a_namespace_of_its_own() {
+    check(|c| {
+        c.step()
+            .args(["--init", "--pid", "host", "probe", "exit", "0"])
+            .run()?
+            .expect_error(125, &["--init", "host"])?;
+        let seen = c.step().args(["--pid", "host"]).probe()?;
+        expect(
+            seen.namespaces.get("pid") == host::namespaces("self")?.get("pid"),
+            "the host's PID namespace with --pid host",
+            "another one",
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn the_namespace_of_a_running_process_is_joined() {
+    check(|c| {
+        let first = c.step().hold()?;
+        let mode = format!("container:{}", first.pid()?);
+        let mut second = c.step().args(["--pid", &mode]).hold()?;
+        expect(
+            second.seen().namespaces.get("pid") == first.seen().namespaces.get("pid"),
+            "the command in the joined PID namespace",
+            "it in another one: setns(2) does not move its caller, only the children born later",
+        )?;
+        let attempt: Attempt = second.ask(&["kill", "1", "0"])?;
+        expect(
+            attempt.allowed && second.seen().pid > 1,
+            "PID 1 to be the process of the container that was joined",
+            format!("{} at PID {}", attempt.errno, second.seen().pid),
+        )?;
+        second.end()?.success()?;
+        first.end()?.success()?;
+        c.step()
+            .args(["--pid", "container:4194304", "probe", "exit", "0"])
+            .run()?
+            .expect_error(125, &["4194304"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn pids_shows_every_process_with_all_its_pids() {
+    check(|c| {
+        // A container in a container.
+        let program = c.step().command().get_program().to_owned();
+        let held = c.step().args([program]).hold()?;
+        let outer = held.pid()?;
+        let inner = host::children(outer)?;
+        let inner = inner
+            .first()
+            .context("the inner container has no process")?;
+        let pid = outer.to_string();
+        for args in [vec!["pids", &pid], vec!["pids"]] {
+            let ran = c.step().args(&args).run()?.success()?;
+            let rows: Vec<Vec<&str>> = ran
+                .stdout
+                .lines()
+                .map(|line| line.split_whitespace().collect())
+                .collect();
+            for process in [outer, inner.pid] {
+                let all = host::status_field(process, "NSpid").unwrap_or_default();
+                let all: Vec<&str> = all.split(' ').collect();
+                expect(
+                    rows.iter().any(|row| row.starts_with(&all)),
+                    format!("`{}` to list a process under {all:?}", ran.call),
+                    format!("{:?}", ran.stdout),
+                )?;
+            }
+            let launcher = held.launcher().to_string();
+            expect(
+                !rows
+                    .iter()
+                    .any(|row| row.first() == Some(&launcher.as_str())),
+                "only processes of containers",
+                "the launcher, which is in the host's PID namespace",
+            )?;
+        }
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn pids_of_no_container_is_an_error() {
+    check(|c| {
+        let own = std::process::id().to_string();
+        for pid in ["4194304", &own] {
+            c.step()
+                .args(["pids", pid])
+                .run()?
+                .expect_error(125, &[pid])?;
+        }
+        Ok(())
+    });
+}
+
+/// Has the probe leave an orphan behind that waits for ever. Its PID on the
+/// host.
+fn sleeper(held: &mut Held) -> Result<i32> {
+    let attempt: Attempt = held.ask(&["sleeper"])?;
+    expect(attempt.allowed, "to fork inside", &attempt.errno)?;
+    let namespace = pid_namespace(held.pid()?)?;
+    let found = members(namespace)?.into_iter().find(|process| {
+        let pids = host::status_field(process.pid, "NSpid").unwrap_or_default();
+        pids.split(' ').next_back() == Some(&attempt.text)
+    });
+    found.map(|process| process.pid).ok_or_else(|| {
+        failed(
+            format!("process {} of the container on the host", attempt.text),
+            "none: it is in no PID namespace with PID 1",
+        )
+    })
+}
+
+fn gone(pid: i32, when: &str) -> Result<()> {
+    let gone = wait_for(|| {
+        host::process(pid)
+            .is_none_or(|p| p.state == 'Z')
+            .then_some(())
+    });
+    expect(
+        gone.is_some(),
+        format!("every process of the namespace to be gone when {when}"),
+        format!("process {pid} alive"),
+    )
+}
+
+fn pid_namespace(pid: i32) -> Result<u64> {
+    host::namespaces(&pid.to_string())?
+        .remove("pid")
+        .context("no PID namespaces in this kernel")
+}
+
+/// The processes of one PID namespace, zombies too: those have left it, but
+/// are still the children of its members.
+fn members(namespace: u64) -> Result<Vec<Process>> {
+    let all = host::processes()?;
+    let inside = |pid: i32| pid_namespace(pid).is_ok_and(|own| own == namespace);
+    let (mut members, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| inside(p.pid));
+    let zombies: Vec<Process> = others
+        .into_iter()
+        .filter(|p| p.state == 'Z' && members.iter().any(|member| member.pid == p.ppid))
+        .collect();
+    members.extend(zombies);
+    Ok(members)
+}

@@ -1,0 +1,161 @@
+//! The launcher's side of a living child: telling it to go on, hearing its
+//! reports, passing signals on, waiting, and ending it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+
+use anyhow::{Context, Error, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+use rustix::process::WaitOptions;
+
+use crate::container::Exit;
+use crate::failure::Report;
+use crate::say;
+use crate::signals::Signals;
+
+use crate::terminal::Terminal;
+
+/// The launcher's ends of what connects it with a living child.
+pub(crate) struct Launched {
+    pub(crate) pid: Pid,
+    /// The release pipe. One byte releases the child, a second one starts it,
+    /// and its end without a byte means that the launcher is gone.
+    pub(crate) lifeline: File,
+    pub(crate) reports: File,
+    pub(crate) terminal: Option<Terminal>,
+}
+
+impl Launched {
+    /// Writes the next byte into the release pipe.
+    pub(crate) fn tell(&mut self) -> Result<()> {
+        match self.lifeline.write_all(&[1]) {
+            Ok(()) => Ok(()),
+            // The child is gone; its report says why.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            Err(e) => Err(e).context("write to the release pipe"),
+        }
+    }
+
+    /// Waits for the child's next report: `None` once it has exec'ed or died.
+    pub(crate) fn report(&self) -> Result<Option<Report>> {
+        let mut bytes = [0; 1];
+        let mut reports = &self.reports;
+        if reports
+            .read(&mut bytes)
+            .context("read from the report pipe")?
+            == 0
+        {
+            return Ok(None);
+        }
+        let mut bytes = bytes.to_vec();
+        if Report::goes_on(&bytes) {
+            reports
+                .read_to_end(&mut bytes)
+                .context("read from the report pipe")?;
+        }
+        Ok(Report::decode(&bytes))
+    }
+
+    /// Passes signals on to the child until it ends.
+    pub(crate) fn wait(&mut self, signals: &mut Signals) -> Result<Exit> {
+        let exit = loop {
+            if let Some(exit) = self.reap()? {
+                break exit;
+            }
+            let arrived = signals.next()?;
+            match arrived.signal {
+                Signal::SIGCHLD => {}
+                Signal::SIGCONT => self.go_on()?,
+                // The terminal has told the whole foreground group already.
+                _ if arrived.from_terminal && self.terminal.is_none() => {}
+                signal => self.pass_on(signal)?,
+            }
+        };
+        if let Some(terminal) = self.terminal.take() {
+            terminal.take_back()?;
+        }
+        Ok(exit)
+    }
+
+    /// Collects what has become of the child: `None` while it lives.
+    fn reap(&mut self) -> Result<Option<Exit>> {
+        // rustix's waitpid, because nix's fails for a child that a real-time
+        // signal has ended.
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw());
+        let flags = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+        loop {
+            let found = rustix::process::waitpid(pid, flags);
+            let Some((_, status)) = found.with_context(|| format!("waitpid({})", self.pid))? else {
+                return Ok(None);
+            };
+            if let Some(code) = status.exit_status() {
+                return Ok(Some(Exit::Code(code as u8)));
+            }
+            if let Some(signal) = status.terminating_signal() {
+                return Ok(Some(Exit::Signal(signal)));
+            }
+            if status.stopped() {
+                self.stop_with_it()?;
+            }
+        }
+    }
+
+    /// The child was stopped (Ctrl-Z): the launcher stops too, so that the
+    /// shell which started it sees a stopped job and takes the terminal.
+    fn stop_with_it(&mut self) -> Result<()> {
+        if let Some(terminal) = &self.terminal {
+            terminal.take_back()?;
+        }
+        kill(Pid::this(), Signal::SIGSTOP).context("kill(self, SIGSTOP)")?;
+        // Here somebody has sent SIGCONT: `fg` or `bg` of the shell.
+        self.go_on()
+    }
+
+    fn go_on(&self) -> Result<()> {
+        match &self.terminal {
+            Some(terminal) => {
+                terminal.lend()?;
+                ignore_gone(killpg(self.pid, Signal::SIGCONT)).context("killpg(SIGCONT)")
+            }
+            None => self.pass_on(Signal::SIGCONT),
+        }
+    }
+
+    fn pass_on(&self, signal: Signal) -> Result<()> {
+        say!("pass {signal} on");
+        ignore_gone(kill(self.pid, signal)).with_context(|| format!("kill({}, {signal})", self.pid))
+    }
+
+    /// Ends and reaps the child because of `error`, which is handed through.
+    pub(crate) fn kill(mut self, error: Error) -> Error {
+        let ended = ignore_gone(kill(self.pid, Signal::SIGKILL)).and_then(|()| {
+            loop {
+                match waitpid(self.pid, None) {
+                    Err(Errno::EINTR) => {}
+                    other => break other.map(drop),
+                }
+            }
+        });
+        let taken_back = self
+            .terminal
+            .take()
+            .map_or(Ok(()), |terminal| terminal.take_back());
+        // ECHILD: it had been reaped before the error.
+        match (ended, taken_back) {
+            (Ok(()) | Err(Errno::ECHILD), Ok(())) => error,
+            (Err(errno), _) => error.context(format!("kill and reap {}: {errno}", self.pid)),
+            (_, Err(more)) => error.context(format!("{more:#}")),
+        }
+    }
+}
+
+/// A process that is gone needs no signal.
+fn ignore_gone(sent: nix::Result<()>) -> nix::Result<()> {
+    match sent {
+        Err(Errno::ESRCH) => Ok(()),
+        other => other,
+    }
+}

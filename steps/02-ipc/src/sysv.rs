@@ -1,0 +1,213 @@
+//! System V IPC objects (sysvipc(7)), as `/proc/sysvipc` lists them
+//! (proc_sysvipc(5)): those of the reader's own IPC namespace, whoever mounted
+//! that /proc.
+
+use std::fs;
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use process::sys::sysvipc;
+
+/// The three kinds of System V IPC objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A message queue (msgget(2)).
+    Queue,
+    /// A set of semaphores (semget(2)).
+    Semaphore,
+    /// A shared memory segment (shmget(2)).
+    Memory,
+}
+
+impl Kind {
+    /// All of them, in the order of a listing.
+    pub const ALL: [Kind; 3] = [Kind::Queue, Kind::Semaphore, Kind::Memory];
+
+    /// What the tool calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Queue => "queue",
+            Kind::Semaphore => "semaphore",
+            Kind::Memory => "memory",
+        }
+    }
+
+    fn listing(self) -> &'static str {
+        match self {
+            Kind::Queue => "/proc/sysvipc/msg",
+            Kind::Semaphore => "/proc/sysvipc/sem",
+            Kind::Memory => "/proc/sysvipc/shm",
+        }
+    }
+
+    /// Removes the object of this kind that has this identifier.
+    ///
+    /// # Errors
+    /// `EINVAL` where there is none, `EPERM` where it is somebody else's.
+    pub fn remove(self, id: i32) -> Result<()> {
+        match self {
+            Kind::Queue => sysvipc::msgctl_rmid(id),
+            Kind::Semaphore => sysvipc::semctl_rmid(id),
+            Kind::Memory => sysvipc::shmctl_rmid(id),
+        }
+    }
+
+    /// The objects of this kind in the caller's IPC namespace.
+    ///
+    /// # Errors
+    /// Those of reading `/proc/sysvipc`, and lines that have not the form of
+    /// its header.
+    pub fn list(self) -> Result<Vec<Object>> {
+        let path = self.listing();
+        let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+        self.parse(&text).with_context(|| path.to_owned())
+    }
+
+    fn parse(self, text: &str) -> Result<Vec<Object>> {
+        let mut lines = text.lines();
+        let header: Vec<&str> = lines
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        lines
+            .map(|line| self.object(&Row::new(&header, line)))
+            .collect()
+    }
+
+    fn object(self, row: &Row) -> Result<Object> {
+        let (id, holds) = match self {
+            Kind::Queue => (
+                row.number("msqid")?,
+                Holds::Messages {
+                    bytes: row.number("cbytes")?,
+                    count: row.number("qnum")?,
+                },
+            ),
+            Kind::Semaphore => (
+                row.number("semid")?,
+                Holds::Semaphores(row.number("nsems")?),
+            ),
+            Kind::Memory => (
+                row.number("shmid")?,
+                Holds::Memory {
+                    bytes: row.number("size")?,
+                    attached: row.number("nattch")?,
+                },
+            ),
+        };
+        Ok(Object {
+            kind: self,
+            id,
+            key: row.number("key")?,
+            uid: row.number("uid")?,
+            mode: u32::from_str_radix(row.field("perms")?, 8).context("perms")? & 0o777,
+            holds,
+        })
+    }
+}
+
+/// One System V object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its kind: identifiers are counted for each kind by itself.
+    pub kind: Kind,
+    /// The identifier, by which it is used.
+    pub id: i32,
+    /// The key by which it was made: 0 for `IPC_PRIVATE`.
+    pub key: i32,
+    /// The owner.
+    pub uid: u32,
+    /// Nine bits of permissions, as of a file.
+    pub mode: u32,
+    /// What is in it.
+    pub holds: Holds,
+}
+
+/// What an object holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Messages not yet received, and their bytes.
+    Messages {
+        /// The bytes of all of them.
+        bytes: u64,
+        /// How many there are.
+        count: u64,
+    },
+    /// So many semaphores.
+    Semaphores(u64),
+    /// Memory.
+    Memory {
+        /// The size asked for.
+        bytes: u64,
+        /// How many processes have it attached (shmat(2)).
+        attached: u64,
+    },
+}
+
+/// A line of a table whose first line names the columns. Kernels have added
+/// columns at the end, and pad them differently.
+struct Row<'a> {
+    header: &'a [&'a str],
+    fields: Vec<&'a str>,
+}
+
+impl<'a> Row<'a> {
+    fn new(header: &'a [&'a str], line: &'a str) -> Self {
+        Row {
+            header,
+            fields: line.split_whitespace().collect(),
+        }
+    }
+
+    fn field(&self, column: &str) -> Result<&'a str> {
+        let at = self.header.iter().position(|name| *name == column);
+        at.and_then(|at| self.fields.get(at).copied())
+            .with_context(|| format!("no column {column}"))
+    }
+
+    fn number<N>(&self, column: &str) -> Result<N>
+    where
+        N: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+    {
+        let field = self.field(column)?;
+        field
+            .parse()
+            .with_context(|| format!("column {column}: {field:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_tables_are_read_by_their_headers() {
+        let shm = "\
+       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap
+-559038737     131072  1600                  4096  4711  4711      2  1000  1000  1000  1000          0          0 1700000000                  4096                     0
+";
+        let objects = Kind::Memory.parse(shm).unwrap();
+        assert_eq!(
+            objects,
+            [Object {
+                kind: Kind::Memory,
+                id: 131072,
+                key: -559038737,
+                uid: 1000,
+                mode: 0o600,
+                holds: Holds::Memory {
+                    bytes: 4096,
+                    attached: 2
+                },
+            }]
+        );
+    }
+
+    #[test]
+    fn a_table_of_another_form_is_an_error_that_names_the_column() {
+        let error = Kind::Queue.parse("key msqid\n0 x\n").unwrap_err();
+        assert!(format!("{error:#}").contains("msqid"), "{error:#}");
+        assert!(Kind::Queue.parse("").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,195 @@
+//! `step-02 ipc`: what ipcmk(1), ipcs(1) and ipcrm(1) do, and POSIX message
+//! queues, in one static program that also runs where util-linux is missing.
+
+use std::ffi::OsString;
+use std::io::{Write, stdout};
+
+use anyhow::{Context, Error, Result, anyhow};
+use clap::{Subcommand, ValueEnum};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use process::sys::sysvipc;
+use process::{Exit, sys};
+
+use crate::mqueue;
+use crate::sysv::{self, Holds};
+
+/// Only the owner may use what is made here, as with ipcmk(1)'s own users.
+const MODE: u32 = 0o600;
+
+/// What `step-02 ipc` can do.
+#[derive(Subcommand, Clone, Debug)]
+pub enum IpcTool {
+    /// List the objects of the caller's IPC namespace
+    Ls,
+    /// Make an object, and print its identifier or name
+    #[command(subcommand)]
+    Make(New),
+    /// Remove an object
+    Rm {
+        /// What it is
+        kind: Kind,
+        /// Its identifier; for an mqueue its name
+        #[arg(value_name = "ID", allow_negative_numbers = true)]
+        id: OsString,
+    },
+}
+
+/// What can be made.
+#[derive(Subcommand, Clone, Debug)]
+pub enum New {
+    /// A System V message queue
+    Queue,
+    /// A System V semaphore set
+    Semaphore {
+        /// How many semaphores it has
+        #[arg(default_value_t = 1)]
+        count: u16,
+    },
+    /// A System V shared memory segment
+    Memory {
+        /// Its size
+        #[arg(default_value_t = 4096)]
+        bytes: usize,
+    },
+    /// A POSIX message queue
+    Mqueue {
+        /// Its name: a slash, and then no other
+        name: OsString,
+    },
+}
+
+/// The kinds of objects, as the command line names them.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A System V message queue
+    Queue,
+    /// A System V semaphore set
+    Semaphore,
+    /// A System V shared memory segment
+    Memory,
+    /// A POSIX message queue
+    Mqueue,
+}
+
+/// Runs the tool.
+///
+/// # Errors
+/// Those of what it is asked to do, with the limit or the missing object named.
+pub fn run(tool: IpcTool) -> Result<Exit> {
+    // A reader that has seen enough (`| head`) ends this program quietly.
+    sys::default_action(Signal::SIGPIPE)?;
+    let output = match tool {
+        IpcTool::Ls => list()?,
+        IpcTool::Make(new) => make(new).map_err(explain)? + "\n",
+        IpcTool::Rm { kind, id } => {
+            remove(kind, id).map_err(explain_removal)?;
+            String::new()
+        }
+    };
+    stdout()
+        .write_all(output.as_bytes())
+        .context("write to standard output")?;
+    Ok(Exit::Code(0))
+}
+
+fn make(new: New) -> Result<String> {
+    Ok(match new {
+        New::Queue => sysvipc::msgget(MODE)?.to_string(),
+        New::Semaphore { count } => sysvipc::semget(count, MODE)?.to_string(),
+        New::Memory { bytes } => sysvipc::shmget(bytes, MODE)?.to_string(),
+        New::Mqueue { name } => {
+            mqueue::make(&name, MODE)?;
+            name.display().to_string()
+        }
+    })
+}
+
+fn remove(kind: Kind, id: OsString) -> Result<()> {
+    let kind = match kind {
+        Kind::Queue => sysv::Kind::Queue,
+        Kind::Semaphore => sysv::Kind::Semaphore,
+        Kind::Memory => sysv::Kind::Memory,
+        Kind::Mqueue => return mqueue::remove(&id),
+    };
+    let number = id
+        .to_str()
+        .and_then(|id| id.parse().ok())
+        .with_context(|| format!("{id:?} is no identifier: it is a number that ipc ls shows"))?;
+    kind.remove(number)
+}
+
+/// Adds to an error what to do about it.
+fn explain(error: Error) -> Error {
+    let remedy = match error.downcast_ref::<Errno>() {
+        Some(Errno::EEXIST) => "the name is taken in this IPC namespace: see ipc ls",
+        Some(Errno::EINVAL) => "the size is 0, or beyond sem or shmmax in /proc/sys/kernel",
+        Some(Errno::ENOSPC | Errno::EMFILE) => {
+            "a limit of this IPC namespace is reached: see msgmni, sem and shmmni in \
+             /proc/sys/kernel, and /proc/sys/fs/mqueue"
+        }
+        _ => return error,
+    };
+    anyhow!("{error:#}; {remedy}")
+}
+
+fn explain_removal(error: Error) -> Error {
+    let remedy = match error.downcast_ref::<Errno>() {
+        Some(Errno::EINVAL | Errno::EIDRM | Errno::ENOENT) => {
+            "there is none in this IPC namespace: see ipc ls"
+        }
+        Some(Errno::EPERM | Errno::EACCES) => "it is another user's",
+        _ => return error,
+    };
+    anyhow!("{error:#}; {remedy}")
+}
+
+fn list() -> Result<String> {
+    let mut table = line("kind", "id", "key", "uid", "mode", "holds");
+    for kind in sysv::Kind::ALL {
+        for object in kind.list()? {
+            table += &line(
+                kind.name(),
+                &object.id.to_string(),
+                &format!("{:#010x}", object.key),
+                &object.uid.to_string(),
+                &format!("{:04o}", object.mode),
+                &holds(object.holds),
+            );
+        }
+    }
+    match mqueue::list() {
+        Ok(queues) => {
+            for queue in queues {
+                table += &line(
+                    "mqueue",
+                    &queue.name.display().to_string(),
+                    "-",
+                    &queue.uid.to_string(),
+                    &format!("{:04o}", queue.mode),
+                    &queue
+                        .bytes
+                        .map_or("-".to_owned(), |bytes| format!("{bytes} bytes")),
+                );
+            }
+        }
+        // Half a list is worth having, if it says that it is one.
+        Err(error) => eprintln!(
+            "step-02: POSIX message queues are not listed: {error:#}; it takes root to mount \
+             their file system"
+        ),
+    }
+    Ok(table)
+}
+
+fn line(kind: &str, id: &str, key: &str, uid: &str, mode: &str, holds: &str) -> String {
+    format!("{kind:<10} {id:<19} {key:<11} {uid:<7} {mode:<5} {holds}\n")
+}
+
+fn holds(holds: Holds) -> String {
+    match holds {
+        Holds::Messages { bytes, count } => format!("{bytes} bytes in {count} messages"),
+        Holds::Semaphores(count) => format!("{count} semaphores"),
+        Holds::Memory { bytes, attached } => format!("{bytes} bytes, attached {attached} times"),
+    }
+}

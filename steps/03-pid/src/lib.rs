@@ -1,0 +1,95 @@
+//! Step 03: the PID namespace (pid_namespaces(7)).
+//!
+//! PIDs begin at 1 inside, and inside nobody sees a process of the outside.
+//! From outside every process is seen, under another PID. The namespace lives
+//! as long as its PID 1: with it the kernel kills all the others.
+//!
+//! PID 1 is adopted by every orphan of its namespace, and gets no signal from
+//! inside that it has no handler for. Programs that were not written for that
+//! leave zombies and cannot be ended by SIGTERM; `--init` puts an [`init`] in
+//! front of them.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`init`] | a minimal init: reaps orphans, passes signals on |
+//! | [`pids`] | `step-03 pids`: a container's processes, as the host sees them |
+//! | [`status`] | reading `/proc/PID/status` |
+
+pub mod init;
+pub mod pids;
+pub mod status;
+
+use std::os::fd::BorrowedFd;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use nix::sched::CloneFlags;
+use process::Isolation;
+use uts::{Namespace, NamespaceMode};
+
+/// The options of the PID namespace.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "PID namespace (step 03)")]
+pub struct PidArgs {
+    /// Whose processes: private (the command is PID 1), host, or container:PID (that process's)
+    #[arg(long, value_name = "MODE", default_value = "private")]
+    pub pid: NamespaceMode,
+
+    /// Run a minimal init as PID 1 and the command as its child: it reaps orphans and passes
+    /// signals on
+    #[arg(long)]
+    pub init: bool,
+}
+
+/// A PID namespace: PIDs of its own, which end with PID 1.
+pub struct PidNamespace {
+    namespace: Namespace,
+    init: bool,
+}
+
+impl PidNamespace {
+    /// The isolation that `args` describe. They are checked in `prepare`.
+    pub fn new(args: PidArgs) -> Self {
+        PidNamespace {
+            namespace: Namespace::new(CloneFlags::CLONE_NEWPID, args.pid),
+            init: args.init,
+        }
+    }
+}
+
+impl Isolation for PidNamespace {
+    fn name(&self) -> &'static str {
+        "pid"
+    }
+
+    fn namespaces(&self) -> CloneFlags {
+        self.namespace.namespaces()
+    }
+
+    fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
+        self.namespace.joins()
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if self.init {
+            match self.namespace.mode() {
+                NamespaceMode::Private => {}
+                // Orphans go to PID 1 of their namespace, and only its end is
+                // that of the others: an init that is not PID 1 is none.
+                NamespaceMode::Host => bail!(
+                    "--init with --pid host would not be PID 1: the host has an init; leave one \
+                     of the two away"
+                ),
+                NamespaceMode::Container(pid) => bail!(
+                    "--init with --pid container:{pid} would not be PID 1: that container has \
+                     one; leave one of the two away"
+                ),
+            }
+        }
+        self.namespace.prepare()
+    }
+
+    fn before_exec(&mut self) -> Result<()> {
+        if self.init { init::fork() } else { Ok(()) }
+    }
+}

@@ -1,0 +1,106 @@
+//! `--bind SRC:DST[:ro]`: a directory or a file of the host, seen inside.
+//! open_tree(2), move_mount(2).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::detached::Detached;
+use crate::target::Target;
+
+/// A bind mount that was asked for, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bind {
+    source: PathBuf,
+    pub(crate) target: Target,
+    pub(crate) read_only: bool,
+}
+
+impl Bind {
+    /// Reads `SRC:DST`, `SRC:DST:ro` or `SRC:DST:rw`, and checks that the
+    /// source exists. A relative source is one of the working directory.
+    ///
+    /// # Errors
+    /// One that quotes the option and says what is wrong with it.
+    pub(crate) fn parse(option: &OsStr) -> Result<Self> {
+        Self::read(option).with_context(|| format!("--bind {}", option.display()))
+    }
+
+    fn read(option: &OsStr) -> Result<Self> {
+        let parts: Vec<&OsStr> = option
+            .as_bytes()
+            .split(|byte| *byte == b':')
+            .map(OsStr::from_bytes)
+            .collect();
+        let (source, target, mode) = match parts[..] {
+            [source, target] => (source, target, OsStr::new("rw")),
+            [source, target, mode] => (source, target, mode),
+            _ => bail!("a bind is SRC:DST or SRC:DST:ro, as in /srv/data:/data:ro"),
+        };
+        if source.is_empty() || target.is_empty() {
+            bail!("SRC or DST is empty: a bind is SRC:DST or SRC:DST:ro");
+        }
+        let read_only = match mode.as_bytes() {
+            b"ro" => true,
+            b"rw" => false,
+            _ => bail!("after DST there may be ro or rw, not {mode:?}"),
+        };
+        let target = Target::new(Path::new(target))?;
+        let source = Path::new(source)
+            .canonicalize()
+            .with_context(|| format!("the source {source:?} on the host: make it first"))?;
+        Ok(Bind {
+            source,
+            target,
+            read_only,
+        })
+    }
+
+    /// Copies the source's mount, while the host's paths still mean the host.
+    ///
+    /// # Errors
+    /// Those of open_tree(2).
+    pub(crate) fn take(&self) -> Result<Detached> {
+        Detached::copy_of(&self.source)
+    }
+
+    /// The option, as errors quote it.
+    pub(crate) fn option(&self) -> String {
+        format!("--bind {}:{}", self.source.display(), self.target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bind_has_two_or_three_parts() {
+        let bind = Bind::parse(OsStr::new("/:/data:ro")).unwrap();
+        assert!(bind.read_only);
+        assert_eq!(bind.target.to_string(), "/data");
+        assert!(!Bind::parse(OsStr::new("/:/data")).unwrap().read_only);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_bind_is_said() {
+        for (option, why) in [
+            ("", "a bind is"),
+            ("/srv", "a bind is"),
+            ("/:/a:ro:z", "a bind is"),
+            (":/a", "empty"),
+            ("/:", "empty"),
+            ("/:/a:readonly", "ro or rw"),
+            ("/:a", "relative"),
+            ("/:/a/../b", ".."),
+            ("/:/", "the root itself"),
+            ("/no/such:/a", "the source \"/no/such\""),
+        ] {
+            let error = format!("{:#}", Bind::parse(OsStr::new(option)).unwrap_err());
+            assert!(error.contains(why), "{option:?}: {error}");
+            assert!(error.starts_with("--bind "), "{option:?}: {error}");
+        }
+    }
+}

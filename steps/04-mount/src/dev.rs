@@ -1,0 +1,141 @@
+//! `/dev`: a tmpfs with the nodes that every program may expect, and nothing of
+//! the host's disks. null(4), random(4), pts(4), mq_overview(7),
+//! shm_overview(7); the list is that of the OCI runtime specification,
+//! “Default Devices”.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::unistd::symlinkat;
+use process::say;
+
+use crate::detached::{Detached, FsOption, MountAttrFlags, is};
+use crate::proc_sys::{INERT, directory};
+
+/// Name, major and minor number (Documentation/admin-guide/devices.txt).
+const NODES: [(&str, u64, u64); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// Name and where it leads. `/dev/ptmx` has to be the one of the container's
+/// own devpts.
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Mounts `/dev` of the root, with everything in it.
+///
+/// # Errors
+/// Those of the calls, by name.
+pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
+    let target = directory(root, "/dev")?;
+    // No MOUNT_ATTR_NODEV here: device nodes are what it is for. Nodes take no
+    // space, so a small size keeps the container from using /dev as a disk of
+    // memory.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let options = [("mode", Some("755")), ("size", Some("64k"))];
+    let dev = Detached::new("tmpfs", &options, attributes)?.attach(target.as_fd())?;
+    let dev = dev.as_fd();
+    for (name, major, minor) in NODES {
+        node(dev, name, makedev(major, minor))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, dev, name)
+            .with_context(|| format!("symlinkat({target}, /dev/{name})"))?;
+    }
+    mount_pts(dev)?;
+    let shm = [("mode", Some("1777")), ("size", Some("64m"))];
+    Detached::new("tmpfs", &shm, INERT)?
+        .attach(make_directory(dev, "shm")?.as_fd())
+        .context("/dev/shm")?;
+    mount_mqueue(dev)
+}
+
+/// A device node, or, where this process may make none, the host's.
+fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
+    let mode = Mode::from_bits_truncate(0o666);
+    match mknodat(dev, name, SFlag::S_IFCHR, mode, number) {
+        // Root of a user namespace may not: a node is a door to the kernel.
+        Err(Errno::EPERM) => {
+            say!("mknod /dev/{name}: EPERM: a bind of the host's node instead");
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            let file =
+                openat(dev, name, flags, mode).with_context(|| format!("openat(/dev/{name})"))?;
+            Detached::copy_of(&Path::new("/dev").join(name))?
+                .attach(file.as_fd())
+                .map(drop)
+        }
+        Err(Errno::EOVERFLOW) => bail!(
+            "mknodat(/dev/{name}): EOVERFLOW: this user namespace maps nobody to whom it could \
+             belong: give it a map, or leave --rootfs out"
+        ),
+        made => made.with_context(|| format!("mknodat(/dev/{name})")),
+    }
+}
+
+/// Pseudo-terminals of the container's own, numbered from 0 again.
+fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
+    let target = make_directory(dev, "pts")?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    // Group 5 is tty on nearly every Linux: the group that write(1) runs as.
+    let options: [FsOption<'_>; 4] = [
+        ("newinstance", None),
+        ("ptmxmode", Some("0666")),
+        ("mode", Some("0620")),
+        ("gid", Some("5")),
+    ];
+    let made = match Detached::new("devpts", &options, attributes) {
+        Err(error) if is(&error, Errno::EINVAL) => {
+            say!("devpts: EINVAL: without gid=5, which this user namespace does not map");
+            Detached::new("devpts", &options[..3], attributes)
+        }
+        made => made,
+    };
+    made?.attach(target.as_fd()).map(drop).context("/dev/pts")
+}
+
+/// POSIX message queues of this process's IPC namespace.
+fn mount_mqueue(dev: BorrowedFd<'_>) -> Result<()> {
+    let queues = match Detached::new("mqueue", &[], INERT) {
+        Err(error) if is(&error, Errno::ENODEV) => {
+            say!("mqueue: ENODEV: this kernel has no POSIX message queues, so no /dev/mqueue");
+            return Ok(());
+        }
+        // The IPC namespace is the host's, and this user namespace's is not.
+        Err(error) if is(&error, Errno::EPERM) => {
+            let host = Path::new("/dev/mqueue");
+            if !host.exists() {
+                say!("mqueue: EPERM, and the host has no /dev/mqueue to bind");
+                return Ok(());
+            }
+            say!("mqueue: EPERM: a bind of the host's /dev/mqueue instead");
+            Detached::copy_of(host)?
+        }
+        made => made?,
+    };
+    queues
+        .attach(make_directory(dev, "mqueue")?.as_fd())
+        .map(drop)
+        .context("/dev/mqueue")
+}
+
+fn make_directory(dev: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    mkdirat(dev, name, Mode::from_bits_truncate(0o755))
+        .with_context(|| format!("mkdirat(/dev/{name})"))?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(dev, name, flags, Mode::empty()).with_context(|| format!("openat(/dev/{name})"))
+}

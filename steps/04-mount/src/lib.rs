@@ -1,0 +1,184 @@
+//! Step 04: the mount namespace, and a root file system of the container's own.
+//!
+//! mount_namespaces(7), pivot_root(2), mount(2). A new mount namespace is a
+//! copy of the tree of mounts in which nothing looks different yet. What makes
+//! it a container's is done here, in one order:
+//!
+//! 1. the copy is cut off from the host's tree ([`Propagation`]);
+//! 2. the volumes are taken, as long as the host's paths can be named;
+//! 3. the rootfs becomes a mount (`root`), and gets `/proc`, `/sys`
+//!    (`proc_sys`), `/dev` (`dev`), the volumes (`volumes`) and the masks
+//!    (`masks`), each attached to a descriptor that was resolved inside it
+//!    (`target`);
+//! 4. it is made read-only, if that was asked for (`remount`);
+//! 5. it becomes `/`, and the host's tree is taken away (`root`).
+
+mod bind;
+mod detached;
+mod dev;
+mod masks;
+mod proc_sys;
+mod propagation;
+mod remount;
+mod root;
+mod rootfs;
+mod target;
+mod tmpfs;
+mod volumes;
+
+use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, umask};
+use process::Isolation;
+
+use crate::root::Root;
+use crate::volumes::Volumes;
+
+pub use crate::propagation::Propagation;
+
+/// What of the host's file systems the container sees.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Mount namespace (step 04)")]
+pub struct MountArgs {
+    /// Directory that becomes the container's root. Without it the container
+    /// keeps the host's tree, with a /proc of its own
+    #[arg(long, value_name = "DIR")]
+    pub rootfs: Option<PathBuf>,
+
+    /// How mounts propagate between the host and the container
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
+    pub propagation: Propagation,
+
+    /// Show a file or directory of the host inside, read-only with :ro. A
+    /// missing DST is made. May be given several times
+    #[arg(long, value_name = "SRC:DST[:ro]")]
+    pub bind: Vec<OsString>,
+
+    /// Mount an empty file system in memory. OPTIONS are those of tmpfs(5), such
+    /// as size=64m,mode=755, and of mount(8). May be given several times
+    #[arg(long, value_name = "DST[:OPTIONS]")]
+    pub tmpfs: Vec<String>,
+
+    /// Make the container's root read-only, but not what is mounted in it: /dev,
+    /// volumes and so on
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Use chroot(2) instead of pivot_root(2), to see why it is no jail: the
+    /// host's tree stays reachable
+    #[arg(long)]
+    pub chroot: bool,
+}
+
+/// A new mount namespace and what is in it.
+#[derive(Debug)]
+pub struct Mount {
+    args: MountArgs,
+    rootfs: Option<PathBuf>,
+    volumes: Volumes,
+    host_pids: Option<String>,
+}
+
+impl Mount {
+    /// An isolation as the arguments say; they are checked by `prepare`.
+    pub fn new(args: MountArgs) -> Self {
+        Mount {
+            args,
+            rootfs: None,
+            volumes: Volumes::default(),
+            host_pids: None,
+        }
+    }
+
+    /// The host's tree stays; only what the user asks for is mounted in it, and
+    /// a /proc that fits the PID namespace.
+    fn keep_host_tree(&self, new_pids: bool) -> Result<()> {
+        let volumes = self.volumes.take()?;
+        let root = Root::open(Path::new("/"))?;
+        // Shared with the host, a new /proc would cover the host's too, and
+        // every program there that looks for itself in it would fail.
+        if new_pids && self.args.propagation != Propagation::Shared {
+            proc_sys::mount_proc(root.fd(), new_pids)?;
+        }
+        volumes.attach(root.fd(), false)
+    }
+
+    fn change_root(&self, rootfs: &Path, new_pids: bool) -> Result<()> {
+        let volumes = self.volumes.take()?;
+        let root = Root::bind(rootfs)?;
+        fill(root.fd(), new_pids)?;
+        volumes.attach(root.fd(), true)?;
+        masks::mask(root.fd())?;
+        if self.args.read_only {
+            root.make_read_only()?;
+        }
+        match self.args.chroot {
+            true => root.chroot(),
+            false => root.pivot(),
+        }
+    }
+}
+
+fn fill(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
+    proc_sys::mount_proc(root, new_pids)?;
+    proc_sys::mount_sys(root)?;
+    dev::mount_dev(root)
+}
+
+impl Isolation for Mount {
+    fn name(&self) -> &'static str {
+        "mount"
+    }
+
+    fn namespaces(&self) -> CloneFlags {
+        CloneFlags::CLONE_NEWNS
+    }
+
+    /// # Errors
+    /// For every option that cannot be followed, with what to do.
+    fn prepare(&mut self) -> Result<()> {
+        self.rootfs = match &self.args.rootfs {
+            Some(rootfs) => Some(rootfs::check(rootfs)?),
+            None => None,
+        };
+        self.volumes = Volumes::parse(&self.args.bind, &self.args.tmpfs)?;
+        if self.rootfs.is_none() {
+            if self.args.read_only {
+                bail!("--read-only needs --rootfs: without it the root is the host's");
+            }
+            if self.args.chroot {
+                bail!("--chroot needs --rootfs: the directory to change the root to");
+            }
+            if self.args.propagation == Propagation::Shared && !self.volumes.is_empty() {
+                bail!(
+                    "--bind and --tmpfs with --propagation shared need --rootfs: without it they \
+                     would be mounted on the host as well"
+                );
+            }
+        }
+        self.host_pids = proc_sys::pid_namespace();
+        Ok(())
+    }
+
+    /// Everything happens here, in the child and in its namespace: when the
+    /// last process of the namespace ends, the kernel unmounts it all.
+    fn in_container(&mut self) -> Result<()> {
+        let new_pids = proc_sys::pid_namespace() != self.host_pids;
+        // Nodes and directories get the modes that are written here, whatever
+        // the caller's mask; the command gets that mask back.
+        let before = umask(Mode::empty());
+        self.args.propagation.cut(self.rootfs.is_some())?;
+        match &self.rootfs {
+            Some(rootfs) => self.change_root(rootfs, new_pids)?,
+            None => self.keep_host_tree(new_pids)?,
+        }
+        self.args.propagation.settle()?;
+        umask(before);
+        Ok(())
+    }
+}

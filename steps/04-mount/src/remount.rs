@@ -1,0 +1,183 @@
+//! Attributes of mounts that are attached already: mount_setattr(2), and
+//! mount(2) with `MS_REMOUNT | MS_BIND` on kernels before 5.12.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use process::sys;
+
+use crate::detached::{MountAttrFlags, name_of};
+
+/// Makes one attached mount read-only, and nothing below it.
+///
+/// # Errors
+/// Those of mount_setattr(2), or of mount(2) before Linux 5.12.
+pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
+    match sys::mount_setattr(mount, false, libc::MOUNT_ATTR_RDONLY) {
+        Err(Errno::ENOSYS) => remount(mount, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        done => {
+            done.with_context(|| format!("mount_setattr({}, MOUNT_ATTR_RDONLY)", name_of(mount)))
+        }
+    }
+}
+
+/// Adds attributes to an attached mount and to every mount below it, one by
+/// one: what mount_setattr(2) does with `AT_RECURSIVE`.
+///
+/// # Errors
+/// Those of mount(2).
+pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
+    remount(top, attributes)?;
+    let table = fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    for (id, path) in below(mount_id(top)?, &table) {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = open(&path, flags, Mode::empty()).with_context(|| format!("open({path:?})"))?;
+        // Otherwise another mount lies on top of it. Then it has no name, and
+        // nobody can write to it either.
+        if mount_id(fd.as_fd())? == id {
+            remount(fd.as_fd(), attributes)?;
+        }
+    }
+    Ok(())
+}
+
+/// An attribute under its three names: for mount_setattr(2), as statvfs(3)
+/// tells it, and for mount(2).
+const ATTRIBUTES: [(MountAttrFlags, FsFlags, MsFlags); 4] = [
+    (
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+        FsFlags::ST_RDONLY,
+        MsFlags::MS_RDONLY,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+        FsFlags::ST_NOSUID,
+        MsFlags::MS_NOSUID,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NODEV,
+        FsFlags::ST_NODEV,
+        MsFlags::MS_NODEV,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        FsFlags::ST_NOEXEC,
+        MsFlags::MS_NOEXEC,
+    ),
+];
+
+/// A remount of the bind replaces all flags of the mount by those given. In a
+/// user namespace the flags that the host has set are locked, and leaving one
+/// out is refused with `EPERM`; so those that the mount has are read first. Of
+/// the access-time flags the kernel keeps what it has where none is given
+/// (mount(2)).
+fn remount(fd: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
+    let has = fstatvfs(fd)
+        .with_context(|| format!("fstatvfs({})", name_of(fd)))?
+        .flags();
+    let flags = ATTRIBUTES
+        .into_iter()
+        .filter(|(attribute, old, _)| attributes.contains(*attribute) || has.contains(*old))
+        .fold(MsFlags::empty(), |all, (_, _, flag)| all | flag);
+    mount(
+        None::<&str>,
+        // mount(2) wants a name; this one leads to the mount itself.
+        format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(),
+        None::<&str>,
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags,
+        None::<&str>,
+    )
+    .with_context(|| format!("mount({}, MS_REMOUNT | MS_BIND | {flags:?})", name_of(fd)))
+}
+
+/// The ID of the mount that a descriptor is on, from `/proc/self/fdinfo`
+/// (proc(5)); statx(2) tells it only since Linux 5.8.
+fn mount_id(fd: BorrowedFd<'_>) -> Result<u32> {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let info = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+        .with_context(|| format!("{path} has no mnt_id"))
+}
+
+/// The mounts below the one with the ID `top`, with their mount points, from
+/// the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)): fields 1, 2 and 5.
+fn below(top: u32, mountinfo: &[u8]) -> Vec<(u32, PathBuf)> {
+    let mut tree = HashSet::from([top]);
+    let mut found = Vec::new();
+    let mut rows: Vec<(u32, u32, PathBuf)> = mountinfo
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ');
+            let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+            let (id, parent) = (number()?, number()?);
+            Some((id, parent, unescape(fields.nth(2)?)))
+        })
+        .collect();
+    // A mount may be listed before the one that it is on, so until no more
+    // are found.
+    loop {
+        let (of_tree, rest): (Vec<_>, Vec<_>) = rows
+            .into_iter()
+            .partition(|(_, parent, _)| tree.contains(parent));
+        if of_tree.is_empty() {
+            return found;
+        }
+        tree.extend(of_tree.iter().map(|(id, _, _)| *id));
+        found.extend(of_tree.into_iter().map(|(id, _, path)| (id, path)));
+        rows = rest;
+    }
+}
+
+/// Undoes the `\040` of a path with spaces, tabs, newlines and backslashes.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [byte, tail @ ..] = rest {
+        match rest {
+            [
+                b'\\',
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                tail @ ..,
+            ] => {
+                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = tail;
+            }
+            _ => {
+                path.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(path).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mounts_below_are_found_in_any_order_and_by_name() {
+        let table = b"9 1 0:1 / /else rw - tmpfs none rw\n\
+            7 6 0:1 / /a/b\\040c/d rw - tmpfs none rw\n\
+            6 5 0:1 / /a/b\\040c rw - tmpfs none rw\n\
+            5 1 0:1 / /a rw - tmpfs none rw\n";
+        assert_eq!(
+            below(5, table),
+            [(6, "/a/b c".into()), (7, "/a/b c/d".into())]
+        );
+        assert!(below(9, table).is_empty());
+    }
+}

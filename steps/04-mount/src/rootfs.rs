@@ -1,0 +1,35 @@
+//! The directory that `--rootfs` names, checked before anything exists.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Checks that `rootfs` can be a root, and returns it without links, absolute.
+///
+/// # Errors
+/// Where there is no such directory, where it cannot be reached, and where it
+/// is the host's own root: with what to do.
+pub(crate) fn check(rootfs: &Path) -> Result<PathBuf> {
+    let path = match rootfs.canonicalize() {
+        Ok(path) => path,
+        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
+            "--rootfs {rootfs:?}: there is no such directory: build one with ./just rootfs busybox"
+        ),
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!("--rootfs {rootfs:?}: it cannot be reached: check the rights of the directories above")
+            });
+        }
+    };
+    if !path.is_dir() {
+        bail!(
+            "--rootfs {rootfs:?}: that is not a directory: name the one that holds bin, etc and so \
+             on; an image or an archive has to be unpacked first"
+        );
+    }
+    if path == Path::new("/") {
+        bail!("--rootfs {rootfs:?}: that is the host's own root: leave --rootfs out to keep it");
+    }
+    Ok(path)
+}

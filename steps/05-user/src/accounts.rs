@@ -1,0 +1,120 @@
+//! Users and groups by name: passwd(5) and group(5), read as plain files.
+//!
+//! getpwnam(3) would ask the host's name services, whose libraries a static
+//! program cannot load and whose answers are not those of the container.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result};
+
+use crate::map::number;
+
+/// A line of `/etc/passwd`, as far as it is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The login name.
+    pub name: String,
+    /// The user ID.
+    pub uid: u32,
+    /// The ID of the primary group.
+    pub gid: u32,
+}
+
+/// A line of `/etc/group`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The group's name.
+    pub name: String,
+    /// The group ID.
+    pub gid: u32,
+    /// The login names of those for whom it is a supplementary group.
+    pub members: Vec<String>,
+}
+
+/// The lines of `/etc/passwd`. None where there is no such file.
+///
+/// # Errors
+/// Those of reading it.
+pub fn accounts() -> Result<Vec<Account>> {
+    Ok(parse_accounts(&read("/etc/passwd")?))
+}
+
+/// The lines of `/etc/group`. None where there is no such file.
+///
+/// # Errors
+/// Those of reading it.
+pub fn groups() -> Result<Vec<Group>> {
+    Ok(parse_groups(&read("/etc/group")?))
+}
+
+fn read(path: &str) -> Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(e).with_context(|| format!("read {path}")),
+    }
+}
+
+/// Lines that are not as passwd(5) wants them are passed over, as getpwnam(3)
+/// does.
+fn parse_accounts(text: &str) -> Vec<Account> {
+    text.lines()
+        .filter_map(|line| {
+            let fields: Vec<_> = line.split(':').collect();
+            let [name, _password, uid, gid, ..] = fields[..] else {
+                return None;
+            };
+            Some(Account {
+                name: name.to_owned(),
+                uid: number(uid).ok()?,
+                gid: number(gid).ok()?,
+            })
+        })
+        .collect()
+}
+
+fn parse_groups(text: &str) -> Vec<Group> {
+    text.lines()
+        .filter_map(|line| {
+            let fields: Vec<_> = line.split(':').collect();
+            let [name, _password, gid, members] = fields[..] else {
+                return None;
+            };
+            Some(Group {
+                name: name.to_owned(),
+                gid: number(gid).ok()?,
+                members: members
+                    .split(',')
+                    .filter(|member| !member.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn some_accounts() -> Vec<Account> {
+        parse_accounts("root:x:0:0:root:/root:/bin/sh\nbad line\nalice:x:1000:100::/:/bin/sh\n")
+    }
+
+    pub(crate) fn some_groups() -> Vec<Group> {
+        parse_groups("root:x:0:\nusers:x:100:\nwheel:x:10:alice,root\ntty:x:5:bob\n")
+    }
+
+    #[test]
+    fn bad_lines_are_passed_over() {
+        assert_eq!(some_accounts().len(), 2);
+        assert_eq!(some_accounts()[1].gid, 100);
+    }
+
+    #[test]
+    fn members_are_listed_and_may_be_none() {
+        assert!(some_groups()[0].members.is_empty());
+        assert_eq!(some_groups()[2].members, ["alice", "root"]);
+    }
+}

@@ -1,0 +1,165 @@
+//! The user namespace as an isolation.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Pid, Uid, chroot, setresgid, setresuid};
+use process::{Isolation, say};
+use uts::{Namespace, NamespaceMode};
+
+use crate::UserArgs;
+use crate::caller::Caller;
+use crate::choice::{Mapping, Writer, mapping};
+use crate::credentials::set_groups;
+use crate::diagnose;
+use crate::ids::Ids;
+use crate::write_maps;
+
+/// A user namespace, in which the set-up that follows has every capability.
+///
+/// Goes first in the list: the kernel makes the user namespace before the
+/// others of the same clone(2), which then belong to it, and the isolations
+/// after this one find themselves to be root.
+pub struct User {
+    args: UserArgs,
+    /// Decided in `prepare`.
+    namespace: Namespace,
+    mappings: Vec<Mapping>,
+}
+
+impl User {
+    /// The isolation that `args` describe. They are checked in `prepare`.
+    pub fn new(args: UserArgs) -> Self {
+        User {
+            args,
+            namespace: Namespace::new(CloneFlags::CLONE_NEWUSER, NamespaceMode::Host),
+            mappings: Vec::new(),
+        }
+    }
+
+    /// The mode asked for, or the one that works for this caller.
+    fn mode(&self, caller: &Caller) -> NamespaceMode {
+        match self.args.userns {
+            Some(mode) => mode,
+            None if self.args.asks_for_map() || !caller.is_privileged() => NamespaceMode::Private,
+            None => NamespaceMode::Host,
+        }
+    }
+}
+
+const UNEXPLAINED: &str = "a security module or another engine's filter may forbid it; and to join \
+                           a namespace of an ordinary user's container, join its user namespace \
+                           too (--userns container:PID)";
+
+impl Isolation for User {
+    fn name(&self) -> &'static str {
+        "user"
+    }
+
+    fn namespaces(&self) -> CloneFlags {
+        self.namespace.namespaces()
+    }
+
+    fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
+        self.namespace.joins()
+    }
+
+    fn why_refused(&self, errno: Errno) -> Option<String> {
+        match (self.namespace.mode(), errno) {
+            (NamespaceMode::Private, _) => diagnose::clone_refused(Path::new("/proc"), errno)
+                .or_else(|| (errno == Errno::EPERM).then(|| UNEXPLAINED.to_owned())),
+            (NamespaceMode::Host, Errno::EPERM) if self.args.userns.is_some() => Some(
+                "with --userns host namespaces need root: leave the option away, or use sudo"
+                    .to_owned(),
+            ),
+            (NamespaceMode::Container(pid), Errno::EPERM) => Some(format!(
+                "only root and the user who made the container may join the namespaces of \
+                 process {pid}"
+            )),
+            _ => None,
+        }
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let caller = Caller::look()?;
+        let mode = self.mode(&caller);
+        self.namespace = Namespace::new(CloneFlags::CLONE_NEWUSER, mode);
+        if mode == NamespaceMode::Private {
+            for ids in [Ids::User, Ids::Group] {
+                self.mappings.extend(mapping(&self.args, ids, &caller)?);
+            }
+        } else if self.args.asks_for_map() {
+            bail!("a map with --userns {mode}: only a new user namespace can be given one");
+        }
+        self.namespace.prepare()
+    }
+
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        if self
+            .mappings
+            .iter()
+            .any(|mapping| mapping.ids == Ids::Group && mapping.writer == Writer::Own)
+        {
+            write_maps::deny_setgroups(child)?;
+        }
+        for mapping in &self.mappings {
+            write_maps::write_map(child, mapping)?;
+        }
+        Ok(())
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        if self.namespace.mode() == NamespaceMode::Host {
+            return Ok(());
+        }
+        require_power()?;
+        become_root()?;
+        // A change of credentials has cleared it (prctl(2)). Had the launcher
+        // died before this call, the pipe on which the child waits next says so.
+        prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
+    }
+}
+
+/// Tries whether the capabilities that came with the namespace are worth
+/// something, by a call that needs one and changes nothing: a security module
+/// may have made them void, and then each later call would fail by another
+/// name.
+fn require_power() -> Result<()> {
+    chroot("/").map_err(|errno| match errno {
+        Errno::EPERM | Errno::EACCES => anyhow!(
+            "root of the new user namespace has no rights: {}",
+            diagnose::powerless(Path::new("/proc"))
+        ),
+        other => Error::new(other).context("chroot(/)"),
+    })
+}
+
+/// Takes UID and GID 0 of the namespace and drops the caller's groups: what the
+/// set-up makes shall belong to root inside. Where 0 is not mapped the IDs stay
+/// what they are; the capabilities come from the namespace, not from the UID.
+fn become_root() -> Result<()> {
+    set_groups(&[])?;
+    let gid = Gid::from_raw(0);
+    if unless_unmapped(setresgid(gid, gid, gid)).context("setresgid(0)")? {
+        say!("GID 0 is not mapped: the group stays as it is");
+    }
+    let uid = Uid::from_raw(0);
+    if unless_unmapped(setresuid(uid, uid, uid)).context("setresuid(0)")? {
+        say!("UID 0 is not mapped: the user stays as it is");
+    }
+    Ok(())
+}
+
+/// Whether the ID was refused because nothing outside stands for it.
+fn unless_unmapped(set: nix::Result<()>) -> nix::Result<bool> {
+    match set {
+        Ok(()) => Ok(false),
+        Err(Errno::EINVAL) => Ok(true),
+        Err(other) => Err(other),
+    }
+}

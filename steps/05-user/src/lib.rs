@@ -1,0 +1,90 @@
+//! Step 05: the user namespace (user_namespaces(7)).
+//!
+//! Every process has numbers for its user and its groups, and in a user
+//! namespace these mean something else than outside: a table for each kind,
+//! uid_map and gid_map, translates. UID 0 inside has every capability over the
+//! namespaces that belong to this one, and outside is whoever the table says.
+//! That is how an ordinary user comes to all the other namespaces.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`isolation`] | the namespace: [`User`], first in the list |
+//! | [`credentials`] | `--user`: [`Credentials`], last in the list |
+//! | [`ids`] | users and groups, and the files and programs named after each |
+//! | [`map`] | the ranges of a map and the kernel's rules for them |
+//! | [`choice`] | from the options to the maps |
+//! | [`write_maps`] | writing them, while the child waits |
+//! | [`subid`], [`accounts`] | `/etc/subuid` and `/etc/subgid`, `/etc/passwd` and `/etc/group` |
+//! | [`caller`] | who calls, and with which rights |
+//! | [`diagnose`] | why there is no user namespace to be had |
+//! | [`caps`], [`attempts`] | what root inside may and may not do |
+
+pub mod accounts;
+pub mod attempts;
+pub mod caller;
+pub mod caps;
+pub mod choice;
+pub mod credentials;
+pub mod diagnose;
+pub mod ids;
+pub mod isolation;
+pub mod map;
+pub mod subid;
+pub mod write_maps;
+
+use clap::Args;
+use uts::NamespaceMode;
+
+pub use credentials::{Credentials, UserSpec};
+pub use isolation::User;
+pub use map::IdMap;
+
+/// The options of the user namespace.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "User namespace (step 05)")]
+pub struct UserArgs {
+    /// Whose user namespace: private (one of its own), host, or container:PID
+    /// (that process's) [default: host for root without a map, else private]
+    #[arg(long, value_name = "MODE")]
+    pub userns: Option<NamespaceMode>,
+
+    /// Map COUNT UIDs from INSIDE on to those from OUTSIDE on; repeatable. GIDs
+    /// are mapped alike unless --gid-map says otherwise
+    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
+    pub uid_map: Vec<IdMap>,
+
+    /// Map GIDs; repeatable. UIDs are mapped alike unless --uid-map says
+    /// otherwise
+    #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
+    pub gid_map: Vec<IdMap>,
+
+    /// Map root inside to the caller outside, and nobody else (the default)
+    #[arg(long, conflicts_with_all = ["uid_map", "gid_map", "map_auto", "map_none"])]
+    pub map_root: bool,
+
+    /// Map root inside to the caller and the IDs from 1 on to the caller's
+    /// ranges in /etc/subuid and /etc/subgid; for root, map those from 0 on
+    #[arg(long, conflicts_with_all = ["uid_map", "gid_map", "map_none"])]
+    pub map_auto: bool,
+
+    /// Map nobody: everyone inside is 65534, and nobody can create a file. An
+    /// experiment
+    #[arg(long, conflicts_with_all = ["uid_map", "gid_map"])]
+    pub map_none: bool,
+
+    /// Run the command as this user and group, numbers or names of the
+    /// container's /etc/passwd and /etc/group
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<UserSpec>,
+}
+
+impl UserArgs {
+    /// Whether any option asks for a map, and so for a namespace to have it.
+    fn asks_for_map(&self) -> bool {
+        self.map_root
+            || self.map_auto
+            || self.map_none
+            || !self.uid_map.is_empty()
+            || !self.gid_map.is_empty()
+    }
+}

@@ -1,0 +1,86 @@
+//! `step-05`: a process that is root inside and not outside.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ipc::{Ipc, IpcArgs};
+use mount::{Mount, MountArgs};
+use pid::{PidArgs, PidNamespace};
+use process::cli::after_help;
+use process::{CommandArgs, Container};
+use user::{Credentials, User, UserArgs, caps};
+use uts::{Uts, UtsArgs};
+
+/// Launch a process in a user namespace of its own
+///
+/// An ordinary user becomes root inside and needs nobody's leave for the
+/// namespaces of the other steps. Outside nothing changes: what root inside
+/// creates belongs to the caller, and what the caller may not do, it may not
+/// either.
+#[derive(Parser)]
+#[command(name = "step-05", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
+#[command(args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(flatten)]
+    user: UserArgs,
+    #[command(flatten)]
+    uts: UtsArgs,
+    #[command(flatten)]
+    ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
+    #[command(flatten)]
+    mount: MountArgs,
+    #[command(flatten)]
+    command: CommandArgs,
+    #[command(subcommand)]
+    tool: Option<Tool>,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Show the capabilities of root inside, and what they are worth, by trying
+    ///
+    /// No attempt changes anything, whoever makes it.
+    Caps {
+        /// Show those of the caller, in no new namespace
+        #[arg(long)]
+        here: bool,
+        #[command(flatten)]
+        user: UserArgs,
+    },
+}
+
+const EXAMPLES: &str = "
+  step-05 id                          uid=0(root), for an ordinary user
+  step-05 --map-none id               uid=65534: nobody is mapped yet
+  step-05 --rootfs DIR sh             a root of one's own, without sudo
+  step-05 --map-auto --user 33 id     another user, of the caller's ranges
+  sudo step-05 --uid-map 0:100000:65536 sh
+                                      root inside, UID 100000 outside
+  step-05 caps                        what root inside may do, and what not";
+
+const SEE_ALSO: &str =
+    "user_namespaces(7), capabilities(7), credentials(7), newuidmap(1), subuid(5)";
+
+fn main() -> ExitCode {
+    process::main(|mut args: Args| {
+        match args.tool.take() {
+            Some(Tool::Caps { here: true, .. }) => return caps::print(),
+            Some(Tool::Caps { user, .. }) => {
+                args.user = user;
+                args.command.command = caps::inside();
+            }
+            None => {}
+        }
+        let credentials = Credentials::new(&args.user);
+        Container::new(args.command.command())
+            .with(User::new(args.user))
+            .with(Uts::new(args.uts))
+            .with(Ipc::new(args.ipc))
+            .with(PidNamespace::new(args.pid))
+            .with(Mount::new(args.mount))
+            .with(credentials)
+            .run()
+    })
+}

@@ -1,0 +1,193 @@
+//! Limits and device rules written into a group, before anything runs in it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::unistd::geteuid;
+use process::say;
+use std::os::fd::AsFd;
+
+use crate::device::{DEFAULT, DeviceArg, Rule};
+use crate::device_bpf;
+use crate::file;
+use crate::group::{Group, Member};
+use crate::layout::Version;
+use crate::limits::{Limit, Value};
+use crate::units::IdList;
+
+/// Sets one limit on the group.
+///
+/// # Errors
+/// Names the limit, the file, and what this kernel lacks.
+pub(crate) fn limit(group: &Group, limit: &Limit, version: Version) -> Result<()> {
+    let values = match version {
+        Version::V1 => &limit.v1,
+        Version::V2 => &limit.v2,
+    };
+    for value in values {
+        let member = group
+            .controller(value.controller)
+            .with_context(|| format!("the group has no {} controller", value.controller))
+            .with_context(|| limit.asked.clone())?;
+        set(member, value, limit).with_context(|| limit.asked.clone())?;
+    }
+    Ok(())
+}
+
+fn set(member: &Member, value: &Value, limit: &Limit) -> Result<()> {
+    let there = value
+        .choices
+        .iter()
+        .find(|(name, _)| member.dir.join(name).exists());
+    let Some((name, text)) = there else {
+        let names: Vec<&str> = value.choices.iter().map(|(name, _)| *name).collect();
+        if limit.implied {
+            say!(
+                "without {}: this kernel has no {}",
+                limit.asked,
+                names.join(" or ")
+            );
+            return Ok(());
+        }
+        bail!(
+            "this kernel has no {}{}",
+            names.join(" or "),
+            remedy(names[0])
+        );
+    };
+    match *name {
+        "cpuset.cpus" | "cpuset.mems" => check_ids(&member.dir, member.version, name, text)?,
+        "blkio.bfq.weight" | "io.bfq.weight" | "io.weight" => check_weight(name)?,
+        _ => {}
+    }
+    say!("write {text:?} to {}/{name}", member.dir.display());
+    file::write(&member.dir.join(name), text)
+}
+
+/// What to do about a file that is missing.
+fn remedy(name: &str) -> &'static str {
+    match name {
+        "memory.memsw.limit_in_bytes" | "memory.swap.max" => {
+            ": it does not account for swap (swapaccount=1 on its command line)"
+        }
+        "blkio.weight" | "io.bfq.weight" => ": load the BFQ scheduler (modprobe bfq)",
+        "cpu.cfs_period_us" | "cpu.max" => ": it was built without CONFIG_CFS_BANDWIDTH",
+        _ => "",
+    }
+}
+
+/// A v2 cpuset silently takes what its parent has if none of its own CPUs is
+/// there, so the kernel is not asked.
+fn check_ids(dir: &Path, version: Version, name: &str, asked: &str) -> Result<()> {
+    let Some(above) = dir.parent() else {
+        return Ok(());
+    };
+    let file = match version {
+        Version::V1 => above.join(name.replace("cpuset.", "cpuset.effective_")),
+        Version::V2 => above.join(format!("{name}.effective")),
+    };
+    let (asked, there): (IdList, IdList) = (asked.parse()?, file::read(&file)?.parse()?);
+    let missing = asked.without(&there);
+    if !missing.0.is_empty() {
+        let what = match name {
+            "cpuset.cpus" => "CPU",
+            _ => "memory node",
+        };
+        bail!("there is no {what} {missing}, or it may not be used here: there are {there}");
+    }
+    Ok(())
+}
+
+/// A weight counts only where something weighs: BFQ schedules a disk, or
+/// io.cost is on for one. Otherwise the file takes it and nothing happens.
+fn check_weight(name: &str) -> Result<()> {
+    let bfq = || {
+        let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+        disks
+            .map(|disk| disk.path().join("queue/scheduler"))
+            .any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[bfq]")))
+    };
+    let io_cost = || {
+        // Only the root group has it, and a container does not see that.
+        fs::read_to_string("/sys/fs/cgroup/io.cost.qos")
+            .map_or(true, |text| text.contains("enable=1"))
+    };
+    if bfq() || name == "io.weight" && io_cost() {
+        return Ok(());
+    }
+    bail!(
+        "no disk is scheduled by weight, so it would have no effect: echo bfq > \
+         /sys/block/DISK/queue/scheduler, or on v2 switch io.cost.qos on"
+    )
+}
+
+/// Denies the group every device but those of the default list and `asked`.
+///
+/// Where the kernel does not let us (it takes privileges in the first user
+/// namespace), nothing can be denied: the container is then kept from devices
+/// by the permissions of their nodes alone, which it cannot make itself.
+///
+/// # Errors
+/// Names a device that is none, or whose `rwm` would have to be enforced.
+pub(crate) fn devices(group: &Group, asked: &[DeviceArg]) -> Result<()> {
+    let mut rules: Vec<Rule> = DEFAULT.to_vec();
+    for device in asked {
+        let rule = device
+            .rule()
+            .with_context(|| format!("--device {device}"))?;
+        rules.push(rule);
+    }
+    let done = match (group.controller("devices"), group.v2()) {
+        (Some(v1), _) => deny_v1(&v1.dir, &rules),
+        (None, Some(v2)) => {
+            say!(
+                "attach a device program with {} rules to {}",
+                rules.len(),
+                v2.dir.display()
+            );
+            match &v2.lock {
+                Some(dir) => device_bpf::attach(dir.as_fd(), &rules),
+                None => Ok(()),
+            }
+        }
+        (None, None) => Err(Errno::EPERM.into()),
+    };
+    let Err(error) = done else { return Ok(()) };
+    if !not_permitted(&error) {
+        return Err(error.context("limit the devices"));
+    }
+    if let Some(device) = asked
+        .iter()
+        .find(|device| device.access.to_string() != "rwm")
+    {
+        bail!("--device {device} cannot be enforced: only root may limit the use of devices");
+    }
+    if geteuid().is_root() {
+        say!("warning: devices are not limited: {error:#}");
+    }
+    Ok(())
+}
+
+fn not_permitted(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<Errno>() == Some(&Errno::EPERM)
+            || cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}
+
+fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
+    say!(
+        "deny all devices but {} rules in {}",
+        rules.len(),
+        dir.display()
+    );
+    file::write(&dir.join("devices.deny"), "a")?;
+    for rule in rules {
+        file::write(&dir.join("devices.allow"), &rule.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! A group: one directory in each hierarchy that takes part.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+use process::say;
+
+use crate::end::end;
+use crate::layout::Version;
+use crate::parent::Parent;
+
+/// What the names of all groups of containers begin with.
+pub(crate) const PREFIX: &str = "drydock-";
+
+/// The group of a container.
+#[derive(Default)]
+pub struct Group {
+    /// Its name, the same in all hierarchies.
+    pub name: String,
+    /// Its directories.
+    pub members: Vec<Member>,
+}
+
+/// A group's directory in one hierarchy.
+pub struct Member {
+    /// The hierarchy's interface.
+    pub version: Version,
+    /// The controllers that act on the group here.
+    pub controllers: Vec<String>,
+    /// The directory.
+    pub dir: PathBuf,
+    /// Held by the launcher as long as it lives, and let go by the kernel
+    /// however it ends: that is how a group without a launcher is told, in
+    /// whichever PID namespace it was.
+    pub(crate) lock: Option<Flock<File>>,
+}
+
+impl Group {
+    /// The directory in which a controller acts on the group.
+    pub fn controller(&self, name: &str) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.controllers.iter().any(|c| c == name))
+    }
+
+    /// The v2 directory.
+    pub fn v2(&self) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.version == Version::V2)
+    }
+}
+
+/// A name that no other launcher gives: its PID and the time at which it
+/// started, in clock ticks since boot (proc_pid_stat(5)).
+///
+/// # Errors
+/// Those of reading /proc/self/stat.
+pub(crate) fn new_name() -> Result<String> {
+    let stat = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    // The program's name, in parentheses, may hold anything.
+    let start = stat
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_whitespace().nth(19))
+        .context("/proc/self/stat has no start time")?;
+    Ok(format!("{PREFIX}{}-{start}", std::process::id()))
+}
+
+/// Makes the directory of a group and locks it.
+///
+/// # Errors
+/// Those of mkdir(2), open(2) and flock(2).
+pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, Flock<File>)> {
+    let dir = parent.dir.join(name);
+    fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    let file = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
+    // Nobody else can hold it: to sweep, one needs the parent's lock.
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| errno)
+        .with_context(|| format!("flock {}", dir.display()))?;
+    Ok((dir, lock))
+}
+
+/// Removes the groups in `parent` whose launcher is gone, with what is left in
+/// them, and returns them.
+///
+/// # Errors
+/// The first that could not be removed; the others are tried all the same.
+pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
+    let mut swept = Vec::new();
+    let mut failed = Ok(());
+    for dir in parent.groups()? {
+        if launcher_lives(&dir)? {
+            continue;
+        }
+        say!("remove {}: its launcher is gone", dir.display());
+        match end(&dir, version) {
+            Ok(()) => swept.push(dir),
+            Err(error) => failed = failed.and(Err(error)),
+        }
+    }
+    failed.map(|()| swept)
+}
+
+fn launcher_lives(dir: &Path) -> Result<bool> {
+    let Ok(file) = File::open(dir) else {
+        return Ok(false);
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(_) => Ok(false),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(true),
+        Err((_, errno)) => Err(errno).with_context(|| format!("flock {}", dir.display())),
+    }
+}

@@ -1,0 +1,316 @@
+//! Which hierarchies this host has, and where the caller stands in each
+//! (cgroups(7), proc_pid_mountinfo(5), proc_pid_cgroup(5)).
+//!
+//! | layout | what is mounted |
+//! |---|---|
+//! | v2 | one cgroup2 file system that has every controller |
+//! | v1 | a cgroup file system for each controller, or for a few together |
+//! | hybrid | both: a controller is in one of them, never in both |
+//!
+//! cgroups-rs knows v1 or v2, by the type of /sys/fs/cgroup, and nothing of
+//! hybrid hosts, of other mount points, of read-only mounts or of a mount that
+//! shows only a part of a hierarchy, as in a container. So this is our own.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::file;
+
+/// Which interface a hierarchy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// `cgroup`: a hierarchy for one controller, or for a few.
+    V1,
+    /// `cgroup2`: one hierarchy for all.
+    V2,
+}
+
+/// One hierarchy that is mounted, and the caller's group in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its interface.
+    pub version: Version,
+    /// Its controllers. Of a v2 hierarchy those that its topmost visible group
+    /// has; empty for a named v1 hierarchy.
+    pub controllers: Vec<String>,
+    /// `name=` of a v1 hierarchy.
+    pub name: Option<String>,
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// The caller's group, as a directory under the mount point.
+    pub own: PathBuf,
+    /// Whether the mount is read-only.
+    pub read_only: bool,
+}
+
+/// All hierarchies that are mounted where the caller sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The hierarchies, v1 before v2.
+    pub hierarchies: Vec<Hierarchy>,
+}
+
+impl Layout {
+    /// Looks at the mounts of the caller and at its groups.
+    ///
+    /// # Errors
+    /// Those of reading /proc.
+    pub fn detect() -> Result<Self> {
+        Self::of_process("self")
+    }
+
+    /// The mounts of the caller, and the groups of process `pid` in them.
+    ///
+    /// # Errors
+    /// Those of reading /proc: `ENOENT` where there is no such process.
+    pub fn of_process(pid: &str) -> Result<Self> {
+        let mounts = file::read(Path::new("/proc/self/mountinfo"))?;
+        let groups = file::read(&Path::new("/proc").join(pid).join("cgroup"))
+            .with_context(|| format!("the groups of process {pid}"))?;
+        let mut layout = Self::parse(&mounts, &groups);
+        for hierarchy in &mut layout.hierarchies {
+            if hierarchy.version == Version::V2 {
+                hierarchy.controllers = controllers(&hierarchy.mount_point)?;
+            }
+        }
+        Ok(layout)
+    }
+
+    /// The layout that the texts of mountinfo and /proc/PID/cgroup describe.
+    /// The controllers of v2 are in neither.
+    pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
+        let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let mut hierarchies: Vec<Hierarchy> = cgroup
+            .lines()
+            .filter_map(|line| Membership::parse(line)?.find(&mounts))
+            .collect();
+        hierarchies.sort_by_key(|hierarchy| hierarchy.version);
+        Layout { hierarchies }
+    }
+
+    /// The hierarchy that has this controller.
+    pub fn find(&self, controller: &str) -> Option<&Hierarchy> {
+        self.hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.controllers.iter().any(|c| c == controller))
+    }
+
+    /// The v2 hierarchy.
+    pub fn v2(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.version == Version::V2)
+    }
+}
+
+impl fmt::Display for Layout {
+    /// `v2`, `v1`, `hybrid`, or `none` where nothing is mounted. A named v1
+    /// hierarchy without controllers does not make a host hybrid.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v1 = self
+            .hierarchies
+            .iter()
+            .any(|h| h.version == Version::V1 && !h.controllers.is_empty());
+        f.write_str(match (v1, self.v2().is_some()) {
+            (true, true) => "hybrid",
+            (true, false) => "v1",
+            (false, true) => "v2",
+            (false, false) => "none",
+        })
+    }
+}
+
+/// The controllers that a v2 group has: `cgroup.controllers`.
+///
+/// # Errors
+/// Those of reading the file.
+pub fn controllers(group: &Path) -> Result<Vec<String>> {
+    let text = file::read(&group.join("cgroup.controllers"))?;
+    Ok(text.split_whitespace().map(String::from).collect())
+}
+
+/// A line of mountinfo, if it is that of a cgroup file system.
+struct Mount {
+    version: Version,
+    /// Which group of the hierarchy is the root of this mount.
+    root: PathBuf,
+    mount_point: PathBuf,
+    read_only: bool,
+    /// The controllers of a v1 hierarchy, and `name=…`, among other options.
+    options: Vec<String>,
+}
+
+impl Mount {
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let mut file_system = file_system.split(' ');
+        let version = match file_system.next()? {
+            "cgroup" => Version::V1,
+            "cgroup2" => Version::V2,
+            _ => return None,
+        };
+        let root = unescape(mount.next()?);
+        let mount_point = unescape(mount.next()?);
+        let mount_options = mount.next()?;
+        let options: Vec<String> = file_system.nth(1)?.split(',').map(String::from).collect();
+        Some(Mount {
+            version,
+            root: root.into(),
+            mount_point: mount_point.into(),
+            read_only: mount_options.split(',').any(|o| o == "ro") || options[0] == "ro",
+            options,
+        })
+    }
+}
+
+/// Undoes the octal escapes of mountinfo, for the four characters that it has
+/// them for.
+fn unescape(field: &str) -> String {
+    field
+        .replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
+}
+
+/// A line of /proc/PID/cgroup: `4:memory:/a/b`, `9:name=x:/`, `0::/a/b`.
+struct Membership<'a> {
+    version: Version,
+    controllers: Vec<&'a str>,
+    name: Option<&'a str>,
+    path: &'a Path,
+}
+
+impl<'a> Membership<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (id, rest) = line.split_once(':')?;
+        let (list, path) = rest.split_once(':')?;
+        let (names, controllers): (Vec<&str>, Vec<&str>) = list
+            .split(',')
+            .filter(|word| !word.is_empty())
+            .partition(|word| word.starts_with("name="));
+        Some(Membership {
+            version: if id == "0" { Version::V2 } else { Version::V1 },
+            controllers,
+            name: names.first().and_then(|name| name.strip_prefix("name=")),
+            path: Path::new(path),
+        })
+    }
+
+    /// The mount that shows this group: a writable one before a read-only one,
+    /// and the one that shows most of the hierarchy.
+    fn find(&self, mounts: &[Mount]) -> Option<Hierarchy> {
+        // Seen from inside a cgroup namespace, a group above its root.
+        if self
+            .path
+            .components()
+            .any(|part| part == Component::ParentDir)
+        {
+            return None;
+        }
+        let mount = mounts
+            .iter()
+            .filter(|mount| self.is_of(mount) && self.path.starts_with(&mount.root))
+            .min_by_key(|mount| (mount.read_only, mount.root.components().count()))?;
+        let below = self.path.strip_prefix(&mount.root).ok()?;
+        Some(Hierarchy {
+            version: self.version,
+            controllers: self.controllers.iter().map(|c| (*c).to_owned()).collect(),
+            name: self.name.map(String::from),
+            mount_point: mount.mount_point.clone(),
+            // A path must not end in a slash when there is nothing below.
+            own: mount.mount_point.join(below).components().collect(),
+            read_only: mount.read_only,
+        })
+    }
+
+    fn is_of(&self, mount: &Mount) -> bool {
+        let has = |option: &str| mount.options.iter().any(|o| o == option);
+        self.version == mount.version
+            && match (self.version, self.name, self.controllers.first()) {
+                (Version::V2, ..) => true,
+                (_, _, Some(controller)) => has(controller),
+                (_, Some(name), None) => has(&format!("name={name}")),
+                (_, None, None) => false,
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TMPFS: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n";
+    const HYBRID: &str = "\
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+    fn own<'a>(layout: &'a Layout, controller: &str) -> &'a str {
+        layout.find(controller).unwrap().own.to_str().unwrap()
+    }
+
+    #[test]
+    fn hybrid_has_each_controller_in_its_place() {
+        let groups = "9:name=systemd:/\n4:memory:/a b/c\n2:cpu,cpuacct:/\n0::/user.slice\n";
+        let layout = Layout::parse(&format!("{TMPFS}{HYBRID}"), groups);
+        assert_eq!(layout.to_string(), "hybrid");
+        assert_eq!(own(&layout, "memory"), "/sys/fs/cgroup/memory/a b/c");
+        assert_eq!(own(&layout, "cpuacct"), "/sys/fs/cgroup/cpu,cpuacct");
+        assert!(layout.find("pids").is_none());
+        let v2 = layout.v2().unwrap();
+        assert_eq!(v2.own, Path::new("/sys/fs/cgroup/unified/user.slice"));
+        let named = layout.hierarchies.iter().find(|h| h.name.is_some());
+        assert_eq!(named.unwrap().name.as_deref(), Some("systemd"));
+    }
+
+    #[test]
+    fn v1_alone_and_v2_alone() {
+        let v1: String = HYBRID.lines().take(2).map(|l| format!("{l}\n")).collect();
+        let layout = Layout::parse(&v1, "4:memory:/\n2:cpu,cpuacct:/\n0::/\n");
+        assert_eq!(layout.to_string(), "v1");
+        let v2 = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let layout = Layout::parse(v2, "1:name=x:/\n0::/user.slice/u.scope\n");
+        assert_eq!(layout.to_string(), "v2");
+        assert_eq!(
+            layout.v2().unwrap().own,
+            Path::new("/sys/fs/cgroup/user.slice/u.scope")
+        );
+        assert_eq!(Layout::parse(TMPFS, "0::/\n").to_string(), "none");
+    }
+
+    #[test]
+    fn in_a_container_the_mount_shows_a_part_of_the_hierarchy() {
+        let mounts = "\
+700 690 0:32 /docker/0a1b /sys/fs/cgroup/memory ro,nosuid master:9 - cgroup cgroup rw,memory
+701 690 0:38 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
+702 690 0:38 / /mnt/cgroup rw,nosuid - cgroup2 cgroup rw
+";
+        let layout = Layout::parse(mounts, "4:memory:/docker/0a1b/x\n0::/init\n");
+        assert_eq!(own(&layout, "memory"), "/sys/fs/cgroup/memory/x");
+        assert!(layout.find("memory").unwrap().read_only);
+        // The writable mount is the one to use.
+        let v2 = layout.v2().unwrap();
+        assert_eq!(v2.own, Path::new("/mnt/cgroup/init"));
+        assert!(!v2.read_only);
+    }
+
+    #[test]
+    fn a_group_that_no_mount_shows_is_left_out() {
+        let mounts = "700 690 0:32 /docker/0a1b /m rw - cgroup cgroup rw,memory\n";
+        let layout = Layout::parse(mounts, "4:memory:/elsewhere\n");
+        assert!(layout.hierarchies.is_empty());
+        let mounts = "700 690 0:38 / /m rw - cgroup2 cgroup2 rw\n";
+        assert!(Layout::parse(mounts, "0::/../x\n").hierarchies.is_empty());
+    }
+
+    #[test]
+    fn spaces_in_a_mount_point_are_unescaped() {
+        let mounts = "41 31 0:38 / /sys/fs/my\\040groups rw - cgroup2 cgroup2 rw\n";
+        let layout = Layout::parse(mounts, "0::/\n");
+        assert_eq!(layout.v2().unwrap().own, Path::new("/sys/fs/my groups"));
+    }
+}

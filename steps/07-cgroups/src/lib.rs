@@ -1,0 +1,257 @@
+//! Step 07: control groups (cgroups(7), cgroup-v2.rst, cgroup-v1/).
+//!
+//! A control group is a set of processes that the kernel limits, prioritises,
+//! accounts for and controls together. It is a directory in a file system, and
+//! everything about it is a file there. Namespaces decide what a process sees;
+//! control groups decide how much it gets.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`args`], [`units`] | the options, in Docker's spelling |
+//! | [`layout`] | what this host has: v1, v2, or both |
+//! | `plan` | which hierarchies a container needs, and what cannot be had |
+//! | `parent`, [`group`], `end` | the directories: made, told from abandoned ones, emptied and removed |
+//! | `v1`, `v2`, `leaf`, `systemd` | where they are made on each |
+//! | `limits`, `apply` | each limit, v1 and v2 side by side |
+//! | [`device`], `device_bpf` | the device rules, as files and as a program |
+//! | [`namespace`] | the cgroup namespace, and /sys/fs/cgroup inside |
+//! | [`stats`], [`freeze`], [`oom`] | accounting and control |
+//! | [`hierarchy`] | hierarchies without a controller, to see the rules by |
+//! | [`tool`], [`top`] | the commands of `step-07` |
+//!
+//! # cgroups-rs
+//!
+//! The library reads the accounting files ([`stats`]) and writes the freezer's
+//! ([`freeze`]): the same code for v1 and v2, given a directory. The rest is
+//! ours, because it
+//!
+//! * takes a host for v2 or v1 by the type of `/sys/fs/cgroup`: no hybrid;
+//! * switches every controller on from the root down and ignores refusals,
+//!   whoever owns the groups;
+//! * moves processes by writing PIDs, which takes 10 ms where the child's own
+//!   move takes 0.1, and cannot hand a directory to clone3(2);
+//! * has no device rules on v2, no cgroup namespace, and leaves groups behind.
+//!
+//! Of its versions 0.3.4 is used. From 0.4 on it always brings a D-Bus client
+//! and an asynchronous runtime, seventy crates, which no feature switches off.
+
+mod apply;
+pub mod args;
+pub mod device;
+mod device_bpf;
+mod end;
+mod file;
+pub mod find;
+pub mod freeze;
+pub mod group;
+pub mod hierarchy;
+pub mod hierarchy_tool;
+pub mod layout;
+mod leaf;
+mod limits;
+pub mod namespace;
+pub mod oom;
+mod parent;
+mod plan;
+pub mod rules;
+pub mod stats;
+mod systemd;
+pub mod tool;
+pub mod top;
+pub mod units;
+mod v1;
+mod v2;
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::Result;
+use nix::sched::CloneFlags;
+use process::{Isolation, say};
+use uts::{Namespace, NamespaceMode};
+
+pub use args::CgroupArgs;
+pub use find::sweep;
+pub use namespace::CgroupView;
+
+use crate::group::Group;
+use crate::layout::Layout;
+use crate::leaf::Leaf;
+use crate::limits::Limit;
+use crate::parent::Parent;
+use crate::plan::Plan;
+
+/// A control group for the container, with limits set before anything runs in
+/// it, and a cgroup namespace in which it is the root.
+pub struct Cgroups {
+    args: CgroupArgs,
+    namespace: Namespace,
+    /// What the container shall see, once that is known.
+    view: Rc<OnceCell<Layout>>,
+    group: Group,
+    /// Of each v1 member, open for the child to enter it.
+    tasks: Vec<(File, PathBuf)>,
+    leaf: Option<Leaf>,
+}
+
+impl Cgroups {
+    /// The isolation that `args` describe. They are checked in `prepare`.
+    pub fn new(args: CgroupArgs) -> Self {
+        Cgroups {
+            namespace: Namespace::new(CloneFlags::CLONE_NEWCGROUP, args.cgroupns),
+            args,
+            view: Rc::default(),
+            group: Group::default(),
+            tasks: Vec::new(),
+            leaf: None,
+        }
+    }
+
+    /// What shows the groups in /sys/fs/cgroup of the container. Belongs behind
+    /// the mount namespace in the list, and does nothing unless `new_root`: the
+    /// host's own tree is not for us to mount in.
+    pub fn view(&self, new_root: bool) -> CgroupView {
+        CgroupView::new(Rc::clone(&self.view), new_root)
+    }
+
+    /// Makes the group in all hierarchies of the plan.
+    fn make(&mut self, plan: &Plan<'_>, limits: &[Limit]) -> Result<()> {
+        let name = group::new_name()?;
+        let cgroup_parent = self.args.cgroup_parent.as_deref();
+        for (hierarchy, needed) in &plan.v1 {
+            let asked = needed.then(|| on_v1(limits, &hierarchy.controllers));
+            let parent = match v1::parent_of(hierarchy, cgroup_parent) {
+                Ok(parent) => parent,
+                Err(why) => {
+                    plan::do_without(why, asked.as_deref())?;
+                    continue;
+                }
+            };
+            let member = v1::create(hierarchy, &parent, &name)?;
+            self.tasks
+                .push((v1::open_tasks(&member)?, member.dir.clone()));
+            self.group.members.push(member);
+        }
+        if let Some(hierarchy) = plan.v2 {
+            let asked = plan.controllers.first().map(|(_, asked)| asked.as_str());
+            let ask_systemd = asked.is_some() || nix::unistd::geteuid().is_root();
+            match v2::Place::find(hierarchy, cgroup_parent, ask_systemd) {
+                Ok(place) => {
+                    plan::require(&plan.controllers, &place.controllers()?, place.base())?;
+                    let needed: Vec<&str> = plan.controllers.iter().map(|(c, _)| *c).collect();
+                    let member = place.create(&name, &needed, &mut self.leaf)?;
+                    self.group.members.push(member);
+                }
+                Err(why) => plan::do_without(why, asked)?,
+            }
+        }
+        self.group.name = name;
+        Ok(())
+    }
+
+    /// The hierarchies in which the container has a group: in the others its
+    /// namespace would show it the groups of everybody. All of them, if that was
+    /// asked for, or if there is no group of its own to begin with.
+    fn seen(&self, layout: &Layout) -> Layout {
+        let mut seen = layout.clone();
+        if self.args.cgroupns == NamespaceMode::Private && !self.group.members.is_empty() {
+            seen.hierarchies.retain(|hierarchy| {
+                let mut dirs = self.group.members.iter().map(|member| &member.dir);
+                dirs.any(|dir| dir.starts_with(&hierarchy.mount_point))
+            });
+        }
+        seen
+    }
+
+    /// Says it if the kernel killed for lack of memory, which no exit status does.
+    fn report_oom(&self) -> Result<()> {
+        let Some(oom) = oom::of(&self.group)?.filter(|oom| oom.killed > 0) else {
+            return Ok(());
+        };
+        let processes = match oom.killed {
+            1 => "1 process".to_owned(),
+            n => format!("{n} processes"),
+        };
+        let limit = match (self.args.memory, oom.limit) {
+            (Some(asked), _) => format!("the container's limit is --memory {asked}"),
+            (None, Some(limit)) => format!("the group's limit is {limit}"),
+            (None, None) => "the host, or a group above, ran out of it".to_owned(),
+        };
+        let program = std::env::args_os().next().unwrap_or_default();
+        let program = Path::new(&program).file_name().unwrap_or_default();
+        eprintln!(
+            "{}: cgroups: out of memory: the kernel killed {processes}; {limit}",
+            program.display()
+        );
+        Ok(())
+    }
+}
+
+/// Which of the limits needs one of these v1 controllers.
+fn on_v1(limits: &[Limit], controllers: &[String]) -> String {
+    limits
+        .iter()
+        .find(|limit| {
+            limit
+                .v1
+                .iter()
+                .any(|v| controllers.iter().any(|c| c == v.controller))
+        })
+        .map_or(String::new(), |limit| limit.asked.clone())
+}
+
+impl Isolation for Cgroups {
+    fn name(&self) -> &'static str {
+        "cgroups"
+    }
+
+    fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.group.v2()?.lock.as_ref()?.as_fd())
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let limits = limits::limits(&self.args)?;
+        self.namespace.prepare()?;
+        let layout = Layout::detect()?;
+        say!("control groups: {layout}");
+        let plan = Plan::new(&layout, &limits)?;
+        self.make(&plan, &limits)?;
+        for limit in &limits {
+            apply::limit(&self.group, limit, plan::version(&layout, limit)?)?;
+        }
+        apply::devices(&self.group, &self.args.device)?;
+        let seen = self.seen(&layout);
+        self.view.get_or_init(|| seen);
+        Ok(())
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        for (tasks, dir) in &mut self.tasks {
+            v1::enter(tasks, dir)?;
+        }
+        namespace::enter(&self.namespace)
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        let mut failed = self.report_oom();
+        self.tasks.clear();
+        for member in std::mem::take(&mut self.group.members).into_iter().rev() {
+            let parent = member.dir.parent().map(PathBuf::from);
+            let ended = end::end(&member.dir, member.version);
+            drop(member.lock);
+            let left = match parent.map(|dir| Parent::existing(&dir)) {
+                Some(Ok(Some(parent))) => parent.leave(member.version),
+                Some(Err(error)) => Err(error),
+                _ => Ok(()),
+            };
+            failed = failed.and(ended).and(left);
+        }
+        if let Some(leaf) = self.leaf.take() {
+            failed = failed.and(leaf.leave());
+        }
+        failed
+    }
+}

@@ -1,0 +1,104 @@
+//! `step-07`: a process with a control group of its own.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use cgroups::hierarchy_tool::{self, HierarchyTool};
+use cgroups::tool::{self, GroupArgs, StatsArgs};
+use cgroups::{CgroupArgs, Cgroups, top};
+use clap::{Parser, Subcommand};
+use ipc::{Ipc, IpcArgs};
+use mount::{Mount, MountArgs};
+use net::{Net, NetArgs};
+use pid::{PidArgs, PidNamespace};
+use process::cli::after_help;
+use process::{CommandArgs, Container, Exit};
+use user::{Credentials, User, UserArgs};
+use uts::{Uts, UtsArgs};
+
+/// Launch a process in a control group of its own
+///
+/// The group is made, and its limits are set, before the command runs its first
+/// instruction; all that it starts is counted with it. On v1 there is a group
+/// in every hierarchy that is needed, on v2 there is one. It is removed, with
+/// what is left in it, when the command ends. A limit that this host cannot
+/// enforce is an error.
+#[derive(Parser)]
+#[command(name = "step-07", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
+#[command(args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(flatten)]
+    user: UserArgs,
+    #[command(flatten)]
+    cgroups: CgroupArgs,
+    #[command(flatten)]
+    uts: UtsArgs,
+    #[command(flatten)]
+    ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
+    #[command(flatten)]
+    net: NetArgs,
+    #[command(flatten)]
+    mount: MountArgs,
+    #[command(flatten)]
+    command: CommandArgs,
+    #[command(subcommand)]
+    tool: Option<Tool>,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Show what a container has used, or a table of all containers
+    Stats(StatsArgs),
+    /// Show that table again every second, until q
+    Top,
+    /// Freeze a container where it stands
+    Pause(GroupArgs),
+    /// Let it go on
+    Resume(GroupArgs),
+    /// Make v1 hierarchies, to see the rules by
+    #[command(subcommand)]
+    Hierarchy(HierarchyTool),
+}
+
+const EXAMPLES: &str = "
+  step-07 -m 128m --cpus 0.5 sh       a shell with 128 MiB of memory and half a CPU
+  step-07 --pids-limit 20 sh          fork(2) fails at the 21st process
+  step-07 --device /dev/fuse sh       allow one device more than the usual ones
+  step-07 stats                       what all containers use
+  step-07 pause 4711                  freeze the container of process 4711
+  step-07 hierarchy rules             try the rules that cgroups keep";
+
+const SEE_ALSO: &str = "cgroups(7), cgroup_namespaces(7), clone(2), mount(8), cpuset(7), bpf(2)";
+
+fn main() -> ExitCode {
+    process::main(|args: Args| match args.tool {
+        Some(Tool::Stats(args)) => tool::stats(args),
+        Some(Tool::Top) => top::run(),
+        Some(Tool::Pause(args)) => tool::pause(args),
+        Some(Tool::Resume(args)) => tool::resume(args),
+        Some(Tool::Hierarchy(tool)) => hierarchy_tool::run(tool),
+        None => run(args),
+    })
+}
+
+fn run(mut args: Args) -> Result<Exit> {
+    let new_root = args.mount.rootfs.is_some();
+    args.mount.bind.extend(args.cgroups.device_binds(new_root));
+    let credentials = Credentials::new(&args.user);
+    let cgroups = Cgroups::new(args.cgroups);
+    let view = cgroups.view(new_root);
+    let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+    Container::new(args.command.command())
+        .with(User::new(args.user))
+        .with(cgroups)
+        .with(Uts::new(args.uts))
+        .with(Ipc::new(args.ipc))
+        .with(PidNamespace::new(args.pid))
+        .with(net)
+        .with(Mount::new(args.mount))
+        .with(view)
+        .with(credentials)
+        .run()
+}

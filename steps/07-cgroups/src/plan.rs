@@ -1,0 +1,240 @@
+//! Which hierarchies a container needs a group in, and whether what was asked
+//! for can be had there: decided before anything is made.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow, bail};
+use process::say;
+
+use crate::file;
+use crate::layout::{Hierarchy, Layout, Version};
+use crate::limits::{Limit, Value};
+use crate::v1::ALWAYS;
+
+/// What has to be made.
+#[derive(Debug, Default)]
+pub(crate) struct Plan<'a> {
+    /// v1 hierarchies, and whether a limit depends on each.
+    pub(crate) v1: Vec<(&'a Hierarchy, bool)>,
+    /// The v2 hierarchy, if a group in it is needed.
+    pub(crate) v2: Option<&'a Hierarchy>,
+    /// The controllers that must act on the v2 group, with the limit that
+    /// needs each.
+    pub(crate) controllers: Vec<(&'static str, String)>,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan for these limits. A controller is taken from v1 where it is
+    /// there, else from v2: it can be in one of them only.
+    ///
+    /// # Errors
+    /// Names the limit whose controller is in neither.
+    pub(crate) fn new(layout: &'a Layout, limits: &[Limit]) -> Result<Self> {
+        let mut plan = Plan::default();
+        let mut on_v1: Vec<&str> = Vec::new();
+        for limit in limits {
+            match version(layout, limit)? {
+                Version::V1 => on_v1.extend(limit.v1.iter().map(|value| value.controller)),
+                Version::V2 => plan
+                    .controllers
+                    .extend(limit.v2.iter().map(|v| (v.controller, limit.asked.clone()))),
+            }
+        }
+        for hierarchy in layout
+            .hierarchies
+            .iter()
+            .filter(|h| h.version == Version::V1)
+        {
+            let has = |names: &[&str]| {
+                hierarchy
+                    .controllers
+                    .iter()
+                    .any(|c| names.contains(&c.as_str()))
+            };
+            if has(&ALWAYS) || has(&on_v1) {
+                plan.v1.push((hierarchy, has(&on_v1)));
+            }
+        }
+        // Beside v1, the v2 group would do nothing that is not done there.
+        let devices_on_v1 = layout.find("devices").is_some();
+        if !plan.controllers.is_empty() || !devices_on_v1 {
+            plan.v2 = layout.v2();
+        }
+        Ok(plan)
+    }
+}
+
+/// The version in which a limit is set.
+///
+/// # Errors
+/// Names the limit whose controller is not mounted on either.
+pub(crate) fn version(layout: &Layout, limit: &Limit) -> Result<Version> {
+    let on_v1 = |value: &Value| {
+        layout
+            .find(value.controller)
+            .is_some_and(|hierarchy| hierarchy.version == Version::V1)
+    };
+    if limit.v1.iter().all(on_v1) {
+        return Ok(Version::V1);
+    }
+    match layout.v2() {
+        Some(_) => Ok(Version::V2),
+        None => {
+            let controller = limit.v1.first().map_or("", |value| value.controller);
+            Err(missing(&limit.asked, controller, None))
+        }
+    }
+}
+
+/// Checks that a v2 group can have the controllers it needs.
+///
+/// # Errors
+/// Names the limit, the controller and what to do.
+pub(crate) fn require(
+    needed: &[(&'static str, String)],
+    available: &[String],
+    base: &Path,
+) -> Result<()> {
+    match needed
+        .iter()
+        .find(|(controller, _)| !available.iter().any(|c| c == controller))
+    {
+        Some((controller, asked)) => Err(missing(asked, controller, Some(base))),
+        None => Ok(()),
+    }
+}
+
+/// The error for a controller that is not to be had, with the cause as far as
+/// /proc/cgroups (cgroups(7)) tells it.
+fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error {
+    // v1's name for it, which is the one in that file.
+    let listed = if controller == "io" {
+        "blkio"
+    } else {
+        controller
+    };
+    let text = file::read(Path::new("/proc/cgroups")).unwrap_or_default();
+    let line = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|fields| fields.first() == Some(&listed));
+    let hierarchy = line.as_ref().and_then(|fields| fields.get(1)).copied();
+    let enabled = line.as_ref().and_then(|fields| fields.get(3)).copied();
+    let why = match (hierarchy, enabled, base) {
+        (Some(_), Some("0"), _) => format!(
+            "the kernel was started without the {controller} controller (cgroup_disable={listed} on \
+             its command line)"
+        ),
+        (Some(id), _, Some(base)) if id != "0" => format!(
+            "the {controller} controller is not in {}: it belongs to a v1 hierarchy, which is not \
+             mounted here",
+            base.display()
+        ),
+        (_, _, Some(base)) if base.join("cgroup.type").exists() => format!(
+            "the {controller} controller is not in {}/cgroup.controllers: it was not delegated; have \
+             it switched on in cgroup.subtree_control of the group above, or with systemd: \
+             systemctl edit user@.service, [Service] Delegate=yes",
+            base.display()
+        ),
+        (Some("0"), _, None) => format!(
+            "no hierarchy with the {controller} controller is mounted: mount -t cgroup -o {listed} \
+             cgroup /sys/fs/cgroup/{listed}"
+        ),
+        _ => format!("this kernel has no {controller} controller"),
+    };
+    anyhow!("{asked} cannot be enforced: {why}")
+}
+
+/// A place that cannot be used: an error if a limit depends on it, a remark if
+/// none does.
+///
+/// # Errors
+/// See above.
+pub(crate) fn do_without(why: anyhow::Error, asked: Option<&str>) -> Result<()> {
+    match asked {
+        Some(asked) => bail!("{asked} cannot be enforced: {why:#}"),
+        None => {
+            say!("warning: no control group: {why:#}");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::CgroupArgs;
+    use crate::limits::limits;
+    use crate::units::Bytes;
+
+    fn hierarchy(version: Version, controllers: &[&str]) -> Hierarchy {
+        Hierarchy {
+            version,
+            controllers: controllers.iter().map(|c| (*c).to_owned()).collect(),
+            name: None,
+            mount_point: "/x".into(),
+            own: "/x".into(),
+            read_only: false,
+        }
+    }
+
+    fn memory_and_pids() -> Vec<Limit> {
+        limits(&CgroupArgs {
+            memory: Some(Bytes(64 << 20)),
+            pids_limit: Some(9),
+            ..CgroupArgs::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn hybrid_takes_each_controller_where_it_is() {
+        let layout = Layout {
+            hierarchies: vec![
+                hierarchy(Version::V1, &["devices"]),
+                hierarchy(Version::V1, &["memory"]),
+                hierarchy(Version::V1, &["net_cls"]),
+                hierarchy(Version::V2, &["pids"]),
+            ],
+        };
+        let plan = Plan::new(&layout, &memory_and_pids()).unwrap();
+        let v1: Vec<_> = plan
+            .v1
+            .iter()
+            .map(|(h, needed)| (&h.controllers[0][..], *needed))
+            .collect();
+        assert_eq!(v1, [("devices", false), ("memory", true)]);
+        assert!(plan.v2.is_some());
+        assert_eq!(plan.controllers, [("pids", "--pids-limit 9".to_owned())]);
+    }
+
+    #[test]
+    fn hybrid_leaves_v2_alone_when_nothing_is_needed_from_it() {
+        let layout = Layout {
+            hierarchies: vec![
+                hierarchy(Version::V1, &["devices", "memory", "pids"]),
+                hierarchy(Version::V2, &[]),
+            ],
+        };
+        assert!(Plan::new(&layout, &memory_and_pids()).unwrap().v2.is_none());
+    }
+
+    #[test]
+    fn what_is_nowhere_is_named() {
+        let layout = Layout {
+            hierarchies: vec![hierarchy(Version::V1, &["memory"])],
+        };
+        let error = Plan::new(&layout, &memory_and_pids()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("--pids-limit 9 cannot be enforced")
+        );
+        let needed = [("memory", "--memory 64m".to_owned())];
+        let error = require(&needed, &["pids".to_owned()], Path::new("/x")).unwrap_err();
+        assert!(
+            error.to_string().contains("--memory 64m")
+                && error.to_string().contains("memory controller")
+        );
+    }
+}

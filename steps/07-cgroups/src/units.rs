@@ -1,0 +1,334 @@
+//! Quantities as Docker spells them, and their conversion to what the files of
+//! one or the other version want.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, bail};
+
+/// A number of bytes: `1048576`, `128m`, `1.5g`, `64KiB`. Units are powers of
+/// 1024, in either case, with or without a `b` or `ib` after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = Error;
+
+    /// # Errors
+    /// For anything else, and from 2^63 up, which no file of a cgroup takes.
+    fn from_str(text: &str) -> Result<Self> {
+        let what = || format!("{text:?} is no number of bytes: write 1048576, 128m, 1.5g");
+        let number = text
+            .find(|c: char| c != '.' && !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(number);
+        let unit = unit.trim_start().to_ascii_lowercase();
+        let prefix = unit.strip_suffix('b').unwrap_or(&unit);
+        let shift = match prefix.strip_suffix('i').unwrap_or(prefix) {
+            "" if prefix.is_empty() => 0,
+            "k" => 10,
+            "m" => 20,
+            "g" => 30,
+            "t" => 40,
+            "p" => 50,
+            _ => bail!(what()),
+        };
+        let (millionths, scale) = decimal(number).with_context(what)?;
+        let bytes = (millionths << shift) / scale;
+        match u64::try_from(bytes) {
+            Ok(bytes) if bytes <= i64::MAX as u64 => Ok(Bytes(bytes)),
+            _ => bail!("{text:?} is more than any machine has"),
+        }
+    }
+}
+
+impl fmt::Display for Bytes {
+    /// In the largest unit that does not hide anything: `128m`, not `134217728`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(40, "t"), (30, "g"), (20, "m"), (10, "k")] {
+            if self.0 != 0 && self.0 & ((1 << shift) - 1) == 0 {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A decimal number as a fraction: its digits without the point, and the power
+/// of ten that they are to be divided by.
+fn decimal(text: &str) -> Result<(u128, u128)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if whole.len() + fraction.len() == 0 || text.len() > 19 {
+        bail!("{text:?} is no decimal number");
+    }
+    let digits = format!("{whole}{fraction}").parse::<u128>()?;
+    Ok((digits, 10u128.pow(fraction.len() as u32)))
+}
+
+/// A number of CPUs: `2`, `0.5`. Held in billionths, as Docker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cpus {
+    billionths: u64,
+}
+
+impl Cpus {
+    /// The period over which a quota is counted, in microseconds: the kernel's
+    /// own default (sched-bwc.rst).
+    pub const PERIOD: u64 = 100_000;
+
+    /// So many whole CPUs.
+    pub fn whole(count: u64) -> Self {
+        Cpus {
+            billionths: count.saturating_mul(1_000_000_000),
+        }
+    }
+
+    /// CPU time for each [`Self::PERIOD`], in microseconds.
+    pub fn quota(self) -> u64 {
+        (u128::from(self.billionths) * u128::from(Self::PERIOD) / 1_000_000_000) as u64
+    }
+}
+
+impl FromStr for Cpus {
+    type Err = Error;
+
+    /// # Errors
+    /// For what is no decimal number, or has more than nine digits behind the point.
+    fn from_str(text: &str) -> Result<Self> {
+        let what = || format!("{text:?} is no number of CPUs: write 2 or 0.5");
+        let (digits, scale) = decimal(text).with_context(what)?;
+        if scale > 1_000_000_000 {
+            bail!("{text:?}: more than nine digits behind the point");
+        }
+        let billionths = u64::try_from(digits * (1_000_000_000 / scale))
+            .with_context(|| format!("{text:?} is more than any machine has"))?;
+        Ok(Cpus { billionths })
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (
+            self.billionths / 1_000_000_000,
+            self.billionths % 1_000_000_000,
+        );
+        match format!("{rest:09}").trim_end_matches('0') {
+            "" => write!(f, "{whole}"),
+            fraction => write!(f, "{whole}.{fraction}"),
+        }
+    }
+}
+
+/// Memory and swap together: a number of bytes, or `-1` for as much swap as
+/// the host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// No limit on swap.
+    Unlimited,
+    /// Memory and swap together.
+    Total(Bytes),
+}
+
+impl FromStr for Swap {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "-1" => Ok(Swap::Unlimited),
+            _ => Ok(Swap::Total(text.parse()?)),
+        }
+    }
+}
+
+impl fmt::Display for Swap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Swap::Unlimited => f.write_str("-1"),
+            Swap::Total(bytes) => bytes.fmt(f),
+        }
+    }
+}
+
+/// Numbers of CPUs or memory nodes, as cpuset(7) lists them: `0-3,6`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdList(pub BTreeSet<u32>);
+
+impl IdList {
+    /// More than any kernel is built for; keeps a typing error from filling
+    /// the memory.
+    const MOST: u32 = 1 << 16;
+
+    /// Those of `self` that `other` does not have.
+    pub fn without(&self, other: &IdList) -> IdList {
+        IdList(self.0.difference(&other.0).copied().collect())
+    }
+}
+
+impl FromStr for IdList {
+    type Err = Error;
+
+    /// # Errors
+    /// For what is no list of numbers and ranges. An empty list is one.
+    fn from_str(text: &str) -> Result<Self> {
+        let what = || format!("{text:?} is no list: write 0, 0-3 or 0,2");
+        let mut ids = BTreeSet::new();
+        for part in text.split(',').map(str::trim) {
+            if part.is_empty() && text.trim().is_empty() {
+                continue;
+            }
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let first: u32 = first.parse().with_context(what)?;
+            let last: u32 = last.parse().with_context(what)?;
+            if first > last || last >= Self::MOST {
+                bail!(what());
+            }
+            ids.extend(first..=last);
+        }
+        Ok(IdList(ids))
+    }
+}
+
+impl fmt::Display for IdList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut ids = self.0.iter().copied().peekable();
+        let mut separator = "";
+        while let Some(first) = ids.next() {
+            let mut last = first;
+            while let Some(next) = ids.next_if_eq(&(last + 1)) {
+                last = next;
+            }
+            match last - first {
+                0 => write!(f, "{separator}{first}")?,
+                _ => write!(f, "{separator}{first}-{last}")?,
+            }
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
+/// `cpu.weight` of v2 (1 to 10000, default 100) for `cpu.shares` of v1 (2 to
+/// 262144, default 1024).
+///
+/// The curve through the two ends and the default: 2 is 1, 1024 is 100, 262144
+/// is 10000, and between them the exponent grows with the square of the
+/// logarithm. It is what runc since 1.3.2 and crun since 1.23 do. The older one,
+/// `1 + (shares - 2) * 9999 / 262142`, is a straight line through the two ends
+/// alone: it made 39 of the default 1024, so that a container with the default
+/// shares had less than half the weight of a process without any.
+pub fn cpu_weight(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            10f64.powf(exponent).ceil() as u64
+        }
+    }
+}
+
+/// `io.weight` of v2 (1 to 10000) for `blkio.weight` of v1 (10 to 1000): the
+/// straight line through both ends, as the runtimes do. Not for
+/// `io.bfq.weight`, which has v1's range.
+pub fn io_weight(weight: u64) -> u64 {
+    1 + (weight - 10) * 9_999 / 990
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_as_docker_reads_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("4096b", 4096),
+            ("128m", 128 << 20),
+            ("128M", 128 << 20),
+            ("128mb", 128 << 20),
+            ("128MiB", 128 << 20),
+            ("128 mb", 128 << 20),
+            ("0.5g", 512 << 20),
+            ("1.5k", 1536),
+            ("2t", 2 << 40),
+        ] {
+            assert_eq!(text.parse::<Bytes>().unwrap(), Bytes(bytes), "{text}");
+        }
+        for text in [
+            "", "m", "-1", "1.2.3", "12x", "12ib", "1e3", ".", "99999p", " 1", "0x10",
+        ] {
+            assert!(text.parse::<Bytes>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn bytes_are_shown_in_their_largest_whole_unit() {
+        for text in ["0", "1000", "1k", "1536k", "128m", "3g"] {
+            assert_eq!(text.parse::<Bytes>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn cpus_become_a_quota() {
+        for (text, quota) in [
+            ("1", 100_000),
+            ("0.5", 50_000),
+            ("1.25", 125_000),
+            (".01", 1000),
+        ] {
+            assert_eq!(text.parse::<Cpus>().unwrap().quota(), quota, "{text}");
+        }
+        assert_eq!("0.50".parse::<Cpus>().unwrap().to_string(), "0.5");
+        assert!(
+            Cpus::whole(2) > "1.999".parse().unwrap() && Cpus::whole(2) == "2.0".parse().unwrap()
+        );
+        for text in ["", "-1", "half", "1.0000000001", "0.5.1"] {
+            assert!(text.parse::<Cpus>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn lists_are_read_and_shown() {
+        for (text, shown) in [
+            ("0", "0"),
+            ("0-3,6", "0-3,6"),
+            ("3,1,2", "1-3"),
+            ("0,1", "0-1"),
+            ("\n", ""),
+        ] {
+            assert_eq!(
+                text.parse::<IdList>().unwrap().to_string(),
+                shown,
+                "{text:?}"
+            );
+        }
+        for text in ["a", "3-1", "1,,2", "0-4000000000", "-1", "1-"] {
+            assert!(text.parse::<IdList>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn shares_keep_their_ends_and_their_default() {
+        for (shares, weight) in [
+            (2, 1),
+            (3, 2),
+            (512, 59),
+            (1024, 100),
+            (2048, 174),
+            (262_144, 10_000),
+        ] {
+            assert_eq!(cpu_weight(shares), weight, "{shares}");
+        }
+    }
+
+    #[test]
+    fn weights_of_io_keep_their_ends() {
+        assert_eq!(
+            [io_weight(10), io_weight(500), io_weight(1000)],
+            [1, 4950, 10_000]
+        );
+    }
+}
