@@ -16,10 +16,10 @@ use process::say;
 use crate::bridge::{self, BRIDGE};
 use crate::link::Route;
 use crate::network::{self, Network};
-use crate::nftables::Rule;
 use crate::owner::Owner;
 use crate::publish::Publish;
 use crate::reserve::reserve;
+use crate::rule::Rule;
 use crate::state::{Locked, Member, State};
 use crate::table::{self, Transaction};
 use crate::{

@@ -3,9 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ipc::{Ipc, IpcArgs};
+use mount::{Mount, MountArgs};
 use net::{Net, NetArgs, tool};
+use pid::{PidArgs, PidNamespace};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
+use user::{Credentials, User, UserArgs};
 use uts::{Uts, UtsArgs};
 
 /// Launch a process with a network of its own
@@ -19,9 +23,17 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
+    user: UserArgs,
+    #[command(flatten)]
     uts: UtsArgs,
     #[command(flatten)]
+    ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
+    #[command(flatten)]
     net: NetArgs,
+    #[command(flatten)]
+    mount: MountArgs,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]
@@ -51,14 +63,22 @@ const SEE_ALSO: &str = "network_namespaces(7), veth(4), netlink(7), rtnetlink(7)
 ip(7), resolv.conf(5), hosts(5)";
 
 fn main() -> ExitCode {
-    process::main(|args: Args| match args.tool {
+    process::main(|mut args: Args| match args.tool {
         Some(Tool::Network) => tool::show(),
         Some(Tool::Restore) => tool::restore(),
         None => {
+            let credentials = Credentials::new(&args.user);
             let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+            let files = net.binds(args.mount.rootfs.as_deref(), &args.mount.bind);
+            args.mount.bind.extend(files);
             Container::new(args.command.command())
+                .with(User::new(args.user))
                 .with(Uts::new(args.uts))
+                .with(Ipc::new(args.ipc))
+                .with(PidNamespace::new(args.pid))
                 .with(net)
+                .with(Mount::new(args.mount))
+                .with(credentials)
                 .run()
         }
     })

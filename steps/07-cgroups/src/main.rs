@@ -90,6 +90,8 @@ fn run(mut args: Args) -> Result<Exit> {
     let cgroups = Cgroups::new(args.cgroups);
     let view = cgroups.view(new_root);
     let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+    let files = net.binds(args.mount.rootfs.as_deref(), &args.mount.bind);
+    args.mount.bind.extend(files);
     Container::new(args.command.command())
         .with(User::new(args.user))
         .with(cgroups)
