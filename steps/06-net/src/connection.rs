@@ -59,9 +59,10 @@ impl Connection {
     /// An option that cannot be followed; those of netlink, nf_tables and
     /// /proc/sys.
     pub fn prepare(locked: &mut Locked, id: &str, args: &NetArgs) -> Result<Self> {
+        let mut route = link::route_client()?;
+        link::check_privilege(&mut route)?;
         network::check_place(&mut locked.state)?;
         reclaim::sweep(locked)?;
-        let mut route = link::route_client()?;
         let mut netfilter = table::netfilter_client()?;
         let mut network = match locked.state.network.clone() {
             Some(network) => network,

@@ -5,12 +5,10 @@
 //! container: so the root file system stays as it is, and may be read-only or
 //! that of several containers.
 
-use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -87,45 +85,17 @@ impl Files {
     }
 }
 
-/// The files in `directory` as `SRC:DST` for step 04, without those whose place
-/// is taken by one of `own`, and `on_host`, where missing places cannot be made,
-/// without those that have none.
-pub fn binds(directory: &Path, on_host: bool, own: &[OsString]) -> Vec<OsString> {
-    let is_own = |target: &Path| {
-        own.iter().any(|bind| {
-            let mut parts = bind.as_bytes().split(|byte| *byte == b':');
-            parts.nth(1) == Some(target.as_os_str().as_bytes())
-        })
-    };
+/// The files in `directory`, each with its place in the container.
+pub fn places(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
     NAMES
         .iter()
         .map(|name| (directory.join(name), Path::new("/etc").join(name)))
-        .filter(|(_, target)| !is_own(target) && (!on_host || target.exists()))
-        .map(|(source, target)| {
-            let mut bind = source.into_os_string();
-            bind.push(":");
-            bind.push(target);
-            bind
-        })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_users_own_mounts_win() {
-        let own = [OsString::from("/x:/etc/hosts:ro")];
-        let binds = binds(Path::new("/run/7"), false, &own);
-        assert_eq!(
-            binds,
-            [
-                "/run/7/resolv.conf:/etc/resolv.conf",
-                "/run/7/hostname:/etc/hostname"
-            ]
-        );
-    }
 
     #[test]
     fn everybody_may_read_the_files() {

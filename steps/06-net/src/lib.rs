@@ -51,7 +51,7 @@ pub mod tool;
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Error, Result};
@@ -88,6 +88,8 @@ pub struct Net {
     id: String,
     directory: PathBuf,
     hostname: Option<OsString>,
+    /// The state has been opened, and there may be something to clean up.
+    begun: bool,
     connection: Option<Connection>,
 }
 
@@ -109,6 +111,7 @@ impl Net {
             id,
             directory: state::directory(),
             hostname: None,
+            begun: false,
             connection: None,
         }
     }
@@ -121,16 +124,15 @@ impl Net {
         self
     }
 
-    /// The container's resolv.conf, hosts and hostname, as `--bind` of step 04
-    /// spells them, to be added to its options. What the user mounts in their
-    /// place wins. Without a root file system of its own the container sees
-    /// the host's files, which do for all but those on the bridge.
-    pub fn binds(&self, rootfs: Option<&Path>, own: &[OsString]) -> Vec<OsString> {
-        let on_host = rootfs.is_none();
-        if on_host && self.args.mode() != NetworkMode::Bridge {
+    /// The container's resolv.conf, hosts and hostname on the host, and their
+    /// places inside, for step 04 to mount. A container without a root file
+    /// system of its own has the host's, which do for all but those on the
+    /// bridge.
+    pub fn files(&self, own_root: bool) -> Vec<(PathBuf, PathBuf)> {
+        if !own_root && self.args.mode() != NetworkMode::Bridge {
             return Vec::new();
         }
-        files::binds(&self.directory.join(&self.id), on_host, own)
+        files::places(&self.directory.join(&self.id))
     }
 }
 
@@ -151,6 +153,7 @@ impl Isolation for Net {
         self.args.check()?;
         self.namespace.prepare()?;
         let mut locked = Locked::open(&self.directory)?;
+        self.begun = true;
         if self.args.mode() == NetworkMode::Bridge {
             let connection = Connection::prepare(&mut locked, &self.id, &self.args);
             self.connection = Some(connection.map_err(explained)?);
@@ -193,6 +196,9 @@ impl Isolation for Net {
     }
 
     fn cleanup(&mut self) -> Result<()> {
+        if !self.begun {
+            return Ok(());
+        }
         let mut locked = Locked::open(&self.directory)?;
         reclaim::remove(&mut locked, &self.id)?;
         locked.close()?;

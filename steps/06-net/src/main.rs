@@ -63,21 +63,20 @@ const SEE_ALSO: &str = "network_namespaces(7), veth(4), netlink(7), rtnetlink(7)
 ip(7), resolv.conf(5), hosts(5)";
 
 fn main() -> ExitCode {
-    process::main(|mut args: Args| match args.tool {
+    process::main(|args: Args| match args.tool {
         Some(Tool::Network) => tool::show(),
         Some(Tool::Restore) => tool::restore(),
         None => {
             let credentials = Credentials::new(&args.user);
             let net = Net::new(args.net).hostname(args.uts.hostname.clone());
-            let files = net.binds(args.mount.rootfs.as_deref(), &args.mount.bind);
-            args.mount.bind.extend(files);
+            let files = net.files(args.mount.rootfs.is_some());
             Container::new(args.command.command())
                 .with(User::new(args.user))
                 .with(Uts::new(args.uts))
                 .with(Ipc::new(args.ipc))
                 .with(PidNamespace::new(args.pid))
                 .with(net)
-                .with(Mount::new(args.mount))
+                .with(Mount::new(args.mount).offer(files))
                 .with(credentials)
                 .run()
         }

@@ -90,8 +90,7 @@ fn run(mut args: Args) -> Result<Exit> {
     let cgroups = Cgroups::new(args.cgroups);
     let view = cgroups.view(new_root);
     let net = Net::new(args.net).hostname(args.uts.hostname.clone());
-    let files = net.binds(args.mount.rootfs.as_deref(), &args.mount.bind);
-    args.mount.bind.extend(files);
+    let files = net.files(new_root);
     Container::new(args.command.command())
         .with(User::new(args.user))
         .with(cgroups)
@@ -99,7 +98,7 @@ fn run(mut args: Args) -> Result<Exit> {
         .with(Ipc::new(args.ipc))
         .with(PidNamespace::new(args.pid))
         .with(net)
-        .with(Mount::new(args.mount))
+        .with(Mount::new(args.mount).offer(files))
         .with(view)
         .with(credentials)
         .run()
