@@ -1,6 +1,6 @@
 //! Running a plan in the virtual machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,10 +48,11 @@ pub fn run(
     let plan_inside = files.add(&plan_file)?;
     let mut all = files.list();
     all.push((workspace::bin(), Path::new(INSIDE).join("bin")));
-    all.push((
-        workspace::rootfs("busybox"),
-        Path::new(INSIDE).join("rootfs/busybox"),
-    ));
+    let rootfs = rootfs(plan);
+    for name in &rootfs {
+        let inside = Path::new(INSIDE).join("rootfs").join(name);
+        all.push((workspace::rootfs(name), inside));
+    }
     for file in programs::required(plan)? {
         all.push((file.clone(), file));
     }
@@ -69,6 +70,8 @@ pub fn run(
             ("DRYDOCK_BIN".to_owned(), format!("{INSIDE}/bin")),
             ("DRYDOCK_ROOTFS".to_owned(), format!("{INSIDE}/rootfs")),
         ],
+        // A distribution's userland stands in the machine's memory.
+        memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
         time_limit: TIME_LIMIT,
         ..Vm::default()
     };
@@ -105,6 +108,20 @@ pub fn run(
         seconds(result.timings.boot),
         seconds(result.timings.command)
     ))
+}
+
+/// The root file systems that the checks require and that this host has.
+/// Every check may take the one of busybox.
+fn rootfs(plan: &Plan) -> BTreeSet<String> {
+    plan.batches
+        .iter()
+        .flat_map(|batch| &batch.step.checks)
+        .flat_map(|check| &check.requires)
+        .filter_map(|requirement| requirement.strip_prefix("rootfs:"))
+        .chain(["busybox"])
+        .filter(|name| workspace::rootfs(name).is_dir())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn last_lines(console: &str) -> String {
