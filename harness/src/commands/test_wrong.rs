@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::test_step::{Machine, progress, seconds};
+use crate::guest::Machine;
 use crate::outcome::Record;
 use crate::registry::Step;
+use crate::report::{progress, seconds};
 use crate::runner::{self, Batch, Plan};
 use crate::wrong::{self, Builder, Wrong};
 use crate::{build, guest, workspace};
