@@ -10,16 +10,19 @@ default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted --list-heading {{ quote(usage) }}
 
 # Stand inside a process with its own hostname, IPC, PIDs and root
+[no-exit-message]
 [group('learn')]
 demo *ARGS:
     @tools/demo "$@"
 
 # A shell, or a command, in the virtual machine, with bin/ on its PATH
+[no-exit-message]
 [group('learn')]
 vm *ARGS:
     @{{ harness }} vm "$@"
 
 # Build the steps, static, into bin/
+[no-exit-message]
 [group('run')]
 build:
     @{{ harness }} build
@@ -30,26 +33,31 @@ rootfs NAME *ARGS:
     @vm/rootfs.sh "$@"
 
 # Check everything, as continuous integration does
+[no-exit-message]
 [group('check')]
 test:
     @tools/test
 
 # Check step NN in the virtual machine; on this host with --here, as root
+[no-exit-message]
 [group('check')]
 test-step NN *ARGS:
     @{{ harness }} test-step "$@"
 
 # Say what this machine can and cannot do, and how to mend it
+[no-exit-message]
 [group('check')]
 doctor *ARGS:
     @{{ harness }} doctor "$@"
 
 # Remove what an interrupted run left on this host
+[no-exit-message]
 [group('check')]
 restore *ARGS:
     @{{ harness }} restore "$@"
 
 # Prove that every check can fail, with wrong solutions (of step NN, or all)
+[no-exit-message]
 [group('teach')]
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
@@ -60,6 +68,7 @@ fmt:
     @cargo fmt
 
 # Look for what fmt, clippy and typos would complain of
+[no-exit-message]
 [group('maintain')]
 lint:
     @tools/lint

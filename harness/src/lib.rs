@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`check`](mod@check), [`step`], [`seen`], [`host`] | what a check in `tests/` is written with |
+//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree) | what a check in `tests/` is written with |
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
@@ -30,6 +30,7 @@ pub mod runner;
 pub mod seen;
 pub mod step;
 pub mod sys;
+pub mod tree;
 pub mod vm;
 pub mod workspace;
 pub mod wrong;
@@ -40,6 +41,7 @@ pub mod prelude {
     pub use crate::host;
     pub use crate::seen::{Attempt, Seen};
     pub use crate::step::{Held, Ran, Step};
+    pub use crate::tree::Tree;
     pub use anyhow::{Context, Result};
     pub use nix::sys::signal::Signal;
 }

@@ -29,6 +29,12 @@ pub fn places() -> Vec<PathBuf> {
     all
 }
 
+/// Whether this is the name of a temporary directory of a check.
+pub fn is_temporary(dir: &Path) -> bool {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    TEMPORARY.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Removes what passes; images, layers and volumes only if `all`.
 ///
 /// # Errors
@@ -64,7 +70,7 @@ fn passing() -> Vec<PathBuf> {
         let own = format!("drydock-{}", geteuid());
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let named = name == own || TEMPORARY.iter().any(|prefix| name.starts_with(prefix));
+            let named = name == own || is_temporary(&entry.path());
             // Anybody can make a directory of that name in /tmp.
             let owned = entry
                 .metadata()

@@ -17,11 +17,7 @@ pub fn sweep(broom: &mut Broom) -> Result<()> {
     let places = files::places();
     for mount in host::mounts("self")?.iter().rev() {
         let point = Path::new(&mount.mount_point);
-        // Below, not at: the directory itself may be a disk of the host's.
-        if !places
-            .iter()
-            .any(|place| point != place && point.starts_with(place))
-        {
+        if !places.iter().any(|place| is_ours(point, place)) {
             continue;
         }
         broom.take(&format!("mount {}", point.display()), || {
@@ -30,4 +26,13 @@ pub fn sweep(broom: &mut Broom) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Whether a mount at `point` is one of ours because of the directory `place`.
+fn is_ours(point: &Path, place: &Path) -> bool {
+    if point == place {
+        // A lasting directory may be a disk that the host mounts there.
+        return files::is_temporary(place);
+    }
+    point.starts_with(place)
 }

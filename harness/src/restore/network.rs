@@ -2,7 +2,7 @@
 //! how to remove them and what to put back.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -12,7 +12,7 @@ use crate::{nft, workspace};
 /// Has step 06 remove them.
 ///
 /// # Errors
-/// If it fails, or is not there and there is something to remove.
+/// If it cannot be run. That it failed is counted.
 pub fn sweep(broom: &mut Broom) -> Result<()> {
     let mut found: Vec<String> = nft::tables()?
         .into_iter()
@@ -36,14 +36,14 @@ pub fn sweep(broom: &mut Broom) -> Result<()> {
     }
     let output = Command::new(&program)
         .arg("restore")
-        .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("run {}", program.display()))?;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         broom.took(line.strip_prefix("removed ").unwrap_or(line));
     }
     if !output.status.success() {
-        bail!("{} restore failed", program.display());
+        let error = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        broom.take("what step 06 has made", || bail!(error));
     }
     Ok(())
 }

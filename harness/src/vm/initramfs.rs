@@ -69,10 +69,10 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("etc/subuid", "learner:100000:65536\n"),
     ("etc/subgid", "learner:100000:65536\n"),
-    ("etc/hostname", "drydock\n"),
+    ("etc/hostname", "drydock-vm\n"),
     (
         "etc/hosts",
-        "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 drydock\n",
+        "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 drydock-vm\n",
     ),
     ("etc/profile", "PS1='\\u@\\h \\w \\$ '\n"),
 ];

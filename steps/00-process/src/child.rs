@@ -18,13 +18,13 @@ use crate::signals::Signals;
 use crate::{say, sys};
 
 /// The child's ends of what connects it with the launcher.
-pub(crate) struct InChild {
+pub(crate) struct InChild<'a> {
     pub(crate) release: File,
     pub(crate) report: File,
-    pub(crate) signals: Signals,
+    pub(crate) signals: &'a Signals,
 }
 
-impl InChild {
+impl InChild<'_> {
     /// Sets the container up, executes the command, and ends this process if
     /// anything fails.
     pub(crate) fn run(mut self, isolations: &mut [Box<dyn Isolation>], command: &Command) -> ! {

@@ -91,12 +91,12 @@ impl Container {
     /// The first error of any isolation, host or child, by the isolation's
     /// name. The child is then gone and every isolation cleaned up.
     pub fn create(self) -> Result<Created> {
-        let signals = Signals::block()?;
         let mut host = Host {
             isolations: self.isolations,
             begun: 0,
+            signals: Signals::block()?,
         };
-        let child = match host.launch(&self.command, signals) {
+        let child = match host.launch(&self.command) {
             Ok(launched) => Child { launched, host },
             Err(error) => return Err(host.clean_up_after(error)),
         };
@@ -148,7 +148,7 @@ impl Running {
             mut launched,
             mut host,
         } = self.child;
-        match launched.wait() {
+        match launched.wait(&mut host.signals) {
             Ok(exit) => host.clean_up().map(|()| exit),
             Err(error) => Err(Child { launched, host }.abandon(error)),
         }
@@ -160,16 +160,18 @@ struct Host {
     isolations: Vec<Box<dyn Isolation>>,
     /// How many `prepare`s have been begun: so many `cleanup`s are due.
     begun: usize,
+    /// Held back until the last `cleanup` is done.
+    signals: Signals,
 }
 
 impl Host {
-    fn launch(&mut self, command: &Command, signals: Signals) -> Result<Launched> {
+    fn launch(&mut self, command: &Command) -> Result<Launched> {
         for isolation in &mut self.isolations {
             self.begun += 1;
             say!("prepare {}", isolation.name());
             isolation.prepare().with_context(|| isolation.name())?;
         }
-        stop_if_asked(&signals)?;
+        stop_if_asked(&self.signals)?;
         let (release, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (report, tell_report) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let ForkResult::Parent { child: pid } = clone_child(&self.isolations)? else {
@@ -177,7 +179,7 @@ impl Host {
             let child = InChild {
                 release: release.into(),
                 report: tell_report.into(),
-                signals,
+                signals: &self.signals,
             };
             child.run(&mut self.isolations, command)
         };
@@ -188,7 +190,6 @@ impl Host {
             lifeline: tell.into(),
             reports: report.into(),
             terminal: None,
-            signals,
         };
         match self.on_host(&mut launched) {
             Ok(()) => Ok(launched),
@@ -205,7 +206,7 @@ impl Host {
                 .with_context(|| isolation.name())?;
         }
         launched.terminal = Terminal::hand_over(launched.pid)?;
-        stop_if_asked(&launched.signals)?;
+        stop_if_asked(&self.signals)?;
         say!("release");
         launched.tell()
     }

@@ -26,7 +26,6 @@ pub(crate) struct Launched {
     pub(crate) lifeline: File,
     pub(crate) reports: File,
     pub(crate) terminal: Option<Terminal>,
-    pub(crate) signals: Signals,
 }
 
 impl Launched {
@@ -61,12 +60,12 @@ impl Launched {
     }
 
     /// Passes signals on to the child until it ends.
-    pub(crate) fn wait(&mut self) -> Result<Exit> {
+    pub(crate) fn wait(&mut self, signals: &mut Signals) -> Result<Exit> {
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;
             }
-            let arrived = self.signals.next()?;
+            let arrived = signals.next()?;
             match arrived.signal {
                 Signal::SIGCHLD => {}
                 Signal::SIGCONT => self.go_on()?,

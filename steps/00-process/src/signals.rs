@@ -1,6 +1,9 @@
 //! Signals to the launcher: held back during the set-up, then passed on.
 
+use std::os::fd::AsFd;
+
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -31,8 +34,7 @@ pub(crate) struct Arrived {
 
 /// The launcher's signals, blocked while this lives and read from a descriptor.
 ///
-/// Blocked, they cannot end the launcher between making something on the host
-/// and remembering to remove it.
+/// Blocked, they cannot end the launcher before it has left the host as it was.
 pub(crate) struct Signals {
     fd: SignalFd,
     before: SigSet,
@@ -98,10 +100,22 @@ impl Signals {
 }
 
 impl Drop for Signals {
+    /// What has arrived by now was meant for a command that is gone, or has
+    /// broken the set-up off; it must not end the launcher on top of that.
     fn drop(&mut self) {
-        // Nothing can be done about a failure here, and none can occur: the
-        // mask is one that the kernel gave.
-        if let Err(error) = self.unblock() {
+        let arrived = || -> Result<bool> {
+            let mut fd = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut fd, PollTimeout::ZERO).context("poll the signalfd")? > 0;
+            Ok(ready && self.fd.read_signal().context("read signalfd")?.is_some())
+        };
+        let restored = loop {
+            match arrived() {
+                Ok(true) => {}
+                Ok(false) => break self.unblock(),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = restored {
             eprintln!("{error:#}");
         }
     }

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
@@ -79,6 +79,10 @@ fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
                 .attach(file.as_fd())
                 .map(drop)
         }
+        Err(Errno::EOVERFLOW) => bail!(
+            "mknodat(/dev/{name}): EOVERFLOW: this user namespace maps nobody to whom it could \
+             belong: give it a map, or leave --rootfs out"
+        ),
         made => made.with_context(|| format!("mknodat(/dev/{name})")),
     }
 }

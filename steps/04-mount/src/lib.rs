@@ -64,7 +64,8 @@ pub struct MountArgs {
     #[arg(long, value_name = "DST[:OPTIONS]")]
     pub tmpfs: Vec<String>,
 
-    /// Make the container's root read-only; /dev, volumes and so on are not
+    /// Make the container's root read-only, but not what is mounted in it: /dev,
+    /// volumes and so on
     #[arg(long)]
     pub read_only: bool,
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ipc::{Ipc, IpcArgs};
 use mount::{Mount, MountArgs};
+use pid::{PidArgs, PidNamespace};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
 use uts::{Uts, UtsArgs};
@@ -22,6 +23,8 @@ struct Args {
     uts: UtsArgs,
     #[command(flatten)]
     ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
     #[command(flatten)]
     mount: MountArgs,
     #[command(flatten)]
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Container::new(args.command.command())
             .with(Uts::new(args.uts))
             .with(Ipc::new(args.ipc))
+            .with(PidNamespace::new(args.pid))
             .with(Mount::new(args.mount))
             .run()
     })

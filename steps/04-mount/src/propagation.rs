@@ -17,7 +17,8 @@ pub enum Propagation {
     Private,
     /// Nothing goes out; what the host mounts comes in
     Slave,
-    /// Both ways, with the peer groups that the host has (see below)
+    /// Both ways, where the host's mounts are shared; /proc then stays the
+    /// host's. With --rootfs only between namespaces that are made inside
     Shared,
     /// As private, and no mount can be the source of a bind
     Unbindable,
@@ -27,14 +28,13 @@ impl Propagation {
     /// Before anything is mounted: cuts the host's tree, or the container's
     /// copy of it, off from its peers.
     ///
-    /// `own_root` says whether the container gets a root of its own. If it
-    /// does, the tree that is cut here is thrown away after the pivot, so
-    /// `shared` has nothing to wait for: it is cut as well, because pivot_root
-    /// refuses a shared parent (`EINVAL`) and the host must not see the
-    /// container's mounts come up. If it does not, `shared` cuts nothing.
+    /// `own_root` says whether the container gets a root of its own. If it does
+    /// not, `shared` cuts nothing. If it does, even `shared` begins private:
+    /// pivot_root refuses a shared parent (`EINVAL`), and the host must not see
+    /// the container's mounts come up. The rest is for [`settle`](Self::settle).
     ///
-    /// `unbindable` comes last ([`settle`](Self::settle)) for the same reason:
-    /// an unbindable rootfs could not be bound on itself.
+    /// `unbindable` begins private too: an unbindable rootfs could not be bound
+    /// on itself.
     ///
     /// # Errors
     /// Those of mount(2).

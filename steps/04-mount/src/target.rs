@@ -143,7 +143,11 @@ impl Target {
                         ),
                         Err(errno) => {
                             return Err(errno).with_context(|| {
-                                format!("make the target /{} in the root", path.display())
+                                format!(
+                                    "make the target /{} in the root{}",
+                                    path.display(),
+                                    whose(errno)
+                                )
                             });
                         }
                     }
@@ -153,6 +157,18 @@ impl Target {
             };
         }
         Ok(parent)
+    }
+}
+
+/// Root of a user namespace may write only where the owner is mapped, and
+/// create only what an owner that is mapped can have.
+fn whose(errno: Errno) -> &'static str {
+    match errno {
+        Errno::EACCES | Errno::EOVERFLOW => {
+            ", which does not belong to root inside: make it beforehand, or give the whole root \
+             to the user that is root inside (chown -R)"
+        }
+        _ => "",
     }
 }
 

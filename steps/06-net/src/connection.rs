@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -12,21 +14,32 @@ use nix::unistd::Pid;
 use process::say;
 
 use crate::bridge::{self, BRIDGE};
+use crate::link::Route;
 use crate::network::{self, Network};
 use crate::nftables::Rule;
 use crate::owner::Owner;
 use crate::publish::Publish;
 use crate::reserve::reserve;
 use crate::state::{Locked, Member, State};
-use crate::table::Transaction;
-use crate::{NetArgs, address, comment, conntrack, ipam, link, reclaim, route, veth};
+use crate::table::{self, Transaction};
+use crate::{
+    NetArgs, address, comment, conntrack, firewall, ipam, link, reclaim, route, veth, warn,
+};
 
 /// The device of a container on the bridge, as it sees it.
 const INSIDE: &str = "eth0";
 
+/// How long to wait for the connection, in milliseconds.
+const PATIENCE: u32 = 5000;
+
 /// A container's place on the bridge.
 #[derive(Debug)]
 pub struct Connection {
+    /// Opened on the host, it stays there: also the child's copy of it, in a
+    /// namespace of its own by then.
+    host: Route,
+    /// The name of the host's end of the cable.
+    host_end: String,
     /// The index of the bridge.
     bridge: u32,
     subnet: Ipv4Net,
@@ -49,6 +62,7 @@ impl Connection {
         network::check_place(&mut locked.state)?;
         reclaim::sweep(locked)?;
         let mut route = link::route_client()?;
+        let mut netfilter = table::netfilter_client()?;
         let mut network = match locked.state.network.clone() {
             Some(network) => network,
             None => Network::plan(&mut route, args.subnet)?,
@@ -75,14 +89,19 @@ impl Connection {
         locked.state.containers.insert(id.to_owned(), member);
         locked.save()?;
 
-        let bridge = network.up(&mut route, others)?;
+        let bridge = network.up(&mut route, &mut netfilter, others)?;
         let mut transaction = Transaction::new();
         for rule in rules(id, address, &args.publish) {
             transaction = transaction.rule(rule);
         }
-        transaction.commit()?;
-        conntrack::forget(&args.publish)?;
+        transaction.commit(&mut netfilter)?;
+        conntrack::forget(&mut netfilter, &args.publish)?;
+        for obstacle in firewall::obstacles(&mut netfilter)? {
+            warn(&obstacle.warning());
+        }
         Ok(Connection {
+            host: route,
+            host_end: veth(id),
             bridge,
             subnet: network.subnet,
             subnet6: network.subnet6.filter(|_| args.ip6),
@@ -95,22 +114,22 @@ impl Connection {
     ///
     /// # Errors
     /// Those of [`link::add_veth`].
-    pub fn plug_in(&self, id: &str, child: Pid) -> Result<()> {
-        let (host_end, mac) = (veth(id), address::mac(self.address));
+    pub fn plug_in(&mut self, child: Pid) -> Result<()> {
+        let (host_end, mac) = (&self.host_end, address::mac(self.address));
         say!("ip link add {host_end} master {BRIDGE} up type veth peer {INSIDE} netns {child}");
-        let mut route = link::route_client()?;
-        link::add_veth(&mut route, &host_end, self.bridge, child, INSIDE, mac)
+        link::add_veth(&mut self.host, host_end, self.bridge, child, INSIDE, mac)
     }
 
     /// In the container: gives the device its addresses and routes.
     ///
     /// # Errors
     /// Those of netlink and /proc/sys.
-    pub fn configure(&self) -> Result<()> {
+    pub fn configure(&mut self) -> Result<()> {
         if self.subnet6.is_none() {
             disable_ipv6(INSIDE)?;
         }
         let mut route = link::route_client()?;
+        say!("ip link set {INSIDE} up");
         link::set_up(&mut route, INSIDE)?;
         let device = link::find(&mut route, INSIDE)?.context("the device has vanished")?;
         for net in bridge::networks(self.address, self.subnet, self.subnet6)? {
@@ -119,7 +138,26 @@ impl Connection {
         }
         let gateway = ipam::gateway(self.subnet);
         say!("ip route add default via {gateway}");
-        route::add_default(&mut route, gateway)
+        route::add_default(&mut route, gateway)?;
+        self.wait_until_usable(&mut route)
+    }
+
+    /// Waits until packets come in and go out. The kernel does two things when
+    /// it has time for them: it tells the bridge that the other end of the cable
+    /// is up, and it takes a new IPv6 address for its own. Before that, the
+    /// container's first packet, a question for a neighbour's MAC address, or
+    /// the answer to it, would be lost, and asked again a second later.
+    fn wait_until_usable(&mut self, own: &mut Route) -> Result<()> {
+        for _ in 0..PATIENCE {
+            let port = link::find(&mut self.host, &self.host_end)?;
+            let ip6 = self.subnet6.map(|net| ipam::ipv6(net, self.address));
+            let local = ip6.map_or(Ok(true), |ip| route::is_local(own, ip))?;
+            if local && port.context("its other end has vanished")?.forwarding {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        bail!("{INSIDE} has no connection to {BRIDGE} after {PATIENCE} ms");
     }
 }
 
@@ -134,7 +172,7 @@ fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
             .find(|(_, member)| member.ports.iter().any(|p| p.clashes_with(port)));
         if let Some((id, member)) = other {
             bail!(
-                "-p {port}: port {} of {} is taken by container {id} (launcher: process {}): \
+                "-p {port}: port {}/{} of the host is taken by container {id} (launcher: process {}): \
                  choose another one",
                 port.host_port,
                 port.protocol,

@@ -15,7 +15,7 @@ use process::say;
 
 use crate::netlink::{errno, unless};
 use crate::publish::{self, Publish};
-use crate::table::{client, message};
+use crate::table::{Netfilter, message};
 
 /// Makes the host forget the UDP connections to these published ports. Those
 /// of TCP need it not: a new one begins with a SYN, and is new.
@@ -25,7 +25,7 @@ use crate::table::{client, message};
 ///
 /// # Errors
 /// Those of ctnetlink otherwise.
-pub fn forget(ports: &[Publish]) -> Result<()> {
+pub fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()> {
     let is_ours = |port| {
         ports
             .iter()
@@ -35,14 +35,13 @@ pub fn forget(ports: &[Publish]) -> Result<()> {
         return Ok(());
     }
     let all = message(NetfilterProtoFamily::IPv4, ConntrackMessage::Get(vec![]));
-    let connections = match client()?.dump(all) {
+    let connections = match netfilter.dump(all) {
         Err(error) if matches!(errno(&error), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
             say!("this kernel cannot forget connections: {error:#}");
             return Ok(());
         }
         connections => connections.context("IPCTNL_MSG_CT_GET")?,
     };
-    let mut client = client()?;
     for tuple in connections.into_iter().filter_map(original) {
         if !udp_port(&tuple).is_some_and(is_ours) {
             continue;
@@ -53,7 +52,7 @@ pub fn forget(ports: &[Publish]) -> Result<()> {
             ConntrackMessage::Delete(attributes),
         );
         // It may have expired meanwhile.
-        unless(Errno::ENOENT, client.request(request, 0)).context("IPCTNL_MSG_CT_DELETE")?;
+        unless(Errno::ENOENT, netfilter.request(request, 0)).context("IPCTNL_MSG_CT_DELETE")?;
     }
     Ok(())
 }

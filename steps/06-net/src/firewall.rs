@@ -12,7 +12,7 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 
 use crate::bridge::BRIDGE;
-use crate::table::{TABLE, client, message};
+use crate::table::{Netfilter, TABLE, message};
 
 /// `NF_DROP`, as a policy.
 const DROP: u32 = 0;
@@ -48,9 +48,9 @@ impl Obstacle {
 ///
 /// # Errors
 /// Those of nf_tables.
-pub fn obstacles() -> Result<Vec<Obstacle>> {
+pub fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
     let all = NfTablesMessage::GetChain(ChainMessage { attributes: vec![] });
-    let chains = client()?
+    let chains = netfilter
         .dump(message(NetfilterProtoFamily::Unspec, all))
         .context("NFT_MSG_GETCHAIN")?;
     let mut obstacles = Vec::new();
@@ -65,7 +65,7 @@ pub fn obstacles() -> Result<Vec<Obstacle>> {
         };
         if let Some((table, name)) = dropping(found)
             && table != TABLE
-            && !mentions_bridge(chain.header.family, &table)?
+            && !mentions_bridge(netfilter, chain.header.family, &table)?
         {
             obstacles.push(Obstacle {
                 family,
@@ -95,11 +95,15 @@ fn dropping(message: ChainMessage) -> Option<(String, String)> {
 
 /// Whether somebody has written a rule about the bridge: into the chain, or
 /// into one that it leads to.
-fn mentions_bridge(family: NetfilterProtoFamily, table: &str) -> Result<bool> {
+fn mentions_bridge(
+    netfilter: &mut Netfilter,
+    family: NetfilterProtoFamily,
+    table: &str,
+) -> Result<bool> {
     let request = NfTablesMessage::GetRule(RuleMessage {
         attributes: vec![RuleAttribute::Table(table.to_owned())],
     });
-    let rules = client()?
+    let rules = netfilter
         .dump(message(family, request))
         .context("NFT_MSG_GETRULE")?;
     Ok(rules.into_iter().any(|rule| {

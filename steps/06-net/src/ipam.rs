@@ -1,7 +1,7 @@
 //! Which addresses there are, and who gets which: the arithmetic of IP address
 //! management. What is taken is kept in [`state`](crate::state).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -80,20 +80,21 @@ pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
 }
 
 /// An address for a container: the one asked for, or the lowest that is free.
-/// Never that of the network, of the bridge, or the broadcast address.
+/// Never that of the network, of the bridge, or the broadcast address. `taken`
+/// has the ids of the containers that hold one.
 ///
 /// # Errors
 /// The pool is exhausted; or the address asked for is not to be had, and why.
 pub fn allocate(
     subnet: Ipv4Net,
-    taken: &BTreeSet<Ipv4Addr>,
+    taken: &BTreeMap<Ipv4Addr, String>,
     asked: Option<Ipv4Addr>,
 ) -> Result<Ipv4Addr> {
     let gateway = gateway(subnet);
     let Some(ip) = asked else {
         let free = subnet
             .hosts()
-            .find(|ip| *ip != gateway && !taken.contains(ip));
+            .find(|ip| *ip != gateway && !taken.contains_key(ip));
         return free.with_context(|| {
             format!(
                 "no address left in {subnet}: {} containers have one; end some, or give the first \
@@ -111,8 +112,10 @@ pub fn allocate(
         "--ip {ip} is no address of a host: it stands for the subnet {subnet} itself"
     );
     ensure!(ip != gateway, "--ip {ip} is the address of the bridge");
-    ensure!(!taken.contains(&ip), "--ip {ip} is taken");
-    Ok(ip)
+    match taken.get(&ip) {
+        Some(holder) => bail!("--ip {ip} is taken by container {holder}"),
+        None => Ok(ip),
+    }
 }
 
 /// A unique local IPv6 subnet (RFC 4193): fd00::/8, 40 random bits, so that two
@@ -201,11 +204,11 @@ mod tests {
     #[test]
     fn the_lowest_free_address_is_given_until_none_is_left() {
         let subnet = net("10.9.1.0/29");
-        let mut taken = BTreeSet::new();
+        let mut taken = BTreeMap::new();
         for n in 2..=6 {
             let given = allocate(subnet, &taken, None).unwrap();
             assert_eq!(given, Ipv4Addr::new(10, 9, 1, n));
-            taken.insert(given);
+            taken.insert(given, n.to_string());
         }
         let error = allocate(subnet, &taken, None).unwrap_err().to_string();
         assert!(error.starts_with("no address left in 10.9.1.0/29: 5 containers"));
@@ -216,11 +219,11 @@ mod tests {
     #[test]
     fn an_address_that_is_asked_for_is_given_or_refused_with_the_reason() {
         let subnet = net("10.9.1.0/24");
-        let taken = BTreeSet::from([ip("10.9.1.9")]);
+        let taken = BTreeMap::from([(ip("10.9.1.9"), "4711".to_owned())]);
         let ask = |text| allocate(subnet, &taken, Some(ip(text)));
         assert_eq!(ask("10.9.1.8").unwrap(), ip("10.9.1.8"));
         for (address, reason) in [
-            ("10.9.1.9", "is taken"),
+            ("10.9.1.9", "is taken by container 4711"),
             ("10.9.1.1", "address of the bridge"),
             ("10.9.1.0", "subnet 10.9.1.0/24 itself"),
             ("10.9.1.255", "subnet 10.9.1.0/24 itself"),

@@ -273,9 +273,6 @@ impl Isolation for Net {
         if self.args.mode() == NetworkMode::Bridge {
             let connection = Connection::prepare(&mut locked, &self.id, &self.args);
             self.connection = Some(connection.map_err(explained)?);
-            for obstacle in firewall::obstacles()? {
-                warn(&obstacle.warning());
-            }
         } else {
             reclaim::sweep(&mut locked)?;
             let member = Member {
@@ -290,8 +287,8 @@ impl Isolation for Net {
     }
 
     fn on_host(&mut self, child: Pid) -> Result<()> {
-        match &self.connection {
-            Some(connection) => connection.plug_in(&self.id, child),
+        match &mut self.connection {
+            Some(connection) => connection.plug_in(child),
             None => Ok(()),
         }
     }
@@ -302,7 +299,7 @@ impl Isolation for Net {
         }
         say!("ip link set lo up");
         link::set_up(&mut link::route_client()?, "lo")?;
-        match &self.connection {
+        match &mut self.connection {
             Some(connection) => connection.configure(),
             None => Ok(()),
         }

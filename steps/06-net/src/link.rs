@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -42,6 +43,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// The index of the bridge that it is a port of.
     pub master: Option<u32>,
+    /// It is a port of a bridge, and the bridge passes on what comes in by it.
+    pub forwarding: bool,
 }
 
 impl From<LinkMessage> for Link {
@@ -51,17 +54,26 @@ impl From<LinkMessage> for Link {
             name: String::new(),
             alias: None,
             master: None,
+            forwarding: false,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::LinkInfo(info) => link.forwarding = info.iter().any(forwards),
                 _ => {}
             }
         }
         link
     }
+}
+
+fn forwards(info: &LinkInfo) -> bool {
+    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = info else {
+        return false;
+    };
+    port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
 }
 
 /// The device of this name, `None` where there is none: `ip link show NAME`.

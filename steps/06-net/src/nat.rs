@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use crate::bridge::BRIDGE;
 use crate::netlink::errno;
 use crate::nftables::Rule;
-use crate::table::{BaseChain, Transaction};
+use crate::table::{BaseChain, Netfilter, Transaction};
 
 /// 127.0.0.0/8: addresses that never leave a host, or should not.
 pub const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
@@ -117,7 +117,12 @@ pub fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
 ///
 /// # Errors
 /// Those of nf_tables; a kernel that lacks a part of it is named as such.
-pub fn install(subnet: Ipv4Net, router: bool, more: Vec<Rule>) -> Result<()> {
+pub fn install(
+    netfilter: &mut Netfilter,
+    subnet: Ipv4Net,
+    router: bool,
+    more: Vec<Rule>,
+) -> Result<()> {
     let mut transaction = Transaction::new().fresh_table();
     for chain in CHAINS {
         transaction = transaction.chain(chain);
@@ -125,7 +130,7 @@ pub fn install(subnet: Ipv4Net, router: bool, more: Vec<Rule>) -> Result<()> {
     for rule in rules(subnet, router).into_iter().chain(more) {
         transaction = transaction.rule(rule);
     }
-    let Err(error) = transaction.commit() else {
+    let Err(error) = transaction.commit(netfilter) else {
         return Ok(());
     };
     match errno(&error) {

@@ -72,6 +72,7 @@ pub fn unless(expected: Errno, done: Result<()>) -> Result<()> {
 }
 
 /// A netlink socket of one protocol, which exchanges messages of type `M`.
+#[derive(Debug)]
 pub struct Client<M> {
     socket: Socket,
     sequence: u32,
@@ -137,8 +138,7 @@ where
     ///
     /// # Errors
     /// The first [`Refused`]. What became of the other messages is up to the
-    /// protocol; answers to them may still be on the way, so the client is not
-    /// to be used again.
+    /// protocol.
     pub fn batch(&mut self, messages: Vec<(M, u16)>) -> Result<()> {
         let first = self.sequence.wrapping_add(1);
         let mut due = 0;

@@ -16,6 +16,7 @@ use crate::forwarding::{self, Before};
 use crate::link::Route;
 use crate::nftables::Rule;
 use crate::state::State;
+use crate::table::Netfilter;
 use crate::{ipam, nat, route, table};
 
 /// The network as it is written down.
@@ -59,10 +60,16 @@ impl Network {
     ///
     /// # Errors
     /// Those of netlink, nf_tables and /proc/sys.
-    pub fn up(&self, route: &mut Route, rules: Vec<Rule>) -> Result<u32> {
+    pub fn up(
+        &self,
+        route: &mut Route,
+        netfilter: &mut Netfilter,
+        rules: Vec<Rule>,
+    ) -> Result<u32> {
         let bridge = bridge::up(route, self.subnet, self.subnet6)?;
-        if !table::exists()? {
-            nat::install(self.subnet, self.before.is_empty(), rules)?;
+        if !table::exists(netfilter)? {
+            let router = self.before.is_empty();
+            nat::install(netfilter, self.subnet, router, rules)?;
         }
         // Last, so that the host never forwards without the rules.
         forwarding::enable()?;
@@ -73,10 +80,10 @@ impl Network {
     ///
     /// # Errors
     /// Those of netlink, nf_tables and /proc/sys.
-    pub fn down(&self, route: &mut Route) -> Result<()> {
+    pub fn down(&self, route: &mut Route, netfilter: &mut Netfilter) -> Result<()> {
         forwarding::restore(&self.before)?;
         say!("nft delete table ip {}", table::TABLE);
-        table::delete()?;
+        table::delete(netfilter)?;
         bridge::down(route)
     }
 

@@ -1,8 +1,15 @@
 //! Which process something belongs to, in a way that outlives it.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
-use procfs::process::Process;
+use nix::sys::signal::Signal;
+use procfs::process::{Process, Stat};
 use serde::{Deserialize, Serialize};
+
+/// How long to wait for the death of a process that was killed, in milliseconds.
+const PATIENCE: u32 = 2000;
 
 /// A process, by its PID and the time at which it began (proc_pid_stat(5),
 /// field 22, in clock ticks since boot). The PID alone is given to another
@@ -31,11 +38,30 @@ impl Owner {
     }
 
     /// Whether it still runs. One that was killed and has not been waited for
-    /// (state Z) does not.
+    /// (state Z) does not. For one that has been sent SIGKILL, but is still at
+    /// work in the kernel, this waits: it may be making something there.
     pub fn is_alive(&self) -> bool {
-        Process::new(self.pid)
-            .and_then(|process| process.stat())
-            .is_ok_and(|stat| stat.starttime == self.start && !matches!(stat.state, 'Z' | 'X'))
+        let Some(stat) = self.stat() else {
+            return false;
+        };
+        let killed = stat.signal & (1 << (Signal::SIGKILL as u32 - 1)) != 0;
+        if !killed {
+            return true;
+        }
+        for _ in 0..PATIENCE {
+            thread::sleep(Duration::from_millis(1));
+            if self.stat().is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Its line in /proc, as long as it is this process and runs.
+    fn stat(&self) -> Option<Stat> {
+        let stat = Process::new(self.pid).ok()?.stat().ok()?;
+        let is_it = stat.starttime == self.start && !matches!(stat.state, 'Z' | 'X');
+        is_it.then_some(stat)
     }
 }
 

@@ -20,25 +20,24 @@ use crate::{comment, conntrack, table, veth};
 /// # Errors
 /// Those of netlink and nf_tables.
 pub fn remove(locked: &mut Locked, id: &str) -> Result<()> {
-    if let Some(member) = locked.state.containers.get(id) {
-        if member.address.is_some() {
-            say!("ip link del {}", veth(id));
-            link::delete(&mut link::route_client()?, &veth(id))?;
+    let Some(member) = locked.state.containers.get(id) else {
+        return Ok(());
+    };
+    if member.address.is_some() {
+        let mut route = link::route_client()?;
+        let mut netfilter = table::netfilter_client()?;
+        say!("ip link del {}", veth(id));
+        link::delete(&mut route, &veth(id))?;
+        let last = locked.state.connected().count() == 1;
+        match locked.state.network.take_if(|_| last) {
+            Some(network) => network.down(&mut route, &mut netfilter)?,
+            None if member.ports.is_empty() => {}
+            None => table::delete_rules(&mut netfilter, &comment(id))?,
         }
-        if !member.ports.is_empty() {
-            table::delete_rules(&comment(id))?;
-            conntrack::forget(&member.ports)?;
-        }
-        remove_files(&locked.files_of(id))?;
-        locked.state.containers.remove(id);
+        conntrack::forget(&mut netfilter, &member.ports)?;
     }
-    if locked.state.connected().next().is_none()
-        && let Some(network) = &locked.state.network
-        && network.is_here()?
-    {
-        network.down(&mut link::route_client()?)?;
-        locked.state.network = None;
-    }
+    remove_files(&locked.files_of(id))?;
+    locked.state.containers.remove(id);
     locked.save()
 }
 
@@ -83,8 +82,9 @@ pub fn restore(directory: &Path) -> Result<Vec<String>> {
         if bridge::remove_lost(&mut link::route_client()?)? {
             removed.push(format!("bridge {BRIDGE}"));
         }
-        if table::exists()? {
-            table::delete()?;
+        let mut netfilter = table::netfilter_client()?;
+        if table::exists(&mut netfilter)? {
+            table::delete(&mut netfilter)?;
             removed.push(format!("table ip {}", table::TABLE));
         }
     }

@@ -40,7 +40,7 @@ pub fn reserve(publish: &Publish) -> Result<OwnedFd> {
     match bind(socket.as_raw_fd(), &SockaddrIn::from(publish.host())) {
         Ok(()) => {}
         Err(Errno::EADDRINUSE) => bail!(
-            "port {} of {} is taken{}: choose another one",
+            "port {}/{} of the host is taken{}: choose another one",
             publish.host_port,
             publish.protocol,
             holder(publish)

@@ -2,7 +2,7 @@
 //! of the host, which a new subnet must not cut off.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
@@ -11,8 +11,10 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
 use crate::link::{self, Route};
+use crate::netlink::errno;
 
 /// Adds the route for everything that no other route is for:
 /// `ip route add default via GATEWAY`.
@@ -35,6 +37,26 @@ pub fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
             NLM_F_CREATE | NLM_F_EXCL,
         )
         .with_context(|| format!("RTM_NEWROUTE(default via {gateway})"))
+}
+
+/// Whether the kernel takes packets for `ip` as its own: `ip route get IP` says
+/// `local`.
+///
+/// # Errors
+/// Those of `RTM_GETROUTE`.
+pub fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = AddressFamily::Inet6;
+    request.header.destination_prefix_length = 128;
+    request
+        .attributes
+        .push(RouteAttribute::Destination(RouteAddress::Inet6(ip)));
+    match route.get(RouteNetlinkMessage::GetRoute(request)) {
+        Ok(Some(RouteNetlinkMessage::NewRoute(found))) => Ok(found.header.kind == RouteType::Local),
+        Ok(_) => Ok(false),
+        Err(error) if errno(&error) == Some(Errno::ENETUNREACH) => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("RTM_GETROUTE({ip})")),
+    }
 }
 
 /// A route of the host to a network.

@@ -6,7 +6,7 @@
 //! (rename(2)), so there is always a complete one, and only by the process
 //! that has the directory locked (flock(2)).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind::{
     AlreadyExists, DirectoryNotEmpty, NotFound, PermissionDenied, ResourceBusy,
@@ -54,9 +54,11 @@ impl State {
             .filter(|(_, member)| member.address.is_some())
     }
 
-    /// The addresses that are taken.
-    pub fn addresses(&self) -> BTreeSet<Ipv4Addr> {
-        self.containers.values().filter_map(|m| m.address).collect()
+    /// The addresses that are taken, and the ids of who has them.
+    pub fn addresses(&self) -> BTreeMap<Ipv4Addr, String> {
+        self.connected()
+            .filter_map(|(id, member)| Some((member.address?, id.clone())))
+            .collect()
     }
 }
 

@@ -28,10 +28,18 @@ pub const TABLE: &str = "drydock";
 /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl: how `nft` stores a rule's comment.
 const UDATA_COMMENT: u8 = 0;
 
-/// A connection to netfilter.
-pub(crate) type Netfilter = Client<NetfilterMessage>;
+/// A connection to the part of the kernel that has packet filters and tracks
+/// connections, for the network namespace in which it was opened.
+///
+/// One is used for all of a launcher's work: closing it waits until the kernel
+/// has freed what was deleted through it, 10 ms and more each time.
+pub type Netfilter = Client<NetfilterMessage>;
 
-pub(crate) fn client() -> Result<Netfilter> {
+/// Opens a connection for the caller's network namespace.
+///
+/// # Errors
+/// Those of [`Client::new`].
+pub fn netfilter_client() -> Result<Netfilter> {
     Client::new(NETLINK_NETFILTER)
 }
 
@@ -128,26 +136,31 @@ impl Transaction {
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`; `ENOENT` where the table, a chain or a
     /// rule to be removed is missing, or the kernel lacks an expression.
-    pub fn commit(self) -> Result<()> {
-        if self.messages.is_empty() {
+    pub fn commit(self, netfilter: &mut Netfilter) -> Result<()> {
+        let Some(last) = self.messages.len().checked_sub(1) else {
             return Ok(());
-        }
+        };
         let mark = |control| {
             let mut message = message(NetfilterProtoFamily::Unspec, control);
             message.header.res_id = nix::libc::NFNL_SUBSYS_NFTABLES as u16;
             (message, 0)
         };
         let mut batch = vec![mark(ControlMessage::BatchBegin)];
-        batch.extend(self.messages);
+        // Refusals come for every message, so one acknowledgement will do.
+        let messages = self.messages.into_iter().enumerate();
+        batch.extend(messages.map(|(n, (message, flags))| match n == last {
+            true => (message, flags | NLM_F_ACK),
+            false => (message, flags),
+        }));
         batch.push(mark(ControlMessage::BatchEnd));
-        client()?
+        netfilter
             .batch(batch)
             .with_context(|| format!("nf_tables: transaction on table ip {TABLE}"))
     }
 
     fn push(&mut self, inner: NfTablesMessage, flags: u16) {
         let message = message(NetfilterProtoFamily::IPv4, inner);
-        self.messages.push((message, flags | NLM_F_ACK));
+        self.messages.push((message, flags));
     }
 }
 
@@ -169,12 +182,12 @@ fn userdata(comment: &str) -> RuleAttribute {
 ///
 /// # Errors
 /// Those of `NFT_MSG_GETTABLE`.
-pub fn exists() -> Result<bool> {
+pub fn exists(netfilter: &mut Netfilter) -> Result<bool> {
     let request = message(
         NetfilterProtoFamily::IPv4,
         NfTablesMessage::GetTable(table()),
     );
-    let found = client()?.get(request).context("NFT_MSG_GETTABLE")?;
+    let found = netfilter.get(request).context("NFT_MSG_GETTABLE")?;
     Ok(found.is_some())
 }
 
@@ -183,10 +196,10 @@ pub fn exists() -> Result<bool> {
 ///
 /// # Errors
 /// Those of [`Transaction::commit`].
-pub fn delete() -> Result<()> {
+pub fn delete(netfilter: &mut Netfilter) -> Result<()> {
     let mut transaction = Transaction::new();
     transaction.push(NfTablesMessage::DeleteTable(table()), 0);
-    unless(Errno::ENOENT, transaction.commit())
+    unless(Errno::ENOENT, transaction.commit(netfilter))
 }
 
 /// Removes the rules that have this comment, in one transaction. That there
@@ -194,14 +207,14 @@ pub fn delete() -> Result<()> {
 ///
 /// # Errors
 /// Those of `NFT_MSG_GETRULE` and [`Transaction::commit`].
-pub fn delete_rules(comment: &str) -> Result<()> {
+pub fn delete_rules(netfilter: &mut Netfilter, comment: &str) -> Result<()> {
     let request = message(
         NetfilterProtoFamily::IPv4,
         NfTablesMessage::GetRule(RuleMessage {
             attributes: vec![RuleAttribute::Table(TABLE.to_owned())],
         }),
     );
-    let rules = match client()?.dump(request) {
+    let rules = match netfilter.dump(request) {
         Err(error) if errno(&error) == Some(Errno::ENOENT) => return Ok(()),
         rules => rules.context("NFT_MSG_GETRULE")?,
     };
@@ -227,5 +240,5 @@ pub fn delete_rules(comment: &str) -> Result<()> {
             .collect();
         transaction.push(NfTablesMessage::DeleteRule(RuleMessage { attributes }), 0);
     }
-    unless(Errno::ENOENT, transaction.commit())
+    unless(Errno::ENOENT, transaction.commit(netfilter))
 }

@@ -3,9 +3,9 @@
 //! An attempt that the kernel refuses is a result, not an error.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::chroot;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, chroot};
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,13 @@ use clap::Subcommand;
 use harness::seen::Attempt;
 use harness::sys::{self, SysV};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open};
+use nix::pty::{posix_openpt, ptsname_r};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use nix::unistd::{Pid, sethostname};
 
 use crate::other_user::OtherUser;
@@ -27,7 +29,7 @@ use crate::other_user::OtherUser;
 /// Things to try.
 #[derive(Subcommand)]
 pub enum Attempts {
-    /// Read a file
+    /// Read a file, at most 64 KiB of it: some of /proc have no end
     Read {
         /// Its path
         path: PathBuf,
@@ -54,11 +56,22 @@ pub enum Attempts {
         /// Where
         path: PathBuf,
     },
-    /// Mount a tmpfs on a directory
+    /// Mount a tmpfs, or another file system without a source, on a directory
     Mount {
         /// Where
         path: PathBuf,
+        /// What
+        #[arg(default_value = "tmpfs")]
+        fstype: String,
     },
+    /// Look at a file, or at a link itself: kind, mode, and device number or
+    /// target
+    Stat {
+        /// Its path
+        path: PathBuf,
+    },
+    /// Open /dev/ptmx and print the name of the terminal
+    Terminal,
     /// Send a signal to itself
     Raise {
         /// Its number
@@ -117,7 +130,7 @@ impl Attempts {
     /// Does it.
     pub fn run(self) -> Result<Attempt> {
         match self {
-            Attempts::Read { path } => Ok(io_result(fs::read_to_string(path))),
+            Attempts::Read { path } => Ok(io_result(read(path))),
             Attempts::List { path } => Ok(io_result(list(path))),
             Attempts::Write { path, text } => {
                 Ok(io_result(fs::write(path, text).map(|()| String::new())))
@@ -132,16 +145,18 @@ impl Attempts {
                 )
                 .map(|()| String::new()),
             )),
-            Attempts::Mount { path } => Ok(result(
+            Attempts::Mount { path, fstype } => Ok(result(
                 mount(
                     Some("probe"),
                     &path,
-                    Some("tmpfs"),
+                    Some(fstype.as_str()),
                     MsFlags::empty(),
                     None::<&str>,
                 )
                 .map(|()| String::new()),
             )),
+            Attempts::Stat { path } => Ok(io_result(stat(path))),
+            Attempts::Terminal => Ok(result(terminal())),
             Attempts::Raise { signal } => {
                 let signal = Signal::try_from(signal).context("signal")?;
                 Ok(result(raise(signal).map(|()| "survived".to_owned())))
@@ -250,6 +265,37 @@ fn signals() -> Result<Attempt> {
         }
         crate::print(&allowed(signal.to_string()))?;
     }
+}
+
+fn read(path: PathBuf) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(64 << 10)
+        .read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `directory 755`, `file 644`, `character 666 1:3`, `link /proc/self/fd`…
+fn stat(path: PathBuf) -> io::Result<String> {
+    let seen = fs::symlink_metadata(&path)?;
+    let (kind, mode) = (seen.file_type(), format!("{:o}", seen.mode() & 0o7777));
+    let number = || format!("{}:{}", major(seen.rdev()), minor(seen.rdev()));
+    Ok(if kind.is_symlink() {
+        format!("link {}", fs::read_link(path)?.display())
+    } else if kind.is_dir() {
+        format!("directory {mode}")
+    } else if kind.is_char_device() {
+        format!("character {mode} {}", number())
+    } else if kind.is_block_device() {
+        format!("block {mode} {}", number())
+    } else {
+        format!("file {mode}")
+    })
+}
+
+fn terminal() -> nix::Result<String> {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY)?;
+    ptsname_r(&master)
 }
 
 fn list(path: PathBuf) -> io::Result<String> {

@@ -1,0 +1,140 @@
+//! A tree of mounts that stands for the host's, so that a check can mount in
+//! it, and choose whether it is shared: mount_namespaces(7).
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::check::failed;
+use crate::host::Mount;
+
+/// The tree of mounts that takes the host's place for this thread and for what
+/// it starts: a copy that has nothing in common with the host's own. What a
+/// wrong solution does to it goes with it.
+pub struct Tree {
+    before: File,
+    mountinfo: File,
+}
+
+impl Tree {
+    /// Moves this thread into a tree where every mount is shared, as systemd
+    /// leaves the host's, until the value is dropped.
+    ///
+    /// # Errors
+    /// Those of unshare(2) and mount(2): it needs root.
+    pub fn shared() -> Result<Self> {
+        let tree = Self::private()?;
+        change(MsFlags::MS_SHARED)?;
+        Ok(tree)
+    }
+
+    /// Moves this thread into a tree where every mount is private, until the
+    /// value is dropped.
+    ///
+    /// # Errors
+    /// As [`shared`](Self::shared).
+    pub fn private() -> Result<Self> {
+        let ns = "/proc/thread-self/ns/mnt";
+        let before = File::open(ns).with_context(|| format!("open {ns}"))?;
+        unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+        change(MsFlags::MS_PRIVATE)?;
+        let mountinfo = "/proc/thread-self/mountinfo";
+        let mountinfo = File::open(mountinfo).with_context(|| format!("open {mountinfo}"))?;
+        Ok(Tree { before, mountinfo })
+    }
+
+    /// The mounts in it.
+    ///
+    /// Read from a descriptor that was opened at the start: by now somebody
+    /// may have mounted another /proc.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn mounts(&self) -> Result<Vec<Mount>> {
+        let mut text = String::new();
+        let mut file = &self.mountinfo;
+        file.rewind().context("rewind mountinfo")?;
+        file.read_to_string(&mut text).context("read mountinfo")?;
+        text.lines().map(Mount::parse).collect()
+    }
+
+    /// Mounts an empty tmpfs in it.
+    ///
+    /// # Errors
+    /// Those of mount(2).
+    pub fn mount(&self, target: &Path) -> Result<()> {
+        mount(
+            Some("host"),
+            target,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .with_context(|| format!("mount a tmpfs on {}", target.display()))
+    }
+
+    /// The mounts that are there now and were not among `before`. They are
+    /// taken away, so that the check can go on or fail in peace.
+    ///
+    /// # Errors
+    /// Those of reading and of umount2(2).
+    pub fn take_new(&self, before: &[Mount]) -> Result<Vec<Mount>> {
+        let known: BTreeSet<u32> = before.iter().map(|mount| mount.id).collect();
+        let new: Vec<Mount> = self
+            .mounts()?
+            .into_iter()
+            .filter(|mount| !known.contains(&mount.id))
+            .collect();
+        for mount in new.iter().rev() {
+            match umount2(Path::new(&mount.mount_point), MntFlags::MNT_DETACH) {
+                // It went with one that it was mounted on.
+                Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("umount {}", mount.mount_point));
+                }
+            }
+        }
+        Ok(new)
+    }
+
+    /// Goes on if there is no mount that was not among `before`.
+    ///
+    /// # Errors
+    /// [`Failed`](crate::outcome::Failed), with the mounts that `who` has made
+    /// here.
+    pub fn expect_unchanged(&self, before: &[Mount], who: &str) -> Result<()> {
+        let new = self.take_new(before)?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<String> = new.iter().map(Mount::describe).collect();
+        Err(failed(
+            format!("the host, whose mounts are shared, to see no mount of {who}"),
+            format!("on the host: {}", new.join("; ")),
+        ))
+    }
+}
+
+fn change(kind: MsFlags) -> Result<()> {
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | kind,
+        None::<&str>,
+    )
+    .with_context(|| format!("mount(/, MS_REC | {kind:?})"))
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        if let Err(errno) = setns(&self.before, CloneFlags::CLONE_NEWNS) {
+            eprintln!("setns back to the host's mount namespace: {errno}");
+        }
+    }
+}

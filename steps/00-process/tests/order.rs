@@ -1,0 +1,193 @@
+//! The order of an isolation's parts, and that `cleanup` runs on every way out.
+//!
+//! Real processes, no privileges. The launcher clones only from a process with
+//! one thread, so these tests run on the main thread.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::Pid;
+use process::{Command, Container, Exit, Failure, Isolation};
+
+/// Writes the name of each of its parts into a file, from both processes.
+struct Recorder {
+    name: &'static str,
+    file: PathBuf,
+    /// The part that fails, or panics, or sends a signal to the launcher.
+    trouble: Option<(&'static str, Trouble)>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    Error,
+    Panic,
+    Sigterm,
+}
+
+impl Recorder {
+    fn part(&self, part: &str) -> Result<()> {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.file)?;
+        writeln!(file, "{part} {}", self.name)?;
+        match self.trouble {
+            Some((at, Trouble::Error)) if at == part => bail!("trouble"),
+            Some((at, Trouble::Panic)) if at == part => panic!("trouble"),
+            Some((at, Trouble::Sigterm)) if at == part => Ok(raise(Signal::SIGTERM)?),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Isolation for Recorder {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn prepare(&mut self) -> Result<()> {
+        self.part("prepare")
+    }
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        assert!(child.as_raw() > 1);
+        self.part("on_host")
+    }
+    fn in_container(&mut self) -> Result<()> {
+        self.part("in_container")
+    }
+    fn before_exec(&mut self) -> Result<()> {
+        self.part("before_exec")
+    }
+    fn cleanup(&mut self) -> Result<()> {
+        self.part("cleanup")
+    }
+}
+
+/// Runs `argv` through the isolations a, b and c, of which b meets the
+/// trouble, and returns the end and the parts in their order.
+fn run(argv: &[&str], trouble: Option<(&'static str, Trouble)>) -> (Result<Exit>, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("parts");
+    let recorder = |name, trouble| Recorder {
+        name,
+        file: file.clone(),
+        trouble,
+    };
+    let exit = Container::new(Command::new(argv.iter().map(Into::into).collect()))
+        .with(recorder("a", None))
+        .with(recorder("b", trouble))
+        .with(recorder("c", None))
+        .run();
+    let parts = fs::read_to_string(&file).unwrap();
+    (exit, parts.lines().map(String::from).collect())
+}
+
+const CLEANUP: [&str; 3] = ["cleanup c", "cleanup b", "cleanup a"];
+
+fn every_part_in_its_order() -> Result<(), Failed> {
+    let (exit, parts) = run(&["sh", "-c", "exit 7"], None);
+    assert_eq!(exit?, Exit::Code(7));
+    let mut expected = Vec::new();
+    for part in ["prepare", "on_host", "in_container", "before_exec"] {
+        expected.extend(["a", "b", "c"].map(|name| format!("{part} {name}")));
+    }
+    expected.extend(CLEANUP.map(String::from));
+    assert_eq!(parts, expected);
+    Ok(())
+}
+
+fn a_failed_prepare_is_cleaned_up_with_those_before_it() -> Result<(), Failed> {
+    let (exit, parts) = run(&["true"], Some(("prepare", Trouble::Error)));
+    assert_eq!(format!("{:#}", exit.unwrap_err()), "b: trouble");
+    assert_eq!(parts, ["prepare a", "prepare b", "cleanup b", "cleanup a"]);
+    Ok(())
+}
+
+fn whatever_fails_everything_is_cleaned_up() -> Result<(), Failed> {
+    for part in ["on_host", "in_container", "before_exec"] {
+        let (exit, parts) = run(&["true"], Some((part, Trouble::Error)));
+        assert_eq!(format!("{:#}", exit.unwrap_err()), "b: trouble", "{part}");
+        assert_eq!(parts[parts.len() - 3..], CLEANUP, "{part}");
+        assert!(!parts.contains(&format!("{part} c")), "{part}");
+    }
+    Ok(())
+}
+
+fn a_panic_in_the_child_stays_in_the_child() -> Result<(), Failed> {
+    let (exit, parts) = run(&["true"], Some(("in_container", Trouble::Panic)));
+    assert!(exit.unwrap_err().to_string().contains("panicked"));
+    // Once: the child must not clean up what is the launcher's.
+    assert_eq!(
+        parts
+            .iter()
+            .filter(|part| part.starts_with("cleanup"))
+            .count(),
+        3
+    );
+    Ok(())
+}
+
+fn a_command_that_cannot_be_run_is_cleaned_up_after() -> Result<(), Failed> {
+    let (exit, parts) = run(&["/no/such/command"], None);
+    assert_eq!(Failure::status_of(&exit.unwrap_err()), 127);
+    assert_eq!(parts[parts.len() - 3..], CLEANUP);
+    Ok(())
+}
+
+fn a_signal_before_the_start_breaks_off_and_cleans_up() -> Result<(), Failed> {
+    for part in ["prepare", "on_host"] {
+        let (exit, parts) = run(&["true"], Some((part, Trouble::Sigterm)));
+        assert_eq!(Failure::status_of(&exit.unwrap_err()), 128 + 15, "{part}");
+        assert_eq!(parts[parts.len() - 3..], CLEANUP, "{part}");
+        assert!(
+            !parts.iter().any(|p| p.starts_with("before_exec")),
+            "{part}"
+        );
+    }
+    Ok(())
+}
+
+fn a_failed_cleanup_is_reported_and_the_others_run() -> Result<(), Failed> {
+    let (exit, parts) = run(&["true"], Some(("cleanup", Trouble::Error)));
+    assert_eq!(format!("{:#}", exit.unwrap_err()), "b: cleanup: trouble");
+    assert_eq!(parts[parts.len() - 3..], CLEANUP);
+    Ok(())
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let trial = |name: &str, test: fn() -> Result<(), Failed>| Trial::test(name, test);
+    let trials = vec![
+        trial("every_part_in_its_order", every_part_in_its_order),
+        trial(
+            "a_failed_prepare_is_cleaned_up_with_those_before_it",
+            a_failed_prepare_is_cleaned_up_with_those_before_it,
+        ),
+        trial(
+            "whatever_fails_everything_is_cleaned_up",
+            whatever_fails_everything_is_cleaned_up,
+        ),
+        trial(
+            "a_panic_in_the_child_stays_in_the_child",
+            a_panic_in_the_child_stays_in_the_child,
+        ),
+        trial(
+            "a_command_that_cannot_be_run_is_cleaned_up_after",
+            a_command_that_cannot_be_run_is_cleaned_up_after,
+        ),
+        trial(
+            "a_signal_before_the_start_breaks_off_and_cleans_up",
+            a_signal_before_the_start_breaks_off_and_cleans_up,
+        ),
+        trial(
+            "a_failed_cleanup_is_reported_and_the_others_run",
+            a_failed_cleanup_is_reported_and_the_others_run,
+        ),
+    ];
+    libtest_mimic::run(&arguments, trials).exit();
+}

@@ -1,0 +1,70 @@
+#!/bin/sh
+# Installs what the course needs besides Rust: setup.sh [--dry-run]
+#
+# On Debian and its relatives through apt-get, as root or with sudo. Elsewhere it
+# says which packages to install. What is there already is left alone.
+set -eu
+
+say() { printf 'setup: %s\n' "$*"; }
+
+dry=
+case ${1-} in
+'') ;;
+--dry-run) dry=yes ;;
+*)
+	sed -n '2,/^set -eu/{/^#/s/^# \{0,1\}//p}' "$0"
+	exit 2
+	;;
+esac
+
+case $(uname -m) in
+x86_64) qemu=qemu-system-x86 ;;
+aarch64) qemu=qemu-system-arm ;;
+*)
+	say "no virtual machine for $(uname -m): the checks run with --here only, as root"
+	exit 1
+	;;
+esac
+
+if ! command -v apt-get >/dev/null; then
+	say 'not Debian, nor a relative of it. Install, under the names they have here:'
+	say "  QEMU for $(uname -m), busybox linked statically, a C compiler with the static C library,"
+	say '  newuidmap (shadow-utils, uidmap)'
+	say 'The kernel then has to come from here: give --kernel host or --kernel FILE to the commands.'
+	exit 1
+fi
+
+# Each package, and what tells that it is there.
+missing=
+need() { # PACKAGE COMMAND…
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+static_busybox() { path=$(command -v busybox) && ! ldd "$path"; }
+need "$qemu" command -v "qemu-system-$(uname -m)"
+need busybox-static static_busybox
+need gcc command -v cc
+need libc6-dev test -e "/usr/lib/$(uname -m)-linux-gnu/libc.a"
+need mmdebstrap command -v mmdebstrap
+need uidmap command -v newuidmap
+
+if [ -z "$missing" ]; then
+	say 'everything is there'
+else
+	sudo=
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	say "installing:$missing"
+	say "with:       $sudo apt-get install --no-install-recommends$missing"
+	if [ -n "$sudo" ] && ! command -v sudo >/dev/null; then
+		say 'there is no sudo: run this as root'
+		exit 1
+	fi
+	if [ -z "$dry" ]; then
+		$sudo apt-get update -qq
+		# shellcheck disable=SC2086 # words
+		$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+		say 'done'
+	fi
+fi
+command -v cargo >/dev/null || say 'Rust is missing: install it with rustup (the package of that name, where there is one)'
