@@ -1,17 +1,33 @@
 //! Running a plan in the virtual machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::commands::test_step::{Machine, seconds};
 use crate::outcome::Record;
+use crate::report::seconds;
 use crate::runner::Plan;
-use crate::vm::{Vm, programs};
+use crate::vm::{Accel, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
+
+/// Which virtual machine.
+#[derive(clap::Args, Clone)]
+pub struct Machine {
+    /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
+    #[arg(long, default_value_t, conflicts_with = "here")]
+    pub kernel: Kernel,
+
+    /// Layout of the cgroup file systems in the virtual machine
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub cgroup: CgroupLayout,
+
+    /// How QEMU runs the guest's code
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub accel: Accel,
+}
 
 /// Where our files are inside.
 const INSIDE: &str = "/drydock";
@@ -48,10 +64,11 @@ pub fn run(
     let plan_inside = files.add(&plan_file)?;
     let mut all = files.list();
     all.push((workspace::bin(), Path::new(INSIDE).join("bin")));
-    all.push((
-        workspace::rootfs("busybox"),
-        Path::new(INSIDE).join("rootfs/busybox"),
-    ));
+    let rootfs = rootfs(plan);
+    for name in &rootfs {
+        let inside = Path::new(INSIDE).join("rootfs").join(name);
+        all.push((workspace::rootfs(name), inside));
+    }
     for file in programs::required(plan)? {
         all.push((file.clone(), file));
     }
@@ -69,6 +86,8 @@ pub fn run(
             ("DRYDOCK_BIN".to_owned(), format!("{INSIDE}/bin")),
             ("DRYDOCK_ROOTFS".to_owned(), format!("{INSIDE}/rootfs")),
         ],
+        // A distribution's userland stands in the machine's memory.
+        memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
         time_limit: TIME_LIMIT,
         ..Vm::default()
     };
@@ -105,6 +124,20 @@ pub fn run(
         seconds(result.timings.boot),
         seconds(result.timings.command)
     ))
+}
+
+/// The root file systems that the checks require and that this host has.
+/// Every check may take the one of busybox.
+fn rootfs(plan: &Plan) -> BTreeSet<String> {
+    plan.batches
+        .iter()
+        .flat_map(|batch| &batch.step.checks)
+        .flat_map(|check| &check.requires)
+        .filter_map(|requirement| requirement.strip_prefix("rootfs:"))
+        .chain(["busybox"])
+        .filter(|name| workspace::rootfs(name).is_dir())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn last_lines(console: &str) -> String {

@@ -49,7 +49,7 @@ pub fn restore(args: Args) -> Result<ExitCode> {
     files::sweep(&mut broom, args.all)?;
     let failed = broom.end();
     if failed > 0 && !geteuid().is_root() {
-        println!("Some of it is root's: sudo env \"PATH=$PATH\" ./just restore");
+        println!("Some of it is root's: sudo ./just restore");
     }
     Ok(ExitCode::from(u8::from(failed > 0)))
 }

@@ -6,9 +6,8 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
 use super::{Finding, read};
-use crate::commands::test_step::kernel_release;
-use crate::requirement;
-use crate::workspace;
+use crate::report::kernel_release;
+use crate::{host, requirement, workspace};
 
 /// What to look at, in order.
 pub const LOOKS: &[fn() -> Finding] = &[kernel, place, privileges, filter, memory, disk];
@@ -29,6 +28,8 @@ fn place() -> Finding {
         "Windows Subsystem for Linux"
     } else if Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists() {
         "a container"
+    } else if host::mounts("self").is_ok_and(|all| all.iter().all(|m| m.mount_point != "/")) {
+        "a chroot, where the kernel makes no user namespace"
     } else {
         return Finding::good("host", "a system of its own, no container and not WSL");
     };

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Finding;
-use crate::commands::test_step::seconds;
+use crate::report::seconds;
 use crate::vm::{Accel, Kernel, Vm, busybox, kvm, qemu};
 
 /// What to look at, in order.
@@ -18,11 +18,12 @@ pub const VM_LOOKS: &[fn() -> Finding] = &[kvm_really, boot];
 const SETUP: &str = "vm/setup.sh installs it";
 
 fn rust() -> Finding {
-    match first_line("cargo", &["--version"]) {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    match first_line(&cargo, &["--version"]) {
         Some(version) => Finding::good("cargo", version),
         None => Finding::bad("cargo", "not on the PATH")
             .means("nothing can be built")
-            .mend("install Rust with rustup; under sudo: sudo env \"PATH=$PATH\" ./just …"),
+            .mend("install Rust with rustup"),
     }
 }
 

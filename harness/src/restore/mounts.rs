@@ -36,3 +36,18 @@ fn is_ours(point: &Path, place: &Path) -> bool {
     }
     point.starts_with(place)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_of_the_hosts_is_not_ours() {
+        let ours = |point, place| is_ours(Path::new(point), Path::new(place));
+        assert!(ours("/var/lib/drydock/btrfs", "/var/lib/drydock"));
+        assert!(!ours("/var/lib/drydock", "/var/lib/drydock"));
+        assert!(!ours("/var/lib/drydock-2/x", "/var/lib/drydock"));
+        assert!(ours("/tmp/drydock-check-a", "/tmp/drydock-check-a"));
+        assert!(!ours("/", "/run/drydock"));
+    }
+}

@@ -62,17 +62,21 @@ fn is_ours(pid: i32) -> bool {
     let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else {
         return false; // a kernel thread, or somebody else's
     };
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    // What was rebuilt meanwhile.
+    is_name_of_ours(&program.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Whether a program is called as one of ours: `step-03`, or as its checks:
+/// `step_03-1f2e3d4c5b6a7988`.
+fn is_name_of_ours(name: &str) -> bool {
+    // What has been rebuilt since it was started.
     let name = name.trim_end_matches(" (deleted)");
-    let digits = |rest: Option<&str>| {
-        rest.is_some_and(|rest| {
-            rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_digit)
-        })
-    };
+    let step = name
+        .strip_prefix("step-")
+        .or_else(|| name.strip_prefix("step_"));
     matches!(name, "drydock" | "probe" | "harness")
-        || digits(name.strip_prefix("step-"))
-        || digits(name.strip_prefix("step_"))
+        || step
+            .and_then(|rest| rest.get(..2))
+            .is_some_and(|number| number.parse::<u8>().is_ok())
 }
 
 /// This process and those that wait for it: its parent, and so on.
@@ -83,4 +87,19 @@ fn ancestors() -> Result<BTreeSet<i32>> {
         pid = host::process(pid).map_or(0, |process| process.ppid);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_known_by_their_names() {
+        for name in ["step-03", "step_03-1f2e3d4c", "drydock", "probe (deleted)"] {
+            assert!(is_name_of_ours(name), "{name}");
+        }
+        for name in ["step", "step-ca", "dockerd", "sh", "stepper-03"] {
+            assert!(!is_name_of_ours(name), "{name}");
+        }
+    }
 }

@@ -40,3 +40,6 @@ pub const ARCH: Arch = Arch {
     flavour: "cloud-arm64",
     kernel_arguments: "",
 };
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("harness/src/vm/arch.rs has to learn this architecture's names");

@@ -50,7 +50,7 @@ fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
     let Err(errno) = setns(process, kinds) else {
         return Ok(());
     };
-    let joined = Err(errno).with_context(|| format!("setns({kinds:?})"));
+    let joined = Err(errno).with_context(|| format!("setns({})", sys::names(kinds)));
     match errno {
         Errno::ESRCH => joined.context("the process to be joined has ended"),
         Errno::EINVAL => joined.context(

@@ -62,7 +62,7 @@ pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<
             child: Pid::from_raw(pid as i32),
         }),
         Err(Errno::ENOSYS | Errno::EPERM) => clone(namespaces, cgroup),
-        Err(errno) => Err(errno).with_context(|| format!("clone3({namespaces:?})")),
+        Err(errno) => Err(errno).with_context(|| format!("clone3({})", names(namespaces))),
     }
 }
 
@@ -70,7 +70,7 @@ fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkR
     let flags = namespaces.bits() as libc::c_long | libc::SIGCHLD as libc::c_long;
     // SAFETY: as in `clone3`; a stack of null means a copy of the caller's.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) };
-    match Errno::result(pid).with_context(|| format!("clone({namespaces:?})"))? {
+    match Errno::result(pid).with_context(|| format!("clone({})", names(namespaces)))? {
         0 => Ok(ForkResult::Child),
         pid => {
             let child = Pid::from_raw(pid as i32);
@@ -82,6 +82,12 @@ fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkR
             Ok(ForkResult::Parent { child })
         }
     }
+}
+
+/// The flags by their names in clone(2), with `|` between them.
+pub(crate) fn names(flags: CloneFlags) -> String {
+    let names: Vec<&str> = flags.iter_names().map(|(name, _)| name).collect();
+    names.join("|")
 }
 
 /// Creates a child process without anything new around it: fork(2).

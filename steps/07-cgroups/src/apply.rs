@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 use process::say;
@@ -13,9 +13,9 @@ use crate::device::{DEFAULT, DeviceArg, Rule};
 use crate::device_bpf;
 use crate::file;
 use crate::group::{Group, Member};
+use crate::id_list::IdList;
 use crate::layout::Version;
 use crate::limits::{Limit, Value};
-use crate::units::IdList;
 
 /// Sets one limit on the group.
 ///
@@ -186,8 +186,14 @@ fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
         dir.display()
     );
     file::write(&dir.join("devices.deny"), "a")?;
-    for rule in rules {
-        file::write(&dir.join("devices.allow"), &rule.to_string())?;
+    for (at, rule) in rules.iter().enumerate() {
+        match file::write(&dir.join("devices.allow"), &rule.to_string()) {
+            // A group above denies it, as in a container; what is asked for by
+            // name must be had.
+            Err(error) if at < DEFAULT.len() && not_permitted(&error) => say!("{error:#}"),
+            Err(error) => return Err(anyhow!("{error:#}: a group above denies it")),
+            Ok(()) => {}
+        }
     }
     Ok(())
 }

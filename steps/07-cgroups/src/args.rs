@@ -9,7 +9,8 @@ use clap::Args;
 use uts::NamespaceMode;
 
 use crate::device::DeviceArg;
-use crate::units::{Bytes, Cpus, IdList, Swap};
+use crate::id_list::IdList;
+use crate::units::{Bytes, Cpus, Swap};
 
 /// The options of the control groups.
 #[derive(Args, Clone, Debug, Default)]

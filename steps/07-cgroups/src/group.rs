@@ -71,16 +71,24 @@ pub(crate) fn new_name() -> Result<String> {
 /// Makes the directory of a group and locks it.
 ///
 /// # Errors
-/// Those of mkdir(2), open(2) and flock(2).
+/// Those of mkdir(2), open(2) and flock(2). Nothing is left then.
 pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, Flock<File>)> {
     let dir = parent.dir.join(name);
     fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
-    let file = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
     // Nobody else can hold it: to sweep, one needs the parent's lock.
-    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| errno)
-        .with_context(|| format!("flock {}", dir.display()))?;
-    Ok((dir, lock))
+    let lock = || {
+        let file = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| errno)
+            .with_context(|| format!("flock {}", dir.display()))
+    };
+    match lock() {
+        Ok(lock) => Ok((dir, lock)),
+        Err(error) => {
+            fs::remove_dir(&dir).with_context(|| format!("rmdir {}", dir.display()))?;
+            Err(error)
+        }
+    }
 }
 
 /// Removes the groups in `parent` whose launcher is gone, with what is left in

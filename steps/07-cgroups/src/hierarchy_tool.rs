@@ -10,6 +10,7 @@ use clap::Subcommand;
 use nix::sys::signal::Signal;
 use process::{Exit, sys};
 
+use crate::controllers::Controller;
 use crate::file;
 use crate::hierarchy::{self, Hierarchy};
 use crate::layout::Layout;
@@ -129,13 +130,13 @@ fn controllers() -> Result<String> {
         "{:<14}{:<11}{:<9}WHERE\n",
         "CONTROLLER", "HIERARCHY", "ENABLED"
     );
-    let mut all = hierarchy::controllers()?;
+    let mut all = crate::controllers::controllers()?;
     let v2 = layout.v2().map_or(&[][..], |h| &h.controllers[..]);
     for name in v2 {
         // v1 calls io by another name.
         let old = if name == "io" { "blkio" } else { name };
         if !all.iter().any(|c| c.name == old) {
-            all.push(hierarchy::Controller {
+            all.push(Controller {
                 name: name.clone(),
                 hierarchy: 0,
                 enabled: true,

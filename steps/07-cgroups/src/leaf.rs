@@ -32,9 +32,9 @@ impl Leaf {
         let others: Vec<&str> = procs.lines().filter(|pid| *pid != own).collect();
         if !others.is_empty() {
             bail!(
-                "{} holds other processes ({}), so no controller can be switched on there: start \
-                 the launcher in a group of its own, for example with systemd-run --user --scope \
-                 -p Delegate=yes",
+                "{} holds other processes ({}), so no controller can be switched on there: move \
+                 them into a group below it, or start the launcher in a group of its own (with \
+                 systemd: systemd-run --user --scope -p Delegate=yes)",
                 base.display(),
                 others.join(" ")
             );
@@ -46,8 +46,14 @@ impl Leaf {
             base: base.to_owned(),
             dir,
         };
-        file::write(&leaf.dir.join("cgroup.procs"), "0")?;
-        Ok(leaf)
+        match file::write(&leaf.dir.join("cgroup.procs"), "0") {
+            Ok(()) => Ok(leaf),
+            Err(error) => {
+                fs::remove_dir(&leaf.dir)
+                    .with_context(|| format!("rmdir {}", leaf.dir.display()))?;
+                Err(error)
+            }
+        }
     }
 
     /// Moves the launcher back and removes the leaf.

@@ -7,17 +7,17 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`args`], [`units`] | the options, in Docker's spelling |
-//! | [`layout`] | what this host has: v1, v2, or both |
+//! | [`args`], [`units`], [`id_list`], [`weight`] | the options, in Docker's spelling and units |
+//! | [`layout`], `membership` | what this host has: v1, v2, or both |
 //! | `plan` | which hierarchies a container needs, and what cannot be had |
+//! | `v1`, `v2`, `leaf`, `systemd` | where groups are made on each |
 //! | `parent`, [`group`], `end` | the directories: made, told from abandoned ones, emptied and removed |
-//! | `v1`, `v2`, `leaf`, `systemd` | where they are made on each |
-//! | `limits`, `apply` | each limit, v1 and v2 side by side |
+//! | `limits`, `limits_io`, `apply` | each limit, v1 and v2 side by side |
 //! | [`device`], `device_bpf` | the device rules, as files and as a program |
 //! | [`namespace`] | the cgroup namespace, and /sys/fs/cgroup inside |
-//! | [`stats`], [`freeze`], [`oom`] | accounting and control |
-//! | [`hierarchy`] | hierarchies without a controller, to see the rules by |
-//! | [`tool`], [`top`] | the commands of `step-07` |
+//! | [`find`], [`stats`], [`freeze`], [`oom`] | accounting and control |
+//! | [`hierarchy`], [`rules`], `family`, [`controllers`] | hierarchies without a controller, to see the rules by |
+//! | [`tool`], [`top`], [`hierarchy_tool`] | the commands of `step-07` |
 //!
 //! # cgroups-rs
 //!
@@ -37,18 +37,23 @@
 
 mod apply;
 pub mod args;
+pub mod controllers;
 pub mod device;
 mod device_bpf;
 mod end;
+mod family;
 mod file;
 pub mod find;
 pub mod freeze;
 pub mod group;
 pub mod hierarchy;
 pub mod hierarchy_tool;
+pub mod id_list;
 pub mod layout;
 mod leaf;
 mod limits;
+mod limits_io;
+mod membership;
 pub mod namespace;
 pub mod oom;
 mod parent;
@@ -61,9 +66,11 @@ pub mod top;
 pub mod units;
 mod v1;
 mod v2;
+pub mod weight;
 
 use std::cell::OnceCell;
 use std::fs::File;
+use std::mem::take;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -78,7 +85,7 @@ pub use find::sweep;
 pub use namespace::CgroupView;
 
 use crate::group::Group;
-use crate::layout::Layout;
+use crate::layout::{Layout, Version};
 use crate::leaf::Leaf;
 use crate::limits::Limit;
 use crate::parent::Parent;
@@ -92,6 +99,8 @@ pub struct Cgroups {
     /// What the container shall see, once that is known.
     view: Rc<OnceCell<Layout>>,
     group: Group,
+    /// Where its directories are made, which are left in the end.
+    parents: Vec<(PathBuf, Version)>,
     /// Of each v1 member, open for the child to enter it.
     tasks: Vec<(File, PathBuf)>,
     leaf: Option<Leaf>,
@@ -105,6 +114,7 @@ impl Cgroups {
             args,
             view: Rc::default(),
             group: Group::default(),
+            parents: Vec::new(),
             tasks: Vec::new(),
             leaf: None,
         }
@@ -130,10 +140,12 @@ impl Cgroups {
                     continue;
                 }
             };
+            self.parents.push((parent.clone(), Version::V1));
             let member = v1::create(hierarchy, &parent, &name)?;
-            self.tasks
-                .push((v1::open_tasks(&member)?, member.dir.clone()));
+            let tasks = v1::open_tasks(&member);
+            let dir = member.dir.clone();
             self.group.members.push(member);
+            self.tasks.push((tasks?, dir));
         }
         if let Some(hierarchy) = plan.v2 {
             let asked = plan.controllers.first().map(|(_, asked)| asked.as_str());
@@ -142,6 +154,7 @@ impl Cgroups {
                 Ok(place) => {
                     plan::require(&plan.controllers, &place.controllers()?, place.base())?;
                     let needed: Vec<&str> = plan.controllers.iter().map(|(c, _)| *c).collect();
+                    self.parents.push((place.parent(), Version::V2));
                     let member = place.create(&name, &needed, &mut self.leaf)?;
                     self.group.members.push(member);
                 }
@@ -238,16 +251,15 @@ impl Isolation for Cgroups {
     fn cleanup(&mut self) -> Result<()> {
         let mut failed = self.report_oom();
         self.tasks.clear();
-        for member in std::mem::take(&mut self.group.members).into_iter().rev() {
-            let parent = member.dir.parent().map(PathBuf::from);
-            let ended = end::end(&member.dir, member.version);
-            drop(member.lock);
-            let left = match parent.map(|dir| Parent::existing(&dir)) {
-                Some(Ok(Some(parent))) => parent.leave(member.version),
-                Some(Err(error)) => Err(error),
-                _ => Ok(()),
-            };
-            failed = failed.and(ended).and(left);
+        for member in take(&mut self.group.members).into_iter().rev() {
+            failed = failed.and(end::end(&member.dir, member.version));
+        }
+        for (dir, version) in take(&mut self.parents).into_iter().rev() {
+            let left = Parent::existing(&dir).and_then(|parent| match parent {
+                Some(parent) => parent.leave(version),
+                None => Ok(()),
+            });
+            failed = failed.and(left);
         }
         if let Some(leaf) = self.leaf.take() {
             failed = failed.and(leaf.leave());

@@ -60,6 +60,8 @@ enum Tool {
     /// Make v1 hierarchies, to see the rules by
     #[command(subcommand)]
     Hierarchy(HierarchyTool),
+    /// Remove the groups of launchers that are gone, and all such hierarchies
+    Restore,
 }
 
 const EXAMPLES: &str = "
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Some(Tool::Pause(args)) => tool::pause(args),
         Some(Tool::Resume(args)) => tool::resume(args),
         Some(Tool::Hierarchy(tool)) => hierarchy_tool::run(tool),
+        Some(Tool::Restore) => tool::restore(),
         None => run(args),
     })
 }

@@ -61,7 +61,7 @@ impl CgroupView {
 
 impl Isolation for CgroupView {
     fn name(&self) -> &'static str {
-        "cgroups"
+        "cgroup view"
     }
 
     fn in_container(&mut self) -> Result<()> {

@@ -128,7 +128,7 @@ impl Parent {
 
 /// Whether we made the group, so that its files are ours to write.
 pub(crate) fn ours(dir: &Path) -> bool {
-    dir.file_name().is_some_and(|name| name == NAME) || mark(dir).is_some()
+    mark(dir).is_some()
 }
 
 /// Notes in a parent that a controller was switched on above it.
@@ -217,9 +217,16 @@ fn named(dir: &Path, prefix: &str) -> bool {
         .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
 }
 
+/// What is noted in a directory that we made. One that has our name is ours, if
+/// its maker died before it could note anything.
 fn mark(dir: &Path) -> Option<Vec<String>> {
     let mut buffer = [0; 256];
-    let length = getxattr(dir, MARK, &mut buffer).ok()?;
+    let Ok(length) = getxattr(dir, MARK, &mut buffer) else {
+        return dir
+            .file_name()
+            .filter(|name| *name == NAME)
+            .map(|_| Vec::new());
+    };
     let text = str::from_utf8(&buffer[..length]).ok()?;
     Some(text.split_whitespace().map(String::from).collect())
 }

@@ -7,7 +7,6 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,13 +14,12 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, pause, pipe2};
-use process::sys;
+use nix::unistd::Pid;
 
+use crate::controllers::controllers;
+use crate::family::Family;
 use crate::file;
-use crate::hierarchy::{Hierarchy, controllers, mount_at, options, unmount};
+use crate::hierarchy::{Hierarchy, mount_at, options, unmount};
 use crate::layout::Layout;
 
 /// Tries the rules and says what came of it, a line a try. The second value is
@@ -278,72 +276,4 @@ fn yes(is_so: bool, words: &str) -> &str {
 fn device(dir: &Path) -> Result<u64> {
     let meta = fs::metadata(dir).with_context(|| format!("stat {}", dir.display()))?;
     Ok(meta.dev())
-}
-
-/// A process that does nothing but have a child when it is told to, which does
-/// nothing either.
-struct Family {
-    parent: Pid,
-    order: fs::File,
-    answer: fs::File,
-}
-
-impl Family {
-    fn start() -> Result<Self> {
-        let flags = nix::fcntl::OFlag::O_CLOEXEC;
-        let (heard, order) = pipe2(flags).context("pipe2")?;
-        let (answer, answered) = pipe2(flags).context("pipe2")?;
-        match sys::fork()? {
-            ForkResult::Parent { child } => Ok(Family {
-                parent: child,
-                order: order.into(),
-                answer: answer.into(),
-            }),
-            ForkResult::Child => {
-                drop((order, answer));
-                let (mut heard, mut answered) = (fs::File::from(heard), fs::File::from(answered));
-                let told = heard.read(&mut [0]).is_ok_and(|n| n == 1);
-                if told && let Ok(ForkResult::Parent { child }) = sys::fork() {
-                    use std::io::Write;
-                    if answered.write_all(child.to_string().as_bytes()).is_err() {
-                        sys::exit(1);
-                    }
-                    drop(answered);
-                }
-                // The command's end closes the pipe, and that ends the family.
-                loop {
-                    if heard.read(&mut [0]).is_ok_and(|n| n == 0) {
-                        sys::exit(0);
-                    }
-                    pause();
-                }
-            }
-        }
-    }
-
-    fn have_child(&self) -> Result<Pid> {
-        use std::io::Write;
-        (&self.order).write_all(&[1]).context("write to the pipe")?;
-        let mut bytes = [0; 16];
-        let length = (&self.answer)
-            .read(&mut bytes)
-            .context("read from the pipe")?;
-        let text = String::from_utf8_lossy(&bytes[..length]);
-        Ok(Pid::from_raw(text.parse().context("fork")?))
-    }
-
-    fn end(self) -> Result<()> {
-        let Family {
-            parent,
-            order,
-            answer,
-        } = self;
-        drop((order, answer));
-        match kill(parent, Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(errno).context("kill"),
-        }
-        waitpid(parent, None).context("waitpid")?;
-        Ok(())
-    }
 }

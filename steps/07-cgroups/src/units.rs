@@ -1,7 +1,5 @@
-//! Quantities as Docker spells them, and their conversion to what the files of
-//! one or the other version want.
+//! Quantities, as Docker spells them.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -150,92 +148,6 @@ impl fmt::Display for Swap {
     }
 }
 
-/// Numbers of CPUs or memory nodes, as cpuset(7) lists them: `0-3,6`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IdList(pub BTreeSet<u32>);
-
-impl IdList {
-    /// More than any kernel is built for; keeps a typing error from filling
-    /// the memory.
-    const MOST: u32 = 1 << 16;
-
-    /// Those of `self` that `other` does not have.
-    pub fn without(&self, other: &IdList) -> IdList {
-        IdList(self.0.difference(&other.0).copied().collect())
-    }
-}
-
-impl FromStr for IdList {
-    type Err = Error;
-
-    /// # Errors
-    /// For what is no list of numbers and ranges. An empty list is one.
-    fn from_str(text: &str) -> Result<Self> {
-        let what = || format!("{text:?} is no list: write 0, 0-3 or 0,2");
-        let mut ids = BTreeSet::new();
-        for part in text.split(',').map(str::trim) {
-            if part.is_empty() && text.trim().is_empty() {
-                continue;
-            }
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let first: u32 = first.parse().with_context(what)?;
-            let last: u32 = last.parse().with_context(what)?;
-            if first > last || last >= Self::MOST {
-                bail!(what());
-            }
-            ids.extend(first..=last);
-        }
-        Ok(IdList(ids))
-    }
-}
-
-impl fmt::Display for IdList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut ids = self.0.iter().copied().peekable();
-        let mut separator = "";
-        while let Some(first) = ids.next() {
-            let mut last = first;
-            while let Some(next) = ids.next_if_eq(&(last + 1)) {
-                last = next;
-            }
-            match last - first {
-                0 => write!(f, "{separator}{first}")?,
-                _ => write!(f, "{separator}{first}-{last}")?,
-            }
-            separator = ",";
-        }
-        Ok(())
-    }
-}
-
-/// `cpu.weight` of v2 (1 to 10000, default 100) for `cpu.shares` of v1 (2 to
-/// 262144, default 1024).
-///
-/// The curve through the two ends and the default: 2 is 1, 1024 is 100, 262144
-/// is 10000, and between them the exponent grows with the square of the
-/// logarithm. It is what runc since 1.3.2 and crun since 1.23 do. The older one,
-/// `1 + (shares - 2) * 9999 / 262142`, is a straight line through the two ends
-/// alone: it made 39 of the default 1024, so that a container with the default
-/// shares had less than half the weight of a process without any.
-pub fn cpu_weight(shares: u64) -> u64 {
-    match shares {
-        0..=2 => 1,
-        262_144.. => 10_000,
-        _ => {
-            let log = (shares as f64).log2();
-            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
-            10f64.powf(exponent).ceil() as u64
-        }
-    }
-}
-
-/// `io.weight` of v2 (1 to 10000) for `blkio.weight` of v1 (10 to 1000): the
-/// straight line through both ends, as the runtimes do. Not for
-/// `io.bfq.weight`, which has v1's range.
-pub fn io_weight(weight: u64) -> u64 {
-    1 + (weight - 10) * 9_999 / 990
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,47 +200,5 @@ mod tests {
         for text in ["", "-1", "half", "1.0000000001", "0.5.1"] {
             assert!(text.parse::<Cpus>().is_err(), "{text:?} was accepted");
         }
-    }
-
-    #[test]
-    fn lists_are_read_and_shown() {
-        for (text, shown) in [
-            ("0", "0"),
-            ("0-3,6", "0-3,6"),
-            ("3,1,2", "1-3"),
-            ("0,1", "0-1"),
-            ("\n", ""),
-        ] {
-            assert_eq!(
-                text.parse::<IdList>().unwrap().to_string(),
-                shown,
-                "{text:?}"
-            );
-        }
-        for text in ["a", "3-1", "1,,2", "0-4000000000", "-1", "1-"] {
-            assert!(text.parse::<IdList>().is_err(), "{text:?} was accepted");
-        }
-    }
-
-    #[test]
-    fn shares_keep_their_ends_and_their_default() {
-        for (shares, weight) in [
-            (2, 1),
-            (3, 2),
-            (512, 59),
-            (1024, 100),
-            (2048, 174),
-            (262_144, 10_000),
-        ] {
-            assert_eq!(cpu_weight(shares), weight, "{shares}");
-        }
-    }
-
-    #[test]
-    fn weights_of_io_keep_their_ends() {
-        assert_eq!(
-            [io_weight(10), io_weight(500), io_weight(1000)],
-            [1, 4950, 10_000]
-        );
     }
 }

@@ -82,6 +82,11 @@ impl Place {
         controllers(&self.base.dir)
     }
 
+    /// The directory in which the group is made.
+    pub(crate) fn parent(&self) -> PathBuf {
+        self.parent.clone()
+    }
+
     /// Where that list stands, for errors.
     pub(crate) fn base(&self) -> &Path {
         &self.base.dir
