@@ -1085,6 +1085,10 @@ fn a_hierarchy_can_be_made_without_a_controller() {
             let line = text.lines().find_map(|line| line.split_once(&named));
             Ok(line.map_or("none", |(_, path)| path).to_owned())
         };
+        // Started before it is made: a mount namespace that is made later would
+        // have it too, and keep it.
+        let mut held = c.step().args(["--pid", "host"]).hold()?;
+        let pid = held.pid()?;
         let made = c.step().args(["hierarchy", "make", &name]).run()?;
         if made.stderr.contains("cgroup_no_v1") {
             return Err(unsupported(
