@@ -7,11 +7,27 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::commands::test_step::{Machine, seconds};
 use crate::outcome::Record;
+use crate::report::seconds;
 use crate::runner::Plan;
-use crate::vm::{Vm, programs};
+use crate::vm::{Accel, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
+
+/// Which virtual machine.
+#[derive(clap::Args, Clone)]
+pub struct Machine {
+    /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
+    #[arg(long, default_value_t, conflicts_with = "here")]
+    pub kernel: Kernel,
+
+    /// Layout of the cgroup file systems in the virtual machine
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub cgroup: CgroupLayout,
+
+    /// How QEMU runs the guest's code
+    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
+    pub accel: Accel,
+}
 
 /// Where our files are inside.
 const INSIDE: &str = "/drydock";

@@ -14,6 +14,7 @@
 //! | [`sys`] | the only `unsafe` |
 
 pub mod build;
+pub mod cgroup;
 pub mod check;
 pub mod commands;
 pub mod doctor;

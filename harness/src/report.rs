@@ -1,6 +1,8 @@
 //! Prints what came of the checks, for people.
 
-use std::io::{IsTerminal, Write};
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write, stderr};
+use std::time::Duration;
 
 use crate::outcome::{Outcome, Record};
 use crate::registry::Step;
@@ -139,6 +141,46 @@ impl<'a, W: Write> Report<'a, W> {
         writeln!(self.out, "  Score: {}/{}", self.score, self.total)?;
         Ok(self.records)
     }
+}
+
+/// The last line, which counts: machines read it.
+pub fn print_totals(records: &[Record]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for record in records {
+        let class = match record.outcome {
+            Outcome::Pass => "passed",
+            Outcome::Unsupported => "skipped",
+            Outcome::Fail | Outcome::Blocked | Outcome::Error => "failed",
+        };
+        *counts.entry(class).or_default() += 1;
+    }
+    let count = |class| counts.get(class).copied().unwrap_or(0);
+    println!(
+        "{} passed, {} failed, {} skipped",
+        count("passed"),
+        count("failed"),
+        count("skipped")
+    );
+}
+
+/// Says on a terminal what takes its time.
+pub fn progress(what: &str) {
+    if stderr().is_terminal() {
+        eprintln!("… {what}");
+    }
+}
+
+/// A duration in seconds with one decimal.
+pub fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// The release of the running kernel.
+pub fn kernel_release() -> String {
+    format!(
+        "Linux {}",
+        rustix::system::uname().release().to_string_lossy()
+    )
 }
 
 /// `03` as a chapter of the book is called: `3`.

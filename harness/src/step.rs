@@ -166,9 +166,18 @@ impl Step {
     /// # Errors
     /// [`Failed`] if the command does not come to run.
     pub fn hold(self) -> Result<Held> {
-        let mut held = self.args(["probe", "hold"]).start()?;
-        held.seen = held.read()?;
+        let mut held = self.start_holding()?;
+        held.wait_until_held()?;
         Ok(held)
+    }
+
+    /// Starts it with `probe hold` as the command and does not wait:
+    /// [`Held::wait_until_held`] does.
+    ///
+    /// # Errors
+    /// [`Failed`] if it cannot be started.
+    pub fn start_holding(self) -> Result<Held> {
+        self.args(["probe", "hold"]).start()
     }
 
     /// Starts it, with pipes on its standard streams.
@@ -295,6 +304,15 @@ pub struct Held {
 }
 
 impl Held {
+    /// Waits until the probe inside has started, and said what it sees.
+    ///
+    /// # Errors
+    /// [`Failed`] if the command does not come to run.
+    pub fn wait_until_held(&mut self) -> Result<()> {
+        self.seen = self.read()?;
+        Ok(())
+    }
+
     /// What the probe saw when it started.
     pub fn seen(&self) -> &Seen {
         &self.seen

@@ -132,6 +132,21 @@ pub fn orphan(stay: bool) -> Result<Pid> {
     Ok(Pid::from_raw(i32::from_ne_bytes(bytes)))
 }
 
+/// Forks a child that does nothing until it is killed.
+///
+/// # Errors
+/// Those of fork(2): `EAGAIN` at a limit on processes.
+pub fn fork_waiting() -> nix::Result<Pid> {
+    // SAFETY: the probe has one thread, so the child's copy of the memory is
+    // consistent.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => loop {
+            nix::unistd::pause();
+        },
+    }
+}
+
 /// The kinds of System V objects (sysvipc(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SysV {

@@ -1,6 +1,7 @@
 //! Where things are.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
@@ -43,13 +44,20 @@ pub fn checks() -> PathBuf {
     root().join("harness/tests")
 }
 
-/// Makes sure that a root file system is there.
+/// Makes sure that a root file system is there: makes it if it is not.
 ///
 /// # Errors
-/// Names the command that makes it.
+/// If `vm/rootfs.sh` fails; what it says is on standard error.
 pub fn need_rootfs(name: &str) -> Result<()> {
     if rootfs(name).join("bin").exists() {
         return Ok(());
     }
-    bail!("{} is missing: just rootfs {name}", rootfs(name).display());
+    let made = Command::new(root().join("vm/rootfs.sh"))
+        .arg(name)
+        .stdout(Stdio::null())
+        .status();
+    match made {
+        Ok(status) if status.success() => Ok(()),
+        _ => bail!("{} is missing: just rootfs {name}", rootfs(name).display()),
+    }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Outcome, Record};
 use crate::registry::Step;
+use crate::vm::CgroupLayout;
 use crate::{build, workspace};
 
 /// A wrong solution.
@@ -25,6 +26,9 @@ pub struct Wrong {
     pub misconception: Option<u32>,
     /// The step whose solution it is.
     pub step: String,
+    /// The layout of the cgroup file systems on which it fails, where it fails
+    /// on one only; otherwise the caller's choice.
+    pub cgroup: Option<CgroupLayout>,
     /// The checks that fail on it, and no others.
     pub fails: BTreeSet<String>,
     /// What the report of one of these checks must say.

@@ -1,20 +1,19 @@
 //! `harness test-step NN`: builds a step, checks it, prints the report.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{IsTerminal, stderr, stdout};
+use std::io::stdout;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::guest::Machine;
 use crate::outcome::{Outcome, Record};
 use crate::registry::{self, Step};
-use crate::report::{Report, colour};
+use crate::report::{Report, colour, kernel_release, print_totals, progress, seconds};
 use crate::runner::{self, Batch, Plan};
-use crate::vm::{Accel, CgroupLayout, Kernel};
 use crate::{build, workspace};
 
 /// Arguments of `harness test-step`.
@@ -42,22 +41,6 @@ pub struct Args {
     /// Seed of the names and numbers that the checks draw
     #[arg(long)]
     seed: Option<u64>,
-}
-
-/// Which virtual machine.
-#[derive(clap::Args, Clone)]
-pub struct Machine {
-    /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
-    #[arg(long, default_value_t, conflicts_with = "here")]
-    pub kernel: Kernel,
-
-    /// Layout of the cgroup file systems in the virtual machine
-    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
-    pub cgroup: CgroupLayout,
-
-    /// How QEMU runs the guest's code
-    #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
-    pub accel: Accel,
 }
 
 /// Runs the checks.
@@ -211,44 +194,4 @@ impl Printer<'_> {
         self.close()?;
         Ok(self.records)
     }
-}
-
-/// The last line, which counts: machines read it.
-pub fn print_totals(records: &[Record]) {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for record in records {
-        let class = match record.outcome {
-            Outcome::Pass => "passed",
-            Outcome::Unsupported => "skipped",
-            Outcome::Fail | Outcome::Blocked | Outcome::Error => "failed",
-        };
-        *counts.entry(class).or_default() += 1;
-    }
-    let count = |class| counts.get(class).copied().unwrap_or(0);
-    println!(
-        "{} passed, {} failed, {} skipped",
-        count("passed"),
-        count("failed"),
-        count("skipped")
-    );
-}
-
-/// Says on a terminal what takes its time.
-pub fn progress(what: &str) {
-    if stderr().is_terminal() {
-        eprintln!("… {what}");
-    }
-}
-
-/// A duration in seconds with one decimal.
-pub fn seconds(time: Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
-}
-
-/// The release of the running kernel.
-pub fn kernel_release() -> String {
-    format!(
-        "Linux {}",
-        rustix::system::uname().release().to_string_lossy()
-    )
 }

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::test_step::{Machine, progress, seconds};
+use crate::guest::Machine;
 use crate::outcome::Record;
 use crate::registry::Step;
+use crate::report::{progress, seconds};
 use crate::runner::{self, Batch, Plan};
 use crate::wrong::{self, Builder, Wrong};
 use crate::{build, guest, workspace};
@@ -101,7 +102,7 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
         )?;
         (records, format!("checks {}", seconds(started.elapsed())))
     } else {
-        in_machines(&batches, seed, &args.machine)?
+        in_layouts(&wrongs, &batches, seed, &args.machine)?
     };
     if args.verbose {
         for record in &records {
@@ -142,6 +143,41 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
     );
     println!("{passed} passed, {} failed", wrongs.len() - passed);
     Ok(ExitCode::from(u8::from(passed != wrongs.len())))
+}
+
+/// Runs the batches, each in a machine with the layout of cgroups that it asks
+/// for, and says how long the slowest of each took.
+fn in_layouts(
+    wrongs: &[Wrong],
+    batches: &[Batch],
+    seed: u64,
+    machine: &Machine,
+) -> Result<(Vec<Record>, String)> {
+    let mut layouts: Vec<_> = wrongs
+        .iter()
+        .map(|wrong| wrong.cgroup.unwrap_or(machine.cgroup))
+        .collect();
+    let of_each = layouts.clone();
+    layouts.sort();
+    layouts.dedup();
+    let mut records = Vec::new();
+    let mut timings = Vec::new();
+    for layout in layouts {
+        let some: Vec<Batch> = batches
+            .iter()
+            .zip(&of_each)
+            .filter(|(_, of_this)| **of_this == layout)
+            .map(|(batch, _)| batch.clone())
+            .collect();
+        let machine = Machine {
+            cgroup: layout,
+            ..machine.clone()
+        };
+        let (of_these, took) = in_machines(&some, seed, &machine)?;
+        records.extend(of_these);
+        timings.push(took);
+    }
+    Ok((records, timings.join(" | ")))
 }
 
 /// Runs the batches in as many virtual machines as there are processors, and

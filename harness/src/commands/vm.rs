@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::test_step::{kernel_release, seconds};
+use crate::report::{kernel_release, seconds};
 use crate::vm::{Accel, CgroupLayout, Kernel, Vm};
 use crate::workspace;
 

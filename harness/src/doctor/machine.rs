@@ -6,7 +6,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
 use super::{Finding, read};
-use crate::commands::test_step::kernel_release;
+use crate::report::kernel_release;
 use crate::{host, requirement, workspace};
 
 /// What to look at, in order.

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Finding;
-use crate::commands::test_step::seconds;
+use crate::report::seconds;
 use crate::vm::{Accel, Kernel, Vm, busybox, kvm, qemu};
 
 /// What to look at, in order.

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use kernel::Image;
 pub use kernel::Kernel;
@@ -59,7 +60,10 @@ pub struct Vm {
 }
 
 /// How cgroups are mounted at /sys/fs/cgroup: cgroups(7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum CgroupLayout {
     /// Version 2 with all controllers
     #[default]

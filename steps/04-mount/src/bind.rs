@@ -47,14 +47,24 @@ impl Bind {
             b"rw" => false,
             _ => bail!("after DST there may be ro or rw, not {mode:?}"),
         };
-        let target = Target::new(Path::new(target))?;
-        let source = Path::new(source)
+        let bind = Self::of(Path::new(source), Path::new(target))?;
+        Ok(Bind { read_only, ..bind })
+    }
+
+    /// A bind of `source` on the host to `target` inside, for reading and
+    /// writing.
+    ///
+    /// # Errors
+    /// Where the source does not exist, or the target can be no mount point.
+    pub(crate) fn of(source: &Path, target: &Path) -> Result<Self> {
+        let target = Target::new(target)?;
+        let source = source
             .canonicalize()
             .with_context(|| format!("the source {source:?} on the host: make it first"))?;
         Ok(Bind {
             source,
             target,
-            read_only,
+            read_only: false,
         })
     }
 

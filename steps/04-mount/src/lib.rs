@@ -79,6 +79,7 @@ pub struct MountArgs {
 #[derive(Debug)]
 pub struct Mount {
     args: MountArgs,
+    offered: Vec<(PathBuf, PathBuf)>,
     rootfs: Option<PathBuf>,
     volumes: Volumes,
     host_pids: Option<String>,
@@ -89,10 +90,22 @@ impl Mount {
     pub fn new(args: MountArgs) -> Self {
         Mount {
             args,
+            offered: Vec::new(),
             rootfs: None,
             volumes: Volumes::default(),
             host_pids: None,
         }
+    }
+
+    /// Adds files that another isolation has for the container: each on the
+    /// host, where it exists when `prepare` is called, and its place inside.
+    /// They are mounted like `--bind`, but what the user mounts in their place
+    /// wins, and where there is no place and none can be made (a rootfs that is
+    /// not the user's, a dangling link), the container does without.
+    #[must_use]
+    pub fn offer(mut self, files: Vec<(PathBuf, PathBuf)>) -> Self {
+        self.offered.extend(files);
+        self
     }
 
     /// The host's tree stays; only what the user asks for is mounted in it, and
@@ -160,6 +173,9 @@ impl Isolation for Mount {
                      would be mounted on the host as well"
                 );
             }
+        }
+        if self.rootfs.is_some() || self.args.propagation != Propagation::Shared {
+            self.volumes.offer(&self.offered)?;
         }
         self.host_pids = proc_sys::pid_namespace();
         Ok(())

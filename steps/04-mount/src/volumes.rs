@@ -1,10 +1,12 @@
 //! What the user mounts: `--bind` and `--tmpfs`, together, because one may lie
-//! in the other.
+//! in the other. And the files that other isolations offer the container.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use process::say;
 
 use crate::bind::Bind;
 use crate::detached::{Detached, MountAttrFlags};
@@ -15,20 +17,34 @@ use crate::tmpfs::Tmpfs;
 enum Volume {
     Bind(Bind),
     Tmpfs(Tmpfs),
+    /// Nobody has asked for it: without a place for it, the container does
+    /// without it.
+    Offer(Bind),
 }
 
 impl Volume {
     fn target(&self) -> &Target {
         match self {
-            Volume::Bind(bind) => &bind.target,
+            Volume::Bind(bind) | Volume::Offer(bind) => &bind.target,
             Volume::Tmpfs(tmpfs) => &tmpfs.target,
         }
     }
 
     fn take(&self) -> Result<Detached> {
         match self {
-            Volume::Bind(bind) => bind.take(),
+            Volume::Bind(bind) | Volume::Offer(bind) => bind.take(),
             Volume::Tmpfs(tmpfs) => tmpfs.take(),
+        }
+    }
+
+    /// What became of it; no harm is done where it was only offered.
+    fn outcome<T>(&self, done: Result<T>) -> Result<Option<T>> {
+        match done.with_context(|| self.option()) {
+            Err(error) if matches!(self, Volume::Offer(_)) => {
+                say!("left away: {error:#}");
+                Ok(None)
+            }
+            done => done.map(Some),
         }
     }
 
@@ -38,7 +54,7 @@ impl Volume {
 
     fn option(&self) -> String {
         match self {
-            Volume::Bind(bind) => bind.option(),
+            Volume::Bind(bind) | Volume::Offer(bind) => bind.option(),
             Volume::Tmpfs(tmpfs) => format!("--tmpfs {}", tmpfs.target),
         }
     }
@@ -78,6 +94,22 @@ impl Volumes {
         Ok(Volumes(volumes))
     }
 
+    /// Adds files that are offered, each with its place, where the user mounts
+    /// nothing.
+    ///
+    /// # Errors
+    /// Where a file does not exist.
+    pub(crate) fn offer(&mut self, files: &[(PathBuf, PathBuf)]) -> Result<()> {
+        for (source, target) in files {
+            let bind = Bind::of(source, target)?;
+            if !self.0.iter().any(|volume| *volume.target() == bind.target) {
+                self.0.push(Volume::Offer(bind));
+            }
+        }
+        self.0.sort_by_key(|volume| volume.target().depth());
+        Ok(())
+    }
+
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -88,11 +120,12 @@ impl Volumes {
     /// # Errors
     /// Those of [`Detached`], by option.
     pub(crate) fn take(&self) -> Result<Taken<'_>> {
-        self.0
-            .iter()
-            .map(|volume| Ok((volume, volume.take().with_context(|| volume.option())?)))
-            .collect::<Result<_>>()
-            .map(Taken)
+        let mut taken = Vec::new();
+        for volume in &self.0 {
+            let mount = volume.outcome(volume.take())?;
+            taken.extend(mount.map(|mount| (volume, mount)));
+        }
+        Ok(Taken(taken))
     }
 }
 
@@ -106,7 +139,7 @@ impl Taken<'_> {
     /// Those of [`Target`] and [`Detached`], by option.
     pub(crate) fn attach(self, root: BorrowedFd<'_>, make: bool) -> Result<()> {
         for (volume, mount) in self.0 {
-            attach(volume, mount, root, make).with_context(|| volume.option())?;
+            volume.outcome(attach(volume, mount, root, make))?;
         }
         Ok(())
     }

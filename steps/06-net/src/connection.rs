@@ -16,10 +16,10 @@ use process::say;
 use crate::bridge::{self, BRIDGE};
 use crate::link::Route;
 use crate::network::{self, Network};
-use crate::nftables::Rule;
 use crate::owner::Owner;
 use crate::publish::Publish;
 use crate::reserve::reserve;
+use crate::rule::Rule;
 use crate::state::{Locked, Member, State};
 use crate::table::{self, Transaction};
 use crate::{
@@ -59,9 +59,10 @@ impl Connection {
     /// An option that cannot be followed; those of netlink, nf_tables and
     /// /proc/sys.
     pub fn prepare(locked: &mut Locked, id: &str, args: &NetArgs) -> Result<Self> {
+        let mut route = link::route_client()?;
+        link::check_privilege(&mut route)?;
         network::check_place(&mut locked.state)?;
         reclaim::sweep(locked)?;
-        let mut route = link::route_client()?;
         let mut netfilter = table::netfilter_client()?;
         let mut network = match locked.state.network.clone() {
             Some(network) => network,

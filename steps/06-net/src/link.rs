@@ -193,14 +193,30 @@ pub fn set_alias(route: &mut Route, name: &str, alias: &str) -> Result<()> {
 }
 
 /// Removes a device, and with one end of a veth pair the other:
-/// `ip link del NAME`. That there is none is as good.
+/// `ip link del NAME`. That there is none is as good, also for a caller without
+/// privilege.
 ///
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` for a device that is not of
 /// the kind one can remove.
 pub fn delete(route: &mut Route, name: &str) -> Result<()> {
+    if find(route, name)?.is_none() {
+        return Ok(());
+    }
     let done = route.request(RouteNetlinkMessage::DelLink(named(name)), 0);
     unless(Errno::ENODEV, done).with_context(|| format!("RTM_DELLINK({name})"))
+}
+
+/// Goes on if the caller may change this network. Found out by a request that
+/// changes nothing: the kernel asks for the right first.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN` in the user namespace that owns the network
+/// namespace.
+pub fn check_privilege(route: &mut Route) -> Result<()> {
+    route
+        .request(RouteNetlinkMessage::SetLink(named("lo")), 0)
+        .context("RTM_SETLINK(lo)")
 }
 
 fn add(route: &mut Route, link: LinkMessage) -> Result<()> {

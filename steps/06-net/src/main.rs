@@ -3,9 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ipc::{Ipc, IpcArgs};
+use mount::{Mount, MountArgs};
 use net::{Net, NetArgs, tool};
+use pid::{PidArgs, PidNamespace};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
+use user::{Credentials, User, UserArgs};
 use uts::{Uts, UtsArgs};
 
 /// Launch a process with a network of its own
@@ -19,9 +23,17 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
+    user: UserArgs,
+    #[command(flatten)]
     uts: UtsArgs,
     #[command(flatten)]
+    ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
+    #[command(flatten)]
     net: NetArgs,
+    #[command(flatten)]
+    mount: MountArgs,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]
@@ -55,10 +67,17 @@ fn main() -> ExitCode {
         Some(Tool::Network) => tool::show(),
         Some(Tool::Restore) => tool::restore(),
         None => {
+            let credentials = Credentials::new(&args.user);
             let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+            let files = net.files(args.mount.rootfs.is_some());
             Container::new(args.command.command())
+                .with(User::new(args.user))
                 .with(Uts::new(args.uts))
+                .with(Ipc::new(args.ipc))
+                .with(PidNamespace::new(args.pid))
                 .with(net)
+                .with(Mount::new(args.mount).offer(files))
+                .with(credentials)
                 .run()
         }
     })

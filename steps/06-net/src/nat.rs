@@ -17,7 +17,7 @@ use nix::errno::Errno;
 
 use crate::bridge::BRIDGE;
 use crate::netlink::errno;
-use crate::nftables::Rule;
+use crate::rule::Rule;
 use crate::table::{BaseChain, Netfilter, Transaction};
 
 /// 127.0.0.0/8: addresses that never leave a host, or should not.

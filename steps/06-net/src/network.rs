@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::bridge::{self, BRIDGE};
 use crate::forwarding::{self, Before};
 use crate::link::Route;
-use crate::nftables::Rule;
+use crate::rule::Rule;
 use crate::state::State;
 use crate::table::Netfilter;
 use crate::{ipam, nat, route, table};

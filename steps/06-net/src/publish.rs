@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::nat::LOOPBACK;
-use crate::nftables::Rule;
+use crate::rule::Rule;
 
 /// The protocols that have ports to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use process::say;
 use crate::bridge::{self, BRIDGE};
 use crate::link;
 use crate::state::{Locked, State};
-use crate::{comment, conntrack, table, veth};
+use crate::{comment, conntrack, table, veth, warn};
 
 /// Removes a container's device, rules and files, and its entry last of all.
 /// With the last container on the bridge goes the network.
@@ -81,6 +81,7 @@ pub fn restore(directory: &Path) -> Result<Vec<String>> {
     if locked.state.network.is_none() {
         if bridge::remove_lost(&mut link::route_client()?)? {
             removed.push(format!("bridge {BRIDGE}"));
+            warn("whether the host forwarded packets before is lost: sysctl net.ipv4.ip_forward");
         }
         let mut netfilter = table::netfilter_client()?;
         if table::exists(&mut netfilter)? {

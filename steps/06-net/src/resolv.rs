@@ -1,13 +1,8 @@
-//! The files by which a container finds names: /etc/resolv.conf, /etc/hosts and
-//! /etc/hostname (resolv.conf(5), hosts(5), hostname(5)).
-//!
-//! They lie with the state on the host; step 04 mounts them into the container.
-//! Here is what is in them.
+//! What is in a container's resolv.conf(5) and hosts(5), and where it is from.
 
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow};
@@ -47,44 +42,6 @@ impl FromStr for HostEntry {
             name: name.to_owned(),
             ip: ip.parse().map_err(|_| wrong())?,
         })
-    }
-}
-
-/// The files of one container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
-    /// /etc/resolv.conf.
-    pub resolv_conf: String,
-    /// /etc/hosts.
-    pub hosts: String,
-    /// /etc/hostname.
-    pub hostname: String,
-}
-
-impl Files {
-    /// Their names below /etc.
-    pub const NAMES: [&'static str; 3] = ["resolv.conf", "hosts", "hostname"];
-
-    /// Writes them into `directory`, which is made.
-    ///
-    /// # Errors
-    /// Those of mkdir(2), open(2) and write(2).
-    pub fn write(&self, directory: &Path) -> Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        // Any user of the container may read them, whatever the umask says.
-        let allow = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))
-                .with_context(|| format!("chmod({path:?})"))
-        };
-        fs::create_dir_all(directory).with_context(|| format!("mkdir({directory:?})"))?;
-        allow(directory, 0o755)?;
-        let contents = [&self.resolv_conf, &self.hosts, &self.hostname];
-        for (name, content) in Self::NAMES.iter().zip(contents) {
-            let path = directory.join(name);
-            fs::write(&path, content).with_context(|| format!("write {path:?}"))?;
-            allow(&path, 0o644)?;
-        }
-        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use process::say;
 
 use crate::netlink::{Client, errno, unless};
-use crate::nftables::Rule;
+use crate::rule::Rule;
 
 /// The name of the table. Its family is `ip`, so it sees IPv4 only.
 pub const TABLE: &str = "drydock";

@@ -90,6 +90,12 @@ pub struct CgroupArgs {
 }
 
 impl CgroupArgs {
+    /// The option that names the group to make the container's in, if it was given.
+    pub(crate) fn parent_option(&self) -> Option<String> {
+        let parent = self.cgroup_parent.as_ref()?;
+        Some(format!("--cgroup-parent {}", parent.display()))
+    }
+
     /// The devices of `--device`, each as `SRC:DST` for a bind mount: the
     /// control groups allow a device, they do not make its node. In the host's
     /// tree, without a `new_root`, those that are already there are left out.

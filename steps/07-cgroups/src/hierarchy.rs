@@ -25,7 +25,7 @@ use crate::parent::directories;
 const PLACE: &str = "/run/drydock/hierarchies";
 
 /// How long the kernel may take to let a hierarchy go.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A hierarchy that is mounted.
 #[derive(Debug)]
@@ -150,32 +150,35 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Clears and unmounts it, and removes its mount point.
+    /// Clears and unmounts it, and removes its mount point. Returns whether the
+    /// kernel has let it go.
     ///
     /// # Errors
     /// Those of [`clear`](Self::clear) and of umount(2).
-    pub fn remove(self) -> Result<()> {
+    pub fn remove(self) -> Result<bool> {
         self.clear()?;
-        self.unmount()?;
+        let gone = self.unmount()?;
         remove_place(&self.root);
-        Ok(())
+        Ok(gone)
     }
 
-    /// Unmounts it, until the kernel has let it go.
+    /// Unmounts it, until the kernel has let it go, and returns whether it has.
     ///
     /// A hierarchy ends with its last mount, but only if it has no groups then;
     /// else it goes on without a mount, for ever. And a group that was just
     /// removed counts until an RCU grace period is over. Then mounting it and
-    /// unmounting it once more is what ends it.
+    /// unmounting it once more is what ends it. It does not end as long as
+    /// another mount namespace shows it, that of a container which was started
+    /// meanwhile.
     ///
     /// # Errors
-    /// Those of umount(2); that it is still there after five seconds.
-    pub(crate) fn unmount(&self) -> Result<()> {
+    /// Those of umount(2).
+    pub(crate) fn unmount(&self) -> Result<bool> {
         unmount(&self.root, || named(&self.name))?;
         let deadline = Instant::now() + PATIENCE;
         while named(&self.name)? {
             if Instant::now() > deadline {
-                bail!("the hierarchy {} stays: something uses it", self.name);
+                return Ok(false);
             }
             // Only the name: that is enough for a hierarchy that exists.
             match mount_at(&self.root, &format!("name={}", self.name)) {
@@ -184,7 +187,7 @@ impl Hierarchy {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -225,7 +228,7 @@ pub fn remove_all() -> Result<Vec<String>> {
     let names = made()?;
     for name in &names {
         match Hierarchy::open(name) {
-            Ok(hierarchy) => hierarchy.remove()?,
+            Ok(hierarchy) => drop(hierarchy.remove()?),
             // Made, and never mounted.
             Err(_) => remove_place(&Path::new(PLACE).join(name)),
         }

@@ -112,7 +112,11 @@ pub fn run(tool: HierarchyTool) -> Result<Exit> {
             text
         }
         HierarchyTool::Rm { name } => {
-            Hierarchy::open(&name)?.remove()?;
+            if !Hierarchy::open(&name)?.remove()? {
+                eprintln!(
+                    "step-07: the hierarchy {name} goes with the last mount namespace that shows it"
+                );
+            }
             String::new()
         }
     };

@@ -77,6 +77,7 @@ use std::rc::Rc;
 
 use anyhow::Result;
 use nix::sched::CloneFlags;
+use nix::unistd::geteuid;
 use process::{Isolation, say};
 use uts::{Namespace, NamespaceMode};
 
@@ -132,7 +133,9 @@ impl Cgroups {
         let name = group::new_name()?;
         let cgroup_parent = self.args.cgroup_parent.as_deref();
         for (hierarchy, needed) in &plan.v1 {
-            let asked = needed.then(|| on_v1(limits, &hierarchy.controllers));
+            let asked = needed
+                .then(|| on_v1(limits, &hierarchy.controllers))
+                .or_else(|| self.args.parent_option());
             let parent = match v1::parent_of(hierarchy, cgroup_parent) {
                 Ok(parent) => parent,
                 Err(why) => {
@@ -148,8 +151,9 @@ impl Cgroups {
             self.tasks.push((tasks?, dir));
         }
         if let Some(hierarchy) = plan.v2 {
-            let asked = plan.controllers.first().map(|(_, asked)| asked.as_str());
-            let ask_systemd = asked.is_some() || nix::unistd::geteuid().is_root();
+            let asked = plan.controllers.first().map(|(_, asked)| asked.clone());
+            let asked = asked.or_else(|| self.args.parent_option());
+            let ask_systemd = asked.is_some() || geteuid().is_root();
             match v2::Place::find(hierarchy, cgroup_parent, ask_systemd) {
                 Ok(place) => {
                     plan::require(&plan.controllers, &place.controllers()?, place.base())?;
@@ -158,7 +162,7 @@ impl Cgroups {
                     let member = place.create(&name, &needed, &mut self.leaf)?;
                     self.group.members.push(member);
                 }
-                Err(why) => plan::do_without(why, asked)?,
+                Err(why) => plan::do_without(why, asked.as_deref())?,
             }
         }
         self.group.name = name;
@@ -227,6 +231,9 @@ impl Isolation for Cgroups {
 
     fn prepare(&mut self) -> Result<()> {
         let limits = limits::limits(&self.args)?;
+        if let Some(parent) = &self.args.cgroup_parent {
+            v1::below(Path::new("/"), parent)?;
+        }
         self.namespace.prepare()?;
         let layout = Layout::detect()?;
         say!("control groups: {layout}");

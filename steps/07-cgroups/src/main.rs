@@ -60,6 +60,8 @@ enum Tool {
     /// Make v1 hierarchies, to see the rules by
     #[command(subcommand)]
     Hierarchy(HierarchyTool),
+    /// Remove the groups of launchers that are gone, and all such hierarchies
+    Restore,
 }
 
 const EXAMPLES: &str = "
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Some(Tool::Pause(args)) => tool::pause(args),
         Some(Tool::Resume(args)) => tool::resume(args),
         Some(Tool::Hierarchy(tool)) => hierarchy_tool::run(tool),
+        Some(Tool::Restore) => tool::restore(),
         None => run(args),
     })
 }
@@ -90,6 +93,7 @@ fn run(mut args: Args) -> Result<Exit> {
     let cgroups = Cgroups::new(args.cgroups);
     let view = cgroups.view(new_root);
     let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+    let files = net.files(new_root);
     Container::new(args.command.command())
         .with(User::new(args.user))
         .with(cgroups)
@@ -97,7 +101,7 @@ fn run(mut args: Args) -> Result<Exit> {
         .with(Ipc::new(args.ipc))
         .with(PidNamespace::new(args.pid))
         .with(net)
-        .with(Mount::new(args.mount))
+        .with(Mount::new(args.mount).offer(files))
         .with(view)
         .with(credentials)
         .run()

@@ -10,6 +10,7 @@ use process::{Exit, sys};
 
 use crate::find;
 use crate::freeze::{self, State};
+use crate::hierarchy;
 use crate::stats::{self, Stats, Used};
 
 /// The argument of `step-07 stats`.
@@ -69,6 +70,24 @@ fn set(what: &str, state: State) -> Result<Exit> {
     }
     freeze::set(&group, state)?;
     Ok(Exit::Code(0))
+}
+
+/// Removes what launchers that were killed left behind, and the hierarchies of
+/// `step-07 hierarchy make`, and says so, a line a thing.
+///
+/// # Errors
+/// What could not be removed.
+pub fn restore() -> Result<Exit> {
+    let hierarchies = hierarchy::remove_all();
+    let groups = find::sweep();
+    for name in hierarchies.iter().flatten() {
+        println!("removed hierarchy {name}");
+    }
+    for dir in groups.iter().flatten() {
+        println!("removed cgroup {}", dir.display());
+    }
+    hierarchies?;
+    groups.map(|_| Exit::Code(0))
 }
 
 /// The use of all containers.

@@ -25,6 +25,7 @@ use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use nix::unistd::{Pid, sethostname};
 
 use crate::other_user::OtherUser;
+use crate::resources;
 
 /// Things to try.
 #[derive(Subcommand)]
@@ -121,6 +122,40 @@ pub enum Attempts {
         /// The command
         command: Vec<std::ffi::OsString>,
     },
+    /// Allocate memory and use every page of it
+    Alloc {
+        /// How much, in MiB
+        mib: usize,
+    },
+    /// Compute for so long, and print how much CPU time was to be had
+    Burn {
+        /// In milliseconds
+        millis: u64,
+    },
+    /// Fork children that wait, and print how many there were when fork(2) failed
+    Fork {
+        /// At most so many
+        count: usize,
+    },
+    /// Open a file
+    Open {
+        /// Its path
+        path: PathBuf,
+        /// r, w or rw
+        mode: String,
+    },
+    /// Execute a command in another cgroup
+    InGroup {
+        /// The directory of the group
+        dir: PathBuf,
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Execute a command for which all cgroup file systems are read-only
+    ReadOnlyGroups {
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
     /// Escape from a chroot: chroot again below the working directory, then
     /// climb; prints the entries of the root directory thus reached
     Escape,
@@ -188,6 +223,26 @@ impl Attempts {
                 user.take()?;
                 execute(&command)
             }
+            Attempts::Alloc { mib } => Ok(allowed(format!("{} MiB", resources::allocate(mib)))),
+            Attempts::Burn { millis } => {
+                Ok(result(resources::burn(millis).map(|used| used.to_string())))
+            }
+            Attempts::Fork { count } => resources::fork_many(count),
+            Attempts::Open { path, mode } => Ok(io_result(
+                fs::OpenOptions::new()
+                    .read(mode.contains('r'))
+                    .write(mode.contains('w'))
+                    .open(path)
+                    .map(|_| String::new()),
+            )),
+            Attempts::InGroup { dir, command } => {
+                fs::write(dir.join("cgroup.procs"), "0").context("write to cgroup.procs")?;
+                execute(&command)
+            }
+            Attempts::ReadOnlyGroups { command } => {
+                resources::make_groups_read_only()?;
+                execute(&command)
+            }
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
@@ -219,7 +274,7 @@ fn make_queue(name: &Path) -> nix::Result<()> {
     .and_then(mq_close)
 }
 
-fn allowed(text: String) -> Attempt {
+pub fn allowed(text: String) -> Attempt {
     Attempt {
         allowed: true,
         errno: String::new(),
@@ -227,7 +282,7 @@ fn allowed(text: String) -> Attempt {
     }
 }
 
-fn result(result: nix::Result<String>) -> Attempt {
+pub fn result(result: nix::Result<String>) -> Attempt {
     match result {
         Ok(text) => allowed(text),
         Err(errno) => Attempt {

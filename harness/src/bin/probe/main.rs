@@ -6,6 +6,7 @@
 mod attempt;
 mod other_user;
 mod report;
+mod resources;
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::process::ExitCode;

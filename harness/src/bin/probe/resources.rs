@@ -1,0 +1,77 @@
+//! Using what control groups limit: memory, CPU time, processes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use harness::host;
+use harness::seen::Attempt;
+use harness::sys;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::attempt::allowed;
+
+/// Takes memory and writes to every page of it, a MiB at a time; returns how
+/// many MiB. Whoever may not have so much does not return.
+pub fn allocate(mib: usize) -> usize {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..mib {
+        all.push(vec![1; 1 << 20]);
+    }
+    // Looked at, so that none of it can be left out.
+    all.iter()
+        .filter(|block| block.iter().all(|byte| *byte == 1))
+        .count()
+}
+
+/// Spins for so long and returns the CPU time used for it, both in milliseconds.
+pub fn burn(millis: u64) -> nix::Result<u128> {
+    let used = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
+    let before = used()?;
+    let end = Instant::now() + Duration::from_millis(millis);
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    Ok((used()? - before).as_millis())
+}
+
+/// Forks until it fails or there are `count`; then ends them all.
+pub fn fork_many(count: usize) -> Result<Attempt> {
+    let mut children = Vec::new();
+    let mut errno = None;
+    while children.len() < count && errno.is_none() {
+        match sys::fork_waiting() {
+            Ok(child) => children.push(child),
+            Err(e) => errno = Some(e),
+        }
+    }
+    for child in &children {
+        kill(*child, Signal::SIGKILL).with_context(|| format!("kill {child}"))?;
+        waitpid(*child, None).with_context(|| format!("waitpid {child}"))?;
+    }
+    let mut attempt = allowed(children.len().to_string());
+    if let Some(errno) = errno {
+        attempt.allowed = false;
+        attempt.errno = format!("{errno:?}");
+    }
+    Ok(attempt)
+}
+
+/// Makes every mount of a cgroup file system read-only, for this process alone.
+pub fn make_groups_read_only() -> Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("mount(/, MS_REC | MS_PRIVATE)")?;
+    for group in host::mounts("self")? {
+        if matches!(group.fstype.as_str(), "cgroup" | "cgroup2") {
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+            mount(none, group.mount_point.as_str(), none, flags, none)
+                .with_context(|| format!("remount {}", group.mount_point))?;
+        }
+    }
+    Ok(())
+}
