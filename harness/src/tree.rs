@@ -63,6 +63,16 @@ impl Tree {
         text.lines().map(Mount::parse).collect()
     }
 
+    /// Makes a directory a mount point: a bind of it on itself, shared or
+    /// private as the tree is.
+    ///
+    /// # Errors
+    /// Those of mount(2).
+    pub fn bind(&self, dir: &Path) -> Result<()> {
+        mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("bind {} on itself", dir.display()))
+    }
+
     /// Mounts an empty tmpfs in it.
     ///
     /// # Errors
@@ -112,10 +122,15 @@ impl Tree {
         if new.is_empty() {
             return Ok(());
         }
-        let new: Vec<String> = new.iter().map(Mount::describe).collect();
+        let new: BTreeSet<String> = new.iter().map(Mount::describe).collect();
+        let mut found = format!("{} on the host", new.len());
+        // The first few say enough.
+        for mount in new.iter().take(3) {
+            found.push_str(&format!(": {mount}"));
+        }
         Err(failed(
             format!("the host, whose mounts are shared, to see no mount of {who}"),
-            format!("on the host: {}", new.join("; ")),
+            found,
         ))
     }
 }

@@ -41,6 +41,14 @@ fn marked(c: &Check) -> Result<(PathBuf, String)> {
     Ok((rootfs, mark))
 }
 
+/// A host as systemd leaves it, whatever this one is: every mount is shared,
+/// and the check's directory is not on the root's.
+fn shared_host(c: &Check) -> Result<Tree> {
+    let tree = Tree::shared()?;
+    tree.bind(c.dir())?;
+    Ok(tree)
+}
+
 /// The step with that root.
 fn with_root(c: &Check, rootfs: &Path) -> Step {
     c.step().args(["--rootfs"]).args([rootfs])
@@ -98,9 +106,10 @@ fn expect_writable(held: &mut Held, path: &str) -> Result<()> {
 #[serial]
 fn the_root_is_the_rootfs() {
     check(|c| {
+        let _tree = shared_host(c)?;
         let (rootfs, mark) = marked(c)?;
         let before = names(&rootfs)?;
-        let host = host::namespaces("self")?;
+        let host = host::namespaces("thread-self")?;
         let seen = with_root(c, &rootfs).probe()?;
         expect(
             seen.namespaces.get("mnt") != host.get("mnt"),
@@ -173,6 +182,8 @@ fn an_escape_ends_in_the_containers_root() {
 fn a_chroot_can_be_left() {
     check(|c| {
         let (rootfs, mark) = marked(c)?;
+        let tree = shared_host(c)?;
+        let before = tree.mounts()?;
         let mut held = with_root(c, &rootfs).args(["--chroot"]).hold()?;
         expect(
             held.seen().root.contains(&mark),
@@ -190,6 +201,7 @@ fn a_chroot_can_be_left() {
             root.text,
             names(Path::new("/"))?.join(" "),
         )?;
+        tree.expect_unchanged(&before, "a container with --chroot")?;
         held.end()?.success()?;
         Ok(())
     });
@@ -662,7 +674,7 @@ fn the_host_sees_no_mount_of_the_container() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
         let dir = make_dir(c.dir().join("mnt"))?;
-        let tree = Tree::shared()?;
+        let tree = shared_host(c)?;
         let before = tree.mounts()?;
         for (step, target, what) in [
             (c.step(), dir.as_path(), "a container without --rootfs"),
@@ -696,7 +708,7 @@ fn a_slave_sees_what_the_host_mounts() {
         let (rootfs, _) = marked(c)?;
         let dir = make_dir(c.dir().join("mnt"))?;
         let mark = c.word("mark");
-        let tree = Tree::shared()?;
+        let tree = shared_host(c)?;
         let before = tree.mounts()?;
         for (step, on_host, inside) in [
             (c.step(), dir.clone(), dir.as_path()),
@@ -727,7 +739,7 @@ fn a_slave_sees_what_the_host_mounts() {
 fn shared_mounts_go_both_ways() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
-        let tree = Tree::shared()?;
+        let tree = shared_host(c)?;
         let before = tree.mounts()?;
         let mut held = c.step().args(["--propagation", "shared"]).hold()?;
         // By itself the launcher mounts nothing there: only the command may.
@@ -759,7 +771,7 @@ fn shared_mounts_go_both_ways() {
 fn mountinfo_shows_the_propagation() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
-        let _tree = Tree::shared()?;
+        let _tree = shared_host(c)?;
         for (kind, field) in [
             ("private", None),
             ("slave", Some("master:")),
