@@ -80,12 +80,12 @@ fn live(mut heard: File, mut answered: File) -> Result<()> {
         ForkResult::Parent { child } => {
             answered.write_all(child.to_string().as_bytes())?;
             drop(answered);
-            heard.read(&mut [0])?;
+            heard.read_to_end(&mut Vec::new())?;
             waitpid(child, None)?;
         }
         ForkResult::Child => {
             drop(answered);
-            heard.read(&mut [0])?;
+            heard.read_to_end(&mut Vec::new())?;
         }
     }
     Ok(())
