@@ -382,6 +382,60 @@ fn the_oom_killer_is_named() {
 
 #[test]
 #[serial]
+fn a_reservation_is_kept() {
+    check(|c| {
+        // Room for 80 MiB, and page cache for more than that.
+        let scarce = Made::in_v2(&c.word("scarce"))?;
+        if !scarce.0.join("memory.max").exists() {
+            return Err(unsupported(
+                "the memory controller is not on in the root group of v2",
+            ));
+        }
+        for (file, value) in [
+            ("memory.max", "83886080"),
+            ("memory.low", "83886080"),
+            ("cgroup.subtree_control", "+memory"),
+        ] {
+            fs::write(scarce.0.join(file), value).with_context(|| format!("write {file}"))?;
+        }
+        let name = scarce.0.file_name().unwrap_or_default();
+        let (own, others) = (Loop::new(c, 36)?, Loop::new(c, 120)?);
+        let start = |disk: &Loop, more: &[&str]| {
+            c.step()
+                .args(["--cgroup-parent".as_ref(), name])
+                .args(["--device", &disk.0])
+                .args(more)
+                .hold()
+        };
+        let left = |more: &[&str]| -> Result<u64> {
+            let mut one = start(&own, more)?;
+            one.ask::<Attempt>(&["read-all", &own.0])?;
+            let mut other = start(&others, &[])?;
+            other.ask::<Attempt>(&["read-all", &others.0])?;
+            let usage = groups(&one)?.read("memory.usage_in_bytes", "memory.current")?;
+            one.end()?.success()?;
+            other.end()?.success()?;
+            Ok(number("the usage", &usage)? / MIB)
+        };
+        let (without, with) = (left(&[])?, left(&["--memory-reservation", "40m"])?);
+        expect(
+            with >= 28 && with > without + 8,
+            "36 MiB of cache to stay where 40 MiB are reserved",
+            format!("{with} MiB left of them, and {without} without a reservation"),
+        )?;
+        // Below zero nothing is protected, and the group is not ours.
+        fs::write(scarce.0.join("memory.low"), "0").context("write memory.low")?;
+        c.step()
+            .args(["--cgroup-parent".as_ref(), name])
+            .args(["--memory-reservation", "40m", "true"])
+            .run()?
+            .expect_error(125, &["--memory-reservation", "memory.low"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
 fn cpus_are_a_share_of_time() {
     check(|c| {
         let mut held = c.step().args(["--cpus", "0.25"]).hold()?;
