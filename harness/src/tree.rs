@@ -126,7 +126,7 @@ impl Tree {
         let mut found = format!("{} on the host", new.len());
         // The first few say enough.
         for mount in new.iter().take(3) {
-            found.push_str(&format!(": {mount}"));
+            found.push_str(&format!("; {mount}"));
         }
         Err(failed(
             format!("the host, whose mounts are shared, to see no mount of {who}"),
