@@ -189,7 +189,16 @@ fn the_container_has_a_group_of_its_own() {
     check(|c| {
         let one = c.step().args(["-m", "64m", "--pids-limit", "50"]).hold()?;
         let two = c.step().args(["-m", "64m", "--pids-limit", "50"]).hold()?;
-        let (first, second, own) = (groups(&one)?, groups(&two)?, own_groups()?);
+        // Whether it is there in time is another question.
+        let settled = |held: &Held| {
+            wait_for(|| {
+                groups(held)
+                    .ok()
+                    .filter(|all| all.controller("memory").is_some())
+            })
+            .map_or_else(|| groups(held), Ok)
+        };
+        let (first, second, own) = (settled(&one)?, settled(&two)?, own_groups()?);
         for controller in ["memory", "pids"] {
             let Some(dir) = first.controller(controller) else {
                 return Err(failed(
@@ -400,6 +409,9 @@ fn a_reservation_is_kept() {
         }
         let name = scarce.0.file_name().unwrap_or_default();
         let (own, others) = (Loop::new(c, 36)?, Loop::new(c, 120)?);
+        // The cache of a disk is dropped when nobody has it open any more.
+        let open = |disk: &Loop| fs::File::open(&disk.0).context("open the disk");
+        let _cached = (open(&own)?, open(&others)?);
         let start = |disk: &Loop, more: &[&str]| {
             c.step()
                 .args(["--cgroup-parent".as_ref(), name])
@@ -1107,11 +1119,8 @@ fn ten_containers_at_once() {
     check(|c| {
         let mut all = Vec::new();
         for n in 0..10 {
-            all.push(
-                c.step()
-                    .args(["--pids-limit", &(100 + n).to_string()])
-                    .start_holding()?,
-            );
+            let limit = (100 + n).to_string();
+            all.push(c.step().args(["--pids-limit", &limit]).start_holding()?);
         }
         for (n, held) in all.iter_mut().enumerate() {
             held.wait_until_held()?;
@@ -1120,6 +1129,16 @@ fn ten_containers_at_once() {
         }
         for held in all {
             held.end()?.success()?;
+        }
+        // Some begin while others end.
+        for _ in 0..3 {
+            let mut all = Vec::new();
+            for _ in 0..6 {
+                all.push(c.step().args(["true"]).start()?);
+            }
+            for held in all {
+                held.end()?.success()?;
+            }
         }
         Ok(())
     });
