@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree) | what a check in `tests/` is written with |
+//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`lan`], [`rtnl`], [`firewall`] | what a check in `tests/` is written with |
 //! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
@@ -19,16 +19,19 @@ pub mod cgroup;
 pub mod check;
 pub mod commands;
 pub mod doctor;
+pub mod firewall;
 pub mod fsops;
 pub mod guard;
 pub mod guest;
 pub mod host;
+pub mod lan;
 pub mod nft;
 pub mod outcome;
 pub mod registry;
 pub mod report;
 pub mod requirement;
 pub mod restore;
+pub mod rtnl;
 pub mod runner;
 pub mod seen;
 pub mod step;
@@ -42,7 +45,8 @@ pub mod wrong;
 pub mod prelude {
     pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported, wait_for};
     pub use crate::host;
-    pub use crate::seen::{Attempt, Seen};
+    pub use crate::lan::{Lan, Remote};
+    pub use crate::seen::{Attempt, Network, Seen};
     pub use crate::step::{Held, Ran, Step};
     pub use crate::tree::Tree;
     pub use anyhow::{Context, Result};

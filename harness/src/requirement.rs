@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use nix::unistd::geteuid;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{geteuid, gettid};
 
-use crate::workspace;
+use crate::{firewall, rtnl, workspace};
 
 /// `None` if the requirement is met, else what is missing, in words.
 ///
@@ -20,6 +22,7 @@ use crate::workspace;
 /// | `rootfs:NAME` | `just rootfs NAME` has been run |
 /// | `file:PATH` | it exists |
 /// | `tool:NAME` | the program is in `PATH`; the virtual machine gets this host's |
+/// | `bridge` | the kernel has bridges, veth pairs and nf_tables |
 /// | `unprivileged-userns` | an ordinary user may create user namespaces |
 pub fn missing(requirement: &str) -> Option<String> {
     let (kind, name) = requirement.split_once(':').unwrap_or((requirement, ""));
@@ -52,6 +55,10 @@ pub fn missing(requirement: &str) -> Option<String> {
             tool(name).is_some(),
             format!("the program {name} is not installed"),
         ),
+        "bridge" => (
+            bridges(),
+            "the kernel lacks bridges, veth or nf_tables".to_owned(),
+        ),
         "unprivileged-userns" => (
             zero_or_absent("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
                 && fs::read_to_string("/proc/sys/kernel/unprivileged_userns_clone")
@@ -81,6 +88,17 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
+}
+
+/// Tries it, in a network that goes with the thread.
+fn bridges() -> bool {
+    let tried = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        rtnl::add_bridge("br0")?;
+        rtnl::add_veth("veth0", "veth1", gettid().as_raw())?;
+        firewall::drop_forwarded()
+    });
+    tried.join().is_ok_and(|tried| tried.is_ok())
 }
 
 fn zero_or_absent(file: &str) -> bool {

@@ -1,6 +1,7 @@
 //! What the probe sees from inside: its report, and the result of an attempt.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -82,4 +83,35 @@ pub struct Attempt {
     pub errno: String,
     /// What was read, made or found, if anything.
     pub text: String,
+}
+
+/// What `probe network` prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The devices, by their names.
+    pub devices: BTreeMap<String, Device>,
+    /// Where what is for no network of its own goes.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// A device of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// `IFF_UP`.
+    pub up: bool,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Its addresses, IPv4 and IPv6.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Device {
+    /// Its IPv4 addresses.
+    pub fn ipv4(&self) -> Vec<Ipv4Addr> {
+        let v4 = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => Some(*ip),
+            IpAddr::V6(_) => None,
+        };
+        self.addresses.iter().filter_map(v4).collect()
+    }
 }

@@ -357,16 +357,24 @@ impl Held {
     /// # Errors
     /// [`Failed`] if there is none, or not of that type.
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
+        self.read_within(ANSWER_LIMIT)
+    }
+
+    /// The same, for an answer that may take longer.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_within<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {
         if self.stdout.buffer().is_empty() {
             let mut ready = [PollFd::new(
                 self.stdout.get_ref().as_fd(),
                 PollFlags::POLLIN,
             )];
-            let limit = PollTimeout::try_from(ANSWER_LIMIT).context("a time limit")?;
-            if poll(&mut ready, limit).context("poll the probe")? == 0 {
+            let timeout = PollTimeout::try_from(limit).context("a time limit")?;
+            if poll(&mut ready, timeout).context("poll the probe")? == 0 {
                 return Err(failed(
                     format!("an answer from the probe in `{}`", self.call),
-                    format!("none within {ANSWER_LIMIT:?}"),
+                    format!("none within {limit:?}"),
                 ));
             }
         }

@@ -48,7 +48,7 @@ pub struct Connection {
     /// The address that the container will have.
     pub address: Ipv4Addr,
     /// The sockets by which its ports are kept from others.
-    _ports: Vec<OwnedFd>,
+    ports: Vec<OwnedFd>,
 }
 
 impl Connection {
@@ -107,7 +107,7 @@ impl Connection {
             subnet: network.subnet,
             subnet6: network.subnet6.filter(|_| args.ip6),
             address,
-            _ports: ports,
+            ports,
         })
     }
 
@@ -118,7 +118,12 @@ impl Connection {
     pub fn plug_in(&mut self, child: Pid) -> Result<()> {
         let (host_end, mac) = (&self.host_end, address::mac(self.address));
         say!("ip link add {host_end} master {BRIDGE} up type veth peer {INSIDE} netns {child}");
-        link::add_veth(&mut self.host, host_end, self.bridge, child, INSIDE, mac)
+        let host = &mut self.host;
+        link::add_veth(host, host_end, self.bridge, child, INSIDE, mac)?;
+        match self.ports.is_empty() {
+            true => Ok(()),
+            false => link::set_hairpin(host, host_end),
+        }
     }
 
     /// In the container: gives the device its addresses and routes.

@@ -40,9 +40,9 @@ impl Files {
         let own = || resolv::hosts(hostname, address, &args.add_host);
         let (resolv_conf, hosts) = match args.mode() {
             NetworkMode::Bridge => {
-                let (text, found) = resolv::for_bridge(&args.dns)?;
-                if !found {
-                    warn("no name server that a container can reach: give one with --dns");
+                let (text, lost) = resolv::for_bridge(&args.dns)?;
+                if lost {
+                    warn("containers can reach none of the host's name servers: use --dns");
                 }
                 (Some(text), None)
             }

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -165,6 +165,30 @@ pub fn add_veth(
     ]);
     add(route, link)
         .with_context(|| format!("RTM_NEWLINK({host_end}, veth, peer {peer} of process {pid})"))
+}
+
+/// Lets a port of a bridge send packets back to where they come from:
+/// `ip link set NAME type bridge_slave hairpin on`.
+///
+/// A bridge does not do that, and need not: for a packet from a container to a
+/// port of the host that leads to the same container, the host is the one who
+/// sends it back. But where the module `br_netfilter` is loaded, as Docker and
+/// Kubernetes have it, the bridge itself rewrites the destination, and then the
+/// packet would have to leave by the port by which it came in.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN`.
+pub fn set_hairpin(route: &mut Route, name: &str) -> Result<()> {
+    let mut link = named(name);
+    link.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
+            true,
+        )])),
+    ]));
+    route
+        .request(RouteNetlinkMessage::NewLink(link), 0)
+        .with_context(|| format!("RTM_NEWLINK({name}, hairpin)"))
 }
 
 /// Sets a device up: `ip link set NAME up`.

@@ -45,28 +45,30 @@ impl FromStr for HostEntry {
     }
 }
 
-/// A resolv.conf for containers on the bridge, and whether a name server is
-/// left in it. `dns` replaces the host's servers.
+/// A resolv.conf for containers on the bridge, and whether the host has name
+/// servers of which none can be reached from there. `dns` replaces its servers.
 ///
 /// # Errors
 /// Those of reading /etc/resolv.conf; that there is none is none.
 pub fn for_bridge(dns: &[IpAddr]) -> Result<(String, bool)> {
-    let mut best = String::new();
+    let mut texts = Vec::new();
     for path in RESOLV_CONF {
-        let Some(text) = read(path)? else { continue };
-        let reachable = reachable(&text, dns);
-        if has_server(&reachable) {
-            return Ok((reachable, true));
-        }
-        if best.is_empty() {
-            best = reachable;
-        }
+        texts.extend(read(path)?);
     }
-    if !dns.is_empty() {
-        best = reachable("", dns);
+    Ok(best(&texts, dns))
+}
+
+fn best(texts: &[String], dns: &[IpAddr]) -> (String, bool) {
+    let usable = texts
+        .iter()
+        .map(|text| reachable(text, dns))
+        .find(|text| has_server(text));
+    if let Some(text) = usable {
+        return (text, false);
     }
-    let found = has_server(&best);
-    Ok((best, found))
+    let first = texts.first().map_or("", String::as_str);
+    let lost = dns.is_empty() && texts.iter().any(|text| has_server(text));
+    (reachable(first, dns), lost)
 }
 
 /// The lines of a resolv.conf, with `dns` for its servers, or without those
@@ -157,6 +159,15 @@ mod tests {
         assert_eq!(reachable(text, &[]), "nameserver 10.0.0.1\nsearch lan\n");
         assert_eq!(reachable(STUB, &[]), "# stub\noptions edns0\nsearch lan\n");
         assert!(!has_server(&reachable(STUB, &[])));
+    }
+
+    #[test]
+    fn the_list_behind_a_stub_is_found_and_its_lack_is_noticed() {
+        let (stub, list) = (STUB.to_owned(), "nameserver 10.0.0.1\n".to_owned());
+        let both = [stub.clone(), list.clone()];
+        assert_eq!(best(&both, &[]), (list, false));
+        assert!(best(&[stub], &[]).1);
+        assert_eq!(best(&[], &[]), (String::new(), false));
     }
 
     #[test]

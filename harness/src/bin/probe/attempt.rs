@@ -4,14 +4,15 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, chroot};
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use harness::seen::Attempt;
 use harness::sys::{self, SysV};
 use nix::errno::Errno;
@@ -24,6 +25,7 @@ use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use nix::unistd::{Pid, sethostname};
 
+use crate::network;
 use crate::other_user::OtherUser;
 use crate::resources;
 
@@ -161,9 +163,38 @@ pub enum Attempts {
         /// The command
         command: Vec<std::ffi::OsString>,
     },
+    /// Ask a server and print its answer
+    Talk {
+        /// How
+        protocol: Protocol,
+        /// Whom: IP:PORT
+        to: SocketAddr,
+        /// From which port, of UDP; any by default
+        #[arg(default_value_t = 0)]
+        from: u16,
+    },
+    /// Ask for 127.0.0.1 by way of a neighbour, as if that were a router
+    Forge {
+        /// The neighbour
+        via: Ipv4Addr,
+        /// The port
+        port: u16,
+    },
+    /// Execute a command in a new network, whose loopback device is up
+    Elsewhere {
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
     /// Escape from a chroot: chroot again below the working directory, then
     /// climb; prints the entries of the root directory thus reached
     Escape,
+}
+
+/// The protocols that a server answers by.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Protocol {
+    Tcp,
+    Udp,
 }
 
 impl Attempts {
@@ -209,7 +240,7 @@ impl Attempts {
             }
             Attempts::MqOpen { name } => Ok(result(make_queue(&name).map(|()| String::new()))),
             Attempts::Connect { name } => {
-                let address = SocketAddr::from_abstract_name(name).context("name of a socket")?;
+                let address = UnixAddr::from_abstract_name(name).context("name of a socket")?;
                 Ok(io_result(
                     UnixStream::connect_addr(&address).map(|_| String::new()),
                 ))
@@ -253,6 +284,16 @@ impl Attempts {
                 resources::make_groups_read_only()?;
                 execute(&command)
             }
+            Attempts::Talk { protocol, to, from } => {
+                let udp = matches!(protocol, Protocol::Udp);
+                Ok(io_result(network::talk(udp, to, from)))
+            }
+            Attempts::Forge { via, port } => Ok(io_result(network::forge(via, port)?)),
+            Attempts::Elsewhere { command } => {
+                unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
+                harness::rtnl::set_up("lo")?;
+                execute(&command)
+            }
             Attempts::Escape => Ok(io_result(escape())),
         }
     }
@@ -284,6 +325,7 @@ fn make_queue(name: &Path) -> nix::Result<()> {
     .and_then(mq_close)
 }
 
+/// What came of something that succeeded.
 pub fn allowed(text: String) -> Attempt {
     Attempt {
         allowed: true,
@@ -292,7 +334,16 @@ pub fn allowed(text: String) -> Attempt {
     }
 }
 
-pub fn result(result: nix::Result<String>) -> Attempt {
+/// What came of something that the kernel refused; any other error is the
+/// probe's own.
+pub fn refused(error: &anyhow::Error) -> Result<Attempt> {
+    let io = error
+        .downcast_ref::<io::Error>()
+        .context(format!("{error:#}"))?;
+    Ok(result(Err(Errno::from_raw(io.raw_os_error().unwrap_or(0)))))
+}
+
+fn result(result: nix::Result<String>) -> Attempt {
     match result {
         Ok(text) => allowed(text),
         Err(errno) => Attempt {

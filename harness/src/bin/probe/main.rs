@@ -5,6 +5,7 @@
 
 mod attempt;
 mod fs;
+mod network;
 mod other_user;
 mod report;
 mod resources;
@@ -32,6 +33,16 @@ enum What {
     /// Print the report, then answer questions (a JSON list of arguments a
     /// line) until standard input ends
     Hold,
+    /// Print the devices of the network, their addresses, and the way out
+    Network,
+    /// Answer everybody who asks at a port, by TCP and UDP, until standard input
+    /// ends
+    Serve {
+        /// The port
+        port: u16,
+        /// The answer, before the asker's address
+        word: String,
+    },
     /// Exit with this status
     Exit {
         /// 0 to 255
@@ -59,6 +70,14 @@ fn run(what: What) -> Result<ExitCode> {
     match what {
         What::Report { args } => print(&report::report(args)?)?,
         What::Hold => hold()?,
+        What::Network => print(&network::look()?)?,
+        What::Serve { port, word } => {
+            let ready = || print(&attempt::allowed("ready".to_owned()));
+            match network::serve(port, &word, ready) {
+                Ok(()) => {}
+                Err(error) => print(&attempt::refused(&error)?)?,
+            }
+        }
         What::Exit { status } => return Ok(ExitCode::from(status)),
         What::Try(attempts) => print(&attempts.run()?)?,
         What::Files(files) => print(&files.run()?)?,
