@@ -66,13 +66,11 @@ impl Step {
         Ok(step)
     }
 
-    /// Keeps the checks whose name or title holds `text`, and those that they
-    /// need.
-    pub fn keep(&mut self, text: &str) {
+    /// Keeps the checks that are `wanted`, and those that they need.
+    pub fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
         let mut kept: Vec<String> = Vec::new();
         for check in self.checks.iter().rev() {
-            let wanted = check.name.contains(text) || check.title.contains(text);
-            if wanted || kept.contains(&check.name) {
+            if wanted(check) || kept.contains(&check.name) {
                 kept.push(check.name.clone());
                 kept.extend(check.needs.iter().cloned());
             }

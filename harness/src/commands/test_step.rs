@@ -137,7 +137,7 @@ fn select(args: &Args) -> Result<Vec<Step>> {
         }
         let mut step = Step::read(&dir, &number)?;
         if let Some(text) = &args.filter {
-            step.keep(text);
+            step.keep(|check| check.name.contains(text) || check.title.contains(text));
             if step.checks.is_empty() {
                 continue;
             }
