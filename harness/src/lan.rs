@@ -16,6 +16,9 @@ use crate::seen::{Attempt, Network};
 use crate::step::{Held, Step};
 use crate::{nft, rtnl};
 
+/// How long to wait for an answer that ought not to come.
+const IN_VAIN: Duration = Duration::from_secs(1);
+
 /// How long the kernel may take to take a dead namespace apart.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -256,6 +259,17 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// Asks from there, where no answer is hoped for: does not wait long.
+    ///
+    /// # Errors
+    /// If the probe cannot be asked.
+    pub fn ask_in_vain(&mut self, ip: Ipv4Addr, port: u16) -> Result<Attempt> {
+        let to = format!("{ip}:{port}");
+        let patience = IN_VAIN.as_millis().to_string();
+        self.held
+            .ask(&["talk", "tcp", &to, "--patience", &patience])
+    }
+
     /// Asks from there.
     ///
     /// # Errors
@@ -265,14 +279,13 @@ impl Remote {
         self.held.ask(&["talk", protocol, &to])
     }
 
-    /// Asks from there for a service of our loopback, by sending packets with
-    /// such an address our way.
+    /// Asks from there, in vain, for a service of our loopback, by sending packets
+    /// with such an address our way.
     ///
     /// # Errors
     /// If the probe cannot be asked.
     pub fn ask_loopback(&mut self, port: u16) -> Result<Attempt> {
-        let via = self.here.to_string();
-        self.held.ask(&["forge", &via, &port.to_string()])
+        forge(&mut self.held, self.here, port)
     }
 
     /// Asks the probe there for anything.
@@ -293,6 +306,17 @@ impl Remote {
             ready(check.other_program("probe").args(serve).start()?)
         })
     }
+}
+
+/// Asks from where a probe is, in vain, for a service of its neighbour's
+/// loopback, by sending packets for 127.0.0.1 that way.
+///
+/// # Errors
+/// If the probe cannot be asked.
+pub fn forge(held: &mut Held, via: Ipv4Addr, port: u16) -> Result<Attempt> {
+    let (via, port) = (via.to_string(), port.to_string());
+    let patience = IN_VAIN.as_millis().to_string();
+    held.ask(&["forge", &via, &port, "--patience", &patience])
 }
 
 /// Waits until a server has its port.

@@ -94,6 +94,15 @@ pub struct Network {
     pub gateway: Option<Ipv4Addr>,
 }
 
+impl Network {
+    /// The IPv4 addresses of all devices but lo, with a space between them.
+    pub fn addresses(&self) -> String {
+        let devices = self.devices.iter().filter(|(name, _)| *name != "lo");
+        let ips = devices.flat_map(|(_, device)| device.ipv4());
+        ips.map(|ip| ip.to_string()).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// A device of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -265,9 +265,9 @@ fn a_port_on_one_address_is_on_no_other() {
         )?;
         let answer = near.ask("tcp", near.here, public)?;
         expect_answer("a port on one address", &answer, &word, near.there)?;
-        let answer = far.ask("tcp", far.here, public)?;
+        let answer = far.ask_in_vain(far.here, public)?;
         expect_silence("a port on one address, at another one,", &answer)?;
-        let answer = near.ask("tcp", near.here, private)?;
+        let answer = near.ask_in_vain(near.here, private)?;
         expect_silence("a port on 127.0.0.1, at another address,", &answer)?;
         let answer = near.ask_loopback(private)?;
         expect_silence(
@@ -313,19 +313,18 @@ fn others_do_not_get_in() {
         let beyond = far.server(c, port, "beyond")?;
         let server = lan.server(&["-p", &format!("{}:80", port + 1)], 80, &word)?;
         let (address, gateway) = (lan.address(&server)?, gateway(&lan, &server)?);
-        let answer = near.ask("tcp", address, 80)?;
+        let answer = near.ask_in_vain(address, 80)?;
         expect_silence(
             "a container's own address, asked by a neighbour of the host,",
             &answer,
         )?;
-        let answer = near.ask("tcp", far.there, port)?;
+        let answer = near.ask_in_vain(far.there, port)?;
         expect_silence(
             "a host in another network, through ours which was no router,",
             &answer,
         )?;
         let mut held = lan.container(&[])?;
-        let (via, at) = (gateway.to_string(), port.to_string());
-        let answer: Attempt = held.ask(&["forge", &via, &at])?;
+        let answer = lan::forge(&mut held, gateway, port)?;
         expect_silence(
             "the host's loopback, by a container's packets for 127.0.0.1,",
             &answer,
@@ -391,7 +390,9 @@ fn a_port_is_free_when_its_container_ends() {
         let first = lan.server(&publish, 80, &one)?;
         let ask = |remote: &mut lan::Remote, protocol: &str| -> Result<Attempt> {
             let (to, from) = (format!("{}:{port}", remote.here), from.to_string());
-            remote.probe().ask(&["talk", protocol, &to, &from])
+            remote
+                .probe()
+                .ask(&["talk", protocol, &to, "--from", &from])
         };
         for protocol in ["tcp", "udp"] {
             let answer = ask(&mut remote, protocol)?;
@@ -545,13 +546,13 @@ fn fifty_at_once_have_fifty_addresses() {
         let before = lan.snapshot()?;
         let mut all = Vec::new();
         for _ in 0..50 {
-            let hold = ["--network", "bridge", "probe", "hold"];
-            all.push(lan.step().args(hold).start()?);
+            let serve = ["--network", "bridge", "probe", "serve", "80", "x"];
+            all.push(lan.step().args(serve).start()?);
         }
         let mut addresses = BTreeSet::new();
         for held in &mut all {
-            let _: Seen = held.read_within(Duration::from_secs(60))?;
-            addresses.insert(lan.address(held)?);
+            let ready: Attempt = held.read_within(Duration::from_secs(60))?;
+            addresses.insert(ready.text);
         }
         expect_eq("the number of addresses", addresses.len(), 50)?;
         for held in all {

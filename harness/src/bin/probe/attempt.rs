@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, chroot};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
@@ -170,8 +171,11 @@ pub enum Attempts {
         /// Whom: IP:PORT
         to: SocketAddr,
         /// From which port, of UDP; any by default
-        #[arg(default_value_t = 0)]
+        #[arg(long, default_value_t = 0)]
         from: u16,
+        /// How long to wait for the answer, in milliseconds
+        #[arg(long, default_value_t = 3000)]
+        patience: u64,
     },
     /// Ask for 127.0.0.1 by way of a neighbour, as if that were a router
     Forge {
@@ -179,6 +183,9 @@ pub enum Attempts {
         via: Ipv4Addr,
         /// The port
         port: u16,
+        /// How long to wait for the answer, in milliseconds
+        #[arg(long, default_value_t = 3000)]
+        patience: u64,
     },
     /// Execute a command in a new network, whose loopback device is up
     Elsewhere {
@@ -284,11 +291,24 @@ impl Attempts {
                 resources::make_groups_read_only()?;
                 execute(&command)
             }
-            Attempts::Talk { protocol, to, from } => {
+            Attempts::Talk {
+                protocol,
+                to,
+                from,
+                patience,
+            } => {
                 let udp = matches!(protocol, Protocol::Udp);
-                Ok(io_result(network::talk(udp, to, from)))
+                let patience = Duration::from_millis(patience);
+                Ok(io_result(network::talk(udp, to, from, patience)))
             }
-            Attempts::Forge { via, port } => Ok(io_result(network::forge(via, port)?)),
+            Attempts::Forge {
+                via,
+                port,
+                patience,
+            } => {
+                let patience = Duration::from_millis(patience);
+                Ok(io_result(network::forge(via, port, patience)?))
+            }
             Attempts::Elsewhere { command } => {
                 unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
                 harness::rtnl::set_up("lo")?;

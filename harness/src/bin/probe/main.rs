@@ -36,7 +36,7 @@ enum What {
     /// Print the devices of the network, their addresses, and the way out
     Network,
     /// Answer everybody who asks at a port, by TCP and UDP, until standard input
-    /// ends
+    /// ends; prints its own IPv4 addresses when it begins
     Serve {
         /// The port
         port: u16,
@@ -72,7 +72,7 @@ fn run(what: What) -> Result<ExitCode> {
         What::Hold => hold()?,
         What::Network => print(&network::look()?)?,
         What::Serve { port, word } => {
-            let ready = || print(&attempt::allowed("ready".to_owned()));
+            let ready = || print(&attempt::allowed(network::look()?.addresses()));
             match network::serve(port, &word, ready) {
                 Ok(()) => {}
                 Err(error) => print(&attempt::refused(&error)?)?,

@@ -13,9 +13,6 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// The devices with their addresses, and the way out.
 pub fn look() -> Result<Network> {
     let mut network = Network::default();
@@ -92,16 +89,16 @@ pub fn serve(port: u16, word: &str, ready: impl FnOnce() -> Result<()>) -> Resul
 }
 
 /// Asks a server, and returns its answer. Silence is `ETIMEDOUT`.
-pub fn talk(udp: bool, to: SocketAddr, from_port: u16) -> io::Result<String> {
+pub fn talk(udp: bool, to: SocketAddr, from_port: u16, patience: Duration) -> io::Result<String> {
     let silence = || io::Error::from_raw_os_error(Errno::ETIMEDOUT as i32);
-    match ask(udp, to, from_port) {
+    match ask(udp, to, from_port, patience) {
         Ok(text) if text.is_empty() => Err(silence()),
         Err(error) if matches!(error.kind(), TimedOut | WouldBlock) => Err(silence()),
         answer => answer,
     }
 }
 
-fn ask(udp: bool, to: SocketAddr, from_port: u16) -> io::Result<String> {
+fn ask(udp: bool, to: SocketAddr, from_port: u16, patience: Duration) -> io::Result<String> {
     let mut text = String::new();
     if udp {
         let any: IpAddr = match to {
@@ -109,15 +106,15 @@ fn ask(udp: bool, to: SocketAddr, from_port: u16) -> io::Result<String> {
             SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = UdpSocket::bind((any, from_port))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.connect(to)?;
         socket.send(b"?")?;
         let mut bytes = [0; 256];
         let length = socket.recv(&mut bytes)?;
         text += &String::from_utf8_lossy(&bytes[..length]);
     } else {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let stream = TcpStream::connect_timeout(&to, patience)?;
+        stream.set_read_timeout(Some(patience))?;
         BufReader::new(stream.take(256)).read_line(&mut text)?;
     }
     Ok(text.trim().to_owned())
@@ -125,7 +122,7 @@ fn ask(udp: bool, to: SocketAddr, from_port: u16) -> io::Result<String> {
 
 /// Asks for 127.0.0.1 at the port, by TCP, of the neighbour `via` instead of
 /// itself: this network gives its own loopback addresses up for that.
-pub fn forge(via: Ipv4Addr, port: u16) -> Result<io::Result<String>> {
+pub fn forge(via: Ipv4Addr, port: u16, patience: Duration) -> Result<io::Result<String>> {
     let to = (Ipv4Addr::LOCALHOST, port).into();
     // A second time there is nothing left to prepare.
     if rtnl::delete_address("lo", Ipv4Addr::LOCALHOST, 8).is_ok() {
@@ -133,5 +130,5 @@ pub fn forge(via: Ipv4Addr, port: u16) -> Result<io::Result<String>> {
             .context("write to route_localnet")?;
         rtnl::add_route(Some(Ipv4Addr::LOCALHOST), via)?;
     }
-    Ok(talk(false, to, 0))
+    Ok(talk(false, to, 0, patience))
 }
