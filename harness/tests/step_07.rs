@@ -263,6 +263,22 @@ fn it_is_there_before_its_first_instruction() {
             )?;
             held.end()?.success()?;
         }
+        // Where clone3(2) is missing, clone(2) cannot be given a group.
+        let program = c.step().command().get_program().to_owned();
+        let held = c
+            .other_program("probe")
+            .args(["without-clone3", "38", "--"])
+            .args([program])
+            .args(["--cgroupns", "host", "--pids-limit", "50"])
+            .hold()?;
+        let then = path_in(&held.seen().cgroup, "pids").to_owned();
+        let now = groups(&held)?.controller("pids").map(Path::to_owned);
+        expect(
+            now.is_some_and(|dir| dir.ends_with(then.trim_start_matches('/'))) && then != "/",
+            "the command in its pids group from the start without clone3(2) as well",
+            then,
+        )?;
+        held.end()?.success()?;
         Ok(())
     });
 }

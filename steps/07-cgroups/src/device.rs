@@ -1,5 +1,5 @@
 //! Which device nodes a container may open: the rules, and their v1 form
-//! (cgroup-v1/devices.rst). [`device_bpf`](crate::device_bpf) has that of v2.
+//! (cgroup-v1/devices.rst). `device_bpf` has that of v2.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::group::{self, Group, Member, PREFIX};
 use crate::layout::{Hierarchy, Layout, Version, controllers};
 use crate::leaf;
 use crate::parent::{NAME, Parent, directories};
+use crate::v1::may_make_groups;
 
 /// The group that `what` names: the PID of a process in it, its name as
 /// `step-07 stats` lists it, or its path from the root of the hierarchy.
@@ -119,9 +121,13 @@ pub fn containers() -> Result<Vec<Group>> {
     Ok(all)
 }
 
-/// A group and all below it, except those inside containers.
+/// All groups below a group, except those inside containers, and those that the
+/// caller may not list.
 fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
+    if accessat(CWD, dir, Access::READ_OK, AtFlags::EACCESS).is_err() {
+        return Ok(all);
+    }
     for below in directories(dir)? {
         if !is_container(&below) {
             all.extend(walk(&below)?);
@@ -166,6 +172,10 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
 }
 
 fn sweep_in(dir: &Path, version: Version) -> Result<Vec<PathBuf>> {
+    // Somebody else's, whose launchers may live.
+    if !may_make_groups(dir) {
+        return Ok(Vec::new());
+    }
     let Some(parent) = Parent::existing(dir).with_context(|| dir.display().to_string())? else {
         return Ok(Vec::new());
     };

@@ -112,6 +112,14 @@ pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     failed.map(|()| swept)
 }
 
+/// As [`sweep`], by one who has other things to do: what somebody else left and
+/// cannot be removed is no reason not to start.
+pub(crate) fn sweep_or_say(parent: &Parent, version: Version) {
+    if let Err(error) = sweep(parent, version) {
+        say!("warning: {error:#}");
+    }
+}
+
 fn launcher_lives(dir: &Path) -> Result<bool> {
     let Ok(file) = File::open(dir) else {
         return Ok(false);

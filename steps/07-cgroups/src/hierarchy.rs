@@ -236,6 +236,7 @@ pub fn remove_all() -> Result<Vec<String>> {
             Err(_) => remove_place(&Path::new(PLACE).join(name)),
         }
     }
+    names.retain(|name| !Path::new(PLACE).join(name).exists());
     // `rules` mounts its own where nobody else sees it.
     for name in all_named()? {
         if name.starts_with(RULES) {

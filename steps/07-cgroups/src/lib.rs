@@ -17,7 +17,7 @@
 //! | [`namespace`] | the cgroup namespace, and /sys/fs/cgroup inside |
 //! | [`find`], [`stats`], [`freeze`], [`oom`] | accounting and control |
 //! | [`hierarchy`], [`rules`], `family`, [`controllers`] | hierarchies without a controller, to see the rules by |
-//! | [`tool`], [`top`], [`hierarchy_tool`] | the commands of `step-07` |
+//! | [`tool`], `table`, [`top`], [`hierarchy_tool`] | the commands of `step-07` |
 //!
 //! # cgroups-rs
 //!
@@ -62,6 +62,7 @@ mod protection;
 pub mod rules;
 pub mod stats;
 mod systemd;
+mod table;
 pub mod tool;
 pub mod top;
 pub mod units;

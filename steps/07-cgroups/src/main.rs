@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use cgroups::hierarchy_tool::{self, HierarchyTool};
-use cgroups::tool::{self, GroupArgs, StatsArgs};
-use cgroups::{CgroupArgs, Cgroups, top};
-use clap::{Parser, Subcommand};
+use cgroups::tool::{self, Tool};
+use cgroups::{CgroupArgs, Cgroups};
+use clap::Parser;
 use ipc::{Ipc, IpcArgs};
 use mount::{Mount, MountArgs};
 use net::{Net, NetArgs};
@@ -47,23 +46,6 @@ struct Args {
     tool: Option<Tool>,
 }
 
-#[derive(Subcommand)]
-enum Tool {
-    /// Show what a container has used, or a table of all containers
-    Stats(StatsArgs),
-    /// Show that table again every second, until q
-    Top,
-    /// Freeze a container where it stands
-    Pause(GroupArgs),
-    /// Let it go on
-    Resume(GroupArgs),
-    /// Make v1 hierarchies, to see the rules by
-    #[command(subcommand)]
-    Hierarchy(HierarchyTool),
-    /// Remove the groups of launchers that are gone, and all such hierarchies
-    Restore,
-}
-
 const EXAMPLES: &str = "
   step-07 -m 128m --cpus 0.5 sh       a shell with 128 MiB of memory and half a CPU
   step-07 --pids-limit 20 sh          fork(2) fails at the 21st process
@@ -76,12 +58,7 @@ const SEE_ALSO: &str = "cgroups(7), cgroup_namespaces(7), clone(2), mount(8), cp
 
 fn main() -> ExitCode {
     process::main(|args: Args| match args.tool {
-        Some(Tool::Stats(args)) => tool::stats(args),
-        Some(Tool::Top) => top::run(),
-        Some(Tool::Pause(args)) => tool::pause(args),
-        Some(Tool::Resume(args)) => tool::resume(args),
-        Some(Tool::Hierarchy(tool)) => hierarchy_tool::run(tool),
-        Some(Tool::Restore) => tool::restore(),
+        Some(tool) => tool::run(tool),
         None => run(args),
     })
 }

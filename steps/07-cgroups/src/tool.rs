@@ -1,17 +1,37 @@
-//! `step-07 stats`, `pause` and `resume`.
+//! The commands of `step-07`.
 
-use std::collections::BTreeMap;
 use std::io::{Write, stdout};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use nix::sys::signal::Signal;
 use process::{Exit, sys};
 
 use crate::find;
 use crate::freeze::{self, State};
 use crate::hierarchy;
-use crate::stats::{self, Stats, Used};
+use crate::hierarchy_tool::{self, HierarchyTool};
+use crate::stats::{self, Stats};
+use crate::table::{details, table};
+use crate::top;
+
+/// What `step-07` can do besides launching.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Tool {
+    /// Show what a container has used, or a table of all containers
+    Stats(StatsArgs),
+    /// Show that table again every second, until q
+    Top,
+    /// Freeze a container where it stands
+    Pause(GroupArgs),
+    /// Let it go on
+    Resume(GroupArgs),
+    /// Make v1 hierarchies, to see the rules by
+    #[command(subcommand)]
+    Hierarchy(HierarchyTool),
+    /// Remove the groups of launchers that are gone, and all such hierarchies
+    Restore,
+}
 
 /// The argument of `step-07 stats`.
 #[derive(Args, Clone, Debug)]
@@ -29,11 +49,26 @@ pub struct GroupArgs {
     pub group: String,
 }
 
+/// Runs a command.
+///
+/// # Errors
+/// Those of the command.
+pub fn run(tool: Tool) -> Result<Exit> {
+    match tool {
+        Tool::Stats(args) => stats(args),
+        Tool::Top => top::run(),
+        Tool::Pause(args) => set(&args.group, State::Frozen),
+        Tool::Resume(args) => set(&args.group, State::Thawed),
+        Tool::Hierarchy(tool) => hierarchy_tool::run(tool),
+        Tool::Restore => restore(),
+    }
+}
+
 /// Prints what a group has used, or a table of the groups of all containers.
 ///
 /// # Errors
 /// Where there is no such group.
-pub fn stats(args: StatsArgs) -> Result<Exit> {
+fn stats(args: StatsArgs) -> Result<Exit> {
     // A reader that has seen enough (`| head`) ends this program quietly.
     sys::default_action(Signal::SIGPIPE)?;
     let text = match args.group {
@@ -46,22 +81,10 @@ pub fn stats(args: StatsArgs) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-/// Freezes the group of a container.
+/// Freezes the group of a container, or lets it go on.
 ///
 /// # Errors
 /// Where there is no such group, or it is not that of a container.
-pub fn pause(args: GroupArgs) -> Result<Exit> {
-    set(&args.group, State::Frozen)
-}
-
-/// Lets it go on.
-///
-/// # Errors
-/// As [`pause`].
-pub fn resume(args: GroupArgs) -> Result<Exit> {
-    set(&args.group, State::Thawed)
-}
-
 fn set(what: &str, state: State) -> Result<Exit> {
     let group = find::group(what)?;
     // The caller's own shell may be in the group of any other process.
@@ -77,7 +100,7 @@ fn set(what: &str, state: State) -> Result<Exit> {
 ///
 /// # Errors
 /// What could not be removed.
-pub fn restore() -> Result<Exit> {
+fn restore() -> Result<Exit> {
     let hierarchies = hierarchy::remove_all();
     let groups = find::sweep();
     for name in hierarchies.iter().flatten() {
@@ -93,162 +116,4 @@ pub fn restore() -> Result<Exit> {
 /// The use of all containers.
 pub(crate) fn all() -> Result<Vec<Stats>> {
     find::containers()?.iter().map(stats::of).collect()
-}
-
-/// The use of CPUs by name of group, in percent of one CPU.
-pub(crate) type Percent = BTreeMap<String, f64>;
-
-/// A line a group. `percent` is what was used since the last look, where there
-/// was one.
-pub(crate) fn table(all: &[Stats], percent: Option<&Percent>) -> String {
-    let line = |name: &str, rest: [String; 8]| {
-        let [state, pids, cpu, throttled, memory, limit, oom, io] = rest;
-        format!(
-            "{name:<26}{state:<8}{pids:>6}{cpu:>10}{throttled:>11}{memory:>10}{limit:>8}{oom:>5}  {io}\n"
-        )
-    };
-    let cpu = if percent.is_some() { "CPU %" } else { "CPU s" };
-    let header = [
-        "STATE",
-        "PIDS",
-        cpu,
-        "THROTTLED",
-        "MEMORY",
-        "LIMIT",
-        "OOM",
-        "READ/WRITTEN",
-    ];
-    let mut text = line("GROUP", header.map(String::from));
-    for stats in all {
-        let cpu = match percent {
-            Some(percent) => percent.get(&stats.name).map(|p| format!("{p:.1}")),
-            None => stats.cpu.map(|cpu| format!("{:.2}", cpu.as_secs_f64())),
-        };
-        text += &line(
-            &stats.name,
-            [
-                state(stats).to_owned(),
-                stats.processes.to_string(),
-                or_dash(cpu),
-                or_dash(
-                    stats
-                        .throttled
-                        .map(|t| format!("{}/{}", t.throttled, t.periods)),
-                ),
-                or_dash(stats.memory.map(|memory| size(memory.now.0))),
-                or_dash(
-                    stats
-                        .memory
-                        .and_then(|m| m.limit)
-                        .map(|limit| size(limit.0)),
-                ),
-                or_dash(stats.oom_kills),
-                or_dash(
-                    stats
-                        .io
-                        .map(|(r, w)| format!("{}/{}", size(r.0), size(w.0))),
-                ),
-            ],
-        );
-    }
-    text
-}
-
-/// Everything about one group, a line a thing; what this host does not account
-/// for is left out.
-fn details(stats: &Stats) -> String {
-    let mut text = String::new();
-    let mut line = |what: &str, value: Option<String>| {
-        if let Some(value) = value {
-            text += &format!("{what:<18}{value}\n");
-        }
-    };
-    line("group", Some(stats.name.clone()));
-    line("state", Some(state(stats).to_owned()));
-    line("processes", Some(stats.processes.to_string()));
-    line("pids", stats.pids.map(|pids| used(pids, |n| n.to_string())));
-    line("forks refused", stats.forks_refused.map(|n| n.to_string()));
-    line(
-        "cpu",
-        stats.cpu.map(|cpu| format!("{:.3} s", cpu.as_secs_f64())),
-    );
-    line(
-        "throttled",
-        stats.throttled.map(|t| {
-            let (throttled, periods, time) = (t.throttled, t.periods, t.time.as_secs_f64());
-            format!("in {throttled} of {periods} periods, for {time:.3} s")
-        }),
-    );
-    let bytes = |bytes: crate::units::Bytes| bytes.0.to_string();
-    line("memory", stats.memory.map(|memory| used(memory, bytes)));
-    line("memory peak", stats.memory_peak.map(bytes));
-    line("swap", stats.swap.map(|swap| used(swap, bytes)));
-    line("oom kills", stats.oom_kills.map(|n| n.to_string()));
-    line("read", stats.io.map(|(read, _)| bytes(read)));
-    line("written", stats.io.map(|(_, written)| bytes(written)));
-    for (what, average) in &stats.pressure {
-        line(&format!("{what} pressure"), Some(format!("{average:.2} %")));
-    }
-    text
-}
-
-fn state(stats: &Stats) -> &'static str {
-    match stats.state {
-        Some(State::Frozen) => "paused",
-        _ if stats.processes == 0 => "empty",
-        _ => "runs",
-    }
-}
-
-fn used<T>(used: Used<T>, show: impl Fn(T) -> String) -> String {
-    match used.limit {
-        Some(limit) => format!("{} of {}", show(used.now), show(limit)),
-        None => show(used.now),
-    }
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or("-".to_owned(), |value| value.to_string())
-}
-
-/// A number of bytes in four characters or so.
-fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["", "k", "m", "g"] {
-        if value < 1024.0 {
-            let digits = usize::from(value < 10.0 && !unit.is_empty());
-            return format!("{value:.digits$}{unit}");
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.0}t")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in [
-            (0, "0"),
-            (1023, "1023"),
-            (1536, "1.5k"),
-            (128 << 20, "128m"),
-            (3 << 40, "3t"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-    }
-
-    #[test]
-    fn a_table_has_a_line_a_group() {
-        let stats = Stats {
-            name: "drydock-1-2".to_owned(),
-            ..Stats::default()
-        };
-        let text = table(&[stats], None);
-        assert_eq!(text.lines().count(), 2);
-        assert!(text.lines().nth(1).unwrap().contains("empty"));
-    }
 }

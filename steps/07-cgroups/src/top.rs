@@ -12,7 +12,8 @@ use process::{Exit, sys};
 
 use crate::end::wait_for;
 use crate::stats::Stats;
-use crate::tool::{all, table};
+use crate::table::table;
+use crate::tool::all;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 

@@ -15,7 +15,7 @@ use process::say;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::file;
-use crate::group::{Member, make, sweep};
+use crate::group::{Member, make, sweep_or_say};
 use crate::layout::{Hierarchy, Version};
 use crate::parent::{NAME, Parent, ours};
 
@@ -87,7 +87,7 @@ pub(crate) fn may_make_groups(dir: &Path) -> bool {
 pub(crate) fn create(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result<Member> {
     let has_cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
     let parent = Parent::enter(parent)?;
-    sweep(&parent, Version::V1)?;
+    sweep_or_say(&parent, Version::V1);
     if has_cpuset && ours(&parent.dir) {
         fill_cpuset(&parent.dir)?;
     }
