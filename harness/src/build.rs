@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{IsTerminal, stderr};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
 
 use crate::workspace;
 
@@ -23,11 +26,18 @@ pub fn programs(packages: &[String]) -> Result<()> {
         args.extend(["--package", package]);
     }
     let built = cargo(&workspace::root(), &args)?;
-    let bin = workspace::root().join("bin");
+    let root = workspace::root();
+    let owner = fs::metadata(&root).with_context(|| format!("stat {}", root.display()))?;
+    let bin = root.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("mkdir {}", bin.display()))?;
     for program in built {
         if let Some(name) = program.file_name() {
             replace(&program, &bin.join(name))?;
+            // Under sudo it still belongs to whoever the repository belongs to.
+            if geteuid().is_root() {
+                chown(bin.join(name), Some(owner.uid()), Some(owner.gid()))
+                    .with_context(|| format!("chown {}", bin.join(name).display()))?;
+            }
         }
     }
     Ok(())
@@ -67,7 +77,9 @@ pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(args)
-        .args(["--quiet", "--message-format", "json-render-diagnostics"])
+        .args(["--message-format", "json-render-diagnostics"])
+        // The first build takes minutes: on a terminal cargo shows how far it is.
+        .args((!stderr().is_terminal()).then_some("--quiet"))
         .current_dir(dir)
         .stderr(Stdio::inherit())
         .output()

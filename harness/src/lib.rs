@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree) | what a check in `tests/` is written with |
+//! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
@@ -18,6 +19,7 @@ pub mod cgroup;
 pub mod check;
 pub mod commands;
 pub mod doctor;
+pub mod fsops;
 pub mod guard;
 pub mod guest;
 pub mod host;

@@ -213,3 +213,37 @@ pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
     // and allocates nothing.
     unsafe { command.pre_exec(prepare) };
 }
+
+/// Changes one byte of a file through a shared mapping: mmap(2), msync(2).
+///
+/// # Errors
+/// Those of the calls; `EINVAL` for an empty file.
+pub fn write_by_mmap(file: &std::fs::File, at: usize, byte: u8) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+    let length = file.metadata().map_err(|_| Errno::EIO)?.len() as usize;
+    if length == 0 {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: a new mapping of the whole file at an address of the kernel's
+    // choice; nobody else has a reference into it.
+    let map = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if map == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // SAFETY: `at % length` is within the mapping, which is unmapped once, here.
+    unsafe {
+        map.cast::<u8>().add(at % length).write(byte);
+        let synced = Errno::result(libc::msync(map, length, libc::MS_SYNC));
+        let unmapped = Errno::result(libc::munmap(map, length));
+        synced.and(unmapped).map(drop)
+    }
+}

@@ -46,6 +46,20 @@ fn cpu_ticks(pid: i32) -> Result<u64> {
         .context("CPU time in stat")
 }
 
+/// The PID of a container's first process, once it computes.
+fn computing(held: &Held) -> Result<i32> {
+    wait_for(|| {
+        let pid = held.pid().ok()?;
+        (cpu_ticks(pid).ok()? > 5).then_some(pid)
+    })
+    .ok_or_else(|| failed("a container that computes", "none"))
+}
+
+fn kill(pid: i32) -> Result<()> {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)
+        .with_context(|| format!("kill {pid}"))
+}
+
 /// Where a process is in the hierarchy of a controller, by lines of
 /// /proc/self/cgroup that it has seen itself.
 fn path_in<'a>(lines: &'a [String], controller: &str) -> &'a str {
@@ -175,7 +189,16 @@ fn the_container_has_a_group_of_its_own() {
     check(|c| {
         let one = c.step().args(["-m", "64m", "--pids-limit", "50"]).hold()?;
         let two = c.step().args(["-m", "64m", "--pids-limit", "50"]).hold()?;
-        let (first, second, own) = (groups(&one)?, groups(&two)?, own_groups()?);
+        // Whether it is there in time is another question.
+        let settled = |held: &Held| {
+            wait_for(|| {
+                groups(held)
+                    .ok()
+                    .filter(|all| all.controller("memory").is_some())
+            })
+            .map_or_else(|| groups(held), Ok)
+        };
+        let (first, second, own) = (settled(&one)?, settled(&two)?, own_groups()?);
         for controller in ["memory", "pids"] {
             let Some(dir) = first.controller(controller) else {
                 return Err(failed(
@@ -356,14 +379,70 @@ fn the_oom_killer_is_named() {
             )?;
         }
         let held = c.step().args(["-m", "48m"]).hold()?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(held.pid()?), Signal::SIGKILL)
-            .context("kill the container")?;
+        kill(held.pid()?)?;
         let ran = held.wait()?.expect_status(137)?;
         expect(
             !ran.stderr.contains("memory"),
             "nothing about memory where somebody else sent SIGKILL",
             format!("{:?}", ran.stderr.trim()),
         )
+    });
+}
+
+#[test]
+#[serial]
+fn a_reservation_is_kept() {
+    check(|c| {
+        // Room for 80 MiB, and page cache for more than that.
+        let scarce = Made::in_v2(&c.word("scarce"))?;
+        if !scarce.0.join("memory.max").exists() {
+            return Err(unsupported(
+                "the memory controller is not on in the root group of v2",
+            ));
+        }
+        for (file, value) in [
+            ("memory.max", "83886080"),
+            ("memory.low", "83886080"),
+            ("cgroup.subtree_control", "+memory"),
+        ] {
+            fs::write(scarce.0.join(file), value).with_context(|| format!("write {file}"))?;
+        }
+        let name = scarce.0.file_name().unwrap_or_default();
+        let (own, others) = (Loop::new(c, 36)?, Loop::new(c, 120)?);
+        // The cache of a disk is dropped when nobody has it open any more.
+        let open = |disk: &Loop| fs::File::open(&disk.0).context("open the disk");
+        let _cached = (open(&own)?, open(&others)?);
+        let start = |disk: &Loop, more: &[&str]| {
+            c.step()
+                .args(["--cgroup-parent".as_ref(), name])
+                .args(["--device", &disk.0])
+                .args(more)
+                .hold()
+        };
+        let left = |more: &[&str]| -> Result<u64> {
+            let mut one = start(&own, more)?;
+            one.ask::<Attempt>(&["read-all", &own.0])?;
+            let mut other = start(&others, &[])?;
+            other.ask::<Attempt>(&["read-all", &others.0])?;
+            let usage = groups(&one)?.read("memory.usage_in_bytes", "memory.current")?;
+            one.end()?.success()?;
+            other.end()?.success()?;
+            Ok(number("the usage", &usage)? / MIB)
+        };
+        let (without, with) = (left(&[])?, left(&["--memory-reservation", "40m"])?);
+        expect(
+            with >= 28 && with > without + 8,
+            "36 MiB of cache to stay where 40 MiB are reserved",
+            format!("{with} MiB left of them, and {without} without a reservation"),
+        )?;
+        // Below zero nothing is protected, and the group is not ours.
+        fs::write(scarce.0.join("memory.low"), "0").context("write memory.low")?;
+        c.step()
+            .args(["--cgroup-parent".as_ref(), name])
+            .args(["--memory-reservation", "40m", "true"])
+            .run()?
+            .expect_error(125, &["--memory-reservation", "memory.low"])?;
+        Ok(())
     });
 }
 
@@ -413,25 +492,27 @@ fn shares_divide_what_there_is() {
             )?;
             held.end()?.success()?;
         }
-        // Both want all of one CPU.
+        // Both want all of one CPU, for longer than anybody looks.
         let burn = |shares: &str| {
             c.step()
                 .args(["--cpuset-cpus", "0", "--cpu-shares", shares])
-                .args(["probe", "burn", "3000"])
+                .args(["probe", "burn", "60000"])
                 .start()
         };
-        let (mut little, mut much) = (burn("128")?, burn("2048")?);
-        let used = |held: &mut Held| -> Result<u64> {
-            let attempt: Attempt = held.read()?;
-            number("the CPU time", &attempt.text)
-        };
-        let (little_used, much_used) = (used(&mut little)?, used(&mut much)?);
-        little.end()?.success()?;
-        much.end()?.success()?;
+        let (little, much) = (burn("128")?, burn("2048")?);
+        let (little_pid, much_pid) = (computing(&little)?, computing(&much)?);
+        let before = (cpu_ticks(little_pid)?, cpu_ticks(much_pid)?);
+        std::thread::sleep(Duration::from_millis(2500));
+        let little_used = cpu_ticks(little_pid)? - before.0;
+        let much_used = cpu_ticks(much_pid)? - before.1;
+        for (held, pid) in [(little, little_pid), (much, much_pid)] {
+            kill(pid)?;
+            held.wait()?.expect_status(137)?;
+        }
         expect(
             much_used > little_used * 2,
             "2048 shares to get several times what 128 get",
-            format!("{much_used} ms against {little_used} ms"),
+            format!("{much_used} clock ticks against {little_used}"),
         )
     });
 }
@@ -523,7 +604,17 @@ fn fork_fails_at_the_limit_on_pids() {
 #[serial]
 fn devices_are_denied_but_for_the_usual_ones() {
     check(|c| {
-        let node = c.dir().join(c.word("disk")).display().to_string();
+        let refused = |held: &mut Held, path: &str, why: &str| -> Result<()> {
+            let attempt: Attempt = held.ask(&["open", path, "r"])?;
+            expect(
+                !attempt.allowed && attempt.errno == "EPERM",
+                format!("{path} to be refused (EPERM)"),
+                match attempt.allowed {
+                    true => why,
+                    false => &attempt.errno,
+                },
+            )
+        };
         let mut held = c.step().hold()?;
         for (path, mode) in [
             ("/dev/null", "rw"),
@@ -538,35 +629,21 @@ fn devices_are_denied_but_for_the_usual_ones() {
                 attempt.errno,
             )?;
         }
-        let attempt: Attempt = held.ask(&["open", "/dev/kmsg", "r"])?;
-        expect(
-            !attempt.allowed && attempt.errno == "EPERM",
-            "/dev/kmsg to be refused (EPERM)",
-            if attempt.allowed {
-                "it open: a rule that allows denies nothing, as long as everything is allowed"
-            } else {
-                &attempt.errno
-            },
-        )?;
-        // A node may be made; it is opening it that gives power.
-        let attempt: Attempt = held.ask(&["mknod", &node])?;
-        expect(
-            attempt.allowed,
-            "mknod(2) of a disk to be allowed",
-            attempt.errno,
-        )?;
-        let attempt: Attempt = held.ask(&["open", &node, "r"])?;
-        expect(
-            !attempt.allowed && attempt.errno == "EPERM",
-            "that disk not to be opened (EPERM)",
-            if attempt.allowed {
-                "it open"
-            } else {
-                &attempt.errno
-            },
+        let why = "it open: a rule that allows denies nothing, as long as everything is allowed";
+        refused(&mut held, "/dev/kmsg", why)?;
+        held.end()?.success()?;
+        // A node may be made; it is opening it that gives power. /dev of a new
+        // root is the one place where nodes count.
+        let rootfs = c.rootfs()?;
+        let mut held = c.step().args(["--rootfs"]).args([&rootfs]).hold()?;
+        let made: Attempt = held.ask(&["mknod", "/dev/disk"])?;
+        expect(made.allowed, "mknod(2) of a disk to be allowed", made.errno)?;
+        refused(
+            &mut held,
+            "/dev/disk",
+            "a disk open for whoever can make its node",
         )?;
         held.end()?.success()?;
-        fs::remove_file(&node).context("remove the node")?;
         Ok(())
     });
 }
@@ -682,11 +759,7 @@ fn disks_are_throttled() {
 fn a_paused_container_stands_still() {
     check(|c| {
         let burner = c.step().args(["probe", "burn", "60000"]).start()?;
-        let pid = wait_for(|| {
-            let pid = burner.pid().ok()?;
-            (cpu_ticks(pid).ok()? > 5).then_some(pid)
-        })
-        .ok_or_else(|| failed("a container that computes", "none"))?;
+        let pid = computing(&burner)?;
         let name = pid.to_string();
         c.step().args(["pause", &name]).run()?.success()?;
         let before = cpu_ticks(pid)?;
@@ -710,9 +783,7 @@ fn a_paused_container_stands_still() {
         )?;
         let own = std::process::id().to_string();
         c.step().args(["pause", &own]).run()?.expect_status(125)?;
-        burner.signal(Signal::SIGTERM)?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)
-            .context("kill the container")?;
+        kill(pid)?;
         burner.wait()?.expect_status(137)?;
         Ok(())
     });
@@ -1048,11 +1119,8 @@ fn ten_containers_at_once() {
     check(|c| {
         let mut all = Vec::new();
         for n in 0..10 {
-            all.push(
-                c.step()
-                    .args(["--pids-limit", &(100 + n).to_string()])
-                    .start_holding()?,
-            );
+            let limit = (100 + n).to_string();
+            all.push(c.step().args(["--pids-limit", &limit]).start_holding()?);
         }
         for (n, held) in all.iter_mut().enumerate() {
             held.wait_until_held()?;
@@ -1061,6 +1129,16 @@ fn ten_containers_at_once() {
         }
         for held in all {
             held.end()?.success()?;
+        }
+        // Some begin while others end.
+        for _ in 0..3 {
+            let mut all = Vec::new();
+            for _ in 0..6 {
+                all.push(c.step().args(["true"]).start()?);
+            }
+            for held in all {
+                held.end()?.success()?;
+            }
         }
         Ok(())
     });
@@ -1096,8 +1174,6 @@ fn a_hierarchy_can_be_made_without_a_controller() {
             ));
         }
         made.success()?;
-        let mut held = c.step().args(["--pid", "host"]).hold()?;
-        let pid = held.pid()?;
         expect_eq(
             "where everybody is in a new hierarchy",
             place(pid)?.as_str(),

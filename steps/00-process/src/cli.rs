@@ -36,6 +36,11 @@ impl CommandArgs {
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
+/// Turns on [`say!`](crate::say), or off: for commands with a `-v` of their own.
+pub fn set_verbose(verbose: bool) {
+    VERBOSE.store(verbose, Ordering::Relaxed);
+}
+
 /// Whether `-v` was given.
 pub fn verbose() -> bool {
     VERBOSE.load(Ordering::Relaxed)

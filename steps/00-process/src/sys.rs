@@ -6,6 +6,8 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod btrfs;
+pub mod loop_device;
 pub mod sysvipc;
 
 use std::ffi::CString;
@@ -252,6 +254,49 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> n
         )
     };
     Errno::result(set).map(drop)
+}
+
+/// Closes every file descriptor but standard input, output, error and those in
+/// `keep`: for a forked process that goes on as a server and must not hold
+/// anybody's pipe open. As with [`close_from`], owners of what is closed must
+/// not be used or dropped afterwards.
+///
+/// # Errors
+/// Those of close_range(2).
+pub fn close_except(keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for last in keep.into_iter().chain([u32::MAX]) {
+        if first < last {
+            let last = if last == u32::MAX { last } else { last - 1 };
+            close_range(first, last)?;
+        }
+        first = last.saturating_add(1).max(first);
+    }
+    Ok(())
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: see `close_except`: what is closed is never used again.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    match Errno::result(done) {
+        Ok(_) => Ok(()),
+        // Before Linux 5.9, one by one.
+        Err(Errno::ENOSYS) => {
+            let fds = fs::read_dir("/proc/self/fd")
+                .context("read /proc/self/fd")?
+                .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
+                .filter(|fd| (first..=last).contains(&(*fd as u32)))
+                .collect::<Vec<_>>();
+            for fd in fds {
+                // SAFETY: as above. EBADF is the listing's own descriptor.
+                unsafe { libc::close(fd) };
+            }
+            Ok(())
+        }
+        Err(errno) => Err(errno).context("close_range"),
+    }
 }
 
 /// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.

@@ -16,6 +16,7 @@ use crate::group::{Group, Member};
 use crate::id_list::IdList;
 use crate::layout::Version;
 use crate::limits::{Limit, Value};
+use crate::protection;
 
 /// Sets one limit on the group.
 ///
@@ -63,7 +64,11 @@ fn set(member: &Member, value: &Value, limit: &Limit) -> Result<()> {
         _ => {}
     }
     say!("write {text:?} to {}/{name}", member.dir.display());
-    file::write(&member.dir.join(name), text)
+    file::write(&member.dir.join(name), text)?;
+    match *name {
+        "memory.low" => protection::raise_above(&member.dir),
+        _ => Ok(()),
+    }
 }
 
 /// What to do about a file that is missing.

@@ -4,11 +4,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, pause, pipe2};
+use nix::unistd::{ForkResult, Pid, pipe2};
 use process::sys;
 
 /// A process that does nothing but have a child when it is told to, which does
@@ -36,21 +34,7 @@ impl Family {
             }),
             ForkResult::Child => {
                 drop((order, answer));
-                let (mut heard, mut answered) = (File::from(heard), File::from(answered));
-                let told = heard.read(&mut [0]).is_ok_and(|n| n == 1);
-                if told && let Ok(ForkResult::Parent { child }) = sys::fork() {
-                    if answered.write_all(child.to_string().as_bytes()).is_err() {
-                        sys::exit(1);
-                    }
-                    drop(answered);
-                }
-                // The command's end closes the pipe, and that ends the family.
-                loop {
-                    if heard.read(&mut [0]).is_ok_and(|n| n == 0) {
-                        sys::exit(0);
-                    }
-                    pause();
-                }
+                sys::exit(u8::from(live(heard.into(), answered.into()).is_err()))
             }
         }
     }
@@ -69,10 +53,11 @@ impl Family {
         Ok(Pid::from_raw(text.parse().context("fork")?))
     }
 
-    /// Ends both.
+    /// Ends both, and does not return before the second is reaped: a zombie
+    /// keeps its groups.
     ///
     /// # Errors
-    /// Those of kill(2) and waitpid(2).
+    /// Those of waitpid(2).
     pub(crate) fn end(self) -> Result<()> {
         let Family {
             parent,
@@ -80,11 +65,28 @@ impl Family {
             answer,
         } = self;
         drop((order, answer));
-        match kill(parent, Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(errno).context("kill"),
-        }
         waitpid(parent, None).context("waitpid")?;
         Ok(())
     }
+}
+
+/// The life of the first process: it has a child when it is told to, and ends,
+/// as that does, when nobody is left to tell it anything.
+fn live(mut heard: File, mut answered: File) -> Result<()> {
+    if heard.read(&mut [0])? == 0 {
+        return Ok(());
+    }
+    match sys::fork()? {
+        ForkResult::Parent { child } => {
+            answered.write_all(child.to_string().as_bytes())?;
+            drop(answered);
+            heard.read_to_end(&mut Vec::new())?;
+            waitpid(child, None)?;
+        }
+        ForkResult::Child => {
+            drop(answered);
+            heard.read_to_end(&mut Vec::new())?;
+        }
+    }
+    Ok(())
 }

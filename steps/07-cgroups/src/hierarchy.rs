@@ -24,6 +24,9 @@ use crate::parent::directories;
 /// Where hierarchies are mounted, each under its name.
 const PLACE: &str = "/run/drydock/hierarchies";
 
+/// What the names of the hierarchies of `rules` begin with.
+pub(crate) const RULES: &str = "drydock-rules-";
+
 /// How long the kernel may take to let a hierarchy go.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -225,12 +228,21 @@ pub fn made() -> Result<Vec<String>> {
 /// # Errors
 /// The first that cannot be removed.
 pub fn remove_all() -> Result<Vec<String>> {
-    let names = made()?;
+    let mut names = made()?;
     for name in &names {
         match Hierarchy::open(name) {
             Ok(hierarchy) => drop(hierarchy.remove()?),
             // Made, and never mounted.
             Err(_) => remove_place(&Path::new(PLACE).join(name)),
+        }
+    }
+    // `rules` mounts its own where nobody else sees it.
+    for name in all_named()? {
+        if name.starts_with(RULES) {
+            let root = Path::new(PLACE).join(&name);
+            fs::create_dir_all(&root).with_context(|| format!("mkdir {}", root.display()))?;
+            Hierarchy::mount(&root, &name, &[])?.remove()?;
+            names.push(name);
         }
     }
     Ok(names)
@@ -260,12 +272,19 @@ pub(crate) fn options(name: Option<&str>, controllers: &[String]) -> String {
 
 /// Whether the kernel has a hierarchy of this name, mounted or not.
 fn named(name: &str) -> Result<bool> {
+    Ok(all_named()?.iter().any(|other| other == name))
+}
+
+/// The names of all hierarchies that have one: `name=` in /proc/self/cgroup.
+fn all_named() -> Result<Vec<String>> {
     let text = file::read(Path::new("/proc/self/cgroup"))?;
-    let named = format!("name={name}");
     Ok(text
         .lines()
         .filter_map(|line| line.split(':').nth(1))
-        .any(|list| list.split(',').any(|word| word == named)))
+        .flat_map(|list| list.split(','))
+        .filter_map(|word| word.strip_prefix("name="))
+        .map(String::from)
+        .collect())
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -12,7 +12,7 @@
 //! | `plan` | which hierarchies a container needs, and what cannot be had |
 //! | `v1`, `v2`, `leaf`, `systemd` | where groups are made on each |
 //! | `parent`, [`group`], `end` | the directories: made, told from abandoned ones, emptied and removed |
-//! | `limits`, `limits_io`, `apply` | each limit, v1 and v2 side by side |
+//! | `limits`, `limits_io`, `apply`, `protection` | each limit, v1 and v2 side by side |
 //! | [`device`], `device_bpf` | the device rules, as files and as a program |
 //! | [`namespace`] | the cgroup namespace, and /sys/fs/cgroup inside |
 //! | [`find`], [`stats`], [`freeze`], [`oom`] | accounting and control |
@@ -58,6 +58,7 @@ pub mod namespace;
 pub mod oom;
 mod parent;
 mod plan;
+mod protection;
 pub mod rules;
 pub mod stats;
 mod systemd;

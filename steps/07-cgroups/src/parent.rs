@@ -21,6 +21,7 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 use crate::file;
 use crate::group::PREFIX;
 use crate::layout::Version;
+use crate::protection::sum_up;
 
 /// Its name, where none is asked for.
 pub(crate) const NAME: &str = "drydock";
@@ -98,13 +99,13 @@ impl Parent {
     /// # Errors
     /// Those of rmdir(2), except that it is in use.
     pub(crate) fn leave(self, version: Version) -> Result<()> {
-        let Parent { dir, lock } = self;
-        let Some(controllers) = mark(&dir) else {
+        let Some(controllers) = mark(&self.dir) else {
             return Ok(());
         };
-        if !directories(&dir)?.is_empty() {
-            return Ok(());
+        if !directories(&self.dir)?.is_empty() {
+            return sum_up(&self);
         }
+        let Parent { dir, lock } = self;
         let above = dir.parent().map(Path::to_owned);
         if let (Version::V2, Some(above)) = (version, &above) {
             switch_off(&dir, &controllers, above)?;

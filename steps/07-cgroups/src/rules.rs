@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use crate::controllers::controllers;
 use crate::family::Family;
 use crate::file;
-use crate::hierarchy::{Hierarchy, mount_at, options, unmount};
+use crate::hierarchy::{Hierarchy, RULES, mount_at, options, unmount};
 use crate::layout::Layout;
 
 /// Tries the rules and says what came of it, a line a try. The second value is
@@ -193,7 +193,7 @@ fn free_controllers() -> Result<Vec<String>> {
 
 /// Rules 3 and 4, in a hierarchy without a controller.
 fn processes(bench: &Path, report: &mut Report) -> Result<()> {
-    let name = format!("drydock-rules-{}", std::process::id());
+    let name = format!("{RULES}{}", std::process::id());
     let root = bench.join("named");
     fs::create_dir(&root).context("mkdir named")?;
     let hierarchy = Hierarchy::mount(&root, &name, &[])?;

@@ -144,6 +144,11 @@ pub enum Attempts {
         /// r, w or rw
         mode: String,
     },
+    /// Read all of a file, throw it away, and print how many bytes it was
+    ReadAll {
+        /// Its path
+        path: PathBuf,
+    },
     /// Execute a command in another cgroup
     InGroup {
         /// The directory of the group
@@ -234,6 +239,11 @@ impl Attempts {
                     .write(mode.contains('w'))
                     .open(path)
                     .map(|_| String::new()),
+            )),
+            Attempts::ReadAll { path } => Ok(io_result(
+                fs::File::open(path)
+                    .and_then(|mut file| io::copy(&mut file, &mut io::sink()))
+                    .map(|bytes| bytes.to_string()),
             )),
             Attempts::InGroup { dir, command } => {
                 fs::write(dir.join("cgroup.procs"), "0").context("write to cgroup.procs")?;

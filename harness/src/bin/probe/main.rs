@@ -4,6 +4,7 @@
 //! as JSON, and tries what it is told to try. It changes nothing by itself.
 
 mod attempt;
+mod fs;
 mod other_user;
 mod report;
 mod resources;
@@ -39,6 +40,9 @@ enum What {
     /// Try something and print what came of it
     #[command(flatten)]
     Try(attempt::Attempts),
+    /// Work on files
+    #[command(flatten)]
+    Files(fs::Files),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +61,7 @@ fn run(what: What) -> Result<ExitCode> {
         What::Hold => hold()?,
         What::Exit { status } => return Ok(ExitCode::from(status)),
         What::Try(attempts) => print(&attempts.run()?)?,
+        What::Files(files) => print(&files.run()?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,71 @@
+//! Layers as tar archives: what changed, with whiteouts as OCI image layers
+//! spell them (image-spec, “Image Layer Filesystem Changeset”).
+//!
+//! | module | what |
+//! |---|---|
+//! | this | how deletions are marked, in archives and in layers |
+//! | [`write`] | a layer into an archive |
+//! | [`apply`] | an archive into a layer |
+
+pub mod apply;
+pub mod write;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{FileType, Stat};
+
+use crate::tree::file_type;
+
+/// What a whiteout's name begins with, in archives and in AUFS.
+pub const PREFIX: &str = ".wh.";
+/// What the names of AUFS's own files begin with, and that of the next.
+pub const DOUBLE_PREFIX: &str = ".wh..wh.";
+/// The file that makes its directory opaque, in archives and in AUFS.
+pub const OPAQUE: &str = ".wh..wh..opq";
+
+/// How the files of a layer on the disk say that something below is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marks {
+    /// A whiteout is a character device 0:0, an opaque directory has the
+    /// attribute `opaque` (overlayfs.rst, “whiteouts and opaque directories”).
+    Overlay {
+        /// Of this name: [`OPAQUE_TRUSTED`] or, without privilege,
+        /// [`OPAQUE_USER`].
+        opaque: &'static str,
+    },
+    /// As in archives: [`PREFIX`]NAME, [`OPAQUE`] (aufs(5)).
+    Aufs,
+    /// Not at all: the tree is whole, what is deleted is not there.
+    Whole,
+}
+
+/// Overlay's opaque mark, which takes `CAP_SYS_ADMIN` in the initial user
+/// namespace: no container can forge it.
+pub const OPAQUE_TRUSTED: &str = "trusted.overlay.opaque";
+/// The same for an overlay mounted with `userxattr`, in a user namespace.
+pub const OPAQUE_USER: &str = "user.overlay.opaque";
+
+/// Whether a file is overlay's whiteout.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// The name that a whiteout takes away, if `name` is a whiteout's.
+pub fn whited_out(name: &OsStr) -> Option<&OsStr> {
+    let name = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
+    Some(OsStr::from_bytes(name))
+}
+
+/// The name of the whiteout for `name`.
+pub fn whiteout(name: &OsStr) -> OsString {
+    let mut whiteout = OsString::from(PREFIX);
+    whiteout.push(name);
+    whiteout
+}
+
+/// Whether a file belongs to AUFS itself and not to the layer: the inode that
+/// its whiteouts share, the links between branches, the orphans.
+pub fn is_aufs_own(name: &OsStr) -> bool {
+    name != OPAQUE && name.as_bytes().starts_with(DOUBLE_PREFIX.as_bytes())
+}

@@ -1,0 +1,208 @@
+//! AUFS: the layout of its layers, and the file system itself.
+//!
+//! ```text
+//! aufs/diff/ID     what the layer changes, with whiteouts `.wh.NAME`
+//! aufs/layers/ID   the ids below, a line each, the parent first
+//! aufs/mnt/ID      where a container's view is mounted
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | this | the layers |
+//! | [`mount`] | the mount: by the kernel's AUFS where there is one, else by ours |
+//! | [`fs`] | the file system in user space: branches, whiteouts, copy-up |
+//! | [`tool`] | `step-08 mount -t aufs`, `umount`, `branches` |
+
+pub mod fs;
+pub mod mount;
+pub mod tool;
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use process::say;
+
+use crate::archive::{Marks, apply::apply, write};
+use crate::detached;
+use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::finding::Finding;
+use crate::layer_id::LayerId;
+use crate::lineage::{Lineage, exists, layers_in};
+use crate::overlay2::lookup;
+use crate::store::{Lock, Store, make};
+use crate::tree::Tree;
+use crate::tree::node::Metadata;
+use crate::tree::remove::remove;
+use crate::tree::size::size;
+
+pub use mount::unsupported;
+
+/// The deepest stack: AUFS's own default limit on branches (aufs(5)).
+pub const DEEPEST: usize = 127;
+
+/// The AUFS driver.
+#[derive(Debug)]
+pub struct Aufs {
+    store: Store,
+    lineage: Lineage,
+}
+
+impl Aufs {
+    /// The driver below the state directory `root`.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn open(root: &Path) -> Result<Self> {
+        let store = Store::open(root, Kind::Aufs)?;
+        make(&store.directory().join("diff"), 0o710)?;
+        make(&store.directory().join("mnt"), 0o700)?;
+        let lineage = Lineage::open(store.directory())?;
+        Ok(Aufs { store, lineage })
+    }
+
+    fn diff_path(&self, id: &LayerId) -> PathBuf {
+        self.store.directory().join("diff").join(id)
+    }
+
+    fn lock(&self) -> Result<Lock> {
+        let lock = self.store.lock()?;
+        for id in layers_in(&self.store.directory().join("diff"))? {
+            if !self.lineage.has(&id) {
+                say!("aufs: remove what is left of {id}");
+                remove(&self.diff_path(&id))?;
+            }
+        }
+        Ok(lock)
+    }
+
+    fn make_layer(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        fill: &mut dyn FnMut(&Tree) -> Result<()>,
+    ) -> Result<()> {
+        let _lock = self.lock()?;
+        if self.lineage.has(id) {
+            bail!("{}", exists(id));
+        }
+        let below = self.lineage.on(parent)?;
+        if below.len() > DEEPEST {
+            bail!(
+                "layer {id} would have {} layers below it, and AUFS takes {DEEPEST}: put several \
+                 into one",
+                below.len()
+            );
+        }
+        let made = self
+            .write_layer(id, parent, fill)
+            .and_then(|()| self.lineage.record(id, &below));
+        match made {
+            Ok(()) => Ok(()),
+            Err(error) => match remove(&self.diff_path(id)) {
+                Ok(()) => Err(error),
+                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+            },
+        }
+    }
+
+    fn write_layer(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        fill: &mut dyn FnMut(&Tree) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.diff_path(id);
+        make(&path, 0o755)?;
+        make(&self.mount_point(id), 0o700)?;
+        let diff = Tree::open(&path)?;
+        match parent {
+            Some(parent) => {
+                let below = Tree::open(&self.diff_path(parent))?;
+                if let Some(stat) = below.stat(Path::new(""))? {
+                    let root = diff.place(Path::new(""))?;
+                    Metadata::read(&below, Path::new(""), &stat)?.write(&root)?;
+                }
+            }
+            None => detached::open_to_all(&path)?,
+        }
+        fill(&diff)
+    }
+}
+
+impl StorageDriver for Aufs {
+    fn kind(&self) -> Kind {
+        Kind::Aufs
+    }
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let below = detached::file_system(self.store.directory())?;
+        Ok(vec![
+            ("File system below".into(), below),
+            ("AUFS".into(), mount::whose().into()),
+        ])
+    }
+
+    fn layers(&self) -> Result<Vec<LayerId>> {
+        self.lineage.layers()
+    }
+
+    fn parents(&self, id: &LayerId) -> Result<Vec<LayerId>> {
+        self.lineage.parents(id)
+    }
+
+    fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
+        self.make_layer(id, parent, &mut |_| Ok(()))
+    }
+
+    fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()> {
+        self.make_layer(id, parent, &mut |tree| apply(tree, Marks::Aufs, diff))
+    }
+
+    fn remove(&self, id: &LayerId) -> Result<()> {
+        let _lock = self.lock()?;
+        self.lineage.strike(id)?;
+        remove(&self.mount_point(id))?;
+        remove(&self.diff_path(id))
+    }
+
+    fn mount_point(&self, id: &LayerId) -> PathBuf {
+        self.store.directory().join("mnt").join(id)
+    }
+
+    fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>> {
+        let mut branches = vec![self.diff_path(id)];
+        let below = self.lineage.parents(id)?;
+        branches.extend(below.iter().map(|id| self.diff_path(id)));
+        mount::view(branches, access)
+    }
+
+    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
+        self.lineage.parents(id)?;
+        write::layer(&Tree::open(&self.diff_path(id))?, Marks::Aufs, to)
+    }
+
+    fn usage(&self, id: &LayerId) -> Result<u64> {
+        self.lineage.parents(id)?;
+        size(&Tree::open(&self.diff_path(id))?)
+    }
+
+    fn space(&self) -> Result<u64> {
+        size(&Tree::open(self.store.directory())?)
+    }
+
+    fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>> {
+        let mut stack = vec![id.clone()];
+        stack.extend(self.lineage.parents(id)?);
+        let mut trees = Vec::new();
+        for id in stack {
+            let tree = Tree::open(&self.diff_path(&id))?;
+            trees.push((id, tree));
+        }
+        lookup::lookup(&trees, Marks::Aufs, path)
+    }
+}

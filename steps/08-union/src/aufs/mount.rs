@@ -1,0 +1,147 @@
+//! The mount of a stack of branches: the first writable, the others read-only.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use process::say;
+use rustix::mount::MountFlags;
+use rustix::process::geteuid;
+
+use super::fs::background::{self, Die, ServerHandle};
+use super::fs::device;
+use super::fs::options::{Access as Right, BranchOption, Options, Udba, escape};
+use super::tool::kernel_has_aufs;
+use crate::detached::FileSystem;
+use crate::driver::{Access, View};
+
+/// How long a server may take to end once its mount is gone: the kernel takes a
+/// container's mount namespace apart in the background.
+const END: Duration = Duration::from_secs(5);
+
+/// Why there is no AUFS here; `None` if there is.
+pub fn unsupported() -> Option<String> {
+    if !geteuid().is_root() {
+        // A server in the container's user namespace would be within reach of
+        // the container's root, and it holds the layers of the image.
+        return Some("it takes root: the file system's server has to stay outside".into());
+    }
+    match kernel_has_aufs() {
+        true => None,
+        false => device::open().err().map(|error| format!("{error:#}")),
+    }
+}
+
+/// Whose AUFS it is, for people.
+pub fn whose() -> &'static str {
+    match kernel_has_aufs() {
+        true => "the kernel's",
+        false => "in user space (FUSE)",
+    }
+}
+
+/// A view of `branches`, the topmost first. Where AUFS is in user space, its
+/// server is started here, and ends with the mount.
+///
+/// # Errors
+/// Those of the mount.
+pub fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn View>> {
+    if kernel_has_aufs() {
+        let made = by_kernel(&branches, access)?;
+        return Ok(Box::new(Made {
+            mount: Some(made),
+            server: None,
+        }));
+    }
+    let mut options = Options::new(Vec::new());
+    for (n, path) in branches.into_iter().enumerate() {
+        let written = n == 0 && access == Access::ReadWrite;
+        options.branches.push(BranchOption {
+            path,
+            access: if written { Right::Rw } else { Right::Rr },
+            whiteouts: true,
+        });
+    }
+    // Nobody but this union writes its topmost layer, and nobody the others.
+    options.udba = Udba::None;
+    if access == Access::ReadOnly {
+        options.flags |= MountFlags::RDONLY;
+    }
+    let (server, mount) = background::detached(&options, Die::WithMount)?;
+    say!("aufs: served by process {}", server.pid);
+    Ok(Box::new(Made {
+        mount: Some(mount),
+        server: Some(server),
+    }))
+}
+
+/// The kernel's AUFS, a branch an option: fsconfig(2) takes 255 bytes at once.
+fn by_kernel(branches: &[PathBuf], access: Access) -> Result<OwnedFd> {
+    let aufs = FileSystem::new("aufs")?;
+    aufs.set("source", "none")?;
+    for (n, path) in branches.iter().enumerate() {
+        let mut value: OsString = escape(path.as_os_str());
+        value.push(match n {
+            0 if access == Access::ReadWrite => "=rw",
+            _ => "=ro+wh",
+        });
+        match n {
+            0 => aufs.set("br", value)?,
+            _ => aufs.set("append", value)?,
+        }
+    }
+    aufs.mount(access)
+}
+
+struct Made {
+    mount: Option<OwnedFd>,
+    server: Option<ServerHandle>,
+}
+
+impl View for Made {
+    fn detached(&mut self) -> Result<OwnedFd> {
+        self.mount.take().context("the view is mounted already")
+    }
+}
+
+impl Drop for Made {
+    /// The server ends with the mount, and is waited for: what it has open are
+    /// the layers, which may be removed next.
+    fn drop(&mut self) {
+        self.mount = None;
+        let Some(server) = self.server.take() else {
+            return;
+        };
+        if let Err(error) = reap(&server) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn reap(server: &ServerHandle) -> Result<()> {
+    let start = Instant::now();
+    let mut told = false;
+    loop {
+        match waitpid(server.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            // A copy of this in another process has no such child.
+            Ok(_) | Err(Errno::ECHILD) => return Ok(()),
+            Err(errno) => return Err(errno).with_context(|| format!("waitpid({})", server.pid)),
+        }
+        let waited = start.elapsed();
+        if waited > 2 * END {
+            bail!("process {} serves an AUFS that nobody ends", server.pid);
+        }
+        if waited > END && !told {
+            told = true;
+            kill(server.pid, Signal::SIGTERM)
+                .with_context(|| format!("kill({}, SIGTERM)", server.pid))?;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,157 @@
+//! Which drivers this machine can have, and why not the others.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use rustix::process::geteuid;
+
+use crate::aufs::Aufs;
+use crate::btrfs::{Btrfs, is_btrfs};
+use crate::devicemapper::Devicemapper;
+use crate::driver::{Kind, StorageDriver};
+use crate::overlay2::Overlay2;
+use crate::overlay2::trial;
+use crate::program;
+use crate::vfs::Vfs;
+
+/// Whether a driver can work with the state directory `root` here: `None`, or
+/// the reason why not.
+///
+/// # Errors
+/// Those of looking.
+pub fn unsupported(kind: Kind, root: &Path) -> Result<Option<String>> {
+    Ok(match kind {
+        Kind::Overlay2 => match lacks_overlay() {
+            None => trial::refused(root)?,
+            lacks => lacks,
+        },
+        Kind::Aufs => crate::aufs::unsupported(),
+        Kind::Btrfs => btrfs(root)?,
+        Kind::Devicemapper => devicemapper(),
+        Kind::Vfs => None,
+    })
+}
+
+fn lacks_overlay() -> Option<String> {
+    (!has_file_system("overlay")).then(|| {
+        "this kernel has no overlay file system (CONFIG_OVERLAY_FS; modprobe overlay)".into()
+    })
+}
+
+fn btrfs(root: &Path) -> Result<Option<String>> {
+    if !geteuid().is_root() {
+        return Ok(Some("it takes root to make and mount a btrfs".into()));
+    }
+    if !has_file_system("btrfs") {
+        return Ok(Some(
+            "this kernel has no btrfs (CONFIG_BTRFS_FS; modprobe btrfs)".into(),
+        ));
+    }
+    crate::store::make(root, 0o711)?;
+    if is_btrfs(root)? {
+        return Ok(None);
+    }
+    Ok(missing(&["mkfs.btrfs"]).or_else(no_loop_devices))
+}
+
+fn devicemapper() -> Option<String> {
+    if !geteuid().is_root() {
+        return Some("it takes root to make block devices".into());
+    }
+    // Whoever opens this has the kernel load the module.
+    let control = fs::File::open("/dev/mapper/control").is_ok();
+    let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
+    if !control && !misc.contains("device-mapper") {
+        return Some(
+            "this kernel has no device mapper (CONFIG_BLK_DEV_DM; modprobe dm_thin_pool)".into(),
+        );
+    }
+    if let Some(missing) = missing(&["dmsetup", "mkfs.ext4"]).or_else(no_loop_devices) {
+        return Some(missing);
+    }
+    match has_thin_pools() {
+        Ok(true) => None,
+        Ok(false) => Some(
+            "this kernel has no thin pools (CONFIG_DM_THIN_PROVISIONING; modprobe dm_thin_pool)"
+                .into(),
+        ),
+        Err(error) => Some(format!("{error:#}")),
+    }
+}
+
+fn has_thin_pools() -> Result<bool> {
+    let listed =
+        || -> Result<bool> { Ok(program::run("dmsetup", &["targets"])?.contains("thin-pool")) };
+    if !listed()? {
+        // Listed once its module is loaded; built in, there is none to load.
+        if let Err(error) = program::run("modprobe", &["-q", "dm_thin_pool"]) {
+            process::say!("{error:#}");
+        }
+    }
+    listed()
+}
+
+fn missing(programs: &[&str]) -> Option<String> {
+    programs
+        .iter()
+        .find(|name| program::find(name).is_none())
+        .map(|name| format!("the program {name} is missing"))
+}
+
+fn no_loop_devices() -> Option<String> {
+    let control = fs::metadata("/dev/loop-control");
+    match control {
+        Ok(control) if control.file_type().is_char_device() => None,
+        _ => Some("there are no loop devices (/dev/loop-control; modprobe loop)".into()),
+    }
+}
+
+/// Whether the kernel lists a file system, or lists it once its module is asked
+/// for, which fsopen(2) does.
+pub fn has_file_system(name: &'static str) -> bool {
+    let listed = || {
+        fs::read_to_string("/proc/filesystems")
+            .unwrap_or_default()
+            .lines()
+            .any(|line| line.split_whitespace().next_back() == Some(name))
+    };
+    listed() || crate::detached::FileSystem::new(name).is_ok()
+}
+
+/// The driver `kind` below the state directory `root`.
+///
+/// # Errors
+/// If this machine cannot have it: with the reason and what else there is.
+pub fn open(kind: Kind, root: &Path) -> Result<Box<dyn StorageDriver>> {
+    // Overlay is not tried first: the container's own mount says what is wrong.
+    let reason = match kind {
+        Kind::Overlay2 => lacks_overlay(),
+        _ => unsupported(kind, root)?,
+    };
+    if let Some(reason) = reason {
+        return Err(anyhow!(
+            "the driver {kind} does not work here: {reason}; step-08 drivers shows those that do"
+        ));
+    }
+    Ok(match kind {
+        Kind::Overlay2 => Box::new(Overlay2::open(root)?),
+        Kind::Aufs => Box::new(Aufs::open(root)?),
+        Kind::Btrfs => Box::new(Btrfs::open(root)?),
+        Kind::Devicemapper => Box::new(Devicemapper::open(root)?),
+        Kind::Vfs => Box::new(Vfs::open(root)?),
+    })
+}
+
+/// The first driver of [`Kind::ALL`] that works, but the block devices and AUFS
+/// only where they are asked for: overlay2, else vfs.
+///
+/// # Errors
+/// Those of looking.
+pub fn preferred(root: &Path) -> Result<Kind> {
+    Ok(match unsupported(Kind::Overlay2, root)? {
+        None => Kind::Overlay2,
+        Some(_) => Kind::Vfs,
+    })
+}

@@ -1,0 +1,205 @@
+//! The seam of storage drivers: what a layer and a container's view of a stack
+//! of layers are, whatever makes them.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use crate::finding::Finding;
+use crate::layer_id::LayerId;
+use crate::store::Store;
+
+/// The storage drivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Kind {
+    /// The kernel's overlay file system: shares files
+    Overlay2,
+    /// AUFS, the kernel's or ours in user space: shares files
+    Aufs,
+    /// Subvolumes and snapshots of a btrfs: shares blocks
+    Btrfs,
+    /// Thin block devices and snapshots of them: shares blocks of 64 KiB
+    Devicemapper,
+    /// A full copy of the parent: shares nothing
+    Vfs,
+}
+
+impl Kind {
+    /// All of them, the one to be preferred first.
+    pub const ALL: [Kind; 5] = [
+        Kind::Overlay2,
+        Kind::Aufs,
+        Kind::Btrfs,
+        Kind::Devicemapper,
+        Kind::Vfs,
+    ];
+
+    /// The driver's name: on the command line, and of its directory below the
+    /// state directory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Overlay2 => "overlay2",
+            Kind::Aufs => "aufs",
+            Kind::Btrfs => "btrfs",
+            Kind::Devicemapper => "devicemapper",
+            Kind::Vfs => "vfs",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a view may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Looking only: the layer of an image.
+    ReadOnly,
+    /// Changing the topmost layer: a container.
+    ReadWrite,
+}
+
+/// One way to keep layers and to show a stack of them as one tree.
+///
+/// A layer is addressed by its id and holds what differs from its parent. It
+/// exists or it does not: a creation that was broken off, even by `kill -9`,
+/// leaves no layer, and what it leaves on the disk goes with the next use of
+/// the store. Once a layer has a child nothing writes to it any more; that the
+/// drivers do not enforce this is the reason why a container gets a layer of
+/// its own, on top of another one called ID-init.
+///
+/// Every method may be called by several processes at once.
+pub trait StorageDriver {
+    /// Which driver this is.
+    fn kind(&self) -> Kind;
+
+    /// Where the driver keeps its layers.
+    fn store(&self) -> &Store;
+
+    /// What the driver works with, as names and values for people: the file
+    /// system below, the options, programs.
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn status(&self) -> Result<Vec<(String, String)>>;
+
+    /// The layers that exist, sorted.
+    ///
+    /// # Errors
+    /// Those of reading the store.
+    fn layers(&self) -> Result<Vec<LayerId>>;
+
+    /// The layers below `id`, its parent first.
+    ///
+    /// # Errors
+    /// If there is no such layer.
+    fn parents(&self, id: &LayerId) -> Result<Vec<LayerId>>;
+
+    /// Creates an empty layer on `parent`, or on nothing.
+    ///
+    /// # Errors
+    /// If it exists, the parent does not, or the driver allows no deeper stack.
+    fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()>;
+
+    /// Creates a layer on `parent` and applies to it the changes in `diff`, a
+    /// tar as [`diff`](Self::diff) writes it.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create), and for an archive that is damaged or
+    /// leaves the layer; there is then no such layer.
+    fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()>;
+
+    /// Removes a layer.
+    ///
+    /// # Errors
+    /// If there is none, or if another layer is on top of it.
+    fn remove(&self, id: &LayerId) -> Result<()>;
+
+    /// Where a container's view of the layer is to be mounted: an empty
+    /// directory of the driver's layout, which exists as long as the layer.
+    fn mount_point(&self, id: &LayerId) -> PathBuf;
+
+    /// Makes ready a view of the layer and all below it: the work that must be
+    /// done on the host, by whoever owns the store. Nothing is mounted on the
+    /// host.
+    ///
+    /// # Errors
+    /// If there is no such layer, and those of the driver.
+    fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>>;
+
+    /// Writes the changes of a layer against its parent as a tar, with
+    /// whiteouts as the layers of OCI images spell them: an empty file
+    /// `.wh.NAME` for a deleted NAME, `.wh..wh..opq` in a directory of which
+    /// nothing below is seen any more.
+    ///
+    /// # Errors
+    /// If there is no such layer, or if a file's name itself begins with
+    /// `.wh.`, which no such archive can hold.
+    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()>;
+
+    /// The bytes that the layer takes on the disk by itself, without those
+    /// below it.
+    ///
+    /// # Errors
+    /// If there is no such layer.
+    fn usage(&self, id: &LayerId) -> Result<u64>;
+
+    /// The bytes that all layers take together.
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn space(&self) -> Result<u64>;
+
+    /// What each layer, from `id` down, says about `path`, until one has the
+    /// last word.
+    ///
+    /// # Errors
+    /// If there is no such layer, and those of looking.
+    fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>>;
+}
+
+/// A view of a stack of layers: made on the host, mounted where it is needed.
+///
+/// A container's view is mounted by its own first process, in its own mount
+/// namespace: when that namespace ends, however it ends, the kernel unmounts
+/// the view, and nothing is left on the host. Dropping a view gives up what the
+/// host holds for it.
+pub trait View {
+    /// The view as a mount that is attached to no directory: a descriptor of
+    /// its root, which names the tree (`/proc/self/fd/N/…`) and can be attached
+    /// by [`attach`]. To be called by a process without threads, in a user
+    /// namespace that may mount: that of the store's owner if that is root, else
+    /// the container's.
+    ///
+    /// # Errors
+    /// Those of the driver's mount.
+    fn detached(&mut self) -> Result<OwnedFd>;
+
+    /// Mounts the view on the directory `target`, in the caller's mount
+    /// namespace.
+    ///
+    /// # Errors
+    /// Those of [`detached`](Self::detached) and of move_mount(2).
+    fn mount(&mut self, target: &Path) -> Result<()> {
+        attach(&self.detached()?, target)
+    }
+}
+
+/// Attaches a detached mount to the directory `target`: move_mount(2).
+///
+/// # Errors
+/// `EINVAL` where the mount is attached already, `EPERM` without
+/// `CAP_SYS_ADMIN` over the caller's mount namespace.
+pub fn attach(mount: impl AsFd, target: &Path) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, "", rustix::fs::CWD, target, flags)
+        .with_context(|| format!("move_mount({target:?})"))
+}

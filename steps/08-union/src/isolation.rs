@@ -1,0 +1,331 @@
+//! A container on layers: an image's below, two of its own on top.
+//!
+//! ```text
+//! ID          read-write: what the container changes, and what a diff of it shows
+//! ID-init     read-only: the directories that step 04 mounts on
+//! image       read-only, shared by all containers of the image
+//! ```
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use process::{Isolation, say};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tar::{Builder, EntryType, Header};
+
+use crate::archive::write;
+use crate::detect;
+use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::layer_id::LayerId;
+use crate::private::cut_off;
+use crate::store::{Store, default_root};
+use crate::tree::Tree;
+
+/// The options of the container's layers.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Union file system (step 08)")]
+pub struct UnionArgs {
+    /// How layers are kept [default: overlay2 where it works, else vfs]
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    pub driver: Option<Kind>,
+
+    /// The image: the topmost of its layers (step-08 layer create). With
+    /// --rootfs instead, the directory is copied into a layer of this
+    /// container's own
+    #[arg(long, value_name = "ID")]
+    pub layer: Option<LayerId>,
+
+    /// Name of the container and of its layer [default: random]. One that was
+    /// kept goes on where it stopped
+    #[arg(long, value_name = "ID")]
+    pub name: Option<LayerId>,
+
+    /// Keep the container's layer when it ends; step-08 layer rm removes it
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Where layers are kept [default: /var/lib/drydock, or
+    /// $XDG_DATA_HOME/drydock without root]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+}
+
+impl UnionArgs {
+    fn asked_for(&self) -> bool {
+        self.driver.is_some() || self.layer.is_some() || self.name.is_some() || self.keep
+    }
+}
+
+/// A container's root on layers, or nothing where none were asked for.
+pub struct Union {
+    container: Option<Box<Layered>>,
+}
+
+struct Layered {
+    driver: Box<dyn StorageDriver>,
+    image: Image,
+    id: LayerId,
+    keep: bool,
+    view: Option<Box<dyn View>>,
+    note: Option<File>,
+}
+
+#[derive(Debug)]
+enum Image {
+    /// A layer that there is.
+    Layer(LayerId),
+    /// A directory, to become a layer.
+    Directory(PathBuf),
+    /// None: a kept container brings its own.
+    OfContainer,
+}
+
+impl Union {
+    /// Decides on the driver and the container's name, and touches nothing but
+    /// the state directory.
+    ///
+    /// `always` asks for layers even where no option does. `rootfs` is what
+    /// `--rootfs` says.
+    ///
+    /// # Errors
+    /// If there is nothing to stand on, or the driver does not work here.
+    pub fn plan(args: UnionArgs, rootfs: Option<&Path>, always: bool) -> Result<Self> {
+        if !always && !args.asked_for() {
+            return Ok(Union { container: None });
+        }
+        let root = match args.root {
+            Some(root) => root,
+            None => default_root()?,
+        };
+        let image = match (args.layer, rootfs) {
+            (Some(_), Some(_)) => {
+                bail!("--layer and --rootfs both name the image: give one of them")
+            }
+            (Some(layer), None) => Image::Layer(layer),
+            (None, Some(rootfs)) => Image::Directory(rootfs.to_owned()),
+            (None, None) if args.name.is_some() => Image::OfContainer,
+            (None, None) => bail!(
+                "a container on layers needs an image: --layer ID (step-08 layer ls), or --rootfs \
+                 DIR"
+            ),
+        };
+        let kind = match args.driver {
+            Some(kind) => kind,
+            None => detect::preferred(&root)?,
+        };
+        let id = match args.name {
+            Some(name) => name,
+            None => random_id()?,
+        };
+        Ok(Union {
+            container: Some(Box::new(Layered {
+                driver: detect::open(kind, &root)?,
+                image,
+                id,
+                keep: args.keep,
+                view: None,
+                note: None,
+            })),
+        })
+    }
+
+    /// Where the container's root will be, for step 04 to pivot to; `None`
+    /// without layers.
+    pub fn mount_point(&self) -> Option<PathBuf> {
+        let container = self.container.as_ref()?;
+        Some(container.driver.mount_point(&container.id))
+    }
+}
+
+fn random_id() -> Result<LayerId> {
+    let mut bytes = [0; 8];
+    getrandom(&mut bytes, GetRandomFlags::empty()).context("getrandom")?;
+    format!("c{:016x}", u64::from_ne_bytes(bytes)).parse()
+}
+
+impl Isolation for Union {
+    fn name(&self) -> &'static str {
+        "union"
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        match &mut self.container {
+            Some(container) => container.prepare(),
+            None => Ok(()),
+        }
+    }
+
+    /// In the child, in its mount namespace: when the namespace ends, the
+    /// kernel unmounts the view, whoever was killed.
+    fn in_container(&mut self) -> Result<()> {
+        let Some(container) = &mut self.container else {
+            return Ok(());
+        };
+        let Some(view) = &mut container.view else {
+            return Ok(());
+        };
+        // Before the first mount: the tree may be shared with the host's.
+        cut_off()?;
+        let target = container.driver.mount_point(&container.id);
+        say!("mount {} on {target:?}", container.id);
+        view.mount(&target)
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        match &mut self.container {
+            Some(container) => container.cleanup(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Layered {
+    fn prepare(&mut self) -> Result<()> {
+        let driver = &*self.driver;
+        sweep(driver)?;
+        let mut note = driver.store().note(&self.id)?;
+        if self.keep {
+            note.write_all(b"keep\n").context("write the note")?;
+        }
+        self.note = Some(note);
+        self.layers()?;
+        self.view = Some(self.driver.view(&self.id, Access::ReadWrite)?);
+        Ok(())
+    }
+
+    fn layers(&self) -> Result<()> {
+        let (driver, id) = (&*self.driver, &self.id);
+        let init = id.init()?;
+        if let Ok(parents) = driver.parents(id) {
+            if parents.first() != Some(&init) {
+                bail!("{id} is the layer of an image, not of a container: choose another --name");
+            }
+            return Ok(());
+        }
+        let image = match &self.image {
+            Image::Layer(layer) => layer.clone(),
+            Image::OfContainer => bail!(
+                "there is no container {id} that was kept: give its image by --layer or --rootfs"
+            ),
+            Image::Directory(directory) => {
+                let image = image_of(id)?;
+                say!("copy {directory:?} into layer {image}");
+                import_directory(driver, &image, None, directory)
+                    .with_context(|| format!("--rootfs {directory:?}"))?;
+                image
+            }
+        };
+        driver.import(&init, Some(&image), &mut &mount_points()?[..])?;
+        driver.create(id, Some(&init))
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        // Before the layers can go, nothing may be mounted from them.
+        self.view = None;
+        if self.note.take().is_none() {
+            return Ok(());
+        }
+        if !self.keep {
+            remove_container(&*self.driver, &self.id)?;
+        }
+        self.driver.store().forget(&self.id)
+    }
+}
+
+/// The name of the layer that a container on a directory gets for it.
+fn image_of(id: &LayerId) -> Result<LayerId> {
+    format!("{id}-image").parse()
+}
+
+/// Removes the layers of a container, as far as there are any.
+///
+/// # Errors
+/// Those of the driver.
+pub fn remove_container(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> {
+    for layer in [id.clone(), id.init()?, image_of(id)?] {
+        if driver.parents(&layer).is_ok() {
+            driver.remove(&layer)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what containers have left whose launcher was killed.
+///
+/// # Errors
+/// Those of the driver.
+pub fn sweep(driver: &dyn StorageDriver) -> Result<()> {
+    let store: &Store = driver.store();
+    for (id, note) in store.dead()? {
+        let kept = std::io::read_to_string(&note).context("read the note")? == "keep\n";
+        if !kept {
+            say!("remove what is left of container {id}");
+            remove_container(driver, &id)?;
+        }
+        store.forget(&id)?;
+    }
+    Ok(())
+}
+
+/// Makes a layer of all that is in a directory.
+///
+/// # Errors
+/// Those of reading and of the driver.
+pub fn import_directory(
+    driver: &dyn StorageDriver,
+    id: &LayerId,
+    parent: Option<&LayerId>,
+    directory: &Path,
+) -> Result<()> {
+    let metadata = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
+    if !metadata.is_dir() {
+        bail!("{directory:?} is not a directory");
+    }
+    let tree = Tree::open(directory)?;
+    let (mut reader, mut writer) = std::io::pipe().context("pipe")?;
+    // The thread is gone before anything is cloned.
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || write::whole(&tree, &mut writer));
+        let imported = driver.import(id, parent, &mut reader);
+        drop(reader);
+        match (imported, writing.join()) {
+            // Had the writer failed, the archive would have ended too early.
+            (_, Ok(Err(error))) if !is_broken_pipe(&error) => {
+                if driver.parents(id).is_ok() {
+                    driver.remove(id)?;
+                }
+                Err(error)
+            }
+            (Ok(()), Err(_)) => bail!("the thread that reads {directory:?} panicked"),
+            (imported, _) => imported,
+        }
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The `-init` layer as an archive: what is mounted over in every container.
+/// The container's own layer then does not show it as a change.
+fn mount_points() -> Result<Vec<u8>> {
+    let mut archive = Builder::new(Vec::new());
+    for name in ["dev", "proc", "sys"] {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        archive
+            .append_data(&mut header, name, std::io::empty())
+            .context("write the archive of -init")?;
+    }
+    archive.into_inner().context("write the archive of -init")
+}

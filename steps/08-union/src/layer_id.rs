@@ -1,0 +1,81 @@
+//! The name of a layer.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Error, Result, bail};
+
+/// The longest id, in bytes: with a suffix of ours it is still a file name
+/// (255 bytes).
+const LONGEST: usize = 128;
+
+/// The name of a layer within a driver: letters, digits, `_`, `.` and `-`, of
+/// which the first is a letter or a digit, at most 128 bytes.
+///
+/// An id is a file name below the state directory and stands in mount options,
+/// so it cannot be `..`, hold a `/`, or a `,` or `:`, which would have to be
+/// escaped there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LayerId(String);
+
+impl LayerId {
+    /// The id of the layer of a container that is below its read-write layer:
+    /// what a runtime writes into every container (`/etc/hosts`…) and no diff
+    /// of the container shall hold.
+    ///
+    /// # Errors
+    /// Where the id becomes too long.
+    pub fn init(&self) -> Result<Self> {
+        format!("{self}-init").parse()
+    }
+
+    /// The id as a string.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LayerId {
+    type Err = Error;
+
+    fn from_str(id: &str) -> Result<Self> {
+        let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let first = |c: char| c.is_ascii_alphanumeric();
+        if id.len() > LONGEST || !id.starts_with(first) || !id.chars().all(usual) {
+            bail!(
+                "{id:?} is no name for a layer: use letters, digits, _ . and -, the first a letter \
+                 or digit, at most {LONGEST}"
+            );
+        }
+        Ok(LayerId(id.to_owned()))
+    }
+}
+
+impl fmt::Display for LayerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl AsRef<Path> for LayerId {
+    fn as_ref(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LayerId;
+
+    #[test]
+    fn what_would_leave_the_directory_or_need_an_escape_is_no_id() {
+        for bad in [
+            "", ".", "..", "a/b", "a,b", "a:b", "a\\b", "a b", "-x", ".x", "a\n",
+        ] {
+            assert!(bad.parse::<LayerId>().is_err(), "{bad:?}");
+        }
+        assert!("x".repeat(129).parse::<LayerId>().is_err());
+        assert!("sha256-0a.b_c".parse::<LayerId>().is_ok());
+    }
+}

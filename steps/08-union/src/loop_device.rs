@@ -1,0 +1,114 @@
+//! A block device over a file: loop(4).
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use process::sys::loop_device::{backing_file, configure, get_free};
+
+/// A loop device in use. The kernel clears it when the last user closes it: this
+/// descriptor, or a file system mounted from it.
+#[derive(Debug)]
+pub struct LoopDevice {
+    _device: File,
+    path: PathBuf,
+}
+
+impl LoopDevice {
+    /// The loop device over the file `image`: one that there is already, or a
+    /// new one. The caller holds a lock that keeps others from the same: two
+    /// devices over one file would know nothing of one another's writes.
+    ///
+    /// # Errors
+    /// Those of loop(4); `EBUSY` again and again.
+    pub fn over(image: &Path) -> Result<Self> {
+        let file = open(image)?;
+        let wanted = file
+            .metadata()
+            .with_context(|| format!("fstat({image:?})"))?;
+        if let Some(device) = existing(wanted.dev(), wanted.ino())? {
+            return Ok(device);
+        }
+        let control = Path::new("/dev/loop-control");
+        let control = open(control)?;
+        // Somebody may take a free device before it is configured (EBUSY).
+        for _ in 0..64 {
+            let number = get_free(control.as_fd()).context("ioctl(LOOP_CTL_GET_FREE)")?;
+            let path = PathBuf::from(format!("/dev/loop{number}"));
+            let device = open(&path)?;
+            match configure(device.as_fd(), file.as_fd()) {
+                Ok(()) => {
+                    return Ok(LoopDevice {
+                        _device: device,
+                        path,
+                    });
+                }
+                Err(Errno::EBUSY) => {}
+                Err(errno) => {
+                    return Err(errno)
+                        .with_context(|| format!("ioctl({path:?}, LOOP_CONFIGURE, {image:?})"));
+                }
+            }
+        }
+        bail!("every free loop device was taken by somebody else: try again")
+    }
+
+    /// `/dev/loopN`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("open({path:?}, O_RDWR)"))
+}
+
+fn existing(device: u64, inode: u64) -> Result<Option<LoopDevice>> {
+    let directory = Path::new("/sys/block");
+    for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
+        let entry = entry.with_context(|| format!("read {directory:?}"))?;
+        let name = entry.file_name();
+        if !entry.path().join("loop/backing_file").exists() {
+            continue;
+        }
+        let path = Path::new("/dev").join(name);
+        let Ok(file) = open(&path) else { continue };
+        // Asked after it is open, when nobody can clear it any more.
+        match backing_file(file.as_fd()) {
+            Ok(Some(found)) if same(found, (device, inode)) => {
+                return Ok(Some(LoopDevice {
+                    _device: file,
+                    path,
+                }));
+            }
+            Ok(_) => {}
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("ioctl({path:?}, LOOP_GET_STATUS64)"));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The kernel tells the device in its own encoding (`huge_encode_dev`), which is
+/// stat(2)'s for all devices with a minor below 256 and close to it above.
+fn same(found: (u64, u64), wanted: (u64, u64)) -> bool {
+    found == wanted
+}
+
+/// Makes a file of `bytes` without a block of its own, if it is not there.
+///
+/// # Errors
+/// Those of open(2) and ftruncate(2).
+pub fn sparse_file(path: &Path, bytes: u64) -> Result<()> {
+    let file = File::create_new(path).with_context(|| format!("open({path:?}, O_EXCL)"))?;
+    file.set_len(bytes)
+        .with_context(|| format!("ftruncate({path:?}, {bytes})"))
+}

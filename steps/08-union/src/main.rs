@@ -1,0 +1,119 @@
+//! `step-08`: a process whose root is a stack of layers.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use cgroups::{CgroupArgs, Cgroups};
+use clap::{Args, Parser, Subcommand};
+use ipc::{Ipc, IpcArgs};
+use mount::{Mount, MountArgs};
+use net::{Net, NetArgs};
+use pid::{PidArgs, PidNamespace};
+use process::cli::{after_help, set_verbose};
+use process::{CommandArgs, Container, Exit};
+use union::aufs::{self, tool::AufsTool};
+use union::tool::{self, Tool};
+use union::{Union, UnionArgs};
+use user::{Credentials, User, UserArgs};
+use uts::{Uts, UtsArgs};
+
+/// Launch a process whose root is a stack of layers
+///
+/// Below are the layers of an image, which all its containers share and none
+/// changes. On top is one that takes this container's changes, and goes with
+/// it. Without an option of this step the command runs as in the step before.
+#[derive(Parser)]
+#[command(name = "step-08", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
+#[command(args_conflicts_with_subcommands = true)]
+struct Step {
+    #[command(flatten)]
+    run: Run,
+    #[command(subcommand)]
+    tool: Option<Sub>,
+}
+
+#[derive(Args)]
+struct Run {
+    #[command(flatten)]
+    user: UserArgs,
+    #[command(flatten)]
+    cgroups: CgroupArgs,
+    #[command(flatten)]
+    uts: UtsArgs,
+    #[command(flatten)]
+    ipc: IpcArgs,
+    #[command(flatten)]
+    pid: PidArgs,
+    #[command(flatten)]
+    net: NetArgs,
+    #[command(flatten)]
+    union: UnionArgs,
+    #[command(flatten)]
+    mount: MountArgs,
+    #[command(flatten)]
+    command: CommandArgs,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// A container on layers
+    #[command(subcommand)]
+    Union(UnionTool),
+    #[command(flatten)]
+    Tool(Tool),
+    #[command(flatten)]
+    Aufs(AufsTool),
+}
+
+#[derive(Subcommand)]
+enum UnionTool {
+    /// Run a command on layers, with the options of all steps
+    Run(Box<Run>),
+}
+
+const EXAMPLES: &str = "
+  step-08 drivers                               which drivers work here
+  step-08 layer create box --from DIR           make an image of a directory
+  step-08 union run --layer box sh              a container on it
+  step-08 union run --layer box --name one --keep sh -c 'rm /bin/vi'
+  step-08 layer diff one                        what that one has changed
+  step-08 where --layer one /bin/vi             which layer says what about a file
+  step-08 union run --driver vfs --rootfs DIR sh
+  step-08 mount -t aufs -o dirs=./rw:./ro none ./mnt
+  step-08 compare                               what each driver costs";
+
+const SEE_ALSO: &str = "mount(2), fsopen(2), move_mount(2), overlayfs.rst, aufs(5), btrfs(5), \
+                        dmsetup(8), losetup(8), fuse(4)";
+
+fn main() -> ExitCode {
+    process::main(|step: Step| {
+        set_verbose(step.run.command.verbose);
+        match step.tool {
+            Some(Sub::Tool(tool)) => tool::run(tool),
+            Some(Sub::Aufs(tool)) => aufs::tool::run(tool),
+            Some(Sub::Union(UnionTool::Run(run))) => launch(*run, true),
+            None => launch(step.run, false),
+        }
+    })
+}
+
+fn launch(mut run: Run, on_layers: bool) -> Result<Exit> {
+    let command = run.command.command();
+    let union = Union::plan(run.union, run.mount.rootfs.as_deref(), on_layers)?;
+    if let Some(root) = union.mount_point() {
+        run.mount.rootfs = Some(root);
+    }
+    let net = Net::new(run.net).hostname(run.uts.hostname.clone());
+    let credentials = Credentials::new(&run.user);
+    Container::new(command)
+        .with(User::new(run.user))
+        .with(Cgroups::new(run.cgroups))
+        .with(Uts::new(run.uts))
+        .with(Ipc::new(run.ipc))
+        .with(PidNamespace::new(run.pid))
+        .with(net)
+        .with(union)
+        .with(Mount::new(run.mount))
+        .with(credentials)
+        .run()
+}

@@ -1,0 +1,84 @@
+//! Which layer a file comes from: the search that overlay and AUFS make, from
+//! the top down, done again in the open.
+
+use std::path::Path;
+
+use anyhow::Result;
+use rustix::fs::FileType;
+
+use crate::archive::{Marks, OPAQUE, is_whiteout, whiteout};
+use crate::finding::{Finding, What};
+use crate::layer_id::LayerId;
+use crate::tree::node::xattr;
+use crate::tree::{Tree, file_type};
+
+/// What each layer says about `path`, the topmost first. What stands below one
+/// that ends the search is not asked.
+///
+/// # Errors
+/// Those of looking.
+pub fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (layer, tree) in stack {
+        let what = ask(tree, marks, path)?;
+        let ends = what.ends();
+        findings.push(Finding {
+            layer: layer.clone(),
+            what,
+        });
+        if ends {
+            break;
+        }
+    }
+    Ok(findings)
+}
+
+fn ask(tree: &Tree, marks: Marks, path: &Path) -> Result<What> {
+    let mut opaque = None;
+    if is_opaque(tree, marks, Path::new(""))? {
+        opaque = Some(Path::new("").to_path_buf());
+    }
+    let mut above: Vec<&Path> = path.ancestors().collect();
+    above.reverse();
+    let mut last = What::Directory;
+    for at in above.into_iter().skip(1) {
+        let hides = opaque.clone().map(|at| What::Opaque { at, found: false });
+        if is_whited_out(tree, marks, at)? {
+            return Ok(What::Whiteout { at: at.into() });
+        }
+        let Some(stat) = tree.stat(at)? else {
+            return Ok(hides.unwrap_or(What::Absent));
+        };
+        last = What::of(&stat);
+        if file_type(&stat) == FileType::Directory {
+            if is_opaque(tree, marks, at)? {
+                opaque = Some(at.into());
+            }
+        } else if at != path {
+            return Ok(What::NotDirectory { at: at.into() });
+        }
+    }
+    Ok(match (last, opaque) {
+        (What::Directory, Some(at)) => What::Opaque { at, found: true },
+        (last, _) => last,
+    })
+}
+
+fn is_whited_out(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
+    Ok(match marks {
+        Marks::Overlay { .. } => tree.stat(path)?.is_some_and(|stat| is_whiteout(&stat)),
+        Marks::Aufs => {
+            let name = path.file_name().unwrap_or_default();
+            tree.stat(&path.with_file_name(whiteout(name)))?.is_some()
+        }
+        Marks::Whole => false,
+    })
+}
+
+fn is_opaque(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
+    Ok(match marks {
+        Marks::Overlay { opaque } => xattr(tree, path, opaque)?.as_deref() == Some(b"y"),
+        Marks::Aufs => tree.stat(&path.join(OPAQUE))?.is_some(),
+        Marks::Whole => false,
+    })
+}

@@ -1,0 +1,351 @@
+//! overlay2: the kernel's overlay file system, overlayfs.rst. A layer is a
+//! directory with what it changes; the kernel shows a stack of them as one tree.
+//!
+//! ```text
+//! overlay2/l/LINK         short name of a layer: a link to ../ID/diff
+//! overlay2/ID/link        that short name
+//! overlay2/ID/lower       the short names of the layers below: l/A:l/B, nearest first
+//! overlay2/ID/diff        what the layer changes: the upper directory of a container
+//! overlay2/ID/work        overlay's own, on the same file system as diff
+//! overlay2/ID/merged      where a container's view is mounted
+//! ```
+//!
+//! The short names are there because mount(2) takes one page of options, 4096
+//! bytes: 128 ids of 64 digits with their paths do not fit, 128 of `l/` and 26
+//! letters do. They are used relative to the driver's directory, which is also
+//! why a state directory with `,`, `:` or `\` in its name needs no escapes.
+//!
+//! | module | what |
+//! |---|---|
+//! | this | the layers |
+//! | [`stack`] | the mount |
+//! | [`lookup`] | which layer a file comes from |
+//! | [`trial`] | whether it works here |
+
+pub mod lookup;
+pub mod stack;
+pub mod trial;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use process::say;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::archive::{apply::apply, write};
+use crate::detached;
+use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::finding::Finding;
+use crate::layer_id::LayerId;
+use crate::lineage::{below_another, exists, layers_in, no_layer};
+use crate::store::{Lock, Store, make, remove_file};
+use crate::tree::Tree;
+use crate::tree::node::Metadata;
+use crate::tree::remove::remove;
+use crate::tree::size::size;
+
+use stack::{Attributes, Stack, StackView};
+
+/// The deepest stack: what fits into the page of options, and what Docker
+/// allows.
+pub const DEEPEST: usize = 128;
+
+/// The length of a short name: 26 letters and digits, of 32, are 130 bits, so
+/// that no two layers ever draw the same.
+const LINK_LENGTH: usize = 26;
+
+/// The overlay2 driver.
+#[derive(Debug)]
+pub struct Overlay2 {
+    store: Store,
+    attributes: Attributes,
+}
+
+impl Overlay2 {
+    /// The driver below the state directory `root`.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn open(root: &Path) -> Result<Self> {
+        let store = Store::open(root, Kind::Overlay2)?;
+        make(&store.directory().join("l"), 0o710)?;
+        Ok(Overlay2 {
+            store,
+            attributes: Attributes::of_caller(),
+        })
+    }
+
+    fn path(&self, id: &LayerId) -> PathBuf {
+        self.store.directory().join(id)
+    }
+
+    fn read(&self, id: &LayerId, file: &str) -> Result<String> {
+        let path = self.path(id).join(file);
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.path(id).exists() => {
+                bail!("{}", no_layer(id))
+            }
+            read => read.with_context(|| format!("read {path:?}")),
+        }
+    }
+
+    /// What stands in `lower` of a layer on `id`.
+    fn stack_from(&self, id: &LayerId) -> Result<Vec<String>> {
+        let mut stack = vec![format!("l/{}", self.read(id, "link")?)];
+        stack.extend(self.lowers(id)?);
+        Ok(stack)
+    }
+
+    /// The entries of a layer's `lower`, nearest first.
+    fn lowers(&self, id: &LayerId) -> Result<Vec<String>> {
+        self.read(id, "link")?;
+        let path = self.path(id).join("lower");
+        match fs::read_to_string(&path) {
+            Ok(lower) => Ok(lower.split(':').map(str::to_owned).collect()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error).with_context(|| format!("read {path:?}")),
+        }
+    }
+
+    /// The layer that a short name stands for.
+    fn named(&self, link: &str) -> Result<LayerId> {
+        let path = self.store.directory().join(link);
+        let target = fs::read_link(&path).with_context(|| format!("readlink({path:?})"))?;
+        let id = target.parent().and_then(Path::file_name);
+        id.and_then(|id| id.to_str())
+            .with_context(|| format!("{path:?} leads to {target:?}, which is no layer"))?
+            .parse()
+    }
+
+    /// The lock, and what a killed process has left taken away: a layer is made
+    /// under a name that is no layer's, and a short name may lead nowhere.
+    fn lock(&self) -> Result<Lock> {
+        let lock = self.store.lock()?;
+        let directory = self.store.directory();
+        for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
+            let name = entry
+                .with_context(|| format!("read {directory:?}"))?
+                .file_name();
+            if name.to_string_lossy().starts_with('.') {
+                say!("overlay2: remove what is left in {name:?}");
+                remove(&directory.join(name))?;
+            }
+        }
+        Ok(lock)
+    }
+
+    fn make_layer(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        fill: &mut dyn FnMut(&Tree) -> Result<()>,
+    ) -> Result<()> {
+        let _lock = self.lock()?;
+        // `l` is the directory of short names.
+        if id.as_str() == "l" || self.path(id).exists() {
+            bail!("{}", exists(id));
+        }
+        let lower = match parent {
+            Some(parent) => self.stack_from(parent)?,
+            None => Vec::new(),
+        };
+        if lower.len() > DEEPEST {
+            bail!(
+                "layer {id} would have {} layers below it, and overlay2 takes {DEEPEST}: put \
+                 several into one",
+                lower.len()
+            );
+        }
+        // Not a layer's name: what a broken-off creation leaves is known by it.
+        let new = self.store.directory().join(format!(".{id}"));
+        let link = random_name()?;
+        let short = self.store.directory().join("l").join(&link);
+        let made = self
+            .write_layer(&new, &link, &lower, parent, fill)
+            .and_then(|()| {
+                let target = Path::new("..").join(id).join("diff");
+                symlink(&target, &short).with_context(|| format!("symlink({short:?})"))?;
+                let done = self.path(id);
+                fs::rename(&new, &done).with_context(|| format!("rename({new:?}, {done:?})"))
+            });
+        match made {
+            Ok(()) => Ok(()),
+            Err(error) => match remove(&new).and_then(|()| remove_file(&short)) {
+                Ok(()) => Err(error),
+                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+            },
+        }
+    }
+
+    fn write_layer(
+        &self,
+        new: &Path,
+        link: &str,
+        lower: &[String],
+        parent: Option<&LayerId>,
+        fill: &mut dyn FnMut(&Tree) -> Result<()>,
+    ) -> Result<()> {
+        make(new, 0o710)?;
+        let write = |name: &str, content: &str| {
+            let path = new.join(name);
+            fs::write(&path, content).with_context(|| format!("write {path:?}"))
+        };
+        write("link", link)?;
+        if !lower.is_empty() {
+            write("lower", &lower.join(":"))?;
+        }
+        for (name, mode) in [("diff", 0o755), ("work", 0o700), ("merged", 0o700)] {
+            make(&new.join(name), mode)?;
+        }
+        let diff = Tree::open(&new.join("diff"))?;
+        match parent {
+            // The root of the view is that of the topmost layer: without this,
+            // an image whose root has an owner of its own would lose it.
+            Some(parent) => {
+                let below = Tree::open(&self.path(parent).join("diff"))?;
+                if let Some(stat) = below.stat(Path::new(""))? {
+                    let root = diff.place(Path::new(""))?;
+                    Metadata::read(&below, Path::new(""), &stat)?.write(&root)?;
+                }
+            }
+            None => detached::open_to_all(&new.join("diff"))?,
+        }
+        fill(&diff)
+    }
+}
+
+impl StorageDriver for Overlay2 {
+    fn kind(&self) -> Kind {
+        Kind::Overlay2
+    }
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let mut status = vec![(
+            "File system below".into(),
+            detached::file_system(self.store.directory())?,
+        )];
+        status.extend(self.attributes.explained());
+        Ok(status)
+    }
+
+    fn layers(&self) -> Result<Vec<LayerId>> {
+        let mut layers = layers_in(self.store.directory())?;
+        layers.retain(|id| id.as_str() != "l");
+        Ok(layers)
+    }
+
+    fn parents(&self, id: &LayerId) -> Result<Vec<LayerId>> {
+        self.lowers(id)?
+            .iter()
+            .map(|link| self.named(link))
+            .collect()
+    }
+
+    fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
+        self.make_layer(id, parent, &mut |_| Ok(()))
+    }
+
+    fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()> {
+        let marks = self.attributes.marks();
+        self.make_layer(id, parent, &mut |tree| apply(tree, marks, diff))
+    }
+
+    fn remove(&self, id: &LayerId) -> Result<()> {
+        let _lock = self.lock()?;
+        let link = format!("l/{}", self.read(id, "link")?);
+        for other in self.layers()? {
+            if self.lowers(&other)?.contains(&link) {
+                bail!("{}", below_another(id, &other));
+            }
+        }
+        // Out of the way first: from here on it is no layer, killed or not.
+        let gone = self.store.directory().join(format!(".{id}"));
+        let path = self.path(id);
+        fs::rename(&path, &gone).with_context(|| format!("rename({path:?}, {gone:?})"))?;
+        remove_file(&self.store.directory().join(&link))?;
+        remove(&gone)
+    }
+
+    fn mount_point(&self, id: &LayerId) -> PathBuf {
+        self.path(id).join("merged")
+    }
+
+    fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>> {
+        let stack = match access {
+            Access::ReadOnly => Stack {
+                lower: self.stack_from(id)?,
+                upper: None,
+            },
+            Access::ReadWrite => Stack {
+                lower: self.lowers(id)?,
+                upper: Some(id.clone()),
+            },
+        };
+        let view = StackView::new(self.store.directory(), stack, self.attributes);
+        Ok(Box::new(view.made_by_root()?))
+    }
+
+    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
+        self.read(id, "link")?;
+        let tree = Tree::open(&self.path(id).join("diff"))?;
+        write::layer(&tree, self.attributes.marks(), to)
+    }
+
+    fn usage(&self, id: &LayerId) -> Result<u64> {
+        self.read(id, "link")?;
+        size(&Tree::open(&self.path(id).join("diff"))?)
+    }
+
+    fn space(&self) -> Result<u64> {
+        size(&Tree::open(self.store.directory())?)
+    }
+
+    fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>> {
+        let mut stack = vec![id.clone()];
+        stack.extend(self.parents(id)?);
+        let mut trees = Vec::new();
+        for id in stack {
+            let tree = Tree::open(&self.path(&id).join("diff"))?;
+            trees.push((id, tree));
+        }
+        lookup::lookup(&trees, self.attributes.marks(), path)
+    }
+}
+
+/// A short name for a layer.
+fn random_name() -> Result<String> {
+    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+    let mut bytes = [0; LINK_LENGTH];
+    // So few bytes come at once (getrandom(2)).
+    getrandom(&mut bytes, GetRandomFlags::empty()).context("getrandom")?;
+    Ok(bytes
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_stack_fits_into_a_page_of_options() {
+        let stack: Vec<_> = (0..DEEPEST)
+            .map(|_| format!("l/{}", random_name().unwrap()))
+            .collect();
+        assert_ne!(stack[0], stack[1]);
+        let longest = "x".repeat(128);
+        let options = format!(
+            "lowerdir={},upperdir={longest}/diff,workdir={longest}/work",
+            stack.join(":")
+        );
+        assert!(options.len() < 4096, "{}", options.len());
+    }
+}

@@ -1,0 +1,297 @@
+//! The mount of a stack of layers, and the options that it gets.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, fchdir};
+use process::say;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::archive::{Marks, OPAQUE_TRUSTED, OPAQUE_USER};
+use crate::detached::{FileSystem, bind};
+use crate::driver::{Access, View};
+use crate::layer_id::LayerId;
+use crate::tree;
+
+/// The layers of a view, by their names relative to the driver's directory.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    /// `l/LINK`, the nearest first.
+    pub lower: Vec<String>,
+    /// The layer that takes the changes; without one the view is read-only.
+    pub upper: Option<LayerId>,
+}
+
+/// Whose extended attributes overlay uses for its marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attributes {
+    /// `trusted.overlay.*`: seen and set by root of the host only, so nobody in
+    /// a container can make a mark, or see one.
+    Trusted,
+    /// `user.overlay.*` (option `userxattr`): all that an unprivileged user can
+    /// have. Since Linux 5.11.
+    User,
+}
+
+impl Attributes {
+    /// Those that the caller may use: `trusted` for root of the host. Root of
+    /// another user namespace has UID 0 as well, so its map is asked.
+    pub fn of_caller() -> Self {
+        let is_host = fs::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+        match is_host && rustix::process::geteuid().is_root() {
+            true => Attributes::Trusted,
+            false => Attributes::User,
+        }
+    }
+
+    /// How the layers say what is deleted.
+    pub fn marks(self) -> Marks {
+        let opaque = match self {
+            Attributes::Trusted => OPAQUE_TRUSTED,
+            Attributes::User => OPAQUE_USER,
+        };
+        Marks::Overlay { opaque }
+    }
+
+    /// The options of every mount. Each is said, so that it does not depend on
+    /// how the kernel was built or the module loaded.
+    fn options(self) -> &'static [Setting] {
+        match self {
+            Attributes::Trusted => &[
+                // On, a renamed directory is a mark that points to where it
+                // was. A diff would be a mark without the files. `nofollow`,
+                // because a layer from outside may bring such a mark along.
+                // Off, rename(2) of a directory from below gives EXDEV, and
+                // mv(1) copies.
+                Setting(
+                    "redirect_dir",
+                    Some("nofollow"),
+                    "rename of a lower directory is EXDEV",
+                ),
+                // On, names of one lower file stay one file when it is copied
+                // up, but the layer then holds only one of them, and its diff
+                // would be wrong about the others.
+                Setting("index", Some("off"), "copy-up separates hard links"),
+                // On, chmod(2) copies no content up: the diff would hold a file
+                // of holes.
+                Setting("metacopy", Some("off"), "copy-up copies the content too"),
+                // Inode numbers that stay the same across copy-up, where the
+                // file system below leaves bits for it.
+                Setting("xino", Some("auto"), "stable inode numbers"),
+            ],
+            // Without privilege redirects and metacopy are never followed: a
+            // user could forge the marks. The kernel refuses to be asked.
+            Attributes::User => &[
+                Setting("userxattr", None, "marks are user.overlay.*"),
+                Setting("index", Some("off"), "copy-up separates hard links"),
+                Setting("xino", Some("auto"), "stable inode numbers"),
+            ],
+        }
+    }
+
+    /// The options, for people.
+    pub fn explained(self) -> Vec<(String, String)> {
+        self.options()
+            .iter()
+            .map(|Setting(key, value, why)| {
+                let option = match value {
+                    Some(value) => format!("{key}={value}"),
+                    None => (*key).to_owned(),
+                };
+                ("Option".to_owned(), format!("{option}: {why}"))
+            })
+            .collect()
+    }
+}
+
+/// An option, its value, and what it does, for people.
+struct Setting(&'static str, Option<&'static str>, &'static str);
+
+/// A view of a stack, mounted by whoever asks for it.
+#[derive(Debug)]
+pub struct StackView {
+    directory: PathBuf,
+    stack: Stack,
+    attributes: Attributes,
+    made: Option<OwnedFd>,
+}
+
+impl StackView {
+    /// A view of `stack`, whose names are relative to `directory`.
+    pub fn new(directory: &Path, stack: Stack, attributes: Attributes) -> Self {
+        StackView {
+            directory: directory.to_owned(),
+            stack,
+            attributes,
+            made: None,
+        }
+    }
+
+    /// Has root make the mount at once, where the kernel can make one without
+    /// attaching it: in a container with a user namespace root is nobody who
+    /// may read `trusted.overlay.*`.
+    ///
+    /// # Errors
+    /// Those of the mount.
+    pub fn made_by_root(mut self) -> Result<Self> {
+        if self.attributes == Attributes::Trusted && !self.is_plain() {
+            match self.in_directory(Self::by_fsconfig) {
+                Ok(made) => self.made = Some(made),
+                Err(error) if is_old_kernel(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether one directory is all there is to see: no overlay, which would
+    /// want two.
+    fn is_plain(&self) -> bool {
+        self.stack.lower.len() + usize::from(self.stack.upper.is_some()) == 1
+    }
+
+    fn plain(&self) -> Result<OwnedFd> {
+        let path = match (&self.stack.upper, self.stack.lower.first()) {
+            (Some(id), _) => self.directory.join(id).join("diff"),
+            (None, Some(only)) => self.directory.join(only),
+            (None, None) => bail!("a stack of no layers"),
+        };
+        let path = fs::canonicalize(&path).with_context(|| format!("realpath({path:?})"))?;
+        bind(&path, self.access())
+    }
+
+    /// All names are relative to the driver's directory, so this changes the
+    /// working directory and goes back.
+    fn in_directory(&self, work: impl Fn(&Self) -> Result<OwnedFd>) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // A caller may stand where it is not allowed to be: then there is no way
+        // back, and none is needed.
+        let before = openat(CWD, ".", flags, Mode::empty());
+        let directory = openat(CWD, &self.directory, flags, Mode::empty())
+            .with_context(|| format!("open({:?})", self.directory))?;
+        fchdir(&directory).with_context(|| format!("fchdir({:?})", self.directory))?;
+        let done = work(self);
+        match before {
+            Ok(before) => fchdir(&before).context("fchdir(back)")?,
+            Err(_) => chdir("/").context("chdir(\"/\")")?,
+        }
+        done
+    }
+
+    fn access(&self) -> Access {
+        match self.stack.upper {
+            Some(_) => Access::ReadWrite,
+            None => Access::ReadOnly,
+        }
+    }
+
+    fn upper_and_work(&self) -> Option<(String, String)> {
+        let id = self.stack.upper.as_ref()?;
+        Some((format!("{id}/diff"), format!("{id}/work")))
+    }
+
+    /// One fsconfig(2) a layer: no page to be filled. Since Linux 6.8.
+    fn by_fsconfig(&self) -> Result<OwnedFd> {
+        let overlay = self.file_system()?;
+        for lower in &self.stack.lower {
+            overlay.set("lowerdir+", lower)?;
+        }
+        overlay.mount(self.access())
+    }
+
+    fn file_system(&self) -> Result<FileSystem> {
+        let overlay = FileSystem::new("overlay")?;
+        overlay.set("source", "overlay")?;
+        for Setting(key, value, _) in self.attributes.options() {
+            match value {
+                Some(value) => overlay.set(key, value)?,
+                None => overlay.flag(key)?,
+            }
+        }
+        if let Some((upper, work)) = self.upper_and_work() {
+            overlay.set("upperdir", upper)?;
+            overlay.set("workdir", work)?;
+        }
+        Ok(overlay)
+    }
+
+    /// mount(2), for kernels before 6.8: all options in one page. It attaches
+    /// the mount somewhere, so it is taken off again at once.
+    fn by_mount(&self, at: &Path) -> Result<OwnedFd> {
+        let mut options: Vec<OsString> = Vec::new();
+        for Setting(key, value, _) in self.attributes.options() {
+            options.push(match value {
+                Some(value) => format!("{key}={value}").into(),
+                None => (*key).into(),
+            });
+        }
+        options.push(format!("lowerdir={}", self.stack.lower.join(":")).into());
+        if let Some((upper, work)) = self.upper_and_work() {
+            options.push(format!("upperdir={upper}").into());
+            options.push(format!("workdir={work}").into());
+        }
+        let options = options.join(OsStr::new(","));
+        let flags = match self.access() {
+            Access::ReadOnly => MsFlags::MS_RDONLY,
+            Access::ReadWrite => MsFlags::empty(),
+        };
+        say!("overlay: mount(2), {} bytes of options", options.len());
+        mount(
+            Some("overlay"),
+            at,
+            Some("overlay"),
+            flags,
+            Some(options.as_os_str()),
+        )
+        .with_context(|| format!("mount(overlay, {at:?}, {} layers)", self.stack.lower.len()))?;
+        let copy = bind(at, Access::ReadWrite);
+        umount2(at, MntFlags::MNT_DETACH)
+            .with_context(|| format!("umount2({at:?}, MNT_DETACH)"))?;
+        copy
+    }
+
+    fn overlaid(&self) -> Result<OwnedFd> {
+        match self.by_fsconfig() {
+            Err(error) if is_old_kernel(&error) => {
+                say!("overlay: {error:#}; once more in the old way");
+                let at = match &self.stack.upper {
+                    Some(id) => PathBuf::from(id.as_str()).join("merged"),
+                    None => PathBuf::from("l"),
+                };
+                self.by_mount(&at)
+                    .map_err(|second| second.context(format!("{error:#}; and in the old way")))
+            }
+            done => done,
+        }
+    }
+}
+
+/// Whether overlay in this kernel does not know `lowerdir+`, or fsopen(2) is
+/// missing.
+fn is_old_kernel(error: &anyhow::Error) -> bool {
+    tree::is(error, &[Errno::INVAL, Errno::NOSYS])
+}
+
+impl View for StackView {
+    fn detached(&mut self) -> Result<OwnedFd> {
+        if let Some(made) = self.made.take() {
+            return Ok(made);
+        }
+        if self.is_plain() {
+            return self.plain();
+        }
+        if self.attributes != Attributes::of_caller() {
+            bail!(
+                "the layers are those of the host's root, and this kernel (before 6.8) cannot show \
+                 them in a user namespace: use --userns host, or --driver vfs"
+            );
+        }
+        self.in_directory(Self::overlaid)
+    }
+}

@@ -1,0 +1,75 @@
+//! Whether overlay works below a directory: by trying, because there is no
+//! other way to know. The file system below may lack what an upper directory
+//! needs (extended attributes, whiteouts, d_type), and whether an unprivileged
+//! user may mount depends on the kernel's version, build and settings.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, pipe};
+use process::sys;
+
+use super::stack::{Attributes, Stack, StackView};
+use crate::driver::View;
+use crate::private;
+use crate::store::make;
+use crate::tree::remove::remove;
+
+/// Why overlay is refused below `root`; `None` if it works. Mounts in a
+/// namespace of its own, and leaves nothing.
+///
+/// # Errors
+/// Those of making the directories and the process.
+pub fn refused(root: &Path) -> Result<Option<String>> {
+    make(root, 0o711)?;
+    let trial = root
+        .join("run")
+        .join(format!("trial-{}", std::process::id()));
+    for name in [
+        "l/lower",
+        "l/other",
+        "upper/diff",
+        "upper/work",
+        "upper/merged",
+    ] {
+        make(&trial.join(name), 0o700)?;
+    }
+    let found = fork_and_try(&trial);
+    remove(&trial)?;
+    found
+}
+
+fn fork_and_try(trial: &Path) -> Result<Option<String>> {
+    let (reader, writer) = pipe().context("pipe")?;
+    let ForkResult::Parent { child } = sys::fork()? else {
+        drop(reader);
+        let told = match try_it(trial) {
+            Ok(()) => Ok(()),
+            Err(error) => fs::File::from(writer).write_all(format!("{error:#}").as_bytes()),
+        };
+        sys::exit(u8::from(told.is_err()))
+    };
+    drop(writer);
+    let mut reason = String::new();
+    fs::File::from(reader)
+        .read_to_string(&mut reason)
+        .context("read from a pipe")?;
+    match waitpid(child, None).with_context(|| format!("waitpid({child})"))? {
+        WaitStatus::Exited(_, 0) if reason.is_empty() => Ok(None),
+        WaitStatus::Exited(..) if !reason.is_empty() => Ok(Some(reason)),
+        other => Ok(Some(format!("the trial ended with {other:?}"))),
+    }
+}
+
+fn try_it(trial: &Path) -> Result<()> {
+    private::enter()?;
+    let stack = Stack {
+        lower: vec!["l/lower".into(), "l/other".into()],
+        upper: Some("upper".parse()?),
+    };
+    let mut view = StackView::new(trial, stack, Attributes::of_caller());
+    view.detached().map(drop)
+}

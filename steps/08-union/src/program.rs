@@ -1,0 +1,52 @@
+//! Programs of the host that the block-device drivers call: mkfs and dmsetup.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use process::say;
+
+/// Where programs for root are, whatever the caller's PATH says.
+const DIRECTORIES: [&str; 6] = [
+    "/usr/sbin",
+    "/sbin",
+    "/usr/bin",
+    "/bin",
+    "/usr/local/sbin",
+    "/usr/local/bin",
+];
+
+/// The path of a program; `None` where the host does not have it.
+pub fn find(name: &str) -> Option<PathBuf> {
+    DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| path.is_file())
+}
+
+/// Runs a program and returns what it prints. `-v` shows the command, so that
+/// it can be typed again.
+///
+/// # Errors
+/// If there is no such program, or it fails: with its last line.
+pub fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
+    let Some(path) = find(name) else {
+        bail!("the program {name} is missing: install its package");
+    };
+    let shown = args.iter().fold(name.to_owned(), |line, arg| {
+        format!("{line} {}", arg.as_ref().to_string_lossy())
+    });
+    say!("{shown}");
+    let done = Command::new(&path)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {path:?}"))?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        bail!("{shown}: {}", last.unwrap_or("it failed without a word"));
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}

@@ -1,0 +1,44 @@
+//! `step-08 drivers`: which of them work here.
+
+use std::io::{Write, stdout};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::StoreArgs;
+use crate::detect;
+use crate::driver::Kind;
+
+/// The state directory that the drivers would work in.
+#[derive(Args, Clone, Debug)]
+pub struct DriversArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// Prints a line a driver, and below it what it works with.
+///
+/// # Errors
+/// Those of looking.
+pub fn run(args: DriversArgs) -> Result<()> {
+    let root = args.store.root()?;
+    let mut out = stdout().lock();
+    for kind in Kind::ALL {
+        if args.store.driver.is_some_and(|only| only != kind) {
+            continue;
+        }
+        let name = kind.as_str();
+        if let Some(reason) = detect::unsupported(kind, &root)? {
+            writeln!(out, "{name:<13} unsupported: {reason}").context("write")?;
+            continue;
+        }
+        writeln!(out, "{name:<13} works").context("write")?;
+        // Looked at more closely only when asked: it makes pools and images.
+        if args.store.driver.is_some() {
+            for (key, value) in detect::open(kind, &root)?.status()? {
+                writeln!(out, "  {key}: {value}").context("write")?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! A tree of files by the descriptor of its root: everything below is reached
+//! without leaving it, whatever symbolic links are in the way (openat2(2)).
+//!
+//! | module | what |
+//! |---|---|
+//! | this | looking |
+//! | [`node`] | a file's metadata, read and written |
+//! | [`copy`] | a copy of a tree, with reflinks where the file system has them |
+//! | [`compare`] | what differs between two trees |
+//! | [`remove`] | taking a tree away |
+//! | [`size`] | the space it takes |
+
+pub mod compare;
+pub mod copy;
+pub mod node;
+pub mod remove;
+pub mod size;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat,
+    statat,
+};
+use rustix::io::Errno;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Not a step out of the root, and not through a link that somebody may have
+/// put there in the meantime.
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+/// A tree of files, by its root.
+///
+/// Paths are relative to the root; the empty path is the root itself. A path
+/// whose directories are symbolic links is not followed (`ELOOP`).
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+}
+
+/// A place in a tree: a directory and a name in it.
+#[derive(Debug)]
+pub struct Place {
+    /// The directory.
+    pub directory: OwnedFd,
+    /// The name; `.` for the root.
+    pub name: OsString,
+}
+
+impl Tree {
+    /// The tree below the directory at `path`.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty())
+            .with_context(|| format!("open({path:?}, O_DIRECTORY)"))?;
+        Ok(Tree { root })
+    }
+
+    /// The tree below the directory that `root` was opened for, `O_PATH`
+    /// sufficing.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn at(root: impl AsFd) -> Result<Self> {
+        let root = openat(root, ".", DIRECTORY, Mode::empty()).context("openat(\".\")")?;
+        Ok(Tree { root })
+    }
+
+    /// The root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The path of this tree's `path` for calls that have no form with a
+    /// descriptor. Its last component is not checked: for calls that do not
+    /// follow it.
+    pub(crate) fn through_proc(place: &Place) -> PathBuf {
+        Path::new("/proc/self/fd")
+            .join(place.directory.as_raw_fd().to_string())
+            .join(&place.name)
+    }
+
+    /// The directory that holds `path`, and its name there.
+    ///
+    /// # Errors
+    /// Those of openat2(2).
+    pub fn place(&self, path: &Path) -> Result<Place> {
+        let Some(name) = path.file_name() else {
+            return Ok(Place {
+                directory: self.root.try_clone().context("dup")?,
+                name: ".".into(),
+            });
+        };
+        let parent = path.parent().unwrap_or(Path::new(""));
+        Ok(Place {
+            directory: self.directory(parent)?,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Opens the directory `path`.
+    ///
+    /// # Errors
+    /// Those of openat2(2).
+    pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
+        if path.as_os_str().is_empty() {
+            return self.root.try_clone().context("dup");
+        }
+        openat2(&self.root, path, DIRECTORY, Mode::empty(), INSIDE)
+            .with_context(|| format!("openat2({path:?}, RESOLVE_BENEATH)"))
+    }
+
+    /// Opens the file `path` for reading.
+    ///
+    /// # Errors
+    /// Those of openat2(2).
+    pub fn file(&self, path: &Path) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat2(&self.root, path, flags, Mode::empty(), INSIDE)
+            .map(File::from)
+            .with_context(|| format!("openat2({path:?}, RESOLVE_BENEATH)"))
+    }
+
+    /// What stands at `path`; `None` if nothing does.
+    ///
+    /// # Errors
+    /// Those of stat(2) other than `ENOENT` and `ENOTDIR`.
+    pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
+        let place = match self.place(path) {
+            Ok(place) => place,
+            Err(error) if is(&error, &[Errno::NOENT, Errno::NOTDIR, Errno::LOOP]) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        match statat(&place.directory, &place.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("stat({path:?})")),
+        }
+    }
+
+    /// The target of the symbolic link `path`.
+    ///
+    /// # Errors
+    /// Those of readlink(2).
+    pub fn link(&self, path: &Path) -> Result<OsString> {
+        let place = self.place(path)?;
+        let target = readlinkat(&place.directory, &place.name, Vec::new())
+            .with_context(|| format!("readlink({path:?})"))?;
+        Ok(OsString::from_vec(target.into_bytes()))
+    }
+
+    /// The names in the directory `path`, sorted.
+    ///
+    /// # Errors
+    /// Those of readdir(3).
+    pub fn names(&self, path: &Path) -> Result<Vec<OsString>> {
+        // A descriptor of its own: the position in the directory is shared by
+        // duplicates.
+        let directory = openat(self.directory(path)?, ".", DIRECTORY, Mode::empty())
+            .with_context(|| format!("open({path:?})"))?;
+        names(directory).with_context(|| format!("readdir({path:?})"))
+    }
+
+    /// Calls `visit` for every file below `path`, directories before what is in
+    /// them, in the order of names; `path` itself is not visited. Where `visit`
+    /// says false of a directory, what is in it is passed over.
+    ///
+    /// # Errors
+    /// Those of looking, and of `visit`.
+    pub fn walk(
+        &self,
+        path: &Path,
+        visit: &mut dyn FnMut(&Path, &Stat) -> Result<bool>,
+    ) -> Result<()> {
+        for name in self.names(path)? {
+            let path = path.join(name);
+            // Somebody may have removed it since.
+            let Some(stat) = self.stat(&path)? else {
+                continue;
+            };
+            if visit(&path, &stat)? && file_type(&stat) == FileType::Directory {
+                self.walk(&path, visit)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names in a directory, sorted.
+///
+/// # Errors
+/// Those of readdir(3).
+pub fn names(directory: OwnedFd) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::new(directory)? {
+        let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+        if name != OsStr::new(".") && name != OsStr::new("..") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The type of a file.
+pub fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Whether `error` came from the kernel with one of `errnos`.
+pub(crate) fn is(error: &anyhow::Error, errnos: &[Errno]) -> bool {
+    error
+        .downcast_ref::<Errno>()
+        .is_some_and(|errno| errnos.contains(errno))
+}

@@ -1,0 +1,210 @@
+//! A file's metadata: owner, permissions, times, extended attributes; read from
+//! one tree and given to another. chown(2), chmod(2), utimensat(2), xattr(7).
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use process::say;
+use rustix::fs::XattrFlags;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, RawMode, Stat, Timespec, Timestamps, Uid, chmodat, chownat,
+    lgetxattr, llistxattr, lremovexattr, lsetxattr, utimensat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use super::{Place, Tree, file_type};
+
+/// Extended attributes, by their names.
+pub type Xattrs = BTreeMap<OsString, Vec<u8>>;
+
+/// What a file has besides its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Type and permissions, as `st_mode`.
+    pub mode: RawMode,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of the last change of the content: seconds and nanoseconds.
+    pub mtime: (i64, i64),
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+}
+
+impl Metadata {
+    /// The metadata of the file at `path`.
+    ///
+    /// # Errors
+    /// Those of listxattr(2) and getxattr(2).
+    pub fn read(tree: &Tree, path: &Path, stat: &Stat) -> Result<Self> {
+        Ok(Metadata {
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
+            xattrs: xattrs(tree, path)?,
+        })
+    }
+
+    /// Gives the file at `place` this metadata. Owner first, because chown(2)
+    /// takes away set-user-ID bits and capabilities; times last.
+    ///
+    /// # Errors
+    /// Those of the calls. Without root, an owner that cannot be given and an
+    /// attribute that only root may set are left out.
+    pub fn write(&self, place: &Place) -> Result<()> {
+        self.write_owner(place)?;
+        let type_of = FileType::from_raw_mode(self.mode);
+        if type_of != FileType::Symlink {
+            let mode = Mode::from_raw_mode(self.mode & 0o7777);
+            chmodat(&place.directory, &place.name, mode, AtFlags::empty())
+                .with_context(|| format!("chmod({:?}, {:o})", place.name, self.mode & 0o7777))?;
+        }
+        self.write_xattrs(place)?;
+        self.write_times(place)
+    }
+
+    fn write_owner(&self, place: &Place) -> Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        match chownat(
+            &place.directory,
+            &place.name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        ) {
+            Ok(()) => Ok(()),
+            Err(errno @ (Errno::PERM | Errno::INVAL)) if !geteuid().is_root() => {
+                say!("{:?} stays the caller's: chown: {errno}", place.name);
+                Ok(())
+            }
+            Err(errno) => Err(errno)
+                .with_context(|| format!("chown({:?}, {}:{})", place.name, self.uid, self.gid)),
+        }
+    }
+
+    fn write_xattrs(&self, place: &Place) -> Result<()> {
+        let path = Tree::through_proc(place);
+        for stale in list(&path)? {
+            if !self.xattrs.contains_key(&stale) && !ours(&stale) {
+                lremovexattr(&path, &*stale)
+                    .with_context(|| format!("removexattr({:?}, {stale:?})", place.name))?;
+            }
+        }
+        for (name, value) in &self.xattrs {
+            match lsetxattr(&path, &**name, value, XattrFlags::empty()) {
+                Ok(()) => {}
+                Err(errno @ Errno::PERM) if !geteuid().is_root() => {
+                    say!("{:?} is without {name:?}: setxattr: {errno}", place.name);
+                }
+                Err(errno) => {
+                    return Err(errno)
+                        .with_context(|| format!("setxattr({:?}, {name:?})", place.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the file at `place` the time of its last change.
+    ///
+    /// # Errors
+    /// Those of utimensat(2).
+    pub fn write_times(&self, place: &Place) -> Result<()> {
+        let time = Timespec {
+            tv_sec: self.mtime.0,
+            tv_nsec: self.mtime.1,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        utimensat(
+            &place.directory,
+            &place.name,
+            &times,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .with_context(|| format!("utimensat({:?})", place.name))
+    }
+}
+
+/// The attributes with which overlay marks its own files. They belong to the
+/// layer, not to the file, and a file from outside must not bring them along.
+pub fn ours(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
+/// The extended attributes of the file at `path`, without those of overlay.
+///
+/// # Errors
+/// Those of listxattr(2) and getxattr(2).
+pub fn xattrs(tree: &Tree, path: &Path) -> Result<Xattrs> {
+    let place = tree.place(path)?;
+    let path = Tree::through_proc(&place);
+    let mut xattrs = Xattrs::new();
+    for name in list(&path)? {
+        if ours(&name) {
+            continue;
+        }
+        if let Some(value) = get(&path, &name)? {
+            xattrs.insert(name, value);
+        }
+    }
+    Ok(xattrs)
+}
+
+/// One extended attribute of the file at `path`.
+///
+/// # Errors
+/// Those of getxattr(2) other than its being missing.
+pub fn xattr(tree: &Tree, path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    get(&Tree::through_proc(&tree.place(path)?), OsStr::new(name))
+}
+
+/// Sets one extended attribute of the file at `place`.
+///
+/// # Errors
+/// Those of setxattr(2).
+pub fn set_xattr(place: &Place, name: &str, value: &[u8]) -> Result<()> {
+    lsetxattr(Tree::through_proc(place), name, value, XattrFlags::empty())
+        .with_context(|| format!("setxattr({:?}, {name})", place.name))
+}
+
+fn list(path: &Path) -> Result<Vec<OsString>> {
+    // The kernel's limit on a list of names (xattr(7)).
+    let mut buffer = vec![0; 65536];
+    let length = match llistxattr(path, &mut buffer[..]) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno).with_context(|| format!("listxattr({path:?})")),
+    };
+    Ok(buffer[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| OsStr::from_bytes(name).to_owned())
+        .collect())
+}
+
+fn get(path: &Path, name: &OsStr) -> Result<Option<Vec<u8>>> {
+    let mut buffer = vec![0; 65536];
+    match lgetxattr(path, name, &mut buffer[..]) {
+        Ok(length) => {
+            buffer.truncate(length);
+            Ok(Some(buffer))
+        }
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("getxattr({path:?}, {name:?})")),
+    }
+}
+
+/// Whether the files of both are of one type.
+pub fn same_type(one: &Stat, other: &Stat) -> bool {
+    file_type(one) == file_type(other)
+}

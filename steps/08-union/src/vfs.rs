@@ -1,0 +1,109 @@
+//! vfs: every layer is a full copy of its parent. Slow and large, and right:
+//! the yardstick for the others. Reflinks (ioctl_ficlone(2)) make the copy share
+//! its blocks where the file system has them.
+//!
+//! ```text
+//! vfs/dir/ID      the tree
+//! vfs/layers/ID   the ids below
+//! vfs/mnt/ID      where a container's view is mounted
+//! ```
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use process::say;
+use rustix::process::geteuid;
+
+use crate::detached;
+use crate::driver::{Access, Kind};
+use crate::layer_id::LayerId;
+use crate::lineage::layers_in;
+use crate::store::{Store, make};
+use crate::tree::Tree;
+use crate::tree::copy::copy;
+use crate::tree::remove::remove;
+use crate::tree::size::size;
+use crate::whole::{Trees, Whole};
+
+/// The trees of the vfs driver.
+#[derive(Debug)]
+pub struct Vfs {
+    directory: PathBuf,
+}
+
+impl Vfs {
+    /// The driver below the state directory `root`.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn open(root: &Path) -> Result<Whole<Self>> {
+        let store = Store::open(root, Kind::Vfs)?;
+        let directory = store.directory().join("dir");
+        make(&directory, 0o710)?;
+        Whole::new(store, Vfs { directory })
+    }
+
+    fn path(&self, id: &LayerId) -> PathBuf {
+        self.directory.join(id)
+    }
+}
+
+impl Trees for Vfs {
+    fn kind(&self) -> Kind {
+        Kind::Vfs
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        Ok(vec![(
+            "File system".into(),
+            detached::file_system(&self.directory)?,
+        )])
+    }
+
+    fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
+        let path = self.path(id);
+        fs::create_dir(&path).with_context(|| format!("mkdir({path:?})"))?;
+        if let Some(parent) = parent {
+            let copied = copy(&Tree::open(&self.path(parent))?, &Tree::open(&path)?)
+                .with_context(|| format!("copy layer {parent}"))?;
+            say!(
+                "vfs: {} files written, {} reflinked",
+                copied.written,
+                copied.reflinked
+            );
+        } else {
+            detached::open_to_all(&path)?;
+        }
+        Ok(())
+    }
+
+    fn destroy(&self, id: &LayerId) -> Result<()> {
+        remove(&self.path(id))
+    }
+
+    fn present(&self) -> Result<Vec<LayerId>> {
+        layers_in(&self.directory)
+    }
+
+    fn detached(&self, id: &LayerId, access: Access) -> Result<OwnedFd> {
+        detached::bind(&self.path(id), access)
+    }
+
+    fn mounts_inside(&self) -> bool {
+        !geteuid().is_root()
+    }
+
+    fn tree(&self, id: &LayerId, _access: Access) -> Result<Tree> {
+        Tree::open(&self.path(id))
+    }
+
+    fn usage(&self, id: &LayerId, _changed: u64) -> Result<u64> {
+        size(&Tree::open(&self.path(id))?)
+    }
+
+    fn space(&self) -> Result<u64> {
+        size(&Tree::open(&self.directory)?)
+    }
+}
