@@ -148,7 +148,12 @@ fn change(kind: MsFlags) -> Result<()> {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        if let Err(errno) = setns(&self.before, CloneFlags::CLONE_NEWNS) {
+        // setns(2) refuses a thread that shares its root and working directory
+        // with another, and one that was started from here may have been
+        // joined and yet not be wholly gone.
+        let back = unshare(CloneFlags::CLONE_FS)
+            .and_then(|()| setns(&self.before, CloneFlags::CLONE_NEWNS));
+        if let Err(errno) = back {
             eprintln!("setns back to the host's mount namespace: {errno}");
         }
     }
