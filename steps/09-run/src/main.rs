@@ -1,0 +1,3 @@
+//! `drydock`: run a command in a new container.
+
+fn main() {}
