@@ -1,6 +1,8 @@
 //! `--user`: the command's own IDs, taken at the very end (credentials(7)).
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
+use std::rc::Rc;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -63,6 +65,7 @@ struct Resolved {
 pub struct Credentials {
     spec: Option<UserSpec>,
     resolved: Option<Resolved>,
+    owner: Rc<OnceCell<(u32, u32)>>,
 }
 
 impl Credentials {
@@ -71,7 +74,14 @@ impl Credentials {
         Credentials {
             spec: args.user.clone(),
             resolved: None,
+            owner: Rc::default(),
         }
+    }
+
+    /// The UID and GID that the command will have, once they are known: for
+    /// another isolation that has something to give to it.
+    pub fn owner(&self) -> Rc<OnceCell<(u32, u32)>> {
+        Rc::clone(&self.owner)
     }
 }
 
@@ -82,7 +92,9 @@ impl Isolation for Credentials {
 
     fn in_container(&mut self) -> Result<()> {
         if let Some(spec) = &self.spec {
-            self.resolved = Some(resolve(spec, &accounts()?, &groups()?)?);
+            let resolved = resolve(spec, &accounts()?, &groups()?)?;
+            self.owner.get_or_init(|| (resolved.uid, resolved.gid));
+            self.resolved = Some(resolved);
         }
         Ok(())
     }
@@ -234,6 +246,7 @@ mod tests {
     fn home_is_given_where_there_is_none() {
         let home = |spec: &str, env: &[&str]| {
             let mut credentials = Credentials {
+                owner: Rc::default(),
                 spec: None,
                 resolved: Some(
                     resolve(&spec.parse().unwrap(), &some_accounts(), &some_groups()).unwrap(),
