@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use process::Exit;
-use union::tool::StoreArgs;
+use union::Kind;
 
 use super::Images;
 use super::config::Config;
 use super::digest::Digest;
 use super::name::Name;
 use super::remove::Removed;
+use crate::places::Places;
+use crate::plan::driver;
 
 /// The commands that deal with images.
 #[derive(Subcommand, Clone, Debug)]
@@ -37,9 +39,9 @@ pub struct LoadArgs {
     input: Option<PathBuf>,
     /// The name to give to the image [default: those that it brings along]
     name: Option<Name>,
-    /// Which store
-    #[command(flatten)]
-    store: StoreArgs,
+    /// How layers are kept [default: overlay2 where it works, else vfs]
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    storage_driver: Option<Kind>,
 }
 
 /// The arguments of `drydock import`.
@@ -57,9 +59,9 @@ pub struct ImportArgs {
     /// A variable of the environment of its containers
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// Which store
-    #[command(flatten)]
-    store: StoreArgs,
+    /// How layers are kept [default: overlay2 where it works, else vfs]
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    storage_driver: Option<Kind>,
 }
 
 /// The arguments of `drydock images`.
@@ -68,9 +70,6 @@ pub struct ListArgs {
     /// The ids only, whole
     #[arg(short, long)]
     quiet: bool,
-    /// Which store
-    #[command(flatten)]
-    store: StoreArgs,
 }
 
 /// The arguments of `drydock rmi`.
@@ -79,27 +78,25 @@ pub struct RemoveArgs {
     /// Their names or ids
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// Which store
-    #[command(flatten)]
-    store: StoreArgs,
 }
 
 /// Runs one of them.
 ///
 /// # Errors
 /// Those of the command.
-pub fn run(tool: ImageTool) -> Result<Exit> {
+pub fn run(places: &Places, tool: ImageTool) -> Result<Exit> {
+    let images = Images::open(&places.root)?;
     match tool {
-        ImageTool::Load(args) => load(args),
-        ImageTool::Import(args) => import(args),
-        ImageTool::Images(args) => list(args),
-        ImageTool::Rmi(args) => remove(args),
+        ImageTool::Load(args) => load(places, &images, args),
+        ImageTool::Import(args) => import(places, &images, args),
+        ImageTool::Images(args) => list(&images, args),
+        ImageTool::Rmi(args) => remove(&images, args),
     }?;
     Ok(Exit::Code(0))
 }
 
-fn load(args: LoadArgs) -> Result<()> {
-    let (images, kind) = (Images::open(&args.store.root()?)?, args.store.kind()?);
+fn load(places: &Places, images: &Images, args: LoadArgs) -> Result<()> {
+    let kind = driver(&places.root, args.storage_driver)?;
     if args.input.is_none() {
         refuse_terminal("drydock load -i FILE")?;
     }
@@ -116,8 +113,8 @@ fn load(args: LoadArgs) -> Result<()> {
     Ok(())
 }
 
-fn import(args: ImportArgs) -> Result<()> {
-    let (images, kind) = (Images::open(&args.store.root()?)?, args.store.kind()?);
+fn import(places: &Places, images: &Images, args: ImportArgs) -> Result<()> {
+    let kind = driver(&places.root, args.storage_driver)?;
     let from = (args.from != Path::new("-")).then_some(&*args.from);
     if from.is_none() {
         refuse_terminal("drydock import FILE NAME")?;
@@ -131,9 +128,7 @@ fn import(args: ImportArgs) -> Result<()> {
     writeln!(stdout(), "{id}").context("write")
 }
 
-fn list(args: ListArgs) -> Result<()> {
-    process::cli::set_verbose(args.store.verbose);
-    let images = Images::open(&args.store.root()?)?;
+fn list(images: &Images, args: ListArgs) -> Result<()> {
     let mut out = stdout().lock();
     let names = images.store.names()?;
     let named = |id: &Digest| -> Vec<&str> {
@@ -179,9 +174,7 @@ fn list(args: ListArgs) -> Result<()> {
     Ok(())
 }
 
-fn remove(args: RemoveArgs) -> Result<()> {
-    process::cli::set_verbose(args.store.verbose);
-    let images = Images::open(&args.store.root()?)?;
+fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
     let mut out = stdout().lock();
     for image in &args.images {
         match images.remove(image)? {
