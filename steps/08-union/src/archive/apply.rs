@@ -127,7 +127,9 @@ impl Layer<'_> {
         let found = self.places.find(named, missing, &mut made)?;
         for path in made {
             self.room.take(0)?;
-            if let Some(metadata) = self.look_below(&path)? {
+            if self.whited_out.contains(&path) {
+                self.replaced(&path, &self.tree.place(&path)?)?;
+            } else if let Some(metadata) = self.look_below(&path)? {
                 self.directories.insert(path, metadata);
             }
         }
@@ -135,9 +137,6 @@ impl Layer<'_> {
     }
 
     fn look_below(&self, path: &Path) -> Result<Option<Metadata>> {
-        if self.whited_out.contains(path) {
-            return Ok(None);
-        }
         for tree in self.below {
             match tree.stat(path)? {
                 Some(stat) if file_type(&stat) == FileType::Directory => {

@@ -12,6 +12,8 @@
 pub mod apply;
 mod deletions;
 pub mod entry;
+#[cfg(test)]
+mod hostile;
 mod make;
 pub mod metered;
 pub mod places;

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, chmodat, mkdirat};
 
+use super::is_whiteout;
+use crate::tree::remove::remove_at;
 use crate::tree::{Place, Tree, file_type};
 
 /// How many links the kernel follows in one path (path_resolution(7)).
@@ -105,7 +107,17 @@ impl<'a> Places<'a> {
                 }
                 _ => real.push(&name),
             }
-            match self.tree.stat(&real)?.map(|stat| file_type(&stat)) {
+            let stat = self.tree.stat(&real)?;
+            let there = match stat {
+                // The archive has taken away what it now puts something into.
+                Some(stat) if missing == Missing::Make && is_whiteout(&stat) => {
+                    let place = self.tree.place(&real)?;
+                    remove_at(&place.directory, &place.name)?;
+                    None
+                }
+                stat => stat.map(|stat| file_type(&stat)),
+            };
+            match there {
                 Some(FileType::Directory) => {}
                 Some(FileType::Symlink) => {
                     links += 1;

@@ -62,7 +62,7 @@ impl<R: Read> Zstd<R> {
     /// Begins with the next frame; false at the end.
     fn next(&mut self) -> io::Result<bool> {
         while !self.from.fill_buf()?.is_empty() {
-            let mut decoder = self.frame.take().unwrap_or_else(FrameDecoder::new);
+            let mut decoder = self.frame.take().unwrap_or_default();
             match decoder.init(&mut self.from) {
                 Ok(()) => {
                     self.frame = Some(decoder);

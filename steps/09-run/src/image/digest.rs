@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use union::LayerId;
 
+/// What the ids of layers that came with images begin with.
+const LAYER: &str = "sha256-";
+
 /// A SHA-256 digest. Written `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -39,17 +42,23 @@ impl Digest {
         Ok(Digest(hex.to_owned()))
     }
 
-    /// The 64 digits: a file name, and the id of a layer.
+    /// The 64 digits: a file name.
     pub fn hex(&self) -> &str {
         &self.0
     }
 
-    /// As the id of a layer.
+    /// As the id of a layer: `sha256-` and the digits. The digits alone are what
+    /// containers are called.
     ///
     /// # Errors
-    /// None: 64 digits are an id.
+    /// None: this is an id.
     pub fn layer_id(&self) -> Result<LayerId> {
-        self.0.parse()
+        format!("{LAYER}{}", self.0).parse()
+    }
+
+    /// The digest that the layer `id` is named by, if it is named by one.
+    pub fn of_layer_id(id: &LayerId) -> Option<Self> {
+        Self::from_hex(id.as_str().strip_prefix(LAYER)?).ok()
     }
 }
 

@@ -14,7 +14,7 @@ use super::record::Record;
 impl Images {
     /// Makes the layers of an image, which other drivers have, in the store of
     /// `kind`.
-    pub(super) fn from_elsewhere(&self, record: &Record, kind: Kind) -> Result<()> {
+    pub(super) fn copy_from_elsewhere(&self, record: &Record, kind: Kind) -> Result<()> {
         let lock = self.changing(kind)?;
         let to = detect::open(kind, &self.root)?;
         let mut below = None;

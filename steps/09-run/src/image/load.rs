@@ -1,17 +1,11 @@
 //! Images come: from archives and layouts, by name or because they are run.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Seek};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use process::say;
-use rustix::fs::statvfs;
-use serde::{Deserialize, Serialize};
 use union::detect;
-use union::store::remove_file;
 use union::{Kind, StorageDriver};
 
 use super::Images;
@@ -24,14 +18,6 @@ use super::record::{Layer, Record, chain_or_empty};
 use super::source::{self, Source};
 use super::store::Lock;
 use super::verify::{Expected, checked};
-
-/// Which image a file was when it was last looked at, and how one sees that it
-/// is the same file still: whoever changes it changes its ctime (inode(7)).
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Seen {
-    image: Digest,
-    file: [i64; 7],
-}
 
 impl Images {
     /// Loads the images at `path`, or those that come over standard input, and
@@ -112,47 +98,6 @@ impl Images {
         Ok(record.id)
     }
 
-    /// The image in the archive or layout at `path`, as it is now.
-    pub(super) fn from_path(&self, path: &Path, tag: Option<&str>, kind: Kind) -> Result<Record> {
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("realpath({path:?})"))?;
-        let bytes = path.as_os_str().as_bytes();
-        let key = Digest::of(&[bytes, b":", tag.unwrap_or_default().as_bytes()].concat());
-        let file = identity(&path)?;
-        if let Some(record) = self.seen(&key, &file)? {
-            return Ok(record);
-        }
-        let lock = self.changing(kind)?;
-        // Somebody else may have been as far meanwhile.
-        if let Some(record) = self.seen(&key, &file)? {
-            return Ok(record);
-        }
-        say!("{path:?} was not seen before, or has changed: unpack it");
-        let parts = match self.source(Some(&path), &lock)? {
-            Source::RootFileSystem(blob, content) => {
-                let config = ImageConfig::plain(content.diff_id, Config::of_a_root_file_system());
-                root_file_system(blob, &config)?
-            }
-            Source::Images(files) => one(source::images(&files, tag)?, &path)?,
-        };
-        let record = self.keep(&parts, &*detect::open(kind, &self.root)?, &lock)?;
-        let seen = Seen {
-            image: record.id.clone(),
-            file,
-        };
-        let json = serde_json::to_vec(&seen).context("write a note as JSON")?;
-        self.store.note_source(&key, &json, &lock)?;
-        Ok(record)
-    }
-
-    fn seen(&self, key: &Digest, file: &[i64; 7]) -> Result<Option<Record>> {
-        match self.store.source::<Seen>(key)? {
-            Some(seen) if seen.file == *file => self.store.record(&seen.image),
-            _ => Ok(None),
-        }
-    }
-
     /// The lock, and what a killed process has left in the store of `kind`
     /// taken away.
     pub(super) fn changing(&self, kind: Kind) -> Result<Lock> {
@@ -161,53 +106,13 @@ impl Images {
         Ok(lock)
     }
 
-    fn source(&self, path: Option<&Path>, lock: &Lock) -> Result<Source> {
-        let Some(path) = path else {
-            return self.source_of(self.standard_input(lock)?, lock);
-        };
-        Source::at(path, &|| self.spool(lock), self.room()?)
-    }
-
-    fn source_of(&self, blob: Blob, lock: &Lock) -> Result<Source> {
-        Source::of(blob, &|| self.spool(lock), self.room()?)
-    }
-
-    /// Standard input as a file: itself, if it is one.
-    fn standard_input(&self, lock: &Lock) -> Result<Blob> {
-        let stdin = io::stdin();
-        let copy = rustix::io::dup(&stdin).context("dup(0)")?;
-        let mut file = File::from(copy);
-        let is_file = file.metadata().context("fstat(0)")?.is_file();
-        if !is_file || file.stream_position().context("lseek(0)")? != 0 {
-            let mut spool = self.spool(lock)?;
-            io::copy(&mut file, &mut spool).context("copy standard input to a file")?;
-            file = spool;
-        }
-        Blob::of(file, "standard input".into())
-    }
-
-    /// A file without a name.
-    pub(super) fn spool(&self, _lock: &Lock) -> Result<File> {
-        let path = self.root.join("images/spool");
-        remove_file(&path)?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .with_context(|| format!("open({path:?}, O_CREAT)"))?;
-        remove_file(&path)?;
-        Ok(file)
-    }
-
-    /// The bytes that are free where images are kept.
-    fn room(&self) -> Result<u64> {
-        let stat = statvfs(&self.root).with_context(|| format!("statvfs({:?})", self.root))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
     /// Unpacks the layers that are not there yet, and keeps the record.
-    fn keep(&self, parts: &Parts, driver: &dyn StorageDriver, lock: &Lock) -> Result<Record> {
+    pub(super) fn keep(
+        &self,
+        parts: &Parts,
+        driver: &dyn StorageDriver,
+        lock: &Lock,
+    ) -> Result<Record> {
         let config = parts.config()?;
         if !config.architecture.is_empty() && config.architecture != architecture() {
             say!(
@@ -268,22 +173,12 @@ impl Images {
     }
 }
 
-fn root_file_system(blob: Blob, config: &ImageConfig) -> Result<Parts> {
+pub(super) fn root_file_system(blob: Blob, config: &ImageConfig) -> Result<Parts> {
     Ok(Parts {
         names: Vec::new(),
         config: serde_json::to_vec(config).context("write the configuration as JSON")?,
         layers: vec![(blob, None)],
     })
-}
-
-fn one(mut images: Vec<Parts>, path: &Path) -> Result<Parts> {
-    if images.len() > 1 {
-        let names: Vec<&String> = images.iter().flat_map(|parts| &parts.names).collect();
-        bail!("{path:?} holds several images, {names:?}: say which as PATH:TAG");
-    }
-    images
-        .pop()
-        .with_context(|| format!("{path:?} holds no image"))
 }
 
 /// What an image is to be called: a bare tag is put behind the name of the file.
@@ -299,22 +194,4 @@ fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
         format!("{}:{name}", stem.as_deref()?).parse().ok()
     };
     parts.names.iter().filter_map(full).collect()
-}
-
-/// How one sees that a file, or the index of a layout, is what it was.
-fn identity(path: &Path) -> Result<[i64; 7]> {
-    let file = match path.is_dir() {
-        true => path.join("index.json"),
-        false => path.to_owned(),
-    };
-    let metadata: Metadata = file.metadata().with_context(|| format!("stat({file:?})"))?;
-    Ok([
-        metadata.dev() as i64,
-        metadata.ino() as i64,
-        metadata.size() as i64,
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.ctime(),
-        metadata.ctime_nsec(),
-    ])
 }

@@ -5,8 +5,8 @@
 //! | this | finding one, and making it ready |
 //! | [`name`], [`digest`], [`config`], [`record`] | what images are called, and what they say |
 //! | [`store`] | the files in which they are kept |
-//! | [`load`], [`directory`], [`elsewhere`] | how they come: from archives, directories, another driver |
-//! | [`source`], [`files`], [`oci`], [`docker`], [`parts`] | what an archive or a directory is |
+//! | [`load`], path, [`directory`], [`elsewhere`] | how they come: by name, by path, from directories, from another driver |
+//! | input, [`source`], [`files`], [`oci`], [`docker`], [`parts`] | what an archive or a directory is |
 //! | [`blob`], [`decompress`], [`verify`] | content, unpacked and checked while it streams |
 //! | [`remove`] | how they go |
 //! | [`tool`] | `drydock load`, `import`, `images`, `rmi` |
@@ -25,10 +25,12 @@ pub mod directory;
 pub mod docker;
 pub mod elsewhere;
 pub mod files;
+mod input;
 pub mod load;
 pub mod name;
 pub mod oci;
 pub mod parts;
+mod path;
 pub mod record;
 pub mod remove;
 pub mod source;
@@ -103,7 +105,7 @@ impl Images {
         if path.is_dir() && !source::is_layout(&path) {
             return self.directory(&path, reference, kind);
         }
-        let record = self.from_path(&path, tag, kind)?;
+        let record = self.of_path(&path, tag, kind)?;
         self.image(&record, reference, kind)
     }
 
@@ -159,7 +161,7 @@ impl Images {
     fn image(&self, record: &Record, name: &str, kind: Kind) -> Result<Image> {
         let top = record.top()?;
         if !has_layer(&self.root, kind, &top) {
-            self.from_elsewhere(record, kind)?;
+            self.copy_from_elsewhere(record, kind)?;
         }
         Ok(Image {
             id: record.id.to_string(),

@@ -79,8 +79,11 @@ impl Images {
                 let Some(parent) = driver.parents(&layer)?.first().cloned() else {
                     continue;
                 };
-                let stands_on_it = |chain: &Digest| chain.hex() == parent.as_str();
-                if is_of_image(&layer) || !record.layers.iter().any(|l| stands_on_it(&l.chain)) {
+                let Some(parent) = Digest::of_layer_id(&parent) else {
+                    continue;
+                };
+                let is_image = Digest::of_layer_id(&layer).is_some();
+                if is_image || !record.layers.iter().any(|layer| layer.chain == parent) {
                     continue;
                 }
                 // An image below this one may carry it as well, and stays then.
@@ -94,13 +97,13 @@ impl Images {
         Ok(())
     }
 
-    fn is_needed_elsewhere(&self, layer: &LayerId, but: &Record) -> Result<bool> {
+    fn is_needed_elsewhere(&self, chain: &Digest, but: &Record) -> Result<bool> {
         let records = self.store.records()?;
         Ok(records
             .iter()
             .filter(|record| record.id != but.id)
             .flat_map(|record| &record.layers)
-            .any(|other| other.chain.hex() == layer.as_str()))
+            .any(|layer| layer.chain == *chain))
     }
 
     /// Removes the layers in the store of `kind` that no image has, and nothing
@@ -112,7 +115,9 @@ impl Images {
         let driver = detect::open(kind, &self.root)?;
         let mut wanted: HashSet<String> = HashSet::new();
         for record in self.store.records()? {
-            wanted.extend(record.layers.iter().map(|l| l.chain.hex().to_owned()));
+            for layer in record.layers {
+                wanted.insert(layer.chain.layer_id()?.to_string());
+            }
         }
         wanted.extend(self.store.copied_layers()?);
         let mut layers = driver.layers()?;
@@ -123,7 +128,8 @@ impl Images {
             }
             let (go, stay): (Vec<_>, Vec<_>) = layers.into_iter().partition(|layer| {
                 let unused = !below.contains(layer) && !wanted.contains(layer.as_str());
-                unused && (is_of_image(layer) || self.is_forsaken(&*driver, layer))
+                unused
+                    && (Digest::of_layer_id(layer).is_some() || self.is_forsaken(&*driver, layer))
             });
             if go.is_empty() {
                 return Ok(());
@@ -146,9 +152,4 @@ impl Images {
                 Err(_) => true,
             }
     }
-}
-
-/// Whether a layer has the name of one that came with an image.
-fn is_of_image(layer: &LayerId) -> bool {
-    Digest::from_hex(layer.as_str()).is_ok()
 }
