@@ -76,10 +76,9 @@ impl Images {
         for kind in self.kinds() {
             let driver = detect::open(kind, &self.root)?;
             for layer in driver.layers()? {
-                let Some(parent) = driver.parents(&layer)?.first().cloned() else {
-                    continue;
-                };
-                let Some(parent) = Digest::of_layer_id(&parent) else {
+                // Containers come and go meanwhile; one that has gone is none.
+                let parents = driver.parents(&layer).unwrap_or_default();
+                let Some(parent) = parents.first().and_then(Digest::of_layer_id) else {
                     continue;
                 };
                 let is_image = Digest::of_layer_id(&layer).is_some();
@@ -120,25 +119,30 @@ impl Images {
             }
         }
         wanted.extend(self.store.copied_layers()?);
-        let mut layers = driver.layers()?;
+        let layers = driver.layers()?;
+        let mut unwanted: Vec<LayerId> = layers
+            .into_iter()
+            .filter(|layer| !wanted.contains(layer.as_str()))
+            .filter(|layer| {
+                Digest::of_layer_id(layer).is_some() || self.is_forsaken(&*driver, layer)
+            })
+            .collect();
+        // From the top down: the driver keeps what another layer is on.
         loop {
-            let mut below = HashSet::new();
-            for layer in &layers {
-                below.extend(driver.parents(layer)?.first().cloned());
-            }
-            let (go, stay): (Vec<_>, Vec<_>) = layers.into_iter().partition(|layer| {
-                let unused = !below.contains(layer) && !wanted.contains(layer.as_str());
-                unused
-                    && (Digest::of_layer_id(layer).is_some() || self.is_forsaken(&*driver, layer))
+            let before = unwanted.len();
+            unwanted.retain(|layer| match driver.remove(layer) {
+                Ok(()) => {
+                    say!("no image had layer {layer} of {kind}: removed");
+                    false
+                }
+                Err(error) => {
+                    say!("{error:#}");
+                    true
+                }
             });
-            if go.is_empty() {
+            if unwanted.is_empty() || unwanted.len() == before {
                 return Ok(());
             }
-            for layer in go {
-                say!("no image has layer {layer} of {kind}: remove it");
-                driver.remove(&layer)?;
-            }
-            layers = stay;
         }
     }
 
