@@ -2,6 +2,8 @@
 
 #[path = "step_09/engine.rs"]
 mod engine;
+#[path = "step_09/images.rs"]
+mod images;
 #[path = "step_09/keeping.rs"]
 mod keeping;
 #[path = "step_09/safety.rs"]

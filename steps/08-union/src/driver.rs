@@ -117,6 +117,17 @@ pub trait StorageDriver {
     /// leaves the layer; there is then no such layer.
     fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()>;
 
+    /// Makes a layer of a directory elsewhere without copying it, and returns
+    /// true; false where the driver cannot. Whoever changes the directory while
+    /// a container uses it changes what that container sees, in ways that
+    /// overlayfs.rst leaves undefined (“Changes to underlying filesystems”).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); if the store itself lies in the directory.
+    fn refer(&self, _id: &LayerId, _directory: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Removes a layer.
     ///
     /// # Errors

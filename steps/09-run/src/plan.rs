@@ -192,7 +192,7 @@ impl Plan {
 ///
 /// # Errors
 /// Those of trying, and of writing down what came of it.
-fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
+pub fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
     if let Some(kind) = asked {
         return Ok(kind);
     }
