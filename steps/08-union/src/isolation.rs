@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use nix::unistd::Pid;
 use process::{Isolation, say};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tar::{Builder, EntryType, Header};
@@ -156,6 +157,13 @@ impl Isolation for Union {
             Some(container) => container.prepare(),
             None => Ok(()),
         }
+    }
+
+    fn on_host(&mut self, _: Pid) -> Result<()> {
+        if let Some(view) = self.container.as_mut().and_then(|c| c.view.as_mut()) {
+            view.handed_over();
+        }
+        Ok(())
     }
 
     /// In the child, in its mount namespace: when the namespace ends, the
