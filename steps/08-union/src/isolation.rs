@@ -70,6 +70,7 @@ struct Layered {
     image: Image,
     id: LayerId,
     keep: bool,
+    shares_init: bool,
     view: Option<Box<dyn View>>,
     note: Option<File>,
 }
@@ -127,10 +128,21 @@ impl Union {
                 image,
                 id,
                 keep: args.keep,
+                shares_init: false,
                 view: None,
                 note: None,
             })),
         })
+    }
+
+    /// Has all containers of an image share one `-init`, that of the image: what
+    /// this step puts into it is the same for all. It goes with the image.
+    #[must_use]
+    pub fn share_init(mut self) -> Self {
+        if let Some(container) = &mut self.container {
+            container.shares_init = true;
+        }
+        self
     }
 
     /// Where the container's root will be, for step 04 to pivot to; `None`
@@ -206,7 +218,10 @@ impl Layered {
 
     fn layers(&self) -> Result<()> {
         let (driver, id) = (&*self.driver, &self.id);
-        let init = id.init()?;
+        let init = match &self.image {
+            Image::Layer(image) if self.shares_init => image.init()?,
+            _ => id.init()?,
+        };
         if let Ok(parents) = driver.parents(id) {
             if parents.first() != Some(&init) {
                 bail!("{id} is the layer of an image, not of a container: choose another --name");
@@ -226,8 +241,19 @@ impl Layered {
                 image
             }
         };
-        driver.import(&init, Some(&image), &mut &mount_points()?[..])?;
-        driver.create(id, Some(&init))
+        if let Err(error) = driver.create(id, Some(&init)) {
+            if driver.parents(&init).is_ok() {
+                return Err(error);
+            }
+            if let Err(error) = driver.import(&init, Some(&image), &mut &mount_points()?[..])
+                // Another container of the image may have been quicker.
+                && driver.parents(&init).is_err()
+            {
+                return Err(error);
+            }
+            return driver.create(id, Some(&init));
+        }
+        Ok(())
     }
 
     fn cleanup(&mut self) -> Result<()> {

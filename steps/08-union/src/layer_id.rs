@@ -30,6 +30,14 @@ impl LayerId {
         format!("{self}-init").parse()
     }
 
+    /// The layer that this one is the `-init` of, if its name says so.
+    ///
+    /// # Errors
+    /// Where nothing is left of the name.
+    pub fn is_init_of(&self) -> Result<Option<Self>> {
+        self.0.strip_suffix("-init").map(str::parse).transpose()
+    }
+
     /// The id as a string.
     pub fn as_str(&self) -> &str {
         &self.0

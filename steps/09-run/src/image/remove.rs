@@ -79,10 +79,10 @@ impl Images {
                 let Some(parent) = driver.parents(&layer)?.first().cloned() else {
                     continue;
                 };
-                let Some(parent) = Digest::of_layer_id(&parent) else {
+                let Some(parent) = Digest::of_layer_id(&of_image(&parent)?) else {
                     continue;
                 };
-                let is_image = Digest::of_layer_id(&layer).is_some();
+                let is_image = Digest::of_layer_id(&of_image(&layer)?).is_some();
                 if is_image || !record.layers.iter().any(|layer| layer.chain == parent) {
                     continue;
                 }
@@ -126,11 +126,17 @@ impl Images {
             for layer in &layers {
                 below.extend(driver.parents(layer)?.first().cloned());
             }
-            let (go, stay): (Vec<_>, Vec<_>) = layers.into_iter().partition(|layer| {
-                let unused = !below.contains(layer) && !wanted.contains(layer.as_str());
-                unused
-                    && (Digest::of_layer_id(layer).is_some() || self.is_forsaken(&*driver, layer))
-            });
+            let (mut go, mut stay) = (Vec::new(), Vec::new());
+            for layer in layers {
+                let image = of_image(&layer)?;
+                let unused = !below.contains(&layer) && !wanted.contains(image.as_str());
+                let ours =
+                    Digest::of_layer_id(&image).is_some() || self.is_forsaken(&*driver, &image);
+                match unused && ours {
+                    true => go.push(layer),
+                    false => stay.push(layer),
+                }
+            }
             if go.is_empty() {
                 return Ok(());
             }
@@ -152,4 +158,10 @@ impl Images {
                 Err(_) => true,
             }
     }
+}
+
+/// The layer of an image that a layer belongs to: itself, or the one that it is
+/// the `-init` of, which all containers of the image share.
+fn of_image(layer: &LayerId) -> Result<LayerId> {
+    Ok(layer.is_init_of()?.unwrap_or_else(|| layer.clone()))
 }
