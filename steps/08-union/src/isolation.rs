@@ -241,19 +241,15 @@ impl Layered {
                 image
             }
         };
-        if let Err(error) = driver.create(id, Some(&init)) {
-            if driver.parents(&init).is_ok() {
-                return Err(error);
-            }
-            if let Err(error) = driver.import(&init, Some(&image), &mut &mount_points()?[..])
-                // Another container of the image may have been quicker.
-                && driver.parents(&init).is_err()
-            {
-                return Err(error);
-            }
-            return driver.create(id, Some(&init));
+        let missing = || driver.parents(&init).is_err();
+        if missing()
+            && let Err(error) = driver.import(&init, Some(&image), &mut &mount_points()?[..])
+            // Where it is shared, another container may have been quicker.
+            && missing()
+        {
+            return Err(error);
         }
-        Ok(())
+        driver.create(id, Some(&init))
     }
 
     fn cleanup(&mut self) -> Result<()> {
