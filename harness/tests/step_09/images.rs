@@ -142,7 +142,6 @@ fn image_by_umoci_and_skopeo() {
             at("docker.tar")
         ))?;
         skopeo(&format!("oci-archive:{}:box", at("oci.tar")))?;
-        skopeo(&format!("oci:{}:box --dest-compress-format zstd", at("x"))).ok();
         for from in [&image, &at("docker.tar"), &at("oci.tar")] {
             expect_seen(&state, from)?;
         }
@@ -165,16 +164,11 @@ fn image_by_umoci_and_skopeo() {
             .success()?;
         let images = state.images()?;
         let names: Vec<&str> = images.iter().map(|(name, _)| &**name).collect();
-        let expected = [
-            "a:latest",
-            "b:latest",
-            "c:latest",
-            "d:2",
-            "place/team/box:1",
-        ];
+        let expected = ["a:latest", "b:latest", "c:latest", "d:2"];
+        let last = names.last().copied().unwrap_or_default();
         expect(
-            names.ends_with(&expected),
-            format!("the names {expected:?}"),
+            names.starts_with(&expected) && last.ends_with("place/team/box:1"),
+            format!("the names {expected:?}, and that of the archive"),
             format!("{names:?}"),
         )?;
         expect(

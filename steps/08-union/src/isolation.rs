@@ -255,9 +255,11 @@ impl Layered {
     fn cleanup(&mut self) -> Result<()> {
         // Before the layers can go, nothing may be mounted from them.
         self.view = None;
-        if self.note.take().is_none() {
+        // Held to the end: once it is given back, others take this container
+        // for a dead one's, and remove it too.
+        let Some(_note) = self.note.take() else {
             return Ok(());
-        }
+        };
         if !self.keep {
             remove_container(&*self.driver, &self.id)?;
         }

@@ -31,11 +31,8 @@ impl LayerId {
     }
 
     /// The layer that this one is the `-init` of, if its name says so.
-    ///
-    /// # Errors
-    /// Where nothing is left of the name.
-    pub fn is_init_of(&self) -> Result<Option<Self>> {
-        self.0.strip_suffix("-init").map(str::parse).transpose()
+    pub fn is_init_of(&self) -> Option<Self> {
+        self.0.strip_suffix("-init")?.parse().ok()
     }
 
     /// The id as a string.

@@ -103,6 +103,11 @@ impl Contents {
             .any(|path| is_of_a_root_file_system(path))
     }
 
+    /// What the archive is called in errors.
+    pub fn what(&self) -> &str {
+        self.blob.what()
+    }
+
     /// The archive itself.
     pub fn into_blob(self) -> Blob {
         self.blob

@@ -50,15 +50,23 @@ impl FromStr for Name {
             None => (text, "latest"),
         };
         let part = |part: &str| {
-            let inner = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
+            let inner = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             let outer = |c: char| c.is_ascii_alphanumeric();
             part.starts_with(outer) && part.ends_with(outer) && part.chars().all(inner)
         };
         let in_tag = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let is_tag = !tag.is_empty() && !tag.starts_with(['.', '-']) && tag.chars().all(in_tag);
-        let colons = path.split('/').skip(1).any(|part| part.contains(':'));
+        // Only a place in front of a path may have a port.
+        let (place, rest) = match path.split_once('/') {
+            Some((place, rest)) => (Some(place), rest),
+            None => (None, path),
+        };
+        let is_place = place.is_none_or(|place| match place.split_once(':') {
+            Some((host, port)) => part(host) && port.parse::<u16>().is_ok(),
+            None => part(place),
+        });
         let name = format!("{path}:{tag}");
-        if !path.split('/').all(part) || !is_tag || colons || name.len() > LONGEST {
+        if !is_place || !rest.split('/').all(part) || !is_tag || name.len() > LONGEST {
             bail!(
                 "{text:?} is no name for an image: use letters, digits, . _ - and / between parts, \
                  then perhaps : and a tag; at most {LONGEST} bytes"
@@ -93,7 +101,7 @@ mod tests {
     fn a_path_is_no_name_and_no_name_leaves_the_directory() {
         for bad in [
             "", "/a", "./a", "../a", "a/../b", "a//b", "a b", "a%b", "a:", "a:.", "a:-", "-a",
-            "a\n", "a/b:1/c",
+            "a\n", "a/b:1/c", "a:b:c", "a:b/c", "1:2:3",
         ] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
         }

@@ -76,13 +76,17 @@ impl Images {
         for kind in self.kinds() {
             let driver = detect::open(kind, &self.root)?;
             for layer in driver.layers()? {
-                let Some(parent) = driver.parents(&layer)?.first().cloned() else {
+                // Containers come and go meanwhile; one that has gone is none.
+                let parents = driver.parents(&layer).unwrap_or_default();
+                let Some(parent) = parents
+                    .first()
+                    .map(of_image)
+                    .as_ref()
+                    .and_then(Digest::of_layer_id)
+                else {
                     continue;
                 };
-                let Some(parent) = Digest::of_layer_id(&of_image(&parent)?) else {
-                    continue;
-                };
-                let is_image = Digest::of_layer_id(&of_image(&layer)?).is_some();
+                let is_image = Digest::of_layer_id(&of_image(&layer)).is_some();
                 if is_image || !record.layers.iter().any(|layer| layer.chain == parent) {
                     continue;
                 }
@@ -120,31 +124,31 @@ impl Images {
             }
         }
         wanted.extend(self.store.copied_layers()?);
-        let mut layers = driver.layers()?;
+        let layers = driver.layers()?;
+        let mut unwanted: Vec<LayerId> = layers
+            .into_iter()
+            .filter(|layer| {
+                let image = of_image(layer);
+                !wanted.contains(image.as_str())
+                    && (Digest::of_layer_id(&image).is_some() || self.is_forsaken(&*driver, &image))
+            })
+            .collect();
+        // From the top down: the driver keeps what another layer is on.
         loop {
-            let mut below = HashSet::new();
-            for layer in &layers {
-                below.extend(driver.parents(layer)?.first().cloned());
-            }
-            let (mut go, mut stay) = (Vec::new(), Vec::new());
-            for layer in layers {
-                let image = of_image(&layer)?;
-                let unused = !below.contains(&layer) && !wanted.contains(image.as_str());
-                let ours =
-                    Digest::of_layer_id(&image).is_some() || self.is_forsaken(&*driver, &image);
-                match unused && ours {
-                    true => go.push(layer),
-                    false => stay.push(layer),
+            let before = unwanted.len();
+            unwanted.retain(|layer| match driver.remove(layer) {
+                Ok(()) => {
+                    say!("no image had layer {layer} of {kind}: removed");
+                    false
                 }
-            }
-            if go.is_empty() {
+                Err(error) => {
+                    say!("{error:#}");
+                    true
+                }
+            });
+            if unwanted.is_empty() || unwanted.len() == before {
                 return Ok(());
             }
-            for layer in go {
-                say!("no image has layer {layer} of {kind}: remove it");
-                driver.remove(&layer)?;
-            }
-            layers = stay;
         }
     }
 
@@ -162,6 +166,6 @@ impl Images {
 
 /// The layer of an image that a layer belongs to: itself, or the one that it is
 /// the `-init` of, which all containers of the image share.
-fn of_image(layer: &LayerId) -> Result<LayerId> {
-    Ok(layer.is_init_of()?.unwrap_or_else(|| layer.clone()))
+fn of_image(layer: &LayerId) -> LayerId {
+    layer.is_init_of().unwrap_or_else(|| layer.clone())
 }

@@ -96,10 +96,11 @@ impl Source {
     }
 
     fn of_files(contents: Contents) -> Result<Self> {
+        let what = contents.what().to_owned();
         let files = Files::Archive(contents);
         if !oci::is_layout(&files) && !docker::is_archive(&files) {
             bail!(
-                "the archive is neither a root file system (it has no bin, etc or usr), nor an OCI \
+                "{what} is neither a root file system (it has no bin, etc or usr), nor an OCI \
                  image layout (no index.json), nor one of docker save (no manifest.json)"
             );
         }
