@@ -194,6 +194,12 @@ pub trait View {
     /// Those of the driver's mount.
     fn detached(&mut self) -> Result<OwnedFd>;
 
+    /// Called on the host when the process that is to mount the view has been
+    /// cloned, and so has every descriptor of the view's: closes those that the
+    /// host has no more use for. The last one to be closed of a mount that is
+    /// attached nowhere makes the kernel wait for all processors.
+    fn handed_over(&mut self) {}
+
     /// Mounts the view on the directory `target`, in the caller's mount
     /// namespace.
     ///

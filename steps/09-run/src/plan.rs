@@ -150,7 +150,8 @@ impl Plan {
             },
             None,
             true,
-        )?;
+        )?
+        .share_init();
         let mut mount = MountArgs {
             rootfs: union.mount_point(),
             bind: binds.into_iter().map(OsString::from).collect(),

@@ -78,10 +78,15 @@ impl Images {
             for layer in driver.layers()? {
                 // Containers come and go meanwhile; one that has gone is none.
                 let parents = driver.parents(&layer).unwrap_or_default();
-                let Some(parent) = parents.first().and_then(Digest::of_layer_id) else {
+                let Some(parent) = parents
+                    .first()
+                    .map(of_image)
+                    .as_ref()
+                    .and_then(Digest::of_layer_id)
+                else {
                     continue;
                 };
-                let is_image = Digest::of_layer_id(&layer).is_some();
+                let is_image = Digest::of_layer_id(&of_image(&layer)).is_some();
                 if is_image || !record.layers.iter().any(|layer| layer.chain == parent) {
                     continue;
                 }
@@ -122,9 +127,10 @@ impl Images {
         let layers = driver.layers()?;
         let mut unwanted: Vec<LayerId> = layers
             .into_iter()
-            .filter(|layer| !wanted.contains(layer.as_str()))
             .filter(|layer| {
-                Digest::of_layer_id(layer).is_some() || self.is_forsaken(&*driver, layer)
+                let image = of_image(layer);
+                !wanted.contains(image.as_str())
+                    && (Digest::of_layer_id(&image).is_some() || self.is_forsaken(&*driver, &image))
             })
             .collect();
         // From the top down: the driver keeps what another layer is on.
@@ -156,4 +162,10 @@ impl Images {
                 Err(_) => true,
             }
     }
+}
+
+/// The layer of an image that a layer belongs to: itself, or the one that it is
+/// the `-init` of, which all containers of the image share.
+fn of_image(layer: &LayerId) -> LayerId {
+    layer.is_init_of().unwrap_or_else(|| layer.clone())
 }
