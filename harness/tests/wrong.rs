@@ -23,7 +23,7 @@ fn every_edit_fits_and_names_checks_that_exist() {
 }
 
 /// Steps whose wrong solutions are still being written.
-const UNFINISHED: [&str; 2] = ["08", "09"];
+const UNFINISHED: [&str; 1] = ["08"];
 
 #[test]
 fn every_check_has_a_wrong_solution() {
