@@ -182,17 +182,16 @@ pub fn set_xattr(place: &Place, name: &str, value: &[u8]) -> Result<()> {
 }
 
 fn list(path: &Path) -> Result<Vec<OsString>> {
-    // Most files have none.
-    match llistxattr(path, &mut [0_u8; 0][..]) {
-        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
-        Ok(_) => {}
-        Err(errno) => return Err(errno).with_context(|| format!("listxattr({path:?})")),
-    }
-    // The kernel's limit on a list of names (xattr(7)).
-    let mut buffer = vec![0; 65536];
-    let length = match llistxattr(path, &mut buffer[..]) {
-        Ok(length) => length,
-        Err(errno) => return Err(errno).with_context(|| format!("listxattr({path:?})")),
+    // Most files have none or few; the kernel's limit on a list of names is
+    // 64 KiB (xattr(7)).
+    let mut buffer = vec![0; 1024];
+    let length = loop {
+        match llistxattr(path, &mut buffer[..]) {
+            Ok(length) => break length,
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            Err(Errno::RANGE) if buffer.len() < 65536 => buffer.resize(65536, 0),
+            Err(errno) => return Err(errno).with_context(|| format!("listxattr({path:?})")),
+        }
     };
     Ok(buffer[..length]
         .split(|byte| *byte == 0)
@@ -216,4 +215,29 @@ fn get(path: &Path, name: &OsStr) -> Result<Option<Vec<u8>>> {
 /// Whether the files of both are of one type.
 pub fn same_type(one: &Stat, other: &Stat) -> bool {
     file_type(one) == file_type(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_read_as_they_were_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
+        let place = tree.place(Path::new("")).unwrap();
+        // More names than fit into the first buffer, where the file system
+        // takes that many; none where it takes none.
+        let names: Vec<String> = (0..40)
+            .map(|n| format!("user.{n:02}.{}", "x".repeat(30)))
+            .collect();
+        let set = |name: &&String| set_xattr(&place, name, b"value").is_ok();
+        let expected: Vec<&String> = names.iter().filter(set).collect();
+        let found = xattrs(&tree, Path::new("")).unwrap();
+        let found: Vec<String> = found
+            .into_keys()
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+    }
 }
