@@ -39,7 +39,7 @@ pub struct Check {
 /// # Panics
 /// If the check does not pass: that is how the test harness of Rust is told.
 pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
-    // "step_03::the_command_is_pid_1::{{closure}}"
+    // "step_03::the_command_is_pid_1::{{closure}}", perhaps with a module
     let path = std::any::type_name::<F>();
     let mut parts = path.split("::");
     let step = parts
@@ -47,7 +47,11 @@ pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
         .unwrap_or_default()
         .trim_start_matches("step_")
         .to_owned();
-    let name = parts.next().unwrap_or_default().to_owned();
+    let name = parts
+        .filter(|part| !part.starts_with('{'))
+        .last()
+        .unwrap_or_default()
+        .to_owned();
     let mut record = Record {
         step,
         check: name,
@@ -136,7 +140,7 @@ impl Check {
     /// The step's program, to be given its arguments.
     pub fn step(&self) -> Step {
         let program = std::env::var_os(PROGRAM).map_or_else(
-            || workspace::bin().join(format!("step-{}", self.step)),
+            || workspace::bin().join(workspace::program(&self.step)),
             PathBuf::from,
         );
         Step::new(program)

@@ -25,6 +25,10 @@ pub struct Step {
 pub struct Entry {
     /// The test function in `tests/step_NN.rs`.
     pub name: String,
+    /// The module of that file which it is in, where it is in one: a file of
+    /// its own in `tests/step_NN/`.
+    #[serde(default)]
+    pub module: Option<String>,
     /// What holds if it passes: "the command is PID 1 inside".
     pub title: String,
     /// What it is worth. The points of a step add up to 100.
@@ -39,6 +43,16 @@ pub struct Entry {
     pub why: String,
     /// What to look at next.
     pub hint: String,
+}
+
+impl Entry {
+    /// The path of the test function in its program, as `--exact` wants it.
+    pub fn path(&self) -> String {
+        match &self.module {
+            Some(module) => format!("{module}::{}", self.name),
+            None => self.name.clone(),
+        }
+    }
 }
 
 impl Step {

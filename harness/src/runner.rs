@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{PROGRAM, RECORD, SEED};
 use crate::outcome::{Outcome, Record};
-use crate::registry::Step;
+use crate::registry::{Entry, Step};
 use crate::requirement;
 
 /// How long one check may take. Generous: under emulation a machine is twenty
@@ -76,7 +76,7 @@ pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Resu
                     Outcome::Blocked,
                     format!("needs “{}”", title(&batch.step, need)),
                 ),
-                (None, None) => run_one(plan, batch, &entry.name)?,
+                (None, None) => run_one(plan, batch, entry)?,
             };
             record.variant.clone_from(&batch.variant);
             outcomes.insert(&entry.name, record.outcome);
@@ -90,7 +90,7 @@ fn title<'a>(step: &'a Step, name: &'a str) -> &'a str {
     step.entry(name).map_or(name, |entry| entry.title.as_str())
 }
 
-fn run_one(plan: &Plan, batch: &Batch, name: &str) -> Result<Record> {
+fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
     let dir = tempfile::Builder::new()
         .prefix("drydock-record-")
         .tempdir()
@@ -100,7 +100,7 @@ fn run_one(plan: &Plan, batch: &Batch, name: &str) -> Result<Record> {
         .context("make a file for the check's output")?;
     let mut command = Command::new(&batch.tests);
     command
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", &entry.path(), "--nocapture", "--test-threads=1"])
         .env(RECORD, &file)
         .env(SEED, plan.seed.to_string())
         .env("INSTA_UPDATE", "no")
@@ -119,7 +119,7 @@ fn run_one(plan: &Plan, batch: &Batch, name: &str) -> Result<Record> {
     let ended = wait(child)?;
     let mut record = Record {
         step: batch.step.step.clone(),
-        check: name.to_owned(),
+        check: entry.name.clone(),
         variant: None,
         outcome: Outcome::Error,
         message: String::new(),

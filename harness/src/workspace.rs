@@ -16,6 +16,14 @@ pub fn bin() -> PathBuf {
     std::env::var_os("DRYDOCK_BIN").map_or_else(|| root().join("bin"), PathBuf::from)
 }
 
+/// The name of a step's program: `step-03`, and `drydock` for the last.
+pub fn program(step: &str) -> String {
+    match step {
+        "09" => "drydock".into(),
+        _ => format!("step-{step}"),
+    }
+}
+
 /// What is kept between runs and between clones: `$DRYDOCK_CACHE`, or
 /// `drydock` in the user's cache directory.
 pub fn cache() -> PathBuf {

@@ -222,7 +222,8 @@ impl Builder {
         for (file, text) in &files {
             write_changed(&self.dir.join(file), text.as_bytes())?;
         }
-        let name = format!("step-{}", wrong.step);
+        let package = format!("step-{}", wrong.step);
+        let name = workspace::program(&wrong.step);
         let built = build::cargo(
             &self.dir,
             &[
@@ -230,7 +231,7 @@ impl Builder {
                 "--profile",
                 "wrong",
                 "--package",
-                &name,
+                &package,
                 "--bin",
                 &name,
             ],

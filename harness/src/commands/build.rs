@@ -26,7 +26,8 @@ pub fn build() -> Result<ExitCode> {
     build::programs(&packages)?;
     let bin = workspace::bin();
     for package in &packages {
-        let program = bin.join(package);
+        let step = package.trim_start_matches("step-");
+        let program = bin.join(workspace::program(step));
         let meta = fs::metadata(&program).with_context(|| format!("stat {}", program.display()))?;
         println!("{}  {} kB", program.display(), meta.len() / 1000);
     }

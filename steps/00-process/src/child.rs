@@ -61,6 +61,12 @@ impl InChild<'_> {
             say!("in_container {}", isolation.name());
             isolation.in_container().with_context(|| isolation.name())?;
         }
+        let mut command = command.clone();
+        for isolation in isolations.iter_mut() {
+            isolation
+                .adjust(&mut command)
+                .with_context(|| isolation.name())?;
+        }
         self.report
             .write_all(&Report::SetUp.encode())
             .context("write to the report pipe")?;

@@ -43,6 +43,7 @@ impl Exit {
 pub struct Container {
     command: Command,
     isolations: Vec<Box<dyn Isolation>>,
+    lends_terminal: bool,
 }
 
 /// A container that is set up and waits for its start: every isolation is in
@@ -64,7 +65,18 @@ impl Container {
         Container {
             command,
             isolations: Vec::new(),
+            lends_terminal: true,
         }
+    }
+
+    /// Keeps the launcher's terminal to the launcher: for a container in a
+    /// session of its own (setsid(2)), which has no use for it. What the
+    /// terminal tells the launcher, such as Ctrl-C, is then passed on, and the
+    /// launcher does not stop when the container does.
+    #[must_use]
+    pub fn keep_terminal(mut self) -> Self {
+        self.lends_terminal = false;
+        self
     }
 
     /// Adds an isolation to the end of the list.
@@ -95,6 +107,7 @@ impl Container {
             isolations: self.isolations,
             begun: 0,
             signals: Signals::block()?,
+            lends_terminal: self.lends_terminal,
         };
         let child = match host.launch(&self.command) {
             Ok(launched) => Child { launched, host },
@@ -148,7 +161,7 @@ impl Running {
             mut launched,
             mut host,
         } = self.child;
-        match launched.wait(&mut host.signals) {
+        match launched.wait(&mut host.signals, &mut host.isolations) {
             Ok(exit) => host.clean_up().map(|()| exit),
             Err(error) => Err(Child { launched, host }.abandon(error)),
         }
@@ -162,6 +175,7 @@ struct Host {
     begun: usize,
     /// Held back until the last `cleanup` is done.
     signals: Signals,
+    lends_terminal: bool,
 }
 
 impl Host {
@@ -190,6 +204,7 @@ impl Host {
             lifeline: tell.into(),
             reports: report.into(),
             terminal: None,
+            own_session: !self.lends_terminal,
         };
         match self.on_host(&mut launched) {
             Ok(()) => Ok(launched),
@@ -205,7 +220,9 @@ impl Host {
                 .on_host(launched.pid)
                 .with_context(|| isolation.name())?;
         }
-        launched.terminal = Terminal::hand_over(launched.pid)?;
+        if self.lends_terminal {
+            launched.terminal = Terminal::hand_over(launched.pid)?;
+        }
         stop_if_asked(&self.signals)?;
         say!("release");
         launched.tell()

@@ -5,7 +5,10 @@ use std::os::fd::BorrowedFd;
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+
+use crate::exec::Command;
 
 /// One way in which a container differs from an ordinary process.
 ///
@@ -19,10 +22,11 @@ use nix::unistd::Pid;
 ///  clone3(union of namespaces())  ───────────►  waits on the release pipe
 ///  on_host(pid) every isolation                 …
 ///  release  ──────────────────────────────────► in_container()  every isolation
+///                                               adjust(command) every isolation
 ///                                               “set up”, waits for the start
 ///  start    ──────────────────────────────────► before_exec()   every isolation
 ///                                               execve
-///  wait, forward signals
+///  wait, forward signals, unless an isolation takes them: signal()
 ///  cleanup()   every isolation, in reverse order, on every way out
 /// ```
 ///
@@ -79,11 +83,26 @@ pub trait Isolation {
         Ok(())
     }
 
+    /// Child, set up: change what it is about to become, where that depends on
+    /// what only now can be looked up: `HOME` is in the container's own
+    /// `/etc/passwd`. Nobody but the child sees the change.
+    fn adjust(&mut self, command: &mut Command) -> Result<()> {
+        let _ = command;
+        Ok(())
+    }
+
     /// Child, completely set up and told to start, just before execve(2):
     /// give up what only the set-up needed. A part may fork here; only the
     /// process that returns goes on to the command.
     fn before_exec(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// Host, while the command runs: a signal has arrived that would be passed on
+    /// to it. The first isolation that says `true` has dealt with it instead.
+    fn signal(&mut self, signal: Signal) -> Result<bool> {
+        let _ = signal;
+        Ok(false)
     }
 
     /// Host, after the child is gone or was never born: leave the host as it

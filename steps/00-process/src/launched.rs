@@ -13,6 +13,7 @@ use rustix::process::WaitOptions;
 
 use crate::container::Exit;
 use crate::failure::Report;
+use crate::isolation::Isolation;
 use crate::say;
 use crate::signals::Signals;
 
@@ -26,6 +27,8 @@ pub(crate) struct Launched {
     pub(crate) lifeline: File,
     pub(crate) reports: File,
     pub(crate) terminal: Option<Terminal>,
+    /// Whether the container is in a session of its own.
+    pub(crate) own_session: bool,
 }
 
 impl Launched {
@@ -59,8 +62,13 @@ impl Launched {
         Ok(Report::decode(&bytes))
     }
 
-    /// Passes signals on to the child until it ends.
-    pub(crate) fn wait(&mut self, signals: &mut Signals) -> Result<Exit> {
+    /// Passes signals on to the child until it ends, but those that an isolation
+    /// takes.
+    pub(crate) fn wait(
+        &mut self,
+        signals: &mut Signals,
+        isolations: &mut [Box<dyn Isolation>],
+    ) -> Result<Exit> {
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;
@@ -68,9 +76,10 @@ impl Launched {
             let arrived = signals.next()?;
             match arrived.signal {
                 Signal::SIGCHLD => {}
+                signal if taken(isolations, signal)? => {}
                 Signal::SIGCONT => self.go_on()?,
                 // The terminal has told the whole foreground group already.
-                _ if arrived.from_terminal && self.terminal.is_none() => {}
+                _ if arrived.from_terminal && self.terminal.is_none() && !self.own_session => {}
                 signal => self.pass_on(signal)?,
             }
         };
@@ -97,7 +106,7 @@ impl Launched {
             if let Some(signal) = status.terminating_signal() {
                 return Ok(Some(Exit::Signal(signal)));
             }
-            if status.stopped() {
+            if status.stopped() && !self.own_session {
                 self.stop_with_it()?;
             }
         }
@@ -150,6 +159,16 @@ impl Launched {
             (_, Err(more)) => error.context(format!("{more:#}")),
         }
     }
+}
+
+/// Whether an isolation has dealt with a signal.
+fn taken(isolations: &mut [Box<dyn Isolation>], signal: Signal) -> Result<bool> {
+    for isolation in isolations {
+        if isolation.signal(signal).with_context(|| isolation.name())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A process that is gone needs no signal.

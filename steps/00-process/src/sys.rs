@@ -342,6 +342,23 @@ pub fn adjust_tick(microseconds: libc::c_long) -> nix::Result<()> {
     Errno::result(unsafe { libc::adjtimex(&mut request) }).map(drop)
 }
 
+/// Gives this process a session keyring of its own, anonymous and empty:
+/// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`. Where the kernel has no keys
+/// (`ENOSYS`), or a filter forbids the call (`EPERM`), there is nothing to part
+/// from, or no way.
+///
+/// # Errors
+/// `EDQUOT` where the user has too many keys (`/proc/sys/kernel/keys`).
+pub fn new_session_keyring() -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing is read.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
+    match Errno::result(joined) {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno).context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)"),
+    }
+}
+
 /// Turns a string into what the kernel takes: without a NUL inside.
 ///
 /// # Errors

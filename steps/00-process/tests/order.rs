@@ -59,8 +59,20 @@ impl Isolation for Recorder {
     fn in_container(&mut self) -> Result<()> {
         self.part("in_container")
     }
+    fn adjust(&mut self, command: &mut Command) -> Result<()> {
+        let adjusted = "ADJUSTED=";
+        command
+            .env
+            .retain(|pair| !pair.as_encoded_bytes().starts_with(adjusted.as_bytes()));
+        command.env.push(format!("{adjusted}{}", self.name).into());
+        self.part("adjust")
+    }
     fn before_exec(&mut self) -> Result<()> {
         self.part("before_exec")
+    }
+    fn signal(&mut self, signal: Signal) -> Result<bool> {
+        self.part("signal")?;
+        Ok(signal == Signal::SIGUSR1 && self.name == "b")
     }
     fn cleanup(&mut self) -> Result<()> {
         self.part("cleanup")
@@ -92,11 +104,37 @@ fn every_part_in_its_order() -> Result<(), Failed> {
     let (exit, parts) = run(&["sh", "-c", "exit 7"], None);
     assert_eq!(exit?, Exit::Code(7));
     let mut expected = Vec::new();
-    for part in ["prepare", "on_host", "in_container", "before_exec"] {
+    for part in [
+        "prepare",
+        "on_host",
+        "in_container",
+        "adjust",
+        "before_exec",
+    ] {
         expected.extend(["a", "b", "c"].map(|name| format!("{part} {name}")));
     }
     expected.extend(CLEANUP.map(String::from));
     assert_eq!(parts, expected);
+    Ok(())
+}
+
+fn the_last_adjustment_is_what_is_executed() -> Result<(), Failed> {
+    let (exit, _) = run(&["sh", "-c", "test $ADJUSTED = c"], None);
+    assert_eq!(exit?, Exit::Code(0));
+    Ok(())
+}
+
+fn a_signal_that_an_isolation_takes_is_not_passed_on() -> Result<(), Failed> {
+    // Untaken, the first would end the shell by status 3.
+    let script = "trap 'exit 3' USR1; trap 'exit 4' USR2; kill -USR1 $PPID; sleep 0.2; \
+                  kill -USR2 $PPID; while :; do sleep 0.1; done";
+    let (exit, parts) = run(&["sh", "-c", script], None);
+    assert_eq!(exit?, Exit::Code(4));
+    let asked: Vec<_> = parts.iter().filter(|p| p.starts_with("signal")).collect();
+    assert_eq!(
+        asked,
+        ["signal a", "signal b", "signal a", "signal b", "signal c"]
+    );
     Ok(())
 }
 
@@ -108,7 +146,7 @@ fn a_failed_prepare_is_cleaned_up_with_those_before_it() -> Result<(), Failed> {
 }
 
 fn whatever_fails_everything_is_cleaned_up() -> Result<(), Failed> {
-    for part in ["on_host", "in_container", "before_exec"] {
+    for part in ["on_host", "in_container", "adjust", "before_exec"] {
         let (exit, parts) = run(&["true"], Some((part, Trouble::Error)));
         assert_eq!(format!("{:#}", exit.unwrap_err()), "b: trouble", "{part}");
         assert_eq!(parts[parts.len() - 3..], CLEANUP, "{part}");
@@ -164,6 +202,14 @@ fn main() {
     let trial = |name: &str, test: fn() -> Result<(), Failed>| Trial::test(name, test);
     let trials = vec![
         trial("every_part_in_its_order", every_part_in_its_order),
+        trial(
+            "the_last_adjustment_is_what_is_executed",
+            the_last_adjustment_is_what_is_executed,
+        ),
+        trial(
+            "a_signal_that_an_isolation_takes_is_not_passed_on",
+            a_signal_that_an_isolation_takes_is_not_passed_on,
+        ),
         trial(
             "a_failed_prepare_is_cleaned_up_with_those_before_it",
             a_failed_prepare_is_cleaned_up_with_those_before_it,

@@ -83,6 +83,7 @@ pub struct Mount {
     rootfs: Option<PathBuf>,
     volumes: Volumes,
     host_pids: Option<String>,
+    privileged: bool,
 }
 
 impl Mount {
@@ -94,7 +95,16 @@ impl Mount {
             rootfs: None,
             volumes: Volumes::default(),
             host_pids: None,
+            privileged: false,
         }
+    }
+
+    /// Hides nothing of `/proc` and `/sys`, and lets root inside write to both:
+    /// to the host's kernel.
+    #[must_use]
+    pub fn privileged(mut self, privileged: bool) -> Self {
+        self.privileged = privileged;
+        self
     }
 
     /// Adds files that another isolation has for the container: each on the
@@ -124,9 +134,11 @@ impl Mount {
     fn change_root(&self, rootfs: &Path, new_pids: bool) -> Result<()> {
         let volumes = self.volumes.take()?;
         let root = Root::bind(rootfs)?;
-        fill(root.fd(), new_pids)?;
+        fill(root.fd(), new_pids, self.privileged)?;
         volumes.attach(root.fd(), true)?;
-        masks::mask(root.fd())?;
+        if !self.privileged {
+            masks::mask(root.fd())?;
+        }
         if self.args.read_only {
             root.make_read_only()?;
         }
@@ -137,9 +149,9 @@ impl Mount {
     }
 }
 
-fn fill(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
+fn fill(root: BorrowedFd<'_>, new_pids: bool, privileged: bool) -> Result<()> {
     proc_sys::mount_proc(root, new_pids)?;
-    proc_sys::mount_sys(root)?;
+    proc_sys::mount_sys(root, privileged)?;
     dev::mount_dev(root)
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
     proc.attach(target.as_fd()).map(drop)
 }
 
-/// Mounts a sysfs, read-only, on `/sys` of the root. It shows the network
+/// Mounts a sysfs, read-only unless `writable`, on `/sys` of the root. It shows the network
 /// devices of the network namespace of the process that mounts it.
 ///
 /// In a user namespace that does not own the network namespace the kernel gives
@@ -67,9 +67,10 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
 ///
 /// # Errors
 /// Those of fsopen(2), open_tree(2) and their kin.
-pub(crate) fn mount_sys(root: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn mount_sys(root: BorrowedFd<'_>, writable: bool) -> Result<()> {
     let target = directory(root, "/sys")?;
-    let attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let mut attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, !writable);
     match Detached::new("sysfs", &[], attributes) {
         Err(error) if is(&error, Errno::EPERM) => {
             say!("sysfs: EPERM: a read-only bind of the host's /sys instead");

@@ -19,6 +19,8 @@ pub struct Account {
     pub uid: u32,
     /// The ID of the primary group.
     pub gid: u32,
+    /// The home directory; empty where the line has none.
+    pub home: String,
 }
 
 /// A line of `/etc/group`.
@@ -62,13 +64,14 @@ fn parse_accounts(text: &str) -> Vec<Account> {
     text.lines()
         .filter_map(|line| {
             let fields: Vec<_> = line.split(':').collect();
-            let [name, _password, uid, gid, ..] = fields[..] else {
+            let [name, _password, uid, gid, ref rest @ ..] = fields[..] else {
                 return None;
             };
             Some(Account {
                 name: name.to_owned(),
                 uid: number(uid).ok()?,
                 gid: number(gid).ok()?,
+                home: rest.get(1).copied().unwrap_or_default().to_owned(),
             })
         })
         .collect()
@@ -110,6 +113,7 @@ pub(crate) mod tests {
     fn bad_lines_are_passed_over() {
         assert_eq!(some_accounts().len(), 2);
         assert_eq!(some_accounts()[1].gid, 100);
+        assert_eq!(some_accounts()[0].home, "/root");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `--user`: the command's own IDs, taken at the very end (credentials(7)).
 
+use std::cell::OnceCell;
+use std::ffi::OsString;
+use std::rc::Rc;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use process::{Isolation, say};
+use process::{Command, Isolation, say};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::UserArgs;
@@ -49,6 +52,8 @@ struct Resolved {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
+    /// Of the line in `/etc/passwd`, else `/`.
+    home: String,
 }
 
 /// The credentials of the command.
@@ -60,6 +65,7 @@ struct Resolved {
 pub struct Credentials {
     spec: Option<UserSpec>,
     resolved: Option<Resolved>,
+    owner: Rc<OnceCell<(u32, u32)>>,
 }
 
 impl Credentials {
@@ -68,7 +74,14 @@ impl Credentials {
         Credentials {
             spec: args.user.clone(),
             resolved: None,
+            owner: Rc::default(),
         }
+    }
+
+    /// The UID and GID that the command will have, once they are known: for
+    /// another isolation that has something to give to it.
+    pub fn owner(&self) -> Rc<OnceCell<(u32, u32)>> {
+        Rc::clone(&self.owner)
     }
 }
 
@@ -79,7 +92,23 @@ impl Isolation for Credentials {
 
     fn in_container(&mut self) -> Result<()> {
         if let Some(spec) = &self.spec {
-            self.resolved = Some(resolve(spec, &accounts()?, &groups()?)?);
+            let resolved = resolve(spec, &accounts()?, &groups()?)?;
+            self.owner.get_or_init(|| (resolved.uid, resolved.gid));
+            self.resolved = Some(resolved);
+        }
+        Ok(())
+    }
+
+    /// Gives the command the user's `HOME` where its environment has none, as
+    /// Docker does: a program that looks for its files in somebody else's
+    /// directory finds the wrong ones, or may not read them.
+    fn adjust(&mut self, command: &mut Command) -> Result<()> {
+        let Some(Resolved { home, .. }) = &self.resolved else {
+            return Ok(());
+        };
+        let known = |pair: &OsString| pair.as_encoded_bytes().starts_with(b"HOME=");
+        if !command.env.iter().any(known) {
+            command.env.push(format!("HOME={home}").into());
         }
         Ok(())
     }
@@ -87,7 +116,10 @@ impl Isolation for Credentials {
     /// Groups first and the user last: whoever is not root any more may change
     /// neither.
     fn before_exec(&mut self) -> Result<()> {
-        let Some(Resolved { uid, gid, groups }) = &self.resolved else {
+        let Some(Resolved {
+            uid, gid, groups, ..
+        }) = &self.resolved
+        else {
             return Ok(());
         };
         say!("become UID {uid}, GID {gid}, groups {groups:?}");
@@ -114,6 +146,10 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
         Some(account) => account.uid,
         None => number(&spec.user).map_err(|_| unknown("user", &spec.user, "/etc/passwd"))?,
     };
+    let home = account
+        .map(|account| account.home.clone())
+        .filter(|home| !home.is_empty())
+        .unwrap_or_else(|| "/".to_owned());
     if let Some(group) = &spec.group {
         let found = groups.iter().find(|known| known.name == *group);
         let gid = match found {
@@ -124,6 +160,7 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
             uid,
             gid,
             groups: Vec::new(),
+            home,
         });
     }
     let supplementary = groups
@@ -135,6 +172,7 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
         uid,
         gid: account.map_or(0, |account| account.gid),
         groups: supplementary,
+        home,
     })
 }
 
@@ -202,6 +240,28 @@ mod tests {
         assert_eq!(ids("alice").unwrap(), (1000, 100, vec![10]));
         assert_eq!(ids("1000").unwrap(), (1000, 100, vec![10]));
         assert_eq!(ids("alice:tty").unwrap(), (1000, 5, vec![]));
+    }
+
+    #[test]
+    fn home_is_given_where_there_is_none() {
+        let home = |spec: &str, env: &[&str]| {
+            let mut credentials = Credentials {
+                owner: Rc::default(),
+                spec: None,
+                resolved: Some(
+                    resolve(&spec.parse().unwrap(), &some_accounts(), &some_groups()).unwrap(),
+                ),
+            };
+            let mut command = Command {
+                argv: vec!["sh".into()],
+                env: env.iter().map(Into::into).collect(),
+            };
+            credentials.adjust(&mut command).unwrap();
+            command.env
+        };
+        assert_eq!(home("root", &["A=b"]), ["A=b", "HOME=/root"]);
+        assert_eq!(home("7", &[]), ["HOME=/"]);
+        assert_eq!(home("root", &["HOME=/x"]), ["HOME=/x"]);
     }
 
     #[test]

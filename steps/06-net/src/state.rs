@@ -66,10 +66,14 @@ pub fn directory() -> PathBuf {
     let base = match std::env::var_os(VARIABLE) {
         Some(directory) => directory.into(),
         None if geteuid().is_root() => "/run/drydock".into(),
-        None => match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(runtime) => Path::new(&runtime).join("drydock"),
-            None => std::env::temp_dir().join(format!("drydock-{}", geteuid())),
-        },
+        // An empty one counts as none, and a relative one is no good
+        // (XDG Base Directory Specification).
+        None => {
+            match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
+                Some(runtime) => Path::new(&runtime).join("drydock"),
+                None => std::env::temp_dir().join(format!("drydock-{}", geteuid())),
+            }
+        }
     };
     base.join("net")
 }

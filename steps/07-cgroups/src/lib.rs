@@ -107,6 +107,8 @@ pub struct Cgroups {
     /// Of each v1 member, open for the child to enter it.
     tasks: Vec<(File, PathBuf)>,
     leaf: Option<Leaf>,
+    /// Whether the use of devices is left as it is.
+    all_devices: bool,
 }
 
 impl Cgroups {
@@ -120,7 +122,16 @@ impl Cgroups {
             parents: Vec::new(),
             tasks: Vec::new(),
             leaf: None,
+            all_devices: false,
         }
+    }
+
+    /// Does not limit the use of devices: the container may use, and make, the
+    /// node of any.
+    #[must_use]
+    pub fn all_devices(mut self, all: bool) -> Self {
+        self.all_devices = all;
+        self
     }
 
     /// What shows the groups in /sys/fs/cgroup of the container. Belongs behind
@@ -244,7 +255,9 @@ impl Isolation for Cgroups {
         for limit in &limits {
             apply::limit(&self.group, limit, plan::version(&layout, limit)?)?;
         }
-        apply::devices(&self.group, &self.args.device)?;
+        if !self.all_devices {
+            apply::devices(&self.group, &self.args.device)?;
+        }
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);
         Ok(())

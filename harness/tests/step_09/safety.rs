@@ -1,0 +1,188 @@
+//! What a container may not, unless it is privileged.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use harness::prelude::*;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use serial_test::serial;
+
+use crate::engine::Engine;
+
+/// Docker's fourteen.
+const KEPT: u64 = 0xa804_25fb;
+
+#[test]
+#[serial]
+fn capabilities_are_dropped_from_every_set() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        for init in [&[][..], &["--init"]] {
+            let held = engine.run(init).args([engine.image()]).hold()?;
+            for (set, expected) in [
+                ("CapBnd", KEPT),
+                ("CapPrm", KEPT),
+                ("CapEff", KEPT),
+                ("CapInh", 0),
+                ("CapAmb", 0),
+            ] {
+                let found = held.seen().capabilities.get(set).copied().unwrap_or(!0);
+                expect(
+                    found == expected,
+                    format!("{set} to be {expected:016x}"),
+                    format!("{found:016x}: what is in one set comes back into others by execve"),
+                )?;
+                // With --init this is the init, without it the probe.
+                let first = host::status_field(held.pid()?, set).unwrap_or_default();
+                expect_eq(
+                    &format!("{set} of the container's first process"),
+                    u64::from_str_radix(&first, 16).ok(),
+                    Some(expected),
+                )?;
+            }
+            held.end()?.success()?;
+        }
+        let seen = engine.run(&["-u", "1000"]).args([engine.image()]).probe()?;
+        let found = |set: &str| seen.capabilities.get(set).copied();
+        expect_eq("CapEff of a user", found("CapEff"), Some(0))?;
+        expect_eq("CapBnd of a user", found("CapBnd"), Some(KEPT))
+    });
+}
+
+#[test]
+#[serial]
+fn there_are_no_new_privileges() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let held = engine.run(&[]).args([engine.image()]).hold()?;
+        expect_eq(
+            "NoNewPrivs",
+            host::status_field(held.pid()?, "NoNewPrivs").as_deref(),
+            Some("1"),
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn the_kernel_is_masked_and_read_only() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let mut held = engine.run(&[]).args([engine.image()]).hold()?;
+        let kcore: Attempt = held.ask(&["read", "/proc/kcore"])?;
+        expect(
+            kcore.text.is_empty(),
+            "/proc/kcore to be covered",
+            "the memory of the kernel",
+        )?;
+        for path in ["/proc/sys/kernel/core_pattern", "/proc/irq/default_smp_affinity"] {
+            let written: Attempt = held.ask(&["open", path, "w"])?;
+            expect_eq(
+                &format!("what comes of writing to {path}"),
+                written.errno.as_str(),
+                "EROFS",
+            )?;
+        }
+        let sys = held.seen().mount("/sys").map(|sys| sys.options.clone());
+        expect(
+            sys.as_ref().is_some_and(|o| o.iter().any(|o| o == "ro")),
+            "/sys to be read-only",
+            format!("{sys:?}"),
+        )?;
+        let mounted: Attempt = held.ask(&["mount", "/tmp"])?;
+        expect(!mounted.allowed, "mount(2) to be refused", "that it is not")?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn privileged_lifts_it_all() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let mut held = engine
+            .run(&["--privileged"])
+            .args([engine.image()])
+            .hold()?;
+        let own = host::status_field(std::process::id() as i32, "CapEff").unwrap_or_default();
+        let first = host::status_field(held.pid()?, "CapEff").unwrap_or_default();
+        expect_eq("CapEff", first, own)?;
+        expect_eq(
+            "NoNewPrivs",
+            host::status_field(held.pid()?, "NoNewPrivs").as_deref(),
+            Some("0"),
+        )?;
+        let mounted: Attempt = held.ask(&["mount", "/tmp"])?;
+        expect(mounted.allowed, "mount(2) to be allowed", &mounted.errno)?;
+        let sys = held.seen().mount("/sys").map(|sys| sys.options.clone());
+        expect(
+            sys.as_ref().is_some_and(|o| o.iter().any(|o| o == "rw")),
+            "/sys to be writable",
+            format!("{sys:?}"),
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn no_descriptor_of_the_host_gets_in() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        // As a careless caller leaves one behind: open, and not close-on-exec.
+        let directory = File::open("/").context("open(/)")?;
+        fcntl(&directory, FcntlArg::F_SETFD(FdFlag::empty())).context("fcntl(F_SETFD)")?;
+        let number = directory.as_raw_fd();
+        let seen = engine.run(&[]).args([engine.image()]).probe()?;
+        let fds: Vec<i32> = seen.fds.keys().copied().collect();
+        expect(
+            fds == [0, 1, 2],
+            "the three standard streams and no other descriptor",
+            format!("{:?}", seen.fds),
+        )?;
+        // And as an image would ask for it (CVE-2024-21626).
+        let path = format!("/proc/self/fd/{number}");
+        let ran = engine
+            .run(&["-w", &path])
+            .args([engine.image(), "ls"])
+            .run()?;
+        expect(
+            ran.status == 125 && !ran.stdout.contains("lost+found"),
+            "a working directory outside of the container to be refused",
+            format!("status {}, {:?}", ran.status, ran.stdout),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn limits_on_a_process_are_set() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let ran = engine
+            .run(&["--ulimit", "nofile=123:456", "--ulimit", "core=0"])
+            .args([
+                engine.image(),
+                "sh",
+                "-c",
+                "ulimit -n; ulimit -Hn; ulimit -c",
+            ])
+            .run()?
+            .success()?;
+        expect_eq(
+            "the limits",
+            ran.stdout.split_whitespace().collect::<Vec<_>>(),
+            vec!["123", "456", "0"],
+        )?;
+        engine
+            .run(&["--ulimit", "files=1"])
+            .args([engine.image(), "true"])
+            .run()?
+            .expect_status(125)?;
+        Ok(())
+    });
+}

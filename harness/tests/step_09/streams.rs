@@ -1,0 +1,201 @@
+//! The command's streams, and a terminal of its own.
+
+use std::process::Stdio;
+
+use harness::prelude::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serial_test::serial;
+
+use crate::engine::{Engine, Screen, ended};
+
+#[test]
+#[serial]
+fn a_terminal_of_the_containers_own() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let mut screen = Screen::start(&engine.run(&["-t"]).args([engine.image(), "sh"]))?;
+        screen.press("tty; stty size; echo $((20+3))x\n")?;
+        screen.until("/dev/pts/0")?;
+        screen.until("33 101")?;
+        screen.until("23x")?;
+        expect(
+            !screen.is_cooked()?,
+            "the caller's terminal to be raw meanwhile",
+            "it still making signals of keys: Ctrl-C would reach the launcher",
+        )?;
+        screen.resize(44, 55)?;
+        screen.press("sleep 0.3; stty size; exit 7\n")?;
+        screen.until("44 55")?;
+        let cooked = wait_for(|| screen.is_cooked().ok().filter(|cooked| *cooked));
+        expect(
+            cooked.is_some(),
+            "the caller's terminal to be as before in the end",
+            "it still raw",
+        )?;
+        let (status, _) = screen.end()?;
+        expect_eq("the status", status, Some(7))
+    });
+}
+
+#[test]
+#[serial]
+fn keys_are_for_the_job_inside() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let mut screen = Screen::start(&engine.run(&["-t"]).args([engine.image(), "sh"]))?;
+        screen.press("echo $((20+3))x; sleep 1000\n")?;
+        screen.until("23x")?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        screen.press("\x03")?;
+        screen.press("echo status $?x\n")?;
+        screen.until("status 130x")?;
+        screen.press("echo $((30+3))x; sleep 1000\n")?;
+        screen.until("33x")?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        screen.press("\x1a")?;
+        screen.until("Stopped")?;
+        screen.press("kill -9 %1; exit 0\n")?;
+        screen.press("exit 5\n")?;
+        let (status, _) = screen.end()?;
+        expect(
+            matches!(status, Some(0 | 5)),
+            "the shell to go on after Ctrl-C and Ctrl-Z",
+            format!("status {status:?}"),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn the_terminal_comes_back_whatever_happens() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let screen = Screen::start(&engine.run(&["-t"]).args([engine.image(), "no-such"]))?;
+        let cooked = wait_for(|| screen.is_cooked().ok().filter(|cooked| *cooked));
+        expect(
+            cooked.is_some(),
+            "a terminal as before after a failure",
+            "it raw",
+        )?;
+        let (status, text) = screen.end()?;
+        expect_eq("the status", status, Some(127))?;
+        expect(
+            text.contains("no-such") && text.ends_with("\r\n"),
+            "one line that names the command",
+            format!("{text:?}"),
+        )?;
+
+        let name = c.word("one");
+        let mut screen = Screen::start(
+            &engine
+                .run(&["-t", "--name", &name])
+                .args([engine.image(), "sh"]),
+        )?;
+        screen.press("echo $((20+3))x\n")?;
+        screen.until("23x")?;
+        engine.tool(["rm", "-f", &name]).run()?.success()?;
+        let cooked = wait_for(|| screen.is_cooked().ok().filter(|cooked| *cooked));
+        expect(
+            cooked.is_some(),
+            "a terminal as before after SIGKILL",
+            "it raw",
+        )?;
+        let (status, _) = screen.end()?;
+        expect_eq("the status", status, Some(137))
+    });
+}
+
+#[test]
+#[serial]
+fn the_callers_terminal_is_out_of_reach() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        // Without -t. On a terminal of the caller's, which is no business of
+        // the container's.
+        let script = "tty; for n in 0 1 2; do test -t $n && echo leak$((n+40)); done; \
+                      echo x > /dev/tty && echo leak$((40+3)); echo done$((20+3))";
+        let screen = Screen::start(&engine.run(&[]).args([engine.image(), "sh", "-c", script]))?;
+        let (status, text) = screen.end()?;
+        expect_eq("the status", status, Some(0))?;
+        expect(
+            text.contains("done23"),
+            "the output on the terminal",
+            format!("{text:?}"),
+        )?;
+        expect(
+            !text.contains("leak4"),
+            "no stream, and no /dev/tty, that is the caller's terminal",
+            format!("{text:?}: TIOCSTI would put words into the caller's shell"),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn input_is_streamed_or_there_is_none() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let text = format!("{}\n", c.word("text").repeat(10_000));
+        let ran = engine
+            .run(&[])
+            .args([engine.image(), "cat"])
+            .stdin(text.clone())
+            .run()?
+            .success()?;
+        expect(ran.stdout == text, "all of the input", "something else")?;
+        let quiet = engine
+            .tool(["run", "--rm", "--network", "none", engine.image(), "cat"])
+            .stdin(text)
+            .run()?
+            .success()?;
+        expect_eq("what is read without -i", quiet.stdout.as_str(), "")?;
+        // A terminal that is hung up, or an input that ends, ends no container.
+        let ran = engine
+            .run(&[])
+            .args([engine.image(), "sh", "-c", "cat; sleep 0.2; echo on"])
+            .run()?
+            .success()?;
+        expect_eq(
+            "what comes after the end of the input",
+            ran.stdout.trim(),
+            "on",
+        )?;
+        engine
+            .run(&["-t"])
+            .args([engine.image(), "true"])
+            .run()?
+            .expect_error(125, &["terminal"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn signals_reach_the_command() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let script = "trap 'exit 33' TERM; echo ready; while :; do sleep 0.1; done";
+        for init in [&[][..], &["--init"]] {
+            let step = engine.run(init).args([engine.image(), "sh", "-c", script]);
+            let mut child = step
+                .command()
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("start")?;
+            let mut line = String::new();
+            let stdout = child.stdout.take().context("no standard output")?;
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)
+                .context("read")?;
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).context("kill")?;
+            let Some(status) = ended(&mut child)? else {
+                child.kill().context("kill")?;
+                child.wait().context("wait")?;
+                return Err(failed("an end after SIGTERM", "it still running"));
+            };
+            expect_eq("the status that the handler gives", status.code(), Some(33))?;
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,215 @@
+//! The command's environment, and the command itself: the image's, and what the
+//! caller says instead. environ(7).
+//!
+//! Nothing of the caller's own environment is passed on unless it is asked for
+//! by name: it may hold secrets, and its paths are those of the host.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use process::Failure;
+use process::LAUNCHER_FAILED;
+use process::exec::DEFAULT_PATH;
+
+use crate::image::config::Config;
+use crate::options::ProcessArgs;
+
+/// Variables in the order of their first setting, the last value of each.
+#[derive(Debug, Default)]
+struct Environment {
+    pairs: Vec<OsString>,
+    places: HashMap<OsString, usize>,
+}
+
+impl Environment {
+    fn set(&mut self, name: &OsStr, value: &OsStr) {
+        let mut pair = name.to_owned();
+        pair.push("=");
+        pair.push(value);
+        match self.places.get(name) {
+            Some(place) => self.pairs[*place] = pair,
+            None => {
+                self.places.insert(name.to_owned(), self.pairs.len());
+                self.pairs.push(pair);
+            }
+        }
+    }
+
+    /// `NAME=VALUE`, or `NAME` for the caller's value, if there is one.
+    fn add(&mut self, variable: &OsStr) -> Result<()> {
+        let bytes = variable.as_bytes();
+        let end = bytes.iter().position(|byte| *byte == b'=');
+        let name = OsStr::from_bytes(&bytes[..end.unwrap_or(bytes.len())]);
+        ensure!(
+            !name.is_empty(),
+            "{variable:?} has no name: it is NAME=VALUE or NAME"
+        );
+        match end {
+            Some(end) => self.set(name, OsStr::from_bytes(&bytes[end + 1..])),
+            None => {
+                if let Some(value) = std::env::var_os(name) {
+                    self.set(name, &value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file of such lines. Empty lines and those that begin with `#` are
+    /// passed over; quotes are part of the value, as with Docker.
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let bytes = fs::read(path).with_context(|| format!("read {path:?}"))?;
+        for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let line = line.trim_ascii_start();
+            if line.is_empty() || line[0] == b'#' {
+                continue;
+            }
+            self.add(OsStr::from_bytes(line))
+                .with_context(|| format!("{path:?}, line {}", number + 1))?;
+        }
+        Ok(())
+    }
+}
+
+/// The whole environment: a `PATH`, the container's name, the kind of its
+/// terminal, then what the image says, then `--env-file`, then `--env`. `HOME`
+/// comes later, from the container's `/etc/passwd`.
+///
+/// # Errors
+/// For a variable without a name, and those of reading a file.
+pub fn environment(
+    image: &Config,
+    args: &ProcessArgs,
+    hostname: &OsStr,
+    tty: bool,
+) -> Result<Vec<OsString>> {
+    let mut environment = Environment::default();
+    environment.set(OsStr::new("PATH"), OsStr::new(DEFAULT_PATH));
+    environment.set(OsStr::new("HOSTNAME"), hostname);
+    if tty {
+        environment.set(OsStr::new("TERM"), OsStr::new("xterm"));
+    }
+    for variable in &image.env {
+        // What an image has without a value is not the caller's to fill in.
+        if let Some((name, value)) = variable.split_once('=') {
+            environment.set(OsStr::new(name), OsStr::new(value));
+        }
+    }
+    for path in &args.env_file {
+        environment.add_file(path).context("--env-file")?;
+    }
+    for variable in &args.env {
+        environment.add(variable).context("--env")?;
+    }
+    Ok(environment.pairs)
+}
+
+/// The program and its arguments: the entrypoint, then the caller's command or
+/// else the image's. Another entrypoint than the image's has no use for the
+/// image's arguments.
+///
+/// # Errors
+/// If neither says what to run.
+pub fn argv(
+    image: &Config,
+    entrypoint: Option<&OsString>,
+    command: &[OsString],
+) -> Result<Vec<OsString>> {
+    let owned = |list: &Option<Vec<String>>| -> Vec<OsString> {
+        list.iter().flatten().map(OsString::from).collect()
+    };
+    let (mut argv, default) = match entrypoint {
+        Some(program) if program.is_empty() => (Vec::new(), Vec::new()),
+        Some(program) => (vec![program.clone()], Vec::new()),
+        None => (owned(&image.entrypoint), owned(&image.cmd)),
+    };
+    argv.extend(match command {
+        [] => default,
+        given => given.to_vec(),
+    });
+    if argv.is_empty() {
+        return Err(Failure::new(
+            LAUNCHER_FAILED,
+            "no command: the image has none of its own; give one after the image's name",
+        )
+        .into());
+    }
+    Ok(argv)
+}
+
+/// A string of the command line that has to be text.
+///
+/// # Errors
+/// Where it is no UTF-8.
+pub fn text(what: &str, string: OsString) -> Result<String> {
+    String::from_utf8(string.into_vec())
+        .map_err(|error| error.utf8_error())
+        .with_context(|| format!("{what} is no UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Config {
+        Config {
+            env: vec!["PATH=/image".into(), "A=1".into(), "B=2".into()],
+            entrypoint: Some(vec!["/entry".into()]),
+            cmd: Some(vec!["default".into()]),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn the_last_word_counts_and_the_callers_environment_stays_outside() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("env");
+        fs::write(&file, "# no\n\nA=from file\nQ=\"q\"\n  C=3\r\n").unwrap();
+        let args = ProcessArgs {
+            env: vec!["B=x=y".into(), "NO_SUCH_VARIABLE".into(), "E=".into()],
+            env_file: vec![file],
+            ..ProcessArgs::default()
+        };
+        let environment = environment(&image(), &args, OsStr::new("box"), true).unwrap();
+        let expected = [
+            "PATH=/image",
+            "HOSTNAME=box",
+            "TERM=xterm",
+            "A=from file",
+            "B=x=y",
+            "Q=\"q\"",
+            "C=3",
+            "E=",
+        ];
+        assert_eq!(environment, expected);
+    }
+
+    #[test]
+    fn a_variable_needs_a_name() {
+        let args = ProcessArgs {
+            env: vec!["=x".into()],
+            ..ProcessArgs::default()
+        };
+        let error = environment(&Config::default(), &args, OsStr::new(""), false).unwrap_err();
+        assert!(format!("{error:#}").contains("no name"), "{error:#}");
+    }
+
+    #[test]
+    fn the_command_is_the_images_unless_one_is_given() {
+        let run = |entrypoint: Option<&str>, command: &[&str]| {
+            let command: Vec<OsString> = command.iter().map(Into::into).collect();
+            argv(&image(), entrypoint.map(OsString::from).as_ref(), &command)
+        };
+        assert_eq!(run(None, &[]).unwrap(), ["/entry", "default"]);
+        assert_eq!(run(None, &["x"]).unwrap(), ["/entry", "x"]);
+        assert_eq!(run(Some("sh"), &[]).unwrap(), ["sh"]);
+        assert_eq!(run(Some("sh"), &["-c"]).unwrap(), ["sh", "-c"]);
+        assert_eq!(run(Some(""), &["x"]).unwrap(), ["x"]);
+        assert!(run(Some(""), &[]).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! Step 09: the full run. All of the steps at once, on images.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`image`] | images: where they come from, how they are kept, what they say |
+//! | [`options`], [`places`] | the options of `drydock run`, and of every command |
+//! | [`plan`] | from both to the parts of a container |
+//! | [`environment`], [`workdir`], [`ulimit`] | the command and its surroundings |
+//! | [`hardening`] | what it may not |
+//! | [`terminal`] | its streams, and a terminal of its own |
+//! | [`mounts`], [`volume`] | files that outlive it |
+//! | [`record`], [`names`] | what is written down about it |
+
+pub mod environment;
+pub mod hardening;
+pub mod image;
+pub mod mounts;
+pub mod names;
+pub mod options;
+pub mod places;
+pub mod plan;
+pub mod record;
+pub mod terminal;
+pub mod ulimit;
+pub mod volume;
+pub mod workdir;

@@ -1,0 +1,253 @@
+//! `drydock ps`, `inspect`, `rm` and `stop`.
+
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use nix::sys::signal::Signal;
+use process::{Exit, say};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+
+use super::{Record, Records, Status};
+use crate::places::Places;
+
+/// The commands about containers.
+#[derive(Subcommand, Clone, Debug)]
+pub enum RecordTool {
+    /// List containers
+    Ps {
+        /// Those too whose command has ended
+        #[arg(short, long)]
+        all: bool,
+        /// Ids only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Print what is known about containers, as JSON
+    Inspect {
+        /// Their names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Remove containers, with their anonymous volumes
+    Rm {
+        /// End those that run: SIGKILL
+        #[arg(short, long)]
+        force: bool,
+        /// Their names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Ask containers to end, and kill those that do not
+    Stop {
+        /// How many seconds to wait [default: that of --stop-timeout]
+        #[arg(short, long, value_name = "SECONDS")]
+        time: Option<u64>,
+        /// Their names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+}
+
+/// Does what a command says.
+///
+/// # Errors
+/// Names the container that there is not, or that still runs.
+pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
+    let records = Records::new(places);
+    records.sweep()?;
+    match tool {
+        RecordTool::Ps { all, quiet } => list(&records, all, quiet)?,
+        RecordTool::Inspect { containers } => {
+            let found = containers
+                .iter()
+                .map(|container| records.find(container))
+                .collect::<Result<Vec<_>>>()?;
+            println!("{}", serde_json::to_string_pretty(&found)?);
+        }
+        RecordTool::Rm { force, containers } => {
+            for container in containers {
+                let mut record = records.find(&container)?;
+                if record.is_running() {
+                    if !force {
+                        bail!(
+                            "the container {} runs: stop it first, or use --force",
+                            record.name
+                        );
+                    }
+                    end(&record, Signal::SIGKILL, Duration::ZERO)?;
+                    if record.auto_remove {
+                        println!("{container}");
+                        continue;
+                    }
+                    record = records.find(&record.id)?;
+                }
+                records.remove(&record)?;
+                println!("{container}");
+            }
+        }
+        RecordTool::Stop { time, containers } => {
+            for container in containers {
+                let record = records.find(&container)?;
+                if record.is_running() {
+                    let patience = Duration::from_secs(time.unwrap_or(record.stop_timeout));
+                    end(&record, signal(&record.stop_signal)?, patience)?;
+                }
+                println!("{container}");
+            }
+        }
+    }
+    Ok(Exit::Code(0))
+}
+
+/// A signal by its name, with or without `SIG`, or its number.
+///
+/// # Errors
+/// For what is none.
+pub fn signal(text: &str) -> Result<Signal> {
+    let upper = text.to_ascii_uppercase();
+    let found = match text.parse::<i32>() {
+        Ok(number) => Signal::try_from(number),
+        Err(_) if upper.starts_with("SIG") => Signal::from_str(&upper),
+        Err(_) => Signal::from_str(&format!("SIG{upper}")),
+    };
+    found
+        .ok()
+        .with_context(|| format!("{text:?} is no signal: use a name such as SIGTERM, or a number"))
+}
+
+/// Sends the signal to the container's first process; after `patience` SIGKILL.
+/// Then waits for the launcher, which cleans up.
+fn end(record: &Record, signal: Signal, patience: Duration) -> Result<()> {
+    let open = |pid: i32| -> Result<_> {
+        let pid = Pid::from_raw(pid).context("the container has no process")?;
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::SRCH) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("pidfd_open({pid:?})")),
+        }
+    };
+    // The launcher first: as long as it has not ended, it has not waited for
+    // its child, whose PID is then still its own.
+    let Some(launcher) = open(record.launcher.pid)? else {
+        return Ok(());
+    };
+    let Some(child) = open(record.pid)? else {
+        return wait(&launcher, None).map(drop);
+    };
+    if !record.launcher.is_alive() {
+        return Ok(());
+    }
+    let send = |signal: Signal| -> Result<()> {
+        say!("{signal} to process {}", record.pid);
+        let raw = rustix::process::Signal::from_named_raw(signal as i32).context("no signal")?;
+        match pidfd_send_signal(&child, raw) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),
+        }
+    };
+    send(signal)?;
+    if signal != Signal::SIGKILL && !wait(&launcher, Some(patience))? {
+        send(Signal::SIGKILL)?;
+    }
+    wait(&launcher, None).map(drop)
+}
+
+/// Waits for the end of a process; whether it came in time.
+fn wait(process: &impl std::os::fd::AsFd, patience: Option<Duration>) -> Result<bool> {
+    let until = patience.map(|patience| SystemTime::now() + patience);
+    loop {
+        let mut fds = [PollFd::new(process, PollFlags::IN)];
+        let left = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+        let timeout = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("poll a pidfd"),
+        }
+    }
+}
+
+fn list(records: &Records, all: bool, quiet: bool) -> Result<()> {
+    if !quiet {
+        println!(
+            "{:<12}  {:<20}  {:<20}  {:<24}  {:>7}  NAME",
+            "ID", "IMAGE", "COMMAND", "STATUS", "PID"
+        );
+    }
+    for record in records.all()? {
+        if !all && record.status != Status::Running {
+            continue;
+        }
+        if quiet {
+            println!("{}", record.short_id());
+            continue;
+        }
+        let pid = match record.pid {
+            0 => "-".to_owned(),
+            pid => pid.to_string(),
+        };
+        println!(
+            "{:<12}  {:<20}  {:<20}  {:<24}  {pid:>7}  {}",
+            record.short_id(),
+            shortened(&record.image),
+            shortened(&record.command.join(" ")),
+            status(&record),
+            record.name
+        );
+    }
+    Ok(())
+}
+
+fn status(record: &Record) -> String {
+    match (record.status, record.exit_code) {
+        (Status::Running, _) => format!("up {}", age(Some(&record.started_at))),
+        (Status::Exited, Some(code)) => {
+            format!("exited ({code}) {} ago", age(record.finished_at.as_ref()))
+        }
+        (Status::Exited, None) => "its launcher was killed".into(),
+    }
+}
+
+/// How long ago, in its largest unit.
+fn age(then: Option<&String>) -> String {
+    let then = then.and_then(|then| humantime::parse_rfc3339(then).ok());
+    let age = then.and_then(|then| SystemTime::now().duration_since(then).ok());
+    let seconds = age.unwrap_or_default().as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86400),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(20) {
+        None => text.escape_default().to_string(),
+        Some(_) => {
+            let head: String = text.chars().take(19).collect();
+            format!("{}…", head.escape_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_has_a_name_or_a_number() {
+        for text in ["SIGUSR1", "usr1", "USR1", "10"] {
+            assert_eq!(signal(text).unwrap(), Signal::SIGUSR1);
+        }
+        assert!(signal("0").is_err());
+        assert!(signal("SIGNAL").is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! The command's standard streams: credentials(7) “Sessions”, tty_ioctl(4),
+//! pty(7).
+//!
+//! A container never gets the caller's terminal itself. Who has a terminal for
+//! its controlling one may put words into it as if they had been typed
+//! (`TIOCSTI`), and the caller's shell would execute them. So the command is in
+//! a session of its own (setsid(2)), and what is a terminal on the host reaches
+//! it through a pipe, or with `--tty` through a pseudo-terminal of the
+//! container's own. Streams that are no terminal are handed on as they are:
+//! nothing is copied.
+//!
+//! | module | what |
+//! |---|---|
+//! | this | which of both |
+//! | [`pipes`] | without `--tty` |
+//! | [`pty`] | with `--tty` |
+//! | [`relay`] | from one descriptor to the other |
+//! | [`raw`] | the host's terminal, out of the way |
+
+pub mod pipes;
+pub mod pty;
+pub mod raw;
+pub mod relay;
+
+use std::cell::OnceCell;
+use std::io::{IsTerminal, stdin};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, setsid};
+use process::Isolation;
+use rustix::fs::{Gid, Uid, fchown};
+use rustix::io::Errno;
+
+use pipes::Pipes;
+use pty::Pty;
+
+/// Who the command will be: known once the container's `/etc/passwd` has been
+/// read.
+pub type Owner = Rc<OnceCell<(u32, u32)>>;
+
+/// The standard streams of a container.
+pub enum Streams {
+    /// Without a terminal.
+    Pipes(Pipes),
+    /// With one.
+    Pty(Pty),
+}
+
+impl Streams {
+    /// The streams as `--interactive` and `--tty` ask for them. They shall
+    /// belong to `owner`, or a program that opens `/dev/stdout` could not.
+    ///
+    /// # Errors
+    /// Where both are given and standard input is no terminal: what the caller
+    /// expects of it cannot be had.
+    pub fn new(interactive: bool, tty: bool, owner: Owner) -> Result<Self> {
+        if tty && interactive && !stdin().is_terminal() {
+            bail!("-i with -t needs a terminal on standard input, and it is none: leave -t away");
+        }
+        Ok(match tty {
+            true => Streams::Pty(Pty::new(interactive, owner)),
+            false => Streams::Pipes(Pipes::new(interactive, owner)),
+        })
+    }
+
+    fn inner(&mut self) -> &mut dyn Isolation {
+        match self {
+            Streams::Pipes(pipes) => pipes,
+            Streams::Pty(pty) => pty,
+        }
+    }
+}
+
+impl Isolation for Streams {
+    fn name(&self) -> &'static str {
+        "terminal"
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.inner().prepare()
+    }
+
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        self.inner().on_host(child)
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        self.inner().in_container()
+    }
+
+    fn before_exec(&mut self) -> Result<()> {
+        setsid().context("setsid")?;
+        self.inner().before_exec()
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<bool> {
+        self.inner().signal(signal)
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        self.inner().cleanup()
+    }
+}
+
+/// Gives a stream that we have made to the command's user.
+fn give(stream: impl AsFd, owner: &Owner) -> Result<()> {
+    let Some(&(uid, gid)) = owner.get() else {
+        return Ok(());
+    };
+    if uid == 0 {
+        return Ok(());
+    }
+    match fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
+        // EINVAL: that user is not mapped, which will be said when it is set.
+        Ok(()) | Err(Errno::INVAL | Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("fchown(stream, {uid})")),
+    }
+}

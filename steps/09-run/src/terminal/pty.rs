@@ -1,0 +1,238 @@
+//! A pseudo-terminal of the container's own.
+//!
+//! The child makes it, in the devpts of its own `/dev/pts`, and sends the
+//! master's descriptor to the launcher over a socket (unix(7), `SCM_RIGHTS`).
+//! The launcher does not look for it in the container's file system, where it
+//! would have to trust what it finds. Inside, `tty` says `/dev/pts/0`, and the
+//! name leads to this terminal.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, IsTerminal, stderr, stdin, stdout};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use process::{Isolation, say};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use rustix::process::ioctl_tiocsctty;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::termios::{tcgetwinsize, tcsetwinsize};
+
+use super::pipes::duplicate;
+use super::raw::Raw;
+use super::relay::{self, Relay};
+use super::{Owner, give};
+
+/// The terminal, from both sides.
+pub struct Pty {
+    interactive: bool,
+    owner: Owner,
+    /// The launcher's end, and the child's.
+    socket: Option<(OwnedFd, OwnedFd)>,
+    /// In the child: the terminal itself.
+    terminal: Option<OwnedFd>,
+    /// In the launcher: its other side, once it has come.
+    master: Arc<OnceLock<Arc<OwnedFd>>>,
+    carrier: Option<JoinHandle<Option<Relay>>>,
+    raw: Option<Raw>,
+}
+
+impl Pty {
+    pub(super) fn new(interactive: bool, owner: Owner) -> Self {
+        Pty {
+            interactive,
+            owner,
+            socket: None,
+            terminal: None,
+            master: Arc::default(),
+            carrier: None,
+            raw: None,
+        }
+    }
+}
+
+impl Isolation for Pty {
+    fn name(&self) -> &'static str {
+        "pty"
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let kind = SocketType::STREAM;
+        let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        self.socket = Some(pair.context("socketpair")?);
+        Ok(())
+    }
+
+    fn on_host(&mut self, _: Pid) -> Result<()> {
+        let Some((socket, childs)) = self.socket.take() else {
+            return Ok(());
+        };
+        // Only the child has it now: if it dies, the socket is at its end.
+        drop(childs);
+        let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
+        if self.interactive {
+            self.raw = Some(Raw::enter(duplicate(stdin())?)?);
+        }
+        let (master, interactive) = (Arc::clone(&self.master), self.interactive);
+        let carrier = thread::Builder::new().name("terminal".into());
+        let carrier = carrier.spawn(move || {
+            let received = receive(&socket).and_then(|received| {
+                let received = Arc::new(received);
+                master.get_or_init(|| Arc::clone(&received));
+                if interactive {
+                    relay::input(input, Arc::clone(&received))?;
+                }
+                Relay::output(received, output)
+            });
+            match received {
+                Ok(relay) => Some(relay),
+                Err(error) => {
+                    say!("no terminal came: {error:#}");
+                    None
+                }
+            }
+        });
+        self.carrier = Some(carrier.context("start a thread")?);
+        Ok(())
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let master = open("/dev/pts/ptmx", flags, Mode::empty()).context("open(/dev/pts/ptmx)")?;
+        unlockpt(&master).context("ioctl(TIOCSPTLCK)")?;
+        // By the descriptor, not by its name, which could be anything by now.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = ioctl_tiocgptpeer(&master, flags).context("ioctl(TIOCGPTPEER)")?;
+        if let Some(hosts) = hosts_terminal()? {
+            copy_size(&hosts, &master)?;
+        }
+        let name = ptsname(&master, Vec::new()).context("ptsname")?;
+        say!("the terminal is {name:?}");
+        // What has no other terminal to write to writes there.
+        File::create("/dev/console").context("open(/dev/console, O_CREAT)")?;
+        let console = "/dev/console";
+        mount(
+            Some(&*name),
+            console,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .with_context(|| format!("mount({name:?}, {console:?}, MS_BIND)"))?;
+        if let Some((_, socket)) = &self.socket {
+            send(socket, master.as_fd())?;
+        }
+        self.terminal = Some(terminal);
+        Ok(())
+    }
+
+    fn before_exec(&mut self) -> Result<()> {
+        let Some(terminal) = self.terminal.take() else {
+            return Ok(());
+        };
+        give(&terminal, &self.owner)?;
+        ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
+        dup2_stdin(&terminal).context("dup2(0)")?;
+        dup2_stdout(&terminal).context("dup2(1)")?;
+        dup2_stderr(&terminal).context("dup2(2)")
+    }
+
+    /// The size of the window goes to the terminal, and the kernel tells those
+    /// in its foreground; nobody else needs the signal.
+    fn signal(&mut self, signal: Signal) -> Result<bool> {
+        match signal {
+            Signal::SIGWINCH => {
+                if let (Some(hosts), Some(master)) = (hosts_terminal()?, self.master.get()) {
+                    copy_size(&hosts, master)?;
+                }
+                Ok(true)
+            }
+            Signal::SIGCONT => {
+                if let Some(raw) = &self.raw {
+                    raw.again()?;
+                }
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        // In a launch that was broken off both ends may still be here.
+        self.socket = None;
+        if let Some(carrier) = self.carrier.take() {
+            match carrier.join() {
+                Ok(Some(relay)) => relay.finish(),
+                Ok(None) => {}
+                Err(_) => say!("the thread of the terminal panicked"),
+            }
+        }
+        self.raw = None;
+        Ok(())
+    }
+}
+
+/// The first of the streams that is a terminal.
+fn hosts_terminal() -> Result<Option<OwnedFd>> {
+    if stdin().is_terminal() {
+        return duplicate(stdin()).map(Some);
+    }
+    if stdout().is_terminal() {
+        return duplicate(stdout()).map(Some);
+    }
+    let found = stderr().is_terminal().then(|| duplicate(stderr()));
+    found.transpose()
+}
+
+fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
+    let size = tcgetwinsize(from).context("ioctl(TIOCGWINSZ)")?;
+    tcsetwinsize(to, size).context("ioctl(TIOCSWINSZ)")
+}
+
+fn send(socket: &OwnedFd, master: BorrowedFd<'_>) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [master];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        bail!("no room for a descriptor");
+    }
+    // At least one byte has to go along (unix(7)).
+    sendmsg(
+        socket,
+        &[IoSlice::new(b"t")],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )
+    .context("sendmsg(SCM_RIGHTS)")?;
+    Ok(())
+}
+
+fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .context("recvmsg(SCM_RIGHTS)")?;
+    control
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        })
+        .context("the child ended before it had one")
+}

@@ -1,0 +1,127 @@
+//! From one descriptor to another, in a thread: started when the child has been
+//! cloned, never before.
+
+use std::io::{PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result};
+use process::say;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, read, write};
+
+/// A thread that carries the container's output to the host's.
+#[derive(Debug)]
+pub struct Relay {
+    thread: JoinHandle<()>,
+    stop: PipeWriter,
+}
+
+impl Relay {
+    /// Begins to carry what can be read from `from` to `to`.
+    ///
+    /// # Errors
+    /// Those of pipe(2) and of starting a thread.
+    pub fn output(from: Arc<OwnedFd>, to: OwnedFd) -> Result<Self> {
+        let (stopped, stop) = std::io::pipe().context("pipe")?;
+        let thread = thread::Builder::new()
+            .name("output".into())
+            .spawn(move || carry(from.as_fd(), to.as_fd(), Some(&stopped)))
+            .context("start a thread")?;
+        Ok(Relay { thread, stop })
+    }
+
+    /// Carries what is still there, and ends: also where somebody who outlives
+    /// the command holds the other end open.
+    pub fn finish(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            say!("the thread that carried the output panicked");
+        }
+    }
+}
+
+/// Carries the caller's input to the container until either ends, in a thread
+/// that nobody waits for: it may be reading when the container is gone.
+///
+/// # Errors
+/// Those of starting a thread.
+pub fn input(from: OwnedFd, to: Arc<OwnedFd>) -> Result<()> {
+    thread::Builder::new()
+        .name("input".into())
+        .spawn(move || carry(from.as_fd(), to.as_fd(), None))
+        .context("start a thread")
+        .map(drop)
+}
+
+/// Reads and writes until the end of `from`, or until `stop` has ended and
+/// nothing more is to be read. What cannot be written any more is still read:
+/// the command need not know that nobody listens.
+fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stop: Option<&PipeReader>) {
+    let mut buffer = [0; 32 * 1024];
+    let mut deaf = false;
+    loop {
+        let mut fds = vec![PollFd::from_borrowed_fd(from, PollFlags::IN)];
+        fds.extend(stop.map(|stop| PollFd::new(stop, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(_) => return,
+        }
+        if fds[0].revents().is_empty() {
+            return;
+        }
+        let length = match read(from, &mut buffer) {
+            // EIO: a terminal whose other side is closed.
+            Ok(0) | Err(Errno::IO) => return,
+            Ok(length) => length,
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(errno) => {
+                say!("read from a stream: {errno}");
+                return;
+            }
+        };
+        if !deaf && let Err(errno) = write_all(to, &buffer[..length]) {
+            say!("write to a stream: {errno}");
+            // Input that nobody takes ends the relay; output goes on.
+            if stop.is_none() {
+                return;
+            }
+            deaf = true;
+        }
+    }
+}
+
+fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match write(to, bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(Errno::INTR) => {}
+            // The host's terminal may be non-blocking: others share it.
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::from_borrowed_fd(to, PollFlags::OUT)], None)?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn what_was_written_before_the_end_arrives_though_the_pipe_stays_open() {
+        let (from, mut writer) = std::io::pipe().unwrap();
+        let (mut reader, to) = std::io::pipe().unwrap();
+        let relay = Relay::output(Arc::new(from.into()), to.into()).unwrap();
+        writer.write_all(b"all of it").unwrap();
+        relay.finish();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "all of it");
+    }
+}

@@ -1,0 +1,142 @@
+//! `--ulimit`: limits on one process each, in Docker's words. getrlimit(2).
+
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use process::Isolation;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The names, which are those of getrlimit(2) without `RLIMIT_`.
+const NAMES: [(&str, Resource); 15] = [
+    ("as", Resource::As),
+    ("core", Resource::Core),
+    ("cpu", Resource::Cpu),
+    ("data", Resource::Data),
+    ("fsize", Resource::Fsize),
+    ("locks", Resource::Locks),
+    ("memlock", Resource::Memlock),
+    ("msgqueue", Resource::Msgqueue),
+    ("nice", Resource::Nice),
+    ("nofile", Resource::Nofile),
+    ("nproc", Resource::Nproc),
+    ("rss", Resource::Rss),
+    ("rtprio", Resource::Rtprio),
+    ("sigpending", Resource::Sigpending),
+    ("stack", Resource::Stack),
+];
+
+/// One limit: `NAME=SOFT[:HARD]`, -1 or `unlimited` for none, in the units of
+/// getrlimit(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    name: &'static str,
+    resource: Resource,
+    limit: Rlimit,
+}
+
+impl FromStr for Ulimit {
+    type Err = Error;
+
+    /// # Errors
+    /// Names what is wrong: the form, the name, a number, the order of both.
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, limits) = text
+            .split_once('=')
+            .ok_or_else(|| anyhow!("it is NAME=SOFT[:HARD], as in nofile=1024:2048"))?;
+        let Some(&(name, resource)) = NAMES.iter().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+            bail!("{name:?} is no limit: there are {}", names.join(", "));
+        };
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        let limit = Rlimit {
+            current: number(soft)?,
+            maximum: number(hard)?,
+        };
+        ensure!(
+            limit.current.unwrap_or(u64::MAX) <= limit.maximum.unwrap_or(u64::MAX),
+            "the soft limit {soft} is above the hard one, {hard}"
+        );
+        Ok(Ulimit {
+            name,
+            resource,
+            limit,
+        })
+    }
+}
+
+fn number(text: &str) -> Result<Option<u64>> {
+    match text {
+        "-1" | "unlimited" => Ok(None),
+        _ => match text.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => bail!("{text:?} is no number; -1 is for no limit"),
+        },
+    }
+}
+
+/// The limits of the container's processes, which inherit them.
+pub struct Ulimits(Vec<Ulimit>);
+
+impl Ulimits {
+    /// An isolation that sets these limits.
+    pub fn new(limits: Vec<Ulimit>) -> Self {
+        Ulimits(limits)
+    }
+}
+
+impl Isolation for Ulimits {
+    fn name(&self) -> &'static str {
+        "ulimit"
+    }
+
+    /// At the very end: what limits the command shall not limit its set-up. And
+    /// before capabilities are given up, of which raising a hard limit needs one.
+    fn before_exec(&mut self) -> Result<()> {
+        for Ulimit {
+            name,
+            resource,
+            limit,
+        } in &self.0
+        {
+            setrlimit(*resource, limit.clone())
+                .map_err(|errno| refused(errno, *resource))
+                .with_context(|| format!("--ulimit {name}: setrlimit"))?;
+        }
+        Ok(())
+    }
+}
+
+fn refused(errno: Errno, resource: Resource) -> Error {
+    let error = Error::from(errno);
+    match (errno, getrlimit(resource).maximum) {
+        (Errno::PERM, Some(now)) => error.context(format!(
+            "the hard limit is {now}, and raising it needs CAP_SYS_RESOURCE on the host: stay \
+             below"
+        )),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_has_a_name_and_one_or_two_numbers() {
+        let limit: Ulimit = "nofile=10:-1".parse().unwrap();
+        assert_eq!(limit.name, "nofile");
+        assert_eq!((limit.limit.current, limit.limit.maximum), (Some(10), None));
+        let limit: Ulimit = "core=0".parse().unwrap();
+        assert_eq!(limit.limit.maximum, Some(0));
+        for (text, why) in [
+            ("nofile", "NAME=SOFT"),
+            ("files=1", "there are as, core"),
+            ("nofile=x", "no number"),
+            ("nofile=3:2", "above the hard"),
+        ] {
+            let error = text.parse::<Ulimit>().unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}
