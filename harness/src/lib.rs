@@ -17,8 +17,10 @@
 pub mod build;
 pub mod cgroup;
 pub mod check;
+pub mod checking;
 pub mod commands;
 pub mod doctor;
+pub mod exercise;
 pub mod firewall;
 pub mod fsops;
 pub mod guard;

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harness::commands::{build, doctor, kernel, restore, run, test_step, test_wrong, vm};
+use harness::commands::{
+    build, check, doctor, hint, kernel, progress, restore, run, solution, start, test_step,
+    test_wrong, vm, watch,
+};
 
 /// Checks, virtual machine and housekeeping of the course
 #[derive(Parser)]
@@ -19,6 +22,18 @@ enum Command {
     TestStep(test_step::Args),
     /// Prove that every check can fail, with the wrong solutions
     TestWrong(test_wrong::Args),
+    /// Begin a step: its skeleton, in work/
+    Start(start::Args),
+    /// Check your step
+    Check(check::Args),
+    /// Check your step whenever you save a file of it
+    Watch(watch::Args),
+    /// Say what to look at next in your step, and more each time
+    Hint(hint::Args),
+    /// The difference of your step to ours
+    Solution(solution::Args),
+    /// What you have achieved
+    Progress,
     /// A shell, or a command, in the virtual machine
     Vm(vm::Args),
     /// Build every step, static, into bin/
@@ -38,6 +53,12 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::TestStep(args) => test_step::test_step(args),
         Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Start(args) => start::start(args),
+        Command::Check(args) => check::check(args),
+        Command::Watch(args) => watch::watch(args),
+        Command::Hint(args) => hint::hint(args),
+        Command::Solution(args) => solution::solution(args),
+        Command::Progress => progress::progress(),
         Command::Vm(args) => vm::vm(args),
         Command::Kernel(args) => kernel::kernel(args),
         Command::Build => build::build(),

@@ -1,10 +1,16 @@
 //! The subcommands of `harness`, a file each.
 
 pub mod build;
+pub mod check;
 pub mod doctor;
+pub mod hint;
 pub mod kernel;
+pub mod progress;
 pub mod restore;
 pub mod run;
+pub mod solution;
+pub mod start;
 pub mod test_step;
 pub mod test_wrong;
 pub mod vm;
+pub mod watch;

@@ -66,9 +66,7 @@ impl Progress {
     /// Names the file that cannot be read or understood.
     pub fn read(file: &Path) -> Result<Self> {
         match fs::read_to_string(file) {
-            Ok(text) => {
-                toml::from_str(&text).with_context(|| format!("parse {}", file.display()))
-            }
+            Ok(text) => toml::from_str(&text).with_context(|| format!("parse {}", file.display())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Progress::default()),
             Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
         }

@@ -23,9 +23,7 @@ fn classify(line: &str) -> Line<'_> {
     let comment = line.trim().strip_prefix("// ").unwrap_or_default();
     let name = |keyword: &str| comment.strip_prefix(keyword).map(str::trim);
     match (name("ANCHOR: "), name("ANCHOR_END: ")) {
-        (Some(name), _) => name
-            .strip_prefix(PREFIX)
-            .map_or(Line::Anchor, Line::Begin),
+        (Some(name), _) => name.strip_prefix(PREFIX).map_or(Line::Anchor, Line::Begin),
         (_, Some(name)) => name.strip_prefix(PREFIX).map_or(Line::Anchor, Line::End),
         _ => Line::Code,
     }
@@ -203,6 +201,12 @@ fn a() -> u8 {
         assert!(regions("// ANCHOR: exercise_a\n").is_err());
         assert!(regions("// ANCHOR_END: exercise_a\n").is_err());
         assert!(regions("// ANCHOR: exercise_a\n// ANCHOR: exercise_b\n").is_err());
-        assert!(cut("// ANCHOR: exercise_a\n// ANCHOR_END: exercise_a\n", &exercises()).is_err());
+        assert!(
+            cut(
+                "// ANCHOR: exercise_a\n// ANCHOR_END: exercise_a\n",
+                &exercises()
+            )
+            .is_err()
+        );
     }
 }

@@ -102,8 +102,9 @@ pub fn copy(number: &str, to: &Path, solutions: Solutions) -> Result<()> {
     for file in sources(&from)? {
         let text = read(&from.join(&file))?;
         let text = match solutions {
-            Solutions::CutOut => cut(&text, &exercises)
-                .with_context(|| from.join(&file).display().to_string())?,
+            Solutions::CutOut => {
+                cut(&text, &exercises).with_context(|| from.join(&file).display().to_string())?
+            }
             Solutions::Stay => solved(&text),
         };
         write(&to.join(&file), &text)?;

@@ -114,7 +114,10 @@ impl Work {
         let manifest = manifest(&read(&root.join("Cargo.toml"))?, &places)?;
         write(&self.dir.join("Cargo.toml"), &manifest)?;
         // The same versions of everything as we have.
-        write(&self.dir.join("Cargo.lock"), &read(&root.join("Cargo.lock"))?)
+        write(
+            &self.dir.join("Cargo.lock"),
+            &read(&root.join("Cargo.lock"))?,
+        )
     }
 
     /// Builds the learner's program of step `number` and returns it.
@@ -122,7 +125,7 @@ impl Work {
     /// # Errors
     /// That it does not compile; what rustc says is on standard error.
     pub fn build(&self, number: &str) -> Result<PathBuf> {
-        let name = build::program_name(number);
+        let name = workspace::program(number);
         let target = workspace::root().join("target/work");
         let target = target.to_string_lossy();
         let built = build::cargo(

@@ -77,7 +77,10 @@ fn the_kernel_is_masked_and_read_only() {
             "/proc/kcore to be covered",
             "the memory of the kernel",
         )?;
-        for path in ["/proc/sys/kernel/core_pattern", "/proc/irq/default_smp_affinity"] {
+        for path in [
+            "/proc/sys/kernel/core_pattern",
+            "/proc/irq/default_smp_affinity",
+        ] {
             let written: Attempt = held.ask(&["open", path, "w"])?;
             expect_eq(
                 &format!("what comes of writing to {path}"),
