@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harness::commands::{build, doctor, kernel, restore, run, test_step, test_wrong, vm};
+use harness::commands::{book, build, doctor, kernel, restore, run, test_step, test_wrong, vm};
 
 /// Checks, virtual machine and housekeeping of the course
 #[derive(Parser)]
@@ -21,6 +21,9 @@ enum Command {
     TestWrong(test_wrong::Args),
     /// A shell, or a command, in the virtual machine
     Vm(vm::Args),
+    /// Build the book, run its transcripts, look at its pages
+    #[command(subcommand)]
+    Book(book::Args),
     /// Build every step, static, into bin/
     Build,
     /// Say what this machine can and cannot do, and how to mend it
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::TestWrong(args) => test_wrong::test_wrong(args),
         Command::Vm(args) => vm::vm(args),
         Command::Kernel(args) => kernel::kernel(args),
+        Command::Book(args) => book::book(args),
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Restore(args) => restore::restore(args),

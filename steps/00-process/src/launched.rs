@@ -59,6 +59,7 @@ impl Launched {
         Ok(Report::decode(&bytes))
     }
 
+    // ANCHOR: wait
     /// Passes signals on to the child until it ends.
     pub(crate) fn wait(&mut self, signals: &mut Signals) -> Result<Exit> {
         let exit = loop {
@@ -79,6 +80,7 @@ impl Launched {
         }
         Ok(exit)
     }
+    // ANCHOR_END: wait
 
     /// Collects what has become of the child: `None` while it lives.
     fn reap(&mut self) -> Result<Option<Exit>> {

@@ -78,14 +78,17 @@ impl Isolation for Uts {
         "uts"
     }
 
+    // ANCHOR: namespaces
     fn namespaces(&self) -> CloneFlags {
         self.namespace.namespaces()
     }
+    // ANCHOR_END: namespaces
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
         self.namespace.joins()
     }
 
+    // ANCHOR: prepare
     fn prepare(&mut self) -> Result<()> {
         for (option, name) in self.names() {
             name::check(name).with_context(|| format!("{option} {name:?}"))?;
@@ -102,7 +105,9 @@ impl Isolation for Uts {
         }
         self.namespace.prepare()
     }
+    // ANCHOR_END: prepare
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         if let Some(name) = &self.hostname {
             say!("sethostname({name:?})");
@@ -114,4 +119,5 @@ impl Isolation for Uts {
         }
         Ok(())
     }
+    // ANCHOR_END: in_container
 }
