@@ -72,7 +72,10 @@ pub fn complaints(table: &Page, pages: &[Page]) -> Result<Vec<String>> {
             complaints.push(format!("{number} is missing"));
             continue;
         };
-        if row.pages.is_empty() || row.checks.is_empty() {
+        // The engine's rows wait for the engine's chapter.
+        let written = pages.iter().any(|page| page.name().starts_with("09"));
+        let waits = ["E18", "E19"].contains(&number.as_str()) && !written;
+        if (row.pages.is_empty() || row.checks.is_empty()) && !waits {
             complaints.push(format!("{number} needs a section and a check"));
         }
         for path in &row.pages {

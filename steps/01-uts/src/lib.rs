@@ -88,7 +88,7 @@ impl Isolation for Uts {
         self.namespace.joins()
     }
 
-    // ANCHOR: prepare
+    // ANCHOR: parts
     fn prepare(&mut self) -> Result<()> {
         for (option, name) in self.names() {
             name::check(name).with_context(|| format!("{option} {name:?}"))?;
@@ -105,9 +105,7 @@ impl Isolation for Uts {
         }
         self.namespace.prepare()
     }
-    // ANCHOR_END: prepare
 
-    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         if let Some(name) = &self.hostname {
             say!("sethostname({name:?})");
@@ -119,5 +117,5 @@ impl Isolation for Uts {
         }
         Ok(())
     }
-    // ANCHOR_END: in_container
+    // ANCHOR_END: parts
 }
