@@ -2,11 +2,13 @@
 //!
 //! | in a page | becomes |
 //! |---|---|
+//! | `{{#figure NAME}}` | the diagram `book/figures/NAME.svg`, in the page, so that it takes the theme's colours |
 //! | `{{#main-diff NN}}` | `main.rs` of step NN as a difference to that of the step before |
 //! | `{{#wrong NN-name}}` | a wrong solution of the harness: its title, its edit, and the checks that find it out |
 //!
-//! And the words after `console`, which are for [`transcript`](super::transcript),
-//! are taken away.
+//! The words after `console`, which are for [`transcript`](super::transcript),
+//! are taken away, and listings that mdBook has cut out of a function's middle
+//! are moved to the left. So it has to come after mdBook's own `links`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -55,6 +57,7 @@ pub fn page(text: &str) -> Result<String> {
     for line in text.lines() {
         match line.strip_prefix("{{#").and_then(|l| l.strip_suffix("}}")) {
             Some(words) => match words.split_once(' ') {
+                Some(("figure", name)) => out += &figure(name)?,
                 Some(("main-diff", step)) => out += &main_diff(step)?,
                 Some(("wrong", name)) => out += &wrong_solution(name)?,
                 _ => out += line, // mdBook's own
@@ -64,7 +67,49 @@ pub fn page(text: &str) -> Result<String> {
         }
         out.push('\n');
     }
-    Ok(out)
+    Ok(to_the_left(&out))
+}
+
+/// Takes away the blanks with which every line of a listing begins.
+fn to_the_left(text: &str) -> String {
+    let mut out = String::new();
+    let mut listing: Option<Vec<&str>> = None;
+    for line in text.lines() {
+        match &mut listing {
+            None => {
+                if line == "```rust" {
+                    listing = Some(Vec::new());
+                }
+                out += line;
+                out.push('\n');
+            }
+            Some(lines) if line == "```" => {
+                let blanks = |line: &&str| line.len() - line.trim_start().len();
+                let indent = lines
+                    .iter()
+                    .filter(|l| !l.trim().is_empty())
+                    .map(blanks)
+                    .min();
+                for line in lines {
+                    out += line.get(indent.unwrap_or_default()..).unwrap_or_default();
+                    out.push('\n');
+                }
+                out += "```\n";
+                listing = None;
+            }
+            Some(lines) => lines.push(line),
+        }
+    }
+    out
+}
+
+fn figure(name: &str) -> Result<String> {
+    let path = super::dir().join("figures").join(format!("{name}.svg"));
+    let svg = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(format!(
+        "<figure class=\"figure\">\n{}\n</figure>\n",
+        svg.trim()
+    ))
 }
 
 fn main_diff(step: &str) -> Result<String> {
@@ -85,10 +130,29 @@ fn main_rs(step: u32) -> Result<String> {
         let entry = entry.context("list steps")?;
         if entry.file_name().to_string_lossy().starts_with(&prefix) {
             let path = entry.path().join("src/main.rs");
-            return fs::read_to_string(&path).with_context(|| format!("read {}", path.display()));
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            return Ok(composition(&text));
         }
     }
     bail!("there is no step {step:02}")
+}
+
+/// `main.rs` without what stands in `--help` only: doc comments and constants.
+fn composition(text: &str) -> String {
+    let mut out = String::new();
+    let mut in_constant = false;
+    for line in text.lines() {
+        in_constant |= line.starts_with("const ");
+        let ends = in_constant && line.ends_with(';');
+        let blank_again = line.is_empty() && out.ends_with("\n\n");
+        if !in_constant && !line.trim_start().starts_with("//") && !blank_again {
+            out += line;
+            out.push('\n');
+        }
+        in_constant &= !ends;
+    }
+    out.trim_start().to_owned()
 }
 
 fn wrong_solution(name: &str) -> Result<String> {
@@ -130,7 +194,11 @@ mod tests {
             .unwrap();
         assert!(text.contains("+            .with(Ipc::new(args.ipc))"));
         assert!(text.contains("-_ => change(\"/\", MsFlags::MS_PRIVATE),"));
+        assert!(!text.contains("EXAMPLES: &str"));
         assert!(text.ends_with("```console\n"));
+        let listing = "```rust\n    a {\n        b\n\n    }\n```\n";
+        assert_eq!(page(listing).unwrap(), "```rust\na {\n    b\n\n}\n```\n");
+        assert!(page("{{#figure 04}}").unwrap().contains("<svg"));
         assert!(page("{{#wrong 04-nothing}}").is_err());
         assert!(page("{{#main-diff 00}}").is_err());
     }
