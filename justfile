@@ -21,6 +21,12 @@ demo *ARGS:
 vm *ARGS:
     @{{ harness }} vm "$@"
 
+# Build the book and serve it, at http://localhost:3000
+[no-exit-message]
+[group('learn')]
+book *ARGS:
+    @{{ harness }} book serve "$@"
+
 # Build the steps, static, into bin/
 [no-exit-message]
 [group('run')]
@@ -43,6 +49,18 @@ test:
 [group('check')]
 test-step NN *ARGS:
     @{{ harness }} test-step "$@"
+
+# Run the book's transcripts, of chapter NN or all; --accept rewrites them
+[no-exit-message]
+[group('check')]
+book-test *ARGS:
+    @{{ harness }} book test "$@"
+
+# Check the book's links and look at every page in a browser
+[no-exit-message]
+[group('check')]
+book-look *ARGS:
+    @{{ harness }} book look "$@"
 
 # Say what this machine can and cannot do, and how to mend it
 [no-exit-message]

@@ -3,10 +3,14 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+<<<<<<< HEAD
 use harness::commands::{
     build, check, doctor, hint, kernel, progress, restore, run, solution, start, test_step,
     test_wrong, vm, watch,
 };
+=======
+use harness::commands::{book, build, doctor, kernel, restore, run, test_step, test_wrong, vm};
+>>>>>>> book
 
 /// Checks, virtual machine and housekeeping of the course
 #[derive(Parser)]
@@ -36,6 +40,9 @@ enum Command {
     Progress,
     /// A shell, or a command, in the virtual machine
     Vm(vm::Args),
+    /// Build the book, run its transcripts, look at its pages
+    #[command(subcommand)]
+    Book(book::Args),
     /// Build every step, static, into bin/
     Build,
     /// Say what this machine can and cannot do, and how to mend it
@@ -61,6 +68,7 @@ fn main() -> ExitCode {
         Command::Progress => progress::progress(),
         Command::Vm(args) => vm::vm(args),
         Command::Kernel(args) => kernel::kernel(args),
+        Command::Book(args) => book::book(args),
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Restore(args) => restore::restore(args),

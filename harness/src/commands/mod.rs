@@ -1,5 +1,6 @@
 //! The subcommands of `harness`, a file each.
 
+pub mod book;
 pub mod build;
 pub mod check;
 pub mod doctor;

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::report::{kernel_release, seconds};
 use crate::vm::{Accel, CgroupLayout, Kernel, Vm};
-use crate::workspace;
 
 /// Arguments of `harness vm`.
 #[derive(clap::Args)]
@@ -98,12 +97,9 @@ fn or_login_shell(command: Vec<String>) -> Vec<String> {
     command
 }
 
-/// What `--file` named, and what is in `bin/`.
+/// What `--file` named, and what the transcripts of the book find there.
 fn files(named: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let mut files = Vec::new();
-    if workspace::bin().is_dir() {
-        files.push((workspace::bin(), PathBuf::from("/usr/local/bin")));
-    }
+    let mut files = crate::book::session::files();
     for pair in named {
         let (from, inside) = pair
             .rsplit_once(':')

@@ -47,6 +47,7 @@ impl InChild<'_> {
         })
     }
 
+    // ANCHOR: become_command
     fn become_command(
         &mut self,
         isolations: &mut [Box<dyn Isolation>],
@@ -80,7 +81,9 @@ impl InChild<'_> {
         self.signals.unblock()?;
         command.exec()
     }
+    // ANCHOR_END: become_command
 
+    // ANCHOR: wait_to_be_told
     fn wait_to_be_told(&mut self) -> Result<()> {
         let mut byte = [0];
         match self
@@ -92,6 +95,7 @@ impl InChild<'_> {
             _ => Ok(()),
         }
     }
+    // ANCHOR_END: wait_to_be_told
 
     /// Asks for SIGKILL at the launcher's death: once more, because a change
     /// of credentials has cleared it (prctl(2)). If the launcher died before

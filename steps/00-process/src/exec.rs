@@ -58,6 +58,7 @@ impl Command {
             .collect()
     }
 
+    // ANCHOR: exec
     /// Replaces this process by the command: execve(2). Returns only if that
     /// could not be done.
     ///
@@ -101,6 +102,7 @@ impl Command {
             .into()
         }))
     }
+    // ANCHOR_END: exec
 }
 
 /// The error for a file that is there and yet was not executed.

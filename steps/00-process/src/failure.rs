@@ -48,6 +48,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+// ANCHOR: report
 /// What the child writes into the report pipe, one tag byte first.
 ///
 /// The order is the protocol: `SetUp` at most once, then either `Failed` and
@@ -60,6 +61,7 @@ pub(crate) enum Report {
     /// Something failed. The child is about to exit.
     Failed(Error),
 }
+// ANCHOR_END: report
 
 impl Report {
     const SET_UP: u8 = b'S';

@@ -62,6 +62,7 @@ impl Launched {
         Ok(Report::decode(&bytes))
     }
 
+<<<<<<< HEAD
     /// Passes signals on to the child until it ends, but those that an isolation
     /// takes.
     pub(crate) fn wait(
@@ -69,6 +70,11 @@ impl Launched {
         signals: &mut Signals,
         isolations: &mut [Box<dyn Isolation>],
     ) -> Result<Exit> {
+=======
+    // ANCHOR: wait
+    /// Passes signals on to the child until it ends.
+    pub(crate) fn wait(&mut self, signals: &mut Signals) -> Result<Exit> {
+>>>>>>> book
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;
@@ -88,6 +94,7 @@ impl Launched {
         }
         Ok(exit)
     }
+    // ANCHOR_END: wait
 
     /// Collects what has become of the child: `None` while it lives.
     fn reap(&mut self) -> Result<Option<Exit>> {

@@ -41,6 +41,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    // ANCHOR: block
     /// Blocks the signals that are passed on, SIGCHLD, and SIGTTOU, which the
     /// launcher meets when it takes the terminal back.
     ///
@@ -56,6 +57,7 @@ impl Signals {
             .context("sigprocmask(SIG_BLOCK)")?;
         Ok(Signals { fd, before })
     }
+    // ANCHOR_END: block
 
     /// Sets the mask back to what it was: for the child, whose command shall
     /// start as its caller would have started it.

@@ -78,14 +78,17 @@ impl Isolation for Uts {
         "uts"
     }
 
+    // ANCHOR: namespaces
     fn namespaces(&self) -> CloneFlags {
         self.namespace.namespaces()
     }
+    // ANCHOR_END: namespaces
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
         self.namespace.joins()
     }
 
+    // ANCHOR: parts
     fn prepare(&mut self) -> Result<()> {
         for (option, name) in self.names() {
             name::check(name).with_context(|| format!("{option} {name:?}"))?;
@@ -114,4 +117,5 @@ impl Isolation for Uts {
         }
         Ok(())
     }
+    // ANCHOR_END: parts
 }

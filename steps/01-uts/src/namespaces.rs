@@ -78,6 +78,7 @@ pub fn of(process: Process) -> Result<Vec<Membership>> {
         .collect()
 }
 
+// ANCHOR: membership
 fn membership(dir: &Path, kind: &'static str) -> Result<Membership> {
     let path = dir.join(kind);
     let namespace = match File::open(&path) {
@@ -99,6 +100,7 @@ fn membership(dir: &Path, kind: &'static str) -> Result<Membership> {
         owner,
     })
 }
+// ANCHOR_END: membership
 
 fn inode(namespace: &File) -> io::Result<u64> {
     namespace.metadata().map(|m| m.ino())

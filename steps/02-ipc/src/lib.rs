@@ -51,6 +51,7 @@ impl Ipc {
     }
 }
 
+// ANCHOR: isolation
 impl Isolation for Ipc {
     fn name(&self) -> &'static str {
         "ipc"
@@ -68,3 +69,4 @@ impl Isolation for Ipc {
         self.namespace.prepare()
     }
 }
+// ANCHOR_END: isolation

@@ -52,6 +52,7 @@ impl Kind {
         }
     }
 
+    // ANCHOR: list
     /// The objects of this kind in the caller's IPC namespace.
     ///
     /// # Errors
@@ -62,6 +63,7 @@ impl Kind {
         let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
         self.parse(&text).with_context(|| path.to_owned())
     }
+    // ANCHOR_END: list
 
     fn parse(self, text: &str) -> Result<Vec<Object>> {
         let mut lines = text.lines();

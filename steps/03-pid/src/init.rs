@@ -30,6 +30,7 @@ const NOT_TAKEN: [Signal; 9] = [
     Signal::SIGTRAP,
 ];
 
+// ANCHOR: fork
 /// Splits the caller in two. The parent, PID 1, becomes init and never
 /// returns. The child returns, to become the command.
 ///
@@ -60,7 +61,9 @@ pub fn fork() -> Result<()> {
         }
     }
 }
+// ANCHOR_END: fork
 
+// ANCHOR: serve
 /// Reaps and passes on until the command ends, and returns its status.
 fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
     // Whoever reads from the command's pipes waits for the last writer to
@@ -86,7 +89,9 @@ fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
         }
     }
 }
+// ANCHOR_END: serve
 
+// ANCHOR: reap
 /// Waits for all children that have ended: the command, and the orphans, which
 /// nobody else can wait for. The status of the command, once it has ended.
 fn reap(command: Pid) -> Result<Option<u8>> {
@@ -114,6 +119,7 @@ fn reap(command: Pid) -> Result<Option<u8>> {
         }
     }
 }
+// ANCHOR_END: reap
 
 /// Undoes Ctrl-Z. The shell outside waits for its own child, the launcher, and
 /// that for PID 1; but PID 1 cannot be stopped from inside, so that nobody

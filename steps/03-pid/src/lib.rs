@@ -57,6 +57,7 @@ impl PidNamespace {
     }
 }
 
+// ANCHOR: isolation
 impl Isolation for PidNamespace {
     fn name(&self) -> &'static str {
         "pid"
@@ -93,3 +94,4 @@ impl Isolation for PidNamespace {
         if self.init { init::fork() } else { Ok(()) }
     }
 }
+// ANCHOR_END: isolation

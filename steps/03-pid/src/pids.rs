@@ -97,6 +97,7 @@ fn look_at(pid: Pid) -> Result<Option<Process>> {
     Ok(Some(Process { status, namespaces }))
 }
 
+// ANCHOR: namespaces_of
 /// The PID namespaces of a process, its own first: `/proc/PID/ns/pid`, and
 /// from there outwards by `NS_GET_PARENT` (ioctl_ns(2)).
 fn namespaces_of(pid: Pid) -> Result<Vec<u64>> {
@@ -116,6 +117,7 @@ fn namespaces_of(pid: Pid) -> Result<Vec<u64>> {
         };
     }
 }
+// ANCHOR_END: namespaces_of
 
 fn table(processes: &[Process]) -> String {
     let line = |host: &str, inside: &str, namespace: &str, state: &str, command: &str| {

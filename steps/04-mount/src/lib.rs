@@ -131,6 +131,7 @@ impl Mount {
         volumes.attach(root.fd(), false)
     }
 
+    // ANCHOR: change_root
     fn change_root(&self, rootfs: &Path, new_pids: bool) -> Result<()> {
         let volumes = self.volumes.take()?;
         let root = Root::bind(rootfs)?;
@@ -147,6 +148,7 @@ impl Mount {
             false => root.pivot(),
         }
     }
+    // ANCHOR_END: change_root
 }
 
 fn fill(root: BorrowedFd<'_>, new_pids: bool, privileged: bool) -> Result<()> {
@@ -193,6 +195,7 @@ impl Isolation for Mount {
         Ok(())
     }
 
+    // ANCHOR: in_container
     /// Everything happens here, in the child and in its namespace: when the
     /// last process of the namespace ends, the kernel unmounts it all.
     fn in_container(&mut self) -> Result<()> {
@@ -209,4 +212,5 @@ impl Isolation for Mount {
         umask(before);
         Ok(())
     }
+    // ANCHOR_END: in_container
 }

@@ -58,6 +58,7 @@ const READ_ONLY: [&str; 5] = [
 /// `/proc/interrupts`.
 const PROCESSORS: &str = "/sys/devices/system/cpu";
 
+// ANCHOR: mask
 /// Covers the masked paths of the root and makes the others read-only. To be
 /// called when `/proc`, `/sys`, `/dev` and all volumes are mounted.
 ///
@@ -77,6 +78,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: mask
 
 /// The file is hidden by the null device, the directory by an empty file system.
 fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<()> {

@@ -28,6 +28,7 @@ pub(crate) fn pid_namespace() -> Option<String> {
     Some(link.to_string_lossy().into_owned())
 }
 
+// ANCHOR: mount_proc
 /// Mounts a new proc on `/proc` of the root. It shows the processes of the PID
 /// namespace of the process that mounts it: this one.
 ///
@@ -58,6 +59,7 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
     };
     proc.attach(target.as_fd()).map(drop)
 }
+// ANCHOR_END: mount_proc
 
 /// Mounts a sysfs, read-only unless `writable`, on `/sys` of the root. It shows the network
 /// devices of the network namespace of the process that mounts it.

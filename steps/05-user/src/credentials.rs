@@ -113,6 +113,7 @@ impl Isolation for Credentials {
         Ok(())
     }
 
+    // ANCHOR: before_exec
     /// Groups first and the user last: whoever is not root any more may change
     /// neither.
     fn before_exec(&mut self) -> Result<()> {
@@ -129,6 +130,7 @@ impl Isolation for Credentials {
         let raw = Uid::from_raw(*uid);
         setresuid(raw, raw, raw).or_else(|errno| refused(Ids::User, *uid, errno))
     }
+    // ANCHOR_END: before_exec
 }
 
 /// Looks the names up. A user without a named group gets the one of

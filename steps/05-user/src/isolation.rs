@@ -99,6 +99,7 @@ impl Isolation for User {
         self.namespace.prepare()
     }
 
+    // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
         if self
             .mappings
@@ -112,7 +113,9 @@ impl Isolation for User {
         }
         Ok(())
     }
+    // ANCHOR_END: on_host
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         if self.namespace.mode() == NamespaceMode::Host {
             return Ok(());
@@ -123,6 +126,7 @@ impl Isolation for User {
         // died before this call, the pipe on which the child waits next says so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
     }
+    // ANCHOR_END: in_container
 }
 
 /// Tries whether the capabilities that came with the namespace are worth
@@ -139,6 +143,7 @@ fn require_power() -> Result<()> {
     })
 }
 
+// ANCHOR: become_root
 /// Takes UID and GID 0 of the namespace and drops the caller's groups: what the
 /// set-up makes shall belong to root inside. Where 0 is not mapped the IDs stay
 /// what they are; the capabilities come from the namespace, not from the UID.
@@ -154,6 +159,7 @@ fn become_root() -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: become_root
 
 /// Whether the ID was refused because nothing outside stands for it.
 fn unless_unmapped(set: nix::Result<()>) -> nix::Result<bool> {

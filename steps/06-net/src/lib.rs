@@ -176,13 +176,16 @@ impl Isolation for Net {
             .write(&locked.files_of(&self.id))
     }
 
+    // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
         match &mut self.connection {
             Some(connection) => connection.plug_in(child),
             None => Ok(()),
         }
     }
+    // ANCHOR_END: on_host
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         if self.namespaces().is_empty() {
             return Ok(());
@@ -194,7 +197,9 @@ impl Isolation for Net {
             None => Ok(()),
         }
     }
+    // ANCHOR_END: in_container
 
+    // ANCHOR: cleanup
     fn cleanup(&mut self) -> Result<()> {
         if !self.begun {
             return Ok(());
@@ -206,6 +211,7 @@ impl Isolation for Net {
         self.connection = None;
         Ok(())
     }
+    // ANCHOR_END: cleanup
 }
 
 fn warn(text: &str) {

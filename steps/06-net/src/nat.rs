@@ -58,6 +58,7 @@ const CHAINS: [BaseChain; 5] = [
     },
 ];
 
+// ANCHOR: rules
 /// The rules that all containers share.
 ///
 /// `router` says whether the host forwarded packets before the first
@@ -112,6 +113,7 @@ pub fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
     }
     rules
 }
+// ANCHOR_END: rules
 
 /// Makes the table anew, with the shared rules and those given.
 ///

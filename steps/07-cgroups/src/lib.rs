@@ -238,10 +238,13 @@ impl Isolation for Cgroups {
         "cgroups"
     }
 
+    // ANCHOR: cgroup
     fn cgroup(&self) -> Option<BorrowedFd<'_>> {
         Some(self.group.v2()?.lock.as_ref()?.as_fd())
     }
+    // ANCHOR_END: cgroup
 
+    // ANCHOR: prepare
     fn prepare(&mut self) -> Result<()> {
         let limits = limits::limits(&self.args)?;
         if let Some(parent) = &self.args.cgroup_parent {
@@ -262,13 +265,16 @@ impl Isolation for Cgroups {
         self.view.get_or_init(|| seen);
         Ok(())
     }
+    // ANCHOR_END: prepare
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         for (tasks, dir) in &mut self.tasks {
             v1::enter(tasks, dir)?;
         }
         namespace::enter(&self.namespace)
     }
+    // ANCHOR_END: in_container
 
     fn cleanup(&mut self) -> Result<()> {
         let mut failed = self.report_oom();

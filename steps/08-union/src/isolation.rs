@@ -158,6 +158,7 @@ impl Isolation for Union {
         }
     }
 
+    // ANCHOR: in_container
     /// In the child, in its mount namespace: when the namespace ends, the
     /// kernel unmounts the view, whoever was killed.
     fn in_container(&mut self) -> Result<()> {
@@ -173,6 +174,7 @@ impl Isolation for Union {
         say!("mount {} on {target:?}", container.id);
         view.mount(&target)
     }
+    // ANCHOR_END: in_container
 
     fn cleanup(&mut self) -> Result<()> {
         match &mut self.container {
@@ -196,6 +198,7 @@ impl Layered {
         Ok(())
     }
 
+    // ANCHOR: layers
     fn layers(&self) -> Result<()> {
         let (driver, id) = (&*self.driver, &self.id);
         let init = id.init()?;
@@ -221,6 +224,7 @@ impl Layered {
         driver.import(&init, Some(&image), &mut &mount_points()?[..])?;
         driver.create(id, Some(&init))
     }
+    // ANCHOR_END: layers
 
     fn cleanup(&mut self) -> Result<()> {
         // Before the layers can go, nothing may be mounted from them.

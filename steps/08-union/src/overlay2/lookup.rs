@@ -12,6 +12,7 @@ use crate::layer_id::LayerId;
 use crate::tree::node::xattr;
 use crate::tree::{Tree, file_type};
 
+// ANCHOR: lookup
 /// What each layer says about `path`, the topmost first. What stands below one
 /// that ends the search is not asked.
 ///
@@ -32,6 +33,7 @@ pub fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Ve
     }
     Ok(findings)
 }
+// ANCHOR_END: lookup
 
 fn ask(tree: &Tree, marks: Marks, path: &Path) -> Result<What> {
     let mut opaque = None;

@@ -205,6 +205,7 @@ impl StackView {
         overlay.mount(self.access())
     }
 
+    // ANCHOR: file_system
     fn file_system(&self) -> Result<FileSystem> {
         let overlay = FileSystem::new("overlay")?;
         overlay.set("source", "overlay")?;
@@ -220,6 +221,7 @@ impl StackView {
         }
         Ok(overlay)
     }
+    // ANCHOR_END: file_system
 
     /// mount(2), for kernels before 6.8: all options in one page. It attaches
     /// the mount somewhere, so it is taken off again at once.

@@ -1,0 +1,83 @@
+//! The book's sources hold together. Whether its transcripts are true is for
+//! `just book-test` to see, and how its pages look for `just book-look`.
+#![allow(clippy::unwrap_used)]
+
+use harness::book::{self, experiments, includes, preprocess, transcript};
+
+#[test]
+fn every_include_resolves() {
+    let complaints: Vec<String> = book::pages()
+        .unwrap()
+        .iter()
+        .flat_map(includes::complaints)
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn every_insertion_can_be_made() {
+    for page in book::pages().unwrap() {
+        if let Err(error) = preprocess::page(&page.text) {
+            panic!("{}: {error:#}", page.path);
+        }
+    }
+}
+
+#[test]
+fn every_transcript_can_be_read_and_nearly_all_are_run() {
+    let blocks: Vec<_> = book::pages()
+        .unwrap()
+        .iter()
+        .flat_map(|page| match transcript::blocks(&page.text) {
+            Ok(blocks) => blocks,
+            Err(error) => panic!("{}: {error:#}", page.path),
+        })
+        .collect();
+    let run = blocks.iter().filter(|b| b.norun.is_none()).count();
+    assert!(run * 100 >= blocks.len() * 95, "{run} of {}", blocks.len());
+}
+
+#[test]
+fn every_experiment_has_its_section_and_its_check() {
+    let pages = book::pages().unwrap();
+    let table = pages
+        .iter()
+        .find(|page| page.name() == "experiments")
+        .unwrap();
+    let complaints = experiments::complaints(table, &pages).unwrap();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn every_chapter_of_a_step_has_its_parts() {
+    for page in book::pages().unwrap() {
+        if !page.name().starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        for part in [
+            "## What you will build",
+            "## The kernel's idea",
+            "## Predict before you run",
+            "## Experiments",
+            "## The code, in the order in which it runs",
+            "## The wrong ways",
+            "## Checkpoint",
+            "## Questions",
+            "## Exercise",
+            "## Bonus",
+        ] {
+            assert!(page.text.contains(part), "{} has no {part}", page.path);
+        }
+        let step = &page.name()[..2];
+        assert!(
+            page.text.contains(&format!("./just test-step {step}")),
+            "{} does not say how it is checked",
+            page.path
+        );
+        assert!(
+            step == "00" || page.text.contains(&format!("{{{{#main-diff {step}}}}}")),
+            "{} does not show how the list grows",
+            page.path
+        );
+    }
+}
