@@ -3,14 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-<<<<<<< HEAD
 use harness::commands::{
-    build, check, doctor, hint, kernel, progress, restore, run, solution, start, test_step,
+    book, build, check, doctor, hint, kernel, progress, restore, run, solution, start, test_step,
     test_wrong, vm, watch,
 };
-=======
-use harness::commands::{book, build, doctor, kernel, restore, run, test_step, test_wrong, vm};
->>>>>>> book
 
 /// Checks, virtual machine and housekeeping of the course
 #[derive(Parser)]

@@ -62,7 +62,7 @@ impl Launched {
         Ok(Report::decode(&bytes))
     }
 
-<<<<<<< HEAD
+    // ANCHOR: wait
     /// Passes signals on to the child until it ends, but those that an isolation
     /// takes.
     pub(crate) fn wait(
@@ -70,11 +70,6 @@ impl Launched {
         signals: &mut Signals,
         isolations: &mut [Box<dyn Isolation>],
     ) -> Result<Exit> {
-=======
-    // ANCHOR: wait
-    /// Passes signals on to the child until it ends.
-    pub(crate) fn wait(&mut self, signals: &mut Signals) -> Result<Exit> {
->>>>>>> book
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;
