@@ -287,8 +287,17 @@ impl Ran {
     fn said(&self) -> String {
         match self.stderr.trim() {
             "" => String::new(),
-            text => format!(", saying {text:?}"),
+            text => format!(", saying {}", words(text)),
         }
+    }
+}
+
+/// What a program has said, quoted; of an exercise that was not begun, only
+/// that.
+fn words(said: &str) -> String {
+    match said.split_once("not yet implemented: ") {
+        Some((_, rest)) => format!("{:?}", rest.lines().next().unwrap_or_default()),
+        None => format!("{said:?}"),
     }
 }
 
@@ -399,9 +408,9 @@ impl Held {
         };
         match child.wait_with_output() {
             Ok(output) => format!(
-                "its end with status {}, saying {:?}",
+                "its end with status {}, saying {}",
                 status(output.status),
-                String::from_utf8_lossy(&output.stderr).trim()
+                words(String::from_utf8_lossy(&output.stderr).trim())
             ),
             Err(e) => e.to_string(),
         }

@@ -11,6 +11,7 @@ pub mod restore;
 pub mod run;
 pub mod solution;
 pub mod start;
+pub mod test_exercises;
 pub mod test_step;
 pub mod test_wrong;
 pub mod vm;

@@ -23,6 +23,7 @@ use crate::sys;
 /// Those of clone(2) and setns(2), with what the isolations know about the
 /// cause.
 pub(crate) fn clone_child(isolations: &[Box<dyn Isolation>]) -> Result<ForkResult> {
+    // ANCHOR: exercise_clone_the_child
     let clone = |more| {
         let namespaces = isolations
             .iter()
@@ -45,6 +46,7 @@ pub(crate) fn clone_child(isolations: &[Box<dyn Isolation>]) -> Result<ForkResul
         }
         clone(CloneFlags::CLONE_PARENT)
     })
+    // ANCHOR_END: exercise_clone_the_child
 }
 // ANCHOR_END: clone_child
 

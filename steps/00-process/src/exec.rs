@@ -67,6 +67,7 @@ impl Command {
     /// which names the missing interpreter where the file itself exists; 126
     /// where there is one that cannot be executed (`EACCES`, `ENOEXEC`…).
     pub(crate) fn exec(&self) -> Result<Infallible> {
+        // ANCHOR: exercise_execve
         let strings = |list: &[OsString]| {
             list.iter()
                 .map(|s| c_string(s))
@@ -101,6 +102,7 @@ impl Command {
             )
             .into()
         }))
+        // ANCHOR_END: exercise_execve
     }
     // ANCHOR_END: exec
 }

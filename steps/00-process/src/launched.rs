@@ -70,6 +70,7 @@ impl Launched {
         signals: &mut Signals,
         isolations: &mut [Box<dyn Isolation>],
     ) -> Result<Exit> {
+        // ANCHOR: exercise_wait_for_the_end
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;
@@ -88,6 +89,7 @@ impl Launched {
             terminal.take_back()?;
         }
         Ok(exit)
+        // ANCHOR_END: exercise_wait_for_the_end
     }
     // ANCHOR_END: wait
 

@@ -48,6 +48,7 @@ impl Signals {
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
     pub(crate) fn block() -> Result<Self> {
+        // ANCHOR: exercise_block_signals
         let mut set: SigSet = FORWARDED.into_iter().collect();
         set.add(Signal::SIGCHLD);
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("signalfd")?;
@@ -56,6 +57,7 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))
             .context("sigprocmask(SIG_BLOCK)")?;
         Ok(Signals { fd, before })
+        // ANCHOR_END: exercise_block_signals
     }
     // ANCHOR_END: block
 

@@ -104,6 +104,7 @@ impl Namespace {
     /// Names the PID for which there is no process (`ESRCH`), or which is that
     /// of a thread (`EINVAL`, since Linux 6.9 `ENOENT`).
     pub fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_join
         let NamespaceMode::Container(pid) = self.mode else {
             return Ok(());
         };
@@ -118,6 +119,7 @@ impl Namespace {
         })?;
         self.process = Some(process);
         Ok(())
+        // ANCHOR_END: exercise_join
     }
     // ANCHOR_END: namespace_prepare
 

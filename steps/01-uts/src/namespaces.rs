@@ -64,6 +64,7 @@ pub struct Membership {
 /// Names the process that does not exist, or whose namespaces the caller may
 /// not read (`EACCES`, ptrace(2): another user's).
 pub fn of(process: Process) -> Result<Vec<Membership>> {
+    // ANCHOR: exercise_look_at_namespaces
     let dir = process.proc().join("ns");
     match fs::metadata(&dir) {
         Err(e) if e.kind() == ErrorKind::NotFound && !Path::new("/proc/self").exists() => {
@@ -76,6 +77,7 @@ pub fn of(process: Process) -> Result<Vec<Membership>> {
         .iter()
         .map(|kind| membership(&dir, kind).map_err(|e| may_not_look(process, e)))
         .collect()
+    // ANCHOR_END: exercise_look_at_namespaces
 }
 
 // ANCHOR: membership

@@ -58,7 +58,9 @@ impl Isolation for Ipc {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -66,7 +68,9 @@ impl Isolation for Ipc {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         self.namespace.prepare()
+        // ANCHOR_END: exercise_prepare
     }
 }
 // ANCHOR_END: isolation

@@ -66,6 +66,7 @@ impl Kind {
     // ANCHOR_END: list
 
     fn parse(self, text: &str) -> Result<Vec<Object>> {
+        // ANCHOR: exercise_read_the_tables
         let mut lines = text.lines();
         let header: Vec<&str> = lines
             .next()
@@ -75,6 +76,7 @@ impl Kind {
         lines
             .map(|line| self.object(&Row::new(&header, line)))
             .collect()
+        // ANCHOR_END: exercise_read_the_tables
     }
 
     fn object(self, row: &Row) -> Result<Object> {

@@ -66,6 +66,7 @@ pub fn fork() -> Result<()> {
 // ANCHOR: serve
 /// Reaps and passes on until the command ends, and returns its status.
 fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
+    // ANCHOR: exercise_serve
     // Whoever reads from the command's pipes waits for the last writer to
     // close them, and the launcher for the last end of its report pipe: init
     // must not be it.
@@ -88,6 +89,7 @@ fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
             signal => kill(command, signal).with_context(|| format!("kill({command})"))?,
         }
     }
+    // ANCHOR_END: exercise_serve
 }
 // ANCHOR_END: serve
 
@@ -95,6 +97,7 @@ fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
 /// Waits for all children that have ended: the command, and the orphans, which
 /// nobody else can wait for. The status of the command, once it has ended.
 fn reap(command: Pid) -> Result<Option<u8>> {
+    // ANCHOR: exercise_reap
     loop {
         // rustix's wait, because nix's knows no real-time signals, and a child
         // may end by one.
@@ -118,6 +121,7 @@ fn reap(command: Pid) -> Result<Option<u8>> {
             resume(command)?;
         }
     }
+    // ANCHOR_END: exercise_reap
 }
 // ANCHOR_END: reap
 

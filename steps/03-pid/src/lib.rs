@@ -64,7 +64,9 @@ impl Isolation for PidNamespace {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -72,6 +74,7 @@ impl Isolation for PidNamespace {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         if self.init {
             match self.namespace.mode() {
                 NamespaceMode::Private => {}
@@ -88,6 +91,7 @@ impl Isolation for PidNamespace {
             }
         }
         self.namespace.prepare()
+        // ANCHOR_END: exercise_prepare
     }
 
     fn before_exec(&mut self) -> Result<()> {

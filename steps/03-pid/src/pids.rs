@@ -40,6 +40,7 @@ struct Process {
 /// Names the process that does not exist, is in no container, or may not be
 /// looked into.
 pub fn print(args: PidsArgs) -> Result<Exit> {
+    // ANCHOR: exercise_show_pids
     // A reader that has seen enough (`| head`) ends this program quietly.
     sys::default_action(Signal::SIGPIPE)?;
     let container = args.pid.map(container_of).transpose()?;
@@ -60,6 +61,7 @@ pub fn print(args: PidsArgs) -> Result<Exit> {
         .write_all(table(&found).as_bytes())
         .context("write to standard output")?;
     Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_show_pids
 }
 
 /// The inode of the PID namespace of a process in a container.

@@ -44,6 +44,7 @@ const LINKS: [(&str, &str); 6] = [
 /// # Errors
 /// Those of the calls, by name.
 pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
+    // ANCHOR: exercise_mount_dev
     let target = directory(root, "/dev")?;
     // No MOUNT_ATTR_NODEV here: device nodes are what it is for. Nodes take no
     // space, so a small size keeps the container from using /dev as a disk of
@@ -65,6 +66,7 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
         .attach(make_directory(dev, "shm")?.as_fd())
         .context("/dev/shm")?;
     mount_mqueue(dev)
+    // ANCHOR_END: exercise_mount_dev
 }
 
 // ANCHOR: node

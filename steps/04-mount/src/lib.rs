@@ -163,12 +163,15 @@ impl Isolation for Mount {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         CloneFlags::CLONE_NEWNS
+        // ANCHOR_END: exercise_new_namespace
     }
 
     /// # Errors
     /// For every option that cannot be followed, with what to do.
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         self.rootfs = match &self.args.rootfs {
             Some(rootfs) => Some(rootfs::check(rootfs)?),
             None => None,
@@ -193,6 +196,7 @@ impl Isolation for Mount {
         }
         self.host_pids = proc_sys::pid_namespace();
         Ok(())
+        // ANCHOR_END: exercise_prepare
     }
 
     // ANCHOR: in_container

@@ -82,6 +82,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<()> {
 
 /// The file is hidden by the null device, the directory by an empty file system.
 fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    // ANCHOR: exercise_mask
     let Some(target) = Target::new(path)?.open(root)? else {
         return Ok(());
     };
@@ -95,6 +96,7 @@ fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
         Kind::File => Detached::copy_of(Path::new("/dev/null"))?,
     };
     cover.attach(target.as_fd()).map(drop)
+    // ANCHOR_END: exercise_mask
 }
 
 fn throttles() -> impl Iterator<Item = PathBuf> {

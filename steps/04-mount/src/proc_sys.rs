@@ -40,6 +40,7 @@ pub(crate) fn pid_namespace() -> Option<String> {
 /// Those of fsopen(2) and its kin; `EPERM` in a user namespace where the proc
 /// that is there is covered in part.
 pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
+    // ANCHOR: exercise_mount_proc
     let target = directory(root, "/proc")?;
     let proc = match Detached::new("proc", &[], INERT) {
         Err(error) if is(&error, Errno::EPERM) && !new_pids => {
@@ -58,6 +59,7 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
         made => made?,
     };
     proc.attach(target.as_fd()).map(drop)
+    // ANCHOR_END: exercise_mount_proc
 }
 // ANCHOR_END: mount_proc
 

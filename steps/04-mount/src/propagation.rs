@@ -40,11 +40,13 @@ impl Propagation {
     /// # Errors
     /// Those of mount(2).
     pub(crate) fn cut(self, own_root: bool) -> Result<()> {
+        // ANCHOR: exercise_cut_propagation
         match self {
             Propagation::Shared if !own_root => Ok(()),
             Propagation::Slave => change("/", MsFlags::MS_SLAVE),
             _ => change("/", MsFlags::MS_PRIVATE),
         }
+        // ANCHOR_END: exercise_cut_propagation
     }
     // ANCHOR_END: cut
 

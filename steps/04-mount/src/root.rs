@@ -83,6 +83,7 @@ impl Root {
     /// # Errors
     /// Those of pivot_root(2), with what they mean here.
     pub(crate) fn pivot(&self) -> Result<()> {
+        // ANCHOR: exercise_pivot_root
         say!("pivot_root to {:?}", self.path);
         fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
         // The new root and the place for the old one may be the same directory
@@ -97,6 +98,7 @@ impl Root {
         umount2(".", MntFlags::MNT_DETACH).context("umount2(old root, MNT_DETACH)")?;
         // The working directory was the new root already, but from outside.
         chdir("/").context("chdir(\"/\")")
+        // ANCHOR_END: exercise_pivot_root
     }
     // ANCHOR_END: pivot
 

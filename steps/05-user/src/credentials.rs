@@ -117,6 +117,7 @@ impl Isolation for Credentials {
     /// Groups first and the user last: whoever is not root any more may change
     /// neither.
     fn before_exec(&mut self) -> Result<()> {
+        // ANCHOR: exercise_become_the_user
         let Some(Resolved {
             uid, gid, groups, ..
         }) = &self.resolved
@@ -129,6 +130,7 @@ impl Isolation for Credentials {
         setresgid(raw, raw, raw).or_else(|errno| refused(Ids::Group, *gid, errno))?;
         let raw = Uid::from_raw(*uid);
         setresuid(raw, raw, raw).or_else(|errno| refused(Ids::User, *uid, errno))
+        // ANCHOR_END: exercise_become_the_user
     }
     // ANCHOR_END: before_exec
 }

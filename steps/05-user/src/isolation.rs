@@ -62,7 +62,9 @@ impl Isolation for User {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -86,6 +88,7 @@ impl Isolation for User {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         let caller = Caller::look()?;
         let mode = self.mode(&caller);
         self.namespace = Namespace::new(CloneFlags::CLONE_NEWUSER, mode);
@@ -97,10 +100,12 @@ impl Isolation for User {
             bail!("a map with --userns {mode}: only a new user namespace can be given one");
         }
         self.namespace.prepare()
+        // ANCHOR_END: exercise_prepare
     }
 
     // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
+        // ANCHOR: exercise_write_maps
         if self
             .mappings
             .iter()
@@ -112,6 +117,7 @@ impl Isolation for User {
             write_maps::write_map(child, mapping)?;
         }
         Ok(())
+        // ANCHOR_END: exercise_write_maps
     }
     // ANCHOR_END: on_host
 

@@ -54,11 +54,13 @@ pub fn write_map(child: Pid, mapping: &Mapping) -> Result<()> {
 /// # Errors
 /// Those of write(2). A kernel that has no such file is too old to want it.
 pub fn deny_setgroups(child: Pid) -> Result<()> {
+    // ANCHOR: exercise_deny_setgroups
     say!("setgroups of process {child}: deny");
     match write_file(child, "setgroups", "deny") {
         Err(error) if error.downcast_ref() == Some(&Errno::ENOENT) => Ok(()),
         written => written,
     }
+    // ANCHOR_END: exercise_deny_setgroups
 }
 // ANCHOR_END: deny_setgroups
 

@@ -142,7 +142,9 @@ impl Isolation for Net {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -150,6 +152,7 @@ impl Isolation for Net {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         self.args.check()?;
         self.namespace.prepare()?;
         let mut locked = Locked::open(&self.directory)?;
@@ -174,6 +177,7 @@ impl Isolation for Net {
         let address = self.connection.as_ref().map(|c| c.address);
         Files::of(&self.args, &hostname.to_string_lossy(), address)?
             .write(&locked.files_of(&self.id))
+        // ANCHOR_END: exercise_prepare
     }
 
     // ANCHOR: on_host

@@ -150,6 +150,7 @@ pub fn add_veth(
     peer: &str,
     mac: Mac,
 ) -> Result<()> {
+    // ANCHOR: exercise_veth
     let mut inner = named(peer);
     inner.attributes.extend([
         LinkAttribute::Address(mac.to_vec()),
@@ -166,6 +167,7 @@ pub fn add_veth(
     ]);
     add(route, link)
         .with_context(|| format!("RTM_NEWLINK({host_end}, veth, peer {peer} of process {pid})"))
+    // ANCHOR_END: exercise_veth
 }
 // ANCHOR_END: add_veth
 

@@ -246,6 +246,7 @@ impl Isolation for Cgroups {
 
     // ANCHOR: prepare
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         let limits = limits::limits(&self.args)?;
         if let Some(parent) = &self.args.cgroup_parent {
             v1::below(Path::new("/"), parent)?;
@@ -264,15 +265,18 @@ impl Isolation for Cgroups {
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);
         Ok(())
+        // ANCHOR_END: exercise_prepare
     }
     // ANCHOR_END: prepare
 
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
+        // ANCHOR: exercise_enter_the_group
         for (tasks, dir) in &mut self.tasks {
             v1::enter(tasks, dir)?;
         }
         namespace::enter(&self.namespace)
+        // ANCHOR_END: exercise_enter_the_group
     }
     // ANCHOR_END: in_container
 
