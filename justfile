@@ -15,6 +15,42 @@ default:
 demo *ARGS:
     @tools/demo "$@"
 
+# Begin step NN: its skeleton and its exercises, in work/
+[no-exit-message]
+[group('learn')]
+start NN *ARGS:
+    @{{ harness }} start "$@"
+
+# Check your step NN; `watch` does so whenever you save
+[no-exit-message]
+[group('learn')]
+check NN *ARGS:
+    @{{ harness }} check "$@"
+
+# Check your step NN whenever you save a file of it
+[no-exit-message]
+[group('learn')]
+watch NN *ARGS:
+    @{{ harness }} watch "$@"
+
+# Say what to look at next in your step NN, and more each time
+[no-exit-message]
+[group('learn')]
+hint NN *ARGS:
+    @{{ harness }} hint "$@"
+
+# The difference of your step NN to ours
+[no-exit-message]
+[group('learn')]
+solution NN *ARGS:
+    @{{ harness }} solution "$@"
+
+# What you have achieved
+[no-exit-message]
+[group('learn')]
+progress:
+    @{{ harness }} progress
+
 # A shell, or a command, in the virtual machine, with bin/ on its PATH
 [no-exit-message]
 [group('learn')]
@@ -79,6 +115,12 @@ restore *ARGS:
 [group('teach')]
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
+
+# Prove that no skeleton gains a point (of step NN, or all)
+[no-exit-message]
+[group('teach')]
+test-exercises *ARGS:
+    @{{ harness }} test-exercises "$@"
 
 # Format the code
 [group('maintain')]

@@ -14,7 +14,7 @@ use crate::vm::{Accel, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
 
 /// Which virtual machine.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Default)]
 pub struct Machine {
     /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
     #[arg(long, default_value_t, conflicts_with = "here")]
