@@ -25,6 +25,7 @@ pub mod doctor;
 pub mod exercise;
 pub mod firewall;
 pub mod fsops;
+pub mod grade;
 pub mod guard;
 pub mod guest;
 pub mod host;
