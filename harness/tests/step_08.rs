@@ -6,13 +6,17 @@ mod layers;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
+
+use anyhow::bail;
 
 use harness::fsops::{Op, Operated};
 use harness::prelude::*;
+use harness::requirement::tool;
 use layers::{DRIVERS, Store};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use serial_test::serial;
 
 /// What every driver does alike: a table of one row a driver.
@@ -377,21 +381,11 @@ fn a_killed_aufs_server_takes_no_layer_along() {
 fn a_full_disk_loses_nothing() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
-        let size = layers::bytes_of(&rootfs)? * 3 / 2 + (256 << 10);
+        let size = layers::bytes_of(&rootfs)? * 3 / 2 + (1 << 20);
         for driver in ["overlay2", "aufs"] {
-            let disk = c.dir().join(driver);
-            fs::create_dir(&disk)?;
-            let options = format!("size={size},mode=755");
-            mount(
-                Some("small"),
-                &disk,
-                Some("tmpfs"),
-                MsFlags::empty(),
-                Some(options.as_str()),
-            )
-            .context("mount a small tmpfs")?;
-            let done = full_disk(c, driver, &disk, &rootfs);
-            umount2(&disk, MntFlags::MNT_DETACH).context("unmount it")?;
+            let disk = SmallDisk::new(c, size)?;
+            let done = full_disk(c, driver, &disk.at, &rootfs);
+            disk.remove()?;
             match done {
                 Err(error) if error.is::<harness::outcome::Unsupported>() => {}
                 done => done?,
@@ -399,6 +393,46 @@ fn a_full_disk_loses_nothing() {
         }
         Ok(())
     });
+}
+
+/// An ext4 in a file, over a loop device that goes with the mount.
+struct SmallDisk {
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    fn new(c: &Check, size: u64) -> Result<Self> {
+        let name = c.word("disk");
+        let image = c.dir().join(format!("{name}.img"));
+        fs::File::create(&image)?.set_len(size)?;
+        let at = c.dir().join(name);
+        fs::create_dir(&at)?;
+        let mkfs = ["-q", "-m", "0", "-N", "512", "-O", "^has_journal"].map(OsStr::new);
+        run(
+            OsStr::new("mkfs.ext4"),
+            mkfs.into_iter().chain([image.as_ref()]),
+        )?;
+        let mount = ["-t", "ext4", "-o", "loop"].map(OsStr::new);
+        let what = [image.as_ref(), at.as_ref()];
+        run(OsStr::new("mount"), mount.into_iter().chain(what))?;
+        Ok(SmallDisk { at })
+    }
+
+    fn remove(self) -> Result<()> {
+        umount2(&self.at, MntFlags::empty()).context("unmount the small disk")
+    }
+}
+
+fn run<'a>(program: &OsStr, args: impl Iterator<Item = &'a OsStr>) -> Result<()> {
+    let found = tool(&program.to_string_lossy()).with_context(|| format!("no {program:?}"))?;
+    let done = Command::new(found)
+        .args(args)
+        .output()
+        .with_context(|| format!("run {program:?}"))?;
+    match done.status.success() {
+        true => Ok(()),
+        false => bail!("{program:?}: {}", String::from_utf8_lossy(&done.stderr)),
+    }
 }
 
 fn full_disk(c: &Check, driver: &'static str, disk: &Path, rootfs: &Path) -> Result<()> {

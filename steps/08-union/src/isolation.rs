@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ID          read-write: what the container changes, and what a diff of it shows
-//! ID-init     read-only: the directories that step 04 mounts on
+//! ID-init     read-only: what steps 04 and 06 mount on
 //! image       read-only, shared by all containers of the image
 //! ```
 
@@ -312,14 +312,21 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// The `-init` layer as an archive: what is mounted over in every container.
-/// The container's own layer then does not show it as a change.
+/// The `-init` layer as an archive: what is mounted over in every container,
+/// the directories of step 04 and the files of step 06. The container's own
+/// layer then does not show it as a change.
 fn mount_points() -> Result<Vec<u8>> {
+    const DIRECTORIES: [&str; 3] = ["dev", "proc", "sys"];
+    // Without an entry for /etc: where a layer holds the whole tree, it stays
+    // the image's.
+    const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+    let directories = DIRECTORIES.map(|name| (name, EntryType::Directory, 0o755));
+    let files = FILES.map(|name| (name, EntryType::Regular, 0o644));
     let mut archive = Builder::new(Vec::new());
-    for name in ["dev", "proc", "sys"] {
+    for (name, kind, mode) in directories.into_iter().chain(files) {
         let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Directory);
-        header.set_mode(0o755);
+        header.set_entry_type(kind);
+        header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
         header.set_size(0);
