@@ -424,13 +424,17 @@ impl Held {
             .with_context(|| format!("kill({}, {signal})", self.launcher()))
     }
 
-    /// Closes the probe's standard input, at which it ends with status 0, and
-    /// waits for the launcher.
+    /// Closes the probe's standard input, at which it ends with status 0.
+    pub fn let_go(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Closes the probe's standard input and waits for the launcher.
     ///
     /// # Errors
     /// Those of waiting.
     pub fn end(mut self) -> Result<Ran> {
-        self.stdin = None;
+        self.let_go();
         self.wait()
     }
 
