@@ -15,7 +15,7 @@ use anyhow::bail;
 use harness::fsops::{Op, Operated};
 use harness::prelude::*;
 use harness::requirement::tool;
-use layers::{DRIVERS, Store};
+use layers::{DRIVERS, Store, experiment};
 use nix::mount::{MntFlags, umount2};
 use serial_test::serial;
 
@@ -918,72 +918,19 @@ fn overlay_marks_are_the_kernels() {
 fn the_documents_aufs_experiment_holds() {
     check(|c| {
         Store::new(c, "aufs")?;
-        let work = c.dir().join("aufs");
-        let layers = [
-            "container-layer",
-            "image-layer4",
-            "image-layer3",
-            "image-layer2",
-            "image-layer1",
-        ];
-        for layer in layers {
-            fs::create_dir_all(work.join(layer))?;
-            let text = format!("I am {layer}\n");
-            fs::write(work.join(layer).join(format!("{layer}.txt")), text)?;
-        }
-        fs::create_dir(work.join("mnt"))?;
-        let run = |args: &[&str]| -> Result<()> {
-            let done = c.step().args(args).command().current_dir(&work).output()?;
-            expect(
-                done.status.success(),
-                format!("step-08 {} to succeed", args.join(" ")),
-                String::from_utf8_lossy(&done.stderr),
-            )
-        };
-        let dirs = format!("dirs=./{}", layers.join(":./"));
-        run(&["mount", "-t", "aufs", "-o", &dirs, "none", "./mnt"])?;
-        let seen = documents_experiment(&work);
-        run(&["umount", "./mnt"])?;
-        seen
+        let work = experiment::directories(c)?;
+        experiment::type_in(c, &work, &experiment::FIVE_DIRECTORIES)
     });
 }
 
-fn documents_experiment(work: &Path) -> Result<()> {
-    let mnt = work.join("mnt");
-    let names = fs::read_dir(&mnt)?.count();
-    expect_eq("the number of files in ./mnt", names, 5)?;
-    let file = mnt.join("image-layer4.txt");
-    let mut text = fs::read_to_string(&file)?;
-    text.push_str("write to mnt's image-layer4.txt\n");
-    let mut opened = fs::OpenOptions::new().append(true).open(&file)?;
-    std::io::Write::write_all(&mut opened, b"write to mnt's image-layer4.txt\n")?;
-    drop(opened);
-    expect_eq(
-        "./mnt/image-layer4.txt",
-        fs::read_to_string(&file)?,
-        text.clone(),
-    )?;
-    expect_eq(
-        "the original in image-layer4",
-        fs::read_to_string(work.join("image-layer4/image-layer4.txt"))?,
-        "I am image-layer4\n".into(),
-    )?;
-    expect_eq(
-        "the copy in container-layer",
-        fs::read_to_string(work.join("container-layer/image-layer4.txt"))?,
-        text,
-    )?;
-    fs::remove_file(mnt.join("image-layer3.txt"))?;
-    expect(
-        !mnt.join("image-layer3.txt").exists(),
-        "image-layer3.txt to be gone",
-        "it there",
-    )?;
-    let whiteout = work.join("container-layer/.wh.image-layer3.txt");
-    expect(whiteout.exists(), "a whiteout in container-layer", "none")?;
-    fs::remove_file(whiteout)?;
-    let back = wait_for(|| mnt.join("image-layer3.txt").exists().then_some(()));
-    expect(back.is_some(), "image-layer3.txt to be back", "it gone")
+#[test]
+#[serial]
+fn the_rights_of_aufs_branches_are_kept() {
+    check(|c| {
+        Store::new(c, "aufs")?;
+        let work = experiment::directories(c)?;
+        experiment::type_in(c, &work, &experiment::RIGHTS_AND_POLICIES)
+    });
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What the checks of step 08 have in common: a store of layers of the check's
 //! own, and random operations on files.
 
+pub mod experiment;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
