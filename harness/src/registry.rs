@@ -78,6 +78,15 @@ impl Step {
         self.checks.retain(|check| kept.contains(&check.name));
     }
 
+    /// Keeps the checks that are `wanted` and no others, as if those that they
+    /// need had passed.
+    pub fn only(&mut self, wanted: impl Fn(&Entry) -> bool) {
+        self.checks.retain(wanted);
+        for check in &mut self.checks {
+            check.needs.clear();
+        }
+    }
+
     /// The data of one check.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.checks.iter().find(|check| check.name == name)

@@ -1,17 +1,21 @@
 //! `harness test-wrong [NN]`: proves that every check can fail.
 
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::build::{self, Tests};
 use crate::guest::Machine;
 use crate::outcome::Record;
 use crate::registry::Step;
 use crate::report::{progress, seconds};
 use crate::runner::{self, Batch, Plan};
+use crate::vm::CgroupLayout;
 use crate::wrong::{self, Builder, Wrong};
-use crate::{build, guest, workspace};
+use crate::{guest, workspace};
 
 /// Arguments of `harness test-wrong`.
 #[derive(clap::Args)]
@@ -28,8 +32,8 @@ pub struct Args {
     #[arg(long)]
     here: bool,
 
-    /// Run only the checks that each must fail, and those that these need; all
-    /// of the step's show that no other one fails as well, and take longer
+    /// Run only the checks that each must fail; all of the step's show that no
+    /// other one fails as well, and take longer
     #[arg(long)]
     quick: bool,
 
@@ -41,52 +45,134 @@ pub struct Args {
     machine: Machine,
 }
 
-/// Builds the wrong solutions, checks them all in one virtual machine and
-/// compares what failed with what should have.
+/// How many wrong solutions one virtual machine gets: their programs stand in
+/// its memory.
+const LOAD: usize = 12;
+
+/// Wrong solutions of one step that are checked together.
+struct Load {
+    layout: CgroupLayout,
+    wrongs: Vec<Wrong>,
+    batches: Vec<Batch>,
+}
+
+/// What came of it all.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    named: usize,
+}
+
+/// Builds the wrong solutions, checks those that are built in virtual machines
+/// while the next are built, and compares what failed with what should have.
 ///
 /// # Errors
 /// The harness's own, and a wrong solution that does not fit our code.
 pub fn test_wrong(args: Args) -> Result<ExitCode> {
-    let numbers: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
-    let wrongs: Vec<Wrong> = wrong::all()?
-        .into_iter()
-        .filter(|w| numbers.is_empty() || numbers.contains(&w.step))
-        .filter(|w| {
-            args.filter
-                .as_ref()
-                .is_none_or(|text| w.name.contains(text))
-        })
-        .collect();
     let started = Instant::now();
+    let wrongs = wanted(&args)?;
     let mut steps: Vec<String> = wrongs.iter().map(|w| w.step.clone()).collect();
-    steps.sort();
     steps.dedup();
     progress("building the harness");
-    build::programs(
-        &steps
-            .iter()
-            .map(|n| format!("step-{n}"))
-            .collect::<Vec<_>>(),
-    )?;
+    let packages: Vec<String> = steps.iter().map(|n| format!("step-{n}")).collect();
+    build::programs(&packages)?;
     workspace::need_rootfs("busybox")?;
     let tests = build::tests(&steps)?;
     let builder = Builder::new()?;
-    let mut batches = Vec::new();
-    for (place, wrong) in wrongs.iter().enumerate() {
-        progress(&format!(
-            "building {} of {}: {}",
-            place + 1,
-            wrongs.len(),
-            wrong.name
-        ));
-        let mut step = Step::read(&workspace::checks(), &wrong.step)?;
-        if args.quick {
-            step.keep(|check| wrong.fails.contains(&check.name));
+    let seed = u64::from(std::process::id());
+    // Two machines at once on this host would be in each other's way.
+    let machines = match args.here {
+        true => 1,
+        false => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| -> Result<()> {
+        let (to_machines, loads) = channel::<Load>();
+        // Gone with the last worker.
+        let loads = Arc::new(Mutex::new(loads));
+        let workers: Vec<_> = (0..machines)
+            .map(|_| {
+                let loads = Arc::clone(&loads);
+                let (args, tally) = (&args, &tally);
+                scope.spawn(move || work(&loads, seed, args, tally))
+            })
+            .collect();
+        drop(loads);
+        for (layout, some) in loads_of(wrongs, args.machine.cgroup) {
+            let load = build(layout, some, &builder, &tests, args.quick)?;
+            if to_machines.send(load).is_err() {
+                break; // every machine has failed, and says why below
+            }
         }
-        let program = builder.build(wrong)?;
+        drop(to_machines);
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
+    let tally = tally
+        .into_inner()
+        .map_err(|_| anyhow!("a thread panicked"))?;
+    let all = tally.passed + tally.failed;
+    println!("  took: {} · seed {seed}", seconds(started.elapsed()));
+    println!(
+        "  wrong solutions found out and named: {} of {all}",
+        tally.named
+    );
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(ExitCode::from(u8::from(tally.failed != 0)))
+}
+
+/// Checks loads until there are no more.
+fn work(loads: &Mutex<Receiver<Load>>, seed: u64, args: &Args, tally: &Mutex<Tally>) -> Result<()> {
+    loop {
+        let next = loads
+            .lock()
+            .map_err(|_| anyhow!("a thread panicked"))?
+            .recv();
+        let Ok(load) = next else { return Ok(()) };
+        check(&load, seed, args, tally)?;
+    }
+}
+
+fn wanted(args: &Args) -> Result<Vec<Wrong>> {
+    let numbers: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
+    let mut wrongs = wrong::all()?;
+    wrongs.retain(|wrong| {
+        let filter = args.filter.as_deref().unwrap_or_default();
+        (numbers.is_empty() || numbers.contains(&wrong.step)) && wrong.name.contains(filter)
+    });
+    Ok(wrongs)
+}
+
+/// Puts together those of one step that want the same layout of cgroups.
+fn loads_of(mut wrongs: Vec<Wrong>, usual: CgroupLayout) -> Vec<(CgroupLayout, Vec<Wrong>)> {
+    let layout = |wrong: &Wrong| wrong.cgroup.unwrap_or(usual);
+    wrongs.sort_by_key(|wrong| (wrong.step.clone(), layout(wrong)));
+    wrongs
+        .chunk_by(|a, b| (&a.step, layout(a)) == (&b.step, layout(b)))
+        .flat_map(|alike| alike.chunks(LOAD))
+        .map(|load| (layout(&load[0]), load.to_vec()))
+        .collect()
+}
+
+fn build(
+    layout: CgroupLayout,
+    wrongs: Vec<Wrong>,
+    builder: &Builder,
+    tests: &Tests,
+    quick: bool,
+) -> Result<Load> {
+    let mut batches = Vec::new();
+    for wrong in &wrongs {
+        progress(&format!("building {}", wrong.name));
+        let mut step = Step::read(&workspace::checks(), &wrong.step)?;
+        if quick {
+            step.only(|check| wrong.fails.contains(&check.name));
+        }
         batches.push(Batch {
             variant: Some(wrong.name.clone()),
-            program: Some(program),
+            program: Some(builder.build(wrong)?),
             tests: tests
                 .get(&wrong.step)
                 .with_context(|| format!("tests/step_{}.rs was not built", wrong.step))?
@@ -94,142 +180,71 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
             step,
         });
     }
-    let building = started.elapsed();
-    let seed = u64::from(std::process::id());
-    let (records, timings) = if args.here {
-        let started = Instant::now();
-        let mut records = Vec::new();
-        runner::run(
-            &Plan {
-                batches: batches.clone(),
-                seed,
-            },
-            &mut |record| {
-                records.push(record);
-                Ok(())
-            },
-        )?;
-        (records, format!("checks {}", seconds(started.elapsed())))
-    } else {
-        in_layouts(&wrongs, &batches, seed, &args.machine)?
+    Ok(Load {
+        layout,
+        wrongs,
+        batches,
+    })
+}
+
+/// Runs the checks on a load and prints what came of each of its wrong
+/// solutions.
+fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>) -> Result<()> {
+    let plan = Plan {
+        batches: load.batches.clone(),
+        seed,
     };
-    if args.verbose {
-        for record in &records {
-            println!(
-                "    {} · {} · {}: {} {}",
-                record.variant.as_deref().unwrap_or_default(),
-                record.check,
-                record.outcome,
-                record.message,
-                record.host.join(" | ")
-            );
-        }
+    let mut records = Vec::new();
+    let mut keep = |record: Record| {
+        progress(&format!(
+            "{} · {}: {}",
+            record.variant.as_deref().unwrap_or_default(),
+            record.check,
+            record.outcome
+        ));
+        records.push(record);
+        Ok(())
+    };
+    if args.here {
+        runner::run(&plan, &mut keep)?;
+    } else {
+        let machine = Machine {
+            cgroup: load.layout,
+            ..args.machine.clone()
+        };
+        guest::run(&plan, &machine, &mut |record, _| keep(record))?;
     }
-    let (mut passed, mut named) = (0, 0);
-    for (wrong, batch) in wrongs.iter().zip(&batches) {
+    // Held until all is printed: another machine may end at the same time.
+    let mut tally = tally.lock().map_err(|_| anyhow!("a thread panicked"))?;
+    for (wrong, batch) in load.wrongs.iter().zip(&load.batches) {
         let of_this: Vec<Record> = records
             .iter()
-            .filter(|r| r.variant.as_ref() == Some(&wrong.name))
+            .filter(|record| record.variant.as_ref() == Some(&wrong.name))
             .cloned()
             .collect();
-        named += usize::from(wrong.named(&batch.step, &of_this));
-        match wrong.judge(&batch.step, &of_this) {
+        tally.named += usize::from(wrong.named(&batch.step, &of_this));
+        let verdict = wrong.judge(&batch.step, &of_this);
+        match &verdict {
             Ok(()) => {
-                passed += 1;
+                tally.passed += 1;
                 println!("  ✓ {}: {}", wrong.name, wrong.title);
             }
-            Err(complaint) => println!("  ✗ {}: {}\n      {complaint}", wrong.name, wrong.title),
+            Err(complaint) => {
+                tally.failed += 1;
+                println!("  ✗ {}: {}\n      {complaint}", wrong.name, wrong.title);
+            }
+        }
+        if args.verbose || verdict.is_err() {
+            for record in &of_this {
+                println!(
+                    "      {}: {} {} {}",
+                    record.check,
+                    record.outcome,
+                    record.message,
+                    record.host.join(" | ")
+                );
+            }
         }
     }
-    println!(
-        "  took: build {}, {timings} · seed {}",
-        seconds(building),
-        seed
-    );
-    println!(
-        "  wrong solutions found out and named: {named} of {}",
-        wrongs.len()
-    );
-    println!("{passed} passed, {} failed", wrongs.len() - passed);
-    Ok(ExitCode::from(u8::from(passed != wrongs.len())))
-}
-
-/// Runs the batches, each in a machine with the layout of cgroups that it asks
-/// for, and says how long the slowest of each took.
-fn in_layouts(
-    wrongs: &[Wrong],
-    batches: &[Batch],
-    seed: u64,
-    machine: &Machine,
-) -> Result<(Vec<Record>, String)> {
-    let mut layouts: Vec<_> = wrongs
-        .iter()
-        .map(|wrong| wrong.cgroup.unwrap_or(machine.cgroup))
-        .collect();
-    let of_each = layouts.clone();
-    layouts.sort();
-    layouts.dedup();
-    let mut records = Vec::new();
-    let mut timings = Vec::new();
-    for layout in layouts {
-        let some: Vec<Batch> = batches
-            .iter()
-            .zip(&of_each)
-            .filter(|(_, of_this)| **of_this == layout)
-            .map(|(batch, _)| batch.clone())
-            .collect();
-        let machine = Machine {
-            cgroup: layout,
-            ..machine.clone()
-        };
-        let (of_these, took) = in_machines(&some, seed, &machine)?;
-        records.extend(of_these);
-        timings.push(took);
-    }
-    Ok((records, timings.join(" | ")))
-}
-
-/// Runs the batches in as many virtual machines as there are processors, and
-/// says how long the slowest took.
-fn in_machines(batches: &[Batch], seed: u64, machine: &Machine) -> Result<(Vec<Record>, String)> {
-    let machines = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(batches.len().max(1));
-    let run = |first: usize| -> Result<(Vec<Record>, String)> {
-        let plan = Plan {
-            batches: batches
-                .iter()
-                .skip(first)
-                .step_by(machines)
-                .cloned()
-                .collect(),
-            seed,
-        };
-        let mut records = Vec::new();
-        let timings = guest::run(&plan, machine, &mut |record, _| {
-            progress(&format!(
-                "{} · {}: {}",
-                record.variant.as_deref().unwrap_or_default(),
-                record.check,
-                record.outcome
-            ));
-            records.push(record);
-            Ok(())
-        })?;
-        Ok((records, timings))
-    };
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..machines)
-            .map(|first| scope.spawn(move || run(first)))
-            .collect();
-        threads.into_iter().map(|thread| thread.join()).collect()
-    });
-    let mut records = Vec::new();
-    let mut timings = Vec::new();
-    for result in results {
-        let (some, took) = result.map_err(|_| anyhow!("a thread panicked"))??;
-        records.extend(some);
-        timings.push(took);
-    }
-    Ok((records, timings.join(" | ")))
+    Ok(())
 }

@@ -2,8 +2,9 @@
 //! groups it is in, in /proc/self/cgroup and in /sys/fs/cgroup.
 //!
 //! `CLONE_NEWCGROUP` makes the group of the *caller* the root of the new
-//! namespace. Given to clone(2) it would be that of the launcher. So the child
-//! calls unshare(2) itself, once it is in its group.
+//! namespace. Given to clone(2) it would be that of the launcher, except for
+//! the v2 group of `CLONE_INTO_CGROUP`. So the child calls unshare(2) itself,
+//! once it is in its group, whichever the version.
 
 use std::cell::OnceCell;
 use std::fs;
