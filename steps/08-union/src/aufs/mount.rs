@@ -15,7 +15,8 @@ use rustix::process::geteuid;
 
 use super::fs::background::{self, Die, ServerHandle};
 use super::fs::device;
-use super::fs::options::{Access as Right, BranchOption, Options, Udba, escape};
+use super::fs::options::{Options, Udba};
+use super::fs::spelling::{Access as Right, BranchOption, escape};
 use super::tool::kernel_has_aufs;
 use crate::detached::FileSystem;
 use crate::driver::{Access, View};
