@@ -40,7 +40,7 @@ use anyhow::{Context, Result, anyhow};
 use process::say;
 use rustix::fs::{Mode, fchmod};
 
-use crate::detached::FileSystem;
+use crate::detached::{self, FileSystem};
 use crate::driver::{Access, Kind};
 use crate::layer_id::LayerId;
 use crate::lineage::layers_in;
@@ -203,7 +203,7 @@ fn mount(device: &Path, access: Access) -> Result<OwnedFd> {
     ext4.set("source", device)?;
     // A deleted file's blocks go back to the pool.
     ext4.flag("discard")?;
-    ext4.mount_as(Access::ReadWrite, access)
+    detached::mount(ext4, Access::ReadWrite, access)
 }
 
 /// The number in a file; `None` if there is no such file.
