@@ -447,6 +447,12 @@ pub fn changed(check: &Check, store: &Store<'_>) -> Result<Changed> {
             name: "trusted.drydock".into(),
             value: "above".into(),
         },
+        // An opaque directory.
+        Op::RemoveAll { path: "c".into() },
+        Op::Mkdir {
+            path: "c".into(),
+            mode: 0o755,
+        },
     ];
     let mut sequences: Vec<Vec<Op>> = vec![moved];
     while sequences.len() < CHANGED {
