@@ -24,6 +24,18 @@ use crate::requirement;
 /// times slower.
 const TIME_LIMIT: Duration = Duration::from_secs(90);
 
+/// Environment variable: how many sequences of random operations a check tries,
+/// thousands perhaps. It may then take an hour.
+pub const SEQUENCES: &str = "DRYDOCK_SEQUENCES";
+const LONG_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+fn time_limit() -> Duration {
+    match std::env::var_os(SEQUENCES) {
+        Some(_) => LONG_LIMIT,
+        None => TIME_LIMIT,
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -53,13 +65,20 @@ pub struct Batch {
 /// Only the harness's own: a check that fails is a record.
 pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
     for batch in &plan.batches {
-        let mut outcomes: BTreeMap<&str, Outcome> = BTreeMap::new();
+        let mut outcomes: BTreeMap<&str, (Outcome, String)> = BTreeMap::new();
         for entry in &batch.step.checks {
+            let of = |need: &&String| outcomes.get(need.as_str());
             let unmet = entry
                 .needs
                 .iter()
-                .find(|need| outcomes.get(need.as_str()) != Some(&Outcome::Pass));
+                .find(|need| of(need).is_none_or(|(outcome, _)| *outcome != Outcome::Pass));
+            // What a machine cannot do, it cannot do here either.
+            let missing_there = unmet.and_then(|need| match of(&need) {
+                Some((Outcome::Unsupported, missing)) => Some(missing.clone()),
+                _ => None,
+            });
             let missing = entry.requires.iter().find_map(|r| requirement::missing(r));
+            let missing = missing.or(missing_there);
             let without_running = |outcome, message: String| Record {
                 step: batch.step.step.clone(),
                 check: entry.name.clone(),
@@ -79,7 +98,7 @@ pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Resu
                 (None, None) => run_one(plan, batch, entry)?,
             };
             record.variant.clone_from(&batch.variant);
-            outcomes.insert(&entry.name, record.outcome);
+            outcomes.insert(&entry.name, (record.outcome, record.message.clone()));
             on_record(record)?;
         }
     }
@@ -142,7 +161,7 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
             record.outcome = Outcome::Fail;
             record.message = format!(
                 "expected an end within {} s, found it still running",
-                TIME_LIMIT.as_secs()
+                time_limit().as_secs()
             );
         }
     }
@@ -151,7 +170,7 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
 
 /// Waits for the check to end; `None` if it had to be killed.
 fn wait(mut child: Child) -> Result<Option<ExitStatus>> {
-    let end = Instant::now() + TIME_LIMIT;
+    let end = Instant::now() + time_limit();
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait().context("wait for the check")? {

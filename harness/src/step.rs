@@ -353,12 +353,20 @@ impl Held {
     /// # Errors
     /// [`Failed`] if there is no answer of that type.
     pub fn ask<T: DeserializeOwned>(&mut self, args: &[&str]) -> Result<T> {
+        self.ask_within(args, ANSWER_LIMIT)
+    }
+
+    /// The same, for what may take longer.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_within<T: DeserializeOwned>(&mut self, args: &[&str], limit: Duration) -> Result<T> {
         let question = serde_json::to_string(args).context("write the question as JSON")? + "\n";
         let stdin = self.stdin.as_mut().context("standard input is closed")?;
         stdin
             .write_all(question.as_bytes())
             .map_err(|e| anyhow!(Failed(format!("the probe in `{}` is gone: {e}", self.call))))?;
-        self.read()
+        self.read_within(limit)
     }
 
     /// Reads the next line that the probe prints.
@@ -425,13 +433,17 @@ impl Held {
             .with_context(|| format!("kill({}, {signal})", self.launcher()))
     }
 
-    /// Closes the probe's standard input, at which it ends with status 0, and
-    /// waits for the launcher.
+    /// Closes the probe's standard input, at which it ends with status 0.
+    pub fn let_go(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Closes the probe's standard input and waits for the launcher.
     ///
     /// # Errors
     /// Those of waiting.
     pub fn end(mut self) -> Result<Ran> {
-        self.stdin = None;
+        self.let_go();
         self.wait()
     }
 

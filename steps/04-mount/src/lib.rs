@@ -16,6 +16,7 @@
 mod bind;
 mod detached;
 mod dev;
+pub mod file_system;
 mod masks;
 mod proc_sys;
 mod propagation;

@@ -12,7 +12,7 @@ use clap::Args;
 use super::StoreArgs;
 use crate::detect;
 use crate::driver::{Access, Kind, StorageDriver};
-use crate::isolation::import_directory;
+use crate::image::import_directory;
 use crate::layer_id::LayerId;
 use crate::private;
 use crate::tree::remove::remove;
