@@ -9,7 +9,7 @@ usage := "Usage: ./just COMMAND [ARG…]\n\n"
 default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted --list-heading {{ quote(usage) }}
 
-# Stand inside a process with its own hostname, IPC, PIDs and root
+# Start a container that shows you around, and stay in it
 [no-exit-message]
 [group('learn')]
 demo *ARGS:
@@ -62,6 +62,12 @@ vm *ARGS:
 [group('learn')]
 book *ARGS:
     @{{ harness }} book serve "$@"
+
+# The engine: run OPTIONS IMAGE COMMAND…, as in ./just run --rm -it busybox sh
+[no-exit-message]
+[group('run')]
+run *ARGS:
+    @tools/run "$@"
 
 # Build the steps, static, into bin/
 [no-exit-message]

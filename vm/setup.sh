@@ -52,6 +52,10 @@ need libc6-dev test -e "/usr/lib/$(uname -m)-linux-gnu/libc.a"
 need mmdebstrap command -v mmdebstrap
 need uidmap command -v newuidmap
 [ -z "$browser" ] || need chromium command -v chromium
+# Images made by others, for the checks of step 09.
+need skopeo command -v skopeo
+need umoci command -v umoci
+need buildah command -v buildah
 
 if [ -z "$missing" ]; then
 	say 'everything is there'

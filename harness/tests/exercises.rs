@@ -80,6 +80,9 @@ fn what_a_learner_has_begun_is_not_written_over() -> Result<()> {
         anyhow::bail!("started once more");
     };
     ensure!(error.to_string().contains("there already"), "{error:#}");
-    ensure!(std::fs::read_to_string(&file).context("read")? == "mine", "written over");
+    ensure!(
+        std::fs::read_to_string(&file).context("read")? == "mine",
+        "written over"
+    );
     Ok(())
 }

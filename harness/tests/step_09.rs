@@ -1,9 +1,17 @@
 //! Checks of step 09: the engine, all steps at once.
 
+#[path = "step_09/archives.rs"]
+mod archives;
 #[path = "step_09/engine.rs"]
 mod engine;
+#[path = "step_09/images.rs"]
+mod images;
 #[path = "step_09/keeping.rs"]
 mod keeping;
+#[path = "step_09/keeping_images.rs"]
+mod keeping_images;
+#[path = "step_09/layouts.rs"]
+mod layouts;
 #[path = "step_09/safety.rs"]
 mod safety;
 #[path = "step_09/streams.rs"]

@@ -39,7 +39,9 @@ fn look(tokens: TokenStream) -> Result<()> {
                 let name = name.to_string();
                 let name = name.trim_start_matches("r#");
                 // `use std::include_str as innocent` is a use of it too.
-                if MACROS.contains(&name) && (is_called(&tokens, place) || is_renamed(&tokens, place)) {
+                if MACROS.contains(&name)
+                    && (is_called(&tokens, place) || is_renamed(&tokens, place))
+                {
                     bail!("{name} makes the compiler read what is not yours: leave it out");
                 }
             }

@@ -78,7 +78,10 @@ impl Submission {
 /// `a/05-user/src/map.rs` in two: the crate's directory, and `map.rs`.
 fn split(file: &Path) -> Option<(PathBuf, PathBuf)> {
     let parts: Vec<Component<'_>> = file.components().collect();
-    if !parts.iter().all(|part| matches!(part, Component::Normal(_))) {
+    if !parts
+        .iter()
+        .all(|part| matches!(part, Component::Normal(_)))
+    {
         return None;
     }
     let src = parts.iter().position(|part| part.as_os_str() == "src")?;

@@ -51,6 +51,8 @@ pub struct Container {
 #[must_use = "only wait() cleans up"]
 pub struct Created {
     child: Child,
+    /// Whether the child has been told to start together with its release.
+    told: bool,
 }
 
 /// A container whose command runs.
@@ -93,7 +95,9 @@ impl Container {
     /// Any error of the three parts. The [`Failure`] in its chain, if there is
     /// one, has the exit status.
     pub fn run(self) -> Result<Exit> {
-        self.create()?.start()?.wait()
+        // Nobody looks at the container between the two: the child is spared a
+        // wait.
+        self.set_up(true)?.start()?.wait()
     }
 
     /// Prepares the host, clones the child and sets it up, up to the point
@@ -103,18 +107,22 @@ impl Container {
     /// The first error of any isolation, host or child, by the isolation's
     /// name. The child is then gone and every isolation cleaned up.
     pub fn create(self) -> Result<Created> {
+        self.set_up(false)
+    }
+
+    fn set_up(self, start: bool) -> Result<Created> {
         let mut host = Host {
             isolations: self.isolations,
             begun: 0,
             signals: Signals::block()?,
             lends_terminal: self.lends_terminal,
         };
-        let child = match host.launch(&self.command) {
+        let child = match host.launch(&self.command, start) {
             Ok(launched) => Child { launched, host },
             Err(error) => return Err(host.clean_up_after(error)),
         };
         match child.launched.report() {
-            Ok(Some(Report::SetUp)) => Ok(Created { child }),
+            Ok(Some(Report::SetUp)) => Ok(Created { child, told: start }),
             Ok(Some(Report::Failed(error))) | Err(error) => Err(child.abandon(error)),
             Ok(None) => Err(child.abandon(anyhow!("the child died while it was set up"))),
         }
@@ -135,7 +143,9 @@ impl Created {
     pub fn start(self) -> Result<Running> {
         let mut child = self.child;
         say!("start");
-        if let Err(error) = child.launched.tell() {
+        if !self.told
+            && let Err(error) = child.launched.tell(1)
+        {
             return Err(child.abandon(error));
         }
         match child.launched.report() {
@@ -180,7 +190,7 @@ struct Host {
 
 impl Host {
     // ANCHOR: launch
-    fn launch(&mut self, command: &Command) -> Result<Launched> {
+    fn launch(&mut self, command: &Command, start: bool) -> Result<Launched> {
         for isolation in &mut self.isolations {
             self.begun += 1;
             say!("prepare {}", isolation.name());
@@ -207,7 +217,7 @@ impl Host {
             terminal: None,
             own_session: !self.lends_terminal,
         };
-        match self.on_host(&mut launched) {
+        match self.on_host(&mut launched, start) {
             Ok(()) => Ok(launched),
             Err(error) => Err(launched.kill(error)),
         }
@@ -215,7 +225,7 @@ impl Host {
     // ANCHOR_END: launch
 
     // ANCHOR: on_host
-    fn on_host(&mut self, launched: &mut Launched) -> Result<()> {
+    fn on_host(&mut self, launched: &mut Launched, start: bool) -> Result<()> {
         say!("clone3: the child is process {} of the host", launched.pid);
         for isolation in &mut self.isolations {
             say!("on_host {}", isolation.name());
@@ -228,7 +238,7 @@ impl Host {
         }
         stop_if_asked(&self.signals)?;
         say!("release");
-        launched.tell()
+        launched.tell(if start { 2 } else { 1 })
     }
     // ANCHOR_END: on_host
 

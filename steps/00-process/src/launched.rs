@@ -32,9 +32,10 @@ pub(crate) struct Launched {
 }
 
 impl Launched {
-    /// Writes the next byte into the release pipe.
-    pub(crate) fn tell(&mut self) -> Result<()> {
-        match self.lifeline.write_all(&[1]) {
+    /// Writes the next bytes into the release pipe, one for each time that the
+    /// child waits.
+    pub(crate) fn tell(&mut self, times: usize) -> Result<()> {
+        match self.lifeline.write_all(&[1; 2][..times]) {
             Ok(()) => Ok(()),
             // The child is gone; its report says why.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -11,6 +11,7 @@ use crate::aufs::Aufs;
 use crate::btrfs::{Btrfs, is_btrfs};
 use crate::devicemapper::Devicemapper;
 use crate::driver::{Kind, StorageDriver};
+use crate::layer_id::LayerId;
 use crate::overlay2::Overlay2;
 use crate::overlay2::trial;
 use crate::program;
@@ -155,4 +156,14 @@ pub fn preferred(root: &Path) -> Result<Kind> {
         None => Kind::Overlay2,
         Some(_) => Kind::Vfs,
     })
+}
+
+/// Whether the driver `kind` below `root` has the layer `id`, without opening
+/// the driver: one call of stat(2).
+pub fn has_layer(root: &Path, kind: Kind, id: &LayerId) -> bool {
+    let driver = root.join(kind.as_str());
+    match kind {
+        Kind::Overlay2 => driver.join(id).join("link").exists(),
+        _ => driver.join("layers").join(id).exists(),
+    }
 }

@@ -117,6 +117,17 @@ pub trait StorageDriver {
     /// leaves the layer; there is then no such layer.
     fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()>;
 
+    /// Makes a layer of a directory elsewhere without copying it, and returns
+    /// true; false where the driver cannot. Whoever changes the directory while
+    /// a container uses it changes what that container sees, in ways that
+    /// overlayfs.rst leaves undefined (“Changes to underlying filesystems”).
+    ///
+    /// # Errors
+    /// As [`create`](Self::create); if the store itself lies in the directory.
+    fn refer(&self, _id: &LayerId, _directory: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Removes a layer.
     ///
     /// # Errors
@@ -182,6 +193,12 @@ pub trait View {
     /// # Errors
     /// Those of the driver's mount.
     fn detached(&mut self) -> Result<OwnedFd>;
+
+    /// Called on the host when the process that is to mount the view has been
+    /// cloned, and so has every descriptor of the view's: closes those that the
+    /// host has no more use for. The last one to be closed of a mount that is
+    /// attached nowhere makes the kernel wait for all processors.
+    fn handed_over(&mut self) {}
 
     /// Mounts the view on the directory `target`, in the caller's mount
     /// namespace.

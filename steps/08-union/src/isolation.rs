@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use nix::unistd::Pid;
 use process::{Isolation, say};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -67,6 +68,7 @@ struct Layered {
     image: Image,
     id: LayerId,
     keep: bool,
+    shares_init: bool,
     view: Option<Box<dyn View>>,
     note: Option<File>,
 }
@@ -124,10 +126,21 @@ impl Union {
                 image,
                 id,
                 keep: args.keep,
+                shares_init: false,
                 view: None,
                 note: None,
             })),
         })
+    }
+
+    /// Has all containers of an image share one `-init`, that of the image: what
+    /// this step puts into it is the same for all. It goes with the image.
+    #[must_use]
+    pub fn share_init(mut self) -> Self {
+        if let Some(container) = &mut self.container {
+            container.shares_init = true;
+        }
+        self
     }
 
     /// Where the container's root will be, for step 04 to pivot to; `None`
@@ -154,6 +167,13 @@ impl Isolation for Union {
             Some(container) => container.prepare(),
             None => Ok(()),
         }
+    }
+
+    fn on_host(&mut self, _: Pid) -> Result<()> {
+        if let Some(view) = self.container.as_mut().and_then(|c| c.view.as_mut()) {
+            view.handed_over();
+        }
+        Ok(())
     }
 
     // ANCHOR: in_container
@@ -199,7 +219,10 @@ impl Layered {
     // ANCHOR: layers
     fn layers(&self) -> Result<()> {
         let (driver, id) = (&*self.driver, &self.id);
-        let init = id.init()?;
+        let init = match &self.image {
+            Image::Layer(image) if self.shares_init => image.init()?,
+            _ => id.init()?,
+        };
         if let Ok(parents) = driver.parents(id) {
             if parents.first() != Some(&init) {
                 bail!("{id} is the layer of an image, not of a container: choose another --name");
@@ -219,7 +242,14 @@ impl Layered {
                 image
             }
         };
-        driver.import(&init, Some(&image), &mut &mount_points()?[..])?;
+        let missing = || driver.parents(&init).is_err();
+        if missing()
+            && let Err(error) = driver.import(&init, Some(&image), &mut &mount_points()?[..])
+            // Where it is shared, another container may have been quicker.
+            && missing()
+        {
+            return Err(error);
+        }
         driver.create(id, Some(&init))
     }
     // ANCHOR_END: layers
@@ -227,9 +257,11 @@ impl Layered {
     fn cleanup(&mut self) -> Result<()> {
         // Before the layers can go, nothing may be mounted from them.
         self.view = None;
-        if self.note.take().is_none() {
+        // Held to the end: once it is given back, others take this container
+        // for a dead one's, and remove it too.
+        let Some(_note) = self.note.take() else {
             return Ok(());
-        }
+        };
         if !self.keep {
             remove_container(&*self.driver, &self.id)?;
         }

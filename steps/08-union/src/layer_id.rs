@@ -30,6 +30,11 @@ impl LayerId {
         format!("{self}-init").parse()
     }
 
+    /// The layer that this one is the `-init` of, if its name says so.
+    pub fn is_init_of(&self) -> Option<Self> {
+        self.0.strip_suffix("-init")?.parse().ok()
+    }
+
     /// The id as a string.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -212,12 +212,12 @@ pub fn remove_file(path: &Path) -> Result<()> {
 }
 
 /// Writes a file so that it is there whole or not at all: under another name,
-/// then rename(2).
+/// then rename(2). Others may write the same file at the same time.
 ///
 /// # Errors
 /// Those of writing.
 pub fn write_file(path: &Path, content: &str) -> Result<()> {
-    let new = path.with_extension(".new");
+    let new = path.with_added_extension(format!("{}.new", std::process::id()));
     let mut file = File::create(&new).with_context(|| format!("open({new:?}, O_CREAT)"))?;
     file.write_all(content.as_bytes())
         .with_context(|| format!("write {new:?}"))?;

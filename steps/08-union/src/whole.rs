@@ -174,7 +174,7 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
     }
 
     fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()> {
-        self.make(id, parent, &mut |tree| apply(tree, Marks::Whole, diff))
+        self.make(id, parent, &mut |tree| apply(tree, Marks::Whole, &[], diff))
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

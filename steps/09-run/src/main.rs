@@ -6,6 +6,7 @@ use anyhow::Result;
 use cgroups::Cgroups;
 use clap::{Parser, Subcommand};
 use engine::hardening::Hardening;
+use engine::image::tool::{self as image_tool, ImageTool};
 use engine::options::RunArgs;
 use engine::places::{Places, PlacesArgs};
 use engine::plan::Plan;
@@ -41,6 +42,8 @@ enum Sub {
     #[command(after_long_help = after_help(EXAMPLES, SEE_ALSO))]
     Run(Box<RunArgs>),
     #[command(flatten)]
+    Images(ImageTool),
+    #[command(flatten)]
     Record(RecordTool),
     /// Directories that outlive containers
     #[command(subcommand)]
@@ -48,6 +51,7 @@ enum Sub {
 }
 
 const EXAMPLES: &str = "
+  drydock import rootfs.tar.gz busybox           an image of a root file system
   drydock run --rm -it busybox sh                a shell in a container
   drydock run --rm -it -m 128m --cpus 0.5 -p 8080:80 busybox sh
                                                  with limits and a published port
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         let places = drydock.places.places()?;
         match drydock.command {
             Sub::Run(args) => run(&places, *args),
+            Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Record(tool) => record_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
         }

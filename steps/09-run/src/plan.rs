@@ -150,7 +150,8 @@ impl Plan {
             },
             None,
             true,
-        )?;
+        )?
+        .share_init();
         let mut mount = MountArgs {
             rootfs: union.mount_point(),
             bind: binds.into_iter().map(OsString::from).collect(),
@@ -192,7 +193,7 @@ impl Plan {
 ///
 /// # Errors
 /// Those of trying, and of writing down what came of it.
-fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
+pub fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
     if let Some(kind) = asked {
         return Ok(kind);
     }

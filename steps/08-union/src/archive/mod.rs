@@ -6,8 +6,18 @@
 //! | this | how deletions are marked, in archives and in layers |
 //! | [`write`] | a layer into an archive |
 //! | [`apply`] | an archive into a layer |
+//! | [`entry`], [`places`], make, deletions | its entries: what they say, where they go, what is made of them |
+//! | [`metered`], [`room`] | limits: on what comes before an entry, on all of them |
 
 pub mod apply;
+mod deletions;
+pub mod entry;
+#[cfg(test)]
+mod hostile;
+mod make;
+pub mod metered;
+pub mod places;
+pub mod room;
 pub mod write;
 
 use std::ffi::{OsStr, OsString};

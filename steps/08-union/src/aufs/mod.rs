@@ -160,7 +160,12 @@ impl StorageDriver for Aufs {
     }
 
     fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()> {
-        self.make_layer(id, parent, &mut |tree| apply(tree, Marks::Aufs, diff))
+        let mut below = Vec::new();
+        for id in self.lineage.on(parent)? {
+            below.push(Tree::open(&self.diff_path(&id))?);
+        }
+        let fill = &mut |tree: &Tree| apply(tree, Marks::Aufs, &below, diff);
+        self.make_layer(id, parent, fill)
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

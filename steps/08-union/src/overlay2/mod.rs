@@ -5,7 +5,8 @@
 //! overlay2/l/LINK         short name of a layer: a link to ../ID/diff
 //! overlay2/ID/link        that short name
 //! overlay2/ID/lower       the short names of the layers below: l/A:l/B, nearest first
-//! overlay2/ID/diff        what the layer changes: the upper directory of a container
+//! overlay2/ID/diff        what the layer changes: the upper directory of a container;
+//!                         or a link to a directory that is used where it is
 //! overlay2/ID/work        overlay's own, on the same file system as diff
 //! overlay2/ID/merged      where a container's view is mounted
 //! ```
@@ -56,6 +57,14 @@ pub const DEEPEST: usize = 128;
 /// The length of a short name: 26 letters and digits, of 32, are 130 bits, so
 /// that no two layers ever draw the same.
 const LINK_LENGTH: usize = 26;
+
+/// Where the content of a new layer comes from.
+enum Fill<'a> {
+    /// It is put into the layer's directory.
+    With(&'a mut dyn FnMut(&Tree) -> Result<()>),
+    /// It stays in this one.
+    Elsewhere(&'a Path),
+}
 
 /// The overlay2 driver.
 #[derive(Debug)]
@@ -137,12 +146,7 @@ impl Overlay2 {
         Ok(lock)
     }
 
-    fn make_layer(
-        &self,
-        id: &LayerId,
-        parent: Option<&LayerId>,
-        fill: &mut dyn FnMut(&Tree) -> Result<()>,
-    ) -> Result<()> {
+    fn make_layer(&self, id: &LayerId, parent: Option<&LayerId>, fill: Fill<'_>) -> Result<()> {
         let _lock = self.lock()?;
         // `l` is the directory of short names.
         if id.as_str() == "l" || self.path(id).exists() {
@@ -186,7 +190,7 @@ impl Overlay2 {
         link: &str,
         lower: &[String],
         parent: Option<&LayerId>,
-        fill: &mut dyn FnMut(&Tree) -> Result<()>,
+        fill: Fill<'_>,
     ) -> Result<()> {
         make(new, 0o710)?;
         let write = |name: &str, content: &str| {
@@ -197,10 +201,18 @@ impl Overlay2 {
         if !lower.is_empty() {
             write("lower", &lower.join(":"))?;
         }
-        for (name, mode) in [("diff", 0o755), ("work", 0o700), ("merged", 0o700)] {
-            make(&new.join(name), mode)?;
-        }
-        let diff = Tree::open(&new.join("diff"))?;
+        make(&new.join("work"), 0o700)?;
+        make(&new.join("merged"), 0o700)?;
+        let path = new.join("diff");
+        let fill = match fill {
+            Fill::With(fill) => fill,
+            Fill::Elsewhere(directory) => {
+                return symlink(directory, &path)
+                    .with_context(|| format!("symlink({directory:?}, {path:?})"));
+            }
+        };
+        make(&path, 0o755)?;
+        let diff = Tree::open(&path)?;
         match parent {
             // The root of the view is that of the topmost layer: without this,
             // an image whose root has an owner of its own would lose it.
@@ -211,7 +223,7 @@ impl Overlay2 {
                     Metadata::read(&below, Path::new(""), &stat)?.write(&root)?;
                 }
             }
-            None => detached::open_to_all(&new.join("diff"))?,
+            None => detached::open_to_all(&path)?,
         }
         fill(&diff)
     }
@@ -249,12 +261,34 @@ impl StorageDriver for Overlay2 {
     }
 
     fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
-        self.make_layer(id, parent, &mut |_| Ok(()))
+        self.make_layer(id, parent, Fill::With(&mut |_| Ok(())))
     }
 
     fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()> {
         let marks = self.attributes.marks();
-        self.make_layer(id, parent, &mut |tree| apply(tree, marks, diff))
+        let mut below = Vec::new();
+        if let Some(parent) = parent {
+            below.push(Tree::open(&self.path(parent).join("diff"))?);
+            for id in self.parents(parent)? {
+                below.push(Tree::open(&self.path(&id).join("diff"))?);
+            }
+        }
+        let fill = &mut |tree: &Tree| apply(tree, marks, &below, diff);
+        self.make_layer(id, parent, Fill::With(fill))
+    }
+
+    /// `diff` is a link to the directory: the short name then leads to it.
+    fn refer(&self, id: &LayerId, directory: &Path) -> Result<bool> {
+        let directory =
+            fs::canonicalize(directory).with_context(|| format!("realpath({directory:?})"))?;
+        if self.store.directory().starts_with(&directory) {
+            // ELOOP of the mount: a layer must not lie in another.
+            bail!(
+                "{directory:?} holds the state directory itself: give another --root, outside it"
+            );
+        }
+        self.make_layer(id, None, Fill::Elsewhere(&directory))?;
+        Ok(true)
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {
@@ -300,7 +334,12 @@ impl StorageDriver for Overlay2 {
 
     fn usage(&self, id: &LayerId) -> Result<u64> {
         self.read(id, "link")?;
-        size(&Tree::open(&self.path(id).join("diff"))?)
+        let diff = self.path(id).join("diff");
+        // What lies elsewhere takes nothing here.
+        if diff.is_symlink() {
+            return Ok(0);
+        }
+        size(&Tree::open(&diff)?)
     }
 
     fn space(&self) -> Result<u64> {

@@ -296,4 +296,8 @@ impl View for StackView {
         }
         self.in_directory(Self::overlaid)
     }
+
+    fn handed_over(&mut self) {
+        self.made = None;
+    }
 }

@@ -65,18 +65,24 @@ impl StoreArgs {
         }
     }
 
+    /// Which driver. Turns on [`say!`](process::say) if `-v` was given.
+    ///
+    /// # Errors
+    /// Those of looking which one works here.
+    pub fn kind(&self) -> Result<Kind> {
+        process::cli::set_verbose(self.verbose);
+        match self.driver {
+            Some(kind) => Ok(kind),
+            None => detect::preferred(&self.root()?),
+        }
+    }
+
     /// The driver.
     ///
     /// # Errors
     /// Where it does not work here.
     pub fn open(&self) -> Result<Box<dyn StorageDriver>> {
-        process::cli::set_verbose(self.verbose);
-        let root = self.root()?;
-        let kind = match self.driver {
-            Some(kind) => kind,
-            None => detect::preferred(&root)?,
-        };
-        detect::open(kind, &root)
+        detect::open(self.kind()?, &self.root()?)
     }
 }
 

@@ -102,6 +102,10 @@ impl Metadata {
                 Err(errno @ Errno::PERM) if !geteuid().is_root() => {
                     say!("{:?} is without {name:?}: setxattr: {errno}", place.name);
                 }
+                // The file system keeps no attributes of this kind.
+                Err(errno @ Errno::NOTSUP) => {
+                    say!("{:?} is without {name:?}: setxattr: {errno}", place.name);
+                }
                 Err(errno) => {
                     return Err(errno)
                         .with_context(|| format!("setxattr({:?}, {name:?})", place.name));
@@ -178,11 +182,16 @@ pub fn set_xattr(place: &Place, name: &str, value: &[u8]) -> Result<()> {
 }
 
 fn list(path: &Path) -> Result<Vec<OsString>> {
+    // Most files have none.
+    match llistxattr(path, &mut [0_u8; 0][..]) {
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        Ok(_) => {}
+        Err(errno) => return Err(errno).with_context(|| format!("listxattr({path:?})")),
+    }
     // The kernel's limit on a list of names (xattr(7)).
     let mut buffer = vec![0; 65536];
     let length = match llistxattr(path, &mut buffer[..]) {
         Ok(length) => length,
-        Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Err(errno) => return Err(errno).with_context(|| format!("listxattr({path:?})")),
     };
     Ok(buffer[..length]

@@ -1,18 +1,54 @@
 //! Images: a stack of layers and a configuration.
+//!
+//! | module | what |
+//! |---|---|
+//! | this | finding one, and making it ready |
+//! | [`name`], [`digest`], [`config`], [`record`] | what images are called, and what they say |
+//! | [`store`] | the files in which they are kept |
+//! | [`load`], path, [`directory`], [`elsewhere`] | how they come: by name, by path, from directories, from another driver |
+//! | input, [`source`], [`files`], [`oci`], [`docker`], [`parts`] | what an archive or a directory is |
+//! | [`blob`], [`decompress`], [`verify`] | content, unpacked and checked while it streams |
+//! | [`remove`] | how they go |
+//! | [`tool`] | `drydock load`, `import`, `images`, `rmi` |
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use union::detect::has_layer;
 use union::{Kind, LayerId};
 
+pub mod blob;
 pub mod config;
+pub mod decompress;
+pub mod digest;
+pub mod directory;
+pub mod docker;
+pub mod elsewhere;
+pub mod files;
+mod input;
+pub mod load;
+pub mod name;
+pub mod oci;
+pub mod parts;
+mod path;
+pub mod record;
+pub mod remove;
+pub mod source;
+pub mod store;
+pub mod tool;
+pub mod verify;
 
 use config::Config;
+use digest::Digest;
+use name::Name;
+use record::Record;
+use store::Store;
 
 /// An image that is ready to be run.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The digest of its configuration: `sha256:…`.
+    /// The digest of its configuration: `sha256:…`. A directory has none; it is
+    /// known by the id of its layer.
     pub id: String,
     /// The name it was found by, for people.
     pub name: String,
@@ -27,25 +63,111 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub struct Images {
     root: PathBuf,
+    store: Store,
 }
 
 impl Images {
-    /// The images below the state directory `root`.
+    /// The images below the state directory `root`. Nothing is made there
+    /// before an image comes.
     ///
     /// # Errors
-    /// Those of mkdir(2).
+    /// Those of finding the current directory.
     pub fn open(root: &Path) -> Result<Self> {
-        Ok(Images { root: root.into() })
+        let root =
+            std::path::absolute(root).with_context(|| format!("the path of --root {root:?}"))?;
+        Ok(Images {
+            store: Store::new(&root),
+            root,
+        })
     }
 
     /// Finds the image that `reference` means: the name or the id of one that
     /// was loaded before, else a directory, a tar of a root file system, an OCI
-    /// image layout or a `docker save` archive; and makes its layers ready in
-    /// the store of the storage driver `kind`, once.
+    /// image layout or a `docker save` archive (`PATH:TAG` if there are several
+    /// images in it); and makes its layers ready in the store of the storage
+    /// driver `kind`, once. What begins with `/` or `.` is always a path.
+    ///
+    /// For an image that is ready this costs reading one small file and a
+    /// stat(2); for a path also its realpath(3).
     ///
     /// # Errors
     /// If nothing of this kind is there, and for an image that is damaged.
     pub fn ready(&self, reference: &str, kind: Kind) -> Result<Image> {
-        bail!("no image {reference:?} for {kind} in {:?}", self.root)
+        if let Some(record) = self.find(reference)? {
+            return self.image(&record, reference, kind);
+        }
+        let Some((path, tag)) = source::path_and_tag(reference) else {
+            bail!(
+                "there is no image {reference:?}: drydock images shows those that were loaded, \
+                 and no file or directory is called so"
+            );
+        };
+        if path.is_dir() && !source::is_layout(&path) {
+            return self.directory(&path, reference, kind);
+        }
+        let record = self.of_path(&path, tag, kind)?;
+        self.image(&record, reference, kind)
+    }
+
+    /// The image of a name, an id, the beginning of an id, or the end of a name
+    /// that no other has.
+    ///
+    /// # Errors
+    /// If several are meant.
+    pub fn find(&self, reference: &str) -> Result<Option<Record>> {
+        if reference.starts_with(['/', '.']) {
+            return Ok(None);
+        }
+        let name = reference.parse::<Name>().ok();
+        if let Some(name) = &name
+            && let Some(record) = self.store.named(name)?
+        {
+            return Ok(Some(record));
+        }
+        let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
+        if let Ok(id) = Digest::from_hex(hex) {
+            return self.store.record(&id);
+        }
+        let mut meant = Vec::new();
+        if let Some(name) = &name {
+            let named = self.store.names()?.into_iter();
+            meant.extend(named.filter(|(full, _)| full.ends_with(name)));
+        }
+        if let [(one, id), (other, _), ..] = &meant[..]
+            && meant.iter().any(|(_, another)| another != id)
+        {
+            bail!("{reference:?} may be {one} or {other}: say which");
+        }
+        if let Some((_, id)) = meant.first() {
+            return self.store.record(id);
+        }
+        self.find_by_part_of_id(reference, hex)
+    }
+
+    fn find_by_part_of_id(&self, reference: &str, hex: &str) -> Result<Option<Record>> {
+        let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        if hex.len() < 4 || !hex.chars().all(digit) {
+            return Ok(None);
+        }
+        let mut records = self.store.records()?;
+        records.retain(|record| record.id.hex().starts_with(hex));
+        if records.len() > 1 {
+            bail!("{reference:?} is the beginning of several ids: give more of it");
+        }
+        Ok(records.pop())
+    }
+
+    /// The image of a record, its layers in the store of `kind`.
+    fn image(&self, record: &Record, name: &str, kind: Kind) -> Result<Image> {
+        let top = record.top()?;
+        if !has_layer(&self.root, kind, &top) {
+            self.copy_from_elsewhere(record, kind)?;
+        }
+        Ok(Image {
+            id: record.id.to_string(),
+            name: name.to_owned(),
+            top,
+            config: record.config.clone(),
+        })
     }
 }

@@ -1,0 +1,299 @@
+//! How images are kept: once, whole, and no longer than wanted.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use harness::prelude::*;
+use serde_json::json;
+use serial_test::serial;
+
+use crate::layouts::{Layout, State, bytes_of, file, gzip, small_root, tar, tar_of};
+
+#[test]
+#[serial]
+fn image_takes_its_space_once() {
+    check(|c| {
+        let state = State::new(c)?;
+        let archive = c.dir().join("debian.tar");
+        fs::write(&archive, tar_of(&c.debian()?)?)?;
+        let archive = archive.to_string_lossy().into_owned();
+        state
+            .drydock(&["import", &archive, "debian"])
+            .run()?
+            .success()?;
+        fs::remove_file(&archive)?;
+        let before = bytes_of(&state.root)?;
+        let mut running: Vec<Child> = Vec::new();
+        for n in 0..10 {
+            let script = format!("echo {n} > /own; cat /own /etc/debian_version; read line");
+            let mut command = state
+                .drydock(&["run", "--rm", "-i", "--network", "none", "debian"])
+                .args(["sh", "-c", &script])
+                .command();
+            let child = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            running.push(child.spawn().context("start a container")?);
+        }
+        let layers = wait_for(|| {
+            let own = state.layers("overlay2").into_iter().filter(|id| {
+                let own = state.root.join("overlay2").join(id).join("diff/own");
+                own.exists()
+            });
+            (own.count() == 10).then_some(())
+        });
+        let after = bytes_of(&state.root)?;
+        for mut child in running {
+            drop(child.stdin.take());
+            child.wait_with_output().context("wait for a container")?;
+        }
+        expect(
+            layers.is_some(),
+            "ten containers with a layer each",
+            "fewer",
+        )?;
+        expect(
+            after - before < before / 10,
+            format!("ten containers to add next to nothing to the {before} bytes of the image"),
+            format!("{} bytes", after - before),
+        )?;
+        expect_eq("the layers at the end", state.layers("overlay2").len(), 1)
+    });
+}
+
+#[test]
+#[serial]
+fn image_shares_layers_with_others() {
+    check(|c| {
+        let state = State::new(c)?;
+        let base = small_root()?;
+        for (n, name) in ["one", "two"].iter().enumerate() {
+            let own = tar(&[file("own", name)])?;
+            let config = json!({"Env": [format!("N={n}")]});
+            let layout = Layout::new(c.dir().join(name), "1", &[base.clone(), own], config)?;
+            let (from, name) = (layout.name(), format!("team/{name}"));
+            state
+                .drydock(&["load", "-i", &from, &name])
+                .run()?
+                .success()?;
+            expect_eq("the layers", state.layers("overlay2").len(), n + 2)?;
+        }
+        // The same change on another base is another layer.
+        let bases = [tar(&[file("x", "")])?, tar(&[file("own", "one")])?];
+        let layout = Layout::new(c.dir().join("three"), "1", &bases, json!({}))?;
+        state
+            .drydock(&["load", "-i", &layout.name(), "three"])
+            .run()?
+            .success()?;
+        expect_eq("the layers", state.layers("overlay2").len(), 5)?;
+
+        state.drydock(&["rmi", "three"]).run()?.success()?;
+        state.drydock(&["rmi", "two"]).run()?.success()?;
+        expect_eq(
+            "the layers that one still has",
+            state.layers("overlay2").len(),
+            2,
+        )?;
+        let ran = state.run("one", "cat /own")?.success()?;
+        expect_eq("/own", ran.stdout, "one".into())?;
+        let kept = ["run", "--name", "box", "--network", "none", "one", "true"];
+        state.drydock(&kept).run()?.success()?;
+        state
+            .drydock(&["rmi", "one"])
+            .run()?
+            .expect_error(125, &["container", "remove"])?;
+        // Neither does a load take away what a container stands on.
+        state
+            .drydock(&["load", "-i", &layout.name(), "three"])
+            .run()?
+            .success()?;
+        state.drydock(&["rmi", "three"]).run()?.success()?;
+        state.drydock(&["rm", "box"]).run()?.success()?;
+        let id = state.images()?[0].1.clone();
+        state.drydock(&["rmi", &id[..6]]).run()?.success()?;
+        state.expect_empty("overlay2", "the last rmi")?;
+        state
+            .drydock(&["rmi", "one"])
+            .run()?
+            .expect_error(125, &["no image", "one"])?;
+        Ok(())
+    });
+}
+
+/// The size of the largest file in it, in bytes.
+const NOISE: usize = 3 << 20;
+
+/// An image that takes some time.
+fn slow(c: &Check) -> Result<Layout> {
+    let mut noise = vec![0_u8; NOISE];
+    for chunk in noise.chunks_mut(8) {
+        chunk.copy_from_slice(&c.number(u64::MAX).to_le_bytes()[..chunk.len()]);
+    }
+    let noise = [(tar::EntryType::Regular, "noise", "", &noise[..])];
+    let layers = [small_root()?, tar(&noise)?, tar(&[file("end", "")])?];
+    Layout::new(c.dir().join("slow"), "1", &layers, json!({}))
+}
+
+fn expect_whole(state: &State<'_>) -> Result<()> {
+    let ran = state.run("box", "stat -c %s /noise /end")?.success()?;
+    let expected = format!("{NOISE}\n0\n");
+    expect_eq("the sizes of the files of the image", ran.stdout, expected)
+}
+
+#[test]
+#[serial]
+fn image_is_whole_or_not_there() {
+    check(|c| {
+        let state = State::new(c)?;
+        let layout = slow(c)?;
+        for n in 0..8 {
+            let load = state.drydock(&["load", "-i", &layout.name(), "box"]);
+            let mut loading = load.command().stdout(Stdio::null()).spawn()?;
+            std::thread::sleep(Duration::from_millis(1 + 12 * n + c.number(12)));
+            loading.kill().context("kill it")?;
+            loading.wait().context("wait for it")?;
+            // It may have been faster.
+            if !state.images()?.is_empty() {
+                expect_whole(&state)?;
+                state.drydock(&["rmi", "box"]).run()?.success()?;
+            }
+        }
+        state
+            .drydock(&["load", "-i", &layout.name(), "box"])
+            .run()?
+            .success()?;
+        expect_whole(&state)?;
+        state.drydock(&["rmi", "box"]).run()?.success()?;
+        state.expect_empty("overlay2", "rmi, many loads having been killed")?;
+        expect_eq(
+            "the files without a name that are left",
+            state.root.join("images/spool").exists() || state.root.join("images/new").exists(),
+            false,
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn image_is_loaded_once_by_many() {
+    check(|c| {
+        let state = State::new(c)?;
+        let layout = slow(c)?;
+        let mut loading = Vec::new();
+        for n in 0..4 {
+            let name = format!("box:{n}");
+            let load = state.drydock(&["load", "-i", &layout.name(), &name]);
+            loading.push(load.command().stdout(Stdio::null()).spawn()?);
+            let run = state.drydock(&["run", "--rm", "--network", "none", &layout.name(), "true"]);
+            loading.push(run.command().stdout(Stdio::null()).spawn()?);
+        }
+        for mut child in loading {
+            let status = child.wait().context("wait for it")?;
+            expect(status.success(), "every one of them to succeed", status)?;
+        }
+        expect_eq("the names", state.images()?.len(), 4)?;
+        expect_eq("the layers", state.layers("overlay2").len(), 3)
+    });
+}
+
+#[test]
+#[serial]
+fn image_of_an_ordinary_user() {
+    check(|c| {
+        let root = c.dir().join("rootless");
+        harness::check::open_to_all(c.dir())?;
+        fs::create_dir(&root)?;
+        chown(&root, Some(1000), Some(1000))?;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;
+        let root = root.to_string_lossy().into_owned();
+        let foreign = [
+            file("etc/passwd", "root:x:0:0::/:/bin/sh\n"),
+            file("old/x", "x"),
+        ];
+        let above = [
+            file(".wh.gone", ""),
+            file("old/.wh..wh..opq", ""),
+            file("old/new", "n"),
+        ];
+        let layers = [
+            small_root()?,
+            tar(&foreign)?,
+            tar(&[file("gone", "")])?,
+            tar(&above)?,
+        ];
+        let layout = Layout::new(c.dir().join("layout"), "1", &layers, json!({}))?;
+        // What works here, and what works everywhere.
+        for driver in [&[][..], &["--storage-driver", "vfs"]] {
+            let root = format!("{root}/{}", driver.len());
+            let call = |args: &[&str]| c.step().user(1000).args(["--root", &root]).args(args);
+            let load = ["load", "-i", &layout.name(), "box"];
+            call(&[&load[..], driver].concat()).run()?.success()?;
+            let run = [&["run", "--rm", "--network", "none"][..], driver].concat();
+            let script = ["box", "sh", "-c", "id -u; ls / /old"];
+            let ran = call(&[&run[..], &script].concat()).run()?.success()?;
+            let words: Vec<&str> = ran.stdout.split_whitespace().collect();
+            expect(
+                words.first() == Some(&"0") && words.ends_with(&["/old:", "new"]),
+                "root inside, and /old with the new file only",
+                ran.stdout.clone(),
+            )?;
+            expect(!words.contains(&"gone"), "/gone to be gone", ran.stdout)?;
+            call(&["rmi", "box"]).run()?.success()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn image_that_is_none_is_named() {
+    check(|c| {
+        let state = State::new(c)?;
+        let write = |name: &str, bytes: &[u8]| -> Result<String> {
+            let path = c.dir().join(name);
+            fs::write(&path, bytes)?;
+            Ok(path.to_string_lossy().into_owned())
+        };
+        let elsewhere = tar(&[file("some/file", "x")])?;
+        let root = small_root()?;
+        for (path, word) in [
+            (write("empty", b"")?, "empty"),
+            (write("text", &b"not an image\n".repeat(100))?, "text"),
+            (write("other.tar", &elsewhere)?, "manifest.json"),
+            (write("packed.tar.xz", b"\xfd7zXZ\0\0\0\0\0\0")?, "xz"),
+            (write("cut.tar.gz", &gzip(&root)?[..9000])?, "cut"),
+            ("no-such-image".into(), "no image"),
+            (
+                c.dir().join("no-such-file.tar").to_string_lossy().into(),
+                "no-such-file",
+            ),
+            ("/dev/null".into(), "regular file"),
+            ("Bad Name".into(), "Bad Name"),
+        ] {
+            state.run(&path, "true")?.expect_error(125, &[word])?;
+            state
+                .drydock(&["load", "-i", &path])
+                .run()?
+                .expect_error(125, &[])?;
+        }
+        for name in ["../up", "a b", "/abs", "a:b:c", ""] {
+            let path = write("root.tar", &root)?;
+            let ran = state.drydock(&["import", &path, name]).run()?;
+            expect_eq(
+                &format!("the status for the name {name:?}"),
+                ran.status,
+                125,
+            )?;
+        }
+        expect(
+            !Path::new(&state.root)
+                .join("images/name/..")
+                .join("up")
+                .exists(),
+            "no name to leave its directory",
+            "it did",
+        )?;
+        state.expect_empty("overlay2", "all of these")
+    });
+}

@@ -1,0 +1,91 @@
+//! What a layer may take at most: what is free. An archive of some kilobytes can
+//! claim to hold more than any disk has.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{fstatvfs, ftruncate};
+
+/// How much is read and written at once, in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// What is left of the file system's room, as the archive's own words go: what
+/// is promised counts, also where holes take nothing.
+#[derive(Debug)]
+pub struct Room {
+    bytes: u64,
+    files: u64,
+    buffer: Vec<u8>,
+}
+
+impl Room {
+    /// What is free where `directory` is.
+    ///
+    /// # Errors
+    /// Those of fstatvfs(3).
+    pub fn of(directory: impl AsFd) -> Result<Self> {
+        let stat = fstatvfs(directory).context("fstatvfs")?;
+        Ok(Room {
+            bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            // Some file systems, such as btrfs, count no inodes.
+            files: match stat.f_files {
+                0 => u64::MAX,
+                _ => stat.f_favail,
+            },
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Counts a file of `size` bytes.
+    ///
+    /// # Errors
+    /// If there is no room for it.
+    pub fn take(&mut self, size: u64) -> Result<()> {
+        let bytes = self.bytes.checked_sub(size);
+        let files = self.files.checked_sub(1);
+        let (Some(bytes), Some(files)) = (bytes, files) else {
+            bail!(
+                "the archive holds more than there is room for ({} MB and {} files are left): \
+                 refused",
+                self.bytes / 1_000_000,
+                self.files
+            );
+        };
+        (self.bytes, self.files) = (bytes, files);
+        Ok(())
+    }
+
+    /// Writes `size` bytes to a new file; holes stay holes where `is_sparse`.
+    ///
+    /// # Errors
+    /// If `from` ends too early; those of writing.
+    pub fn fill(
+        &mut self,
+        file: &mut File,
+        from: &mut impl Read,
+        size: u64,
+        is_sparse: bool,
+    ) -> Result<()> {
+        let mut left = size;
+        while left > 0 {
+            let wanted = BUFFER.min(usize::try_from(left).unwrap_or(BUFFER));
+            let read = from.read(&mut self.buffer[..wanted]).context("read")?;
+            if read == 0 {
+                bail!("the archive ends before the file does");
+            }
+            let chunk = &self.buffer[..read];
+            if is_sparse && chunk.iter().all(|byte| *byte == 0) {
+                file.seek(SeekFrom::Current(read as i64)).context("lseek")?;
+            } else {
+                file.write_all(chunk).context("write")?;
+            }
+            left -= read as u64;
+        }
+        if is_sparse {
+            ftruncate(file, size).context("ftruncate")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! What a layer is packed with, known by its first bytes: media types may lie,
+//! and `docker save` archives have none.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+/// What a layer is packed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// Nothing.
+    Plain,
+    /// gzip (RFC 1952).
+    Gzip,
+    /// Zstandard (RFC 8878).
+    Zstd,
+    /// Something that no image is packed with, by name.
+    Other(&'static str),
+}
+
+impl Packing {
+    /// What something is packed with that begins with `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        match bytes {
+            [0x1f, 0x8b, ..] => Packing::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
+            // A frame to be skipped; `zstd:chunked` may begin with one.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
+            [b'B', b'Z', b'h', ..] => Packing::Other("bzip2"),
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => Packing::Other("xz"),
+            _ => Packing::Plain,
+        }
+    }
+}
+
+/// Reads what is in `from`, unpacked.
+///
+/// # Errors
+/// Those of reading; `Unsupported` for [`Packing::Other`].
+pub fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut from = BufReader::with_capacity(1 << 16, from);
+    Ok(match Packing::of(from.fill_buf()?) {
+        Packing::Plain => Box::new(from),
+        Packing::Gzip => Box::new(MultiGzDecoder::new(from)),
+        Packing::Zstd => Box::new(Zstd { from, frame: None }),
+        Packing::Other(name) => {
+            let why = format!("it is packed with {name}: unpack it first, or use gzip or zstd");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+    })
+}
+
+/// One frame after the other: the library reads one.
+struct Zstd<R: Read> {
+    from: BufReader<R>,
+    frame: Option<FrameDecoder>,
+}
+
+impl<R: Read> Zstd<R> {
+    /// Begins with the next frame; false at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        while !self.from.fill_buf()?.is_empty() {
+            let mut decoder = self.frame.take().unwrap_or_default();
+            match decoder.init(&mut self.from) {
+                Ok(()) => {
+                    self.frame = Some(decoder);
+                    return Ok(true);
+                }
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let length = u64::from(length);
+                    let skipped = io::copy(&mut (&mut self.from).take(length), &mut io::sink())?;
+                    if skipped < length {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl<R: Read> Read for Zstd<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                while frame.can_collect() == 0 && !frame.is_finished() {
+                    frame
+                        .decode_blocks(&mut self.from, BlockDecodingStrategy::UptoBlocks(1))
+                        .map_err(io::Error::other)?;
+                }
+                let read = frame.read(buffer)?;
+                if read > 0 || buffer.is_empty() {
+                    return Ok(read);
+                }
+                // The library leaves the comparison to its callers.
+                let promised = frame.get_checksum_from_data();
+                if promised.is_some() && promised != frame.get_calculated_checksum() {
+                    return Err(io::Error::other("zstd: the checksum is wrong"));
+                }
+            }
+            if !self.next()? {
+                return Ok(0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn unpacked(bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        decompress(bytes)?.read_to_end(&mut all)?;
+        Ok(all)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        to.write_all(bytes).unwrap();
+        to.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        ruzstd::encoding::compress_to_vec(bytes, level)
+    }
+
+    #[test]
+    fn several_members_are_one_stream() {
+        let text = b"layers ".repeat(1000);
+        assert_eq!(unpacked(&text).unwrap(), text);
+        for pack in [gzip, zstd] {
+            let two = [pack(&text), pack(b""), pack(b"end")].concat();
+            assert_eq!(unpacked(&two).unwrap(), [&text[..], b"end"].concat());
+        }
+        let skipped = [b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec(), zstd(b"end")].concat();
+        assert_eq!(unpacked(&skipped).unwrap(), b"end");
+    }
+
+    #[test]
+    fn what_is_cut_off_or_damaged_is_an_error() {
+        let text: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
+        for pack in [gzip, zstd] {
+            let whole = pack(&text);
+            for length in [5, whole.len() / 2, whole.len() - 1] {
+                assert!(unpacked(&whole[..length]).is_err(), "{length}");
+            }
+            let mut damaged = whole.clone();
+            damaged[whole.len() - 2] ^= 1;
+            assert!(unpacked(&damaged).is_err());
+        }
+        assert!(unpacked(b"BZh91AY").is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! A directory as an image.
+//!
+//! overlay2 uses it where it is: a layer whose content is a link to it, so that
+//! nothing is copied, ever. It must not change while a container uses it, as
+//! overlayfs.rst says. The other drivers cannot do that. For them it is copied
+//! into a layer, once for each state that it is in: a fingerprint of the names,
+//! the sizes, the owners and the times of all files tells whether it changed.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use process::say;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use union::detect::{self, has_layer};
+use union::isolation::import_directory;
+use union::tree::Tree;
+use union::{Kind, LayerId};
+
+use super::config::Config;
+use super::digest::Digest;
+use super::{Image, Images};
+
+/// What the names of such layers begin with.
+pub const PREFIX: &str = "dir-";
+
+/// The layer that a directory was copied into last.
+#[derive(Debug, Serialize, Deserialize)]
+struct Copied {
+    layer: String,
+}
+
+impl Images {
+    /// The directory at `path` as an image.
+    pub(super) fn directory(&self, path: &Path, reference: &str, kind: Kind) -> Result<Image> {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("realpath({path:?})"))?;
+        let top = match kind {
+            Kind::Overlay2 => self.referred(&path)?,
+            _ => self.copied(&path, kind)?,
+        };
+        Ok(Image {
+            id: top.to_string(),
+            name: reference.to_owned(),
+            top,
+            config: Config::of_a_root_file_system(),
+        })
+    }
+
+    fn referred(&self, path: &Path) -> Result<LayerId> {
+        let id = layer_id(&Digest::of(path.as_os_str().as_bytes()))?;
+        let link = self.root.join("overlay2").join(&id).join("diff");
+        let is_there = || fs::read_link(&link).is_ok_and(|target| target == *path);
+        if !is_there() {
+            let _lock = self.changing(Kind::Overlay2)?;
+            if !is_there() && !detect::open(Kind::Overlay2, &self.root)?.refer(&id, path)? {
+                bail!("overlay2 cannot use {path:?} where it is");
+            }
+        }
+        Ok(id)
+    }
+
+    fn copied(&self, path: &Path, kind: Kind) -> Result<LayerId> {
+        let id = layer_id(&fingerprint(path)?)?;
+        if !has_layer(&self.root, kind, &id) {
+            let lock = self.changing(kind)?;
+            if !has_layer(&self.root, kind, &id) {
+                say!("copy {path:?} into layer {id}");
+                import_directory(&*detect::open(kind, &self.root)?, &id, None, path)?;
+            }
+            let json = serde_json::to_vec(&Copied {
+                layer: id.to_string(),
+            })
+            .context("write a note as JSON")?;
+            self.store.note_source(&key(path, kind), &json, &lock)?;
+        }
+        Ok(id)
+    }
+}
+
+fn key(path: &Path, kind: Kind) -> Digest {
+    Digest::of(&[kind.as_str().as_bytes(), b":", path.as_os_str().as_bytes()].concat())
+}
+
+fn layer_id(digest: &Digest) -> Result<LayerId> {
+    format!("{PREFIX}{}", &digest.hex()[..32]).parse()
+}
+
+/// A digest of what can be seen of all files without reading them. Whoever
+/// changes a file changes its ctime, and nobody can set that (inode(7)).
+fn fingerprint(path: &Path) -> Result<Digest> {
+    let mut hash = Sha256::new();
+    hash.update(path.as_os_str().as_bytes());
+    let tree = Tree::open(path)?;
+    let mut add = |path: &Path, stat: &rustix::fs::Stat| {
+        hash.update(path.as_os_str().as_bytes());
+        hash.update([0]);
+        for number in [
+            stat.st_ino as i64,
+            i64::from(stat.st_mode),
+            i64::from(stat.st_uid),
+            i64::from(stat.st_gid),
+            stat.st_size,
+            stat.st_mtime,
+            stat.st_mtime_nsec as i64,
+            stat.st_ctime,
+            stat.st_ctime_nsec as i64,
+        ] {
+            hash.update(number.to_le_bytes());
+        }
+    };
+    if let Some(stat) = tree.stat(Path::new(""))? {
+        add(Path::new(""), &stat);
+    }
+    tree.walk(Path::new(""), &mut |path, stat| {
+        add(path, stat);
+        Ok(true)
+    })?;
+    Ok(Digest::finished(hash))
+}

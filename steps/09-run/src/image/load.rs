@@ -1,0 +1,197 @@
+//! Images come: from archives and layouts, by name or because they are run.
+
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use process::say;
+use union::detect;
+use union::{Kind, StorageDriver};
+
+use super::Images;
+use super::blob::Blob;
+use super::config::{Config, ImageConfig, architecture};
+use super::digest::Digest;
+use super::name::Name;
+use super::parts::Parts;
+use super::record::{Layer, Record, chain_or_empty};
+use super::source::{self, Source};
+use super::store::Lock;
+use super::verify::{Expected, checked};
+
+impl Images {
+    /// Loads the images at `path`, or those that come over standard input, and
+    /// gives them the names that they bring along, or `name`.
+    ///
+    /// # Errors
+    /// If there are none, or something about one is wrong: it is then not there.
+    pub fn load(
+        &self,
+        path: Option<&Path>,
+        name: Option<&Name>,
+        kind: Kind,
+    ) -> Result<Vec<(Digest, Vec<Name>)>> {
+        let (path, tag) = match path.map(|path| (path, path.to_str())) {
+            Some((path, Some(text))) if !path.exists() => match source::path_and_tag(text) {
+                Some((path, tag)) => (Some(path), tag),
+                None => bail!("{path:?}: there is no such file"),
+            },
+            other => (other.map(|(path, _)| path.to_owned()), None),
+        };
+        let lock = self.changing(kind)?;
+        let source = self.source(path.as_deref(), &lock)?;
+        let Source::Images(files) = source else {
+            bail!("this is a root file system, not an image: drydock import gives it a name");
+        };
+        let images = source::images(&files, tag)?;
+        if name.is_some() && images.len() > 1 {
+            bail!("one name for {} images: give PATH:TAG", images.len());
+        }
+        let driver = detect::open(kind, &self.root)?;
+        let mut loaded = Vec::new();
+        for parts in images {
+            let record = self.keep(&parts, &*driver, &lock)?;
+            let names = match name {
+                Some(name) => vec![name.clone()],
+                None => names_of(&parts, path.as_deref()),
+            };
+            for name in &names {
+                self.store.name(name, &record.id, &lock)?;
+            }
+            loaded.push((record.id, names));
+        }
+        Ok(loaded)
+    }
+
+    /// Makes an image of a root file system: a tar at `path` or on standard
+    /// input, or a directory.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn import(
+        &self,
+        path: Option<&Path>,
+        name: &Name,
+        config: Config,
+        kind: Kind,
+    ) -> Result<Digest> {
+        let lock = self.changing(kind)?;
+        let source = match path.filter(|path| path.is_dir()) {
+            Some(directory) => {
+                let file = self.spool(&lock)?;
+                union::archive::write::whole(
+                    &union::tree::Tree::open(directory)?,
+                    &mut io::BufWriter::new(&file),
+                )?;
+                self.source_of(Blob::of(file, format!("{directory:?}"))?, &lock)?
+            }
+            None => self.source(path, &lock)?,
+        };
+        let Source::RootFileSystem(blob, content) = source else {
+            bail!("this is an image, not a root file system: drydock load keeps it");
+        };
+        let config = ImageConfig::plain(content.diff_id, config);
+        let parts = root_file_system(blob, &config)?;
+        let driver = detect::open(kind, &self.root)?;
+        let record = self.keep(&parts, &*driver, &lock)?;
+        self.store.name(name, &record.id, &lock)?;
+        Ok(record.id)
+    }
+
+    /// The lock, and what a killed process has left in the store of `kind`
+    /// taken away.
+    pub(super) fn changing(&self, kind: Kind) -> Result<Lock> {
+        let lock = self.store.lock()?;
+        self.sweep(kind, &lock)?;
+        Ok(lock)
+    }
+
+    /// Unpacks the layers that are not there yet, and keeps the record.
+    pub(super) fn keep(
+        &self,
+        parts: &Parts,
+        driver: &dyn StorageDriver,
+        lock: &Lock,
+    ) -> Result<Record> {
+        let config = parts.config()?;
+        if !config.architecture.is_empty() && config.architecture != architecture() {
+            say!(
+                "the image is made for {}, this is {}",
+                config.architecture,
+                architecture()
+            );
+        }
+        let diff_ids = config.rootfs.diff_ids;
+        let mut layers: Vec<Layer> = Vec::new();
+        for (n, chain) in chain_or_empty(&diff_ids).into_iter().enumerate() {
+            let id = chain.layer_id()?;
+            let below = layers
+                .last()
+                .map(|layer| layer.chain.layer_id())
+                .transpose()?;
+            let size = if detect::has_layer(&self.root, driver.kind(), &id) {
+                say!("layer {id} is there");
+                self.size_of(&chain, driver)?
+            } else if let (Some((blob, digest)), Some(diff_id)) =
+                (parts.layers.get(n), diff_ids.get(n))
+            {
+                let expected = Expected {
+                    digest: digest.clone(),
+                    diff_id: Some(diff_id.clone()),
+                    at_most: self.room()?,
+                };
+                say!("unpack layer {id} from {}", blob.what());
+                checked(blob, &expected, |from| {
+                    driver.import(&id, below.as_ref(), from)
+                })
+                .with_context(|| format!("layer {} of {}", n + 1, diff_ids.len()))?
+                .size
+            } else {
+                driver.create(&id, None)?;
+                0
+            };
+            layers.push(Layer { chain, size });
+        }
+        let record = Record {
+            id: Digest::of(&parts.config),
+            layers,
+            created: config.created,
+            config: config.config,
+        };
+        self.store.keep(&record, &parts.config, lock)?;
+        Ok(record)
+    }
+
+    /// The size of a layer that is there.
+    fn size_of(&self, chain: &Digest, driver: &dyn StorageDriver) -> Result<u64> {
+        let records = self.store.records()?;
+        let mut layers = records.iter().flat_map(|record| &record.layers);
+        match layers.find(|layer| layer.chain == *chain) {
+            Some(layer) => Ok(layer.size),
+            None => driver.usage(&chain.layer_id()?),
+        }
+    }
+}
+
+pub(super) fn root_file_system(blob: Blob, config: &ImageConfig) -> Result<Parts> {
+    Ok(Parts {
+        names: Vec::new(),
+        config: serde_json::to_vec(config).context("write the configuration as JSON")?,
+        layers: vec![(blob, None)],
+    })
+}
+
+/// What an image is to be called: a bare tag is put behind the name of the file.
+fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
+    let stem = path.and_then(Path::file_name).map(|name| {
+        let name = name.to_string_lossy();
+        name.split('.').next().unwrap_or_default().to_owned()
+    });
+    let full = |name: &String| -> Option<Name> {
+        if name.contains([':', '/']) {
+            return name.parse().ok();
+        }
+        format!("{}:{name}", stem.as_deref()?).parse().ok()
+    };
+    parts.names.iter().filter_map(full).collect()
+}

@@ -1,0 +1,34 @@
+//! An image as it comes: its configuration, and where its layers are.
+
+use anyhow::{Result, bail};
+
+use super::blob::Blob;
+use super::config::ImageConfig;
+use super::digest::Digest;
+
+/// The parts of an image, none of which has been unpacked.
+#[derive(Debug)]
+pub struct Parts {
+    /// What it is called where it comes from: a name, or a tag only.
+    pub names: Vec<String>,
+    /// Its configuration, as it came.
+    pub config: Vec<u8>,
+    /// Its layers, the lowest first, each with the digest of the blob if that
+    /// is known.
+    pub layers: Vec<(Blob, Option<Digest>)>,
+}
+
+impl Parts {
+    /// The configuration, which says what the layers unpack to.
+    ///
+    /// # Errors
+    /// If it is none, or says something about more or fewer layers.
+    pub fn config(&self) -> Result<ImageConfig> {
+        let config = ImageConfig::parse(&self.config)?;
+        let (listed, there) = (config.rootfs.diff_ids.len(), self.layers.len());
+        if listed != there {
+            bail!("the image has {there} layers, and its configuration lists {listed}");
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,100 @@
+//! An archive or a layout as an image, by its path: loaded when it is seen for
+//! the first time, and when it has changed.
+
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use process::say;
+use serde::{Deserialize, Serialize};
+use union::Kind;
+use union::detect;
+
+use super::Images;
+use super::config::{Config, ImageConfig};
+use super::digest::Digest;
+use super::load::root_file_system;
+use super::parts::Parts;
+use super::record::Record;
+use super::source::{self, Source};
+
+/// Which image a file was when it was last looked at, and how one sees that it
+/// is the same file still: whoever changes it changes its ctime (inode(7)).
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    image: Digest,
+    file: [i64; 7],
+}
+
+impl Images {
+    /// The image in the archive or layout at `path`, as it is now.
+    pub(super) fn of_path(&self, path: &Path, tag: Option<&str>, kind: Kind) -> Result<Record> {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("realpath({path:?})"))?;
+        let bytes = path.as_os_str().as_bytes();
+        let key = Digest::of(&[bytes, b":", tag.unwrap_or_default().as_bytes()].concat());
+        let file = identity(&path)?;
+        if let Some(record) = self.seen(&key, &file)? {
+            return Ok(record);
+        }
+        let lock = self.changing(kind)?;
+        // Somebody else may have been as far meanwhile.
+        if let Some(record) = self.seen(&key, &file)? {
+            return Ok(record);
+        }
+        say!("{path:?} was not seen before, or has changed: unpack it");
+        let parts = match self.source(Some(&path), &lock)? {
+            Source::RootFileSystem(blob, content) => {
+                let config = ImageConfig::plain(content.diff_id, Config::of_a_root_file_system());
+                root_file_system(blob, &config)?
+            }
+            Source::Images(files) => one(source::images(&files, tag)?, &path)?,
+        };
+        let record = self.keep(&parts, &*detect::open(kind, &self.root)?, &lock)?;
+        let seen = Seen {
+            image: record.id.clone(),
+            file,
+        };
+        let json = serde_json::to_vec(&seen).context("write a note as JSON")?;
+        self.store.note_source(&key, &json, &lock)?;
+        Ok(record)
+    }
+
+    fn seen(&self, key: &Digest, file: &[i64; 7]) -> Result<Option<Record>> {
+        match self.store.source::<Seen>(key)? {
+            Some(seen) if seen.file == *file => self.store.record(&seen.image),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn one(mut images: Vec<Parts>, path: &Path) -> Result<Parts> {
+    if images.len() > 1 {
+        let names: Vec<&String> = images.iter().flat_map(|parts| &parts.names).collect();
+        bail!("{path:?} holds several images, {names:?}: say which as PATH:TAG");
+    }
+    images
+        .pop()
+        .with_context(|| format!("{path:?} holds no image"))
+}
+
+/// How one sees that a file, or the index of a layout, is what it was.
+fn identity(path: &Path) -> Result<[i64; 7]> {
+    let file = match path.is_dir() {
+        true => path.join("index.json"),
+        false => path.to_owned(),
+    };
+    let metadata: Metadata = file.metadata().with_context(|| format!("stat({file:?})"))?;
+    Ok([
+        metadata.dev() as i64,
+        metadata.ino() as i64,
+        metadata.size() as i64,
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    ])
+}

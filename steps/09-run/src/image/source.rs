@@ -1,0 +1,139 @@
+//! What a path, or what comes over standard input, is.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tar::Archive;
+use union::archive::metered::Metered;
+
+use super::blob::Blob;
+use super::decompress::Packing;
+use super::docker;
+use super::files::{Contents, Files, is_of_a_root_file_system, plain};
+use super::oci;
+use super::parts::Parts;
+use super::verify::{Content, Expected, checked, content};
+
+/// What an archive is, or a directory with `index.json`.
+#[derive(Debug)]
+pub enum Source {
+    /// Images, to be found by [`images`](Source::images).
+    Images(Files),
+    /// The root of a file system: the tar, perhaps packed, and what is in it.
+    RootFileSystem(Blob, Content),
+}
+
+/// The path that `reference` means, and the tag behind it, if there is such a
+/// file or directory.
+pub fn path_and_tag(reference: &str) -> Option<(PathBuf, Option<&str>)> {
+    if Path::new(reference).exists() {
+        return Some((reference.into(), None));
+    }
+    let (path, tag) = reference.rsplit_once(':')?;
+    Path::new(path).exists().then(|| (path.into(), Some(tag)))
+}
+
+/// Whether a directory is an OCI image layout.
+pub fn is_layout(directory: &Path) -> bool {
+    oci::is_layout(&Files::Directory(directory.into()))
+}
+
+impl Source {
+    /// Finds out what is at `path`.
+    ///
+    /// # Errors
+    /// If it is nothing that an image could come from.
+    pub fn at(path: &Path, spool: &dyn Fn() -> Result<File>, at_most: u64) -> Result<Self> {
+        if path.is_dir() {
+            if !is_layout(path) {
+                bail!("{path:?} is a directory, but no OCI image layout: it has no index.json");
+            }
+            return Ok(Source::Images(Files::Directory(path.into())));
+        }
+        Self::of(Blob::open(path)?, spool, at_most)
+    }
+
+    /// Finds out what an archive is. `spool` makes a file without a name, for
+    /// an archive of images that is packed as a whole: its parts are not in the
+    /// order in which they are needed. No more than `at_most` bytes are unpacked.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    pub fn of(blob: Blob, spool: &dyn Fn() -> Result<File>, at_most: u64) -> Result<Self> {
+        let mut first = [0; 8];
+        let length = blob.reader().read(&mut first).unwrap_or(0);
+        let expected = Expected {
+            at_most,
+            ..Expected::default()
+        };
+        if Packing::of(&first[..length]) == Packing::Plain {
+            let contents = Contents::of(blob)?;
+            if contents.is_root_file_system() {
+                let blob = contents.into_blob();
+                let content = content(&blob, &expected)?;
+                return Ok(Source::RootFileSystem(blob, content));
+            }
+            return Self::of_files(contents);
+        }
+        let mut holds_images = false;
+        let content = checked(&blob, &expected, |from| {
+            holds_images = look_for_images(from)?;
+            Ok(())
+        })?;
+        if !holds_images {
+            return Ok(Source::RootFileSystem(blob, content));
+        }
+        let mut file = spool()?;
+        checked(&blob, &expected, |from| {
+            io::copy(from, &mut file).context("write the unpacked archive")?;
+            file.flush().context("write the unpacked archive")
+        })?;
+        file.rewind().context("lseek of the unpacked archive")?;
+        let unpacked = Blob::of(file, format!("{}, unpacked", blob.what()))?;
+        Self::of_files(Contents::of(unpacked)?)
+    }
+
+    fn of_files(contents: Contents) -> Result<Self> {
+        let what = contents.what().to_owned();
+        let files = Files::Archive(contents);
+        if !oci::is_layout(&files) && !docker::is_archive(&files) {
+            bail!(
+                "{what} is neither a root file system (it has no bin, etc or usr), nor an OCI \
+                 image layout (no index.json), nor one of docker save (no manifest.json)"
+            );
+        }
+        Ok(Source::Images(files))
+    }
+}
+
+/// The images in `files`; those called `tag` only, if one is given.
+///
+/// # Errors
+/// If something is missing or damaged.
+pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+    match oci::is_layout(files) {
+        true => oci::images(files, tag),
+        false => docker::images(files, tag),
+    }
+}
+
+/// Reads an archive to its end: whether images are in it, not files.
+fn look_for_images(from: &mut dyn Read) -> Result<bool> {
+    let (reader, meter) = Metered::new(&mut *from);
+    let mut archive = Archive::new(reader);
+    let (mut is_root, mut has_index) = (false, false);
+    for entry in archive.entries().context("read the archive")? {
+        let mut entry = entry.context("read the archive: it is no tar, or damaged")?;
+        meter.content();
+        let path = plain(&entry.path().context("read the archive")?);
+        is_root |= is_of_a_root_file_system(&path);
+        has_index |= path == Path::new("index.json") || path == Path::new("manifest.json");
+        io::copy(&mut entry, &mut io::sink()).context("read the archive")?;
+        meter.headers();
+    }
+    drop(archive);
+    io::copy(from, &mut io::sink()).context("read the archive to its end")?;
+    Ok(has_index && !is_root)
+}

@@ -1,0 +1,234 @@
+//! The files in which images are kept.
+//!
+//! ```text
+//! DIR/images/lock          held while images come and go
+//! DIR/images/config/HEX    a configuration, as it came; its digest is its name
+//! DIR/images/record/HEX    what a start needs of that image
+//! DIR/images/name/NAME     a link to the record that a name means
+//! DIR/images/source/HEX    which image a file somewhere was, when it was last used
+//! ```
+//!
+//! The layers are in the stores of the drivers, under their chain ids. Each
+//! file is written elsewhere and renamed, the name last: what a killed process
+//! leaves are layers that no image has, and the next change of the store
+//! removes them. Against a loss of power the files are synchronised, the layers
+//! are not.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use union::store::{make, remove_file};
+
+use super::digest::Digest;
+use super::name::Name;
+use super::record::Record;
+
+/// The files of the images.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+/// The right to change the store, given back when dropped, also by death.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Store {
+    /// The images below the state directory `root`. Nothing is made yet.
+    pub fn new(root: &Path) -> Self {
+        Store {
+            directory: root.join("images"),
+        }
+    }
+
+    /// Waits until nobody else changes the store, and makes it if there is none.
+    ///
+    /// # Errors
+    /// Those of mkdir(2) and flock(2).
+    pub fn lock(&self) -> Result<Lock> {
+        if let Some(root) = self.directory.parent() {
+            // As the drivers make it: containers' roots lie below.
+            make(root, 0o711)?;
+        }
+        for part in ["", "config", "record", "name", "source"] {
+            make(&self.directory.join(part), 0o700)?;
+        }
+        let path = self.directory.join("lock");
+        let file = File::create(&path).with_context(|| format!("open({path:?}, O_CREAT)"))?;
+        file.lock()
+            .with_context(|| format!("flock({path:?}, LOCK_EX)"))?;
+        Ok(Lock { _file: file })
+    }
+
+    /// The record of an image.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn record(&self, id: &Digest) -> Result<Option<Record>> {
+        read(&self.directory.join("record").join(id.hex()))
+    }
+
+    /// The record of the image with that name.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn named(&self, name: &Name) -> Result<Option<Record>> {
+        read(&self.directory.join("name").join(name.file_name()))
+    }
+
+    /// All images, by their ids.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for name in names(&self.directory.join("record"))? {
+            if let Ok(id) = Digest::from_hex(&name)
+                && let Some(record) = self.record(&id)?
+            {
+                records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// All names, and the ids that they mean.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn names(&self) -> Result<Vec<(Name, Digest)>> {
+        let directory = self.directory.join("name");
+        let mut named = Vec::new();
+        for file_name in names(&directory)? {
+            let path = directory.join(&file_name);
+            let target = match fs::read_link(&path) {
+                Ok(target) => target,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| format!("readlink({path:?})")),
+            };
+            let hex = target.file_name().and_then(|hex| hex.to_str());
+            if let Some(name) = Name::of_file_name(&file_name)
+                && let Some(Ok(id)) = hex.map(Digest::from_hex)
+            {
+                named.push((name, id));
+            }
+        }
+        Ok(named)
+    }
+
+    /// Keeps an image.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn keep(&self, record: &Record, config: &[u8], _lock: &Lock) -> Result<()> {
+        self.write("config", record.id.hex(), config)?;
+        let json = serde_json::to_vec(record).context("write the record as JSON")?;
+        self.write("record", record.id.hex(), &json)
+    }
+
+    /// From now on `name` means the image `id`, whatever it meant before.
+    ///
+    /// # Errors
+    /// Those of symlink(2) and rename(2).
+    pub fn name(&self, name: &Name, id: &Digest, _lock: &Lock) -> Result<()> {
+        let new = self.directory.join("new");
+        let path = self.directory.join("name").join(name.file_name());
+        remove_file(&new)?;
+        symlink(Path::new("../record").join(id.hex()), &new)
+            .with_context(|| format!("symlink({new:?})"))?;
+        fs::rename(&new, &path).with_context(|| format!("rename({new:?}, {path:?})"))
+    }
+
+    /// From now on `name` means nothing.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn unname(&self, name: &Name, _lock: &Lock) -> Result<()> {
+        remove_file(&self.directory.join("name").join(name.file_name()))
+    }
+
+    /// Forgets an image, which has no name any more.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn forget(&self, id: &Digest, _lock: &Lock) -> Result<()> {
+        remove_file(&self.directory.join("record").join(id.hex()))?;
+        remove_file(&self.directory.join("config").join(id.hex()))
+    }
+
+    /// What was noted about the file that `key` stands for.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn source<T: DeserializeOwned>(&self, key: &Digest) -> Result<Option<T>> {
+        read(&self.directory.join("source").join(key.hex()))
+    }
+
+    /// Notes something about the file that `key` stands for.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn note_source(&self, key: &Digest, json: &[u8], _lock: &Lock) -> Result<()> {
+        self.write("source", key.hex(), json)
+    }
+
+    /// The layers that directories were copied into, as the notes about them
+    /// say: `{"layer": …}`.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn copied_layers(&self) -> Result<Vec<String>> {
+        let directory = self.directory.join("source");
+        let mut layers = Vec::new();
+        for name in names(&directory)? {
+            let note: Option<serde_json::Value> = read(&directory.join(name))?;
+            let layer = note.as_ref().and_then(|note| note.get("layer"));
+            layers.extend(layer.and_then(|layer| layer.as_str()).map(str::to_owned));
+        }
+        Ok(layers)
+    }
+
+    fn write(&self, part: &str, name: &str, content: &[u8]) -> Result<()> {
+        let new = self.directory.join("new");
+        let path = self.directory.join(part).join(name);
+        remove_file(&new)?;
+        let mut file = File::create_new(&new).with_context(|| format!("open({new:?}, O_CREAT)"))?;
+        file.write_all(content)
+            .and_then(|()| file.sync_all())
+            .with_context(|| format!("write {new:?}"))?;
+        fs::rename(&new, &path).with_context(|| format!("rename({new:?}, {path:?})"))
+    }
+}
+
+/// A JSON file; `None` if there is none.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(json) => serde_json::from_slice(&json)
+            .with_context(|| format!("{path:?} is damaged"))
+            .map(Some),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path:?}")),
+    }
+}
+
+/// The names in a directory, sorted; none if there is no directory.
+fn names(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {directory:?}")),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("read {directory:?}"))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
