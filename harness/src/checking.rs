@@ -54,6 +54,7 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
             })
             .collect::<Result<_>>()?,
         seed: checking.seed,
+        untrusted: false,
     };
     let mut printer = Printer {
         steps: checking.steps,

@@ -46,6 +46,10 @@ pub struct Plan {
     pub batches: Vec<Batch>,
     /// Seed for the names and numbers that the checks draw.
     pub seed: u64,
+    /// Whether the programs under test may be hostile: then they can neither
+    /// read the plan nor look into the memory of the checks.
+    #[serde(default)]
+    pub untrusted: bool,
 }
 
 /// Checks of one step against one program.

@@ -4,6 +4,7 @@ pub mod book;
 pub mod build;
 pub mod check;
 pub mod doctor;
+pub mod grade;
 pub mod hint;
 pub mod kernel;
 pub mod progress;

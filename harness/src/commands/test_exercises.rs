@@ -69,6 +69,7 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     let plan = Plan {
         batches,
         seed: u64::from(std::process::id()),
+        untrusted: false,
     };
     let mut records: Vec<Record> = Vec::new();
     guest::run(&plan, &Machine::default(), &mut |record, _| {
