@@ -17,6 +17,7 @@ mod safety;
 #[path = "step_09/streams.rs"]
 mod streams;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
@@ -33,18 +34,14 @@ fn everything_at_once() {
         let before = host::namespaces("self")?;
         let name = c.word("box");
         let limits = ["-m", "64m", "--cpus", "0.5", "--pids-limit", "50"];
-        let options = ["--hostname", &name, "--domainname", "dock", "--userns"];
+        let options = ["--hostname", &name, "--domainname", "dock"];
         let held = engine
-            .run(&[&options[..], &["private"], &limits].concat())
+            .run(&[&options[..], &limits].concat())
             .args([engine.image()])
             .hold()?;
         let seen = held.seen();
-        for kind in ["user", "uts", "ipc", "pid", "mnt", "net", "cgroup"] {
-            expect(
-                seen.namespaces.get(kind) != before.get(kind),
-                format!("a new {kind} namespace"),
-                "the host's",
-            )?;
+        for kind in ["uts", "ipc", "pid", "mnt", "net", "cgroup"] {
+            expect_new(seen, &before, kind)?;
         }
         expect_eq("the PID inside", seen.pid, 1)?;
         expect_eq("the host name", seen.hostname.as_str(), name.as_str())?;
@@ -247,6 +244,7 @@ fn ten_containers_take_the_images_space_once() {
 fn an_ordinary_user_runs_the_same() {
     check(|c| {
         const USER: u32 = 12_345;
+        let before = host::namespaces("self")?;
         let engine = Engine::new(c)?;
         let home = c.dir().join("home");
         fs::create_dir(&home).context("mkdir")?;
@@ -265,6 +263,9 @@ fn an_ordinary_user_runs_the_same() {
             .env("HOME", &home)
             .env("DRYDOCK_STATE", &home)
             .hold()?;
+        for kind in ["user", "uts", "ipc", "pid", "mnt", "net", "cgroup"] {
+            expect_new(held.seen(), &before, kind)?;
+        }
         expect_eq("the user inside", held.seen().uids, [0; 3])?;
         expect_eq("the PID inside", held.seen().pid, 1)?;
         expect_eq(
@@ -292,6 +293,14 @@ fn an_ordinary_user_runs_the_same() {
         bridge.expect_error(125, &["bridge", "root"])?;
         Ok(())
     });
+}
+
+fn expect_new(seen: &Seen, before: &BTreeMap<String, u64>, kind: &str) -> Result<()> {
+    expect(
+        seen.namespaces.get(kind) != before.get(kind),
+        format!("a new {kind} namespace"),
+        "the host's",
+    )
 }
 
 /// Gives a tree to a user.

@@ -99,7 +99,7 @@ impl Isolation for Ulimits {
             limit,
         } in &self.0
         {
-            setrlimit(*resource, limit.clone())
+            setrlimit(*resource, *limit)
                 .map_err(|errno| refused(errno, *resource))
                 .with_context(|| format!("--ulimit {name}: setrlimit"))?;
         }
