@@ -2,7 +2,9 @@
 //! `just book-test` to see, and how its pages look for `just book-look`.
 #![allow(clippy::unwrap_used)]
 
-use harness::book::{self, experiments, includes, preprocess, transcript};
+use std::fs;
+
+use harness::book::{self, Page, experiments, includes, look, preprocess, transcript};
 
 #[test]
 fn every_include_resolves() {
@@ -79,5 +81,34 @@ fn every_chapter_of_a_step_has_its_parts() {
             "{} does not show how the list grows",
             page.path
         );
+    }
+}
+
+#[test]
+fn a_page_that_is_wrong_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = "<html><body><main><div style='width:3000px'>wide</div>\
+        <script>console.error('oh'); fetch('http://127.0.0.1:9/x').catch(() => {})</script>\
+        </main></body></html>";
+    for name in ["page.html", "index.html"] {
+        fs::write(dir.path().join(name), wrong).unwrap();
+    }
+    let pages = [Page {
+        path: "page.md".to_owned(),
+        text: String::new(),
+    }];
+    let Some(found) = look::look(dir.path(), &pages, None).unwrap() else {
+        return; // no browser
+    };
+    assert_eq!(found.views, 4);
+    for word in [
+        "wide, the window",
+        "oh",
+        "asks for",
+        "the theme is not",
+        "finds no",
+    ] {
+        let told = found.complaints.iter().any(|line| line.contains(word));
+        assert!(told, "nothing says {word:?}: {:#?}", found.complaints);
     }
 }
