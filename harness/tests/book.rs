@@ -5,6 +5,7 @@
 use std::fs;
 
 use harness::book::{self, Page, experiments, includes, look, preprocess, transcript};
+use harness::wrong;
 
 #[test]
 fn every_include_resolves() {
@@ -22,6 +23,16 @@ fn every_insertion_can_be_made() {
         if let Err(error) = preprocess::page(&page.text) {
             panic!("{}: {error:#}", page.path);
         }
+    }
+}
+
+#[test]
+fn every_message_is_of_a_check_that_fails() {
+    let all = wrong::all().unwrap();
+    for (name, said) in preprocess::messages().unwrap() {
+        let wrong = all.iter().find(|w| w.name == name);
+        let fails = wrong.is_some_and(|w| w.fails.contains(&said.check));
+        assert!(fails, "{name} does not fail {}", said.check);
     }
 }
 
