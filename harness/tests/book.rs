@@ -2,7 +2,10 @@
 //! `just book-test` to see, and how its pages look for `just book-look`.
 #![allow(clippy::unwrap_used)]
 
-use harness::book::{self, experiments, includes, preprocess, transcript};
+use std::fs;
+
+use harness::book::{self, Page, experiments, includes, look, preprocess, transcript};
+use harness::wrong;
 
 #[test]
 fn every_include_resolves() {
@@ -20,6 +23,16 @@ fn every_insertion_can_be_made() {
         if let Err(error) = preprocess::page(&page.text) {
             panic!("{}: {error:#}", page.path);
         }
+    }
+}
+
+#[test]
+fn every_message_is_of_a_check_that_fails() {
+    let all = wrong::all().unwrap();
+    for (name, said) in preprocess::messages().unwrap() {
+        let wrong = all.iter().find(|w| w.name == name);
+        let fails = wrong.is_some_and(|w| w.fails.contains(&said.check));
+        assert!(fails, "{name} does not fail {}", said.check);
     }
 }
 
@@ -79,5 +92,34 @@ fn every_chapter_of_a_step_has_its_parts() {
             "{} does not show how the list grows",
             page.path
         );
+    }
+}
+
+#[test]
+fn a_page_that_is_wrong_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = "<html><body><main><div style='width:3000px'>wide</div>\
+        <script>console.error('oh'); fetch('http://127.0.0.1:9/x').catch(() => {})</script>\
+        </main></body></html>";
+    for name in ["page.html", "index.html"] {
+        fs::write(dir.path().join(name), wrong).unwrap();
+    }
+    let pages = [Page {
+        path: "page.md".to_owned(),
+        text: String::new(),
+    }];
+    let Some(found) = look::look(dir.path(), &pages, None).unwrap() else {
+        return; // no browser
+    };
+    assert_eq!(found.views, 4);
+    for word in [
+        "wide, the window",
+        "oh",
+        "asks for",
+        "the theme is not",
+        "finds no",
+    ] {
+        let told = found.complaints.iter().any(|line| line.contains(word));
+        assert!(told, "nothing says {word:?}: {:#?}", found.complaints);
     }
 }

@@ -129,7 +129,8 @@ impl Browser {
     }
 
     /// What went wrong on the page since [`forget`](Self::forget): errors of
-    /// scripts, of the console and of loading.
+    /// scripts, of the console and of loading, and whatever was asked of a
+    /// network.
     pub fn errors(&self) -> Vec<String> {
         self.events
             .iter()
@@ -142,6 +143,12 @@ impl Browser {
                     }
                     "Log.entryAdded" if params["entry"]["level"] == "error" => {
                         Some(params["entry"]["text"].to_string())
+                    }
+                    "Network.requestWillBeSent" => {
+                        let url = params["request"]["url"].as_str()?;
+                        let here = ["file:", "data:", "blob:", "about:"];
+                        let elsewhere = !here.iter().any(|scheme| url.starts_with(scheme));
+                        elsewhere.then(|| format!("it asks for {url}"))
                     }
                     "Network.loadingFailed" => Some(params["errorText"].to_string()),
                     _ => None,

@@ -160,7 +160,7 @@ fn search(browser: &mut Browser, built: &Path) -> Result<Vec<String>> {
             let tries = 0;
             const look = () => {
                 const found = document.querySelectorAll('#mdbook-searchresults li, #searchresults li').length;
-                if (found || ++tries > 100) resolve(found); else setTimeout(look, 100);
+                if (found || ++tries > 60) resolve(found); else setTimeout(look, 100);
             };
             look();
         })"#,

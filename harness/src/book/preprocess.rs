@@ -10,10 +10,12 @@
 //! are taken away, and listings that mdBook has cut out of a function's middle
 //! are moved to the left. So it has to come after mdBook's own `links`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::experiments::check_title;
@@ -155,6 +157,27 @@ fn composition(text: &str) -> String {
     out.trim_start().to_owned()
 }
 
+/// What a check said of a wrong solution, as `test-wrong -v` printed it once.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// The check.
+    pub check: String,
+    /// What it said.
+    pub message: String,
+}
+
+/// The messages that the book shows, by the names of the wrong solutions:
+/// `book/messages.toml`.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn messages() -> Result<BTreeMap<String, Message>> {
+    let path = super::dir().join("messages.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
 fn wrong_solution(name: &str) -> Result<String> {
     let all = wrong::all()?;
     let Some(wrong) = all.iter().find(|w| w.name == name) else {
@@ -176,7 +199,13 @@ fn wrong_solution(name: &str) -> Result<String> {
     for check in &wrong.fails {
         out += &format!("- {}\n", check_title(&step, check)?);
     }
-    out += &format!("\nThe report says: “{}”\n", wrong.says.trim());
+    match messages()?.get(name) {
+        Some(Message { check, message }) => {
+            let title = check_title(&step, check)?;
+            out += &format!("\nSays the check “{title}”:\n\n```text\n{message}\n```\n");
+        }
+        None => out += &format!("\nThe report says: “{}”\n", wrong.says.trim()),
+    }
     Ok(out)
 }
 

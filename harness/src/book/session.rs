@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::compare::Inodes;
-use super::shell::{Kind, Line, Output, Session};
+use super::shell::{self, Kind, Line, Output, Session};
 use super::transcript::{self, Block, Command};
 use super::{Page, shown};
 use crate::report::seconds;
@@ -143,6 +143,7 @@ fn boot(sessions: &[Session], cgroup: CgroupLayout, outputs: &mut Outputs) -> Re
     let plan = "/run/book.json";
     let mut files = files();
     files.push((file.path().to_owned(), PathBuf::from(plan)));
+    files.push((workspace::rootfs("busybox"), PathBuf::from(shell::PRISTINE)));
     let vm = Vm {
         cgroup,
         files,

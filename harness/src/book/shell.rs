@@ -24,6 +24,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(90);
 /// The byte around a marker: no program prints it by chance.
 const MARK: char = '\u{1e}';
 
+/// A root file system that no session has changed.
+pub const PRISTINE: &str = "/srv/.busybox";
+
 /// The commands of one page on one layout.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Session {
@@ -62,6 +65,19 @@ pub struct Output {
     pub place: usize,
     /// Standard output and standard error, as they came.
     pub text: String,
+}
+
+/// Gives the next session a root file system of its own.
+///
+/// # Errors
+/// If it cannot be copied.
+pub fn fresh_rootfs() -> Result<()> {
+    let script = format!("rm -rf /srv/busybox && cp -a {PRISTINE} /srv/busybox");
+    let copied = Command::new("sh").args(["-c", &script]).status();
+    match copied.context("run sh")?.success() {
+        true => Ok(()),
+        false => bail!("{script}: failed"),
+    }
 }
 
 /// Runs one session and hands on each output. A session that hangs is ended,

@@ -119,10 +119,12 @@ fn run(plan: &Path) -> Result<ExitCode> {
     let sessions: Vec<Session> =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", plan.display()))?;
     for session in &sessions {
-        let ran = shell::run(session, &mut |output| {
-            let line = serde_json::to_string(&output).context("write an output as JSON")?;
-            println!("{line}");
-            Ok(())
+        let ran = shell::fresh_rootfs().and_then(|()| {
+            shell::run(session, &mut |output| {
+                let line = serde_json::to_string(&output).context("write an output as JSON")?;
+                println!("{line}");
+                Ok(())
+            })
         });
         if let Err(error) = ran {
             println!("{error:#}"); // the other sessions go on

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::report::{kernel_release, seconds};
 use crate::vm::{Accel, CgroupLayout, Kernel, Vm};
+use crate::workspace;
 
 /// Arguments of `harness vm`.
 #[derive(clap::Args)]
@@ -67,6 +68,11 @@ pub fn vm(args: Args) -> Result<ExitCode> {
         ..Vm::default()
     };
     let status = if stdin().is_terminal() && stdout().is_terminal() {
+        // What the book's reader finds there; without it the rest still works.
+        if let Err(error) = workspace::need_rootfs("busybox") {
+            eprintln!("{error:#}");
+        }
+        vm.files = files(&args.files)?;
         vm.command = or_login_shell(args.command);
         vm.shell()?
     } else {
