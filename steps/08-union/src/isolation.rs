@@ -93,6 +93,7 @@ impl Union {
     /// # Errors
     /// If there is nothing to stand on, or the driver does not work here.
     pub fn plan(args: UnionArgs, rootfs: Option<&Path>, always: bool) -> Result<Self> {
+        // ANCHOR: exercise_plan_the_container
         if !always && !args.asked_for() {
             return Ok(Union { container: None });
         }
@@ -131,6 +132,7 @@ impl Union {
                 note: None,
             })),
         })
+        // ANCHOR_END: exercise_plan_the_container
     }
 
     /// Has all containers of an image share one `-init`, that of the image: what
@@ -218,6 +220,7 @@ impl Layered {
 
     // ANCHOR: layers
     fn layers(&self) -> Result<()> {
+        // ANCHOR: exercise_layers_of_a_container
         let (driver, id) = (&*self.driver, &self.id);
         let init = match &self.image {
             Image::Layer(image) if self.shares_init => image.init()?,
@@ -251,6 +254,7 @@ impl Layered {
             return Err(error);
         }
         driver.create(id, Some(&init))
+        // ANCHOR_END: exercise_layers_of_a_container
     }
     // ANCHOR_END: layers
 

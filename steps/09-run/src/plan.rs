@@ -82,6 +82,7 @@ impl Plan {
     /// # Errors
     /// For an option that cannot be followed, and those of finding the image.
     pub fn new(places: &Places, args: RunArgs) -> Result<Self> {
+        // ANCHOR: exercise_plan_the_container
         let RunArgs {
             container,
             process,
@@ -184,6 +185,7 @@ impl Plan {
             interactive: container.interactive,
             tty: container.tty,
         })
+        // ANCHOR_END: exercise_plan_the_container
     }
 }
 

@@ -175,6 +175,7 @@ impl Devicemapper {
     }
 
     fn snapshot(&self, number: u32, origin: u32) -> Result<()> {
+        // ANCHOR: exercise_thin_snapshots
         say!("devicemapper: device {number} is a snapshot of {origin}");
         // A device that is in use has to stand still (thin-provisioning.rst).
         let name = self.name(origin);
@@ -184,6 +185,7 @@ impl Devicemapper {
             unless_gone(&["resume", "--noudevsync", &name], &name)?;
         }
         made
+        // ANCHOR_END: exercise_thin_snapshots
     }
 }
 

@@ -19,6 +19,7 @@ use crate::tree::{Tree, file_type};
 /// # Errors
 /// Those of looking.
 pub fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Vec<Finding>> {
+    // ANCHOR: exercise_which_layer
     let mut findings = Vec::new();
     for (layer, tree) in stack {
         let what = ask(tree, marks, path)?;
@@ -32,6 +33,7 @@ pub fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Ve
         }
     }
     Ok(findings)
+    // ANCHOR_END: exercise_which_layer
 }
 // ANCHOR_END: lookup
 

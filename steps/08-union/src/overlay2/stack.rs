@@ -258,6 +258,7 @@ impl StackView {
     }
 
     fn overlaid(&self) -> Result<OwnedFd> {
+        // ANCHOR: exercise_mount_the_overlay
         match self.by_fsconfig() {
             Err(error) if is_old_kernel(&error) => {
                 say!("overlay: {error:#}; once more in the old way");
@@ -270,6 +271,7 @@ impl StackView {
             }
             done => done,
         }
+        // ANCHOR_END: exercise_mount_the_overlay
     }
 }
 

@@ -241,6 +241,7 @@ impl Records {
     /// # Errors
     /// Those of reading and writing.
     pub fn sweep(&self) -> Result<()> {
+        // ANCHOR: exercise_sweep
         for mut record in self.all()? {
             if record.status != Status::Running || record.launcher.is_alive() {
                 continue;
@@ -256,6 +257,7 @@ impl Records {
             }
         }
         Ok(())
+        // ANCHOR_END: exercise_sweep
     }
 
     /// Removes a container that does not run: its layers, its anonymous

@@ -107,6 +107,7 @@ impl Isolation for Pty {
     }
 
     fn in_container(&mut self) -> Result<()> {
+        // ANCHOR: exercise_terminal
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let master = open("/dev/pts/ptmx", flags, Mode::empty()).context("open(/dev/pts/ptmx)")?;
         unlockpt(&master).context("ioctl(TIOCSPTLCK)")?;
@@ -134,6 +135,7 @@ impl Isolation for Pty {
         }
         self.terminal = Some(terminal);
         Ok(())
+        // ANCHOR_END: exercise_terminal
     }
 
     fn before_exec(&mut self) -> Result<()> {
