@@ -3,7 +3,7 @@
 //! takes more than is free ([`room`](super::room)), or says anything for
 //! overlay or AUFS ([`entry`](super::entry)).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -48,7 +48,7 @@ pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> 
         made: HashSet::new(),
         whited_out: HashSet::new(),
         directories: BTreeMap::new(),
-        hides_all: false,
+        by_name: BTreeSet::new(),
     };
     let (reader, meter) = Metered::new(&mut *from);
     let mut archive = Archive::new(reader);
@@ -91,8 +91,8 @@ pub(super) struct Layer<'a> {
     pub(super) whited_out: HashSet<PathBuf>,
     /// Directories get their metadata when nothing more is put into them.
     pub(super) directories: BTreeMap<PathBuf, Metadata>,
-    /// Whether nothing at all of the layers below is to be seen.
-    pub(super) hides_all: bool,
+    /// Directories that are opaque and cannot be marked so.
+    pub(super) by_name: BTreeSet<PathBuf>,
 }
 
 impl Layer<'_> {
@@ -188,8 +188,8 @@ impl Layer<'_> {
     }
 
     fn finish(mut self) -> Result<()> {
-        if self.hides_all {
-            self.hide_all()?;
+        while let Some(path) = self.by_name.pop_first() {
+            self.hide_names(&path)?;
         }
         // The innermost come first: a directory that is not writable takes
         // nothing more.

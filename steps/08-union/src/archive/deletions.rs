@@ -83,10 +83,17 @@ impl Layer<'_> {
         match self.marks {
             // Overlay merges the roots of its layers whatever they are marked.
             Marks::Overlay { .. } if path.as_os_str().is_empty() => {
-                self.hides_all = true;
+                self.by_name.insert(path.to_owned());
                 Ok(())
             }
-            Marks::Overlay { opaque } => set_xattr(place, opaque, b"y"),
+            Marks::Overlay { opaque } => match set_xattr(place, opaque, b"y") {
+                // The file system has no such attributes: tmpfs before Linux 6.6.
+                Err(error) if is(&error, &[Errno::NOTSUP]) => {
+                    self.by_name.insert(path.to_owned());
+                    Ok(())
+                }
+                set => set,
+            },
             Marks::Aufs => mark(&Place {
                 directory: self.tree.directory(path)?,
                 name: OPAQUE.into(),
@@ -121,20 +128,25 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Marks at the root of an overlay layer, name by name, that nothing of the
-    /// layers below is seen.
-    pub(super) fn hide_all(&mut self) -> Result<()> {
+    /// Marks name by name that of the directory `path` nothing of the layers
+    /// below is seen.
+    pub(super) fn hide_names(&mut self, path: &Path) -> Result<()> {
         for tree in self.below {
-            for name in tree.names(Path::new(""))? {
-                let path = Path::new(&name);
-                if !self.made.contains(path) {
-                    let mark = self.tree.place(path)?;
-                    self.whiteout(path, &name, &mark)?;
-                } else if let Some(stat) = self.tree.stat(path)?
+            match tree.stat(path)?.map(|stat| file_type(&stat)) {
+                None => continue,
+                Some(FileType::Directory) => {}
+                // What is further down does not show through this one.
+                Some(_) => break,
+            }
+            for name in tree.names(path)? {
+                let path = path.join(&name);
+                let place = self.tree.place(&path)?;
+                if !self.made.contains(&path) {
+                    self.whiteout(&path, &name, &place)?;
+                } else if let Some(stat) = self.tree.stat(&path)?
                     && file_type(&stat) == FileType::Directory
                 {
-                    let place = self.tree.place(path)?;
-                    self.hide_below(path, &place)?;
+                    self.hide_below(&path, &place)?;
                 }
             }
         }

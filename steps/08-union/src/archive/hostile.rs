@@ -314,21 +314,32 @@ fn a_new_directory_in_place_of_an_old_one_is_opaque() {
 }
 
 #[test]
-fn an_opaque_root_hides_all_that_is_below() {
-    let below = tempfile::tempdir().unwrap();
-    fs::write(below.path().join("old"), "").unwrap();
-    fs::create_dir(below.path().join("both")).unwrap();
-    let place = Place::new();
-    let archive = Evil::new().file("both/new").file(".wh..wh..opq").bytes();
-    let tree = Tree::open(below.path()).unwrap();
-    place.apply_on(OVERLAY, &[tree], &archive).unwrap();
-    assert_eq!(fs::metadata(place.at("old")).unwrap().rdev(), 0);
-    let layer = Tree::open(&place.layer()).unwrap();
-    assert!(
-        xattr(&layer, Path::new("both"), OPAQUE_USER)
-            .unwrap()
-            .is_some()
-    );
+fn an_opaque_directory_without_a_mark_hides_all_that_is_below() {
+    // Of the root overlay takes no mark; the other is not there to be set.
+    let unknown = Marks::Overlay {
+        opaque: "none.such.overlay.opaque",
+    };
+    for (marks, root) in [(OVERLAY, ""), (unknown, "d/")] {
+        let below = tempfile::tempdir().unwrap();
+        let below_at = |name: &str| below.path().join(root).join(name);
+        fs::create_dir_all(below_at("both")).unwrap();
+        fs::write(below_at("both/old"), "").unwrap();
+        fs::write(below_at("old"), "").unwrap();
+        let place = Place::new();
+        let (new, mark) = (format!("{root}both/new"), format!("{root}.wh..wh..opq"));
+        let archive = Evil::new().file(&new).file(&mark).bytes();
+        let tree = Tree::open(below.path()).unwrap();
+        place.apply_on(marks, &[tree], &archive).unwrap();
+        let is_hidden = |name: &str| {
+            let metadata = fs::symlink_metadata(place.at(root).join(name));
+            metadata.is_ok_and(|metadata| metadata.rdev() == 0 && !metadata.is_file())
+        };
+        assert!(is_hidden("old"));
+        let layer = Tree::open(&place.layer()).unwrap();
+        let both = Path::new(root).join("both");
+        let opaque = xattr(&layer, &both, OPAQUE_USER).unwrap();
+        assert!(opaque.is_some() || is_hidden("both/old"));
+    }
 }
 
 #[test]
