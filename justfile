@@ -122,6 +122,18 @@ restore *ARGS:
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
 
+# Marks for a student's crate: grade NN --submission DIR_OR_ZIP
+[no-exit-message]
+[group('teach')]
+grade NN *ARGS:
+    @{{ harness }} grade "$@"
+
+# A repository for students: handout DIR --steps 01-05
+[no-exit-message]
+[group('teach')]
+handout DIR *ARGS:
+    @{{ harness }} handout "$@"
+
 # Prove that no skeleton gains a point (of step NN, or all)
 [no-exit-message]
 [group('teach')]

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    book, build, check, doctor, grade, hint, kernel, progress, restore, run, solution, start,
-    test_exercises, test_step, test_wrong, vm, watch,
+    book, build, check, doctor, grade, handout, hint, kernel, progress, restore, run, solution,
+    start, test_exercises, test_step, test_wrong, vm, watch,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -22,6 +22,8 @@ enum Command {
     TestStep(test_step::Args),
     /// Prove that every check can fail, with the wrong solutions
     TestWrong(test_wrong::Args),
+    /// A repository for students, without solutions
+    Handout(handout::Args),
     /// Marks for a student's crate, in the virtual machine
     Grade(grade::Args),
     /// Prove that no skeleton gains a point
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::TestStep(args) => test_step::test_step(args),
         Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Handout(args) => handout::handout(args),
         Command::Grade(args) => grade::grade(args),
         Command::TestExercises(args) => test_exercises::test_exercises(args),
         Command::Start(args) => start::start(args),

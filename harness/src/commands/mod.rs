@@ -5,6 +5,7 @@ pub mod build;
 pub mod check;
 pub mod doctor;
 pub mod grade;
+pub mod handout;
 pub mod hint;
 pub mod kernel;
 pub mod progress;
