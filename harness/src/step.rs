@@ -388,7 +388,14 @@ impl Held {
                 PollFlags::POLLIN,
             )];
             let timeout = PollTimeout::try_from(limit).context("a time limit")?;
-            if poll(&mut ready, timeout).context("poll the probe")? == 0 {
+            let answered = loop {
+                match poll(&mut ready, timeout) {
+                    // Stopped and continued, say.
+                    Err(Errno::EINTR) => {}
+                    answered => break answered.context("poll the probe")?,
+                }
+            };
+            if answered == 0 {
                 return Err(failed(
                     format!("an answer from the probe in `{}`", self.call),
                     format!("none within {limit:?}"),

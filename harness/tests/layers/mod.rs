@@ -126,8 +126,8 @@ impl<'a> Store<'a> {
 }
 
 /// The programs of busybox that the checks call.
-const PROGRAMS: [&str; 13] = [
-    "cat", "dd", "echo", "grep", "id", "ln", "ls", "mkdir", "mv", "rm", "sh", "tr", "true",
+const PROGRAMS: [&str; 14] = [
+    "cat", "dd", "echo", "grep", "id", "ln", "ls", "mkdir", "mv", "rm", "sh", "sleep", "tr", "true",
 ];
 
 /// A root file system of busybox and the probe, with few names: every file of
