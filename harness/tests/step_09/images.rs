@@ -273,8 +273,13 @@ fn image_by_buildah() {
             let container = buildah(&["from", "scratch"])?;
             buildah(&["copy", &container, &rootfs, "/"])?;
             let policy = ["--signature-policy", &at("policy.json")];
-            let to = format!("oci-archive:{}:base", at("base.tar"));
-            buildah(&[&["commit", "-q"][..], &policy, &[&container, &to]].concat())?;
+            let commit = |container: &str, to: &str| {
+                buildah(&[&["commit", "-q"][..], &policy, &[container, to]].concat())
+            };
+            commit(&container, &format!("oci-archive:{}:base", at("base.tar")))?;
+            commit(&container, "base")?;
+            let base = ["--pull=never", "localhost/base"];
+            let container = buildah(&[&["from"][..], &policy, &base].concat())?;
             let mounted = buildah(&["mount", &container])?;
             fs::remove_file(format!("{mounted}/bin/vi"))?;
             fs::remove_dir_all(format!("{mounted}/etc"))?;
@@ -282,7 +287,7 @@ fn image_by_buildah() {
             fs::write(format!("{mounted}/etc/new"), "n")?;
             buildah(&["config", "--env", "WHO=me", "--cmd", "env", &container])?;
             let to = format!("docker-archive:{}:team/app:1", at("app.tar"));
-            buildah(&[&["commit", "-q"][..], &policy, &[&container, &to]].concat())?;
+            commit(&container, &to)?;
             buildah(&["umount", &container])?;
             Ok(())
         })();

@@ -2,7 +2,7 @@
 //! own, tars, and OCI layouts made by hand, right and wrong.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,14 +82,20 @@ impl<'a> State<'a> {
     }
 }
 
-/// The bytes that the files below a directory take on the disk.
+/// The bytes that the files below a directory take on the disk. What goes
+/// meanwhile takes nothing.
 pub fn bytes_of(directory: &Path) -> Result<u64> {
     let mut bytes = 0;
-    for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        entries => entries.with_context(|| format!("read {directory:?}"))?,
+    };
+    for entry in entries {
         let path = entry.context("read a directory")?.path();
-        let metadata = path
-            .symlink_metadata()
-            .with_context(|| format!("{path:?}"))?;
+        let metadata = match path.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            metadata => metadata.with_context(|| format!("stat {path:?}"))?,
+        };
         bytes += metadata.blocks() * 512;
         if metadata.is_dir() {
             bytes += bytes_of(&path)?;
