@@ -15,11 +15,53 @@ default:
 demo *ARGS:
     @tools/demo "$@"
 
+# Begin step NN: its skeleton and its exercises, in work/
+[no-exit-message]
+[group('learn')]
+start NN *ARGS:
+    @{{ harness }} start "$@"
+
+# Check your step NN; `watch` does so whenever you save
+[no-exit-message]
+[group('learn')]
+check NN *ARGS:
+    @{{ harness }} check "$@"
+
+# Check your step NN whenever you save a file of it
+[no-exit-message]
+[group('learn')]
+watch NN *ARGS:
+    @{{ harness }} watch "$@"
+
+# Say what to look at next in your step NN, and more each time
+[no-exit-message]
+[group('learn')]
+hint NN *ARGS:
+    @{{ harness }} hint "$@"
+
+# The difference of your step NN to ours
+[no-exit-message]
+[group('learn')]
+solution NN *ARGS:
+    @{{ harness }} solution "$@"
+
+# What you have achieved
+[no-exit-message]
+[group('learn')]
+progress:
+    @{{ harness }} progress
+
 # A shell, or a command, in the virtual machine, with bin/ on its PATH
 [no-exit-message]
 [group('learn')]
 vm *ARGS:
     @{{ harness }} vm "$@"
+
+# Build the book and serve it, at http://localhost:3000
+[no-exit-message]
+[group('learn')]
+book *ARGS:
+    @{{ harness }} book serve "$@"
 
 # The engine: run OPTIONS IMAGE COMMAND…, as in ./just run --rm -it busybox sh
 [no-exit-message]
@@ -50,6 +92,18 @@ test:
 test-step NN *ARGS:
     @{{ harness }} test-step "$@"
 
+# Run the book's transcripts, of chapter NN or all; --accept rewrites them
+[no-exit-message]
+[group('check')]
+book-test *ARGS:
+    @{{ harness }} book test "$@"
+
+# Check the book's links and look at every page in a browser
+[no-exit-message]
+[group('check')]
+book-look *ARGS:
+    @{{ harness }} book look "$@"
+
 # Say what this machine can and cannot do, and how to mend it
 [no-exit-message]
 [group('check')]
@@ -67,6 +121,24 @@ restore *ARGS:
 [group('teach')]
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
+
+# Marks for a student's crate: grade NN --submission DIR_OR_ZIP
+[no-exit-message]
+[group('teach')]
+grade NN *ARGS:
+    @{{ harness }} grade "$@"
+
+# A repository for students: handout DIR --steps 01-05
+[no-exit-message]
+[group('teach')]
+handout DIR *ARGS:
+    @{{ harness }} handout "$@"
+
+# Prove that no skeleton gains a point (of step NN, or all)
+[no-exit-message]
+[group('teach')]
+test-exercises *ARGS:
+    @{{ harness }} test-exercises "$@"
 
 # Format the code
 [group('maintain')]

@@ -1,21 +1,24 @@
 #!/bin/sh
-# Installs what the course needs besides Rust: setup.sh [--dry-run]
+# Installs what the course needs besides Rust: setup.sh [--dry-run] [--browser]
 #
 # On Debian and its relatives through apt-get, as root or with sudo. Elsewhere it
-# says which packages to install. What is there already is left alone.
+# says which packages to install. What is there already is left alone. A browser
+# is needed only to look at the pages of the book: ./just book-look.
 set -eu
 
 say() { printf 'setup: %s\n' "$*"; }
 
-dry=
-case ${1-} in
-'') ;;
---dry-run) dry=yes ;;
-*)
-	sed -n '2,/^set -eu/{/^#/s/^# \{0,1\}//p}' "$0"
-	exit 2
-	;;
-esac
+dry= browser=
+for argument; do
+	case $argument in
+	--dry-run) dry=yes ;;
+	--browser) browser=yes ;;
+	*)
+		sed -n '2,/^set -eu/{/^#/s/^# \{0,1\}//p}' "$0"
+		exit 2
+		;;
+	esac
+done
 
 case $(uname -m) in
 x86_64) qemu=qemu-system-x86 ;;
@@ -48,6 +51,7 @@ need gcc command -v cc
 need libc6-dev test -e "/usr/lib/$(uname -m)-linux-gnu/libc.a"
 need mmdebstrap command -v mmdebstrap
 need uidmap command -v newuidmap
+[ -z "$browser" ] || need chromium command -v chromium
 # Images made by others, for the checks of step 09.
 need skopeo command -v skopeo
 need umoci command -v umoci

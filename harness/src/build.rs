@@ -102,6 +102,12 @@ pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
+/// Where cargo leaves what it builds for this machine below a target directory:
+/// in one named for the machine, because .cargo/config.toml names it.
+pub fn host_dir(target: &Path) -> PathBuf {
+    target.join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
+}
+
 /// Puts a copy of `from` in the place of `to`, in one step: a program that is
 /// running is not disturbed.
 ///

@@ -3,11 +3,14 @@
 use std::cell::Cell;
 use std::fmt::Display;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::prctl::set_child_subreaper;
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::guard::{Snapshot, reap_left_behind};
@@ -15,12 +18,21 @@ use crate::outcome::{Failed, Outcome, Record, Unsupported};
 use crate::step::Step;
 use crate::workspace;
 
-/// Environment variable: the file into which [`check`] writes its [`Record`].
-pub const RECORD: &str = "DRYDOCK_RECORD";
+/// Environment variable: set where standard input is a socket to the runner,
+/// which sends [`Orders`] and gets the [`Record`]. A program under test cannot
+/// get hold of a socket, as it could of a file or a pipe: it may be hostile.
+pub const RUNNER: &str = "DRYDOCK_RUNNER";
 /// Environment variable: the program under test, instead of `bin/step-NN`.
 pub const PROGRAM: &str = "DRYDOCK_PROGRAM";
 /// Environment variable: the seed of the names and numbers that checks draw.
 pub const SEED: &str = "DRYDOCK_SEED";
+
+/// What the runner tells a check.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Orders {
+    /// Seed of the names and numbers that it draws.
+    pub seed: u64,
+}
 
 /// One check while it runs: what it draws, makes and starts.
 pub struct Check {
@@ -52,6 +64,7 @@ pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
         .last()
         .unwrap_or_default()
         .to_owned();
+    let mut runner = runner();
     let mut record = Record {
         step,
         check: name,
@@ -59,18 +72,21 @@ pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
         outcome: Outcome::Error,
         message: String::new(),
         host: Vec::new(),
-        seed: seed(),
+        seed: 0,
         millis: 0,
     };
     let start = Instant::now();
-    let result = guarded(&mut record, body);
+    let result = orders(&mut runner).and_then(|orders| {
+        record.seed = orders.seed;
+        guarded(&mut record, body)
+    });
     if result.is_err() || record.host.is_empty() {
         record.judge(&result);
     } else {
         record.outcome = Outcome::Fail;
     }
     record.millis = start.elapsed().as_millis() as u64;
-    report(&record);
+    report(&record, runner);
 }
 
 fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Result<()> {
@@ -111,29 +127,47 @@ fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Res
     result
 }
 
-fn report(record: &Record) {
-    let written = match std::env::var_os(RECORD) {
-        Some(file) => serde_json::to_vec(record)
+/// The socket to the runner, if there is one. What the check starts finds
+/// nothing of it.
+fn runner() -> Option<UnixStream> {
+    std::env::var_os(RUNNER)?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).ok()?;
+    let null = fs::File::open("/dev/null").ok()?;
+    rustix::stdio::dup2_stdin(null).ok()?;
+    Some(socket.into())
+}
+
+fn orders(runner: &mut Option<UnixStream>) -> Result<Orders> {
+    let Some(runner) = runner else {
+        let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
+        let seed = given.unwrap_or_else(|| {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(1, |age| age.as_nanos() as u64 & 0xffff_ffff)
+        });
+        return Ok(Orders { seed });
+    };
+    let mut line = String::new();
+    BufReader::new(runner)
+        .read_line(&mut line)
+        .context("read the runner's orders")?;
+    serde_json::from_str(&line).context("parse the runner's orders")
+}
+
+fn report(record: &Record, runner: Option<UnixStream>) {
+    let sent = match runner {
+        Some(mut runner) => serde_json::to_vec(record)
             .context("write the record as JSON")
-            .and_then(|json| fs::write(&file, json).with_context(|| format!("write {file:?}"))),
+            .and_then(|json| runner.write_all(&json).context("send the record")),
         None => Ok(()),
     };
-    if let Err(error) = written {
+    if let Err(error) = sent {
         panic!("{error:#}");
     }
     if record.outcome != Outcome::Pass {
         let host = record.host.join("\n");
         panic!("{}: {}\n{host}", record.outcome, record.message);
     }
-}
-
-fn seed() -> u64 {
-    let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
-    given.unwrap_or_else(|| {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(1, |age| age.as_nanos() as u64 & 0xffff_ffff)
-    })
 }
 
 impl Check {

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{
     DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink,
 };
@@ -286,7 +287,7 @@ pub struct Node {
     pub mode: String,
     /// Owner and group.
     pub owner: (u32, u32),
-    /// Content of a file, target of a link.
+    /// Content of a file, a long one abridged; target of a link.
     pub content: String,
     /// Extended attributes `trusted.*` and `user.*`, without overlay's.
     pub xattrs: BTreeMap<String, String>,
@@ -341,11 +342,7 @@ fn add(
 fn node(at: &Path, shown: &str, firsts: &mut HashMap<(u64, u64), String>) -> io::Result<Node> {
     let metadata = fs::symlink_metadata(at)?;
     let content = if metadata.is_file() {
-        let mut content = Vec::new();
-        let mut file = File::open(at)?;
-        file.seek(SeekFrom::Start(0))?;
-        file.read_to_end(&mut content)?;
-        String::from_utf8_lossy(&content).into_owned()
+        shown_content(&fs::read(at)?)
     } else if metadata.is_symlink() {
         fs::read_link(at)?.to_string_lossy().into_owned()
     } else {
@@ -366,6 +363,21 @@ fn node(at: &Path, shown: &str, firsts: &mut HashMap<(u64, u64), String>) -> io:
         first_name,
         mtime: (metadata.mtime() < LONG_AGO).then_some(metadata.mtime()),
     })
+}
+
+/// A content as a picture shows it: whole if it is short, else its beginning, its
+/// length and a hash. Pictures are compared by their thousands.
+fn shown_content(content: &[u8]) -> String {
+    const SHORT: usize = 64;
+    match content.len() {
+        ..=SHORT => String::from_utf8_lossy(content).into_owned(),
+        length => {
+            let mut hasher = DefaultHasher::new();
+            content.hash(&mut hasher);
+            let beginning = String::from_utf8_lossy(&content[..SHORT / 4]);
+            format!("{beginning}… {length} bytes, hash {:016x}", hasher.finish())
+        }
+    }
 }
 
 fn xattrs(path: &Path) -> io::Result<BTreeMap<String, String>> {
@@ -408,6 +420,20 @@ pub fn difference(
             }
             Some(_) => None,
         })
+}
+
+/// Makes a directory with `count` trees as [`fill`] makes them: 0, 1, 2…
+///
+/// # Errors
+/// Those of writing.
+pub fn trees(directory: &Path, count: usize) -> Result<()> {
+    fs::create_dir(directory).with_context(|| format!("mkdir {directory:?}"))?;
+    for n in 0..count {
+        let tree = directory.join(n.to_string());
+        fs::create_dir(&tree).with_context(|| format!("mkdir {tree:?}"))?;
+        fill(&tree).with_context(|| format!("fill {tree:?}"))?;
+    }
+    Ok(())
 }
 
 /// Fills an empty directory with the files on which the operations work: all

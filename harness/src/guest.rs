@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::outcome::Record;
 use crate::report::seconds;
-use crate::runner::Plan;
+use crate::runner::{Plan, SEQUENCES};
 use crate::vm::{Accel, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
 
 /// Which virtual machine.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Default)]
 pub struct Machine {
     /// Kernel: `distribution`, a version such as 6.12, `host`, or a file
     #[arg(long, default_value_t, conflicts_with = "here")]
@@ -82,10 +82,13 @@ pub fn run(
             "run".to_owned(),
             plan_inside.display().to_string(),
         ],
-        env: vec![
+        env: [
             ("DRYDOCK_BIN".to_owned(), format!("{INSIDE}/bin")),
             ("DRYDOCK_ROOTFS".to_owned(), format!("{INSIDE}/rootfs")),
-        ],
+        ]
+        .into_iter()
+        .chain(std::env::var(SEQUENCES).map(|number| (SEQUENCES.to_owned(), number)))
+        .collect(),
         // A distribution's userland stands in the machine's memory.
         memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
         time_limit: TIME_LIMIT,

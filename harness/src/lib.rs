@@ -9,18 +9,23 @@
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
+//! | [`book`] | the book's transcripts, includes, links and pages |
 //! | [`build`], [`workspace`] | building with cargo; where things are |
 //! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
 //! | [`sys`] | the only `unsafe` |
 
+pub mod book;
 pub mod build;
 pub mod cgroup;
 pub mod check;
+pub mod checking;
 pub mod commands;
 pub mod doctor;
+pub mod exercise;
 pub mod firewall;
 pub mod fsops;
+pub mod grade;
 pub mod guard;
 pub mod guest;
 pub mod host;

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use harness::commands::{build, doctor, kernel, restore, run, test_step, test_wrong, vm};
+use harness::commands::{
+    book, build, check, doctor, grade, handout, hint, kernel, progress, restore, run, solution,
+    start, test_exercises, test_step, test_wrong, vm, watch,
+};
 
 /// Checks, virtual machine and housekeeping of the course
 #[derive(Parser)]
@@ -19,8 +22,29 @@ enum Command {
     TestStep(test_step::Args),
     /// Prove that every check can fail, with the wrong solutions
     TestWrong(test_wrong::Args),
+    /// A repository for students, without solutions
+    Handout(handout::Args),
+    /// Marks for a student's crate, in the virtual machine
+    Grade(grade::Args),
+    /// Prove that no skeleton gains a point
+    TestExercises(test_exercises::Args),
+    /// Begin a step: its skeleton, in work/
+    Start(start::Args),
+    /// Check your step
+    Check(check::Args),
+    /// Check your step whenever you save a file of it
+    Watch(watch::Args),
+    /// Say what to look at next in your step, and more each time
+    Hint(hint::Args),
+    /// The difference of your step to ours
+    Solution(solution::Args),
+    /// What you have achieved
+    Progress,
     /// A shell, or a command, in the virtual machine
     Vm(vm::Args),
+    /// Build the book, run its transcripts, look at its pages
+    #[command(subcommand)]
+    Book(book::Args),
     /// Build every step, static, into bin/
     Build,
     /// Say what this machine can and cannot do, and how to mend it
@@ -38,8 +62,18 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::TestStep(args) => test_step::test_step(args),
         Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Handout(args) => handout::handout(args),
+        Command::Grade(args) => grade::grade(args),
+        Command::TestExercises(args) => test_exercises::test_exercises(args),
+        Command::Start(args) => start::start(args),
+        Command::Check(args) => check::check(args),
+        Command::Watch(args) => watch::watch(args),
+        Command::Hint(args) => hint::hint(args),
+        Command::Solution(args) => solution::solution(args),
+        Command::Progress => progress::progress(),
         Command::Vm(args) => vm::vm(args),
         Command::Kernel(args) => kernel::kernel(args),
+        Command::Book(args) => book::book(args),
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Restore(args) => restore::restore(args),

@@ -83,6 +83,11 @@ impl fmt::Display for Unsupported {
 impl std::error::Error for Unsupported {}
 
 impl Record {
+    /// Whether the solution still lacks something here.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.outcome, Outcome::Pass | Outcome::Unsupported)
+    }
+
     /// Judges what a check's body returned.
     ///
     /// [`Failed`] anywhere in the chain is a fail, [`Unsupported`] is

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -15,7 +18,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::check::{PROGRAM, RECORD, SEED};
+use crate::check::{Orders, PROGRAM, RUNNER};
 use crate::outcome::{Outcome, Record};
 use crate::registry::{Entry, Step};
 use crate::requirement;
@@ -24,6 +27,18 @@ use crate::requirement;
 /// times slower.
 const TIME_LIMIT: Duration = Duration::from_secs(90);
 
+/// Environment variable: how many sequences of random operations a check tries,
+/// thousands perhaps. It may then take an hour.
+pub const SEQUENCES: &str = "DRYDOCK_SEQUENCES";
+const LONG_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+fn time_limit() -> Duration {
+    match std::env::var_os(SEQUENCES) {
+        Some(_) => LONG_LIMIT,
+        None => TIME_LIMIT,
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -31,6 +46,10 @@ pub struct Plan {
     pub batches: Vec<Batch>,
     /// Seed for the names and numbers that the checks draw.
     pub seed: u64,
+    /// Whether the programs under test may be hostile: then they can neither
+    /// read the plan nor look into the memory of the checks.
+    #[serde(default)]
+    pub untrusted: bool,
 }
 
 /// Checks of one step against one program.
@@ -53,13 +72,20 @@ pub struct Batch {
 /// Only the harness's own: a check that fails is a record.
 pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
     for batch in &plan.batches {
-        let mut outcomes: BTreeMap<&str, Outcome> = BTreeMap::new();
+        let mut outcomes: BTreeMap<&str, (Outcome, String)> = BTreeMap::new();
         for entry in &batch.step.checks {
+            let of = |need: &&String| outcomes.get(need.as_str());
             let unmet = entry
                 .needs
                 .iter()
-                .find(|need| outcomes.get(need.as_str()) != Some(&Outcome::Pass));
+                .find(|need| of(need).is_none_or(|(outcome, _)| *outcome != Outcome::Pass));
+            // What a machine cannot do, it cannot do here either.
+            let missing_there = unmet.and_then(|need| match of(&need) {
+                Some((Outcome::Unsupported, missing)) => Some(missing.clone()),
+                _ => None,
+            });
             let missing = entry.requires.iter().find_map(|r| requirement::missing(r));
+            let missing = missing.or(missing_there);
             let without_running = |outcome, message: String| Record {
                 step: batch.step.step.clone(),
                 check: entry.name.clone(),
@@ -79,7 +105,7 @@ pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Resu
                 (None, None) => run_one(plan, batch, entry)?,
             };
             record.variant.clone_from(&batch.variant);
-            outcomes.insert(&entry.name, record.outcome);
+            outcomes.insert(&entry.name, (record.outcome, record.message.clone()));
             on_record(record)?;
         }
     }
@@ -95,16 +121,19 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
         .prefix("drydock-record-")
         .tempdir()
         .context("make a temporary directory")?;
-    let file = dir.path().join("record.json");
     let output = fs::File::create(dir.path().join("output"))
         .context("make a file for the check's output")?;
+    let (mut to_check, its_end) = UnixStream::pair().context("socketpair")?;
+    let mut orders =
+        serde_json::to_vec(&Orders { seed: plan.seed }).context("write the orders as JSON")?;
+    orders.push(b'\n');
+    to_check.write_all(&orders).context("send the orders")?;
     let mut command = Command::new(&batch.tests);
     command
         .args(["--exact", &entry.path(), "--nocapture", "--test-threads=1"])
-        .env(RECORD, &file)
-        .env(SEED, plan.seed.to_string())
+        .env(RUNNER, "stdin")
         .env("INSTA_UPDATE", "no")
-        .stdin(Stdio::null())
+        .stdin(OwnedFd::from(its_end))
         .stdout(output.try_clone().context("dup")?)
         .stderr(output)
         // Its own group: whatever it starts can be ended with it.
@@ -116,7 +145,13 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
     let child = command
         .spawn()
         .with_context(|| format!("start {}", batch.tests.display()))?;
-    let ended = wait(child)?;
+    // The check's end is then the check's alone.
+    drop(command);
+    to_check
+        .set_nonblocking(true)
+        .context("fcntl(F_SETFL, O_NONBLOCK)")?;
+    let mut sent = Vec::new();
+    let ended = wait(child, &mut to_check, &mut sent)?;
     let mut record = Record {
         step: batch.step.step.clone(),
         check: entry.name.clone(),
@@ -127,11 +162,11 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
         seed: plan.seed,
         millis: start.elapsed().as_millis() as u64,
     };
-    match (ended, fs::read(&file)) {
-        (Some(_), Ok(json)) => {
-            record = serde_json::from_slice(&json).context("parse the check's record")?
+    match (ended, sent.is_empty()) {
+        (Some(_), false) => {
+            record = serde_json::from_slice(&sent).context("parse the check's record")?
         }
-        (Some(status), Err(_)) => {
+        (Some(status), true) => {
             let output = fs::read_to_string(dir.path().join("output")).unwrap_or_default();
             record.message = format!(
                 "the check ended without a record ({status}): {}",
@@ -142,19 +177,36 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
             record.outcome = Outcome::Fail;
             record.message = format!(
                 "expected an end within {} s, found it still running",
-                TIME_LIMIT.as_secs()
+                time_limit().as_secs()
             );
         }
     }
     Ok(record)
 }
 
+/// Takes what the check has sent so far.
+fn receive(socket: &mut UnixStream, sent: &mut Vec<u8>) -> Result<()> {
+    match socket.read_to_end(sent) {
+        Err(error) if error.kind() != ErrorKind::WouldBlock => {
+            Err(error).context("read the check's record")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Waits for the check to end; `None` if it had to be killed.
-fn wait(mut child: Child) -> Result<Option<ExitStatus>> {
-    let end = Instant::now() + TIME_LIMIT;
+fn wait(
+    mut child: Child,
+    socket: &mut UnixStream,
+    sent: &mut Vec<u8>,
+) -> Result<Option<ExitStatus>> {
+    let end = Instant::now() + time_limit();
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(status) = child.try_wait().context("wait for the check")? {
+        let ended = child.try_wait().context("wait for the check")?;
+        // What it sends may not fit into the socket at once.
+        receive(socket, sent)?;
+        if let Some(status) = ended {
             return Ok(Some(status));
         }
         if Instant::now() > end {

@@ -287,8 +287,17 @@ impl Ran {
     fn said(&self) -> String {
         match self.stderr.trim() {
             "" => String::new(),
-            text => format!(", saying {text:?}"),
+            text => format!(", saying {}", words(text)),
         }
+    }
+}
+
+/// What a program has said, quoted; of an exercise that was not begun, only
+/// that.
+fn words(said: &str) -> String {
+    match said.split_once("not yet implemented: ") {
+        Some((_, rest)) => format!("{:?}", rest.lines().next().unwrap_or_default()),
+        None => format!("{said:?}"),
     }
 }
 
@@ -344,12 +353,20 @@ impl Held {
     /// # Errors
     /// [`Failed`] if there is no answer of that type.
     pub fn ask<T: DeserializeOwned>(&mut self, args: &[&str]) -> Result<T> {
+        self.ask_within(args, ANSWER_LIMIT)
+    }
+
+    /// The same, for what may take longer.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_within<T: DeserializeOwned>(&mut self, args: &[&str], limit: Duration) -> Result<T> {
         let question = serde_json::to_string(args).context("write the question as JSON")? + "\n";
         let stdin = self.stdin.as_mut().context("standard input is closed")?;
         stdin
             .write_all(question.as_bytes())
             .map_err(|e| anyhow!(Failed(format!("the probe in `{}` is gone: {e}", self.call))))?;
-        self.read()
+        self.read_within(limit)
     }
 
     /// Reads the next line that the probe prints.
@@ -371,7 +388,14 @@ impl Held {
                 PollFlags::POLLIN,
             )];
             let timeout = PollTimeout::try_from(limit).context("a time limit")?;
-            if poll(&mut ready, timeout).context("poll the probe")? == 0 {
+            let answered = loop {
+                match poll(&mut ready, timeout) {
+                    // Stopped and continued, say.
+                    Err(Errno::EINTR) => {}
+                    answered => break answered.context("poll the probe")?,
+                }
+            };
+            if answered == 0 {
                 return Err(failed(
                     format!("an answer from the probe in `{}`", self.call),
                     format!("none within {limit:?}"),
@@ -399,9 +423,9 @@ impl Held {
         };
         match child.wait_with_output() {
             Ok(output) => format!(
-                "its end with status {}, saying {:?}",
+                "its end with status {}, saying {}",
                 status(output.status),
-                String::from_utf8_lossy(&output.stderr).trim()
+                words(String::from_utf8_lossy(&output.stderr).trim())
             ),
             Err(e) => e.to_string(),
         }
@@ -416,13 +440,17 @@ impl Held {
             .with_context(|| format!("kill({}, {signal})", self.launcher()))
     }
 
-    /// Closes the probe's standard input, at which it ends with status 0, and
-    /// waits for the launcher.
+    /// Closes the probe's standard input, at which it ends with status 0.
+    pub fn let_go(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Closes the probe's standard input and waits for the launcher.
     ///
     /// # Errors
     /// Those of waiting.
     pub fn end(mut self) -> Result<Ran> {
-        self.stdin = None;
+        self.let_go();
         self.wait()
     }
 

@@ -93,12 +93,12 @@ impl Wrong {
                     let path = workspace::root().join(&edit.file);
                     let text = fs::read_to_string(&path)
                         .with_context(|| format!("read {}", path.display()))?;
-                    files.push((edit.file.clone(), text));
+                    files.push((edit.file.clone(), without_anchors(&text)));
                     files.len() - 1
                 }
             };
             let text = &mut files[place].1;
-            let times = text.matches(&edit.from).count();
+            let times = text.matches(&without_anchors(&edit.from)).count();
             if times != 1 {
                 bail!(
                     "harness/wrong/{}.toml: the text to replace occurs {times} times in {}, not once: {:?}",
@@ -107,7 +107,7 @@ impl Wrong {
                     edit.from
                 );
             }
-            *text = text.replacen(&edit.from, &edit.to, 1);
+            *text = text.replacen(&without_anchors(&edit.from), &edit.to, 1);
         }
         Ok(files)
     }
@@ -175,6 +175,17 @@ impl Wrong {
                 told.iter().any(|text| text.contains(&self.says))
             })
     }
+}
+
+/// A source without the comments that mark what the book shows and what is an
+/// exercise: they come and go, and no wrong solution is about them.
+fn without_anchors(text: &str) -> String {
+    text.split_inclusive('\n')
+        .filter(|line| {
+            let line = line.trim_start();
+            !line.starts_with("// ANCHOR: ") && !line.starts_with("// ANCHOR_END: ")
+        })
+        .collect()
 }
 
 /// Builds wrong solutions in a copy of the workspace that holds only the steps.

@@ -1,10 +1,20 @@
 //! The subcommands of `harness`, a file each.
 
+pub mod book;
 pub mod build;
+pub mod check;
 pub mod doctor;
+pub mod grade;
+pub mod handout;
+pub mod hint;
 pub mod kernel;
+pub mod progress;
 pub mod restore;
 pub mod run;
+pub mod solution;
+pub mod start;
+pub mod test_exercises;
 pub mod test_step;
 pub mod test_wrong;
 pub mod vm;
+pub mod watch;

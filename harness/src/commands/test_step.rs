@@ -1,7 +1,6 @@
 //! `harness test-step NN`: builds a step, checks it, prints the report.
 
 use std::fs;
-use std::io::stdout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,11 +8,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::checking::{self, Checking};
 use crate::guest::Machine;
-use crate::outcome::{Outcome, Record};
+use crate::outcome::Outcome;
 use crate::registry::{self, Step};
-use crate::report::{Report, colour, kernel_release, print_totals, progress, seconds};
-use crate::runner::{self, Batch, Plan};
+use crate::report::{print_totals, progress, seconds};
 use crate::{build, workspace};
 
 /// Arguments of `harness test-step`.
@@ -70,39 +69,14 @@ pub fn test_step(args: Args) -> Result<ExitCode> {
     let seed = args
         .seed
         .unwrap_or_else(|| u64::from(std::process::id()) * 7919 % 1_000_000);
-    let plan = Plan {
-        batches: steps
-            .iter()
-            .map(|step| {
-                Ok(Batch {
-                    variant: None,
-                    program: None,
-                    tests: tests
-                        .get(&step.step)
-                        .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
-                        .clone(),
-                    step: step.clone(),
-                })
-            })
-            .collect::<Result<_>>()?,
-        seed,
-    };
-    let mut printer = Printer {
+    let (records, timings) = checking::run(&Checking {
         steps: &steps,
-        report: None,
-        records: Vec::new(),
-    };
-    let timings = if args.here {
-        let machine = format!("{} · this host", kernel_release());
-        let started = Instant::now();
-        runner::run(&plan, &mut |record| printer.record(record, &machine))?;
-        format!("checks {}", seconds(started.elapsed()))
-    } else {
-        crate::guest::run(&plan, &args.machine, &mut |record, machine| {
-            printer.record(record, machine)
-        })?
-    };
-    let records = printer.end()?;
+        program: None,
+        tests: &tests,
+        here: args.here,
+        machine: &args.machine,
+        seed,
+    })?;
     println!(
         "  took: build {}, {timings} · seed {seed}",
         seconds(building)
@@ -151,47 +125,4 @@ fn select(args: &Args) -> Result<Vec<Step>> {
         );
     }
     Ok(steps)
-}
-
-/// Prints the records of several steps, each under a head of its own.
-struct Printer<'a> {
-    steps: &'a [Step],
-    report: Option<Report<'a, std::io::Stdout>>,
-    records: Vec<Record>,
-}
-
-impl Printer<'_> {
-    fn record(&mut self, record: Record, machine: &str) -> Result<()> {
-        let step = self
-            .steps
-            .iter()
-            .find(|step| step.step == record.step)
-            .with_context(|| {
-                format!("a record of step {}, which was not asked for", record.step)
-            })?;
-        if self
-            .report
-            .as_ref()
-            .is_none_or(|report| report.number() != record.step)
-        {
-            self.close()?;
-            self.report = Some(Report::begin(stdout(), colour(), step, machine).context("print")?);
-        }
-        match &mut self.report {
-            Some(report) => report.record(record).context("print"),
-            None => Ok(()),
-        }
-    }
-
-    fn close(&mut self) -> Result<()> {
-        if let Some(report) = self.report.take() {
-            self.records.extend(report.end().context("print")?);
-        }
-        Ok(())
-    }
-
-    fn end(mut self) -> Result<Vec<Record>> {
-        self.close()?;
-        Ok(self.records)
-    }
 }

@@ -193,6 +193,7 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>) -> Result<()
     let plan = Plan {
         batches: load.batches.clone(),
         seed,
+        untrusted: false,
     };
     let mut records = Vec::new();
     let mut keep = |record: Record| {

@@ -68,6 +68,11 @@ pub fn vm(args: Args) -> Result<ExitCode> {
         ..Vm::default()
     };
     let status = if stdin().is_terminal() && stdout().is_terminal() {
+        // What the book's reader finds there; without it the rest still works.
+        if let Err(error) = workspace::need_rootfs("busybox") {
+            eprintln!("{error:#}");
+        }
+        vm.files = files(&args.files)?;
         vm.command = or_login_shell(args.command);
         vm.shell()?
     } else {
@@ -98,12 +103,9 @@ fn or_login_shell(command: Vec<String>) -> Vec<String> {
     command
 }
 
-/// What `--file` named, and what is in `bin/`.
+/// What `--file` named, and what the transcripts of the book find there.
 fn files(named: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let mut files = Vec::new();
-    if workspace::bin().is_dir() {
-        files.push((workspace::bin(), PathBuf::from("/usr/local/bin")));
-    }
+    let mut files = crate::book::session::files();
     for pair in named {
         let (from, inside) = pair
             .rsplit_once(':')

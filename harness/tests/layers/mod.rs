@@ -1,31 +1,42 @@
 //! What the checks of step 08 have in common: a store of layers of the check's
 //! own, and random operations on files.
 
+pub mod experiment;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use harness::check::{SEED, open_to_all};
 use harness::fsops::{self, Node, Op, Operated};
 use harness::prelude::*;
+use harness::runner::SEQUENCES;
 use harness::workspace;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// All drivers.
 pub const DRIVERS: [&str; 5] = ["overlay2", "aufs", "btrfs", "devicemapper", "vfs"];
 
 /// How many trees for random operations an image holds.
-const TREES: usize = 40;
+const TREES: usize = 60;
+
+/// How many sequences are done at once.
+const BATCH: usize = 20;
+
+/// How long they may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long to look for a shorter sequence that fails.
+const SHRINKING: Duration = Duration::from_secs(15);
 
 /// How many are changed for a diff that is applied elsewhere.
 const CHANGED: usize = 12;
-
-/// How long random operations may take in the short mode.
-const TIME: Duration = Duration::from_secs(30);
 
 /// A state directory and a driver in it.
 pub struct Store<'a> {
@@ -114,9 +125,34 @@ impl<'a> Store<'a> {
     }
 }
 
+/// The programs of busybox that the checks call.
+const PROGRAMS: [&str; 14] = [
+    "cat", "dd", "echo", "grep", "id", "ln", "ls", "mkdir", "mv", "rm", "sh", "sleep", "tr", "true",
+];
+
+/// A root file system of busybox and the probe, with few names: every file of
+/// an image is copied again and again here.
+fn small(check: &Check) -> Result<PathBuf> {
+    let root = check.dir().join(check.word("rootfs"));
+    for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
+        fs::create_dir_all(root.join(directory)).context("make an image")?;
+    }
+    let bin = root.join("bin");
+    let copy = |from: PathBuf, name: &str| {
+        fs::copy(&from, bin.join(name)).with_context(|| format!("copy {from:?}"))
+    };
+    copy(workspace::rootfs("busybox").join("bin/busybox"), "busybox")?;
+    copy(workspace::bin().join("probe"), "probe")?;
+    for program in PROGRAMS {
+        symlink("busybox", bin.join(program)).context("make an image")?;
+    }
+    open_to_all(check.dir())?;
+    Ok(root)
+}
+
 /// A root file system with some files in /data.
 pub fn rootfs(check: &Check) -> Result<PathBuf> {
-    let rootfs = check.rootfs()?;
+    let rootfs = small(check)?;
     let data = rootfs.join("data");
     for directory in ["dir/sub", "open"] {
         fs::create_dir_all(data.join(directory)).context("fill the image")?;
@@ -135,11 +171,14 @@ pub fn rootfs(check: &Check) -> Result<PathBuf> {
 
 /// A root file system with many equal trees, /0 /1 /2…
 fn rootfs_of_trees(check: &Check, trees: usize) -> Result<PathBuf> {
-    let rootfs = check.rootfs()?;
+    let rootfs = small(check)?;
+    let made = check.dir().join(check.word("trees"));
+    let (at, count) = (made.to_string_lossy().into_owned(), trees.to_string());
+    let probe = check.other_program("probe");
+    probe.args(["trees", &at, &count]).run()?.success()?;
     for n in 0..trees {
-        let tree = rootfs.join(n.to_string());
-        fs::create_dir(&tree).context("fill the image")?;
-        fsops::fill(&tree).context("fill the image")?;
+        let tree = n.to_string();
+        fs::rename(made.join(&tree), rootfs.join(&tree)).context("fill the image")?;
     }
     Ok(rootfs)
 }
@@ -152,7 +191,7 @@ fn path() -> impl Strategy<Value = String> {
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z]{0,12}",
-        (1_usize..20_000).prop_map(|n| "0123456789".repeat(n / 10)),
+        (1_usize..600).prop_map(|n| "0123456789".repeat(n)),
     ]
 }
 
@@ -197,55 +236,129 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// Random operations, the same for the same seed.
-fn runner(check: &Check, cases: u32) -> TestRunner {
+fn runner(check: &Check) -> TestRunner {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&check.seed().to_le_bytes());
     let config = Config {
-        cases,
         failure_persistence: None,
-        max_shrink_iters: 200,
         ..Config::default()
     };
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
 }
 
-/// How many sequences: `DRYDOCK_SEQUENCES`, or `short`.
-fn sequences(short: u32) -> u32 {
-    std::env::var("DRYDOCK_SEQUENCES")
+/// How many sequences: `DRYDOCK_SEQUENCES`, or as many as one container has
+/// trees for.
+fn sequences() -> usize {
+    std::env::var(SEQUENCES)
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(short)
+        .unwrap_or(TREES)
 }
 
-/// Containers of an image of trees: a fresh tree for every sequence, a fresh
-/// container when they are used up.
-struct Trees<'a> {
+/// The same operations in containers of a driver and in a plain directory, each
+/// sequence on a tree of its own. Both are done by the probe, many sequences at
+/// once: a question costs more than what it asks for.
+struct Pair<'a> {
     store: &'a Store<'a>,
-    held: Option<Held>,
-    next: usize,
+    /// A container on the image of trees.
+    inside: Option<Held>,
+    /// The probe on the host.
+    plain: Held,
+    /// How many containers there have been.
     containers: usize,
+    /// The next tree that nothing has touched.
+    next: usize,
 }
 
-impl Trees<'_> {
-    fn operate(&mut self, ops: &str) -> Result<Operated> {
-        if self.held.is_none() || self.next == TREES {
-            self.end()?;
-            self.containers += 1;
-            let name = format!("random{}", self.containers);
-            let step = self.store.container(&["--layer", "trees", "--name", &name]);
-            self.held = Some(step.hold()?);
-            self.next = 0;
+impl<'a> Pair<'a> {
+    fn new(check: &Check, store: &'a Store<'a>) -> Result<Self> {
+        let mut plain = check.other_program("probe").args(["hold"]).start()?;
+        plain.wait_until_held()?;
+        Ok(Pair {
+            store,
+            inside: None,
+            plain,
+            containers: 0,
+            next: 0,
+        })
+    }
+
+    /// The plain directory beside the container of now.
+    fn directory(&self) -> String {
+        let directory = format!("plain{}", self.containers);
+        let directory = self.store.check.dir().join(directory);
+        directory.to_string_lossy().into_owned()
+    }
+
+    /// The first difference that one of the sequences makes, and of which.
+    fn difference(&mut self, sequences: &[Vec<Op>]) -> Result<Option<(usize, String)>> {
+        if self.inside.is_none() || self.next + sequences.len() > TREES {
+            self.start()?;
         }
-        let tree = format!("/{}", self.next);
-        self.next += 1;
-        match &mut self.held {
-            Some(held) => held.ask(&["operate", &tree, ops]),
-            None => Err(failed("a container", "none")),
+        let first = self.next.to_string();
+        self.next += sequences.len();
+        let json = serde_json::to_string(sequences)?;
+        let directory = self.directory();
+        let plain = ["operate-all", &directory, &first, &json];
+        let expected: Vec<Operated> = self.plain.ask_within(&plain, PATIENCE)?;
+        let Some(inside) = &mut self.inside else {
+            return Err(failed("a container", "none"));
+        };
+        let found = ["operate-all", "/", &first, &json];
+        let found: Vec<Operated> = inside.ask_within(&found, PATIENCE)?;
+        let pairs = expected.iter().zip(&found).enumerate();
+        Ok(pairs
+            .filter_map(|(n, (expected, found))| {
+                compare(&sequences[n], expected, found).map(|difference| (n, difference))
+            })
+            .next())
+    }
+
+    fn start(&mut self) -> Result<()> {
+        if let Some(held) = self.inside.take() {
+            held.end()?.success()?;
+            fs::remove_dir_all(self.directory()).context("remove the plain directory")?;
         }
+        self.containers += 1;
+        self.next = 0;
+        let name = format!("random{}", self.containers);
+        let step = self.store.container(&["--layer", "trees", "--name", &name]);
+        self.inside = Some(step.hold()?);
+        let count = TREES.to_string();
+        let directory = self.directory();
+        let made = ["trees", &directory, &count];
+        let _: usize = self.plain.ask_within(&made, PATIENCE)?;
+        Ok(())
+    }
+
+    /// The shortest sequence found that still makes a difference, and which.
+    fn shrink(
+        &mut self,
+        mut failing: impl ValueTree<Value = Vec<Op>>,
+    ) -> Result<(Vec<Op>, String)> {
+        let mut least = None;
+        let end = Instant::now() + SHRINKING;
+        while least.is_none() || Instant::now() < end {
+            let ops = failing.current();
+            let simpler = match self.difference(std::slice::from_ref(&ops))? {
+                Some((_, difference)) => {
+                    least = Some((ops, difference));
+                    failing.simplify()
+                }
+                // It does not fail each time: as it is, then.
+                None if least.is_none() => break,
+                None => failing.complicate(),
+            };
+            if !simpler {
+                break;
+            }
+        }
+        let once = || (failing.current(), "one that comes and goes".into());
+        Ok(least.unwrap_or_else(once))
     }
 
     fn end(&mut self) -> Result<()> {
-        match self.held.take() {
+        match self.inside.take() {
             Some(held) => held.end()?.success().map(drop),
             None => Ok(()),
         }
@@ -260,61 +373,38 @@ pub fn random_operations_agree(check: &Check, driver: &'static str) -> Result<()
     let rootfs = rootfs_of_trees(check, TREES)?;
     store.image("trees", &rootfs)?;
     let before = fs::read(store.tar("trees")?).context("read the image's archive")?;
-    let trees = std::cell::RefCell::new(Trees {
-        store: &store,
-        held: None,
-        next: 0,
-        containers: 0,
-    });
-    let plain = check.dir().join("plain");
-    let started = Instant::now();
+    let mut pair = Pair::new(check, &store)?;
+    let mut runner = runner(check);
     let strategy = prop::collection::vec(op(), 1..25);
-    let result = runner(check, sequences(60)).run(&strategy, |ops| {
-        // Under emulation fewer have to do, unless a number was asked for.
-        if started.elapsed() > TIME && std::env::var_os("DRYDOCK_SEQUENCES").is_none() {
-            return Ok(());
-        }
-        let error = |error: anyhow::Error| TestCaseError::fail(format!("{error:#}"));
-        let expected = on_plain(&plain, &ops).map_err(error)?;
-        let json = serde_json::to_string(&ops).map_err(|e| error(e.into()))?;
-        let found = trees.borrow_mut().operate(&json).map_err(error)?;
-        match compare(&ops, &expected, &found) {
-            None => Ok(()),
-            Some(difference) => Err(TestCaseError::fail(difference)),
-        }
-    });
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, ops)) => {
+    let mut left = sequences();
+    while left > 0 {
+        let batch = left.min(BATCH);
+        left -= batch;
+        let drawn: Vec<_> = (0..batch)
+            .map(|_| strategy.new_tree(&mut runner))
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|reason| failed("a sequence", reason))?;
+        let ops: Vec<Vec<Op>> = drawn.iter().map(ValueTree::current).collect();
+        if let Some((n, _)) = pair.difference(&ops)?
+            && let Some(failing) = drawn.into_iter().nth(n)
+        {
+            let (ops, difference) = pair.shrink(failing)?;
             return Err(failed(
                 format!("{driver} to do as a plain directory does"),
                 format!(
-                    "a difference: {reason}; after {ops:?} (seed {}, DRYDOCK_SEED)",
+                    "a difference: {difference}; after {ops:?} (seed {}, {SEED})",
                     check.seed()
                 ),
             ));
         }
-        Err(TestError::Abort(reason)) => return Err(failed("sequences to try", reason)),
     }
-    trees.borrow_mut().end()?;
+    pair.end()?;
     let after = fs::read(store.tar("trees")?).context("read the image's archive")?;
     expect(
         before == after,
         "the image to be what it was",
         "another: a container has written to a layer below its own",
     )
-}
-
-fn on_plain(plain: &Path, ops: &[Op]) -> Result<Operated> {
-    if plain.exists() {
-        fs::remove_dir_all(plain).context("empty the plain directory")?;
-    }
-    fs::create_dir(plain).context("make the plain directory")?;
-    fsops::fill(plain).context("fill the plain directory")?;
-    Ok(Operated {
-        said: fsops::run(plain, ops),
-        tree: fsops::tree(plain)?,
-    })
 }
 
 fn compare(ops: &[Op], expected: &Operated, found: &Operated) -> Option<String> {
@@ -341,9 +431,9 @@ pub fn changed(check: &Check, store: &Store<'_>) -> Result<Changed> {
     let mut held = store
         .container(&["--layer", "trees", "--name", "one", "--keep"])
         .hold()?;
-    let mut runner = runner(check, 1);
+    let mut runner = runner(check);
     let strategy = prop::collection::vec(op(), 5..40);
-    let moved = serde_json::to_string(&[
+    let moved = vec![
         Op::Rename {
             from: "a/b".into(),
             to: "b/moved".into(),
@@ -352,25 +442,38 @@ pub fn changed(check: &Check, store: &Store<'_>) -> Result<Changed> {
             path: "b/x".into(),
             mode: 0o600,
         },
-    ])?;
-    let mut trees = Vec::new();
-    for n in 0..CHANGED {
-        let ops = strategy
+        Op::SetXattr {
+            path: "b/x".into(),
+            name: "trusted.drydock".into(),
+            value: "above".into(),
+        },
+        // An opaque directory.
+        Op::RemoveAll { path: "c".into() },
+        Op::Mkdir {
+            path: "c".into(),
+            mode: 0o755,
+        },
+    ];
+    let mut sequences: Vec<Vec<Op>> = vec![moved];
+    while sequences.len() < CHANGED {
+        let drawn = strategy
             .new_tree(&mut runner)
-            .map_err(|reason| failed("a sequence", reason))?
-            .current();
-        let json = match n {
-            0 => moved.clone(),
-            _ => serde_json::to_string(&ops)?,
-        };
-        let done: Operated = held.ask(&["operate", &format!("/{n}"), &json])?;
-        trees.push(done.tree);
+            .map_err(|reason| failed("a sequence", reason))?;
+        sequences.push(drawn.current());
     }
+    let trees = operate(&mut held, &sequences)?;
     held.end()?.success()?;
     Ok(Changed {
         trees,
         tar: store.tar("one")?,
     })
+}
+
+/// Operates on the trees of a container, the first and so on.
+fn operate(held: &mut Held, sequences: &[Vec<Op>]) -> Result<Vec<BTreeMap<String, Node>>> {
+    let json = serde_json::to_string(sequences)?;
+    let done: Vec<Operated> = held.ask_within(&["operate-all", "/", "0", &json], PATIENCE)?;
+    Ok(done.into_iter().map(|done| done.tree).collect())
 }
 
 /// Makes the image of trees in a store.
@@ -390,9 +493,9 @@ pub fn applied(store: &Store<'_>, from: &str, changed: &Changed) -> Result<()> {
         .run()?
         .success()?;
     let mut held = store.container(&["--layer", &id]).hold()?;
-    for (n, expected) in changed.trees.iter().enumerate() {
-        let found: Operated = held.ask(&["operate", &format!("/{n}")])?;
-        if let Some(difference) = fsops::difference(expected, &found.tree) {
+    let found = operate(&mut held, &vec![Vec::new(); changed.trees.len()])?;
+    for (n, (expected, found)) in changed.trees.iter().zip(&found).enumerate() {
+        if let Some(difference) = fsops::difference(expected, found) {
             return Err(failed(
                 format!(
                     "the diff of {from} to give the same tree with {}",

@@ -15,6 +15,7 @@ use crate::failure::Report;
 use crate::isolation::Isolation;
 use crate::sys;
 
+// ANCHOR: clone_child
 /// Clones the child into the new namespaces that all isolations ask for, and
 /// into those of other processes that they join.
 ///
@@ -22,6 +23,7 @@ use crate::sys;
 /// Those of clone(2) and setns(2), with what the isolations know about the
 /// cause.
 pub(crate) fn clone_child(isolations: &[Box<dyn Isolation>]) -> Result<ForkResult> {
+    // ANCHOR: exercise_clone_the_child
     let clone = |more| {
         let namespaces = isolations
             .iter()
@@ -44,7 +46,9 @@ pub(crate) fn clone_child(isolations: &[Box<dyn Isolation>]) -> Result<ForkResul
         }
         clone(CloneFlags::CLONE_PARENT)
     })
+    // ANCHOR_END: exercise_clone_the_child
 }
+// ANCHOR_END: clone_child
 
 fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
     let Err(errno) = setns(process, kinds) else {
@@ -61,6 +65,7 @@ fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
     }
 }
 
+// ANCHOR: by_messenger
 /// Has `clone` called by a process that exists for nothing else. It enters the
 /// namespaces to be joined and there clones the child as its own sibling
 /// (`CLONE_PARENT`), that is, as the launcher's child.
@@ -98,6 +103,7 @@ fn by_messenger(clone: impl FnOnce() -> Result<ForkResult>) -> Result<ForkResult
         _ => anyhow!("the process that should have joined the namespaces died"),
     })
 }
+// ANCHOR_END: by_messenger
 
 /// Adds to an error of clone(2) or setns(2) what can be done about it. An
 /// isolation that knows better goes first.

@@ -47,11 +47,13 @@ impl InChild<'_> {
         })
     }
 
+    // ANCHOR: become_command
     fn become_command(
         &mut self,
         isolations: &mut [Box<dyn Isolation>],
         command: &Command,
     ) -> Result<Infallible> {
+        // ANCHOR: exercise_become_the_command
         // Everything below the standard streams, but not the two pipes' ends,
         // which were opened so: nothing of the launcher's leaks into the command.
         sys::close_on_exec_from(3)?;
@@ -79,9 +81,13 @@ impl InChild<'_> {
         sys::default_action(Signal::SIGPIPE)?;
         self.signals.unblock()?;
         command.exec()
+        // ANCHOR_END: exercise_become_the_command
     }
+    // ANCHOR_END: become_command
 
+    // ANCHOR: wait_to_be_told
     fn wait_to_be_told(&mut self) -> Result<()> {
+        // ANCHOR: exercise_wait_for_release
         let mut byte = [0];
         match self
             .release
@@ -91,7 +97,9 @@ impl InChild<'_> {
             0 => bail!("the launcher is gone"),
             _ => Ok(()),
         }
+        // ANCHOR_END: exercise_wait_for_release
     }
+    // ANCHOR_END: wait_to_be_told
 
     /// Asks for SIGKILL at the launcher's death: once more, because a change
     /// of credentials has cleared it (prctl(2)). If the launcher died before

@@ -189,6 +189,7 @@ struct Host {
 }
 
 impl Host {
+    // ANCHOR: launch
     fn launch(&mut self, command: &Command, start: bool) -> Result<Launched> {
         for isolation in &mut self.isolations {
             self.begun += 1;
@@ -221,7 +222,9 @@ impl Host {
             Err(error) => Err(launched.kill(error)),
         }
     }
+    // ANCHOR_END: launch
 
+    // ANCHOR: on_host
     fn on_host(&mut self, launched: &mut Launched, start: bool) -> Result<()> {
         say!("clone3: the child is process {} of the host", launched.pid);
         for isolation in &mut self.isolations {
@@ -237,7 +240,9 @@ impl Host {
         say!("release");
         launched.tell(if start { 2 } else { 1 })
     }
+    // ANCHOR_END: on_host
 
+    // ANCHOR: clean_up
     /// Runs every `cleanup` that is due, last first, and does not let one
     /// failure keep the others from running.
     fn clean_up(&mut self) -> Result<()> {
@@ -255,6 +260,7 @@ impl Host {
         self.begun = 0;
         failed.map_or(Ok(()), Err)
     }
+    // ANCHOR_END: clean_up
 
     /// Cleans up because of `error`, which stays the one to report.
     fn clean_up_after(&mut self, error: Error) -> Error {

@@ -58,6 +58,7 @@ impl Command {
             .collect()
     }
 
+    // ANCHOR: exec
     /// Replaces this process by the command: execve(2). Returns only if that
     /// could not be done.
     ///
@@ -66,6 +67,7 @@ impl Command {
     /// which names the missing interpreter where the file itself exists; 126
     /// where there is one that cannot be executed (`EACCES`, `ENOEXEC`…).
     pub(crate) fn exec(&self) -> Result<Infallible> {
+        // ANCHOR: exercise_execve
         let strings = |list: &[OsString]| {
             list.iter()
                 .map(|s| c_string(s))
@@ -100,7 +102,9 @@ impl Command {
             )
             .into()
         }))
+        // ANCHOR_END: exercise_execve
     }
+    // ANCHOR_END: exec
 }
 
 /// The error for a file that is there and yet was not executed.

@@ -33,10 +33,12 @@ impl Failure {
     /// The exit status that `error` asks for: that of the `Failure` in its
     /// chain, else [`LAUNCHER_FAILED`].
     pub fn status_of(error: &Error) -> u8 {
+        // ANCHOR: exercise_exit_status
         error
             .chain()
             .find_map(|cause| cause.downcast_ref::<Failure>())
             .map_or(LAUNCHER_FAILED, |failure| failure.status)
+        // ANCHOR_END: exercise_exit_status
     }
 }
 
@@ -48,6 +50,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+// ANCHOR: report
 /// What the child writes into the report pipe, one tag byte first.
 ///
 /// The order is the protocol: `SetUp` at most once, then either `Failed` and
@@ -60,6 +63,7 @@ pub(crate) enum Report {
     /// Something failed. The child is about to exit.
     Failed(Error),
 }
+// ANCHOR_END: report
 
 impl Report {
     const SET_UP: u8 = b'S';

@@ -33,6 +33,7 @@ use crate::exec::Command;
 /// A part that an isolation has no use for keeps its default, which does
 /// nothing. An error from any part ends the launch: the child is killed, every
 /// `cleanup` runs, and the error is reported under the isolation's name.
+// ANCHOR: trait
 pub trait Isolation {
     /// What errors and `-v` call this isolation: the name of its step.
     fn name(&self) -> &'static str;
@@ -112,3 +113,4 @@ pub trait Isolation {
         Ok(())
     }
 }
+// ANCHOR_END: trait

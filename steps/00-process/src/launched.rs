@@ -63,6 +63,7 @@ impl Launched {
         Ok(Report::decode(&bytes))
     }
 
+    // ANCHOR: wait
     /// Passes signals on to the child until it ends, but those that an isolation
     /// takes.
     pub(crate) fn wait(
@@ -70,6 +71,7 @@ impl Launched {
         signals: &mut Signals,
         isolations: &mut [Box<dyn Isolation>],
     ) -> Result<Exit> {
+        // ANCHOR: exercise_wait_for_the_end
         let exit = loop {
             if let Some(exit) = self.reap()? {
                 break exit;
@@ -88,7 +90,9 @@ impl Launched {
             terminal.take_back()?;
         }
         Ok(exit)
+        // ANCHOR_END: exercise_wait_for_the_end
     }
+    // ANCHOR_END: wait
 
     /// Collects what has become of the child: `None` while it lives.
     fn reap(&mut self) -> Result<Option<Exit>> {

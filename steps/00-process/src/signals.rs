@@ -41,12 +41,14 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    // ANCHOR: block
     /// Blocks the signals that are passed on, SIGCHLD, and SIGTTOU, which the
     /// launcher meets when it takes the terminal back.
     ///
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
     pub(crate) fn block() -> Result<Self> {
+        // ANCHOR: exercise_block_signals
         let mut set: SigSet = FORWARDED.into_iter().collect();
         set.add(Signal::SIGCHLD);
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).context("signalfd")?;
@@ -55,7 +57,9 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))
             .context("sigprocmask(SIG_BLOCK)")?;
         Ok(Signals { fd, before })
+        // ANCHOR_END: exercise_block_signals
     }
+    // ANCHOR_END: block
 
     /// Sets the mask back to what it was: for the child, whose command shall
     /// start as its caller would have started it.

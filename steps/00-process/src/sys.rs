@@ -40,6 +40,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `EUSERS` beyond the limits in `/proc/sys/user`, `EAGAIN` beyond the limits
 /// on processes. An error of its own where the caller has threads: the child
 /// would hold their locks for ever.
+// ANCHOR: clone3
 pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
     require_single_thread()?;
     let mut flags = namespaces.bits() as u32 as u64;
@@ -67,6 +68,7 @@ pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<
         Err(errno) => Err(errno).with_context(|| format!("clone3({})", names(namespaces))),
     }
 }
+// ANCHOR_END: clone3
 
 fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
     let flags = namespaces.bits() as libc::c_long | libc::SIGCHLD as libc::c_long;

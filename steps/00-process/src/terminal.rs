@@ -29,6 +29,7 @@ impl Terminal {
     /// # Errors
     /// Those of setpgid(2) and tcsetpgrp(3).
     pub(crate) fn hand_over(child: Pid) -> Result<Option<Self>> {
+        // ANCHOR: exercise_hand_over_the_terminal
         let tty = stdin();
         let alone = tty.is_terminal()
             && stdout().is_terminal()
@@ -42,6 +43,7 @@ impl Terminal {
         let terminal = Terminal { tty, job: child };
         terminal.to_container()?;
         Ok(Some(terminal))
+        // ANCHOR_END: exercise_hand_over_the_terminal
     }
 
     /// Gives the terminal to the container, if it is the launcher's to give:

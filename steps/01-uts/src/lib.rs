@@ -78,15 +78,21 @@ impl Isolation for Uts {
         "uts"
     }
 
+    // ANCHOR: namespaces
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
+    // ANCHOR_END: namespaces
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
         self.namespace.joins()
     }
 
+    // ANCHOR: parts
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_check_the_options
         for (option, name) in self.names() {
             name::check(name).with_context(|| format!("{option} {name:?}"))?;
             match self.namespace.mode() {
@@ -101,9 +107,11 @@ impl Isolation for Uts {
             }
         }
         self.namespace.prepare()
+        // ANCHOR_END: exercise_check_the_options
     }
 
     fn in_container(&mut self) -> Result<()> {
+        // ANCHOR: exercise_set_the_names
         if let Some(name) = &self.hostname {
             say!("sethostname({name:?})");
             sethostname(name.as_bytes()).with_context(|| format!("sethostname({name:?})"))?;
@@ -113,5 +121,7 @@ impl Isolation for Uts {
             setdomainname(name.as_bytes()).with_context(|| format!("setdomainname({name:?})"))?;
         }
         Ok(())
+        // ANCHOR_END: exercise_set_the_names
     }
+    // ANCHOR_END: parts
 }

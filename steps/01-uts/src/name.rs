@@ -25,6 +25,7 @@ pub const LABEL_LIMIT: usize = 63;
 /// [`LABEL_LIMIT`] letters of ASCII, digits and hyphens, without a hyphen at
 /// either end; not the form of an IPv4 address.
 pub fn check(name: &OsStr) -> Result<()> {
+    // ANCHOR: exercise_names_of_hosts
     let bytes = name.as_bytes();
     ensure!(!bytes.is_empty(), "a host name is not empty");
     ensure!(
@@ -39,6 +40,7 @@ pub fn check(name: &OsStr) -> Result<()> {
         bail!("it has the form of an IPv4 address, which no host name may have (RFC 1123)");
     }
     Ok(())
+    // ANCHOR_END: exercise_names_of_hosts
 }
 
 fn check_label(label: &[u8]) -> Result<()> {

@@ -86,6 +86,7 @@ impl Namespace {
         self.mode
     }
 
+    // ANCHOR: namespace_flags
     /// The flag for clone(2), where a new namespace is wanted.
     pub fn namespaces(&self) -> CloneFlags {
         match self.mode {
@@ -93,7 +94,9 @@ impl Namespace {
             NamespaceMode::Host | NamespaceMode::Container(_) => CloneFlags::empty(),
         }
     }
+    // ANCHOR_END: namespace_flags
 
+    // ANCHOR: namespace_prepare
     /// Takes hold of the process whose namespace is to be joined: a pidfd
     /// stays that process, where its PID may be given to another one.
     ///
@@ -101,6 +104,7 @@ impl Namespace {
     /// Names the PID for which there is no process (`ESRCH`), or which is that
     /// of a thread (`EINVAL`, since Linux 6.9 `ENOENT`).
     pub fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_join
         let NamespaceMode::Container(pid) = self.mode else {
             return Ok(());
         };
@@ -115,7 +119,9 @@ impl Namespace {
         })?;
         self.process = Some(process);
         Ok(())
+        // ANCHOR_END: exercise_join
     }
+    // ANCHOR_END: namespace_prepare
 
     /// The process to take the namespace from, for setns(2). `None` before
     /// `prepare`, and in the other modes.

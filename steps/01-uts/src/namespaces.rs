@@ -64,6 +64,7 @@ pub struct Membership {
 /// Names the process that does not exist, or whose namespaces the caller may
 /// not read (`EACCES`, ptrace(2): another user's).
 pub fn of(process: Process) -> Result<Vec<Membership>> {
+    // ANCHOR: exercise_look_at_namespaces
     let dir = process.proc().join("ns");
     match fs::metadata(&dir) {
         Err(e) if e.kind() == ErrorKind::NotFound && !Path::new("/proc/self").exists() => {
@@ -76,8 +77,10 @@ pub fn of(process: Process) -> Result<Vec<Membership>> {
         .iter()
         .map(|kind| membership(&dir, kind).map_err(|e| may_not_look(process, e)))
         .collect()
+    // ANCHOR_END: exercise_look_at_namespaces
 }
 
+// ANCHOR: membership
 fn membership(dir: &Path, kind: &'static str) -> Result<Membership> {
     let path = dir.join(kind);
     let namespace = match File::open(&path) {
@@ -99,6 +102,7 @@ fn membership(dir: &Path, kind: &'static str) -> Result<Membership> {
         owner,
     })
 }
+// ANCHOR_END: membership
 
 fn inode(namespace: &File) -> io::Result<u64> {
     namespace.metadata().map(|m| m.ino())

@@ -51,13 +51,16 @@ impl Ipc {
     }
 }
 
+// ANCHOR: isolation
 impl Isolation for Ipc {
     fn name(&self) -> &'static str {
         "ipc"
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -65,6 +68,9 @@ impl Isolation for Ipc {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         self.namespace.prepare()
+        // ANCHOR_END: exercise_prepare
     }
 }
+// ANCHOR_END: isolation

@@ -65,6 +65,7 @@ pub fn remove(name: &OsStr) -> Result<()> {
 /// `EPERM` without `CAP_SYS_ADMIN`, as for every mount; `ENODEV` where the
 /// kernel has no POSIX message queues.
 pub fn list() -> Result<Vec<Queue>> {
+    // ANCHOR: exercise_list_queues
     let root = mount()?;
     let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = openat(&root, ".", open, Mode::empty()).context("open the mqueue file system")?;
@@ -78,6 +79,7 @@ pub fn list() -> Result<Vec<Queue>> {
     }
     queues.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(queues)
+    // ANCHOR_END: exercise_list_queues
 }
 
 fn mount() -> Result<OwnedFd> {

@@ -52,6 +52,7 @@ impl Kind {
         }
     }
 
+    // ANCHOR: list
     /// The objects of this kind in the caller's IPC namespace.
     ///
     /// # Errors
@@ -62,8 +63,10 @@ impl Kind {
         let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
         self.parse(&text).with_context(|| path.to_owned())
     }
+    // ANCHOR_END: list
 
     fn parse(self, text: &str) -> Result<Vec<Object>> {
+        // ANCHOR: exercise_read_the_tables
         let mut lines = text.lines();
         let header: Vec<&str> = lines
             .next()
@@ -73,6 +76,7 @@ impl Kind {
         lines
             .map(|line| self.object(&Row::new(&header, line)))
             .collect()
+        // ANCHOR_END: exercise_read_the_tables
     }
 
     fn object(self, row: &Row) -> Result<Object> {

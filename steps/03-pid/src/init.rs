@@ -30,6 +30,7 @@ const NOT_TAKEN: [Signal; 9] = [
     Signal::SIGTRAP,
 ];
 
+// ANCHOR: fork
 /// Splits the caller in two. The parent, PID 1, becomes init and never
 /// returns. The child returns, to become the command.
 ///
@@ -60,9 +61,12 @@ pub fn fork() -> Result<()> {
         }
     }
 }
+// ANCHOR_END: fork
 
+// ANCHOR: serve
 /// Reaps and passes on until the command ends, and returns its status.
 fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
+    // ANCHOR: exercise_serve
     // Whoever reads from the command's pipes waits for the last writer to
     // close them, and the launcher for the last end of its report pipe: init
     // must not be it.
@@ -85,11 +89,15 @@ fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
             signal => kill(command, signal).with_context(|| format!("kill({command})"))?,
         }
     }
+    // ANCHOR_END: exercise_serve
 }
+// ANCHOR_END: serve
 
+// ANCHOR: reap
 /// Waits for all children that have ended: the command, and the orphans, which
 /// nobody else can wait for. The status of the command, once it has ended.
 fn reap(command: Pid) -> Result<Option<u8>> {
+    // ANCHOR: exercise_reap
     loop {
         // rustix's wait, because nix's knows no real-time signals, and a child
         // may end by one.
@@ -113,7 +121,9 @@ fn reap(command: Pid) -> Result<Option<u8>> {
             resume(command)?;
         }
     }
+    // ANCHOR_END: exercise_reap
 }
+// ANCHOR_END: reap
 
 /// Undoes Ctrl-Z. The shell outside waits for its own child, the launcher, and
 /// that for PID 1; but PID 1 cannot be stopped from inside, so that nobody

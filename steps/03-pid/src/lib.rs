@@ -57,13 +57,16 @@ impl PidNamespace {
     }
 }
 
+// ANCHOR: isolation
 impl Isolation for PidNamespace {
     fn name(&self) -> &'static str {
         "pid"
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -71,6 +74,7 @@ impl Isolation for PidNamespace {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         if self.init {
             match self.namespace.mode() {
                 NamespaceMode::Private => {}
@@ -87,9 +91,11 @@ impl Isolation for PidNamespace {
             }
         }
         self.namespace.prepare()
+        // ANCHOR_END: exercise_prepare
     }
 
     fn before_exec(&mut self) -> Result<()> {
         if self.init { init::fork() } else { Ok(()) }
     }
 }
+// ANCHOR_END: isolation

@@ -40,6 +40,7 @@ struct Process {
 /// Names the process that does not exist, is in no container, or may not be
 /// looked into.
 pub fn print(args: PidsArgs) -> Result<Exit> {
+    // ANCHOR: exercise_show_pids
     // A reader that has seen enough (`| head`) ends this program quietly.
     sys::default_action(Signal::SIGPIPE)?;
     let container = args.pid.map(container_of).transpose()?;
@@ -60,6 +61,7 @@ pub fn print(args: PidsArgs) -> Result<Exit> {
         .write_all(table(&found).as_bytes())
         .context("write to standard output")?;
     Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_show_pids
 }
 
 /// The inode of the PID namespace of a process in a container.
@@ -97,6 +99,7 @@ fn look_at(pid: Pid) -> Result<Option<Process>> {
     Ok(Some(Process { status, namespaces }))
 }
 
+// ANCHOR: namespaces_of
 /// The PID namespaces of a process, its own first: `/proc/PID/ns/pid`, and
 /// from there outwards by `NS_GET_PARENT` (ioctl_ns(2)).
 fn namespaces_of(pid: Pid) -> Result<Vec<u64>> {
@@ -116,6 +119,7 @@ fn namespaces_of(pid: Pid) -> Result<Vec<u64>> {
         };
     }
 }
+// ANCHOR_END: namespaces_of
 
 fn table(processes: &[Process]) -> String {
     let line = |host: &str, inside: &str, namespace: &str, state: &str, command: &str| {

@@ -1,5 +1,5 @@
-//! Mounts that are in no tree yet: fsopen(2), fsmount(2), open_tree(2),
-//! move_mount(2), mount_setattr(2).
+//! Mounts that are in no tree yet: open_tree(2), move_mount(2),
+//! mount_setattr(2), and those that `file_system` makes.
 //!
 //! mount(2) makes a mount visible first and lets it be changed afterwards, and
 //! it takes its target by name. A detached mount is finished before anybody can
@@ -11,14 +11,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::unistd::read;
 use process::{say, sys};
 pub use rustix::mount::MountAttrFlags;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use crate::file_system::FileSystem;
 use crate::remount;
 
 /// An option of a file system, as fsconfig(2) takes it: a name, and a value
@@ -41,28 +38,16 @@ impl Detached {
     /// the caller's user namespace may not mount it, `EINVAL` with the kernel's
     /// own words for an option that it does not take.
     pub fn new(fs: &str, options: &[FsOption<'_>], attributes: MountAttrFlags) -> Result<Self> {
-        let context = fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC)
-            .map_err(errno)
-            .with_context(|| format!("fsopen({fs:?})"))?;
+        let context = FileSystem::new(fs)?;
         // What mountinfo shows as the source.
-        let named = [("source", Some(fs))];
-        for (name, value) in named.iter().chain(options) {
+        context.set("source", fs)?;
+        for (name, value) in options {
             match value {
-                Some(value) => fsconfig_set_string(&context, *name, *value),
-                None => fsconfig_set_flag(&context, *name),
+                Some(value) => context.set(name, value)?,
+                None => context.flag(name)?,
             }
-            .map_err(|error| explain(&context, error))
-            .with_context(|| match value {
-                Some(value) => format!("fsconfig({fs:?}, FSCONFIG_SET_STRING, {name}={value})"),
-                None => format!("fsconfig({fs:?}, FSCONFIG_SET_FLAG, {name})"),
-            })?;
         }
-        fsconfig_create(&context)
-            .map_err(|error| explain(&context, error))
-            .with_context(|| format!("fsconfig({fs:?}, FSCONFIG_CMD_CREATE)"))?;
-        let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-            .map_err(errno)
-            .with_context(|| format!("fsmount({fs:?}, {attributes:?})"))?;
+        let fd = context.mount(attributes)?;
         Ok(Detached {
             fd,
             what: fs.to_owned(),
@@ -166,21 +151,6 @@ pub fn is(error: &anyhow::Error, errno: Errno) -> bool {
     error.downcast_ref::<Errno>() == Some(&errno)
 }
 
-fn errno(error: rustix::io::Errno) -> Errno {
+pub(crate) fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
-}
-
-/// A file system context keeps messages about what it did not like, to be
-/// read(2) from it: `e tmpfs: Unknown parameter 'foo'`.
-fn explain(context: &OwnedFd, error: rustix::io::Errno) -> anyhow::Error {
-    let error = anyhow::Error::from(errno(error));
-    let mut message = [0; 256];
-    match read(context, &mut message) {
-        Ok(length) => {
-            let said = String::from_utf8_lossy(&message[..length]);
-            error.context(said.trim_start_matches("e ").trim().to_owned())
-        }
-        // ENODATA: it has nothing to say.
-        Err(_) => error,
-    }
 }

@@ -16,6 +16,7 @@ use process::say;
 use crate::detached::{Detached, FsOption, MountAttrFlags, is};
 use crate::proc_sys::{INERT, directory};
 
+// ANCHOR: nodes
 /// Name, major and minor number (Documentation/admin-guide/devices.txt).
 const NODES: [(&str, u64, u64); 6] = [
     ("null", 1, 3),
@@ -25,6 +26,7 @@ const NODES: [(&str, u64, u64); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
+// ANCHOR_END: nodes
 
 /// Name and where it leads. `/dev/ptmx` has to be the one of the container's
 /// own devpts.
@@ -42,6 +44,7 @@ const LINKS: [(&str, &str); 6] = [
 /// # Errors
 /// Those of the calls, by name.
 pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
+    // ANCHOR: exercise_mount_dev
     let target = directory(root, "/dev")?;
     // No MOUNT_ATTR_NODEV here: device nodes are what it is for. Nodes take no
     // space, so a small size keeps the container from using /dev as a disk of
@@ -63,8 +66,10 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
         .attach(make_directory(dev, "shm")?.as_fd())
         .context("/dev/shm")?;
     mount_mqueue(dev)
+    // ANCHOR_END: exercise_mount_dev
 }
 
+// ANCHOR: node
 /// A device node, or, where this process may make none, the host's.
 fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
     let mode = Mode::from_bits_truncate(0o666);
@@ -86,6 +91,7 @@ fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
         made => made.with_context(|| format!("mknodat(/dev/{name})")),
     }
 }
+// ANCHOR_END: node
 
 /// Pseudo-terminals of the container's own, numbered from 0 again.
 fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {

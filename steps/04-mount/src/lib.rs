@@ -16,6 +16,7 @@
 mod bind;
 mod detached;
 mod dev;
+pub mod file_system;
 mod masks;
 mod proc_sys;
 mod propagation;
@@ -131,6 +132,7 @@ impl Mount {
         volumes.attach(root.fd(), false)
     }
 
+    // ANCHOR: change_root
     fn change_root(&self, rootfs: &Path, new_pids: bool) -> Result<()> {
         let volumes = self.volumes.take()?;
         let root = Root::bind(rootfs)?;
@@ -147,6 +149,7 @@ impl Mount {
             false => root.pivot(),
         }
     }
+    // ANCHOR_END: change_root
 }
 
 fn fill(root: BorrowedFd<'_>, new_pids: bool, privileged: bool) -> Result<()> {
@@ -161,12 +164,15 @@ impl Isolation for Mount {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         CloneFlags::CLONE_NEWNS
+        // ANCHOR_END: exercise_new_namespace
     }
 
     /// # Errors
     /// For every option that cannot be followed, with what to do.
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         self.rootfs = match &self.args.rootfs {
             Some(rootfs) => Some(rootfs::check(rootfs)?),
             None => None,
@@ -191,8 +197,10 @@ impl Isolation for Mount {
         }
         self.host_pids = proc_sys::pid_namespace();
         Ok(())
+        // ANCHOR_END: exercise_prepare
     }
 
+    // ANCHOR: in_container
     /// Everything happens here, in the child and in its namespace: when the
     /// last process of the namespace ends, the kernel unmounts it all.
     fn in_container(&mut self) -> Result<()> {
@@ -209,4 +217,5 @@ impl Isolation for Mount {
         umask(before);
         Ok(())
     }
+    // ANCHOR_END: in_container
 }

@@ -58,6 +58,7 @@ const READ_ONLY: [&str; 5] = [
 /// `/proc/interrupts`.
 const PROCESSORS: &str = "/sys/devices/system/cpu";
 
+// ANCHOR: mask
 /// Covers the masked paths of the root and makes the others read-only. To be
 /// called when `/proc`, `/sys`, `/dev` and all volumes are mounted.
 ///
@@ -77,9 +78,11 @@ pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: mask
 
 /// The file is hidden by the null device, the directory by an empty file system.
 fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    // ANCHOR: exercise_mask
     let Some(target) = Target::new(path)?.open(root)? else {
         return Ok(());
     };
@@ -93,6 +96,7 @@ fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
         Kind::File => Detached::copy_of(Path::new("/dev/null"))?,
     };
     cover.attach(target.as_fd()).map(drop)
+    // ANCHOR_END: exercise_mask
 }
 
 fn throttles() -> impl Iterator<Item = PathBuf> {

@@ -28,6 +28,7 @@ pub(crate) fn pid_namespace() -> Option<String> {
     Some(link.to_string_lossy().into_owned())
 }
 
+// ANCHOR: mount_proc
 /// Mounts a new proc on `/proc` of the root. It shows the processes of the PID
 /// namespace of the process that mounts it: this one.
 ///
@@ -39,6 +40,7 @@ pub(crate) fn pid_namespace() -> Option<String> {
 /// Those of fsopen(2) and its kin; `EPERM` in a user namespace where the proc
 /// that is there is covered in part.
 pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
+    // ANCHOR: exercise_mount_proc
     let target = directory(root, "/proc")?;
     let proc = match Detached::new("proc", &[], INERT) {
         Err(error) if is(&error, Errno::EPERM) && !new_pids => {
@@ -57,7 +59,9 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
         made => made?,
     };
     proc.attach(target.as_fd()).map(drop)
+    // ANCHOR_END: exercise_mount_proc
 }
+// ANCHOR_END: mount_proc
 
 /// Mounts a sysfs, read-only unless `writable`, on `/sys` of the root. It shows the network
 /// devices of the network namespace of the process that mounts it.

@@ -25,6 +25,7 @@ pub enum Propagation {
 }
 
 impl Propagation {
+    // ANCHOR: cut
     /// Before anything is mounted: cuts the host's tree, or the container's
     /// copy of it, off from its peers.
     ///
@@ -39,12 +40,15 @@ impl Propagation {
     /// # Errors
     /// Those of mount(2).
     pub(crate) fn cut(self, own_root: bool) -> Result<()> {
+        // ANCHOR: exercise_cut_propagation
         match self {
             Propagation::Shared if !own_root => Ok(()),
             Propagation::Slave => change("/", MsFlags::MS_SLAVE),
             _ => change("/", MsFlags::MS_PRIVATE),
         }
+        // ANCHOR_END: exercise_cut_propagation
     }
+    // ANCHOR_END: cut
 
     /// After the last mount, in the root that the command will see.
     ///
@@ -65,6 +69,7 @@ impl Propagation {
     }
 }
 
+// ANCHOR: change
 fn change(target: &str, kind: MsFlags) -> Result<()> {
     // MS_REC: a mount namespace has many mounts, and each has a propagation
     // type of its own.
@@ -77,3 +82,4 @@ fn change(target: &str, kind: MsFlags) -> Result<()> {
     )
     .with_context(|| format!("mount({target:?}, MS_REC | {kind:?})"))
 }
+// ANCHOR_END: change

@@ -37,6 +37,7 @@ pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
 /// # Errors
 /// Those of mount(2).
 pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
+    // ANCHOR: exercise_read_only_trees
     remount(top, attributes)?;
     let table = fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     for (id, path) in below(mount_id(top)?, &table) {
@@ -49,6 +50,7 @@ pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> R
         }
     }
     Ok(())
+    // ANCHOR_END: exercise_read_only_trees
 }
 
 /// An attribute under its three names: for mount_setattr(2), as statvfs(3)

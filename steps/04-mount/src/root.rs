@@ -22,6 +22,7 @@ pub(crate) struct Root {
 }
 
 impl Root {
+    // ANCHOR: bind
     /// Binds the directory `rootfs` on itself.
     ///
     /// pivot_root works on mounts, not on directories: `EINVAL` if the new root
@@ -44,6 +45,7 @@ impl Root {
         .with_context(|| format!("mount({rootfs:?}, {rootfs:?}, MS_BIND | MS_REC)"))?;
         Self::open(rootfs)
     }
+    // ANCHOR_END: bind
 
     /// The tree as it is.
     ///
@@ -72,6 +74,7 @@ impl Root {
         make_read_only(self.fd())
     }
 
+    // ANCHOR: pivot
     /// Makes this the root of the mount namespace, and takes the old one away.
     ///
     /// Afterwards nothing of the host's tree is left in the namespace. There is
@@ -80,6 +83,7 @@ impl Root {
     /// # Errors
     /// Those of pivot_root(2), with what they mean here.
     pub(crate) fn pivot(&self) -> Result<()> {
+        // ANCHOR: exercise_pivot_root
         say!("pivot_root to {:?}", self.path);
         fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
         // The new root and the place for the old one may be the same directory
@@ -94,8 +98,11 @@ impl Root {
         umount2(".", MntFlags::MNT_DETACH).context("umount2(old root, MNT_DETACH)")?;
         // The working directory was the new root already, but from outside.
         chdir("/").context("chdir(\"/\")")
+        // ANCHOR_END: exercise_pivot_root
     }
+    // ANCHOR_END: pivot
 
+    // ANCHOR: chroot
     /// Makes this the root directory of the process, and nothing else: the weak
     /// alternative.
     ///
@@ -112,6 +119,7 @@ impl Root {
         chroot(".").with_context(|| format!("chroot({:?})", self.path))?;
         chdir("/").context("chdir(\"/\")")
     }
+    // ANCHOR_END: chroot
 }
 
 /// pivot_root(2) has one `EINVAL` for many causes. Those that are left here,

@@ -185,6 +185,7 @@ fn make_file(parent: BorrowedFd<'_>, name: &Path) -> nix::Result<()> {
 
 /// openat2(2) with `O_PATH` and `RESOLVE_IN_ROOT`; `None` for `ENOENT`.
 fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
+    // ANCHOR: exercise_resolve_in_root
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT);
@@ -206,6 +207,7 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
             }
         }
     }
+    // ANCHOR_END: exercise_resolve_in_root
 }
 
 #[cfg(test)]

@@ -145,6 +145,7 @@ impl Taken<'_> {
     }
 }
 
+// ANCHOR: attach
 fn attach(volume: &Volume, mount: Detached, root: BorrowedFd<'_>, make: bool) -> Result<()> {
     let target = volume.target();
     if !make && target.open(root)?.is_none() {
@@ -157,3 +158,4 @@ fn attach(volume: &Volume, mount: Detached, root: BorrowedFd<'_>, make: bool) ->
     }
     .map(drop)
 }
+// ANCHOR_END: attach

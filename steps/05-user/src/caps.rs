@@ -19,6 +19,7 @@ use crate::attempts::{Outcome, attempts};
 /// # Errors
 /// Those of capget(2) and prctl(2). A refused attempt is a result, not an error.
 pub fn print() -> Result<Exit> {
+    // ANCHOR: exercise_show_capabilities
     let namespace = fs::read_link("/proc/self/ns/user").context("readlink /proc/self/ns/user")?;
     println!(
         "process {}, UID {}, user namespace {}",
@@ -41,6 +42,7 @@ pub fn print() -> Result<Exit> {
         println!("{:<36}  {result:<7}  {errno:<7}  {why}", attempt.what);
     }
     Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_show_capabilities
 }
 
 /// The command that does the same inside a container, also one whose root file

@@ -113,9 +113,11 @@ impl Isolation for Credentials {
         Ok(())
     }
 
+    // ANCHOR: before_exec
     /// Groups first and the user last: whoever is not root any more may change
     /// neither.
     fn before_exec(&mut self) -> Result<()> {
+        // ANCHOR: exercise_become_the_user
         let Some(Resolved {
             uid, gid, groups, ..
         }) = &self.resolved
@@ -128,7 +130,9 @@ impl Isolation for Credentials {
         setresgid(raw, raw, raw).or_else(|errno| refused(Ids::Group, *gid, errno))?;
         let raw = Uid::from_raw(*uid);
         setresuid(raw, raw, raw).or_else(|errno| refused(Ids::User, *uid, errno))
+        // ANCHOR_END: exercise_become_the_user
     }
+    // ANCHOR_END: before_exec
 }
 
 /// Looks the names up. A user without a named group gets the one of

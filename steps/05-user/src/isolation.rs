@@ -62,7 +62,9 @@ impl Isolation for User {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -86,6 +88,7 @@ impl Isolation for User {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         let caller = Caller::look()?;
         let mode = self.mode(&caller);
         self.namespace = Namespace::new(CloneFlags::CLONE_NEWUSER, mode);
@@ -97,9 +100,12 @@ impl Isolation for User {
             bail!("a map with --userns {mode}: only a new user namespace can be given one");
         }
         self.namespace.prepare()
+        // ANCHOR_END: exercise_prepare
     }
 
+    // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
+        // ANCHOR: exercise_write_maps
         if self
             .mappings
             .iter()
@@ -111,8 +117,11 @@ impl Isolation for User {
             write_maps::write_map(child, mapping)?;
         }
         Ok(())
+        // ANCHOR_END: exercise_write_maps
     }
+    // ANCHOR_END: on_host
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         if self.namespace.mode() == NamespaceMode::Host {
             return Ok(());
@@ -123,6 +132,7 @@ impl Isolation for User {
         // died before this call, the pipe on which the child waits next says so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
     }
+    // ANCHOR_END: in_container
 }
 
 /// Tries whether the capabilities that came with the namespace are worth
@@ -139,6 +149,7 @@ fn require_power() -> Result<()> {
     })
 }
 
+// ANCHOR: become_root
 /// Takes UID and GID 0 of the namespace and drops the caller's groups: what the
 /// set-up makes shall belong to root inside. Where 0 is not mapped the IDs stay
 /// what they are; the capabilities come from the namespace, not from the UID.
@@ -154,6 +165,7 @@ fn become_root() -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: become_root
 
 /// Whether the ID was refused because nothing outside stands for it.
 fn unless_unmapped(set: nix::Result<()>) -> nix::Result<bool> {

@@ -103,6 +103,7 @@ pub(crate) fn within(first: u32, count: u32, start: u32, size: u32) -> bool {
 /// -1), two that overlap on either side, too many, or one that is not mapped
 /// where the launcher is.
 pub fn check(ids: Ids, maps: &[IdMap], own: &[IdMap]) -> Result<()> {
+    // ANCHOR: exercise_check_maps
     ensure!(
         maps.len() <= MOST_RANGES,
         "{} ranges are {}; the kernel takes {MOST_RANGES}",
@@ -153,6 +154,7 @@ pub fn check(ids: Ids, maps: &[IdMap], own: &[IdMap]) -> Result<()> {
         );
     }
     Ok(())
+    // ANCHOR_END: exercise_check_maps
 }
 
 fn colons(map: &IdMap) -> String {

@@ -23,6 +23,7 @@ use crate::choice::{Mapping, Writer};
 use crate::diagnose;
 use crate::map::{IdMap, file_content};
 
+// ANCHOR: write_map
 /// Writes `mapping` for the new user namespace of `child`. Each map is written
 /// once and for all; a second write is `EPERM`.
 ///
@@ -42,7 +43,9 @@ pub fn write_map(child: Pid, mapping: &Mapping) -> Result<()> {
             .or_else(|error| bail!("{error:#}; {}", why_helper_failed(mapping)?)),
     }
 }
+// ANCHOR_END: write_map
 
+// ANCHOR: deny_setgroups
 /// Takes setgroups(2) away from everybody in the namespace of `child`, for
 /// good. Since Linux 3.19 the kernel takes a gid_map from an unprivileged
 /// writer only after this. Otherwise a process could drop a group that bars it
@@ -51,12 +54,15 @@ pub fn write_map(child: Pid, mapping: &Mapping) -> Result<()> {
 /// # Errors
 /// Those of write(2). A kernel that has no such file is too old to want it.
 pub fn deny_setgroups(child: Pid) -> Result<()> {
+    // ANCHOR: exercise_deny_setgroups
     say!("setgroups of process {child}: deny");
     match write_file(child, "setgroups", "deny") {
         Err(error) if error.downcast_ref() == Some(&Errno::ENOENT) => Ok(()),
         written => written,
     }
+    // ANCHOR_END: exercise_deny_setgroups
 }
+// ANCHOR_END: deny_setgroups
 
 /// In one write(2), as the kernel wants it: it takes the whole map or nothing.
 fn write_file(child: Pid, file: &str, content: &str) -> Result<()> {

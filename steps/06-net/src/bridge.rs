@@ -22,6 +22,7 @@ pub const ALIAS: &str = "made by Drydock";
 /// # Errors
 /// Those of netlink; `EPERM` without `CAP_NET_ADMIN` on the host.
 pub fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Result<u32> {
+    // ANCHOR: exercise_bridge
     let gateway = ipam::gateway(subnet);
     if link::find(route, BRIDGE)?.is_none() {
         say!("ip link add {BRIDGE} up type bridge");
@@ -35,6 +36,7 @@ pub fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Resul
     }
     forwarding::route_localnet(BRIDGE)?;
     Ok(bridge.index)
+    // ANCHOR_END: exercise_bridge
 }
 
 /// An address of a member of the subnets, with the length of their prefixes.

@@ -52,6 +52,7 @@ pub struct Connection {
 }
 
 impl Connection {
+    // ANCHOR: prepare
     /// Reserves an address and ports, writes down what is going to be made for
     /// them, and then makes all of it that does not need the container.
     ///
@@ -110,7 +111,9 @@ impl Connection {
             ports,
         })
     }
+    // ANCHOR_END: prepare
 
+    // ANCHOR: plug_in
     /// Connects the network namespace of the process `child` with the bridge.
     ///
     /// # Errors
@@ -125,7 +128,9 @@ impl Connection {
             false => link::set_hairpin(host, host_end),
         }
     }
+    // ANCHOR_END: plug_in
 
+    // ANCHOR: configure
     /// In the container: gives the device its addresses and routes.
     ///
     /// # Errors
@@ -147,6 +152,7 @@ impl Connection {
         route::add_default(&mut route, gateway)?;
         self.wait_until_usable(&mut route)
     }
+    // ANCHOR_END: configure
 
     /// Waits until packets come in and go out. The kernel does two things when
     /// it has time for them: it tells the bridge that the other end of the cable

@@ -142,7 +142,9 @@ impl Isolation for Net {
     }
 
     fn namespaces(&self) -> CloneFlags {
+        // ANCHOR: exercise_new_namespace
         self.namespace.namespaces()
+        // ANCHOR_END: exercise_new_namespace
     }
 
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
@@ -150,6 +152,7 @@ impl Isolation for Net {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         self.args.check()?;
         self.namespace.prepare()?;
         let mut locked = Locked::open(&self.directory)?;
@@ -174,15 +177,19 @@ impl Isolation for Net {
         let address = self.connection.as_ref().map(|c| c.address);
         Files::of(&self.args, &hostname.to_string_lossy(), address)?
             .write(&locked.files_of(&self.id))
+        // ANCHOR_END: exercise_prepare
     }
 
+    // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
         match &mut self.connection {
             Some(connection) => connection.plug_in(child),
             None => Ok(()),
         }
     }
+    // ANCHOR_END: on_host
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         if self.namespaces().is_empty() {
             return Ok(());
@@ -194,7 +201,9 @@ impl Isolation for Net {
             None => Ok(()),
         }
     }
+    // ANCHOR_END: in_container
 
+    // ANCHOR: cleanup
     fn cleanup(&mut self) -> Result<()> {
         if !self.begun {
             return Ok(());
@@ -206,6 +215,7 @@ impl Isolation for Net {
         self.connection = None;
         Ok(())
     }
+    // ANCHOR_END: cleanup
 }
 
 fn warn(text: &str) {

@@ -128,6 +128,7 @@ pub fn add_bridge(route: &mut Route, name: &str, mac: Mac) -> Result<()> {
     add(route, link).with_context(|| format!("RTM_NEWLINK({name}, bridge)"))
 }
 
+// ANCHOR: add_veth
 /// Makes a veth pair, a cable with two ends: one of them, `host_end`, is a port
 /// of the bridge `master` and up; the other is in the network namespace of the
 /// process `pid`, with the name and the MAC address given, and down.
@@ -149,6 +150,7 @@ pub fn add_veth(
     peer: &str,
     mac: Mac,
 ) -> Result<()> {
+    // ANCHOR: exercise_veth
     let mut inner = named(peer);
     inner.attributes.extend([
         LinkAttribute::Address(mac.to_vec()),
@@ -165,7 +167,9 @@ pub fn add_veth(
     ]);
     add(route, link)
         .with_context(|| format!("RTM_NEWLINK({host_end}, veth, peer {peer} of process {pid})"))
+    // ANCHOR_END: exercise_veth
 }
+// ANCHOR_END: add_veth
 
 /// Lets a port of a bridge send packets back to where they come from:
 /// `ip link set NAME type bridge_slave hairpin on`.

@@ -58,6 +58,7 @@ const CHAINS: [BaseChain; 5] = [
     },
 ];
 
+// ANCHOR: rules
 /// The rules that all containers share.
 ///
 /// `router` says whether the host forwarded packets before the first
@@ -65,6 +66,7 @@ const CHAINS: [BaseChain; 5] = [
 /// only be switched on for all of a host, and a host that lies in two networks
 /// would join them.
 pub fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
+    // ANCHOR: exercise_masquerade
     let forward = || Rule::new("forward");
     let postrouting = || Rule::new("postrouting");
     let mut rules = vec![
@@ -111,7 +113,9 @@ pub fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
         rules.push(forward().iifname_not(BRIDGE).oifname_not(BRIDGE).drop());
     }
     rules
+    // ANCHOR_END: exercise_masquerade
 }
+// ANCHOR_END: rules
 
 /// Makes the table anew, with the shared rules and those given.
 ///

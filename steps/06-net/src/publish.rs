@@ -124,6 +124,7 @@ impl Publish {
     /// loopback address is for the host alone, so it has no rule in
     /// `prerouting`: a neighbour may well send packets for 127.0.0.1 our way.
     pub fn rules(&self, address: Ipv4Addr, comment: &str) -> Vec<Rule> {
+        // ANCHOR: exercise_publish
         let lead = |rule: Rule| {
             rule.dport(self.protocol, self.host_port)
                 .dnat(address, self.port)
@@ -141,6 +142,7 @@ impl Publish {
             return vec![own];
         }
         vec![lead(outside.ip_daddr(self.ip.into())), own]
+        // ANCHOR_END: exercise_publish
     }
 }
 

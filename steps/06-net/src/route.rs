@@ -23,6 +23,7 @@ use crate::netlink::errno;
 /// `ENETUNREACH` where the gateway is on none of the networks of the devices
 /// that are up; `EPERM` without `CAP_NET_ADMIN`.
 pub fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
+    // ANCHOR: exercise_default_route
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -37,6 +38,7 @@ pub fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
             NLM_F_CREATE | NLM_F_EXCL,
         )
         .with_context(|| format!("RTM_NEWROUTE(default via {gateway})"))
+    // ANCHOR_END: exercise_default_route
 }
 
 /// Whether the kernel takes packets for `ip` as its own: `ip route get IP` says

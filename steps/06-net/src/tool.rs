@@ -13,6 +13,7 @@ use crate::{address, reclaim, veth};
 /// # Errors
 /// Those of reading the state.
 pub fn show() -> Result<Exit> {
+    // ANCHOR: exercise_show
     let locked = Locked::open(&directory())?;
     match &locked.state.network {
         None => println!("no bridge: no container needs one"),
@@ -49,6 +50,7 @@ pub fn show() -> Result<Exit> {
     // Reading must not leave a directory behind that was not there.
     locked.close()?;
     Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_show
 }
 
 /// Removes what dead launchers have left, and says what it was.
@@ -56,8 +58,10 @@ pub fn show() -> Result<Exit> {
 /// # Errors
 /// Those of [`reclaim::restore`].
 pub fn restore() -> Result<Exit> {
+    // ANCHOR: exercise_restore
     for what in reclaim::restore(&directory())? {
         println!("removed {what}");
     }
     Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_restore
 }

@@ -23,6 +23,7 @@ use crate::parent::{directories, gone};
 /// that hangs on a disk takes as long as the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+// ANCHOR: end
 /// Kills what is left in the group `dir` and below, and removes all of it.
 /// Does nothing where the group is gone.
 ///
@@ -53,6 +54,7 @@ pub(crate) fn end(dir: &Path, version: Version) -> Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: end
 
 /// rmdir(2): whether the group is gone now. `EBUSY` is the answer for one that
 /// holds processes or groups.

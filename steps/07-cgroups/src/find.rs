@@ -144,6 +144,7 @@ fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// The first that could not be removed; the others are tried all the same.
 pub fn sweep() -> Result<Vec<PathBuf>> {
+    // ANCHOR: exercise_sweep
     let mut swept = Vec::new();
     let mut failed = Ok(());
     for hierarchy in &Layout::detect()?.hierarchies {
@@ -169,6 +170,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
         }
     }
     failed.map(|()| swept)
+    // ANCHOR_END: exercise_sweep
 }
 
 fn sweep_in(dir: &Path, version: Version) -> Result<Vec<PathBuf>> {

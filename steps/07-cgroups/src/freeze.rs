@@ -40,6 +40,7 @@ pub enum State {
 /// Names the group whose processes did not freeze within ten seconds; it is
 /// thawed again.
 pub fn set(group: &Group, state: State) -> Result<()> {
+    // ANCHOR: exercise_freeze
     let member = freezer(group)?;
     let controller = FreezerController::new(member.dir.clone(), member.version == Version::V2);
     match state {
@@ -56,6 +57,7 @@ pub fn set(group: &Group, state: State) -> Result<()> {
         bail!("{} did not freeze in ten seconds", member.dir.display());
     }
     Ok(())
+    // ANCHOR_END: exercise_freeze
 }
 
 /// Whether the group is frozen; `None` where it cannot be.

@@ -45,6 +45,7 @@ impl Hierarchy {
     /// Where the name is taken; `EBUSY` where a controller is in another
     /// hierarchy; `EINVAL` where the kernel does not know it.
     pub fn make(name: &str, controllers: &[String]) -> Result<Self> {
+        // ANCHOR: exercise_make_hierarchy
         check_name(name)?;
         if named(name)? {
             bail!("there is a hierarchy of the name {name} already");
@@ -54,6 +55,7 @@ impl Hierarchy {
         Self::mount(&root, name, controllers)
             .map_err(|error| explain(error, controllers))
             .inspect_err(|_| remove_place(&root))
+        // ANCHOR_END: exercise_make_hierarchy
     }
 
     /// Makes one and mounts it at `root`, which exists.

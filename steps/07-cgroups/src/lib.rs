@@ -238,11 +238,15 @@ impl Isolation for Cgroups {
         "cgroups"
     }
 
+    // ANCHOR: cgroup
     fn cgroup(&self) -> Option<BorrowedFd<'_>> {
         Some(self.group.v2()?.lock.as_ref()?.as_fd())
     }
+    // ANCHOR_END: cgroup
 
+    // ANCHOR: prepare
     fn prepare(&mut self) -> Result<()> {
+        // ANCHOR: exercise_prepare
         let limits = limits::limits(&self.args)?;
         if let Some(parent) = &self.args.cgroup_parent {
             v1::below(Path::new("/"), parent)?;
@@ -261,14 +265,20 @@ impl Isolation for Cgroups {
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);
         Ok(())
+        // ANCHOR_END: exercise_prepare
     }
+    // ANCHOR_END: prepare
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
+        // ANCHOR: exercise_enter_the_group
         for (tasks, dir) in &mut self.tasks {
             v1::enter(tasks, dir)?;
         }
         namespace::enter(&self.namespace)
+        // ANCHOR_END: exercise_enter_the_group
     }
+    // ANCHOR_END: in_container
 
     fn cleanup(&mut self) -> Result<()> {
         let mut failed = self.report_oom();

@@ -58,6 +58,7 @@ pub(crate) fn value(controller: &'static str, file: &'static str, value: impl To
 /// # Errors
 /// Names the option whose value makes no sense, alone or with another one.
 pub(crate) fn limits(args: &CgroupArgs) -> Result<Vec<Limit>> {
+    // ANCHOR: exercise_limits
     let mut limits = Vec::new();
     memory(args, &mut limits)?;
     cpu(args, &mut limits)?;
@@ -73,6 +74,7 @@ pub(crate) fn limits(args: &CgroupArgs) -> Result<Vec<Limit>> {
     }
     io(args, &mut limits)?;
     Ok(limits)
+    // ANCHOR_END: exercise_limits
 }
 
 fn memory(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {

@@ -24,6 +24,7 @@ use crate::layout::{Hierarchy, Layout, Version};
 /// Where the groups are seen.
 const PLACE: &str = "/sys/fs/cgroup";
 
+// ANCHOR: enter
 /// Enters the cgroup namespace that was asked for. The caller is in its group.
 ///
 /// # Errors
@@ -40,6 +41,7 @@ pub(crate) fn enter(namespace: &Namespace) -> Result<()> {
         _ => Ok(()),
     }
 }
+// ANCHOR_END: enter
 
 /// `/sys/fs/cgroup` inside: what the cgroup namespace shows, read-only, laid
 /// out as on the host. Comes behind the mount namespace in the list, and acts

@@ -24,6 +24,7 @@ pub struct Oom {
 /// # Errors
 /// Those of reading the files.
 pub fn of(group: &Group) -> Result<Option<Oom>> {
+    // ANCHOR: exercise_oom
     let Some(member) = group.controller("memory") else {
         return Ok(None);
     };
@@ -37,6 +38,7 @@ pub fn of(group: &Group) -> Result<Option<Oom>> {
         .filter(|limit| *limit < UNLIMITED)
         .map(Bytes);
     Ok(Some(Oom { killed, limit }))
+    // ANCHOR_END: exercise_oom
 }
 
 /// What v1 shows for no limit is the largest number of whole pages, which

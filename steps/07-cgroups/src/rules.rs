@@ -28,6 +28,7 @@ use crate::layout::Layout;
 /// # Errors
 /// Those of what has to work for anything to be tried: `EPERM` for all but root.
 pub fn try_all() -> Result<(String, bool)> {
+    // ANCHOR: exercise_rules
     unshare(CloneFlags::CLONE_NEWNS)
         .context("unshare(CLONE_NEWNS): only root can try the rules")?;
     mount(
@@ -51,6 +52,7 @@ pub fn try_all() -> Result<(String, bool)> {
     several_controllers(&bench, &mut report)?;
     processes(&bench, &mut report)?;
     Ok((report.text, report.kept))
+    // ANCHOR_END: exercise_rules
 }
 
 /// The lines for the reader.

@@ -82,6 +82,7 @@ pub struct Throttled {
 /// # Errors
 /// Those of reading the files. A group that ends meanwhile is empty.
 pub fn of(group: &Group) -> Result<Stats> {
+    // ANCHOR: exercise_stats
     let mut stats = Stats {
         name: group.name.clone(),
         state: freeze::get(group)?,
@@ -107,6 +108,7 @@ pub fn of(group: &Group) -> Result<Stats> {
         stats.pressure = pressure(&member.dir)?;
     }
     Ok(stats)
+    // ANCHOR_END: exercise_stats
 }
 
 fn pids(member: &Member, stats: &mut Stats) {

@@ -23,6 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// # Errors
 /// Those of reading the groups and of the terminal.
 pub fn run() -> Result<Exit> {
+    // ANCHOR: exercise_top
     sys::default_action(Signal::SIGPIPE)?;
     let mut last = Look::now()?;
     let mut stdout = stdout();
@@ -47,6 +48,7 @@ pub fn run() -> Result<Exit> {
         wait = INTERVAL;
     }
     Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_top
 }
 
 /// Waits for a key, at most so long: whether it was one that ends.

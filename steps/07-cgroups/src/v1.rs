@@ -130,6 +130,7 @@ pub(crate) fn open_tasks(member: &Member) -> Result<File> {
         .with_context(|| format!("open {}", tasks.display()))
 }
 
+// ANCHOR: enter
 /// Moves the calling thread, which must be the only one of its process.
 ///
 /// # Errors
@@ -141,6 +142,7 @@ pub(crate) fn enter(tasks: &mut File, dir: &Path) -> Result<()> {
         .write_all(b"0")
         .with_context(|| format!("write 0 to {}/tasks", dir.display()))
 }
+// ANCHOR_END: enter
 
 #[cfg(test)]
 mod tests {

@@ -154,6 +154,7 @@ impl Place {
     }
 }
 
+// ANCHOR: switch_on_in
 /// Switches a controller on in `dir`, for `below`, which is the next group on
 /// the way to the container's, or `None` if that is the container's own.
 fn switch_on_in(dir: &Path, below: Option<&Path>, controller: &str, is_base: bool) -> Result<()> {
@@ -183,6 +184,7 @@ fn switch_on_in(dir: &Path, below: Option<&Path>, controller: &str, is_base: boo
          does not have it itself (ENOENT)",
     )
 }
+// ANCHOR_END: switch_on_in
 
 /// The root group of a host that systemd manages; a scope that it delegated is
 /// ours.

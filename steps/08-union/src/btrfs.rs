@@ -22,7 +22,7 @@ use process::sys::btrfs::{create_snapshot, create_subvolume, destroy_subvolume};
 use rustix::fs::{CWD, Mode, OFlags, fchmod, fstatvfs, mkdirat, openat, statfs, syncfs};
 use rustix::io::Errno;
 
-use crate::detached::{FileSystem, bind, file_system};
+use crate::detached::{self, FileSystem, bind, file_system};
 use crate::driver::{Access, Kind};
 use crate::layer_id::LayerId;
 use crate::loop_device::{LoopDevice, sparse_file};
@@ -110,7 +110,7 @@ fn mount(device: &LoopDevice, subvolume: Option<&LayerId>, access: Access) -> Re
         btrfs.set("subvol", format!("/subvolumes/{id}"))?;
     }
     // Read-only is the mount's, not the file system's: others write to it.
-    btrfs.mount_as(Access::ReadWrite, access)
+    detached::mount(btrfs, Access::ReadWrite, access)
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {
@@ -143,6 +143,7 @@ impl Trees for Btrfs {
     }
 
     fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
+        // ANCHOR: exercise_snapshots
         let directory = self.subvolumes.as_fd();
         match parent {
             Some(parent) => {
@@ -158,6 +159,7 @@ impl Trees for Btrfs {
                     .with_context(|| format!("chmod({id}, 755)"))
             }
         }
+        // ANCHOR_END: exercise_snapshots
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {

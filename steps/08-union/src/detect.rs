@@ -85,11 +85,12 @@ fn devicemapper() -> Option<String> {
 fn has_thin_pools() -> Result<bool> {
     let listed =
         || -> Result<bool> { Ok(program::run("dmsetup", &["targets"])?.contains("thin-pool")) };
-    if !listed()? {
-        // Listed once its module is loaded; built in, there is none to load.
-        if let Err(error) = program::run("modprobe", &["-q", "dm_thin_pool"]) {
-            process::say!("{error:#}");
-        }
+    if Path::new("/sys/module/dm_thin_pool").exists() || listed()? {
+        return Ok(true);
+    }
+    // Listed once its module is loaded; built in, there is none to load.
+    if let Err(error) = program::run("modprobe", &["-q", "dm_thin_pool"]) {
+        process::say!("{error:#}");
     }
     listed()
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! ID          read-write: what the container changes, and what a diff of it shows
-//! ID-init     read-only: the directories that step 04 mounts on
+//! ID-init     read-only: what steps 04 and 06 mount on
 //! image       read-only, shared by all containers of the image
 //! ```
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,13 @@ use clap::Args;
 use nix::unistd::Pid;
 use process::{Isolation, say};
 use rustix::rand::{GetRandomFlags, getrandom};
-use tar::{Builder, EntryType, Header};
 
-use crate::archive::write;
 use crate::detect;
 use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::image::{import_directory, mount_points};
 use crate::layer_id::LayerId;
 use crate::private::cut_off;
 use crate::store::{Store, default_root};
-use crate::tree::Tree;
 
 /// The options of the container's layers.
 #[derive(Args, Clone, Debug, Default)]
@@ -95,6 +93,7 @@ impl Union {
     /// # Errors
     /// If there is nothing to stand on, or the driver does not work here.
     pub fn plan(args: UnionArgs, rootfs: Option<&Path>, always: bool) -> Result<Self> {
+        // ANCHOR: exercise_plan_the_container
         if !always && !args.asked_for() {
             return Ok(Union { container: None });
         }
@@ -133,6 +132,7 @@ impl Union {
                 note: None,
             })),
         })
+        // ANCHOR_END: exercise_plan_the_container
     }
 
     /// Has all containers of an image share one `-init`, that of the image: what
@@ -178,6 +178,7 @@ impl Isolation for Union {
         Ok(())
     }
 
+    // ANCHOR: in_container
     /// In the child, in its mount namespace: when the namespace ends, the
     /// kernel unmounts the view, whoever was killed.
     fn in_container(&mut self) -> Result<()> {
@@ -193,6 +194,7 @@ impl Isolation for Union {
         say!("mount {} on {target:?}", container.id);
         view.mount(&target)
     }
+    // ANCHOR_END: in_container
 
     fn cleanup(&mut self) -> Result<()> {
         match &mut self.container {
@@ -216,7 +218,9 @@ impl Layered {
         Ok(())
     }
 
+    // ANCHOR: layers
     fn layers(&self) -> Result<()> {
+        // ANCHOR: exercise_layers_of_a_container
         let (driver, id) = (&*self.driver, &self.id);
         let init = match &self.image {
             Image::Layer(image) if self.shares_init => image.init()?,
@@ -250,7 +254,9 @@ impl Layered {
             return Err(error);
         }
         driver.create(id, Some(&init))
+        // ANCHOR_END: exercise_layers_of_a_container
     }
+    // ANCHOR_END: layers
 
     fn cleanup(&mut self) -> Result<()> {
         // Before the layers can go, nothing may be mounted from them.
@@ -300,64 +306,4 @@ pub fn sweep(driver: &dyn StorageDriver) -> Result<()> {
         store.forget(&id)?;
     }
     Ok(())
-}
-
-/// Makes a layer of all that is in a directory.
-///
-/// # Errors
-/// Those of reading and of the driver.
-pub fn import_directory(
-    driver: &dyn StorageDriver,
-    id: &LayerId,
-    parent: Option<&LayerId>,
-    directory: &Path,
-) -> Result<()> {
-    let metadata = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
-    if !metadata.is_dir() {
-        bail!("{directory:?} is not a directory");
-    }
-    let tree = Tree::open(directory)?;
-    let (mut reader, mut writer) = std::io::pipe().context("pipe")?;
-    // The thread is gone before anything is cloned.
-    std::thread::scope(|scope| {
-        let writing = scope.spawn(move || write::whole(&tree, &mut writer));
-        let imported = driver.import(id, parent, &mut reader);
-        drop(reader);
-        match (imported, writing.join()) {
-            // Had the writer failed, the archive would have ended too early.
-            (_, Ok(Err(error))) if !is_broken_pipe(&error) => {
-                if driver.parents(id).is_ok() {
-                    driver.remove(id)?;
-                }
-                Err(error)
-            }
-            (Ok(()), Err(_)) => bail!("the thread that reads {directory:?} panicked"),
-            (imported, _) => imported,
-        }
-    })
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-/// The `-init` layer as an archive: what is mounted over in every container.
-/// The container's own layer then does not show it as a change.
-fn mount_points() -> Result<Vec<u8>> {
-    let mut archive = Builder::new(Vec::new());
-    for name in ["dev", "proc", "sys"] {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(EntryType::Directory);
-        header.set_mode(0o755);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(0);
-        archive
-            .append_data(&mut header, name, std::io::empty())
-            .context("write the archive of -init")?;
-    }
-    archive.into_inner().context("write the archive of -init")
 }

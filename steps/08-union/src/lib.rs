@@ -10,7 +10,7 @@
 //! | [`overlay2`], [`aufs`] | drivers that keep a layer's changes |
 //! | [`vfs`], [`btrfs`], [`devicemapper`] | drivers that keep a whole tree a layer, over [`whole`] |
 //! | [`detect`] | which of them work here, and why not the others |
-//! | [`isolation`] | a container on layers: [`Union`] |
+//! | [`isolation`], [`image`] | a container on layers: [`Union`], and what is below its own |
 //! | [`store`], [`lineage`], [`layer_id`] | the state directory, which layers exist, their names |
 //! | [`tree`] | trees of files: walked, copied, compared, removed |
 //! | [`archive`] | layers as tar archives with whiteouts |
@@ -26,6 +26,7 @@ pub mod detect;
 pub mod devicemapper;
 pub mod driver;
 pub mod finding;
+pub mod image;
 pub mod isolation;
 pub mod layer_id;
 pub mod lineage;

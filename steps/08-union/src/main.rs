@@ -103,17 +103,23 @@ fn launch(mut run: Run, on_layers: bool) -> Result<Exit> {
     if let Some(root) = union.mount_point() {
         run.mount.rootfs = Some(root);
     }
+    let new_root = run.mount.rootfs.is_some();
+    run.mount.bind.extend(run.cgroups.device_binds(new_root));
+    let cgroups = Cgroups::new(run.cgroups);
+    let view = cgroups.view(new_root);
     let net = Net::new(run.net).hostname(run.uts.hostname.clone());
+    let files = net.files(new_root);
     let credentials = Credentials::new(&run.user);
     Container::new(command)
         .with(User::new(run.user))
-        .with(Cgroups::new(run.cgroups))
+        .with(cgroups)
         .with(Uts::new(run.uts))
         .with(Ipc::new(run.ipc))
         .with(PidNamespace::new(run.pid))
         .with(net)
         .with(union)
-        .with(Mount::new(run.mount))
+        .with(Mount::new(run.mount).offer(files))
+        .with(view)
         .with(credentials)
         .run()
 }

@@ -88,6 +88,7 @@ pub fn environment(
     hostname: &OsStr,
     tty: bool,
 ) -> Result<Vec<OsString>> {
+    // ANCHOR: exercise_environment
     let mut environment = Environment::default();
     environment.set(OsStr::new("PATH"), OsStr::new(DEFAULT_PATH));
     environment.set(OsStr::new("HOSTNAME"), hostname);
@@ -107,6 +108,7 @@ pub fn environment(
         environment.add(variable).context("--env")?;
     }
     Ok(environment.pairs)
+    // ANCHOR_END: exercise_environment
 }
 
 /// The program and its arguments: the entrypoint, then the caller's command or
@@ -120,6 +122,7 @@ pub fn argv(
     entrypoint: Option<&OsString>,
     command: &[OsString],
 ) -> Result<Vec<OsString>> {
+    // ANCHOR: exercise_command_line
     let owned = |list: &Option<Vec<String>>| -> Vec<OsString> {
         list.iter().flatten().map(OsString::from).collect()
     };
@@ -140,6 +143,7 @@ pub fn argv(
         .into());
     }
     Ok(argv)
+    // ANCHOR_END: exercise_command_line
 }
 
 /// A string of the command line that has to be text.

@@ -61,6 +61,7 @@ impl Isolation for Hardening {
     }
 
     fn before_exec(&mut self) -> Result<()> {
+        // ANCHOR: exercise_harden
         // Docker's: the caller's would make files that a service cannot share.
         umask(Mode::from_bits_truncate(0o022));
         if self.privileged {
@@ -80,6 +81,7 @@ impl Isolation for Hardening {
         };
         set_capabilities(None, sets).with_context(|| format!("capset({own:?})"))?;
         set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")
+        // ANCHOR_END: exercise_harden
     }
 }
 

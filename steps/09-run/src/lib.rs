@@ -4,13 +4,14 @@
 //! |---|---|
 //! | [`image`] | images: where they come from, how they are kept, what they say |
 //! | [`options`], [`places`] | the options of `drydock run`, and of every command |
-//! | [`plan`] | from both to the parts of a container |
+//! | [`plan`], `defaults` | from both to the parts of a container |
 //! | [`environment`], [`workdir`], [`ulimit`] | the command and its surroundings |
 //! | [`hardening`] | what it may not |
 //! | [`terminal`] | its streams, and a terminal of its own |
 //! | [`mounts`], [`volume`] | files that outlive it |
 //! | [`record`], [`names`] | what is written down about it |
 
+mod defaults;
 pub mod environment;
 pub mod hardening;
 pub mod image;

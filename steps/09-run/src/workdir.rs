@@ -52,11 +52,13 @@ impl Isolation for Workdir {
     /// open (CVE-2024-21626). The kernel says `(unreachable)` of a directory
     /// that is not below the root.
     fn before_exec(&mut self) -> Result<()> {
+        // ANCHOR: exercise_workdir
         chdir(&self.0).with_context(|| format!("--workdir: chdir({:?})", self.0))?;
         let here = getcwd(Vec::new()).context("getcwd")?;
         if !here.as_bytes().starts_with(b"/") {
             bail!("--workdir {:?} leads out of the container: refused", self.0);
         }
         Ok(())
+        // ANCHOR_END: exercise_workdir
     }
 }

@@ -1,11 +1,13 @@
 //! `probe` on file systems: operations one after the other, and a picture of
 //! what came of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use harness::fsops::{self, Op, Operated};
+
+use crate::print;
 
 /// What to do.
 #[derive(Subcommand)]
@@ -19,20 +21,61 @@ pub enum Files {
         #[arg(default_value = "[]")]
         operations: String,
     },
+    /// The same with a list of such lists, each in a tree of its own below the
+    /// directory: FIRST, FIRST + 1…
+    OperateAll {
+        /// Where the trees are
+        directory: PathBuf,
+        /// The name of the first
+        first: usize,
+        /// The operations
+        sequences: String,
+    },
+    /// Make such trees, called 0, 1, 2…, and print their number
+    Trees {
+        /// Where; it must not be there
+        directory: PathBuf,
+        /// How many
+        count: usize,
+    },
 }
 
 impl Files {
-    /// Does it.
-    pub fn run(self) -> Result<Operated> {
-        let Files::Operate {
-            directory,
-            operations,
-        } = self;
-        let operations: Vec<Op> =
-            serde_json::from_str(&operations).context("parse the operations")?;
-        Ok(Operated {
-            said: fsops::run(&directory, &operations),
-            tree: fsops::tree(&directory)?,
-        })
+    /// Does it, and prints what came of it.
+    pub fn run(self) -> Result<()> {
+        match self {
+            Files::Operate {
+                directory,
+                operations,
+            } => {
+                let operations: Vec<Op> =
+                    serde_json::from_str(&operations).context("parse the operations")?;
+                print(&operate(&directory, &operations)?)
+            }
+            Files::OperateAll {
+                directory,
+                first,
+                sequences,
+            } => {
+                let sequences: Vec<Vec<Op>> =
+                    serde_json::from_str(&sequences).context("parse the operations")?;
+                let done: Result<Vec<Operated>> = (first..)
+                    .zip(&sequences)
+                    .map(|(n, ops)| operate(&directory.join(n.to_string()), ops))
+                    .collect();
+                print(&done?)
+            }
+            Files::Trees { directory, count } => {
+                fsops::trees(&directory, count)?;
+                print(&count)
+            }
+        }
     }
+}
+
+fn operate(directory: &Path, operations: &[Op]) -> Result<Operated> {
+    Ok(Operated {
+        said: fsops::run(directory, operations),
+        tree: fsops::tree(directory)?,
+    })
 }

@@ -80,7 +80,7 @@ fn run(what: What) -> Result<ExitCode> {
         }
         What::Exit { status } => return Ok(ExitCode::from(status)),
         What::Try(attempts) => print(&attempts.run()?)?,
-        What::Files(files) => print(&files.run()?)?,
+        What::Files(files) => files.run()?,
     }
     Ok(ExitCode::SUCCESS)
 }

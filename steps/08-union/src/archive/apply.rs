@@ -38,6 +38,7 @@ const TRAILING: u64 = 64 << 20;
 /// more than there is room for, and those of writing. The layer is then
 /// half-made.
 pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> Result<()> {
+    // ANCHOR: exercise_apply_a_diff
     let mut layer = Layer {
         tree,
         marks,
@@ -73,6 +74,7 @@ pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> 
         bail!("more than {TRAILING} bytes follow the end of the archive: refused");
     }
     Ok(())
+    // ANCHOR_END: exercise_apply_a_diff
 }
 
 /// A layer that is being made.

@@ -15,9 +15,10 @@ use rustix::process::geteuid;
 
 use super::fs::background::{self, Die, ServerHandle};
 use super::fs::device;
-use super::fs::options::{Access as Right, BranchOption, Options, Udba, escape};
+use super::fs::options::{Options, Udba};
+use super::fs::spelling::{Access as Right, BranchOption, escape};
 use super::tool::kernel_has_aufs;
-use crate::detached::FileSystem;
+use crate::detached::{self, FileSystem};
 use crate::driver::{Access, View};
 
 /// How long a server may take to end once its mount is gone: the kernel takes a
@@ -95,7 +96,7 @@ fn by_kernel(branches: &[PathBuf], access: Access) -> Result<OwnedFd> {
             _ => aufs.set("append", value)?,
         }
     }
-    aufs.mount(access)
+    detached::mount(aufs, access, access)
 }
 
 struct Made {

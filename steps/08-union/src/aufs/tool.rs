@@ -80,6 +80,7 @@ pub fn run(tool: AufsTool) -> Result<Exit> {
 }
 
 fn mount_aufs(args: &MountArgs) -> Result<()> {
+    // ANCHOR: exercise_mount_aufs
     let text = args.options.join(std::ffi::OsStr::new(","));
     let options = Options::parse(&text)?;
     if kernel_has_aufs() {
@@ -93,6 +94,7 @@ fn mount_aufs(args: &MountArgs) -> Result<()> {
     let server = mount_in_background(&options, &args.target, Die::WithMount)?;
     say!("aufs: mounted, served by process {}", server.pid);
     Ok(())
+    // ANCHOR_END: exercise_mount_aufs
 }
 
 /// Whether the kernel has AUFS itself: as a module that is loaded, or built in.

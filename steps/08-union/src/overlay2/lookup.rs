@@ -12,12 +12,14 @@ use crate::layer_id::LayerId;
 use crate::tree::node::xattr;
 use crate::tree::{Tree, file_type};
 
+// ANCHOR: lookup
 /// What each layer says about `path`, the topmost first. What stands below one
 /// that ends the search is not asked.
 ///
 /// # Errors
 /// Those of looking.
 pub fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Vec<Finding>> {
+    // ANCHOR: exercise_which_layer
     let mut findings = Vec::new();
     for (layer, tree) in stack {
         let what = ask(tree, marks, path)?;
@@ -31,7 +33,9 @@ pub fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Ve
         }
     }
     Ok(findings)
+    // ANCHOR_END: exercise_which_layer
 }
+// ANCHOR_END: lookup
 
 fn ask(tree: &Tree, marks: Marks, path: &Path) -> Result<What> {
     let mut opaque = None;

@@ -147,6 +147,7 @@ impl Overlay2 {
     }
 
     fn make_layer(&self, id: &LayerId, parent: Option<&LayerId>, fill: Fill<'_>) -> Result<()> {
+        // ANCHOR: exercise_make_a_layer
         let _lock = self.lock()?;
         // `l` is the directory of short names.
         if id.as_str() == "l" || self.path(id).exists() {
@@ -182,6 +183,7 @@ impl Overlay2 {
                 Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
             },
         }
+        // ANCHOR_END: exercise_make_a_layer
     }
 
     fn write_layer(

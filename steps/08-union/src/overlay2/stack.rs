@@ -6,17 +6,16 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, fchdir};
 use process::say;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
 
 use crate::archive::{Marks, OPAQUE_TRUSTED, OPAQUE_USER};
-use crate::detached::{FileSystem, bind};
+use crate::detached::{self, FileSystem, bind};
 use crate::driver::{Access, View};
 use crate::layer_id::LayerId;
-use crate::tree;
 
 /// The layers of a view, by their names relative to the driver's directory.
 #[derive(Clone, Debug)]
@@ -202,9 +201,10 @@ impl StackView {
         for lower in &self.stack.lower {
             overlay.set("lowerdir+", lower)?;
         }
-        overlay.mount(self.access())
+        detached::mount(overlay, self.access(), self.access())
     }
 
+    // ANCHOR: file_system
     fn file_system(&self) -> Result<FileSystem> {
         let overlay = FileSystem::new("overlay")?;
         overlay.set("source", "overlay")?;
@@ -220,6 +220,7 @@ impl StackView {
         }
         Ok(overlay)
     }
+    // ANCHOR_END: file_system
 
     /// mount(2), for kernels before 6.8: all options in one page. It attaches
     /// the mount somewhere, so it is taken off again at once.
@@ -257,6 +258,7 @@ impl StackView {
     }
 
     fn overlaid(&self) -> Result<OwnedFd> {
+        // ANCHOR: exercise_mount_the_overlay
         match self.by_fsconfig() {
             Err(error) if is_old_kernel(&error) => {
                 say!("overlay: {error:#}; once more in the old way");
@@ -269,13 +271,15 @@ impl StackView {
             }
             done => done,
         }
+        // ANCHOR_END: exercise_mount_the_overlay
     }
 }
 
 /// Whether overlay in this kernel does not know `lowerdir+`, or fsopen(2) is
 /// missing.
 fn is_old_kernel(error: &anyhow::Error) -> bool {
-    tree::is(error, &[Errno::INVAL, Errno::NOSYS])
+    let errno = error.downcast_ref::<Errno>();
+    matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS))
 }
 
 impl View for StackView {

@@ -12,7 +12,7 @@ use clap::Args;
 use super::StoreArgs;
 use crate::detect;
 use crate::driver::{Access, Kind, StorageDriver};
-use crate::isolation::import_directory;
+use crate::image::import_directory;
 use crate::layer_id::LayerId;
 use crate::private;
 use crate::tree::remove::remove;
@@ -48,6 +48,7 @@ struct Figures {
 /// # Errors
 /// Those of the drivers that work here; the others are listed with the reason.
 pub fn run(args: CompareArgs) -> Result<()> {
+    // ANCHOR: exercise_compare
     process::cli::set_verbose(args.store.verbose);
     let root = args.store.root()?;
     let work = root
@@ -58,6 +59,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let printed = table(&args, &work);
     let removed = remove(&work);
     printed.and(removed)
+    // ANCHOR_END: exercise_compare
 }
 
 fn table(args: &CompareArgs, work: &Path) -> Result<()> {

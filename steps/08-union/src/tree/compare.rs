@@ -31,6 +31,7 @@ pub enum Change {
 /// # Errors
 /// Those of reading both trees.
 pub fn changes(before: &Tree, after: &Tree) -> Result<BTreeMap<PathBuf, Change>> {
+    // ANCHOR: exercise_what_has_changed
     let mut changed = BTreeMap::new();
     if differs(before, after, Path::new(""))? {
         changed.insert(PathBuf::new(), Change::Changed);
@@ -39,6 +40,7 @@ pub fn changes(before: &Tree, after: &Tree) -> Result<BTreeMap<PathBuf, Change>>
     together(before, after, &mut changed)?;
     with_directories(&mut changed);
     Ok(changed)
+    // ANCHOR_END: exercise_what_has_changed
 }
 
 fn directory(

@@ -679,3 +679,20 @@ fn removing_one_lower_hard_link_is_counted() {
     fs::remove_file(union.mnt("a")).unwrap();
     assert_eq!(fs::metadata(union.mnt("b")).unwrap().nlink(), 1);
 }
+
+/// Should the FUSE library learn it, this test says so.
+#[test]
+fn a_file_without_a_name_is_refused_as_not_supported() {
+    if !possible() {
+        return;
+    }
+    let union = Mounted::three(|_| {});
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_TMPFILE)
+        .open(union.mnt(""));
+    let errno = opened.unwrap_err().raw_os_error();
+    assert_eq!(errno, Some(libc::EOPNOTSUPP));
+    assert!(union.names("rw").is_empty(), "{:?}", union.names("rw"));
+}

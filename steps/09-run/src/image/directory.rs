@@ -15,7 +15,7 @@ use process::say;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use union::detect::{self, has_layer};
-use union::isolation::import_directory;
+use union::image::import_directory;
 use union::tree::Tree;
 use union::{Kind, LayerId};
 

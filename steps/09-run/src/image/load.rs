@@ -31,6 +31,7 @@ impl Images {
         name: Option<&Name>,
         kind: Kind,
     ) -> Result<Vec<(Digest, Vec<Name>)>> {
+        // ANCHOR: exercise_load
         let (path, tag) = match path.map(|path| (path, path.to_str())) {
             Some((path, Some(text))) if !path.exists() => match source::path_and_tag(text) {
                 Some((path, tag)) => (Some(path), tag),
@@ -61,6 +62,7 @@ impl Images {
             loaded.push((record.id, names));
         }
         Ok(loaded)
+        // ANCHOR_END: exercise_load
     }
 
     /// Makes an image of a root file system: a tar at `path` or on standard
@@ -75,6 +77,7 @@ impl Images {
         config: Config,
         kind: Kind,
     ) -> Result<Digest> {
+        // ANCHOR: exercise_import
         let lock = self.changing(kind)?;
         let source = match path.filter(|path| path.is_dir()) {
             Some(directory) => {
@@ -96,6 +99,7 @@ impl Images {
         let record = self.keep(&parts, &*driver, &lock)?;
         self.store.name(name, &record.id, &lock)?;
         Ok(record.id)
+        // ANCHOR_END: exercise_import
     }
 
     /// The lock, and what a killed process has left in the store of `kind`

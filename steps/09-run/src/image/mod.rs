@@ -93,6 +93,7 @@ impl Images {
     /// # Errors
     /// If nothing of this kind is there, and for an image that is damaged.
     pub fn ready(&self, reference: &str, kind: Kind) -> Result<Image> {
+        // ANCHOR: exercise_ready
         if let Some(record) = self.find(reference)? {
             return self.image(&record, reference, kind);
         }
@@ -107,6 +108,7 @@ impl Images {
         }
         let record = self.of_path(&path, tag, kind)?;
         self.image(&record, reference, kind)
+        // ANCHOR_END: exercise_ready
     }
 
     /// The image of a name, an id, the beginning of an id, or the end of a name

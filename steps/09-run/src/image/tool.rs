@@ -13,8 +13,8 @@ use super::config::Config;
 use super::digest::Digest;
 use super::name::Name;
 use super::remove::Removed;
+use crate::defaults::driver;
 use crate::places::Places;
-use crate::plan::driver;
 
 /// The commands that deal with images.
 #[derive(Subcommand, Clone, Debug)]

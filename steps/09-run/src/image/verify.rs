@@ -49,6 +49,7 @@ pub fn checked(
     expected: &Expected,
     work: impl FnOnce(&mut dyn Read) -> Result<()>,
 ) -> Result<Content> {
+    // ANCHOR: exercise_check_digests
     let (sender, receiver) = sync_channel(CHUNKS);
     // The thread is gone before anything is cloned.
     thread::scope(|scope| {
@@ -76,6 +77,7 @@ pub fn checked(
         worked?;
         read
     })
+    // ANCHOR_END: exercise_check_digests
 }
 
 /// What the content of `blob` is, without doing anything with it.

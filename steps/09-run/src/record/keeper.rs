@@ -156,7 +156,7 @@ impl Ending {
 
     fn write(&self, status: u8) -> Result<()> {
         // None: it was never born.
-        let Some(mut record) = super::read(&self.records.path(&self.id))? else {
+        let Some(mut record) = super::store::read(&self.records.path(&self.id))? else {
             return Ok(());
         };
         record.status = Status::Exited;

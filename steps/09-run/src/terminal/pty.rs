@@ -74,11 +74,11 @@ impl Isolation for Pty {
     }
 
     fn on_host(&mut self, _: Pid) -> Result<()> {
-        let Some((socket, childs)) = self.socket.take() else {
+        let Some((socket, inner)) = self.socket.take() else {
             return Ok(());
         };
         // Only the child has it now: if it dies, the socket is at its end.
-        drop(childs);
+        drop(inner);
         let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
         if self.interactive {
             self.raw = Some(Raw::enter(duplicate(stdin())?)?);
@@ -107,6 +107,7 @@ impl Isolation for Pty {
     }
 
     fn in_container(&mut self) -> Result<()> {
+        // ANCHOR: exercise_terminal
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let master = open("/dev/pts/ptmx", flags, Mode::empty()).context("open(/dev/pts/ptmx)")?;
         unlockpt(&master).context("ioctl(TIOCSPTLCK)")?;
@@ -134,6 +135,7 @@ impl Isolation for Pty {
         }
         self.terminal = Some(terminal);
         Ok(())
+        // ANCHOR_END: exercise_terminal
     }
 
     fn before_exec(&mut self) -> Result<()> {

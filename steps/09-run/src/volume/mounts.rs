@@ -155,6 +155,7 @@ impl Isolation for VolumeMounts {
 /// Copies what the image has at `target` into the volume, if that is empty:
 /// with owners, modes and times, and those of the directory itself.
 fn fill(volumes: &Volumes, name: &str, root: &Path, target: &Path) -> Result<()> {
+    // ANCHOR: exercise_fill_a_volume
     let data = volumes.data(name);
     let is_empty = || -> Result<bool> {
         let mut entries = fs::read_dir(&data).with_context(|| format!("read {data:?}"))?;
@@ -173,6 +174,7 @@ fn fill(volumes: &Volumes, name: &str, root: &Path, target: &Path) -> Result<()>
         copy(&Tree::at(&image)?, &Tree::open(&data)?)?;
     }
     Ok(())
+    // ANCHOR_END: exercise_fill_a_volume
 }
 
 /// The directory `path` of a root; links in it do not lead out of it.

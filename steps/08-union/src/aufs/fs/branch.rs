@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstatfs, openat};
 use rustix::io::Errno;
 
 use super::beneath::{self, DIRECTORY, Result};
-use super::options::{Access, BranchOption, right_text};
+use super::spelling::{Access, BranchOption, right_text};
 use super::whiteout;
 
 /// `f_type` of an overlay, statfs(2): a file system stacked on others.

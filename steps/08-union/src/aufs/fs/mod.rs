@@ -7,20 +7,20 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`options`] | `dirs=TOP:NEXT=ro+wh,create=mfs,…` |
+//! | [`options`], [`spelling`] | `dirs=TOP:NEXT=ro+wh,create=mfs,…` |
 //! | `branch` | the directories, held open |
 //! | `beneath` | openat2(2): no path leaves a branch |
 //! | `whiteout` | `.wh.NAME`, `.wh..wh..opq`, and the names that users may not use |
 //! | `lookup` | finding a name in the stack |
-//! | `node`, `inode` | what the kernel knows of, and numbers that last |
+//! | `node`, `nodes`, `inode` | what the kernel knows of, and numbers that last |
 //! | `attr`, `xattr` | attributes |
 //! | `readdir` | merged directories |
 //! | `plink` | hard links across branches |
 //! | `policy` | which branch takes a new file |
 //! | `create`, `remove`, `rename` | changes of names |
-//! | `copy_up`, `copy_data` | the copy before the first change |
-//! | `file` | open files, passthrough |
-//! | `server` | the FUSE operations |
+//! | `copy_up`, `copy_file`, `copy_data` | the copy before the first change |
+//! | `handle`, `file` | open files, passthrough |
+//! | `server`, `answer` | the FUSE operations |
 //! | [`device`] | /dev/fuse and the mount |
 //! | [`background`] | the server's own process |
 //! | [`si`] | what a mounted union tells about itself |
@@ -35,18 +35,22 @@
 //! - `O_TMPFILE` is `EOPNOTSUPP`: the FUSE library has no such request.
 //! - Branches cannot be added or removed while the union is mounted.
 
+pub(crate) mod answer;
 pub(crate) mod attr;
 pub mod background;
 pub(crate) mod beneath;
 pub(crate) mod branch;
 pub(crate) mod copy_data;
+pub(crate) mod copy_file;
 pub(crate) mod copy_up;
 pub(crate) mod create;
 pub mod device;
 pub(crate) mod file;
+pub(crate) mod handle;
 pub(crate) mod inode;
 pub(crate) mod lookup;
 pub(crate) mod node;
+pub(crate) mod nodes;
 pub mod options;
 pub(crate) mod plink;
 pub(crate) mod policy;
@@ -55,6 +59,7 @@ pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod server;
 pub mod si;
+pub mod spelling;
 pub(crate) mod whiteout;
 pub(crate) mod xattr;
 
@@ -71,9 +76,10 @@ pub use options::Options;
 
 use beneath::{Result, optional, stat_fd};
 use branch::Branch;
-use file::Handles;
+use handle::Handles;
 use inode::{Identity, Key};
-use node::{Entered, Nodes, ROOT, lock};
+use node::{Entered, ROOT, lock};
+use nodes::Nodes;
 use plink::Plinks;
 use policy::Policy;
 

@@ -1,0 +1,234 @@
+//! What mdBook cannot insert by itself, as a preprocessor of it:
+//!
+//! | in a page | becomes |
+//! |---|---|
+//! | `{{#figure NAME}}` | the diagram `book/figures/NAME.svg`, in the page, so that it takes the theme's colours |
+//! | `{{#main-diff NN}}` | `main.rs` of step NN as a difference to that of the step before |
+//! | `{{#wrong NN-name}}` | a wrong solution of the harness: its title, its edit, and the checks that find it out |
+//!
+//! The words after `console`, which are for [`transcript`](super::transcript),
+//! are taken away, and listings that mdBook has cut out of a function's middle
+//! are moved to the left. So it has to come after mdBook's own `links`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::experiments::check_title;
+use crate::registry::Step;
+use crate::{workspace, wrong};
+
+/// Reads mdBook's context and book from `input` and writes the book with the
+/// insertions done to `output`.
+///
+/// # Errors
+/// For an insertion that cannot be made, by page.
+pub fn run(input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
+    let mut text = String::new();
+    input.read_to_string(&mut text).context("read the book")?;
+    let (_, mut book): (Value, Value) = serde_json::from_str(&text).context("parse the book")?;
+    // `items` since mdBook 0.5.
+    chapters(book.get_mut("items").context("a book without items")?)?;
+    serde_json::to_writer(output, &book).context("write the book")
+}
+
+fn chapters(items: &mut Value) -> Result<()> {
+    for item in items.as_array_mut().into_iter().flatten() {
+        let Some(chapter) = item.get_mut("Chapter") else {
+            continue;
+        };
+        let path = chapter["path"].as_str().unwrap_or("a draft").to_owned();
+        if let Some(content) = chapter["content"].as_str() {
+            chapter["content"] = page(content).with_context(|| path)?.into();
+        }
+        chapters(&mut chapter["sub_items"])?;
+    }
+    Ok(())
+}
+
+/// The text of a page with its insertions.
+///
+/// # Errors
+/// Names the step or wrong solution that does not exist.
+pub fn page(text: &str) -> Result<String> {
+    let mut out = String::new();
+    for line in text.lines() {
+        match line.strip_prefix("{{#").and_then(|l| l.strip_suffix("}}")) {
+            Some(words) => match words.split_once(' ') {
+                Some(("figure", name)) => out += &figure(name)?,
+                Some(("main-diff", step)) => out += &main_diff(step)?,
+                Some(("wrong", name)) => out += &wrong_solution(name)?,
+                _ => out += line, // mdBook's own
+            },
+            None if line.starts_with("```console,") => out += "```console",
+            None => out += line,
+        }
+        out.push('\n');
+    }
+    Ok(to_the_left(&out))
+}
+
+/// Takes away the blanks with which every line of a listing begins.
+fn to_the_left(text: &str) -> String {
+    let mut out = String::new();
+    let mut listing: Option<Vec<&str>> = None;
+    for line in text.lines() {
+        match &mut listing {
+            None => {
+                if line == "```rust" {
+                    listing = Some(Vec::new());
+                }
+                out += line;
+                out.push('\n');
+            }
+            Some(lines) if line == "```" => {
+                let blanks = |line: &&str| line.len() - line.trim_start().len();
+                let indent = lines
+                    .iter()
+                    .filter(|l| !l.trim().is_empty())
+                    .map(blanks)
+                    .min();
+                for line in lines {
+                    out += line.get(indent.unwrap_or_default()..).unwrap_or_default();
+                    out.push('\n');
+                }
+                out += "```\n";
+                listing = None;
+            }
+            Some(lines) => lines.push(line),
+        }
+    }
+    out
+}
+
+fn figure(name: &str) -> Result<String> {
+    let path = super::dir().join("figures").join(format!("{name}.svg"));
+    let svg = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(format!(
+        "<figure class=\"figure\">\n{}\n</figure>\n",
+        svg.trim()
+    ))
+}
+
+fn main_diff(step: &str) -> Result<String> {
+    let number: u32 = step.parse().with_context(|| format!("{step} is no step"))?;
+    let before = number
+        .checked_sub(1)
+        .context("step 00 has none before it")?;
+    let (old, new) = (main_rs(before)?, main_rs(number)?);
+    let diff = similar::TextDiff::from_lines(&old, &new);
+    let text = diff.unified_diff().context_radius(2).to_string();
+    Ok(format!("```diff\n{}```\n", text))
+}
+
+fn main_rs(step: u32) -> Result<String> {
+    let steps = workspace::root().join("steps");
+    let prefix = format!("{step:02}-");
+    for entry in fs::read_dir(&steps).context("list steps")? {
+        let entry = entry.context("list steps")?;
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let path = entry.path().join("src/main.rs");
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            return Ok(composition(&text));
+        }
+    }
+    bail!("there is no step {step:02}")
+}
+
+/// `main.rs` without what stands in `--help` only: doc comments and constants.
+fn composition(text: &str) -> String {
+    let mut out = String::new();
+    let mut in_constant = false;
+    for line in text.lines() {
+        in_constant |= line.starts_with("const ");
+        let ends = in_constant && line.ends_with(';');
+        let blank_again = line.is_empty() && out.ends_with("\n\n");
+        if !in_constant && !line.trim_start().starts_with("//") && !blank_again {
+            out += line;
+            out.push('\n');
+        }
+        in_constant &= !ends;
+    }
+    out.trim_start().to_owned()
+}
+
+/// What a check said of a wrong solution, as `test-wrong -v` printed it once.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// The check.
+    pub check: String,
+    /// What it said.
+    pub message: String,
+}
+
+/// The messages that the book shows, by the names of the wrong solutions:
+/// `book/messages.toml`.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn messages() -> Result<BTreeMap<String, Message>> {
+    let path = super::dir().join("messages.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
+fn wrong_solution(name: &str) -> Result<String> {
+    let all = wrong::all()?;
+    let Some(wrong) = all.iter().find(|w| w.name == name) else {
+        bail!("there is no wrong solution {name}");
+    };
+    wrong.files()?; // it still fits
+    let mut out = format!("**Belief: {}.**\n\n```diff\n", wrong.title);
+    for edit in &wrong.edits {
+        let file = edit.file.trim_start_matches("steps/");
+        out += &format!("--- {file}\n");
+        let (from, to) = (closed(&edit.from), closed(&edit.to));
+        let diff = similar::TextDiff::from_lines(&from, &to);
+        for change in diff.iter_all_changes() {
+            out += &format!("{}{}", change.tag(), change.value());
+        }
+    }
+    out += "```\n\nFound out by:\n\n";
+    let step = Step::read(&workspace::checks(), &wrong.step)?;
+    for check in &wrong.fails {
+        out += &format!("- {}\n", check_title(&step, check)?);
+    }
+    match messages()?.get(name) {
+        Some(Message { check, message }) => {
+            let title = check_title(&step, check)?;
+            out += &format!("\nSays the check “{title}”:\n\n```text\n{message}\n```\n");
+        }
+        None => out += &format!("\nThe report says: “{}”\n", wrong.says.trim()),
+    }
+    Ok(out)
+}
+
+fn closed(text: &str) -> String {
+    format!("{}\n", text.trim_matches('\n'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn insertions_are_made() {
+        let text = page("a\n{{#main-diff 02}}\n{{#wrong 04-no-ms-private}}\n```console,norun=x\n")
+            .unwrap();
+        assert!(text.contains("+            .with(Ipc::new(args.ipc))"));
+        assert!(text.contains("-_ => change(\"/\", MsFlags::MS_PRIVATE),"));
+        assert!(!text.contains("EXAMPLES: &str"));
+        assert!(text.ends_with("```console\n"));
+        let listing = "```rust\n    a {\n        b\n\n    }\n```\n";
+        assert_eq!(page(listing).unwrap(), "```rust\na {\n    b\n\n}\n```\n");
+        assert!(page("{{#figure 04}}").unwrap().contains("<svg"));
+        assert!(page("{{#wrong 04-nothing}}").is_err());
+        assert!(page("{{#main-diff 00}}").is_err());
+    }
+}

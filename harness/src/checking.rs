@@ -1,0 +1,118 @@
+//! Runs the checks of steps, in the virtual machine or on this host, and prints
+//! their report.
+
+use std::io::stdout;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::build::Tests;
+use crate::guest::{self, Machine};
+use crate::outcome::Record;
+use crate::registry::Step;
+use crate::report::{Report, colour, kernel_release, seconds};
+use crate::runner::{self, Batch, Plan};
+
+/// What is to be checked, and where.
+pub struct Checking<'a> {
+    /// The steps, with the checks that are wanted.
+    pub steps: &'a [Step],
+    /// The program under test, where it is not the one in `bin/`.
+    pub program: Option<PathBuf>,
+    /// The programs with the checks.
+    pub tests: &'a Tests,
+    /// On this host, and not in the virtual machine.
+    pub here: bool,
+    /// Which virtual machine.
+    pub machine: &'a Machine,
+    /// Seed of the names and numbers that the checks draw.
+    pub seed: u64,
+}
+
+/// Runs the checks and prints the report as they end. Returns the records, and
+/// how long what took, in words.
+///
+/// # Errors
+/// The harness's own; a check that fails is a record.
+pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
+    let plan = Plan {
+        batches: checking
+            .steps
+            .iter()
+            .map(|step| {
+                Ok(Batch {
+                    variant: None,
+                    program: checking.program.clone(),
+                    tests: checking
+                        .tests
+                        .get(&step.step)
+                        .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
+                        .clone(),
+                    step: step.clone(),
+                })
+            })
+            .collect::<Result<_>>()?,
+        seed: checking.seed,
+        untrusted: false,
+    };
+    let mut printer = Printer {
+        steps: checking.steps,
+        report: None,
+        records: Vec::new(),
+    };
+    let timings = if checking.here {
+        let machine = format!("{} · this host", kernel_release());
+        let started = Instant::now();
+        runner::run(&plan, &mut |record| printer.record(record, &machine))?;
+        format!("checks {}", seconds(started.elapsed()))
+    } else {
+        guest::run(&plan, checking.machine, &mut |record, machine| {
+            printer.record(record, machine)
+        })?
+    };
+    Ok((printer.end()?, timings))
+}
+
+/// Prints the records of several steps, each under a head of its own.
+struct Printer<'a> {
+    steps: &'a [Step],
+    report: Option<Report<'a, std::io::Stdout>>,
+    records: Vec<Record>,
+}
+
+impl Printer<'_> {
+    fn record(&mut self, record: Record, machine: &str) -> Result<()> {
+        let step = self
+            .steps
+            .iter()
+            .find(|step| step.step == record.step)
+            .with_context(|| {
+                format!("a record of step {}, which was not asked for", record.step)
+            })?;
+        if self
+            .report
+            .as_ref()
+            .is_none_or(|report| report.number() != record.step)
+        {
+            self.close()?;
+            self.report = Some(Report::begin(stdout(), colour(), step, machine).context("print")?);
+        }
+        match &mut self.report {
+            Some(report) => report.record(record).context("print"),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Some(report) = self.report.take() {
+            self.records.extend(report.end().context("print")?);
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Vec<Record>> {
+        self.close()?;
+        Ok(self.records)
+    }
+}

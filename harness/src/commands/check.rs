@@ -1,0 +1,100 @@
+//! `harness check NN`: checks a learner's step.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use nix::unistd::geteuid;
+
+use crate::checking::{self, Checking};
+use crate::exercise::work::Work;
+use crate::guest::Machine;
+use crate::outcome::Record;
+use crate::registry::Step;
+use crate::report::{print_totals, progress, seconds};
+use crate::{build, workspace};
+
+/// Arguments of `harness check`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Number of the step
+    step: String,
+
+    /// Check on this host, as root, instead of in the virtual machine
+    #[arg(long)]
+    here: bool,
+
+    #[command(flatten)]
+    machine: Machine,
+
+    /// Run only the checks whose name or title holds this text, and those that
+    /// they need
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// Runs the checks of a step against the learner's crate in `work/`.
+///
+/// # Errors
+/// If the step was not started or does not compile, and the harness's own.
+pub fn check(args: Args) -> Result<ExitCode> {
+    let number = format!("{:0>2}", args.step);
+    let records = run(&number, args.here, &args.machine, args.filter.as_deref())?;
+    let bad = records.iter().any(Record::is_open);
+    if !bad && args.filter.is_none() {
+        println!("All of step {number}. Ours for comparison: just solution {number}");
+    }
+    Ok(ExitCode::from(u8::from(bad)))
+}
+
+/// Builds the learner's step, checks it, prints the report and notes what was
+/// achieved.
+///
+/// # Errors
+/// As [`check`].
+pub fn run(
+    number: &str,
+    here: bool,
+    machine: &Machine,
+    filter: Option<&str>,
+) -> Result<Vec<Record>> {
+    if here && !geteuid().is_root() {
+        bail!("--here runs the checks on this host, which needs root: use sudo, or leave it out");
+    }
+    let started = Instant::now();
+    let work = Work::here();
+    work.started(number)?;
+    let mut achieved = work.progress()?;
+    let step_progress = achieved.steps.entry(number.to_owned()).or_default();
+    work.lay_out(number, step_progress.on_mine)?;
+    progress("building");
+    let program = work.build(number)?;
+    // The probe, and the steps that some checks call for comparison.
+    build::programs(&[])?;
+    let tests = build::tests(&[number.to_owned()])?;
+    workspace::need_rootfs("busybox")?;
+    let building = started.elapsed();
+    let mut step = Step::read(&workspace::checks(), number)?;
+    if let Some(text) = filter {
+        step.keep(|check| check.name.contains(text) || check.title.contains(text));
+    }
+    let seed = u64::from(std::process::id()) * 7919 % 1_000_000;
+    let (records, timings) = checking::run(&Checking {
+        steps: std::slice::from_ref(&step),
+        program: Some(program),
+        tests: &tests,
+        here,
+        machine,
+        seed,
+    })?;
+    println!(
+        "  took: build {}, {timings} · seed {seed}",
+        seconds(building)
+    );
+    print_totals(&records);
+    if filter.is_none() {
+        step_progress.take(&step, &records);
+        work.note(&achieved)?;
+    }
+    Ok(records)
+}

@@ -1,0 +1,211 @@
+//! `harness handout DIR`: a repository for students, without solutions.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use toml::Table;
+
+use crate::exercise::skeleton::{self, Solutions};
+use crate::report::progress;
+use crate::workspace;
+
+/// Arguments of `harness handout`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The directory, which is made
+    dir: PathBuf,
+
+    /// The steps to be solved: 05, or 01-05. Those below are handed out solved,
+    /// those above not at all
+    #[arg(long, default_value = "00-09", value_name = "FIRST-LAST")]
+    steps: String,
+}
+
+/// What is ours to know: solutions, and what tells of them.
+const OURS: [&str; 8] = [
+    "harness/wrong/",
+    "harness/exercises/",
+    "harness/handout/",
+    "harness/tests/wrong.rs",
+    "harness/tests/exercises.rs",
+    "harness/tests/grading.rs",
+    ".ci/",
+    "README.md",
+];
+
+/// Writes the repository: one commit, in which no solution has ever been.
+///
+/// # Errors
+/// If the directory is there already, and those of copying and of git.
+pub fn handout(args: Args) -> Result<ExitCode> {
+    let (first, last) = range(&args.steps)?;
+    let dir = &args.dir;
+    if dir.exists() {
+        bail!("{} is there already: choose another place", dir.display());
+    }
+    progress("copying");
+    let root = workspace::root();
+    let mut steps = Vec::new();
+    for file in tracked(&root)? {
+        let text = file.to_string_lossy().into_owned();
+        if OURS.iter().any(|ours| text.starts_with(ours)) {
+            continue;
+        }
+        match step_of(&text) {
+            Some(step) if step > last => continue,
+            // Skeletons come below.
+            Some(step) if step >= first && text.starts_with("steps/") => continue,
+            _ => copy(&root.join(&file), &dir.join(&file))?,
+        }
+    }
+    for (number, ours) in skeleton::steps()? {
+        if number < first || number > last {
+            continue;
+        }
+        let to = dir.join("steps").join(ours.file_name().unwrap_or_default());
+        skeleton::copy(&number, &to, Solutions::CutOut)?;
+        steps.push(number);
+    }
+    let tests = dir.join("harness/Cargo.toml");
+    write(&tests, &without_tests_above(&read(&tests)?, &last)?)?;
+    for file in ["README.md", "test"] {
+        let text = read(&root.join("harness/handout").join(file))?
+            .replace("STEPS", &format!("steps {first} to {last}"))
+            .replace("FIRST", &first);
+        let to = match file {
+            "test" => dir.join("tools/test"),
+            _ => dir.join(file),
+        };
+        write(&to, &text)?;
+    }
+    let workflow = read(&root.join("harness/handout/classroom.yml"))?;
+    let jobs: String = steps.iter().map(|step| job(step)).collect();
+    write(
+        &dir.join(".github/workflows/classroom.yml"),
+        &workflow.replace("STEPS\n", &jobs),
+    )?;
+    commit(dir)?;
+    println!("{}: steps {} to be solved", dir.display(), steps.join(", "));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn job(step: &str) -> String {
+    format!(
+        "      - run: tools/harness grade {step} --submission . --format classroom --output \
+         marks-{step}.json && cat marks-{step}.json\n"
+    )
+}
+
+fn range(text: &str) -> Result<(String, String)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| -> Result<String> {
+        let number: u8 = text
+            .parse()
+            .with_context(|| format!("--steps {text:?}: a number such as 05, or 01-05"))?;
+        Ok(format!("{number:02}"))
+    };
+    let (first, last) = (number(first)?, number(last)?);
+    skeleton::step_dir(&first)?;
+    skeleton::step_dir(&last)?;
+    if first > last {
+        bail!("--steps {text}: the first step comes after the last");
+    }
+    Ok((first, last))
+}
+
+/// The step that a file belongs to: `steps/05-user/…`, `harness/tests/step_05.rs`.
+fn step_of(file: &str) -> Option<String> {
+    let rest = file
+        .strip_prefix("steps/")
+        .or_else(|| file.strip_prefix("harness/tests/step_"))?;
+    let number = rest.get(..2)?;
+    number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| number.to_owned())
+}
+
+/// The files that belong to the repository.
+fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
+    let output = git(root, &["ls-files", "-z"])?;
+    Ok(output
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+        .collect())
+}
+
+fn git(dir: &Path, args: &[&str]) -> Result<String> {
+    let output = Command::new("git")
+        .current_dir(dir)
+        .args(args)
+        .output()
+        .context("run git")?;
+    if !output.status.success() {
+        bail!(
+            "git {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn commit(dir: &Path) -> Result<()> {
+    git(dir, &["init", "--quiet", "--initial-branch", "main"])?;
+    git(dir, &["add", "--all"])?;
+    git(
+        dir,
+        &[
+            "-c",
+            "user.name=Drydock",
+            "-c",
+            "user.email=drydock@localhost",
+            "commit",
+            "--quiet",
+            "--message",
+            "The exercises",
+        ],
+    )?;
+    Ok(())
+}
+
+/// The harness's manifest without the checks of steps that are not handed out.
+fn without_tests_above(text: &str, last: &str) -> Result<String> {
+    let mut manifest: Table = text.parse().context("parse the manifest of the harness")?;
+    if let Some(tests) = manifest.get_mut("test").and_then(|t| t.as_array_mut()) {
+        tests.retain(|test| {
+            test.get("name")
+                .and_then(|name| name.as_str())
+                .and_then(|name| name.strip_prefix("step_"))
+                .is_none_or(|number| number <= last)
+        });
+    }
+    toml::to_string(&manifest).context("write the manifest of the harness")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    match fs::read_link(from) {
+        Ok(target) => symlink(target, to).with_context(|| format!("symlink {}", to.display())),
+        Err(_) => fs::copy(from, to)
+            .map(|_| ())
+            .with_context(|| format!("copy {}", from.display())),
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    fs::write(file, text).with_context(|| format!("write {}", file.display()))
+}

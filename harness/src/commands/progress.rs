@@ -1,0 +1,50 @@
+//! `harness progress`: what a learner has achieved.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::exercise::skeleton;
+use crate::exercise::work::Work;
+use crate::registry::{self, Step};
+use crate::workspace;
+
+/// Prints a table of the steps.
+///
+/// # Errors
+/// Those of reading.
+pub fn progress() -> Result<ExitCode> {
+    let progress = Work::here().progress()?;
+    println!("step            checks    points  exercises left");
+    for number in registry::numbers(&workspace::checks())? {
+        let step = Step::read(&workspace::checks(), &number)?;
+        let dir = Work::here().step(&number)?;
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let (passed, points, left) = match progress.steps.get(&number) {
+            None => ("–".to_owned(), "–".to_owned(), "not started".to_owned()),
+            Some(step) => (
+                step.passed.to_string(),
+                step.points.to_string(),
+                left(&dir)?,
+            ),
+        };
+        println!(
+            "{name:12} {passed:>5}/{:<4} {points:>5}/100  {left}",
+            step.checks.len()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many exercises in a crate were not begun.
+fn left(dir: &std::path::Path) -> Result<String> {
+    if !dir.join("src").is_dir() {
+        return Ok("gone".to_owned());
+    }
+    let mut left = 0;
+    for file in skeleton::sources(dir)? {
+        let text = std::fs::read_to_string(dir.join(&file)).unwrap_or_default();
+        left += text.matches("todo!(\"exercise ").count();
+    }
+    Ok(left.to_string())
+}

@@ -1,0 +1,89 @@
+//! `harness start NN`: gives a learner the skeleton of a step.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::check;
+use crate::exercise::skeleton;
+use crate::exercise::work::Work;
+use crate::guest::Machine;
+use crate::workspace;
+
+/// Arguments of `harness start`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Number of the step
+    step: String,
+
+    /// Build on your own steps below, as far as you have begun them, instead of
+    /// ours
+    #[arg(long)]
+    on_mine: bool,
+
+    /// Do not run the checks to begin with
+    #[arg(long)]
+    no_check: bool,
+
+    /// Run them on this host, as root, instead of in the virtual machine
+    #[arg(long)]
+    here: bool,
+
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// Writes the skeleton into `work/`, says what is to be done, and shows the red
+/// checks as the starting point.
+///
+/// # Errors
+/// If the step was begun already, and those of writing.
+pub fn start(args: Args) -> Result<ExitCode> {
+    let number = format!("{:0>2}", args.step);
+    let work = Work::here();
+    let dir = work.start(&number)?;
+    work.lay_out(&number, args.on_mine)?;
+    let mut progress = work.progress()?;
+    progress.steps.entry(number.clone()).or_default().on_mine = args.on_mine;
+    work.note(&progress)?;
+    let root = workspace::root();
+    let shown = dir.strip_prefix(&root).unwrap_or(&dir);
+    println!("{} is yours. Its exercises:", shown.display());
+    println!();
+    let places = skeleton::places(&skeleton::step_dir(&number)?)?;
+    for exercise in skeleton::exercises(&number)?.all {
+        println!(
+            "  {:5}  {}: {}",
+            exercise.level, exercise.name, exercise.title
+        );
+        for place in places
+            .iter()
+            .filter(|place| place.exercise == exercise.name)
+        {
+            println!("         {}", shown.join(&place.file).display());
+        }
+    }
+    println!();
+    println!("The chapter: {}", chapter(&number)?);
+    println!("Then: just check {number}, just hint {number}, just watch {number}");
+    if args.no_check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!();
+    println!("All of it is red to begin with:");
+    println!();
+    check::run(&number, args.here, &args.machine, None)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the step's chapter is: the page of the built book, or its source.
+fn chapter(number: &str) -> Result<String> {
+    let dir = skeleton::step_dir(number)?;
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let root = workspace::root();
+    let page = root.join(format!("target/book/{name}.html"));
+    Ok(match page.exists() {
+        true => format!("file://{}", page.display()),
+        false => "just book".to_owned(),
+    })
+}

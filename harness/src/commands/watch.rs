@@ -1,0 +1,68 @@
+//! `harness watch NN`: checks a learner's step whenever a file is saved.
+
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use notify::{EventKind, RecursiveMode, Watcher};
+
+use super::check;
+use crate::exercise::work::Work;
+use crate::guest::Machine;
+
+/// How long it must be quiet: editors write a file in several goes.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Arguments of `harness watch`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Number of the step
+    step: String,
+
+    /// Check on this host, as root, instead of in the virtual machine
+    #[arg(long)]
+    here: bool,
+
+    #[command(flatten)]
+    machine: Machine,
+
+    /// Run only the checks whose name or title holds this text
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// Checks now and after each change, until it is interrupted.
+///
+/// # Errors
+/// If the step was not started, and those of inotify(7).
+pub fn watch(args: Args) -> Result<ExitCode> {
+    let number = format!("{:0>2}", args.step);
+    let dir = Work::here().started(&number)?.join("src");
+    let (sender, events) = channel();
+    let mut watcher = notify::recommended_watcher(sender).context("inotify_init")?;
+    watcher
+        .watch(&dir, RecursiveMode::Recursive)
+        .with_context(|| format!("inotify_add_watch {}", dir.display()))?;
+    loop {
+        // What does not compile yet is no reason to stop watching.
+        if let Err(error) = check::run(&number, args.here, &args.machine, args.filter.as_deref()) {
+            eprintln!("harness: {error:#}");
+        }
+        println!("Waiting for a change in {} …", dir.display());
+        changed(&events)?;
+    }
+}
+
+/// Waits for a change, and until it is over.
+fn changed(events: &Receiver<notify::Result<notify::Event>>) -> Result<()> {
+    loop {
+        let event = events.recv().context("the watcher ended")?;
+        let event = event.context("read an event of inotify")?;
+        if matches!(event.kind, EventKind::Access(_)) {
+            continue;
+        }
+        while events.recv_timeout(QUIET).is_ok() {}
+        return Ok(());
+    }
+}

@@ -1,0 +1,92 @@
+//! Exercises: parts of our solution that a learner writes instead.
+//!
+//! An exercise is a region of `steps/*/src` between two comments, spelt as
+//! mdBook's anchors are so that the book leaves them out, and a task in
+//! `harness/exercises/NN.toml`:
+//!
+//! ```text
+//! // ANCHOR: exercise_write_maps
+//! …our solution…
+//! // ANCHOR_END: exercise_write_maps
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`region`] | the regions of a file: found, and cut out |
+//! | [`skeleton`] | a step's crate without its solution |
+//! | [`work`] | the learner's directory, `work/` |
+//! | [`progress`] | what has been achieved there |
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+pub mod progress;
+pub mod region;
+pub mod skeleton;
+pub mod work;
+
+/// How much an exercise matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Without it the step does not do what it is named for.
+    Core,
+    /// It makes the step whole.
+    More,
+    /// For those who want to know.
+    Bonus,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Core => "core",
+            Level::More => "more",
+            Level::Bonus => "bonus",
+        })
+    }
+}
+
+/// The task of one exercise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exercise {
+    /// As in the comments around its regions, without `exercise_`.
+    pub name: String,
+    /// How much it matters.
+    pub level: Level,
+    /// What is to be done, in a few words: an imperative.
+    pub title: String,
+    /// What is to be done, with the calls and the man pages to read.
+    pub task: String,
+}
+
+/// The exercises of one step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exercises {
+    /// In the order in which they are best done.
+    #[serde(rename = "exercise", default)]
+    pub all: Vec<Exercise>,
+}
+
+impl Exercises {
+    /// Reads the exercises of step `number` from the directory `dir`.
+    ///
+    /// # Errors
+    /// Names the file, and the line where it is not as it should be.
+    pub fn read(dir: &Path, number: &str) -> Result<Self> {
+        let file = dir.join(format!("{number}.toml"));
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        toml::from_str(&text).with_context(|| format!("parse {}", file.display()))
+    }
+
+    /// The exercise of this name.
+    pub fn get(&self, name: &str) -> Option<&Exercise> {
+        self.all.iter().find(|exercise| exercise.name == name)
+    }
+}

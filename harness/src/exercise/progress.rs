@@ -1,0 +1,85 @@
+//! What a learner has achieved: `work/progress.toml`, a small file to look at.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Outcome, Record};
+use crate::registry::Step;
+
+/// All steps that were started.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// By the step's number.
+    #[serde(default)]
+    pub steps: BTreeMap<String, StepProgress>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepProgress {
+    /// Whether it stands on the learner's own steps below.
+    pub on_mine: bool,
+    /// The points of the last check, of those that this machine can give.
+    pub points: u32,
+    /// The points that this machine can give.
+    pub of: u32,
+    /// How many checks passed.
+    pub passed: usize,
+    /// The checks that did not, in the order in which they are run.
+    pub open: Vec<String>,
+    /// How often a hint was asked for, by check.
+    pub hints: BTreeMap<String, u32>,
+}
+
+impl StepProgress {
+    /// Whether every check has passed.
+    pub fn done(&self) -> bool {
+        self.of > 0 && self.open.is_empty()
+    }
+
+    /// Takes over what came of the checks of `step`.
+    pub fn take(&mut self, step: &Step, records: &[Record]) {
+        let with = |wanted: fn(Outcome) -> bool| {
+            records.iter().filter(move |record| wanted(record.outcome))
+        };
+        let points = |record: &Record| step.entry(&record.check).map_or(0, |entry| entry.points);
+        self.points = with(|o| o == Outcome::Pass).map(points).sum();
+        self.of = with(|o| o != Outcome::Unsupported).map(points).sum();
+        self.passed = with(|o| o == Outcome::Pass).count();
+        self.open = with(|o| !matches!(o, Outcome::Pass | Outcome::Unsupported))
+            .map(|record| record.check.clone())
+            .collect();
+        self.hints.retain(|check, _| self.open.contains(check));
+    }
+}
+
+impl Progress {
+    /// Reads it; nothing was started where there is no file.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read or understood.
+    pub fn read(file: &Path) -> Result<Self> {
+        match fs::read_to_string(file) {
+            Ok(text) => toml::from_str(&text).with_context(|| format!("parse {}", file.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Progress::default()),
+            Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
+        }
+    }
+
+    /// Writes it, whole or not at all.
+    ///
+    /// # Errors
+    /// Those of writing and rename(2).
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let text = toml::to_string(self).context("write the progress")?;
+        let new = file.with_extension("new");
+        fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
+        fs::rename(&new, file).with_context(|| format!("rename {}", new.display()))
+    }
+}

@@ -1,0 +1,212 @@
+//! The regions of a source file that are exercises.
+
+use anyhow::{Result, bail};
+
+use super::{Exercise, Exercises};
+
+/// What the names of the anchors around an exercise begin with.
+const PREFIX: &str = "exercise_";
+
+/// Width of the comments that tell a task, in columns.
+const WIDTH: usize = 80;
+
+/// A line of a source file, as far as exercises are concerned.
+enum Line<'a> {
+    Begin(&'a str),
+    End(&'a str),
+    /// Another anchor of the book.
+    Anchor,
+    Code,
+}
+
+fn classify(line: &str) -> Line<'_> {
+    let comment = line.trim().strip_prefix("// ").unwrap_or_default();
+    let name = |keyword: &str| comment.strip_prefix(keyword).map(str::trim);
+    match (name("ANCHOR: "), name("ANCHOR_END: ")) {
+        (Some(name), _) => name.strip_prefix(PREFIX).map_or(Line::Anchor, Line::Begin),
+        (_, Some(name)) => name.strip_prefix(PREFIX).map_or(Line::Anchor, Line::End),
+        _ => Line::Code,
+    }
+}
+
+/// One exercise's region of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// The exercise's name.
+    pub name: String,
+    /// The number of the line with the first comment, from 1.
+    pub line: usize,
+    /// What stands between the comments: our solution.
+    pub solution: String,
+}
+
+/// The regions of a file, in their order.
+///
+/// # Errors
+/// For comments that do not come in pairs, or one region in another.
+pub fn regions(text: &str) -> Result<Vec<Region>> {
+    let mut regions: Vec<Region> = Vec::new();
+    let mut open: Option<Region> = None;
+    for (place, line) in text.lines().enumerate() {
+        match (classify(line), &mut open) {
+            (Line::Begin(name), None) => {
+                open = Some(Region {
+                    name: name.to_owned(),
+                    line: place + 1,
+                    solution: String::new(),
+                });
+            }
+            (Line::Begin(name), Some(outer)) => {
+                bail!("line {}: {name} begins within {}", place + 1, outer.name)
+            }
+            (Line::End(name), Some(region)) if region.name == name => regions.extend(open.take()),
+            (Line::End(name), _) => bail!("line {}: {name} ends and never began", place + 1),
+            (Line::Anchor | Line::Code, Some(region)) => {
+                region.solution.push_str(line);
+                region.solution.push('\n');
+            }
+            (Line::Anchor | Line::Code, None) => {}
+        }
+    }
+    match open {
+        Some(region) => bail!("line {}: {} never ends", region.line, region.name),
+        None => Ok(regions),
+    }
+}
+
+/// The file without its solutions: in the place of each stand its task, as a
+/// comment, and a `todo!` that names it. Anchors of the book that stood in the
+/// solution stand around it.
+///
+/// # Errors
+/// Those of [`regions`], and for a region without a task.
+pub fn cut(text: &str, exercises: &Exercises) -> Result<String> {
+    regions(text)?;
+    let mut skeleton = String::new();
+    let mut within = false;
+    let mut behind = Vec::new();
+    for line in text.lines() {
+        match classify(line) {
+            Line::Begin(name) => {
+                let Some(exercise) = exercises.get(name) else {
+                    bail!("{name} has no task in harness/exercises");
+                };
+                behind = placeholder(line, exercise);
+                within = true;
+            }
+            Line::End(_) => {
+                for line in behind.drain(..) {
+                    skeleton.push_str(&line);
+                    skeleton.push('\n');
+                }
+                within = false;
+            }
+            Line::Anchor if within && line.contains("ANCHOR_END") => behind.push(line.to_owned()),
+            Line::Code if within => {}
+            Line::Anchor | Line::Code => {
+                skeleton.push_str(line);
+                skeleton.push('\n');
+            }
+        }
+    }
+    Ok(skeleton)
+}
+
+/// The file with its solutions and without the comments around them.
+pub fn solved(text: &str) -> String {
+    text.lines()
+        .filter(|line| matches!(classify(line), Line::Anchor | Line::Code))
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
+fn placeholder(marker: &str, exercise: &Exercise) -> Vec<String> {
+    let indent: String = marker.chars().take_while(|c| c.is_whitespace()).collect();
+    let mut lines = vec![format!(
+        "{indent}// Exercise {} ({}).",
+        exercise.name, exercise.level
+    )];
+    let mut line = format!("{indent}//");
+    for word in exercise.task.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines.push(std::mem::replace(&mut line, format!("{indent}//")));
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    lines.push(line);
+    let title = exercise.title.replace('{', "{{").replace('}', "}}");
+    lines.push(format!(
+        "{indent}todo!(\"exercise {}: {}\");",
+        exercise.name,
+        title.replace('"', "\\\"")
+    ));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exercise::Level;
+
+    const FILE: &str = "\
+fn a() -> u8 {
+    let before = 1;
+    // ANCHOR: exercise_sum
+    // ANCHOR: shown
+    let sum = before + 1;
+    // ANCHOR_END: shown
+    sum
+    // ANCHOR_END: exercise_sum
+}
+";
+
+    fn exercises() -> Exercises {
+        Exercises {
+            all: vec![Exercise {
+                name: "sum".into(),
+                level: Level::Core,
+                title: "add {one}".into(),
+                task: "Add one to it.".into(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_region_is_cut_out() -> Result<()> {
+        let skeleton = "\
+fn a() -> u8 {
+    let before = 1;
+    // ANCHOR: shown
+    // Exercise sum (core).
+    // Add one to it.
+    todo!(\"exercise sum: add {{one}}\");
+    // ANCHOR_END: shown
+}
+";
+        assert_eq!(cut(FILE, &exercises())?, skeleton);
+        Ok(())
+    }
+
+    #[test]
+    fn the_solution_is_the_file_without_the_comments() -> Result<()> {
+        assert!(!solved(FILE).contains("exercise"));
+        assert!(solved(FILE).contains("let sum"));
+        assert!(regions(FILE)?[0].solution.contains("let sum"));
+        Ok(())
+    }
+
+    #[test]
+    fn comments_come_in_pairs() {
+        assert!(regions("// ANCHOR: exercise_a\n").is_err());
+        assert!(regions("// ANCHOR_END: exercise_a\n").is_err());
+        assert!(regions("// ANCHOR: exercise_a\n// ANCHOR: exercise_b\n").is_err());
+        assert!(
+            cut(
+                "// ANCHOR: exercise_a\n// ANCHOR_END: exercise_a\n",
+                &exercises()
+            )
+            .is_err()
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! The learner's directory: `work/`.
+//!
+//! ```text
+//! work/Cargo.toml      a workspace of the step at hand and those below it
+//! work/05-user/        the learner's own
+//! work/.ours/04-mount  a link to ours, for those that are not
+//! work/progress.toml   what has been achieved
+//! ```
+//!
+//! A step's manifest is the same here as in `steps/`: which crate `mount` is,
+//! ours or the learner's, the manifest of the workspace says, and it is written
+//! anew whenever another step is at hand. So cargo and rust-analyzer see one
+//! unfinished crate at a time.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use toml::{Table, Value};
+
+use super::progress::Progress;
+use super::skeleton::{self, Solutions, read, write};
+use crate::{build, workspace};
+
+/// The learner's directory.
+#[derive(Clone, Debug)]
+pub struct Work {
+    dir: PathBuf,
+}
+
+impl Work {
+    /// `work/` at the top of the repository, whether it is there or not.
+    pub fn here() -> Self {
+        Work::at(&workspace::root().join("work"))
+    }
+
+    /// The one in `dir`.
+    pub fn at(dir: &Path) -> Self {
+        Work {
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// The learner's crate of step `number`.
+    ///
+    /// # Errors
+    /// If there is no such step.
+    pub fn step(&self, number: &str) -> Result<PathBuf> {
+        let ours = skeleton::step_dir(number)?;
+        Ok(self.dir.join(ours.file_name().unwrap_or_default()))
+    }
+
+    /// The learner's crate of step `number`, which must have been started.
+    ///
+    /// # Errors
+    /// Says how to start it, if it was not.
+    pub fn started(&self, number: &str) -> Result<PathBuf> {
+        let dir = self.step(number)?;
+        if dir.join("src").is_dir() {
+            return Ok(dir);
+        }
+        bail!(
+            "{} is not there: just start {number}",
+            dir.strip_prefix(workspace::root())
+                .unwrap_or(&dir)
+                .display()
+        )
+    }
+
+    /// Writes the skeleton of step `number` and returns its directory.
+    ///
+    /// # Errors
+    /// If the learner has begun it already: nothing of theirs is written over.
+    pub fn start(&self, number: &str) -> Result<PathBuf> {
+        let dir = self.step(number)?;
+        if dir.exists() {
+            bail!(
+                "{} is there already: go on with it, or move it away to begin anew",
+                dir.display()
+            );
+        }
+        skeleton::copy(number, &dir, Solutions::CutOut)?;
+        Ok(dir)
+    }
+
+    /// Makes step `number` the one at hand: the workspace of this directory is
+    /// it and the steps below, ours, or with `on_mine` the learner's as far as
+    /// they have begun them.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn lay_out(&self, number: &str, on_mine: bool) -> Result<()> {
+        let mut places = Vec::new();
+        for (below, ours) in skeleton::steps()? {
+            let name = ours.file_name().unwrap_or_default().to_owned();
+            let own = self.dir.join(&name);
+            let mine = below == number || (on_mine && own.join("src").is_dir());
+            let place = match mine {
+                true => PathBuf::from(&name),
+                false => {
+                    let place = Path::new(".ours").join(&name);
+                    link(&ours, &self.dir.join(&place))?;
+                    place
+                }
+            };
+            places.push((name.to_string_lossy().into_owned(), place));
+            if below == number {
+                break;
+            }
+        }
+        let root = workspace::root();
+        let manifest = manifest(&read(&root.join("Cargo.toml"))?, &places)?;
+        write(&self.dir.join("Cargo.toml"), &manifest)?;
+        // The same versions of everything as we have.
+        write(
+            &self.dir.join("Cargo.lock"),
+            &read(&root.join("Cargo.lock"))?,
+        )
+    }
+
+    /// Builds the learner's program of step `number` and returns it.
+    ///
+    /// # Errors
+    /// That it does not compile; what rustc says is on standard error.
+    pub fn build(&self, number: &str) -> Result<PathBuf> {
+        let name = workspace::program(number);
+        let target = workspace::root().join("target/work");
+        let target = target.to_string_lossy();
+        let built = build::cargo(
+            &self.dir,
+            &[
+                "build",
+                "--profile",
+                "wrong",
+                "--package",
+                &format!("step-{number}"),
+                "--bin",
+                &name,
+                "--target-dir",
+                &target,
+            ],
+        )
+        .with_context(|| format!("{} does not compile", self.dir.display()))?;
+        built
+            .into_iter()
+            .next_back()
+            .with_context(|| format!("cargo built no {name}"))
+    }
+
+    /// What has been achieved.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn progress(&self) -> Result<Progress> {
+        Progress::read(&self.dir.join("progress.toml"))
+    }
+
+    /// Notes what has been achieved.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn note(&self, progress: &Progress) -> Result<()> {
+        progress.write(&self.dir.join("progress.toml"))
+    }
+}
+
+/// Makes `at` a link to `to`.
+fn link(to: &Path, at: &Path) -> Result<()> {
+    if let Some(dir) = at.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    match symlink(to, at) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if fs::read_link(at).is_ok_and(|there| there == to) {
+                return Ok(());
+            }
+            fs::remove_file(at).with_context(|| format!("unlink {}", at.display()))?;
+            symlink(to, at).with_context(|| format!("symlink {}", at.display()))
+        }
+        other => other.with_context(|| format!("symlink {}", at.display())),
+    }
+}
+
+/// The manifest of the workspace: ours, with the crates at other places and
+/// without the warnings that an unfinished crate is full of.
+fn manifest(ours: &str, places: &[(String, PathBuf)]) -> Result<String> {
+    let mut manifest: Table = ours.parse().context("parse Cargo.toml")?;
+    let text = |path: &Path| Value::String(path.to_string_lossy().into_owned());
+    let workspace = manifest
+        .get_mut("workspace")
+        .and_then(Value::as_table_mut)
+        .context("Cargo.toml has no [workspace]")?;
+    let own = places
+        .iter()
+        .filter(|(_, place)| !place.starts_with(".ours"))
+        .map(|(_, place)| text(place))
+        .collect();
+    workspace.insert("members".to_owned(), Value::Array(own));
+    workspace.remove("exclude");
+    let dependencies = workspace
+        .get_mut("dependencies")
+        .and_then(Value::as_table_mut)
+        .context("Cargo.toml has no [workspace.dependencies]")?;
+    dependencies.retain(|_, dependency| {
+        let Some(path) = dependency.get("path").and_then(Value::as_str) else {
+            return true;
+        };
+        let name = path.trim_start_matches("steps/").to_owned();
+        let place = places.iter().find(|(known, _)| *known == name);
+        if let (Some((_, place)), Some(dependency)) = (place, dependency.as_table_mut()) {
+            dependency.insert("path".to_owned(), text(place));
+        }
+        place.is_some()
+    });
+    let lints: Table = r#"
+        [rust]
+        unsafe_code = "deny"
+        unsafe_op_in_unsafe_fn = "deny"
+        unused_must_use = "deny"
+        unused_imports = "allow"
+        unused_variables = "allow"
+        unused_mut = "allow"
+        unused_assignments = "allow"
+        dead_code = "allow"
+        unreachable_code = "allow"
+    "#
+    .parse()
+    .context("parse the lints")?;
+    workspace.insert("lints".to_owned(), Value::Table(lints));
+    toml::to_string(&manifest).context("write the manifest")
+}

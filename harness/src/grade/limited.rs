@@ -1,0 +1,85 @@
+//! A program with limits on its time, its memory and its output.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// Most output that is kept, in bytes. The rest is not read twice.
+const OUTPUT: u64 = 64 << 10;
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// The beginning of what it printed.
+    pub output: String,
+}
+
+/// Runs `command` to its end, and no longer than `limit`. Its output, of both
+/// kinds, goes to a file without a name.
+///
+/// # Errors
+/// If it cannot be started, or had to be killed, with all that it had started.
+pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
+    let mut output = tempfile::tempfile().context("make a temporary file")?;
+    let copy = |file: &File| file.try_clone().context("dup");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(copy(&output)?)
+        .stderr(copy(&output)?)
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("start {:?}", command.get_program()))?;
+    let end = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait().context("wait")? {
+            break status;
+        }
+        if Instant::now() > end {
+            killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL).context("killpg")?;
+            child.wait().context("wait")?;
+            bail!("took more than {} s", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    std::io::Seek::rewind(&mut output).context("lseek")?;
+    let mut bytes = Vec::new();
+    output
+        .take(OUTPUT)
+        .read_to_end(&mut bytes)
+        .context("read the output")?;
+    Ok(Ended {
+        status,
+        output: String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_killed() {
+        let limit = Duration::from_millis(100);
+        let error = run(Command::new("sleep").arg("1000"), limit).map(|_| ());
+        assert!(error.is_err_and(|error| error.to_string().contains("took more than")));
+    }
+
+    #[test]
+    fn output_is_kept_up_to_a_limit() -> Result<()> {
+        let ended = run(
+            Command::new("sh").args(["-c", "head -c 1000000 /dev/zero | tr '\\0' x"]),
+            Duration::from_secs(20),
+        )?;
+        assert_eq!(ended.output.len() as u64, OUTPUT);
+        assert!(ended.status.success());
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! The book's sources hold together. Whether its transcripts are true is for
+//! `just book-test` to see, and how its pages look for `just book-look`.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use harness::book::{self, Page, experiments, includes, look, preprocess, transcript};
+use harness::wrong;
+
+#[test]
+fn every_include_resolves() {
+    let complaints: Vec<String> = book::pages()
+        .unwrap()
+        .iter()
+        .flat_map(includes::complaints)
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn every_insertion_can_be_made() {
+    for page in book::pages().unwrap() {
+        if let Err(error) = preprocess::page(&page.text) {
+            panic!("{}: {error:#}", page.path);
+        }
+    }
+}
+
+#[test]
+fn every_message_is_of_a_check_that_fails() {
+    let all = wrong::all().unwrap();
+    for (name, said) in preprocess::messages().unwrap() {
+        let wrong = all.iter().find(|w| w.name == name);
+        let fails = wrong.is_some_and(|w| w.fails.contains(&said.check));
+        assert!(fails, "{name} does not fail {}", said.check);
+    }
+}
+
+#[test]
+fn every_transcript_can_be_read_and_nearly_all_are_run() {
+    let blocks: Vec<_> = book::pages()
+        .unwrap()
+        .iter()
+        .flat_map(|page| match transcript::blocks(&page.text) {
+            Ok(blocks) => blocks,
+            Err(error) => panic!("{}: {error:#}", page.path),
+        })
+        .collect();
+    let run = blocks.iter().filter(|b| b.norun.is_none()).count();
+    assert!(run * 100 >= blocks.len() * 95, "{run} of {}", blocks.len());
+}
+
+#[test]
+fn every_experiment_has_its_section_and_its_check() {
+    let pages = book::pages().unwrap();
+    let table = pages
+        .iter()
+        .find(|page| page.name() == "experiments")
+        .unwrap();
+    let complaints = experiments::complaints(table, &pages).unwrap();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn every_chapter_of_a_step_has_its_parts() {
+    for page in book::pages().unwrap() {
+        if !page.name().starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        for part in [
+            "## What you will build",
+            "## The kernel's idea",
+            "## Predict before you run",
+            "## Experiments",
+            "## The code, in the order in which it runs",
+            "## The wrong ways",
+            "## Checkpoint",
+            "## Questions",
+            "## Exercise",
+            "## Bonus",
+        ] {
+            assert!(page.text.contains(part), "{} has no {part}", page.path);
+        }
+        let step = &page.name()[..2];
+        assert!(
+            page.text.contains(&format!("./just test-step {step}")),
+            "{} does not say how it is checked",
+            page.path
+        );
+        assert!(
+            step == "00" || page.text.contains(&format!("{{{{#main-diff {step}}}}}")),
+            "{} does not show how the list grows",
+            page.path
+        );
+    }
+}
+
+#[test]
+fn a_page_that_is_wrong_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = "<html><body><main><div style='width:3000px'>wide</div>\
+        <script>console.error('oh'); fetch('http://127.0.0.1:9/x').catch(() => {})</script>\
+        </main></body></html>";
+    for name in ["page.html", "index.html"] {
+        fs::write(dir.path().join(name), wrong).unwrap();
+    }
+    let pages = [Page {
+        path: "page.md".to_owned(),
+        text: String::new(),
+    }];
+    let Some(found) = look::look(dir.path(), &pages, None).unwrap() else {
+        return; // no browser
+    };
+    assert_eq!(found.views, 4);
+    for word in [
+        "wide, the window",
+        "oh",
+        "asks for",
+        "the theme is not",
+        "finds no",
+    ] {
+        let told = found.complaints.iter().any(|line| line.contains(word));
+        assert!(told, "nothing says {word:?}: {:#?}", found.complaints);
+    }
+}

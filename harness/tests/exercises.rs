@@ -1,0 +1,88 @@
+//! The exercises and their data agree, and every skeleton can be made.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use harness::exercise::skeleton::{self, Solutions};
+use harness::exercise::work::Work;
+use harness::exercise::{Exercises, Level};
+use harness::{registry, workspace};
+
+fn of_each_step(look: impl Fn(&str, &Exercises, &BTreeSet<String>) -> Result<()>) -> Result<()> {
+    for number in registry::numbers(&workspace::checks())? {
+        let exercises = skeleton::exercises(&number)?;
+        let regions = skeleton::places(&skeleton::step_dir(&number)?)?
+            .into_iter()
+            .map(|place| place.exercise)
+            .collect();
+        look(&number, &exercises, &regions).with_context(|| format!("step {number}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_region_has_a_task_and_every_task_a_region() -> Result<()> {
+    of_each_step(|_, exercises, regions| {
+        let tasks: BTreeSet<String> = exercises.all.iter().map(|e| e.name.clone()).collect();
+        ensure!(tasks.len() == exercises.all.len(), "a name occurs twice");
+        ensure!(&tasks == regions, "tasks {tasks:?}, regions {regions:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn every_step_has_several_exercises_and_the_core_comes_first() -> Result<()> {
+    of_each_step(|_, exercises, _| {
+        let levels: Vec<Level> = exercises.all.iter().map(|e| e.level).collect();
+        ensure!(levels.len() >= 4, "{} exercises", levels.len());
+        ensure!(levels[0] == Level::Core, "the first is not of the core");
+        ensure!(levels.is_sorted(), "{levels:?} are not in order");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_skeleton_has_no_solution_in_it() -> Result<()> {
+    let dir = tempfile::tempdir().context("tempdir")?;
+    of_each_step(|number, exercises, _| {
+        let ours = skeleton::step_dir(number)?;
+        let to = dir.path().join(number);
+        skeleton::copy(number, &to, Solutions::CutOut)?;
+        for place in skeleton::places(&ours)? {
+            let file = to.join(&place.file);
+            let text = std::fs::read_to_string(&file).context("read the skeleton")?;
+            ensure!(
+                !text.contains(&place.solution),
+                "{} has the solution of {}",
+                file.display(),
+                place.exercise
+            );
+            ensure!(
+                text.contains(&format!("todo!(\"exercise {}:", place.exercise)),
+                "{} does not name {}",
+                file.display(),
+                place.exercise
+            );
+        }
+        ensure!(!exercises.all.is_empty(), "no exercises");
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_learner_has_begun_is_not_written_over() -> Result<()> {
+    let dir = tempfile::tempdir().context("tempdir")?;
+    let work = Work::at(dir.path());
+    let own = work.start("01")?;
+    let file = own.join("src/lib.rs");
+    std::fs::write(&file, "mine").context("write")?;
+    let Err(error) = work.start("01") else {
+        anyhow::bail!("started once more");
+    };
+    ensure!(error.to_string().contains("there already"), "{error:#}");
+    ensure!(
+        std::fs::read_to_string(&file).context("read")? == "mine",
+        "written over"
+    );
+    Ok(())
+}

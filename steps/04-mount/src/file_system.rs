@@ -1,0 +1,100 @@
+//! File systems that are set up step by step: fsopen(2), fsconfig(2),
+//! fsmount(2). mount(2) takes all options in one page and says no more than an
+//! errno; here each option is a call, and the kernel's own words can be read.
+//! Since Linux 5.2.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::unistd::read;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+    fsopen,
+};
+
+pub use rustix::mount::MountAttrFlags;
+
+use crate::detached::errno;
+
+/// A file system that is being set up.
+#[derive(Debug)]
+pub struct FileSystem {
+    context: OwnedFd,
+    name: String,
+}
+
+impl FileSystem {
+    /// A context for the file system `name`.
+    ///
+    /// # Errors
+    /// `ENODEV` where this kernel does not have the file system, `EPERM` where
+    /// the caller's user namespace may not mount it.
+    pub fn new(name: &str) -> Result<Self> {
+        let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
+            .map_err(errno)
+            .with_context(|| format!("fsopen({name:?})"))?;
+        Ok(FileSystem {
+            context,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Sets an option that has a value of at most 255 bytes.
+    ///
+    /// # Errors
+    /// `EINVAL` for an option that the file system does not know or like, with
+    /// the kernel's own words.
+    pub fn set(&self, key: &str, value: impl AsRef<OsStr>) -> Result<()> {
+        let value = value.as_ref();
+        fsconfig_set_string(&self.context, key, value)
+            .map_err(|error| self.explain(errno(error)))
+            .with_context(|| {
+                let name = &self.name;
+                format!(
+                    "fsconfig({name:?}, FSCONFIG_SET_STRING, {key}={})",
+                    value.display()
+                )
+            })
+    }
+
+    /// Sets an option that has no value.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn flag(&self, key: &str) -> Result<()> {
+        fsconfig_set_flag(&self.context, key)
+            .map_err(|error| self.explain(errno(error)))
+            .with_context(|| format!("fsconfig({:?}, FSCONFIG_SET_FLAG, {key})", self.name))
+    }
+
+    /// Makes the file system, and a mount of it without a place. Dropped, it is
+    /// unmounted.
+    ///
+    /// # Errors
+    /// Those of the file system, with the kernel's own words.
+    pub fn mount(self, attributes: MountAttrFlags) -> Result<OwnedFd> {
+        fsconfig_create(&self.context)
+            .map_err(|error| self.explain(errno(error)))
+            .with_context(|| format!("fsconfig({:?}, FSCONFIG_CMD_CREATE)", self.name))?;
+        fsmount(&self.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .map_err(errno)
+            .with_context(|| format!("fsmount({:?}, {attributes:?})", self.name))
+    }
+
+    /// A context keeps messages about what it did not like, to be read(2) from
+    /// it: `e tmpfs: Unknown parameter 'foo'`.
+    fn explain(&self, errno: Errno) -> anyhow::Error {
+        let error = anyhow::Error::from(errno);
+        let mut message = [0; 256];
+        match read(&self.context, &mut message) {
+            Ok(length) => {
+                let said = String::from_utf8_lossy(&message[..length]);
+                error.context(said.trim_start_matches("e ").trim().to_owned())
+            }
+            // ENODATA: it has nothing to say.
+            Err(_) => error,
+        }
+    }
+}

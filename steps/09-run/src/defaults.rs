@@ -1,0 +1,126 @@
+//! What the options leave open.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use net::NetArgs;
+use net::mode::NetworkMode;
+use union::store::write_file;
+use union::{Kind, detect};
+use user::caller::Caller;
+use uts::{NamespaceMode, UtsArgs};
+
+use crate::image::config::Config;
+use crate::record::tool::signal;
+
+/// The storage driver: the one asked for, or the one that was found to work
+/// here when the first container was started. Trying takes longer than all the
+/// rest of a start.
+///
+/// # Errors
+/// Those of trying, and of writing down what came of it.
+pub fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
+    if let Some(kind) = asked {
+        return Ok(kind);
+    }
+    let note = root.join("driver");
+    let noted = fs::read_to_string(&note).ok();
+    if let Some(kind) = noted.and_then(|noted| Kind::from_str(&noted, false).ok()) {
+        return Ok(kind);
+    }
+    let kind = detect::preferred(root)?;
+    write_file(&note, kind.as_str())?;
+    Ok(kind)
+}
+
+/// The image's labels, and the caller's over them.
+pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, String> {
+    let mut labels = image.labels.clone();
+    for label in given {
+        let (name, value) = label.split_once('=').unwrap_or((label, ""));
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    labels
+}
+
+/// The signal by which the container is asked to end, by its name.
+///
+/// # Errors
+/// For what is no signal.
+pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<String> {
+    let text = asked
+        .or_else(|| image.stop_signal.clone())
+        .unwrap_or_else(|| "SIGTERM".into());
+    Ok(signal(&text).context("--stop-signal")?.to_string())
+}
+
+/// The host name: the container's id, unless another one was asked for or is
+/// shared.
+pub(crate) fn hostname(uts: &mut UtsArgs, id: &str) -> OsString {
+    if uts.hostname.is_none() && uts.uts == NamespaceMode::Private {
+        uts.hostname = Some(id.into());
+    }
+    let shared = || nix::unistd::gethostname().unwrap_or_default();
+    uts.hostname.clone().unwrap_or_else(shared)
+}
+
+/// The bridge, as with Docker, but for an ordinary user, who cannot have one.
+pub(crate) fn choose_network(net: &mut NetArgs) -> Result<()> {
+    if net.network.is_some() || net.mode() == NetworkMode::Bridge {
+        return Ok(());
+    }
+    if Caller::look()?.is_privileged() {
+        net.network = Some(NetworkMode::Bridge);
+        return Ok(());
+    }
+    net.network = Some(NetworkMode::None);
+    eprintln!(
+        "drydock: without root there is no bridge: this container has a loopback device only \
+         (--network none says that this is meant, --network host shares the host's)"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_the_caller_go_over_those_of_the_image() {
+        let image = Config {
+            labels: [("a".into(), "1".into()), ("b".into(), "2".into())].into(),
+            ..Config::default()
+        };
+        let labels = labels(&image, &["a=x=y".into(), "c".into()]);
+        let found: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(found, ["a=x=y", "b=2", "c="]);
+    }
+
+    #[test]
+    fn the_host_name_is_the_id_unless_it_is_shared() {
+        let mut uts = UtsArgs::default();
+        assert_eq!(hostname(&mut uts, "abc"), "abc");
+        assert_eq!(uts.hostname.as_deref(), Some("abc".as_ref()));
+        let mut shared = UtsArgs {
+            uts: NamespaceMode::Host,
+            ..UtsArgs::default()
+        };
+        hostname(&mut shared, "abc");
+        assert_eq!(shared.hostname, None);
+    }
+
+    #[test]
+    fn the_signal_to_stop_is_the_callers_then_the_images() {
+        let image = Config {
+            stop_signal: Some("QUIT".into()),
+            ..Config::default()
+        };
+        assert_eq!(stop_signal(&image, None).unwrap(), "SIGQUIT");
+        assert_eq!(stop_signal(&image, Some("2".into())).unwrap(), "SIGINT");
+        assert_eq!(stop_signal(&Config::default(), None).unwrap(), "SIGTERM");
+    }
+}
