@@ -534,7 +534,7 @@ fn full_disk(c: &Check, driver: &'static str, disk: &Path, rootfs: &Path) -> Res
         .tool(["layer", "create", "second"])
         .args([OsStr::new("--from"), rootfs.as_ref()])
         .run()?
-        .expect_error(125, &["No space left on device"])?;
+        .expect_error(125, &["more than there is room for"])?;
     expect_eq(
         "the layers that are left",
         store.layers()?,

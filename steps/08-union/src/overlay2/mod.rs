@@ -270,8 +270,10 @@ impl StorageDriver for Overlay2 {
         let marks = self.attributes.marks();
         let mut below = Vec::new();
         if let Some(parent) = parent {
+            // First, because it says so where there is no such layer.
+            let parents = self.parents(parent)?;
             below.push(Tree::open(&self.path(parent).join("diff"))?);
-            for id in self.parents(parent)? {
+            for id in parents {
                 below.push(Tree::open(&self.path(&id).join("diff"))?);
             }
         }
