@@ -141,6 +141,7 @@ impl Plan {
             );
         }
         choose_network(&mut net)?;
+        // ANCHOR: union
         let union = Union::plan(
             UnionArgs {
                 driver: Some(driver),
@@ -153,6 +154,7 @@ impl Plan {
             true,
         )?
         .share_init();
+        // ANCHOR_END: union
         let mut mount = MountArgs {
             rootfs: union.mount_point(),
             bind: binds.into_iter().map(OsString::from).collect(),

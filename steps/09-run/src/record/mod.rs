@@ -240,6 +240,7 @@ impl Records {
     ///
     /// # Errors
     /// Those of reading and writing.
+    // ANCHOR: sweep
     pub fn sweep(&self) -> Result<()> {
         // ANCHOR: exercise_sweep
         for mut record in self.all()? {
@@ -259,6 +260,7 @@ impl Records {
         Ok(())
         // ANCHOR_END: exercise_sweep
     }
+    // ANCHOR_END: sweep
 
     /// Removes a container that does not run: its layers, its anonymous
     /// volumes, its record.
