@@ -117,6 +117,7 @@ pub fn environment(
 ///
 /// # Errors
 /// If neither says what to run.
+// ANCHOR: argv
 pub fn argv(
     image: &Config,
     entrypoint: Option<&OsString>,
@@ -145,6 +146,7 @@ pub fn argv(
     Ok(argv)
     // ANCHOR_END: exercise_command_line
 }
+// ANCHOR_END: argv
 
 /// A string of the command line that has to be text.
 ///

@@ -60,6 +60,7 @@ impl Isolation for Hardening {
         "hardening"
     }
 
+    // ANCHOR: before_exec
     fn before_exec(&mut self) -> Result<()> {
         // ANCHOR: exercise_harden
         // Docker's: the caller's would make files that a service cannot share.
@@ -83,6 +84,7 @@ impl Isolation for Hardening {
         set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")
         // ANCHOR_END: exercise_harden
     }
+    // ANCHOR_END: before_exec
 }
 
 /// Takes all others from the bounding set, those too that this program has no

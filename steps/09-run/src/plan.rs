@@ -135,6 +135,7 @@ impl Plan {
             );
         }
         choose_network(&mut net)?;
+        // ANCHOR: union
         let union = Union::plan(
             UnionArgs {
                 driver: Some(driver),
@@ -147,6 +148,7 @@ impl Plan {
             true,
         )?
         .share_init();
+        // ANCHOR_END: union
         let mut mount = MountArgs {
             rootfs: union.mount_point(),
             bind: binds.into_iter().map(OsString::from).collect(),

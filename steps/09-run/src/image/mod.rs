@@ -92,6 +92,7 @@ impl Images {
     ///
     /// # Errors
     /// If nothing of this kind is there, and for an image that is damaged.
+    // ANCHOR: ready
     pub fn ready(&self, reference: &str, kind: Kind) -> Result<Image> {
         // ANCHOR: exercise_ready
         if let Some(record) = self.find(reference)? {
@@ -110,6 +111,7 @@ impl Images {
         self.image(&record, reference, kind)
         // ANCHOR_END: exercise_ready
     }
+    // ANCHOR_END: ready
 
     /// The image of a name, an id, the beginning of an id, or the end of a name
     /// that no other has.

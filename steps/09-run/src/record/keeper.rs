@@ -154,6 +154,7 @@ impl Ending {
         }
     }
 
+    // ANCHOR: ended
     fn write(&self, status: u8) -> Result<()> {
         // None: it was never born.
         let Some(mut record) = super::store::read(&self.records.path(&self.id))? else {
@@ -165,4 +166,5 @@ impl Ending {
         record.finished_at = Some(now());
         self.records.write(&record)
     }
+    // ANCHOR_END: ended
 }

@@ -148,6 +148,7 @@ impl Records {
     ///
     /// # Errors
     /// Those of reading and writing.
+    // ANCHOR: sweep
     pub fn sweep(&self) -> Result<()> {
         // ANCHOR: exercise_sweep
         for mut record in self.all()? {
@@ -167,6 +168,7 @@ impl Records {
         Ok(())
         // ANCHOR_END: exercise_sweep
     }
+    // ANCHOR_END: sweep
 
     /// Removes a container that does not run: its layers, its anonymous
     /// volumes, its record.

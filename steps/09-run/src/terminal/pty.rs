@@ -106,6 +106,7 @@ impl Isolation for Pty {
         Ok(())
     }
 
+    // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         // ANCHOR: exercise_terminal
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -137,6 +138,7 @@ impl Isolation for Pty {
         Ok(())
         // ANCHOR_END: exercise_terminal
     }
+    // ANCHOR_END: in_container
 
     fn before_exec(&mut self) -> Result<()> {
         let Some(terminal) = self.terminal.take() else {

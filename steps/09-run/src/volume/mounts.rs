@@ -154,6 +154,7 @@ impl Isolation for VolumeMounts {
 
 /// Copies what the image has at `target` into the volume, if that is empty:
 /// with owners, modes and times, and those of the directory itself.
+// ANCHOR: fill
 fn fill(volumes: &Volumes, name: &str, root: &Path, target: &Path) -> Result<()> {
     // ANCHOR: exercise_fill_a_volume
     let data = volumes.data(name);
@@ -176,6 +177,7 @@ fn fill(volumes: &Volumes, name: &str, root: &Path, target: &Path) -> Result<()>
     Ok(())
     // ANCHOR_END: exercise_fill_a_volume
 }
+// ANCHOR_END: fill
 
 /// The directory `path` of a root; links in it do not lead out of it.
 fn directory_in(root: &Path, path: &Path) -> Result<Option<OwnedFd>> {
