@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::exercise::skeleton::{self, Solutions};
+use crate::exercise::skeleton;
 use crate::exercise::work::Work;
 use crate::grade::limited;
 use crate::grade::marks::{Format, Marks};
@@ -131,9 +131,7 @@ fn compile(number: &str, submission: &Submission, dir: &Path) -> Result<PathBuf>
         fs::remove_dir_all(&own).with_context(|| format!("remove {}", own.display()))?;
     }
     // The manifest is ours; of the sources nothing is.
-    skeleton::copy(number, &own, Solutions::CutOut)?;
-    fs::remove_dir_all(own.join("src"))
-        .with_context(|| format!("remove {}", own.join("src").display()))?;
+    skeleton::copy_manifest(number, &own)?;
     submission.write(&own)?;
     work.lay_out(number, false)?;
     let name = workspace::program(number);

@@ -11,6 +11,7 @@ use toml::Table;
 use crate::exercise::skeleton::{self, Solutions};
 use crate::report::progress;
 use crate::workspace;
+use crate::wrong::{self, Wrong};
 
 /// Arguments of `harness handout`.
 #[derive(clap::Args)]
@@ -49,6 +50,7 @@ pub fn handout(args: Args) -> Result<ExitCode> {
     progress("copying");
     let root = workspace::root();
     let mut steps = Vec::new();
+    let wrongs = wrong::all()?;
     for file in tracked(&root)? {
         let text = file.to_string_lossy().into_owned();
         if OURS.iter().any(|ours| text.starts_with(ours)) {
@@ -58,6 +60,10 @@ pub fn handout(args: Args) -> Result<ExitCode> {
             Some(step) if step > last => continue,
             // Skeletons come below.
             Some(step) if step >= first && text.starts_with("steps/") => continue,
+            _ if text.starts_with("book/src/") && text.ends_with(".md") => {
+                let page = without_solutions(&read(&root.join(&file))?, &last, &wrongs)?;
+                write(&dir.join(&file), &page)?;
+            }
             _ => copy(&root.join(&file), &dir.join(&file))?,
         }
     }
@@ -87,6 +93,7 @@ pub fn handout(args: Args) -> Result<ExitCode> {
         &dir.join(".github/workflows/classroom.yml"),
         &workflow.replace("STEPS\n", &jobs),
     )?;
+    lock(dir)?;
     commit(dir)?;
     println!("{}: steps {} to be solved", dir.display(), steps.join(", "));
     Ok(ExitCode::SUCCESS)
@@ -154,6 +161,23 @@ fn git(dir: &Path, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Takes out of Cargo.lock what nothing needs any more.
+fn lock(dir: &Path) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(dir)
+        .args(["update", "--workspace", "--offline", "--quiet"])
+        .output()
+        .context("run cargo update")?;
+    if !output.status.success() {
+        bail!(
+            "cargo update --workspace: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
 fn commit(dir: &Path) -> Result<()> {
     git(dir, &["init", "--quiet", "--initial-branch", "main"])?;
     git(dir, &["add", "--all"])?;
@@ -185,6 +209,36 @@ fn without_tests_above(text: &str, last: &str) -> Result<String> {
         });
     }
     toml::to_string(&manifest).context("write the manifest of the harness")
+}
+
+/// A page of the book as students can build it: of a wrong solution stays what
+/// it believes, and of a step that is not handed out nothing.
+fn without_solutions(page: &str, last: &str, wrongs: &[Wrong]) -> Result<String> {
+    let mut out = String::new();
+    for line in page.lines() {
+        let words = line
+            .strip_prefix("{{#")
+            .and_then(|rest| rest.strip_suffix("}}"))
+            .and_then(|words| words.split_once(' '));
+        let above = |step: &str| step.get(..2).is_some_and(|number| number > last);
+        match words {
+            Some(("wrong", name)) => {
+                let wrong = wrongs.iter().find(|wrong| wrong.name == name);
+                let wrong = wrong.with_context(|| format!("there is no wrong solution {name}"))?;
+                out += &format!(
+                    "**Belief: {}.** What comes of it, and who notices?",
+                    wrong.title
+                );
+            }
+            Some(("main-diff", step)) if above(step) => out += "That step was not handed out.",
+            Some(("include", path)) if path.strip_prefix("../../steps/").is_some_and(above) => {
+                out += "// this step was not handed out";
+            }
+            _ => out += line,
+        }
+        out.push('\n');
+    }
+    Ok(out)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

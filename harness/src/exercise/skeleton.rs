@@ -116,8 +116,16 @@ pub fn copy(number: &str, to: &Path, solutions: Solutions) -> Result<()> {
         };
         write(&to.join(&file), &text)?;
     }
-    let manifest = manifest(&read(&from.join("Cargo.toml"))?)?;
-    write(&to.join("Cargo.toml"), &manifest)
+    copy_manifest(number, to)
+}
+
+/// Writes the manifest of step `number` to the directory `to`.
+///
+/// # Errors
+/// Those of copying.
+pub fn copy_manifest(number: &str, to: &Path) -> Result<()> {
+    let from = step_dir(number)?.join("Cargo.toml");
+    write(&to.join("Cargo.toml"), &manifest(&read(&from)?)?)
 }
 
 /// A crate's manifest without the tests beside src/, which are not handed out.

@@ -74,11 +74,11 @@ impl Isolation for Pty {
     }
 
     fn on_host(&mut self, _: Pid) -> Result<()> {
-        let Some((socket, inner)) = self.socket.take() else {
+        let Some((socket, theirs)) = self.socket.take() else {
             return Ok(());
         };
         // Only the child has it now: if it dies, the socket is at its end.
-        drop(inner);
+        drop(theirs);
         let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
         if self.interactive {
             self.raw = Some(Raw::enter(duplicate(stdin())?)?);
