@@ -67,12 +67,13 @@ pub struct Output {
     pub text: String,
 }
 
-/// Gives the next session a root file system of its own.
+/// Gives the next session a root file system of its own, and no layers of the
+/// one before.
 ///
 /// # Errors
 /// If it cannot be copied.
 pub fn fresh_rootfs() -> Result<()> {
-    let script = format!("rm -rf /srv/busybox && cp -a {PRISTINE} /srv/busybox");
+    let script = format!("rm -rf /var/lib/drydock /srv/busybox && cp -a {PRISTINE} /srv/busybox");
     let copied = Command::new("sh").args(["-c", &script]).status();
     match copied.context("run sh")?.success() {
         true => Ok(()),
