@@ -140,6 +140,9 @@ fn compile(number: &str, submission: &Submission, dir: &Path) -> Result<PathBuf>
     let mut command = Command::new(cargo);
     command
         .current_dir(dir)
+        // The settings are ours too, wherever the directory is.
+        .arg("--config")
+        .arg(workspace::root().join(".cargo/config.toml"))
         .args(["build", "--quiet", "--offline", "--profile", "wrong"])
         .args(["--package", &format!("step-{number}"), "--bin", &name])
         .arg("--target-dir")
