@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::prelude::*;
 use serde_json::json;
@@ -148,10 +148,18 @@ fn image_is_whole_or_not_there() {
     check(|c| {
         let state = State::new(c)?;
         let layout = slow(c)?;
+        let begun = Instant::now();
+        state
+            .drydock(&["load", "-i", &layout.name(), "box"])
+            .run()?
+            .success()?;
+        let whole = begun.elapsed();
+        state.drydock(&["rmi", "box"]).run()?.success()?;
         for n in 0..8 {
             let load = state.drydock(&["load", "-i", &layout.name(), "box"]);
             let mut loading = load.command().stdout(Stdio::null()).spawn()?;
-            std::thread::sleep(Duration::from_millis(1 + 12 * n + c.number(12)));
+            // At moments spread over all of it.
+            std::thread::sleep(whole * (n + 1) / 9 + Duration::from_millis(c.number(3)));
             loading.kill().context("kill it")?;
             loading.wait().context("wait for it")?;
             // It may have been faster.
