@@ -5,7 +5,8 @@ use std::io::stdout;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
 
 use crate::build::Tests;
 use crate::guest::{self, Machine};
@@ -13,6 +14,39 @@ use crate::outcome::Record;
 use crate::registry::Step;
 use crate::report::{Report, colour, kernel_release, seconds};
 use crate::runner::{self, Batch, Plan};
+
+/// Where checks are run, as options.
+#[derive(clap::Args, Clone)]
+pub struct Where {
+    /// Check on this host, as root, instead of in the virtual machine
+    #[arg(long)]
+    pub here: bool,
+
+    /// Which virtual machine.
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+impl Where {
+    /// Makes sure that the checks can be run there at all.
+    ///
+    /// # Errors
+    /// On this host, without root.
+    pub fn require_root(&self) -> Result<()> {
+        if self.here && !geteuid().is_root() {
+            bail!(
+                "--here runs the checks on this host, which needs root: use sudo, or leave \
+                 --here out"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A seed for a run that was given none.
+pub fn any_seed() -> u64 {
+    u64::from(std::process::id()) * 7919 % 1_000_000
+}
 
 /// What is to be checked, and where.
 pub struct Checking<'a> {
@@ -22,10 +56,8 @@ pub struct Checking<'a> {
     pub program: Option<PathBuf>,
     /// The programs with the checks.
     pub tests: &'a Tests,
-    /// On this host, and not in the virtual machine.
-    pub here: bool,
-    /// Which virtual machine.
-    pub machine: &'a Machine,
+    /// Where.
+    pub place: &'a Where,
     /// Seed of the names and numbers that the checks draw.
     pub seed: u64,
 }
@@ -61,13 +93,13 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
         report: None,
         records: Vec::new(),
     };
-    let timings = if checking.here {
+    let timings = if checking.place.here {
         let machine = format!("{} · this host", kernel_release());
         let started = Instant::now();
         runner::run(&plan, &mut |record| printer.record(record, &machine))?;
         format!("checks {}", seconds(started.elapsed()))
     } else {
-        guest::run(&plan, checking.machine, &mut |record, machine| {
+        guest::run(&plan, &checking.place.machine, &mut |record, machine| {
             printer.record(record, machine)
         })?
     };

@@ -92,6 +92,12 @@ impl Step {
         self.checks.retain(|check| kept.contains(&check.name));
     }
 
+    /// Keeps the checks whose name or title holds `text`, and those that they
+    /// need.
+    pub fn matching(&mut self, text: &str) {
+        self.keep(|check| check.name.contains(text) || check.title.contains(text));
+    }
+
     /// Keeps the checks that are `wanted` and no others, as if those that they
     /// need had passed.
     pub fn only(&mut self, wanted: impl Fn(&Entry) -> bool) {

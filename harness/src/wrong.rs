@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::exercise::region::without_anchors;
 use crate::outcome::{Outcome, Record};
 use crate::registry::Step;
 use crate::vm::CgroupLayout;
@@ -175,17 +176,6 @@ impl Wrong {
                 told.iter().any(|text| text.contains(&self.says))
             })
     }
-}
-
-/// A source without the comments that mark what the book shows and what is an
-/// exercise: they come and go, and no wrong solution is about them.
-fn without_anchors(text: &str) -> String {
-    text.split_inclusive('\n')
-        .filter(|line| {
-            let line = line.trim_start();
-            !line.starts_with("// ANCHOR: ") && !line.starts_with("// ANCHOR_END: ")
-        })
-        .collect()
 }
 
 /// Builds wrong solutions in a copy of the workspace that holds only the steps.

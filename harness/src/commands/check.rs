@@ -3,12 +3,10 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use nix::unistd::geteuid;
+use anyhow::Result;
 
-use crate::checking::{self, Checking};
+use crate::checking::{self, Checking, Where};
 use crate::exercise::work::Work;
-use crate::guest::Machine;
 use crate::outcome::Record;
 use crate::registry::Step;
 use crate::report::{print_totals, progress, seconds};
@@ -20,12 +18,8 @@ pub struct Args {
     /// Number of the step
     step: String,
 
-    /// Check on this host, as root, instead of in the virtual machine
-    #[arg(long)]
-    here: bool,
-
     #[command(flatten)]
-    machine: Machine,
+    place: Where,
 
     /// Run only the checks whose name or title holds this text, and those that
     /// they need
@@ -39,7 +33,7 @@ pub struct Args {
 /// If the step was not started or does not compile, and the harness's own.
 pub fn check(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
-    let records = run(&number, args.here, &args.machine, args.filter.as_deref())?;
+    let records = run(&number, &args.place, args.filter.as_deref())?;
     let bad = records.iter().any(Record::is_open);
     if !bad && args.filter.is_none() {
         println!("All of step {number}. Ours for comparison: just solution {number}");
@@ -52,15 +46,8 @@ pub fn check(args: Args) -> Result<ExitCode> {
 ///
 /// # Errors
 /// As [`check`].
-pub fn run(
-    number: &str,
-    here: bool,
-    machine: &Machine,
-    filter: Option<&str>,
-) -> Result<Vec<Record>> {
-    if here && !geteuid().is_root() {
-        bail!("--here runs the checks on this host, which needs root: use sudo, or leave it out");
-    }
+pub fn run(number: &str, place: &Where, filter: Option<&str>) -> Result<Vec<Record>> {
+    place.require_root()?;
     let started = Instant::now();
     let work = Work::here();
     work.started(number)?;
@@ -76,15 +63,14 @@ pub fn run(
     let building = started.elapsed();
     let mut step = Step::read(&workspace::checks(), number)?;
     if let Some(text) = filter {
-        step.keep(|check| check.name.contains(text) || check.title.contains(text));
+        step.matching(text);
     }
-    let seed = u64::from(std::process::id()) * 7919 % 1_000_000;
+    let seed = checking::any_seed();
     let (records, timings) = checking::run(&Checking {
         steps: std::slice::from_ref(&step),
         program: Some(program),
         tests: &tests,
-        here,
-        machine,
+        place,
         seed,
     })?;
     println!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::checking;
 use crate::exercise::skeleton;
 use crate::exercise::work::Work;
 use crate::grade::limited;
@@ -108,7 +109,7 @@ fn marks(number: &str, step: &Step, args: &Args, to: &Output<'_>) -> Result<Mark
                 .clone(),
             step: step.clone(),
         }],
-        seed: u64::from(std::process::id()) * 7919 % 1_000_000,
+        seed: checking::any_seed(),
         untrusted: true,
     };
     let mut records: Vec<Record> = Vec::new();

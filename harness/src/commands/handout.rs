@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use toml::Table;
 
-use crate::exercise::skeleton::{self, Solutions};
+use crate::exercise::skeleton::{self, Solutions, read, write};
 use crate::report::progress;
 use crate::workspace;
 use crate::wrong::{self, Wrong};
@@ -251,15 +251,4 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             .map(|_| ())
             .with_context(|| format!("copy {}", from.display())),
     }
-}
-
-fn read(file: &Path) -> Result<String> {
-    fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
-}
-
-fn write(file: &Path, text: &str) -> Result<()> {
-    if let Some(dir) = file.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
-    }
-    fs::write(file, text).with_context(|| format!("write {}", file.display()))
 }

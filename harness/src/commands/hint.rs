@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::check;
+use crate::checking::Where;
 use crate::exercise::skeleton::{self, Place};
 use crate::exercise::work::Work;
-use crate::guest::Machine;
 use crate::outcome::Record;
 use crate::registry::Step;
 use crate::workspace;
@@ -18,12 +18,8 @@ pub struct Args {
     /// Number of the step
     step: String,
 
-    /// Check on this host, as root, instead of in the virtual machine
-    #[arg(long)]
-    here: bool,
-
     #[command(flatten)]
-    machine: Machine,
+    place: Where,
 }
 
 /// Runs the checks, takes the first that does not pass, and says more about it
@@ -35,7 +31,7 @@ pub struct Args {
 pub fn hint(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
-    let records = check::run(&number, args.here, &args.machine, None)?;
+    let records = check::run(&number, &args.place, None)?;
     println!();
     let Some(record) = records.iter().find(|record| record.is_open()) else {
         println!("Nothing is left to do. Ours for comparison: just solution {number}");

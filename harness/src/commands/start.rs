@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::check;
+use crate::checking::Where;
 use crate::exercise::skeleton;
 use crate::exercise::work::Work;
-use crate::guest::Machine;
 use crate::workspace;
 
 /// Arguments of `harness start`.
@@ -25,12 +25,8 @@ pub struct Args {
     #[arg(long)]
     no_check: bool,
 
-    /// Run them on this host, as root, instead of in the virtual machine
-    #[arg(long)]
-    here: bool,
-
     #[command(flatten)]
-    machine: Machine,
+    place: Where,
 }
 
 /// Writes the skeleton into `work/`, says what is to be done, and shows the red
@@ -72,7 +68,7 @@ pub fn start(args: Args) -> Result<ExitCode> {
     println!();
     println!("All of it is red to begin with:");
     println!();
-    check::run(&number, args.here, &args.machine, None)?;
+    check::run(&number, &args.place, None)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,10 +6,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::geteuid;
 
-use crate::checking::{self, Checking};
-use crate::guest::Machine;
+use crate::checking::{self, Checking, Where};
 use crate::outcome::Outcome;
 use crate::registry::{self, Step};
 use crate::report::{print_totals, progress, seconds};
@@ -21,12 +19,8 @@ pub struct Args {
     /// Number of the step, or several; all of them by default
     steps: Vec<String>,
 
-    /// Check on this host, as root, instead of in the virtual machine
-    #[arg(long)]
-    here: bool,
-
     #[command(flatten)]
-    machine: Machine,
+    place: Where,
 
     /// Run only the checks whose name or title holds this text, and those that
     /// they need
@@ -49,11 +43,7 @@ pub struct Args {
 /// boot. Checks that fail are in the report, and in the exit status 1.
 pub fn test_step(args: Args) -> Result<ExitCode> {
     let steps = select(&args)?;
-    if args.here && !geteuid().is_root() {
-        bail!(
-            "--here runs the checks on this host, which needs root: use sudo, or leave --here out"
-        );
-    }
+    args.place.require_root()?;
     let started = Instant::now();
     progress("building");
     let numbers: Vec<String> = steps.iter().map(|step| step.step.clone()).collect();
@@ -66,15 +56,12 @@ pub fn test_step(args: Args) -> Result<ExitCode> {
     let tests = build::tests(&numbers)?;
     workspace::need_rootfs("busybox")?;
     let building = started.elapsed();
-    let seed = args
-        .seed
-        .unwrap_or_else(|| u64::from(std::process::id()) * 7919 % 1_000_000);
+    let seed = args.seed.unwrap_or_else(checking::any_seed);
     let (records, timings) = checking::run(&Checking {
         steps: &steps,
         program: None,
         tests: &tests,
-        here: args.here,
-        machine: &args.machine,
+        place: &args.place,
         seed,
     })?;
     println!(
@@ -111,7 +98,7 @@ fn select(args: &Args) -> Result<Vec<Step>> {
         }
         let mut step = Step::read(&dir, &number)?;
         if let Some(text) = &args.filter {
-            step.keep(|check| check.name.contains(text) || check.title.contains(text));
+            step.matching(text);
             if step.checks.is_empty() {
                 continue;
             }

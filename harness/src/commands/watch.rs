@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use notify::{EventKind, RecursiveMode, Watcher};
 
 use super::check;
+use crate::checking::Where;
 use crate::exercise::work::Work;
-use crate::guest::Machine;
 
 /// How long it must be quiet: editors write a file in several goes.
 const QUIET: Duration = Duration::from_millis(200);
@@ -20,12 +20,8 @@ pub struct Args {
     /// Number of the step
     step: String,
 
-    /// Check on this host, as root, instead of in the virtual machine
-    #[arg(long)]
-    here: bool,
-
     #[command(flatten)]
-    machine: Machine,
+    place: Where,
 
     /// Run only the checks whose name or title holds this text
     #[arg(long, value_name = "TEXT")]
@@ -46,7 +42,7 @@ pub fn watch(args: Args) -> Result<ExitCode> {
         .with_context(|| format!("inotify_add_watch {}", dir.display()))?;
     loop {
         // What does not compile yet is no reason to stop watching.
-        if let Err(error) = check::run(&number, args.here, &args.machine, args.filter.as_deref()) {
+        if let Err(error) = check::run(&number, &args.place, args.filter.as_deref()) {
             eprintln!("harness: {error:#}");
         }
         println!("Waiting for a change in {} …", dir.display());

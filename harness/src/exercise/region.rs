@@ -120,6 +120,14 @@ pub fn solved(text: &str) -> String {
         .collect()
 }
 
+/// The file without any of the comments that mark what the book shows and what
+/// is an exercise.
+pub fn without_anchors(text: &str) -> String {
+    text.split_inclusive('\n')
+        .filter(|line| matches!(classify(line), Line::Code))
+        .collect()
+}
+
 fn placeholder(marker: &str, exercise: &Exercise) -> Vec<String> {
     let indent: String = marker.chars().take_while(|c| c.is_whitespace()).collect();
     let mut lines = vec![format!(
