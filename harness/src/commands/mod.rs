@@ -8,6 +8,7 @@ pub mod grade;
 pub mod handout;
 pub mod hint;
 pub mod kernel;
+pub mod kernels;
 pub mod progress;
 pub mod restore;
 pub mod run;
