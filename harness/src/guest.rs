@@ -5,12 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::outcome::Record;
 use crate::report::seconds;
 use crate::runner::{Plan, SEQUENCES};
-use crate::vm::{Accel, CgroupLayout, Kernel, Vm, programs};
+use crate::vm::{Accel, BrokenOff, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
 
 /// Which virtual machine.
@@ -27,6 +27,10 @@ pub struct Machine {
     /// How QEMU runs the guest's code
     #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
     pub accel: Accel,
+
+    /// Longest run, boot included; three quarters of an hour if none is given.
+    #[arg(skip)]
+    pub time_limit: Option<Duration>,
 }
 
 /// Where our files are inside.
@@ -40,7 +44,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(45 * 60);
 /// words.
 ///
 /// # Errors
-/// If the machine does not boot, or does not run the plan to its end.
+/// If the machine does not boot; [`BrokenOff`] if it does not run the plan to
+/// its end.
 pub fn run(
     plan: &Plan,
     machine: &Machine,
@@ -91,7 +96,7 @@ pub fn run(
         .collect(),
         // A distribution's userland stands in the machine's memory.
         memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
-        time_limit: TIME_LIMIT,
+        time_limit: machine.time_limit.unwrap_or(TIME_LIMIT),
         ..Vm::default()
     };
     let description = vm.machine_description()?;
@@ -115,11 +120,12 @@ pub fn run(
         return Err(error);
     }
     if result.status != 0 || arrived != expected {
-        bail!(
+        let why = format!(
             "the run in the virtual machine ended with status {} after {arrived} of {expected} checks; its console said: {}",
             result.status,
             last_lines(&result.console)
         );
+        return Err(BrokenOff(why).into());
     }
     Ok(format!(
         "packing {}, boot {}, checks {}",

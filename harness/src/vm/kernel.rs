@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::apt::Apt;
 use super::arch::ARCH;
 use super::cached::publish;
+use super::modules::Modules;
 use super::{busybox, modules};
 use crate::workspace;
 
@@ -148,6 +149,35 @@ fn fetch(package: &str, dir: &Path) -> Result<()> {
     }
     let json = serde_json::to_vec_pretty(&manifest).context("write the manifest as JSON")?;
     fs::write(dir.join("manifest.json"), json).context("write manifest.json")
+}
+
+/// Copies what the VM takes of the distribution's kernel to `to`, which can
+/// then stand in another machine's cache as `kernels/distribution`.
+///
+/// # Errors
+/// Those of fetching it, and of copying.
+pub fn carry(to: &Path) -> Result<()> {
+    let image = Kernel::Distribution.image()?;
+    let from = workspace::cache().join("kernels/distribution");
+    let mut files = vec![from.join("manifest.json"), image.file];
+    if let Some(dir) = image.modules {
+        let modules = Modules::read(&dir)?;
+        let indexes = ["modules.dep", "modules.alias", "modules.builtin"];
+        let indexes = indexes.iter().map(|name| dir.join(name));
+        files.extend(indexes.filter(|path| path.exists()));
+        files.extend(modules.needed().iter().map(|module| dir.join(module)));
+    }
+    for file in files {
+        let below = file
+            .strip_prefix(&from)
+            .with_context(|| format!("{} is not in {}", file.display(), from.display()))?;
+        let copy = to.join(below);
+        if let Some(dir) = copy.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+        }
+        fs::copy(&file, &copy).with_context(|| format!("copy {}", file.display()))?;
+    }
+    Ok(())
 }
 
 fn kernel_packages(names: &[String]) -> Vec<String> {
