@@ -92,6 +92,12 @@ test:
 test-step NN *ARGS:
     @{{ harness }} test-step "$@"
 
+# Check steps on every kernel that the distribution has, and every cgroup layout
+[no-exit-message]
+[group('check')]
+kernels *ARGS:
+    @{{ harness }} kernels "$@"
+
 # Run the book's transcripts, of chapter NN or all; --accept rewrites them
 [no-exit-message]
 [group('check')]

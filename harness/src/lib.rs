@@ -30,6 +30,7 @@ pub mod guard;
 pub mod guest;
 pub mod host;
 pub mod lan;
+pub mod matrix;
 pub mod nft;
 pub mod outcome;
 pub mod registry;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    book, build, check, doctor, grade, grade_all, gradescope, handout, hint, kernel, progress,
-    restore, run, solution, start, test_exercises, test_step, test_wrong, vm, watch,
+    book, build, check, doctor, grade, grade_all, gradescope, handout, hint, kernel, kernels,
+    progress, restore, run, solution, start, test_exercises, test_step, test_wrong, vm, watch,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -55,6 +55,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Remove what an interrupted run left on this host
     Restore(restore::Args),
+    /// Check steps on every kernel that the distribution has
+    Kernels(kernels::Args),
     /// Make sure that a kernel is in the cache
     Kernel(kernel::Args),
     /// Run the checks of a plan; used inside the virtual machine
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Command::Progress => progress::progress(),
         Command::Vm(args) => vm::vm(args),
         Command::Kernel(args) => kernel::kernel(args),
+        Command::Kernels(args) => kernels::kernels(args),
         Command::Book(args) => book::book(args),
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),

@@ -10,6 +10,7 @@ pub mod gradescope;
 pub mod handout;
 pub mod hint;
 pub mod kernel;
+pub mod kernels;
 pub mod progress;
 pub mod restore;
 pub mod run;

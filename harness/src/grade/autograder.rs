@@ -23,7 +23,8 @@ use zip::{CompressionMethod, ZipWriter};
 use crate::commands::handout;
 use crate::exercise::skeleton::{read, write};
 use crate::registry::Step;
-use crate::vm::kernel;
+use crate::vm::Kernel;
+use crate::vm::modules::Modules;
 use crate::workspace;
 
 /// What of a handout a grader does not need.
@@ -42,7 +43,7 @@ pub fn pack(number: &str, limit: Duration, file: &Path) -> Result<()> {
     }
     let dir = tempfile::tempdir().context("make a temporary directory")?;
     lay_out(number, limit, dir.path())?;
-    kernel::carry(&dir.path().join("kernel"))?;
+    carry_kernel(&dir.path().join("kernel"))?;
     let new = File::create(file).with_context(|| format!("create {}", file.display()))?;
     archive(dir.path(), new).with_context(|| format!("write {}", file.display()))
 }
@@ -84,6 +85,32 @@ pub fn lay_out(number: &str, limit: Duration, dir: &Path) -> Result<()> {
         let mode = fs::metadata(&from).with_context(|| format!("stat {}", from.display()))?;
         fs::set_permissions(dir.join(name), mode.permissions())
             .with_context(|| format!("chmod {name}"))?;
+    }
+    Ok(())
+}
+
+/// Copies what the VM takes of the distribution's kernel to `to`, which can
+/// then stand in another machine's cache as `kernels/distribution`.
+fn carry_kernel(to: &Path) -> Result<()> {
+    let image = Kernel::Distribution.image()?;
+    let from = workspace::cache().join("kernels/distribution");
+    let mut files = vec![from.join("manifest.json"), image.file];
+    if let Some(dir) = image.modules {
+        let modules = Modules::read(&dir)?;
+        let indexes = ["modules.dep", "modules.alias", "modules.builtin"];
+        let indexes = indexes.iter().map(|name| dir.join(name));
+        files.extend(indexes.filter(|path| path.exists()));
+        files.extend(modules.needed().iter().map(|module| dir.join(module)));
+    }
+    for file in files {
+        let below = file
+            .strip_prefix(&from)
+            .with_context(|| format!("{} is not in {}", file.display(), from.display()))?;
+        let copy = to.join(below);
+        if let Some(dir) = copy.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+        }
+        fs::copy(&file, &copy).with_context(|| format!("copy {}", file.display()))?;
     }
     Ok(())
 }

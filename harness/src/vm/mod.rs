@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`kernel`], [`apt`], [`modules`] | the distribution's kernel, unpacked into the cache |
+//! | [`kernel`], [`suites`], [`apt`], [`modules`] | the distribution's kernels, unpacked into the cache |
 //! | [`busybox`], [`archive`], [`initramfs`] | what it boots into, with `vm/init` as its first process |
 //! | [`qemu`], [`arch`] | the machine and its channels |
 //! | [`programs`] | programs of the host that checks require |
@@ -21,6 +21,7 @@ pub mod kvm;
 pub mod modules;
 pub mod programs;
 pub mod qemu;
+pub mod suites;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -73,6 +74,16 @@ pub enum CgroupLayout {
     V1,
     /// Version 1 for the controllers, version 2 without any at `unified`
     Hybrid,
+}
+
+impl std::fmt::Display for CgroupLayout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            CgroupLayout::V2 => "v2",
+            CgroupLayout::V1 => "v1",
+            CgroupLayout::Hybrid => "hybrid",
+        })
+    }
 }
 
 /// How QEMU runs the guest's code.
@@ -175,16 +186,11 @@ impl Vm {
 
     /// The machine in a few words: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
     pub fn description(&self, image: &Image, accel: Accel) -> String {
-        let layout = match self.cgroup {
-            CgroupLayout::V2 => "cgroup v2",
-            CgroupLayout::V1 => "cgroup v1",
-            CgroupLayout::Hybrid => "cgroup hybrid",
-        };
         let accel = match accel {
             Accel::Kvm => "KVM",
             Accel::Auto | Accel::Tcg => "TCG",
         };
-        format!("{} · {layout} · QEMU/{accel}", image.name)
+        format!("{} · cgroup {} · QEMU/{accel}", image.name, self.cgroup)
     }
 
     /// Fetches the kernel and tries KVM where that has not been done yet, and
