@@ -100,20 +100,31 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         write(&to, &text)?;
     }
     let workflow = read(&root.join("harness/handout/classroom.yml"))?;
-    let jobs: String = steps.iter().map(|step| job(step)).collect();
-    write(
-        &dir.join(".github/workflows/classroom.yml"),
-        &workflow.replace("STEPS\n", &jobs),
-    )?;
+    let of_each = |line: &dyn Fn(&str) -> String| -> String {
+        let lines: Vec<String> = steps.iter().map(|step| line(step)).collect();
+        lines.join("\n")
+    };
+    let runners: Vec<String> = steps.iter().map(|step| format!("step-{step}")).collect();
+    let workflow = workflow
+        .replace("STEPS", &of_each(&job))
+        .replace("RESULTS", &of_each(&result))
+        .replace("RUNNERS", &runners.join(","));
+    write(&dir.join(".github/workflows/classroom.yml"), &workflow)?;
     lock(dir)?;
     Ok(steps)
 }
 
+/// Grades a step, and passes the marks on as the reporter wants them.
 fn job(step: &str) -> String {
     format!(
-        "      - run: tools/harness grade {step} --submission . --format classroom --output \
-         marks-{step}.json && cat marks-{step}.json\n"
+        "      - id: step-{step}\n        run: |\n          tools/harness grade {step} --submission . \
+         --format classroom --output marks-{step}.json\n          echo \"result=$(base64 --wrap=0 \
+         marks-{step}.json)\" >> \"$GITHUB_OUTPUT\""
     )
+}
+
+fn result(step: &str) -> String {
+    format!("          STEP-{step}_RESULTS: \"${{{{ steps.step-{step}.outputs.result }}}}\"")
 }
 
 fn range(text: &str) -> Result<(String, String)> {
