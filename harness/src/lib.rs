@@ -7,6 +7,7 @@
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
+//! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`book`] | the book's transcripts, includes, links and pages |
@@ -23,6 +24,7 @@ pub mod checking;
 pub mod commands;
 pub mod doctor;
 pub mod exercise;
+pub mod fence;
 pub mod firewall;
 pub mod fsops;
 pub mod grade;
