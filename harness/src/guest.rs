@@ -6,14 +6,14 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::fence;
 use crate::outcome::Record;
 use crate::report::seconds;
 use crate::runner::{CHECK_LIMIT, Plan, SEQUENCES};
-use crate::vm::{Accel, CgroupLayout, Kernel, Vm, programs};
+use crate::vm::{Accel, BrokenOff, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
 
 /// Which virtual machine.
@@ -30,6 +30,14 @@ pub struct Machine {
     /// How QEMU runs the guest's code
     #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
     pub accel: Accel,
+
+    /// Longest run, boot included; three quarters of an hour if none is given.
+    #[arg(skip)]
+    pub time_limit: Option<Duration>,
+
+    /// Longest time for one check; a minute and a half if none is given.
+    #[arg(skip)]
+    pub check_limit: Option<Duration>,
 }
 
 /// What is sent into the machine.
@@ -53,7 +61,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(45 * 60);
 /// words.
 ///
 /// # Errors
-/// If the machine does not boot, or does not run the plan to its end.
+/// If the machine does not boot; [`BrokenOff`] if it does not run the plan to
+/// its end.
 pub fn run(
     plan: &Plan,
     machine: &Machine,
@@ -115,14 +124,16 @@ pub fn run(
             ("DRYDOCK_ROOTFS".to_owned(), format!("{INSIDE}/rootfs")),
         ]
         .into_iter()
-        .chain([SEQUENCES, CHECK_LIMIT].into_iter().filter_map(|name| {
-            let value = std::env::var(name).ok()?;
-            Some((name.to_owned(), value))
-        }))
+        .chain(std::env::var(SEQUENCES).map(|number| (SEQUENCES.to_owned(), number)))
+        .chain(
+            machine
+                .check_limit
+                .map(|limit| (CHECK_LIMIT.to_owned(), limit.as_secs().to_string())),
+        )
         .collect(),
         // A distribution's userland stands in the machine's memory.
         memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
-        time_limit: TIME_LIMIT,
+        time_limit: machine.time_limit.unwrap_or(TIME_LIMIT),
         ..Vm::default()
     };
     let description = vm.machine_description()?;
@@ -149,11 +160,12 @@ pub fn run(
         return Err(error);
     }
     if result.status != 0 || arrived != expected {
-        bail!(
+        let why = format!(
             "the run in the virtual machine ended with status {} after {arrived} of {expected} checks; its console said: {}",
             result.status,
             last_lines(&result.console)
         );
+        return Err(BrokenOff(why).into());
     }
     Ok(format!(
         "packing {}, boot {}, checks {}",

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    book, build, check, doctor, grade, handout, hint, kernel, kernels, progress, restore, run,
-    solution, start, test_exercises, test_step, test_wrong, vm, watch,
+    book, build, check, doctor, grade, grade_all, gradescope, handout, hint, kernel, kernels,
+    progress, restore, run, solution, start, test_exercises, test_step, test_wrong, vm, watch,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -26,6 +26,10 @@ enum Command {
     Handout(handout::Args),
     /// Marks for a student's crate, in the virtual machine
     Grade(grade::Args),
+    /// Marks for a folder of submissions
+    GradeAll(grade_all::Args),
+    /// An autograder for Gradescope, in a zip
+    Gradescope(gradescope::Args),
     /// Prove that no skeleton gains a point
     TestExercises(test_exercises::Args),
     /// Begin a step: its skeleton, in work/
@@ -66,6 +70,8 @@ fn main() -> ExitCode {
         Command::TestWrong(args) => test_wrong::test_wrong(args),
         Command::Handout(args) => handout::handout(args),
         Command::Grade(args) => grade::grade(args),
+        Command::GradeAll(args) => grade_all::grade_all(args),
+        Command::Gradescope(args) => gradescope::gradescope(args),
         Command::TestExercises(args) => test_exercises::test_exercises(args),
         Command::Start(args) => start::start(args),
         Command::Check(args) => check::check(args),

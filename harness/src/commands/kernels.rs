@@ -20,7 +20,7 @@ use crate::registry::{self, Step};
 use crate::report::{print_totals, progress, seconds};
 use crate::runner::{Batch, Plan};
 use crate::vm::suites::{self, Offer};
-use crate::vm::{Accel, CgroupLayout, Kernel};
+use crate::vm::{Accel, CgroupLayout, Kernel, kvm};
 use crate::workspace;
 
 /// Arguments of `harness kernels`.
@@ -80,9 +80,13 @@ pub fn kernels(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let steps = steps(&args)?;
-    // One after the other: they are fetched.
+    // Fetched one after the other; and whether KVM works is tried once.
+    let mut accel = args.accel;
     for offer in &offers {
-        kernel(offer).image()?;
+        let image = kernel(offer).image()?;
+        if accel == Accel::Auto {
+            accel = kvm::choose(&image)?;
+        }
     }
     progress("building");
     let numbers: Vec<String> = steps.iter().map(|step| step.step.clone()).collect();
@@ -91,7 +95,7 @@ pub fn kernels(args: Args) -> Result<ExitCode> {
     let tests = build::tests(&numbers)?;
     workspace::need_rootfs("busybox")?;
     let cells = cells(&offers, &args.cgroup);
-    let all = run_all(&cells, &steps, &tests, &args)?;
+    let all = run_all(&cells, &steps, &tests, accel, &args)?;
     print!("\n{}", matrix::table(&all));
     let unsupported = matrix::explained(&all, |r| r.outcome == Outcome::Unsupported);
     if !unsupported.is_empty() {
@@ -188,7 +192,13 @@ fn cells(offers: &[Offer], layouts: &[CgroupLayout]) -> Vec<Cell> {
 }
 
 /// Runs the cells, several at once, and returns what came of them, in order.
-fn run_all(cells: &[Cell], steps: &[Step], tests: &Tests, args: &Args) -> Result<Vec<Outcomes>> {
+fn run_all(
+    cells: &[Cell],
+    steps: &[Step],
+    tests: &Tests,
+    accel: Accel,
+    args: &Args,
+) -> Result<Vec<Outcomes>> {
     let jobs = match args.jobs {
         Some(jobs) => jobs.max(1),
         None => std::thread::available_parallelism().map_or(1, usize::from),
@@ -208,7 +218,7 @@ fn run_all(cells: &[Cell], steps: &[Step], tests: &Tests, args: &Args) -> Result
                     return Ok(());
                 };
                 let started = Instant::now();
-                let outcomes = run(cell, steps, tests, args.accel, seed)?;
+                let outcomes = run(cell, steps, tests, accel, seed)?;
                 println!(
                     "{:<12}{}  ({})",
                     cell.to_string(),
@@ -256,6 +266,7 @@ fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> R
         kernel: Kernel::Version(cell.kernel.clone()),
         cgroup: cell.cgroup,
         accel,
+        ..Machine::default()
     };
     let mut records = Vec::new();
     let ended = guest::run(&plan, &machine, &mut |record, _| {

@@ -5,6 +5,8 @@ pub mod build;
 pub mod check;
 pub mod doctor;
 pub mod grade;
+pub mod grade_all;
+pub mod gradescope;
 pub mod handout;
 pub mod hint;
 pub mod kernel;

@@ -90,19 +90,11 @@ impl Kernel {
             Kernel::Distribution => packaged("distribution", |dir| {
                 Apt::with_lists(|apt| unpack(apt, &suites::package(), dir))
             }),
-            Kernel::Version(version) => packaged(version, |dir| {
-                let package = format!("linux-image-{version}-{}", ARCH.flavour);
-                Apt::with_lists(|apt| unpack(apt, &package, dir)).or_else(|_| {
-                    let offered = suites::kernels(&[])?;
-                    let found = offered.iter().find(|offer| offer.version == *version);
-                    let Some(offer) = found else {
-                        bail!(
-                            "no suite of this distribution has Linux {version}: there are {}",
-                            suites::versions(&offered)
-                        );
-                    };
-                    unpack(&Apt::of_suite(&offer.suite)?, &suites::package(), dir)
-                })
+            Kernel::Version(version) => packaged(version, |dir| match suites::are_named() {
+                true => unpack(&suites::find(version)?, &suites::package(), dir),
+                false => Apt::with_lists(|apt| {
+                    unpack(apt, &format!("linux-image-{version}-{}", ARCH.flavour), dir)
+                }),
             }),
             Kernel::Host => host(),
             Kernel::File(path) => from_file(path),
@@ -137,11 +129,12 @@ fn unpack(apt: &Apt, package: &str, files: &Path) -> Result<()> {
         fs::remove_dir_all(files).context("remove what was left")?;
     }
     fs::create_dir(files).with_context(|| format!("mkdir {}", files.display()))?;
-    // Debian's image has the modules in it or, as Ubuntu's, depends on them.
+    // An image has the modules in it, or depends on them, or is itself empty
+    // and depends on both.
     for image in kernel_packages(&apt.depends(package)?) {
         apt.unpack(&image, files)?;
-        for modules in kernel_packages(&apt.depends(&image).unwrap_or_default()) {
-            apt.unpack(&modules, files)?;
+        for part in kernel_packages(&apt.depends(&image).unwrap_or_default()) {
+            apt.unpack(&part, files)?;
         }
     }
     Ok(())
@@ -156,23 +149,27 @@ fn describe(dir: &Path) -> Result<()> {
     }
     let release = only_entry(&files.join("lib/modules"))?;
     modules::depmod(&busybox::find()?, &files, &release)?;
+    // In /boot, or beside its modules.
+    let places = [
+        format!("files/boot/vmlinuz-{release}"),
+        format!("files/lib/modules/{release}/vmlinuz"),
+    ];
+    let Some(file) = places.iter().find(|place| dir.join(place).is_file()) else {
+        bail!("the package has no {}", places[0]);
+    };
     let manifest = Manifest {
-        file: PathBuf::from(format!("files/boot/vmlinuz-{release}")),
+        file: PathBuf::from(file),
         modules: PathBuf::from(format!("files/lib/modules/{release}")),
         name: format!("{} {}", distribution(), short(&release)),
         release,
     };
-    let kernel = dir.join(&manifest.file);
-    if !kernel.is_file() {
-        bail!("the package has no {}", kernel.display());
-    }
     let json = serde_json::to_vec_pretty(&manifest).context("write the manifest as JSON")?;
     fs::write(dir.join("manifest.json"), json).context("write manifest.json")
 }
 
 fn kernel_packages(names: &[String]) -> Vec<String> {
     let is_kernel = |name: &&String| {
-        ["linux-image-", "linux-modules-"]
+        ["linux-image-", "linux-binary-", "linux-modules-"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
     };

@@ -51,6 +51,8 @@ pub struct Ended {
     /// Whether the kernel died on its way to the command. Under TCG it does so
     /// now and then on a very busy machine, where timers come late.
     pub died_booting: bool,
+    /// Whether the command was started.
+    pub started: bool,
     /// From QEMU's start until the command's.
     pub boot: Duration,
     /// How long the command took.
@@ -204,10 +206,12 @@ impl Guest {
         let console = joined(self.console)?;
         let complaints = joined(self.complaints)?;
         let own_words = !complaints.trim().is_empty() || console.contains("init: ");
-        let died_booting = begun.is_none() && !own_words;
+        let started = begun.is_some();
+        let died_booting = !started && !own_words;
         let begun = begun.unwrap_or_else(Instant::now);
         Ok(Ended {
             died_booting,
+            started,
             status: status.map_err(|why| {
                 why.unwrap_or_else(|| match complaints.trim().lines().last() {
                     Some(line) => format!("QEMU: {line}"),

@@ -29,9 +29,9 @@ pub fn package() -> String {
 /// # Errors
 /// If a suite does not exist, or the distribution has no names for its suites.
 pub fn kernels(suites: &[String]) -> Result<Vec<Offer>> {
-    let suites = match (suites, os_release("ID").as_deref()) {
-        ([], Some("debian")) => DEBIAN.map(str::to_owned).to_vec(),
-        ([], _) => bail!(
+    let suites = match (suites, are_named()) {
+        ([], true) => DEBIAN.map(str::to_owned).to_vec(),
+        ([], false) => bail!(
             "this distribution has no names for its older and newer suites: name them with --suite"
         ),
         (some, _) => some.to_vec(),
@@ -53,6 +53,26 @@ pub fn kernels(suites: &[String]) -> Result<Vec<Offer>> {
     }
     offers.sort_by_key(|offer| numbers(&offer.version));
     Ok(offers)
+}
+
+/// Whether the distribution has names for its suites that do not change.
+pub fn are_named() -> bool {
+    os_release("ID").as_deref() == Some("debian")
+}
+
+/// The packages of the first suite whose kernel has this version.
+///
+/// # Errors
+/// If there is none.
+pub fn find(version: &str) -> Result<Apt> {
+    let offers = kernels(&[])?;
+    match offers.iter().find(|offer| offer.version == version) {
+        Some(offer) => Apt::of_suite(&offer.suite),
+        None => bail!(
+            "no suite of this distribution has Linux {version}: there are {}",
+            versions(&offers)
+        ),
+    }
 }
 
 /// Their versions, in words.
