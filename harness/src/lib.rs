@@ -9,6 +9,7 @@
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
 //! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
+//! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`book`] | the book's transcripts, includes, links and pages |
 //! | [`build`], [`workspace`] | building with cargo; where things are |
@@ -31,6 +32,7 @@ pub mod grade;
 pub mod guard;
 pub mod guest;
 pub mod host;
+pub mod hostile;
 pub mod lan;
 pub mod matrix;
 pub mod nft;

@@ -86,6 +86,15 @@ impl Grader {
         })
     }
 
+    /// The same with other limits.
+    pub fn within(&self, limits: Limits) -> Grader {
+        Grader {
+            step: self.step.clone(),
+            tests: self.tests.clone(),
+            limits,
+        }
+    }
+
     /// The marks of what `path` holds, built in `place`. A submission that
     /// does not compile, hangs or breaks the machine has marks too.
     ///
