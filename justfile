@@ -158,6 +158,12 @@ handout DIR *ARGS:
 test-exercises *ARGS:
     @{{ harness }} test-exercises "$@"
 
+# Prove that hostile submissions gain nothing
+[no-exit-message]
+[group('teach')]
+test-hostile *ARGS:
+    @{{ harness }} test-hostile "$@"
+
 # Format the code
 [group('maintain')]
 fmt:

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use harness::commands::{
     book, build, check, doctor, grade, grade_all, gradescope, handout, hint, kernel, kernels,
-    progress, restore, run, solution, start, test_exercises, test_step, test_wrong, vm, watch,
+    progress, restore, run, solution, start, test_exercises, test_hostile, test_step, test_wrong,
+    vm, watch,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -32,6 +33,8 @@ enum Command {
     Gradescope(gradescope::Args),
     /// Prove that no skeleton gains a point
     TestExercises(test_exercises::Args),
+    /// Prove that hostile submissions gain nothing
+    TestHostile(test_hostile::Args),
     /// Begin a step: its skeleton, in work/
     Start(start::Args),
     /// Check your step
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::GradeAll(args) => grade_all::grade_all(args),
         Command::Gradescope(args) => gradescope::gradescope(args),
         Command::TestExercises(args) => test_exercises::test_exercises(args),
+        Command::TestHostile(args) => test_hostile::test_hostile(args),
         Command::Start(args) => start::start(args),
         Command::Check(args) => check::check(args),
         Command::Watch(args) => watch::watch(args),

@@ -26,8 +26,9 @@ pub struct Args {
 }
 
 /// What is ours to know: solutions, and what tells of them.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "harness/wrong/",
+    "harness/hostile/",
     "harness/exercises/",
     "harness/handout/",
     "harness/autograder/",

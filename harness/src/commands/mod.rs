@@ -17,6 +17,7 @@ pub mod run;
 pub mod solution;
 pub mod start;
 pub mod test_exercises;
+pub mod test_hostile;
 pub mod test_step;
 pub mod test_wrong;
 pub mod vm;

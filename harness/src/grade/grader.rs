@@ -28,9 +28,18 @@ pub struct Limits {
     #[arg(long, value_name = "SECONDS", default_value_t = 2700,
           value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
+
+    /// Longest time for one check; 90 if none is given
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    check_limit: Option<u64>,
 }
 
 impl Limits {
+    /// So many seconds for all of it, and for one check.
+    pub fn of(limit: u64, check_limit: Option<u64>) -> Self {
+        Limits { limit, check_limit }
+    }
+
     fn all(self) -> Duration {
         Duration::from_secs(self.limit)
     }
@@ -75,6 +84,15 @@ impl Grader {
             tests,
             limits,
         })
+    }
+
+    /// The same with other limits.
+    pub fn within(&self, limits: Limits) -> Grader {
+        Grader {
+            step: self.step.clone(),
+            tests: self.tests.clone(),
+            limits,
+        }
     }
 
     /// The marks of what `path` holds, built in `place`. A submission that
@@ -122,6 +140,9 @@ impl Grader {
         if !ended.status.success() {
             return Err(Refused(format!("it does not compile:\n{}", ended.output)).into());
         }
+        place
+            .read_own_only(number)
+            .map_err(|error| Refused(format!("{error:#}")))?;
         news(News::Booting)?;
         let plan = Plan {
             batches: vec![Batch {
@@ -135,6 +156,7 @@ impl Grader {
         };
         let machine = Machine {
             time_limit: Some(self.left(begun)),
+            check_limit: self.limits.check_limit.map(Duration::from_secs),
             ..Machine::default()
         };
         let mut records: Vec<Record> = Vec::new();

@@ -10,7 +10,8 @@
 //! |---|---|
 //! | [`submission`] | a directory or zip: what of it is taken |
 //! | [`sources`] | what a source file may not contain |
-//! | [`limited`] | the compiler, with limits on time and output |
+//! | [`reads`] | what the compiler has read |
+//! | [`limited`] | the compiler, with limits on time, memory and output |
 //! | [`place`] | where it is built |
 //! | [`grader`] | builds, checks, marks |
 //! | [`marks`] | checks, points and their formats |
@@ -23,5 +24,6 @@ pub mod grader;
 pub mod limited;
 pub mod marks;
 pub mod place;
+pub mod reads;
 pub mod sources;
 pub mod submission;

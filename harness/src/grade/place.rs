@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::limited::{self, Ended};
+use super::reads;
 use super::submission::Submission;
 use crate::exercise::skeleton;
 use crate::exercise::work::Work;
@@ -140,6 +141,15 @@ impl Place {
             .arg(self.target())
             .args(["--message-format", "short"]);
         limited::run(&mut command, limit)
+    }
+
+    /// Makes sure that the last [`build`](Self::build) has read no sources but
+    /// the submission's, and ours of the steps below.
+    ///
+    /// # Errors
+    /// Names what it has read instead, and those of reading.
+    pub fn read_own_only(&self, number: &str) -> Result<()> {
+        reads::check(&self.program(number).with_extension("d"), &self.dir, number)
     }
 
     /// The program that the last [`build`](Self::build) has left.
