@@ -155,17 +155,12 @@ pub fn drydock(session: &Session) -> Vec<String> {
 
 fn bwrap(root: &str) -> Vec<String> {
     let mut words: Vec<&str> = vec!["bwrap", "--die-with-parent"];
-    words.extend(
-        ["ipc", "pid", "net", "uts", "cgroup"].map(|kind| match kind {
-            "ipc" => "--unshare-ipc",
-            "pid" => "--unshare-pid",
-            "net" => "--unshare-net",
-            "uts" => "--unshare-uts",
-            _ => "--unshare-cgroup",
-        }),
-    );
+    words.extend(["--unshare-ipc", "--unshare-pid", "--unshare-net"]);
+    words.extend(["--unshare-uts", "--unshare-cgroup"]);
     words.extend(["--hostname", "bench", "--bind", root, "/"]);
     words.extend(["--proc", "/proc", "--dev", "/dev", "--cap-drop", "ALL"]);
+    let kept = bundle::CAPABILITIES.iter();
+    words.extend(kept.flat_map(|name| ["--cap-add", name]));
     words.into_iter().map(str::to_owned).collect()
 }
 
@@ -279,8 +274,8 @@ pub fn run(argv: &[String]) -> Result<Option<String>> {
     Ok((!output.status.success()).then(|| last_words(&output.stderr)))
 }
 
-/// What crun says of this host's cgroups before anything is changed in the
-/// view of them; nothing if it is content, or not here.
+/// What crun says of this host's cgroups as they are; nothing if it is content,
+/// or not here.
 ///
 /// # Errors
 /// Those of writing a bundle.

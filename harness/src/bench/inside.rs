@@ -23,8 +23,8 @@ pub struct Inside {
     pub limits: Vec<&'static str>,
     /// The type of the root's file system.
     pub root: String,
-    /// How many capabilities its bounding set has.
-    pub capabilities: u32,
+    /// How many capabilities are effective, and in the bounding set.
+    pub capabilities: [u32; 2],
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
     /// Whether system calls are filtered (seccomp(2)).
@@ -78,9 +78,10 @@ fn read(text: &str, hosts: &[String]) -> Result<Inside> {
             if !hosts.iter().any(|ns| ns == line) {
                 inside.namespaces.push(kind.to_owned());
             }
+        } else if let Some(set) = value("CapEff:") {
+            inside.capabilities[0] = size(set)?;
         } else if let Some(set) = value("CapBnd:") {
-            let set = u64::from_str_radix(set, 16).with_context(|| format!("CapBnd {set}"))?;
-            inside.capabilities = set.count_ones();
+            inside.capabilities[1] = size(set)?;
         } else if let Some(flag) = value("NoNewPrivs:") {
             inside.no_new_privs = flag == "1";
         } else if let Some(mode) = value("Seccomp:") {
@@ -96,6 +97,12 @@ fn read(text: &str, hosts: &[String]) -> Result<Inside> {
         }
     }
     Ok(inside)
+}
+
+/// The size of a set of capabilities.
+fn size(set: &str) -> Result<u32> {
+    let set = u64::from_str_radix(set, 16).with_context(|| format!("capabilities {set}"))?;
+    Ok(set.count_ones())
 }
 
 /// The limits of the container that runs the script now.
@@ -150,13 +157,13 @@ mod tests {
 
     #[test]
     fn what_is_inside_is_read() {
-        let text = "pid:[1]\nnet:[2]\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n\
+        let text = "pid:[1]\nnet:[2]\nCapEff:\t0\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n\
             36 35 98:0 / / rw - overlay overlay rw\n\
             37 36 0:1 / /proc rw - proc proc rw\n\
             38 37 0:2 / /proc/kcore rw - tmpfs tmpfs rw\n";
         let inside = read(text, &["net:[2]".to_owned()]).unwrap();
         assert_eq!(inside.namespaces, ["pid"]);
-        assert_eq!((inside.capabilities, inside.masked), (14, 1));
+        assert_eq!((inside.capabilities, inside.masked), ([0, 14], 1));
         assert!(inside.no_new_privs && inside.seccomp);
         assert_eq!(inside.root, "overlay");
         assert!(read("what?", &[]).is_err());

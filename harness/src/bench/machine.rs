@@ -23,7 +23,7 @@ pub struct Machine {
     pub virtual_machine: bool,
     /// Memory, in MiB.
     pub memory_mib: u64,
-    /// uname(1) `-r`.
+    /// Its name and release: `Linux 6.1.0`.
     pub kernel: String,
     /// `PRETTY_NAME` of os-release(5).
     pub system: String,
@@ -75,7 +75,7 @@ impl Machine {
     /// The machine in a line.
     pub fn line(&self) -> String {
         format!(
-            "{}, {} CPUs{}, {:.1} GiB, Linux {}, {}, cgroups {}, {}, load {:.2}, {}",
+            "{}, {} CPUs{}, {:.1} GiB, {}, {}, cgroups {}, {}, load {:.2}, {}",
             self.cpu,
             self.cpus,
             if self.virtual_machine {
@@ -106,7 +106,7 @@ impl Machine {
             "memory",
             &format!("{} GiB", figure(self.memory_mib as f64 / 1024.0)),
         ]);
-        table.row(&["kernel", &format!("Linux {}", self.kernel)]);
+        table.row(&["kernel", &self.kernel]);
         table.row(&["system", &self.system]);
         table.row(&["cgroups", &self.cgroups]);
         table.row(&["file system", &self.disk]);

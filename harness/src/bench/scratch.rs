@@ -145,25 +145,21 @@ impl Scratch {
         Ok(merged)
     }
 
-    /// Takes an empty cgroup2 file system beside hierarchies of version 1 out
-    /// of this bench's view, and says whether there was one.
+    /// Takes a cgroup2 file system that stands beside hierarchies of version 1
+    /// out of this bench's view, and says whether there was one.
     ///
     /// # Errors
     /// Those of umount2(2).
-    pub fn hide_empty_v2(&self) -> Result<bool> {
+    pub fn hide_second_version(&self) -> Result<bool> {
         let mounts = host::mounts("self")?;
         if !mounts.iter().any(|mount| mount.fstype == "cgroup") {
             return Ok(false);
         }
         let mut hidden = false;
         for mount in mounts.iter().filter(|mount| mount.fstype == "cgroup2") {
-            let controllers = Path::new(&mount.mount_point).join("cgroup.controllers");
-            let empty = fs::read_to_string(controllers).is_ok_and(|text| text.trim().is_empty());
-            if empty {
-                umount2(mount.mount_point.as_str(), MntFlags::MNT_DETACH)
-                    .with_context(|| format!("umount2({})", mount.mount_point))?;
-                hidden = true;
-            }
+            umount2(mount.mount_point.as_str(), MntFlags::MNT_DETACH)
+                .with_context(|| format!("umount2({})", mount.mount_point))?;
+            hidden = true;
         }
         Ok(hidden)
     }

@@ -24,8 +24,8 @@ pub struct Session {
     pub machine: Machine,
     /// How often short things are measured.
     pub runs: u32,
-    /// What crun says of the host's cgroups, if their empty version 2 had to be
-    /// hidden from it. It is hidden from all.
+    /// What crun says of a host that has both versions of cgroups, where that is
+    /// the case and version 2 was hidden. It is hidden from all.
     pub hidden: Option<String>,
 }
 
@@ -35,7 +35,7 @@ const SCRIPTS: [(&str, &str); 2] = [
     (
         "look",
         "for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done\n\
-         grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status\n\
+         grep -E '^(Cap(Eff|Bnd)|NoNewPrivs|Seccomp):' /proc/self/status\n\
          cat /proc/self/mountinfo\n\
          sleep 1\n:",
     ),
@@ -85,7 +85,7 @@ impl Session {
             }
         }
         let words = words_of_crun(&scratch.make("crun-first")?, &root)?;
-        let hidden = scratch.hide_empty_v2()?.then_some(words).flatten();
+        let hidden = scratch.hide_second_version()?.then_some(words).flatten();
         let session = Session {
             scratch,
             root,

@@ -64,9 +64,9 @@ pub fn run(session: &Session) -> Result<Report> {
     present(&mut report, &remarks);
     if let Some(words) = &session.hidden {
         report.notes.push(format!(
-            "This host has cgroups of version 1 and an empty version 2 beside them. crun refuses \
-             that: \"{words}\". So the empty one is unmounted in the mount namespace of the \
-             bench, for all."
+            "This host has cgroups of version 1, and version 2 beside them with what is left of \
+             the controllers. crun refuses that: \"{words}\". So version 2 is unmounted in the \
+             mount namespace of the bench, for all."
         ));
     }
     Ok(report)
@@ -141,7 +141,7 @@ fn isolation(session: &Session, standings: &[Standing]) -> Result<Table> {
             "own namespaces",
             "limits",
             "root on",
-            "capabilities",
+            "capabilities: effective, bounding",
             "no new privileges",
             "seccomp",
             "masked places",
@@ -171,7 +171,7 @@ fn isolation(session: &Session, standings: &[Standing]) -> Result<Table> {
                 false => limits.join(" "),
             },
             root,
-            &inside.capabilities.to_string(),
+            &inside.capabilities.map(|n| n.to_string()).join(", "),
             yes(inside.no_new_privs),
             yes(inside.seccomp),
             &inside.masked.to_string(),
