@@ -31,6 +31,7 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
             "slowest",
             "start of all, s",
             "end of all, s",
+            "",
         ],
     );
     let mut memory = Table::new(
@@ -73,7 +74,9 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
                     chart.bars.push(bar(name, &weight));
                     keep(&mut report, name, &weight);
                 }
-                Err(why) => times.row(&[name, &count.to_string(), &why]),
+                Err(why) => {
+                    times.row(&[name, &count.to_string(), "–", "", "", "", "", "", &why]);
+                }
             }
         }
     }
@@ -171,7 +174,7 @@ mod tests {
             disk: 12.0,
             end: 0.5,
         };
-        let mut times = Table::new("", &[""; 8]);
+        let mut times = Table::new("", &[""; 9]);
         let mut memory = Table::new("", &[""; 9]);
         rows("x", &weight, &mut times, &mut memory);
         assert_eq!(memory.rows[0][5], "400");

@@ -51,6 +51,7 @@ pub fn run(session: &Session) -> Result<Report> {
             "quartiles",
             "unit",
             "ratio",
+            "",
         ],
     );
     let rounds = (session.runs / 8).clamp(1, 7);
@@ -66,7 +67,8 @@ pub fn run(session: &Session) -> Result<Report> {
             }
             Err(error) => {
                 session.scratch.stop.check()?;
-                table.row(&[driver, &format!("{error:#}")]);
+                let none = "–";
+                table.row(&[driver, none, "", none, "", "", "", &refusal(&error)]);
             }
         }
     }
@@ -168,6 +170,19 @@ fn files(session: &Session, driver: &str, rounds: u32, quick: bool) -> Result<(F
     turns(session, &pair, rounds)
 }
 
+/// Why a driver does not take part, in few words.
+fn refusal(error: &anyhow::Error) -> String {
+    let words = format!("{error:#}");
+    let reason = words.split_once("does not work here: ").map(|(_, why)| why);
+    let reason = reason.unwrap_or(&words);
+    reason
+        .split([';', '('])
+        .next()
+        .unwrap_or(reason)
+        .trim()
+        .to_owned()
+}
+
 /// Does it outside and inside in turns.
 ///
 /// # Errors
@@ -258,12 +273,14 @@ mod tests {
     fn figures_are_read_and_compared() {
         assert_eq!(line("lu 3.2 Gflop/s").unwrap().1, 3.2);
         assert!(line("lu fast").is_err());
+        let refused = anyhow::anyhow!("drydock: the driver x does not work here: no x (X; y); see");
+        assert_eq!(refusal(&refused), "no x");
         let figures = |value| {
             let key = ("write".to_owned(), "MB/s".to_owned());
             Figures::from([(key, vec![value])])
         };
         let mut report = Report::default();
-        let mut table = Table::new("", &[""; 7]);
+        let mut table = Table::new("", &[""; 8]);
         add(
             &mut report,
             &mut table,

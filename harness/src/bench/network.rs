@@ -57,11 +57,14 @@ pub fn measure(session: &Session, iperf3: &Path, rounds: u32) -> Result<Vec<Meas
     ])
 }
 
-/// A server and a client that ends it, as a script.
+/// A server and a client that ends it, as a script. A client that is refused
+/// says so in its report, not by its exit status.
 fn both(program: &str) -> String {
     format!(
-        "{program} -s -1 >/dev/null & \
-         n=0; until {}; do n=$((n+1)); [ $n -lt 50 ] || exit 1; sleep 0.1; done",
+        "{program} -s -1 >/dev/null & n=0\n\
+         until report=$({}); case $report in *'\"error\"'*) false ;; esac; do\n\
+         n=$((n+1)); [ $n -lt 50 ] || exit 1; sleep 0.1\n\
+         done\necho \"$report\"",
         client(program, "127.0.0.1")
     )
 }
@@ -126,16 +129,12 @@ fn rate(argv: &[String]) -> Result<f64> {
     if !output.status.success() {
         bail!("iperf3: {}", last_words(&output.stderr));
     }
-    last_report(&output.stdout)
+    reported(&output.stdout)
 }
 
-/// The last of the reports, if several clients had to try.
-fn last_report(json: &[u8]) -> Result<f64> {
-    let mut last = None;
-    for value in serde_json::Deserializer::from_slice(json).into_iter::<Value>() {
-        last = Some(value.context("parse the report of iperf3")?);
-    }
-    let report = last.context("iperf3 reported nothing")?;
+/// What the client's report says.
+fn reported(json: &[u8]) -> Result<f64> {
+    let report: Value = serde_json::from_slice(json).context("parse the report of iperf3")?;
     let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
     let bits = bits.with_context(|| format!("iperf3: {}", report["error"]))?;
     Ok(bits / 1e9)
@@ -146,11 +145,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_report_counts() {
-        let json = br#"{"error": "refused"}
-            {"end": {"sum_received": {"bits_per_second": 2.5e9}}}"#;
-        assert_eq!(last_report(json).unwrap(), 2.5);
-        assert!(last_report(br#"{"error": "refused"}"#).is_err());
-        assert!(last_report(b"").is_err());
+    fn a_report_is_a_rate_or_an_error() {
+        let json = br#"{"end": {"sum_received": {"bits_per_second": 2.5e9}}}"#;
+        assert_eq!(reported(json).unwrap(), 2.5);
+        let error = reported(br#"{"error": "refused"}"#).unwrap_err();
+        assert!(error.to_string().contains("refused"));
+        assert!(reported(b"").is_err());
     }
 }

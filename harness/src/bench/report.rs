@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 
+use super::chart;
 use super::machine::Machine;
 use super::stats::Summary;
 
@@ -74,6 +75,30 @@ impl Report {
             unit: unit.to_owned(),
             summary,
         });
+    }
+
+    /// The report for a page of the book, or its table of this number, from 1.
+    ///
+    /// # Errors
+    /// If it has no such table.
+    pub fn page(&self, table: Option<usize>) -> Result<String> {
+        if let Some(number) = table {
+            let at = number.checked_sub(1).and_then(|at| self.tables.get(at));
+            let table = at.with_context(|| format!("{} has no table {number}", self.name))?;
+            return Ok(format!("{}\n", table.markdown()));
+        }
+        let mut out = format!("*{}*\n\n", self.about);
+        for table in &self.tables {
+            out += &format!("**{}**\n\n{}\n\n", table.title, table.markdown());
+        }
+        for drawing in &self.charts {
+            let svg = chart::inline(drawing);
+            out += &format!("<figure class=\"figure\">\n{svg}\n</figure>\n\n");
+        }
+        for note in &self.notes {
+            out += &format!("- {note}\n");
+        }
+        Ok(out)
     }
 
     /// The report as text for a terminal.
@@ -208,6 +233,21 @@ mod tests {
         assert!(lines[1].starts_with("|---"), "{lines:?}");
         assert!(lines[2].contains("a\\|b"), "{lines:?}");
         assert!(table.text().contains("a|b"));
+    }
+
+    #[test]
+    fn a_page_has_tables_charts_and_notes_or_one_table() {
+        let mut report = Report::new("start", "about");
+        report.tables.push(Table::new("times", &["ms"]));
+        report.charts.push(Chart::default());
+        report.notes.push("note".to_owned());
+        let page = report.page(None).unwrap();
+        for word in ["*about*", "**times**", "| ms |", "<svg", "- note"] {
+            assert!(page.contains(word), "{word}: {page}");
+        }
+        assert!(report.page(Some(1)).unwrap().starts_with("| ms |"));
+        assert!(report.page(Some(2)).is_err());
+        assert!(report.page(Some(0)).is_err());
     }
 
     #[test]
