@@ -199,7 +199,7 @@ fn sweep() {
 /// Whether this is the name of a bench whose process is gone.
 fn is_dead(name: &str) -> bool {
     let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
-    pid.is_some_and(|pid: i32| host::process(pid).is_none_or(|process| process.comm != "harness"))
+    pid.is_some_and(|pid: i32| host::process(pid).is_none())
 }
 
 fn groups(name: &str) -> Vec<PathBuf> {
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_dead_benchs_leftovers_are_swept() {
+    fn only_leftovers_of_the_dead_are_swept() {
         assert!(is_dead(&format!("{PREFIX}{}", i32::MAX)));
         assert!(!is_dead("drydock-bench-notes"));
         assert!(!is_dead("somebodys"));
