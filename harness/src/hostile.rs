@@ -205,7 +205,8 @@ impl Hostile {
         let file = File::create(to).with_context(writing)?;
         let mut zip = zip::ZipWriter::new(file);
         for extra in &self.files {
-            zip.start_file(extra.path.as_str(), SimpleFileOptions::default())
+            let path = extra.path.replace("{marker}", &marker.to_string_lossy());
+            zip.start_file(path, SimpleFileOptions::default())
                 .with_context(writing)?;
             let zeros = std::io::repeat(0).take(extra.length.unwrap_or(0));
             let content = extra.content(marker);

@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::prctl::set_child_subreaper;
-use nix::unistd::Pid;
 
+use crate::build;
 use crate::exercise::skeleton::{self, Solutions};
 use crate::grade::grader::{Grader, Limits};
 use crate::grade::marks::Marks;
 use crate::grade::place::Place;
+use crate::guard::reap_left_behind;
 use crate::hostile::{self, Hostile};
 use crate::report::{progress, seconds};
-use crate::{build, host};
 
 /// Arguments of `harness test-hostile`.
 #[derive(clap::Args)]
@@ -73,10 +73,9 @@ pub fn test_hostile(args: Args) -> Result<ExitCode> {
             .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?)
     })?;
     let (passed, mut bad) = *tally.lock().map_err(|_| anyhow!("a thread panicked"))?;
-    let left = host::children(Pid::this().as_raw())?;
-    for child in &left {
+    for left in reap_left_behind()? {
         bad += 1;
-        println!("  ✗ left behind: process {} {}", child.pid, child.comm);
+        println!("  ✗ {left}");
     }
     println!("  took: {}", seconds(started.elapsed()));
     println!("{passed} passed, {bad} failed");
