@@ -92,6 +92,12 @@ test:
 test-step NN *ARGS:
     @{{ harness }} test-step "$@"
 
+# Check steps on every kernel that the distribution has, and every cgroup layout
+[no-exit-message]
+[group('check')]
+kernels *ARGS:
+    @{{ harness }} kernels "$@"
+
 # Run the book's transcripts, of chapter NN or all; --accept rewrites them
 [no-exit-message]
 [group('check')]
@@ -140,6 +146,18 @@ test-wrong *ARGS:
 grade NN *ARGS:
     @{{ harness }} grade "$@"
 
+# Marks for a folder of submissions: grade-all NN DIR --jobs 2
+[no-exit-message]
+[group('teach')]
+grade-all NN *ARGS:
+    @{{ harness }} grade-all "$@"
+
+# An autograder for Gradescope: gradescope NN --output FILE.zip
+[no-exit-message]
+[group('teach')]
+gradescope NN *ARGS:
+    @{{ harness }} gradescope "$@"
+
 # A repository for students: handout DIR --steps 01-05
 [no-exit-message]
 [group('teach')]
@@ -151,6 +169,12 @@ handout DIR *ARGS:
 [group('teach')]
 test-exercises *ARGS:
     @{{ harness }} test-exercises "$@"
+
+# Prove that hostile submissions gain nothing
+[no-exit-message]
+[group('teach')]
+test-hostile *ARGS:
+    @{{ harness }} test-hostile "$@"
 
 # Format the code
 [group('maintain')]

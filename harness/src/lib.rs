@@ -7,7 +7,9 @@
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
+//! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
+//! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`book`] | the book's transcripts, includes, links and pages |
 //! | [`bench`] | what containers cost here, beside what others take for them |
@@ -25,13 +27,16 @@ pub mod checking;
 pub mod commands;
 pub mod doctor;
 pub mod exercise;
+pub mod fence;
 pub mod firewall;
 pub mod fsops;
 pub mod grade;
 pub mod guard;
 pub mod guest;
 pub mod host;
+pub mod hostile;
 pub mod lan;
+pub mod matrix;
 pub mod nft;
 pub mod outcome;
 pub mod registry;

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    bench, book, build, check, claims, doctor, grade, handout, hint, kernel, progress, restore,
-    run, solution, start, test_exercises, test_step, test_wrong, vm, watch,
+    bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, kernel,
+    kernels, progress, restore, run, solution, start, test_exercises, test_hostile, test_step,
+    test_wrong, vm, watch,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -26,8 +27,14 @@ enum Command {
     Handout(handout::Args),
     /// Marks for a student's crate, in the virtual machine
     Grade(grade::Args),
+    /// Marks for a folder of submissions
+    GradeAll(grade_all::Args),
+    /// An autograder for Gradescope, in a zip
+    Gradescope(gradescope::Args),
     /// Prove that no skeleton gains a point
     TestExercises(test_exercises::Args),
+    /// Prove that hostile submissions gain nothing
+    TestHostile(test_hostile::Args),
     /// Begin a step: its skeleton, in work/
     Start(start::Args),
     /// Check your step
@@ -55,6 +62,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Remove what an interrupted run left on this host
     Restore(restore::Args),
+    /// Check steps on every kernel that the distribution has
+    Kernels(kernels::Args),
     /// Make sure that a kernel is in the cache
     Kernel(kernel::Args),
     /// Run the checks of a plan; used inside the virtual machine
@@ -68,7 +77,10 @@ fn main() -> ExitCode {
         Command::TestWrong(args) => test_wrong::test_wrong(args),
         Command::Handout(args) => handout::handout(args),
         Command::Grade(args) => grade::grade(args),
+        Command::GradeAll(args) => grade_all::grade_all(args),
+        Command::Gradescope(args) => gradescope::gradescope(args),
         Command::TestExercises(args) => test_exercises::test_exercises(args),
+        Command::TestHostile(args) => test_hostile::test_hostile(args),
         Command::Start(args) => start::start(args),
         Command::Check(args) => check::check(args),
         Command::Watch(args) => watch::watch(args),
@@ -77,6 +89,7 @@ fn main() -> ExitCode {
         Command::Progress => progress::progress(),
         Command::Vm(args) => vm::vm(args),
         Command::Kernel(args) => kernel::kernel(args),
+        Command::Kernels(args) => kernels::kernels(args),
         Command::Book(args) => book::book(args),
         Command::Bench(args) => bench::bench(args),
         Command::Claims(args) => claims::claims(args),

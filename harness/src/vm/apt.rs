@@ -5,10 +5,14 @@ use std::fs;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::workspace;
+
+/// How long package lists of another suite are good.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Fetches packages, the system's way: from where the system gets them.
 pub struct Apt {
@@ -31,23 +35,73 @@ impl Apt {
             bail!("no apt-get on this system: choose `--kernel host` or `--kernel FILE`");
         }
         let dir = workspace::cache().join("apt");
-        for part in ["state/lists/partial", "cache/archives/partial"] {
+        let apt = Apt::with_own_lists(&dir, None)?;
+        apt.update(&dir)?;
+        work(&apt)
+    }
+
+    /// Packages of another suite of the distribution, such as `oldstable` or
+    /// `trixie`, from where the system gets those of its own. The lists are in
+    /// the cache, and fetched again when they are older than a day.
+    ///
+    /// # Errors
+    /// If there is no apt, or the distribution has no such suite.
+    pub fn of_suite(suite: &str) -> Result<Apt> {
+        let dir = workspace::cache().join("apt").join(suite);
+        let archive = archive()?;
+        let keyring = PathBuf::from(format!(
+            "/usr/share/keyrings/{}-archive-keyring.gpg",
+            os_release("ID").unwrap_or_default()
+        ));
+        let signed = match keyring.exists() {
+            true => format!("[signed-by={}] ", keyring.display()),
+            false => String::new(),
+        };
+        let apt =
+            Apt::with_own_lists(&dir, Some(&format!("deb {signed}{archive} {suite} main\n")))?;
+        let fetched = dir.join("fetched");
+        let age = fs::metadata(&fetched).and_then(|meta| meta.modified());
+        let fresh = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < A_DAY));
+        if !fresh {
+            apt.update(&dir)
+                .with_context(|| format!("the suite {suite}"))?;
+            fs::write(&fetched, "").with_context(|| format!("write {}", fetched.display()))?;
+        }
+        Ok(apt)
+    }
+
+    /// An apt with package lists in `dir`, and with `sources` instead of the
+    /// system's.
+    fn with_own_lists(dir: &Path, sources: Option<&str>) -> Result<Apt> {
+        for part in ["state/lists/partial", "cache/archives/partial", "no-parts"] {
             let part = dir.join(part);
             fs::create_dir_all(&part).with_context(|| format!("mkdir {}", part.display()))?;
         }
-        let config = dir.join("apt.conf");
         // The system's hooks are cleared because they change the system.
-        let text = format!(
+        let mut text = format!(
             "Dir::State {:?};\nDir::State::status \"/var/lib/dpkg/status\";\nDir::Cache {:?};\n\
+             Acquire::Languages \"none\";\n\
              #clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n",
             dir.join("state"),
             dir.join("cache"),
         );
+        if let Some(sources) = sources {
+            let list = dir.join("sources.list");
+            fs::write(&list, sources).with_context(|| format!("write {}", list.display()))?;
+            let parts = dir.join("no-parts");
+            text += &format!("Dir::Etc::SourceList {list:?};\nDir::Etc::SourceParts {parts:?};\n");
+        }
+        let config = dir.join("apt.conf");
         fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-        let apt = Apt { own: Some(config) };
+        Ok(Apt { own: Some(config) })
+    }
+
+    fn update(&self, dir: &Path) -> Result<()> {
         eprintln!("Fetching package lists into {} …", dir.display());
-        finish(apt.command("apt-get").args(["update", "-qq"]))?;
-        work(&apt)
+        let mut update = self.command("apt-get");
+        // A suite that is not there is a warning only, but for this.
+        update.args(["update", "-qq", "-o", "APT::Update::Error-Mode=any"]);
+        finish(&mut update).map(|_| ())
     }
 
     /// The packages on which a package depends.
@@ -101,6 +155,29 @@ impl Apt {
         command.env("LC_ALL", "C").stdin(Stdio::null());
         command
     }
+}
+
+/// Where the system gets the packages of its own suite: what stands before
+/// `dists/SUITE` in the addresses that an update would ask for.
+fn archive() -> Result<String> {
+    let suite = os_release("VERSION_CODENAME").context("/etc/os-release names no suite")?;
+    let uris = finish(
+        Apt { own: None }
+            .command("apt-get")
+            .args(["update", "--print-uris"]),
+    )?;
+    uris.lines()
+        .filter_map(|line| line.strip_prefix('\''))
+        .find_map(|uri| Some(uri.split_once(&format!("dists/{suite}/"))?.0.to_owned()))
+        .with_context(|| format!("apt has no source for {suite}"))
+}
+
+/// A value of os-release(5).
+pub fn os_release(key: &str) -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    text.lines()
+        .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+        .map(|value| value.trim_matches('"').to_owned())
 }
 
 /// Runs a command and returns what it says.

@@ -10,10 +10,10 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::apt::Apt;
+use super::apt::{Apt, os_release};
 use super::arch::ARCH;
 use super::cached::publish;
-use super::{busybox, modules};
+use super::{busybox, modules, suites};
 use crate::workspace;
 
 /// The kernel to boot.
@@ -22,7 +22,8 @@ pub enum Kernel {
     /// The one that the distribution packages for virtual machines.
     #[default]
     Distribution,
-    /// The same, of another version that the distribution has, such as `6.12`.
+    /// The same, of another version that the distribution has in this suite or
+    /// another, such as `6.12`.
     Version(String),
     /// That of this host.
     Host,
@@ -86,21 +87,29 @@ impl Kernel {
     /// If there is no such kernel, or it cannot be fetched or read.
     pub fn image(&self) -> Result<Image> {
         match self {
-            Kernel::Distribution => {
-                packaged("distribution", &format!("linux-image-{}", ARCH.flavour))
-            }
-            Kernel::Version(v) => packaged(v, &format!("linux-image-{v}-{}", ARCH.flavour)),
+            Kernel::Distribution => packaged("distribution", |dir| {
+                Apt::with_lists(|apt| unpack(apt, &suites::package(), dir))
+            }),
+            Kernel::Version(version) => packaged(version, |dir| match suites::are_named() {
+                true => unpack(&suites::find(version)?, &suites::package(), dir),
+                false => Apt::with_lists(|apt| {
+                    unpack(apt, &format!("linux-image-{version}-{}", ARCH.flavour), dir)
+                }),
+            }),
             Kernel::Host => host(),
             Kernel::File(path) => from_file(path),
         }
     }
 }
 
-/// The kernel of a package that depends on the one with the newest release.
-fn packaged(key: &str, package: &str) -> Result<Image> {
+/// The kernel that `fill` puts into a directory of the cache, unless it is
+/// there.
+fn packaged(key: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Image> {
     let dir = workspace::cache().join("kernels").join(key);
     publish(&dir, |dir| {
-        fetch(package, dir).with_context(|| format!("fetch the kernel {package}"))
+        fill(&dir.join("files"))
+            .and_then(|()| describe(dir))
+            .with_context(|| format!("fetch the kernel `{key}`"))
     })?;
     let path = dir.join("manifest.json");
     let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
@@ -114,45 +123,53 @@ fn packaged(key: &str, package: &str) -> Result<Image> {
     })
 }
 
-fn fetch(package: &str, dir: &Path) -> Result<()> {
+/// Unpacks the kernel on which `package` depends, of the newest release.
+fn unpack(apt: &Apt, package: &str, files: &Path) -> Result<()> {
+    if files.exists() {
+        fs::remove_dir_all(files).context("remove what was left")?;
+    }
+    fs::create_dir(files).with_context(|| format!("mkdir {}", files.display()))?;
+    // An image has the modules in it, or depends on them, or is itself empty
+    // and depends on both.
+    for image in kernel_packages(&apt.depends(package)?) {
+        apt.unpack(&image, files)?;
+        for part in kernel_packages(&apt.depends(&image).unwrap_or_default()) {
+            apt.unpack(&part, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// Prepares what was unpacked, and notes what it is.
+fn describe(dir: &Path) -> Result<()> {
     let files = dir.join("files");
-    Apt::with_lists(|apt| {
-        if files.exists() {
-            fs::remove_dir_all(&files).context("remove what was left")?;
-        }
-        fs::create_dir(&files).with_context(|| format!("mkdir {}", files.display()))?;
-        // Debian's image has the modules in it, Ubuntu's depends on them.
-        for image in kernel_packages(&apt.depends(package)?) {
-            apt.unpack(&image, &files)?;
-            for modules in kernel_packages(&apt.depends(&image).unwrap_or_default()) {
-                apt.unpack(&modules, &files)?;
-            }
-        }
-        Ok(())
-    })?;
     // Newer packages install into /usr/lib, to which an installed system links.
     if !files.join("lib").exists() {
         symlink("usr/lib", files.join("lib")).context("symlink lib")?;
     }
     let release = only_entry(&files.join("lib/modules"))?;
     modules::depmod(&busybox::find()?, &files, &release)?;
+    // In /boot, or beside its modules.
+    let places = [
+        format!("files/boot/vmlinuz-{release}"),
+        format!("files/lib/modules/{release}/vmlinuz"),
+    ];
+    let Some(file) = places.iter().find(|place| dir.join(place).is_file()) else {
+        bail!("the package has no {}", places[0]);
+    };
     let manifest = Manifest {
-        file: PathBuf::from(format!("files/boot/vmlinuz-{release}")),
+        file: PathBuf::from(file),
         modules: PathBuf::from(format!("files/lib/modules/{release}")),
         name: format!("{} {}", distribution(), short(&release)),
         release,
     };
-    let kernel = dir.join(&manifest.file);
-    if !kernel.is_file() {
-        bail!("the package {package} has no {}", kernel.display());
-    }
     let json = serde_json::to_vec_pretty(&manifest).context("write the manifest as JSON")?;
     fs::write(dir.join("manifest.json"), json).context("write manifest.json")
 }
 
 fn kernel_packages(names: &[String]) -> Vec<String> {
     let is_kernel = |name: &&String| {
-        ["linux-image-", "linux-modules-"]
+        ["linux-image-", "linux-binary-", "linux-modules-"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
     };
@@ -226,18 +243,15 @@ fn release_of(file: &Path) -> Result<String> {
 }
 
 /// `6.1` of `6.1.0-56-cloud-amd64`.
-fn short(release: &str) -> String {
+pub(super) fn short(release: &str) -> String {
     release.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }
 
-/// The first word of the distribution's name: os-release(5).
+/// The first word of the distribution's name.
 fn distribution() -> String {
-    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("NAME="))
-        .and_then(|name| name.trim_matches('"').split_whitespace().next())
-        .unwrap_or("Linux")
-        .to_owned()
+    os_release("NAME")
+        .and_then(|name| name.split_whitespace().next().map(str::to_owned))
+        .unwrap_or_else(|| "Linux".to_owned())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`kernel`], [`apt`], [`modules`] | the distribution's kernel, unpacked into the cache |
+//! | [`kernel`], [`suites`], [`apt`], [`modules`] | the distribution's kernels, unpacked into the cache |
 //! | [`busybox`], [`archive`], [`initramfs`] | what it boots into, with `vm/init` as its first process |
 //! | [`qemu`], [`arch`] | the machine and its channels |
 //! | [`programs`] | programs of the host that checks require |
@@ -21,7 +21,9 @@ pub mod kvm;
 pub mod modules;
 pub mod programs;
 pub mod qemu;
+pub mod suites;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -74,6 +76,16 @@ pub enum CgroupLayout {
     Hybrid,
 }
 
+impl std::fmt::Display for CgroupLayout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            CgroupLayout::V2 => "v2",
+            CgroupLayout::V1 => "v1",
+            CgroupLayout::Hybrid => "hybrid",
+        })
+    }
+}
+
 /// How QEMU runs the guest's code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
@@ -110,6 +122,19 @@ pub struct VmResult {
     pub console: String,
 }
 
+/// The VM ended before its command did, which had begun: by then it was the
+/// command's to break.
+#[derive(Debug)]
+pub struct BrokenOff(pub String);
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
 impl Default for Vm {
     fn default() -> Self {
         Vm {
@@ -133,8 +158,8 @@ impl Vm {
     /// leaves nothing behind.
     ///
     /// # Errors
-    /// If there is no kernel, a file cannot be read, QEMU is missing, or the
-    /// VM ends before its command does. The console is then kept in a file
+    /// If there is no kernel, a file cannot be read, QEMU is missing, or,
+    /// as [`BrokenOff`], the VM ends before its command does. The console is then kept in a file
     /// that the error names.
     pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<VmResult> {
         let (image, accel) = self.machine()?;
@@ -161,16 +186,11 @@ impl Vm {
 
     /// The machine in a few words: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
     pub fn description(&self, image: &Image, accel: Accel) -> String {
-        let layout = match self.cgroup {
-            CgroupLayout::V2 => "cgroup v2",
-            CgroupLayout::V1 => "cgroup v1",
-            CgroupLayout::Hybrid => "cgroup hybrid",
-        };
         let accel = match accel {
             Accel::Kvm => "KVM",
             Accel::Auto | Accel::Tcg => "TCG",
         };
-        format!("{} · {layout} · QEMU/{accel}", image.name)
+        format!("{} · cgroup {} · QEMU/{accel}", image.name, self.cgroup)
     }
 
     /// Fetches the kernel and tries KVM where that has not been done yet, and
@@ -223,6 +243,9 @@ impl Vm {
                 }
                 Err(why) => format!("{why}{}", keep_console(&ended.console)?),
             };
+            if ended.started {
+                return Err(BrokenOff(why).into());
+            }
             if tries > 1 || !ended.died_booting {
                 bail!(why);
             }

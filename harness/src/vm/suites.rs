@@ -1,0 +1,102 @@
+//! The kernels that the distribution's suites have.
+
+use anyhow::{Result, bail};
+
+use super::apt::{Apt, os_release};
+use super::arch::ARCH;
+use super::kernel::short;
+
+/// Debian's, as each release of it calls them, the oldest first.
+const DEBIAN: [&str; 5] = ["oldoldstable", "oldstable", "stable", "testing", "unstable"];
+
+/// A kernel that a suite has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The suite.
+    pub suite: String,
+    /// Such as `6.12`.
+    pub version: String,
+}
+
+/// The package that depends on a suite's newest kernel for virtual machines.
+pub fn package() -> String {
+    format!("linux-image-{}", ARCH.flavour)
+}
+
+/// The kernels of these suites, or of all that the distribution names, each
+/// version once, the oldest first.
+///
+/// # Errors
+/// If a suite does not exist, or the distribution has no names for its suites.
+pub fn kernels(suites: &[String]) -> Result<Vec<Offer>> {
+    let suites = match (suites, are_named()) {
+        ([], true) => DEBIAN.map(str::to_owned).to_vec(),
+        ([], false) => bail!(
+            "this distribution has no names for its older and newer suites: name them with --suite"
+        ),
+        (some, _) => some.to_vec(),
+    };
+    let mut offers: Vec<Offer> = Vec::new();
+    for suite in suites {
+        for name in Apt::of_suite(&suite)?.depends(&package())? {
+            let Some(release) = name.strip_prefix("linux-image-") else {
+                continue;
+            };
+            let version = short(release);
+            if !offers.iter().any(|offer| offer.version == version) {
+                offers.push(Offer {
+                    suite: suite.clone(),
+                    version,
+                });
+            }
+        }
+    }
+    offers.sort_by_key(|offer| numbers(&offer.version));
+    Ok(offers)
+}
+
+/// Whether the distribution has names for its suites that do not change.
+pub fn are_named() -> bool {
+    os_release("ID").as_deref() == Some("debian")
+}
+
+/// The packages of the first suite whose kernel has this version.
+///
+/// # Errors
+/// If there is none.
+pub fn find(version: &str) -> Result<Apt> {
+    let offers = kernels(&[])?;
+    match offers.iter().find(|offer| offer.version == version) {
+        Some(offer) => Apt::of_suite(&offer.suite),
+        None => bail!(
+            "no suite of this distribution has Linux {version}: there are {}",
+            versions(&offers)
+        ),
+    }
+}
+
+/// Their versions, in words.
+pub fn versions(offers: &[Offer]) -> String {
+    let versions: Vec<&str> = offers.iter().map(|offer| offer.version.as_str()).collect();
+    versions.join(", ")
+}
+
+/// `6.12` as numbers, which compare as versions do.
+fn numbers(version: &str) -> Vec<u32> {
+    version
+        .split('.')
+        .map(|number| number.parse().unwrap_or(0))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert!(numbers("5.10") > numbers("5.9"));
+        assert!(numbers("6.1") < numbers("6.12"));
+        assert!(numbers("6.12") < numbers("7.0"));
+    }
+}
