@@ -137,10 +137,6 @@ fn with_steps(workflow: &str, steps: &[String]) -> String {
         .replace("RUNNERS", &runners.join(","))
 }
 
-fn result(step: &str) -> String {
-    format!("          STEP-{step}_RESULTS: \"${{{{ steps.step-{step}.outputs.result }}}}\"")
-}
-
 fn range(text: &str) -> Result<(String, String)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let number = |text: &str| -> Result<String> {
