@@ -9,8 +9,8 @@ use super::report::{Bar, Chart};
 use super::stats::figure;
 
 /// Where the bars begin, and how long the longest is.
-const LEFT: f64 = 130.0;
-const LENGTH: f64 = 480.0;
+const LEFT: f64 = 195.0;
+const LENGTH: f64 = 440.0;
 const WIDTH: f64 = 720.0;
 
 /// The height of a bar with the space below it, and of the bar.
@@ -105,7 +105,7 @@ fn draw(chart: &Chart) -> Document {
     }
     for (number, name) in legend(chart).into_iter().enumerate() {
         let (column, row) = ((number % 3) as f64, (number / 3) as f64);
-        let (x, y) = (LEFT + 195.0 * column, bottom + 12.0 + 22.0 * row);
+        let (x, y) = (20.0 + 230.0 * column, bottom + 12.0 + 22.0 * row);
         document = document.add(rectangle(number, x, y, 12.0, 12.0)).add(text(
             x + 18.0,
             y + 11.0,

@@ -25,11 +25,10 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
         &[
             "",
             "containers",
-            "start of one: median, ms",
+            "start, ms: median",
             "quartiles",
             "95 %",
-            "slowest",
-            "start of all, s",
+            "all, s",
             "end of all, s",
             "",
         ],
@@ -43,8 +42,8 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
             "inside (PSS)",
             "kernel",
             "together",
-            "available memory fell by",
-            "charged to its cgroup",
+            "available fell by",
+            "cgroup",
             "disk",
         ],
     );
@@ -75,7 +74,7 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
                     keep(&mut report, name, &weight);
                 }
                 Err(why) => {
-                    times.row(&[name, &count.to_string(), "–", "", "", "", "", "", &why]);
+                    times.row(&[name, &count.to_string(), "–", "", "", "", "", &why]);
                 }
             }
         }
@@ -85,7 +84,8 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
     report.notes.push(
         "PSS counts a page that several processes share for each of them by its share. \"Kernel\" \
          is what slabs, kernel stacks, page tables and per-CPU data of the whole machine grew by. \
-         What others do meanwhile is in that, and in what the available memory fell by."
+         What others do meanwhile is in that, and in what the available memory fell by. \"cgroup\" is what was charged to \
+         it, \"disk\" what the state directory grew by."
             .to_owned(),
     );
     report.notes.push(
@@ -106,7 +106,6 @@ fn rows(name: &str, weight: &Weight, times: &mut Table, memory: &mut Table) {
         &figure(start.median),
         &spread(start),
         &figure(start.p95),
-        &figure(start.max),
         &figure(weight.all),
         &figure(weight.end),
     ]);
@@ -174,11 +173,11 @@ mod tests {
             disk: 12.0,
             end: 0.5,
         };
-        let mut times = Table::new("", &[""; 9]);
+        let mut times = Table::new("", &[""; 8]);
         let mut memory = Table::new("", &[""; 9]);
         rows("x", &weight, &mut times, &mut memory);
         assert_eq!(memory.rows[0][5], "400");
-        assert_eq!(times.rows[0][7], "0.500");
+        assert_eq!(times.rows[0][6], "0.500");
         assert_eq!(bar("runc --detach", &weight).label, "10 runc");
         assert_eq!(bar("x", &weight).length(), 400.0);
     }

@@ -114,14 +114,8 @@ pub fn herd(session: &Session, by: By, count: usize) -> Result<Weight> {
     }
     let all = begun.elapsed().as_secs_f64();
     let inside = herd.inside();
-    let launchers: Vec<i32> = match by {
-        By::Drydock => herd
-            .launchers
-            .iter()
-            .map(|child| child.id() as i32)
-            .collect(),
-        By::Runc => Vec::new(),
-    };
+    let launchers = herd.launchers.iter().map(|child| child.id() as i32);
+    let launchers: Vec<i32> = launchers.collect();
     let after = Memory::now();
     let each = |bytes: u64| bytes as f64 / 1024.0 / count as f64;
     let mut weight = Weight {
@@ -162,7 +156,11 @@ impl Herd<'_> {
             .read_line(&mut word)
             .context("read from a container")?;
         let elapsed = begun.elapsed();
-        self.launchers.push(child);
+        match self.by {
+            By::Drydock => self.launchers.push(child),
+            // It has ended, or is about to.
+            By::Runc => drop(child.wait().context("wait for runc")?),
+        }
         if said == 0 {
             let words = last_words(&fs::read(&complaints).unwrap_or_default());
             bail!("container {} does not start: {words}", self.count);

@@ -241,7 +241,7 @@ fn add(
         ]);
         report.measured(&timed.name, "s", summary);
         chart.bars.push(Bar {
-            label: timed.name.split(',').next().unwrap_or_default().to_owned(),
+            label: timed.name.clone(),
             parts: vec![(String::new(), speed)],
             spread: None,
         });

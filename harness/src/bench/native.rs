@@ -54,7 +54,7 @@ pub fn run(session: &Session) -> Result<Report> {
             "",
         ],
     );
-    let rounds = (session.runs / 8).clamp(1, 7);
+    let rounds = (session.runs / 6).clamp(1, 9);
     for pair in compute(session) {
         let (outside, inside) = turns(session, &pair, rounds)?;
         add(&mut report, &mut table, &pair.name, &outside, &inside);

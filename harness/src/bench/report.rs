@@ -85,11 +85,11 @@ impl Report {
         if let Some(number) = table {
             let at = number.checked_sub(1).and_then(|at| self.tables.get(at));
             let table = at.with_context(|| format!("{} has no table {number}", self.name))?;
-            return Ok(format!("{}\n", table.markdown()));
+            return Ok(framed(table));
         }
         let mut out = format!("*{}*\n\n", self.about);
         for table in &self.tables {
-            out += &format!("**{}**\n\n{}\n\n", table.title, table.markdown());
+            out += &format!("**{}**\n\n{}\n", table.title, framed(table));
         }
         for drawing in &self.charts {
             let svg = chart::inline(drawing);
@@ -113,6 +113,14 @@ impl Report {
         out.push('\n');
         out
     }
+}
+
+/// A table in a page, which the style sheet lets be narrow.
+fn framed(table: &Table) -> String {
+    format!(
+        "<div class=\"measured\">\n\n{}\n\n</div>\n",
+        table.markdown()
+    )
 }
 
 /// A measured figure.
@@ -245,7 +253,7 @@ mod tests {
         for word in ["*about*", "**times**", "| ms |", "<svg", "- note"] {
             assert!(page.contains(word), "{word}: {page}");
         }
-        assert!(report.page(Some(1)).unwrap().starts_with("| ms |"));
+        assert!(report.page(Some(1)).unwrap().contains("| ms |"));
         assert!(report.page(Some(2)).is_err());
         assert!(report.page(Some(0)).is_err());
     }

@@ -90,7 +90,8 @@ pub fn parse(text: &str) -> Trace {
 
 /// Whether a call waits for what another process or thread does.
 fn waits(name: &str, arguments: &str) -> bool {
-    const ALWAYS: [&str; 14] = [
+    const ALWAYS: [&str; 15] = [
+        "sched_yield",
         "futex",
         "wait4",
         "waitid",
