@@ -22,6 +22,7 @@ pub mod check;
 pub mod checking;
 pub mod commands;
 pub mod doctor;
+pub mod draws;
 pub mod exercise;
 pub mod firewall;
 pub mod fsops;

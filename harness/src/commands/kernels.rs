@@ -266,6 +266,7 @@ fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> R
         kernel: Kernel::Version(cell.kernel.clone()),
         cgroup: cell.cgroup,
         accel,
+        cpus: None,
     };
     let mut records = Vec::new();
     let ended = guest::run(&plan, &machine, &mut |record, _| {
