@@ -110,6 +110,18 @@ book-test *ARGS:
 book-look *ARGS:
     @{{ harness }} book look "$@"
 
+# Measure beside others: start, where, density, native, images, or all; as root
+[no-exit-message]
+[group('measure')]
+bench *ARGS:
+    @{{ harness }} bench "$@"
+
+# Container against virtual machine, measured here; as root
+[no-exit-message]
+[group('measure')]
+claims *ARGS:
+    @{{ harness }} claims "$@"
+
 # Say what this machine can and cannot do, and how to mend it
 [no-exit-message]
 [group('check')]
@@ -134,6 +146,18 @@ test-wrong *ARGS:
 grade NN *ARGS:
     @{{ harness }} grade "$@"
 
+# Marks for a folder of submissions: grade-all NN DIR --jobs 2
+[no-exit-message]
+[group('teach')]
+grade-all NN *ARGS:
+    @{{ harness }} grade-all "$@"
+
+# An autograder for Gradescope: gradescope NN --output FILE.zip
+[no-exit-message]
+[group('teach')]
+gradescope NN *ARGS:
+    @{{ harness }} gradescope "$@"
+
 # A repository for students: handout DIR --steps 01-05
 [no-exit-message]
 [group('teach')]
@@ -145,6 +169,12 @@ handout DIR *ARGS:
 [group('teach')]
 test-exercises *ARGS:
     @{{ harness }} test-exercises "$@"
+
+# Prove that hostile submissions gain nothing
+[no-exit-message]
+[group('teach')]
+test-hostile *ARGS:
+    @{{ harness }} test-hostile "$@"
 
 # Format the code
 [group('maintain')]

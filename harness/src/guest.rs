@@ -3,16 +3,19 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
+use crate::fence;
 use crate::outcome::Record;
 use crate::report::seconds;
-use crate::runner::{Batch, Plan, SEQUENCES};
-use crate::vm::{Accel, CgroupLayout, Kernel, Vm, programs};
+use crate::runner::{Batch, CHECK_LIMIT, Plan, SEQUENCES};
+use crate::vm::{Accel, BrokenOff, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
 
 /// Which virtual machine.
@@ -33,6 +36,24 @@ pub struct Machine {
     /// Number of processors, if not the usual one
     #[arg(skip)]
     pub cpus: Option<u32>,
+
+    /// Longest run, boot included; three quarters of an hour if none is given.
+    #[arg(skip)]
+    pub time_limit: Option<Duration>,
+
+    /// Longest time for one check; a minute and a half if none is given.
+    #[arg(skip)]
+    pub check_limit: Option<Duration>,
+}
+
+/// What is sent into the machine.
+#[derive(Serialize, Deserialize)]
+pub struct Orders {
+    /// The plan.
+    pub plan: Plan,
+    /// With what each record begins that is to be believed. The ports are open
+    /// to every program of the machine, once the runner has been killed.
+    pub token: Option<String>,
 }
 
 /// Where our files are inside.
@@ -46,7 +67,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(45 * 60);
 /// words.
 ///
 /// # Errors
-/// If the machine does not boot, or does not run the plan to its end.
+/// If the machine does not boot; [`BrokenOff`] if it does not run the plan to
+/// its end.
 pub fn run(
     plan: &Plan,
     machine: &Machine,
@@ -65,11 +87,26 @@ pub fn run(
         .tempdir()
         .context("make a temporary directory")?;
     let plan_file = dir.path().join("plan.json");
-    let json = serde_json::to_vec(&inside).context("write the plan as JSON")?;
+    let token = match plan.untrusted {
+        true => Some(secret()?),
+        false => None,
+    };
+    let orders = Orders {
+        plan: inside,
+        token: token.clone(),
+    };
+    let json = serde_json::to_vec(&orders).context("write the plan as JSON")?;
     fs::write(&plan_file, json).with_context(|| format!("write {}", plan_file.display()))?;
     let plan_inside = files.add(&plan_file)?;
     let mut all = files.list();
-    all.push((workspace::bin(), Path::new(INSIDE).join("bin")));
+    match plan.untrusted {
+        // The steps themselves, which may be in bin/, would pass every check.
+        true => all.extend(["harness", "probe"].map(|name| {
+            let inside = Path::new(INSIDE).join("bin").join(name);
+            (workspace::bin().join(name), inside)
+        })),
+        false => all.push((workspace::bin(), Path::new(INSIDE).join("bin"))),
+    }
     let rootfs = rootfs(plan);
     for name in &rootfs {
         let inside = Path::new(INSIDE).join("rootfs").join(name);
@@ -94,10 +131,15 @@ pub fn run(
         ]
         .into_iter()
         .chain(std::env::var(SEQUENCES).map(|number| (SEQUENCES.to_owned(), number)))
+        .chain(
+            machine
+                .check_limit
+                .map(|limit| (CHECK_LIMIT.to_owned(), limit.as_secs().to_string())),
+        )
         .collect(),
         // A distribution's userland stands in the machine's memory.
         memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
-        time_limit: TIME_LIMIT,
+        time_limit: machine.time_limit.unwrap_or(TIME_LIMIT),
         cpus: machine.cpus.unwrap_or(Vm::default().cpus),
         ..Vm::default()
     };
@@ -110,6 +152,9 @@ pub fn run(
     let mut arrived = 0;
     let mut trouble = None;
     let result = vm.run(&mut |line| {
+        let Some(line) = fence::read_line(line, token.as_deref()) else {
+            return;
+        };
         let record =
             serde_json::from_str(line).with_context(|| format!("parse a record: {line:?}"));
         let handed_on = record.and_then(|record| on_record(record, &description));
@@ -122,11 +167,12 @@ pub fn run(
         return Err(error);
     }
     if result.status != 0 || arrived != expected {
-        bail!(
+        let why = format!(
             "the run in the virtual machine ended with status {} after {arrived} of {expected} checks; its console said: {}",
             result.status,
             last_lines(&result.console)
         );
+        return Err(BrokenOff(why).into());
     }
     Ok(format!(
         "packing {}, boot {}, checks {}",
@@ -218,6 +264,15 @@ fn rootfs(plan: &Plan) -> BTreeSet<String> {
         .filter(|name| workspace::rootfs(name).is_dir())
         .map(str::to_owned)
         .collect()
+}
+
+/// A word that nobody can guess.
+fn secret() -> Result<String> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("read /dev/urandom")?;
+    Ok(format!("{:032x} ", u128::from_ne_bytes(bytes)))
 }
 
 fn last_lines(console: &str) -> String {

@@ -7,14 +7,18 @@
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
+//! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
+//! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`book`] | the book's transcripts, includes, links and pages |
+//! | [`bench`] | what containers cost here, beside what others take for them |
 //! | [`build`], [`workspace`] | building with cargo; where things are |
 //! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
 //! | [`sys`] | the only `unsafe` |
 
+pub mod bench;
 pub mod book;
 pub mod build;
 pub mod cgroup;
@@ -24,12 +28,14 @@ pub mod commands;
 pub mod doctor;
 pub mod draws;
 pub mod exercise;
+pub mod fence;
 pub mod firewall;
 pub mod fsops;
 pub mod grade;
 pub mod guard;
 pub mod guest;
 pub mod host;
+pub mod hostile;
 pub mod lan;
 pub mod matrix;
 pub mod nft;

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    book, build, check, doctor, grade, handout, hint, kernel, kernels, progress, restore, run,
-    solution, start, test_exercises, test_step, test_wrong, vm, watch,
+    bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, kernel,
+    kernels, progress, restore, run, solution, start, test_exercises, test_hostile, test_step,
+    test_wrong, vm, watch,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -26,8 +27,14 @@ enum Command {
     Handout(handout::Args),
     /// Marks for a student's crate, in the virtual machine
     Grade(grade::Args),
+    /// Marks for a folder of submissions
+    GradeAll(grade_all::Args),
+    /// An autograder for Gradescope, in a zip
+    Gradescope(gradescope::Args),
     /// Prove that no skeleton gains a point
     TestExercises(test_exercises::Args),
+    /// Prove that hostile submissions gain nothing
+    TestHostile(test_hostile::Args),
     /// Begin a step: its skeleton, in work/
     Start(start::Args),
     /// Check your step
@@ -45,6 +52,10 @@ enum Command {
     /// Build the book, run its transcripts, look at its pages
     #[command(subcommand)]
     Book(book::Args),
+    /// Measure starts, density, speed and images, beside others
+    Bench(bench::Args),
+    /// Container against virtual machine, measured here
+    Claims(claims::Args),
     /// Build every step, static, into bin/
     Build,
     /// Say what this machine can and cannot do, and how to mend it
@@ -66,7 +77,10 @@ fn main() -> ExitCode {
         Command::TestWrong(args) => test_wrong::test_wrong(args),
         Command::Handout(args) => handout::handout(args),
         Command::Grade(args) => grade::grade(args),
+        Command::GradeAll(args) => grade_all::grade_all(args),
+        Command::Gradescope(args) => gradescope::gradescope(args),
         Command::TestExercises(args) => test_exercises::test_exercises(args),
+        Command::TestHostile(args) => test_hostile::test_hostile(args),
         Command::Start(args) => start::start(args),
         Command::Check(args) => check::check(args),
         Command::Watch(args) => watch::watch(args),
@@ -77,6 +91,8 @@ fn main() -> ExitCode {
         Command::Kernel(args) => kernel::kernel(args),
         Command::Kernels(args) => kernels::kernels(args),
         Command::Book(args) => book::book(args),
+        Command::Bench(args) => bench::bench(args),
+        Command::Claims(args) => claims::claims(args),
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Restore(args) => restore::restore(args),

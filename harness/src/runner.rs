@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Orders, PROGRAM, RUNNER};
+use crate::fence::Fence;
 use crate::outcome::{Outcome, Record};
 use crate::registry::{Entry, Step};
 use crate::requirement;
@@ -32,12 +33,21 @@ const TIME_LIMIT: Duration = Duration::from_secs(90);
 pub const SEQUENCES: &str = "DRYDOCK_SEQUENCES";
 const LONG_LIMIT: Duration = Duration::from_secs(60 * 60);
 
+/// Environment variable: how many seconds a check may take, instead of 90.
+pub const CHECK_LIMIT: &str = "DRYDOCK_CHECK_LIMIT";
+
 fn time_limit() -> Duration {
-    match std::env::var_os(SEQUENCES) {
-        Some(_) => LONG_LIMIT,
-        None => TIME_LIMIT,
+    let given = std::env::var(CHECK_LIMIT).ok().and_then(|s| s.parse().ok());
+    match (given, std::env::var_os(SEQUENCES)) {
+        (Some(seconds), _) => Duration::from_secs(seconds),
+        (None, Some(_)) => LONG_LIMIT,
+        (None, None) => TIME_LIMIT,
     }
 }
+
+/// Longest message of a record, and of a line about the host, in bytes: a
+/// program under test may print without end, and checks quote it.
+const MESSAGE: usize = 16 << 10;
 
 /// What to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,8 +56,7 @@ pub struct Plan {
     pub batches: Vec<Batch>,
     /// Seed for the names and numbers that the checks draw.
     pub seed: u64,
-    /// Whether the programs under test may be hostile: then they can neither
-    /// read the plan nor look into the memory of the checks.
+    /// Whether the programs under test may be hostile: see [`fence`](crate::fence).
     #[serde(default)]
     pub untrusted: bool,
 }
@@ -71,6 +80,25 @@ pub struct Batch {
 /// # Errors
 /// Only the harness's own: a check that fails is a record.
 pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+    run_behind(None, plan, on_record)
+}
+
+/// The same, with a fence between the programs under test and the checks that
+/// come after them.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_behind(
+    fence: Option<&Fence>,
+    plan: &Plan,
+    on_record: &mut dyn FnMut(Record) -> Result<()>,
+) -> Result<()> {
+    // Asked once, before there is anybody who could change the answer.
+    let required = plan.batches.iter().flat_map(|batch| &batch.step.checks);
+    let missing: BTreeMap<&str, Option<String>> = required
+        .flat_map(|entry| &entry.requires)
+        .map(|requirement| (requirement.as_str(), requirement::missing(requirement)))
+        .collect();
     for batch in &plan.batches {
         let mut outcomes: BTreeMap<&str, (Outcome, String)> = BTreeMap::new();
         for entry in &batch.step.checks {
@@ -84,8 +112,10 @@ pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Resu
                 Some((Outcome::Unsupported, missing)) => Some(missing.clone()),
                 _ => None,
             });
-            let missing = entry.requires.iter().find_map(|r| requirement::missing(r));
+            let mut required = entry.requires.iter();
+            let missing = required.find_map(|r| missing.get(r.as_str()).cloned().flatten());
             let missing = missing.or(missing_there);
+            let broken = fence.and_then(|fence| fence.broken().err());
             let without_running = |outcome, message: String| Record {
                 step: batch.step.step.clone(),
                 check: entry.name.clone(),
@@ -96,14 +126,21 @@ pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Resu
                 seed: plan.seed,
                 millis: 0,
             };
-            let mut record = match (unmet, missing) {
-                (_, Some(missing)) => without_running(Outcome::Unsupported, missing),
-                (Some(need), None) => without_running(
+            let mut record = match (unmet, missing, broken) {
+                (_, Some(missing), _) => without_running(Outcome::Unsupported, missing),
+                (_, None, Some(broken)) => without_running(
+                    Outcome::Fail,
+                    format!("was not run: {broken:#}, which is not the program's to change"),
+                ),
+                (Some(need), None, None) => without_running(
                     Outcome::Blocked,
                     format!("needs “{}”", title(&batch.step, need)),
                 ),
-                (None, None) => run_one(plan, batch, entry)?,
+                (None, None, None) => run_one(fence, plan, batch, entry)?,
             };
+            record.message = shortened(record.message);
+            record.host.truncate(64);
+            record.host = record.host.into_iter().map(shortened).collect();
             record.variant.clone_from(&batch.variant);
             outcomes.insert(&entry.name, (record.outcome, record.message.clone()));
             on_record(record)?;
@@ -116,7 +153,16 @@ fn title<'a>(step: &'a Step, name: &'a str) -> &'a str {
     step.entry(name).map_or(name, |entry| entry.title.as_str())
 }
 
-fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
+/// The beginning of a text that may be endless.
+fn shortened(mut text: String) -> String {
+    if text.len() > MESSAGE {
+        text.truncate(text.floor_char_boundary(MESSAGE));
+        text.push('…');
+    }
+    text
+}
+
+fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
     let dir = tempfile::Builder::new()
         .prefix("drydock-record-")
         .tempdir()
@@ -124,11 +170,15 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
     let output = fs::File::create(dir.path().join("output"))
         .context("make a file for the check's output")?;
     let (mut to_check, its_end) = UnixStream::pair().context("socketpair")?;
-    let mut orders =
-        serde_json::to_vec(&Orders { seed: plan.seed }).context("write the orders as JSON")?;
+    let mut orders = serde_json::to_vec(&Orders {
+        seed: plan.seed,
+        untrusted: plan.untrusted,
+    })
+    .context("write the orders as JSON")?;
     orders.push(b'\n');
     to_check.write_all(&orders).context("send the orders")?;
-    let mut command = Command::new(&batch.tests);
+    let tests = fence.and_then(|fence| fence.tests(&batch.tests));
+    let mut command = Command::new(tests.as_deref().unwrap_or(&batch.tests));
     command
         .args(["--exact", &entry.path(), "--nocapture", "--test-threads=1"])
         .env(RUNNER, "stdin")
@@ -145,6 +195,9 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
     let child = command
         .spawn()
         .with_context(|| format!("start {}", batch.tests.display()))?;
+    if let Some(fence) = fence {
+        fence.started(&child)?;
+    }
     // The check's end is then the check's alone.
     drop(command);
     to_check
@@ -152,6 +205,9 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
         .context("fcntl(F_SETFL, O_NONBLOCK)")?;
     let mut sent = Vec::new();
     let ended = wait(child, &mut to_check, &mut sent)?;
+    if let Some(fence) = fence {
+        fence.sweep()?;
+    }
     let mut record = Record {
         step: batch.step.step.clone(),
         check: entry.name.clone(),
@@ -162,12 +218,11 @@ fn run_one(plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
         seed: plan.seed,
         millis: start.elapsed().as_millis() as u64,
     };
-    match (ended, sent.is_empty()) {
-        (Some(_), false) => {
-            record = serde_json::from_slice(&sent).context("parse the check's record")?
-        }
-        (Some(status), true) => {
-            let output = fs::read_to_string(dir.path().join("output")).unwrap_or_default();
+    // A check that is killed while it sends has not sent a record.
+    match (ended, serde_json::from_slice(&sent)) {
+        (Some(_), Ok(whole)) => record = whole,
+        (Some(status), Err(_)) => {
+            let output = end_of(&dir.path().join("output"));
             record.message = format!(
                 "the check ended without a record ({status}): {}",
                 tail(&output)
@@ -217,6 +272,19 @@ fn wait(
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// The last few kilobytes of a file that may be large.
+fn end_of(file: &Path) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = fs::File::open(file)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(MESSAGE as u64)))?;
+        let mut bytes = Vec::new();
+        file.take(MESSAGE as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 fn tail(output: &str) -> String {

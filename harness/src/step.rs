@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -29,6 +30,14 @@ const TIME_LIMIT: Duration = Duration::from_secs(40);
 
 /// How long a running program may take to answer or to end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Whether anything under test was started yet.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has called a program under test, or is about to.
+pub fn started() -> bool {
+    STARTED.load(Ordering::Relaxed)
+}
 
 /// A call of a step's program, under construction.
 pub struct Step {
@@ -113,6 +122,7 @@ impl Step {
     /// The call as a command of the standard library, for what this type
     /// cannot express.
     pub fn command(&self) -> Command {
+        STARTED.store(true, Ordering::Relaxed);
         let mut command = Command::new(&self.program);
         // The probe is found on the host, and /bin/probe in a root file system.
         command.env(

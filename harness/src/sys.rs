@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, setsid, write};
 
@@ -212,6 +213,20 @@ pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
     // SAFETY: the closure only makes system calls that are async-signal-safe,
     // and allocates nothing.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Puts limits on what `command` and all that it starts may use, each
+/// `(resource, most)`: setrlimit(2). They cannot be raised again, except by
+/// root.
+pub fn limit_child(command: &mut Command, limits: &'static [(Resource, u64)]) {
+    let set = move || {
+        for (resource, most) in limits {
+            setrlimit(*resource, *most, *most)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls, and allocates nothing.
+    unsafe { command.pre_exec(set) };
 }
 
 /// Changes one byte of a file through a shared mapping: mmap(2), msync(2).

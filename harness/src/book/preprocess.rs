@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `{{#figure NAME}}` | the diagram `book/figures/NAME.svg`, in the page, so that it takes the theme's colours |
 //! | `{{#main-diff NN}}` | `main.rs` of step NN as a difference to that of the step before |
+//! | `{{#bench NAME}}` | what the bench NAME found in the recorded run (`book/bench.json`), its tables, charts and notes; `machine` is the machine; a number after NAME takes that table only |
 //! | `{{#wrong NN-name}}` | a wrong solution of the harness: its title, its edit, and the checks that find it out |
 //!
 //! The words after `console`, which are for [`transcript`](super::transcript),
@@ -18,9 +19,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::experiments::check_title;
+use crate::bench::report::Results;
 use crate::registry::Step;
-use crate::workspace;
 use crate::wrong::{self, Messages, Wrong};
+use crate::{bench, workspace};
 
 /// Reads mdBook's context and book from `input` and writes the book with the
 /// insertions done to `output`.
@@ -61,6 +63,7 @@ pub fn page(text: &str) -> Result<String> {
             Some(words) => match words.split_once(' ') {
                 Some(("figure", name)) => out += &figure(name)?,
                 Some(("main-diff", step)) => out += &main_diff(step)?,
+                Some(("bench", words)) => out += &measured(words)?,
                 Some(("wrong", name)) => out += &wrong_solution(name)?,
                 _ => out += line, // mdBook's own
             },
@@ -112,6 +115,28 @@ fn figure(name: &str) -> Result<String> {
         "<figure class=\"figure\">\n{}\n</figure>\n",
         svg.trim()
     ))
+}
+
+/// What was measured in the recorded run.
+fn measured(words: &str) -> Result<String> {
+    let results = Results::read(&bench::recorded())?;
+    let (name, table) = match words.split_once(' ') {
+        None => (words, None),
+        Some((name, number)) => {
+            let number = number.parse();
+            (
+                name,
+                Some(number.with_context(|| format!("{words} is no table"))?),
+            )
+        }
+    };
+    if name == "machine" {
+        return Ok(format!("{}\n", results.machine.table().markdown()));
+    }
+    let report = results.reports.iter().find(|report| report.name == name);
+    report
+        .with_context(|| format!("nothing was recorded of {name}"))?
+        .page(table)
 }
 
 fn main_diff(step: &str) -> Result<String> {
@@ -256,6 +281,8 @@ mod tests {
         assert_eq!(page(listing).unwrap(), "```rust\na {\n    b\n\n}\n```\n");
         assert!(page("{{#figure 04}}").unwrap().contains("<svg"));
         assert!(page("{{#wrong 04-nothing}}").is_err());
+        assert!(page("{{#bench start}}").unwrap().contains("<svg"));
+        assert!(page("{{#bench nothing}}").is_err());
         assert!(page("{{#main-diff 00}}").is_err());
     }
 }

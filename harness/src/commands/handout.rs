@@ -26,13 +26,16 @@ pub struct Args {
 }
 
 /// What is ours to know: solutions, and what tells of them.
-const OURS: [&str; 8] = [
+const OURS: [&str; 11] = [
     "harness/wrong/",
+    "harness/hostile/",
     "harness/exercises/",
     "harness/handout/",
+    "harness/autograder/",
     "harness/tests/wrong.rs",
     "harness/tests/exercises.rs",
     "harness/tests/grading.rs",
+    "harness/tests/handout.rs",
     ".ci/",
     "README.md",
 ];
@@ -47,6 +50,17 @@ pub fn handout(args: Args) -> Result<ExitCode> {
     if dir.exists() {
         bail!("{} is there already: choose another place", dir.display());
     }
+    let steps = lay_out(dir, &first, &last)?;
+    commit(dir)?;
+    println!("{}: steps {} to be solved", dir.display(), steps.join(", "));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the files of a handout into `dir` and returns the steps to be solved.
+///
+/// # Errors
+/// Those of copying and of git.
+pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>> {
     progress("copying");
     let root = workspace::root();
     let mut steps = Vec::new();
@@ -57,18 +71,18 @@ pub fn handout(args: Args) -> Result<ExitCode> {
             continue;
         }
         match step_of(&text) {
-            Some(step) if step > last => continue,
+            Some(step) if step.as_str() > last => continue,
             // Skeletons come below.
-            Some(step) if step >= first && text.starts_with("steps/") => continue,
+            Some(step) if step.as_str() >= first && text.starts_with("steps/") => continue,
             _ if text.starts_with("book/src/") && text.ends_with(".md") => {
-                let page = without_solutions(&read(&root.join(&file))?, &last, &wrongs)?;
+                let page = without_solutions(&read(&root.join(&file))?, last, &wrongs)?;
                 write(&dir.join(&file), &page)?;
             }
             _ => copy(&root.join(&file), &dir.join(&file))?,
         }
     }
     for (number, ours) in skeleton::steps()? {
-        if number < first || number > last {
+        if number.as_str() < first || number.as_str() > last {
             continue;
         }
         let to = dir.join("steps").join(ours.file_name().unwrap_or_default());
@@ -76,11 +90,11 @@ pub fn handout(args: Args) -> Result<ExitCode> {
         steps.push(number);
     }
     let tests = dir.join("harness/Cargo.toml");
-    write(&tests, &without_tests_above(&read(&tests)?, &last)?)?;
+    write(&tests, &without_tests_above(&read(&tests)?, last)?)?;
     for file in ["README.md", "test"] {
         let text = read(&root.join("harness/handout").join(file))?
             .replace("STEPS", &format!("steps {first} to {last}"))
-            .replace("FIRST", &first);
+            .replace("FIRST", first);
         let to = match file {
             "test" => dir.join("tools/test"),
             _ => dir.join(file),
@@ -88,22 +102,39 @@ pub fn handout(args: Args) -> Result<ExitCode> {
         write(&to, &text)?;
     }
     let workflow = read(&root.join("harness/handout/classroom.yml"))?;
-    let jobs: String = steps.iter().map(|step| job(step)).collect();
     write(
         &dir.join(".github/workflows/classroom.yml"),
-        &workflow.replace("STEPS\n", &jobs),
+        &with_steps(&workflow, &steps),
     )?;
     lock(dir)?;
-    commit(dir)?;
-    println!("{}: steps {} to be solved", dir.display(), steps.join(", "));
-    Ok(ExitCode::SUCCESS)
+    Ok(steps)
 }
 
-fn job(step: &str) -> String {
-    format!(
-        "      - run: tools/harness grade {step} --submission . --format classroom --output \
-         marks-{step}.json && cat marks-{step}.json\n"
-    )
+/// The workflow with a job's step for each of ours. The reporter reads the
+/// result of the step `NAME` from the variable `NAME_RESULTS`; a variable holds
+/// 128 KiB at most (execve(2)), so messages are cut there.
+fn with_steps(workflow: &str, steps: &[String]) -> String {
+    let (mut jobs, mut results) = (String::new(), String::new());
+    for step in steps {
+        jobs += &format!(
+            "      - name: Step {step}
+        id: step{step}
+        run: |
+          tools/harness grade {step} --submission . --format classroom --output marks-{step}.json
+          jq . marks-{step}.json
+          result=$(jq -c '.tests[].message |= .[:300]' marks-{step}.json | base64 -w 0)
+          echo \"result=$result\" >>\"$GITHUB_OUTPUT\"
+"
+        );
+        results += &format!(
+            "          STEP{step}_RESULTS: \"${{{{ steps.step{step}.outputs.result }}}}\"\n"
+        );
+    }
+    let runners: Vec<String> = steps.iter().map(|step| format!("step{step}")).collect();
+    workflow
+        .replace("STEPS\n", &jobs)
+        .replace("RESULTS\n", &results)
+        .replace("RUNNERS", &runners.join(","))
 }
 
 fn range(text: &str) -> Result<(String, String)> {

@@ -1,10 +1,14 @@
 //! The subcommands of `harness`, a file each.
 
+pub mod bench;
 pub mod book;
 pub mod build;
 pub mod check;
+pub mod claims;
 pub mod doctor;
 pub mod grade;
+pub mod grade_all;
+pub mod gradescope;
 pub mod handout;
 pub mod hint;
 pub mod kernel;
@@ -15,6 +19,7 @@ pub mod run;
 pub mod solution;
 pub mod start;
 pub mod test_exercises;
+pub mod test_hostile;
 pub mod test_step;
 pub mod test_wrong;
 pub mod vm;

@@ -1,14 +1,16 @@
-//! `harness test-exercises [NN]`: proves that no skeleton gains a point.
+//! `harness test-exercises [NN]`: proves that no skeleton gains a point, and
+//! that a learner gets from there to the end.
 
 use std::fs;
 use std::io::ErrorKind;
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::exercise::skeleton;
-use crate::exercise::work::Work;
+use crate::exercise::skeleton::{self, Solutions};
+use crate::exercise::work::{WORK, Work};
 use crate::guest::{self, Machine};
 use crate::outcome::{Outcome, Record};
 use crate::registry::{self, Step};
@@ -21,6 +23,11 @@ use crate::{build, workspace};
 pub struct Args {
     /// Number of the step, or several; all of them by default
     steps: Vec<String>,
+
+    /// Go the whole way of a learner instead, in a directory of its own: start,
+    /// check, solution, with our solution as what the learner has written
+    #[arg(long)]
+    learn: bool,
 }
 
 /// Builds the skeletons, checks them all in one virtual machine, and says which
@@ -33,6 +40,9 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     let mut numbers: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
     if numbers.is_empty() {
         numbers = registry::numbers(&workspace::checks())?;
+    }
+    if args.learn {
+        return learn(&numbers, started);
     }
     build::programs(&[])?;
     workspace::need_rootfs("busybox")?;
@@ -109,4 +119,115 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     println!("  took: {}", seconds(started.elapsed()));
     println!("{good} passed, {bad} failed");
     Ok(ExitCode::from(u8::from(bad != 0)))
+}
+
+/// Goes a learner's way through each step and says where it ends.
+fn learn(numbers: &[String], started: Instant) -> Result<ExitCode> {
+    let mut bad = 0;
+    for number in numbers {
+        let dir = tempfile::Builder::new()
+            .prefix("drydock-learner-")
+            .tempdir()
+            .context("make a temporary directory")?;
+        match (Learner {
+            number,
+            dir: dir.path(),
+        })
+        .learn()
+        {
+            Ok(()) => println!("  ✓ step {number}: from the skeleton to the end"),
+            Err(error) => {
+                bad += 1;
+                println!("  ✗ step {number}: {error:#}");
+            }
+        }
+    }
+    println!("  took: {}", seconds(started.elapsed()));
+    println!("{} passed, {bad} failed", numbers.len() - bad);
+    Ok(ExitCode::from(u8::from(bad != 0)))
+}
+
+/// Somebody who types the commands of the book.
+struct Learner<'a> {
+    number: &'a str,
+    dir: &'a Path,
+}
+
+impl Learner<'_> {
+    fn learn(&self) -> Result<()> {
+        let (ended, said) = self.type_in(&["start", self.number, "--no-check"])?;
+        ensure!(ended == 0, "start ended with {ended}: {said}");
+        let (ended, said) = self.type_in(&["start", self.number, "--no-check"])?;
+        ensure!(
+            ended != 0 && said.contains("is there already"),
+            "start wrote over a begun step"
+        );
+
+        let (ended, said) = self.type_in(&["check", self.number])?;
+        ensure!(
+            ended == 1,
+            "check of the skeleton ended with {ended}: {said}"
+        );
+        let step = Step::read(&workspace::checks(), self.number)?;
+        let work = Work::at(self.dir);
+        let begun = work
+            .progress()?
+            .steps
+            .get(self.number)
+            .cloned()
+            .unwrap_or_default();
+        let counted: Vec<_> = step
+            .checks
+            .iter()
+            .filter(|check| begun.open.contains(&check.name))
+            .collect();
+        ensure!(
+            begun.points == 0 && !counted.is_empty(),
+            "{} points",
+            begun.points
+        );
+        let lines: Vec<&str> = said.lines().collect();
+        for check in counted {
+            let place = lines.iter().position(|line| line.contains(&check.title));
+            let reason = place.and_then(|place| lines.get(place + 1));
+            ensure!(
+                reason.is_some_and(|line| line.starts_with("      ") && line.trim().len() > 10),
+                "no reason for {}: {reason:?}",
+                check.name
+            );
+        }
+        let (ended, said) = self.type_in(&["solution", self.number])?;
+        ensure!(
+            ended != 0 && said.contains("--force"),
+            "solution told it before a pass: {said}"
+        );
+
+        skeleton::copy(self.number, &work.step(self.number)?, Solutions::Stay)?;
+        let (ended, said) = self.type_in(&["check", self.number])?;
+        ensure!(
+            ended == 0,
+            "check of our solution ended with {ended}: {said}"
+        );
+        let (ended, said) = self.type_in(&["solution", self.number])?;
+        ensure!(
+            ended == 0 && said.contains("to the letter"),
+            "solution ended with {ended}: {said}"
+        );
+        Ok(())
+    }
+
+    /// Runs a command of ours with this learner's directory. Returns its exit
+    /// status and all that it printed.
+    fn type_in(&self, args: &[&str]) -> Result<(i32, String)> {
+        progress(&args.join(" "));
+        let own = std::env::current_exe().context("readlink /proc/self/exe")?;
+        let output = Command::new(own)
+            .args(args)
+            .env(WORK, self.dir)
+            .output()
+            .with_context(|| format!("run harness {}", args.join(" ")))?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Ok((output.status.code().unwrap_or(-1), said))
+    }
 }

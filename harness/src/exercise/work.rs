@@ -24,6 +24,9 @@ use super::progress::Progress;
 use super::skeleton::{self, Solutions, read, write};
 use crate::{build, workspace};
 
+/// Environment variable: the learner's directory, instead of `work/`.
+pub const WORK: &str = "DRYDOCK_WORK";
+
 /// The learner's directory.
 #[derive(Clone, Debug)]
 pub struct Work {
@@ -31,9 +34,13 @@ pub struct Work {
 }
 
 impl Work {
-    /// `work/` at the top of the repository, whether it is there or not.
+    /// `work/` at the top of the repository, or `$DRYDOCK_WORK`, whether it is
+    /// there or not.
     pub fn here() -> Self {
-        Work::at(&workspace::root().join("work"))
+        match std::env::var_os(WORK) {
+            Some(dir) => Work::at(Path::new(&dir)),
+            None => Work::at(&workspace::root().join("work")),
+        }
     }
 
     /// The one in `dir`.

@@ -1,5 +1,6 @@
 //! A program with limits on its time, its memory and its output.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -7,11 +8,44 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// Most output that is kept, in bytes. The rest is not read twice.
+use crate::sys;
+
+/// Most output that is kept, in bytes. The rest is not read.
 const OUTPUT: u64 = 64 << 10;
+
+/// Each process of it: most address space, twice what rustc takes for our
+/// largest step; longest file, that of the output among them; no core dumps.
+const LIMITS: [(Resource, u64); 3] = [
+    (Resource::RLIMIT_AS, 4 << 30),
+    (Resource::RLIMIT_FSIZE, 1 << 30),
+    (Resource::RLIMIT_CORE, 0),
+];
+
+/// The variables of the environment that it gets, or how they begin. Others
+/// may hold what is nobody's to know, and a program can be made to keep them.
+const ENVIRONMENT: [&str; 17] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_",
+    "TMPDIR",
+    "SUDO_USER",
+    "CARGO=",
+    "CARGO_HOME",
+    "CARGO_BUILD_",
+    "CARGO_INCREMENTAL",
+    "CARGO_NET_",
+    "CARGO_HTTP_",
+    "CARGO_TARGET_",
+    "RUSTUP_",
+    "SSL_CERT_",
+    "RUST_MIN_STACK",
+];
 
 /// What came of it.
 #[derive(Debug)]
@@ -22,7 +56,8 @@ pub struct Ended {
     pub output: String,
 }
 
-/// Runs `command` to its end, and no longer than `limit`. Its output, of both
+/// Runs `command` to its end, and no longer than `limit`, with little of our
+/// environment and with limits on its memory and its files. Its output, of both
 /// kinds, goes to a file without a name.
 ///
 /// # Errors
@@ -30,7 +65,10 @@ pub struct Ended {
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     let mut output = tempfile::tempfile().context("make a temporary file")?;
     let copy = |file: &File| file.try_clone().context("dup");
+    sys::limit_child(command, &LIMITS);
     let mut child = command
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
         .stdin(Stdio::null())
         .stdout(copy(&output)?)
         .stderr(copy(&output)?)
@@ -61,6 +99,11 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     })
 }
 
+fn is_passed_on(name: &OsStr) -> bool {
+    let whole = format!("{}=", name.to_string_lossy());
+    ENVIRONMENT.iter().any(|begin| whole.starts_with(begin))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +124,31 @@ mod tests {
         assert_eq!(ended.output.len() as u64, OUTPUT);
         assert!(ended.status.success());
         Ok(())
+    }
+
+    #[test]
+    fn memory_and_files_have_limits() -> Result<()> {
+        let shell = |script| {
+            run(
+                Command::new("sh").args(["-c", script]),
+                Duration::from_secs(20),
+            )
+        };
+        assert_eq!(shell("ulimit -v")?.output.trim(), (4 << 20).to_string());
+        // What is written goes to the file of the output.
+        assert!(!shell("head -c 2000000000 /dev/zero")?.status.success());
+        Ok(())
+    }
+
+    #[test]
+    fn secrets_of_the_environment_stay_here() {
+        for name in [
+            "GITHUB_TOKEN",
+            "CARGO_REGISTRY_TOKEN",
+            "CARGO_REGISTRIES_X_TOKEN",
+        ] {
+            assert!(!is_passed_on(OsStr::new(name)), "{name}");
+        }
+        assert!(is_passed_on(OsStr::new("CARGO")) && is_passed_on(OsStr::new("PATH")));
     }
 }

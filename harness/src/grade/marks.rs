@@ -1,6 +1,9 @@
 //! Marks: what the checks give, for people and for the services that teachers
 //! use.
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -38,6 +41,9 @@ pub struct Mark {
     pub of: u32,
     /// What was seen instead, and what to look at.
     pub message: String,
+    /// How long it took, in milliseconds.
+    #[serde(default)]
+    pub millis: u64,
 }
 
 /// The marks of one submission.
@@ -50,12 +56,22 @@ pub struct Marks {
     /// What went wrong with the submission as a whole: it does not compile, or
     /// the machine did not come to its end.
     pub trouble: Option<String>,
+    /// How long building and checking took, in seconds.
+    #[serde(default)]
+    pub seconds: u64,
 }
 
+/// The message of a check of which nothing is known; the trouble says why.
+const NOT_RUN: &str = "was not run";
+
+/// Most characters of a message. What a program printed may be in it.
+const MESSAGE: usize = 8000;
+
 impl Marks {
-    /// The marks that these records give. What was not run gives nothing, and
-    /// its message is the trouble.
+    /// The marks that these records give. What was not run gives nothing; the
+    /// trouble says why.
     pub fn of(step: &Step, records: &[Record], trouble: Option<String>) -> Self {
+        let trouble = trouble.map(|trouble| tame(&trouble));
         let marks = step.checks.iter().map(|entry| {
             let record = records.iter().find(|record| record.check == entry.name);
             let outcome = record.map_or(Outcome::Fail, |record| record.outcome);
@@ -70,16 +86,24 @@ impl Marks {
                 points: if outcome == Outcome::Pass { of } else { 0 },
                 of,
                 message: match record {
-                    None => trouble.clone().unwrap_or_else(|| "was not run".to_owned()),
-                    Some(record) => words(record, &entry.hint),
+                    None => NOT_RUN.to_owned(),
+                    Some(record) => tame(&words(record, &entry.hint)),
                 },
+                millis: record.map_or(0, |record| record.millis),
             }
         });
         Marks {
             step: step.step.clone(),
             marks: marks.collect(),
             trouble,
+            seconds: 0,
         }
+    }
+
+    /// The marks as far as they are known, should nothing more come.
+    pub fn so_far(step: &Step, records: &[Record]) -> Self {
+        let unfinished = "the checks were broken off here".to_owned();
+        Marks::of(step, records, Some(unfinished))
     }
 
     /// The points given.
@@ -106,6 +130,47 @@ impl Marks {
         serde_json::to_string_pretty(&value).context("write the marks as JSON")
     }
 
+    /// Writes all of it to `file`, in one step: whoever reads it at any time
+    /// finds it whole.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write(&self, format: Format, file: &Path) -> Result<()> {
+        replace(file, &(self.format(format)?.trim_end().to_owned() + "\n"))
+    }
+
+    /// What went wrong, in one line; empty if nothing did.
+    pub fn summary(&self) -> String {
+        if let Some(trouble) = &self.trouble {
+            // The compiler's first error tells more than that there is one.
+            let mut lines = trouble.lines().filter(|line| !line.trim().is_empty());
+            let first = lines.next().unwrap_or_default().trim();
+            let error = lines.find(|line| line.contains("error"));
+            return match error {
+                Some(error) => format!("{first} {}", error.trim()),
+                None => first.to_owned(),
+            };
+        }
+        let count = |outcome| self.marks.iter().filter(|m| m.outcome == outcome).count();
+        let (failed, blocked) = (count(Outcome::Fail), count(Outcome::Blocked));
+        let first = self.marks.iter().find(|m| m.outcome == Outcome::Fail);
+        let mut words = Vec::new();
+        if let Some(first) = first {
+            words.push(format!(
+                "{} of {} checks failed, first “{}”",
+                failed + blocked,
+                self.marks.len(),
+                first.title
+            ));
+        }
+        match count(Outcome::Error) {
+            0 => {}
+            1 => words.push("one could not be judged".to_owned()),
+            errors => words.push(format!("{errors} could not be judged")),
+        }
+        words.join("; ")
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         for mark in &self.marks {
@@ -113,8 +178,11 @@ impl Marks {
                 "{:>3}/{:<3} {}\n",
                 mark.points, mark.of, mark.title
             ));
-            if !mark.message.is_empty() && mark.outcome != Outcome::Pass {
-                text.push_str(&format!("        {}\n", mark.message));
+            if mark.outcome == Outcome::Pass {
+                continue;
+            }
+            for line in mark.message.lines() {
+                text.push_str(&format!("        {line}\n"));
             }
         }
         if let Some(trouble) = &self.trouble {
@@ -129,27 +197,54 @@ impl Marks {
         let tests: Vec<Value> = self
             .marks
             .iter()
-            .map(|mark| {
-                json!({
+            .enumerate()
+            .map(|(place, mark)| {
+                let mut test = json!({
                     "name": mark.title,
-                    "score": mark.points,
-                    "max_score": mark.of,
-                    "status": if passed(mark) { "passed" } else { "failed" },
+                    "number": format!("{}.{}", self.step, place + 1),
                     "output": mark.message,
+                    "tags": [mark.check, mark.outcome.to_string()],
                     "visibility": "visible",
-                })
+                });
+                // A check that cannot be shown is no test passed with 0 of 0
+                // points: without a score and a status it only informs.
+                if mark.outcome == Outcome::Unsupported {
+                    test["output"] = format!("not counted: {}", mark.message).into();
+                } else {
+                    test["score"] = mark.points.into();
+                    test["max_score"] = mark.of.into();
+                    test["status"] = match mark.outcome {
+                        Outcome::Pass => "passed",
+                        _ => "failed",
+                    }
+                    .into();
+                }
+                test
             })
             .collect();
+        let mut output = format!("{} of {} points", self.points(), self.of_all());
+        if let Some(trouble) = &self.trouble {
+            output.push_str(&format!("\n\n{trouble}"));
+        }
         json!({
             "score": self.points(),
-            "output": self.trouble.clone().unwrap_or_default(),
+            "execution_time": self.seconds,
+            "output": output,
+            // By default it would be HTML, which rustc does not write.
+            "output_format": "text",
+            "visibility": "visible",
             "stdout_visibility": "hidden",
             "tests": tests,
         })
     }
 
-    /// What GitHub Classroom's autograding reporter reads, version 1.
+    /// What GitHub Classroom's autograding reporter reads, version 1. It has no
+    /// place for what is wrong with all of it, so the tests have it.
     fn classroom(&self) -> Value {
+        let message = |mark: &Mark| match &self.trouble {
+            Some(trouble) if mark.message == NOT_RUN => trouble.clone(),
+            _ => mark.message.clone(),
+        };
         let tests: Vec<Value> = self
             .marks
             .iter()
@@ -159,9 +254,10 @@ impl Marks {
                     "status": if passed(mark) { "pass" } else { "fail" },
                     "score": mark.points,
                     "max_score": mark.of,
-                    "message": mark.message,
+                    "message": message(mark),
                     "test_code": format!("just check {}", self.step),
                     "line_no": 0,
+                    "execution_time": format!("{}ms", mark.millis),
                 })
             })
             .collect();
@@ -177,6 +273,36 @@ impl Marks {
             "tests": tests,
         })
     }
+}
+
+/// Puts `text` in the place of `file`, in one step.
+///
+/// # Errors
+/// Those of writing and renaming.
+pub fn replace(file: &Path, text: &str) -> Result<()> {
+    let mut new = file.as_os_str().to_owned();
+    new.push(".new");
+    fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
+    fs::rename(&new, file).with_context(|| format!("rename to {}", file.display()))
+}
+
+/// A text in which a student's program may have had its say, as it can be
+/// shown: no character that a terminal obeys, and not without end.
+pub fn tame(text: &str) -> String {
+    let mut tame: String = text
+        .chars()
+        .map(|c| match c {
+            '\n' => c,
+            '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .take(MESSAGE)
+        .collect();
+    if text.chars().nth(MESSAGE).is_some() {
+        tame.push_str(" …");
+    }
+    tame
 }
 
 fn passed(mark: &Mark) -> bool {

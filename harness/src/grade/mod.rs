@@ -10,10 +10,20 @@
 //! |---|---|
 //! | [`submission`] | a directory or zip: what of it is taken |
 //! | [`sources`] | what a source file may not contain |
-//! | [`limited`] | the compiler, with limits on time and output |
+//! | [`reads`] | what the compiler has read |
+//! | [`limited`] | the compiler, with limits on time, memory and output |
+//! | [`place`] | where it is built |
+//! | [`grader`] | builds, checks, marks |
 //! | [`marks`] | checks, points and their formats |
+//! | [`class`] | a folder of submissions, and a directory of results |
+//! | [`autograder`] | a grader in a zip, for Gradescope |
 
+pub mod autograder;
+pub mod class;
+pub mod grader;
 pub mod limited;
 pub mod marks;
+pub mod place;
+pub mod reads;
 pub mod sources;
 pub mod submission;

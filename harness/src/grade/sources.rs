@@ -6,18 +6,26 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// Macros that put a file, or the environment, into the program. Their names
-/// must stand in the source: only a procedural macro could make one up, and
-/// there are none.
-const MACROS: [&str; 7] = [
-    "include",
+/// Macros that put a file, or the environment, into the program; those of the
+/// assembler have directives that do. Their names must stand in the source: only
+/// a procedural macro could make one up, and there are none. But one macro can
+/// hand a name to another, so it may not stand anywhere.
+const NOWHERE: [&str; 6] = [
     "include_str",
     "include_bytes",
-    "env",
     "option_env",
+    "asm",
     "global_asm",
-    "concat_idents",
+    "naked_asm",
 ];
+
+/// The same, by names that are also those of a module, or of anything. What is
+/// made of them by macros, [`reads`](super::reads) finds out.
+const NOT_CALLED: [&str; 2] = ["include", "env"];
+
+/// Deepest nesting of brackets. rustc's own limit on macros is 128; without
+/// any, a compiler runs out of its stack.
+const DEPTH: usize = 200;
 
 /// Looks through a source file.
 ///
@@ -32,32 +40,77 @@ pub fn check(text: &str) -> Result<()> {
 }
 
 fn look(tokens: TokenStream) -> Result<()> {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    for (place, token) in tokens.iter().enumerate() {
-        match token {
-            TokenTree::Ident(name) => {
-                let name = name.to_string();
-                let name = name.trim_start_matches("r#");
-                // `use std::include_str as innocent` is a use of it too.
-                if MACROS.contains(&name)
-                    && (is_called(&tokens, place) || is_renamed(&tokens, place))
-                {
-                    bail!("{name} makes the compiler read what is not yours: leave it out");
+    // Not by calling itself: how deep this goes is the student's choice.
+    let mut open = vec![(1, tokens)];
+    while let Some((depth, tokens)) = open.pop() {
+        if depth > DEPTH {
+            bail!("brackets are nested more than {DEPTH} deep");
+        }
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        for (place, token) in tokens.iter().enumerate() {
+            match token {
+                TokenTree::Ident(name) => look_at(&name.to_string(), &tokens, place)?,
+                TokenTree::Group(group) => {
+                    if is_attribute(&tokens, place) {
+                        look_at_attribute(group.stream())?;
+                    }
+                    open.push((depth + 1, group.stream()));
                 }
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
             }
-            TokenTree::Group(group) => {
-                let attribute = group.delimiter() == Delimiter::Bracket
-                    && place > 0
-                    && matches!(&tokens[place - 1], TokenTree::Punct(p) if "#!".contains(p.as_char()));
-                if attribute && sets_path(group.stream()) {
-                    bail!("#[path] makes the compiler read what is not yours: leave it out");
-                }
-                look(group.stream())?;
-            }
-            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
         }
     }
     Ok(())
+}
+
+fn look_at(name: &str, tokens: &[TokenTree], place: usize) -> Result<()> {
+    let name = name.trim_start_matches("r#");
+    // `use std::env as innocent` is a use of it too.
+    let called =
+        NOT_CALLED.contains(&name) && (is_called(tokens, place) || is_renamed(tokens, place));
+    if called || NOWHERE.contains(&name) {
+        bail!("{name} makes the compiler read what is not yours: leave it out");
+    }
+    Ok(())
+}
+
+fn is_attribute(tokens: &[TokenTree], place: usize) -> bool {
+    matches!(&tokens[place], TokenTree::Group(group) if group.delimiter() == Delimiter::Bracket)
+        && place > 0
+        && matches!(&tokens[place - 1], TokenTree::Punct(p) if "#!".contains(p.as_char()))
+}
+
+/// An attribute may hold others: `cfg_attr(all(), path = …)`.
+fn look_at_attribute(tokens: TokenStream) -> Result<()> {
+    let mut open = vec![(1, tokens)];
+    while let Some((depth, tokens)) = open.pop() {
+        if depth > DEPTH {
+            bail!("brackets are nested more than {DEPTH} deep");
+        }
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        for (place, token) in tokens.iter().enumerate() {
+            match token {
+                TokenTree::Ident(name) if name == "path" && is_set(&tokens, place) => {
+                    bail!("#[path] makes the compiler read what is not yours: leave it out");
+                }
+                // `command(name = "link")` is clap's.
+                TokenTree::Ident(name) if name == "link" && is_applied(&tokens, place) => {
+                    bail!("#[link] makes the linker read what is not yours: leave it out");
+                }
+                TokenTree::Group(group) => open.push((depth + 1, group.stream())),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_set(tokens: &[TokenTree], place: usize) -> bool {
+    matches!(tokens.get(place + 1), Some(TokenTree::Punct(next)) if next.as_char() == '=')
+}
+
+fn is_applied(tokens: &[TokenTree], place: usize) -> bool {
+    matches!(tokens.get(place + 1), Some(TokenTree::Group(_)))
 }
 
 fn is_called(tokens: &[TokenTree], place: usize) -> bool {
@@ -66,19 +119,6 @@ fn is_called(tokens: &[TokenTree], place: usize) -> bool {
 
 fn is_renamed(tokens: &[TokenTree], place: usize) -> bool {
     matches!(tokens.get(place + 1), Some(TokenTree::Ident(next)) if next == "as")
-}
-
-/// Whether an attribute holds `path =`, at any depth: `cfg_attr(all(), path = …)`.
-fn sets_path(tokens: TokenStream) -> bool {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    tokens.iter().enumerate().any(|(place, token)| match token {
-        TokenTree::Ident(name) => {
-            name == "path"
-                && matches!(tokens.get(place + 1), Some(TokenTree::Punct(p)) if p.as_char() == '=')
-        }
-        TokenTree::Group(group) => sets_path(group.stream()),
-        _ => false,
-    })
 }
 
 #[cfg(test)]
@@ -97,9 +137,20 @@ mod tests {
             "use core::env as e;",
             "#[path = \"/etc/x.rs\"] mod x;",
             "#[cfg_attr(all(), path = \"x.rs\")] mod x;",
+            "m!(include_str, \"x\");",
+            "fn f() { core::arch::asm!(\".incbin \\\"/etc/passwd\\\"\") }",
+            "#[link(name = \"x\", kind = \"static\")] extern \"C\" {}",
         ] {
             assert!(check(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn no_nesting_is_too_deep_to_be_refused() {
+        let deep = |n: usize| format!("fn f() {{ {}{} }}", "(".repeat(n), ")".repeat(n));
+        assert!(check(&deep(1_000_000)).is_err());
+        assert!(check(&format!("#![a{}]", deep(300))).is_err());
+        assert!(check(&deep(100)).is_ok());
     }
 
     #[test]

@@ -13,6 +13,14 @@ use super::sources;
 const FILES: usize = 500;
 const BYTES: u64 = 4 << 20;
 
+/// Most entries that are looked at, of a directory or an archive, and most
+/// bytes of an archive: whole repositories are handed in, with what was built.
+const ENTRIES: usize = 100_000;
+const ARCHIVE: u64 = 1 << 30;
+
+/// Longest path, in bytes.
+const PATH: usize = 500;
+
 /// A student's sources, by their path below `src/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Submission {
@@ -54,6 +62,13 @@ impl Submission {
         };
         let submission = chosen.unwrap_or_default();
         for (file, text) in &submission.files {
+            let directory = file.ancestors().skip(1);
+            if let Some(file) = directory
+                .into_iter()
+                .find(|dir| submission.files.contains_key(*dir))
+            {
+                bail!("src/{} is a file and a directory", file.display());
+            }
             sources::check(text).with_context(|| format!("src/{}", file.display()))?;
         }
         Ok(submission)
@@ -98,6 +113,10 @@ struct Taken {
 
 impl Taken {
     fn add(&mut self, path: PathBuf, from: impl Read) -> Result<()> {
+        let long = path.components().any(|part| part.as_os_str().len() > 255);
+        if long || path.as_os_str().len() > PATH {
+            bail!("a file has a name of more than 255 bytes, or a path of more than {PATH}");
+        }
         let mut bytes = Vec::new();
         from.take(BYTES + 1)
             .read_to_end(&mut bytes)
@@ -118,10 +137,15 @@ impl Taken {
 fn in_directory(top: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut taken = Taken::default();
     let mut dirs = vec![PathBuf::new()];
+    let mut entries = 0;
     while let Some(within) = dirs.pop() {
         let list = top.join(&within);
         for entry in fs::read_dir(&list).with_context(|| format!("list {}", list.display()))? {
             let entry = entry.with_context(|| format!("list {}", list.display()))?;
+            entries += 1;
+            if entries > ENTRIES {
+                bail!("more than {ENTRIES} files and directories");
+            }
             let name = entry.file_name();
             let hidden = name == "target" || name.to_string_lossy().starts_with('.');
             let kind = entry
@@ -142,8 +166,18 @@ fn in_directory(top: &Path) -> Result<Vec<(PathBuf, String)>> {
 
 fn in_zip(archive: &Path) -> Result<Vec<(PathBuf, String)>> {
     let file = File::open(archive).with_context(|| format!("open {}", archive.display()))?;
+    let length = file
+        .metadata()
+        .with_context(|| format!("stat {}", archive.display()))?
+        .len();
+    if length > ARCHIVE {
+        bail!("{} has more than {} MiB", archive.display(), ARCHIVE >> 20);
+    }
     let mut zip = zip::ZipArchive::new(file)
         .with_context(|| format!("{} is neither a directory nor a zip", archive.display()))?;
+    if zip.len() > ENTRIES {
+        bail!("more than {ENTRIES} files and directories");
+    }
     let mut taken = Taken::default();
     for place in 0..zip.len() {
         let entry = zip

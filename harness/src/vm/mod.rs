@@ -23,6 +23,7 @@ pub mod programs;
 pub mod qemu;
 pub mod suites;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -121,6 +122,19 @@ pub struct VmResult {
     pub console: String,
 }
 
+/// The VM ended before its command did, which had begun: by then it was the
+/// command's to break.
+#[derive(Debug)]
+pub struct BrokenOff(pub String);
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BrokenOff {}
+
 impl Default for Vm {
     fn default() -> Self {
         Vm {
@@ -144,8 +158,8 @@ impl Vm {
     /// leaves nothing behind.
     ///
     /// # Errors
-    /// If there is no kernel, a file cannot be read, QEMU is missing, or the
-    /// VM ends before its command does. The console is then kept in a file
+    /// If there is no kernel, a file cannot be read, QEMU is missing, or,
+    /// as [`BrokenOff`], the VM ends before its command does. The console is then kept in a file
     /// that the error names.
     pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<VmResult> {
         let (image, accel) = self.machine()?;
@@ -229,6 +243,9 @@ impl Vm {
                 }
                 Err(why) => format!("{why}{}", keep_console(&ended.console)?),
             };
+            if ended.started {
+                return Err(BrokenOff(why).into());
+            }
             if tries > 1 || !ended.died_booting {
                 bail!(why);
             }

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,8 @@ pub struct Ended {
     /// Whether the kernel died on its way to the command. Under TCG it does so
     /// now and then on a very busy machine, where timers come late.
     pub died_booting: bool,
+    /// Whether the command was started.
+    pub started: bool,
     /// From QEMU's start until the command's.
     pub boot: Duration,
     /// How long the command took.
@@ -70,6 +72,14 @@ enum Event {
 
 /// How many channels send events: output and news.
 const CHANNELS: usize = 2;
+
+/// Most events that wait for us, longest line, most that is kept of the console,
+/// and most that is passed on from standard error, in bytes: a program in the
+/// VM may write to every channel for as long as it lives.
+const QUEUE: usize = 64;
+const LINE: u64 = 8 << 20;
+const CONSOLE: usize = 4 << 20;
+const ERRORS: usize = 4 << 20;
 
 /// Longer than anybody waits, and short enough for every clock.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -136,7 +146,7 @@ impl Guest {
         // The pipes' ends that QEMU has must not stay open here.
         drop(command);
         let complaints = collect(qemu.stderr.take().context("QEMU has no standard error")?);
-        let (events, received) = channel();
+        let (events, received) = sync_channel(QUEUE);
         read_output(output, events.clone());
         read_news(news, events);
         copy_errors(errors);
@@ -145,7 +155,7 @@ impl Guest {
             terminal,
             started,
             events: received,
-            console: collect(File::from(console)),
+            console: collect(console),
             complaints,
         })
     }
@@ -196,10 +206,12 @@ impl Guest {
         let console = joined(self.console)?;
         let complaints = joined(self.complaints)?;
         let own_words = !complaints.trim().is_empty() || console.contains("init: ");
-        let died_booting = begun.is_none() && !own_words;
+        let started = begun.is_some();
+        let died_booting = !started && !own_words;
         let begun = begun.unwrap_or_else(Instant::now);
         Ok(Ended {
             died_booting,
+            started,
             status: status.map_err(|why| {
                 why.unwrap_or_else(|| match complaints.trim().lines().last() {
                     Some(line) => format!("QEMU: {line}"),
@@ -307,11 +319,11 @@ pub fn at_terminal(command: &[String]) -> Vec<String> {
     shell.into_iter().chain(command.iter().cloned()).collect()
 }
 
-fn read_output(pipe: OwnedFd, events: Sender<Event>) {
+fn read_output(pipe: OwnedFd, events: SyncSender<Event>) {
     each_line(pipe, events, |line| Some(Event::Output(line)));
 }
 
-fn read_news(pipe: OwnedFd, events: Sender<Event>) {
+fn read_news(pipe: OwnedFd, events: SyncSender<Event>) {
     each_line(pipe, events, |line| match line.split_once(' ') {
         Some(("ended", status)) => Some(Event::Ended(status.parse().unwrap_or(255))),
         _ => (line == "started").then_some(Event::Started),
@@ -320,13 +332,17 @@ fn read_news(pipe: OwnedFd, events: Sender<Event>) {
 
 fn each_line(
     pipe: OwnedFd,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     event: impl Fn(String) -> Option<Event> + Send + 'static,
 ) {
     spawn(move || {
         let mut reader = BufReader::new(File::from(pipe));
         let mut line = Vec::new();
-        while matches!(reader.read_until(b'\n', &mut line), Ok(1..)) {
+        // A line that is too long comes in parts, which mean nothing to anybody.
+        while matches!(
+            (&mut reader).take(LINE).read_until(b'\n', &mut line),
+            Ok(1..)
+        ) {
             if line.last() == Some(&b'\n') {
                 line.pop();
             }
@@ -345,22 +361,37 @@ fn each_line(
 
 fn copy_errors(pipe: OwnedFd) {
     spawn(move || {
-        let mut pipe = File::from(pipe);
-        let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-            if stderr().write_all(&buffer[..length]).is_err() {
-                return;
+        let mut left = ERRORS;
+        read_all(pipe, |bytes| {
+            let passed_on = &bytes[..bytes.len().min(left)];
+            left -= passed_on.len();
+            // The pipe is read to its end in any case: a full one would stop
+            // the VM.
+            match stderr().write_all(passed_on) {
+                Ok(()) | Err(_) => {}
             }
-        }
+        });
     });
 }
 
-fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+/// The beginning of what comes, which is read to its end.
+fn collect(from: impl Into<OwnedFd>) -> JoinHandle<String> {
+    let from = from.into();
     spawn(move || {
-        let mut bytes = Vec::new();
-        // What came before an error is worth having.
-        match from.read_to_end(&mut bytes) {
-            Ok(_) | Err(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        }
+        let mut kept = Vec::new();
+        read_all(from, |bytes| {
+            let room = CONSOLE - kept.len();
+            kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        });
+        String::from_utf8_lossy(&kept).into_owned()
     })
+}
+
+/// Reads to the end, or to an error: what came before one is worth having.
+fn read_all(from: OwnedFd, mut on_bytes: impl FnMut(&[u8])) {
+    let mut from = File::from(from);
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        on_bytes(&buffer[..length]);
+    }
 }

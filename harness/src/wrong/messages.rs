@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
+use regex::{NoExpand, Regex};
 
 use super::Wrong;
 use super::redact::redacted;
@@ -42,7 +43,7 @@ impl<'a> Messages<'a> {
         for record in records.iter().filter(|r| wrong.fails.contains(&r.check)) {
             let section = match record.outcome {
                 Outcome::Unsupported => recorded.get(&record.check).cloned(),
-                _ => Some(section(wrong, record)),
+                _ => Some(section(wrong, record)?),
             };
             sections.extend(section.map(|text| format!("{}\n{text}", record.check)));
         }
@@ -96,17 +97,25 @@ fn text(wrong: &Wrong) -> Result<Option<String>> {
     Ok(snapshot.as_text().map(ToString::to_string))
 }
 
-fn section(wrong: &Wrong, record: &Record) -> String {
+fn section(wrong: &Wrong, record: &Record) -> Result<String> {
     let mut lines: Vec<String> = record.message.lines().map(str::to_owned).collect();
     let changed = record.host.iter();
     lines.extend(changed.map(|line| format!("host changed: {line}")));
     // A learner's program has the name of the step.
     let program = workspace::program(&wrong.step);
-    lines
-        .iter()
-        .map(|line| redacted(&line.replace(&wrong.name, &program), record.seed))
-        .map(|line| format!("  {}\n", line.trim_end()))
-        .collect()
+    let mut text = String::new();
+    for line in lines {
+        let mut line = redacted(&line.replace(&wrong.name, &program), record.seed);
+        for variation in &wrong.variations {
+            let pattern = Regex::new(&variation.pattern)
+                .with_context(|| format!("{}.toml: pattern", wrong.name))?;
+            line = pattern
+                .replace_all(&line, NoExpand(&variation.shown))
+                .into_owned();
+        }
+        text += &format!("  {}\n", line.trim_end());
+    }
+    Ok(text)
 }
 
 fn by_check(text: &str) -> BTreeMap<String, String> {

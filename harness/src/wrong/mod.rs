@@ -43,6 +43,21 @@ pub struct Wrong {
     /// What is different from our solution.
     #[serde(rename = "edit")]
     pub edits: Vec<Edit>,
+    /// What the checks may say in one of several ways, as chance has it.
+    #[serde(rename = "varies", default)]
+    pub variations: Vec<Variation>,
+}
+
+/// A part of a message that is not the same in each run, and why.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variation {
+    /// A regular expression that holds all the ways, as `a|b`.
+    pub pattern: String,
+    /// What is recorded in its place.
+    pub shown: String,
+    /// On what it depends.
+    pub because: String,
 }
 
 /// A text of ours in the place of which the wrong solution has another one.

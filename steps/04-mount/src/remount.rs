@@ -15,6 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use process::sys;
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::detached::{MountAttrFlags, name_of};
 
@@ -102,9 +103,15 @@ fn remount(fd: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
     .with_context(|| format!("mount({}, MS_REMOUNT | MS_BIND | {flags:?})", name_of(fd)))
 }
 
-/// The ID of the mount that a descriptor is on, from `/proc/self/fdinfo`
-/// (proc(5)); statx(2) tells it only since Linux 5.8.
-fn mount_id(fd: BorrowedFd<'_>) -> Result<u32> {
+/// The ID of the mount that a descriptor is on, from statx(2). Before Linux 5.8
+/// from `/proc/self/fdinfo` (proc_pid_fdinfo(5)), which the kernel keeps from a
+/// process that has become another user.
+fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
+    let status = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        .with_context(|| format!("statx({}, STATX_MNT_ID)", name_of(fd)))?;
+    if StatxFlags::from_bits_retain(status.stx_mask).contains(StatxFlags::MNT_ID) {
+        return Ok(status.stx_mnt_id);
+    }
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
     let info = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     info.lines()
@@ -114,10 +121,10 @@ fn mount_id(fd: BorrowedFd<'_>) -> Result<u32> {
 
 /// The mounts below the one with the ID `top`, with their mount points, from
 /// the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)): fields 1, 2 and 5.
-fn below(top: u32, mountinfo: &[u8]) -> Vec<(u32, PathBuf)> {
+fn below(top: u64, mountinfo: &[u8]) -> Vec<(u64, PathBuf)> {
     let mut tree = HashSet::from([top]);
     let mut found = Vec::new();
-    let mut rows: Vec<(u32, u32, PathBuf)> = mountinfo
+    let mut rows: Vec<(u64, u64, PathBuf)> = mountinfo
         .split(|byte| *byte == b'\n')
         .filter_map(|line| {
             let mut fields = line.split(|byte| *byte == b' ');

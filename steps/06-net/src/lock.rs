@@ -18,9 +18,11 @@ use crate::state::VARIABLE;
 /// meanwhile, and has to begin again.
 pub(crate) fn lock(directory: &Path) -> Result<File> {
     loop {
-        make(directory)?;
         let file = match File::open(directory) {
-            Err(error) if error.kind() == NotFound => continue,
+            Err(error) if error.kind() == NotFound => {
+                make(directory)?;
+                continue;
+            }
             file => file.context("open")?,
         };
         file.lock().context("flock(LOCK_EX)")?;

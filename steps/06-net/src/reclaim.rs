@@ -38,7 +38,11 @@ pub fn remove(locked: &mut Locked, id: &str) -> Result<()> {
     }
     remove_files(&locked.files_of(id))?;
     locked.state.containers.remove(id);
-    locked.save()
+    // Of an empty state nothing is kept: closing it removes the file.
+    match locked.state == State::default() {
+        true => Ok(()),
+        false => locked.save(),
+    }
 }
 
 /// Removes the containers whose launchers are dead, and returns their ids.

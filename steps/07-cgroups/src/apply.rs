@@ -1,6 +1,7 @@
 //! Limits and device rules written into a group, before anything runs in it.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -191,8 +192,16 @@ fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
         dir.display()
     );
     file::write(&dir.join("devices.deny"), "a")?;
+    let allow = dir.join("devices.allow");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(&allow)
+        .with_context(|| format!("open {}", allow.display()))?;
     for (at, rule) in rules.iter().enumerate() {
-        match file::write(&dir.join("devices.allow"), &rule.to_string()) {
+        let written = file
+            .write_all(rule.to_string().as_bytes())
+            .with_context(|| format!("write {rule} to {}", allow.display()));
+        match written {
             // A group above denies it, as in a container; what is asked for by
             // name must be had.
             Err(error) if at < DEFAULT.len() && not_permitted(&error) => say!("{error:#}"),

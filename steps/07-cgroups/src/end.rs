@@ -30,8 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Names the group that could not be emptied within ten seconds.
 pub(crate) fn end(dir: &Path, version: Version) -> Result<()> {
-    // The common case: the container's processes are all gone.
-    if directories(dir)?.is_empty() && remove(dir)? {
+    // The common case: the container's processes are all gone, and it has made
+    // no groups of its own.
+    if remove(dir)? {
         return Ok(());
     }
     let deadline = Instant::now() + PATIENCE;

@@ -38,6 +38,7 @@
 mod apply;
 pub mod args;
 pub mod controllers;
+mod cpus;
 pub mod device;
 mod device_bpf;
 mod end;
@@ -87,7 +88,7 @@ pub use args::CgroupArgs;
 pub use find::sweep;
 pub use namespace::CgroupView;
 
-use crate::group::Group;
+use crate::group::{Group, Member};
 use crate::layout::{Layout, Version};
 use crate::leaf::Leaf;
 use crate::limits::Limit;
@@ -271,6 +272,12 @@ impl Isolation for Cgroups {
 
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
+        let born_into = |member: &Member| member.version == Version::V2;
+        if let Some(cpus) = &self.args.cpuset_cpus
+            && self.group.controller("cpuset").is_some_and(born_into)
+        {
+            cpus::stay_on(cpus)?;
+        }
         // ANCHOR: exercise_enter_the_group
         for (tasks, dir) in &mut self.tasks {
             v1::enter(tasks, dir)?;

@@ -33,6 +33,8 @@ const MARK: &str = "user.drydock";
 /// A parent that exists, and is ours alone as long as this lives.
 pub(crate) struct Parent {
     pub(crate) dir: PathBuf,
+    /// Whether it was made just now, so that no group can be in it.
+    pub(crate) is_new: bool,
     lock: Flock<File>,
 }
 
@@ -43,9 +45,9 @@ impl Parent {
     /// Those of mkdir(2): `EACCES` and `EROFS` where groups cannot be made.
     pub(crate) fn enter(dir: &Path) -> Result<Self> {
         loop {
-            make(dir)?;
+            let is_new = make(dir)?;
             if let Some(parent) = Self::existing(dir)? {
-                return Ok(parent);
+                return Ok(Parent { is_new, ..parent });
             }
         }
     }
@@ -75,6 +77,7 @@ impl Parent {
                 .map(|_| {
                     Some(Parent {
                         dir: dir.to_owned(),
+                        is_new: false,
                         lock,
                     })
                 })
@@ -102,17 +105,17 @@ impl Parent {
         let Some(controllers) = mark(&self.dir) else {
             return Ok(());
         };
-        if !directories(&self.dir)?.is_empty() {
+        if version == Version::V2 && !directories(&self.dir)?.is_empty() {
             return sum_up(&self);
         }
-        let Parent { dir, lock } = self;
+        let Parent { dir, lock, .. } = self;
         let above = dir.parent().map(Path::to_owned);
         if let (Version::V2, Some(above)) = (version, &above) {
             switch_off(&dir, &controllers, above)?;
         }
         match fs::remove_dir(&dir) {
             Ok(()) => {}
-            // Somebody else has put a process or a group of his own into it.
+            // It holds a group, or somebody else's process.
             Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => return Ok(()),
             Err(e) => return Err(e).with_context(|| format!("rmdir {}", dir.display())),
         }
@@ -172,15 +175,17 @@ fn switch_off(dir: &Path, controllers: &[String], above: &Path) -> Result<()> {
     Ok(())
 }
 
-/// mkdir(2), for it and for what is missing above it. Others may pass through
-/// the directory, as a container's mount of its own group does, but not open
+/// mkdir(2), for it and for what is missing above it: whether it was missing.
+/// Others may pass through the directory, as a container's mount of its own group does, but not open
 /// it, so that nobody else can hold our lock.
-fn make(dir: &Path) -> Result<()> {
+fn make(dir: &Path) -> Result<bool> {
     match fs::DirBuilder::new().mode(0o711).create(dir) {
-        Ok(()) => set_mark(dir, &[]),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // Our name is mark enough.
+        Ok(()) if dir.ends_with(NAME) => Ok(true),
+        Ok(()) => set_mark(dir, &[]).map(|()| true),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(e) if e.kind() == ErrorKind::NotFound => match dir.parent() {
-            Some(above) => make(above).and_then(|()| make(dir)),
+            Some(above) => make(above).and_then(|_| make(dir)),
             None => Err(e).with_context(|| format!("mkdir {}", dir.display())),
         },
         Err(e) => Err(e).with_context(|| format!("mkdir {}", dir.display())),
@@ -218,8 +223,8 @@ fn named(dir: &Path, prefix: &str) -> bool {
         .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
 }
 
-/// What is noted in a directory that we made. One that has our name is ours, if
-/// its maker died before it could note anything.
+/// What is noted in a directory that we made. One that has our name is ours,
+/// also with nothing noted.
 fn mark(dir: &Path) -> Option<Vec<String>> {
     let mut buffer = [0; 256];
     let Ok(length) = getxattr(dir, MARK, &mut buffer) else {

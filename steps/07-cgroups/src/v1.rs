@@ -87,7 +87,9 @@ pub(crate) fn may_make_groups(dir: &Path) -> bool {
 pub(crate) fn create(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result<Member> {
     let has_cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
     let parent = Parent::enter(parent)?;
-    sweep_or_say(&parent, Version::V1);
+    if !parent.is_new {
+        sweep_or_say(&parent, Version::V1);
+    }
     if has_cpuset && ours(&parent.dir) {
         fill_cpuset(&parent.dir)?;
     }

@@ -107,7 +107,9 @@ impl Place {
             *leaf = Some(Leaf::enter(&self.base.dir)?);
         }
         let parent = Parent::enter(&self.parent)?;
-        sweep_or_say(&parent, Version::V2);
+        if !parent.is_new {
+            sweep_or_say(&parent, Version::V2);
+        }
         let mut welcome = WELCOME.to_vec();
         let there = self.controllers()?;
         welcome.retain(|controller| there.iter().any(|c| c == controller));

@@ -1,0 +1,194 @@
+//! Builds a submission, checks it in the virtual machine, and marks it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::marks::Marks;
+use super::place::Place;
+use super::submission::Submission;
+use crate::guest::{self, Machine};
+use crate::outcome::Record;
+use crate::registry::Step;
+use crate::report::progress;
+use crate::runner::{Batch, Plan};
+use crate::vm::{BrokenOff, Vm};
+use crate::{build, checking, workspace};
+
+/// Longest time for the compiler: a step takes it seconds.
+const COMPILER: Duration = Duration::from_secs(600);
+
+/// What one submission may cost.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest time for one submission, building and checking together. What
+    /// was checked by then has its marks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2700,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+
+    /// Longest time for one check; 90 if none is given
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    check_limit: Option<u64>,
+}
+
+impl Limits {
+    /// So many seconds for all of it, and for one check.
+    pub fn of(limit: u64, check_limit: Option<u64>) -> Self {
+        Limits { limit, check_limit }
+    }
+
+    fn all(self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
+}
+
+/// What is going on with a submission.
+pub enum News<'a> {
+    /// It is being compiled.
+    Building,
+    /// The machine is being started.
+    Booting,
+    /// Another check has ended.
+    Checked(&'a [Record]),
+}
+
+/// Marks submissions of one step.
+pub struct Grader {
+    /// The step and its checks.
+    pub step: Step,
+    tests: PathBuf,
+    limits: Limits,
+}
+
+impl Grader {
+    /// Builds and fetches whatever is not the student's.
+    ///
+    /// # Errors
+    /// The harness's own: no such step, no compiler, no machine.
+    pub fn new(number: &str, limits: Limits) -> Result<Grader> {
+        let step = Step::read(&workspace::checks(), number)?;
+        progress("building the checks");
+        build::programs(&[])?;
+        let tests = build::tests(&[number.to_owned()])?
+            .remove(number)
+            .with_context(|| format!("tests/step_{number}.rs was not built"))?;
+        progress("building what the step needs");
+        Place::prepare(number)?;
+        workspace::need_rootfs("busybox")?;
+        Vm::default().machine_description()?;
+        Ok(Grader {
+            step,
+            tests,
+            limits,
+        })
+    }
+
+    /// The same with other limits.
+    pub fn within(&self, limits: Limits) -> Grader {
+        Grader {
+            step: self.step.clone(),
+            tests: self.tests.clone(),
+            limits,
+        }
+    }
+
+    /// The marks of what `path` holds, built in `place`. A submission that
+    /// does not compile, hangs or breaks the machine has marks too.
+    ///
+    /// # Errors
+    /// The harness's own: nothing is known about the submission then.
+    pub fn grade(
+        &self,
+        path: &Path,
+        place: &Place,
+        news: &mut dyn FnMut(News<'_>) -> Result<()>,
+    ) -> Result<Marks> {
+        let begun = Instant::now();
+        let mut marks = match self.judge(path, place, begun, news) {
+            Ok(marks) => marks,
+            Err(error) => match error.downcast::<Refused>() {
+                Ok(Refused(why)) => Marks::of(&self.step, &[], Some(why)),
+                Err(error) => return Err(error),
+            },
+        };
+        marks.seconds = begun.elapsed().as_secs();
+        Ok(marks)
+    }
+
+    fn judge(
+        &self,
+        path: &Path,
+        place: &Place,
+        begun: Instant,
+        news: &mut dyn FnMut(News<'_>) -> Result<()>,
+    ) -> Result<Marks> {
+        if !path.exists() {
+            bail!("{}: there is no such file", path.display());
+        }
+        let number = &self.step.step;
+        let submission =
+            Submission::read(path, number).map_err(|error| Refused(format!("{error:#}")))?;
+        news(News::Building)?;
+        place.take_over()?;
+        let limit = COMPILER.min(self.left(begun));
+        let ended = place
+            .build(number, &submission, limit)
+            .map_err(|error| Refused(format!("the compiler {error:#}")))?;
+        if !ended.status.success() {
+            return Err(Refused(format!("it does not compile:\n{}", ended.output)).into());
+        }
+        place
+            .read_own_only(number)
+            .map_err(|error| Refused(format!("{error:#}")))?;
+        news(News::Booting)?;
+        let plan = Plan {
+            batches: vec![Batch {
+                variant: None,
+                program: Some(place.program(number)),
+                tests: self.tests.clone(),
+                step: self.step.clone(),
+            }],
+            seed: checking::any_seed(),
+            untrusted: true,
+        };
+        let machine = Machine {
+            time_limit: Some(self.left(begun)),
+            check_limit: self.limits.check_limit.map(Duration::from_secs),
+            ..Machine::default()
+        };
+        let mut records: Vec<Record> = Vec::new();
+        let ended = guest::run(&plan, &machine, &mut |record, _| {
+            records.push(record);
+            news(News::Checked(&records))
+        });
+        let trouble = match ended {
+            Ok(_) => None,
+            // The machine was its to break; not to have one is our own fault.
+            Err(error) if error.is::<BrokenOff>() => Some(format!("broken off: {error:#}")),
+            Err(_) if self.left(begun).is_zero() => {
+                Some("broken off: no time was left to boot the machine".to_owned())
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Marks::of(&self.step, &records, trouble))
+    }
+
+    fn left(&self, begun: Instant) -> Duration {
+        self.limits.all().saturating_sub(begun.elapsed())
+    }
+}
+
+/// The submission's own fault: it has marks, and they are none.
+#[derive(Debug)]
+struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}

@@ -1,0 +1,287 @@
+//! Hostile submissions: `harness/hostile/*.toml`. Each wants points that it has
+//! not earned, or harm. Graded as any other, it must get neither.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use zip::write::SimpleFileOptions;
+
+use crate::exercise::region::solved;
+use crate::exercise::skeleton::{self, Solutions};
+use crate::grade::marks::Marks;
+use crate::outcome::Outcome;
+use crate::registry::Step;
+use crate::workspace;
+use crate::wrong;
+
+/// A hostile submission.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hostile {
+    /// The file's name without its ending.
+    #[serde(skip)]
+    pub name: String,
+    /// What it does, in a few words.
+    pub title: String,
+    /// The step that it is submitted for.
+    pub step: String,
+    /// What is honest in it: `skeleton`, which earns nothing; the name of a
+    /// wrong solution, which does not earn what that one fails; `nothing`.
+    pub on: String,
+    /// Whether it is handed in as a zip archive.
+    #[serde(default)]
+    pub zip: bool,
+    /// Most seconds that it may take, and a check of it.
+    pub limit: Option<u64>,
+    /// The second of these.
+    pub check_limit: Option<u64>,
+    /// What becomes of it.
+    pub expect: Expect,
+    /// What must stand in what is said of it as a whole, or of one of the
+    /// checks.
+    pub says: String,
+    /// Checks that it passes all the same, honestly: what it does must not harm
+    /// them.
+    #[serde(default)]
+    pub passes: BTreeSet<String>,
+    /// Rust: the module `act`, whose function `act` the program calls first.
+    pub act: Option<String>,
+    /// The same as a script of the shell; its arguments are the program's.
+    pub script: Option<String>,
+    /// Files beside or instead of the honest ones.
+    #[serde(rename = "file", default)]
+    pub files: Vec<Extra>,
+}
+
+/// What becomes of a hostile submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// It is not even run.
+    Refused,
+    /// It is run, and gains nothing.
+    Held,
+}
+
+/// A file of a hostile submission. In its texts, `{root}` is the repository and
+/// `{marker}` a file that must not be made.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extra {
+    /// Where, from the crate's directory, or in an archive whatever it says.
+    pub path: String,
+    /// Its content,
+    #[serde(default)]
+    pub text: String,
+    /// and then this,
+    #[serde(default)]
+    pub end: String,
+    /// each so many times.
+    pub times: Option<usize>,
+    /// It is a symbolic link to this instead.
+    pub link: Option<String>,
+    /// It is so many bytes long, of which nearly all are holes.
+    pub length: Option<u64>,
+}
+
+/// All hostile submissions, in the order of their names.
+///
+/// # Errors
+/// Names the file that cannot be read.
+pub fn all() -> Result<Vec<Hostile>> {
+    let dir = workspace::root().join("harness/hostile");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        let path = entry
+            .with_context(|| format!("list {}", dir.display()))?
+            .path();
+        if path.extension().is_none_or(|kind| kind != "toml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let mut hostile: Hostile =
+            toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+        hostile.name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        all.push(hostile);
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+impl Hostile {
+    /// The checks that its honest part does not earn, of all those in `marks`.
+    ///
+    /// # Errors
+    /// If it stands on a wrong solution that there is not.
+    pub fn unearned(&self, marks: &Marks) -> Result<BTreeSet<String>> {
+        let all = marks.marks.iter().map(|mark| mark.check.clone());
+        Ok(match self.on.as_str() {
+            "skeleton" | "nothing" => all.collect(),
+            name => self.wrong(name)?.fails,
+        })
+    }
+
+    fn wrong(&self, name: &str) -> Result<wrong::Wrong> {
+        wrong::all()?
+            .into_iter()
+            .find(|wrong| wrong.name == name && wrong.step == self.step)
+            .with_context(|| {
+                format!(
+                    "{}: there is no wrong solution {name} of step {}",
+                    self.name, self.step
+                )
+            })
+    }
+
+    /// Writes it below `dir` and returns what is to be handed in. `marker` is a
+    /// file that it is told to make.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn lay_out(&self, dir: &Path, marker: &Path) -> Result<PathBuf> {
+        let top = dir.join(&self.name);
+        let ours = skeleton::step_dir(&self.step)?;
+        let own = top.join(ours.file_name().unwrap_or_default());
+        fs::create_dir_all(&own).with_context(|| format!("mkdir {}", own.display()))?;
+        match self.on.as_str() {
+            "nothing" => {}
+            "skeleton" => skeleton::copy(&self.step, &own, Solutions::CutOut)?,
+            name => {
+                skeleton::copy(&self.step, &own, Solutions::Stay)?;
+                for (file, text) in self.wrong(name)?.files()? {
+                    let below = Path::new(&file)
+                        .strip_prefix("steps")
+                        .unwrap_or(file.as_ref());
+                    skeleton::write(&top.join(below), &solved(&text))?;
+                }
+            }
+        }
+        self.write_act(&own)?;
+        if self.zip {
+            let archive = dir.join(format!("{}.zip", self.name));
+            self.archive(&archive, marker)?;
+            return Ok(archive);
+        }
+        for extra in &self.files {
+            extra.write(&own.join(&extra.path), marker)?;
+        }
+        Ok(top)
+    }
+
+    /// Has the program call the hostile part before anything else.
+    fn write_act(&self, own: &Path) -> Result<()> {
+        let act = match (&self.act, &self.script) {
+            (Some(act), _) => act.clone(),
+            (None, Some(script)) => format!(
+                "pub fn act() {{\n    let args = std::env::args_os().skip(1);\n    \
+                 let shell = std::process::Command::new(\"/bin/sh\")\
+                 .args([\"-c\", {script:?}, \"hostile\"]).args(args).status();\n    \
+                 drop(shell);\n}}\n"
+            ),
+            (None, None) => return Ok(()),
+        };
+        let main = own.join("src/main.rs");
+        let begin = "fn main() -> ExitCode {";
+        let text = skeleton::read(&main)?;
+        if !text.contains(begin) {
+            bail!("{}: no {begin:?}", main.display());
+        }
+        let text = text.replace(begin, &format!("mod act;\n\n{begin}\n    act::act();"));
+        skeleton::write(&main, &text)?;
+        skeleton::write(&own.join("src/act.rs"), &act)
+    }
+
+    fn archive(&self, to: &Path, marker: &Path) -> Result<()> {
+        let writing = || format!("write {}", to.display());
+        let file = File::create(to).with_context(writing)?;
+        let mut zip = zip::ZipWriter::new(file);
+        for extra in &self.files {
+            zip.start_file(extra.path.as_str(), SimpleFileOptions::default())
+                .with_context(writing)?;
+            let zeros = std::io::repeat(0).take(extra.length.unwrap_or(0));
+            let content = extra.content(marker);
+            std::io::copy(&mut content.as_bytes().chain(zeros), &mut zip).with_context(writing)?;
+        }
+        zip.finish().with_context(writing)?;
+        Ok(())
+    }
+
+    /// Whether it has got what it should: `Ok`, or in words what it has got
+    /// instead.
+    ///
+    /// # Errors
+    /// A point that it has not earned, a check without a mark, a check that it
+    /// has spoilt, or that it is not told what is wrong.
+    pub fn judge(&self, marks: &Marks) -> Result<()> {
+        let checks = Step::read(&workspace::checks(), &self.step)?.checks.len();
+        if marks.marks.len() != checks {
+            bail!("{} of {checks} checks have marks", marks.marks.len());
+        }
+        let unearned = self.unearned(marks)?;
+        for mark in &marks.marks {
+            if unearned.contains(&mark.check) && mark.outcome == Outcome::Pass {
+                bail!("it has gained {} points for {}", mark.points, mark.check);
+            }
+            if mark.outcome == Outcome::Unsupported {
+                bail!("{} does not count any more: {}", mark.check, mark.message);
+            }
+            if self.passes.contains(&mark.check) && mark.outcome != Outcome::Pass {
+                bail!("{} did not pass: {}", mark.check, mark.message);
+            }
+        }
+        let trouble = marks.trouble.clone().unwrap_or_default();
+        let ran = marks.marks.iter().any(|mark| mark.millis > 0);
+        if self.expect == Expect::Refused && (ran || trouble.is_empty()) {
+            bail!("it was not refused");
+        }
+        let told = marks.marks.iter().map(|mark| mark.message.as_str());
+        if !told
+            .chain([trouble.as_str()])
+            .any(|text| text.contains(&self.says))
+        {
+            bail!("nothing says {:?}; as a whole: {trouble:?}", self.says);
+        }
+        Ok(())
+    }
+}
+
+impl Extra {
+    fn content(&self, marker: &Path) -> String {
+        let text = self
+            .text
+            .replace("{root}", &workspace::root().to_string_lossy())
+            .replace("{marker}", &marker.to_string_lossy());
+        let times = self.times.unwrap_or(1);
+        text.repeat(times) + &self.end.repeat(times)
+    }
+
+    fn write(&self, to: &Path, marker: &Path) -> Result<()> {
+        let writing = || format!("write {}", to.display());
+        if to.exists() {
+            fs::remove_file(to).with_context(writing)?;
+        }
+        if let Some(dir) = to.parent() {
+            fs::create_dir_all(dir).with_context(writing)?;
+        }
+        if let Some(target) = &self.link {
+            let target = target.replace("{root}", &workspace::root().to_string_lossy());
+            return symlink(target, to).with_context(writing);
+        }
+        let mut file = File::create(to).with_context(writing)?;
+        file.write_all(self.content(marker).as_bytes())
+            .with_context(writing)?;
+        match self.length {
+            Some(length) => file.set_len(length).with_context(writing),
+            None => Ok(()),
+        }
+    }
+}
