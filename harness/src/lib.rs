@@ -26,6 +26,7 @@ pub mod check;
 pub mod checking;
 pub mod commands;
 pub mod doctor;
+pub mod draws;
 pub mod exercise;
 pub mod fence;
 pub mod firewall;
