@@ -141,7 +141,6 @@ pub fn run(
         memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
         time_limit: machine.time_limit.unwrap_or(TIME_LIMIT),
         cpus: machine.cpus.unwrap_or(Vm::default().cpus),
-        ..Vm::default()
     };
     let description = vm.machine_description()?;
     let expected: usize = plan
