@@ -110,6 +110,18 @@ book-test *ARGS:
 book-look *ARGS:
     @{{ harness }} book look "$@"
 
+# Measure beside others: start, where, density, native, images, or all; as root
+[no-exit-message]
+[group('measure')]
+bench *ARGS:
+    @{{ harness }} bench "$@"
+
+# Container against virtual machine, measured here; as root
+[no-exit-message]
+[group('measure')]
+claims *ARGS:
+    @{{ harness }} claims "$@"
+
 # Say what this machine can and cannot do, and how to mend it
 [no-exit-message]
 [group('check')]

@@ -3,7 +3,8 @@
 #
 # On Debian and its relatives through apt-get, as root or with sudo. Elsewhere it
 # says which packages to install. What is there already is left alone. A browser
-# is needed only to look at the pages of the book: ./just book-look.
+# is needed only to look at the pages of the book, ./just book-look; with it come
+# the programs by which ./just test measures.
 set -eu
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -52,6 +53,8 @@ need libc6-dev test -e "/usr/lib/$(uname -m)-linux-gnu/libc.a"
 need mmdebstrap command -v mmdebstrap
 need uidmap command -v newuidmap
 [ -z "$browser" ] || need chromium command -v chromium
+[ -z "$browser" ] || need hyperfine command -v hyperfine # the bench, which only tests run unasked
+[ -z "$browser" ] || need strace command -v strace
 # Images made by others, for the checks of step 09.
 need skopeo command -v skopeo
 need umoci command -v umoci

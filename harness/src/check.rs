@@ -1,6 +1,6 @@
 //! A check: what the test functions in `tests/step_NN.rs` are written with.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,6 +13,7 @@ use nix::sys::prctl::set_child_subreaper;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use crate::draws::{Draws, WORD};
 use crate::guard::{Snapshot, reap_left_behind};
 use crate::outcome::{Failed, Outcome, Record, Unsupported};
 use crate::step::{self, Step};
@@ -43,7 +44,7 @@ pub struct Check {
     step: String,
     name: String,
     seed: u64,
-    state: Cell<u64>,
+    draws: RefCell<Draws>,
     dir: TempDir,
 }
 
@@ -113,7 +114,7 @@ fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Res
         step: record.step.clone(),
         name: record.check.clone(),
         seed: record.seed,
-        state: Cell::new(record.seed),
+        draws: RefCell::new(Draws::new(record.seed)),
         dir: tempfile::Builder::new()
             .prefix("drydock-check-")
             .tempdir()
@@ -212,20 +213,12 @@ impl Check {
 
     /// A number below `bound`, another one in every run with another seed.
     pub fn number(&self, bound: u64) -> u64 {
-        // splitmix64
-        let state = self.state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.state.set(state);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
+        self.draws.borrow_mut().number(bound)
     }
 
     /// A name that no solution can know beforehand: `prefix-` and some letters.
     pub fn word(&self, prefix: &str) -> String {
-        let letters: String = (0..8)
-            .map(|_| char::from(b'a' + self.number(26) as u8))
-            .collect();
+        let letters = self.draws.borrow_mut().letters(WORD);
         format!("{prefix}-{letters}")
     }
 
@@ -334,10 +327,21 @@ pub fn expect_eq<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected:
         Ok(())
     } else {
         Err(failed(
-            format!("{what} to be {expected:?}"),
-            format!("{found:?}"),
+            format!("{what} to be {}", shown(&expected)),
+            shown(&found),
         ))
     }
+}
+
+/// A value as a reader wants it, who need not know Rust: what is in an option,
+/// or nothing.
+fn shown(value: &impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    if text == "None" {
+        return "nothing".to_owned();
+    }
+    let inner = text.strip_prefix("Some(").and_then(|t| t.strip_suffix(')'));
+    inner.map_or(text.clone(), str::to_owned)
 }
 
 /// The check cannot be run here: says what is missing.

@@ -1,6 +1,7 @@
 //! Runs the checks of steps, in the virtual machine or on this host, and prints
 //! their report.
 
+use std::collections::BTreeMap;
 use std::io::stdout;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -88,32 +89,43 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
         seed: checking.seed,
         untrusted: false,
     };
-    let mut printer = Printer {
-        steps: checking.steps,
-        report: None,
-        records: Vec::new(),
-    };
+    let mut printer = Printer::new(checking.steps);
     let timings = if checking.place.here {
         let machine = format!("{} · this host", kernel_release());
         let started = Instant::now();
         runner::run(&plan, &mut |record| printer.record(record, &machine))?;
         format!("checks {}", seconds(started.elapsed()))
     } else {
-        guest::run(&plan, &checking.place.machine, &mut |record, machine| {
+        guest::run_side_by_side(&plan, &checking.place.machine, &mut |record, machine| {
             printer.record(record, machine)
         })?
     };
     Ok((printer.end()?, timings))
 }
 
-/// Prints the records of several steps, each under a head of its own.
+/// Prints the records of several steps, each under a head of its own, and in
+/// their order: those that come before their turn wait for it.
 struct Printer<'a> {
     steps: &'a [Step],
+    /// Those of steps whose turn has not come.
+    waiting: BTreeMap<&'a str, Vec<Record>>,
+    /// The step whose turn it is, and how many of its records are printed.
+    turn: (usize, usize),
     report: Option<Report<'a, std::io::Stdout>>,
     records: Vec<Record>,
 }
 
-impl Printer<'_> {
+impl<'a> Printer<'a> {
+    fn new(steps: &'a [Step]) -> Self {
+        Printer {
+            steps,
+            waiting: BTreeMap::new(),
+            turn: (0, 0),
+            report: None,
+            records: Vec::new(),
+        }
+    }
+
     fn record(&mut self, record: Record, machine: &str) -> Result<()> {
         let step = self
             .steps
@@ -122,18 +134,25 @@ impl Printer<'_> {
             .with_context(|| {
                 format!("a record of step {}, which was not asked for", record.step)
             })?;
-        if self
-            .report
-            .as_ref()
-            .is_none_or(|report| report.number() != record.step)
-        {
+        self.waiting.entry(&step.step).or_default().push(record);
+        while let Some(step) = self.steps.get(self.turn.0) {
+            for record in self.waiting.remove(step.step.as_str()).unwrap_or_default() {
+                let report = match &mut self.report {
+                    Some(report) => report,
+                    None => self
+                        .report
+                        .insert(Report::begin(stdout(), colour(), step, machine).context("print")?),
+                };
+                report.record(record).context("print")?;
+                self.turn.1 += 1;
+            }
+            if self.turn.1 < step.checks.len() {
+                break;
+            }
             self.close()?;
-            self.report = Some(Report::begin(stdout(), colour(), step, machine).context("print")?);
+            self.turn = (self.turn.0 + 1, 0);
         }
-        match &mut self.report {
-            Some(report) => report.record(record).context("print"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn close(&mut self) -> Result<()> {

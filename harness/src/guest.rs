@@ -1,18 +1,20 @@
 //! Running a plan in the virtual machine.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::fence;
 use crate::outcome::Record;
 use crate::report::seconds;
-use crate::runner::{CHECK_LIMIT, Plan, SEQUENCES};
+use crate::runner::{Batch, CHECK_LIMIT, Plan, SEQUENCES};
 use crate::vm::{Accel, BrokenOff, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
 
@@ -30,6 +32,10 @@ pub struct Machine {
     /// How QEMU runs the guest's code
     #[arg(long, value_enum, default_value_t, conflicts_with = "here")]
     pub accel: Accel,
+
+    /// Number of processors, if not the usual one
+    #[arg(skip)]
+    pub cpus: Option<u32>,
 
     /// Longest run, boot included; three quarters of an hour if none is given.
     #[arg(skip)]
@@ -134,7 +140,7 @@ pub fn run(
         // A distribution's userland stands in the machine's memory.
         memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
         time_limit: machine.time_limit.unwrap_or(TIME_LIMIT),
-        ..Vm::default()
+        cpus: machine.cpus.unwrap_or(Vm::default().cpus),
     };
     let description = vm.machine_description()?;
     let expected: usize = plan
@@ -173,6 +179,76 @@ pub fn run(
         seconds(result.timings.boot),
         seconds(result.timings.command)
     ))
+}
+
+/// Runs the plan in as many machines at once as there are processors, each with
+/// some of its batches. Records of different batches arrive in any order.
+///
+/// # Errors
+/// As [`run`], of any of the machines.
+pub fn run_side_by_side(
+    plan: &Plan,
+    machine: &Machine,
+    on_record: &mut dyn FnMut(Record, &str) -> Result<()>,
+) -> Result<String> {
+    let machines = std::thread::available_parallelism().map_or(1, usize::from);
+    let shares = shares(&plan.batches, machines);
+    let (to_us, records) = channel::<(Record, String)>();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = shares
+            .into_iter()
+            .map(|batches| {
+                let (share, to_us) = (Plan { batches, ..*plan }, to_us.clone());
+                scope.spawn(move || {
+                    run(&share, machine, &mut |record, description| {
+                        to_us
+                            .send((record, description.to_owned()))
+                            .context("nobody takes the records any more")
+                    })
+                })
+            })
+            .collect();
+        drop(to_us);
+        let handed_on = records
+            .iter()
+            .try_for_each(|(record, description)| on_record(record, &description));
+        // What the machines send from now on, if that failed, is refused.
+        drop(records);
+        let mut timings = Vec::new();
+        let mut trouble = handed_on.err();
+        for ended in running {
+            match ended.join().map_err(|_| anyhow!("a thread panicked"))? {
+                Ok(words) => timings.push(words),
+                Err(error) => trouble = trouble.or(Some(error)),
+            }
+        }
+        match trouble {
+            Some(error) => Err(error),
+            None => Ok(timings.join("; ")),
+        }
+    })
+}
+
+/// Divides batches so that each share has about as many checks; their order
+/// stays.
+fn shares(batches: &[Batch], machines: usize) -> Vec<Vec<Batch>> {
+    let mut order: Vec<usize> = (0..batches.len()).collect();
+    order.sort_by_key(|place| Reverse(batches[*place].step.checks.len()));
+    let mut shares: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); machines];
+    for place in order {
+        if let Some(least) = shares.iter_mut().min_by_key(|(checks, _)| *checks) {
+            least.0 += batches[place].step.checks.len();
+            least.1.push(place);
+        }
+    }
+    shares
+        .into_iter()
+        .map(|(_, mut places)| {
+            places.sort_unstable();
+            places.iter().map(|place| batches[*place].clone()).collect()
+        })
+        .filter(|share: &Vec<Batch>| !share.is_empty())
+        .collect()
 }
 
 /// The root file systems that the checks require and that this host has.

@@ -12,11 +12,13 @@
 //! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`book`] | the book's transcripts, includes, links and pages |
+//! | [`bench`] | what containers cost here, beside what others take for them |
 //! | [`build`], [`workspace`] | building with cargo; where things are |
 //! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
 //! | [`sys`] | the only `unsafe` |
 
+pub mod bench;
 pub mod book;
 pub mod build;
 pub mod cgroup;
@@ -24,6 +26,7 @@ pub mod check;
 pub mod checking;
 pub mod commands;
 pub mod doctor;
+pub mod draws;
 pub mod exercise;
 pub mod fence;
 pub mod firewall;

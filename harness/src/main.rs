@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    book, build, check, doctor, grade, grade_all, gradescope, handout, hint, kernel, kernels,
-    progress, restore, run, solution, start, test_exercises, test_hostile, test_step, test_wrong,
-    vm, watch,
+    bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, kernel,
+    kernels, progress, restore, run, solution, start, test_exercises, test_hostile, test_step,
+    test_wrong, vm, watch,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -52,6 +52,10 @@ enum Command {
     /// Build the book, run its transcripts, look at its pages
     #[command(subcommand)]
     Book(book::Args),
+    /// Measure starts, density, speed and images, beside others
+    Bench(bench::Args),
+    /// Container against virtual machine, measured here
+    Claims(claims::Args),
     /// Build every step, static, into bin/
     Build,
     /// Say what this machine can and cannot do, and how to mend it
@@ -87,6 +91,8 @@ fn main() -> ExitCode {
         Command::Kernel(args) => kernel::kernel(args),
         Command::Kernels(args) => kernels::kernels(args),
         Command::Book(args) => book::book(args),
+        Command::Bench(args) => bench::bench(args),
+        Command::Claims(args) => claims::claims(args),
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Restore(args) => restore::restore(args),

@@ -302,12 +302,18 @@ impl Ran {
     }
 }
 
-/// What a program has said, quoted; of an exercise that was not begun, only
-/// that.
+/// What a program has said, quoted: its first and last lines, if it is much; of
+/// an exercise that was not begun, only that.
 fn words(said: &str) -> String {
-    match said.split_once("not yet implemented: ") {
-        Some((_, rest)) => format!("{:?}", rest.lines().next().unwrap_or_default()),
-        None => format!("{said:?}"),
+    if let Some((_, rest)) = said.split_once("not yet implemented: ") {
+        return format!("{:?}", rest.lines().next().unwrap_or_default());
+    }
+    let lines: Vec<&str> = said.lines().collect();
+    match lines.as_slice() {
+        [first, second, .., last] if lines.len() > 8 => {
+            format!("{:?}", [*first, *second, "…", *last].join("\n"))
+        }
+        _ => format!("{said:?}"),
     }
 }
 
@@ -432,11 +438,13 @@ impl Held {
             return "nothing".into();
         };
         match child.wait_with_output() {
-            Ok(output) => format!(
-                "its end with status {}, saying {}",
-                status(output.status),
-                words(String::from_utf8_lossy(&output.stderr).trim())
-            ),
+            Ok(output) => {
+                let ended = format!("its end with status {}", status(output.status));
+                match String::from_utf8_lossy(&output.stderr).trim() {
+                    "" => ended,
+                    said => format!("{ended}, saying {}", words(said)),
+                }
+            }
             Err(e) => e.to_string(),
         }
     }

@@ -29,10 +29,10 @@ fn every_insertion_can_be_made() {
 #[test]
 fn every_message_is_of_a_check_that_fails() {
     let all = wrong::all().unwrap();
-    for (name, said) in preprocess::messages().unwrap() {
+    for (name, check) in preprocess::quoted_checks().unwrap() {
         let wrong = all.iter().find(|w| w.name == name);
-        let fails = wrong.is_some_and(|w| w.fails.contains(&said.check));
-        assert!(fails, "{name} does not fail {}", said.check);
+        let fails = wrong.is_some_and(|w| w.fails.contains(&check));
+        assert!(fails, "{name} does not fail {check}");
     }
 }
 

@@ -129,7 +129,9 @@ fn marks_are_kept_until_the_sources_change() -> Result<()> {
     let results = Results::at(&dir.path().join("marks"))?;
     let mut submission = Submission::default();
     submission.files.insert("lib.rs".into(), "//! one\n".into());
-    let before = fingerprint(&step, &submission);
+    let tests = dir.path().join("step_01");
+    fs::write(&tests, "one")?;
+    let before = fingerprint(&step, &tests, &submission)?;
     let mut kept = Kept {
         name: "Ann Lee v1.2".into(),
         fingerprint: before.clone(),
@@ -148,11 +150,19 @@ fn marks_are_kept_until_the_sources_change() -> Result<()> {
     assert_eq!(again.marks.points(), 100);
     ensure!(dir.path().join("marks/Ann Lee v1.2.txt").is_file());
     submission.files.insert("lib.rs".into(), "//! two\n".into());
-    let after = fingerprint(&step, &submission);
+    let after = fingerprint(&step, &tests, &submission)?;
     ensure!(results.kept(&kept.name, &after).is_none(), "other sources");
     let mut other = step.clone();
     other.checks[0].points += 1;
-    ensure!(fingerprint(&other, &submission) != after, "other points");
+    ensure!(
+        fingerprint(&other, &tests, &submission)? != after,
+        "other points"
+    );
+    fs::write(&tests, "another")?;
+    ensure!(
+        fingerprint(&step, &tests, &submission)? != after,
+        "other checks"
+    );
     Ok(())
 }
 

@@ -255,10 +255,17 @@ fn the_table_shows_both_processes_and_what_differs() {
                 row.get(1..3),
                 Some(wanted.as_slice()),
             )?;
-            expect_eq(
-                &format!("whether {kind} is marked as one that differs"),
-                row.iter().any(|word| word == "differs"),
-                kind == "uts",
+            let differs = row.iter().any(|word| word == "differs");
+            expect(
+                differs == (kind == "uts"),
+                match differs {
+                    true => format!("{kind} to be the same for both"),
+                    false => format!("{kind} to be marked as one that differs"),
+                },
+                format!(
+                    "{}: a namespace is told from another by its inode",
+                    row.join(" ")
+                ),
             )?;
         }
         held.end()?.success()?;

@@ -58,10 +58,15 @@ fn what_is_made_inside_is_not_seen_outside() {
             seen.posix_queues,
             vec![name[1..].to_owned()],
         )?;
-        expect_eq(
-            "what ipcs and /dev/mqueue show on the host",
-            on_host()?,
-            before,
+        let new: Vec<String> = on_host()?
+            .into_iter()
+            .filter(|line| !before.contains(line))
+            .map(|line| object(&line))
+            .collect();
+        expect(
+            new.is_empty(),
+            "what was made inside to be unseen on the host, by ipcs and in /dev/mqueue",
+            format!("{new:?} there: the command makes its objects in the host's namespace"),
         )?;
         held.end()?.success()?;
         Ok(())
@@ -74,8 +79,20 @@ fn what_the_host_has_is_not_seen_inside() {
     check(|c| {
         let _objects = OnHost::new(c)?;
         let seen = c.step().probe()?;
-        expect_eq("the System V objects inside", seen.sysv, Vec::new())?;
-        expect_eq("the POSIX queues inside", seen.posix_queues, Vec::new())
+        let sysv: Vec<String> = seen.sysv.iter().map(|line| object(line)).collect();
+        expect(
+            sysv.is_empty(),
+            "no System V objects inside",
+            format!("{sysv:?}, which are the host's: a new IPC namespace begins empty"),
+        )?;
+        expect(
+            seen.posix_queues.is_empty(),
+            "no POSIX queues inside",
+            format!(
+                "{:?}: a mount shows the namespace in which it was made",
+                seen.posix_queues
+            ),
+        )
     });
 }
 
@@ -89,7 +106,10 @@ fn the_hosts_objects_are_shared_with_ipc_host() {
             seen.sysv.len() >= KINDS.len()
                 && seen.posix_queues.contains(&objects.queue[1..].into()),
             "the host's objects inside with --ipc host",
-            format!("{:?} and {:?}", seen.sysv, seen.posix_queues),
+            match seen.sysv.is_empty() && seen.posix_queues.is_empty() {
+                true => "none: the command has an IPC namespace of its own".to_owned(),
+                false => format!("{:?} and {:?}", seen.sysv, seen.posix_queues),
+            },
         )
     });
 }
@@ -112,7 +132,13 @@ fn an_object_outlives_its_maker() {
         expect(
             found,
             format!("queue {id}, made by a process that joined with --ipc {mode}, to be there"),
-            format!("{:?}", seen.sysv),
+            match seen.sysv.is_empty() {
+                true => {
+                    "none: what is in a namespace that is joined belongs to its other members too"
+                        .to_owned()
+                }
+                false => format!("{:?}", seen.sysv),
+            },
         )?;
         first.end()?.success()?;
         Ok(())
@@ -285,6 +311,15 @@ fn made(attempt: Attempt) -> Result<String> {
         attempt.errno,
     )?;
     Ok(attempt.text)
+}
+
+/// A line of /proc/sysvipc or the name of a queue, without what is counted and
+/// measured: the kind and the key.
+fn object(line: &str) -> String {
+    line.split_whitespace()
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Every IPC object of the host.

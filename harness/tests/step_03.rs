@@ -180,7 +180,11 @@ fn init_reaps_orphans() {
         expect(
             reaped.is_some(),
             "no zombie, 10 s after the orphans have ended",
-            format!("{}: {:?}", zombies().len(), zombies().first()),
+            format!(
+                "{}, the children of PID {:?}: nobody waits for them",
+                zombies().len(),
+                zombies().first().map_or(0, |zombie| zombie.ppid)
+            ),
         )?;
         held.end()?.success()?;
         Ok(())
@@ -259,10 +263,11 @@ fn init_holds_nothing_open() {
         };
         // Init may be a moment behind the command.
         wait_for(|| open().filter(Vec::is_empty));
-        expect_eq(
-            "what init holds open of the caller's: pipes, terminal, files",
-            open().unwrap_or_default(),
-            Vec::new(),
+        let open = open().unwrap_or_default();
+        expect(
+            open.is_empty(),
+            "init to hold nothing open of the caller's: no pipe, terminal or file",
+            format!("{open:?}: who reads from the other end waits for init, which never writes"),
         )?;
         held.end()?.success()?;
         Ok(())
@@ -399,8 +404,18 @@ fn pids_shows_every_process_with_all_its_pids() {
                 let all: Vec<&str> = all.split(' ').collect();
                 expect(
                     rows.iter().any(|row| row.starts_with(&all)),
-                    format!("`{}` to list a process under {all:?}", ran.call),
-                    format!("{:?}", ran.stdout),
+                    format!(
+                        "`{}` to list a process under all of its PIDs, {}",
+                        ran.call,
+                        all.join(" ")
+                    ),
+                    format!(
+                        "{:?}: it has one PID for each level of namespaces",
+                        rows.iter()
+                            .skip(1)
+                            .map(|row| row.iter().take(2).copied().collect::<Vec<_>>().join(" "))
+                            .collect::<Vec<_>>()
+                    ),
                 )?;
             }
             let launcher = held.launcher().to_string();

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use harness::registry::{self, Step};
-use harness::{workspace, wrong};
+use harness::workspace;
+use harness::wrong::{self, Messages};
 
 #[test]
 fn every_edit_fits_and_names_checks_that_exist() {
@@ -42,4 +44,51 @@ fn every_check_has_a_wrong_solution() {
         without.is_empty(),
         "nothing shows that these can fail: {without:#?}"
     );
+}
+
+#[test]
+fn every_step_has_at_least_four() {
+    let all = wrong::all().unwrap();
+    for number in registry::numbers(&workspace::checks()).unwrap() {
+        let count = all.iter().filter(|w| w.step == number).count();
+        assert!(count >= 4, "step {number} has {count}");
+    }
+}
+
+#[test]
+fn what_the_checks_say_of_each_is_recorded_and_names_it() {
+    for wrong in wrong::all().unwrap() {
+        let step = Step::read(&workspace::checks(), &wrong.step).unwrap();
+        let recorded = Messages::recorded(&wrong).unwrap();
+        let recorded = recorded.unwrap_or_else(|| {
+            panic!("{}: no record: just test-wrong --accept", wrong.name);
+        });
+        let checks: BTreeSet<String> = recorded.keys().cloned().collect();
+        assert_eq!(checks, wrong.fails, "{}", wrong.name);
+        let why = wrong.fails.iter().filter_map(|name| step.entry(name));
+        assert!(
+            recorded.values().any(|text| text.contains(&wrong.says))
+                || why.into_iter().any(|entry| entry.why.contains(&wrong.says)),
+            "{}: neither the record nor a reason says {:?}",
+            wrong.name,
+            wrong.says
+        );
+    }
+}
+
+#[test]
+fn every_record_is_of_a_wrong_solution() {
+    let names: BTreeSet<String> = wrong::all().unwrap().into_iter().map(|w| w.name).collect();
+    for entry in fs::read_dir(wrong::snapshots()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "new") {
+            continue; // a difference that nobody has reviewed yet
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(
+            path.extension().is_some_and(|e| e == "snap") && names.contains(&name),
+            "{}: of no wrong solution",
+            path.display()
+        );
+    }
 }

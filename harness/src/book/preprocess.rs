@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `{{#figure NAME}}` | the diagram `book/figures/NAME.svg`, in the page, so that it takes the theme's colours |
 //! | `{{#main-diff NN}}` | `main.rs` of step NN as a difference to that of the step before |
+//! | `{{#bench NAME}}` | what the bench NAME found in the recorded run (`book/bench.json`), its tables, charts and notes; `machine` is the machine; a number after NAME takes that table only |
 //! | `{{#wrong NN-name}}` | a wrong solution of the harness: its title, its edit, and the checks that find it out |
 //!
 //! The words after `console`, which are for [`transcript`](super::transcript),
@@ -15,12 +16,13 @@ use std::fs;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::experiments::check_title;
+use crate::bench::report::Results;
 use crate::registry::Step;
-use crate::{workspace, wrong};
+use crate::wrong::{self, Messages, Wrong};
+use crate::{bench, workspace};
 
 /// Reads mdBook's context and book from `input` and writes the book with the
 /// insertions done to `output`.
@@ -61,6 +63,7 @@ pub fn page(text: &str) -> Result<String> {
             Some(words) => match words.split_once(' ') {
                 Some(("figure", name)) => out += &figure(name)?,
                 Some(("main-diff", step)) => out += &main_diff(step)?,
+                Some(("bench", words)) => out += &measured(words)?,
                 Some(("wrong", name)) => out += &wrong_solution(name)?,
                 _ => out += line, // mdBook's own
             },
@@ -114,6 +117,28 @@ fn figure(name: &str) -> Result<String> {
     ))
 }
 
+/// What was measured in the recorded run.
+fn measured(words: &str) -> Result<String> {
+    let results = Results::read(&bench::recorded())?;
+    let (name, table) = match words.split_once(' ') {
+        None => (words, None),
+        Some((name, number)) => {
+            let number = number.parse();
+            (
+                name,
+                Some(number.with_context(|| format!("{words} is no table"))?),
+            )
+        }
+    };
+    if name == "machine" {
+        return Ok(format!("{}\n", results.machine.table().markdown()));
+    }
+    let report = results.reports.iter().find(|report| report.name == name);
+    report
+        .with_context(|| format!("nothing was recorded of {name}"))?
+        .page(table)
+}
+
 fn main_diff(step: &str) -> Result<String> {
     let number: u32 = step.parse().with_context(|| format!("{step} is no step"))?;
     let before = number
@@ -157,25 +182,56 @@ fn composition(text: &str) -> String {
     out.trim_start().to_owned()
 }
 
-/// What a check said of a wrong solution, as `test-wrong -v` printed it once.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// The check.
-    pub check: String,
-    /// What it said.
-    pub message: String,
-}
-
-/// The messages that the book shows, by the names of the wrong solutions:
-/// `book/messages.toml`.
+/// The checks whose messages the book quotes, by the names of the wrong
+/// solutions that fail more than one: `book/messages.toml`.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn messages() -> Result<BTreeMap<String, Message>> {
+pub fn quoted_checks() -> Result<BTreeMap<String, String>> {
     let path = super::dir().join("messages.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
+/// What a check says of a wrong solution, as it is recorded, and the check.
+///
+/// # Errors
+/// If there is no record of it.
+fn message(wrong: &Wrong) -> Result<(String, String)> {
+    let recorded = Messages::recorded(wrong)?
+        .with_context(|| format!("nothing is recorded of {}", wrong.name))?;
+    let check = match quoted_checks()?.remove(&wrong.name) {
+        Some(check) => check,
+        None => wrong.fails.first().cloned().unwrap_or_default(),
+    };
+    let text = recorded
+        .get(&check)
+        .with_context(|| format!("nothing is recorded of {}: {check}", wrong.name))?;
+    Ok((check, broken(text)))
+}
+
+/// A text in lines that fit the page.
+fn broken(text: &str) -> String {
+    const WIDTH: usize = 88;
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut length = 0;
+        for word in line.split_whitespace() {
+            let wide = word.chars().count();
+            if length > 0 && length + 1 + wide > WIDTH {
+                out.push('\n');
+                length = 0;
+            }
+            if length > 0 {
+                out.push(' ');
+                length += 1;
+            }
+            out += word;
+            length += wide;
+        }
+        out.push('\n');
+    }
+    out
 }
 
 fn wrong_solution(name: &str) -> Result<String> {
@@ -199,13 +255,9 @@ fn wrong_solution(name: &str) -> Result<String> {
     for check in &wrong.fails {
         out += &format!("- {}\n", check_title(&step, check)?);
     }
-    match messages()?.get(name) {
-        Some(Message { check, message }) => {
-            let title = check_title(&step, check)?;
-            out += &format!("\nSays the check “{title}”:\n\n```text\n{message}\n```\n");
-        }
-        None => out += &format!("\nThe report says: “{}”\n", wrong.says.trim()),
-    }
+    let (check, message) = message(wrong)?;
+    let title = check_title(&step, &check)?;
+    out += &format!("\nSays the check “{title}”:\n\n```text\n{message}```\n");
     Ok(out)
 }
 
@@ -229,6 +281,8 @@ mod tests {
         assert_eq!(page(listing).unwrap(), "```rust\na {\n    b\n\n}\n```\n");
         assert!(page("{{#figure 04}}").unwrap().contains("<svg"));
         assert!(page("{{#wrong 04-nothing}}").is_err());
+        assert!(page("{{#bench start}}").unwrap().contains("<svg"));
+        assert!(page("{{#bench nothing}}").is_err());
         assert!(page("{{#main-diff 00}}").is_err());
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::compare::Inodes;
 use super::shell::{self, Kind, Line, Output, Session};
@@ -58,17 +60,7 @@ pub fn run(wanted: &[String], accept: bool) -> Result<Tally> {
     let packages: Vec<String> = numbers.iter().map(|n| format!("step-{n}")).collect();
     build::programs(&packages)?;
     workspace::need_rootfs("busybox")?;
-    let mut outputs = BTreeMap::new();
-    let mut trouble = Vec::new();
-    for layout in [CgroupLayout::V2, CgroupLayout::V1, CgroupLayout::Hybrid] {
-        let sessions: Vec<Session> = scripts
-            .iter()
-            .filter_map(|script| session(script, layout))
-            .collect();
-        if !sessions.is_empty() {
-            trouble.extend(boot(&sessions, layout, &mut outputs)?);
-        }
-    }
+    let (outputs, trouble) = run_all(&scripts)?;
     let mut tally = Tally::default();
     for script in &scripts {
         judge(script, &outputs, accept, &mut tally)?;
@@ -77,6 +69,41 @@ pub fn run(wanted: &[String], accept: bool) -> Result<Tally> {
         println!("  {line}");
     }
     Ok(tally)
+}
+
+/// Runs the transcripts in as many machines at once as there are processors.
+fn run_all(scripts: &[Script]) -> Result<(Outputs, Vec<String>)> {
+    let machines = available_parallelism().map_or(1, usize::from);
+    let mut loads = Vec::new();
+    for layout in [CgroupLayout::V2, CgroupLayout::V1, CgroupLayout::Hybrid] {
+        let mut shares: Vec<Vec<Session>> = (0..machines).map(|_| Vec::new()).collect();
+        let lines = |share: &Vec<Session>| share.iter().map(|s| s.lines.len()).sum::<usize>();
+        for session in scripts.iter().filter_map(|script| session(script, layout)) {
+            if let Some(least) = shares.iter_mut().min_by_key(|share| lines(share)) {
+                least.push(session);
+            }
+        }
+        loads.extend(shares.into_iter().map(|share| (layout, share)));
+    }
+    loads.retain(|(_, share)| !share.is_empty());
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(Outputs, Vec<String>)> {
+        let (mut outputs, mut trouble) = (Outputs::new(), Vec::new());
+        while let Some((layout, sessions)) = loads.get(next.fetch_add(1, Ordering::Relaxed)) {
+            trouble.extend(boot(sessions, *layout, &mut outputs)?);
+        }
+        Ok((outputs, trouble))
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..machines).map(|_| scope.spawn(work)).collect();
+        let (mut outputs, mut trouble) = (Outputs::new(), Vec::new());
+        for worker in workers {
+            let (more, words) = worker.join().map_err(|_| anyhow!("a thread panicked"))??;
+            outputs.extend(more);
+            trouble.extend(words);
+        }
+        Ok((outputs, trouble))
+    })
 }
 
 fn read(wanted: &[String]) -> Result<Vec<Script>> {

@@ -38,6 +38,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     suite: Vec<String>,
 
+    /// Look in the oldest and in the newest suite only
+    #[arg(long, conflicts_with_all = ["suite", "kernel"])]
+    ends: bool,
+
     /// Only this layout of cgroups; may be repeated
     #[arg(long, value_enum, value_name = "LAYOUT")]
     cgroup: Vec<CgroupLayout>,
@@ -125,7 +129,11 @@ fn offers(args: &Args) -> Result<Vec<Offer>> {
         });
         return Ok(named.collect());
     }
-    let offers = suites::kernels(&args.suite)?;
+    let suites = match args.ends {
+        true => suites::ends(),
+        false => args.suite.clone(),
+    };
+    let offers = suites::kernels(&suites)?;
     for version in &args.kernel {
         if !offers.iter().any(|offer| offer.version == *version) {
             bail!(

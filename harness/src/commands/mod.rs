@@ -1,8 +1,10 @@
 //! The subcommands of `harness`, a file each.
 
+pub mod bench;
 pub mod book;
 pub mod build;
 pub mod check;
+pub mod claims;
 pub mod doctor;
 pub mod grade;
 pub mod grade_all;

@@ -82,7 +82,7 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
         untrusted: false,
     };
     let mut records: Vec<Record> = Vec::new();
-    guest::run(&plan, &Machine::default(), &mut |record, _| {
+    guest::run_side_by_side(&plan, &Machine::default(), &mut |record, _| {
         progress(&format!(
             "{} · {}: {}",
             record.step, record.check, record.outcome

@@ -1,6 +1,7 @@
 //! `harness test-wrong [NN]`: proves that every check can fail.
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -14,7 +15,7 @@ use crate::registry::Step;
 use crate::report::{progress, seconds};
 use crate::runner::{self, Batch, Plan};
 use crate::vm::CgroupLayout;
-use crate::wrong::{self, Builder, Wrong};
+use crate::wrong::{self, Builder, Messages, UPDATE, Wrong};
 use crate::{guest, workspace};
 
 /// Arguments of `harness test-wrong`.
@@ -37,6 +38,11 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
 
+    /// Record what the checks say of each, in harness/wrong/snapshots, instead
+    /// of comparing it with the record
+    #[arg(long)]
+    accept: bool,
+
     /// Print every record
     #[arg(short, long)]
     verbose: bool,
@@ -48,6 +54,10 @@ pub struct Args {
 /// How many wrong solutions one virtual machine gets: their programs stand in
 /// its memory.
 const LOAD: usize = 12;
+
+/// The complaint where the checks fail as they should, and say something else.
+const OTHER_WORDS: &str = "the checks say something else than is recorded in \
+    harness/wrong/snapshots: see above; if it is better, just test-wrong --accept";
 
 /// Wrong solutions of one step that are checked together.
 struct Load {
@@ -70,6 +80,14 @@ struct Tally {
 /// # Errors
 /// The harness's own, and a wrong solution that does not fit our code.
 pub fn test_wrong(args: Args) -> Result<ExitCode> {
+    if args.accept && std::env::var(UPDATE).as_deref() != Ok("always") {
+        // insta asks the environment, which a process cannot change safely.
+        let mut again = Command::new(std::env::current_exe().context("find this program")?);
+        again
+            .args(std::env::args_os().skip(1))
+            .env(UPDATE, "always");
+        return Err(again.exec()).context("start this program again");
+    }
     let started = Instant::now();
     let wrongs = wanted(&args)?;
     let mut steps: Vec<String> = wrongs.iter().map(|w| w.step.clone()).collect();
@@ -147,6 +165,18 @@ enum Try {
     Second,
 }
 
+impl Try {
+    /// As many machines run as there are processors, so one is enough for each.
+    /// Where two processes must run at once to show it, or a second processor
+    /// must be there, the second try has what the machine usually has.
+    fn cpus(self) -> Option<u32> {
+        match self {
+            Try::First => Some(1),
+            Try::Second => None,
+        }
+    }
+}
+
 fn wanted(args: &Args) -> Result<Vec<Wrong>> {
     let numbers: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
     let mut wrongs = wrong::all()?;
@@ -160,7 +190,10 @@ fn wanted(args: &Args) -> Result<Vec<Wrong>> {
 /// Puts together those of one step that want the same layout of cgroups.
 fn loads_of(mut wrongs: Vec<Wrong>, usual: CgroupLayout) -> Vec<(CgroupLayout, Vec<Wrong>)> {
     let layout = |wrong: &Wrong| wrong.cgroup.unwrap_or(usual);
-    wrongs.sort_by_key(|wrong| (wrong.step.clone(), layout(wrong)));
+    // A crate that is changed and changed back is built twice, and so is what
+    // depends on it: those that change the same one follow each other.
+    let place = |wrong: &Wrong| wrong.edits.first().map(|edit| edit.file.clone());
+    wrongs.sort_by_key(|wrong| (wrong.step.clone(), layout(wrong), place(wrong)));
     wrongs
         .chunk_by(|a, b| (&a.step, layout(a)) == (&b.step, layout(b)))
         .flat_map(|alike| alike.chunks(LOAD))
@@ -228,6 +261,7 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) 
     } else {
         let machine = Machine {
             cgroup: load.layout,
+            cpus: which.cpus(),
             ..args.machine.clone()
         };
         guest::run(&plan, &machine, &mut |record, _| keep(record))?;
@@ -240,11 +274,17 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) 
             .filter(|record| record.variant.as_ref() == Some(&wrong.name))
             .cloned()
             .collect();
-        let verdict = wrong.judge(&batch.step, &of_this);
-        if which == Try::First && verdict.is_err() {
+        let messages = Messages::of(wrong, &of_this)?;
+        let mut verdict = wrong.judge(&batch.step, &of_this);
+        let recorded = args.accept || messages.are_recorded()?;
+        if which == Try::First && (verdict.is_err() || !recorded) {
             missed.wrongs.push(wrong.clone());
             missed.batches.push(batch.clone());
             continue;
+        }
+        // Only now: it prints the difference.
+        if verdict.is_ok() && !messages.compare() {
+            verdict = Err(OTHER_WORDS.to_owned());
         }
         tally.named += usize::from(wrong.named(&batch.step, &of_this));
         let again = match which {

@@ -143,8 +143,7 @@ impl Work {
     /// That it does not compile; what rustc says is on standard error.
     pub fn build(&self, number: &str) -> Result<PathBuf> {
         let name = workspace::program(number);
-        let target = workspace::root().join("target/work");
-        let target = target.to_string_lossy();
+        let target = target();
         let built = build::cargo(
             &self.dir,
             &[
@@ -156,7 +155,7 @@ impl Work {
                 "--bin",
                 &name,
                 "--target-dir",
-                &target,
+                &target.to_string_lossy(),
             ],
         )
         .with_context(|| format!("{} does not compile", self.dir.display()))?;
@@ -181,6 +180,12 @@ impl Work {
     pub fn note(&self, progress: &Progress) -> Result<()> {
         progress.write(&self.dir.join("progress.toml"))
     }
+}
+
+/// Where cargo leaves what it builds of learners' crates, of skeletons and of
+/// wrong solutions: all with the same libraries, which are built once.
+pub fn target() -> PathBuf {
+    workspace::root().join("target/work")
 }
 
 /// Makes `at` a link to `to`.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -102,12 +103,18 @@ pub struct Kept {
     pub marks: Marks,
 }
 
-/// Changes with the sources of a submission, and with the checks.
-pub fn fingerprint(step: &Step, submission: &Submission) -> String {
+/// Changes with the sources of a submission, with the points, and when `tests`,
+/// the program with the checks, is built anew.
+///
+/// # Errors
+/// If there is no such program.
+pub fn fingerprint(step: &Step, tests: &Path, submission: &Submission) -> Result<String> {
+    let about = fs::metadata(tests).with_context(|| format!("stat {}", tests.display()))?;
     let mut hasher = DefaultHasher::new();
     submission.files.hash(&mut hasher);
     format!("{step:?}").hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    (about.len(), about.mtime(), about.mtime_nsec()).hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 /// A directory of results: `NAME.json` and `NAME.txt` for each student.

@@ -59,7 +59,8 @@ pub enum News<'a> {
 pub struct Grader {
     /// The step and its checks.
     pub step: Step,
-    tests: PathBuf,
+    /// The program with the checks.
+    pub tests: PathBuf,
     limits: Limits,
 }
 

@@ -68,8 +68,11 @@ fn find(dir: &Path, all: bool, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Removes a cgroup, those in it first.
-fn remove(group: &Path) -> Result<()> {
+/// Removes a cgroup, those in it first, and ends what runs there.
+///
+/// # Errors
+/// If a process does not end, and those of rmdir(2).
+pub fn remove(group: &Path) -> Result<()> {
     thaw(group);
     let procs = group.join("cgroup.procs");
     let text = fs::read_to_string(&procs).with_context(|| format!("read {}", procs.display()))?;

@@ -17,8 +17,8 @@ pub const RUN: &str = "/run/drydock";
 /// Where root's containers keep what outlives them.
 const LIB: &str = "/var/lib/drydock";
 
-/// How the temporary directories of checks are called.
-const TEMPORARY: [&str; 2] = ["drydock-check-", "drydock-plan-"];
+/// How the temporary directories of checks and benches are called.
+const TEMPORARY: [&str; 3] = ["drydock-check-", "drydock-plan-", "drydock-bench-"];
 
 /// The directories below which every mount and every loop device's file is
 /// ours.
@@ -29,7 +29,7 @@ pub fn places() -> Vec<PathBuf> {
     all
 }
 
-/// Whether this is the name of a temporary directory of a check.
+/// Whether this is the name of a temporary directory of a check or a bench.
 pub fn is_temporary(dir: &Path) -> bool {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     TEMPORARY.iter().any(|prefix| name.starts_with(prefix))

@@ -253,7 +253,7 @@ pub fn find() -> Result<PathBuf> {
 fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
     let (accel, cpu) = match accel {
         Accel::Kvm => ("kvm", "host"),
-        Accel::Auto | Accel::Tcg => ("tcg,thread=multi", "max"),
+        Accel::Auto | Accel::Tcg => ("tcg,thread=multi", ARCH.processor),
     };
     let memory = vm.memory_mib.to_string();
     let cpus = vm.cpus.to_string();

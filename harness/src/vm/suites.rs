@@ -23,6 +23,16 @@ pub fn package() -> String {
     format!("linux-image-{}", ARCH.flavour)
 }
 
+/// The oldest and the newest suite that the distribution names.
+pub fn ends() -> Vec<String> {
+    match are_named() {
+        true => [DEBIAN[0], DEBIAN[DEBIAN.len() - 1]]
+            .map(str::to_owned)
+            .to_vec(),
+        false => Vec::new(),
+    }
+}
+
 /// The kernels of these suites, or of all that the distribution names, each
 /// version once, the oldest first.
 ///

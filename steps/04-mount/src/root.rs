@@ -122,15 +122,16 @@ impl Root {
     // ANCHOR_END: chroot
 }
 
-/// pivot_root(2) has one `EINVAL` for many causes. Those that are left here,
-/// after the root was bound on itself and made private, lie in the root that
-/// this process came with.
+/// pivot_root(2) has one `EINVAL` for many causes. After the root was bound on
+/// itself and made private, the last one is left; whoever forgot either meets
+/// one of the others.
 fn why_not(errno: Errno) -> Error {
     let call = "pivot_root(\".\", \".\")";
     match errno {
         Errno::EINVAL => anyhow!(errno).context(format!(
-            "{call}: the present root cannot be moved: it is the initial RAM file system, or this \
-             process is in a chroot; use --chroot, or start from a root that is a mount"
+            "{call}: the new root is no mount point, or a mount involved is shared, or the present \
+             root cannot be moved: it is the initial RAM file system, or this process is in a \
+             chroot; use --chroot, or start from a root that is a mount"
         )),
         _ => anyhow!(errno).context(call),
     }

@@ -1,0 +1,298 @@
+//! Whoever starts a container here, and how each is told to: the same root
+//! file system, the same limits, no network but a loopback device, and what
+//! isolation of ours each of them can give.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::session::Session;
+use super::tools::{last_words, named};
+use super::{bundle, hyperfine};
+use crate::workspace;
+
+/// The name of the image at engines that have images.
+pub const IMAGE: &str = "drydock-bench";
+
+/// One that can start containers here.
+pub struct Contender {
+    /// Its name.
+    pub name: &'static str,
+    how: How,
+    /// What is special about it.
+    pub remark: &'static str,
+}
+
+/// How it is told what to run.
+enum How {
+    /// These words, then the command.
+    Words(Vec<String>),
+    /// A program of the OCI runtime's command line, on an overlay that is
+    /// there.
+    Runtime {
+        program: &'static str,
+        root: PathBuf,
+    },
+}
+
+/// One that takes part, or why it does not.
+pub enum Standing {
+    /// It has started a container.
+    Ready(Contender),
+    /// It has not: its name and the reason.
+    Absent(&'static str, String),
+}
+
+/// What the limits are called on the command lines of engines.
+const LIMITS: [&str; 8] = [
+    "--network",
+    "none",
+    "-m",
+    "64m",
+    "--cpus",
+    "0.5",
+    "--pids-limit",
+    "100",
+];
+
+impl Contender {
+    /// The words that run `command`, a program of the root file system without
+    /// arguments, in the container `id`.
+    ///
+    /// # Errors
+    /// Those of writing a bundle.
+    pub fn argv(&self, session: &Session, id: &str, command: &str) -> Result<Vec<String>> {
+        match &self.how {
+            How::Words(words) => Ok(words.iter().cloned().chain([command.to_owned()]).collect()),
+            How::Runtime { program, root } => {
+                let dir = session.scratch.make(&format!("{program}-{id}"))?;
+                let group = format!("{}/{program}-{id}", session.scratch.group());
+                let dir = bundle::write(dir, root, &group, &[command])?;
+                let mut words = runtime(session, program);
+                words.extend(["run".into(), "--bundle".into(), dir.display().to_string()]);
+                words.push(format!("bench-{id}"));
+                Ok(words)
+            }
+        }
+    }
+}
+
+/// The first words of every call of an OCI runtime.
+pub fn runtime(session: &Session, program: &str) -> Vec<String> {
+    let state = session.scratch.word(&format!("{program}-state"));
+    vec![program.to_owned(), "--root".to_owned(), state]
+}
+
+/// All of them, in the order of the table.
+///
+/// # Errors
+/// Those of preparing what they need; whoever refuses is a row.
+pub fn all(session: &Session) -> Result<Vec<Standing>> {
+    let root = session.root.display().to_string();
+    let bin = workspace::bin();
+    let own = |name: &str| bin.join(name).display().to_string();
+    let words = |name, words: Vec<String>, remark| Contender {
+        name,
+        how: How::Words(words),
+        remark,
+    };
+    let mut all = vec![
+        tried(
+            session,
+            words(
+                "no container",
+                vec![format!("{root}/bin/busybox")],
+                "fork and exec",
+            ),
+        )?,
+        tried(
+            session,
+            words("floor", vec![own("floor"), root.clone()], ""),
+        )?,
+        tried(session, words("drydock", drydock(session), ""))?,
+    ];
+    for program in ["runc", "crun", "youki"] {
+        all.push(match named(program)?.find() {
+            None => Standing::Absent(program, named(program)?.missing()),
+            Some(_) => {
+                let merged = session.scratch.path("merged");
+                let root = match merged.exists() {
+                    true => merged,
+                    false => session.scratch.overlay(&session.root, "merged")?,
+                };
+                let how = How::Runtime { program, root };
+                let remark = "overlay mounted before, not measured";
+                let contender = Contender {
+                    name: program,
+                    how,
+                    remark,
+                };
+                tried(session, contender)?
+            }
+        });
+    }
+    all.push(match named("bwrap")?.find() {
+        None => Standing::Absent("bwrap", named("bwrap")?.missing()),
+        Some(_) => tried(
+            session,
+            words("bwrap", bwrap(&root), "no limits, no overlay"),
+        )?,
+    });
+    all.push(engine(session, "podman", podman(session))?);
+    all.push(engine(session, "docker", vec!["docker".to_owned()])?);
+    Ok(all)
+}
+
+/// Our own words, on the image of the session.
+pub fn drydock(session: &Session) -> Vec<String> {
+    let mut words = session.drydock(&["run", "--rm", "--hostname", "bench"]);
+    words.extend(LIMITS.map(str::to_owned));
+    words.extend(["--cgroup-parent".to_owned(), session.scratch.group()]);
+    words.push(IMAGE.to_owned());
+    words
+}
+
+fn bwrap(root: &str) -> Vec<String> {
+    let mut words: Vec<&str> = vec!["bwrap", "--die-with-parent"];
+    words.extend(["--unshare-ipc", "--unshare-pid", "--unshare-net"]);
+    words.extend(["--unshare-uts", "--unshare-cgroup"]);
+    words.extend(["--hostname", "bench", "--bind", root, "/"]);
+    words.extend(["--proc", "/proc", "--dev", "/dev", "--cap-drop", "ALL"]);
+    let kept = bundle::CAPABILITIES.iter();
+    words.extend(kept.flat_map(|name| ["--cap-add", name]));
+    words.into_iter().map(str::to_owned).collect()
+}
+
+fn podman(session: &Session) -> Vec<String> {
+    let word = |name: &str| session.scratch.word(name);
+    let words = [
+        "podman",
+        "--storage-driver",
+        "overlay",
+        "--events-backend",
+        "none",
+    ];
+    let mut words: Vec<String> = words.map(str::to_owned).to_vec();
+    words.extend(["--cgroup-manager".into(), "cgroupfs".into()]);
+    words.extend(["--root".into(), word("podman-root")]);
+    words.extend(["--runroot".into(), word("podman-run")]);
+    words
+}
+
+/// An engine that has images, and gets ours. `words` come first in its calls.
+fn engine(session: &Session, name: &'static str, words: Vec<String>) -> Result<Standing> {
+    let tool = named(name)?;
+    if tool.find().is_none() {
+        return Ok(Standing::Absent(name, tool.missing()));
+    }
+    let line = hyperfine::line(&words);
+    let root = hyperfine::line(&[session.root.display().to_string()]);
+    let call = |script: String| {
+        Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("run {script}"))
+    };
+    // What a bench that was killed has left in its store goes first.
+    call(format!("{line} image rm --force {IMAGE}"))?;
+    let imported = call(format!("tar -C {root} -c . | {line} import - {IMAGE}"))?;
+    if !imported.status.success() {
+        let words = last_words(&imported.stderr);
+        return Ok(Standing::Absent(name, format!("refused: {words}")));
+    }
+    let mut run = words.clone();
+    run.extend(["run", "--rm", "--hostname", "bench"].map(str::to_owned));
+    run.extend(LIMITS.map(str::to_owned));
+    // Their defaults are more than root without CAP_SYS_RESOURCE may ask for.
+    run.extend(
+        [
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+        ]
+        .map(str::to_owned),
+    );
+    if name == "podman" {
+        run.extend(["--cgroup-parent".to_owned(), session.scratch.group()]);
+    }
+    run.push(IMAGE.to_owned());
+    let contender = Contender {
+        name,
+        how: How::Words(run),
+        remark: match name {
+            "docker" => "client, daemon and shim",
+            _ => "with its monitor conmon",
+        },
+    };
+    tried(session, contender)
+}
+
+/// Takes the image away from an engine that keeps it elsewhere.
+pub fn forget() {
+    let Ok(docker) = named("docker") else { return };
+    if docker.find().is_some() {
+        let removed = Command::new("docker")
+            .args(["image", "rm", "--force", IMAGE])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if let Err(error) = removed {
+            eprintln!("docker image rm {IMAGE}: {error}");
+        }
+    }
+}
+
+/// Whether it starts a container at all.
+fn tried(session: &Session, contender: Contender) -> Result<Standing> {
+    let argv = contender.argv(session, "try", "/bin/true")?;
+    session.scratch.stop.check()?;
+    match run(&argv)? {
+        None => Ok(Standing::Ready(contender)),
+        Some(words) => Ok(Standing::Absent(
+            contender.name,
+            format!("refused: {words}"),
+        )),
+    }
+}
+
+/// Runs a command to its end. Returns what it complained of, if it failed.
+///
+/// # Errors
+/// If it cannot be run.
+pub fn run(argv: &[String]) -> Result<Option<String>> {
+    let Some((program, args)) = argv.split_first() else {
+        bail!("no command");
+    };
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {program}"))?;
+    Ok((!output.status.success()).then(|| last_words(&output.stderr)))
+}
+
+/// What crun says of this host's cgroups as they are; nothing if it is content,
+/// or not here.
+///
+/// # Errors
+/// Those of writing a bundle.
+pub fn words_of_crun(dir: &Path, root: &Path) -> Result<Option<String>> {
+    if named("crun")?.find().is_none() {
+        return Ok(None);
+    }
+    let dir = bundle::write(dir.to_owned(), root, "/drydock-bench-none", &["/bin/true"])?;
+    let (state, dir) = (dir.join("state"), dir.display().to_string());
+    let argv = [
+        "crun",
+        "--root",
+        &state.display().to_string(),
+        "run",
+        "--bundle",
+        &dir,
+        "bench-0",
+    ];
+    run(&argv.map(str::to_owned))
+}

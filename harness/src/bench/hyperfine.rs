@@ -1,0 +1,143 @@
+//! hyperfine(1), which measures; here are its command line and its JSON.
+//!
+//! Commands are measured in short rounds, in one order and then in the other,
+//! so that a machine that grows slower or faster meanwhile does so for all.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::scratch::Stop;
+use super::tools;
+
+/// What is measured: a program and its arguments, without a shell.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    /// What it is called.
+    pub name: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// What is run before each measurement, through a shell; empty for nothing.
+    pub prepare: String,
+}
+
+/// How often a command is measured in a round.
+const PER_ROUND: u32 = 5;
+
+#[derive(Deserialize)]
+struct Exported {
+    results: Vec<Measured>,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    command: String,
+    times: Vec<f64>,
+}
+
+/// Measures each command `runs` times, but no fewer than two, and returns the
+/// seconds that each run took. In each round each command is run once more at
+/// its beginning, which is not counted.
+///
+/// # Errors
+/// If hyperfine is missing, a command fails, or an interrupt came.
+pub fn rounds(commands: &[Timed], runs: u32, dir: &Path, stop: &Stop) -> Result<Vec<Vec<f64>>> {
+    let program = tools::need("hyperfine")?;
+    let mut times = vec![Vec::new(); commands.len()];
+    for (number, count) in split(runs).into_iter().enumerate() {
+        stop.check()?;
+        let mut order: Vec<usize> = (0..commands.len()).collect();
+        if number % 2 == 1 {
+            order.reverse();
+        }
+        let export = dir.join("hyperfine.json");
+        let mut command = Command::new(&program);
+        command.args(["--style", "none", "-N", "--warmup", "1", "--export-json"]);
+        command.arg(&export).args(["--runs", &count.to_string()]);
+        for &at in &order {
+            let timed = &commands[at];
+            // One for each, or none: so hyperfine wants it.
+            if commands.iter().any(|c| !c.prepare.is_empty()) {
+                let prepare = match timed.prepare.as_str() {
+                    "" => "true",
+                    words => words,
+                };
+                command.args(["--prepare", &format!("sh -c {}", quoted(prepare))]);
+            }
+            command.args(["-n", &timed.name, &line(&timed.argv)]);
+        }
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .context("run hyperfine")?;
+        stop.check()?;
+        if !output.status.success() {
+            bail!("hyperfine: {}", tools::last_words(&output.stderr));
+        }
+        let text = std::fs::read(&export).with_context(|| format!("read {}", export.display()))?;
+        for (name, more) in parse(&text)? {
+            let at = commands.iter().position(|c| c.name == name);
+            times[at.with_context(|| format!("hyperfine measured {name}"))?].extend(more);
+        }
+    }
+    Ok(times)
+}
+
+/// The sizes of the rounds for so many runs.
+fn split(runs: u32) -> Vec<u32> {
+    let rounds = runs.div_ceil(PER_ROUND).max(1);
+    (0..rounds)
+        .map(|round| (runs * (round + 1) / rounds - runs * round / rounds).max(2))
+        .collect()
+}
+
+/// The names, and the seconds of each run.
+fn parse(json: &[u8]) -> Result<Vec<(String, Vec<f64>)>> {
+    let exported: Exported =
+        serde_json::from_slice(json).context("parse the results of hyperfine")?;
+    let pair = |measured: Measured| (measured.command, measured.times);
+    Ok(exported.results.into_iter().map(pair).collect())
+}
+
+/// A command as words of a shell.
+pub fn line(argv: &[String]) -> String {
+    let words: Vec<String> = argv.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_json_is_read() {
+        let json = br#"{"results": [{"command": "a", "mean": 1.0, "stddev": null,
+            "times": [0.001, 0.002], "exit_codes": [0, 0]}]}"#;
+        assert_eq!(parse(json).unwrap(), [("a".to_owned(), vec![0.001, 0.002])]);
+        assert!(parse(b"{}").is_err());
+    }
+
+    #[test]
+    fn runs_are_split_into_rounds_of_two_at_least() {
+        assert_eq!(split(3), [3]);
+        assert_eq!(split(12), [4, 4, 4]);
+        assert_eq!(split(1), [2]);
+        assert_eq!(split(100).iter().sum::<u32>(), 100);
+    }
+
+    #[test]
+    fn words_keep_their_blanks() {
+        let argv = ["sh", "-c", "echo 'a b'", ""].map(str::to_owned);
+        assert_eq!(line(&argv), r"sh -c 'echo '\''a b'\''' ''");
+    }
+}

@@ -1,0 +1,209 @@
+//! On what it was measured: a figure without its machine is none.
+
+use std::fs;
+use std::path::Path;
+use std::thread::available_parallelism;
+
+use nix::sys::sysinfo::sysinfo;
+use serde::{Deserialize, Serialize};
+
+use super::report::Table;
+use super::stats::figure;
+use crate::host;
+use crate::report::kernel_release;
+
+/// The machine, and the moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor, as /proc/cpuinfo names it.
+    pub cpu: String,
+    /// How many of them this process may use.
+    pub cpus: usize,
+    /// The hypervisor flag of the processor: this is a virtual machine itself.
+    pub virtual_machine: bool,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Its name and release: `Linux 6.1.0`.
+    pub kernel: String,
+    /// `PRETTY_NAME` of os-release(5).
+    pub system: String,
+    /// How cgroups are mounted: `v2`, `v1`, `hybrid`.
+    pub cgroups: String,
+    /// The file system that holds what is measured.
+    pub disk: String,
+    /// Load average of the last minute at the start (getloadavg(3)).
+    pub load: f64,
+    /// Of each program that took part.
+    pub versions: Vec<(String, String)>,
+    /// When, as RFC 3339 has it.
+    pub when: String,
+}
+
+impl Machine {
+    /// Looks at this one. `place` is where the containers will be.
+    pub fn look(place: &Path) -> Machine {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        Machine {
+            cpu: field(&cpuinfo, "model name", ':').unwrap_or_else(|| "unknown".to_owned()),
+            cpus: available_parallelism().map_or(1, usize::from),
+            virtual_machine: cpuinfo
+                .lines()
+                .any(|line| line.starts_with("flags") && line.contains(" hypervisor")),
+            memory_mib: sysinfo().map_or(0, |info| info.ram_total() >> 20),
+            kernel: kernel_release(),
+            system: field(&release, "PRETTY_NAME", '=').unwrap_or_default(),
+            cgroups: cgroups().to_owned(),
+            disk: disk(place),
+            load: load(),
+            versions: Vec::new(),
+            when: now(),
+        }
+    }
+
+    /// What is wrong with this moment for measuring; nothing if all is quiet.
+    pub fn warning(&self) -> Option<String> {
+        // Half of one processor at work elsewhere already shows in the spreads.
+        (self.load > 0.5).then(|| {
+            format!(
+                "the load average is {:.2}: others are at work, and the figures are too high",
+                self.load
+            )
+        })
+    }
+
+    /// The machine in a line.
+    pub fn line(&self) -> String {
+        format!(
+            "{}, {} CPUs{}, {:.1} GiB, {}, {}, cgroups {}, {}, load {:.2}, {}",
+            self.cpu,
+            self.cpus,
+            if self.virtual_machine {
+                " (in a virtual machine)"
+            } else {
+                ""
+            },
+            self.memory_mib as f64 / 1024.0,
+            self.kernel,
+            self.system,
+            self.cgroups,
+            self.disk,
+            self.load,
+            self.when
+        )
+    }
+
+    /// The machine as a table.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new("The machine", &["", ""]);
+        let virtual_machine = match self.virtual_machine {
+            true => ", which a hypervisor shows to a virtual machine",
+            false => "",
+        };
+        table.row(&["processor", &format!("{}{virtual_machine}", self.cpu)]);
+        table.row(&["number of them", &self.cpus.to_string()]);
+        table.row(&[
+            "memory",
+            &format!("{} GiB", figure(self.memory_mib as f64 / 1024.0)),
+        ]);
+        table.row(&["kernel", &self.kernel]);
+        table.row(&["system", &self.system]);
+        table.row(&["cgroups", &self.cgroups]);
+        table.row(&["file system", &self.disk]);
+        table.row(&["load average at the start", &format!("{:.2}", self.load)]);
+        let versions: Vec<String> = self
+            .versions
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"))
+            .collect();
+        table.row(&["programs", &versions.join(", ")]);
+        table.row(&["measured at", &self.when]);
+        table
+    }
+}
+
+/// How cgroups are mounted: cgroups(7).
+pub fn cgroups() -> &'static str {
+    let mounts = host::mounts("self").unwrap_or_default();
+    let has = |fstype: &str| mounts.iter().any(|mount| mount.fstype == fstype);
+    match (has("cgroup"), has("cgroup2")) {
+        (true, true) => "hybrid",
+        (true, false) => "v1",
+        (false, true) => "v2",
+        (false, false) => "none",
+    }
+}
+
+/// The type of the file system of a directory.
+fn disk(place: &Path) -> String {
+    let mounts = host::mounts("self").unwrap_or_default();
+    mounts
+        .iter()
+        .filter(|mount| place.starts_with(&mount.mount_point))
+        .max_by_key(|mount| mount.mount_point.len())
+        .map_or_else(|| "unknown".to_owned(), |mount| mount.fstype.clone())
+}
+
+/// The load average of the last minute.
+pub fn load() -> f64 {
+    sysinfo().map_or(0.0, |info| info.load_average().0)
+}
+
+/// In bytes, a line of /proc/meminfo; 0 where there is none.
+pub fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    kib(&text, name) * 1024
+}
+
+/// A line of a file such as /proc/meminfo: `Name:   123 kB`.
+pub fn kib(text: &str, name: &str) -> u64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+fn field(text: &str, name: &str, separator: char) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(separator)?;
+        (key.trim() == name).then(|| value.trim().trim_matches('"').to_owned())
+    })
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_a_processor_and_memory() {
+        let machine = Machine::look(Path::new("/"));
+        assert!(machine.cpus > 0 && machine.memory_mib > 0);
+        assert!(meminfo("MemTotal") > 0);
+        assert!(machine.line().contains(&machine.kernel));
+    }
+
+    #[test]
+    fn fields_are_found() {
+        assert_eq!(kib("Rss: 5 kB\nPss:      12 kB\n", "Pss"), 12);
+        assert_eq!(kib("", "Pss"), 0);
+        let release = "A=b\nPRETTY_NAME=\"Debian\"\n";
+        assert_eq!(
+            field(release, "PRETTY_NAME", '=').as_deref(),
+            Some("Debian")
+        );
+    }
+
+    #[test]
+    fn a_busy_machine_is_warned_of() {
+        let busy = Machine {
+            load: 3.0,
+            ..Machine::default()
+        };
+        assert!(busy.warning().unwrap().contains("3.00"));
+        assert_eq!(Machine::default().warning(), None);
+    }
+}

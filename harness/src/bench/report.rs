@@ -1,0 +1,274 @@
+//! What a bench found: tables for people, measures for programs, a chart.
+
+use anyhow::{Context, Result};
+use comfy_table::Table as Grid;
+use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::Path;
+
+use super::chart;
+use super::machine::Machine;
+use super::stats::Summary;
+
+/// All that one session measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Results {
+    /// On what.
+    pub machine: Machine,
+    /// What was measured, in that order.
+    pub reports: Vec<Report>,
+}
+
+impl Results {
+    /// Reads results that were written before.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is no such thing.
+    pub fn read(file: &Path) -> Result<Results> {
+        let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", file.display()))
+    }
+
+    /// Writes them as JSON.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(self).context("write the results as JSON")?;
+        json.push(b'\n');
+        fs::write(file, json).with_context(|| format!("write {}", file.display()))
+    }
+}
+
+/// What one bench found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The bench: `start`.
+    pub name: String,
+    /// What was measured, and how, in a sentence or two.
+    pub about: String,
+    /// The tables, made of the measures.
+    pub tables: Vec<Table>,
+    /// The pictures of them.
+    pub charts: Vec<Chart>,
+    /// What a reader of the tables has to know.
+    pub notes: Vec<String>,
+    /// The figures, for programs.
+    pub measures: Vec<Measure>,
+}
+
+impl Report {
+    /// One without anything yet.
+    pub fn new(name: &str, about: &str) -> Self {
+        Report {
+            name: name.to_owned(),
+            about: about.to_owned(),
+            ..Report::default()
+        }
+    }
+
+    /// Keeps a measurement.
+    pub fn measured(&mut self, name: &str, unit: &str, summary: Summary) {
+        self.measures.push(Measure {
+            name: name.to_owned(),
+            unit: unit.to_owned(),
+            summary,
+        });
+    }
+
+    /// The report for a page of the book, or its table of this number, from 1.
+    ///
+    /// # Errors
+    /// If it has no such table.
+    pub fn page(&self, table: Option<usize>) -> Result<String> {
+        if let Some(number) = table {
+            let at = number.checked_sub(1).and_then(|at| self.tables.get(at));
+            let table = at.with_context(|| format!("{} has no table {number}", self.name))?;
+            return Ok(framed(table));
+        }
+        let mut out = format!("*{}*\n\n", self.about);
+        for table in &self.tables {
+            out += &format!("**{}**\n\n{}\n", table.title, framed(table));
+        }
+        for drawing in &self.charts {
+            let svg = chart::inline(drawing);
+            out += &format!("<figure class=\"figure\">\n{svg}\n</figure>\n\n");
+        }
+        for note in &self.notes {
+            out += &format!("- {note}\n");
+        }
+        Ok(out)
+    }
+
+    /// The report as text for a terminal.
+    pub fn text(&self) -> String {
+        let mut out = format!("== {}\n{}\n", self.name, self.about);
+        for table in &self.tables {
+            out += &format!("\n{}\n\n{}\n", table.title, table.text());
+        }
+        for note in &self.notes {
+            out += &format!("\n· {note}");
+        }
+        out.push('\n');
+        out
+    }
+}
+
+/// A table in a page, which the style sheet lets be narrow.
+fn framed(table: &Table) -> String {
+    format!(
+        "<div class=\"measured\">\n\n{}\n\n</div>\n",
+        table.markdown()
+    )
+}
+
+/// A measured figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    /// Of what: `drydock`.
+    pub name: String,
+    /// `ms`, `KiB`, `MB/s`…
+    pub unit: String,
+    /// The figures.
+    pub summary: Summary,
+}
+
+/// A table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// Heads of the columns.
+    pub columns: Vec<String>,
+    /// Cells, row by row.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(title: &str, columns: &[&str]) -> Self {
+        Table {
+            title: title.to_owned(),
+            columns: columns.iter().map(|&c| c.to_owned()).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row. Cells that are missing at its end are empty.
+    pub fn row(&mut self, cells: &[&str]) {
+        let mut row: Vec<String> = cells.iter().map(|&c| c.to_owned()).collect();
+        row.resize(self.columns.len().max(row.len()), String::new());
+        self.rows.push(row);
+    }
+
+    fn grid(&self) -> Grid {
+        let mut grid = Grid::new();
+        grid.set_header(&self.columns);
+        grid.add_rows(&self.rows);
+        grid
+    }
+
+    /// For a terminal.
+    pub fn text(&self) -> String {
+        let mut grid = self.grid();
+        grid.load_style(NOTHING);
+        grid.trim_fmt()
+    }
+
+    /// For a page of the book.
+    pub fn markdown(&self) -> String {
+        let mut grid = Grid::new();
+        let plain = |cells: &Vec<String>| -> Vec<String> {
+            cells.iter().map(|cell| cell.replace('|', "\\|")).collect()
+        };
+        grid.set_header(plain(&self.columns));
+        grid.add_rows(self.rows.iter().map(plain));
+        grid.load_style(ASCII_MARKDOWN);
+        grid.trim_fmt()
+    }
+}
+
+/// A picture: bars from left to right, one below another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Chart {
+    /// What it shows.
+    pub title: String,
+    /// Of the axis: `ms`.
+    pub unit: String,
+    /// From the top.
+    pub bars: Vec<Bar>,
+}
+
+/// A bar, of one part or of several in a row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bar {
+    /// Its name.
+    pub label: String,
+    /// Its parts: what each is, and its length. One part needs no name.
+    pub parts: Vec<(String, f64)>,
+    /// The quartiles of the whole.
+    pub spread: Option<(f64, f64)>,
+}
+
+impl Bar {
+    /// A bar of a measurement.
+    pub fn of(label: &str, summary: &Summary) -> Self {
+        Bar {
+            label: label.to_owned(),
+            parts: vec![(String::new(), summary.median)],
+            spread: Some((summary.q1, summary.q3)),
+        }
+    }
+
+    /// How long it is.
+    pub fn length(&self) -> f64 {
+        self.parts.iter().map(|(_, length)| length).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_text_and_markdown() {
+        let mut table = Table::new("t", &["what", "ms"]);
+        table.row(&["a|b", "1"]);
+        table.row(&["c"]);
+        let lines: Vec<String> = table.markdown().lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), 4);
+        assert!(lines[1].starts_with("|---"), "{lines:?}");
+        assert!(lines[2].contains("a\\|b"), "{lines:?}");
+        assert!(table.text().contains("a|b"));
+    }
+
+    #[test]
+    fn a_page_has_tables_charts_and_notes_or_one_table() {
+        let mut report = Report::new("start", "about");
+        report.tables.push(Table::new("times", &["ms"]));
+        report.charts.push(Chart::default());
+        report.notes.push("note".to_owned());
+        let page = report.page(None).unwrap();
+        for word in ["*about*", "**times**", "| ms |", "<svg", "- note"] {
+            assert!(page.contains(word), "{word}: {page}");
+        }
+        assert!(report.page(Some(1)).unwrap().contains("| ms |"));
+        assert!(report.page(Some(2)).is_err());
+        assert!(report.page(Some(0)).is_err());
+    }
+
+    #[test]
+    fn results_are_read_as_they_were_written() {
+        let mut report = Report::new("start", "about");
+        report.measured("x", "ms", Summary::of(&[1.0, 2.0]).unwrap());
+        let results = Results {
+            machine: Machine::default(),
+            reports: vec![report],
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        results.write(file.path()).unwrap();
+        let again = Results::read(file.path()).unwrap();
+        assert_eq!(again.reports, results.reports);
+    }
+}

@@ -1,0 +1,259 @@
+//! A place of the bench's own on this host, of which nothing is left: a
+//! directory, a mount namespace, and cgroups of one name.
+//!
+//! The mount namespace takes every mount with it, however the bench ends. The
+//! directory and the cgroups carry its PID, so that the next bench, or
+//! `just restore`, finds those of a bench that was killed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::restore::cgroups;
+use crate::{host, rtnl};
+
+/// What the directory and the cgroups are called, before the PID.
+const PREFIX: &str = "drydock-bench-";
+
+/// On a disk, as the state of containers is: not in /tmp, which may be memory.
+const PLACE: &str = "/var/tmp";
+
+/// Whether the bench was asked to end: by ^C, or by SIGTERM or SIGHUP.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// One that hears the signals from now on.
+    ///
+    /// # Errors
+    /// Those of sigaction(2).
+    pub fn listen() -> Result<Stop> {
+        let stop = Stop::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&stop.0))
+                .with_context(|| format!("sigaction({signal})"))?;
+        }
+        Ok(stop)
+    }
+
+    /// Goes on if nothing came.
+    ///
+    /// # Errors
+    /// If it did.
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            bail!("interrupted; what was made is removed");
+        }
+        Ok(())
+    }
+}
+
+/// The place. It is removed when the value is dropped.
+pub struct Scratch {
+    dir: PathBuf,
+    name: String,
+    /// Whether there is an end to it.
+    pub stop: Stop,
+}
+
+impl Scratch {
+    /// Makes it, and removes those of benches that were killed.
+    ///
+    /// # Errors
+    /// If the caller is not root, and those of the system calls.
+    pub fn enter() -> Result<Scratch> {
+        if !geteuid().is_root() {
+            bail!("this measures on this host, with cgroups and overlays: it needs root (sudo)");
+        }
+        sweep();
+        let name = format!("{PREFIX}{}", std::process::id());
+        unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )
+        .context("mount(/, MS_PRIVATE)")?;
+        let stop = Stop::listen()?;
+        let dir = Path::new(PLACE).join(&name);
+        let scratch = Scratch { dir, name, stop };
+        fs::create_dir(&scratch.dir).with_context(|| format!("mkdir {}", scratch.dir.display()))?;
+        Ok(scratch)
+    }
+
+    /// A file in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The same, as a word of a command.
+    pub fn word(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// A directory in it, made where it is missing.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn make(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.path(name);
+        fs::create_dir_all(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// The cgroup for all that is started, as a path from the root.
+    pub fn group(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    /// The directories of that group in the hierarchies in which it is.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        groups(&self.name)
+    }
+
+    /// An overlay on `lower`, mounted at `name` in here.
+    ///
+    /// # Errors
+    /// Those of mount(2).
+    pub fn overlay(&self, lower: &Path, name: &str) -> Result<PathBuf> {
+        let merged = self.make(name)?;
+        let upper = self.make(&format!("{name}.upper"))?;
+        let work = self.make(&format!("{name}.work"))?;
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        mount(
+            Some("overlay"),
+            &merged,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )
+        .with_context(|| format!("mount(overlay, {})", merged.display()))?;
+        Ok(merged)
+    }
+
+    /// Takes a cgroup2 file system that stands beside hierarchies of version 1
+    /// out of this bench's view, and says whether there was one.
+    ///
+    /// # Errors
+    /// Those of umount2(2).
+    pub fn hide_second_version(&self) -> Result<bool> {
+        let mounts = host::mounts("self")?;
+        if !mounts.iter().any(|mount| mount.fstype == "cgroup") {
+            return Ok(false);
+        }
+        let mut hidden = false;
+        for mount in mounts.iter().filter(|mount| mount.fstype == "cgroup2") {
+            umount2(mount.mount_point.as_str(), MntFlags::MNT_DETACH)
+                .with_context(|| format!("umount2({})", mount.mount_point))?;
+            hidden = true;
+        }
+        Ok(hidden)
+    }
+
+    /// Moves this thread, and what it starts from now on, into a network of
+    /// its own, in which bridges and rules may be made.
+    ///
+    /// # Errors
+    /// Those of unshare(2) and of rtnetlink(7).
+    pub fn own_network(&self) -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
+        rtnl::set_up("lo")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove(&self.name);
+    }
+}
+
+/// Removes what benches that live no more have left.
+fn sweep() {
+    let mut dead: Vec<String> = fs::read_dir(PLACE)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| is_dead(name))
+        .collect();
+    dead.dedup();
+    for name in dead {
+        remove(&name);
+    }
+}
+
+/// Whether this is the name of a bench whose process is gone.
+fn is_dead(name: &str) -> bool {
+    let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid: i32| host::process(pid).is_none())
+}
+
+fn groups(name: &str) -> Vec<PathBuf> {
+    let mounts = host::mounts("self").unwrap_or_default();
+    mounts
+        .iter()
+        .filter(|mount| matches!(mount.fstype.as_str(), "cgroup" | "cgroup2"))
+        .map(|mount| Path::new(&mount.mount_point).join(name))
+        .filter(|group| group.is_dir())
+        .collect()
+}
+
+/// Ends what runs in the groups, and removes them and the directory. What does
+/// not go is said: `just restore` will have to.
+fn remove(name: &str) {
+    let complain = |what: &Path, error: anyhow::Error| {
+        eprintln!("{}: {error:#}; try ./just restore", what.display());
+    };
+    for group in groups(name) {
+        if let Err(error) = cgroups::remove(&group) {
+            complain(&group, error);
+        }
+    }
+    let dir = Path::new(PLACE).join(name);
+    for mount in host::mounts("self").unwrap_or_default().iter().rev() {
+        if Path::new(&mount.mount_point).starts_with(&dir)
+            && let Err(errno) = umount2(mount.mount_point.as_str(), MntFlags::MNT_DETACH)
+        {
+            complain(Path::new(&mount.mount_point), errno.into());
+        }
+    }
+    if dir.exists()
+        && let Err(error) = fs::remove_dir_all(&dir)
+    {
+        complain(&dir, error.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_leftovers_of_the_dead_are_swept() {
+        assert!(is_dead(&format!("{PREFIX}{}", i32::MAX)));
+        assert!(!is_dead("drydock-bench-notes"));
+        assert!(!is_dead("somebodys"));
+    }
+
+    #[test]
+    fn a_stop_that_nobody_asked_for_is_none() {
+        let stop = Stop::default();
+        assert!(stop.check().is_ok());
+        stop.0.store(true, Ordering::Relaxed);
+        assert!(stop.check().is_err());
+    }
+}

@@ -1,0 +1,133 @@
+//! A session: the place, the image that all start, the machine.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::contenders::{IMAGE, run, words_of_crun};
+use super::machine::Machine;
+use super::scratch::Scratch;
+use super::tools::{HELPERS, PEERS, last_words};
+use crate::{build, workspace};
+
+/// What all benches of a session share.
+pub struct Session {
+    /// The place on this host.
+    pub scratch: Scratch,
+    /// The root file system that every contender gets: busybox, and the
+    /// programs of the bench in /bin.
+    pub root: PathBuf,
+    /// On what it is measured.
+    pub machine: Machine,
+    /// How often short things are measured.
+    pub runs: u32,
+    /// What crun says of a host that has both versions of cgroups, where that is
+    /// the case and version 2 was hidden. It is hidden from all.
+    pub hidden: Option<String>,
+}
+
+/// Programs of the image: name and script. All are called without arguments,
+/// because the floor passes none on.
+const SCRIPTS: [(&str, &str); 2] = [
+    (
+        "look",
+        "for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done\n\
+         grep -E '^(Cap(Eff|Bnd)|NoNewPrivs|Seccomp):' /proc/self/status\n\
+         cat /proc/self/mountinfo\n\
+         sleep 1\n:",
+    ),
+    ("stay", "echo here\nexec sleep 1000000"),
+];
+
+/// Builds the programs that are measured, as they are now.
+///
+/// # Errors
+/// If cargo fails.
+pub fn built() -> Result<()> {
+    build::programs(&["step-08".to_owned(), "step-09".to_owned()])?;
+    workspace::need_rootfs("busybox")
+}
+
+impl Session {
+    /// Makes the place and the image.
+    ///
+    /// # Errors
+    /// If the caller is not root, and those of making them.
+    pub fn begin(runs: u32) -> Result<Session> {
+        let scratch = Scratch::enter()?;
+        let root = scratch.path("root");
+        let made = Command::new("cp")
+            .arg("-a")
+            .arg(workspace::rootfs("busybox"))
+            .arg(&root)
+            .output()
+            .context("run cp")?;
+        if !made.status.success() {
+            bail!("cp: {}", last_words(&made.stderr));
+        }
+        let bin = root.join("bin");
+        let load = workspace::bin().join("bench-load");
+        fs::copy(&load, bin.join("bench-load"))
+            .with_context(|| format!("copy {}", load.display()))?;
+        for (name, script) in SCRIPTS {
+            let file = bin.join(name);
+            fs::write(&file, format!("#!/bin/sh\n{script}\n"))
+                .and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o755)))
+                .with_context(|| format!("write {}", file.display()))?;
+        }
+        let mut machine = Machine::look(&root);
+        for tool in HELPERS.iter().chain(&PEERS) {
+            if let Some(version) = tool.version() {
+                machine.versions.push((tool.program.to_owned(), version));
+            }
+        }
+        let words = words_of_crun(&scratch.make("crun-first")?, &root)?;
+        let hidden = scratch.hide_second_version()?.then_some(words).flatten();
+        let session = Session {
+            scratch,
+            root,
+            machine,
+            runs,
+            hidden,
+        };
+        session.import("lib", &[])?;
+        Ok(session)
+    }
+
+    /// Our engine's words, on the state in which the image is.
+    pub fn drydock(&self, args: &[&str]) -> Vec<String> {
+        self.drydock_at("lib", args)
+    }
+
+    /// Our engine's words, on the state in this directory of the place.
+    pub fn drydock_at(&self, root: &str, args: &[&str]) -> Vec<String> {
+        let program = workspace::bin().join("drydock").display().to_string();
+        let mut words = vec![program, "--root".to_owned(), self.scratch.word(root)];
+        words.extend(args.iter().map(|&arg| arg.to_owned()));
+        words
+    }
+
+    /// Makes the image of the root file system in this state; `options` say
+    /// how.
+    ///
+    /// # Errors
+    /// If the engine refuses, with its words.
+    pub fn import(&self, state: &str, options: &[&str]) -> Result<()> {
+        let root = self.root.display().to_string();
+        let mut argv = self.drydock_at(state, &["import", &root, IMAGE]);
+        argv.extend(options.iter().map(|&word| word.to_owned()));
+        match run(&argv)? {
+            None => Ok(()),
+            Some(words) => bail!("{words}"),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        super::contenders::forget();
+    }
+}

@@ -1,0 +1,199 @@
+//! `bench start`: from the start of the launcher to its end, around a command
+//! that does nothing.
+
+use anyhow::Result;
+
+use super::contenders::{Contender, Standing, all};
+use super::hyperfine::{Timed, rounds};
+use super::inside::{self, Inside};
+use super::report::{Bar, Chart, Report, Table};
+use super::session::Session;
+use super::stats::{Summary, figure, ratio, spread};
+
+/// The goals: at most so many times that contender's median.
+const GOALS: [(&str, f64); 4] = [
+    ("floor", 1.5),
+    ("crun", 1.0 / 2.0),
+    ("runc", 1.0 / 4.0),
+    ("docker", 1.0 / 40.0),
+];
+
+/// Measures.
+///
+/// # Errors
+/// If hyperfine is missing, or one that started a container before fails now.
+pub fn run(session: &Session) -> Result<Report> {
+    let mut report = Report::new(
+        "start",
+        "From the start of the launcher to its end, around /bin/true of the same busybox. \
+         Measured by hyperfine in short rounds, in one order and then in the other.",
+    );
+    let standings = all(session)?;
+    let ready: Vec<&Contender> = standings
+        .iter()
+        .filter_map(|standing| match standing {
+            Standing::Ready(contender) => Some(contender),
+            Standing::Absent(..) => None,
+        })
+        .collect();
+    report.tables.push(isolation(session, &standings)?);
+    let timed = ready
+        .iter()
+        .map(|contender| {
+            Ok(Timed {
+                name: contender.name.to_owned(),
+                argv: contender.argv(session, "start", "/bin/true")?,
+                prepare: String::new(),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let dir = session.scratch.make("hyperfine")?;
+    let times = rounds(&timed, session.runs, &dir, &session.scratch.stop)?;
+    for (contender, times) in ready.iter().zip(&times) {
+        if let Some(summary) = Summary::of(times) {
+            report.measured(contender.name, "ms", summary.scaled(1000.0));
+        }
+    }
+    let remarks: Vec<(&str, String)> = standings
+        .iter()
+        .map(|standing| match standing {
+            Standing::Ready(contender) => (contender.name, contender.remark.to_owned()),
+            Standing::Absent(name, why) => (*name, why.clone()),
+        })
+        .collect();
+    present(&mut report, &remarks);
+    if let Some(words) = &session.hidden {
+        report.notes.push(format!(
+            "This host has cgroups of version 1, and version 2 beside them with what is left of \
+             the controllers. crun refuses that: \"{words}\". So version 2 is unmounted in the \
+             mount namespace of the bench, for all."
+        ));
+    }
+    Ok(report)
+}
+
+/// The table of times, the chart and the goals, from the measures.
+fn present(report: &mut Report, remarks: &[(&str, String)]) {
+    let median = |name: &str| {
+        let found = report.measures.iter().find(|m| m.name == name);
+        found.map(|measure| measure.summary.median)
+    };
+    let (ours, floor) = (median("drydock"), median("floor"));
+    let mut table = Table::new(
+        "Start to exit",
+        &["", "median, ms", "quartiles", "× drydock", "× floor", ""],
+    );
+    let mut chart = Chart {
+        title: "Start to exit of /bin/true".to_owned(),
+        unit: "ms".to_owned(),
+        ..Chart::default()
+    };
+    for (name, remark) in remarks {
+        let Some(measure) = report.measures.iter().find(|m| m.name == *name) else {
+            table.row(&[name, "–", "", "", "", remark]);
+            continue;
+        };
+        let summary = &measure.summary;
+        let against =
+            |other: Option<f64>| other.map_or(String::new(), |o| ratio(summary.median / o));
+        table.row(&[
+            name,
+            &figure(summary.median),
+            &spread(summary),
+            &against(ours),
+            &against(floor),
+            remark,
+        ]);
+        chart.bars.push(Bar::of(name, summary));
+    }
+    let goals = GOALS.iter().filter_map(|(name, most)| {
+        let (ours, theirs) = (ours?, median(name)?);
+        let verdict = match ours <= theirs * most {
+            true => "met",
+            false => "not met",
+        };
+        let is = ratio(ours / theirs);
+        Some(format!(
+            "Goal: at most {} of {name}. It is {is}: {verdict}.",
+            ratio(*most)
+        ))
+    });
+    let goals: Vec<String> = goals.collect();
+    report.notes.extend(goals);
+    report.tables.push(table);
+    report.charts.push(chart);
+}
+
+fn isolation(session: &Session, standings: &[Standing]) -> Result<Table> {
+    let mut table = Table::new(
+        "What each start isolates, seen from inside and in its cgroups",
+        &[
+            "",
+            "own namespaces",
+            "limits",
+            "root on",
+            "capabilities, bounding set",
+            "no new privileges",
+            "seccomp",
+            "masked",
+        ],
+    );
+    for standing in standings {
+        let Standing::Ready(contender) = standing else {
+            continue;
+        };
+        if contender.name == "no container" {
+            continue;
+        }
+        session.scratch.stop.check()?;
+        let inside = inside::look(session, contender)?;
+        let yes = |flag| if flag { "yes" } else { "no" };
+        let Inside {
+            namespaces,
+            limits,
+            root,
+            ..
+        } = &inside;
+        table.row(&[
+            contender.name,
+            &namespaces.join(" "),
+            &match limits.is_empty() {
+                true => "none".to_owned(),
+                false => limits.join(" "),
+            },
+            root,
+            &inside.capabilities.map(|n| n.to_string()).join(", "),
+            yes(inside.no_new_privs),
+            yes(inside.seccomp),
+            &inside.masked.to_string(),
+        ]);
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_contenders_are_rows_and_goals_are_judged() {
+        let mut report = Report::new("start", "");
+        for (name, ms) in [("floor", 2.0), ("drydock", 4.0), ("runc", 20.0)] {
+            report.measured(name, "ms", Summary::of(&[ms, ms]).unwrap());
+        }
+        let remarks = [
+            ("floor", String::new()),
+            ("drydock", String::new()),
+            ("runc", String::new()),
+            ("youki", "missing".to_owned()),
+        ];
+        present(&mut report, &remarks);
+        let rows = &report.tables[0].rows;
+        assert_eq!(rows[2][..4], ["runc", "20.0", "20.0 … 20.0", "5.00×"]);
+        assert_eq!(rows[3], ["youki", "–", "", "", "", "missing"]);
+        assert_eq!(report.charts[0].bars.len(), 3);
+        assert_eq!(report.notes.len(), 2);
+        assert!(report.notes[0].ends_with("It is 2.00×: not met."));
+        assert!(report.notes[1].ends_with("It is 0.200×: met."));
+    }
+}

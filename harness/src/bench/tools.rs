@@ -1,0 +1,186 @@
+//! Who else can start containers here, and what measures them.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// A program of others.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Its name on the PATH.
+    pub program: &'static str,
+    /// The package of Debian that brings it; nothing where there is none.
+    pub package: Option<&'static str>,
+}
+
+const fn tool(program: &'static str, package: &'static str) -> Tool {
+    Tool {
+        program,
+        package: Some(package),
+    }
+}
+
+/// The peers: whoever else starts containers.
+pub const PEERS: [Tool; 6] = [
+    tool("runc", "runc"),
+    tool("crun", "crun"),
+    Tool {
+        program: "youki",
+        package: None,
+    },
+    tool("bwrap", "bubblewrap"),
+    tool("podman", "podman"),
+    tool("docker", "docker.io"),
+];
+
+/// What measures, or makes what is measured.
+pub const HELPERS: [Tool; 5] = [
+    tool("hyperfine", "hyperfine"),
+    tool("strace", "strace"),
+    tool("iperf3", "iperf3"),
+    tool("umoci", "umoci"),
+    tool("skopeo", "skopeo"),
+];
+
+impl Tool {
+    /// Where it is, if it is on the PATH.
+    pub fn find(&self) -> Option<PathBuf> {
+        self.find_in(&std::env::var_os("PATH").unwrap_or_default())
+    }
+
+    /// Where it is, if it is on this PATH.
+    pub fn find_in(&self, path: &OsStr) -> Option<PathBuf> {
+        std::env::split_paths(path)
+            .map(|dir| dir.join(self.program))
+            .find(|file| file.is_file())
+    }
+
+    /// What to say where it is not.
+    pub fn missing(&self) -> String {
+        match self.package {
+            Some(package) => format!("missing: package {package}"),
+            None => format!("missing: no package; cargo install {}", self.program),
+        }
+    }
+
+    /// Its version, as it says.
+    pub fn version(&self) -> Option<String> {
+        let output = Command::new(self.find()?)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        number(&String::from_utf8_lossy(&output.stdout))
+    }
+}
+
+/// The first word with a digit and a dot in it: `1.1.5+ds1`.
+fn number(text: &str) -> Option<String> {
+    text.split_whitespace()
+        .map(|word| word.trim_matches([',', ';', '(', ')', 'v']))
+        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.'))
+        .map(str::to_owned)
+}
+
+/// The tool of this name, of those that are known here.
+///
+/// # Errors
+/// If there is none.
+pub fn named(program: &str) -> Result<&'static Tool> {
+    static ALL: [&[Tool]; 2] = [&PEERS, &HELPERS];
+    ALL.iter()
+        .flat_map(|tools| tools.iter())
+        .find(|tool| tool.program == program)
+        .with_context(|| format!("{program} is unknown here"))
+}
+
+/// Where a helper is, without which a bench cannot be run.
+///
+/// # Errors
+/// Names the package.
+pub fn need(program: &str) -> Result<PathBuf> {
+    let tool = named(program)?;
+    match tool.find() {
+        Some(path) => Ok(path),
+        None => bail!(
+            "{program} is {}; --install installs what is missing",
+            tool.missing()
+        ),
+    }
+}
+
+/// Those that are not on this PATH.
+pub fn missing(path: &OsStr) -> Vec<&'static Tool> {
+    let all = HELPERS.iter().chain(&PEERS);
+    all.filter(|tool| tool.find_in(path).is_none()).collect()
+}
+
+/// Installs the packages of what is missing. What one of them cannot be
+/// installed for is shown by apt-get, and does not keep the others away.
+///
+/// # Errors
+/// If there is no apt-get.
+pub fn install() -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for tool in missing(&path) {
+        let Some(package) = tool.package else {
+            println!("{} {}", tool.program, tool.missing());
+            continue;
+        };
+        println!("installing {package} …");
+        let status = Command::new("apt-get")
+            .args(["-qq", "-y", "install", "--no-install-recommends", package])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null())
+            .status()
+            .context("run apt-get")?;
+        if !status.success() {
+            println!("apt-get install {package} failed: apt-get update first?");
+        }
+    }
+    Ok(())
+}
+
+/// The last line of what a program complained of, shortened to be a remark in
+/// a table.
+pub fn last_words(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let line = text
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("without a word");
+    let words: String = line.trim().chars().take(160).collect();
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_an_empty_path_everything_is_missing_and_its_package_is_named() {
+        let all = missing(OsStr::new(""));
+        assert_eq!(all.len(), PEERS.len() + HELPERS.len());
+        let words: Vec<String> = all.iter().map(|tool| tool.missing()).collect();
+        assert!(words.contains(&"missing: package bubblewrap".to_owned()));
+        assert!(words.contains(&"missing: no package; cargo install youki".to_owned()));
+    }
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        let says = |text| number(text).unwrap();
+        assert_eq!(says("runc version 1.1.5+ds1\ncommit: 1.1"), "1.1.5+ds1");
+        assert_eq!(says("bubblewrap 0.8.0"), "0.8.0");
+        assert_eq!(says("Docker version 28.2.2, build e6"), "28.2.2");
+        assert_eq!(says("strace -- version 6.1"), "6.1");
+        assert_eq!(number("none"), None);
+    }
+
+    #[test]
+    fn last_words_are_one_line() {
+        assert_eq!(last_words(b"a\nError: b\n\n"), "Error: b");
+        assert_eq!(last_words(b""), "without a word");
+    }
+}

@@ -1,0 +1,44 @@
+//! `harness claims`: container against virtual machine, on this machine.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use nix::unistd::geteuid;
+
+use crate::bench::claims as measured;
+use crate::bench::report::Results;
+use crate::bench::session::{Session, built};
+use crate::bench::{keep, place};
+
+/// Arguments of `harness claims`.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// Measures, prints the table, and leaves it in `target/bench/claims`.
+///
+/// # Errors
+/// If the caller is not root, and those of the virtual machine.
+pub fn claims(_: Args) -> Result<ExitCode> {
+    if !geteuid().is_root() {
+        bail!("this starts containers with cgroups on this host: it needs root (sudo)");
+    }
+    built()?;
+    let session = Session::begin(20)?;
+    println!("{}", session.machine.line());
+    if let Some(warning) = session.machine.warning() {
+        println!("Warning: {warning}");
+    }
+    let report = measured::run(&session)?;
+    let results = Results {
+        machine: session.machine.clone(),
+        reports: vec![report],
+    };
+    drop(session);
+    for report in &results.reports {
+        println!("\n{}", report.text());
+    }
+    for file in keep(&results, &place().join("claims"))? {
+        println!("{}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,135 @@
+//! Building wrong solutions.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Wrong;
+use crate::exercise::work;
+use crate::{build, workspace};
+
+/// Builds wrong solutions in a copy of the workspace that holds only the steps.
+pub struct Builder {
+    dir: PathBuf,
+    out: PathBuf,
+}
+
+impl Builder {
+    /// Lays the copy out below `target/wrong`, afresh.
+    ///
+    /// # Errors
+    /// Those of copying.
+    pub fn new() -> Result<Self> {
+        let root = workspace::root();
+        let builder = Builder {
+            dir: root.join("target/wrong/source"),
+            out: root.join("target/wrong/bin"),
+        };
+        fs::create_dir_all(&builder.out)
+            .with_context(|| format!("mkdir {}", builder.out.display()))?;
+        copy_changed(&root.join("steps"), &builder.dir.join("steps"))?;
+        let manifest = fs::read_to_string(root.join("Cargo.toml")).context("read Cargo.toml")?;
+        let manifest = manifest.replace(
+            r#"members = ["steps/*", "harness"]"#,
+            r#"members = ["steps/*"]"#,
+        );
+        // What a wrong solution leaves unused is of no interest.
+        let lints = "[workspace.lints.rust]\n";
+        let manifest = manifest.replace(lints, &format!("{lints}warnings = \"allow\"\n"));
+        write_changed(&builder.dir.join("Cargo.toml"), manifest.as_bytes())?;
+        let lock = fs::read(root.join("Cargo.lock")).context("read Cargo.lock")?;
+        write_changed(&builder.dir.join("Cargo.lock"), &lock)?;
+        Ok(builder)
+    }
+
+    /// Builds one and returns its program.
+    ///
+    /// # Errors
+    /// An edit that does not fit, or does not compile.
+    pub fn build(&self, wrong: &Wrong) -> Result<PathBuf> {
+        let files = wrong.files()?;
+        for (file, text) in &files {
+            write_changed(&self.dir.join(file), text.as_bytes())?;
+        }
+        let package = format!("step-{}", wrong.step);
+        let name = workspace::program(&wrong.step);
+        let target = work::target();
+        let built = build::cargo(
+            &self.dir,
+            &[
+                "build",
+                "--profile",
+                "wrong",
+                "--package",
+                &package,
+                "--bin",
+                &name,
+                "--target-dir",
+                &target.to_string_lossy(),
+            ],
+        )
+        .with_context(|| format!("build the wrong solution {}", wrong.name))?;
+        for (file, _) in &files {
+            let ours =
+                fs::read(workspace::root().join(file)).with_context(|| format!("read {file}"))?;
+            write_changed(&self.dir.join(file), &ours)?;
+        }
+        let program = built
+            .last()
+            .with_context(|| format!("cargo built no {name}"))?;
+        let to = self.out.join(&wrong.name);
+        build::replace(program, &to)?;
+        Ok(to)
+    }
+}
+
+/// Writes a file unless it has that content already: cargo goes by times.
+fn write_changed(to: &Path, content: &[u8]) -> Result<()> {
+    if fs::read(to).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    fs::write(to, content).with_context(|| format!("write {}", to.display()))
+}
+
+/// Makes `to` the same as `from`, touching only what differs.
+fn copy_changed(from: &Path, to: &Path) -> Result<()> {
+    let names = |dir: &Path| -> Result<BTreeSet<std::ffi::OsString>> {
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+            names.insert(
+                entry
+                    .with_context(|| format!("list {}", dir.display()))?
+                    .file_name(),
+            );
+        }
+        Ok(names)
+    };
+    fs::create_dir_all(to).with_context(|| format!("mkdir {}", to.display()))?;
+    let wanted = names(from)?;
+    for name in names(to)?.difference(&wanted) {
+        let gone = to.join(name);
+        let removed = if gone.is_dir() {
+            fs::remove_dir_all(&gone)
+        } else {
+            fs::remove_file(&gone)
+        };
+        removed.with_context(|| format!("remove {}", gone.display()))?;
+    }
+    for name in wanted {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy_changed(&from, &to)?;
+        } else {
+            write_changed(
+                &to,
+                &fs::read(&from).with_context(|| format!("read {}", from.display()))?,
+            )?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! What the checks say of a wrong solution, which is what its author would
+//! read: recorded by insta in `harness/wrong/snapshots`, a file a solution.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use regex::{NoExpand, Regex};
+
+use super::Wrong;
+use super::redact::redacted;
+use crate::outcome::{Outcome, Record};
+use crate::workspace;
+
+/// insta's environment variable: `always` makes it rewrite its records.
+pub const UPDATE: &str = "INSTA_UPDATE";
+
+/// Where the records are.
+pub fn snapshots() -> PathBuf {
+    workspace::root().join("harness/wrong/snapshots")
+}
+
+/// The messages of one wrong solution's failed checks, without what is another
+/// one in each run.
+pub struct Messages<'a> {
+    wrong: &'a Wrong,
+    text: String,
+}
+
+impl<'a> Messages<'a> {
+    /// Puts them together: the name of each check, and indented what it says of
+    /// the solution and of the host. What a check that cannot run here says is
+    /// taken from the record.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub fn of(wrong: &'a Wrong, records: &[Record]) -> Result<Self> {
+        let recorded = Self::recorded(wrong)?.unwrap_or_default();
+        let mut sections = Vec::new();
+        for record in records.iter().filter(|r| wrong.fails.contains(&r.check)) {
+            let section = match record.outcome {
+                Outcome::Unsupported => recorded.get(&record.check).cloned(),
+                _ => Some(section(wrong, record)?),
+            };
+            sections.extend(section.map(|text| format!("{}\n{text}", record.check)));
+        }
+        Ok(Messages {
+            wrong,
+            text: sections.join("\n"),
+        })
+    }
+
+    /// What is recorded of a wrong solution, by the name of the check; nothing
+    /// if there is no record yet.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn recorded(wrong: &Wrong) -> Result<Option<BTreeMap<String, String>>> {
+        Ok(text(wrong)?.map(|text| by_check(&text)))
+    }
+
+    /// Whether this is what is recorded.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub fn are_recorded(&self) -> Result<bool> {
+        Ok(text(self.wrong)?.is_some_and(|text| text.trim() == self.text.trim()))
+    }
+
+    /// Has insta compare them with the record. Where they differ it prints how,
+    /// and leaves the new ones beside the record, for `cargo insta review`, or
+    /// in its place: see [`UPDATE`]. Returns whether the record holds them now.
+    pub fn compare(&self) -> bool {
+        let mut settings = insta::Settings::new();
+        settings.set_snapshot_path(snapshots());
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.set_description(self.wrong.title.clone());
+        let name = self.wrong.name.as_str();
+        let compare = || settings.bind(|| insta::assert_snapshot!(name, &self.text));
+        catch_unwind(AssertUnwindSafe(compare)).is_ok()
+    }
+}
+
+/// The text of the record, if there is one.
+fn text(wrong: &Wrong) -> Result<Option<String>> {
+    let path = snapshots().join(format!("{}.snap", wrong.name));
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other.with_context(|| format!("stat {}", path.display()))?,
+    };
+    let snapshot = insta::Snapshot::from_file(&path)
+        .map_err(|error| anyhow!("read {}: {error}", path.display()))?;
+    Ok(snapshot.as_text().map(ToString::to_string))
+}
+
+fn section(wrong: &Wrong, record: &Record) -> Result<String> {
+    let mut lines: Vec<String> = record.message.lines().map(str::to_owned).collect();
+    let changed = record.host.iter();
+    lines.extend(changed.map(|line| format!("host changed: {line}")));
+    // A learner's program has the name of the step.
+    let program = workspace::program(&wrong.step);
+    let mut text = String::new();
+    for line in lines {
+        let mut line = redacted(&line.replace(&wrong.name, &program), record.seed);
+        for variation in &wrong.variations {
+            let pattern = Regex::new(&variation.pattern)
+                .with_context(|| format!("{}.toml: pattern", wrong.name))?;
+            line = pattern
+                .replace_all(&line, NoExpand(&variation.shown))
+                .into_owned();
+        }
+        text += &format!("  {}\n", line.trim_end());
+    }
+    Ok(text)
+}
+
+fn by_check(text: &str) -> BTreeMap<String, String> {
+    let mut sections: BTreeMap<String, String> = BTreeMap::new();
+    let mut check = "";
+    for line in text.lines() {
+        if line.is_empty() {
+            continue;
+        }
+        if !line.starts_with(' ') {
+            check = line;
+        }
+        let section = sections.entry(check.to_owned()).or_default();
+        if line.starts_with(' ') {
+            *section += line;
+            section.push('\n');
+        }
+    }
+    sections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_is_written() {
+        let text = "one\n  expected a, found b\n  host changed: c\n\ntwo\n  expected d, found e\n";
+        let sections = by_check(text);
+        assert_eq!(
+            sections["one"],
+            "  expected a, found b\n  host changed: c\n"
+        );
+        assert_eq!(sections["two"], "  expected d, found e\n");
+    }
+}

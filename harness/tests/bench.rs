@@ -1,0 +1,135 @@
+//! A small run of each bench, on this host, as root. No time is asserted: every
+//! contender has a row, every row its figures or a reason, and nothing is left.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use harness::bench::report::{Report, Table};
+use harness::bench::session::{Session, built};
+use harness::bench::{claims, density, images, native, start, tools, whereto};
+use harness::host;
+use serial_test::serial;
+
+/// Whether a cell is a figure: digits at its beginning.
+fn is_figure(cell: &str) -> bool {
+    cell.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Each row has a figure in this column, or a reason in its last one.
+fn assert_filled(table: &Table, column: usize) {
+    for row in &table.rows {
+        let reason = row.last().unwrap();
+        assert!(
+            is_figure(&row[column]) || !reason.is_empty(),
+            "{}: {row:?}",
+            table.title
+        );
+    }
+}
+
+fn assert_measured(report: &Report) {
+    assert!(!report.measures.is_empty(), "{}", report.name);
+    for measure in &report.measures {
+        assert!(measure.summary.median >= 0.0, "{measure:?}");
+    }
+    for chart in &report.charts {
+        let svg = harness::bench::chart::standalone(chart);
+        roxmltree::Document::parse(&svg).unwrap();
+    }
+    assert!(report.page(None).unwrap().contains(&report.about));
+}
+
+#[test]
+#[serial]
+fn every_bench_fills_its_tables() {
+    built().unwrap();
+    let session = Session::begin(3).unwrap();
+    let here = |program: &str| tools::named(program).unwrap().find().is_some();
+
+    let report = start::run(&session).unwrap();
+    assert_measured(&report);
+    let [isolation, times] = &report.tables[..] else {
+        panic!("{} tables", report.tables.len());
+    };
+    assert_eq!(times.rows.len(), 9, "{}", times.text());
+    assert_filled(times, 1);
+    for ours in ["floor", "drydock"] {
+        let row = isolation.rows.iter().find(|row| row[0] == ours).unwrap();
+        assert!(row[1].contains("net"), "{row:?}");
+        assert_eq!(row[3], "overlay");
+    }
+    let row = &isolation.rows[1];
+    assert_eq!(row[0], "drydock");
+    assert_eq!(row[2], "memory cpu pids", "{}", isolation.text());
+
+    if here("strace") {
+        let report = whereto::run(&session).unwrap();
+        let columns = &report.tables[0].columns;
+        assert!(columns.contains(&"drydock".to_owned()), "{columns:?}");
+        assert!(!report.tables[1].rows.is_empty());
+    }
+
+    let report = density::run(&session, &[3]).unwrap();
+    assert_measured(&report);
+    assert_filled(&report.tables[0], 2);
+    assert!(is_figure(&report.tables[1].rows[0][5]));
+
+    let report = native::run(&session).unwrap();
+    assert_measured(&report);
+    assert_filled(&report.tables[0], 1);
+
+    let report = images::run(&session).unwrap();
+    assert_measured(&report);
+    assert_filled(&report.tables[0], 1);
+    assert_filled(&report.tables[1], 1);
+
+    let report = claims::run(&session).unwrap();
+    assert_measured(&report);
+    assert!(report.tables[0].rows.len() >= 6);
+
+    let place = session.scratch.path("");
+    assert!(place.exists());
+    drop(session);
+    assert!(!place.exists());
+    assert_eq!(groups(std::process::id()), Vec::<PathBuf>::new());
+}
+
+/// The cgroups of the bench that is, or was, this process.
+fn groups(pid: u32) -> Vec<PathBuf> {
+    let name = format!("drydock-bench-{pid}");
+    let mounts = host::mounts("self").unwrap();
+    mounts
+        .iter()
+        .filter(|mount| mount.fstype.starts_with("cgroup"))
+        .map(|mount| Path::new(&mount.mount_point).join(&name))
+        .filter(|group| group.exists())
+        .collect()
+}
+
+#[test]
+#[serial]
+fn what_a_killed_bench_leaves_is_removed_by_the_next() {
+    built().unwrap();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_harness"))
+        .args(["bench", "density", "--containers", "1000"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let place = PathBuf::from(format!("/var/tmp/drydock-bench-{}", bench.id()));
+    let end = Instant::now() + Duration::from_secs(120);
+    while groups(bench.id()).is_empty() {
+        assert!(Instant::now() < end && bench.try_wait().unwrap().is_none());
+        sleep(Duration::from_millis(10));
+    }
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    assert!(place.exists(), "nothing to remove");
+    drop(Session::begin(2).unwrap());
+    assert!(!place.exists(), "{}", fs::exists(&place).unwrap());
+    assert_eq!(groups(bench.id()), Vec::<PathBuf>::new());
+}
