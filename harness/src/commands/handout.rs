@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use toml::Table;
 
 use crate::exercise::skeleton::{self, Solutions, read, write};
+use crate::exercise::work::UNFINISHED;
 use crate::report::progress;
 use crate::workspace;
 use crate::wrong::{self, Wrong};
@@ -107,6 +108,8 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         &dir.join(".github/workflows/classroom.yml"),
         &with_steps(&workflow, &steps),
     )?;
+    let manifest = dir.join("Cargo.toml");
+    write(&manifest, &quiet(&read(&manifest)?)?)?;
     lock(dir)?;
     Ok(steps)
 }
@@ -136,6 +139,21 @@ fn with_steps(workflow: &str, steps: &[String]) -> String {
         .replace("STEPS\n", &jobs)
         .replace("RESULTS\n", &results)
         .replace("RUNNERS", &runners.join(","))
+}
+
+/// The manifest of the workspace without the warnings that skeletons are full of.
+fn quiet(manifest: &str) -> Result<String> {
+    let lints = "[workspace.lints.rust]\n";
+    if !manifest.contains(lints) {
+        bail!("Cargo.toml has no {}", lints.trim());
+    }
+    let allowed: String = UNFINISHED
+        .iter()
+        .map(|lint| format!("{lint} = \"allow\"\n"))
+        .collect();
+    Ok(manifest
+        .replace(lints, &format!("{lints}{allowed}"))
+        .replace("todo = \"warn\"", "todo = \"allow\""))
 }
 
 fn range(text: &str) -> Result<(String, String)> {

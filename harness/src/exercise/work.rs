@@ -24,6 +24,16 @@ use super::progress::Progress;
 use super::skeleton::{self, Solutions, read, write};
 use crate::{build, workspace};
 
+/// The warnings that an unfinished crate is full of.
+pub const UNFINISHED: [&str; 6] = [
+    "unused_imports",
+    "unused_variables",
+    "unused_mut",
+    "unused_assignments",
+    "dead_code",
+    "unreachable_code",
+];
+
 /// Environment variable: the learner's directory, instead of `work/`.
 pub const WORK: &str = "DRYDOCK_WORK";
 
@@ -226,20 +236,13 @@ fn manifest(ours: &str, places: &[(String, PathBuf)]) -> Result<String> {
         }
         place.is_some()
     });
-    let lints: Table = r#"
-        [rust]
-        unsafe_code = "deny"
-        unsafe_op_in_unsafe_fn = "deny"
-        unused_must_use = "deny"
-        unused_imports = "allow"
-        unused_variables = "allow"
-        unused_mut = "allow"
-        unused_assignments = "allow"
-        dead_code = "allow"
-        unreachable_code = "allow"
-    "#
-    .parse()
-    .context("parse the lints")?;
+    let mut lints: Table = "[rust]\nunsafe_code = 'deny'\nunsafe_op_in_unsafe_fn = 'deny'\n\
+                            unused_must_use = 'deny'\n"
+        .parse()
+        .context("parse the lints")?;
+    if let Some(rust) = lints.get_mut("rust").and_then(Value::as_table_mut) {
+        rust.extend(UNFINISHED.map(|lint| (lint.to_owned(), Value::String("allow".to_owned()))));
+    }
     workspace.insert("lints".to_owned(), Value::Table(lints));
     toml::to_string(&manifest).context("write the manifest")
 }
