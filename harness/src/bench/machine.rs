@@ -124,7 +124,7 @@ impl Machine {
 
 /// How cgroups are mounted: cgroups(7).
 pub fn cgroups() -> &'static str {
-    let mounts = host::mounts("self").unwrap_or_default();
+    let mounts = host::mounts("thread-self").unwrap_or_default();
     let has = |fstype: &str| mounts.iter().any(|mount| mount.fstype == fstype);
     match (has("cgroup"), has("cgroup2")) {
         (true, true) => "hybrid",
@@ -136,7 +136,7 @@ pub fn cgroups() -> &'static str {
 
 /// The type of the file system of a directory.
 fn disk(place: &Path) -> String {
-    let mounts = host::mounts("self").unwrap_or_default();
+    let mounts = host::mounts("thread-self").unwrap_or_default();
     mounts
         .iter()
         .filter(|mount| place.starts_with(&mount.mount_point))

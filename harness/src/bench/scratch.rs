@@ -1,7 +1,8 @@
 //! A place of the bench's own on this host, of which nothing is left: a
 //! directory, a mount namespace, and cgroups of one name.
 //!
-//! The mount namespace takes every mount with it, however the bench ends. The
+//! The mount namespace takes every mount with it, however the bench ends. It is
+//! that of the thread, so mounts are read from /proc/thread-self. The
 //! directory and the cgroups carry its PID, so that the next bench, or
 //! `just restore`, finds those of a bench that was killed.
 
@@ -151,7 +152,7 @@ impl Scratch {
     /// # Errors
     /// Those of umount2(2).
     pub fn hide_second_version(&self) -> Result<bool> {
-        let mounts = host::mounts("self")?;
+        let mounts = host::mounts("thread-self")?;
         if !mounts.iter().any(|mount| mount.fstype == "cgroup") {
             return Ok(false);
         }
@@ -203,7 +204,7 @@ fn is_dead(name: &str) -> bool {
 }
 
 fn groups(name: &str) -> Vec<PathBuf> {
-    let mounts = host::mounts("self").unwrap_or_default();
+    let mounts = host::mounts("thread-self").unwrap_or_default();
     mounts
         .iter()
         .filter(|mount| matches!(mount.fstype.as_str(), "cgroup" | "cgroup2"))
@@ -224,7 +225,7 @@ fn remove(name: &str) {
         }
     }
     let dir = Path::new(PLACE).join(name);
-    for mount in host::mounts("self").unwrap_or_default().iter().rev() {
+    for mount in host::mounts("thread-self").unwrap_or_default().iter().rev() {
         if Path::new(&mount.mount_point).starts_with(&dir)
             && let Err(errno) = umount2(mount.mount_point.as_str(), MntFlags::MNT_DETACH)
         {
