@@ -24,13 +24,35 @@ fn expect_answer(how: &str, got: &Attempt, word: &str, from: impl Into<IpAddr>) 
     expect(
         got.allowed && got.text.starts_with(word),
         format!("{how} to be answered by {word}"),
-        format!("{} {}", got.text, got.errno),
+        match got.errno.as_str() {
+            "" => format!("the answer {:?}", got.text),
+            errno => format!("{errno}: {}", meaning(errno)),
+        },
     )?;
-    expect_eq(
-        &format!("the address from which {word} was asked, {how},"),
-        got.text.clone(),
-        format!("{word} {}", from.into()),
+    let from = from.into();
+    expect(
+        got.text == format!("{word} {from}"),
+        format!("{how} to be asked from the address {from}"),
+        format!(
+            "{:?}: the sender's address was changed on the way, or was not",
+            got.text
+        ),
     )
+}
+
+/// What an errno of a connection says of the packets.
+fn meaning(errno: &str) -> &'static str {
+    match errno {
+        "ECONNREFUSED" => {
+            "somebody is there, and says that nobody listens: no rule led the packet on"
+        }
+        "ETIMEDOUT" | "EAGAIN" => {
+            "no answer: a packet was dropped, or its answer found no way back"
+        }
+        "ENETUNREACH" => "no route there from where it was asked",
+        "EHOSTUNREACH" => "no such neighbour on the link",
+        _ => "see connect(2)",
+    }
 }
 
 /// Goes on if nobody answered.
@@ -95,10 +117,10 @@ fn a_network_can_be_shared() {
     check(|c| {
         let lan = Lan::enter(c)?;
         let held = lan.step().args(["--network", "host"]).hold()?;
-        expect_eq(
-            "the network namespace with --network host",
-            held.seen().namespaces["net"],
-            own_namespace()?,
+        expect(
+            held.seen().namespaces["net"] == own_namespace()?,
+            "the host's network namespace with --network host",
+            "a new one",
         )?;
         held.end()?.success()?;
         let owner = lan.step().hold()?;
@@ -402,10 +424,13 @@ fn a_port_is_free_when_its_container_ends() {
         first.end()?.success()?;
         let answer = ask(&mut remote, "tcp")?;
         expect_silence("a published port whose container has ended", &answer)?;
-        expect_eq(
-            "the reason (a rule that was left behind would lead nowhere)",
-            answer.errno.as_str(),
-            "ECONNREFUSED",
+        expect(
+            answer.errno == "ECONNREFUSED",
+            "the published port of a container that has ended to be refused by the host",
+            format!(
+                "{}: a rule that was left behind leads nowhere",
+                answer.errno
+            ),
         )?;
         // In the way of the first one's address.
         let between = lan.container(&[])?;

@@ -52,7 +52,12 @@ fn computing(held: &Held) -> Result<i32> {
         let pid = held.pid().ok()?;
         (cpu_ticks(pid).ok()? > 5).then_some(pid)
     })
-    .ok_or_else(|| failed("a container that computes", "none"))
+    .ok_or_else(|| {
+        failed(
+            "a container that computes",
+            "none: its first process has not begun within ten seconds, or could not",
+        )
+    })
 }
 
 fn kill(pid: i32) -> Result<()> {

@@ -24,9 +24,9 @@ pub struct Args {
     /// Number of the step, or several; all of them by default
     steps: Vec<String>,
 
-    /// Only the wrong solutions whose name holds this text
+    /// Only the wrong solutions whose name holds this text; may be repeated
     #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
+    filter: Vec<String>,
 
     /// Check on this host, as root: some of them do harm, so only where that
     /// does not matter
@@ -181,8 +181,9 @@ fn wanted(args: &Args) -> Result<Vec<Wrong>> {
     let numbers: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
     let mut wrongs = wrong::all()?;
     wrongs.retain(|wrong| {
-        let filter = args.filter.as_deref().unwrap_or_default();
-        (numbers.is_empty() || numbers.contains(&wrong.step)) && wrong.name.contains(filter)
+        let named = |text: &String| wrong.name.contains(text.as_str());
+        (numbers.is_empty() || numbers.contains(&wrong.step))
+            && (args.filter.is_empty() || args.filter.iter().any(named))
     });
     Ok(wrongs)
 }

@@ -37,9 +37,12 @@ const PATTERNS: &[(&str, &str)] = &[
     // Users that were drawn.
     (r"--user \d+:\d+", "--user [uid]:[gid]"),
     (r"\b(UID|GID) \d{2,}", "$1 [id]"),
+    // Subnets that were drawn; ours is 10.213.0.0/16.
+    (r"\b10\.(\d|[1-9]\d|1\d\d)\.\d+\.\d+(/\d+)?", "[address]"),
     // Times, links' addresses, digests and what containers are called by.
     (r"\b\d{4}-\d\d-\d\dT[0-9:.]+Z?", "[time]"),
     (r"\b1[7-9]\d{8}\b", "[time]"),
+    (r"\b\d+(\.\d+)(ms|s)\b", "[seconds]"),
     (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[digest]"),
     (r"\b[0-9a-f]{12}\b", "[id]"),
