@@ -80,7 +80,7 @@ impl Contender {
 
 /// The first words of every call of an OCI runtime.
 pub fn runtime(session: &Session, program: &str) -> Vec<String> {
-    let state = session.scratch.word(&format!("{program}-state"));
+    let state = session.scratch.run().join(program).display().to_string();
     vec![program.to_owned(), "--root".to_owned(), state]
 }
 
@@ -176,7 +176,8 @@ fn podman(session: &Session) -> Vec<String> {
     let mut words: Vec<String> = words.map(str::to_owned).to_vec();
     words.extend(["--cgroup-manager".into(), "cgroupfs".into()]);
     words.extend(["--root".into(), word("podman-root")]);
-    words.extend(["--runroot".into(), word("podman-run")]);
+    let run = session.scratch.run().join("podman").display().to_string();
+    words.extend(["--runroot".into(), run]);
     words
 }
 

@@ -7,6 +7,7 @@
 //! `just restore`, finds those of a bench that was killed.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::geteuid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -25,6 +27,11 @@ const PREFIX: &str = "drydock-bench-";
 
 /// On a disk, as the state of containers is: not in /tmp, which may be memory.
 const PLACE: &str = "/var/tmp";
+
+/// Where launchers keep what need not outlive a boot, and drydock its part of it
+/// (hier(7)).
+const RUN: &str = "/run";
+const OUR_RUN: &str = "/run/drydock";
 
 /// Whether the bench was asked to end: by ^C, or by SIGTERM or SIGHUP.
 #[derive(Clone, Default)]
@@ -88,7 +95,20 @@ impl Scratch {
         let dir = Path::new(PLACE).join(&name);
         let scratch = Scratch { dir, name, stop };
         fs::create_dir(&scratch.dir).with_context(|| format!("mkdir {}", scratch.dir.display()))?;
+        tmpfs(&scratch.make("run")?)?;
+        if statfs(RUN).context("statfs(/run)")?.filesystem_type() != TMPFS_MAGIC {
+            fs::create_dir_all(OUR_RUN).with_context(|| format!("mkdir {OUR_RUN}"))?;
+            tmpfs(Path::new(OUR_RUN))?;
+        }
+        make_groups(&scratch.name)?;
         Ok(scratch)
+    }
+
+    /// What stands for /run: in memory, as it is on every ordinary system, also
+    /// where this host keeps it on a disk. For drydock, which has no option for
+    /// it, that is mounted on /run/drydock, in this mount namespace only.
+    pub fn run(&self) -> PathBuf {
+        self.path("run")
     }
 
     /// A file in it.
@@ -111,7 +131,8 @@ impl Scratch {
         Ok(dir)
     }
 
-    /// The cgroup for all that is started, as a path from the root.
+    /// The cgroup for all that is started, as a path from the root. It is there
+    /// before they start, as the groups of an init system's services are.
     pub fn group(&self) -> String {
         format!("/{}", self.name)
     }
@@ -176,6 +197,17 @@ impl Scratch {
     }
 }
 
+fn tmpfs(place: &Path) -> Result<()> {
+    mount(
+        Some("tmpfs"),
+        place,
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=755"),
+    )
+    .with_context(|| format!("mount(tmpfs, {})", place.display()))
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         remove(&self.name);
@@ -201,6 +233,24 @@ fn sweep() {
 fn is_dead(name: &str) -> bool {
     let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
     pid.is_some_and(|pid: i32| host::process(pid).is_none())
+}
+
+/// The directories of the cgroup file systems: of version 2 only where it is
+/// alone.
+fn make_groups(name: &str) -> Result<()> {
+    let mounts = host::mounts("thread-self")?;
+    let first = mounts.iter().any(|mount| mount.fstype == "cgroup");
+    let wanted = if first { "cgroup" } else { "cgroup2" };
+    for mount in mounts.iter().filter(|mount| mount.fstype == wanted) {
+        let group = Path::new(&mount.mount_point).join(name);
+        if let Err(error) = fs::create_dir(&group)
+            && error.kind() != ErrorKind::AlreadyExists
+        // one hierarchy, mounted twice
+        {
+            return Err(error).with_context(|| format!("mkdir {}", group.display()));
+        }
+    }
+    Ok(())
 }
 
 fn groups(name: &str) -> Vec<PathBuf> {

@@ -31,13 +31,7 @@ impl Builder {
             .with_context(|| format!("mkdir {}", builder.out.display()))?;
         copy_changed(&root.join("steps"), &builder.dir.join("steps"))?;
         let manifest = fs::read_to_string(root.join("Cargo.toml")).context("read Cargo.toml")?;
-        let manifest = manifest.replace(
-            r#"members = ["steps/*", "harness"]"#,
-            r#"members = ["steps/*"]"#,
-        );
-        // What a wrong solution leaves unused is of no interest.
-        let lints = "[workspace.lints.rust]\n";
-        let manifest = manifest.replace(lints, &format!("{lints}warnings = \"allow\"\n"));
+        let manifest = steps_only(&manifest)?;
         write_changed(&builder.dir.join("Cargo.toml"), manifest.as_bytes())?;
         let lock = fs::read(root.join("Cargo.lock")).context("read Cargo.lock")?;
         write_changed(&builder.dir.join("Cargo.lock"), &lock)?;
@@ -83,6 +77,20 @@ impl Builder {
         build::replace(program, &to)?;
         Ok(to)
     }
+}
+
+/// The workspace's manifest with the steps as its only members, and no warning:
+/// what a wrong solution leaves unused is of no interest.
+fn steps_only(manifest: &str) -> Result<String> {
+    let mut manifest: toml::Table = toml::from_str(manifest).context("parse Cargo.toml")?;
+    let workspace = manifest
+        .get_mut("workspace")
+        .and_then(toml::Value::as_table_mut)
+        .context("Cargo.toml has no [workspace]")?;
+    workspace.insert("members".to_owned(), vec!["steps/*"].into());
+    let lints = toml::toml! { rust.warnings = "allow" };
+    workspace.insert("lints".to_owned(), lints.into());
+    toml::to_string(&manifest).context("write a Cargo.toml")
 }
 
 /// Writes a file unless it has that content already: cargo goes by times.

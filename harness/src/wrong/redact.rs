@@ -11,7 +11,7 @@ use crate::draws::{Draws, WORD};
 /// 1 and 2 of a namespace are no accident, so PIDs have two digits at least.
 const PATTERNS: &[(&str, &str)] = &[
     // Directories of checks, and of tempfile in general.
-    (r"/tmp/drydock-check-[A-Za-z0-9]{6}", "[dir]"),
+    (r"(/tmp)?/drydock-check-[A-Za-z0-9]{6}", "[dir]"),
     (r"\.tmp[A-Za-z0-9]{6}\b", "[temporary]"),
     // Namespaces (nsfs), pipes and sockets.
     (r"\b402653\d{4}\b", "[inode]"),
@@ -26,6 +26,7 @@ const PATTERNS: &[(&str, &str)] = &[
         "$1 [pid]",
     ),
     (r"(processes: left behind:) \d+", "$1 [pid]"),
+    (r"\b\d{2,} processes\b", "[number] processes"),
     (r"\bcontainer:\d+", "container:[pid]"),
     (r"\[\d{2,7}\] ", "[pid] "),
     (r"/proc/\d+", "/proc/[pid]"),
@@ -34,6 +35,8 @@ const PATTERNS: &[(&str, &str)] = &[
     // System V objects: key and identifier, which the kernel counts on.
     (r"\b(msg|sem|shm) (\S+) \d+$", "$1 $2 [id]"),
     (r"\b(queue|semaphore|memory) \d{4,}", "$1 [id]"),
+    // A name that is filled up to the longest that is allowed.
+    (r"\b[a-z]{8}a{20,}\b", "[word]"),
     // Users that were drawn.
     (r"--user \d+:\d+", "--user [uid]:[gid]"),
     (r"\b(UID|GID) \d{2,}", "$1 [id]"),

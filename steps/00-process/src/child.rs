@@ -73,6 +73,8 @@ impl InChild<'_> {
             .write_all(&Report::SetUp.encode())
             .context("write to the report pipe")?;
         self.wait_to_be_told()?;
+        // The launcher would say so too late if it told both at once.
+        say!("start");
         for isolation in isolations.iter_mut() {
             isolation.before_exec().with_context(|| isolation.name())?;
         }

@@ -142,7 +142,6 @@ impl Created {
     /// then gone and every isolation cleaned up.
     pub fn start(self) -> Result<Running> {
         let mut child = self.child;
-        say!("start");
         if !self.told
             && let Err(error) = child.launched.tell(1)
         {
