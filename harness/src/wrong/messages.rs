@@ -18,6 +18,12 @@ use crate::workspace;
 /// insta's environment variable: `always` makes it rewrite its records.
 pub const UPDATE: &str = "INSTA_UPDATE";
 
+/// So many bytes of a program's name are the name of the process.
+const COMM: usize = 15;
+
+/// In the host's differences, what was not there before.
+const LEFT: &str = "left behind";
+
 /// Where the records are.
 pub fn snapshots() -> PathBuf {
     workspace::root().join("harness/wrong/snapshots")
@@ -99,13 +105,20 @@ fn text(wrong: &Wrong) -> Result<Option<String>> {
 
 fn section(wrong: &Wrong, record: &Record) -> Result<String> {
     let mut lines: Vec<String> = record.message.lines().map(str::to_owned).collect();
-    let changed = record.host.iter();
-    lines.extend(changed.map(|line| format!("host changed: {line}")));
-    // A learner's program has the name of the step.
+    // What a program that went wrong leaves on the host, and when it is gone
+    // again, is chance. It is recorded where it is all that went wrong.
+    if lines.is_empty() {
+        let left = record.host.iter().filter(|line| line.contains(LEFT));
+        lines.extend(left.map(|line| format!("host changed: {line}")));
+    }
+    // A learner's program has the name of the step, which the kernel cuts off
+    // (PR_SET_NAME(2const)).
     let program = workspace::program(&wrong.step);
+    let comm = wrong.name.get(..COMM).unwrap_or(&wrong.name);
     let mut text = String::new();
     for line in lines {
-        let mut line = redacted(&line.replace(&wrong.name, &program), record.seed);
+        let line = line.replace(&wrong.name, &program).replace(comm, &program);
+        let mut line = redacted(&line, record.seed);
         for variation in &wrong.variations {
             let pattern = Regex::new(&variation.pattern)
                 .with_context(|| format!("{}.toml: pattern", wrong.name))?;
@@ -113,7 +126,11 @@ fn section(wrong: &Wrong, record: &Record) -> Result<String> {
                 .replace_all(&line, NoExpand(&variation.shown))
                 .into_owned();
         }
-        text += &format!("  {}\n", line.trim_end());
+        let line = format!("  {}\n", line.trim_end());
+        // Many of a kind may be left behind, and nobody knows how many.
+        if !text.ends_with(&line) {
+            text += &line;
+        }
     }
     Ok(text)
 }

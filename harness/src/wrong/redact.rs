@@ -13,6 +13,10 @@ const PATTERNS: &[(&str, &str)] = &[
     // Directories of checks, and of tempfile in general.
     (r"(/tmp)?/drydock-check-[A-Za-z0-9]{6}", "[dir]"),
     (r"\.tmp[A-Za-z0-9]{6}\b", "[temporary]"),
+    (r"\btrial-\d+", "trial-[pid]"),
+    (r"\bdrydock-rules-\d+", "drydock-rules-[pid]"),
+    // Short names of layers, which are drawn.
+    (r"/l/[A-Z2-7]{26}\b", "/l/[link]"),
     // Namespaces (nsfs), pipes and sockets.
     (r"\b402653\d{4}\b", "[inode]"),
     (r"\b(pipe|socket):\[\d+\]", "$1:[inode]"),
@@ -29,6 +33,7 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b\d{2,} processes\b", "[number] processes"),
     (r"\bcontainer:\d+", "container:[pid]"),
     (r"\[\d{2,7}\] ", "[pid] "),
+    (r"\b(pause|unpause|stats) \d{2,}", "$1 [pid]"),
     (r"/proc/\d+", "/proc/[pid]"),
     (r"\bdrydock-\d+-\d+", "drydock-[pid]-[time]"),
     (r"/run/drydock/net/\d+", "/run/drydock/net/[pid]"),
@@ -36,7 +41,7 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b(msg|sem|shm) (\S+) \d+$", "$1 $2 [id]"),
     (r"\b(queue|semaphore|memory) \d{4,}", "$1 [id]"),
     // A name that is filled up to the longest that is allowed.
-    (r"\b[a-z]{8}a{20,}\b", "[word]"),
+    (r"\bxy\.[a-z]{8}a+\b", "xy.[word]"),
     // Users that were drawn.
     (r"--user \d+:\d+", "--user [uid]:[gid]"),
     (r"\b(UID|GID) \d{2,}", "$1 [id]"),
@@ -48,7 +53,20 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b\d+(\.\d+)(ms|s)\b", "[seconds]"),
     (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[digest]"),
-    (r"\b[0-9a-f]{12}\b", "[id]"),
+    (r"(\\n|\b)[0-9a-f]{12}\b", "$1[id]"),
+    // Operations on a tree, which the seed determines.
+    (
+        r"after \[.*\] \(seed \d+, ",
+        "after [operations] (seed [seed], ",
+    ),
+    // What is measured: the sizes of images are those of the distribution's
+    // programs.
+    (r"\b\d{6,} bytes\b", "[number] bytes"),
+    (r"\b\d+ µs\b", "[number] µs"),
+    (r"\b\d+\.\d{2,3} (s|%)", "[number] $1"),
+    (r"\b(up|exited \(\d+\)) \d+ s\b", "$1 [number] s"),
+    // Hierarchies are counted from the boot on.
+    (r"\b\d+:name=", "[number]:name="),
 ];
 
 /// Numbers of five or six digits are drawn: users, ports, ranges. Not these.

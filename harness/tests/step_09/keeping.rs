@@ -209,10 +209,17 @@ fn what_is_kept_is_kept_until_it_is_removed() {
             .run()?
             .expect_status(3)?;
         let listed = engine.tool(["ps", "-a"]).run()?.success()?.stdout;
+        let row = listed.lines().find(|line| line.contains(&name));
+        let status = row.and_then(|row| row.split_once("exited ("));
+        let status = status.and_then(|(_, rest)| rest.split(')').next());
         expect(
-            listed.contains(&name) && listed.contains("exited (3)"),
-            "the container and its status in the list",
-            format!("{listed:?}"),
+            status == Some("3"),
+            "ps -a to list the container as exited (3)",
+            match (row, status) {
+                (None, _) => "it is not listed".to_owned(),
+                (_, Some(status)) => format!("exited ({status})"),
+                (Some(row), None) => row.to_owned(),
+            },
         )?;
         expect(left(&engine)? != before, "its layers to be kept", "none")?;
         engine.tool(["rm", &name]).run()?.success()?;
@@ -256,8 +263,14 @@ fn a_dead_launcher_is_noticed() {
         let lines: Vec<&str> = listed.lines().skip(1).collect();
         expect(
             lines.len() == 1 && lines[0].contains(&name) && !lines[0].contains("up "),
-            "the one without --rm, and that it does not run",
-            format!("{listed:?}"),
+            "one container in the list, that without --rm, and that it does not run",
+            match lines.iter().filter(|line| line.contains("up ")).count() {
+                0 => format!("{} in the list", lines.len()),
+                up => format!(
+                    "{} in the list, {up} of them up: their launchers are dead",
+                    lines.len()
+                ),
+            },
         )?;
         engine.tool(["rm", &name]).run()?.success()?;
         // The next container takes away what the network and the groups hold.

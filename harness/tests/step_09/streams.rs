@@ -149,7 +149,11 @@ fn input_is_streamed_or_there_is_none() {
             .stdin(text)
             .run()?
             .success()?;
-        expect_eq("what is read without -i", quiet.stdout.as_str(), "")?;
+        expect(
+            quiet.stdout.is_empty(),
+            "nothing to be read without -i",
+            "the caller's input: the command has its standard input from the launcher's",
+        )?;
         // A terminal that is hung up, or an input that ends, ends no container.
         let ran = engine
             .run(&[])
