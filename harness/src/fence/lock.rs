@@ -1,0 +1,48 @@
+//! What is locked before the first check runs.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// Nobody may trace anybody any more (ptrace(2), "ptrace_scope"), or read or
+/// change the kernel's memory and boot another kernel (kernel_lockdown(7)).
+pub fn lock_the_kernel() -> Result<()> {
+    let scope = "/proc/sys/kernel/yama/ptrace_scope";
+    fs::write(scope, "3").with_context(|| format!("write 3 to {scope}"))?;
+    let dir = Path::new("/sys/kernel/security");
+    mount(
+        None::<&str>,
+        dir,
+        Some("securityfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .with_context(|| format!("mount(securityfs, {dir:?})"))?;
+    let file = dir.join("lockdown");
+    let locked = match fs::write(&file, "confidentiality") {
+        // A kernel that was built without.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        written => written.with_context(|| format!("write to {}", file.display())),
+    };
+    umount2(dir, MntFlags::empty()).with_context(|| format!("umount {dir:?}"))?;
+    locked
+}
+
+/// A copy of a program in memory that nobody can change any more.
+pub fn sealed(program: &Path) -> Result<File> {
+    let mut from = File::open(program).with_context(|| format!("open {}", program.display()))?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut memory = File::from(memfd_create(c"checks", flags).context("memfd_create")?);
+    std::io::copy(&mut from, &mut memory).with_context(|| format!("copy {}", program.display()))?;
+    let seals = SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).context("fcntl(F_ADD_SEALS)")?;
+    Ok(memory)
+}
