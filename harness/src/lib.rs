@@ -47,6 +47,7 @@ pub mod restore;
 pub mod rtnl;
 pub mod runner;
 pub mod seen;
+pub mod share;
 pub mod step;
 pub mod sys;
 pub mod tree;

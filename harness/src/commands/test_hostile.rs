@@ -17,6 +17,7 @@ use crate::grade::place::Place;
 use crate::guard::reap_left_behind;
 use crate::hostile::{self, Hostile};
 use crate::report::{progress, seconds};
+use crate::share::Share;
 
 /// Arguments of `harness test-hostile`.
 #[derive(clap::Args)]
@@ -24,6 +25,11 @@ pub struct Args {
     /// Only the hostile submissions whose name holds this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+
+    /// Only the K-th of every N, as in 2/3: less to wait for, and after N runs
+    /// with another K nothing is left out
+    #[arg(long, value_name = "K/N")]
+    share: Option<Share>,
 
     /// Longest time for one of them, in seconds, where it does not say itself
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -44,6 +50,9 @@ pub fn test_hostile(args: Args) -> Result<ExitCode> {
     let filter = args.filter.as_deref().unwrap_or_default();
     let mut wanted = hostile::all()?;
     wanted.retain(|hostile| hostile.name.contains(filter));
+    if let Some(share) = args.share {
+        share.keep(&mut wanted);
+    }
     let Some(number) = wanted.first().map(|hostile| hostile.step.clone()) else {
         bail!("no hostile submission has {filter:?} in its name");
     };

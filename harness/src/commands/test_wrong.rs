@@ -14,6 +14,7 @@ use crate::outcome::Record;
 use crate::registry::Step;
 use crate::report::{progress, seconds};
 use crate::runner::{self, Batch, Plan};
+use crate::share::Share;
 use crate::vm::CgroupLayout;
 use crate::wrong::{self, Builder, Messages, UPDATE, Wrong};
 use crate::{guest, workspace};
@@ -30,8 +31,8 @@ pub struct Args {
 
     /// Only the K-th of every N, as in 2/3: less to wait for, and after N runs
     /// with another K nothing is left out
-    #[arg(long, value_name = "K/N", value_parser = share)]
-    share: Option<(usize, usize)>,
+    #[arg(long, value_name = "K/N")]
+    share: Option<Share>,
 
     /// Check on this host, as root: some of them do harm, so only where that
     /// does not matter
@@ -190,21 +191,10 @@ fn wanted(args: &Args) -> Result<Vec<Wrong>> {
         (numbers.is_empty() || numbers.contains(&wrong.step))
             && (args.filter.is_empty() || args.filter.iter().any(named))
     });
-    if let Some((which, of)) = args.share {
-        let mut place = 0..;
-        wrongs.retain(|_| place.next().is_some_and(|i: usize| i % of == which - 1));
+    if let Some(share) = args.share {
+        share.keep(&mut wrongs);
     }
     Ok(wrongs)
-}
-
-/// `2/3`.
-fn share(text: &str) -> Result<(usize, usize), String> {
-    let share = text
-        .split_once('/')
-        .and_then(|(which, of)| Some((which.parse().ok()?, of.parse().ok()?)));
-    share
-        .filter(|&(which, of)| (1..=of).contains(&which))
-        .ok_or_else(|| format!("{text:?}: not a share such as 2/3"))
 }
 
 /// Puts together those of one step that want the same layout of cgroups.

@@ -143,22 +143,19 @@ impl Work {
     /// That it does not compile; what rustc says is on standard error.
     pub fn build(&self, number: &str) -> Result<PathBuf> {
         let name = workspace::program(number);
-        let target = target();
-        let built = build::cargo(
-            &self.dir,
-            &[
-                "build",
-                "--profile",
-                "wrong",
-                "--package",
-                &format!("step-{number}"),
-                "--bin",
-                &name,
-                "--target-dir",
-                &target.to_string_lossy(),
-            ],
-        )
-        .with_context(|| format!("{} does not compile", self.dir.display()))?;
+        let (target, package) = (target(), format!("step-{number}"));
+        let target = target.to_string_lossy();
+        let settings = workspace::root().join(".cargo/config.toml");
+        let settings = settings.to_string_lossy();
+        let mut args = vec!["build", "--profile", "wrong", "--package", &package];
+        args.extend(["--bin", &name, "--target-dir", &target]);
+        // cargo looks for them in the directories above, and takes them twice if
+        // it is also told.
+        if !self.dir.starts_with(workspace::root()) {
+            args.extend(["--config", &settings]);
+        }
+        let built = build::cargo(&self.dir, &args)
+            .with_context(|| format!("{} does not compile", self.dir.display()))?;
         built
             .into_iter()
             .next_back()
