@@ -65,14 +65,23 @@ impl Tool {
         }
     }
 
-    /// Its version, as it says.
+    /// Its version, as it says: docker's is that of the daemon, which does the
+    /// work, where one answers.
     pub fn version(&self) -> Option<String> {
-        let output = Command::new(self.find()?)
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
-        number(&String::from_utf8_lossy(&output.stdout))
+        let daemons: &[&str] = &["version", "--format", "{{.Server.Version}}"];
+        let ways = match self.program {
+            "docker" => vec![daemons, &["--version"]],
+            _ => vec![&["--version"] as &[&str]],
+        };
+        let program = self.find()?;
+        ways.into_iter().find_map(|words| {
+            let output = Command::new(&program)
+                .args(words)
+                .stdin(Stdio::null())
+                .output()
+                .ok()?;
+            number(&String::from_utf8_lossy(&output.stdout))
+        })
     }
 }
 
