@@ -101,7 +101,8 @@ fn every_bench_fills_its_tables() {
 /// The cgroups of the bench that is, or was, this process.
 fn groups(pid: u32) -> Vec<PathBuf> {
     let name = format!("drydock-bench-{pid}");
-    let mounts = host::mounts("self").unwrap();
+    // The bench has moved this thread into its mount namespace.
+    let mounts = host::mounts("thread-self").unwrap();
     mounts
         .iter()
         .filter(|mount| mount.fstype.starts_with("cgroup"))
@@ -122,7 +123,12 @@ fn what_a_killed_bench_leaves_is_removed_by_the_next() {
         .unwrap();
     let place = PathBuf::from(format!("/var/tmp/drydock-bench-{}", bench.id()));
     let end = Instant::now() + Duration::from_secs(120);
-    while groups(bench.id()).is_empty() {
+    // There are groups from the beginning: this waits for a container's.
+    let in_use = |group: &PathBuf| {
+        let entries = group.read_dir().into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| entry.path().is_dir())
+    };
+    while !groups(bench.id()).iter().any(in_use) {
         assert!(Instant::now() < end && bench.try_wait().unwrap().is_none());
         sleep(Duration::from_millis(10));
     }

@@ -181,6 +181,9 @@ impl Scratch {
         for mount in mounts.iter().filter(|mount| mount.fstype == "cgroup2") {
             umount2(mount.mount_point.as_str(), MntFlags::MNT_DETACH)
                 .with_context(|| format!("umount2({})", mount.mount_point))?;
+            // crun makes its groups' directories there all the same. Here they
+            // are gone with the mount namespace.
+            tmpfs(Path::new(&mount.mount_point))?;
             hidden = true;
         }
         Ok(hidden)
