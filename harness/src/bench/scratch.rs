@@ -11,6 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -32,6 +33,9 @@ const PLACE: &str = "/var/tmp";
 /// (hier(7)).
 const RUN: &str = "/run";
 const OUR_RUN: &str = "/run/drydock";
+
+/// How long what a killed bench has started may take to end.
+const DEATH: Duration = Duration::from_secs(10);
 
 /// Whether the bench was asked to end: by ^C, or by SIGTERM or SIGHUP.
 #[derive(Clone, Default)]
@@ -285,10 +289,20 @@ fn remove(name: &str) {
             complain(Path::new(&mount.mount_point), errno.into());
         }
     }
-    if dir.exists()
-        && let Err(error) = fs::remove_dir_all(&dir)
-    {
-        complain(&dir, error.into());
+    // The launchers of a bench that was killed may still be making or removing
+    // something there. They are nobody's children here, so nothing says when
+    // they are done.
+    let end = Instant::now() + DEATH;
+    while let Err(error) = fs::remove_dir_all(&dir) {
+        let busy = [ErrorKind::DirectoryNotEmpty, ErrorKind::ResourceBusy].contains(&error.kind());
+        if error.kind() == ErrorKind::NotFound && !dir.exists() {
+            break;
+        }
+        if Instant::now() > end || !(busy || error.kind() == ErrorKind::NotFound) {
+            complain(&dir, error.into());
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
