@@ -16,8 +16,7 @@ use crate::exercise::skeleton::{self, Solutions};
 use crate::grade::marks::Marks;
 use crate::outcome::Outcome;
 use crate::registry::Step;
-use crate::workspace;
-use crate::wrong;
+use crate::{toml_dir, workspace, wrong};
 
 /// A hostile submission.
 #[derive(Clone, Debug, Deserialize)]
@@ -94,27 +93,9 @@ pub struct Extra {
 /// # Errors
 /// Names the file that cannot be read.
 pub fn all() -> Result<Vec<Hostile>> {
-    let dir = workspace::root().join("harness/hostile");
-    let mut all = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
-        let path = entry
-            .with_context(|| format!("list {}", dir.display()))?
-            .path();
-        if path.extension().is_none_or(|kind| kind != "toml") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let mut hostile: Hostile =
-            toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
-        hostile.name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        all.push(hostile);
-    }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(all)
+    let all = toml_dir::read(&workspace::root().join("harness/hostile"))?;
+    let named = |(name, hostile)| Hostile { name, ..hostile };
+    Ok(all.into_iter().map(named).collect())
 }
 
 impl Hostile {

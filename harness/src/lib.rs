@@ -13,7 +13,7 @@
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`book`] | the book's transcripts, includes, links and pages |
 //! | [`bench`] | what containers cost here, beside what others take for them |
-//! | [`build`], [`workspace`] | building with cargo; where things are |
+//! | [`build`], [`workspace`], [`toml_dir`] | building with cargo; where things are; what is described in a file each |
 //! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
 //! | [`sys`] | the only `unsafe` |
@@ -50,6 +50,7 @@ pub mod seen;
 pub mod share;
 pub mod step;
 pub mod sys;
+pub mod toml_dir;
 pub mod tree;
 pub mod vm;
 pub mod workspace;

@@ -15,7 +15,7 @@ use crate::exercise::region::without_anchors;
 use crate::outcome::{Outcome, Record};
 use crate::registry::Step;
 use crate::vm::CgroupLayout;
-use crate::workspace;
+use crate::{toml_dir, workspace};
 
 pub use builder::Builder;
 pub use messages::{Messages, UPDATE, snapshots};
@@ -77,27 +77,9 @@ pub struct Edit {
 /// # Errors
 /// Names the file that cannot be read.
 pub fn all() -> Result<Vec<Wrong>> {
-    let dir = workspace::root().join("harness/wrong");
-    let mut all = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
-        let path = entry
-            .with_context(|| format!("list {}", dir.display()))?
-            .path();
-        if path.extension().is_none_or(|e| e != "toml") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let mut wrong: Wrong =
-            toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
-        wrong.name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        all.push(wrong);
-    }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(all)
+    let all = toml_dir::read(&workspace::root().join("harness/wrong"))?;
+    let named = |(name, wrong)| Wrong { name, ..wrong };
+    Ok(all.into_iter().map(named).collect())
 }
 
 impl Wrong {
