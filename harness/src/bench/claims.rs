@@ -2,7 +2,6 @@
 //! what it is on this machine (E22).
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -11,6 +10,7 @@ use super::native::{Figures, line, pair, turns};
 use super::report::{Bar, Chart, Report, Table};
 use super::session::Session;
 use super::stats::{Summary, figure, ratio};
+use super::tools::complaint;
 use crate::vm::{Kernel, Vm};
 use crate::{host, workspace};
 
@@ -200,13 +200,10 @@ fn snapshot(session: &Session) -> Result<u64> {
         session.scratch.word("base.raw"),
         session.scratch.path("copy.qcow2"),
     );
-    let qemu_img = |args: &[&str]| {
-        let output = Command::new("qemu-img").args(args).output();
-        match output {
-            Ok(output) if output.status.success() => Ok(()),
-            Ok(output) => bail!("qemu-img: {}", super::tools::last_words(&output.stderr)),
-            Err(_) => bail!("missing: package qemu-utils"),
-        }
+    let qemu_img = |args: &[&str]| match complaint(&[&["qemu-img"], args].concat()) {
+        Ok(None) => Ok(()),
+        Ok(Some(words)) => bail!("qemu-img: {words}"),
+        Err(_) => bail!("missing: package qemu-utils"),
     };
     qemu_img(&["create", "-q", "-f", "raw", &base, "1G"])?;
     let to = file.display().to_string();

@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use super::session::Session;
-use super::tools::{last_words, named};
+use super::tools::{complaint, named};
 use super::{bundle, hyperfine};
 use crate::workspace;
 
@@ -189,18 +189,10 @@ fn engine(session: &Session, name: &'static str, words: Vec<String>) -> Result<S
     }
     let line = hyperfine::line(&words);
     let root = hyperfine::line(&[session.root.display().to_string()]);
-    let call = |script: String| {
-        Command::new("sh")
-            .args(["-c", &script])
-            .stdin(Stdio::null())
-            .output()
-            .with_context(|| format!("run {script}"))
-    };
+    let call = |script: String| complaint(&["sh", "-c", &script]);
     // What a bench that was killed has left in its store goes first.
     call(format!("{line} image rm --force {IMAGE}"))?;
-    let imported = call(format!("tar -C {root} -c . | {line} import - {IMAGE}"))?;
-    if !imported.status.success() {
-        let words = last_words(&imported.stderr);
+    if let Some(words) = call(format!("tar -C {root} -c . | {line} import - {IMAGE}"))? {
         return Ok(Standing::Absent(name, format!("refused: {words}")));
     }
     let mut run = words.clone();
@@ -250,29 +242,13 @@ pub fn forget() {
 fn tried(session: &Session, contender: Contender) -> Result<Standing> {
     let argv = contender.argv(session, "try", "/bin/true")?;
     session.scratch.stop.check()?;
-    match run(&argv)? {
+    match complaint(&argv)? {
         None => Ok(Standing::Ready(contender)),
         Some(words) => Ok(Standing::Absent(
             contender.name,
             format!("refused: {words}"),
         )),
     }
-}
-
-/// Runs a command to its end. Returns what it complained of, if it failed.
-///
-/// # Errors
-/// If it cannot be run.
-pub fn run(argv: &[String]) -> Result<Option<String>> {
-    let Some((program, args)) = argv.split_first() else {
-        bail!("no command");
-    };
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {program}"))?;
-    Ok((!output.status.success()).then(|| last_words(&output.stderr)))
 }
 
 /// What crun says of this host's cgroups as they are; nothing if it is content,
@@ -286,14 +262,6 @@ pub fn words_of_crun(dir: &Path, root: &Path) -> Result<Option<String>> {
     }
     let dir = bundle::write(dir.to_owned(), root, "/drydock-bench-none", &["/bin/true"])?;
     let (state, dir) = (dir.join("state"), dir.display().to_string());
-    let argv = [
-        "crun",
-        "--root",
-        &state.display().to_string(),
-        "run",
-        "--bundle",
-        &dir,
-        "bench-0",
-    ];
-    run(&argv.map(str::to_owned))
+    let state = state.display().to_string();
+    complaint(&["crun", "--root", &state, "run", "--bundle", &dir, "bench-0"])
 }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
+use super::bundle;
 use super::contenders::{drydock, runtime};
 use super::machine::{kib, meminfo};
 use super::session::Session;
 use super::stats::Summary;
-use super::tools::last_words;
-use super::{bundle, contenders};
+use super::tools::{last_words, output};
 use crate::restore::running::kill_and_wait;
 use crate::sys::bind_child;
 
@@ -213,9 +213,7 @@ impl Herd<'_> {
                     let mut words = runtime(self.session, "runc");
                     words.extend(["delete", "--force"].map(str::to_owned));
                     words.push(format!("herd-{number}"));
-                    if let Some(words) = contenders::run(&words)? {
-                        bail!("runc delete: {words}");
-                    }
+                    output(&words).context("runc delete")?;
                 }
             }
         }

@@ -4,7 +4,6 @@
 //! so that a machine that grows slower or faster meanwhile does so for all.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -53,9 +52,10 @@ pub fn rounds(commands: &[Timed], runs: u32, dir: &Path, stop: &Stop) -> Result<
             order.reverse();
         }
         let export = dir.join("hyperfine.json");
-        let mut command = Command::new(&program);
-        command.args(["--style", "none", "-N", "--warmup", "1", "--export-json"]);
-        command.arg(&export).args(["--runs", &count.to_string()]);
+        let mut words = vec![program.display().to_string()];
+        let mut add = |more: &[&str]| words.extend(more.iter().map(|&word| word.to_owned()));
+        add(&["--style", "none", "-N", "--warmup", "1", "--export-json"]);
+        add(&[&export.display().to_string(), "--runs", &count.to_string()]);
         for &at in &order {
             let timed = &commands[at];
             // One for each, or none: so hyperfine wants it.
@@ -64,17 +64,14 @@ pub fn rounds(commands: &[Timed], runs: u32, dir: &Path, stop: &Stop) -> Result<
                     "" => "true",
                     words => words,
                 };
-                command.args(["--prepare", &format!("sh -c {}", quoted(prepare))]);
+                add(&["--prepare", &format!("sh -c {}", quoted(prepare))]);
             }
-            command.args(["-n", &timed.name, &line(&timed.argv)]);
+            add(&["-n", &timed.name, &line(&timed.argv)]);
         }
-        let output = command
-            .stdin(Stdio::null())
-            .output()
-            .context("run hyperfine")?;
+        let complaint = tools::complaint(&words)?;
         stop.check()?;
-        if !output.status.success() {
-            bail!("hyperfine: {}", tools::last_words(&output.stderr));
+        if let Some(words) = complaint {
+            bail!("hyperfine: {words}");
         }
         let text = std::fs::read(&export).with_context(|| format!("read {}", export.display()))?;
         for (name, more) in parse(&text)? {

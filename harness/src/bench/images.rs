@@ -2,17 +2,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::contenders::run as run_to_end;
 use super::hyperfine::{Timed, line, rounds};
 use super::report::{Bar, Chart, Report, Table};
 use super::session::Session;
 use super::stats::{Summary, figure, ratio, spread};
-use super::tools::need;
+use super::tools::{need, output};
 use crate::workspace;
 
 /// Measures.
@@ -149,11 +147,8 @@ fn archive(dir: &Path, rootfs: &Path) -> Result<String> {
         &layer,
         ".",
     ])?;
-    let output = Command::new("sha256sum")
-        .arg(&layer)
-        .output()
-        .context("run sha256sum")?;
-    let digest = String::from_utf8_lossy(&output.stdout).into_owned();
+    let digest = output(&["sha256sum", &layer]).context("sha256sum")?;
+    let digest = String::from_utf8_lossy(&digest).into_owned();
     let digest = digest.split(' ').next().unwrap_or_default();
     let config = json!({
         "architecture": match std::env::consts::ARCH { "x86_64" => "amd64", _ => "arm64" },
@@ -200,10 +195,7 @@ fn owned(words: &[&str]) -> Vec<String> {
 
 /// Runs a command that must succeed.
 fn call(words: &[&str]) -> Result<()> {
-    match run_to_end(&owned(words))? {
-        None => Ok(()),
-        Some(complaint) => bail!("{}: {complaint}", words.join(" ")),
-    }
+    output(words).map(drop).with_context(|| words.join(" "))
 }
 
 /// Measures, and adds a table and a chart.

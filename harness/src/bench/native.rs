@@ -1,7 +1,6 @@
 //! `bench native`: the same work outside and inside, in turns.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +10,7 @@ use super::network;
 use super::report::{Bar, Chart, Report, Table};
 use super::session::Session;
 use super::stats::{Summary, figure, spread};
-use super::tools::{last_words, need};
+use super::tools::{need, output};
 use crate::workspace;
 
 /// The storage drivers, through each of which files are written.
@@ -213,15 +212,8 @@ pub fn turns(session: &Session, pair: &Pair, rounds: u32) -> Result<(Figures, Fi
 /// # Errors
 /// If it fails, with its words, or says something else.
 pub fn printed(argv: &[String]) -> Result<Vec<(String, f64, String)>> {
-    let output = Command::new(&argv[0])
-        .args(&argv[1..])
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {}", argv[0]))?;
-    if !output.status.success() {
-        bail!("{}", last_words(&output.stderr));
-    }
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = output(argv)?;
+    let text = String::from_utf8_lossy(&printed);
     text.lines().map(line).collect()
 }
 

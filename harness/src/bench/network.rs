@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::contenders::IMAGE;
 use super::native::Figures;
 use super::session::Session;
-use super::tools::last_words;
+use super::tools::{last_words, output};
 use crate::sys::bind_child;
 
 /// Where the container on the bridge is.
@@ -121,15 +121,7 @@ fn across(session: &Session, program: &str) -> Result<f64> {
 
 /// Gbit/s that a client reports.
 fn rate(argv: &[String]) -> Result<f64> {
-    let output = Command::new(&argv[0])
-        .args(&argv[1..])
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run {}", argv[0]))?;
-    if !output.status.success() {
-        bail!("iperf3: {}", last_words(&output.stderr));
-    }
-    reported(&output.stdout)
+    reported(&output(argv).context("iperf3")?)
 }
 
 /// What the client's report says.

@@ -3,14 +3,13 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::contenders::{IMAGE, run, words_of_crun};
+use super::contenders::{IMAGE, words_of_crun};
 use super::machine::Machine;
 use super::scratch::Scratch;
-use super::tools::{HELPERS, PEERS, last_words};
+use super::tools::{HELPERS, PEERS, output};
 use crate::{build, workspace};
 
 /// What all benches of a session share.
@@ -59,15 +58,8 @@ impl Session {
     pub fn begin(runs: u32) -> Result<Session> {
         let scratch = Scratch::enter()?;
         let root = scratch.path("root");
-        let made = Command::new("cp")
-            .arg("-a")
-            .arg(workspace::rootfs("busybox"))
-            .arg(&root)
-            .output()
-            .context("run cp")?;
-        if !made.status.success() {
-            bail!("cp: {}", last_words(&made.stderr));
-        }
+        let busybox = workspace::rootfs("busybox").display().to_string();
+        output(&["cp", "-a", &busybox, &root.display().to_string()]).context("cp")?;
         let bin = root.join("bin");
         let load = workspace::bin().join("bench-load");
         fs::copy(&load, bin.join("bench-load"))
@@ -119,10 +111,7 @@ impl Session {
         let root = self.root.display().to_string();
         let mut argv = self.drydock_at(state, &["import", &root, IMAGE]);
         argv.extend(options.iter().map(|&word| word.to_owned()));
-        match run(&argv)? {
-            None => Ok(()),
-            Some(words) => bail!("{words}"),
-        }
+        output(&argv).map(drop)
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::tools;
 
@@ -28,16 +27,11 @@ pub type Trace = BTreeMap<String, Calls>;
 pub fn trace(argv: &[String], dir: &Path) -> Result<Trace> {
     let file = dir.join("strace.out");
     // -y names what a descriptor is, to tell a file from a pipe that is waited at.
-    let output = Command::new(tools::need("strace")?)
-        .args(["-f", "-q", "-y", "-ttt", "-T", "-o"])
-        .arg(&file)
-        .args(argv)
-        .stdin(Stdio::null())
-        .output()
-        .context("run strace")?;
-    if !output.status.success() {
-        bail!("strace: {}", tools::last_words(&output.stderr));
-    }
+    let mut words = vec![tools::need("strace")?.display().to_string()];
+    words.extend(["-f", "-q", "-y", "-ttt", "-T", "-o"].map(str::to_owned));
+    words.push(file.display().to_string());
+    words.extend_from_slice(argv);
+    tools::output(&words).context("strace")?;
     let text = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
     Ok(parse(&String::from_utf8_lossy(&text)))
 }

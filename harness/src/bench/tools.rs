@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -152,6 +152,38 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// What a command prints, which must succeed.
+///
+/// # Errors
+/// If it cannot be run; if it fails, with its [`last_words`].
+pub fn output<S: AsRef<OsStr>>(argv: &[S]) -> Result<Vec<u8>> {
+    let output = run(argv)?;
+    if !output.status.success() {
+        bail!("{}", last_words(&output.stderr));
+    }
+    Ok(output.stdout)
+}
+
+/// What a command complains of: its [`last_words`] if it fails, nothing if it
+/// does not.
+///
+/// # Errors
+/// If it cannot be run.
+pub fn complaint<S: AsRef<OsStr>>(argv: &[S]) -> Result<Option<String>> {
+    let output = run(argv)?;
+    Ok((!output.status.success()).then(|| last_words(&output.stderr)))
+}
+
+/// Runs a command to its end, with nothing to read.
+fn run<S: AsRef<OsStr>>(argv: &[S]) -> Result<Output> {
+    let (program, args) = argv.split_first().context("no command")?;
+    Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {}", program.as_ref().display()))
+}
+
 /// The last line of what a program complained of, shortened to be a remark in
 /// a table.
 pub fn last_words(stderr: &[u8]) -> String {
@@ -185,6 +217,19 @@ mod tests {
         assert_eq!(says("Docker version 28.2.2, build e6"), "28.2.2");
         assert_eq!(says("strace -- version 6.1"), "6.1");
         assert_eq!(number("none"), None);
+    }
+
+    #[test]
+    fn a_command_prints_or_complains() {
+        let script = |script| ["sh", "-c", script];
+        assert_eq!(output(&script("cat; echo a")).unwrap(), b"a\n");
+        assert_eq!(complaint(&script("echo a >&2")).unwrap(), None);
+        let fails = script("echo a; echo b >&2; false");
+        assert_eq!(output(&fails).unwrap_err().to_string(), "b");
+        assert_eq!(complaint(&fails).unwrap().unwrap(), "b");
+        let nothing = complaint(&["/nowhere/at-all"]).unwrap_err();
+        assert_eq!(nothing.to_string(), "run /nowhere/at-all");
+        assert!(output::<&str>(&[]).is_err());
     }
 
     #[test]
