@@ -68,19 +68,32 @@ pub fn tests(numbers: &[String]) -> Result<Tests> {
     Ok(tests)
 }
 
+/// A call of cargo in `dir`, with the settings of this repository wherever that
+/// is.
+pub fn command(dir: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(dir);
+    // cargo looks for them in the directories above, and takes them twice if it
+    // is also told.
+    let root = workspace::root();
+    if !dir.starts_with(&root) {
+        command.arg("--config").arg(root.join(".cargo/config.toml"));
+    }
+    command
+}
+
 /// Runs cargo in `dir` and returns the executables that it has built, as its
 /// messages name them. What it prints for people stays visible.
 ///
 /// # Errors
 /// If it cannot be run, or fails.
 pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = command(dir)
         .args(args)
         .args(["--message-format", "json-render-diagnostics"])
         // The first build takes minutes: on a terminal cargo shows how far it is.
         .args((!stderr().is_terminal()).then_some("--quiet"))
-        .current_dir(dir)
         .stderr(Stdio::inherit())
         .output()
         .context("run cargo")?;

@@ -145,15 +145,8 @@ impl Work {
         let name = workspace::program(number);
         let (target, package) = (target(), format!("step-{number}"));
         let target = target.to_string_lossy();
-        let settings = workspace::root().join(".cargo/config.toml");
-        let settings = settings.to_string_lossy();
         let mut args = vec!["build", "--profile", "wrong", "--package", &package];
         args.extend(["--bin", &name, "--target-dir", &target]);
-        // cargo looks for them in the directories above, and takes them twice if
-        // it is also told.
-        if !self.dir.starts_with(workspace::root()) {
-            args.extend(["--config", &settings]);
-        }
         let built = build::cargo(&self.dir, &args)
             .with_context(|| format!("{} does not compile", self.dir.display()))?;
         built

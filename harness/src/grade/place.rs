@@ -124,15 +124,7 @@ impl Place {
         skeleton::copy_manifest(number, &own)?;
         submission.write(&own)?;
         work.lay_out(number, false)?;
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.current_dir(&self.dir);
-        // The settings are ours, wherever the place is. Below the repository
-        // cargo finds them, and would take them twice.
-        if !self.dir.starts_with(workspace::root()) {
-            let settings = workspace::root().join(".cargo/config.toml");
-            command.arg("--config").arg(settings);
-        }
+        let mut command = build::command(&self.dir);
         command
             .args(["build", "--quiet", "--offline", "--profile", "wrong"])
             .args(["--package", &format!("step-{number}")])
