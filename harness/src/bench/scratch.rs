@@ -11,7 +11,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -34,8 +35,15 @@ const PLACE: &str = "/var/tmp";
 const RUN: &str = "/run";
 const OUR_RUN: &str = "/run/drydock";
 
-/// How long what a killed bench has started may take to end.
-const DEATH: Duration = Duration::from_secs(10);
+/// What becomes of a removal where others still make or remove something, how
+/// often it is tried again, and after what time: ten seconds together.
+const DISTURBED: [ErrorKind; 3] = [
+    ErrorKind::DirectoryNotEmpty,
+    ErrorKind::NotFound,
+    ErrorKind::ResourceBusy,
+];
+const TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Whether the bench was asked to end: by ^C, or by SIGTERM or SIGHUP.
 #[derive(Clone, Default)]
@@ -292,17 +300,15 @@ fn remove(name: &str) {
     // The launchers of a bench that was killed may still be making or removing
     // something there. They are nobody's children here, so nothing says when
     // they are done.
-    let end = Instant::now() + DEATH;
-    while let Err(error) = fs::remove_dir_all(&dir) {
-        let busy = [ErrorKind::DirectoryNotEmpty, ErrorKind::ResourceBusy].contains(&error.kind());
-        if error.kind() == ErrorKind::NotFound && !dir.exists() {
-            break;
-        }
-        if Instant::now() > end || !(busy || error.kind() == ErrorKind::NotFound) {
+    let mut tries = 0..TRIES;
+    while dir.exists()
+        && let Err(error) = fs::remove_dir_all(&dir)
+    {
+        if tries.next().is_none() || !DISTURBED.contains(&error.kind()) {
             complain(&dir, error.into());
             break;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        sleep(PAUSE);
     }
 }
 
