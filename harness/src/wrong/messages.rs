@@ -44,11 +44,12 @@ impl<'a> Messages<'a> {
     /// # Errors
     /// If the record cannot be read.
     pub fn of(wrong: &'a Wrong, records: &[Record]) -> Result<Self> {
-        let recorded = Self::recorded(wrong)?.unwrap_or_default();
         let mut sections = Vec::new();
         for record in records.iter().filter(|r| wrong.fails.contains(&r.check)) {
             let section = match record.outcome {
-                Outcome::Unsupported => recorded.get(&record.check).cloned(),
+                Outcome::Unsupported => {
+                    Self::recorded(wrong)?.and_then(|mut recorded| recorded.remove(&record.check))
+                }
                 _ => Some(section(wrong, record)?),
             };
             sections.extend(section.map(|text| format!("{}\n{text}", record.check)));
@@ -115,16 +116,18 @@ fn section(wrong: &Wrong, record: &Record) -> Result<String> {
     // (PR_SET_NAME(2const)).
     let program = workspace::program(&wrong.step);
     let comm = wrong.name.get(..COMM).unwrap_or(&wrong.name);
+    let mut variations = Vec::new();
+    for variation in &wrong.variations {
+        let pattern = Regex::new(&variation.pattern)
+            .with_context(|| format!("{}.toml: pattern", wrong.name))?;
+        variations.push((pattern, &variation.shown));
+    }
     let mut text = String::new();
     for line in lines {
         let line = line.replace(&wrong.name, &program).replace(comm, &program);
         let mut line = redacted(&line, record.seed);
-        for variation in &wrong.variations {
-            let pattern = Regex::new(&variation.pattern)
-                .with_context(|| format!("{}.toml: pattern", wrong.name))?;
-            line = pattern
-                .replace_all(&line, NoExpand(&variation.shown))
-                .into_owned();
+        for (pattern, shown) in &variations {
+            line = pattern.replace_all(&line, NoExpand(shown)).into_owned();
         }
         let line = format!("  {}\n", line.trim_end());
         // Many of a kind may be left behind, and nobody knows how many.
