@@ -6,13 +6,13 @@
 //! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
-//! | [`outcome`], [`runner`], [`report`] | running checks one by one, and printing what came of them |
+//! | [`outcome`], [`runner`], [`report`], [`wrap`] | running checks one by one, and printing what came of them |
 //! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
 //! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
 //! | [`guest`], [`vm`] | the same in the virtual machine |
 //! | [`book`] | the book's transcripts, includes, links and pages |
-//! | [`bench`] | what containers cost here, beside what others take for them |
+//! | [`bench`](mod@bench) | what containers cost here, beside what others take for them |
 //! | [`build`], [`workspace`], [`toml_dir`] | building with cargo; where things are; what is described in a file each |
 //! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
@@ -54,6 +54,7 @@ pub mod toml_dir;
 pub mod tree;
 pub mod vm;
 pub mod workspace;
+pub mod wrap;
 pub mod wrong;
 
 /// What every file of checks begins with.

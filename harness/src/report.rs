@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::outcome::{Outcome, Record};
 use crate::registry::Step;
+use crate::wrap::wrap;
 
 /// Width of the report in columns.
 const WIDTH: usize = 80;
@@ -203,21 +204,10 @@ fn paint(colour: bool, ansi: &str, text: &str) -> String {
 /// its further lines below its first word.
 fn wrapped(out: &mut impl Write, label: &str, text: &str) -> std::io::Result<()> {
     let indent = 6 + label.chars().count();
-    let mut line = format!("{:6}{label}", "");
-    let mut length = indent;
-    for word in text.split_whitespace() {
-        let word_length = word.chars().count();
-        if length > indent && length + 1 + word_length > WIDTH {
-            writeln!(out, "{}", line.trim_end())?;
-            line = " ".repeat(indent);
-            length = indent;
-        }
-        if length > indent {
-            line.push(' ');
-            length += 1;
-        }
-        line.push_str(word);
-        length += word_length;
+    let mut label = format!("{:6}{label}", "");
+    for line in wrap(text, WIDTH.saturating_sub(indent)) {
+        writeln!(out, "{}", format!("{label}{line}").trim_end())?;
+        label = " ".repeat(indent);
     }
-    writeln!(out, "{}", line.trim_end())
+    Ok(())
 }

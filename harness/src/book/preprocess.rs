@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::experiments::check_title;
 use crate::bench::report::Results;
 use crate::registry::Step;
+use crate::wrap::wrap;
 use crate::wrong::{self, Messages, Wrong};
 use crate::{bench, workspace};
 
@@ -213,25 +214,8 @@ fn message(wrong: &Wrong) -> Result<(String, String)> {
 /// A text in lines that fit the page.
 fn broken(text: &str) -> String {
     const WIDTH: usize = 88;
-    let mut out = String::new();
-    for line in text.lines() {
-        let mut length = 0;
-        for word in line.split_whitespace() {
-            let wide = word.chars().count();
-            if length > 0 && length + 1 + wide > WIDTH {
-                out.push('\n');
-                length = 0;
-            }
-            if length > 0 {
-                out.push(' ');
-                length += 1;
-            }
-            out += word;
-            length += wide;
-        }
-        out.push('\n');
-    }
-    out
+    let lines = text.lines().flat_map(|line| wrap(line, WIDTH));
+    lines.map(|line| line + "\n").collect()
 }
 
 fn wrong_solution(name: &str) -> Result<String> {
