@@ -1,0 +1,245 @@
+//! A container that is held: its command waits, and answers questions, while the
+//! host is looked at.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
+
+use super::ran::{Ran, status, words};
+use crate::check::failed;
+use crate::host;
+use crate::outcome::Failed;
+use crate::seen::Seen;
+
+/// How long a running program may take to answer or to end.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// A container whose command is `probe hold`: it waits, and answers questions.
+///
+/// Dropped, it is killed together with its launcher.
+pub struct Held {
+    pub(super) call: String,
+    pub(super) launcher: Option<Child>,
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: BufReader<ChildStdout>,
+    pub(super) seen: Seen,
+}
+
+impl Held {
+    /// Waits until the probe inside has started, and said what it sees.
+    ///
+    /// # Errors
+    /// [`Failed`] if the command does not come to run.
+    pub fn wait_until_held(&mut self) -> Result<()> {
+        self.seen = self.read()?;
+        Ok(())
+    }
+
+    /// What the probe saw when it started.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// The launcher's PID.
+    pub fn launcher(&self) -> i32 {
+        self.launcher.as_ref().map_or(0, |child| child.id() as i32)
+    }
+
+    /// The PID, on the host, of the container's first process: the child of
+    /// the launcher.
+    ///
+    /// # Errors
+    /// [`Failed`] if the launcher has not exactly one child.
+    pub fn pid(&self) -> Result<i32> {
+        let children = host::children(self.launcher())?;
+        match children.as_slice() {
+            [child] => Ok(child.pid),
+            others => Err(failed(
+                format!("`{}` to have one child", self.call),
+                format!("{}", others.len()),
+            )),
+        }
+    }
+
+    /// Has the probe inside do something more: its arguments, one line.
+    ///
+    /// # Errors
+    /// [`Failed`] if there is no answer of that type.
+    pub fn ask<T: DeserializeOwned>(&mut self, args: &[&str]) -> Result<T> {
+        self.ask_within(args, ANSWER_LIMIT)
+    }
+
+    /// The same, for what may take longer.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn ask_within<T: DeserializeOwned>(&mut self, args: &[&str], limit: Duration) -> Result<T> {
+        let question = serde_json::to_string(args).context("write the question as JSON")? + "\n";
+        let stdin = self.stdin.as_mut().context("standard input is closed")?;
+        stdin
+            .write_all(question.as_bytes())
+            .map_err(|e| anyhow!(Failed(format!("the probe in `{}` is gone: {e}", self.call))))?;
+        self.read_within(limit)
+    }
+
+    /// Reads the next line that the probe prints.
+    ///
+    /// # Errors
+    /// [`Failed`] if there is none, or not of that type.
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
+        self.read_within(ANSWER_LIMIT)
+    }
+
+    /// The same, for an answer that may take longer.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_within<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {
+        if self.stdout.buffer().is_empty() {
+            let mut ready = [PollFd::new(
+                self.stdout.get_ref().as_fd(),
+                PollFlags::POLLIN,
+            )];
+            let timeout = PollTimeout::try_from(limit).context("a time limit")?;
+            let answered = loop {
+                match poll(&mut ready, timeout) {
+                    // Stopped and continued, say.
+                    Err(Errno::EINTR) => {}
+                    answered => break answered.context("poll the probe")?,
+                }
+            };
+            if answered == 0 {
+                return Err(failed(
+                    format!("an answer from the probe in `{}`", self.call),
+                    format!("none within {limit:?}"),
+                ));
+            }
+        }
+        let mut line = String::new();
+        self.stdout
+            .read_line(&mut line)
+            .context("read from the probe")?;
+        serde_json::from_str(&line).map_err(|e| {
+            let why = if line.is_empty() {
+                self.last_words()
+            } else {
+                format!("{line:?} ({e})")
+            };
+            failed(format!("an answer from the probe in `{}`", self.call), why)
+        })
+    }
+
+    fn last_words(&mut self) -> String {
+        self.stdin = None;
+        let Some(child) = self.launcher.take() else {
+            return "nothing".into();
+        };
+        match child.wait_with_output() {
+            Ok(output) => {
+                let ended = format!("its end with status {}", status(output.status));
+                match String::from_utf8_lossy(&output.stderr).trim() {
+                    "" => ended,
+                    said => format!("{ended}, saying {}", words(said)),
+                }
+            }
+            Err(e) => e.to_string(),
+        }
+    }
+
+    /// Sends a signal to the launcher.
+    ///
+    /// # Errors
+    /// Those of kill(2).
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.launcher()), signal)
+            .with_context(|| format!("kill({}, {signal})", self.launcher()))
+    }
+
+    /// Closes the probe's standard input, at which it ends with status 0.
+    pub fn let_go(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Closes the probe's standard input and waits for the launcher.
+    ///
+    /// # Errors
+    /// Those of waiting.
+    pub fn end(mut self) -> Result<Ran> {
+        self.let_go();
+        self.wait()
+    }
+
+    /// Waits for the launcher, which something else makes end.
+    ///
+    /// # Errors
+    /// [`Failed`] if it does not end in time: it is then killed, with its
+    /// children.
+    pub fn wait(mut self) -> Result<Ran> {
+        let mut child = self
+            .launcher
+            .take()
+            .context("the launcher has been waited for")?;
+        let end = Instant::now() + ANSWER_LIMIT;
+        while child.try_wait().context("wait for the launcher")?.is_none() {
+            if Instant::now() > end {
+                for left in host::children(child.id() as i32)? {
+                    kill_hard(left.pid);
+                }
+                kill_hard(child.id() as i32);
+                child.wait().context("wait for the launcher")?;
+                return Err(failed(
+                    format!("`{}` to end", self.call),
+                    format!("it still running after {ANSWER_LIMIT:?}"),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let output = child.wait_with_output().context("wait for the launcher")?;
+        Ok(Ran {
+            call: self.call.clone(),
+            status: status(output.status),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(mut child) = self.launcher.take() else {
+            return;
+        };
+        // The probe ends at the end of its input; a launcher that is wrong
+        // may not notice. What is left is the guard's to find.
+        self.stdin = None;
+        for _ in 0..200 {
+            match child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+                _ => return,
+            }
+        }
+        for left in host::children(child.id() as i32).unwrap_or_default() {
+            kill_hard(left.pid);
+        }
+        if let Err(e) = child.kill().and_then(|()| child.wait()) {
+            eprintln!("kill the launcher of `{}`: {e}", self.call);
+        }
+    }
+}
+
+/// SIGKILL. A process that is gone meanwhile needs none.
+fn kill_hard(pid: i32) {
+    if let Err(errno) = kill(Pid::from_raw(pid), Signal::SIGKILL)
+        && errno != Errno::ESRCH
+    {
+        eprintln!("kill {pid}: {errno}");
+    }
+}

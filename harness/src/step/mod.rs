@@ -1,0 +1,206 @@
+//! Running a step's program, to its end or while it is looked at.
+//!
+//! | module | what |
+//! |---|---|
+//! | here | a call of the program: [`Step`] |
+//! | `ran` | its end, and what it has said: [`Ran`] |
+//! | `held` | a container that waits and answers questions: [`Held`] |
+
+mod held;
+mod ran;
+
+use std::ffi::{OsStr, OsString};
+use std::io::BufReader;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::check::failed;
+use crate::outcome::Failed;
+use crate::seen::Seen;
+use crate::workspace;
+
+pub use held::Held;
+pub use ran::Ran;
+use ran::status;
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a program may take before it counts as hung. Generous: under
+/// emulation a machine is twenty times slower.
+const TIME_LIMIT: Duration = Duration::from_secs(40);
+
+/// Whether anything under test was started yet.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has called a program under test, or is about to.
+pub fn started() -> bool {
+    STARTED.load(Ordering::Relaxed)
+}
+
+/// A call of a step's program, under construction.
+pub struct Step {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    user: Option<u32>,
+    stdin: Vec<u8>,
+}
+
+impl Step {
+    /// A call of `program` without arguments.
+    pub fn new(program: PathBuf) -> Self {
+        Step {
+            program,
+            args: Vec::new(),
+            env: Vec::new(),
+            user: None,
+            stdin: Vec::new(),
+        }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs it as an ordinary user: this uid, the same gid, no other groups.
+    #[must_use]
+    pub fn user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
+        self
+    }
+
+    /// What it reads from standard input; nothing by default.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    fn call(&self) -> String {
+        let mut words = vec![
+            self.program
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+        ];
+        words.extend(
+            self.args
+                .iter()
+                .map(|arg| arg.to_string_lossy().into_owned()),
+        );
+        words.join(" ")
+    }
+
+    /// The call as a command of the standard library, for what this type
+    /// cannot express.
+    pub fn command(&self) -> Command {
+        STARTED.store(true, Ordering::Relaxed);
+        let mut command = Command::new(&self.program);
+        // The probe is found on the host, and /bin/probe in a root file system.
+        command.env(
+            "PATH",
+            format!("{}:{DEFAULT_PATH}", workspace::bin().display()),
+        );
+        command
+            .args(&self.args)
+            .envs(self.env.iter().map(|(k, v)| (k, v)));
+        if let Some(uid) = self.user {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// [`Failed`] if it does not end in time or cannot be started.
+    pub fn run(self) -> Result<Ran> {
+        let call = self.call();
+        let output = assert_cmd::Command::from_std(self.command())
+            .write_stdin(self.stdin)
+            .timeout(TIME_LIMIT)
+            .output()
+            .map_err(|e| anyhow!(Failed(format!("`{call}` could not be run: {e}"))))?;
+        if output.status.signal() == Some(libc::SIGKILL) && output.status.code().is_none() {
+            return Err(failed(
+                format!("`{call}` to end within {TIME_LIMIT:?}"),
+                "it had to be killed",
+            ));
+        }
+        Ok(Ran {
+            call,
+            status: status(output.status),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs `probe report` as the command and returns what it saw.
+    ///
+    /// # Errors
+    /// [`Failed`] if the program fails or prints no report.
+    pub fn probe(self) -> Result<Seen> {
+        self.args(["probe", "report"]).run()?.success()?.json()
+    }
+
+    /// Starts it with `probe hold` as the command, and returns while that runs.
+    ///
+    /// # Errors
+    /// [`Failed`] if the command does not come to run.
+    pub fn hold(self) -> Result<Held> {
+        let mut held = self.start_holding()?;
+        held.wait_until_held()?;
+        Ok(held)
+    }
+
+    /// Starts it with `probe hold` as the command and does not wait:
+    /// [`Held::wait_until_held`] does.
+    ///
+    /// # Errors
+    /// [`Failed`] if it cannot be started.
+    pub fn start_holding(self) -> Result<Held> {
+        self.args(["probe", "hold"]).start()
+    }
+
+    /// Starts it, with pipes on its standard streams.
+    ///
+    /// # Errors
+    /// [`Failed`] if it cannot be started.
+    pub fn start(self) -> Result<Held> {
+        let call = self.call();
+        let mut launcher = self
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| anyhow!(Failed(format!("`{call}` could not be run: {e}"))))?;
+        let stdin = launcher.stdin.take().context("no standard input")?;
+        let stdout = launcher.stdout.take().context("no standard output")?;
+        Ok(Held {
+            call,
+            launcher: Some(launcher),
+            stdin: Some(stdin),
+            stdout: BufReader::new(stdout),
+            seen: Seen::default(),
+        })
+    }
+}
