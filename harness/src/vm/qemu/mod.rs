@@ -1,4 +1,9 @@
-//! QEMU: its command line, and the channels between the VM and us.
+//! QEMU: a machine that runs, from its start to its end.
+//!
+//! | module | what |
+//! |---|---|
+//! | `arguments` | its command line, and that of the guest's kernel |
+//! | `channels` | what comes out of it: the command's output, and news of it |
 //!
 //! Each channel is a pipe that QEMU inherits. The guest sees the console as a
 //! serial port, and the command's standard output, its standard error and the
@@ -6,13 +11,14 @@
 //! and a port is written when we have it. qemu(1), the kernel's
 //! `Documentation/driver-api/virtio`.
 
+mod arguments;
+mod channels;
+
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write, stderr};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::{JoinHandle, spawn};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -20,10 +26,13 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
-use super::arch::ARCH;
 use super::kernel::Image;
-use super::{Accel, CgroupLayout, Vm};
+use super::{Accel, Vm};
 use crate::sys::bind_child;
+use arguments::{chardev, kernel_arguments, machine, path};
+use channels::{CHANNELS, Event, QUEUE, collect, copy_errors, read_news, read_output};
+
+pub use arguments::{at_terminal, find};
 
 /// Where the command's standard input and output are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,26 +69,6 @@ pub struct Ended {
     /// What the kernel and `vm/init` had to say.
     pub console: String,
 }
-
-/// What comes out of the VM.
-enum Event {
-    Output(String),
-    Started,
-    Ended(i32),
-    /// A channel that has no more to say.
-    Closed,
-}
-
-/// How many channels send events: output and news.
-const CHANNELS: usize = 2;
-
-/// Most events that wait for us, longest line, most that is kept of the console,
-/// and most that is passed on from standard error, in bytes: a program in the
-/// VM may write to every channel for as long as it lives.
-const QUEUE: usize = 64;
-const LINE: u64 = 8 << 20;
-const CONSOLE: usize = 4 << 20;
-const ERRORS: usize = 4 << 20;
 
 /// Longer than anybody waits, and short enough for every clock.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -235,163 +224,5 @@ impl Guest {
         };
         let pid = Pid::from_raw(self.qemu.id() as i32);
         kill(pid, signal).with_context(|| format!("kill({pid}, {signal})"))
-    }
-}
-
-/// QEMU's program.
-///
-/// # Errors
-/// If it is not on the PATH.
-pub fn find() -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(ARCH.qemu))
-        .find(|program| program.is_file())
-        .with_context(|| format!("{} is not installed: run vm/setup.sh", ARCH.qemu))
-}
-
-fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
-    let (accel, cpu) = match accel {
-        Accel::Kvm => ("kvm", "host"),
-        Accel::Auto | Accel::Tcg => ("tcg,thread=multi", ARCH.processor),
-    };
-    let memory = vm.memory_mib.to_string();
-    let cpus = vm.cpus.to_string();
-    [
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-        "-display",
-        "none",
-        "-machine",
-        ARCH.machine,
-        "-accel",
-        accel,
-        "-cpu",
-        cpu,
-        "-m",
-        &memory,
-        "-smp",
-        &cpus,
-    ]
-    .map(str::to_owned)
-    .to_vec()
-}
-
-fn kernel_arguments(vm: &Vm, terminal: Terminal) -> String {
-    let layout = match vm.cgroup {
-        CgroupLayout::V2 => "v2",
-        CgroupLayout::V1 => "v1",
-        CgroupLayout::Hybrid => "hybrid",
-    };
-    // The self-tests of the kernel's ciphers are an eighth of the boot.
-    format!(
-        "console={} quiet panic=-1 cryptomgr.notests drydock.cgroup={layout}{} {}",
-        ARCH.console,
-        match terminal {
-            Terminal::None => "",
-            Terminal::Own => " drydock.terminal=hvc0",
-        },
-        ARCH.kernel_arguments
-    )
-}
-
-fn chardev(name: &str, fd: i32) -> [String; 2] {
-    [
-        "-chardev".to_owned(),
-        format!("file,id={name},path={}", path(&fd)),
-    ]
-}
-
-/// The path under which QEMU finds a descriptor that it inherits.
-fn path(fd: &i32) -> String {
-    format!("/proc/self/fd/{fd}")
-}
-
-/// The command as the shell of a terminal starts it: in its size, and of its
-/// kind.
-pub fn at_terminal(command: &[String]) -> Vec<String> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdin()).ok();
-    let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row, size.ws_col));
-    let kind = std::env::var("TERM").unwrap_or_else(|_| "vt100".to_owned());
-    let script = format!("stty rows {rows} columns {columns}; export TERM=\"$0\"; exec \"$@\"");
-    let shell = ["sh".to_owned(), "-c".to_owned(), script, kind];
-    shell.into_iter().chain(command.iter().cloned()).collect()
-}
-
-fn read_output(pipe: OwnedFd, events: SyncSender<Event>) {
-    each_line(pipe, events, |line| Some(Event::Output(line)));
-}
-
-fn read_news(pipe: OwnedFd, events: SyncSender<Event>) {
-    each_line(pipe, events, |line| match line.split_once(' ') {
-        Some(("ended", status)) => Some(Event::Ended(status.parse().unwrap_or(255))),
-        _ => (line == "started").then_some(Event::Started),
-    });
-}
-
-fn each_line(
-    pipe: OwnedFd,
-    events: SyncSender<Event>,
-    event: impl Fn(String) -> Option<Event> + Send + 'static,
-) {
-    spawn(move || {
-        let mut reader = BufReader::new(File::from(pipe));
-        let mut line = Vec::new();
-        // A line that is too long comes in parts, which mean nothing to anybody.
-        while matches!(
-            (&mut reader).take(LINE).read_until(b'\n', &mut line),
-            Ok(1..)
-        ) {
-            if line.last() == Some(&b'\n') {
-                line.pop();
-            }
-            let text = String::from_utf8_lossy(&line).into_owned();
-            // Nobody receives when the wait for the VM was given up.
-            if event(text).is_some_and(|event| events.send(event).is_err()) {
-                return;
-            }
-            line.clear();
-        }
-        if events.send(Event::Closed).is_err() {
-            // As above.
-        }
-    });
-}
-
-fn copy_errors(pipe: OwnedFd) {
-    spawn(move || {
-        let mut left = ERRORS;
-        read_all(pipe, |bytes| {
-            let passed_on = &bytes[..bytes.len().min(left)];
-            left -= passed_on.len();
-            // The pipe is read to its end in any case: a full one would stop
-            // the VM.
-            match stderr().write_all(passed_on) {
-                Ok(()) | Err(_) => {}
-            }
-        });
-    });
-}
-
-/// The beginning of what comes, which is read to its end.
-fn collect(from: impl Into<OwnedFd>) -> JoinHandle<String> {
-    let from = from.into();
-    spawn(move || {
-        let mut kept = Vec::new();
-        read_all(from, |bytes| {
-            let room = CONSOLE - kept.len();
-            kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        });
-        String::from_utf8_lossy(&kept).into_owned()
-    })
-}
-
-/// Reads to the end, or to an error: what came before one is worth having.
-fn read_all(from: OwnedFd, mut on_bytes: impl FnMut(&[u8])) {
-    let mut from = File::from(from);
-    let mut buffer = [0; 4096];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        on_bytes(&buffer[..length]);
     }
 }

@@ -1,0 +1,104 @@
+//! What comes out of the VM, each channel read by a thread of its own.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write, stderr};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::SyncSender;
+use std::thread::{JoinHandle, spawn};
+
+/// What comes out of the VM.
+pub(super) enum Event {
+    Output(String),
+    Started,
+    Ended(i32),
+    /// A channel that has no more to say.
+    Closed,
+}
+
+/// How many channels send events: output and news.
+pub(super) const CHANNELS: usize = 2;
+
+/// Most events that wait for us, longest line, most that is kept of the console,
+/// and most that is passed on from standard error, in bytes: a program in the
+/// VM may write to every channel for as long as it lives.
+pub(super) const QUEUE: usize = 64;
+const LINE: u64 = 8 << 20;
+const CONSOLE: usize = 4 << 20;
+const ERRORS: usize = 4 << 20;
+
+pub(super) fn read_output(pipe: OwnedFd, events: SyncSender<Event>) {
+    each_line(pipe, events, |line| Some(Event::Output(line)));
+}
+
+pub(super) fn read_news(pipe: OwnedFd, events: SyncSender<Event>) {
+    each_line(pipe, events, |line| match line.split_once(' ') {
+        Some(("ended", status)) => Some(Event::Ended(status.parse().unwrap_or(255))),
+        _ => (line == "started").then_some(Event::Started),
+    });
+}
+
+fn each_line(
+    pipe: OwnedFd,
+    events: SyncSender<Event>,
+    event: impl Fn(String) -> Option<Event> + Send + 'static,
+) {
+    spawn(move || {
+        let mut reader = BufReader::new(File::from(pipe));
+        let mut line = Vec::new();
+        // A line that is too long comes in parts, which mean nothing to anybody.
+        while matches!(
+            (&mut reader).take(LINE).read_until(b'\n', &mut line),
+            Ok(1..)
+        ) {
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            let text = String::from_utf8_lossy(&line).into_owned();
+            // Nobody receives when the wait for the VM was given up.
+            if event(text).is_some_and(|event| events.send(event).is_err()) {
+                return;
+            }
+            line.clear();
+        }
+        if events.send(Event::Closed).is_err() {
+            // As above.
+        }
+    });
+}
+
+pub(super) fn copy_errors(pipe: OwnedFd) {
+    spawn(move || {
+        let mut left = ERRORS;
+        read_all(pipe, |bytes| {
+            let passed_on = &bytes[..bytes.len().min(left)];
+            left -= passed_on.len();
+            // The pipe is read to its end in any case: a full one would stop
+            // the VM.
+            match stderr().write_all(passed_on) {
+                Ok(()) | Err(_) => {}
+            }
+        });
+    });
+}
+
+/// The beginning of what comes, which is read to its end.
+pub(super) fn collect(from: impl Into<OwnedFd>) -> JoinHandle<String> {
+    let from = from.into();
+    spawn(move || {
+        let mut kept = Vec::new();
+        read_all(from, |bytes| {
+            let room = CONSOLE - kept.len();
+            kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        });
+        String::from_utf8_lossy(&kept).into_owned()
+    })
+}
+
+/// Reads to the end, or to an error: what came before one is worth having.
+fn read_all(from: OwnedFd, mut on_bytes: impl FnMut(&[u8])) {
+    let mut from = File::from(from);
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        on_bytes(&buffer[..length]);
+    }
+}
