@@ -7,7 +7,7 @@
 //! | [`compare`] | whether an output is the one in the book |
 //! | [`session`] | boots the machine, runs the chapters, compares, rewrites |
 //! | [`preprocess`] | what mdBook itself cannot insert: differences, wrong solutions |
-//! | [`includes`], [`experiments`], [`pages`] | checks of the sources and of the built pages |
+//! | [`includes`], [`experiments`], [`pages`](mod@pages) | checks of the sources and of the built pages |
 //! | [`browser`], [`look`] | every page in a real browser |
 
 pub mod browser;
