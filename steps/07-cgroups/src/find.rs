@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::group::{self, Group, Member, PREFIX};
+use crate::group::{self, Group, Member, PREFIX, file_name};
 use crate::layout::{Hierarchy, Layout, Version, controllers};
 use crate::leaf;
 use crate::parent::{NAME, Parent, directories};
@@ -90,11 +90,6 @@ pub fn is_container(dir: &Path) -> bool {
     file_name(dir).starts_with(PREFIX)
 }
 
-fn file_name(dir: &Path) -> String {
-    dir.file_name()
-        .map_or(String::new(), |name| name.to_string_lossy().into_owned())
-}
-
 /// The groups of all containers, in whatever parents, by name.
 ///
 /// # Errors
@@ -147,7 +142,8 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     // ANCHOR: exercise_sweep
     let mut swept = Vec::new();
     let mut failed = Ok(());
-    for hierarchy in &Layout::detect()?.hierarchies {
+    // The first one last, because that is where a launcher looks.
+    for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
         let all = walk(&hierarchy.mount_point)?;
         let leaves = all.iter().filter(|dir| leaf::is_leaf(dir));
         // One that holds a launcher refuses.
@@ -171,6 +167,24 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     }
     failed.map(|()| swept)
     // ANCHOR_END: exercise_sweep
+}
+
+/// Removes the groups of these names in all hierarchies.
+///
+/// # Errors
+/// As [`sweep`].
+pub(crate) fn sweep_named(names: &[String]) -> Result<()> {
+    let mut failed = Ok(());
+    for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
+        for dir in walk(&hierarchy.mount_point)? {
+            if names.contains(&file_name(&dir))
+                && let Some(parent) = dir.parent()
+            {
+                failed = failed.and(sweep_in(parent, hierarchy.version).map(drop));
+            }
+        }
+    }
+    failed
 }
 
 fn sweep_in(dir: &Path, version: Version) -> Result<Vec<PathBuf>> {

@@ -112,12 +112,24 @@ pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     failed.map(|()| swept)
 }
 
-/// As [`sweep`], by one who has other things to do: what somebody else left and
-/// cannot be removed is no reason not to start.
-pub(crate) fn sweep_or_say(parent: &Parent, version: Version) {
-    if let Err(error) = sweep(parent, version) {
-        say!("warning: {error:#}");
+/// The names of the groups in `parent` whose launcher is gone.
+///
+/// # Errors
+/// Those of reading the directory, and of flock(2).
+pub(crate) fn dead(parent: &Parent) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for dir in parent.groups()? {
+        if !launcher_lives(&dir)? {
+            names.push(file_name(&dir));
+        }
     }
+    Ok(names)
+}
+
+/// The last part of a group's path.
+pub(crate) fn file_name(dir: &Path) -> String {
+    dir.file_name()
+        .map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
 
 fn launcher_lives(dir: &Path) -> Result<bool> {

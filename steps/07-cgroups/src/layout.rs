@@ -18,6 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::file;
 use crate::membership::{Membership, Mount};
+use crate::v1::ALWAYS;
 
 /// Which interface a hierarchy has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,10 +47,20 @@ pub struct Hierarchy {
     pub read_only: bool,
 }
 
+impl Hierarchy {
+    /// Whether it has one of these controllers.
+    pub(crate) fn has(&self, controllers: &[&str]) -> bool {
+        self.controllers
+            .iter()
+            .any(|controller| controllers.contains(&controller.as_str()))
+    }
+}
+
 /// All hierarchies that are mounted where the caller sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// The hierarchies, v1 before v2.
+    /// The hierarchies, v1 before v2, and first those in which every container
+    /// has a group.
     pub hierarchies: Vec<Hierarchy>,
 }
 
@@ -87,7 +98,7 @@ impl Layout {
             .lines()
             .filter_map(|line| Membership::parse(line)?.find(&mounts))
             .collect();
-        hierarchies.sort_by_key(|hierarchy| hierarchy.version);
+        hierarchies.sort_by_key(|hierarchy| (hierarchy.version, !hierarchy.has(&ALWAYS)));
         Layout { hierarchies }
     }
 

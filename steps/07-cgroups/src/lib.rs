@@ -145,7 +145,8 @@ impl Cgroups {
     /// Makes the group in all hierarchies of the plan.
     fn make(&mut self, plan: &Plan<'_>, limits: &[Limit]) -> Result<()> {
         let name = group::new_name()?;
-        let cgroup_parent = self.args.cgroup_parent.as_deref();
+        let cgroup_parent = self.args.cgroup_parent.clone();
+        let cgroup_parent = cgroup_parent.as_deref();
         for (hierarchy, needed) in &plan.v1 {
             let asked = needed
                 .then(|| on_v1(limits, &hierarchy.controllers))
@@ -157,7 +158,7 @@ impl Cgroups {
                     continue;
                 }
             };
-            self.parents.push((parent.clone(), Version::V1));
+            self.make_in(&parent, Version::V1)?;
             let member = v1::create(hierarchy, &parent, &name)?;
             let tasks = v1::open_tasks(&member);
             let dir = member.dir.clone();
@@ -172,7 +173,7 @@ impl Cgroups {
                 Ok(place) => {
                     plan::require(&plan.controllers, &place.controllers()?, place.base())?;
                     let needed: Vec<&str> = plan.controllers.iter().map(|(c, _)| *c).collect();
-                    self.parents.push((place.parent(), Version::V2));
+                    self.make_in(&place.parent(), Version::V2)?;
                     let member = place.create(&name, &needed, &mut self.leaf)?;
                     self.group.members.push(member);
                 }
@@ -180,6 +181,28 @@ impl Cgroups {
             }
         }
         self.group.name = name;
+        Ok(())
+    }
+
+    /// Notes where a group is about to be made, to be left in the end.
+    ///
+    /// If it is the first, looks for what launchers have left that were killed.
+    /// Every container has its group there: it is made before those in the other
+    /// hierarchies and removed after them, so there is no need to look there.
+    fn make_in(&mut self, parent: &Path, version: Version) -> Result<()> {
+        if self.parents.is_empty()
+            && let Some(first) = Parent::existing(parent)?
+        {
+            let dead = group::dead(&first)?;
+            drop(first);
+            // What somebody left and cannot be removed is no reason not to start.
+            if !dead.is_empty()
+                && let Err(error) = find::sweep_named(&dead)
+            {
+                say!("warning: {error:#}");
+            }
+        }
+        self.parents.push((parent.to_owned(), version));
         Ok(())
     }
 

@@ -33,8 +33,6 @@ const MARK: &str = "user.drydock";
 /// A parent that exists, and is ours alone as long as this lives.
 pub(crate) struct Parent {
     pub(crate) dir: PathBuf,
-    /// Whether it was made just now, so that no group can be in it.
-    pub(crate) is_new: bool,
     lock: Flock<File>,
 }
 
@@ -45,9 +43,9 @@ impl Parent {
     /// Those of mkdir(2): `EACCES` and `EROFS` where groups cannot be made.
     pub(crate) fn enter(dir: &Path) -> Result<Self> {
         loop {
-            let is_new = make(dir)?;
+            make(dir)?;
             if let Some(parent) = Self::existing(dir)? {
-                return Ok(Parent { is_new, ..parent });
+                return Ok(parent);
             }
         }
     }
@@ -77,7 +75,6 @@ impl Parent {
                 .map(|_| {
                     Some(Parent {
                         dir: dir.to_owned(),
-                        is_new: false,
                         lock,
                     })
                 })
@@ -175,15 +172,15 @@ fn switch_off(dir: &Path, controllers: &[String], above: &Path) -> Result<()> {
     Ok(())
 }
 
-/// mkdir(2), for it and for what is missing above it: whether it was missing.
-/// Others may pass through the directory, as a container's mount of its own group does, but not open
+/// mkdir(2), for it and for what is missing above it. Others may pass through
+/// the directory, as a container's mount of its own group does, but not open
 /// it, so that nobody else can hold our lock.
-fn make(dir: &Path) -> Result<bool> {
+fn make(dir: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(0o711).create(dir) {
         // Our name is mark enough.
-        Ok(()) if dir.ends_with(NAME) => Ok(true),
-        Ok(()) => set_mark(dir, &[]).map(|()| true),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Ok(()) if dir.ends_with(NAME) => Ok(()),
+        Ok(()) => set_mark(dir, &[]),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound => match dir.parent() {
             Some(above) => make(above).and_then(|_| make(dir)),
             None => Err(e).with_context(|| format!("mkdir {}", dir.display())),

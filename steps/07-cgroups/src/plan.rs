@@ -45,14 +45,9 @@ impl<'a> Plan<'a> {
             .iter()
             .filter(|h| h.version == Version::V1)
         {
-            let has = |names: &[&str]| {
-                hierarchy
-                    .controllers
-                    .iter()
-                    .any(|c| names.contains(&c.as_str()))
-            };
-            if has(&ALWAYS) || has(&on_v1) {
-                plan.v1.push((hierarchy, has(&on_v1)));
+            let needed = hierarchy.has(&on_v1);
+            if needed || hierarchy.has(&ALWAYS) {
+                plan.v1.push((hierarchy, needed));
             }
         }
         // Beside v1, the v2 group would do nothing that is not done there.

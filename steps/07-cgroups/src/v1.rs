@@ -15,7 +15,7 @@ use process::say;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::file;
-use crate::group::{Member, make, sweep_or_say};
+use crate::group::{Member, make};
 use crate::layout::{Hierarchy, Version};
 use crate::parent::{NAME, Parent, ours};
 
@@ -80,16 +80,12 @@ pub(crate) fn may_make_groups(dir: &Path) -> bool {
 }
 
 /// Makes the group `name` in one hierarchy, and the parent if it is missing.
-/// Groups that a launcher which is gone left in the parent are removed.
 ///
 /// # Errors
 /// Those of mkdir(2) and of the files of cpuset.
 pub(crate) fn create(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result<Member> {
     let has_cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
     let parent = Parent::enter(parent)?;
-    if !parent.is_new {
-        sweep_or_say(&parent, Version::V1);
-    }
     if has_cpuset && ours(&parent.dir) {
         fill_cpuset(&parent.dir)?;
     }

@@ -18,7 +18,7 @@ use process::say;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::file;
-use crate::group::{Member, make, sweep_or_say};
+use crate::group::{Member, make};
 use crate::layout::{Hierarchy, Layout, Version, controllers};
 use crate::leaf::Leaf;
 use crate::parent::{self, NAME, Parent};
@@ -107,9 +107,6 @@ impl Place {
             *leaf = Some(Leaf::enter(&self.base.dir)?);
         }
         let parent = Parent::enter(&self.parent)?;
-        if !parent.is_new {
-            sweep_or_say(&parent, Version::V2);
-        }
         let mut welcome = WELCOME.to_vec();
         let there = self.controllers()?;
         welcome.retain(|controller| there.iter().any(|c| c == controller));

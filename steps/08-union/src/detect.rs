@@ -163,7 +163,7 @@ pub fn preferred(root: &Path) -> Result<Kind> {
 pub fn has_layer(root: &Path, kind: Kind, id: &LayerId) -> bool {
     let driver = root.join(kind.as_str());
     match kind {
-        Kind::Overlay2 => driver.join(id).join("link").exists(),
+        Kind::Overlay2 => driver.join(id).join("work").exists(),
         _ => driver.join("layers").join(id).exists(),
     }
 }

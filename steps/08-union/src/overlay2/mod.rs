@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! overlay2/l/LINK         short name of a layer: a link to ../ID/diff
-//! overlay2/ID/link        that short name
+//! overlay2/ID/link        that short name, once there is a layer on it
 //! overlay2/ID/lower       the short names of the layers below: l/A:l/B, nearest first
 //! overlay2/ID/diff        what the layer changes: the upper directory of a container;
 //!                         or a link to a directory that is used where it is
@@ -14,7 +14,9 @@
 //! The short names are there because mount(2) takes one page of options, 4096
 //! bytes: 128 ids of 64 digits with their paths do not fit, 128 of `l/` and 26
 //! letters do. They are used relative to the driver's directory, which is also
-//! why a state directory with `,`, `:` or `\` in its name needs no escapes.
+//! why a state directory with `,`, `:` or `\` in its name needs no escapes. A
+//! layer gets its short name when another is put on it: a container's layer, on
+//! which nobody builds, has none.
 //!
 //! | module | what |
 //! |---|---|
@@ -42,7 +44,7 @@ use crate::driver::{Access, Kind, StorageDriver, View};
 use crate::finding::Finding;
 use crate::layer_id::LayerId;
 use crate::lineage::{below_another, exists, layers_in, no_layer};
-use crate::store::{Lock, Store, make, remove_file};
+use crate::store::{Lock, Store, make, remove_file, write_file};
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
 use crate::tree::remove::remove;
@@ -91,32 +93,52 @@ impl Overlay2 {
         self.store.directory().join(id)
     }
 
-    fn read(&self, id: &LayerId, file: &str) -> Result<String> {
+    /// What a file of a layer holds, if the layer has such a file.
+    fn read(&self, id: &LayerId, file: &str) -> Result<Option<String>> {
         let path = self.path(id).join(file);
         match fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound && !self.path(id).exists() => {
-                bail!("{}", no_layer(id))
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.layer(id)?;
+                Ok(None)
             }
-            read => read.with_context(|| format!("read {path:?}")),
+            Err(error) => Err(error).with_context(|| format!("read {path:?}")),
         }
     }
 
-    /// What stands in `lower` of a layer on `id`.
-    fn stack_from(&self, id: &LayerId) -> Result<Vec<String>> {
-        let mut stack = vec![format!("l/{}", self.read(id, "link")?)];
+    /// The directory of a layer that there is.
+    fn layer(&self, id: &LayerId) -> Result<PathBuf> {
+        let path = self.path(id);
+        if !path.exists() {
+            bail!("{}", no_layer(id));
+        }
+        Ok(path)
+    }
+
+    /// What will stand in `lower` of a layer on `id`, which gets a short name if
+    /// it has none.
+    fn stack_on(&self, id: &LayerId) -> Result<Vec<String>> {
+        let link = match self.read(id, "link")? {
+            Some(link) => link,
+            None => {
+                let link = random_name()?;
+                let short = self.store.directory().join("l").join(&link);
+                let target = Path::new("..").join(id).join("diff");
+                symlink(&target, &short).with_context(|| format!("symlink({short:?})"))?;
+                write_file(&self.path(id).join("link"), &link)?;
+                link
+            }
+        };
+        let mut stack = vec![format!("l/{link}")];
         stack.extend(self.lowers(id)?);
         Ok(stack)
     }
 
     /// The entries of a layer's `lower`, nearest first.
     fn lowers(&self, id: &LayerId) -> Result<Vec<String>> {
-        self.read(id, "link")?;
-        let path = self.path(id).join("lower");
-        match fs::read_to_string(&path) {
-            Ok(lower) => Ok(lower.split(':').map(str::to_owned).collect()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error).with_context(|| format!("read {path:?}")),
-        }
+        let lower = self.read(id, "lower")?.unwrap_or_default();
+        let entries = lower.split(':').filter(|entry| !entry.is_empty());
+        Ok(entries.map(str::to_owned).collect())
     }
 
     /// The layer that a short name stands for.
@@ -154,7 +176,7 @@ impl Overlay2 {
             bail!("{}", exists(id));
         }
         let lower = match parent {
-            Some(parent) => self.stack_from(parent)?,
+            Some(parent) => self.stack_on(parent)?,
             None => Vec::new(),
         };
         if lower.len() > DEEPEST {
@@ -166,19 +188,13 @@ impl Overlay2 {
         }
         // Not a layer's name: what a broken-off creation leaves is known by it.
         let new = self.store.directory().join(format!(".{id}"));
-        let link = random_name()?;
-        let short = self.store.directory().join("l").join(&link);
-        let made = self
-            .write_layer(&new, &link, &lower, parent, fill)
-            .and_then(|()| {
-                let target = Path::new("..").join(id).join("diff");
-                symlink(&target, &short).with_context(|| format!("symlink({short:?})"))?;
-                let done = self.path(id);
-                fs::rename(&new, &done).with_context(|| format!("rename({new:?}, {done:?})"))
-            });
+        let made = self.write_layer(&new, &lower, parent, fill).and_then(|()| {
+            let done = self.path(id);
+            fs::rename(&new, &done).with_context(|| format!("rename({new:?}, {done:?})"))
+        });
         match made {
             Ok(()) => Ok(()),
-            Err(error) => match remove(&new).and_then(|()| remove_file(&short)) {
+            Err(error) => match remove(&new) {
                 Ok(()) => Err(error),
                 Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
             },
@@ -189,19 +205,14 @@ impl Overlay2 {
     fn write_layer(
         &self,
         new: &Path,
-        link: &str,
         lower: &[String],
         parent: Option<&LayerId>,
         fill: Fill<'_>,
     ) -> Result<()> {
         make(new, 0o710)?;
-        let write = |name: &str, content: &str| {
-            let path = new.join(name);
-            fs::write(&path, content).with_context(|| format!("write {path:?}"))
-        };
-        write("link", link)?;
         if !lower.is_empty() {
-            write("lower", &lower.join(":"))?;
+            let path = new.join("lower");
+            fs::write(&path, lower.join(":")).with_context(|| format!("write {path:?}"))?;
         }
         make(&new.join("work"), 0o700)?;
         make(&new.join("merged"), 0o700)?;
@@ -297,17 +308,22 @@ impl StorageDriver for Overlay2 {
 
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
-        let link = format!("l/{}", self.read(id, "link")?);
-        for other in self.layers()? {
-            if self.lowers(&other)?.contains(&link) {
-                bail!("{}", below_another(id, &other));
+        let path = self.layer(id)?;
+        let short = self.read(id, "link")?.map(|link| format!("l/{link}"));
+        // Without a short name there is no layer on it.
+        if let Some(short) = &short {
+            for other in self.layers()? {
+                if self.lowers(&other)?.contains(short) {
+                    bail!("{}", below_another(id, &other));
+                }
             }
         }
         // Out of the way first: from here on it is no layer, killed or not.
         let gone = self.store.directory().join(format!(".{id}"));
-        let path = self.path(id);
         fs::rename(&path, &gone).with_context(|| format!("rename({path:?}, {gone:?})"))?;
-        remove_file(&self.store.directory().join(&link))?;
+        if let Some(short) = &short {
+            remove_file(&self.store.directory().join(short))?;
+        }
         remove(&gone)
     }
 
@@ -318,7 +334,7 @@ impl StorageDriver for Overlay2 {
     fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>> {
         let stack = match access {
             Access::ReadOnly => Stack {
-                lower: self.stack_from(id)?,
+                lower: [vec![format!("{id}/diff")], self.lowers(id)?].concat(),
                 upper: None,
             },
             Access::ReadWrite => Stack {
@@ -331,14 +347,12 @@ impl StorageDriver for Overlay2 {
     }
 
     fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
-        self.read(id, "link")?;
-        let tree = Tree::open(&self.path(id).join("diff"))?;
+        let tree = Tree::open(&self.layer(id)?.join("diff"))?;
         write::layer(&tree, self.attributes.marks(), to)
     }
 
     fn usage(&self, id: &LayerId) -> Result<u64> {
-        self.read(id, "link")?;
-        let diff = self.path(id).join("diff");
+        let diff = self.layer(id)?.join("diff");
         // What lies elsewhere takes nothing here.
         if diff.is_symlink() {
             return Ok(0);

@@ -20,7 +20,7 @@ use crate::layer_id::LayerId;
 /// The layers of a view, by their names relative to the driver's directory.
 #[derive(Clone, Debug)]
 pub struct Stack {
-    /// `l/LINK`, the nearest first.
+    /// The nearest first: `ID/diff`, or `l/LINK`, which leads there.
     pub lower: Vec<String>,
     /// The layer that takes the changes; without one the view is read-only.
     pub upper: Option<LayerId>,

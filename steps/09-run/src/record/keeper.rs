@@ -72,14 +72,16 @@ impl Keeper {
         self.records.sweep()?;
         let holder = self.records.holder(&name)?;
         let known = match &holder {
-            Some(holder) => self.records.all()?.iter().any(|other| other.id == *holder),
+            Some(holder) => {
+                let mut all = self.records.all()?.into_iter();
+                all.any(|other| other.short_id() == holder)
+            }
             None => false,
         };
         if let (Some(holder), true) = (&holder, known) {
             bail!(
-                "the name {name:?} belongs to the container {}: choose another --name, or remove \
-                 that one (drydock rm {name})",
-                holder.get(..12).unwrap_or(holder)
+                "the name {name:?} belongs to the container {holder}: choose another --name, or \
+                 remove that one (drydock rm {name})"
             );
         }
         if !self.records.take_name(&name, id)? {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/ID.json        the record, replaced as a whole (rename(2))
-//! STATE/names/NAME     a symbolic link to ID: who has the name (symlink(2))
+//! STATE/names/NAME     a symbolic link: the short id of who has the name (symlink(2))
 //! ```
 //!
 //! Only the launcher writes a record while the container lives. It may be
@@ -21,6 +21,11 @@ use net::owner::Owner;
 use serde::{Deserialize, Serialize};
 
 pub use store::Records;
+
+/// The first 12 digits of an id, as docker(1) shows it.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
 
 /// What a container does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +94,7 @@ pub struct Record {
 impl Record {
     /// The first 12 digits of the id.
     pub fn short_id(&self) -> &str {
-        self.id.get(..12).unwrap_or(&self.id)
+        short(&self.id)
     }
 
     /// Whether the container runs: also what a record says is true only as long

@@ -10,7 +10,7 @@ use process::say;
 use union::Kind;
 use union::store::{make, remove_file, write_file};
 
-use super::{Record, Status};
+use super::{Record, Status, short};
 use crate::places::Places;
 use crate::volume::{Volumes, now};
 
@@ -43,10 +43,11 @@ impl Records {
     /// If another container has that name.
     pub fn take_name(&self, name: &str, id: &str) -> Result<bool> {
         let link = self.name_path(name);
-        match symlink(id, &link) {
+        let holder = short(id);
+        match symlink(holder, &link) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 make(&self.places.state.join("names"), 0o700)?;
-                symlink(id, &link).with_context(|| format!("symlink({link:?})"))?;
+                symlink(holder, &link).with_context(|| format!("symlink({link:?})"))?;
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -56,14 +57,14 @@ impl Records {
         }
     }
 
-    /// Who has a name; `None` for nobody.
+    /// The short id of who has a name; `None` for nobody.
     ///
     /// # Errors
     /// Those of readlink(2).
     pub fn holder(&self, name: &str) -> Result<Option<String>> {
         let link = self.name_path(name);
         match fs::read_link(&link) {
-            Ok(id) => Ok(Some(id.to_string_lossy().into_owned())),
+            Ok(id) => Ok(Some(short(&id.to_string_lossy()).to_owned())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("readlink({link:?})")),
         }
@@ -75,7 +76,7 @@ impl Records {
     /// Those of unlink(2).
     pub fn give_name_back(&self, name: &str, id: &str) -> Result<()> {
         match self.holder(name)? {
-            Some(holder) if holder == id => remove_file(&self.name_path(name)),
+            Some(holder) if holder == short(id) => remove_file(&self.name_path(name)),
             _ => Ok(()),
         }
     }
