@@ -429,10 +429,7 @@ fn a_reservation_is_kept() {
             fs::write(scarce.0.join(file), value).with_context(|| format!("write {file}"))?;
         }
         let name = scarce.0.file_name().unwrap_or_default();
-        let (own, others) = (Loop::new(c, 36)?, Loop::new(c, 120)?);
-        // The cache of a disk is dropped when nobody has it open any more.
         let open = |disk: &Loop| fs::File::open(&disk.0).context("open the disk");
-        let _cached = (open(&own)?, open(&others)?);
         let start = |disk: &Loop, more: &[&str]| {
             c.step()
                 .args(["--cgroup-parent".as_ref(), name])
@@ -441,6 +438,11 @@ fn a_reservation_is_kept() {
                 .hold()
         };
         let left = |more: &[&str]| -> Result<u64> {
+            // Disks of its own: what is cached already is charged to whoever
+            // read it first.
+            let (own, others) = (Loop::new(c, 36)?, Loop::new(c, 120)?);
+            // The cache of a disk is dropped when nobody has it open any more.
+            let _cached = (open(&own)?, open(&others)?);
             let mut one = start(&own, more)?;
             one.ask::<Attempt>(&["read-all", &own.0])?;
             let mut other = start(&others, &[])?;
