@@ -165,7 +165,12 @@ impl Plan {
             });
         Ok(Plan {
             command: Command { argv, env },
-            keeper: Keeper::new(Records::new(places), record, container.cidfile),
+            keeper: Keeper::new(
+                Records::new(places),
+                record,
+                container.cidfile,
+                union.found_dead(),
+            ),
             user,
             cgroups,
             uts,
