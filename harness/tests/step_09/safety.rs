@@ -1,7 +1,8 @@
 //! What a container may not, unless it is privileged.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 
 use harness::prelude::*;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -101,6 +102,21 @@ fn the_kernel_is_masked_and_read_only() {
     });
 }
 
+/// The nodes of devices in the host's /dev, except those of terminals, of which
+/// a container has its own.
+fn host_devices() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir("/dev").context("read /dev")? {
+        let entry = entry.context("read /dev")?;
+        let kind = entry.file_type().context("stat in /dev")?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if (kind.is_char_device() || kind.is_block_device()) && name != "console" {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
 #[test]
 #[serial]
 fn privileged_lifts_it_all() {
@@ -127,6 +143,22 @@ fn privileged_lifts_it_all() {
             format!("{sys:?}"),
         )?;
         held.end()?.success()?;
+        let listed = engine
+            .run(&["--privileged"])
+            .args([engine.image(), "ls", "/dev"])
+            .run()?
+            .success()?
+            .stdout;
+        let theirs: Vec<&str> = listed.lines().collect();
+        let missing: Vec<String> = host_devices()?
+            .into_iter()
+            .filter(|name| !theirs.contains(&name.as_str()))
+            .collect();
+        expect(
+            missing.is_empty(),
+            "the nodes of all devices of the host in /dev",
+            format!("all but {missing:?}"),
+        )?;
         Ok(())
     });
 }

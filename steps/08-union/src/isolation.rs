@@ -6,9 +6,11 @@
 //! image       read-only, shared by all containers of the image
 //! ```
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -71,6 +73,7 @@ struct Layered {
     shares_init: bool,
     view: Option<Box<dyn View>>,
     note: Option<File>,
+    found_dead: Rc<Cell<bool>>,
 }
 
 #[derive(Debug)]
@@ -130,6 +133,7 @@ impl Union {
                 shares_init: false,
                 view: None,
                 note: None,
+                found_dead: Rc::default(),
             })),
         })
         // ANCHOR_END: exercise_plan_the_container
@@ -150,6 +154,13 @@ impl Union {
     pub fn mount_point(&self) -> Option<PathBuf> {
         let container = self.container.as_ref()?;
         Some(container.driver.mount_point(&container.id))
+    }
+
+    /// Becomes true in `prepare` if there were containers whose launcher was
+    /// killed: who keeps more of a container than its layers will look then.
+    pub fn found_dead(&self) -> Rc<Cell<bool>> {
+        let container = self.container.as_ref();
+        container.map_or_else(Rc::default, |container| Rc::clone(&container.found_dead))
     }
 }
 
@@ -207,7 +218,7 @@ impl Isolation for Union {
 impl Layered {
     fn prepare(&mut self) -> Result<()> {
         let driver = &*self.driver;
-        sweep(driver)?;
+        self.found_dead.set(sweep(driver)?);
         let mut note = driver.store().note(&self.id)?;
         if self.keep {
             note.write_all(b"keep\n").context("write the note")?;
@@ -291,13 +302,16 @@ pub fn remove_container(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> 
     Ok(())
 }
 
-/// Removes what containers have left whose launcher was killed.
+/// Removes what containers have left whose launcher was killed; whether there
+/// were any.
 ///
 /// # Errors
 /// Those of the driver.
-pub fn sweep(driver: &dyn StorageDriver) -> Result<()> {
+pub fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
     let store: &Store = driver.store();
-    for (id, note) in store.dead()? {
+    let dead = store.dead()?;
+    let found = !dead.is_empty();
+    for (id, note) in dead {
         let kept = std::io::read_to_string(&note).context("read the note")? == "keep\n";
         if !kept {
             say!("remove what is left of container {id}");
@@ -305,5 +319,5 @@ pub fn sweep(driver: &dyn StorageDriver) -> Result<()> {
         }
         store.forget(&id)?;
     }
-    Ok(())
+    Ok(found)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use cgroups::Cgroups;
 use clap::{Parser, Subcommand};
+use engine::devices;
 use engine::hardening::Hardening;
 use engine::image::tool::{self as image_tool, ImageTool};
 use engine::options::RunArgs;
@@ -100,6 +101,7 @@ fn run(places: &Places, args: RunArgs) -> Result<Exit> {
         .with(
             Mount::new(plan.mount)
                 .offer(files)
+                .offer(devices::of_host(plan.privileged)?)
                 .privileged(plan.privileged),
         )
         .with(view)

@@ -61,7 +61,7 @@ pub struct Plan {
     pub ulimits: Ulimits,
     /// Where the command starts.
     pub workdir: Workdir,
-    /// Whether nothing is kept from it.
+    /// Whether nothing is kept from it, and it has the host's devices.
     pub privileged: bool,
     /// Whether it reads the caller's input.
     pub interactive: bool,
@@ -165,7 +165,12 @@ impl Plan {
             });
         Ok(Plan {
             command: Command { argv, env },
-            keeper: Keeper::new(Records::new(places), record, container.cidfile),
+            keeper: Keeper::new(
+                Records::new(places),
+                record,
+                container.cidfile,
+                union.found_dead(),
+            ),
             user,
             cgroups,
             uts,

@@ -1,13 +1,15 @@
 //! A container's record as an isolation: it comes with the container.
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Error, Result, bail};
 use nix::unistd::Pid;
-use process::{Exit, Failure, Isolation};
+use process::{Exit, Failure, Isolation, say};
 
 use super::{Record, Records, Status};
 use crate::names::random_name;
@@ -21,6 +23,8 @@ pub struct Keeper {
     /// Whether the name was asked for.
     named: bool,
     cidfile: Option<PathBuf>,
+    /// Whether step 08 came across containers of killed launchers.
+    found_dead: Rc<Cell<bool>>,
     /// The name is taken.
     begun: bool,
 }
@@ -34,12 +38,18 @@ pub struct Ending {
 
 impl Keeper {
     /// A keeper of `record`, which draws a name if the record has none.
-    pub fn new(records: Records, record: Record, cidfile: Option<PathBuf>) -> Self {
+    pub fn new(
+        records: Records,
+        record: Record,
+        cidfile: Option<PathBuf>,
+        found_dead: Rc<Cell<bool>>,
+    ) -> Self {
         Keeper {
             records,
             named: !record.name.is_empty(),
             record,
             cidfile,
+            found_dead,
             begun: false,
         }
     }
@@ -118,7 +128,14 @@ impl Isolation for Keeper {
     fn on_host(&mut self, child: Pid) -> Result<()> {
         self.record.pid = child.as_raw();
         self.record.started_at = now();
-        self.records.write(&self.record)
+        self.records.write(&self.record)?;
+        // What somebody left and cannot be removed is no reason not to start.
+        if self.found_dead.get()
+            && let Err(error) = self.records.sweep()
+        {
+            say!("warning: {error:#}");
+        }
+        Ok(())
     }
 
     fn cleanup(&mut self) -> Result<()> {
