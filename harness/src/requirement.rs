@@ -7,6 +7,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{geteuid, gettid};
 
+use crate::host::{self, Mount};
 use crate::{firewall, rtnl, workspace};
 
 /// `None` if the requirement is met, else what is missing, in words.
@@ -16,7 +17,7 @@ use crate::{firewall, rtnl, workspace};
 /// | `root` | the effective user ID is 0 |
 /// | `cgroup-v2` | the unified hierarchy is at /sys/fs/cgroup |
 /// | `cgroup-v1` | a v1 hierarchy is mounted (also on a hybrid host) |
-/// | `controller:NAME` | /proc/cgroups lists it as enabled |
+/// | `controller:NAME` | it is in a hierarchy that is mounted, v1 or v2; the name is that of v1 |
 /// | `filesystem:NAME` | /proc/filesystems lists it, perhaps after modprobe |
 /// | `kernel:5.12` | the kernel is at least that |
 /// | `rootfs:NAME` | `just rootfs NAME` has been run |
@@ -39,7 +40,7 @@ pub fn missing(requirement: &str) -> Option<String> {
         ),
         "controller" => (
             controller(name),
-            format!("the kernel has no cgroup controller {name}"),
+            format!("no cgroup hierarchy that is mounted has the controller {name}"),
         ),
         "filesystem" => (
             filesystem(name),
@@ -105,14 +106,21 @@ fn zero_or_absent(file: &str) -> bool {
     fs::read_to_string(file).map_or(true, |text| text.trim() == "0")
 }
 
+/// That a kernel lists a controller in /proc/cgroups is not enough: it may have
+/// been built with it for v2 only (CONFIG_MEMCG_V1), and v1 be what is mounted.
 fn controller(name: &str) -> bool {
-    let v1 = fs::read_to_string("/proc/cgroups").unwrap_or_default();
-    let v2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    v2.split_whitespace().any(|word| word == name)
-        || v1.lines().any(|line| {
-            let mut fields = line.split_whitespace();
-            fields.next() == Some(name) && fields.nth(2) == Some("1")
-        })
+    let on_v2 = if name == "blkio" { "io" } else { name };
+    let listed = |mount: &Mount| {
+        let file = Path::new(&mount.mount_point).join("cgroup.controllers");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.split_whitespace().any(|word| word == on_v2)
+    };
+    let has = |mount: &Mount| match mount.fstype.as_str() {
+        "cgroup" => mount.super_options.iter().any(|option| option == name),
+        "cgroup2" => listed(mount),
+        _ => false,
+    };
+    host::mounts("self").is_ok_and(|mounts| mounts.iter().any(has))
 }
 
 fn filesystem(name: &str) -> bool {

@@ -928,9 +928,11 @@ fn it_sees_its_limits_and_cannot_change_them() {
             .args(["-m", "64m", "--rootfs"])
             .args([&rootfs])
             .hold()?;
+        let v2_alone = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
         let file = match own_groups()?.on_v1("memory") {
             true => "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            false => "/sys/fs/cgroup/memory.max",
+            false if v2_alone => "/sys/fs/cgroup/memory.max",
+            false => "/sys/fs/cgroup/unified/memory.max",
         };
         let seen: Attempt = held.ask(&["read", file])?;
         expect(

@@ -133,7 +133,8 @@ fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error 
         ),
         (Some("0"), _, None) => format!(
             "no hierarchy with the {controller} controller is mounted: mount -t cgroup -o {listed} \
-             cgroup /sys/fs/cgroup/{listed}"
+             cgroup /sys/fs/cgroup/{listed}, or if that says EINVAL mount cgroup2, because this \
+             kernel has it there only"
         ),
         _ => format!("this kernel has no {controller} controller"),
     };

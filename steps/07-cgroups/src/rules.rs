@@ -124,17 +124,18 @@ fn errno_of(error: &anyhow::Error) -> Errno {
 fn several_controllers(bench: &Path, report: &mut Report) -> Result<()> {
     report.rule(1, "a hierarchy may carry several controllers");
     let free = free_controllers()?;
-    let [one, two, ..] = &free[..] else {
-        report.line(format_args!(
-            "  cannot be tried: all controllers but {} are in use",
-            if free.is_empty() {
-                "none".into()
-            } else {
-                free.join(", ")
-            }
-        ));
+    let not_tried = |report: &mut Report, why: &str| {
+        report.line(format_args!("  cannot be tried: {why}"));
         report.rule(2, "a controller is in one hierarchy only");
         report.line(format_args!("  cannot be tried for the same reason"));
+    };
+    let [one, two, ..] = &free[..] else {
+        let but = if free.is_empty() {
+            "none".into()
+        } else {
+            free.join(", ")
+        };
+        not_tried(report, &format!("all controllers but {but} are in use"));
         return Ok(());
     };
     let both = [one.clone(), two.clone()];
@@ -146,6 +147,11 @@ fn several_controllers(bench: &Path, report: &mut Report) -> Result<()> {
     let (first, second, third) = (place("first")?, place("second")?, place("third")?);
     let command = |list: &[String]| format!("mount -t cgroup -o {}", options(None, list));
     let done = mount_at(&first, &options(None, &both));
+    if done.as_ref().is_err_and(|e| errno_of(e) == Errno::EINVAL) {
+        let why = format!("this kernel has {one} or {two} for v2 only");
+        not_tried(report, &why);
+        return Ok(());
+    }
     report.result(&command(&both), &done, Ok(()));
     if done.is_err() {
         return Ok(());
@@ -188,8 +194,14 @@ fn free_controllers() -> Result<Vec<String>> {
         .filter(|c| c.name != "perf_event" && c.name != "blkio")
         .map(|c| c.name)
         .collect();
-    // First those that only mark packets: nobody misses them.
-    free.sort_by_key(|name| !name.starts_with("net_"));
+    // First those that only mark packets: nobody misses them. Last those that a
+    // kernel may have been built with for v2 only, since Linux 6.11 and 6.12
+    // (CONFIG_MEMCG_V1, CONFIG_CPUSETS_V1).
+    free.sort_by_key(|name| match name.as_str() {
+        name if name.starts_with("net_") => 0,
+        "memory" | "cpuset" => 2,
+        _ => 1,
+    });
     Ok(free)
 }
 
