@@ -284,9 +284,8 @@ fn a_dead_launcher_is_noticed() {
             .args([engine.image(), "true"])
             .run()?
             .success()?;
-        let more = left(&engine)?
-            .into_iter()
-            .filter(|one| !before.contains(one));
+        let after = left(&engine)?;
+        let more = after.iter().filter(|one| !before.contains(one));
         let places: BTreeSet<String> = more
             .filter_map(|one| Some(one.rsplit_once('/')?.0.to_owned()))
             .collect();
@@ -294,7 +293,8 @@ fn a_dead_launcher_is_noticed() {
             places.is_empty(),
             "the next run to take away all that a killed launcher has left",
             format!("something of it in {places:?}"),
-        )
+        )?;
+        expect_eq("what is left", after, before)
     });
 }
 

@@ -102,8 +102,8 @@ fn the_kernel_is_masked_and_read_only() {
     });
 }
 
-/// The nodes of devices in the host's /dev, except those of terminals, of which
-/// a container has its own.
+/// The nodes of devices in the host's /dev, except the console's, of which a
+/// container with a terminal has its own.
 fn host_devices() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir("/dev").context("read /dev")? {
