@@ -51,6 +51,14 @@ pub fn of(pid: i32) -> Result<Groups> {
     Ok(Groups { pid, all })
 }
 
+/// Whether the v2 group at `dir` has a controller, by the name that v1 has for
+/// it.
+pub fn v2_has(dir: &Path, name: &str) -> bool {
+    let v2_name = if name == "blkio" { "io" } else { name };
+    let names = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    names.split_whitespace().any(|word| word == v2_name)
+}
+
 impl Groups {
     /// The directory in which a controller acts on the process, by the name
     /// that v1 has for it: `None` where it is in a root group, or in a v2 group
@@ -62,12 +70,7 @@ impl Groups {
             .find(|(list, ..)| list.iter().any(|word| word == name))
             .or_else(|| {
                 let v2 = self.all.iter().find(|(list, ..)| list.is_empty())?;
-                let names = fs::read_to_string(v2.2.join("cgroup.controllers")).ok()?;
-                let v2_name = if name == "blkio" { "io" } else { name };
-                names
-                    .split_whitespace()
-                    .any(|word| word == v2_name)
-                    .then_some(v2)
+                v2_has(&v2.2, name).then_some(v2)
             })?;
         (path != "/").then_some(dir.as_path())
     }

@@ -7,6 +7,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{geteuid, gettid};
 
+use crate::cgroup::v2_has;
 use crate::host::{self, Mount};
 use crate::{firewall, rtnl, workspace};
 
@@ -109,15 +110,9 @@ fn zero_or_absent(file: &str) -> bool {
 /// That a kernel lists a controller in /proc/cgroups is not enough: it may have
 /// been built with it for v2 only (CONFIG_MEMCG_V1), and v1 be what is mounted.
 fn controller(name: &str) -> bool {
-    let on_v2 = if name == "blkio" { "io" } else { name };
-    let listed = |mount: &Mount| {
-        let file = Path::new(&mount.mount_point).join("cgroup.controllers");
-        let text = fs::read_to_string(file).unwrap_or_default();
-        text.split_whitespace().any(|word| word == on_v2)
-    };
     let has = |mount: &Mount| match mount.fstype.as_str() {
         "cgroup" => mount.super_options.iter().any(|option| option == name),
-        "cgroup2" => listed(mount),
+        "cgroup2" => v2_has(Path::new(&mount.mount_point), name),
         _ => false,
     };
     host::mounts("self").is_ok_and(|mounts| mounts.iter().any(has))

@@ -203,12 +203,7 @@ impl Held {
             std::thread::sleep(Duration::from_millis(2));
         }
         let output = child.wait_with_output().context("wait for the launcher")?;
-        Ok(Ran {
-            call: self.call.clone(),
-            status: status(output.status),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Ran::of(self.call.clone(), &output))
     }
 }
 

@@ -26,7 +26,6 @@ use crate::workspace;
 
 pub use held::Held;
 pub use ran::Ran;
-use ran::status;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -145,12 +144,7 @@ impl Step {
                 "it had to be killed",
             ));
         }
-        Ok(Ran {
-            call,
-            status: status(output.status),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Ran::of(call, &output))
     }
 
     /// Runs `probe report` as the command and returns what it saw.

@@ -1,7 +1,7 @@
 //! A program that has ended: how, and what it has said.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 
 use anyhow::{Result, anyhow};
 use serde::de::DeserializeOwned;
@@ -23,6 +23,15 @@ pub struct Ran {
 }
 
 impl Ran {
+    pub(super) fn of(call: String, output: &Output) -> Self {
+        Ran {
+            call,
+            status: status(output.status),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Goes on if the exit status was 0.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Finding groups: that of a process, one by its name, all of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::group::{self, Group, Member, PREFIX, file_name};
+use crate::group::{self, Group, Member, PREFIX};
 use crate::layout::{Hierarchy, Layout, Version, controllers};
 use crate::leaf;
 use crate::parent::{NAME, Parent, directories};
@@ -90,6 +91,11 @@ pub fn is_container(dir: &Path) -> bool {
     file_name(dir).starts_with(PREFIX)
 }
 
+fn file_name(dir: &Path) -> String {
+    dir.file_name()
+        .map_or(String::new(), |name| name.to_string_lossy().into_owned())
+}
+
 /// The groups of all containers, in whatever parents, by name.
 ///
 /// # Errors
@@ -148,40 +154,46 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
         let leaves = all.iter().filter(|dir| leaf::is_leaf(dir));
         // One that holds a launcher refuses.
         swept.extend(leaves.filter(|dir| fs::remove_dir(dir).is_ok()).cloned());
-        let mut parents: Vec<PathBuf> = all
+        let parents = all
             .into_iter()
             .filter(|dir| is_container(dir) || file_name(dir) == NAME)
             .map(|dir| match is_container(&dir) {
                 true => dir.parent().map_or(dir.clone(), Path::to_owned),
                 false => dir,
-            })
-            .collect();
-        parents.sort();
-        parents.dedup();
-        for dir in parents {
-            match sweep_in(&dir, hierarchy.version) {
-                Ok(some) => swept.extend(some),
-                Err(error) => failed = failed.and(Err(error)),
-            }
-        }
+            });
+        failed = failed.and(sweep_each(parents, hierarchy.version, &mut swept));
     }
     failed.map(|()| swept)
     // ANCHOR_END: exercise_sweep
 }
 
-/// Removes the groups of these names in all hierarchies.
+/// Removes, in all hierarchies, the groups that are called as these are.
 ///
 /// # Errors
 /// As [`sweep`].
-pub(crate) fn sweep_named(names: &[String]) -> Result<()> {
+pub(crate) fn sweep_named(dead: &[PathBuf]) -> Result<()> {
     let mut failed = Ok(());
     for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
-        for dir in walk(&hierarchy.mount_point)? {
-            if names.contains(&file_name(&dir))
-                && let Some(parent) = dir.parent()
-            {
-                failed = failed.and(sweep_in(parent, hierarchy.version).map(drop));
-            }
+        let all = walk(&hierarchy.mount_point)?;
+        let named = |dir: &&PathBuf| dead.iter().any(|one| one.file_name() == dir.file_name());
+        let parents = all.iter().filter(named);
+        let parents = parents.filter_map(|dir| Some(dir.parent()?.to_owned()));
+        failed = failed.and(sweep_each(parents, hierarchy.version, &mut Vec::new()));
+    }
+    failed
+}
+
+/// Sweeps in each of these parents once, and says what was removed.
+fn sweep_each(
+    parents: impl Iterator<Item = PathBuf>,
+    version: Version,
+    swept: &mut Vec<PathBuf>,
+) -> Result<()> {
+    let mut failed = Ok(());
+    for dir in parents.collect::<BTreeSet<_>>() {
+        match sweep_in(&dir, version) {
+            Ok(some) => swept.extend(some),
+            Err(error) => failed = failed.and(Err(error)),
         }
     }
     failed

@@ -99,10 +99,7 @@ pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, Flock<File>)
 pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     let mut swept = Vec::new();
     let mut failed = Ok(());
-    for dir in parent.groups()? {
-        if launcher_lives(&dir)? {
-            continue;
-        }
+    for dir in dead(parent)? {
         say!("remove {}: its launcher is gone", dir.display());
         match end(&dir, version) {
             Ok(()) => swept.push(dir),
@@ -112,24 +109,18 @@ pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     failed.map(|()| swept)
 }
 
-/// The names of the groups in `parent` whose launcher is gone.
+/// The groups in `parent` whose launcher is gone.
 ///
 /// # Errors
 /// Those of reading the directory, and of flock(2).
-pub(crate) fn dead(parent: &Parent) -> Result<Vec<String>> {
-    let mut names = Vec::new();
+pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
+    let mut dead = Vec::new();
     for dir in parent.groups()? {
         if !launcher_lives(&dir)? {
-            names.push(file_name(&dir));
+            dead.push(dir);
         }
     }
-    Ok(names)
-}
-
-/// The last part of a group's path.
-pub(crate) fn file_name(dir: &Path) -> String {
-    dir.file_name()
-        .map_or(String::new(), |name| name.to_string_lossy().into_owned())
+    Ok(dead)
 }
 
 fn launcher_lives(dir: &Path) -> Result<bool> {

@@ -106,7 +106,7 @@ impl Layout {
     pub fn find(&self, controller: &str) -> Option<&Hierarchy> {
         self.hierarchies
             .iter()
-            .find(|hierarchy| hierarchy.controllers.iter().any(|c| c == controller))
+            .find(|hierarchy| hierarchy.has(&[controller]))
     }
 
     /// The v2 hierarchy.

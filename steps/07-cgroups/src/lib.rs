@@ -158,7 +158,7 @@ impl Cgroups {
                     continue;
                 }
             };
-            self.make_in(&parent, Version::V1)?;
+            self.note_parent(&parent, Version::V1)?;
             let member = v1::create(hierarchy, &parent, &name)?;
             let tasks = v1::open_tasks(&member);
             let dir = member.dir.clone();
@@ -173,7 +173,7 @@ impl Cgroups {
                 Ok(place) => {
                     plan::require(&plan.controllers, &place.controllers()?, place.base())?;
                     let needed: Vec<&str> = plan.controllers.iter().map(|(c, _)| *c).collect();
-                    self.make_in(&place.parent(), Version::V2)?;
+                    self.note_parent(&place.parent(), Version::V2)?;
                     let member = place.create(&name, &needed, &mut self.leaf)?;
                     self.group.members.push(member);
                 }
@@ -189,7 +189,7 @@ impl Cgroups {
     /// If it is the first, looks for what launchers have left that were killed.
     /// Every container has its group there: it is made before those in the other
     /// hierarchies and removed after them, so there is no need to look there.
-    fn make_in(&mut self, parent: &Path, version: Version) -> Result<()> {
+    fn note_parent(&mut self, parent: &Path, version: Version) -> Result<()> {
         if self.parents.is_empty()
             && let Some(first) = Parent::existing(parent)?
         {

@@ -84,7 +84,7 @@ pub(crate) fn may_make_groups(dir: &Path) -> bool {
 /// # Errors
 /// Those of mkdir(2) and of the files of cpuset.
 pub(crate) fn create(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result<Member> {
-    let has_cpuset = hierarchy.controllers.iter().any(|c| c == "cpuset");
+    let has_cpuset = hierarchy.has(&["cpuset"]);
     let parent = Parent::enter(parent)?;
     if has_cpuset && ours(&parent.dir) {
         fill_cpuset(&parent.dir)?;

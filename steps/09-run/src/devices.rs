@@ -30,7 +30,8 @@ fn nodes_in(directory: &Path, except: &[&str], nodes: &mut Vec<PathBuf>) -> Resu
     let read = || format!("read {directory:?}");
     for entry in fs::read_dir(directory).with_context(read)? {
         let entry = entry.with_context(read)?;
-        if except.iter().any(|name| entry.file_name() == *name) {
+        let name = entry.file_name();
+        if except.iter().any(|own| name == *own) {
             continue;
         }
         let kind = entry.file_type().with_context(read)?;

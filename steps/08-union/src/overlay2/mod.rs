@@ -308,7 +308,6 @@ impl StorageDriver for Overlay2 {
 
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
-        let path = self.layer(id)?;
         let short = self.read(id, "link")?.map(|link| format!("l/{link}"));
         // Without a short name there is no layer on it.
         if let Some(short) = &short {
@@ -320,6 +319,7 @@ impl StorageDriver for Overlay2 {
         }
         // Out of the way first: from here on it is no layer, killed or not.
         let gone = self.store.directory().join(format!(".{id}"));
+        let path = self.path(id);
         fs::rename(&path, &gone).with_context(|| format!("rename({path:?}, {gone:?})"))?;
         if let Some(short) = &short {
             remove_file(&self.store.directory().join(short))?;
