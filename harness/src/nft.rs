@@ -2,100 +2,108 @@
 //! `NFT_MSG_GETTABLE` of `linux/netfilter/nf_tables.h`.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsRawFd;
+use std::io;
 
-use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+use anyhow::{Context, Result, anyhow, bail};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableMessage};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::errno::Errno;
 
-const NFT_MSG_GETTABLE: u16 = 1;
-const NFTA_TABLE_NAME: u16 = 1;
+/// How often a listing is begun again that others have changed meanwhile.
+const ATTEMPTS: usize = 10;
 
-/// The tables of the caller's network namespace, as `family name`; empty on a
-/// kernel without nf_tables, and for a caller without `CAP_NET_ADMIN`.
+/// The tables of the caller's network namespace, as `family name`.
+///
+/// Empty on a kernel without nf_tables, and for a caller without
+/// `CAP_NET_ADMIN`, who can change none either.
 ///
 /// # Errors
-/// Those of the netlink socket.
+/// Any other word of the kernel's: half a listing would pass for a whole one.
 pub fn tables() -> Result<BTreeSet<String>> {
-    let kind = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | NFT_MSG_GETTABLE;
-    let fd = match socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkNetFilter,
-    ) {
-        Err(Errno::EPROTONOSUPPORT) => return Ok(BTreeSet::new()),
+    let socket = match Socket::new(NETLINK_NETFILTER) {
+        Err(error) if is(&error, Errno::EPROTONOSUPPORT) => return Ok(BTreeSet::new()),
         other => other.context("socket(AF_NETLINK, NETLINK_NETFILTER)")?,
     };
-    // nlmsghdr (length, type, flags, sequence number, port), then nfgenmsg
-    // (family, version, resource).
-    let mut request = Vec::new();
-    request.extend_from_slice(&20u32.to_ne_bytes());
-    request.extend_from_slice(&kind.to_ne_bytes());
-    request.extend_from_slice(&((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
-    request.extend_from_slice(&1u32.to_ne_bytes());
-    request.extend_from_slice(&0u32.to_ne_bytes());
-    request.extend_from_slice(&[libc::AF_UNSPEC as u8, 0, 0, 0]);
-    sendto(
-        fd.as_raw_fd(),
-        &request,
-        &NetlinkAddr::new(0, 0),
-        MsgFlags::empty(),
-    )
-    .context("sendto(NFT_MSG_GETTABLE)")?;
-    let mut tables = BTreeSet::new();
-    let mut buffer = vec![0; 64 * 1024];
+    for _ in 0..ATTEMPTS {
+        if let Some(tables) = list(&socket).context("NFT_MSG_GETTABLE")? {
+            return Ok(tables);
+        }
+    }
+    bail!("NFT_MSG_GETTABLE: the tables change faster than they can be listed")
+}
+
+/// One listing; `None` where somebody has changed the tables meanwhile.
+fn list(socket: &Socket) -> Result<Option<BTreeSet<String>>> {
+    let inner = NfTablesMessage::GetTable(TableMessage {
+        attributes: Vec::new(),
+    });
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+    let mut request = NetlinkMessage::from(NetfilterMessage::new(header, inner));
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket
+        .send_to(&bytes, &SocketAddr::new(0, 0), 0)
+        .context("sendto")?;
+
+    let (mut tables, mut whole) = (BTreeSet::new(), true);
     loop {
-        let length =
-            recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()).context("recv(netlink)")?;
-        let mut messages = &buffer[..length];
-        while messages.len() >= 16 {
-            let size = u32_at(messages, 0) as usize;
-            let message_kind = u16_at(messages, 4);
-            if size < 16 || size > messages.len() {
-                return Ok(tables);
+        let (answer, _) = socket.recv_from_full().context("recvfrom")?;
+        let mut rest = &answer[..];
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
+                .map_err(|error| anyhow!("an answer that cannot be read: {error}"))?;
+            whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
+            let length = (message.header.length as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(whole.then_some(tables)),
+                NetlinkPayload::Error(error) => {
+                    let error = error.to_io();
+                    // nfnetlink's word for a subsystem that it does not have.
+                    let without = [Errno::EINVAL, Errno::EOPNOTSUPP, Errno::EPERM];
+                    return match without.into_iter().any(|errno| is(&error, errno)) {
+                        true => Ok(Some(BTreeSet::new())),
+                        false => Err(error.into()),
+                    };
+                }
+                NetlinkPayload::InnerMessage(message) => tables.extend(name(&message)),
+                _ => {}
             }
-            // The end of the dump, or an error: no nf_tables, no privilege.
-            if message_kind == libc::NLMSG_DONE as u16 || message_kind == libc::NLMSG_ERROR as u16 {
-                return Ok(tables);
-            }
-            if let Some(name) = table_name(&messages[16..size]) {
-                tables.insert(name);
-            }
-            messages = &messages[size.next_multiple_of(4).min(messages.len())..];
         }
     }
 }
 
-/// `family name` from nfgenmsg and the attributes behind it.
-fn table_name(body: &[u8]) -> Option<String> {
-    let family = match i32::from(*body.first()?) {
-        libc::AF_INET => "ip",
-        libc::AF_INET6 => "ip6",
-        libc::NFPROTO_INET => "inet",
-        libc::NFPROTO_BRIDGE => "bridge",
-        libc::NFPROTO_ARP => "arp",
-        libc::NFPROTO_NETDEV => "netdev",
+/// `family name` of a table.
+fn name(message: &NetfilterMessage) -> Option<String> {
+    let family = match message.header.family {
+        NetfilterProtoFamily::Inet => "inet",
+        NetfilterProtoFamily::IPv4 => "ip",
+        NetfilterProtoFamily::IPv6 => "ip6",
+        NetfilterProtoFamily::ARP => "arp",
+        NetfilterProtoFamily::Bridge => "bridge",
+        NetfilterProtoFamily::NetDev => "netdev",
         _ => "other",
     };
-    let mut attributes = body.get(4..)?;
-    while attributes.len() >= 4 {
-        let (length, kind) = (u16_at(attributes, 0) as usize, u16_at(attributes, 2));
-        if kind == NFTA_TABLE_NAME {
-            let name = attributes.get(4..length)?.split(|b| *b == 0).next()?;
-            return Some(format!("{family} {}", String::from_utf8_lossy(name)));
-        }
-        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
-    }
-    None
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = &message.inner else {
+        return None;
+    };
+    table
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            TableAttribute::Name(name) => Some(format!("{family} {name}")),
+            _ => None,
+        })
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
 }
