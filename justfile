@@ -140,6 +140,12 @@ restore *ARGS:
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
 
+# Which wrong solutions and checks prove a source FILE; which files have none
+[no-exit-message]
+[group('teach')]
+why *FILES:
+    @{{ harness }} why "$@"
+
 # Marks for a student's crate: grade NN --submission DIR_OR_ZIP
 [no-exit-message]
 [group('teach')]

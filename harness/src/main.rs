@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use harness::commands::{
     bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, kernel,
     kernels, progress, restore, run, solution, start, test_exercises, test_hostile, test_step,
-    test_wrong, vm, watch,
+    test_wrong, vm, watch, why,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -25,6 +25,8 @@ enum Command {
     TestWrong(test_wrong::Args),
     /// A repository for students, without solutions
     Handout(handout::Args),
+    /// Which wrong solutions and checks prove a source file
+    Why(why::Args),
     /// Marks for a student's crate, in the virtual machine
     Grade(grade::Args),
     /// Marks for a folder of submissions
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::TestStep(args) => test_step::test_step(args),
         Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Why(args) => why::why(args),
         Command::Handout(args) => handout::handout(args),
         Command::Grade(args) => grade::grade(args),
         Command::GradeAll(args) => grade_all::grade_all(args),

@@ -24,3 +24,4 @@ pub mod test_step;
 pub mod test_wrong;
 pub mod vm;
 pub mod watch;
+pub mod why;
