@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{IsTerminal, stderr};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -26,18 +26,12 @@ pub fn programs(packages: &[String]) -> Result<()> {
         args.extend(["--package", package]);
     }
     let built = cargo(&workspace::root(), &args)?;
-    let root = workspace::root();
-    let owner = fs::metadata(&root).with_context(|| format!("stat {}", root.display()))?;
-    let bin = root.join("bin");
+    let bin = workspace::root().join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("mkdir {}", bin.display()))?;
     for program in built {
         if let Some(name) = program.file_name() {
             replace(&program, &bin.join(name))?;
-            // Under sudo it still belongs to whoever the repository belongs to.
-            if geteuid().is_root() {
-                chown(bin.join(name), Some(owner.uid()), Some(owner.gid()))
-                    .with_context(|| format!("chown {}", bin.join(name).display()))?;
-            }
+            give_to_owner(&bin.join(name))?;
         }
     }
     Ok(())
@@ -119,6 +113,38 @@ pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
 /// in one named for the machine, because .cargo/config.toml names it.
 pub fn host_dir(target: &Path) -> PathBuf {
     target.join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
+}
+
+/// Makes a file or a directory, and what is in it, belong to whom the repository
+/// belongs to: under sudo too.
+///
+/// # Errors
+/// Those of chown(2).
+pub fn give_to_owner(path: &Path) -> Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let root = workspace::root();
+    let owner = fs::metadata(&root).with_context(|| format!("stat {}", root.display()))?;
+    let mut paths = vec![path.to_owned()];
+    while let Some(path) = paths.pop() {
+        let about =
+            fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+        if about.is_dir() {
+            for entry in fs::read_dir(&path).with_context(|| format!("list {}", path.display()))? {
+                paths.push(
+                    entry
+                        .with_context(|| format!("list {}", path.display()))?
+                        .path(),
+                );
+            }
+        }
+        if (about.uid(), about.gid()) != (owner.uid(), owner.gid()) {
+            lchown(&path, Some(owner.uid()), Some(owner.gid()))
+                .with_context(|| format!("chown {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts a copy of `from` in the place of `to`, in one step: a program that is

@@ -13,10 +13,10 @@ use zip::write::SimpleFileOptions;
 
 use crate::exercise::region::solved;
 use crate::exercise::skeleton::{self, Solutions};
-use crate::grade::marks::Marks;
+use crate::grade::marks::{Format, Marks};
 use crate::outcome::Outcome;
 use crate::registry::Step;
-use crate::{toml_dir, workspace, wrong};
+use crate::{checking, toml_dir, workspace, wrong};
 
 /// A hostile submission.
 #[derive(Clone, Debug, Deserialize)]
@@ -67,8 +67,8 @@ pub enum Expect {
     Held,
 }
 
-/// A file of a hostile submission. In its texts, `{root}` is the repository and
-/// `{marker}` a file that must not be made.
+/// A file of a hostile submission. Its texts name what it is after: see
+/// [`Bait`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extra {
@@ -86,6 +86,86 @@ pub struct Extra {
     pub link: Option<String>,
     /// It is so many bytes long, of which nearly all are holes.
     pub length: Option<u64>,
+}
+
+/// What a hostile submission is after besides points, by the names that its texts
+/// have for it.
+#[derive(Debug)]
+pub struct Bait {
+    /// `{marker}`: a file that must not be made.
+    marker: PathBuf,
+    /// `{secret}`: a file of the teacher's, with a word in it that must not come
+    /// out.
+    secret: PathBuf,
+    /// `{other}`: the same in a source of another student.
+    other: PathBuf,
+    /// `{build}`: where the submission is compiled. It may guess that.
+    build: PathBuf,
+    word: String,
+}
+
+impl Bait {
+    /// Puts it below `dir`, for a submission of step `number` that is compiled in
+    /// `build`.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn put(dir: &Path, number: &str, build: PathBuf) -> Result<Bait> {
+        let word = format!("bait{:016x}", checking::any_seed());
+        let step = skeleton::step_dir(number)?;
+        let other = Path::new("class/other").join(step.file_name().unwrap_or_default());
+        let bait = Bait {
+            marker: dir.join("marker"),
+            secret: dir.join("secret.txt"),
+            other: dir.join(other).join("src/name.rs"),
+            build,
+            word,
+        };
+        let word = &bait.word;
+        skeleton::write(&bait.secret, &format!("{word} is nobody's to know\n"))?;
+        skeleton::write(
+            &bait.other,
+            &format!("pub const NAME: &str = \"{word}\";\n"),
+        )?;
+        Ok(bait)
+    }
+
+    fn named(&self, text: &str) -> String {
+        text.replace("{root}", &workspace::root().to_string_lossy())
+            .replace("{marker}", &self.marker.to_string_lossy())
+            .replace("{secret}", &self.secret.to_string_lossy())
+            .replace("{other}", &self.other.to_string_lossy())
+            .replace("{build}", &self.build.to_string_lossy())
+    }
+
+    /// Makes sure that the submission with these marks has not got at any of it.
+    ///
+    /// # Errors
+    /// Names what it has made, or where the word has come out.
+    pub fn judge(&self, marks: &Marks) -> Result<()> {
+        if self.marker.exists() {
+            bail!("it has made {} on this host", self.marker.display());
+        }
+        if marks.format(Format::Json)?.contains(&self.word) {
+            bail!("its marks tell what is in a file that is not its own");
+        }
+        let mut paths = vec![self.build.clone()];
+        while let Some(path) = paths.pop() {
+            if path.is_dir() {
+                let list = || format!("list {}", path.display());
+                for entry in fs::read_dir(&path).with_context(list)? {
+                    paths.push(entry.with_context(list)?.path());
+                }
+                continue;
+            }
+            let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let word = self.word.as_bytes();
+            if bytes.windows(word.len()).any(|part| part == word) {
+                bail!("{} has a file in it that is not its own", path.display());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// All hostile submissions, in the order of their names.
@@ -123,12 +203,11 @@ impl Hostile {
             })
     }
 
-    /// Writes it below `dir` and returns what is to be handed in. `marker` is a
-    /// file that it is told to make.
+    /// Writes it below `dir` and returns what is to be handed in.
     ///
     /// # Errors
     /// Those of writing.
-    pub fn lay_out(&self, dir: &Path, marker: &Path) -> Result<PathBuf> {
+    pub fn lay_out(&self, dir: &Path, bait: &Bait) -> Result<PathBuf> {
         let top = dir.join(&self.name);
         let ours = skeleton::step_dir(&self.step)?;
         let own = top.join(ours.file_name().unwrap_or_default());
@@ -149,11 +228,11 @@ impl Hostile {
         self.write_act(&own)?;
         if self.zip {
             let archive = dir.join(format!("{}.zip", self.name));
-            self.archive(&archive, marker)?;
+            self.archive(&archive, bait)?;
             return Ok(archive);
         }
         for extra in &self.files {
-            extra.write(&own.join(&extra.path), marker)?;
+            extra.write(&own.join(&extra.path), bait)?;
         }
         Ok(top)
     }
@@ -181,16 +260,15 @@ impl Hostile {
         skeleton::write(&own.join("src/act.rs"), &act)
     }
 
-    fn archive(&self, to: &Path, marker: &Path) -> Result<()> {
+    fn archive(&self, to: &Path, bait: &Bait) -> Result<()> {
         let writing = || format!("write {}", to.display());
         let file = File::create(to).with_context(writing)?;
         let mut zip = zip::ZipWriter::new(file);
         for extra in &self.files {
-            let path = extra.path.replace("{marker}", &marker.to_string_lossy());
-            zip.start_file(path, SimpleFileOptions::default())
+            zip.start_file(bait.named(&extra.path), SimpleFileOptions::default())
                 .with_context(writing)?;
             let zeros = std::io::repeat(0).take(extra.length.unwrap_or(0));
-            let content = extra.content(marker);
+            let content = extra.content(bait);
             std::io::copy(&mut content.as_bytes().chain(zeros), &mut zip).with_context(writing)?;
         }
         zip.finish().with_context(writing)?;
@@ -237,16 +315,12 @@ impl Hostile {
 }
 
 impl Extra {
-    fn content(&self, marker: &Path) -> String {
-        let text = self
-            .text
-            .replace("{root}", &workspace::root().to_string_lossy())
-            .replace("{marker}", &marker.to_string_lossy());
+    fn content(&self, bait: &Bait) -> String {
         let times = self.times.unwrap_or(1);
-        text.repeat(times) + &self.end.repeat(times)
+        bait.named(&self.text).repeat(times) + &self.end.repeat(times)
     }
 
-    fn write(&self, to: &Path, marker: &Path) -> Result<()> {
+    fn write(&self, to: &Path, bait: &Bait) -> Result<()> {
         let writing = || format!("write {}", to.display());
         if to.exists() {
             fs::remove_file(to).with_context(writing)?;
@@ -255,11 +329,10 @@ impl Extra {
             fs::create_dir_all(dir).with_context(writing)?;
         }
         if let Some(target) = &self.link {
-            let target = target.replace("{root}", &workspace::root().to_string_lossy());
-            return symlink(target, to).with_context(writing);
+            return symlink(bait.named(target), to).with_context(writing);
         }
         let mut file = File::create(to).with_context(writing)?;
-        file.write_all(self.content(marker).as_bytes())
+        file.write_all(self.content(bait).as_bytes())
             .with_context(writing)?;
         match self.length {
             Some(length) => file.set_len(length).with_context(writing),

@@ -5,16 +5,19 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::grade::autograder;
 use harness::grade::class::{Folder, Kept, Results, Row, csv, fingerprint};
+use harness::grade::jail::Jail;
 use harness::grade::marks::Marks;
 use harness::grade::submission::Submission;
 use harness::outcome::{Outcome, Record};
 use harness::registry::Step;
-use harness::{exercise, workspace};
+use harness::{exercise, sys, workspace};
+use nix::errno::Errno;
 
 fn step() -> Result<Step> {
     Step::read(&workspace::checks(), "01")
@@ -220,10 +223,7 @@ fn the_autograder_holds_what_grading_needs_and_no_solution() -> Result<()> {
         for left in ["STEP", "LIMIT", "RUST}", "OTHER_ROOTFS"] {
             ensure!(!text.contains(left), "{script} has {left} in it");
         }
-        let checked = std::process::Command::new("bash")
-            .arg("-n")
-            .arg(&file)
-            .status()?;
+        let checked = Command::new("bash").arg("-n").arg(&file).status()?;
         ensure!(checked.success(), "{script} is no shell script");
     }
     let run = fs::read_to_string(dir.path().join("run_autograder"))?;
@@ -286,4 +286,39 @@ fn a_zip_is_a_submission_wherever_its_crate_is() -> Result<()> {
     let files: Vec<&Path> = submission.files.keys().map(AsRef::as_ref).collect();
     assert_eq!(files, [Path::new("lib.rs")]);
     Ok(())
+}
+
+/// What `harness grade` says where these calls are refused.
+fn grade_without(calls: &[libc::c_long]) -> Result<(Option<i32>, String)> {
+    let dir = tempfile::tempdir()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+    command
+        .args(["grade", "01", "--submission"])
+        .arg(dir.path());
+    sys::forbid_child(&mut command, calls, Errno::EPERM);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((output.status.code(), said))
+}
+
+#[test]
+fn nothing_is_compiled_where_the_compiler_could_read_all() -> Result<()> {
+    let neither = [libc::SYS_landlock_create_ruleset, libc::SYS_unshare];
+    let (status, said) = grade_without(&neither)?;
+    assert_eq!(status, Some(125), "{said}");
+    for words in [
+        "no submission is compiled",
+        "\n  Landlock: ",
+        "\n  namespaces: ",
+        "user.max_user_namespaces",
+    ] {
+        ensure!(said.contains(words), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn walls_hold_with_landlock_and_with_namespaces() -> Result<()> {
+    Jail::Landlock.holds()?;
+    Jail::Namespaces.holds()
 }

@@ -56,7 +56,7 @@ pub fn grade(args: Args) -> Result<ExitCode> {
         None => Place::free()?,
     };
     let Some(submission) = &args.submission else {
-        return place.take_over().map(|()| ExitCode::SUCCESS);
+        return Ok(ExitCode::SUCCESS);
     };
     let write = |marks: &Marks| match &args.output {
         Some(file) => marks.write(args.format, file),

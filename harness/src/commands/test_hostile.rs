@@ -15,7 +15,7 @@ use crate::grade::grader::{Grader, Limits};
 use crate::grade::marks::Marks;
 use crate::grade::place::Place;
 use crate::guard::reap_left_behind;
-use crate::hostile::{self, Hostile};
+use crate::hostile::{self, Bait, Hostile};
 use crate::report::{progress, seconds};
 use crate::share::Share;
 
@@ -122,16 +122,14 @@ fn work(
         let Some(hostile) = next else { break };
         any = true;
         progress(&format!("grading {}", hostile.name));
-        let marker = dir.join(format!("{}.marker", hostile.name));
-        let submission = hostile.lay_out(dir, &marker)?;
+        let bait = dir.join("bait").join(&hostile.name);
+        let bait = Bait::put(&bait, &hostile.step, place.build_dir())?;
+        let submission = hostile.lay_out(dir, &bait)?;
         let limits = Limits::of(hostile.limit.unwrap_or(args.limit), hostile.check_limit);
         let marks = grader
             .within(limits)
             .grade(&submission, &place, &mut |_| Ok(()))?;
-        let verdict = hostile.judge(&marks).and_then(|()| match marker.exists() {
-            true => bail!("it has made {} on this host", marker.display()),
-            false => Ok(()),
-        });
+        let verdict = hostile.judge(&marks).and_then(|()| bait.judge(&marks));
         let print = args.verbose || verdict.is_err();
         note(&hostile.name, &hostile.title, verdict)?;
         if print {

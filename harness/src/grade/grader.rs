@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::jail::Jail;
+use super::kit::Kit;
 use super::marks::Marks;
 use super::place::Place;
 use super::submission::Submission;
@@ -62,6 +65,8 @@ pub struct Grader {
     /// The program with the checks.
     pub tests: PathBuf,
     limits: Limits,
+    kit: Arc<Kit>,
+    jail: Jail,
 }
 
 impl Grader {
@@ -71,19 +76,22 @@ impl Grader {
     /// The harness's own: no such step, no compiler, no machine.
     pub fn new(number: &str, limits: Limits) -> Result<Grader> {
         let step = Step::read(&workspace::checks(), number)?;
+        let jail = Jail::find()?;
         progress("building the checks");
         build::programs(&[])?;
         let tests = build::tests(&[number.to_owned()])?
             .remove(number)
             .with_context(|| format!("tests/step_{number}.rs was not built"))?;
         progress("building what the step needs");
-        Place::prepare(number)?;
+        let kit = Arc::new(Place::prepare(number)?);
         workspace::need_rootfs("busybox")?;
         Vm::default().machine_description()?;
         Ok(Grader {
             step,
             tests,
             limits,
+            kit,
+            jail,
         })
     }
 
@@ -93,6 +101,8 @@ impl Grader {
             step: self.step.clone(),
             tests: self.tests.clone(),
             limits,
+            kit: Arc::clone(&self.kit),
+            jail: self.jail,
         }
     }
 
@@ -133,22 +143,21 @@ impl Grader {
         let submission =
             Submission::read(path, number).map_err(|error| Refused(format!("{error:#}")))?;
         news(News::Building)?;
-        place.take_over()?;
         let limit = COMPILER.min(self.left(begun));
         let ended = place
-            .build(number, &submission, limit)
+            .build(&self.kit, self.jail, &submission, limit)
             .map_err(|error| Refused(format!("the compiler {error:#}")))?;
         if !ended.status.success() {
             return Err(Refused(format!("it does not compile:\n{}", ended.output)).into());
         }
         place
-            .read_own_only(number)
+            .read_own_only(&self.kit, &submission)
             .map_err(|error| Refused(format!("{error:#}")))?;
         news(News::Booting)?;
         let plan = Plan {
             batches: vec![Batch {
                 variant: None,
-                program: Some(place.program(number)),
+                program: Some(place.program(&self.kit, number)?),
                 tests: self.tests.clone(),
                 step: self.step.clone(),
             }],

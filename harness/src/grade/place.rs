@@ -1,32 +1,27 @@
-//! Directories in which submissions are built: one submission at a time in
-//! each, so that builds of several do not disturb one another.
+//! Directories in which submissions are compiled: one submission at a time in
+//! each, and nothing of the one before.
 //!
-//! A place has its own target directory. Crates of others are compiled once, in
-//! the place `base`, and copied from there: cargo knows them by their version
-//! and not by their path, and takes them as they are if their times are kept. A
-//! target directory of all would have a lock, which a source that keeps the
-//! compiler busy would hold for as long as it may.
+//! ```text
+//! target/grade/base      where cargo compiles what is not the submission's: see `kit`
+//! target/grade/1/build/  01-uts/src   the submission
+//!                        out          what is made of it
+//!                        root         where the jail may need a root
+//! ```
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::jail::{Jail, View};
+use super::kit::Kit;
 use super::limited::{self, Ended};
 use super::reads;
 use super::submission::Submission;
-use crate::exercise::skeleton;
-use crate::exercise::work::Work;
 use crate::{build, workspace};
-
-/// Longest time for the crates of others and our own: on a slow machine with
-/// half a processor they take minutes.
-const BASE: Duration = Duration::from_secs(60 * 60);
 
 /// A directory that is ours as long as this value lives: flock(2).
 #[derive(Debug)]
@@ -83,98 +78,97 @@ impl Place {
     fn open(dir: &Path) -> Result<(PathBuf, File)> {
         fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
         let dir = fs::canonicalize(dir).with_context(|| format!("realpath {}", dir.display()))?;
-        let lock = File::create(dir.join(".lock"))
-            .with_context(|| format!("create {}/.lock", dir.display()))?;
+        let file = dir.join(".lock");
+        let lock = File::create(&file).with_context(|| format!("create {}", file.display()))?;
+        build::give_to_owner(&file)?;
         Ok((dir, lock))
     }
 
-    /// Compiles all that step `number` needs besides the submission.
+    /// Compiles all that step `number` needs besides the submission, and fetches
+    /// it if need be.
     ///
     /// # Errors
-    /// With the compiler's words: the network may be missing, or our own code
-    /// be broken.
-    pub fn prepare(number: &str) -> Result<()> {
+    /// Those of [`Kit::make`].
+    pub fn prepare(number: &str) -> Result<Kit> {
         let (dir, lock) = Place::open(&Place::all().join("base"))?;
         lock.lock()
             .with_context(|| format!("flock {}/.lock", dir.display()))?;
         let base = Place { dir, lock };
-        let mut nothing = Submission::default();
-        for (file, text) in [("lib.rs", ""), ("main.rs", "fn main() {}\n")] {
-            nothing.files.insert(file.into(), text.to_owned());
-        }
-        let ended = base.build(number, &nothing, BASE)?;
-        if !ended.status.success() {
-            bail!("our own crates cannot be built:\n{}", ended.output);
-        }
-        Ok(())
+        Kit::make(number, &base.dir)
     }
 
-    /// Builds a submission in a workspace of ours, without the network, and
-    /// says how the compiler ended.
+    /// Compiles a submission, and says how the compiler ended.
     ///
     /// # Errors
     /// Those of writing, and that the compiler took too long.
-    pub fn build(&self, number: &str, submission: &Submission, limit: Duration) -> Result<Ended> {
-        let work = Work::at(&self.dir);
-        let own = work.step(number)?;
-        if own.exists() {
-            fs::remove_dir_all(&own).with_context(|| format!("remove {}", own.display()))?;
+    pub fn build(
+        &self,
+        kit: &Kit,
+        jail: Jail,
+        submission: &Submission,
+        limit: Duration,
+    ) -> Result<Ended> {
+        let begun = Instant::now();
+        let dir = self.build_dir();
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", dir.display()));
+            }
+            _ => {}
         }
-        // The manifest is ours; of the sources nothing is.
-        skeleton::copy_manifest(number, &own)?;
+        let own = dir.join(&kit.name);
         submission.write(&own)?;
-        work.lay_out(number, false)?;
-        let mut command = build::command(&self.dir);
-        command
-            .args(["build", "--quiet", "--offline", "--profile", "wrong"])
-            .args(["--package", &format!("step-{number}")])
-            .args(["--bin", &workspace::program(number)])
-            .arg("--target-dir")
-            .arg(self.target())
-            .args(["--message-format", "short"]);
-        limited::run(&mut command, limit)
+        let mut read = vec![own, kit.libraries.clone()];
+        read.extend(kit.toolchain.iter().cloned());
+        let view = View {
+            read,
+            write: self.out(),
+            root: dir.join("root"),
+        };
+        for dir in [&view.write, &view.root] {
+            fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+        }
+        let [library, program] = kit.commands(&view.write);
+        let run = |mut command: Command| {
+            jail.confine(&mut command, &view, &dir)?;
+            limited::run(&mut command, limit.saturating_sub(begun.elapsed()))
+        };
+        let mut ended = run(library)?;
+        if ended.status.success() {
+            ended = run(program)?;
+        }
+        build::give_to_owner(&dir)?;
+        Ok(ended)
     }
 
-    /// Makes sure that the last [`build`](Self::build) has read no sources but
-    /// the submission's, and ours of the steps below.
+    /// Makes sure that nothing but the submission, the kit and the system's
+    /// libraries is in what the last [`build`](Self::build) has made.
     ///
     /// # Errors
-    /// Names what it has read instead, and those of reading.
-    pub fn read_own_only(&self, number: &str) -> Result<()> {
-        reads::check(&self.program(number).with_extension("d"), &self.dir, number)
+    /// Names what was read instead, and those of reading.
+    pub fn read_own_only(&self, kit: &Kit, submission: &Submission) -> Result<()> {
+        reads::check(kit, &self.build_dir(), &self.out(), submission)
     }
 
-    /// The program that the last [`build`](Self::build) has left.
-    pub fn program(&self, number: &str) -> PathBuf {
-        build::host_dir(&self.target())
-            .join("wrong")
-            .join(workspace::program(number))
-    }
-
-    /// Copies what [`prepare`](Self::prepare) has compiled, unless it is here.
+    /// The program that the last [`build`](Self::build) has left, under the name
+    /// that it has in `bin/`.
     ///
     /// # Errors
-    /// Those of listing, and of cp(1).
-    pub fn take_over(&self) -> Result<()> {
-        let base = Place::all().join("base");
-        if compiled(&base)?.is_subset(&compiled(&self.dir)?) {
-            return Ok(());
-        }
-        let target = self.target();
-        fs::create_dir_all(&target).with_context(|| format!("mkdir {}", target.display()))?;
-        let output = Command::new("cp")
-            .args(["--archive", "--reflink=auto"])
-            .args([&base.join("target/."), &target])
-            .output()
-            .context("run cp")?;
-        if !output.status.success() {
-            bail!("cp: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(())
+    /// That of renaming it.
+    pub fn program(&self, kit: &Kit, number: &str) -> Result<PathBuf> {
+        let program = self.out().join(workspace::program(number));
+        fs::rename(kit.program(&self.out()), &program)
+            .with_context(|| format!("rename to {}", program.display()))?;
+        Ok(program)
     }
 
-    fn target(&self) -> PathBuf {
-        self.dir.join("target")
+    /// What a submission is compiled in: its sources, and what is made of them.
+    pub fn build_dir(&self) -> PathBuf {
+        self.dir.join("build")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.build_dir().join("out")
     }
 }
 
@@ -185,31 +179,4 @@ impl Drop for Place {
             eprintln!("flock {}/.lock: {error}", self.dir.display());
         }
     }
-}
-
-/// The names of the compiled crates in a place; they tell the versions, the
-/// settings and the compiler.
-fn compiled(place: &Path) -> Result<BTreeSet<OsString>> {
-    let target = place.join("target");
-    let mut names = BTreeSet::new();
-    for dir in [target.clone(), build::host_dir(&target)] {
-        let dir = dir.join("wrong/deps");
-        let entries = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            entries => entries.with_context(|| format!("list {}", dir.display()))?,
-        };
-        for entry in entries {
-            let name = entry
-                .with_context(|| format!("list {}", dir.display()))?
-                .file_name();
-            let path = Path::new(&name);
-            if path
-                .extension()
-                .is_some_and(|kind| kind == "rlib" || kind == "so")
-            {
-                names.insert(name);
-            }
-        }
-    }
-    Ok(names)
 }

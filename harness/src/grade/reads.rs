@@ -1,62 +1,83 @@
-//! What the compiler has read of a submission: the last word on macros that
-//! make it read other files. [`sources`](super::sources) refuses those by name;
-//! a name may be handed from macro to macro, but the compiler lists each file
-//! that it has opened (rustc's `--emit dep-info`, which cargo puts beside the
-//! program).
+//! What the compiler and the linker have read for a submission: a second look,
+//! behind the [`jail`](super::jail). Each lists its files as rules of make(1):
+//! rustc by `--emit dep-info`, the linker by `--dependency-file`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Looks through the list at `dep_info`: the sources of step `number` in `dir`
-/// may be there, and those of the steps below, in `.ours`.
+use super::jail::SYSTEM;
+use super::kit::Kit;
+use super::submission::Submission;
+
+/// Looks through the lists of what was compiled from `dir` to `out`. rustc may
+/// have read the submission's sources; the linker objects and libraries, as far
+/// as they are made here, belong to the kit, or to the system.
 ///
 /// # Errors
-/// Names another file, and those of reading the list.
-pub fn check(dep_info: &Path, dir: &Path, number: &str) -> Result<()> {
-    let text =
-        fs::read_to_string(dep_info).with_context(|| format!("read {}", dep_info.display()))?;
-    match files(&text)
-        .into_iter()
-        .find(|file| !is_allowed(file, dir, number))
-    {
+/// Names another file, and those of reading the lists.
+pub fn check(kit: &Kit, dir: &Path, out: &Path, submission: &Submission) -> Result<()> {
+    let sources = Path::new(&kit.name).join("src");
+    let own: BTreeSet<PathBuf> = submission.files.keys().map(|f| sources.join(f)).collect();
+    for list in kit.lists(out) {
+        refuse("compiler", &list, |file| {
+            own.contains(file.strip_prefix(dir).unwrap_or(file))
+        })?;
+    }
+    let mut libraries = vec![out, &kit.libraries];
+    libraries.extend(kit.toolchain.iter().map(PathBuf::as_path));
+    libraries.extend(SYSTEM.map(Path::new));
+    refuse("linker", &kit.linked(out), |file| {
+        is_linked(file) && libraries.iter().any(|dir| is_within(file, dir))
+    })
+}
+
+fn refuse(who: &str, list: &Path, is_expected: impl Fn(&Path) -> bool) -> Result<()> {
+    let text = fs::read_to_string(list).with_context(|| format!("read {}", list.display()))?;
+    match files(&text).iter().find(|file| !is_expected(file)) {
         None => Ok(()),
         Some(file) => bail!(
-            "the compiler was made to read {}, which is not yours: leave that out",
+            "the {who} was made to read {}, which is not yours: leave that out",
             file.display()
         ),
     }
 }
 
-fn is_allowed(file: &Path, dir: &Path, number: &str) -> bool {
-    let Ok(within) = file.strip_prefix(dir) else {
-        return false;
-    };
-    let parts: Option<Vec<&str>> = within
-        .components()
-        .map(|part| match part {
-            Component::Normal(name) => name.to_str(),
-            _ => None,
-        })
-        .collect();
-    match parts.as_deref() {
-        Some([".ours", step, "src", ..]) => step.get(..2).is_some_and(|below| below < number),
-        Some([step, "src", ..]) => step.get(..2) == Some(number),
+/// Whether a file has the name of what a linker reads. Sources are none, even if
+/// a linker would take them for a script of its own.
+fn is_linked(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    [".o", ".a", ".rlib", ".so"]
+        .iter()
+        .any(|kind| name.ends_with(kind))
+        || name.contains(".so.")
+}
+
+/// Whether a file is below `dir`. What the linker is told of the C library has
+/// `..` in it.
+fn is_within(file: &Path, dir: &Path) -> bool {
+    if file.components().all(|part| part != Component::ParentDir) && file.starts_with(dir) {
+        return true;
+    }
+    match (fs::canonicalize(file), fs::canonicalize(dir)) {
+        (Ok(file), Ok(dir)) => file.starts_with(dir),
         _ => false,
     }
 }
 
-/// The files after `target:`, as make(1) writes them: between spaces, with a
-/// backslash before a space that belongs to a name.
+/// The files after `target:`, as make(1) writes them: between blanks, with a
+/// backslash before a blank that belongs to a name, and one at the end of a line
+/// that goes on.
 fn files(text: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for line in text.lines() {
+    for line in text.replace("\\\n", " ").lines() {
         let Some((_, list)) = line.split_once(": ") else {
             continue;
         };
-        let list = list.replace("\\ ", "\0");
-        let names = list.split(' ').filter(|name| !name.is_empty());
+        let list = list.replace("\\ ", "\0").replace("$$", "$");
+        let names = list.split_whitespace();
         files.extend(names.map(|name| PathBuf::from(name.replace('\0', " "))));
     }
     files
@@ -66,30 +87,46 @@ fn files(text: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    fn allowed(list: &str) -> bool {
-        files(list)
-            .iter()
-            .all(|file| is_allowed(file, Path::new("/w w"), "02"))
+    #[test]
+    fn names_are_read_as_make_reads_them() {
+        let rustc = "/o/uts.d: 01-uts/src/lib.rs a\\ b/c.rs\n\n01-uts/src/lib.rs:\n# env-dep:X=1\n";
+        assert_eq!(
+            files(rustc),
+            ["01-uts/src/lib.rs", "a b/c.rs"].map(PathBuf::from)
+        );
+        let linker = "/o/step_01: \\\n  /usr/lib/crt1.o \\\n  /o/step_01.o\n\n/usr/lib/crt1.o:\n";
+        assert_eq!(
+            files(linker),
+            ["/usr/lib/crt1.o", "/o/step_01.o"].map(PathBuf::from)
+        );
     }
 
     #[test]
-    fn own_sources_and_those_below_may_be_read() {
-        assert!(allowed(
-            "/t/step-02: /w\\ w/.ours/01-uts/src/name.rs /w\\ w/02-ipc/src/a/lib.rs\n"
-        ));
-    }
-
-    #[test]
-    fn nothing_else_may_be_read() {
-        for file in [
-            "/etc/passwd",
-            "/w\\ w/.ours/02-ipc/src/lib.rs",
-            "/w\\ w/.ours/03-pid/src/lib.rs",
-            "/w\\ w/02-ipc/src/../../.ours/02-ipc/src/lib.rs",
-            "/w\\ w/03-pid/src/lib.rs",
-            "/w\\ w/02-ipc/Cargo.toml",
-        ] {
-            assert!(!allowed(&format!("/t/step-02: {file}")), "{file}");
+    fn only_objects_and_libraries_are_linked() {
+        for name in ["/o/a.o", "libc.a", "libnix-1.rlib", "libc.so", "libm.so.6"] {
+            assert!(is_linked(Path::new(name)), "{name}");
         }
+        for name in [
+            "01-uts/src/name.rs",
+            "/usr/lib/os-release",
+            "/etc/passwd",
+            "so",
+        ] {
+            assert!(!is_linked(Path::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn nobody_climbs_out() {
+        assert!(is_within(Path::new("/o/gone/a.o"), Path::new("/o")));
+        assert!(is_within(
+            Path::new("/usr/lib/../lib"),
+            Path::new("/usr/lib")
+        ));
+        assert!(!is_within(
+            Path::new("/usr/lib/../bin"),
+            Path::new("/usr/lib")
+        ));
+        assert!(!is_within(Path::new("/o/../etc/passwd"), Path::new("/o")));
     }
 }

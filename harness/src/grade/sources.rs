@@ -1,5 +1,7 @@
 //! What a student's source file may not contain: what makes the compiler read
-//! other files, of which the program could then tell.
+//! other files, of which the program could then tell. This is for the message
+//! only, which comes soon and names the place: words can be made up by macros,
+//! and what protects the files is the [`jail`](super::jail).
 
 use std::str::FromStr;
 
@@ -7,9 +9,8 @@ use anyhow::{Result, bail};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Macros that put a file, or the environment, into the program; those of the
-/// assembler have directives that do. Their names must stand in the source: only
-/// a procedural macro could make one up, and there are none. But one macro can
-/// hand a name to another, so it may not stand anywhere.
+/// assembler have directives that do. One macro can hand a name to another, so it
+/// may not stand anywhere.
 const NOWHERE: [&str; 6] = [
     "include_str",
     "include_bytes",
@@ -19,13 +20,12 @@ const NOWHERE: [&str; 6] = [
     "naked_asm",
 ];
 
-/// The same, by names that are also those of a module, or of anything. What is
-/// made of them by macros, [`reads`](super::reads) finds out.
+/// The same, by names that are also those of a module, or of anything.
 const NOT_CALLED: [&str; 2] = ["include", "env"];
 
 /// Deepest nesting of brackets. rustc's own limit on macros is 128; without
 /// any, a compiler runs out of its stack.
-const DEPTH: usize = 200;
+pub(super) const DEPTH: usize = 200;
 
 /// Looks through a source file.
 ///
@@ -90,19 +90,26 @@ fn look_at_attribute(tokens: TokenStream) -> Result<()> {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         for (place, token) in tokens.iter().enumerate() {
             match token {
-                TokenTree::Ident(name) if name == "path" && is_set(&tokens, place) => {
-                    bail!("#[path] makes the compiler read what is not yours: leave it out");
-                }
-                // `command(name = "link")` is clap's.
-                TokenTree::Ident(name) if name == "link" && is_applied(&tokens, place) => {
-                    bail!("#[link] makes the linker read what is not yours: leave it out");
-                }
+                TokenTree::Ident(name) => look_at_word(&name.to_string(), &tokens, place)?,
                 TokenTree::Group(group) => open.push((depth + 1, group.stream())),
                 _ => {}
             }
         }
     }
     Ok(())
+}
+
+fn look_at_word(name: &str, tokens: &[TokenTree], place: usize) -> Result<()> {
+    match name.trim_start_matches("r#") {
+        "path" if is_set(tokens, place) => {
+            bail!("#[path] makes the compiler read what is not yours: leave it out")
+        }
+        // `command(name = "link")` is clap's.
+        "link" if is_applied(tokens, place) => {
+            bail!("#[link] makes the linker read what is not yours: leave it out")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_set(tokens: &[TokenTree], place: usize) -> bool {
@@ -140,6 +147,8 @@ mod tests {
             "m!(include_str, \"x\");",
             "fn f() { core::arch::asm!(\".incbin \\\"/etc/passwd\\\"\") }",
             "#[link(name = \"x\", kind = \"static\")] extern \"C\" {}",
+            "#[r#link(name = \"x\")] extern \"C\" {}",
+            "#[r#path = \"/etc/x.rs\"] mod x;",
         ] {
             assert!(check(text).is_err(), "{text}");
         }

@@ -1,4 +1,5 @@
-//! What is taken of a submission: the sources of one crate.
+//! What is taken of a submission: the sources of one crate, as far as its modules
+//! reach.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -7,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::sources;
+use super::{modules, sources};
 
 /// Most files, and most bytes of all of them: ten times the largest step.
 const FILES: usize = 500;
@@ -60,7 +61,9 @@ impl Submission {
                 path.display()
             ),
         };
-        let submission = chosen.unwrap_or_default();
+        let mut submission = chosen.unwrap_or_default();
+        let reached = modules::reached(&submission.files);
+        submission.files.retain(|file, _| reached.contains(file));
         for (file, text) in &submission.files {
             let directory = file.ancestors().skip(1);
             if let Some(file) = directory
@@ -205,8 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn only_sources_are_taken() -> Result<()> {
+    fn only_sources_are_taken_that_modules_reach() -> Result<()> {
         let dir = tempfile::tempdir()?;
+        crate_in(
+            dir.path(),
+            "05-user",
+            "script.rs",
+            "TARGET(binary) INPUT(x)",
+        )?;
         crate_in(dir.path(), "05-user", "lib.rs", "//! mine\n")?;
         crate_in(dir.path(), "05-user", "data.bin", "x")?;
         fs::write(dir.path().join("05-user/build.rs"), "fn main() {}")?;

@@ -1,0 +1,299 @@
+//! The walls around the compiler of a submission: it reads the toolchain, the
+//! libraries and the submission, and nothing else of this machine.
+//!
+//! What a source can make rustc, the linker and the assembler read has no end:
+//! macros that make up the name of a macro, attributes, scripts for the linker
+//! that pass for Rust. So those words are not what protects the teacher's files,
+//! but the kernel: landlock(7), which an ordinary user and a container without
+//! privileges have too, or else a mount namespace in which the rest does not
+//! exist. Whether one of them holds is tried, not assumed; if none does, nothing
+//! is compiled.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, Scope, make_bitflags, path_beneath_rules,
+};
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{getegid, geteuid};
+
+use super::limited;
+use crate::sys;
+
+/// What belongs to the system: programs, libraries, and how a linker is found.
+/// Packages fill these, so there is nothing in them that is the teacher's.
+pub const SYSTEM: [&str; 11] = [
+    "/bin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+];
+
+/// Calls that a compiler does not need, and that would lead to other processes,
+/// to keys, and to the network: landlock(7) knows only a part of the last.
+const CALLS: [libc::c_long; 8] = [
+    libc::SYS_socket,
+    libc::SYS_io_uring_setup,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+];
+
+/// How the walls are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jail {
+    /// landlock(7), at least of Linux 5.19: before that, nothing could be renamed
+    /// from one directory to another.
+    Landlock,
+    /// mount_namespaces(7), by root or in a user namespace.
+    Namespaces,
+}
+
+/// What can be reached inside, besides [`SYSTEM`], under the names that it has
+/// outside.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Directories to read.
+    pub read: Vec<PathBuf>,
+    /// A directory to write to as well.
+    pub write: PathBuf,
+    /// An empty directory in which another root can be put together.
+    pub root: PathBuf,
+}
+
+impl Jail {
+    /// The first that holds on this machine.
+    ///
+    /// # Errors
+    /// If none does: says why, and what would help.
+    pub fn find() -> Result<Jail> {
+        let mut why = String::new();
+        for jail in [Jail::Landlock, Jail::Namespaces] {
+            match jail.holds() {
+                Ok(()) => return Ok(jail),
+                Err(error) => why += &format!("\n  {}: {error:#}", jail.name()),
+            }
+        }
+        bail!(
+            "here the compiler of a submission could read your files, and no submission is \
+             compiled:{why}\nOne of the two is needed. Landlock: Linux 5.19 or newer with landlock \
+             in the list of security modules (the parameter lsm= of the kernel), in a container \
+             also a runtime that allows it (Docker from version 23 does). Namespaces: be root \
+             outside of a container, or allow user namespaces (sysctl user.max_user_namespaces)"
+        )
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Jail::Landlock => "Landlock",
+            Jail::Namespaces => "namespaces",
+        }
+    }
+
+    /// Tries whether it shows what it should, and hides what it should.
+    ///
+    /// # Errors
+    /// Says what does not work.
+    pub fn holds(self) -> Result<()> {
+        let dir = tempfile::tempdir().context("make a temporary directory")?;
+        let view = View {
+            read: vec![dir.path().join("shown")],
+            write: dir.path().join("out"),
+            root: dir.path().join("root"),
+        };
+        for name in ["shown", "out", "root", "hidden"] {
+            let dir = dir.path().join(name);
+            fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
+            let file = dir.join("file");
+            if name != "root" {
+                fs::write(&file, "secret\n").with_context(|| format!("write {name}/file"))?;
+            }
+        }
+        let script = "cat shown/file >out/copy || exit 2; cat hidden/file && exit 3; exit 0";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]);
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        self.confine(&mut command, &view, dir.path())?;
+        let ended = limited::run(&mut command, Duration::from_secs(20))?;
+        match ended.status.code() {
+            Some(0) => Ok(()),
+            Some(3) => bail!("what should be hidden can be read"),
+            _ => bail!(
+                "what should be shown cannot be used: {}",
+                ended.output.trim()
+            ),
+        }
+    }
+
+    /// Puts the walls around `command`, which starts in `cwd`. There it has
+    /// nothing of ours but the standard streams.
+    ///
+    /// # Errors
+    /// Those of the kernel, which may not have what it takes.
+    pub fn confine(self, command: &mut Command, view: &View, cwd: &Path) -> Result<()> {
+        match self {
+            Jail::Landlock => {
+                command.current_dir(cwd);
+                sys::landlock_child(command, ruleset(view)?);
+            }
+            Jail::Namespaces => sys::enter_root(command, root(view, cwd)?),
+        }
+        sys::forbid_child(command, &CALLS, Errno::EPERM);
+        Ok(())
+    }
+}
+
+/// The rules of landlock(7): reading and executing, writing in one place, no
+/// network, and no signals to others.
+fn ruleset(view: &View) -> Result<OwnedFd> {
+    let read = AccessFs::from_read(ABI::V1);
+    let write = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg
+        | MakeDir | MakeSym | RemoveFile | RemoveDir | Refer});
+    let shown = view.read.iter().map(PathBuf::as_path);
+    let shown: Vec<&Path> = shown.chain(SYSTEM.map(Path::new)).collect();
+    let made = || -> Result<Option<OwnedFd>, landlock::RulesetError> {
+        let ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(ABI::V2))?
+            // What later kernels have besides.
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(ABI::V5))?
+            .handle_access(AccessNet::from_all(ABI::V4))?
+            .scope(Scope::from_all(ABI::V6))?
+            .create()?
+            .add_rules(path_beneath_rules(shown, read))?
+            .add_rules(path_beneath_rules([&view.write], write))?
+            .add_rules(path_beneath_rules(["/dev/null"], write))?;
+        Ok(ruleset.into())
+    };
+    let ruleset = made().context("landlock_create_ruleset")?;
+    ruleset.context("landlock_create_ruleset: this kernel has no Landlock")
+}
+
+/// A root in which there is what the view shows: mount points, each for what is
+/// outside under the same name.
+fn root(view: &View, cwd: &Path) -> Result<sys::Root> {
+    let lasting = MsFlags::MS_NOSUID;
+    let unchanged = lasting | MsFlags::MS_RDONLY;
+    let mut shown: Vec<(&Path, MsFlags)> = Vec::new();
+    shown.extend(SYSTEM.map(|path| (Path::new(path), unchanged)));
+    shown.extend(view.read.iter().map(|path| (path.as_path(), unchanged)));
+    shown.push((&view.write, lasting | MsFlags::MS_NOEXEC));
+    shown.push((Path::new("/dev/null"), lasting));
+    let mut binds = Vec::new();
+    for (path, flags) in shown {
+        let about = match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            about => about.with_context(|| format!("stat {}", path.display()))?,
+        };
+        let to = within(&view.root, path);
+        if about.is_dir() {
+            fs::create_dir_all(&to).with_context(|| format!("mkdir {}", to.display()))?;
+        } else {
+            let dir = to.parent().unwrap_or(&to);
+            fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+            fs::write(&to, "").with_context(|| format!("create {}", to.display()))?;
+        }
+        let flags = match about.file_type().is_char_device() {
+            true => flags,
+            false => flags | MsFlags::MS_NODEV,
+        };
+        binds.push((text(path)?, text(&to)?, flags | locked(path)?));
+    }
+    let inside = within(&view.root, cwd);
+    fs::create_dir_all(&inside).with_context(|| format!("mkdir {}", inside.display()))?;
+    let ids = [geteuid().as_raw(), getegid().as_raw()];
+    Ok(sys::Root {
+        dir: text(&view.root)?,
+        binds,
+        cwd: text(cwd)?,
+        maps: ids.map(|id| format!("{id} {id} 1\n")),
+    })
+}
+
+/// The path of `path` below another root.
+fn within(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The flags of the mount at `path` that a user namespace may not take away:
+/// `EPERM` of mount(2).
+fn locked(path: &Path) -> Result<MsFlags> {
+    let about = statvfs(path).with_context(|| format!("statvfs {}", path.display()))?;
+    let known = [
+        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    let set = known
+        .into_iter()
+        .filter(|(flag, _)| about.flags().contains(*flag));
+    Ok(set.map(|(_, flag)| flag).collect())
+}
+
+fn text(path: &Path) -> Result<CString> {
+    ensure!(path.is_absolute(), "{} is no absolute path", path.display());
+    CString::new(path.as_os_str().as_bytes())
+        .with_context(|| format!("{}: a path with NUL", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jail_is_found_here() -> Result<()> {
+        Jail::find().map(drop)
+    }
+
+    #[test]
+    fn there_is_no_network() -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        for name in ["out", "root"] {
+            fs::create_dir(dir.path().join(name))?;
+        }
+        let view = View {
+            read: Vec::new(),
+            write: dir.path().join("out"),
+            root: dir.path().join("root"),
+        };
+        // bash opens a socket for a file of this name.
+        let mut command = Command::new("bash");
+        command.args(["-c", "exec 3<>/dev/udp/127.0.0.1/9"]);
+        assert!(command.status()?.success());
+        Jail::find()?.confine(&mut command, &view, dir.path())?;
+        let ended = limited::run(&mut command, Duration::from_secs(20))?;
+        assert!(
+            ended.output.contains("Operation not permitted"),
+            "{}",
+            ended.output
+        );
+        Ok(())
+    }
+}
