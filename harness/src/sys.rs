@@ -1,6 +1,8 @@
 //! The only `unsafe` of the harness.
 #![allow(unsafe_code)]
 
+pub mod trace;
+
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
