@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`lan`], [`rtnl`], [`firewall`] | what a check in `tests/` is written with |
+//! | [`inject`] | a launcher stopped, killed or failed at any of its calls |
 //! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
@@ -36,6 +37,7 @@ pub mod guard;
 pub mod guest;
 pub mod host;
 pub mod hostile;
+pub mod inject;
 pub mod lan;
 pub mod matrix;
 pub mod nft;
@@ -61,6 +63,7 @@ pub mod wrong;
 pub mod prelude {
     pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported, wait_for};
     pub use crate::host;
+    pub use crate::inject::window::{Point, Stopped};
     pub use crate::lan::{Lan, Remote};
     pub use crate::seen::{Attempt, Network, Seen};
     pub use crate::step::{Held, Ran, Step};

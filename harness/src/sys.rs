@@ -1,6 +1,8 @@
 //! The only `unsafe` of the harness.
 #![allow(unsafe_code)]
 
+pub mod trace;
+
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;

@@ -1,7 +1,7 @@
 //! A container that is held: its command waits, and answers questions, while the
 //! host is looked at.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::time::{Duration, Instant};
@@ -26,14 +26,30 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// Dropped, it is killed together with its launcher.
 pub struct Held {
-    pub(super) call: String,
-    pub(super) launcher: Option<Child>,
-    pub(super) stdin: Option<ChildStdin>,
-    pub(super) stdout: BufReader<ChildStdout>,
-    pub(super) seen: Seen,
+    call: String,
+    launcher: Option<Child>,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    seen: Seen,
 }
 
 impl Held {
+    /// A program that has just been started, with pipes on its standard streams.
+    ///
+    /// # Errors
+    /// Where one of them is no pipe.
+    pub(crate) fn of(call: String, mut launcher: Child) -> Result<Self> {
+        let stdin = launcher.stdin.take().context("no standard input")?;
+        let stdout = launcher.stdout.take().context("no standard output")?;
+        Ok(Held {
+            call,
+            launcher: Some(launcher),
+            stdin: Some(stdin),
+            stdout: BufReader::new(stdout),
+            seen: Seen::default(),
+        })
+    }
+
     /// Waits until the probe inside has started, and said what it sees.
     ///
     /// # Errors
@@ -202,7 +218,10 @@ impl Held {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        let output = child.wait_with_output().context("wait for the launcher")?;
+        let mut output = child.wait_with_output().context("wait for the launcher")?;
+        self.stdout
+            .read_to_end(&mut output.stdout)
+            .context("read what the launcher printed")?;
         Ok(Ran::of(self.call.clone(), &output))
     }
 }

@@ -10,14 +10,13 @@ mod held;
 mod ran;
 
 use std::ffi::{OsStr, OsString};
-use std::io::BufReader;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use crate::check::failed;
 use crate::outcome::Failed;
@@ -92,7 +91,7 @@ impl Step {
         self
     }
 
-    fn call(&self) -> String {
+    pub(crate) fn call(&self) -> String {
         let mut words = vec![
             self.program
                 .file_name()
@@ -180,21 +179,13 @@ impl Step {
     /// [`Failed`] if it cannot be started.
     pub fn start(self) -> Result<Held> {
         let call = self.call();
-        let mut launcher = self
+        let launcher = self
             .command()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| anyhow!(Failed(format!("`{call}` could not be run: {e}"))))?;
-        let stdin = launcher.stdin.take().context("no standard input")?;
-        let stdout = launcher.stdout.take().context("no standard output")?;
-        Ok(Held {
-            call,
-            launcher: Some(launcher),
-            stdin: Some(stdin),
-            stdout: BufReader::new(stdout),
-            seen: Seen::default(),
-        })
+        Held::of(call, launcher)
     }
 }

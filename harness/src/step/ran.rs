@@ -95,6 +95,11 @@ impl Ran {
         })
     }
 
+    /// How it ended and what it has said, as what was found.
+    pub(crate) fn end(&self) -> String {
+        format!("its end with status {}{}", self.status, self.said())
+    }
+
     fn said(&self) -> String {
         match self.stderr.trim() {
             "" => String::new(),
