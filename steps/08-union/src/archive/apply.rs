@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
-use tar::{Archive, Entry, EntryType};
 
 use super::entry::{inside, is_bookkeeping, metadata};
-use super::metered::Metered;
 use super::places::{Missing, Places};
+use super::reader::{Entry, EntryType, Reader};
 use super::room::Room;
 use super::{Marks, OPAQUE, whited_out};
 use crate::tree::node::Metadata;
@@ -50,23 +49,13 @@ pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> 
         directories: BTreeMap::new(),
         by_name: BTreeSet::new(),
     };
-    let (reader, meter) = Metered::new(&mut *from);
-    let mut archive = Archive::new(reader);
-    for entry in archive.entries().context("read the archive")? {
-        let mut entry = entry.context("read the archive")?;
-        let path = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
-        meter.content();
+    let mut archive = Reader::new(&mut *from);
+    while let Some(mut entry) = archive.next()? {
+        let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
         layer
             .entry(&mut entry, &path)
-            .and_then(|()| {
-                // What is left of an entry that has no content for us.
-                std::io::copy(&mut entry, &mut std::io::sink()).context("read")?;
-                Ok(())
-            })
             .with_context(|| format!("{path:?} of the archive"))?;
-        meter.headers();
     }
-    drop(archive);
     layer.finish()?;
     let mut rest = from.take(TRAILING + 1);
     let trailing = std::io::copy(&mut rest, &mut std::io::sink());
@@ -97,9 +86,9 @@ pub(super) struct Layer<'a> {
 
 impl Layer<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, named: &Path) -> Result<()> {
-        let type_of = entry.header().entry_type();
+        let type_of = entry.entry_type();
         let named = inside(named)?;
-        if type_of.is_pax_global_extensions() || is_bookkeeping(&named)? {
+        if is_bookkeeping(&named)? {
             return Ok(());
         }
         let Some(name) = named.file_name() else {

@@ -5,12 +5,15 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use rustix::fs::{FileType, RawMode};
-use tar::Entry;
+use anyhow::{Result, bail};
+use rustix::fs::FileType;
 
+use super::reader::Entry;
 use super::{DOUBLE_PREFIX, OPAQUE, PREFIX};
-use crate::tree::node::{Metadata, Xattrs, ours};
+use crate::tree::node::{Metadata, ours};
+
+/// The most that one extended attribute may have, in bytes (xattr(7)).
+const XATTR: usize = 65536;
 
 /// A path of an archive as one below the root.
 ///
@@ -47,74 +50,36 @@ pub fn is_bookkeeping(path: &Path) -> Result<bool> {
     }
 }
 
-/// The metadata of an entry, its PAX records before its header.
+/// The metadata of an entry.
 ///
 /// # Errors
-/// For a header that is damaged.
+/// For what no file can have.
 pub fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> Result<Metadata> {
-    let header = entry.header();
-    let number = |n: std::io::Result<u64>, what| -> Result<u32> {
-        let n = n.with_context(|| format!("its {what}"))?;
-        // The highest one means “none” to chown(2).
-        match u32::try_from(n) {
-            Ok(n) if n != u32::MAX => Ok(n),
-            _ => bail!("its {what} {n} is out of range"),
-        }
-    };
-    let mode: RawMode = header.mode().context("its mode")? & 0o7777;
-    let uid = number(header.uid(), "uid")?;
-    let gid = number(header.gid(), "gid")?;
-    let seconds = header.mtime().context("its mtime")?;
-    let mut mtime = (i64::try_from(seconds).unwrap_or(i64::MAX), 0);
-    let mut xattrs = Xattrs::new();
-    if let Some(records) = entry.pax_extensions().context("its PAX records")? {
-        for record in records {
-            let record = record.context("its PAX records")?;
-            match record.key_bytes() {
-                b"mtime" => {
-                    if let Some(exact) = record.value().ok().and_then(parse_time) {
-                        mtime = exact;
-                    }
-                }
-                key if key.starts_with(b"GNU.sparse.") => bail!(
-                    "it is sparse in the way of PAX, which is not understood here: pack it again \
-                     without --sparse"
-                ),
-                key => {
-                    let Some(name) = key.strip_prefix(b"SCHILY.xattr.") else {
-                        continue;
-                    };
-                    let name = OsStr::from_bytes(name);
-                    // A layer from outside must not speak for overlay.
-                    if !ours(name) {
-                        xattrs.insert(name.to_owned(), record.value_bytes().to_vec());
-                    }
-                }
-            }
-        }
+    let (uid, gid) = entry.owner();
+    let mut xattrs = entry.xattrs().clone();
+    // A layer from outside must not speak for overlay.
+    xattrs.retain(|name, _| !ours(name));
+    if let Some((name, value)) = xattrs.iter().find(|(_, value)| value.len() > XATTR) {
+        let length = value.len();
+        bail!("its attribute {name:?} has {length} bytes, and the kernel takes {XATTR}: refused");
     }
     Ok(Metadata {
-        mode: mode | type_of.as_raw_mode(),
-        uid,
-        gid,
-        mtime,
+        mode: entry.mode() | type_of.as_raw_mode(),
+        uid: id(uid, "uid")?,
+        gid: id(gid, "gid")?,
+        mtime: entry.mtime(),
         xattrs,
     })
 }
 
-fn parse_time(text: &str) -> Option<(i64, i64)> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    let nanoseconds: i64 = digits.parse().ok()?;
-    let seconds: i64 = whole.parse().ok()?;
-    Some(match (whole.starts_with('-'), nanoseconds) {
-        (true, 1..) => (seconds.checked_sub(1)?, 1_000_000_000 - nanoseconds),
-        _ => (seconds, nanoseconds),
-    })
+/// A user or group. Old programs wrote the highest ones as negative numbers.
+fn id(number: i64, what: &str) -> Result<u32> {
+    let id = u32::try_from(number).ok();
+    match id.or(i32::try_from(number).ok().map(i32::cast_unsigned)) {
+        // The highest one means “none” to chown(2).
+        Some(id) if id != u32::MAX => Ok(id),
+        _ => bail!("its {what} {number} is out of range"),
+    }
 }
 
 #[cfg(test)]
@@ -137,11 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_they_are_written() {
-        assert_eq!(parse_time("1.000000005"), Some((1, 5)));
-        assert_eq!(parse_time("-0.5"), Some((-1, 500_000_000)));
-        assert_eq!(parse_time("-3"), Some((-3, 0)));
-        assert_eq!(parse_time("x"), None);
-        assert_eq!(parse_time("-9223372036854775808.5"), None);
+    fn nobody_may_be_minus_two() {
+        assert_eq!(id(-2, "uid").unwrap(), u32::MAX - 1);
+        assert_eq!(id(4_294_967_294, "uid").unwrap(), u32::MAX - 1);
+        for none in [-1, 4_294_967_295, 4_294_967_296, i64::MIN] {
+            assert!(id(none, "uid").is_err());
+        }
     }
 }

@@ -8,7 +8,7 @@ use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
 use super::apply::apply;
-use super::metered::HEADERS;
+use super::reader::HEADERS;
 use super::{Marks, OPAQUE_USER};
 use crate::tree::Tree;
 use crate::tree::node::xattr;

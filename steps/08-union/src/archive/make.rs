@@ -10,11 +10,11 @@ use nix::sys::stat::makedev;
 use process::say;
 use rustix::fs::{AtFlags, FileType, Mode, linkat, mkdirat, mknodat, symlinkat};
 use rustix::io::Errno;
-use tar::{Entry, EntryType};
 
 use super::apply::Layer;
 use super::entry::{inside, metadata};
 use super::places::Missing;
+use super::reader::{Entry, EntryType};
 use super::{OPAQUE, whited_out};
 use crate::tree::copy::create;
 use crate::tree::{Place, file_type, is};
@@ -30,7 +30,7 @@ impl Layer<'_> {
         place: &Place,
     ) -> Result<()> {
         self.room.take(match type_of {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => entry.size(),
+            EntryType::Regular => entry.size(),
             _ => 0,
         })?;
         let made = match type_of {
@@ -41,7 +41,7 @@ impl Layer<'_> {
             }
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().context("a link without a target")?;
-                let target = OsStr::from_bytes(&target);
+                let target = OsStr::from_bytes(target);
                 self.in_place_of_another(path, place, || {
                     symlinkat(target, &place.directory, &place.name).context("symlink")
                 })?;
@@ -50,13 +50,11 @@ impl Layer<'_> {
             EntryType::Char => FileType::CharacterDevice,
             EntryType::Block => FileType::BlockDevice,
             EntryType::Fifo => FileType::Fifo,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            EntryType::Regular => {
                 let mut file = self.in_place_of_another(path, place, || create(place))?;
-                let (size, is_sparse) = (entry.size(), type_of == EntryType::GNUSparse);
-                self.room.fill(&mut file, entry, size, is_sparse)?;
+                self.room.fill(&mut file, entry)?;
                 FileType::RegularFile
             }
-            other => bail!("an entry of the unknown type {other:?}"),
         };
         if matches!(
             type_of,
@@ -107,7 +105,7 @@ impl Layer<'_> {
 
     fn link(&mut self, entry: &Entry<'_, impl Read>, path: &Path, place: &Place) -> Result<()> {
         let target = entry.link_name_bytes().context("a link without a target")?;
-        let target = inside(Path::new(OsStr::from_bytes(&target)))?;
+        let target = inside(Path::new(OsStr::from_bytes(target)))?;
         let name = target.file_name().context("a link to a directory")?;
         if name == OPAQUE || whited_out(name).is_some() {
             bail!("a link to the whiteout {target:?}: refused");
@@ -145,14 +143,8 @@ impl Layer<'_> {
         place: &Place,
         type_of: FileType,
     ) -> Result<bool> {
-        let header = entry.header();
-        let device = match type_of {
-            FileType::Fifo => 0,
-            _ => makedev(
-                header.device_major()?.unwrap_or(0).into(),
-                header.device_minor()?.unwrap_or(0).into(),
-            ),
-        };
+        let (major, minor) = entry.device();
+        let device = makedev(major.into(), minor.into());
         if type_of == FileType::CharacterDevice && device == 0 {
             bail!("the character device 0:0 is overlay's whiteout, and no device: refused");
         }

@@ -7,7 +7,8 @@
 //! | [`write`] | a layer into an archive |
 //! | [`apply`] | an archive into a layer |
 //! | [`entry`], [`places`], make, deletions | its entries: what they say, where they go, what is made of them |
-//! | [`metered`], [`room`] | limits: on what comes before an entry, on all of them |
+//! | [`reader`] | archives, entry by entry |
+//! | [`room`] | a limit on all entries |
 
 pub mod apply;
 mod deletions;
@@ -15,8 +16,8 @@ pub mod entry;
 #[cfg(test)]
 mod hostile;
 mod make;
-pub mod metered;
 pub mod places;
+pub mod reader;
 pub mod room;
 pub mod write;
 

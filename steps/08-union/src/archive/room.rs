@@ -8,6 +8,8 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{fstatvfs, ftruncate};
 
+use super::reader::Entry;
+
 /// How much is read and written at once, in bytes.
 const BUFFER: usize = 256 << 10;
 
@@ -57,34 +59,23 @@ impl Room {
         Ok(())
     }
 
-    /// Writes `size` bytes to a new file; holes stay holes where `is_sparse`.
+    /// Writes the content of an entry to a new file; holes stay holes.
     ///
     /// # Errors
-    /// If `from` ends too early; those of writing.
-    pub fn fill(
-        &mut self,
-        file: &mut File,
-        from: &mut impl Read,
-        size: u64,
-        is_sparse: bool,
-    ) -> Result<()> {
-        let mut left = size;
-        while left > 0 {
-            let wanted = BUFFER.min(usize::try_from(left).unwrap_or(BUFFER));
-            let read = from.read(&mut self.buffer[..wanted]).context("read")?;
-            if read == 0 {
-                bail!("the archive ends before the file does");
+    /// If the archive ends too early; those of writing.
+    pub fn fill(&mut self, file: &mut File, from: &mut Entry<'_, impl Read>) -> Result<()> {
+        loop {
+            let hole = i64::try_from(from.skip_hole()).context("a hole")?;
+            if hole > 0 {
+                file.seek(SeekFrom::Current(hole)).context("lseek")?;
             }
-            let chunk = &self.buffer[..read];
-            if is_sparse && chunk.iter().all(|byte| *byte == 0) {
-                file.seek(SeekFrom::Current(read as i64)).context("lseek")?;
-            } else {
-                file.write_all(chunk).context("write")?;
+            match from.read(&mut self.buffer).context("read")? {
+                0 => break,
+                read => file.write_all(&self.buffer[..read]).context("write")?,
             }
-            left -= read as u64;
         }
-        if is_sparse {
-            ftruncate(file, size).context("ftruncate")?;
+        if from.is_sparse() {
+            ftruncate(file, from.size()).context("ftruncate")?;
         }
         Ok(())
     }

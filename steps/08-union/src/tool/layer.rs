@@ -1,7 +1,9 @@
 //! `step-08 layer`: layers by hand.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write, stdin, stdout};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +11,7 @@ use clap::Subcommand;
 use rustix::fs::FileType;
 
 use super::StoreArgs;
+use crate::archive::reader::Reader;
 use crate::archive::write::deletion;
 use crate::driver::{Access, StorageDriver};
 use crate::finding::What;
@@ -133,12 +136,9 @@ fn diff(driver: &dyn StorageDriver, id: &LayerId, tar: bool) -> Result<()> {
     let mut archive = Vec::new();
     driver.diff(id, &mut archive)?;
     let mut out = stdout().lock();
-    for entry in tar::Archive::new(&archive[..])
-        .entries()
-        .context("read the diff")?
-    {
-        let entry = entry.context("read the diff")?;
-        let path = entry.path().context("read the diff")?.into_owned();
+    let mut entries = Reader::new(&archive[..]);
+    while let Some(entry) = entries.next().context("read the diff")? {
+        let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
         let (mark, path) = match deletion(&path) {
             Some(path) if path.ends_with("*") => ('o', path),
             Some(path) => ('-', path),

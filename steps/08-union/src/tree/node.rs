@@ -102,6 +102,10 @@ impl Metadata {
                 Err(errno @ Errno::PERM) if !geteuid().is_root() => {
                     say!("{:?} is without {name:?}: setxattr: {errno}", place.name);
                 }
+                // Only files and directories have these (xattr(7)).
+                Err(errno @ Errno::PERM) if name.as_bytes().starts_with(b"user.") => {
+                    say!("{:?} is without {name:?}: setxattr: {errno}", place.name);
+                }
                 // The file system keeps no attributes of this kind.
                 Err(errno @ Errno::NOTSUP) => {
                     say!("{:?} is without {name:?}: setxattr: {errno}", place.name);

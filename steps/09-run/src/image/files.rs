@@ -2,11 +2,12 @@
 //! image's parts are read where they are.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use tar::{Archive, EntryType};
-use union::archive::metered::Metered;
+use union::archive::reader::{EntryType, Reader};
 
 use super::blob::Blob;
 
@@ -32,6 +33,7 @@ pub struct Contents {
 #[derive(Debug)]
 enum Entry {
     File { offset: u64, size: u64 },
+    Sparse,
     Link(PathBuf),
     Other,
 }
@@ -64,28 +66,26 @@ impl Contents {
     /// If it is no tar archive, or damaged.
     pub fn of(blob: Blob) -> Result<Self> {
         let what = blob.what().to_owned();
-        let (reader, meter) = Metered::new(blob.reader());
-        let mut archive = Archive::new(reader);
+        let mut archive = Reader::seeking(blob.reader());
         let mut entries = HashMap::new();
         let mut found = || -> Result<()> {
-            for entry in archive.entries_with_seek()? {
-                let entry = entry?;
-                meter.headers();
-                let path = plain(&entry.path()?);
-                let kind = match entry.header().entry_type() {
-                    EntryType::Regular | EntryType::Continuous => Entry::File {
-                        offset: entry.raw_file_position(),
+            while let Some(entry) = archive.next()? {
+                let path = plain(as_path(entry.path_bytes()));
+                let target = entry.link_name_bytes().map(as_path);
+                let kind = match entry.entry_type() {
+                    EntryType::Regular if entry.is_sparse() => Entry::Sparse,
+                    EntryType::Regular => Entry::File {
+                        offset: entry.offset(),
                         size: entry.size(),
                     },
                     // As `docker save` says that two images share a layer.
-                    EntryType::Symlink => Entry::Link(match entry.link_name()? {
-                        Some(to) => plain(&path.parent().unwrap_or(Path::new("")).join(to)),
-                        None => bail!("a link without a target"),
-                    }),
-                    EntryType::Link => Entry::Link(match entry.link_name()? {
-                        Some(to) => plain(&to),
-                        None => bail!("a link without a target"),
-                    }),
+                    EntryType::Symlink => {
+                        let to = target.context("a link without a target")?;
+                        Entry::Link(plain(&path.parent().unwrap_or(Path::new("")).join(to)))
+                    }
+                    EntryType::Link => {
+                        Entry::Link(plain(target.context("a link without a target")?))
+                    }
                     _ => Entry::Other,
                 };
                 entries.insert(path, kind);
@@ -121,12 +121,20 @@ impl Contents {
                     return self.blob.part(*offset, *size, name);
                 }
                 Some(Entry::Link(to)) => path = to.clone(),
+                Some(Entry::Sparse) => bail!(
+                    "{name} in {} has holes: pack it without tar's --sparse",
+                    self.blob.what()
+                ),
                 Some(Entry::Other) => bail!("{name} in {} is no file", self.blob.what()),
                 None => bail!("{name} is missing in {}", self.blob.what()),
             }
         }
         bail!("{name} in {} is a link without an end", self.blob.what())
     }
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 /// Whether a path of an archive is one that root file systems have and images'

@@ -1,12 +1,13 @@
 //! What a path, or what comes over standard input, is.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use tar::Archive;
-use union::archive::metered::Metered;
+use union::archive::reader::Reader;
 
 use super::blob::Blob;
 use super::decompress::Packing;
@@ -121,19 +122,13 @@ pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
 
 /// Reads an archive to its end: whether images are in it, not files.
 fn look_for_images(from: &mut dyn Read) -> Result<bool> {
-    let (reader, meter) = Metered::new(&mut *from);
-    let mut archive = Archive::new(reader);
+    let mut archive = Reader::new(&mut *from);
     let (mut is_root, mut has_index) = (false, false);
-    for entry in archive.entries().context("read the archive")? {
-        let mut entry = entry.context("read the archive: it is no tar, or damaged")?;
-        meter.content();
-        let path = plain(&entry.path().context("read the archive")?);
+    while let Some(entry) = archive.next()? {
+        let path = plain(Path::new(OsStr::from_bytes(entry.path_bytes())));
         is_root |= is_of_a_root_file_system(&path);
         has_index |= path == Path::new("index.json") || path == Path::new("manifest.json");
-        io::copy(&mut entry, &mut io::sink()).context("read the archive")?;
-        meter.headers();
     }
-    drop(archive);
     io::copy(from, &mut io::sink()).context("read the archive to its end")?;
     Ok(has_index && !is_root)
 }

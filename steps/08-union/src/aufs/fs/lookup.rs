@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 
 use fuser::FileType;
 use rustix::fs::Statx;
-use rustix::io::Errno;
 
 use super::Union;
 use super::attr::kind;
@@ -125,10 +124,10 @@ impl Union {
     /// attributes in the highest branch.
     ///
     /// # Errors
-    /// `ENOENT` where nothing was found.
+    /// `ENOENT` where nothing was found, `ENAMETOOLONG` if nothing could be.
     pub(crate) fn enter(&self, parent: u64, name: &OsStr, found: &Found) -> Result<(u64, Statx)> {
         let mut nodes = lock(&self.nodes);
-        let (branch, stat) = found.top().ok_or(Errno::NOENT)?;
+        let (branch, stat) = found.top().ok_or(whiteout::absent(name))?;
         let key = super::inode::Key::of(branch, stat);
         let dev = self.devices[branch];
         let entered = Entered {

@@ -27,7 +27,7 @@ impl Union {
         let _names = self.write_names();
         let dir = lock(&self.nodes).dir(parent)?;
         let found = self.find(&dir, name)?;
-        let branch = found.branch().ok_or(Errno::NOENT)?;
+        let branch = found.branch().ok_or(whiteout::absent(name))?;
         if found.is_dir() {
             return Err(Errno::ISDIR);
         }
@@ -65,7 +65,7 @@ impl Union {
         let _names = self.write_names();
         let dir = lock(&self.nodes).dir(parent)?;
         let found = self.find(&dir, name)?;
-        let (branch, _) = found.top().ok_or(Errno::NOENT)?;
+        let (branch, _) = found.top().ok_or(whiteout::absent(name))?;
         if !found.is_dir() {
             return Err(Errno::NOTDIR);
         }

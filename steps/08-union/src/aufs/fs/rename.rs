@@ -60,7 +60,7 @@ impl Union {
             self.make_ready(from, to, exchange)?;
             let _names = self.write_names();
             let (old, new) = (self.see(from)?, self.see(to)?);
-            let branch = old.found.branch().ok_or(Errno::NOENT)?;
+            let branch = old.found.branch().ok_or(whiteout::absent(from.name))?;
             let there = new.found.top().is_some();
             match (there, exchange) {
                 (true, false) if flags.contains(Flags::RENAME_NOREPLACE) => {
@@ -105,7 +105,8 @@ impl Union {
     }
 
     fn raise(&self, seen: &Seen<'_>, lowest: usize) -> Result<()> {
-        let branch = seen.found.branch().ok_or(Errno::NOENT)?;
+        let branch = seen.found.branch();
+        let branch = branch.ok_or(whiteout::absent(seen.at.name))?;
         let in_place = self.branches[branch].writable() && branch <= lowest;
         if seen.found.is_dir() {
             // A directory cannot be moved away from its parts below.

@@ -31,9 +31,11 @@ pub(crate) const NAME_MAX: usize = 255 - PREFIX.len();
 /// Refuses what a user of the union may not name.
 ///
 /// # Errors
-/// `EPERM` for names that begin with `.wh.`, as AUFS has it.
+/// `EPERM` for names that begin with `.wh.`, as AUFS has it; `ENAMETOOLONG` for
+/// those of more than 251 bytes.
 pub(crate) fn check(name: &OsStr) -> Result<()> {
     match name.as_bytes().starts_with(PREFIX) {
+        true if name.len() > NAME_MAX => Err(Errno::NAMETOOLONG),
         true => Err(Errno::PERM),
         false => Ok(()),
     }
@@ -48,6 +50,16 @@ pub(crate) fn check_new(name: &OsStr) -> Result<()> {
     match name.len() > NAME_MAX {
         true => Err(Errno::NAMETOOLONG),
         false => Ok(()),
+    }
+}
+
+/// What is wrong with a name that is not there. A branch that was not written
+/// through the union may have longer ones than the union lets anybody make, and
+/// shows them; any other is too long.
+pub(crate) fn absent(name: &OsStr) -> Errno {
+    match name.len() > NAME_MAX {
+        true => Errno::NAMETOOLONG,
+        false => Errno::NOENT,
     }
 }
 
@@ -156,5 +168,7 @@ mod tests {
         assert_eq!(of(&longest).len(), 255);
         let longer = OsString::from("x".repeat(252));
         assert_eq!(check_new(&longer), Err(Errno::NAMETOOLONG));
+        assert_eq!(absent(&longest), Errno::NOENT);
+        assert_eq!(absent(&longer), Errno::NAMETOOLONG);
     }
 }
