@@ -1,10 +1,15 @@
-//! An archive into a layer. The archive may come from anywhere: nothing in it
-//! reaches a file outside the layer's directory ([`places`](super::places)),
-//! takes more than is free ([`room`](super::room)), or says anything for
-//! overlay or AUFS ([`entry`](super::entry)).
+//! An archive into a layer. Its entries are about the whole tree that a
+//! container would see, of this layer and those below ([`below`](super::below)):
+//! the tree that comes out is the same whether a driver keeps all of it or only
+//! what changes.
+//!
+//! The archive may come from anywhere: nothing in it reaches a file outside the
+//! layer's directory (places.rs), takes more than is free
+//! ([`room`](super::room)), or says anything for overlay or AUFS
+//! ([`entry`](super::entry)).
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,11 +18,13 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
+use super::below::Below;
 use super::entry::{inside, is_bookkeeping, metadata};
-use super::places::{Missing, Places};
+use super::make::Plink;
+use super::places::{Last, Missing};
 use super::reader::{Entry, EntryType, Reader};
 use super::room::Room;
-use super::{Marks, OPAQUE, whited_out};
+use super::{Marks, OPAQUE, PLINKS, whited_out};
 use crate::tree::node::Metadata;
 use crate::tree::remove::remove_at;
 use crate::tree::{Place, Tree, file_type};
@@ -28,27 +35,16 @@ const TRAILING: u64 = 64 << 20;
 
 /// Applies the changes in the tar `from` to the layer in `tree`, which holds
 /// what `marks` say: nothing but changes, or the whole parent. `below` are the
-/// layers below, the nearest first, where they are not in `tree` already: a
-/// directory that the archive only passes through keeps the look that it has
-/// there. Reads `from` to its end, also beyond the end of the archive.
+/// layers below, the nearest first, where they are not in `tree` already; they
+/// are marked alike. Reads `from` to its end, also beyond the end of the archive.
 ///
 /// # Errors
-/// For a damaged archive, a name with `..`, a hard link to what is not there,
-/// more than there is room for, and those of writing. The layer is then
-/// half-made.
+/// For a damaged archive, a name with `..` or through a file, a hard link to
+/// what is not there, more than there is room for, and those of writing. The
+/// layer is then half-made.
 pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> Result<()> {
     // ANCHOR: exercise_apply_a_diff
-    let mut layer = Layer {
-        tree,
-        marks,
-        below,
-        places: Places::new(tree),
-        room: Room::of(tree.root())?,
-        made: HashSet::new(),
-        whited_out: HashSet::new(),
-        directories: BTreeMap::new(),
-        by_name: BTreeSet::new(),
-    };
+    let mut layer = Layer::new(tree, marks, below)?;
     let mut archive = Reader::new(&mut *from);
     while let Some(mut entry) = archive.next()? {
         let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
@@ -66,30 +62,50 @@ pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> 
     // ANCHOR_END: exercise_apply_a_diff
 }
 
-/// A layer that is being made.
+/// A layer that is being made. All paths here are without links.
 pub(super) struct Layer<'a> {
     pub(super) tree: &'a Tree,
     pub(super) marks: Marks,
-    pub(super) below: &'a [Tree],
-    pub(super) places: Places<'a>,
+    pub(super) below: Below<'a>,
     pub(super) room: Room,
+    pub(super) last: Option<Last>,
     /// What came from this archive, and the directories that it is in: its own
-    /// whiteouts do not concern them. All paths here are without links.
-    pub(super) made: HashSet<PathBuf>,
-    /// What this archive has whited out.
-    pub(super) whited_out: HashSet<PathBuf>,
+    /// whiteouts do not concern them (image-spec, layer.md, “Whiteouts”).
+    pub(super) made: BTreeSet<PathBuf>,
+    /// Where there is a whiteout in the layer.
+    pub(super) whited_out: BTreeSet<PathBuf>,
+    /// Which of its directories are marked opaque.
+    pub(super) opaque: BTreeSet<PathBuf>,
     /// Directories get their metadata when nothing more is put into them.
     pub(super) directories: BTreeMap<PathBuf, Metadata>,
-    /// Directories that are opaque and cannot be marked so.
-    pub(super) by_name: BTreeSet<PathBuf>,
+    /// AUFS's files of several names, by the names that they have there.
+    pub(super) plinks: HashMap<OsString, Plink>,
 }
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    pub(super) fn new(tree: &'a Tree, marks: Marks, below: &'a [Tree]) -> Result<Self> {
+        Ok(Layer {
+            tree,
+            marks,
+            below: Below::new(below, marks),
+            room: Room::of(tree.root())?,
+            last: None,
+            made: BTreeSet::new(),
+            whited_out: BTreeSet::new(),
+            opaque: BTreeSet::new(),
+            directories: BTreeMap::new(),
+            plinks: HashMap::new(),
+        })
+    }
+
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, named: &Path) -> Result<()> {
         let type_of = entry.entry_type();
         let named = inside(named)?;
         if is_bookkeeping(&named)? {
-            return Ok(());
+            return match named.starts_with(PLINKS) && type_of == EntryType::Regular {
+                true => self.keep_plink(entry, &named),
+                false => Ok(()),
+            };
         }
         let Some(name) = named.file_name() else {
             if type_of != EntryType::Directory {
@@ -111,35 +127,6 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// A place of the layer. Directories that had to be made for it look as they
-    /// do in the layers below.
-    pub(super) fn find(&mut self, named: &Path, missing: Missing) -> Result<(Place, PathBuf)> {
-        let mut made = Vec::new();
-        let found = self.places.find(named, missing, &mut made)?;
-        for path in made {
-            self.room.take(0)?;
-            if self.whited_out.contains(&path) {
-                self.replaced(&path, &self.tree.place(&path)?)?;
-            } else if let Some(metadata) = self.look_below(&path)? {
-                self.directories.insert(path, metadata);
-            }
-        }
-        Ok(found)
-    }
-
-    fn look_below(&self, path: &Path) -> Result<Option<Metadata>> {
-        for tree in self.below {
-            match tree.stat(path)? {
-                Some(stat) if file_type(&stat) == FileType::Directory => {
-                    return Metadata::read(tree, path, &stat).map(Some);
-                }
-                Some(_) => return Ok(None),
-                None => {}
-            }
-        }
-        Ok(None)
-    }
-
     fn note_made(&mut self, path: &Path) {
         for path in path.ancestors() {
             if !self.made.insert(path.to_owned()) {
@@ -148,7 +135,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Takes away what stands at a place.
+    /// Takes away what the layer itself has at a place. What is below may show
+    /// again.
     pub(super) fn clear(&mut self, path: &Path, place: &Place) -> Result<()> {
         let stat = match statat(&place.directory, &place.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(()),
@@ -157,7 +145,10 @@ impl Layer<'_> {
         remove_at(&place.directory, &place.name)?;
         match file_type(&stat) {
             FileType::Directory => {
-                self.places.forget();
+                self.last = None;
+                for known in [&mut self.made, &mut self.whited_out, &mut self.opaque] {
+                    forget(known, path);
+                }
                 // With it go all that were in it, which come right behind it.
                 let gone: Vec<PathBuf> = self
                     .directories
@@ -170,16 +161,15 @@ impl Layer<'_> {
                     self.directories.remove(&path);
                 }
             }
-            FileType::Symlink => self.places.forget(),
-            _ => {}
+            _ => forget(&mut self.made, path),
+        }
+        if self.marks != Marks::Aufs {
+            self.whited_out.remove(path);
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<()> {
-        while let Some(path) = self.by_name.pop_first() {
-            self.hide_names(&path)?;
-        }
         // The innermost come first: a directory that is not writable takes
         // nothing more.
         for (path, metadata) in std::mem::take(&mut self.directories).into_iter().rev() {
@@ -189,5 +179,17 @@ impl Layer<'_> {
                 .with_context(|| format!("{path:?} of the archive"))?;
         }
         Ok(())
+    }
+}
+
+/// Takes a path, and all below it, out of a set.
+fn forget(known: &mut BTreeSet<PathBuf>, path: &Path) {
+    let gone: Vec<PathBuf> = known
+        .range(path.to_owned()..)
+        .take_while(|other| other.starts_with(path))
+        .cloned()
+        .collect();
+    for path in gone {
+        known.remove(&path);
     }
 }

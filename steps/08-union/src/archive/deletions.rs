@@ -1,5 +1,6 @@
 //! Whiteouts and opaque directories of an archive, as the layer marks them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -8,7 +9,8 @@ use rustix::fs::{FileType, Mode, OFlags, mknodat, openat};
 use rustix::io::Errno;
 
 use super::apply::Layer;
-use super::{Marks, OPAQUE, whiteout};
+use super::places::Here;
+use super::{Marks, OPAQUE, whited_out, whiteout};
 use crate::tree::copy::create;
 use crate::tree::node::set_xattr;
 use crate::tree::remove::remove_at;
@@ -35,74 +37,77 @@ impl Layer<'_> {
             name: deleted.to_owned(),
             directory: place.directory.try_clone().context("dup")?,
         };
-        self.whited_out.insert(path.to_owned());
         if self.made.contains(path) {
             // The one below was meant. Of a directory it would show through.
-            let stat = self.tree.stat(path)?;
-            let is_directory = stat.is_some_and(|stat| file_type(&stat) == FileType::Directory);
-            return match is_directory {
-                true => self.hide_below(path, &target),
-                false => Ok(()),
+            return match self.here(path)? {
+                Here::Directory => self.hide_below(path, &target),
+                _ => Ok(()),
             };
         }
         self.clear(path, &target)?;
+        self.hide(path, &target)
+    }
+
+    /// Hides what shows through at `path`, where the layer itself has nothing.
+    /// Without something to hide a whiteout would be a file: of a directory that
+    /// it does not merge overlay shows all names.
+    pub(super) fn hide(&mut self, path: &Path, place: &Place) -> Result<()> {
+        if self.here(path)? == Here::Whiteout || self.shows_through(path)?.is_none() {
+            return Ok(());
+        }
         self.room.take(0)?;
         match self.marks {
             Marks::Overlay { .. } => mknodat(
-                &target.directory,
-                deleted,
+                &place.directory,
+                &place.name,
                 FileType::CharacterDevice,
                 Mode::empty(),
                 0,
             )
-            .with_context(|| format!("mknod({deleted:?}, S_IFCHR, 0:0)")),
-            Marks::Aufs => mark(place),
-            Marks::Whole => Ok(()),
+            .with_context(|| format!("mknod({path:?}, S_IFCHR, 0:0)"))?,
+            Marks::Aufs => mark(&Place {
+                directory: place.directory.try_clone().context("dup")?,
+                name: whiteout(&place.name),
+            })?,
+            Marks::Whole => return Ok(()),
         }
+        self.whited_out.insert(path.to_owned());
+        Ok(())
     }
 
-    /// A new directory stands where this archive has whited out an old one: what
-    /// was in that must not show through. A whiteout in its place is gone
-    /// already, but AUFS keeps it under a name of its own.
-    pub(super) fn replaced(&mut self, path: &Path, place: &Place) -> Result<()> {
-        if !self.whited_out.contains(path) {
-            return Ok(());
-        }
-        if self.marks == Marks::Aufs {
+    /// Something new stands where a whiteout was. In overlay it has taken its
+    /// place, but AUFS keeps whiteouts under names of their own.
+    pub(super) fn uncover(&mut self, path: &Path, place: &Place) -> Result<()> {
+        if self.whited_out.remove(path) && self.marks == Marks::Aufs {
             remove_at(&place.directory, &whiteout(&place.name))?;
         }
-        let stat = self.tree.stat(path)?;
-        match stat.is_some_and(|stat| file_type(&stat) == FileType::Directory) {
-            true => self.hide_below(path, place),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     /// Of the directory at `place` nothing that is below is seen.
-    fn hide_below(&mut self, path: &Path, place: &Place) -> Result<()> {
+    pub(super) fn hide_below(&mut self, path: &Path, place: &Place) -> Result<()> {
+        self.last = None;
+        self.forget_below(path, place)?;
         match self.marks {
-            // Overlay merges the roots of its layers whatever they are marked.
-            Marks::Overlay { .. } if path.as_os_str().is_empty() => {
-                self.by_name.insert(path.to_owned());
-                Ok(())
-            }
+            Marks::Whole => return Ok(()),
+            // Overlay and AUFS merge the roots of layers whatever they are marked.
+            _ if path.as_os_str().is_empty() => return self.hide_names(path),
             Marks::Overlay { opaque } => match set_xattr(place, opaque, b"y") {
                 // The file system has no such attributes: tmpfs before Linux 6.6.
-                Err(error) if is(&error, &[Errno::NOTSUP]) => {
-                    self.by_name.insert(path.to_owned());
-                    Ok(())
-                }
-                set => set,
+                Err(error) if is(&error, &[Errno::NOTSUP]) => return self.hide_names(path),
+                set => set?,
             },
             Marks::Aufs => mark(&Place {
                 directory: self.tree.directory(path)?,
                 name: OPAQUE.into(),
-            }),
-            Marks::Whole => self.forget_below(path, place),
+            })?,
         }
+        self.opaque.insert(path.to_owned());
+        Ok(())
     }
 
-    /// Removes what the layers below have put into a directory.
+    /// Removes what is in a directory of the layer and did not come from this
+    /// archive: files of a whole tree, whiteouts, files that were copied up.
     fn forget_below(&mut self, path: &Path, place: &Place) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || {
@@ -111,6 +116,15 @@ impl Layer<'_> {
         };
         let directory = open()?;
         for name in names(open()?).context("readdir")? {
+            if self.marks == Marks::Aufs
+                && let Some(deleted) = whited_out(&name)
+            {
+                if name != OPAQUE {
+                    self.whited_out.remove(&path.join(deleted));
+                    remove_at(&directory, &name)?;
+                }
+                continue;
+            }
             let path = path.join(&name);
             let place = Place {
                 directory: directory.try_clone().context("dup")?,
@@ -130,24 +144,18 @@ impl Layer<'_> {
 
     /// Marks name by name that of the directory `path` nothing of the layers
     /// below is seen.
-    pub(super) fn hide_names(&mut self, path: &Path) -> Result<()> {
-        for tree in self.below {
-            match tree.stat(path)?.map(|stat| file_type(&stat)) {
-                None => continue,
-                Some(FileType::Directory) => {}
-                // What is further down does not show through this one.
-                Some(_) => break,
-            }
-            for name in tree.names(path)? {
-                let path = path.join(&name);
-                let place = self.tree.place(&path)?;
-                if !self.made.contains(&path) {
-                    self.whiteout(&path, &name, &place)?;
-                } else if let Some(stat) = self.tree.stat(&path)?
-                    && file_type(&stat) == FileType::Directory
-                {
-                    self.hide_below(&path, &place)?;
-                }
+    fn hide_names(&mut self, path: &Path) -> Result<()> {
+        let mut names = BTreeSet::new();
+        for layer in self.below.directory(path)? {
+            names.extend(self.below.tree(layer).names(path)?);
+        }
+        for name in names {
+            let path = path.join(name);
+            let place = self.tree.place(&path)?;
+            match self.here(&path)? {
+                Here::Nothing => self.hide(&path, &place)?,
+                Here::Directory => self.hide_below(&path, &place)?,
+                Here::Whiteout | Here::Symlink | Here::Other => {}
             }
         }
         Ok(())

@@ -1,23 +1,32 @@
 //! The files of an archive, made one by one.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::makedev;
 use process::say;
-use rustix::fs::{AtFlags, FileType, Mode, linkat, mkdirat, mknodat, symlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, linkat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::apply::Layer;
 use super::entry::{inside, metadata};
-use super::places::Missing;
+use super::places::{Here, Missing};
 use super::reader::{Entry, EntryType};
-use super::{OPAQUE, whited_out};
+use super::{OPAQUE, PLINKS, whited_out};
 use crate::tree::copy::create;
+use crate::tree::node::Metadata;
 use crate::tree::{Place, file_type, is};
+
+/// A file of AUFS's own directory, and what it looks like.
+pub(super) struct Plink {
+    file: File,
+    look: Metadata,
+}
 
 impl Layer<'_> {
     /// Makes what an entry stands for. What is there already goes, but a
@@ -29,15 +38,21 @@ impl Layer<'_> {
         path: &Path,
         place: &Place,
     ) -> Result<()> {
+        self.check_name(place)?;
         self.room.take(match type_of {
             EntryType::Regular => entry.size(),
             _ => 0,
         })?;
         let made = match type_of {
-            EntryType::Directory => self.directory(path, place)?,
+            EntryType::Directory => {
+                if self.here(path)? != Here::Directory {
+                    self.make_directory(path, place)?;
+                }
+                FileType::Directory
+            }
             EntryType::Link => {
                 self.link(entry, path, place)?;
-                return self.replaced(path, place);
+                return self.uncover(path, place);
             }
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().context("a link without a target")?;
@@ -61,9 +76,9 @@ impl Layer<'_> {
             EntryType::Char | EntryType::Block | EntryType::Fifo
         ) && !self.device(entry, path, place, made)?
         {
-            return Ok(());
+            return self.hide(path, place);
         }
-        self.replaced(path, place)?;
+        self.uncover(path, place)?;
         let metadata = metadata(entry, made)?;
         if made == FileType::Directory {
             self.directories.insert(path.to_owned(), metadata);
@@ -73,7 +88,7 @@ impl Layer<'_> {
     }
 
     /// Calls `make`, and once more when what is in the way has gone.
-    fn in_place_of_another<T>(
+    pub(super) fn in_place_of_another<T>(
         &mut self,
         path: &Path,
         place: &Place,
@@ -88,25 +103,13 @@ impl Layer<'_> {
         }
     }
 
-    fn directory(&mut self, path: &Path, place: &Place) -> Result<FileType> {
-        let make = || mkdirat(&place.directory, &place.name, Mode::RWXU).context("mkdir");
-        match make() {
-            Err(error) if is(&error, &[Errno::EXIST]) => {
-                let stat = self.tree.stat(path)?;
-                if stat.is_none_or(|stat| file_type(&stat) != FileType::Directory) {
-                    self.clear(path, place)?;
-                    make()?;
-                }
-            }
-            made => made?,
-        }
-        Ok(FileType::Directory)
-    }
-
     fn link(&mut self, entry: &Entry<'_, impl Read>, path: &Path, place: &Place) -> Result<()> {
         let target = entry.link_name_bytes().context("a link without a target")?;
         let target = inside(Path::new(OsStr::from_bytes(target)))?;
         let name = target.file_name().context("a link to a directory")?;
+        if target.starts_with(PLINKS) {
+            return self.link_plink(name, path, place);
+        }
         if name == OPAQUE || whited_out(name).is_some() {
             bail!("a link to the whiteout {target:?}: refused");
         }
@@ -119,9 +122,19 @@ impl Layer<'_> {
         if target.starts_with(path) {
             bail!("a link to {target:?}, which is in it: refused");
         }
-        let is_there = self.tree.stat(&target)?;
-        if is_there.is_none_or(|stat| file_type(&stat) == FileType::Directory) {
-            bail!("a link to {target:?}, which is no file of this archive: refused");
+        let is_file = match self.here(&target)? {
+            Here::Symlink | Here::Other => true,
+            Here::Directory | Here::Whiteout => false,
+            Here::Nothing => match self.shows_through(&target)? {
+                Some(lower) if file_type(&lower.stat) != FileType::Directory => {
+                    self.copy_up(&target, &first, &lower)?;
+                    true
+                }
+                _ => false,
+            },
+        };
+        if !is_file {
+            bail!("a link to {target:?}, which is no file: refused");
         }
         self.in_place_of_another(path, place, || {
             linkat(
@@ -133,6 +146,41 @@ impl Layer<'_> {
             )
             .with_context(|| format!("link({target:?})"))
         })
+    }
+
+    /// Keeps a file of AUFS's directory of files with several names, for links to
+    /// it: that it has no name yet is why it takes no place in the tree.
+    pub(super) fn keep_plink(
+        &mut self,
+        entry: &mut Entry<'_, impl Read>,
+        path: &Path,
+    ) -> Result<()> {
+        let size = entry.size();
+        self.room.take(size)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let mut file = openat(self.tree.root(), ".", flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
+            .context("open(O_TMPFILE)")?;
+        self.room.fill(&mut file, entry, size, false)?;
+        let look = metadata(entry, FileType::RegularFile)?;
+        let name = path.file_name().context("a file without a name")?;
+        self.plinks.insert(name.to_owned(), Plink { file, look });
+        Ok(())
+    }
+
+    fn link_plink(&mut self, name: &OsStr, path: &Path, place: &Place) -> Result<()> {
+        let Some(plink) = self.plinks.remove(name) else {
+            bail!("a link to {PLINKS}/{}, which is not there", name.display());
+        };
+        let file = format!("/proc/self/fd/{}", plink.file.as_raw_fd());
+        self.in_place_of_another(path, place, || {
+            let (directory, name) = (&place.directory, &place.name);
+            linkat(CWD, &*file, directory, name, AtFlags::SYMLINK_FOLLOW)
+                .with_context(|| format!("link({path:?})"))
+        })?;
+        plink.look.write(place)?;
+        self.plinks.insert(name.to_owned(), plink);
+        Ok(())
     }
 
     /// Makes a device or a FIFO; false where only root could.

@@ -6,32 +6,40 @@
 //! | this | how deletions are marked, in archives and in layers |
 //! | [`write`] | a layer into an archive |
 //! | [`apply`] | an archive into a layer |
-//! | [`entry`], [`places`], make, deletions | its entries: what they say, where they go, what is made of them |
 //! | [`reader`] | archives, entry by entry |
+//! | [`entry`], places, make, deletions | its entries: what they say, where they go, what is made of them |
+//! | [`below`], copy_up | the layers below as one tree, and files of them that an entry changes |
 //! | [`room`] | a limit on all entries |
 
 pub mod apply;
+pub mod below;
+mod copy_up;
 mod deletions;
 pub mod entry;
 #[cfg(test)]
 mod hostile;
 mod make;
-pub mod places;
+mod places;
 pub mod reader;
 pub mod room;
 pub mod write;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use anyhow::Result;
 use rustix::fs::{FileType, Stat};
 
-use crate::tree::file_type;
+use crate::tree::node::xattr;
+use crate::tree::{Tree, file_type};
 
 /// What a whiteout's name begins with, in archives and in AUFS.
 pub const PREFIX: &str = ".wh.";
 /// What the names of AUFS's own files begin with, and that of the next.
 pub const DOUBLE_PREFIX: &str = ".wh..wh.";
+/// Where AUFS keeps files that have names in several of its branches.
+pub const PLINKS: &str = ".wh..wh.plnk";
 /// The file that makes its directory opaque, in archives and in AUFS.
 pub const OPAQUE: &str = ".wh..wh..opq";
 
@@ -60,6 +68,28 @@ pub const OPAQUE_USER: &str = "user.overlay.opaque";
 /// Whether a file is overlay's whiteout.
 pub fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Whether the layer `tree` says that there is no `path`.
+pub(crate) fn is_whited_out(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
+    Ok(match marks {
+        Marks::Overlay { .. } => tree.stat(path)?.is_some_and(|stat| is_whiteout(&stat)),
+        Marks::Aufs => {
+            let name = path.file_name().unwrap_or_default();
+            tree.stat(&path.with_file_name(whiteout(name)))?.is_some()
+        }
+        Marks::Whole => false,
+    })
+}
+
+/// Whether the layer `tree` says that of its directory `path` nothing below is
+/// seen.
+pub(crate) fn is_opaque(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
+    Ok(match marks {
+        Marks::Overlay { opaque } => xattr(tree, path, opaque)?.as_deref() == Some(b"y"),
+        Marks::Aufs => tree.stat(&path.join(OPAQUE))?.is_some(),
+        Marks::Whole => false,
+    })
 }
 
 /// The name that a whiteout takes away, if `name` is a whiteout's.

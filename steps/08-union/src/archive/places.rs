@@ -1,7 +1,10 @@
 //! Where the entries of an archive go: names of the archive become places of
-//! the layer. Links on the way are followed by hand, so that `/` and `..` in
-//! them end at the layer's root, and the place that comes out is then opened
-//! without following any (openat2(2), `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`).
+//! the layer. A name means what it means in the whole stack: a link of a layer
+//! below is followed, a directory of one below is made here as it is there.
+//!
+//! Links on the way are followed by hand, so that `/` and `..` in them end at
+//! the layer's root, and the place that comes out is then opened without
+//! following any (openat2(2), `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`).
 //! Nobody else writes to the layer meanwhile; if somebody did, the second would
 //! stop it.
 
@@ -9,187 +12,251 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, chmodat, mkdirat};
+use rustix::process::{getegid, geteuid};
 
-use super::is_whiteout;
-use crate::tree::remove::remove_at;
-use crate::tree::{Place, Tree, file_type};
+use super::apply::Layer;
+use super::below::Lower;
+use super::{Marks, PREFIX};
+use crate::tree::node::{Metadata, Xattrs};
+use crate::tree::{Place, file_type};
 
 /// How many links the kernel follows in one path (path_resolution(7)).
 const LINKS: usize = 40;
 
-/// Finds places, and remembers the last directory: archives go through a tree
-/// directory by directory.
-pub struct Places<'a> {
-    tree: &'a Tree,
-    last: Option<Last>,
-}
+/// The longest name that a file in AUFS can have: its whiteout has to be a name,
+/// too.
+const AUFS_NAME_MAX: usize = 255 - PREFIX.len();
 
-struct Last {
-    named: PathBuf,
-    real: PathBuf,
+/// The last directory that was found without a link on the way: archives go
+/// through a tree directory by directory.
+#[derive(Debug)]
+pub(super) struct Last {
+    path: PathBuf,
     directory: OwnedFd,
 }
 
 /// What is to be done about directories that are not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub(super) enum Missing {
     /// They are made.
     Make,
     /// Then there is no such place.
     Refuse,
 }
 
-impl<'a> Places<'a> {
-    /// The places of `tree`.
-    pub fn new(tree: &'a Tree) -> Self {
-        Places { tree, last: None }
-    }
+/// What the layer itself has at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Here {
+    /// Nothing: what is below shows.
+    Nothing,
+    /// A whiteout: what is below does not show.
+    Whiteout,
+    /// A directory, perhaps merged with those below.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Any other file.
+    Other,
+}
 
+impl Layer<'_> {
     /// The place that `named` means, which is not the root, and its path
-    /// without links. Adds to `made` the directories that had to be made.
+    /// without links. Its directory is in the layer then.
     ///
     /// # Errors
     /// If something on the way is no directory; those of mkdir(2).
-    pub fn find(
-        &mut self,
-        named: &Path,
-        missing: Missing,
-        made: &mut Vec<PathBuf>,
-    ) -> Result<(Place, PathBuf)> {
+    pub(super) fn find(&mut self, named: &Path, missing: Missing) -> Result<(Place, PathBuf)> {
         let name = named.file_name().context("the root of the layer")?;
         let parent = named.parent().unwrap_or(Path::new(""));
         let last = match self.last.take() {
-            Some(last) if last.named == parent => last,
-            _ => self.open(parent, missing, made)?,
+            Some(last) if last.path == parent => last,
+            _ => {
+                let path = self.follow(parent, missing)?;
+                Last {
+                    directory: self.tree.directory(&path)?,
+                    path,
+                }
+            }
         };
         let place = Place {
             directory: last.directory.try_clone().context("dup")?,
             name: name.to_owned(),
         };
-        let real = last.real.join(name);
-        self.last = Some(last);
-        Ok((place, real))
+        let path = last.path.join(name);
+        // What stands on the way to a path without links is above it, and
+        // stays. A link may lead through what the next entry replaces.
+        self.last = Some(last).filter(|last| last.path == parent);
+        Ok((place, path))
     }
 
-    /// To be called when a directory or a link has gone: names may mean other
-    /// places from now on.
-    pub fn forget(&mut self) {
-        self.last = None;
-    }
-
-    fn open(&self, named: &Path, missing: Missing, made: &mut Vec<PathBuf>) -> Result<Last> {
-        let real = self.follow(named, missing, made)?;
-        Ok(Last {
-            directory: self.tree.directory(&real)?,
-            named: named.to_owned(),
-            real,
+    /// What the layer itself has at `path`.
+    pub(super) fn here(&self, path: &Path) -> Result<Here> {
+        if self.whited_out.contains(path) {
+            return Ok(Here::Whiteout);
+        }
+        Ok(match self.tree.stat(path)?.map(|stat| file_type(&stat)) {
+            None => Here::Nothing,
+            Some(FileType::Directory) => Here::Directory,
+            Some(FileType::Symlink) => Here::Symlink,
+            Some(_) => Here::Other,
         })
     }
 
-    fn follow(&self, named: &Path, missing: Missing, made: &mut Vec<PathBuf>) -> Result<PathBuf> {
+    /// What would show at `path` if the layer itself had nothing there.
+    pub(super) fn shows_through(&mut self, path: &Path) -> Result<Option<Lower>> {
+        let mut above = path.ancestors().skip(1);
+        if above.any(|directory| self.opaque.contains(directory)) {
+            return Ok(None);
+        }
+        self.below.find(path)
+    }
+
+    fn follow(&mut self, named: &Path, missing: Missing) -> Result<PathBuf> {
         let mut names: VecDeque<OsString> = named.iter().map(OsStr::to_owned).collect();
-        let mut real = PathBuf::new();
+        let mut path = PathBuf::new();
         let mut links = 0;
+        self.keep_look(&path)?;
         while let Some(name) = names.pop_front() {
             match name.as_encoded_bytes() {
                 b"/" => {
-                    real = PathBuf::new();
+                    path = PathBuf::new();
                     continue;
                 }
                 b"." => continue,
                 b".." => {
                     // As at the root of a file system: it has no parent.
-                    real.pop();
+                    path.pop();
                     continue;
                 }
-                _ => real.push(&name),
+                bytes if bytes.starts_with(PREFIX.as_bytes()) => {
+                    bail!("{name:?} is a whiteout, and no directory: refused")
+                }
+                _ => path.push(&name),
             }
-            let stat = self.tree.stat(&real)?;
-            let there = match stat {
-                // The archive has taken away what it now puts something into.
-                Some(stat) if missing == Missing::Make && is_whiteout(&stat) => {
-                    let place = self.tree.place(&real)?;
-                    remove_at(&place.directory, &place.name)?;
-                    None
-                }
-                stat => stat.map(|stat| file_type(&stat)),
+            let Some(target) = self.descend(&path, missing)? else {
+                continue;
             };
-            match there {
-                Some(FileType::Directory) => {}
-                Some(FileType::Symlink) => {
-                    links += 1;
-                    if links > LINKS {
-                        bail!("{named:?} goes through more than {LINKS} links: refused");
-                    }
-                    let target = PathBuf::from(self.tree.link(&real)?);
-                    real.pop();
-                    for name in target.iter().rev() {
-                        names.push_front(name.to_owned());
-                    }
-                }
-                Some(_) => bail!("{real:?} is no directory"),
-                None if missing == Missing::Refuse => bail!("there is no {real:?}"),
-                None => {
-                    self.make(&real)?;
-                    made.push(real.clone());
-                }
+            links += 1;
+            if links > LINKS {
+                bail!("{named:?} goes through more than {LINKS} links: refused");
+            }
+            path.pop();
+            for name in Path::new(&target).iter().rev() {
+                names.push_front(name.to_owned());
             }
         }
-        Ok(real)
+        Ok(path)
     }
 
-    fn make(&self, path: &Path) -> Result<()> {
+    /// Sees to it that the directory `path` is in the layer; if it is a link,
+    /// returns where that leads instead.
+    fn descend(&mut self, path: &Path, missing: Missing) -> Result<Option<OsString>> {
+        let here = self.here(path)?;
+        match here {
+            Here::Directory => {
+                self.keep_look(path)?;
+                return Ok(None);
+            }
+            Here::Symlink => return self.tree.link(path).map(Some),
+            Here::Other => bail!("{path:?} is no directory"),
+            Here::Nothing => {
+                if let Some(lower) = self.shows_through(path)? {
+                    return self.descend_below(path, &lower);
+                }
+            }
+            Here::Whiteout => {}
+        }
+        if missing == Missing::Refuse {
+            bail!("there is no {path:?}");
+        }
         let place = self.tree.place(path)?;
-        mkdirat(&place.directory, &place.name, Mode::RWXU)
-            .with_context(|| format!("mkdir({path:?})"))?;
-        // Whatever the umask says.
-        let mode = Mode::from_raw_mode(0o755);
-        chmodat(&place.directory, &place.name, mode, AtFlags::empty())
-            .with_context(|| format!("chmod({path:?}, 755)"))
+        self.make_directory(path, &place)?;
+        self.directories.insert(path.to_owned(), new_look());
+        Ok(None)
+    }
+
+    fn descend_below(&mut self, path: &Path, lower: &Lower) -> Result<Option<OsString>> {
+        let tree = self.below.tree(lower.layer);
+        match file_type(&lower.stat) {
+            FileType::Directory => {
+                let look = Metadata::read(tree, path, &lower.stat)?;
+                let place = self.tree.place(path)?;
+                self.make_directory(path, &place)?;
+                self.directories.insert(path.to_owned(), look);
+                Ok(None)
+            }
+            FileType::Symlink => tree.link(path).map(Some),
+            _ => bail!("{path:?} is no directory"),
+        }
+    }
+
+    /// Makes a directory where none is. One that takes the place of a file or
+    /// of a whiteout is empty: what these have hidden must not show again.
+    pub(super) fn make_directory(&mut self, path: &Path, place: &Place) -> Result<()> {
+        self.check_name(place)?;
+        self.room.take(0)?;
+        let hides = match self.here(path)? {
+            Here::Nothing | Here::Directory => false,
+            Here::Whiteout => true,
+            Here::Symlink | Here::Other => {
+                let lower = self.shows_through(path)?;
+                lower.is_some_and(|lower| file_type(&lower.stat) == FileType::Directory)
+            }
+        };
+        self.in_place_of_another(path, place, || {
+            mkdirat(&place.directory, &place.name, Mode::RWXU)
+                .with_context(|| format!("mkdir({path:?})"))
+        })?;
+        self.uncover(path, place)?;
+        match hides {
+            true => self.hide_below(path, place),
+            false => Ok(()),
+        }
+    }
+
+    /// Notes what a directory looks like before something is put into it, and
+    /// lets its owner do that.
+    fn keep_look(&mut self, path: &Path) -> Result<()> {
+        if self.directories.contains_key(path) {
+            return Ok(());
+        }
+        let Some(stat) = self.tree.stat(path)? else {
+            return Ok(());
+        };
+        let look = Metadata::read(self.tree, path, &stat)?;
+        if Mode::from_raw_mode(look.mode) & Mode::RWXU != Mode::RWXU && !geteuid().is_root() {
+            let place = self.tree.place(path)?;
+            chmodat(&place.directory, &place.name, Mode::RWXU, AtFlags::empty())
+                .with_context(|| format!("chmod({path:?}, 700)"))?;
+        }
+        self.directories.insert(path.to_owned(), look);
+        Ok(())
+    }
+
+    /// # Errors
+    /// For a name that the layer's file system could not show.
+    pub(super) fn check_name(&self, place: &Place) -> Result<()> {
+        let length = place.name.len();
+        if self.marks == Marks::Aufs && length > AUFS_NAME_MAX {
+            bail!("a name of {length} bytes: AUFS takes {AUFS_NAME_MAX}");
+        }
+        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn links_lead_no_further_than_the_root() {
-        let layer = tempfile::tempdir().unwrap();
-        let at = |name: &str| layer.path().join(name);
-        fs::create_dir_all(at("usr/lib")).unwrap();
-        symlink("usr/lib", at("lib")).unwrap();
-        symlink("/usr", at("absolute")).unwrap();
-        symlink("../../../../usr", at("usr/up")).unwrap();
-        symlink("loop", at("loop")).unwrap();
-        fs::write(at("file"), "").unwrap();
-        let tree = Tree::open(layer.path()).unwrap();
-        let mut places = Places::new(&tree);
-        let mut real = |name: &str, missing| {
-            let found = places.find(Path::new(name), missing, &mut Vec::new());
-            found.map(|(_, real)| real)
-        };
-        for (named, expected) in [
-            ("lib/x", "usr/lib/x"),
-            ("absolute/lib/x", "usr/lib/x"),
-            ("usr/up/up/lib/x", "usr/lib/x"),
-            ("x", "x"),
-        ] {
-            assert_eq!(real(named, Missing::Refuse).unwrap(), Path::new(expected));
-        }
-        assert!(real("loop/x", Missing::Make).is_err());
-        assert!(real("file/x", Missing::Make).is_err());
-        assert!(real("new/x", Missing::Refuse).is_err());
-        assert_eq!(
-            real("lib/new/x", Missing::Make).unwrap(),
-            Path::new("usr/lib/new/x")
-        );
-        assert!(at("usr/lib/new").is_dir());
+/// That of a directory of which an archive says nothing.
+fn new_look() -> Metadata {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default();
+    Metadata {
+        mode: FileType::Directory.as_raw_mode() | 0o755,
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+        mtime: (now.as_secs() as i64, now.subsec_nanos().into()),
+        xattrs: Xattrs::new(),
     }
 }

@@ -6,10 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 use rustix::fs::FileType;
 
-use crate::archive::{Marks, OPAQUE, is_whiteout, whiteout};
+use crate::archive::{Marks, is_opaque, is_whited_out};
 use crate::finding::{Finding, What};
 use crate::layer_id::LayerId;
-use crate::tree::node::xattr;
 use crate::tree::{Tree, file_type};
 
 // ANCHOR: lookup
@@ -65,24 +64,5 @@ fn ask(tree: &Tree, marks: Marks, path: &Path) -> Result<What> {
     Ok(match (last, opaque) {
         (What::Directory, Some(at)) => What::Opaque { at, found: true },
         (last, _) => last,
-    })
-}
-
-fn is_whited_out(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
-    Ok(match marks {
-        Marks::Overlay { .. } => tree.stat(path)?.is_some_and(|stat| is_whiteout(&stat)),
-        Marks::Aufs => {
-            let name = path.file_name().unwrap_or_default();
-            tree.stat(&path.with_file_name(whiteout(name)))?.is_some()
-        }
-        Marks::Whole => false,
-    })
-}
-
-fn is_opaque(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
-    Ok(match marks {
-        Marks::Overlay { opaque } => xattr(tree, path, opaque)?.as_deref() == Some(b"y"),
-        Marks::Aufs => tree.stat(&path.join(OPAQUE))?.is_some(),
-        Marks::Whole => false,
     })
 }

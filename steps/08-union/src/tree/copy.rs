@@ -75,7 +75,18 @@ pub fn link(tree: &Tree, first: &Path, path: &Path) -> Result<()> {
     .with_context(|| format!("link({first:?}, {path:?})"))
 }
 
-fn copy_file(from: &Tree, to: &Tree, path: &Path, stat: &Stat, copied: &mut Copied) -> Result<()> {
+/// Copies the file at `path`, which is of what `stat` says, without its
+/// metadata; of a directory the name only.
+///
+/// # Errors
+/// Those of reading and writing.
+pub fn copy_file(
+    from: &Tree,
+    to: &Tree,
+    path: &Path,
+    stat: &Stat,
+    copied: &mut Copied,
+) -> Result<()> {
     let place = to.place(path)?;
     match file_type(stat) {
         FileType::Directory => mkdirat(&place.directory, &place.name, Mode::RWXU)
