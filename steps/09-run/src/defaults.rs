@@ -52,10 +52,21 @@ pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, Strin
 /// # Errors
 /// For what is no signal.
 pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<String> {
-    let text = asked
-        .or_else(|| image.stop_signal.clone())
-        .unwrap_or_else(|| "SIGTERM".into());
-    Ok(signal(&text).context("--stop-signal")?.to_string())
+    if let Some(text) = asked {
+        return Ok(signal(&text).context("--stop-signal")?.to_string());
+    }
+    const DEFAULT: &str = "SIGTERM";
+    Ok(match image.stop_signal.as_deref() {
+        None | Some("") => DEFAULT.into(),
+        Some(text) => match signal(text) {
+            Ok(signal) => signal.to_string(),
+            // As with Docker. Whoever runs an image cannot mend it.
+            Err(error) => {
+                eprintln!("drydock: the image's StopSignal: {error:#}; {DEFAULT} is sent");
+                DEFAULT.into()
+            }
+        },
+    })
 }
 
 /// The host name: the container's id, unless another one was asked for or is

@@ -15,7 +15,7 @@ use process::Failure;
 use process::LAUNCHER_FAILED;
 use process::exec::DEFAULT_PATH;
 
-use crate::image::config::Config;
+use crate::image::config::{Config, Words};
 use crate::options::ProcessArgs;
 
 /// Variables in the order of their first setting, the last value of each.
@@ -97,7 +97,9 @@ pub fn environment(
     }
     for variable in &image.env {
         // What an image has without a value is not the caller's to fill in.
-        if let Some((name, value)) = variable.split_once('=') {
+        if let Some((name, value)) = variable.split_once('=')
+            && !name.is_empty()
+        {
             environment.set(OsStr::new(name), OsStr::new(value));
         }
     }
@@ -124,8 +126,9 @@ pub fn argv(
     command: &[OsString],
 ) -> Result<Vec<OsString>> {
     // ANCHOR: exercise_command_line
-    let owned = |list: &Option<Vec<String>>| -> Vec<OsString> {
-        list.iter().flatten().map(OsString::from).collect()
+    let owned = |words: &Option<Words>| -> Vec<OsString> {
+        let words = words.iter().flat_map(|words| &words.0);
+        words.map(OsString::from).collect()
     };
     let (mut argv, default) = match entrypoint {
         Some(program) if program.is_empty() => (Vec::new(), Vec::new()),
@@ -165,8 +168,8 @@ mod tests {
     fn image() -> Config {
         Config {
             env: vec!["PATH=/image".into(), "A=1".into(), "B=2".into()],
-            entrypoint: Some(vec!["/entry".into()]),
-            cmd: Some(vec!["default".into()]),
+            entrypoint: Some(Words(vec!["/entry".into()])),
+            cmd: Some(Words(vec!["default".into()])),
             ..Config::default()
         }
     }

@@ -1,7 +1,7 @@
 //! `--volume`, `--mount` and `--tmpfs`, in Docker's words, read into what
 //! steps 04 and 09 mount.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -66,8 +66,12 @@ impl Mounts {
         for option in &args.mount {
             mount(option, &mut mounts).with_context(|| format!("--mount {option}"))?;
         }
-        for target in of_image {
-            let target = Path::new(target);
+        for text in of_image {
+            let target = from_root(text);
+            if target.parent().is_none() || text.contains(':') {
+                eprintln!("drydock: there is no volume at {text:?}, of which the image speaks");
+                continue;
+            }
             let covered = |tmpfs: &String| Path::new(before_colon(tmpfs)) == target;
             if !mounts.mounted.iter().any(|other| other.target == target)
                 && !mounts.tmpfs.iter().any(covered)
@@ -77,13 +81,30 @@ impl Mounts {
                         name: None,
                         copy: true,
                     },
-                    target: target.to_owned(),
+                    target,
                     read_only: false,
                 });
             }
         }
         Ok(mounts)
     }
+}
+
+/// A path of an image as one from the container's root, which is where a
+/// relative one begins. `..` is not left to the links on the way, as in Go's
+/// filepath.Clean.
+pub fn from_root(path: &str) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
 }
 
 fn before_colon(text: &str) -> &str {
@@ -244,6 +265,19 @@ mod tests {
         // The image's /data is taken; its /logs gets a volume of the container.
         assert_eq!(short.mounted.len(), 3);
         assert_eq!(short.mounted[2].target, Path::new("/logs"));
+    }
+
+    #[test]
+    fn volumes_of_an_image_begin_at_its_root() {
+        let of_image = ["data", "/data/", "./logs/../logs", "../up", ".", "a:b"];
+        let of_image = of_image.map(str::to_owned);
+        let mounts = Mounts::parse(&FilesArgs::default(), of_image.iter()).unwrap();
+        let targets: Vec<_> = mounts
+            .mounted
+            .iter()
+            .map(|mounted| &mounted.target)
+            .collect();
+        assert_eq!(targets, ["/data", "/logs", "/up"].map(Path::new));
     }
 
     #[test]

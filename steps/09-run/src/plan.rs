@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use cgroups::CgroupArgs;
@@ -19,7 +18,7 @@ use uts::UtsArgs;
 use crate::defaults::{choose_network, driver, hostname, labels, stop_signal};
 use crate::environment::{argv, environment, text};
 use crate::image::{Image, Images};
-use crate::mounts::Mounts;
+use crate::mounts::{Mounts, from_root};
 use crate::names::random_hex;
 use crate::options::RunArgs;
 use crate::places::Places;
@@ -159,10 +158,7 @@ impl Plan {
         mount.bind.extend(cgroups.device_binds(true));
         let workdir = process
             .workdir
-            .unwrap_or_else(|| match &*config.working_dir {
-                "" => PathBuf::from("/"),
-                directory => directory.into(),
-            });
+            .unwrap_or_else(|| from_root(&config.working_dir));
         Ok(Plan {
             command: Command { argv, env },
             keeper: Keeper::new(

@@ -353,10 +353,76 @@ fn a_directory_on_the_way_keeps_its_look() {
     fs::set_permissions(below.path().join("tmp"), sticky).unwrap();
     symlink("tmp", below.path().join("link")).unwrap();
     let place = Place::new();
-    let archive = Evil::new().file("tmp/x").file("link/x").bytes();
+    let archive = Evil::new().file("tmp/x").file("link/y").bytes();
     let tree = Tree::open(below.path()).unwrap();
     place.apply_on(OVERLAY, &[tree], &archive).unwrap();
-    let mode = |name| fs::metadata(place.at(name)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(mode("tmp"), 0o1777);
-    assert_eq!(mode("link"), 0o755);
+    let mode = fs::metadata(place.at("tmp")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777);
+    // The link of the layer below is followed, and stays one.
+    assert!(place.at("tmp/y").exists() && !place.at("link").exists());
+}
+
+#[test]
+fn links_lead_no_further_than_the_root_of_the_stack() {
+    let below = tempfile::tempdir().unwrap();
+    let below_at = |name: &str| below.path().join(name);
+    fs::create_dir_all(below_at("usr/lib")).unwrap();
+    for (name, target) in [
+        ("lib", "usr/lib"),
+        ("absolute", "/usr"),
+        ("usr/up", "../../../../usr"),
+        ("loop", "loop"),
+        ("marked", ".wh.usr"),
+    ] {
+        symlink(target, below_at(name)).unwrap();
+    }
+    fs::write(below_at("file"), "").unwrap();
+    let apply = |name: &str| {
+        let place = Place::new();
+        let tree = Tree::open(below.path()).unwrap();
+        let applied = place.apply_on(OVERLAY, &[tree], &Evil::new().file(name).bytes());
+        applied.map(|()| place)
+    };
+    for named in ["lib/x", "absolute/lib/x", "usr/up/up/lib/x"] {
+        assert!(apply(named).unwrap().at("usr/lib/x").exists(), "{named}");
+    }
+    for named in ["loop/x", "file/x", "marked/x"] {
+        assert!(apply(named).is_err(), "{named}");
+    }
+}
+
+#[test]
+fn a_new_name_of_a_file_below_takes_its_other_names_along() {
+    let below = tempfile::tempdir().unwrap();
+    let below_at = |name: &str| below.path().join(name);
+    fs::create_dir(below_at("d")).unwrap();
+    fs::write(below_at("a"), "content").unwrap();
+    fs::set_permissions(below_at("a"), fs::Permissions::from_mode(0o4751)).unwrap();
+    for name in ["d/b", "gone"] {
+        fs::hard_link(below_at("a"), below_at(name)).unwrap();
+    }
+    let place = Place::new();
+    let archive = Evil::new().file(".wh.gone").link("new", "a").bytes();
+    let tree = Tree::open(below.path()).unwrap();
+    place.apply_on(OVERLAY, &[tree], &archive).unwrap();
+    let new = fs::metadata(place.at("new")).unwrap();
+    for name in ["a", "d/b"] {
+        assert_eq!(fs::metadata(place.at(name)).unwrap().ino(), new.ino());
+    }
+    assert_eq!((new.nlink(), new.mode() & 0o7777), (3, 0o4751));
+    assert_eq!(fs::read_to_string(place.at("new")).unwrap(), "content");
+    assert_eq!(fs::metadata(below_at("a")).unwrap().nlink(), 3);
+}
+
+#[test]
+fn files_that_aufs_kept_for_its_links_come_by_their_names() {
+    let place = Place::new();
+    let kept = ".wh..wh.plnk/7.9";
+    let archive = Evil::new().file(kept).link("one", kept).link("two", kept);
+    place.apply(OVERLAY, archive).unwrap();
+    assert_eq!(fs::read_to_string(place.at("one")).unwrap(), "new");
+    let inode = |name: &str| fs::metadata(place.at(name)).unwrap().ino();
+    assert_eq!(inode("one"), inode("two"));
+    assert_eq!(fs::read_dir(place.layer()).unwrap().count(), 2);
+    place.refuses(Evil::new().link("three", kept), "not there");
 }

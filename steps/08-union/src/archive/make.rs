@@ -116,9 +116,6 @@ impl Layer<'_> {
         let (first, target) = self
             .find(&target, Missing::Refuse)
             .with_context(|| format!("a link to {target:?}"))?;
-        if target == path {
-            return Ok(());
-        }
         if target.starts_with(path) {
             bail!("a link to {target:?}, which is in it: refused");
         }
@@ -135,6 +132,9 @@ impl Layer<'_> {
         };
         if !is_file {
             bail!("a link to {target:?}, which is no file: refused");
+        }
+        if target == path {
+            return Ok(());
         }
         self.in_place_of_another(path, place, || {
             linkat(

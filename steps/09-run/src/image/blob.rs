@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-use super::digest::Digest;
+use super::digest::Checksum;
 
 /// The most that a document about an image may have, in bytes. Those of the
 /// largest images have some hundred thousand; what is read whole into memory
@@ -97,7 +97,7 @@ impl Blob {
     ///
     /// # Errors
     /// If it is another one, or too large for a document.
-    pub fn document(&self, digest: Option<&Digest>) -> Result<Vec<u8>> {
+    pub fn document(&self, digest: Option<&Checksum>) -> Result<Vec<u8>> {
         let what = &self.what;
         if self.size > LARGEST_DOCUMENT {
             bail!(
@@ -110,10 +110,9 @@ impl Blob {
             .read_to_end(&mut bytes)
             .with_context(|| format!("read {what}"))?;
         if let Some(digest) = digest {
-            let found = Digest::of(&bytes);
-            if found != *digest {
-                bail!("{what} is damaged: its digest is {found}, not {digest}");
-            }
+            digest
+                .check(&bytes)
+                .with_context(|| format!("{what} is damaged"))?;
         }
         Ok(bytes)
     }

@@ -4,46 +4,37 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::document::{FromJson, Json, Tail, from_json, parse};
 
 /// The execution parameters of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Config {
     /// Who runs: `USER[:GROUP]`, names or numbers; empty for root.
-    #[serde(deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// The environment, `NAME=VALUE` each.
-    #[serde(deserialize_with = "or_null")]
     pub env: Vec<String>,
     /// What is always run.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub entrypoint: Option<Vec<String>>,
+    pub entrypoint: Option<Words>,
     /// What is run, or the entrypoint's arguments, where the caller gives none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cmd: Option<Vec<String>>,
+    pub cmd: Option<Words>,
     /// The working directory; empty for `/`.
-    #[serde(deserialize_with = "or_null", skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// The directories that want a volume.
-    #[serde(
-        deserialize_with = "or_null",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
-    pub volumes: BTreeMap<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Empty>,
     /// The ports that its services listen at, `80/tcp`.
-    #[serde(
-        deserialize_with = "or_null",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
-    pub exposed_ports: BTreeMap<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
     /// Labels.
-    #[serde(
-        deserialize_with = "or_null",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The signal that ends it gently, `SIGTERM` or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,51 +45,89 @@ impl Config {
     /// That of a root file system which came without any: a shell is run.
     pub fn of_a_root_file_system() -> Self {
         Config {
-            cmd: Some(vec!["sh".into()]),
+            cmd: Some(Words(vec!["sh".into()])),
             ..Config::default()
         }
     }
 }
 
-/// The configuration of an image, of which the digest is the image's id.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ImageConfig {
-    /// The processor, as Go calls it: `amd64`.
-    #[serde(default)]
-    pub architecture: String,
-    /// `linux`.
-    #[serde(default)]
-    pub os: String,
-    /// When it was made, RFC 3339.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<String>,
-    /// The execution parameters.
-    #[serde(default, deserialize_with = "or_null")]
-    pub config: Config,
-    /// The layers.
-    pub rootfs: RootFs,
+from_json!(Config {
+    user: "User",
+    env: "Env",
+    entrypoint: "Entrypoint",
+    cmd: "Cmd",
+    working_dir: "WorkingDir",
+    volumes: "Volumes",
+    exposed_ports: "ExposedPorts",
+    labels: "Labels",
+    stop_signal: "StopSignal",
+});
+
+/// What stands behind the keys of a set: `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+impl FromJson for Empty {
+    /// Nothing looks at it, so it may be anything.
+    fn fill(&mut self, _: Json) -> Result<()> {
+        Ok(())
+    }
 }
 
+/// A command: a list of words, or one word as a text, which Docker takes too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Words(pub Vec<String>);
+
+impl FromJson for Words {
+    fn fill(&mut self, json: Json) -> Result<()> {
+        match json {
+            Json::Text(word) => self.0 = vec![word],
+            list => self.0.fill(list)?,
+        }
+        Ok(())
+    }
+}
+
+/// The configuration of an image, of which the digest is the image's id.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ImageConfig {
+    /// The processor, as Go calls it: `amd64`.
+    pub architecture: String,
+    /// `linux`.
+    pub os: String,
+    /// When it was made, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The execution parameters.
+    pub config: Config,
+    /// The layers.
+    pub rootfs: Option<RootFs>,
+}
+
+from_json!(ImageConfig {
+    architecture: "architecture",
+    os: "os",
+    created: "created",
+    config: "config",
+    rootfs: "rootfs",
+});
+
 /// The layers of an image.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct RootFs {
     /// Always `layers`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The digests of the layers as tar archives, not compressed, the lowest
     /// first.
-    #[serde(deserialize_with = "or_null")]
-    pub diff_ids: Vec<Digest>,
+    pub diff_ids: Vec<String>,
 }
 
-/// Go writes `null` for a list or map that is empty.
-fn or_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
+from_json!(RootFs {
+    kind: "type",
+    diff_ids: "diff_ids",
+});
 
 impl ImageConfig {
     /// Reads a configuration.
@@ -107,14 +136,33 @@ impl ImageConfig {
     /// If it is no configuration, or of an image for another system than Linux.
     pub fn parse(json: &[u8]) -> Result<Self> {
         let config: ImageConfig =
-            serde_json::from_slice(json).context("the image's configuration")?;
-        if !matches!(config.os.as_str(), "linux" | "") {
+            parse(json, Tail::Refused).context("the image's configuration")?;
+        if !matches!(normal_os(&config.os).as_str(), "linux" | "") {
             bail!(
                 "the image is made for {:?}: only linux can be run here",
                 config.os
             );
         }
         Ok(config)
+    }
+
+    /// The digests of the layers, the lowest first.
+    ///
+    /// # Errors
+    /// If it does not say, or by another algorithm than SHA-256, by which
+    /// layers are known here as elsewhere.
+    pub fn diff_ids(&self) -> Result<Vec<Digest>> {
+        let Some(rootfs) = &self.rootfs else {
+            bail!("the image's configuration has no rootfs, which would list its layers");
+        };
+        let mut digests = Vec::new();
+        for text in &rootfs.diff_ids {
+            digests.push(
+                text.parse()
+                    .context("rootfs of the image's configuration")?,
+            );
+        }
+        Ok(digests)
     }
 
     /// That of an image which has one layer and nothing to say.
@@ -124,12 +172,29 @@ impl ImageConfig {
             os: "linux".into(),
             created: None,
             config,
-            rootfs: RootFs {
+            rootfs: Some(RootFs {
                 kind: "layers".into(),
-                diff_ids: vec![diff_id],
-            },
+                diff_ids: vec![diff_id.to_string()],
+            }),
         }
     }
+}
+
+/// An operating system as Go names it.
+pub fn normal_os(os: &str) -> String {
+    os.to_ascii_lowercase()
+}
+
+/// A processor as Go names it: other tools write what uname(1) says.
+pub fn normal_architecture(architecture: &str) -> String {
+    match &*architecture.to_ascii_lowercase() {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "i386" | "i686" | "x86" => "386",
+        "armhf" | "armel" => "arm",
+        other => other,
+    }
+    .to_owned()
 }
 
 /// This machine's processor, as images name it.
@@ -155,10 +220,25 @@ mod tests {
         let image = ImageConfig::parse(json.as_bytes()).unwrap();
         assert_eq!(image.config.env, Vec::<String>::new());
         assert_eq!(image.config.entrypoint, None);
-        assert_eq!(image.config.cmd, Some(vec!["sh".into()]));
+        assert_eq!(image.config.cmd, Some(Words(vec!["sh".into()])));
         assert!(image.config.volumes.contains_key("/data"));
         let bare = br#"{"config":null,"rootfs":{"type":"layers","diff_ids":[]}}"#;
         assert_eq!(ImageConfig::parse(bare).unwrap().config, Config::default());
+    }
+
+    #[test]
+    fn a_command_may_be_one_text() {
+        let json = br#"{"Config":{"CMD":"true","entrypoint":"/bin/env","Labels":{"a":null}},
+            "architecture":null,"OS":"linux","os":"linux"}"#;
+        let image = ImageConfig::parse(json).unwrap();
+        assert_eq!(image.config.cmd, Some(Words(vec!["true".into()])));
+        assert_eq!(
+            image.config.entrypoint,
+            Some(Words(vec!["/bin/env".into()]))
+        );
+        assert_eq!(image.config.labels["a"], "");
+        assert!(image.diff_ids().is_err());
+        assert!(ImageConfig::parse(br#"{"config":{"Cmd":1}}"#).is_err());
     }
 
     #[test]

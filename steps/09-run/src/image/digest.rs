@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use anyhow::{Error, Result, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use union::LayerId;
 
 /// What the ids of layers that came with images begin with.
@@ -94,6 +94,148 @@ impl From<Digest> for String {
     }
 }
 
+/// What a blob must hash to, by one of the algorithms that the specification
+/// registers. Images and layers are known by [`Digest`]s only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checksum {
+    algorithm: Algorithm,
+    hex: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Algorithm {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Algorithm {
+    const ALL: [Algorithm; 3] = [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha512];
+
+    fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha384 => "sha384",
+            Algorithm::Sha512 => "sha512",
+        }
+    }
+
+    fn digits(self) -> usize {
+        match self {
+            Algorithm::Sha256 => 64,
+            Algorithm::Sha384 => 96,
+            Algorithm::Sha512 => 128,
+        }
+    }
+}
+
+impl Checksum {
+    /// The file of an image layout that has it.
+    pub fn path(&self) -> String {
+        format!("blobs/{}/{}", self.algorithm.name(), self.hex)
+    }
+
+    /// A hash that finds out what something else has.
+    pub fn hash(&self) -> Hash {
+        match self.algorithm {
+            Algorithm::Sha256 => Hash::Sha256(Sha256::new()),
+            Algorithm::Sha384 => Hash::Sha384(Sha384::new()),
+            Algorithm::Sha512 => Hash::Sha512(Sha512::new()),
+        }
+    }
+
+    /// Whether `bytes` have it.
+    ///
+    /// # Errors
+    /// With both, if they have not.
+    pub fn check(&self, bytes: &[u8]) -> Result<()> {
+        let mut hash = self.hash();
+        hash.update(bytes);
+        self.compare(hash)
+    }
+
+    /// Whether what `hash` was fed with has it.
+    ///
+    /// # Errors
+    /// With both, if it has not.
+    pub fn compare(&self, hash: Hash) -> Result<()> {
+        let hex = hash.hex();
+        if hex != self.hex {
+            let name = self.algorithm.name();
+            bail!("its digest is {name}:{hex}, not {self}");
+        }
+        Ok(())
+    }
+}
+
+impl From<Digest> for Checksum {
+    fn from(digest: Digest) -> Self {
+        Checksum {
+            algorithm: Algorithm::Sha256,
+            hex: digest.0,
+        }
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm.name(), self.hex)
+    }
+}
+
+impl FromStr for Checksum {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, hex) = text.split_once(':').unwrap_or(("", text));
+        let Some(algorithm) = Algorithm::ALL.into_iter().find(|one| one.name() == name) else {
+            bail!("{text:.80?}: its algorithm is none of sha256, sha384 and sha512");
+        };
+        let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        if hex.len() != algorithm.digits() || !hex.chars().all(digit) {
+            bail!(
+                "{text:.80?} is no digest: {name} has {} digits",
+                algorithm.digits()
+            );
+        }
+        Ok(Checksum {
+            algorithm,
+            hex: hex.to_owned(),
+        })
+    }
+}
+
+/// A hash that is being made.
+#[derive(Clone, Debug)]
+pub enum Hash {
+    /// SHA-256.
+    Sha256(Sha256),
+    /// SHA-384.
+    Sha384(Sha384),
+    /// SHA-512.
+    Sha512(Sha512),
+}
+
+impl Hash {
+    /// Feeds it.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hash::Sha256(hash) => hash.update(bytes),
+            Hash::Sha384(hash) => hash.update(bytes),
+            Hash::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    fn hex(self) -> String {
+        let bytes = match self {
+            Hash::Sha256(hash) => hash.finalize().to_vec(),
+            Hash::Sha384(hash) => hash.finalize().to_vec(),
+            Hash::Sha512(hash) => hash.finalize().to_vec(),
+        };
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// The chain ids of a stack of layers, the lowest first: each names a layer
 /// together with all that is below it, which is what makes it safe to share. Of
 /// two equal changes on different layers one whiteout may mean different things.
@@ -126,6 +268,23 @@ mod tests {
             "sha256:",
         ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_may_be_by_another_algorithm() {
+        let sha512 = format!(
+            "sha512:{}{}",
+            "cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce",
+            "47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e"
+        );
+        let checksum: Checksum = sha512.parse().unwrap();
+        assert_eq!(checksum.to_string(), sha512);
+        checksum.check(b"").unwrap();
+        assert!(checksum.check(b"x").is_err());
+        Checksum::from(Digest::of(b"x")).check(b"x").unwrap();
+        for bad in ["md5:00", "sha512:00", "", "sha512", "sha256:../../x"] {
+            assert!(bad.parse::<Checksum>().is_err(), "{bad}");
         }
     }
 

@@ -43,7 +43,7 @@ impl Files {
     pub fn has(&self, name: &str) -> bool {
         match self {
             Files::Directory(directory) => directory.join(name).is_file(),
-            Files::Archive(contents) => contents.entries.contains_key(Path::new(name)),
+            Files::Archive(contents) => contents.has(name),
         }
     }
 
@@ -94,6 +94,11 @@ impl Contents {
         };
         found().with_context(|| format!("{what} is no tar archive, or damaged"))?;
         Ok(Contents { blob, entries })
+    }
+
+    /// Whether there is such an entry.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(Path::new(name))
     }
 
     /// Whether the root of a file system is in it.

@@ -10,21 +10,21 @@ use union::store::remove_file;
 
 use super::Images;
 use super::blob::Blob;
-use super::source::Source;
+use super::source::{Else, Source};
 use super::store::Lock;
 
 impl Images {
     /// What is at `path`, or comes over standard input.
-    pub(super) fn source(&self, path: Option<&Path>, lock: &Lock) -> Result<Source> {
+    pub(super) fn source(&self, path: Option<&Path>, or: Else, lock: &Lock) -> Result<Source> {
         let Some(path) = path else {
-            return self.source_of(self.standard_input(lock)?, lock);
+            return self.source_of(self.standard_input(lock)?, or, lock);
         };
-        Source::at(path, &|| self.spool(lock), self.room()?)
+        Source::at(path, or, &|| self.spool(lock), self.room()?)
     }
 
     /// What `blob` is.
-    pub(super) fn source_of(&self, blob: Blob, lock: &Lock) -> Result<Source> {
-        Source::of(blob, &|| self.spool(lock), self.room()?)
+    pub(super) fn source_of(&self, blob: Blob, or: Else, lock: &Lock) -> Result<Source> {
+        Source::of(blob, or, &|| self.spool(lock), self.room()?)
     }
 
     /// Standard input as a file: itself, if it is one.

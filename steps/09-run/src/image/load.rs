@@ -10,12 +10,12 @@ use union::{Kind, StorageDriver};
 
 use super::Images;
 use super::blob::Blob;
-use super::config::{Config, ImageConfig, architecture};
+use super::config::{Config, ImageConfig, architecture, normal_architecture};
 use super::digest::Digest;
 use super::name::Name;
 use super::parts::Parts;
 use super::record::{Layer, Record, chain_or_empty};
-use super::source::{self, Source};
+use super::source::{self, Else, Source};
 use super::store::Lock;
 use super::verify::{Expected, checked};
 
@@ -40,7 +40,7 @@ impl Images {
             other => (other.map(|(path, _)| path.to_owned()), None),
         };
         let lock = self.changing(kind)?;
-        let source = self.source(path.as_deref(), &lock)?;
+        let source = self.source(path.as_deref(), Else::Refuse, &lock)?;
         let Source::Images(files) = source else {
             bail!("this is a root file system, not an image: drydock import gives it a name");
         };
@@ -86,9 +86,13 @@ impl Images {
                     &union::tree::Tree::open(directory)?,
                     &mut io::BufWriter::new(&file),
                 )?;
-                self.source_of(Blob::of(file, format!("{directory:?}"))?, &lock)?
+                self.source_of(
+                    Blob::of(file, format!("{directory:?}"))?,
+                    Else::Files,
+                    &lock,
+                )?
             }
-            None => self.source(path, &lock)?,
+            None => self.source(path, Else::Files, &lock)?,
         };
         let Source::RootFileSystem(blob, content) = source else {
             bail!("this is an image, not a root file system: drydock load keeps it");
@@ -117,15 +121,15 @@ impl Images {
         driver: &dyn StorageDriver,
         lock: &Lock,
     ) -> Result<Record> {
-        let config = parts.config()?;
-        if !config.architecture.is_empty() && config.architecture != architecture() {
+        let (config, diff_ids) = parts.config()?;
+        let made_for = normal_architecture(&config.architecture);
+        if !made_for.is_empty() && made_for != architecture() {
             say!(
                 "the image is made for {}, this is {}",
                 config.architecture,
                 architecture()
             );
         }
-        let diff_ids = config.rootfs.diff_ids;
         let mut layers: Vec<Layer> = Vec::new();
         for (n, chain) in chain_or_empty(&diff_ids).into_iter().enumerate() {
             let id = chain.layer_id()?;
@@ -186,16 +190,22 @@ pub(super) fn root_file_system(blob: Blob, config: &ImageConfig) -> Result<Parts
 }
 
 /// What an image is to be called: a bare tag is put behind the name of the file.
+/// A name that none can have here is passed over with a word.
 fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
     let stem = path.and_then(Path::file_name).map(|name| {
         let name = name.to_string_lossy();
         name.split('.').next().unwrap_or_default().to_owned()
     });
     let full = |name: &String| -> Option<Name> {
-        if name.contains([':', '/']) {
-            return name.parse().ok();
+        let full = match name.contains([':', '/']) {
+            true => name.clone(),
+            false => format!("{}:{name}", stem.as_deref()?),
+        };
+        let parsed: Result<Name> = full.parse();
+        if let Err(error) = &parsed {
+            eprintln!("drydock: the image is not called {full:?}: {error:#}");
         }
-        format!("{}:{name}", stem.as_deref()?).parse().ok()
+        parsed.ok()
     };
     parts.names.iter().filter_map(full).collect()
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | this | finding one, and making it ready |
 //! | [`name`], [`digest`], [`config`], [`record`] | what images are called, and what they say |
+//! | [`document`] | what they say, read as Go reads it |
 //! | [`store`] | the files in which they are kept |
 //! | [`load`], path, [`directory`], [`elsewhere`] | how they come: by name, by path, from directories, from another driver |
 //! | input, [`source`], [`files`], [`oci`], [`docker`], [`parts`] | what an archive or a directory is |
@@ -23,6 +24,7 @@ pub mod decompress;
 pub mod digest;
 pub mod directory;
 pub mod docker;
+pub mod document;
 pub mod elsewhere;
 pub mod files;
 mod input;

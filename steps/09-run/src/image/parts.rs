@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::blob::Blob;
 use super::config::ImageConfig;
-use super::digest::Digest;
+use super::digest::{Checksum, Digest};
 
 /// The parts of an image, none of which has been unpacked.
 #[derive(Debug)]
@@ -15,20 +15,21 @@ pub struct Parts {
     pub config: Vec<u8>,
     /// Its layers, the lowest first, each with the digest of the blob if that
     /// is known.
-    pub layers: Vec<(Blob, Option<Digest>)>,
+    pub layers: Vec<(Blob, Option<Checksum>)>,
 }
 
 impl Parts {
-    /// The configuration, which says what the layers unpack to.
+    /// The configuration, and what it says that the layers unpack to.
     ///
     /// # Errors
     /// If it is none, or says something about more or fewer layers.
-    pub fn config(&self) -> Result<ImageConfig> {
+    pub fn config(&self) -> Result<(ImageConfig, Vec<Digest>)> {
         let config = ImageConfig::parse(&self.config)?;
-        let (listed, there) = (config.rootfs.diff_ids.len(), self.layers.len());
+        let diff_ids = config.diff_ids()?;
+        let (listed, there) = (diff_ids.len(), self.layers.len());
         if listed != there {
             bail!("the image has {there} layers, and its configuration lists {listed}");
         }
-        Ok(config)
+        Ok((config, diff_ids))
     }
 }

@@ -18,7 +18,7 @@ use super::digest::Digest;
 use super::load::root_file_system;
 use super::parts::Parts;
 use super::record::Record;
-use super::source::{self, Source};
+use super::source::{self, Else, Source};
 
 /// Which image a file was when it was last looked at, and how one sees that it
 /// is the same file still: whoever changes it changes its ctime (inode(7)).
@@ -46,7 +46,7 @@ impl Images {
             return Ok(record);
         }
         say!("{path:?} was not seen before, or has changed: unpack it");
-        let parts = match self.source(Some(&path), &lock)? {
+        let parts = match self.source(Some(&path), Else::Refuse, &lock)? {
             Source::RootFileSystem(blob, content) => {
                 let config = ImageConfig::plain(content.diff_id, Config::of_a_root_file_system());
                 root_file_system(blob, &config)?

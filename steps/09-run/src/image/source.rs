@@ -26,6 +26,15 @@ pub enum Source {
     RootFileSystem(Blob, Content),
 }
 
+/// What an archive is that holds neither images nor the usual directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Else {
+    /// Nothing that is understood.
+    Refuse,
+    /// A root file system, of a single program for instance.
+    Files,
+}
+
 /// The path that `reference` means, and the tag behind it, if there is such a
 /// file or directory.
 pub fn path_and_tag(reference: &str) -> Option<(PathBuf, Option<&str>)> {
@@ -46,14 +55,19 @@ impl Source {
     ///
     /// # Errors
     /// If it is nothing that an image could come from.
-    pub fn at(path: &Path, spool: &dyn Fn() -> Result<File>, at_most: u64) -> Result<Self> {
+    pub fn at(
+        path: &Path,
+        or: Else,
+        spool: &dyn Fn() -> Result<File>,
+        at_most: u64,
+    ) -> Result<Self> {
         if path.is_dir() {
             if !is_layout(path) {
                 bail!("{path:?} is a directory, but no OCI image layout: it has no index.json");
             }
             return Ok(Source::Images(Files::Directory(path.into())));
         }
-        Self::of(Blob::open(path)?, spool, at_most)
+        Self::of(Blob::open(path)?, or, spool, at_most)
     }
 
     /// Finds out what an archive is. `spool` makes a file without a name, for
@@ -62,7 +76,12 @@ impl Source {
     ///
     /// # Errors
     /// As [`at`](Self::at).
-    pub fn of(blob: Blob, spool: &dyn Fn() -> Result<File>, at_most: u64) -> Result<Self> {
+    pub fn of(
+        blob: Blob,
+        or: Else,
+        spool: &dyn Fn() -> Result<File>,
+        at_most: u64,
+    ) -> Result<Self> {
         let mut first = [0; 8];
         let length = blob.reader().read(&mut first).unwrap_or(0);
         let expected = Expected {
@@ -71,7 +90,8 @@ impl Source {
         };
         if Packing::of(&first[..length]) == Packing::Plain {
             let contents = Contents::of(blob)?;
-            if contents.is_root_file_system() {
+            let is_else = || or == Else::Files && !holds_images(&contents);
+            if contents.is_root_file_system() || is_else() {
                 let blob = contents.into_blob();
                 let content = content(&blob, &expected)?;
                 return Ok(Source::RootFileSystem(blob, content));
@@ -98,8 +118,9 @@ impl Source {
 
     fn of_files(contents: Contents) -> Result<Self> {
         let what = contents.what().to_owned();
+        let holds_images = holds_images(&contents);
         let files = Files::Archive(contents);
-        if !oci::is_layout(&files) && !docker::is_archive(&files) {
+        if !holds_images {
             bail!(
                 "{what} is neither a root file system (it has no bin, etc or usr), nor an OCI \
                  image layout (no index.json), nor one of docker save (no manifest.json)"
@@ -109,14 +130,26 @@ impl Source {
     }
 }
 
+fn holds_images(contents: &Contents) -> bool {
+    let has = |&name: &&str| contents.has(name);
+    oci::LAYOUT.iter().all(has) || docker::ARCHIVE.iter().any(has)
+}
+
 /// The images in `files`; those called `tag` only, if one is given.
 ///
 /// # Errors
 /// If something is missing or damaged.
 pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
-    match oci::is_layout(files) {
-        true => oci::images(files, tag),
-        false => docker::images(files, tag),
+    if !oci::is_layout(files) {
+        return docker::images(files, tag);
+    }
+    // Since Docker 25 its archives are layouts too. Which of both says what
+    // the other does not depends on who wrote it.
+    match oci::images(files, tag) {
+        Err(error) if error.is::<oci::None>() && docker::is_archive(files) => {
+            docker::images(files, tag)
+        }
+        images => images,
     }
 }
 

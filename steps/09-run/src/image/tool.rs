@@ -9,7 +9,7 @@ use process::Exit;
 use union::Kind;
 
 use super::Images;
-use super::config::Config;
+use super::config::{Config, Words};
 use super::digest::Digest;
 use super::name::Name;
 use super::remove::Removed;
@@ -120,7 +120,9 @@ fn import(places: &Places, images: &Images, args: ImportArgs) -> Result<()> {
         refuse_terminal("drydock import FILE NAME")?;
     }
     let config = Config {
-        cmd: Some(args.cmd.split_whitespace().map(str::to_owned).collect()),
+        cmd: Some(Words(
+            args.cmd.split_whitespace().map(str::to_owned).collect(),
+        )),
         env: args.env,
         ..Config::default()
     };

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::blob::Blob;
 use super::decompress::decompress;
-use super::digest::Digest;
+use super::digest::{Checksum, Digest, Hash};
 
 /// How much goes from thread to thread at once, in bytes, and how often before
 /// the reader has to wait.
@@ -22,7 +22,7 @@ const CHUNKS: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     /// The digest of the blob, packed as it is.
-    pub digest: Option<Digest>,
+    pub digest: Option<Checksum>,
     /// The digest of the tar in it.
     pub diff_id: Option<Digest>,
     /// The most that the tar may have, in bytes.
@@ -95,7 +95,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
     let what = blob.what();
     let mut packed = Hashing {
         inner: blob.reader(),
-        hash: expected.digest.is_some().then(Sha256::new),
+        hash: expected.digest.as_ref().map(Checksum::hash),
     };
     let mut hash = Sha256::new();
     let mut size = 0;
@@ -126,10 +126,9 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
     // What follows the packed data is part of the blob, too.
     io::copy(&mut packed, &mut io::sink()).with_context(|| format!("read {what}"))?;
     if let (Some(digest), Some(hash)) = (&expected.digest, packed.hash) {
-        let found = Digest::finished(hash);
-        if found != *digest {
-            bail!("{what} is damaged: its digest is {found}, not {digest}");
-        }
+        digest
+            .compare(hash)
+            .with_context(|| format!("{what} is damaged"))?;
     }
     let found = Digest::finished(hash);
     if let Some(diff_id) = expected.diff_id.as_ref().filter(|id| **id != found) {
@@ -144,7 +143,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
 /// A reader that hashes what passes.
 struct Hashing<R> {
     inner: R,
-    hash: Option<Sha256>,
+    hash: Option<Hash>,
 }
 
 impl<R: Read> Read for Hashing<R> {
