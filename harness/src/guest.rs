@@ -37,6 +37,10 @@ pub struct Machine {
     #[arg(skip)]
     pub cpus: Option<u32>,
 
+    /// Whether it is needed once: then none is saved to be resumed.
+    #[arg(skip)]
+    pub once: bool,
+
     /// Longest run, boot included; three quarters of an hour if none is given.
     #[arg(skip)]
     pub time_limit: Option<Duration>,
@@ -141,6 +145,7 @@ pub fn run(
         memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
         time_limit: machine.time_limit.unwrap_or(TIME_LIMIT),
         cpus: machine.cpus.unwrap_or(Vm::default().cpus),
+        resume: !machine.once,
     };
     let description = vm.machine_description()?;
     let expected: usize = plan
@@ -174,8 +179,12 @@ pub fn run(
         return Err(BrokenOff(why).into());
     }
     Ok(format!(
-        "packing {}, boot {}, checks {}",
+        "packing {}, {} {}, checks {}",
         seconds(result.timings.packing),
+        match result.timings.resumed {
+            true => "resume",
+            false => "boot",
+        },
         seconds(result.timings.boot),
         seconds(result.timings.command)
     ))

@@ -353,6 +353,34 @@ pub fn limit_child(command: &mut Command, limits: &'static [(Resource, u64)]) {
     unsafe { command.pre_exec(set) };
 }
 
+/// Adds bytes that nobody knows to those from which the kernel makes random
+/// numbers, and has it make all that come from now on of them: random(4),
+/// `RNDADDENTROPY` and `RNDRESEEDCRNG`.
+///
+/// # Errors
+/// Those of the calls; without root, `EPERM`.
+pub fn add_entropy(bytes: &[u8]) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
+    let random = std::fs::File::options()
+        .write(true)
+        .open("/dev/random")
+        .context("open /dev/random")?;
+    // struct rand_pool_info: how many bits they are worth, their length, they.
+    let length = i32::try_from(bytes.len()).context("a short seed")?;
+    let mut info: Vec<u8> = (length * 8).to_ne_bytes().into();
+    info.extend(length.to_ne_bytes());
+    info.extend(bytes);
+    // SAFETY: the kernel reads the two numbers and `length` bytes behind them.
+    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, info.as_ptr()) })
+        .context("ioctl(RNDADDENTROPY)")?;
+    // SAFETY: this request has no argument.
+    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
+        .context("ioctl(RNDRESEEDCRNG)")?;
+    Ok(())
+}
+
 /// Changes one byte of a file through a shared mapping: mmap(2), msync(2).
 ///
 /// # Errors

@@ -176,6 +176,7 @@ fn boot(sessions: &[Session], cgroup: CgroupLayout, outputs: &mut Outputs) -> Re
         files,
         command: ["harness", "book", "run", plan].map(str::to_owned).into(),
         time_limit: TIME_LIMIT,
+        resume: true,
         ..Vm::default()
     };
     let begun = Instant::now();

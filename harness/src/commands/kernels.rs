@@ -274,6 +274,7 @@ fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> R
         kernel: Kernel::Version(cell.kernel.clone()),
         cgroup: cell.cgroup,
         accel,
+        once: true,
         ..Machine::default()
     };
     let mut records = Vec::new();

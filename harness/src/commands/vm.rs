@@ -80,13 +80,18 @@ pub fn vm(args: Args) -> Result<ExitCode> {
             bail!("a shell in the VM needs a terminal: name a command");
         }
         vm.command = args.command;
+        vm.resume = true;
         let result = vm.run(&mut |line| println!("{line}"))?;
         if args.verbose {
             eprintln!(
-                "{} on {}: packing {}, boot {}, command {}",
+                "{} on {}: packing {}, {} {}, command {}",
                 result.description,
                 kernel_release(),
                 seconds(result.timings.packing),
+                match result.timings.resumed {
+                    true => "resume",
+                    false => "boot",
+                },
                 seconds(result.timings.boot),
                 seconds(result.timings.command)
             );

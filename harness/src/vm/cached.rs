@@ -6,6 +6,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::unistd::syncfs;
 
+/// As [`publish`], without a word where another run does the same: for what
+/// takes a moment only.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_quietly(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    publish_under(path, false, fill)
+}
+
 /// Makes the directory `path` out of what `fill` puts into an empty one,
 /// unless it is there. It appears under its name when it is complete and on
 /// the disk, so that neither an interruption nor a second run at the same time
@@ -14,6 +23,14 @@ use nix::unistd::syncfs;
 /// # Errors
 /// Those of `fill`, and of the file system.
 pub fn publish(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    publish_under(path, true, fill)
+}
+
+fn publish_under(
+    path: &Path,
+    tells: bool,
+    fill: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let parent = path.parent().context("a directory of the cache")?;
     fs::create_dir_all(parent).with_context(|| {
         format!(
@@ -24,7 +41,9 @@ pub fn publish(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
     let lock = File::create(parent.join(".lock"))
         .with_context(|| format!("create {}/.lock", parent.display()))?;
     if lock.try_lock().is_err() {
-        eprintln!("Waiting for another run that fills {} …", parent.display());
+        if tells {
+            eprintln!("Waiting for another run that fills {} …", parent.display());
+        }
         lock.lock()
             .with_context(|| format!("flock {}/.lock", parent.display()))?;
     }

@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -27,6 +27,11 @@ const INIT: &str = include_str!("../../../vm/init");
 
 /// Where `vm/init` finds the command.
 const COMMAND: &str = "etc/drydock/command";
+
+/// Where `vm/init` finds the program that sets a resumed machine's clock, and
+/// the random bytes that it stirs in.
+const WAKE: &str = "etc/drydock/wake";
+const SEED: &str = "etc/drydock/seed";
 
 /// The directories of the base, without those of modules.
 const DIRS: &[(&str, u32)] = &[
@@ -86,9 +91,41 @@ pub fn pack(vm: &Vm, image: &Image) -> Result<File> {
     let memory = memfd_create(c"initramfs", MFdFlags::MFD_CLOEXEC).context("memfd_create")?;
     let mut out = File::from(memory);
     io::copy(&mut base, &mut out).context("copy the base of the initramfs")?;
+    pack_onto(out, vm, |_| Ok(()))
+}
+
+/// Packs what a resumed machine needs besides its base: the command, the files,
+/// and what wakes it. `disk` is empty.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_files(vm: &Vm, disk: File) -> Result<File> {
+    let mut seed = [0; 64];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut seed))
+        .context("read /dev/urandom")?;
+    let wake = wake();
+    let program = fs::read(&wake).with_context(|| format!("read {}", wake.display()))?;
+    pack_onto(disk, vm, |archive| {
+        archive.file(WAKE, 0o755, &program)?;
+        archive.file(SEED, 0o600, &seed)
+    })
+}
+
+/// The program that wakes a resumed machine.
+pub fn wake() -> PathBuf {
+    workspace::bin().join("wake")
+}
+
+fn pack_onto(
+    out: File,
+    vm: &Vm,
+    more: impl FnOnce(&mut Archive<BufWriter<File>>) -> Result<()>,
+) -> Result<File> {
     let dirs: Vec<&str> = DIRS.iter().map(|(dir, _)| *dir).collect();
     let mut archive = Archive::new(BufWriter::with_capacity(1 << 20, out), &dirs);
     archive.file(COMMAND, 0o755, script(vm).as_bytes())?;
+    more(&mut archive)?;
     for (from, inside) in &vm.files {
         archive.tree(from, inside)?;
     }
@@ -112,7 +149,10 @@ fn quoted(word: &str) -> String {
 }
 
 /// The base archive for a kernel, from the cache or made now.
-fn base(image: &Image) -> Result<PathBuf> {
+///
+/// # Errors
+/// As [`pack`].
+pub fn base(image: &Image) -> Result<PathBuf> {
     let busybox = busybox::find()?;
     let key = fingerprint(image, &busybox)?;
     let dir = workspace::cache().join("initramfs");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::kernel::Image;
-use super::qemu::{self, Guest, Terminal};
+use super::qemu::{self, Guest, Terminal, Way};
 use super::{Accel, Vm, initramfs};
 use crate::workspace;
 
@@ -81,7 +81,7 @@ fn trial(image: &Image) -> Result<Option<String>> {
         ..Vm::default()
     };
     let initrd = initramfs::pack(&vm, image)?;
-    let guest = Guest::start(&vm, image, Accel::Kvm, initrd, Terminal::None)?;
+    let guest = Guest::start(&vm, image, Accel::Kvm, Way::Boot { initrd }, Terminal::None)?;
     let ended = guest.wait(LIMIT, &mut |_| {})?;
     Ok(ended.status.err())
 }

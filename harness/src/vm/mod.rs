@@ -8,6 +8,7 @@
 //! | [`qemu`], [`arch`] | the machine and its channels |
 //! | [`programs`] | programs of the host that checks require |
 //! | [`kvm`] | whether KVM works here, found out by trying |
+//! | [`saved`] | machines that have booted, to be resumed |
 //! | [`cached`] | directories that are there whole or not at all |
 
 pub mod apt;
@@ -21,6 +22,7 @@ pub mod kvm;
 pub mod modules;
 pub mod programs;
 pub mod qemu;
+pub mod saved;
 pub mod suites;
 
 use std::fmt;
@@ -33,7 +35,8 @@ use serde::{Deserialize, Serialize};
 
 use kernel::Image;
 pub use kernel::Kernel;
-use qemu::{Guest, Terminal};
+use qemu::{Guest, Terminal, Way};
+use saved::Saved;
 
 use crate::workspace;
 
@@ -59,6 +62,10 @@ pub struct Vm {
     pub env: Vec<(String, String)>,
     /// The VM is ended when it has run so long, its boot included.
     pub time_limit: Duration,
+    /// Whether a machine that has booted before may be resumed instead. One is
+    /// saved if there is none. With KVM, which boots in less than a second, it
+    /// is not done.
+    pub resume: bool,
 }
 
 /// How cgroups are mounted at /sys/fs/cgroup: cgroups(7).
@@ -105,6 +112,8 @@ pub struct Timings {
     pub packing: Duration,
     /// From QEMU's start until the command's.
     pub boot: Duration,
+    /// Whether it was resumed in that time, and not booted.
+    pub resumed: bool,
     /// The command.
     pub command: Duration,
 }
@@ -147,6 +156,7 @@ impl Default for Vm {
             command: vec!["sh".to_owned()],
             env: Vec::new(),
             time_limit: Duration::from_secs(600),
+            resume: false,
         }
     }
 }
@@ -163,7 +173,65 @@ impl Vm {
     /// that the error names.
     pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<VmResult> {
         let (image, accel) = self.machine()?;
-        self.boot(&image, accel, Terminal::None, on_line)
+        let begun = Instant::now();
+        let wanted = self.resume && accel == Accel::Tcg && initramfs::wake().is_file();
+        if wanted && let Some(result) = self.resume(&image, accel, on_line)? {
+            return Ok(result);
+        }
+        let rest = Vm {
+            time_limit: self.time_limit.saturating_sub(begun.elapsed()),
+            ..self.clone()
+        };
+        rest.boot(&image, accel, Terminal::None, on_line)
+    }
+
+    /// Runs the command in a machine that was saved. Where that cannot be had,
+    /// it says so and returns nothing.
+    fn resume(
+        &self,
+        image: &Image,
+        accel: Accel,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<Option<VmResult>> {
+        let saved = match Saved::get(self, image) {
+            Ok(saved) => saved,
+            Err(error) => {
+                eprintln!("There is no saved machine to resume ({error:#}). Booting one …");
+                return Ok(None);
+            }
+        };
+        let begun = Instant::now();
+        let files = initramfs::pack_files(self, qemu::empty_disk()?)?;
+        let packing = begun.elapsed();
+        let place = saved.place.clone();
+        let ended = Guest::start(self, image, accel, saved.way(files), Terminal::None)
+            .and_then(|guest| guest.wait(self.time_limit, on_line));
+        let why = match ended {
+            Ok(ended) => match ended.status {
+                Ok(status) => {
+                    return Ok(Some(VmResult {
+                        status,
+                        timings: Timings {
+                            packing,
+                            boot: ended.boot,
+                            resumed: true,
+                            command: ended.command,
+                        },
+                        description: self.description(image, accel),
+                        console: ended.console,
+                    }));
+                }
+                Err(why) if ended.started => {
+                    let why = format!("{why}{}", keep_console(&ended.console)?);
+                    return Err(BrokenOff(why).into());
+                }
+                Err(why) => format!("{why}{}", keep_console(&ended.console)?),
+            },
+            Err(error) => format!("{error:#}"),
+        };
+        eprintln!("The saved machine could not be resumed ({why}). Booting one …");
+        saved::forget(&place)?;
+        Ok(None)
     }
 
     /// Boots, runs the command at this terminal and returns its exit status.
@@ -226,7 +294,7 @@ impl Vm {
             let begun = Instant::now();
             let initrd = initramfs::pack(self, image)?;
             let packing = begun.elapsed();
-            let guest = Guest::start(self, image, accel, initrd, terminal)?;
+            let guest = Guest::start(self, image, accel, Way::Boot { initrd }, terminal)?;
             let ended = guest.wait(self.time_limit, on_line)?;
             let why = match ended.status {
                 Ok(status) => {
@@ -235,6 +303,7 @@ impl Vm {
                         timings: Timings {
                             packing,
                             boot: ended.boot,
+                            resumed: false,
                             command: ended.command,
                         },
                         description: self.description(image, accel),

@@ -21,7 +21,8 @@ pub fn find() -> Result<PathBuf> {
         .with_context(|| format!("{} is not installed: run vm/setup.sh", ARCH.qemu))
 }
 
-pub(super) fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
+/// The machine itself. One that was saved resumes in the same one only.
+pub fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
     let (accel, cpu) = match accel {
         Accel::Kvm => ("kvm", "host"),
         Accel::Auto | Accel::Tcg => ("tcg,thread=multi", ARCH.processor),
@@ -49,7 +50,11 @@ pub(super) fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
     .to_vec()
 }
 
-pub(super) fn kernel_arguments(vm: &Vm, terminal: Terminal) -> String {
+/// What waits for its orders when it has booted, to be saved: `vm/init`.
+pub const WAITS: &str = "drydock.orders=wait";
+
+/// What the guest's kernel is told.
+pub fn kernel_arguments(vm: &Vm, terminal: Terminal) -> String {
     let layout = match vm.cgroup {
         CgroupLayout::V2 => "v2",
         CgroupLayout::V1 => "v1",
@@ -71,6 +76,22 @@ pub(super) fn chardev(name: &str, fd: i32) -> [String; 2] {
     [
         "-chardev".to_owned(),
         format!("file,id={name},path={}", path(&fd)),
+    ]
+}
+
+/// The machine's memory in a file, and the file changed by the machine if it is
+/// `shared`, or left as it is: a machine writes to a copy then, page by page.
+pub(super) fn memory(vm: &Vm, fd: i32, shared: bool) -> [String; 4] {
+    let shared = if shared { "on" } else { "off" };
+    [
+        "-machine".to_owned(),
+        "memory-backend=ram".to_owned(),
+        "-object".to_owned(),
+        format!(
+            "memory-backend-file,id=ram,size={}M,mem-path={},share={shared}",
+            vm.memory_mib,
+            path(&fd)
+        ),
     ]
 }
 

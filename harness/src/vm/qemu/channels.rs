@@ -9,6 +9,10 @@ use std::thread::{JoinHandle, spawn};
 /// What comes out of the VM.
 pub(super) enum Event {
     Output(String),
+    /// The machine can be saved now.
+    Ready,
+    /// The files are in place, and what they came on is needed no more.
+    Unpacked,
     Started,
     Ended(i32),
     /// A channel that has no more to say.
@@ -33,7 +37,12 @@ pub(super) fn read_output(pipe: OwnedFd, events: SyncSender<Event>) {
 pub(super) fn read_news(pipe: OwnedFd, events: SyncSender<Event>) {
     each_line(pipe, events, |line| match line.split_once(' ') {
         Some(("ended", status)) => Some(Event::Ended(status.parse().unwrap_or(255))),
-        _ => (line == "started").then_some(Event::Started),
+        _ => match line.as_str() {
+            "ready" => Some(Event::Ready),
+            "unpacked" => Some(Event::Unpacked),
+            "started" => Some(Event::Started),
+            _ => None,
+        },
     });
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `arguments` | its command line, and that of the guest's kernel |
 //! | `channels` | what comes out of it: the command's output, and news of it |
+//! | `monitor` | a machine's way into a file and out of it |
 //!
 //! Each channel is a pipe that QEMU inherits. The guest sees the console as a
 //! serial port, and the command's standard output, its standard error and the
@@ -13,26 +14,32 @@
 
 mod arguments;
 mod channels;
+mod monitor;
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::OFlag;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
 use super::kernel::Image;
 use super::{Accel, Vm};
 use crate::sys::bind_child;
-use arguments::{chardev, kernel_arguments, machine, path};
+use arguments::{chardev, memory, path};
 use channels::{CHANNELS, Event, QUEUE, collect, copy_errors, read_news, read_output};
 
-pub use arguments::{at_terminal, find};
+use monitor::Monitor;
+
+pub use arguments::{WAITS, at_terminal, find, kernel_arguments, machine};
 
 /// Where the command's standard input and output are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,11 +50,61 @@ pub enum Terminal {
     Own,
 }
 
+/// How a machine comes to run its command.
+pub enum Way {
+    /// It boots, with the command and the files in its initramfs.
+    Boot {
+        /// The initramfs.
+        initrd: File,
+    },
+    /// It boots without a command, and waits to be saved.
+    Save {
+        /// The base of an initramfs.
+        initrd: File,
+        /// Its memory, which is saved in it.
+        memory: File,
+    },
+    /// It was saved, and goes on from there.
+    Resume {
+        /// The base from which it was booted.
+        initrd: File,
+        /// Its memory when it was saved. The file stays as it is.
+        memory: File,
+        /// All else that it was.
+        state: Vec<u8>,
+        /// The command and the files, in an archive of [`DISK`] bytes.
+        files: File,
+    },
+}
+
+/// Size of the disk on which a resumed machine gets its files: the same for
+/// all, because its kernel knows it by then. What is not written takes no room.
+pub const DISK: u64 = 4 << 30;
+
+/// Our ends of what only a machine that is saved or resumed has, and the numbers
+/// of QEMU's.
+struct Ends {
+    monitor: UnixStream,
+    orders: UnixStream,
+    orders_fd: i32,
+    state: UnixStream,
+    state_fd: i32,
+}
+
+/// The conversation with such a machine.
+struct Lines {
+    monitor: Monitor,
+    orders: UnixStream,
+}
+
 /// A VM that runs. QEMU ends with the thread that started it, if not before.
 pub struct Guest {
     qemu: Child,
     terminal: Terminal,
     started: Instant,
+    lines: Option<Lines>,
+    /// The disk with the files, until they are unpacked.
+    disk: Option<File>,
     events: Receiver<Event>,
     console: JoinHandle<String>,
     complaints: JoinHandle<String>,
@@ -80,12 +137,13 @@ impl Guest {
     /// Starts QEMU.
     ///
     /// # Errors
-    /// If QEMU is missing, or pipes cannot be had.
+    /// If QEMU is missing, or pipes cannot be had; for a machine that resumes,
+    /// if QEMU does not take it.
     pub fn start(
         vm: &Vm,
         image: &Image,
         accel: Accel,
-        initrd: File,
+        way: Way,
         terminal: Terminal,
     ) -> Result<Guest> {
         let (console, to_console) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
@@ -95,8 +153,54 @@ impl Guest {
         let mut command = Command::new(find()?);
         command.args(machine(vm, accel));
         command.arg("-kernel").arg(&image.file);
+        let mut kernel_arguments = kernel_arguments(vm, terminal);
+        let (initrd, memory_file, resume) = match way {
+            Way::Boot { initrd } => (initrd, None, None),
+            Way::Save { initrd, memory } => (initrd, Some(memory), None),
+            Way::Resume {
+                initrd,
+                memory,
+                state,
+                files,
+            } => (initrd, Some(memory), Some((state, files))),
+        };
+        let mut kept: Vec<OwnedFd> = Vec::new();
+        let mut ends = None;
+        let mut disk = None;
+        if let Some(memory_file) = memory_file {
+            kernel_arguments = format!("{kernel_arguments} {WAITS}");
+            let fd = memory_file.as_raw_fd();
+            command.args(memory(vm, fd, resume.is_none()));
+            let (own, monitor) = UnixStream::pair().context("socketpair")?;
+            let fd = monitor.as_raw_fd();
+            command.args(["-chardev", &format!("socket,id=monitor,fd={fd}")]);
+            command.args(["-mon", "chardev=monitor,mode=control"]);
+            let (own_orders, orders) = UnixStream::pair().context("socketpair")?;
+            let files = match &resume {
+                Some((_, files)) => files.try_clone().context("dup")?,
+                None => empty_disk()?,
+            };
+            let (own_state, state) = UnixStream::pair().context("socketpair")?;
+            let options = "if=none,id=files,format=raw,read-only=on,file.locking=off";
+            let drive = format!("{options},file={}", path(&files.as_raw_fd()));
+            command.args(["-drive", &drive]);
+            ends = Some(Ends {
+                monitor: own,
+                orders: own_orders,
+                orders_fd: orders.as_raw_fd(),
+                state: own_state,
+                state_fd: state.as_raw_fd(),
+            });
+            kept.extend([memory_file.into(), monitor.into(), orders.into()]);
+            kept.extend([OwnedFd::from(files), state.into()]);
+            disk = resume.as_ref().map(|(_, files)| files.try_clone());
+        }
+        let disk = disk.transpose().context("dup")?;
+        if resume.is_some() {
+            command.args(["-incoming", "defer"]);
+        }
         command.args(["-initrd", &path(&initrd.as_raw_fd())]);
-        command.args(["-append", &kernel_arguments(vm, terminal)]);
+        command.args(["-append", &kernel_arguments]);
         command.args(chardev("console", to_console.as_raw_fd()));
         command.args(["-serial", "chardev:console"]);
         command.args(["-device", "virtio-serial-pci"]);
@@ -109,6 +213,12 @@ impl Guest {
             let port = format!("virtserialport,chardev={name},nr={},name={name}", place + 1);
             command.args(chardev(name, pipe.as_raw_fd()));
             command.args(["-device", &port]);
+        }
+        if let Some(Ends { orders_fd, .. }) = &ends {
+            command.args(["-chardev", &format!("socket,id=orders,fd={orders_fd}")]);
+            let port = "virtserialport,chardev=orders,nr=4,name=orders";
+            command.args(["-device", port]);
+            command.args(["-device", "virtio-blk-pci,drive=files"]);
         }
         let death = match terminal {
             Terminal::None => {
@@ -128,7 +238,7 @@ impl Guest {
             command.stdout(Stdio::null());
         }
         command.stderr(Stdio::piped());
-        let kept = vec![initrd.into(), to_console, to_output, to_errors, to_news];
+        kept.extend([initrd.into(), to_console, to_output, to_errors, to_news]);
         bind_child(&mut command, kept, death);
         let started = Instant::now();
         let mut qemu = command.spawn().context("start QEMU")?;
@@ -139,14 +249,94 @@ impl Guest {
         read_output(output, events.clone());
         read_news(news, events);
         copy_errors(errors);
-        Ok(Guest {
+        let mut guest = Guest {
             qemu,
             terminal,
             started,
+            lines: None,
+            disk,
             events: received,
             console: collect(console),
             complaints,
-        })
+        };
+        if let Some(ends) = ends
+            && let Err(error) = guest.take_up(ends, resume.map(|(state, _)| state))
+        {
+            bail!("{error:#}{}", guest.last_words()?);
+        }
+        Ok(guest)
+    }
+
+    /// Takes up the conversation with QEMU, and has a machine resume.
+    fn take_up(&mut self, ends: Ends, resume: Option<Vec<u8>>) -> Result<()> {
+        let lines = self.lines.insert(Lines {
+            monitor: Monitor::open(ends.monitor)?,
+            orders: ends.orders,
+        });
+        let Some(state) = resume else {
+            return Ok(());
+        };
+        lines.monitor.resume(ends.state_fd, ends.state, &state)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .context("a clock before 1970")?;
+        writeln!(lines.orders, "{}.{:09}", now.as_secs(), now.subsec_nanos())
+            .context("tell the machine the time")
+    }
+
+    /// Waits until the machine has booted, and returns its state. Its memory
+    /// is in the file that it was started with.
+    ///
+    /// # Errors
+    /// If it does not boot, or cannot be saved.
+    pub fn save(mut self) -> Result<Vec<u8>> {
+        let saved = self.save_when_ready();
+        match saved {
+            Ok(state) => {
+                self.end()?;
+                self.qemu.wait().context("wait for QEMU")?;
+                Ok(state)
+            }
+            Err(error) => bail!("{error:#}{}", self.last_words()?),
+        }
+    }
+
+    fn save_when_ready(&mut self) -> Result<Vec<u8>> {
+        loop {
+            let left = BOOT_LIMIT.saturating_sub(self.started.elapsed());
+            match self.events.recv_timeout(left) {
+                Ok(Event::Ready) => break,
+                Ok(Event::Closed) | Err(_) => bail!("it does not boot"),
+                Ok(_) => {}
+            }
+        }
+        let lines = self.lines.as_mut().context("a machine to be saved")?;
+        lines.monitor.save()
+    }
+
+    /// Ends a machine, and returns the last line of what QEMU or, if it has
+    /// said nothing, the machine complained of.
+    fn last_words(mut self) -> Result<String> {
+        self.end()?;
+        self.qemu.wait().context("wait for QEMU")?;
+        let said = [self.complaints, self.console].map(|thread| thread.join().unwrap_or_default());
+        let mut last = said.iter().filter_map(|text| text.trim().lines().last());
+        Ok(last.next().map_or_else(String::new, |line| format!(": {line}")))
+    }
+
+    /// Empties the disk, whose files the machine has: nothing of them, a secret
+    /// perhaps, may be there for what runs next. Then lets it begin.
+    fn let_begin(&mut self) -> Result<()> {
+        let (Some(disk), Some(lines)) = (self.disk.take(), self.lines.as_mut()) else {
+            return Ok(()); // said by a program, and not by vm/init
+        };
+        disk.set_len(0)
+            .and_then(|()| disk.set_len(DISK))
+            .context("empty the disk")?;
+        lines
+            .orders
+            .write_all(b"go\n")
+            .context("let the machine begin")
     }
 
     /// Waits for the command's end, but no longer than `limit` after the
@@ -167,6 +357,13 @@ impl Guest {
             let left = limit.saturating_sub(self.started.elapsed());
             match self.events.recv_timeout(left.min(A_YEAR)) {
                 Ok(Event::Output(line)) => on_line(&line),
+                Ok(Event::Ready) => {}
+                Ok(Event::Unpacked) => {
+                    if let Err(error) = self.let_begin() {
+                        status = Err(Some(format!("{error:#}")));
+                        self.end()?;
+                    }
+                }
                 Ok(Event::Started) => begun = Some(Instant::now()),
                 Ok(Event::Ended(code)) => {
                     ended = Some(Instant::now());
@@ -225,4 +422,11 @@ impl Guest {
         let pid = Pid::from_raw(self.qemu.id() as i32);
         kill(pid, signal).with_context(|| format!("kill({pid}, {signal})"))
     }
+}
+
+/// A disk without any files.
+pub fn empty_disk() -> Result<File> {
+    let disk = File::from(memfd_create(c"files", MFdFlags::MFD_CLOEXEC).context("memfd_create")?);
+    disk.set_len(DISK).context("ftruncate")?;
+    Ok(disk)
 }

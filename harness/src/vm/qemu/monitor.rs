@@ -1,0 +1,128 @@
+//! QEMU's monitor, and a machine's way into a file and out of it: QMP, a line
+//! of JSON each way; qemu-qmp-ref(7), "Migration".
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::{Value, json};
+
+/// Longest time for an answer: a busy host lets QEMU wait too.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The monitor of a QEMU that runs.
+pub(super) struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    /// Takes up the conversation.
+    ///
+    /// # Errors
+    /// If QEMU ends, or does not answer.
+    pub(super) fn open(socket: UnixStream) -> Result<Monitor> {
+        let limit = Some(LIMIT);
+        socket.set_read_timeout(limit).context("SO_RCVTIMEO")?;
+        socket.set_write_timeout(limit).context("SO_SNDTIMEO")?;
+        let mut monitor = Monitor(BufReader::new(socket));
+        monitor.call("qmp_capabilities", json!({}))?;
+        Ok(monitor)
+    }
+
+    /// Returns the machine's state, except for the memory, which is in the file
+    /// that it was given. The machine is then stopped for good. It must not have
+    /// been before: one that was saved stopped is stopped when it resumes.
+    ///
+    /// # Errors
+    /// What QEMU says.
+    pub(super) fn save(&mut self) -> Result<Vec<u8>> {
+        let dir = tempfile::Builder::new()
+            .prefix("drydock-machine-")
+            .tempdir()
+            .context("make a temporary directory")?;
+        let path = dir.path().join("state");
+        let listener =
+            UnixListener::bind(&path).with_context(|| format!("bind {}", path.display()))?;
+        self.memory_stays()?;
+        let to = format!("unix:{}", path.display());
+        self.call("migrate", json!({ "uri": to }))?;
+        let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(LIMIT).context("a time limit of poll")?;
+        let waiting = poll(&mut ready, limit).context("poll")?;
+        ensure!(waiting == 1, "QEMU sends no state: {}", self.migration()?);
+        let (mut socket, _) = listener.accept().context("accept")?;
+        socket
+            .set_read_timeout(Some(LIMIT))
+            .context("SO_RCVTIMEO")?;
+        let mut state = Vec::new();
+        socket
+            .read_to_end(&mut state)
+            .context("read the machine's state")?;
+        self.completed()?;
+        Ok(state)
+    }
+
+    /// Puts the machine, which waits for it, into a state that was saved. QEMU
+    /// reads it from the descriptor `fd`, of which `to` is the other end. The
+    /// machine runs on by itself.
+    ///
+    /// # Errors
+    /// What QEMU says. What it finds wrong with the state is in its last words.
+    pub(super) fn resume(&mut self, fd: i32, mut to: UnixStream, state: &[u8]) -> Result<()> {
+        self.memory_stays()?;
+        self.call("migrate-incoming", json!({ "uri": format!("fd:{fd}") }))?;
+        to.set_write_timeout(Some(LIMIT)).context("SO_SNDTIMEO")?;
+        to.write_all(state).context("send the machine's state")?;
+        self.completed()
+    }
+
+    /// Waits for QEMU to say that all has arrived, which it is about to.
+    fn completed(&mut self) -> Result<()> {
+        let end = Instant::now() + LIMIT;
+        loop {
+            match self.migration()?.as_str() {
+                "completed" => return Ok(()),
+                "failed" | "cancelled" => bail!("QEMU does not take the state"),
+                status if Instant::now() > end => bail!("QEMU has not done with it: {status}"),
+                _ => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+
+    fn memory_stays(&mut self) -> Result<()> {
+        let memory = json!([{ "capability": "x-ignore-shared", "state": true }]);
+        self.call(
+            "migrate-set-capabilities",
+            json!({ "capabilities": memory }),
+        )?;
+        Ok(())
+    }
+
+    /// How far saving is.
+    fn migration(&mut self) -> Result<String> {
+        let answer = self.call("query-migrate", json!({}))?;
+        Ok(answer["status"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn call(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let mut line = json!({ "execute": command, "arguments": arguments }).to_string();
+        line.push('\n');
+        let asking = || format!("ask QEMU's monitor for {command}");
+        let to_qemu = self.0.get_mut();
+        to_qemu.write_all(line.as_bytes()).with_context(asking)?;
+        loop {
+            let mut line = String::new();
+            let length = self.0.read_line(&mut line).with_context(asking)?;
+            ensure!(length > 0, "QEMU ended instead of {command}");
+            let mut answer: Value = serde_json::from_str(&line).with_context(asking)?;
+            if let Some(error) = answer.get("error") {
+                bail!("{command}: {}", error["desc"].as_str().unwrap_or_default());
+            }
+            // Others are its greeting, and events.
+            if answer.get("return").is_some() {
+                return Ok(answer["return"].take());
+            }
+        }
+    }
+}
