@@ -16,7 +16,7 @@ use anyhow::bail;
 use harness::fsops::{Op, Operated};
 use harness::prelude::*;
 use harness::requirement::tool;
-use layers::{DRIVERS, Store, experiment};
+use layers::{DRIVERS, Store, experiment, stacks};
 use nix::mount::{MntFlags, umount2};
 use serial_test::serial;
 
@@ -789,6 +789,50 @@ fn archive(entries: &[Entry]) -> Result<Vec<u8>> {
         builder.append(&header, std::io::empty())?;
     }
     Ok(builder.into_inner()?)
+}
+
+#[test]
+#[serial]
+fn a_layer_is_about_the_whole_tree_below() {
+    check(|c| {
+        let rootfs = layers::rootfs(c)?;
+        for store in Store::all(c)? {
+            store.image("base", &rootfs)?;
+            stacks::layer(&store, "below", "base", |case| case.below)?.success()?;
+            stacks::layer(&store, "above", "below", |case| case.above)?.success()?;
+            let mut held = store.container(&["--layer", "above"]).hold()?;
+            let trees = layers::operate(&mut held, &vec![Vec::new(); stacks::CASES.len()])?;
+            held.end()?.success()?;
+            for (case, tree) in stacks::CASES.iter().zip(&trees) {
+                expect_eq(
+                    &format!("{}: the tree with {}", case.what, store.driver),
+                    stacks::shown(tree),
+                    case.there.iter().map(|line| (*line).into()).collect(),
+                )?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_layer_that_does_not_fit_is_refused_by_every_driver() {
+    check(|c| {
+        for store in Store::all(c)? {
+            for (n, (below, above)) in stacks::REFUSED.iter().enumerate() {
+                let (lower, upper) = (format!("lower{n}"), format!("upper{n}"));
+                stacks::create(&store, &lower, None, &stacks::tar("", below)?)?.success()?;
+                let ran = stacks::create(&store, &upper, Some(&lower), &stacks::tar("", above)?)?;
+                expect(
+                    ran.status == 125 && !store.layers()?.contains(&upper),
+                    format!("{} to refuse {above:?} on {below:?}", store.driver),
+                    format!("exit status {}", ran.status),
+                )?;
+            }
+        }
+        Ok(())
+    });
 }
 
 #[test]

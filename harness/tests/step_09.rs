@@ -2,6 +2,8 @@
 
 #[path = "step_09/archives.rs"]
 mod archives;
+#[path = "step_09/documents.rs"]
+mod documents;
 #[path = "step_09/engine.rs"]
 mod engine;
 #[path = "step_09/images.rs"]

@@ -2,6 +2,7 @@
 //! own, and random operations on files.
 
 pub mod experiment;
+pub mod stacks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -470,7 +471,7 @@ pub fn changed(check: &Check, store: &Store<'_>) -> Result<Changed> {
 }
 
 /// Operates on the trees of a container, the first and so on.
-fn operate(held: &mut Held, sequences: &[Vec<Op>]) -> Result<Vec<BTreeMap<String, Node>>> {
+pub fn operate(held: &mut Held, sequences: &[Vec<Op>]) -> Result<Vec<BTreeMap<String, Node>>> {
     let json = serde_json::to_string(sequences)?;
     let done: Vec<Operated> = held.ask_within(&["operate-all", "/", "0", &json], PATIENCE)?;
     Ok(done.into_iter().map(|done| done.tree).collect())

@@ -76,7 +76,8 @@ pub(super) struct Layer<'a> {
     pub(super) whited_out: BTreeSet<PathBuf>,
     /// Which of its directories are marked opaque.
     pub(super) opaque: BTreeSet<PathBuf>,
-    /// Directories get their metadata when nothing more is put into them.
+    /// All directories of the layer that were come by, and what they are to look
+    /// like: they get that when nothing more is put into them.
     pub(super) directories: BTreeMap<PathBuf, Metadata>,
     /// AUFS's files of several names, by the names that they have there.
     pub(super) plinks: HashMap<OsString, Plink>,

@@ -75,7 +75,10 @@ impl Layer<'_> {
         let last = match self.last.take() {
             Some(last) if last.path == parent => last,
             _ => {
-                let path = self.follow(parent, missing)?;
+                let path = match self.directories.contains_key(parent) {
+                    true => parent.to_owned(),
+                    false => self.follow(parent, missing)?,
+                };
                 Last {
                     directory: self.tree.directory(&path)?,
                     path,

@@ -31,6 +31,8 @@ struct Outcome {
     refused: Vec<usize>,
     why: Vec<String>,
     tree: String,
+    /// The layers as the driver writes them.
+    diffs: Vec<Vec<u8>>,
 }
 
 fn main() {
@@ -92,6 +94,21 @@ fn compare(drivers: &[Box<dyn StorageDriver>], stack: &[Vec<Entry>]) -> Result<(
             yardstick.tree
         );
     }
+    // What one driver writes the next one reads.
+    for (n, from) in outcomes.iter().enumerate() {
+        let to = &drivers[(n + 1) % drivers.len()];
+        let again = again(&**to, &from.diffs);
+        let again = again.unwrap_or_else(|error| format!("{error:#}"));
+        prop_assert_eq!(
+            &again,
+            &yardstick.tree,
+            "\nthe diffs of {} give with {}:\n{}and not:\n{}",
+            from.driver,
+            to.kind(),
+            again,
+            yardstick.tree
+        );
+    }
     Ok(())
 }
 
@@ -102,6 +119,7 @@ fn outcome(driver: &dyn StorageDriver, stack: &[Vec<Entry>]) -> Outcome {
         refused: Vec::new(),
         why: Vec::new(),
         tree: String::new(),
+        diffs: Vec::new(),
     };
     let mut there: Vec<LayerId> = Vec::new();
     for (n, entries) in stack.iter().enumerate() {
@@ -114,13 +132,36 @@ fn outcome(driver: &dyn StorageDriver, stack: &[Vec<Entry>]) -> Outcome {
             }
         }
     }
+    for id in &there {
+        let mut diff = Vec::new();
+        driver.diff(id, &mut diff).unwrap();
+        outcome.diffs.push(diff);
+    }
+    outcome.tree = tree_of(driver, &there);
+    outcome
+}
+
+/// The tree that the layers make, which are removed.
+fn tree_of(driver: &dyn StorageDriver, there: &[LayerId]) -> String {
+    let mut text = String::new();
     if let Some(top) = there.last() {
         let mut view = driver.view(top, Access::ReadOnly).unwrap();
         let tree = Tree::at(view.detached().unwrap()).unwrap();
-        outcome.tree = describe(&tree, Path::new("")).unwrap();
+        text = describe(&tree, Path::new("")).unwrap();
     }
     for id in there.iter().rev() {
         driver.remove(id).unwrap();
     }
-    outcome
+    text
+}
+
+/// The tree that comes of what another driver has written.
+fn again(driver: &dyn StorageDriver, diffs: &[Vec<u8>]) -> anyhow::Result<String> {
+    let mut there: Vec<LayerId> = Vec::new();
+    for (n, diff) in diffs.iter().enumerate() {
+        let id: LayerId = format!("again{n}").parse()?;
+        driver.import(&id, there.last(), &mut &diff[..])?;
+        there.push(id);
+    }
+    Ok(tree_of(driver, &there))
 }

@@ -1,0 +1,302 @@
+//! Checks of what images say, in the ways in which it is said.
+
+use std::fs;
+
+use harness::prelude::*;
+use harness::workspace;
+use serde_json::{Value, json};
+use serial_test::serial;
+use sha2::{Digest, Sha512};
+use tar::{Builder, EntryType};
+
+use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, zstd};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+const OURS: &str = if cfg!(target_arch = "x86_64") {
+    "amd64"
+} else {
+    "arm64"
+};
+
+/// Writes an archive of `docker save` with one layer and these two documents.
+fn saved(c: &Check, config: &[u8], manifest: &str, layer: &[u8]) -> Result<String> {
+    let archive = tar(&[
+        (EntryType::Regular, "layer.tar", "", layer),
+        (EntryType::Regular, "config.json", "", config),
+        file("manifest.json", manifest),
+    ])?;
+    write(c, &archive)
+}
+
+fn write(c: &Check, archive: &[u8]) -> Result<String> {
+    let path = c.dir().join(c.word("archive")).with_extension("tar");
+    fs::write(&path, archive).context("write an archive")?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+fn load(state: &State<'_>, path: &str) -> Result<Ran> {
+    state.drydock(&["load", "-i", path]).run()
+}
+
+fn words(ran: &Ran) -> Vec<&str> {
+    ran.stdout.split_whitespace().collect()
+}
+
+#[test]
+#[serial]
+fn image_documents_are_read_as_go_reads_them() {
+    check(|c| {
+        let state = State::new(c)?;
+        let layer = small_root()?;
+        let id = digest(&layer);
+        let manifest = r#"[{"config":"config.json","REPOTAGS":["odd:1"],"Layers":["layer.tar"],
+            "LayerSources":null,"repotags":["odd:2"]}] what follows"#;
+        let config = format!(
+            r#"{{"architecture":null,"OS":"windows","os":"linux","created":null,"history":null,
+            "Config":{{"Cmd":["false"],"CMD":"pwd","Entrypoint":null,"WORKINGDIR":"/bin","Env":null,
+            "Labels":{{"a":null,"b":"\ud800"}},"Volumes":null,"ExposedPorts":null,"StopSignal":null,
+            "Unknown":{{"x":[1.5e3,null]}}}},"config":{{"User":null,"OnBuild":null}},
+            "rootfs":{{"type":"layers","Diff_IDs":["{id}"]}},"comment":"kept é"}}"#
+        );
+        // Latin-1: no UTF-8.
+        let config: Vec<u8> = config.chars().map(|c| c as u8).collect();
+        let good = saved(c, &config, manifest, &layer)?;
+        let ran = load(&state, &good)?;
+        expect(
+            ran.status == 0,
+            "an odd document to be read as Go reads it",
+            format!("status {}: {}", ran.status, ran.stderr),
+        )?;
+        expect_eq(
+            "what was loaded",
+            ran.stdout,
+            "Loaded image: odd:2\n".into(),
+        )?;
+        let ran = state
+            .drydock(&["run", "--rm", "--network", "none", "odd:2"])
+            .run()?;
+        expect(
+            ran.status == 0 && ran.stdout == "/bin\n",
+            "the last command, a text, in the image's directory to be read as Go reads it",
+            format!("status {}: {}{}", ran.status, ran.stdout, ran.stderr),
+        )?;
+        let kept = state
+            .root
+            .join("images/config")
+            .join(&digest(&config)["sha256:".len()..]);
+        expect_eq(
+            "the configuration that is kept, whole",
+            fs::read(kept)?,
+            config,
+        )?;
+
+        let bare = r#"{"os":"linux","config":null,"rootfs":{"diff_ids":null}}"#;
+        let none = r#"[{"Config":"config.json","RepoTags":null,"Layers":null}]"#;
+        let bare = saved(c, bare.as_bytes(), none, &[])?;
+        load(&state, &bare)?.success()?;
+
+        let manifest = r#"[{"Config":"config.json","Layers":["layer.tar"]}]"#;
+        let rootfs = format!(r#""rootfs":{{"diff_ids":["{id}"]}}"#);
+        for refused in [
+            format!("\u{feff}{{{rootfs}}}"),
+            format!("{{{rootfs}}} x"),
+            format!(r#"{{"config":{{"Cmd":1}},{rootfs}}}"#),
+            format!(r#"{{"config":{{"Env":"A=1"}},{rootfs}}}"#),
+            format!(r#"{{"x":{},{rootfs}}}"#, "[".repeat(50_000)),
+            "{}".into(),
+        ] {
+            let ran = load(&state, &saved(c, refused.as_bytes(), manifest, &layer)?)?;
+            ran.expect_error(125, &["configuration"])?;
+        }
+        Ok(())
+    });
+}
+
+/// A descriptor of a manifest for a platform, perhaps of none that is there.
+fn for_platform(mut descriptor: Value, os: &str, architecture: &str) -> Value {
+    descriptor["platform"] = json!({"os": os, "architecture": architecture});
+    descriptor
+}
+
+fn manifest(layout: &Layout, config: &Value, layers: &[Value]) -> Result<Value> {
+    let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
+    layout.blob(MANIFEST, manifest.to_string().as_bytes())
+}
+
+fn index(manifests: &[Value]) -> Vec<u8> {
+    let index = json!({"schemaVersion": 2, "manifests": manifests, "annotations": null});
+    index.to_string().into_bytes()
+}
+
+#[test]
+#[serial]
+fn image_is_found_among_what_is_none() {
+    check(|c| {
+        let state = State::new(c)?;
+        let layers = [
+            small_root()?,
+            tar(&[file("second", "2")])?,
+            tar(&[file("third", "3")])?,
+        ];
+        let layout = Layout::new(c.dir().join("layout"), "box", &layers, json!({}))?;
+        let config = layout.read_manifest()?["config"].clone();
+
+        // One layer by SHA-512, one that is not to be distributed, one by zstd.
+        let packed = gzip(&layers[0])?;
+        let hex: String = Sha512::digest(&packed)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        fs::create_dir_all(layout.directory.join("blobs/sha512"))?;
+        fs::write(layout.directory.join("blobs/sha512").join(&hex), &packed)?;
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        let mut second = layout.blob(foreign, &gzip(&layers[1])?)?;
+        second["urls"] = json!(["https://example.org/layer"]);
+        let oci = "application/vnd.oci.image.layer.v1.tar";
+        let third = layout.blob(&format!("{oci}+zstd"), &zstd(&layers[2]))?;
+        let first = json!({
+            "mediaType": format!("{oci}+gzip"), "digest": format!("sha512:{hex}"),
+            "size": packed.len(),
+        });
+        let ours = manifest(&layout, &config, &[first, second, third])?;
+
+        let absent = json!({
+            "mediaType": MANIFEST, "size": 2, "digest": digest(b"is not there"),
+        });
+        let strange = json!({"mediaType": MANIFEST, "size": 2, "digest": "blake3:00"});
+        // What buildkit and cosign put beside an image, and an artifact.
+        let statement = layout.blob("application/vnd.in-toto+json", b"{}")?;
+        let mut attestation = manifest(&layout, &config, &[statement])?;
+        attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
+        let attestation = for_platform(attestation, "unknown", "unknown");
+        let signed = layout.blob("application/vnd.dev.cosign.simplesigning.v1+json", b"{}")?;
+        let signature = manifest(&layout, &config, &[signed])?;
+        let empty = layout.blob("application/vnd.oci.empty.v1+json", b"{}")?;
+        let artifact = manifest(&layout, &empty, &[empty.clone()])?;
+
+        let inner = index(&[
+            for_platform(absent.clone(), "windows", OURS),
+            for_platform(absent.clone(), "linux", "s390x"),
+            attestation.clone(),
+            for_platform(ours, "linux", OURS),
+        ]);
+        let inner = layout.blob(INDEX, &inner)?;
+        let elsewhere = layout.blob(
+            INDEX,
+            &index(&[for_platform(absent.clone(), "linux", "s390x")]),
+        )?;
+        let mut image = layout.blob(INDEX, &index(&[strange.clone(), elsewhere, inner]))?;
+        image["annotations"] =
+            json!({"io.containerd.image.name": "example.org/box:1", "more": null});
+        let write = |manifests: &[Value]| {
+            fs::write(layout.directory.join("index.json"), index(manifests))
+                .context("write an index")
+        };
+        write(&[strange, attestation, signature, artifact, image])?;
+        let ran = load(&state, &layout.name())?.success()?;
+        expect_eq(
+            "what was loaded",
+            words(&ran),
+            vec!["Loaded", "image:", "example.org/box:1"],
+        )?;
+        for word in [
+            "blake3",
+            "in-toto",
+            "simplesigning",
+            "oci.empty",
+            "linux/s390x",
+        ] {
+            expect(
+                ran.stderr.contains(word),
+                format!("a word about {word}, which was passed over"),
+                &ran.stderr,
+            )?;
+        }
+        let ran = state.run("box:1", "cat /second /third")?.success()?;
+        expect_eq("the files of all layers", ran.stdout.as_str(), "23")?;
+
+        write(&[for_platform(absent, "linux", "s390x")])?;
+        load(&state, &layout.name())?.expect_error(125, &["linux/s390x"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn image_paths_begin_at_its_root() {
+    check(|c| {
+        let state = State::new(c)?;
+        let config = json!({
+            "Volumes": {"data": {}, "d/../logs/": {}, ".": {}}, "WorkingDir": "work/../srv",
+            "StopSignal": "NONSENSE", "Env": ["PATH=/bin", "ODD", "=x", "A=1", "A=2"],
+            "ExposedPorts": {"http": {}}, "Entrypoint": [],
+            "Cmd": ["sh", "-c", "pwd; echo $A; cat /proc/self/mountinfo"],
+        });
+        let layout = Layout::new(c.dir().join("layout"), "box", &[small_root()?], config)?;
+        let call = state.drydock(&["run", "--rm", "--network", "none", &layout.name()]);
+        let ran = call.run()?.success()?;
+        let said = words(&ran);
+        expect_eq("directory and environment", &said[..2], &["/srv", "2"])?;
+        for target in ["/data", "/logs"] {
+            expect(
+                said.contains(&target),
+                format!("a volume at {target}"),
+                "none",
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn image_may_come_in_an_odd_archive() {
+    check(|c| {
+        let state = State::new(c)?;
+        let mut program = Builder::new(Vec::new());
+        let busybox = workspace::rootfs("busybox").join("bin/busybox");
+        program.append_path_with_name(busybox, "busybox")?;
+        let program = write(c, &program.into_inner()?)?;
+        state
+            .drydock(&["import", &program, "program"])
+            .run()?
+            .success()?;
+        let call = state.drydock(&["run", "--rm", "--network", "none", "program"]);
+        let ran = call.args(["/busybox", "echo", "alone"]).run()?.success()?;
+        expect_eq("what the only program says", ran.stdout.as_str(), "alone\n")?;
+        for (name, empty) in [("blocks", vec![0; 1024]), ("nothing", Vec::new())] {
+            let path = write(c, &empty)?;
+            state.drydock(&["import", &path, name]).run()?.success()?;
+        }
+
+        // As Docker 1.9 saved: a layer names the one below.
+        let (below, above) = (small_root()?, tar(&[file("above", "A")])?);
+        let config = r#"{"id":"bb","parent":"aa","os":"linux","config":{"Cmd":["cat","/above"]}}"#;
+        let old = tar(&[
+            file("repositories", r#"{"old/box":{"1":"bb"}}"#),
+            file("aa/json", r#"{"id":"aa"}"#),
+            (EntryType::Regular, "aa/layer.tar", "", &below),
+            file("bb/json", config),
+            (EntryType::Regular, "bb/layer.tar", "", &above),
+        ])?;
+        load(&state, &write(c, &old)?)?.success()?;
+        let call = state.drydock(&["run", "--rm", "--network", "none", "old/box:1"]);
+        let ran = call.run()?.success()?;
+        expect_eq("the file of the upper layer", ran.stdout.as_str(), "A")?;
+        for endless in [
+            r#"{"parent":"aa"}"#,
+            r#"{"parent":"../etc"}"#,
+            r#"{"parent":"bb"}"#,
+        ] {
+            let old = tar(&[
+                file("repositories", r#"{"box":{"1":"aa"}}"#),
+                file("aa/json", endless),
+            ])?;
+            load(&state, &write(c, &old)?)?.expect_error(125, &["box:1"])?;
+        }
+        Ok(())
+    });
+}
