@@ -147,6 +147,7 @@ impl Grader {
         news(News::Booting)?;
         let plan = Plan {
             batches: vec![Batch {
+                seed: None,
                 variant: None,
                 program: Some(place.program(number)),
                 tests: self.tests.clone(),
