@@ -122,6 +122,12 @@ bench *ARGS:
 claims *ARGS:
     @{{ harness }} claims "$@"
 
+# Fail every call of a launch, one at a time, and kill it at each; as root
+[no-exit-message]
+[group('check')]
+inject *ARGS:
+    @{{ harness }} inject "$@"
+
 # Say what this machine can and cannot do, and how to mend it
 [no-exit-message]
 [group('check')]

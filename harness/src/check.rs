@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::draws::{Draws, WORD};
 use crate::guard::{Snapshot, reap_left_behind};
 use crate::outcome::{Failed, Outcome, Record, Unsupported};
-use crate::step::{self, Step};
+use crate::step::{self, Step, said};
 use crate::workspace;
 
 /// Environment variable: set where standard input is a socket to the runner,
@@ -77,6 +77,7 @@ pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
         outcome: Outcome::Error,
         message: String::new(),
         host: Vec::new(),
+        said: Vec::new(),
         seed: 0,
         millis: 0,
     };
@@ -96,6 +97,10 @@ pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
     } else {
         record.outcome = Outcome::Fail;
     }
+    let said = said::take();
+    if record.is_open() {
+        record.said = said;
+    }
     record.millis = start.elapsed().as_millis() as u64;
     report(&record, runner);
 }
@@ -108,6 +113,8 @@ fn not_to_be_had(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Result<()> {
+    // What the check before it has left, in the same process.
+    drop(said::take());
     set_child_subreaper(true).context("prctl(PR_SET_CHILD_SUBREAPER)")?;
     let before = Snapshot::take()?;
     let check = Check {
@@ -186,8 +193,8 @@ fn report(record: &Record, runner: Option<UnixStream>) {
         panic!("{error:#}");
     }
     if record.outcome != Outcome::Pass {
-        let host = record.host.join("\n");
-        panic!("{}: {}\n{host}", record.outcome, record.message);
+        let more = [&record.host[..], &record.said].concat().join("\n");
+        panic!("{}: {}\n{more}", record.outcome, record.message);
     }
 }
 

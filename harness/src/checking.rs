@@ -75,6 +75,7 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
             .iter()
             .map(|step| {
                 Ok(Batch {
+                    seed: None,
                     variant: None,
                     program: checking.program.clone(),
                     tests: checking

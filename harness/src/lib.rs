@@ -8,6 +8,7 @@
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`runner`], [`report`], [`wrap`] | running checks one by one, and printing what came of them |
+//! | [`repeat`] | the same many times over |
 //! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
 //! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
@@ -43,6 +44,7 @@ pub mod matrix;
 pub mod nft;
 pub mod outcome;
 pub mod registry;
+pub mod repeat;
 pub mod report;
 pub mod requirement;
 pub mod restore;

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, kernel,
-    kernels, progress, restore, run, solution, start, test_exercises, test_hostile, test_step,
-    test_wrong, vm, watch, why,
+    bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, inject,
+    kernel, kernels, progress, restore, run, solution, start, test_exercises, test_hostile,
+    test_step, test_wrong, vm, watch, why,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -64,6 +64,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Remove what an interrupted run left on this host
     Restore(restore::Args),
+    /// Fail every call of a launch, one at a time; kill it at each
+    Inject(inject::Args),
     /// Check steps on every kernel that the distribution has
     Kernels(kernels::Args),
     /// Make sure that a kernel is in the cache
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         Command::Claims(args) => claims::claims(args),
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),
+        Command::Inject(args) => inject::inject(args),
         Command::Restore(args) => restore::restore(args),
         Command::Run(args) => run::run(args),
     };

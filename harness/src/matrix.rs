@@ -157,6 +157,7 @@ mod tests {
                 outcome,
                 message: "the words".to_owned(),
                 host: Vec::new(),
+                said: Vec::new(),
                 seed: 1,
                 millis: 1,
             }],

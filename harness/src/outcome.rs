@@ -50,6 +50,10 @@ pub struct Record {
     /// How the host differs from before the check, a line a difference.
     #[serde(default)]
     pub host: Vec<String>,
+    /// What the programs under test have said on standard error, where the check
+    /// did not pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<String>,
     /// Seed of the names and numbers that the check drew.
     #[serde(default)]
     pub seed: u64,

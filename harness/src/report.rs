@@ -103,6 +103,9 @@ impl<'a, W: Write> Report<'a, W> {
         for line in &record.host {
             wrapped(&mut self.out, "host changed: ", line)?;
         }
+        for line in &record.said {
+            writeln!(self.out, "      {line}")?;
+        }
         if let (Outcome::Fail, Some(entry)) = (record.outcome, self.step.entry(&record.check)) {
             wrapped(&mut self.out, "why:  ", &entry.why)?;
             let hint = format!(

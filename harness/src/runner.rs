@@ -72,6 +72,9 @@ pub struct Batch {
     pub tests: PathBuf,
     /// Which checks, and all that is known of them.
     pub step: Step,
+    /// Seed for this batch, instead of the plan's.
+    #[serde(default)]
+    pub seed: Option<u64>,
 }
 
 /// Runs every check of the plan and hands each record to `on_record` as soon
@@ -123,7 +126,8 @@ pub fn run_behind(
                 outcome,
                 message,
                 host: Vec::new(),
-                seed: plan.seed,
+                said: Vec::new(),
+                seed: batch.seed.unwrap_or(plan.seed),
                 millis: 0,
             };
             let mut record = match (unmet, missing, broken) {
@@ -141,6 +145,8 @@ pub fn run_behind(
             record.message = shortened(record.message);
             record.host.truncate(64);
             record.host = record.host.into_iter().map(shortened).collect();
+            record.said.truncate(256);
+            record.said = record.said.into_iter().map(shortened).collect();
             record.variant.clone_from(&batch.variant);
             outcomes.insert(&entry.name, (record.outcome, record.message.clone()));
             on_record(record)?;
@@ -170,8 +176,9 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
     let output = fs::File::create(dir.path().join("output"))
         .context("make a file for the check's output")?;
     let (mut to_check, its_end) = UnixStream::pair().context("socketpair")?;
+    let seed = batch.seed.unwrap_or(plan.seed);
     let mut orders = serde_json::to_vec(&Orders {
-        seed: plan.seed,
+        seed,
         untrusted: plan.untrusted,
     })
     .context("write the orders as JSON")?;
@@ -215,7 +222,8 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
         outcome: Outcome::Error,
         message: String::new(),
         host: Vec::new(),
-        seed: plan.seed,
+        said: Vec::new(),
+        seed,
         millis: start.elapsed().as_millis() as u64,
     };
     // A check that is killed while it sends has not sent a record.

@@ -413,3 +413,32 @@ pub fn write_by_mmap(file: &std::fs::File, at: usize, byte: u8) -> Result<(), Er
         synced.and(unmapped).map(drop)
     }
 }
+
+/// The serial number of this process's session keyring: keyctl(2),
+/// `KEYCTL_GET_KEYRING_ID`. `None` without one, or where the kernel has no keys.
+pub fn session_keyring() -> Option<i64> {
+    const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
+    const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
+    // SAFETY: the call takes numbers only.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_GET_KEYRING_ID,
+            KEY_SPEC_SESSION_KEYRING,
+            0,
+        )
+    };
+    Errno::result(serial).ok()
+}
+
+/// Gives this process a session keyring of its own: keyctl(2),
+/// `KEYCTL_JOIN_SESSION_KEYRING`.
+///
+/// # Errors
+/// `ENOSYS` where the kernel has no keys.
+pub fn join_session_keyring() -> nix::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring; nothing is read.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
+    Errno::result(joined).map(drop)
+}

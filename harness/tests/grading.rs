@@ -31,6 +31,7 @@ fn records(step: &Step, outcome: Outcome) -> Vec<Record> {
         outcome,
         message: "seen \u{1b}[2J".to_owned(),
         host: Vec::new(),
+        said: Vec::new(),
         seed: 1,
         millis: 5,
     };

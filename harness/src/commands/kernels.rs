@@ -259,6 +259,7 @@ fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> R
             .get(&step.step)
             .with_context(|| format!("tests/step_{}.rs was not built", step.step))?;
         Ok(Batch {
+            seed: None,
             variant: None,
             program: None,
             tests: tests.clone(),

@@ -11,6 +11,7 @@ pub mod grade_all;
 pub mod gradescope;
 pub mod handout;
 pub mod hint;
+pub mod inject;
 pub mod kernel;
 pub mod kernels;
 pub mod progress;

@@ -67,6 +67,7 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
             }
         }
         batches.push(Batch {
+            seed: None,
             variant: None,
             program: Some(work.build(number)?),
             tests: tests

@@ -11,7 +11,7 @@ use crate::checking::{self, Checking, Where};
 use crate::outcome::Outcome;
 use crate::registry::{self, Step};
 use crate::report::{print_totals, progress, seconds};
-use crate::{build, workspace};
+use crate::{build, repeat, workspace};
 
 /// Arguments of `harness test-step`.
 #[derive(clap::Args)]
@@ -34,6 +34,11 @@ pub struct Args {
     /// Seed of the names and numbers that the checks draw
     #[arg(long)]
     seed: Option<u64>,
+
+    /// Run every check so many times, in another order each time, and print a
+    /// table of what failed
+    #[arg(long, value_name = "N")]
+    times: Option<usize>,
 }
 
 /// Runs the checks.
@@ -57,13 +62,17 @@ pub fn test_step(args: Args) -> Result<ExitCode> {
     workspace::need_rootfs("busybox")?;
     let building = started.elapsed();
     let seed = args.seed.unwrap_or_else(checking::any_seed);
-    let (records, timings) = checking::run(&Checking {
+    let checking = Checking {
         steps: &steps,
         program: None,
         tests: &tests,
         place: &args.place,
         seed,
-    })?;
+    };
+    let (records, timings) = match args.times {
+        Some(times) => (repeat::run(&checking, times)?, format!("{times} rounds")),
+        None => checking::run(&checking)?,
+    };
     println!(
         "  took: build {}, {timings} · seed {seed}",
         seconds(building)

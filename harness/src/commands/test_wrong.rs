@@ -226,6 +226,7 @@ fn build(
             step.only(|check| wrong.fails.contains(&check.name));
         }
         batches.push(Batch {
+            seed: None,
             variant: Some(wrong.name.clone()),
             program: Some(builder.build(wrong)?),
             tests: tests

@@ -156,6 +156,7 @@ impl Grader {
         news(News::Booting)?;
         let plan = Plan {
             batches: vec![Batch {
+                seed: None,
                 variant: None,
                 program: Some(place.program(&self.kit, number)?),
                 tests: self.tests.clone(),

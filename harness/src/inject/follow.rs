@@ -49,6 +49,16 @@ impl Call {
     pub fn object(&self) -> String {
         call::object(self.pid, self.name, &self.arguments)
     }
+
+    /// Whether it makes a file that is not there: `O_CREAT`.
+    pub fn creates(&self) -> bool {
+        let flags = match self.name {
+            "open" => self.arguments[1],
+            "openat" => self.arguments[2],
+            _ => 0,
+        };
+        flags & libc::O_CREAT as u64 != 0
+    }
 }
 
 /// A process is stopped at a call.

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 use super::ran::{Ran, status, words};
+use super::said;
 use crate::check::failed;
 use crate::host;
 use crate::outcome::Failed;
@@ -160,6 +161,7 @@ impl Held {
         };
         match child.wait_with_output() {
             Ok(output) => {
+                said::keep(&self.call, &String::from_utf8_lossy(&output.stderr));
                 let ended = format!("its end with status {}", status(output.status));
                 match String::from_utf8_lossy(&output.stderr).trim() {
                     "" => ended,
@@ -237,9 +239,10 @@ impl Drop for Held {
         for _ in 0..200 {
             match child.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-                _ => return,
+                _ => return keep_words(&self.call, &mut child),
             }
         }
+        keep_words(&self.call, &mut child);
         for left in host::children(child.id() as i32).unwrap_or_default() {
             kill_hard(left.pid);
         }
@@ -247,6 +250,24 @@ impl Drop for Held {
             eprintln!("kill the launcher of `{}`: {e}", self.call);
         }
     }
+}
+
+/// Keeps what a launcher has said so far for the report: others may still have
+/// the pipe, so nobody can wait for its end.
+fn keep_words(call: &str, child: &mut Child) {
+    let Some(stderr) = child.stderr.take() else {
+        return;
+    };
+    let mut bytes = Vec::new();
+    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut ready, PollTimeout::ZERO) == Ok(1) {
+        let mut some = [0; 4096];
+        match nix::unistd::read(&stderr, &mut some) {
+            Ok(length) if length > 0 => bytes.extend_from_slice(&some[..length]),
+            _ => break,
+        }
+    }
+    said::keep(call, &String::from_utf8_lossy(&bytes));
 }
 
 /// SIGKILL. A process that is gone meanwhile needs none.

@@ -5,9 +5,11 @@
 //! | here | a call of the program: [`Step`] |
 //! | `ran` | its end, and what it has said: [`Ran`] |
 //! | `held` | a container that waits and answers questions: [`Held`] |
+//! | [`said`] | what all of them have said on standard error, for the report |
 
 mod held;
 mod ran;
+pub mod said;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Output};
 use anyhow::{Result, anyhow};
 use serde::de::DeserializeOwned;
 
+use super::said;
 use crate::check::failed;
 use crate::outcome::Failed;
 
@@ -24,11 +25,13 @@ pub struct Ran {
 
 impl Ran {
     pub(super) fn of(call: String, output: &Output) -> Self {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        said::keep(&call, &stderr);
         Ran {
             call,
             status: status(output.status),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            stderr,
         }
     }
 

@@ -33,6 +33,8 @@ enum What {
     /// Print the report, then answer questions (a JSON list of arguments a
     /// line) until standard input ends
     Hold,
+    /// Print all that keeps the command from the host
+    Protections,
     /// Print the devices of the network, their addresses, and the way out
     Network,
     /// Answer everybody who asks at a port, by TCP and UDP, until standard input
@@ -70,6 +72,7 @@ fn run(what: What) -> Result<ExitCode> {
     match what {
         What::Report { args } => print(&report::report(args)?)?,
         What::Hold => hold()?,
+        What::Protections => print(&harness::inject::protections::look())?,
         What::Network => print(&network::look()?)?,
         What::Serve { port, word } => {
             let ready = || print(&attempt::allowed(network::look()?.addresses()));

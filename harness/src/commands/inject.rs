@@ -1,0 +1,179 @@
+//! `harness inject`: fails every call of a launch, one at a time.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+use crate::inject::exceptions::{self, Exception};
+use crate::inject::forms::FORMS;
+use crate::inject::ground::Place;
+use crate::inject::plan::Planned;
+use crate::inject::run::{Plan, matches};
+use crate::inject::table::{self, Record};
+use crate::inject::verdict::Verdict;
+use crate::report::{progress, seconds};
+use crate::share::Share;
+use crate::{build, inject, workspace};
+
+/// Arguments of `harness inject`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only these forms of run [default: all]
+    #[arg(long, value_name = "FORM")]
+    form: Vec<String>,
+
+    /// Only the K-th of every N faults
+    #[arg(long, value_name = "K/N")]
+    share: Option<Share>,
+
+    /// Only faults of this call, with this errno, or on this path
+    #[arg(long, value_name = "CALL")]
+    filter: Option<String>,
+
+    /// Only the fault of this number
+    #[arg(long, value_name = "N")]
+    only: Option<usize>,
+
+    /// Print the faults and inject none
+    #[arg(long)]
+    list: bool,
+
+    /// Print every fault and what became of it
+    #[arg(long)]
+    verbose: bool,
+
+    /// Also write what became of each fault to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Instead of all that, run the first form once, and make the launcher's
+    /// N-th call of this name wait
+    #[arg(long, num_args = 3, value_names = ["CALL", "N", "MILLISECONDS"])]
+    delay: Vec<String>,
+}
+
+/// Fails every call, or those that are asked for, and prints a table.
+///
+/// # Errors
+/// The harness's own. A fault that does not end as it should is in the table,
+/// and in the exit status 1.
+pub fn inject(args: Args) -> Result<ExitCode> {
+    if !geteuid().is_root() {
+        bail!("inject runs containers on this host, which needs root: use sudo");
+    }
+    for form in &args.form {
+        if !FORMS.iter().any(|known| known.name == form) {
+            let known: Vec<&str> = FORMS.iter().map(|form| form.name).collect();
+            bail!("there is no form {form:?}: there are {}", known.join(", "));
+        }
+    }
+    // Programs from elsewhere are taken as they are.
+    if std::env::var_os("DRYDOCK_BIN").is_none() {
+        progress("building");
+        build::programs(&["step-09".to_owned()])?;
+    }
+    workspace::need_rootfs("busybox")?;
+    let exceptions = exceptions::read()?;
+    inject::keep_to_itself()?;
+    let place = Place::make()?;
+    let mut plan = Plan::make(&place, |form| {
+        args.form.is_empty() || args.form.iter().any(|name| name == form.name)
+    })?;
+    if let [call, nth, time] = args.delay.as_slice() {
+        return delay(&mut plan, call, nth, time);
+    }
+    let all = plan.faults.len();
+    let mut wanted = plan.faults.clone();
+    wanted.retain(|fault| {
+        args.only.is_none_or(|number| fault.number == number)
+            && args
+                .filter
+                .as_ref()
+                .is_none_or(|filter| matches(fault, filter))
+    });
+    if let Some(share) = args.share {
+        share.keep(&mut wanted);
+    }
+    if args.list {
+        for fault in &wanted {
+            println!("{}", listed(fault));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let started = Instant::now();
+    let mut records = Vec::new();
+    for fault in &wanted {
+        let record = plan.inject(fault, &exceptions)?;
+        if args.verbose || record.is_bad() {
+            println!("{} · {}", record.describe(), record.verdict);
+            if !record.reason.is_empty() {
+                println!("    {}", record.reason);
+            }
+        }
+        records.push(record);
+    }
+    println!("{}", table::of(&records));
+    println!(
+        "  {} of {all} faults in {}",
+        wanted.len(),
+        seconds(started.elapsed())
+    );
+    if let Some(file) = &args.json {
+        let json = serde_json::to_vec_pretty(&records).context("write the records as JSON")?;
+        fs::write(file, json).with_context(|| format!("write {}", file.display()))?;
+    }
+    let complete = wanted.len() == all && args.form.is_empty();
+    let stale = stale(&exceptions, &wanted, &records, complete);
+    for exception in &stale {
+        println!("exception that fails no more: {exception:?}");
+    }
+    let bad = records.iter().filter(|record| record.is_bad()).count() + stale.len();
+    println!("{} passed, {bad} failed", records.len() + stale.len() - bad);
+    Ok(ExitCode::from(u8::from(bad > 0)))
+}
+
+/// Exceptions none of whose faults fails any more, of those that were tried.
+fn stale<'a>(
+    exceptions: &'a [Exception],
+    wanted: &[Planned],
+    records: &[Record],
+    complete: bool,
+) -> Vec<&'a Exception> {
+    let is_stale = |exception: &&Exception| {
+        let tried = wanted.iter().zip(records).filter(|(fault, record)| {
+            exception.covers(fault, &record.form) && record.verdict != Verdict::Missed
+        });
+        let verdicts: Vec<Verdict> = tried.map(|(_, record)| record.verdict).collect();
+        // A share may have the good ones only.
+        complete && !verdicts.contains(&exception.verdict)
+    };
+    exceptions.iter().filter(is_stale).collect()
+}
+
+fn listed(fault: &Planned) -> String {
+    let at = &fault.at;
+    format!(
+        "{} · {} · {} {} · {} · {}",
+        fault.number, at.process, at.call, at.nth, at.object, fault.fault
+    )
+}
+
+fn delay(plan: &mut Plan<'_>, call: &str, nth: &str, time: &str) -> Result<ExitCode> {
+    let nth = nth
+        .parse()
+        .with_context(|| format!("{nth:?} is no number"))?;
+    let time = time
+        .parse()
+        .with_context(|| format!("{time:?} is no number"))?;
+    let launch = plan.delay(call, nth, Duration::from_millis(time))?;
+    match launch.reached {
+        Some(object) => println!("delayed: {call} {object}"),
+        None => println!("not made: {call} {nth}"),
+    }
+    print!("{}", launch.stderr);
+    Ok(ExitCode::from(launch.status.unwrap_or(125) as u8))
+}

@@ -1,0 +1,74 @@
+//! The forms of `drydock run` whose calls fail.
+
+/// One way to call `drydock run`.
+pub struct Form {
+    /// What it is called in tables.
+    pub name: &'static str,
+    /// The options, without `--root` and the image.
+    pub options: &'static [&'static str],
+    /// The ordinary user that calls it; `None` for root.
+    pub user: Option<u32>,
+    /// Whether the container is to be there afterwards.
+    pub kept: bool,
+    /// The options of the container that is run after it, which finds what the
+    /// fault left.
+    pub next: &'static [&'static str],
+}
+
+const ALONE: &[&str] = &["--rm", "--network", "none"];
+
+/// All of them.
+pub const FORMS: [Form; 5] = [
+    Form {
+        name: "alone",
+        options: ALONE,
+        user: None,
+        kept: false,
+        next: ALONE,
+    },
+    Form {
+        name: "bridge",
+        options: &[
+            "--rm",
+            "-p",
+            "127.0.0.1:18080:80",
+            "-m",
+            "64m",
+            "--pids-limit",
+            "50",
+        ],
+        user: None,
+        kept: false,
+        next: &["--rm"],
+    },
+    Form {
+        name: "init",
+        options: &["--rm", "--init", "--network", "none"],
+        user: None,
+        kept: false,
+        next: ALONE,
+    },
+    Form {
+        name: "rootless",
+        options: ALONE,
+        user: Some(1000),
+        kept: false,
+        next: ALONE,
+    },
+    Form {
+        name: "kept",
+        options: &[
+            "--name",
+            "box",
+            "--network",
+            "none",
+            "-v",
+            "vol:/data",
+            "-v",
+            "/anonymous",
+        ],
+        user: None,
+        kept: true,
+        next: ALONE,
+    },
+];

@@ -1,0 +1,197 @@
+//! What became of a launch with a fault.
+
+use std::fmt;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::follow::LAUNCHER;
+use super::launch::Launch;
+use super::plan::{Fault, Planned};
+use super::protections::Protections;
+
+/// What became of it. The first four are as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The call was not made this time: nothing is known.
+    Missed,
+    /// The command has run as without the fault.
+    Success,
+    /// A clean error: status 125, 126 or 127, one line that names call and
+    /// object.
+    Refused,
+    /// It was killed, and the next container has removed what was left.
+    Killed,
+    /// The error names neither call nor object, or not in one line.
+    Unclear,
+    /// The exit status is none of a launcher's, or a success without a command.
+    Status,
+    /// The host or the state directory is not as before, or a process is left.
+    Left,
+    /// The container that is run next fails, or what is left cannot be removed.
+    Next,
+    /// A panic, or an end by a signal that nobody has sent.
+    Died,
+    /// It had to be killed.
+    Hung,
+    /// The command has run with less around it than without the fault.
+    Protection,
+}
+
+impl Verdict {
+    /// All of them, in order.
+    pub const ALL: [Verdict; 11] = [
+        Verdict::Missed,
+        Verdict::Success,
+        Verdict::Refused,
+        Verdict::Killed,
+        Verdict::Unclear,
+        Verdict::Status,
+        Verdict::Left,
+        Verdict::Next,
+        Verdict::Died,
+        Verdict::Hung,
+        Verdict::Protection,
+    ];
+
+    /// Whether it is as it should be.
+    pub fn is_good(self) -> bool {
+        self <= Verdict::Killed
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Missed => "missed",
+            Verdict::Success => "success",
+            Verdict::Refused => "refused",
+            Verdict::Killed => "killed",
+            Verdict::Unclear => "unclear",
+            Verdict::Status => "status",
+            Verdict::Left => "left",
+            Verdict::Next => "next",
+            Verdict::Died => "died",
+            Verdict::Hung => "hung",
+            Verdict::Protection => "protection",
+        })
+    }
+}
+
+/// A verdict and its reason, which is empty where it is as it should be.
+pub type Judged = (Verdict, String);
+
+/// Judges the end of the launch itself. `reported` is what the command saw, if
+/// it has run; `expected` what it sees without a fault.
+pub fn of_end(
+    planned: &Planned,
+    launch: &Launch,
+    reported: Option<&Protections>,
+    expected: &Protections,
+) -> Judged {
+    let said = launch.stderr.trim();
+    let lines = said.lines().count();
+    let (Some(status), true) = (launch.status, launch.left.is_empty()) else {
+        let left = match launch.status {
+            None => "the launcher".to_owned(),
+            Some(_) => launch.left.join(", "),
+        };
+        return (Verdict::Hung, format!("did not end: {left}; said: {said}"));
+    };
+    if launch.reached.is_none() {
+        return (Verdict::Missed, String::new());
+    }
+    if let Some(dropped) = reported.and_then(|reported| difference(expected, reported)) {
+        return (Verdict::Protection, dropped);
+    }
+    let launcher_killed = planned.fault.kills() && planned.at.process == LAUNCHER;
+    match (planned.fault, status) {
+        _ if said.contains("panicked at") => (Verdict::Died, said.to_owned()),
+        (_, 137) if launcher_killed => (Verdict::Killed, String::new()),
+        // The command of a container, or what was to become it.
+        (Fault::KillBefore | Fault::KillAfter, 137) => (Verdict::Killed, String::new()),
+        (_, 0) if reported.is_some() => (Verdict::Success, String::new()),
+        (_, 0) => (
+            Verdict::Status,
+            "status 0, but the command has not run".to_owned(),
+        ),
+        (_, 125..=127) if lines != 1 => (Verdict::Unclear, format!("{lines} lines: {said}")),
+        (Fault::Fail(errno), 125..=127) => match unnamed(planned, errno, said) {
+            None => (Verdict::Refused, String::new()),
+            Some(what) => (Verdict::Unclear, format!("names no {what}: {said}")),
+        },
+        (_, 125..=127) => (Verdict::Refused, String::new()),
+        (_, 129..) => (Verdict::Died, format!("status {status}: {said}")),
+        _ => (Verdict::Status, format!("status {status}: {said}")),
+    }
+}
+
+/// How what was reported differs from what was expected, if it does.
+fn difference(expected: &Protections, reported: &Protections) -> Option<String> {
+    let mut all = Vec::new();
+    for (what, lines) in expected {
+        let found = reported.get(what).map_or(&[][..], Vec::as_slice);
+        let gone = lines.iter().filter(|line| !found.contains(line));
+        all.extend(gone.map(|line| format!("{what}: not {line:?}")));
+        let new = found.iter().filter(|line| !lines.contains(line));
+        all.extend(new.map(|line| format!("{what}: but {line:?}")));
+    }
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// What an error message does not name, of errno, call and object.
+fn unnamed(planned: &Planned, errno: Errno, said: &str) -> Option<&'static str> {
+    let has = |word: &str| said.to_lowercase().contains(&word.to_lowercase());
+    if !has(&format!("{errno:?}")) && !has(errno.desc()) && !has(&words_for(errno)) {
+        return Some("errno");
+    }
+    let object = &planned.at.object;
+    let names = object
+        .split(' ')
+        .filter_map(|part| part.rsplit('/').find(|name| !name.is_empty()))
+        // What differs from launch to launch has another name in the message.
+        .filter(|name| !["ID", "PID", "NAME", "…", "LINK"].contains(name) && !name.contains('['));
+    let mut names = names.peekable();
+    if names.peek().is_some() && object.contains('/') {
+        let mut parts = object.split([' ', '/']).filter(|name| name.len() > 2);
+        return match names.any(|name| has(name)) || parts.any(|name| has(name)) {
+            true => None,
+            false => Some("object"),
+        };
+    }
+    match words(&planned.at.call).iter().any(|word| has(word)) {
+        true => None,
+        false => Some("call"),
+    }
+}
+
+/// The C library's words for an errno, which the standard library prints.
+fn words_for(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// What a message may call a call.
+fn words(call: &str) -> Vec<String> {
+    let stem = call.trim_end_matches(|c: char| c.is_ascii_digit());
+    let stem = stem.strip_suffix("at").unwrap_or(stem);
+    let mut words = vec![call.to_owned(), stem.to_owned()];
+    let more: &[&str] = match call {
+        "sendto" | "sendmsg" | "recvfrom" | "recvmsg" | "bind" | "socket" | "getsockname"
+        | "setsockopt" => &["netlink", "nftables", "socket", "RTM_", "NFT_"],
+        "clone3" | "clone" | "vfork" => &["clone", "fork"],
+        "wait4" => &["wait"],
+        "signalfd4" => &["signalfd"],
+        "prlimit64" => &["rlimit"],
+        "dup2" | "fcntl" => &["dup"],
+        "setresuid" | "setresgid" => &["setresuid", "setresgid", "uid"],
+        "fsconfig" | "fsmount" | "fsopen" => &["fsopen", "mount"],
+        _ => &[],
+    };
+    words.extend(more.iter().map(|&word| word.to_owned()));
+    words
+}
