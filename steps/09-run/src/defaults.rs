@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use net::NetArgs;
 use net::mode::NetworkMode;
+use process::SignalNumber;
 use union::store::write_file;
 use union::{Kind, detect};
 use user::caller::Caller;
 use uts::{NamespaceMode, UtsArgs};
 
 use crate::image::config::Config;
-use crate::record::tool::signal;
 
 /// The storage driver: the one asked for, or the one that was found to work
 /// here when the first container was started. Trying takes longer than all the
@@ -54,8 +54,10 @@ pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, Strin
 pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<String> {
     let text = asked
         .or_else(|| image.stop_signal.clone())
+        .filter(|text| !text.is_empty())
         .unwrap_or_else(|| "SIGTERM".into());
-    Ok(signal(&text).context("--stop-signal")?.to_string())
+    let signal: SignalNumber = text.parse().context("--stop-signal")?;
+    Ok(signal.to_string())
 }
 
 /// The host name: the container's id, unless another one was asked for or is
@@ -121,6 +123,8 @@ mod tests {
         };
         assert_eq!(stop_signal(&image, None).unwrap(), "SIGQUIT");
         assert_eq!(stop_signal(&image, Some("2".into())).unwrap(), "SIGINT");
+        let real_time = stop_signal(&image, Some("37".into())).unwrap();
+        assert_eq!(real_time, "SIGRTMIN+3");
         assert_eq!(stop_signal(&Config::default(), None).unwrap(), "SIGTERM");
     }
 }
