@@ -52,42 +52,158 @@ pub fn spawn_on_pty(command: &mut Command, streams: Streams) -> Result<(Child, O
 }
 
 /// Makes every clone3(2) of this process, and of what it executes, fail with
-/// `errno`: seccomp(2) with a filter of four instructions.
+/// `errno`.
 ///
 /// # Errors
-/// Those of prctl(2).
+/// Those of prctl(2) and seccomp(2).
 pub fn forbid_clone3(errno: Errno) -> Result<()> {
+    answer(libc::SYS_clone3, None, Answer::Errno(errno))
+}
+
+/// Makes every keyctl(2) fail with `EPERM`, as Docker's filter does.
+///
+/// # Errors
+/// Those of prctl(2) and seccomp(2).
+pub fn forbid_keyctl() -> Result<()> {
+    answer(libc::SYS_keyctl, None, Answer::Errno(Errno::EPERM))
+}
+
+/// Lets who asks for a signal at its parent's death wait for ever: the call is
+/// left to a supervisor (seccomp_unotify(2)) that never answers.
+///
+/// # Errors
+/// Those of prctl(2) and seccomp(2).
+pub fn hang_in_pdeathsig() -> Result<()> {
+    let first = Some(libc::PR_SET_PDEATHSIG as u32);
+    answer(libc::SYS_prctl, first, Answer::Never)
+}
+
+/// What a filter says of a system call.
+enum Answer {
+    Errno(Errno),
+    Never,
+}
+
+/// Answers a system call in the kernel's place, if its first argument is this
+/// one: seccomp(2).
+fn answer(call: libc::c_long, first: Option<u32>, answer: Answer) -> Result<()> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter {
         code: code as u16,
         jt,
         jf,
         k,
     };
-    let mut filter = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        instruction(
-            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
-            0,
-            1,
-            libc::SYS_clone3 as u32,
+    let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let equal =
+        |k, else_over| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, else_over, k);
+    let give = |what| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what);
+    let (what, flags) = match answer {
+        Answer::Errno(errno) => (libc::SECCOMP_RET_ERRNO | errno as u32, 0),
+        Answer::Never => (
+            libc::SECCOMP_RET_USER_NOTIF,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
         ),
-        instruction(
-            libc::BPF_RET | libc::BPF_K,
-            0,
-            0,
-            libc::SECCOMP_RET_ERRNO | errno as u32,
-        ),
-        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-    ];
+    };
+    let mut filter = vec![load(0)];
+    match first {
+        // struct seccomp_data: the first argument, its lower half.
+        Some(first) => filter.extend([equal(call as u32, 3), load(16), equal(first, 1)]),
+        None => filter.push(equal(call as u32, 1)),
+    }
+    filter.extend([give(what), give(libc::SECCOMP_RET_ALLOW)]);
     let program = libc::sock_fprog {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
     prctl::set_no_new_privs().context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     // SAFETY: `program` describes `filter`, and both outlive the call.
-    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
-    Errno::result(set).context("prctl(PR_SET_SECCOMP)")?;
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &program,
+        )
+    };
+    let listener = Errno::result(set).context("seccomp(SECCOMP_SET_MODE_FILTER)")?;
+    if flags != 0 {
+        // Without a listener the calls would fail instead (ENOSYS). It is open
+        // as long as what is executed next lives.
+        // SAFETY: changes a flag of the descriptor that the call has returned.
+        let kept = unsafe { libc::fcntl(listener as i32, libc::F_SETFD, 0) };
+        Errno::result(kept).context("fcntl(F_SETFD)")?;
+    }
     Ok(())
+}
+
+/// Ignores a signal: signal(2). Real-time ones too.
+///
+/// # Errors
+/// `EINVAL` for SIGKILL, SIGSTOP and what is no signal.
+pub fn ignore(signal: i32) -> Result<()> {
+    // SAFETY: no code of ours runs when the signal comes.
+    match unsafe { libc::signal(signal, libc::SIG_IGN) } {
+        libc::SIG_ERR => bail!("signal({signal}, SIG_IGN): {}", Errno::last()),
+        _ => Ok(()),
+    }
+}
+
+/// Switches the randomisation of addresses off for what is executed next:
+/// personality(2).
+///
+/// # Errors
+/// None that are documented.
+pub fn fixed_addresses() -> Result<()> {
+    // SAFETY: only the layout of programs that are executed later changes.
+    let before = unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+    Errno::result(before).map(drop).context("personality")
+}
+
+const SESSION_KEYRING: libc::c_long = -3;
+
+/// Joins a new session keyring and adds a key of type “user” to it: keyrings(7).
+///
+/// # Errors
+/// Those of keyctl(2) and add_key(2).
+pub fn session_key(name: &str) -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let name = std::ffi::CString::new(name).context("name of a key")?;
+    // SAFETY: null asks for an anonymous keyring.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
+    Errno::result(joined).context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)")?;
+    // SAFETY: strings with their NUL, and a payload of the length given.
+    let added = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"user".as_ptr(),
+            name.as_ptr(),
+            c"secret".as_ptr(),
+            6usize,
+            SESSION_KEYRING,
+        )
+    };
+    Errno::result(added).map(drop).context("add_key")
+}
+
+/// Looks for such a key in the session keyring.
+///
+/// # Errors
+/// `ENOKEY` where there is none.
+pub fn find_key(name: &str) -> nix::Result<()> {
+    const KEYCTL_SEARCH: libc::c_long = 10;
+    let name = std::ffi::CString::new(name).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: strings with their NUL.
+    let found = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_SEARCH,
+            SESSION_KEYRING,
+            c"user".as_ptr(),
+            name.as_ptr(),
+            0,
+        )
+    };
+    Errno::result(found).map(drop)
 }
 
 /// Forks a child that forks a grandchild and ends: the grandchild is an
