@@ -1,26 +1,21 @@
 //! The only `unsafe` of the harness.
 #![allow(unsafe_code)]
 
+pub mod confine;
 pub mod trace;
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
-use nix::unistd::{
-    ForkResult, Pid, chdir, fork, getpid, getppid, pipe, pivot_root, read, setsid, write,
-};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, setsid, write};
 
 /// Which of a command's standard streams are the terminal of [`spawn_on_pty`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,155 +58,155 @@ pub fn spawn_on_pty(command: &mut Command, streams: Streams) -> Result<(Child, O
 /// `errno`.
 ///
 /// # Errors
-/// Those of prctl(2).
+/// Those of prctl(2) and seccomp(2).
 pub fn forbid_clone3(errno: Errno) -> Result<()> {
-    set_filter(&mut filter(&[libc::SYS_clone3], errno)).context("prctl(PR_SET_SECCOMP)")
+    answer(libc::SYS_clone3, None, Answer::Errno(errno))
 }
 
-/// Makes these calls of `command` and of all that it starts fail with `errno`,
-/// and gives it no descriptors but the standard streams.
-pub fn forbid_child(command: &mut Command, calls: &[libc::c_long], errno: Errno) {
-    let mut filter = filter(calls, errno);
-    let forbid = move || {
-        // SAFETY: the flag closes them at execve(2); until then nobody misses them.
-        let closed = unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                3,
-                u32::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            )
-        };
-        Errno::result(closed)?;
-        Ok(set_filter(&mut filter)?)
-    };
-    // SAFETY: the closure only makes system calls, and allocates nothing.
-    unsafe { command.pre_exec(forbid) };
+/// Makes every keyctl(2) fail with `EPERM`, as Docker's filter does.
+///
+/// # Errors
+/// Those of prctl(2) and seccomp(2).
+pub fn forbid_keyctl() -> Result<()> {
+    answer(libc::SYS_keyctl, None, Answer::Errno(Errno::EPERM))
 }
 
-/// The instructions of seccomp(2) that refuse `calls`, and every call by the
-/// numbers of another architecture.
-fn filter(calls: &[libc::c_long], errno: Errno) -> Vec<libc::sock_filter> {
+/// Lets who asks for a signal at its parent's death wait for ever: the call is
+/// left to a supervisor (seccomp_unotify(2)) that never answers.
+///
+/// # Errors
+/// Those of prctl(2) and seccomp(2).
+pub fn hang_in_pdeathsig() -> Result<()> {
+    let first = Some(libc::PR_SET_PDEATHSIG as u32);
+    answer(libc::SYS_prctl, first, Answer::Never)
+}
+
+/// What a filter says of a system call.
+enum Answer {
+    Errno(Errno),
+    Never,
+}
+
+/// Answers a system call in the kernel's place, if its first argument is this
+/// one: seccomp(2).
+fn answer(call: libc::c_long, first: Option<u32>, answer: Answer) -> Result<()> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter {
         code: code as u16,
         jt,
         jf,
         k,
     };
-    let load = |at| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
-    let equal = |jt, jf, k| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, k);
+    let load = |offset| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let equal =
+        |k, else_over| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, else_over, k);
     let give = |what| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what);
-    // The architecture is at offset 4 of struct seccomp_data, the call at 0.
-    // Jumps count the instructions that are passed over.
-    let to_refusal = calls.len() as u8 + 3;
-    let mut filter = vec![load(4), equal(0, to_refusal, ARCHITECTURE), load(0)];
-    // On x86_64 the numbers from here up are those of x32.
-    const X32: u32 = 0x4000_0000;
-    let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    filter.push(instruction(at_least, to_refusal - 2, 0, X32));
-    for (place, call) in calls.iter().enumerate() {
-        filter.push(equal((calls.len() - place) as u8, 0, *call as u32));
+    let (what, flags) = match answer {
+        Answer::Errno(errno) => (libc::SECCOMP_RET_ERRNO | errno as u32, 0),
+        Answer::Never => (
+            libc::SECCOMP_RET_USER_NOTIF,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+        ),
+    };
+    let mut filter = vec![load(0)];
+    match first {
+        // struct seccomp_data: the first argument, its lower half.
+        Some(first) => filter.extend([equal(call as u32, 3), load(16), equal(first, 1)]),
+        None => filter.push(equal(call as u32, 1)),
     }
-    filter.extend([
-        give(libc::SECCOMP_RET_ALLOW),
-        give(libc::SECCOMP_RET_ERRNO | errno as u32),
-    ]);
-    filter
-}
-
-/// `AUDIT_ARCH_…` of linux/audit.h: the ELF machine, 64 bits, little endian.
-#[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: u32 = libc::EM_X86_64 as u32 | 0xc000_0000;
-#[cfg(target_arch = "aarch64")]
-const ARCHITECTURE: u32 = libc::EM_AARCH64 as u32 | 0xc000_0000;
-
-/// Puts a filter on this process; allocates nothing.
-fn set_filter(filter: &mut [libc::sock_filter]) -> nix::Result<()> {
+    filter.extend([give(what), give(libc::SECCOMP_RET_ALLOW)]);
     let program = libc::sock_fprog {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    prctl::set_no_new_privs()?;
+    prctl::set_no_new_privs().context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     // SAFETY: `program` describes `filter`, and both outlive the call.
-    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) };
-    Errno::result(set).map(drop)
-}
-
-/// Puts `command` and all that it starts under a ruleset of landlock(7).
-pub fn landlock_child(command: &mut Command, ruleset: OwnedFd) {
-    let restrict = move || {
-        prctl::set_no_new_privs()?;
-        // SAFETY: it takes a descriptor, which lives, and a number.
-        let restricted =
-            unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
-        Ok(Errno::result(restricted).map(drop)?)
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &program,
+        )
     };
-    // SAFETY: the closure only makes system calls, and allocates nothing.
-    unsafe { command.pre_exec(restrict) };
+    let listener = Errno::result(set).context("seccomp(SECCOMP_SET_MODE_FILTER)")?;
+    if flags != 0 {
+        // Without a listener the calls would fail instead (ENOSYS). It is open
+        // as long as what is executed next lives.
+        // SAFETY: changes a flag of the descriptor that the call has returned.
+        let kept = unsafe { libc::fcntl(listener as i32, libc::F_SETFD, 0) };
+        Errno::result(kept).context("fcntl(F_SETFD)")?;
+    }
+    Ok(())
 }
 
-/// A root file system of bind mounts, for [`enter_root`].
-#[derive(Debug)]
-pub struct Root {
-    /// Where it is put together. A directory, in which there is a mount point
-    /// for each bind.
-    pub dir: CString,
-    /// What is mounted: from where, to where below [`dir`](Self::dir), and with
-    /// which flags, besides `MS_BIND | MS_REMOUNT`.
-    pub binds: Vec<(CString, CString, MsFlags)>,
-    /// The working directory, as it is called inside.
-    pub cwd: CString,
-    /// The line of uid_map and the line of gid_map, if it takes a user
-    /// namespace: see user_namespaces(7).
-    pub maps: [String; 2],
+/// Ignores a signal: signal(2). Real-time ones too.
+///
+/// # Errors
+/// `EINVAL` for SIGKILL, SIGSTOP and what is no signal.
+pub fn ignore(signal: i32) -> Result<()> {
+    // SAFETY: no code of ours runs when the signal comes.
+    match unsafe { libc::signal(signal, libc::SIG_IGN) } {
+        libc::SIG_ERR => bail!("signal({signal}, SIG_IGN): {}", Errno::last()),
+        _ => Ok(()),
+    }
 }
 
-/// Starts `command` with another root, without a network, and with the IPC
-/// objects of nobody: mount_namespaces(7). Who has no right to that makes a user
-/// namespace first.
-pub fn enter_root(command: &mut Command, root: Root) {
-    let apart = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
-    let enter = move || {
-        prctl::set_no_new_privs()?;
-        if unshare(apart).is_err() {
-            unshare(apart | CloneFlags::CLONE_NEWUSER)?;
-            put(c"/proc/self/setgroups", b"deny")?;
-            put(c"/proc/self/uid_map", root.maps[0].as_bytes())?;
-            put(c"/proc/self/gid_map", root.maps[1].as_bytes())?;
-        }
-        let none = None::<&CStr>;
-        mount(
-            none,
-            c"/",
-            none,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            none,
-        )?;
-        let dir = root.dir.as_c_str();
-        mount(Some(dir), dir, none, MsFlags::MS_BIND, none)?;
-        for (from, to, flags) in &root.binds {
-            let to = to.as_c_str();
-            // With what is mounted below it: a user namespace may not part them.
-            let whole = MsFlags::MS_BIND | MsFlags::MS_REC;
-            mount(Some(from.as_c_str()), to, none, whole, none)?;
-            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | *flags;
-            mount(none, to, none, flags, none)?;
-        }
-        // The old root is mounted over the new one, and taken away from there.
-        chdir(dir)?;
-        pivot_root(c".", c".")?;
-        umount2(c".", MntFlags::MNT_DETACH)?;
-        chdir(c"/")?;
-        Ok(chdir(root.cwd.as_c_str())?)
+/// Switches the randomisation of addresses off for what is executed next:
+/// personality(2).
+///
+/// # Errors
+/// None that are documented.
+pub fn fixed_addresses() -> Result<()> {
+    // SAFETY: only the layout of programs that are executed later changes.
+    let before = unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+    Errno::result(before).map(drop).context("personality")
+}
+
+const SESSION_KEYRING: libc::c_long = -3;
+
+/// Joins a new session keyring and adds a key of type “user” to it: keyrings(7).
+///
+/// # Errors
+/// Those of keyctl(2) and add_key(2).
+pub fn session_key(name: &str) -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let name = std::ffi::CString::new(name).context("name of a key")?;
+    // SAFETY: null asks for an anonymous keyring.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
+    Errno::result(joined).context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)")?;
+    // SAFETY: strings with their NUL, and a payload of the length given.
+    let added = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"user".as_ptr(),
+            name.as_ptr(),
+            c"secret".as_ptr(),
+            6usize,
+            SESSION_KEYRING,
+        )
     };
-    // SAFETY: the closure only makes system calls, and allocates nothing: every
-    // path is a string of C already.
-    unsafe { command.pre_exec(enter) };
+    Errno::result(added).map(drop).context("add_key")
 }
 
-fn put(file: &CStr, text: &[u8]) -> nix::Result<()> {
-    let file = open(file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    write(&file, text).map(drop)
+/// Looks for such a key in the session keyring.
+///
+/// # Errors
+/// `ENOKEY` where there is none.
+pub fn find_key(name: &str) -> nix::Result<()> {
+    const KEYCTL_SEARCH: libc::c_long = 10;
+    let name = std::ffi::CString::new(name).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: strings with their NUL.
+    let found = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_SEARCH,
+            SESSION_KEYRING,
+            c"user".as_ptr(),
+            name.as_ptr(),
+            0,
+        )
+    };
+    Errno::result(found).map(drop)
 }
 
 /// Forks a child that forks a grandchild and ends: the grandchild is an
@@ -353,39 +348,12 @@ pub fn limit_child(command: &mut Command, limits: &'static [(Resource, u64)]) {
     unsafe { command.pre_exec(set) };
 }
 
-/// Adds bytes that nobody knows to those from which the kernel makes random
-/// numbers, and has it make all that come from now on of them: random(4),
-/// `RNDADDENTROPY` and `RNDRESEEDCRNG`.
-///
-/// # Errors
-/// Those of the calls; without root, `EPERM`.
-pub fn add_entropy(bytes: &[u8]) -> Result<()> {
-    use std::os::fd::AsRawFd;
-    const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
-    const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
-    let random = std::fs::File::options()
-        .write(true)
-        .open("/dev/random")
-        .context("open /dev/random")?;
-    // struct rand_pool_info: how many bits they are worth, their length, they.
-    let length = i32::try_from(bytes.len()).context("a short seed")?;
-    let mut info: Vec<u8> = (length * 8).to_ne_bytes().into();
-    info.extend(length.to_ne_bytes());
-    info.extend(bytes);
-    // SAFETY: the kernel reads the two numbers and `length` bytes behind them.
-    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, info.as_ptr()) })
-        .context("ioctl(RNDADDENTROPY)")?;
-    // SAFETY: this request has no argument.
-    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
-        .context("ioctl(RNDRESEEDCRNG)")?;
-    Ok(())
-}
-
 /// Changes one byte of a file through a shared mapping: mmap(2), msync(2).
 ///
 /// # Errors
 /// Those of the calls; `EINVAL` for an empty file.
 pub fn write_by_mmap(file: &std::fs::File, at: usize, byte: u8) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
     let length = file.metadata().map_err(|_| Errno::EIO)?.len() as usize;
     if length == 0 {
         return Err(Errno::EINVAL);
@@ -412,6 +380,34 @@ pub fn write_by_mmap(file: &std::fs::File, at: usize, byte: u8) -> Result<(), Er
         let unmapped = Errno::result(libc::munmap(map, length));
         synced.and(unmapped).map(drop)
     }
+}
+
+/// Adds bytes that nobody knows to those from which the kernel makes random
+/// numbers, and has it make all that come from now on of them: random(4),
+/// `RNDADDENTROPY` and `RNDRESEEDCRNG`.
+///
+/// # Errors
+/// Those of the calls; without root, `EPERM`.
+pub fn add_entropy(bytes: &[u8]) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
+    const RNDRESEEDCRNG: libc::Ioctl = 0x5207;
+    let random = std::fs::File::options()
+        .write(true)
+        .open("/dev/random")
+        .context("open /dev/random")?;
+    // struct rand_pool_info: how many bits they are worth, their length, they.
+    let length = i32::try_from(bytes.len()).context("a short seed")?;
+    let mut info: Vec<u8> = (length * 8).to_ne_bytes().into();
+    info.extend(length.to_ne_bytes());
+    info.extend(bytes);
+    // SAFETY: the kernel reads the two numbers and `length` bytes behind them.
+    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, info.as_ptr()) })
+        .context("ioctl(RNDADDENTROPY)")?;
+    // SAFETY: this request has no argument.
+    Errno::result(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) })
+        .context("ioctl(RNDRESEEDCRNG)")?;
+    Ok(())
 }
 
 /// The serial number of this process's session keyring: keyctl(2),

@@ -459,3 +459,103 @@ fn in_a_pipeline_it_stays_in_its_group() {
         )
     });
 }
+
+#[test]
+#[serial]
+fn what_the_caller_ignores_is_not_inherited() {
+    check(|c| {
+        let launcher = c.step().command();
+        let status = c
+            .other_program("probe")
+            .args(["odd-caller", &c.word("key"), "--"])
+            .args([launcher.get_program()])
+            .args(["cat", "/proc/self/status"])
+            .run()?
+            .success()?
+            .stdout;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        expect_eq(
+            "the ignored signals of the command, whose caller ignores some",
+            field("SigIgn:").as_str(),
+            "0000000000000000",
+        )?;
+        expect_eq(
+            "the blocked signals of the command, whose caller blocks some",
+            field("SigBlk:").as_str(),
+            "0000000000000000",
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn real_time_signals_are_passed_on() {
+    check(|c| {
+        let script = "trap 'exit 9' 37; echo '{\"allowed\": true, \"errno\": \"\", \"text\": \"ready\"}'; \
+                      while :; do sleep 0.05; done";
+        for (signal, status) in [(37, 9), (64, 128 + 64)] {
+            let mut held = c.step().args(["sh", "-c", script]).start()?;
+            let ready: Attempt = held.read()?;
+            expect_eq("the first word", ready.text.as_str(), "ready")?;
+            let sent = std::process::Command::new("kill")
+                .args([format!("-{signal}"), held.launcher().to_string()])
+                .status()
+                .context("run kill")?;
+            anyhow::ensure!(sent.success(), "kill -{signal}: {sent}");
+            let ran = held.wait()?;
+            expect(
+                ran.status == status,
+                format!("status {status} after signal {signal} to the launcher"),
+                format!(
+                    "{:?}: real-time signals have no names, and end who does not expect them",
+                    ran.status
+                ),
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_set_up_that_hangs_is_ended() {
+    check(|c| {
+        let launcher = c.step().command();
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let mut hanging = c
+                .other_program("probe")
+                .args(["hanging", "--"])
+                .args([launcher.get_program()])
+                .args(["true"])
+                .command()
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .context("start")?;
+            let pid = hanging.id() as i32;
+            let child = wait_for(|| host::children(pid).ok()?.first().map(|child| child.pid));
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).context("kill")?;
+            let status = wait_or_kill(&mut hanging)?;
+            expect(
+                status == Some(128 + signal as i32),
+                format!(
+                    "{signal} to end a set-up that hangs, with status {}",
+                    128 + signal as i32
+                ),
+                format!("{status:?}: nobody looks at signals while the child has nothing to say"),
+            )?;
+            let child = child
+                .and_then(host::process)
+                .filter(|child| child.state != 'Z');
+            expect(
+                child.is_none(),
+                "the child to be ended too",
+                format!("{child:?}"),
+            )?;
+        }
+        Ok(())
+    });
+}

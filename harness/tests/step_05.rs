@@ -797,3 +797,114 @@ fn it_dies_with_its_launcher() {
         Ok(())
     });
 }
+
+#[test]
+#[serial]
+fn nobody_becomes_root_by_a_number() {
+    check(|c| {
+        let rootfs = c.rootfs()?;
+        let (uid, gid, more) = (somebody(c), somebody(c), somebody(c));
+        let etc = rootfs.join("etc");
+        fs::create_dir_all(&etc).context("mkdir etc")?;
+        let passwd = format!(
+            "root:x:0:0::/:/bin/sh\n{uid}:x:0:0::/:/bin/sh\nmax:x:4294967295:{gid}::/:/bin/sh\n\
+             grp:x:{uid}:4294967295::/:/bin/sh\nalice:x:{more}:{gid}::/:/bin/sh\n"
+        );
+        fs::write(etc.join("passwd"), passwd).context("write etc/passwd")?;
+        let group = format!("root:x:0:\n{gid}:x:0:\nmore:x:{uid}:alice\nmax:x:4294967295:\n");
+        fs::write(etc.join("group"), group).context("write etc/group")?;
+        let inside = |spec: &str| {
+            c.step()
+                .args(["--rootfs".as_ref(), rootfs.as_os_str()])
+                .args(["--user", spec])
+        };
+        // “No change”, as setresuid(2) calls -1, and what is beyond.
+        for spec in [
+            "4294967295",
+            "0:4294967295",
+            "4294967296",
+            "-1",
+            "max",
+            "max:0",
+            "root:max",
+        ] {
+            let ran = inside(spec).args(["probe", "report"]).run()?;
+            expect(
+                ran.status == 125,
+                format!("--user {spec} to be refused (125)"),
+                format!(
+                    "status {:?}: -1 is “no change” to setresuid(2), and root stays root",
+                    ran.status
+                ),
+            )?;
+        }
+        for (spec, uids, gids, groups) in [
+            (format!("{uid}"), uid, u32::MAX, None),
+            (format!("{more}:{gid}"), more, gid, Some(vec![gid])),
+            (format!("00{more}:0{gid}"), more, gid, Some(vec![gid])),
+            ("alice".into(), more, gid, Some(vec![gid, uid])),
+            (format!("{more}:"), more, gid, Some(vec![gid, uid])),
+            (format!(":{gid}"), 0, gid, Some(vec![gid])),
+            (":".into(), 0, 0, Some(vec![0])),
+            (String::new(), 0, 0, Some(vec![0])),
+        ] {
+            if gids == u32::MAX {
+                // The line of that number comes after the one of that name.
+                let ran = inside(&spec).args(["probe", "report"]).run()?;
+                expect(
+                    ran.status == 125,
+                    format!("the group 4294967295 of UID {spec} to be refused"),
+                    format!("status {:?}: a number was taken for a name", ran.status),
+                )?;
+                continue;
+            }
+            let mut seen = inside(&spec).probe()?;
+            seen.groups.sort_unstable();
+            let mut groups = groups.unwrap_or_default();
+            groups.sort_unstable();
+            expect_eq(
+                &format!("the UIDs of --user {spec:?}"),
+                seen.uids,
+                [uids; 3],
+            )?;
+            expect_eq(
+                &format!("the GIDs of --user {spec:?}"),
+                seen.gids,
+                [gids; 3],
+            )?;
+            expect(
+                seen.groups == groups,
+                format!("the groups {groups:?} for --user {spec:?}, the primary one among them"),
+                format!("{:?}", seen.groups),
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn groups_that_stay_are_said() {
+    check(|c| {
+        let uid = somebody(c);
+        let groups = format!("{},{}", somebody(c), somebody(c));
+        let ran = called_by(c, uid, &["--groups", &groups])?
+            .args(["true"])
+            .run()?
+            .success()?;
+        expect(
+            ran.stderr.contains("warning") && ran.stderr.contains("2 supplementary groups stay"),
+            "a warning, without -v, that the caller's groups stay",
+            format!(
+                "{:?}: a protection that cannot be had must not be missing in silence",
+                ran.stderr
+            ),
+        )?;
+        let ran = called_by(c, uid, &[])?.args(["true"]).run()?.success()?;
+        expect(
+            ran.stderr.is_empty(),
+            "no warning for a caller without such groups",
+            ran.stderr,
+        )
+    });
+}

@@ -795,3 +795,43 @@ fn a_firewall_in_the_way_is_named() {
         Ok(())
     });
 }
+
+#[test]
+#[serial]
+fn every_user_may_bind_low_ports_and_ping() {
+    check(|c| {
+        let files = [
+            "/proc/sys/net/ipv4/ip_unprivileged_port_start",
+            "/proc/sys/net/ipv4/ping_group_range",
+        ];
+        let before = files.map(fs::read_to_string).map(Result::ok);
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (options, range) in [
+            (&["--network", "none"][..], "0 2147483647"),
+            (
+                &["--network", "none", "--uid-map", "0:100000:1000"],
+                "0 999",
+            ),
+        ] {
+            let ran = c
+                .step()
+                .args(options)
+                .args(["cat"])
+                .args(files)
+                .run()?
+                .success()?;
+            expect(
+                words(&ran.stdout) == format!("0 {range}"),
+                format!(
+                    "every user of a container's own network to bind any port, and groups {range} to ping"
+                ),
+                format!(
+                    "{:?}: 1024 keeps users of a host from passing for its services",
+                    words(&ran.stdout)
+                ),
+            )?;
+        }
+        let after = files.map(fs::read_to_string).map(Result::ok);
+        expect_eq("the host's own", after, before)
+    });
+}

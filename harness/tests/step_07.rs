@@ -1046,7 +1046,6 @@ fn a_limit_that_cannot_be_set_is_an_error() {
         };
         read_only(&["--pids-limit", "50", "true"])?
             .expect_error(125, &["--pids-limit 50", "read-only"])?;
-        read_only(&["true"])?.success()?;
         Ok(())
     });
 }
@@ -1349,5 +1348,118 @@ fn what_makes_no_sense_is_refused() {
             )?;
         }
         Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn devices_that_cannot_be_limited_are_an_error() {
+    check(|c| {
+        let read_only = |args: &[&str]| {
+            let program = c.step().command().get_program().to_owned();
+            c.other_program("probe")
+                .args(["read-only-groups", "--"])
+                .args([program])
+                .args(args)
+                .run()
+        };
+        let ran = read_only(&["true"])?;
+        expect(
+            ran.status == 125,
+            "a launch without a devices group to be refused (125)",
+            format!(
+                "status {:?}: root inside may open every device of the host, and nobody was told",
+                ran.status
+            ),
+        )?;
+        ran.expect_error(125, &["devices", "--device-cgroup-rule"])?;
+        let ran = read_only(&["--device-cgroup-rule", "a *:* rwm", "true"])?.success()?;
+        expect(
+            ran.stderr.contains("warning: cgroups: no control group"),
+            "a warning, without -v, that there is no control group",
+            ran.stderr,
+        )?;
+        let mut held = c.step().args(["--device-cgroup-rule", "c 1:11 r"]).hold()?;
+        for (mode, allowed) in [("r", true), ("w", false)] {
+            let kmsg: Attempt = held.ask(&["open", "/dev/kmsg", mode])?;
+            expect_eq(
+                &format!("whether /dev/kmsg opens with {mode}"),
+                kmsg.allowed,
+                allowed,
+            )?;
+        }
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn zero_is_no_limit() {
+    check(|c| {
+        for options in [
+            &["-m", "0"][..],
+            &["-m", "64m", "--memory-swap", "0"],
+            &["-m", "0", "--memory-swap", "-1"],
+            &["--memory-reservation", "0"],
+            &["--cpus", "0"],
+            &["--cpu-shares", "0"],
+            &["--cpu-quota", "0", "--cpu-period", "0"],
+            &["--cpu-quota", "-1"],
+            &["--cpuset-cpus", ""],
+            &["--pids-limit", "0"],
+            &["--blkio-weight", "0"],
+        ] {
+            let ran = c.step().args(options).args(["true"]).run()?;
+            expect(
+                ran.status == 0,
+                format!("{options:?} to be no limit, as compose files write it"),
+                ran.stderr.trim(),
+            )?;
+        }
+        c.step()
+            .args(["-m", "0", "--memory-swap", "64m", "true"])
+            .run()?
+            .expect_error(125, &["--memory-swap"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn what_a_dead_launcher_left_running_is_killed() {
+    check(|c| {
+        let mut held = c.step().hold()?;
+        let group = groups(&held)?;
+        let dirs: Vec<PathBuf> = group.dirs().into_iter().map(Path::to_owned).collect();
+        // PR_SET_PDEATHSIG is not inherited: the sleeper outlives everybody.
+        let sleeper: Attempt = held.ask(&["sleeper"])?;
+        let pid = number("the PID of the sleeper", &sleeper.text)? as i32;
+        // Frozen besides, as by `pause`: what is frozen does not die.
+        let frozen = dirs
+            .iter()
+            .map(|dir| dir.join("freezer.state"))
+            .find(|file| file.exists());
+        let (file, word) = match (frozen, group.v2()) {
+            (Some(file), _) => (file, "FROZEN"),
+            (None, Some(v2)) => (v2.join("cgroup.freeze"), "1"),
+            (None, None) => return Err(failed("a group that can be frozen", "none")),
+        };
+        fs::write(&file, word).with_context(|| format!("write {file:?}"))?;
+        held.signal(Signal::SIGKILL)?;
+        held.wait()?.expect_status(137)?;
+        c.step().args(["true"]).run()?.success()?;
+        let state = host::process(pid).map(|process| process.state);
+        expect(
+            state.is_none_or(|state| state == 'Z'),
+            "the next run to kill what a dead launcher's group holds",
+            format!("process {pid} in state {state:?}"),
+        )?;
+        let left: Vec<_> = dirs.iter().filter(|dir| dir.exists()).collect();
+        expect(
+            left.is_empty(),
+            "its groups to be gone",
+            format!("{left:?}"),
+        )
     });
 }

@@ -156,11 +156,11 @@ impl Jail {
         match self {
             Jail::Landlock => {
                 command.current_dir(cwd);
-                sys::landlock_child(command, ruleset(view)?);
+                sys::confine::landlock_child(command, ruleset(view)?);
             }
-            Jail::Namespaces => sys::enter_root(command, root(view, cwd)?),
+            Jail::Namespaces => sys::confine::enter_root(command, root(view, cwd)?),
         }
-        sys::forbid_child(command, &CALLS, Errno::EPERM);
+        sys::confine::forbid_child(command, &CALLS, Errno::EPERM);
         Ok(())
     }
 }
@@ -194,7 +194,7 @@ fn ruleset(view: &View) -> Result<OwnedFd> {
 
 /// A root in which there is what the view shows: mount points, each for what is
 /// outside under the same name.
-fn root(view: &View, cwd: &Path) -> Result<sys::Root> {
+fn root(view: &View, cwd: &Path) -> Result<sys::confine::Root> {
     let lasting = MsFlags::MS_NOSUID;
     let unchanged = lasting | MsFlags::MS_RDONLY;
     let mut shown: Vec<(&Path, MsFlags)> = Vec::new();
@@ -225,7 +225,7 @@ fn root(view: &View, cwd: &Path) -> Result<sys::Root> {
     let inside = within(&view.root, cwd);
     fs::create_dir_all(&inside).with_context(|| format!("mkdir {}", inside.display()))?;
     let ids = [geteuid().as_raw(), getegid().as_raw()];
-    Ok(sys::Root {
+    Ok(sys::confine::Root {
         dir: text(&view.root)?,
         binds,
         cwd: text(cwd)?,

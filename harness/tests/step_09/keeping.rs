@@ -335,3 +335,38 @@ fn stop_asks_and_then_kills() {
         Ok(())
     });
 }
+
+#[test]
+#[serial]
+fn an_environment_file_is_read_as_docker_does() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let file = c.dir().join("env");
+        let name = file.to_string_lossy().into_owned();
+        let run = |file: &str, content: Option<&[u8]>| {
+            if let Some(content) = content {
+                std::fs::write(file, content).context("write a file")?;
+            }
+            let script = "echo \"[$FOO][$BAR][$QUX]\"";
+            let run = engine.run(&["--env-file", file]);
+            run.args([engine.image(), "sh", "-c", script]).run()
+        };
+        let content = "\u{feff}FOO=one\n # BAR=no\n\n  BAR='two' \r\nQUX=a=b # c";
+        let ran = run(&name, Some(content.as_bytes()))?.success()?;
+        expect_eq(
+            "the variables",
+            ran.stdout.trim_end(),
+            "[one]['two' ][a=b # c]",
+        )?;
+        for (content, word) in [
+            (&b"export FOO=bar\n"[..], "blank"),
+            (b"FOO =bar\n", "blank"),
+            (b"=bar\n", "name"),
+            (b"FOO=\xff\n", "UTF-8"),
+        ] {
+            run(&name, Some(content))?.expect_error(125, &["--env-file", word])?;
+        }
+        run("/dev/zero", None)?.expect_error(125, &["--env-file", "/dev/zero", "longer than"])?;
+        Ok(())
+    });
+}

@@ -221,3 +221,150 @@ fn limits_on_a_process_are_set() {
         Ok(())
     });
 }
+
+#[test]
+#[serial]
+fn a_limit_cannot_be_lifted_from_inside() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        // Root in a new user namespace may mount its own control group,
+        // writable, and is the owner of the files in it.
+        for init in [&[][..], &["--init"]] {
+            let options = [&["-m", "64m"], init].concat();
+            let mut held = engine.run(&options).args([engine.image()]).hold()?;
+            let made: Attempt = held.ask(&["unshare-user"])?;
+            expect(
+                !made.allowed && made.errno == "EPERM",
+                "a user namespace to be refused in a container (EPERM)",
+                format!(
+                    "{:?}: with a cgroup namespace in it root inside lifts every limit",
+                    made.errno
+                ),
+            )?;
+            expect_eq(
+                "Seccomp of the container's first process",
+                host::status_field(held.pid()?, "Seccomp").as_deref(),
+                Some("2"),
+            )?;
+            held.end()?.success()?;
+        }
+        for options in [
+            &["--privileged"][..],
+            &["--security-opt", "seccomp=unconfined"],
+        ] {
+            let mut held = engine.run(options).args([engine.image()]).hold()?;
+            let made: Attempt = held.ask(&["unshare-user"])?;
+            expect(
+                made.allowed,
+                format!("one to be allowed with {options:?}"),
+                made.errno,
+            )?;
+            held.end()?.success()?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn nothing_of_the_caller_gets_in() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let key = c.word("key");
+        let odd = |step: &Step| {
+            let launcher = step.command();
+            let mut odd = c
+                .other_program("probe")
+                .args(["odd-caller", &key, "--"])
+                .args([launcher.get_program()])
+                .args(launcher.get_args());
+            for (name, value) in launcher.get_envs() {
+                odd = odd.env(name, value.unwrap_or_default());
+            }
+            odd
+        };
+        let made = c.dir().join("made");
+        let bind = format!("{}:/made", made.display());
+        let script = "umask; cat /proc/self/oom_score_adj /proc/self/personality; \
+                      stat -c %a /made /volume /work /work/dir; cat /proc/self/status";
+        let options = ["-v", &bind, "-v", "/volume", "-w", "/work/dir"];
+        let run = engine.run(&options);
+        let ran = odd(&run.args([engine.image(), "sh", "-c", script]))
+            .run()?
+            .success()?;
+        let lines: Vec<&str> = ran.stdout.lines().collect();
+        for (line, (what, expected)) in lines.iter().zip([
+            ("the umask", "0022"),
+            ("oom_score_adj", "0"),
+            ("the personality", "00000000"),
+            ("the mode of a directory that was made on the host", "755"),
+            ("the mode of a volume", "755"),
+            ("the mode of a directory above the working directory", "755"),
+            ("the mode of the working directory", "755"),
+        ]) {
+            expect(
+                *line == expected,
+                format!("{what} to be {expected}, whoever calls"),
+                format!("{line}, the caller's"),
+            )?;
+        }
+        for field in ["SigIgn", "SigBlk", "CapInh", "CapAmb"] {
+            let found = lines.iter().find_map(|line| line.strip_prefix(field));
+            expect_eq(field, found, Some(":\t0000000000000000"))?;
+        }
+        // The keyring: with all rights, so that the kernel answers.
+        for options in [
+            &["--privileged"][..],
+            &["--security-opt", "seccomp=unconfined"],
+        ] {
+            let run = engine.run(options);
+            let run = run.args([engine.image(), "probe", "find-key", &key]);
+            let found: Attempt = odd(&run).run()?.success()?.json()?;
+            expect(
+                !found.allowed && found.errno == "ENOKEY",
+                format!("another session keyring than the caller's with {options:?}"),
+                format!(
+                    "{:?}: fork(2) and execve(2) hand the caller's on",
+                    found.errno
+                ),
+            )?;
+        }
+        let run = engine
+            .run(&[])
+            .args([engine.image(), "probe", "find-key", &key]);
+        let found: Attempt = odd(&run).run()?.success()?.json()?;
+        expect_eq("keyctl(2) in a container", found.errno.as_str(), "EPERM")
+    });
+}
+
+#[test]
+#[serial]
+fn a_keyring_that_cannot_be_left_is_an_error() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let run = |options: &[&str]| {
+            let step = engine.run(options).args([engine.image(), "true"]).command();
+            let mut without = c
+                .other_program("probe")
+                .args(["without-keyctl", "--"])
+                .args([step.get_program()])
+                .args(step.get_args());
+            for (name, value) in step.get_envs() {
+                without = without.env(name, value.unwrap_or_default());
+            }
+            without.run()
+        };
+        let ran = run(&[])?;
+        expect(
+            ran.status == 125,
+            "no container where its own session keyring is refused",
+            format!(
+                "status {:?}: the caller's keys are within reach, and nobody was told",
+                ran.status
+            ),
+        )?;
+        ran.expect_error(125, &["keyctl", "--no-new-keyring"])?;
+        run(&["--no-new-keyring"])?.success()?;
+        Ok(())
+    });
+}

@@ -203,3 +203,95 @@ fn signals_reach_the_command() {
         Ok(())
     });
 }
+
+#[test]
+#[serial]
+fn another_user_opens_dev_stdout() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let script = "echo out > /dev/stdout && echo err > /dev/stderr";
+        for options in [
+            &["-u", "1000"][..],
+            &["--uid-map", "0:0:2000", "-u", "1000"],
+        ] {
+            let step = engine
+                .run(options)
+                .args([engine.image(), "sh", "-c", script]);
+            let ran = step.run()?;
+            expect(
+                ran.status == 0 && ran.stdout == "out\n" && ran.stderr == "err\n",
+                "another user to open /dev/stdout and /dev/stderr, where they are pipes",
+                format!("{ran:?}: the pipes belong to the caller, and have mode 600"),
+            )?;
+            let path = c.dir().join(c.word("log"));
+            let file = std::fs::File::create(&path).context("make a file")?;
+            let copy = file.try_clone().context("dup")?;
+            let before = file.metadata().context("fstat")?;
+            let status = step
+                .command()
+                .stdin(Stdio::null())
+                .stdout(file)
+                .stderr(copy)
+                .status()
+                .context("run")?;
+            let text = std::fs::read_to_string(&path).context("read")?;
+            expect(
+                status.success() && text == "out\nerr\n",
+                "another user to open them where they are a file, and the order to be kept",
+                format!("{status}, {text:?}"),
+            )?;
+            use std::os::unix::fs::MetadataExt;
+            let after = std::fs::metadata(&path).context("stat")?;
+            expect_eq(
+                "owner and mode of the host's file",
+                (after.uid(), after.mode()),
+                (before.uid(), before.mode()),
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_stop_signal_may_be_real_time() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let script = "trap 'exit 9' 37; echo ready; while :; do sleep 0.05; done";
+        for (options, signal) in [
+            (&[][..], "SIGRTMIN+3"),
+            (&["--init"], "37"),
+            (&[], "rtmax-27"),
+        ] {
+            let name = c.word("name");
+            let options = [&["--name", &name, "--stop-signal", signal], options].concat();
+            let step = engine
+                .run(&options)
+                .args([engine.image(), "sh", "-c", script]);
+            let mut child = step
+                .command()
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("start")?;
+            let mut line = String::new();
+            let stdout = child.stdout.take().context("no standard output")?;
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)
+                .context("read")?;
+            let stopped = engine.tool(["stop", &name]).run();
+            let status = child.wait().context("wait")?.code();
+            expect_eq(
+                &format!("the status after stop, with --stop-signal {signal}"),
+                status,
+                Some(9),
+            )?;
+            stopped?.success()?;
+        }
+        engine
+            .run(&["--stop-signal", "RTMIN+31"])
+            .args([engine.image(), "true"])
+            .run()?
+            .expect_error(125, &["--stop-signal", "no signal"])?;
+        Ok(())
+    });
+}

@@ -14,14 +14,15 @@ use nix::sys::signal::Signal;
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
-use crate::signals::Signals;
+use crate::signal_number::SignalSet;
+use crate::umask::Umask;
 use crate::{say, sys};
 
 /// The child's ends of what connects it with the launcher.
 pub(crate) struct InChild<'a> {
     pub(crate) release: File,
     pub(crate) report: File,
-    pub(crate) signals: &'a Signals,
+    pub(crate) umask: &'a Umask,
 }
 
 impl InChild<'_> {
@@ -75,13 +76,15 @@ impl InChild<'_> {
         self.wait_to_be_told()?;
         // The launcher would say so too late if it told both at once.
         say!("start");
+        self.umask.restore();
         for isolation in isolations.iter_mut() {
             isolation.before_exec().with_context(|| isolation.name())?;
         }
         self.die_with_launcher()?;
-        // Rust ignores SIGPIPE in every program; the command expects it to act.
-        sys::default_action(Signal::SIGPIPE)?;
-        self.signals.unblock()?;
+        // execve(2) keeps what is ignored: by the caller, as nohup(1) and a
+        // shell's `&` do, and SIGPIPE by every program in Rust.
+        sys::signals::default_actions()?;
+        sys::signals::set_mask(SignalSet::EMPTY)?;
         command.exec()
         // ANCHOR_END: exercise_become_the_command
     }

@@ -57,6 +57,15 @@ macro_rules! say {
     };
 }
 
+/// Prints a warning on standard error, with or without `-v`: something that was
+/// not asked for is missing, or weaker than it should be, and the launch goes on.
+#[macro_export]
+macro_rules! warn {
+    ($($words:tt)*) => {
+        eprintln!("warning: {}", format_args!($($words)*))
+    };
+}
+
 /// The `main` of every step: parses the arguments, runs `run`, and turns what
 /// comes of it into an exit status as Docker's: the command's own, 128 + the
 /// number of the signal that ended it, or 125, 126, 127 with one line on

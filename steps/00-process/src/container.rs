@@ -12,8 +12,10 @@ use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
 use crate::launched::Launched;
 use crate::say;
+use crate::signal_number::SignalNumber;
 use crate::signals::Signals;
 use crate::terminal::Terminal;
+use crate::umask::Umask;
 
 /// How the container's first process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,13 +117,14 @@ impl Container {
             isolations: self.isolations,
             begun: 0,
             signals: Signals::block()?,
+            umask: Umask::of_set_up(),
             lends_terminal: self.lends_terminal,
         };
         let child = match host.launch(&self.command, start) {
             Ok(launched) => Child { launched, host },
             Err(error) => return Err(host.clean_up_after(error)),
         };
-        match child.launched.report() {
+        match child.launched.report(&child.host.signals) {
             Ok(Some(Report::SetUp)) => Ok(Created { child, told: start }),
             Ok(Some(Report::Failed(error))) | Err(error) => Err(child.abandon(error)),
             Ok(None) => Err(child.abandon(anyhow!("the child died while it was set up"))),
@@ -147,7 +150,7 @@ impl Created {
         {
             return Err(child.abandon(error));
         }
-        match child.launched.report() {
+        match child.launched.report(&child.host.signals) {
             Ok(None) => Ok(Running { child }),
             Ok(Some(Report::Failed(error))) | Err(error) => Err(child.abandon(error)),
             Ok(Some(Report::SetUp)) => Err(child.abandon(anyhow!("the child was set up twice"))),
@@ -184,6 +187,8 @@ struct Host {
     begun: usize,
     /// Held back until the last `cleanup` is done.
     signals: Signals,
+    /// Put back after that.
+    umask: Umask,
     lends_terminal: bool,
 }
 
@@ -203,7 +208,7 @@ impl Host {
             let child = InChild {
                 release: release.into(),
                 report: tell_report.into(),
-                signals: &self.signals,
+                umask: &self.umask,
             };
             child.run(&mut self.isolations, command)
         };
@@ -274,14 +279,16 @@ impl Host {
 }
 
 fn stop_if_asked(signals: &Signals) -> Result<()> {
-    match signals.asked_to_stop()? {
-        Some(signal) => Err(Failure::new(
-            Exit::Signal(signal as i32).status(),
-            format!("{signal} arrived before the command was started"),
-        )
-        .into()),
-        None => Ok(()),
-    }
+    signals.asked_to_stop()?.map_or(Ok(()), broken_off)
+}
+
+/// The end of a set-up that a signal has broken off.
+pub(crate) fn broken_off<T>(signal: SignalNumber) -> Result<T> {
+    Err(Failure::new(
+        Exit::Signal(signal.raw()).status(),
+        format!("{signal} arrived before the command was started"),
+    )
+    .into())
 }
 
 /// A container with both its sides.

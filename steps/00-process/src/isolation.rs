@@ -5,10 +5,10 @@ use std::os::fd::BorrowedFd;
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::exec::Command;
+use crate::signal_number::SignalNumber;
 
 /// One way in which a container differs from an ordinary process.
 ///
@@ -101,7 +101,7 @@ pub trait Isolation {
 
     /// Host, while the command runs: a signal has arrived that would be passed on
     /// to it. The first isolation that says `true` has dealt with it instead.
-    fn signal(&mut self, signal: Signal) -> Result<bool> {
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         let _ = signal;
         Ok(false)
     }

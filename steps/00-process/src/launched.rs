@@ -3,20 +3,22 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use rustix::process::WaitOptions;
 
-use crate::container::Exit;
+use crate::container::{Exit, broken_off};
 use crate::failure::Report;
 use crate::isolation::Isolation;
 use crate::say;
+use crate::signal_number::SignalNumber;
 use crate::signals::Signals;
-
+use crate::sys::signals::kill;
 use crate::terminal::Terminal;
 
 /// The launcher's ends of what connects it with a living child.
@@ -44,9 +46,16 @@ impl Launched {
     }
 
     /// Waits for the child's next report: `None` once it has exec'ed or died.
-    pub(crate) fn report(&self) -> Result<Option<Report>> {
+    ///
+    /// # Errors
+    /// A [`Failure`](crate::Failure) of status 128 + N if signal N asks the
+    /// launcher to stop meanwhile: a set-up may hang.
+    pub(crate) fn report(&self, signals: &Signals) -> Result<Option<Report>> {
         let mut bytes = [0; 1];
         let mut reports = &self.reports;
+        if let Some(signal) = signals.unless_asked_to_stop(reports.as_fd())? {
+            return broken_off(signal);
+        }
         if reports
             .read(&mut bytes)
             .context("read from the report pipe")?
@@ -77,13 +86,16 @@ impl Launched {
                 break exit;
             }
             let arrived = signals.next()?;
-            match arrived.signal {
-                Signal::SIGCHLD => {}
-                signal if taken(isolations, signal)? => {}
-                Signal::SIGCONT => self.go_on()?,
+            let signal = arrived.signal;
+            match signal.named() {
+                Some(Signal::SIGCHLD) => {}
+                // The launcher's own limits, which ended a write with EFBIG.
+                Some(Signal::SIGXCPU | Signal::SIGXFSZ) if arrived.from_kernel => {}
+                _ if taken(isolations, signal)? => {}
+                Some(Signal::SIGCONT) => self.go_on()?,
                 // The terminal has told the whole foreground group already.
-                _ if arrived.from_terminal && self.terminal.is_none() && !self.own_session => {}
-                signal => self.pass_on(signal)?,
+                _ if arrived.from_kernel && self.terminal.is_none() && !self.own_session => {}
+                _ => self.pass_on(signal)?,
             }
         };
         if let Some(terminal) = self.terminal.take() {
@@ -123,7 +135,7 @@ impl Launched {
         if let Some(terminal) = &self.terminal {
             terminal.take_back()?;
         }
-        kill(Pid::this(), Signal::SIGSTOP).context("kill(self, SIGSTOP)")?;
+        kill(Pid::this(), Signal::SIGSTOP.into()).context("kill(self, SIGSTOP)")?;
         // Here somebody has sent SIGCONT: `fg` or `bg` of the shell.
         self.go_on()
     }
@@ -132,20 +144,21 @@ impl Launched {
         match &self.terminal {
             Some(terminal) => {
                 terminal.lend()?;
-                ignore_gone(killpg(self.pid, Signal::SIGCONT)).context("killpg(SIGCONT)")
+                let group = Pid::from_raw(-self.pid.as_raw());
+                ignore_gone(kill(group, Signal::SIGCONT.into())).context("kill(group, SIGCONT)")
             }
-            None => self.pass_on(Signal::SIGCONT),
+            None => self.pass_on(Signal::SIGCONT.into()),
         }
     }
 
-    fn pass_on(&self, signal: Signal) -> Result<()> {
+    fn pass_on(&self, signal: SignalNumber) -> Result<()> {
         say!("pass {signal} on");
         ignore_gone(kill(self.pid, signal)).with_context(|| format!("kill({}, {signal})", self.pid))
     }
 
     /// Ends and reaps the child because of `error`, which is handed through.
     pub(crate) fn kill(mut self, error: Error) -> Error {
-        let ended = ignore_gone(kill(self.pid, Signal::SIGKILL)).and_then(|()| {
+        let ended = ignore_gone(kill(self.pid, Signal::SIGKILL.into())).and_then(|()| {
             loop {
                 match waitpid(self.pid, None) {
                     Err(Errno::EINTR) => {}
@@ -167,7 +180,7 @@ impl Launched {
 }
 
 /// Whether an isolation has dealt with a signal.
-fn taken(isolations: &mut [Box<dyn Isolation>], signal: Signal) -> Result<bool> {
+fn taken(isolations: &mut [Box<dyn Isolation>], signal: SignalNumber) -> Result<bool> {
     for isolation in isolations {
         if isolation.signal(signal).with_context(|| isolation.name())? {
             return Ok(true);

@@ -15,6 +15,8 @@
 //! | [`exec`] | finding the command and becoming it |
 //! | [`failure`] | errors, their exit statuses and their way through the pipe |
 //! | `signals`, `terminal` | what makes a container a job like any other |
+//! | [`signal_number`] | signals by their numbers, real-time ones too |
+//! | `umask` | the mode of what is made for a container |
 //! | [`cli`] | arguments and exit status of every step's program |
 //! | [`sys`] | clone3 and the few other calls that need `unsafe` |
 
@@ -26,12 +28,15 @@ pub mod exec;
 pub mod failure;
 pub mod isolation;
 mod launched;
+pub mod signal_number;
 mod signals;
 pub mod sys;
 mod terminal;
+mod umask;
 
 pub use cli::{CommandArgs, main, verbose};
 pub use container::{Container, Created, Exit, Running};
 pub use exec::Command;
 pub use failure::{Failure, LAUNCHER_FAILED, NOT_EXECUTABLE, NOT_FOUND};
 pub use isolation::Isolation;
+pub use signal_number::{SignalNumber, SignalSet};

@@ -8,6 +8,8 @@
 pub mod bpf;
 pub mod btrfs;
 pub mod loop_device;
+pub mod seccomp;
+pub mod signals;
 pub mod sysvipc;
 
 use std::ffi::CString;
@@ -19,7 +21,6 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{ForkResult, Pid};
 
 /// `CLONE_INTO_CGROUP` of clone(2): the child is born in the cgroup whose
@@ -124,31 +125,6 @@ fn require_single_thread() -> Result<()> {
 pub fn exit(status: u8) -> ! {
     // SAFETY: _exit(2) only ends the process.
     unsafe { libc::_exit(i32::from(status)) }
-}
-
-/// Sets a signal back to its default action: sigaction(2) with `SIG_DFL`.
-///
-/// # Errors
-/// `EINVAL` for SIGKILL and SIGSTOP.
-pub fn default_action(signal: Signal) -> Result<()> {
-    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code of ours.
-    unsafe { sigaction(signal, &action) }
-        .with_context(|| format!("sigaction({signal}, SIG_DFL)"))?;
-    Ok(())
-}
-
-/// The signals that have been sent to this process and are held back by its
-/// mask: sigpending(2).
-///
-/// # Errors
-/// None that the kernel documents for a valid pointer.
-pub fn pending_signals() -> Result<SigSet> {
-    let mut set = SigSet::empty().as_ref().to_owned();
-    // SAFETY: `set` is a valid signal set, which the kernel overwrites with one.
-    Errno::result(unsafe { libc::sigpending(&mut set) }).context("sigpending")?;
-    // SAFETY: the set comes from the kernel and was initialised before.
-    Ok(unsafe { SigSet::from_sigset_t_unchecked(set) })
 }
 
 /// Marks every file descriptor from `first` up as close-on-exec:
@@ -346,19 +322,31 @@ pub fn adjust_tick(microseconds: libc::c_long) -> nix::Result<()> {
 
 /// Gives this process a session keyring of its own, anonymous and empty:
 /// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`. Where the kernel has no keys
-/// (`ENOSYS`), or a filter forbids the call (`EPERM`), there is nothing to part
-/// from, or no way.
+/// (`ENOSYS`) there is nothing to part from.
 ///
 /// # Errors
-/// `EDQUOT` where the user has too many keys (`/proc/sys/kernel/keys`).
+/// `EDQUOT` where the user has too many keys (`/proc/sys/kernel/keys`), `EPERM`
+/// where another engine's filter forbids the call.
 pub fn new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; nothing is read.
     let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
     match Errno::result(joined) {
-        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()),
         Err(errno) => Err(errno).context("keyctl(KEYCTL_JOIN_SESSION_KEYRING)"),
     }
+}
+
+/// Sets the execution domain back to Linux's own, with nothing switched off:
+/// personality(2). A caller's (setarch(8), a debugger) may switch the
+/// randomisation of addresses off.
+///
+/// # Errors
+/// None that the kernel documents.
+pub fn default_personality() -> Result<()> {
+    // SAFETY: only the layout of programs that are executed later changes.
+    let before = unsafe { libc::personality(0) };
+    Errno::result(before).map(drop).context("personality(0)")
 }
 
 /// Turns a string into what the kernel takes: without a NUL inside.

@@ -25,7 +25,7 @@ pub struct NamespacesArgs {
 /// Those of [`namespaces::of`], and of writing.
 pub fn print(args: NamespacesArgs) -> Result<Exit> {
     // A reader that has seen enough (`| head`) ends this program quietly.
-    sys::default_action(Signal::SIGPIPE)?;
+    sys::signals::default_action(Signal::SIGPIPE)?;
     let caller = namespaces::of(Process::Caller)?;
     let table = match args.pid.map(|pid| Process::Other(Pid::from_raw(pid))) {
         None => alone(&caller),

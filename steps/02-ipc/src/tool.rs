@@ -78,7 +78,7 @@ pub enum Kind {
 /// Those of what it is asked to do, with the limit or the missing object named.
 pub fn run(tool: IpcTool) -> Result<Exit> {
     // A reader that has seen enough (`| head`) ends this program quietly.
-    sys::default_action(Signal::SIGPIPE)?;
+    sys::signals::default_action(Signal::SIGPIPE)?;
     let output = match tool {
         IpcTool::Ls => list()?,
         IpcTool::Make(new) => make(new).map_err(explain)? + "\n",

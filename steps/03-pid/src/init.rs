@@ -5,15 +5,15 @@
 //! must ask for the signals it wants, because PID 1 gets none of the others;
 //! and its end is the end of the namespace, so it ends when the command does.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{ForkResult, Pid, chdir, getpgid};
-use process::{LAUNCHER_FAILED, say, sys};
+use process::sys::signals::{self, kill, read_signal, signalfd};
+use process::{LAUNCHER_FAILED, SignalSet, say, sys};
 use rustix::process::{WaitOptions, wait};
 
 /// Signals that init leaves alone: two that nobody can hold back, and those by
@@ -34,21 +34,17 @@ const NOT_TAKEN: [Signal; 9] = [
 /// Splits the caller in two. The parent, PID 1, becomes init and never
 /// returns. The child returns, to become the command.
 ///
-/// Init takes every signal but those above and the real-time ones, which have
-/// no names to pass on. They stay blocked in it for good: a blocked signal is
-/// kept also for a PID 1 without a handler, and is read from a descriptor. The
-/// child has the same mask when it returns; the launcher gives it the one that
-/// it started with, as it does without init.
+/// Init takes every signal but those above, the real-time ones too. They stay
+/// blocked in it for good: a blocked signal is kept also for a PID 1 without a
+/// handler, and is read from a descriptor. The child has the same mask when it
+/// returns; the launcher empties it, as it does without init.
 ///
 /// # Errors
-/// Those of sigprocmask(2), signalfd(2), prctl(2) and fork(2), before anything
-/// is split.
+/// Those of signalfd(2), prctl(2) and fork(2), before anything is split.
 pub fn fork() -> Result<()> {
-    let taken: SigSet = Signal::iterator()
-        .filter(|signal| !NOT_TAKEN.contains(signal))
-        .collect();
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&taken), None).context("sigprocmask(SIG_BLOCK)")?;
-    let signals = SignalFd::with_flags(&taken, SfdFlags::SFD_CLOEXEC).context("signalfd")?;
+    let taken = SignalSet::ALL.without(NOT_TAKEN.into_iter().collect());
+    signals::block(taken)?;
+    let signals = signalfd(taken)?;
     // Once more, because a change of credentials clears it; and before the
     // fork, because the child then looks whether the launcher still lives.
     prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
@@ -65,7 +61,7 @@ pub fn fork() -> Result<()> {
 
 // ANCHOR: serve
 /// Reaps and passes on until the command ends, and returns its status.
-fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
+fn serve(command: Pid, signals: &OwnedFd) -> Result<u8> {
     // ANCHOR: exercise_serve
     // Whoever reads from the command's pipes waits for the last writer to
     // close them, and the launcher for the last end of its report pipe: init
@@ -78,15 +74,13 @@ fn serve(command: Pid, signals: &SignalFd) -> Result<u8> {
         if let Some(status) = reap(command)? {
             return Ok(status);
         }
-        let Some(info) = signals.read_signal().context("read signalfd")? else {
-            continue;
-        };
-        match Signal::try_from(info.ssi_signo as i32).context("signalfd")? {
-            Signal::SIGCHLD => {}
+        let (signal, code) = read_signal(signals)?;
+        match signal.named() {
+            Some(Signal::SIGCHLD) => {}
             // From the kernel: what a terminal tells its foreground process
             // group (si_code of sigaction(2)), the command has been told too.
-            _ if info.ssi_code > 0 => {}
-            signal => kill(command, signal).with_context(|| format!("kill({command})"))?,
+            _ if code > 0 => {}
+            _ => kill(command, signal).with_context(|| format!("kill({command})"))?,
         }
     }
     // ANCHOR_END: exercise_serve

@@ -42,7 +42,7 @@ struct Process {
 pub fn print(args: PidsArgs) -> Result<Exit> {
     // ANCHOR: exercise_show_pids
     // A reader that has seen enough (`| head`) ends this program quietly.
-    sys::default_action(Signal::SIGPIPE)?;
+    sys::signals::default_action(Signal::SIGPIPE)?;
     let container = args.pid.map(container_of).transpose()?;
     let mut found = Vec::new();
     for pid in all()? {

@@ -2,48 +2,93 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
+use std::fs;
 use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::Once;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use process::{Command, Isolation, say};
-use rustix::thread::{CapabilitySet, capabilities};
+use nix::unistd::{Gid, Uid, getegid, getgroups, setgroups, setresgid, setresuid};
+use process::{Command, Isolation, say, warn};
 
 use crate::UserArgs;
 use crate::accounts::{Account, Group, accounts, groups};
 use crate::ids::Ids;
-use crate::map::number;
 
-/// What `--user` says: a user, and a group if one is named.
+/// What `--user` says: a user, and a group if one is named. Either may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserSpec {
     user: String,
-    group: Option<String>,
+    group: String,
+}
+
+impl UserSpec {
+    /// Whether it says nothing: as if the option had not been given.
+    pub fn is_empty(&self) -> bool {
+        self.user.is_empty() && self.group.is_empty()
+    }
+
+    /// Whether the user is root by number, or by the name that is always root's.
+    pub(crate) fn is_root(&self) -> bool {
+        ["", "root"].contains(&&*self.user)
+            || id(Ids::User, &self.user).is_ok_and(|id| id == Some(0))
+    }
 }
 
 impl FromStr for UserSpec {
     type Err = Error;
 
-    /// Reads `USER[:GROUP]`, each a number or a name.
+    /// Reads `USER[:GROUP]`, each a number or a name. As with Docker either may
+    /// be missing: the user is root then, and the groups are the user's.
     ///
     /// # Errors
-    /// Where either is empty.
+    /// For a second colon, which is in no name, and for a number that is no ID.
     fn from_str(text: &str) -> Result<Self> {
-        let (user, group) = match text.split_once(':') {
-            Some((user, group)) => (user, Some(group.to_owned())),
-            None => (text, None),
-        };
+        let (user, group) = text.split_once(':').unwrap_or((text, ""));
         ensure!(
-            !user.is_empty() && group.as_deref() != Some(""),
+            !group.contains(':'),
             "it is UID or UID:GID, numbers or names"
         );
+        id(Ids::User, user)?;
+        id(Ids::Group, group)?;
         Ok(UserSpec {
             user: user.to_owned(),
-            group,
+            group: group.to_owned(),
         })
     }
+}
+
+/// The highest ID that `--user` takes as a number: Docker's limit.
+const HIGHEST: u32 = i32::MAX as u32;
+
+/// The ID that half of `--user` stands for if it is a number; `None` for a name.
+/// What is written as a number is one, with a sign too, whatever names the
+/// container's files have: they are the image's.
+///
+/// # Errors
+/// For a number that is no ID.
+fn id(ids: Ids, text: &str) -> Result<Option<u32>> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match text.parse::<u32>() {
+        Ok(id) if id <= HIGHEST => Ok(Some(id)),
+        _ => bail!("{} {text} is not between 0 and {HIGHEST}", ids.noun()),
+    }
+}
+
+/// Refuses 4294967295. The kernel takes it for -1, which to setresuid(2) and
+/// setresgid(2) means “no change”: the command would stay root.
+fn not_minus_one(ids: Ids, id: u32, file: &str) -> Result<u32> {
+    ensure!(
+        id != u32::MAX,
+        "--user: {} {id} in the container's {file} is no ID: it stands for “no change” \
+         (setresuid(2))",
+        ids.noun()
+    );
+    Ok(id)
 }
 
 /// IDs, ready to be taken.
@@ -135,49 +180,65 @@ impl Isolation for Credentials {
     // ANCHOR_END: before_exec
 }
 
-/// Looks the names up. A user without a named group gets the one of
-/// `/etc/passwd` and the supplementary groups of `/etc/group`; a UID that is
-/// in neither gets group 0, as with Docker.
+/// Looks the names up, as Docker does (moby/sys `user`, `GetExecUser`). A user
+/// without a named group gets the one of `/etc/passwd` and the supplementary
+/// groups of `/etc/group`; a UID that is in neither gets group 0. The group is
+/// among the supplementary ones too, so that a program which sets another group
+/// does not lose what the first one bars it from (CVE-2022-36109).
 fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Resolved> {
-    let account = accounts
-        .iter()
-        .find(|account| account.name == spec.user)
-        .or_else(|| {
-            let uid = number(&spec.user).ok()?;
-            accounts.iter().find(|account| account.uid == uid)
-        });
-    let uid = match account {
-        Some(account) => account.uid,
-        None => number(&spec.user).map_err(|_| unknown("user", &spec.user, "/etc/passwd"))?,
+    let asked = match &*spec.user {
+        "" => Some(0),
+        user => id(Ids::User, user)?,
+    };
+    let account = accounts.iter().find(|account| match asked {
+        Some(uid) => account.uid == uid,
+        None => account.name == spec.user,
+    });
+    let uid = match (account, asked) {
+        (Some(account), _) => not_minus_one(Ids::User, account.uid, "/etc/passwd")?,
+        (None, Some(uid)) => uid,
+        (None, None) => return Err(unknown("user", &spec.user, "/etc/passwd")),
     };
     let home = account
         .map(|account| account.home.clone())
         .filter(|home| !home.is_empty())
         .unwrap_or_else(|| "/".to_owned());
-    if let Some(group) = &spec.group {
-        let found = groups.iter().find(|known| known.name == *group);
-        let gid = match found {
-            Some(known) => known.gid,
-            None => number(group).map_err(|_| unknown("group", group, "/etc/group"))?,
-        };
-        return Ok(Resolved {
-            uid,
-            gid,
-            groups: Vec::new(),
-            home,
-        });
+    let (gid, more) = match &*spec.group {
+        "" => {
+            let gid = account.map_or(0, |account| account.gid);
+            let member = |group: &&Group| {
+                account.is_some_and(|account| group.members.contains(&account.name))
+            };
+            let more = groups.iter().filter(member).map(|group| group.gid);
+            (
+                not_minus_one(Ids::Group, gid, "/etc/passwd")?,
+                more.collect(),
+            )
+        }
+        group => (named_group(group, groups)?, Vec::new()),
+    };
+    let mut all = vec![gid];
+    for group in more {
+        let group = not_minus_one(Ids::Group, group, "/etc/group")?;
+        if !all.contains(&group) {
+            all.push(group);
+        }
     }
-    let supplementary = groups
-        .iter()
-        .filter(|group| account.is_some_and(|account| group.members.contains(&account.name)))
-        .map(|group| group.gid)
-        .collect();
     Ok(Resolved {
         uid,
-        gid: account.map_or(0, |account| account.gid),
-        groups: supplementary,
+        gid,
+        groups: all,
         home,
     })
+}
+
+fn named_group(group: &str, groups: &[Group]) -> Result<u32> {
+    if let Some(gid) = id(Ids::Group, group)? {
+        return Ok(gid);
+    }
+    let found = groups.iter().find(|known| known.name == group);
+    let found = found.ok_or_else(|| unknown("group", group, "/etc/group"))?;
+    not_minus_one(Ids::Group, found.gid, "/etc/group")
 }
 
 fn unknown(kind: &str, name: &str, file: &str) -> Error {
@@ -200,27 +261,45 @@ fn refused(ids: Ids, id: u32, errno: Errno) -> Result<()> {
 }
 
 /// Sets the supplementary groups, and so drops all that were there before:
-/// setgroups(2). Where the namespace denies it to everybody, the caller's
-/// groups stay.
+/// setgroups(2).
+///
+/// In a user namespace with one mapped ID that is denied to everybody, because
+/// nobody with a right to it wrote the map. The caller's groups stay then, which
+/// is said unless there are none.
 ///
 /// # Errors
 /// `EINVAL` for a group that is not mapped, `EPERM` without `CAP_SETGID`.
 pub(crate) fn set_groups(groups: &[u32]) -> Result<()> {
     let raw: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     match setgroups(&raw) {
-        // With the capability there is one reason left: “deny” in
-        // /proc/self/setgroups, or no gid_map yet, which comes to the same.
-        Err(Errno::EPERM) if may_set_gids()? => {
-            say!("setgroups is denied in this namespace: the caller's groups stay");
-            Ok(())
-        }
+        Err(Errno::EPERM) if namespace_denies()? => keep_groups(),
         set => set.with_context(|| format!("setgroups({groups:?})")),
     }
 }
 
-fn may_set_gids() -> Result<bool> {
-    let own = capabilities(None).context("capget")?.effective;
-    Ok(own.contains(CapabilitySet::SETGID))
+/// Whether nobody may set groups in this user namespace: “deny” in
+/// /proc/self/setgroups, or no gid_map yet, which comes to the same.
+fn namespace_denies() -> Result<bool> {
+    let read = |file: &str| fs::read_to_string(file).with_context(|| format!("read {file}"));
+    Ok(read("/proc/self/setgroups")?.trim() == "deny" || read("/proc/self/gid_map")?.is_empty())
+}
+
+fn keep_groups() -> Result<()> {
+    static SAID: Once = Once::new();
+    let own = getegid();
+    let mut kept = getgroups().context("getgroups")?;
+    kept.retain(|group| *group != own);
+    say!("setgroups is denied in this namespace: the caller's groups stay");
+    if !kept.is_empty() {
+        SAID.call_once(|| {
+            warn!(
+                "user: the caller's {} supplementary groups stay, with their rights to files: a \
+                 map of one ID does not allow setgroups(2). --map-auto drops them",
+                kept.len()
+            )
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -235,15 +314,16 @@ mod tests {
 
     #[test]
     fn numbers_need_no_files() {
-        assert_eq!(ids("5:6").unwrap(), (5, 6, vec![]));
-        assert_eq!(ids("5").unwrap(), (5, 0, vec![]));
+        assert_eq!(ids("5:6").unwrap(), (5, 6, vec![6]));
+        assert_eq!(ids("5").unwrap(), (5, 0, vec![0]));
+        assert_eq!(ids("+5:007").unwrap(), (5, 7, vec![7]));
     }
 
     #[test]
     fn a_known_user_brings_groups_unless_one_is_named() {
-        assert_eq!(ids("alice").unwrap(), (1000, 100, vec![10]));
-        assert_eq!(ids("1000").unwrap(), (1000, 100, vec![10]));
-        assert_eq!(ids("alice:tty").unwrap(), (1000, 5, vec![]));
+        assert_eq!(ids("alice").unwrap(), (1000, 100, vec![100, 10]));
+        assert_eq!(ids("1000:").unwrap(), (1000, 100, vec![100, 10]));
+        assert_eq!(ids("alice:tty").unwrap(), (1000, 5, vec![5]));
     }
 
     #[test]
@@ -276,9 +356,48 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_user() {
-        for text in ["", ":", "0:", ":0"] {
+    fn an_empty_half_is_roots() {
+        for text in ["", ":", "0", "root:"] {
+            assert_eq!(ids(text).unwrap(), (0, 0, vec![0, 10]), "{text:?}");
+        }
+        assert_eq!(ids(":5").unwrap(), (0, 5, vec![5]));
+        assert!("".parse::<UserSpec>().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_number_is_no_name() {
+        let named = |name: &str, uid| Account {
+            name: name.to_owned(),
+            uid,
+            gid: uid,
+            home: String::new(),
+        };
+        let accounts = [named("7", 0), named("max", u32::MAX)];
+        let groups = [Group {
+            name: "7".to_owned(),
+            gid: 0,
+            members: Vec::new(),
+        }];
+        let found = resolve(&"7:7".parse().unwrap(), &accounts, &groups).unwrap();
+        assert_eq!((found.uid, found.gid), (7, 7));
+        let refused = resolve(&"max".parse().unwrap(), &accounts, &groups).unwrap_err();
+        assert!(refused.to_string().contains("no change"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for text in [
+            "4294967295",
+            "0:4294967295",
+            "4294967296",
+            "2147483648",
+            "-1",
+            "0:-1",
+            "18446744073709551616",
+            "0:0:0",
+        ] {
             assert!(text.parse::<UserSpec>().is_err(), "{text} was accepted");
         }
+        assert!(ids(" 0").is_err() && ids("0 ").is_err() && ids("0x0").is_err());
     }
 }

@@ -33,6 +33,7 @@ pub mod subid;
 pub mod write_maps;
 
 use clap::Args;
+use nix::unistd::geteuid;
 use uts::NamespaceMode;
 
 pub use credentials::{Credentials, UserSpec};
@@ -79,6 +80,16 @@ pub struct UserArgs {
 }
 
 impl UserArgs {
+    /// Whether the command will surely be the user that the caller is: root
+    /// inside where root is not mapped to somebody else. It may then open the
+    /// files that the caller may.
+    pub fn opens_as_caller(&self) -> bool {
+        let others = self.map_auto && geteuid().is_root()
+            || !self.uid_map.is_empty()
+            || !self.gid_map.is_empty();
+        self.user.as_ref().is_none_or(UserSpec::is_root) && !others
+    }
+
     /// Whether any option asks for a map, and so for a namespace to have it.
     fn asks_for_map(&self) -> bool {
         self.map_root

@@ -17,6 +17,7 @@
 //! | [`ipam`] | who gets which address |
 //! | [`connection`] | one container's part of all this |
 //! | [`state`], [`owner`], [`reclaim`] | what was made, by whom, and how it goes |
+//! | `ports_for_all` | what every user of a container's own network may do |
 //! | [`files`], [`resolv`] | resolv.conf, hosts and hostname |
 //! | [`firewall`] | packet filters that stand in the way |
 //! | [`tool`] | `step-06 network`, `step-06 restore` |
@@ -39,6 +40,7 @@ pub mod nat;
 pub mod netlink;
 pub mod network;
 pub mod owner;
+mod ports_for_all;
 pub mod publish;
 pub mod reclaim;
 pub mod reserve;
@@ -196,6 +198,7 @@ impl Isolation for Net {
         }
         say!("ip link set lo up");
         link::set_up(&mut link::route_client()?, "lo")?;
+        ports_for_all::allow()?;
         match &mut self.connection {
             Some(connection) => connection.configure(),
             None => Ok(()),

@@ -4,13 +4,14 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::unistd::geteuid;
 use process::say;
+use rustix::thread::{CapabilitySet, capabilities};
 use std::os::fd::AsFd;
 
-use crate::device::{DEFAULT, DeviceArg, Rule};
+use crate::args::CgroupArgs;
+use crate::device::{DEFAULT, Rule, RuleArg};
 use crate::device_bpf;
 use crate::file;
 use crate::group::{Group, Member};
@@ -129,16 +130,19 @@ fn check_weight(name: &str) -> Result<()> {
     )
 }
 
-/// Denies the group every device but those of the default list and `asked`.
+/// Denies the group every device but those of the default list and of `args`.
 ///
 /// Where the kernel does not let us (it takes privileges in the first user
-/// namespace), nothing can be denied: the container is then kept from devices
-/// by the permissions of their nodes alone, which it cannot make itself.
+/// namespace), nothing can be denied. Who cannot make nodes is then kept from
+/// devices by the permissions of those that there are.
 ///
 /// # Errors
-/// Names a device that is none, or whose `rwm` would have to be enforced.
-pub(crate) fn devices(group: &Group, asked: &[DeviceArg]) -> Result<()> {
+/// Names a device that is none, or whose `rwm` would have to be enforced; and
+/// says it if root, who can make nodes, could use the host's devices.
+pub(crate) fn devices(group: &Group, args: &CgroupArgs) -> Result<()> {
+    let asked = &args.device;
     let mut rules: Vec<Rule> = DEFAULT.to_vec();
+    rules.extend(args.device_cgroup_rule.iter().flat_map(RuleArg::rules));
     for device in asked {
         let rule = device
             .rule()
@@ -155,12 +159,19 @@ pub(crate) fn devices(group: &Group, asked: &[DeviceArg]) -> Result<()> {
             );
             match &v2.lock {
                 Some(dir) => device_bpf::attach(dir.as_fd(), &rules),
-                None => Ok(()),
+                None => Err(anyhow!("{} is not ours", v2.dir.display())),
             }
         }
-        (None, None) => Err(Errno::EPERM.into()),
+        (None, None) => Err(Error::new(Errno::EPERM).context("there is no group to limit it by")),
     };
     let Err(error) = done else { return Ok(()) };
+    if may_make_nodes()? {
+        return Err(error.context(
+            "the use of devices cannot be limited, and root inside could use every device of the \
+             host: mount the devices controller or cgroup2 and let this launcher make groups \
+             there; --device-cgroup-rule \"a *:* rwm\" says that it may",
+        ));
+    }
     if !not_permitted(&error) {
         return Err(error.context("limit the devices"));
     }
@@ -170,10 +181,17 @@ pub(crate) fn devices(group: &Group, asked: &[DeviceArg]) -> Result<()> {
     {
         bail!("--device {device} cannot be enforced: only root may limit the use of devices");
     }
-    if geteuid().is_root() {
-        say!("warning: devices are not limited: {error:#}");
-    }
+    say!("devices are not limited: nobody inside can make a node ({error:#})");
     Ok(())
+}
+
+/// Whether a process of this container could make the node of a device: not in
+/// a user namespace, whatever its capabilities there (`mknod(2)`, `EPERM`).
+fn may_make_nodes() -> Result<bool> {
+    let map = file::read(Path::new("/proc/self/uid_map"))?;
+    let first = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    let own = capabilities(None).context("capget")?.effective;
+    Ok(first && own.contains(CapabilitySet::MKNOD))
 }
 
 fn not_permitted(error: &anyhow::Error) -> bool {

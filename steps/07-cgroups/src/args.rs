@@ -8,7 +8,7 @@ use anyhow::{Context, Error, Result};
 use clap::Args;
 use uts::NamespaceMode;
 
-use crate::device::DeviceArg;
+use crate::device::{DeviceArg, RuleArg};
 use crate::id_list::IdList;
 use crate::units::{Bytes, Cpus, Swap};
 
@@ -33,6 +33,20 @@ pub struct CgroupArgs {
     /// The most CPU time, in CPUs: 0.5 is half of one, 2 are two
     #[arg(long, value_name = "NUMBER")]
     pub cpus: Option<Cpus>,
+
+    /// The most CPU time in each --cpu-period, in microseconds; the same as
+    /// --cpus, in the kernel's words
+    #[arg(
+        long,
+        value_name = "MICROSECONDS",
+        allow_negative_numbers = true,
+        conflicts_with = "cpus"
+    )]
+    pub cpu_quota: Option<i64>,
+
+    /// How often --cpu-quota is granted, in microseconds [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS", conflicts_with = "cpus")]
+    pub cpu_period: Option<u64>,
 
     /// CPU time against that of other groups, when there is not enough: 2 to
     /// 262144, of which 1024 is the middle
@@ -77,6 +91,12 @@ pub struct CgroupArgs {
     /// to read (r), write (w) and mknod (m) it. May be given several times
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     pub device: Vec<DeviceArg>,
+
+    /// Devices to allow inside, as \"c 10:* rwm\": c, b or a for both kinds,
+    /// major and minor number; \"a *:* rwm\" for no rules at all. May be given
+    /// several times
+    #[arg(long, value_name = "RULE")]
+    pub device_cgroup_rule: Vec<RuleArg>,
 
     /// Whose cgroup namespace: private (its own group is the root), host, or
     /// container:PID (that process's)

@@ -134,6 +134,69 @@ pub const DEFAULT: [Rule; 11] = [
     char(136, None),  // /dev/pts/*
 ];
 
+/// `--device-cgroup-rule`: rules as v1 shows them, `c 10:* rwm`, with `a` for
+/// both kinds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleArg {
+    kinds: Vec<Kind>,
+    rule: Rule,
+}
+
+impl FromStr for RuleArg {
+    type Err = Error;
+
+    /// # Errors
+    /// For what is not of that form.
+    fn from_str(text: &str) -> Result<Self> {
+        let what = || format!("{text:?}: write a rule such as \"c 10:* rwm\"");
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        let [kind, numbers, access] = words[..] else {
+            bail!(what());
+        };
+        let kinds = match kind {
+            "a" => vec![Kind::Char, Kind::Block],
+            "c" => vec![Kind::Char],
+            "b" => vec![Kind::Block],
+            _ => bail!(what()),
+        };
+        let number = |text: &str| match text {
+            "*" => Ok(None),
+            _ => text.parse().map(Some).with_context(what),
+        };
+        let (major, minor) = numbers.split_once(':').with_context(what)?;
+        Ok(RuleArg {
+            rule: Rule {
+                kind: kinds[0],
+                major: number(major)?,
+                minor: number(minor)?,
+                access: access.parse().with_context(what)?,
+            },
+            kinds,
+        })
+    }
+}
+
+impl RuleArg {
+    /// The rules, one a kind.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = Rule> + '_ {
+        self.kinds.iter().map(|kind| Rule {
+            kind: *kind,
+            ..self.rule
+        })
+    }
+
+    /// Whether it allows all that there is: `a *:* rwm`.
+    pub(crate) fn is_everything(&self) -> bool {
+        let Rule {
+            major,
+            minor,
+            access,
+            ..
+        } = self.rule;
+        self.kinds.len() == 2 && (major, minor, access) == (None, None, Access::ALL)
+    }
+}
+
 /// `--device`: a device of the host, where it appears inside, and what may be
 /// done with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,6 +303,21 @@ mod tests {
             "/a:/b:r:w",
         ] {
             assert!(text.parse::<DeviceArg>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_given_as_v1_shows_it() {
+        let shown = |text: &str| -> Vec<String> {
+            let rule: RuleArg = text.parse().unwrap();
+            rule.rules().map(|rule| rule.to_string()).collect()
+        };
+        assert_eq!(shown("c 10:* rwm"), ["c 10:* rwm"]);
+        assert_eq!(shown("a *:* mr"), ["c *:* rm", "b *:* rm"]);
+        assert!("a *:* rwm".parse::<RuleArg>().unwrap().is_everything());
+        assert!(!"c *:* rwm".parse::<RuleArg>().unwrap().is_everything());
+        for text in ["", "c 1:3", "x 1:3 r", "c 1 r", "c 1:3 z", "c -1:3 r"] {
+            assert!(text.parse::<RuleArg>().is_err(), "{text:?} was accepted");
         }
     }
 

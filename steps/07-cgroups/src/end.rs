@@ -147,6 +147,15 @@ fn kill_v1(dir: &Path, deadline: Instant) -> Result<()> {
     }
 }
 
+/// Thaws a v1 group and those below it. What is frozen does not die, and the
+/// freezer may be in another hierarchy than the one in which it is killed.
+///
+/// # Errors
+/// Those of writing `freezer.state`.
+pub(crate) fn thaw(dir: &Path) -> Result<()> {
+    freezer(dir, "THAWED")
+}
+
 fn freezer(dir: &Path, state: &str) -> Result<()> {
     for group in tree(dir)? {
         let file = group.join("freezer.state");

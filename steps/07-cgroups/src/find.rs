@@ -1,12 +1,14 @@
 //! Finding groups: that of a process, one by its name, all of them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
+use crate::end;
 use crate::group::{self, Group, Member, PREFIX};
 use crate::layout::{Hierarchy, Layout, Version, controllers};
 use crate::leaf;
@@ -165,6 +167,21 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     }
     failed.map(|()| swept)
     // ANCHOR_END: exercise_sweep
+}
+
+/// Thaws the group of this name, where the freezer is a controller of v1.
+///
+/// # Errors
+/// Those of reading the hierarchy and of writing `freezer.state`.
+pub(crate) fn thaw(name: &OsStr) -> Result<()> {
+    let layout = Layout::detect()?;
+    let freezer = layout.find("freezer");
+    let Some(freezer) = freezer.filter(|hierarchy| hierarchy.version == Version::V1) else {
+        return Ok(());
+    };
+    let all = walk(&freezer.mount_point)?;
+    let named = all.iter().filter(|dir| dir.file_name() == Some(name));
+    named.map(PathBuf::as_path).try_for_each(end::thaw)
 }
 
 /// Removes, in all hierarchies, the groups that are called as these are.

@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 use process::say;
 
 use crate::end::end;
+use crate::find;
 use crate::layout::Version;
 use crate::parent::Parent;
 
@@ -101,7 +102,8 @@ pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     let mut failed = Ok(());
     for dir in dead(parent)? {
         say!("remove {}: its launcher is gone", dir.display());
-        match end(&dir, version) {
+        let thawed = dir.file_name().map_or(Ok(()), find::thaw);
+        match thawed.and_then(|()| end(&dir, version)) {
             Ok(()) => swept.push(dir),
             Err(error) => failed = failed.and(Err(error)),
         }

@@ -75,7 +75,7 @@ pub enum HierarchyTool {
 /// Those of the command.
 pub fn run(tool: HierarchyTool) -> Result<Exit> {
     // A reader that has seen enough (`| head`) ends this program quietly.
-    sys::default_action(Signal::SIGPIPE)?;
+    sys::signals::default_action(Signal::SIGPIPE)?;
     let mut exit = Exit::Code(0);
     let text = match tool {
         HierarchyTool::Controllers => controllers()?,

@@ -81,13 +81,14 @@ use std::rc::Rc;
 use anyhow::Result;
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
-use process::{Isolation, say};
+use process::{Isolation, say, warn};
 use uts::{Namespace, NamespaceMode};
 
 pub use args::CgroupArgs;
 pub use find::sweep;
 pub use namespace::CgroupView;
 
+use crate::device::RuleArg;
 use crate::group::{Group, Member};
 use crate::layout::{Layout, Version};
 use crate::leaf::Leaf;
@@ -199,7 +200,7 @@ impl Cgroups {
             if !dead.is_empty()
                 && let Err(error) = find::sweep_named(&dead)
             {
-                say!("warning: {error:#}");
+                warn!("cgroups: {error:#}");
             }
         }
         self.parents.push((parent.to_owned(), version));
@@ -229,7 +230,7 @@ impl Cgroups {
             1 => "1 process".to_owned(),
             n => format!("{n} processes"),
         };
-        let limit = match (self.args.memory, oom.limit) {
+        let limit = match (self.args.memory.filter(|asked| asked.0 != 0), oom.limit) {
             (Some(asked), _) => format!("the container's limit is --memory {asked}"),
             (None, Some(limit)) => format!("the group's limit is {limit}"),
             (None, None) => "the host, or a group above, ran out of it".to_owned(),
@@ -283,8 +284,13 @@ impl Isolation for Cgroups {
         for limit in &limits {
             apply::limit(&self.group, limit, plan::version(&layout, limit)?)?;
         }
-        if !self.all_devices {
-            apply::devices(&self.group, &self.args.device)?;
+        let all = self
+            .args
+            .device_cgroup_rule
+            .iter()
+            .any(RuleArg::is_everything);
+        if !self.all_devices && !all {
+            apply::devices(&self.group, &self.args)?;
         }
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);

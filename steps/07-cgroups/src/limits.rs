@@ -6,7 +6,7 @@
 //! | `--memory` | `memory.limit_in_bytes` | `memory.max` |
 //! | `--memory-swap` | `memory.memsw.limit_in_bytes`: both together | `memory.swap.max`: swap alone |
 //! | `--memory-reservation` | `memory.soft_limit_in_bytes` | `memory.low` |
-//! | `--cpus` | `cpu.cfs_quota_us` of `cpu.cfs_period_us` | `cpu.max` |
+//! | `--cpus`, `--cpu-quota`, `--cpu-period` | `cpu.cfs_quota_us` of `cpu.cfs_period_us` | `cpu.max` |
 //! | `--cpu-shares` | `cpu.shares` | `cpu.weight` |
 //! | `--cpuset-cpus`, `--cpuset-mems` | `cpuset.cpus`, `cpuset.mems` | the same |
 //! | `--pids-limit` | `pids.max` | the same |
@@ -77,28 +77,35 @@ pub(crate) fn limits(args: &CgroupArgs) -> Result<Vec<Limit>> {
     // ANCHOR_END: exercise_limits
 }
 
+/// What was asked for: 0 is Docker's word for nothing.
+fn set<T: Copy + PartialEq>(asked: Option<T>, zero: T) -> Option<T> {
+    asked.filter(|asked| *asked != zero)
+}
+
 fn memory(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
-    for (option, bytes) in [
-        ("--memory", args.memory),
-        ("--memory-reservation", args.memory_reservation),
-    ] {
+    let (most, kept) = (
+        set(args.memory, Bytes(0)),
+        set(args.memory_reservation, Bytes(0)),
+    );
+    let both = set(args.memory_swap, Swap::Total(Bytes(0)));
+    for (option, bytes) in [("--memory", most), ("--memory-reservation", kept)] {
         if let Some(bytes) = bytes.filter(|bytes| *bytes < LEAST_MEMORY) {
             bail!("{option} {bytes}: the least that a process can start in is {LEAST_MEMORY}");
         }
     }
-    if let Some(most) = args.memory {
+    if let Some(most) = most {
         limits.push(Limit {
             asked: format!("--memory {most}"),
             implied: false,
             v1: vec![value("memory", "memory.limit_in_bytes", most.0)],
             v2: vec![value("memory", "memory.max", most.0)],
         });
-        limits.push(swap(most, args.memory_swap)?);
-    } else if let Some(swap) = args.memory_swap {
+        limits.push(swap(most, both)?);
+    } else if let Some(swap @ Swap::Total(_)) = both {
         bail!("--memory-swap {swap} is memory and swap together: it needs --memory as well");
     }
-    if let Some(kept) = args.memory_reservation {
-        if let Some(most) = args.memory.filter(|most| kept > *most) {
+    if let Some(kept) = kept {
+        if let Some(most) = most.filter(|most| kept > *most) {
             bail!("--memory-reservation {kept} is more than --memory {most}");
         }
         limits.push(Limit {
@@ -140,7 +147,7 @@ fn swap(memory: Bytes, asked: Option<Swap>) -> Result<Limit> {
 }
 
 fn cpu(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
-    if let Some(cpus) = args.cpus {
+    if let Some(cpus) = set(args.cpus, Cpus::whole(0)) {
         let online = sysconf(SysconfVar::_NPROCESSORS_ONLN)
             .context("sysconf(_SC_NPROCESSORS_ONLN)")?
             .unwrap_or(1);
@@ -160,7 +167,8 @@ fn cpu(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
             v2: vec![value("cpu", "cpu.max", format!("{quota} {period}"))],
         });
     }
-    if let Some(shares) = args.cpu_shares {
+    quota(args, limits)?;
+    if let Some(shares) = set(args.cpu_shares, 0) {
         if !(2..=262_144).contains(&shares) {
             bail!("--cpu-shares {shares}: give 2 to 262144; 1024 is what a group has by itself");
         }
@@ -175,10 +183,9 @@ fn cpu(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
         ("--cpuset-cpus", "cpuset.cpus", &args.cpuset_cpus),
         ("--cpuset-mems", "cpuset.mems", &args.cpuset_mems),
     ] {
-        let Some(ids) = ids else { continue };
-        if ids.0.is_empty() {
-            bail!("{option}: the list is empty");
-        }
+        let Some(ids) = ids.as_ref().filter(|ids| !ids.0.is_empty()) else {
+            continue;
+        };
         let values = vec![value("cpuset", file, ids)];
         limits.push(Limit {
             asked: format!("{option} {ids}"),
@@ -187,6 +194,31 @@ fn cpu(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
             v2: values,
         });
     }
+    Ok(())
+}
+
+/// `--cpu-quota` and `--cpu-period`, with the kernel's bounds (sched-bwc.rst).
+fn quota(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
+    let period = set(args.cpu_period, 0);
+    // 0 and below are Docker's words for no limit.
+    let quota = args.cpu_quota.filter(|quota| *quota > 0);
+    if let Some(period) = period.filter(|period| !(1000..=1_000_000).contains(period)) {
+        bail!("--cpu-period {period}: give 1000 to 1000000 microseconds");
+    }
+    let Some(quota) = quota else { return Ok(()) };
+    if quota < 1000 {
+        bail!("--cpu-quota {quota}: the least is 1000 microseconds");
+    }
+    let period = period.unwrap_or(Cpus::PERIOD);
+    limits.push(Limit {
+        asked: format!("--cpu-quota {quota}"),
+        implied: false,
+        v1: vec![
+            value("cpu", "cpu.cfs_period_us", period),
+            value("cpu", "cpu.cfs_quota_us", quota),
+        ],
+        v2: vec![value("cpu", "cpu.max", format!("{quota} {period}"))],
+    });
     Ok(())
 }
 
@@ -256,7 +288,7 @@ mod tests {
         for (args, word) in [
             (args(|a| a.memory = Some(Bytes(1 << 20))), "--memory 1m"),
             (
-                args(|a| a.memory_swap = Some(Swap::Unlimited)),
+                args(|a| a.memory_swap = Some(Swap::Total(Bytes(64 << 20)))),
                 "needs --memory",
             ),
             (
@@ -275,6 +307,8 @@ mod tests {
                 "--cpus 0.001",
             ),
             (args(|a| a.cpu_shares = Some(1)), "--cpu-shares 1"),
+            (args(|a| a.cpu_quota = Some(999)), "--cpu-quota 999"),
+            (args(|a| a.cpu_period = Some(1)), "--cpu-period 1"),
             (args(|a| a.blkio_weight = Some(5)), "--blkio-weight 5"),
             (
                 args(|a| a.device_write_bps = vec!["/dev/null:1m".parse().unwrap()]),
@@ -286,5 +320,22 @@ mod tests {
         }
         let none = args(|a| a.pids_limit = Some(-1));
         assert!(limits(&none).unwrap().is_empty());
+        let none = args(|a| {
+            a.memory = Some(Bytes(0));
+            a.memory_swap = Some(Swap::Unlimited);
+            a.memory_reservation = Some(Bytes(0));
+            a.cpus = Some(Cpus::whole(0));
+            a.cpu_shares = Some(0);
+            a.cpu_quota = Some(-1);
+            a.cpu_period = Some(0);
+            a.pids_limit = Some(0);
+            a.blkio_weight = Some(0);
+        });
+        assert!(limits(&none).unwrap().is_empty());
+        let both = args(|a| {
+            a.memory = Some(Bytes(64 << 20));
+            a.memory_swap = Some(Swap::Total(Bytes(0)));
+        });
+        assert!(limits(&both).unwrap()[1].implied);
     }
 }

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
-use process::say;
+use nix::unistd::geteuid;
+use process::{say, warn};
 
 use crate::file;
 use crate::layout::{Hierarchy, Layout, Version};
@@ -150,7 +151,10 @@ pub(crate) fn do_without(why: anyhow::Error, asked: Option<&str>) -> Result<()> 
     match asked {
         Some(asked) => bail!("{asked} cannot be enforced: {why:#}"),
         None => {
-            say!("warning: no control group: {why:#}");
+            match geteuid().is_root() {
+                true => warn!("cgroups: no control group: {why:#}"),
+                false => say!("warning: no control group: {why:#}"),
+            }
             Ok(())
         }
     }

@@ -70,7 +70,7 @@ pub fn run(tool: Tool) -> Result<Exit> {
 /// Where there is no such group.
 fn stats(args: StatsArgs) -> Result<Exit> {
     // A reader that has seen enough (`| head`) ends this program quietly.
-    sys::default_action(Signal::SIGPIPE)?;
+    sys::signals::default_action(Signal::SIGPIPE)?;
     let text = match args.group {
         Some(what) => details(&stats::of(&find::group(&what)?)?),
         None => table(&all()?, None),

@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Those of reading the groups and of the terminal.
 pub fn run() -> Result<Exit> {
     // ANCHOR: exercise_top
-    sys::default_action(Signal::SIGPIPE)?;
+    sys::signals::default_action(Signal::SIGPIPE)?;
     let mut last = Look::now()?;
     let mut stdout = stdout();
     if !stdin().is_terminal() || !stdout.is_terminal() {

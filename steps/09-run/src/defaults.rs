@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use net::NetArgs;
 use net::mode::NetworkMode;
+use process::SignalNumber;
 use union::store::write_file;
 use union::{Kind, detect};
 use user::caller::Caller;
 use uts::{NamespaceMode, UtsArgs};
 
 use crate::image::config::Config;
-use crate::record::tool::signal;
 
 /// The storage driver: the one asked for, or the one that was found to work
 /// here when the first container was started. Trying takes longer than all the
@@ -53,16 +53,16 @@ pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, Strin
 /// For what is no signal.
 pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<String> {
     if let Some(text) = asked {
-        return Ok(signal(&text).context("--stop-signal")?.to_string());
+        return Ok(text.parse::<SignalNumber>().context("--stop-signal")?.to_string());
     }
     const DEFAULT: &str = "SIGTERM";
     Ok(match image.stop_signal.as_deref() {
         None | Some("") => DEFAULT.into(),
-        Some(text) => match signal(text) {
+        Some(text) => match text.parse::<SignalNumber>() {
             Ok(signal) => signal.to_string(),
             // As with Docker. Whoever runs an image cannot mend it.
             Err(error) => {
-                eprintln!("drydock: the image's StopSignal: {error:#}; {DEFAULT} is sent");
+                warn!("the image's StopSignal: {error:#}; {DEFAULT} is sent");
                 DEFAULT.into()
             }
         },
@@ -132,6 +132,8 @@ mod tests {
         };
         assert_eq!(stop_signal(&image, None).unwrap(), "SIGQUIT");
         assert_eq!(stop_signal(&image, Some("2".into())).unwrap(), "SIGINT");
+        let real_time = stop_signal(&image, Some("37".into())).unwrap();
+        assert_eq!(real_time, "SIGRTMIN+3");
         assert_eq!(stop_signal(&Config::default(), None).unwrap(), "SIGTERM");
     }
 }

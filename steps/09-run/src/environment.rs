@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -17,6 +18,11 @@ use process::exec::DEFAULT_PATH;
 
 use crate::image::config::{Config, Words};
 use crate::options::ProcessArgs;
+
+/// The longest line of an `--env-file`, in bytes: Docker's limit.
+const LONGEST: u64 = 64 << 10;
+/// The most bytes of an `--env-file`: more than execve(2) takes.
+const MOST: u64 = 8 << 20;
 
 /// Variables in the order of their first setting, the last value of each.
 #[derive(Debug, Default)]
@@ -59,20 +65,53 @@ impl Environment {
         Ok(())
     }
 
-    /// A file of such lines. Empty lines and those that begin with `#` are
-    /// passed over; quotes are part of the value, as with Docker.
+    /// A file of such lines, as Docker reads it (docker/cli, `kvfile`): a byte
+    /// order mark, empty lines and those that begin with `#` are passed over;
+    /// quotes, and blanks at the end, are part of the value.
+    ///
+    /// # Errors
+    /// For a name with a blank in it, as in `export A=b`, and for more than
+    /// [`MOST`] bytes or [`LONGEST`] in a line.
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let bytes = fs::read(path).with_context(|| format!("read {path:?}"))?;
-        for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let line = line.trim_ascii_start();
-            if line.is_empty() || line[0] == b'#' {
-                continue;
+        let file = File::open(path).with_context(|| format!("open {path:?}"))?;
+        let mut file = BufReader::new(file.take(MOST + 1));
+        let (mut line, mut size) = (Vec::new(), 0);
+        for number in 1.. {
+            line.clear();
+            let mut rest = (&mut file).take(LONGEST + 1);
+            let length = rest.read_until(b'\n', &mut line);
+            let length = length.with_context(|| format!("read {path:?}"))? as u64;
+            if length == 0 {
+                break;
             }
-            self.add(OsStr::from_bytes(line))
-                .with_context(|| format!("{path:?}, line {}", number + 1))?;
+            let place = || format!("{path:?}, line {number}");
+            ensure!(
+                length <= LONGEST,
+                "{}: it is longer than {LONGEST} bytes",
+                place()
+            );
+            size += length;
+            ensure!(size <= MOST, "{path:?} has more than {MOST} bytes");
+            self.add_line(number, &line).with_context(place)?;
         }
         Ok(())
+    }
+
+    fn add_line(&mut self, number: usize, line: &[u8]) -> Result<()> {
+        let line = str::from_utf8(line).context("it is no UTF-8")?;
+        let mark = if number == 1 { "\u{feff}" } else { "" };
+        let line = line.strip_prefix(mark).unwrap_or(line);
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            return Ok(());
+        }
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
+        ensure!(
+            !name.contains(char::is_whitespace),
+            "the name {name:?} holds a blank: the file is read line by line, not by a shell"
+        );
+        self.add(OsStr::new(line))
     }
 }
 
@@ -178,7 +217,7 @@ mod tests {
     fn the_last_word_counts_and_the_callers_environment_stays_outside() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("env");
-        fs::write(&file, "# no\n\nA=from file\nQ=\"q\"\n  C=3\r\n").unwrap();
+        std::fs::write(&file, "# no\n\nA=from file\nQ=\"q\"\n  C=3\r\n").unwrap();
         let args = ProcessArgs {
             env: vec!["B=x=y".into(), "NO_SUCH_VARIABLE".into(), "E=".into()],
             env_file: vec![file],
@@ -196,6 +235,27 @@ mod tests {
             "E=",
         ];
         assert_eq!(environment, expected);
+    }
+
+    #[test]
+    fn a_file_is_read_as_docker_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = |text: &[u8]| {
+            let file = directory.path().join("env");
+            std::fs::write(&file, text).unwrap();
+            let mut environment = Environment::default();
+            environment.add_file(&file).map(|()| environment.pairs)
+        };
+        let text = "\u{feff}A=b\n \t\n#C=d\n  E=f \r\nG='h' # i\nK==\n";
+        let pairs = ["A=b", "E=f ", "G='h' # i", "K=="];
+        assert_eq!(read(text.as_bytes()).unwrap(), pairs);
+        assert_eq!(read(b"A=b").unwrap(), ["A=b"]);
+        let long = [b"A=".as_slice(), &vec![b'x'; 70_000]].concat();
+        for bad in [b"export A=b\n".as_slice(), b"A =b", b"=b", b"A=\xff", &long] {
+            assert!(read(bad).is_err(), "{:?}", bad.escape_ascii().to_string());
+        }
+        let endless = Environment::default().add_file(Path::new("/dev/zero"));
+        assert!(endless.unwrap_err().to_string().contains("longer than"));
     }
 
     #[test]

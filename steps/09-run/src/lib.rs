@@ -6,7 +6,7 @@
 //! | [`options`], [`places`] | the options of `drydock run`, and of every command |
 //! | [`plan`], `defaults` | from both to the parts of a container |
 //! | [`environment`], [`workdir`], [`ulimit`] | the command and its surroundings |
-//! | [`hardening`], [`devices`] | what it may not, and what it may if it is privileged |
+//! | [`hardening`], [`filter`], [`devices`] | what it may not, and what it may if it is privileged |
 //! | [`terminal`] | its streams, and a terminal of its own |
 //! | [`mounts`], [`volume`] | files that outlive it |
 //! | [`record`], [`names`] | what is written down about it |
@@ -14,6 +14,7 @@
 mod defaults;
 pub mod devices;
 pub mod environment;
+pub mod filter;
 pub mod hardening;
 pub mod image;
 pub mod mounts;

@@ -17,6 +17,7 @@ use engine::volume::tool::{self as volume_tool, VolumeTool};
 use ipc::Ipc;
 use mount::Mount;
 use net::Net;
+use nix::sys::stat::{Mode, umask};
 use pid::PidNamespace;
 use process::cli::{after_help, set_verbose};
 use process::{Container, Exit};
@@ -64,6 +65,9 @@ const SEE_ALSO: &str = "namespaces(7), cgroups(7), capabilities(7), pty(7), moun
 
 fn main() -> ExitCode {
     process::main(|drydock: Drydock| {
+        // What is kept, and made for containers, has the modes that its makers
+        // name, whatever the caller's mask is.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_verbose(drydock.places.verbose);
         let places = drydock.places.places()?;
         match drydock.command {
@@ -79,12 +83,18 @@ fn main() -> ExitCode {
 fn run(places: &Places, args: RunArgs) -> Result<Exit> {
     let plan = Plan::new(places, args)?;
     let ending = plan.keeper.ending();
+    let privileged = plan.safety.privileged;
     let net = Net::new(plan.net).hostname(plan.uts.hostname.clone());
     let files = net.files(true);
-    let cgroups = Cgroups::new(plan.cgroups).all_devices(plan.privileged);
+    let cgroups = Cgroups::new(plan.cgroups).all_devices(privileged);
     let view = cgroups.view(true);
     let credentials = Credentials::new(&plan.user);
-    let streams = Streams::new(plan.interactive, plan.tty, credentials.owner())?;
+    let streams = Streams::new(
+        plan.interactive,
+        plan.tty,
+        credentials.owner(),
+        plan.user.opens_as_caller(),
+    )?;
     let container = Container::new(plan.command)
         .keep_terminal()
         .with(plan.keeper)
@@ -93,7 +103,7 @@ fn run(places: &Places, args: RunArgs) -> Result<Exit> {
         .with(Uts::new(plan.uts))
         .with(Ipc::new(plan.ipc))
         .with(plan.ulimits)
-        .with(Hardening::new(plan.privileged))
+        .with(Hardening::new(plan.safety))
         .with(PidNamespace::new(plan.pid))
         .with(net)
         .with(plan.union)
@@ -101,8 +111,8 @@ fn run(places: &Places, args: RunArgs) -> Result<Exit> {
         .with(
             Mount::new(plan.mount)
                 .offer(files)
-                .offer(devices::of_host(plan.privileged)?)
-                .privileged(plan.privileged),
+                .offer(devices::of_host(privileged)?)
+                .privileged(privileged),
         )
         .with(view)
         .with(plan.workdir)

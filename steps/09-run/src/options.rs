@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use cgroups::CgroupArgs;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use ipc::IpcArgs;
 use net::NetArgs;
 use pid::PidArgs;
@@ -145,6 +145,26 @@ pub struct SafetyArgs {
     /// devices, nothing of /proc and /sys hidden or read-only
     #[arg(long)]
     pub privileged: bool,
+
+    /// seccomp=unconfined: allow every system call, such as to make a user
+    /// namespace; no-new-privileges, which is the default
+    #[arg(long, value_name = "OPTION")]
+    pub security_opt: Vec<SecurityOpt>,
+
+    /// Leave the container the caller's session keyring (keyrings(7))
+    #[arg(long)]
+    pub no_new_keyring: bool,
+}
+
+/// A value of `--security-opt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SecurityOpt {
+    /// Without the filter of system calls.
+    #[value(name = "seccomp=unconfined")]
+    NoFilter,
+    /// What every container has that is not privileged.
+    #[value(name = "no-new-privileges", alias = "no-new-privileges=true")]
+    NoNewPrivileges,
 }
 
 /// What is mounted in the container.

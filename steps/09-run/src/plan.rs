@@ -12,7 +12,7 @@ use net::owner::Owner;
 use pid::PidArgs;
 use process::Command;
 use union::{Union, UnionArgs};
-use user::UserArgs;
+use user::{UserArgs, UserSpec};
 use uts::UtsArgs;
 
 use crate::defaults::{choose_network, driver, hostname, labels, stop_signal};
@@ -20,7 +20,7 @@ use crate::environment::{argv, environment, text};
 use crate::image::{Image, Images};
 use crate::mounts::{Mounts, from_root};
 use crate::names::random_hex;
-use crate::options::RunArgs;
+use crate::options::{RunArgs, SafetyArgs};
 use crate::places::Places;
 use crate::record::keeper::Keeper;
 use crate::record::{Record, Records, Status};
@@ -60,8 +60,8 @@ pub struct Plan {
     pub ulimits: Ulimits,
     /// Where the command starts.
     pub workdir: Workdir,
-    /// Whether nothing is kept from it, and it has the host's devices.
-    pub privileged: bool,
+    /// What it is kept from.
+    pub safety: SafetyArgs,
     /// Whether it reads the caller's input.
     pub interactive: bool,
     /// Whether it gets a terminal.
@@ -125,7 +125,7 @@ impl Plan {
             .map(|word| word.to_string_lossy().into())
             .collect();
 
-        if user.user.is_none() && !user.map_none {
+        if user.user.as_ref().is_none_or(UserSpec::is_empty) && !user.map_none {
             let name = Some(config.user.as_str()).filter(|name| !name.is_empty());
             let name = name.unwrap_or("0");
             user.user = Some(
@@ -178,7 +178,7 @@ impl Plan {
             mount,
             ulimits: Ulimits::new(process.ulimit),
             workdir: Workdir::new(workdir),
-            privileged: safety.privileged,
+            safety,
             interactive: container.interactive,
             tty: container.tty,
         })

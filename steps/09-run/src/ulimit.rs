@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The names, which are those of getrlimit(2) without `RLIMIT_`.
-const NAMES: [(&str, Resource); 15] = [
+const NAMES: [(&str, Resource); 16] = [
     ("as", Resource::As),
     ("core", Resource::Core),
     ("cpu", Resource::Cpu),
@@ -22,6 +22,7 @@ const NAMES: [(&str, Resource); 15] = [
     ("nproc", Resource::Nproc),
     ("rss", Resource::Rss),
     ("rtprio", Resource::Rtprio),
+    ("rttime", Resource::Rttime),
     ("sigpending", Resource::Sigpending),
     ("stack", Resource::Stack),
 ];

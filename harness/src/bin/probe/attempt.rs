@@ -27,6 +27,7 @@ use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use nix::unistd::{Pid, sethostname};
 
 use crate::network;
+use crate::odd_caller;
 use crate::other_user::OtherUser;
 use crate::resources;
 
@@ -117,6 +118,29 @@ pub enum Attempts {
         errno: i32,
         /// The command
         command: Vec<std::ffi::OsString>,
+    },
+    /// Execute a command for which every keyctl(2) fails with EPERM
+    WithoutKeyctl {
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Execute a command of which whoever asks for a signal at its parent's
+    /// death hangs
+    Hanging {
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Execute a command as a caller of whom nothing should get into a container
+    OddCaller {
+        /// The name of a key in its session keyring
+        key: String,
+        /// The command
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Look for a key in the session keyring
+    FindKey {
+        /// Its name
+        name: String,
     },
     /// Execute a command as another user, perhaps with another /etc
     As {
@@ -262,6 +286,19 @@ impl Attempts {
                 sys::forbid_clone3(Errno::from_raw(errno))?;
                 execute(&command)
             }
+            Attempts::WithoutKeyctl { command } => {
+                sys::forbid_keyctl()?;
+                execute(&command)
+            }
+            Attempts::Hanging { command } => {
+                sys::hang_in_pdeathsig()?;
+                execute(&command)
+            }
+            Attempts::OddCaller { key, command } => {
+                odd_caller::become_odd(&key)?;
+                execute(&command)
+            }
+            Attempts::FindKey { name } => Ok(result(sys::find_key(&name).map(|()| String::new()))),
             Attempts::As { user, command } => {
                 user.take()?;
                 execute(&command)

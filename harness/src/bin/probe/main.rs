@@ -6,6 +6,7 @@
 mod attempt;
 mod fs;
 mod network;
+mod odd_caller;
 mod other_user;
 mod report;
 mod resources;

@@ -1,10 +1,10 @@
 //! What is read when images come, and how much of it there may be.
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::statvfs;
 use union::store::remove_file;
 
@@ -19,7 +19,17 @@ impl Images {
         let Some(path) = path else {
             return self.source_of(self.standard_input(lock)?, or, lock);
         };
-        Source::at(path, or, &|| self.spool(lock), self.room()?)
+        let kind = path
+            .metadata()
+            .with_context(|| format!("stat {path:?}"))?
+            .file_type();
+        if kind.is_file() || kind.is_dir() {
+            return Source::at(path, or, &|| self.spool(lock), self.room()?);
+        }
+        // A pipe is read once, and an archive more than once.
+        let file = File::open(path).with_context(|| format!("open {path:?}"))?;
+        let blob = self.as_a_file(file, path.display().to_string(), lock)?;
+        self.source_of(blob, or, lock)
     }
 
     /// What `blob` is.
@@ -31,14 +41,29 @@ impl Images {
     fn standard_input(&self, lock: &Lock) -> Result<Blob> {
         let stdin = io::stdin();
         let copy = rustix::io::dup(&stdin).context("dup(0)")?;
-        let mut file = File::from(copy);
-        let is_file = file.metadata().context("fstat(0)")?.is_file();
-        if !is_file || file.stream_position().context("lseek(0)")? != 0 {
+        self.as_a_file(File::from(copy), "standard input".into(), lock)
+    }
+
+    /// `file`, if it is one that is read from its beginning; else a copy of what
+    /// comes from it, as much as there is room for.
+    fn as_a_file(&self, mut file: File, what: String, lock: &Lock) -> Result<Blob> {
+        let is_file = file
+            .metadata()
+            .with_context(|| format!("fstat({what})"))?
+            .is_file();
+        let begins = |file: &mut File| file.stream_position().is_ok_and(|at| at == 0);
+        if !is_file || !begins(&mut file) {
             let mut spool = self.spool(lock)?;
-            io::copy(&mut file, &mut spool).context("copy standard input to a file")?;
+            let room = self.room()?;
+            let copied = io::copy(&mut file.take(room), &mut spool)
+                .with_context(|| format!("copy {what} to a file"))?;
+            ensure!(
+                copied < room,
+                "{what} is larger than the {room} bytes that are free"
+            );
             file = spool;
         }
-        Blob::of(file, "standard input".into())
+        Blob::of(file, what)
     }
 
     /// A file without a name.

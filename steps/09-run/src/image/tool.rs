@@ -97,10 +97,11 @@ pub fn run(places: &Places, tool: ImageTool) -> Result<Exit> {
 
 fn load(places: &Places, images: &Images, args: LoadArgs) -> Result<()> {
     let kind = driver(&places.root, args.storage_driver)?;
-    if args.input.is_none() {
+    let input = args.input.as_deref().filter(|path| *path != Path::new("-"));
+    if input.is_none() {
         refuse_terminal("drydock load -i FILE")?;
     }
-    let loaded = images.load(args.input.as_deref(), args.name.as_ref(), kind)?;
+    let loaded = images.load(input, args.name.as_ref(), kind)?;
     let mut out = stdout().lock();
     for (id, names) in loaded {
         if names.is_empty() {

@@ -1,15 +1,16 @@
 //! `drydock ps`, `inspect`, `rm` and `stop`.
 
-use std::str::FromStr;
+use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use nix::sys::signal::Signal;
-use process::{Exit, say};
+use process::sys::signals::pidfd_send_signal;
+use process::{Exit, SignalNumber, say};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::{Record, Records, Status};
 use crate::places::Places;
@@ -78,7 +79,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                             record.name
                         );
                     }
-                    end(&record, Signal::SIGKILL, Duration::ZERO)?;
+                    end(&record, Signal::SIGKILL.into(), Duration::ZERO)?;
                     if record.auto_remove {
                         println!("{container}");
                         continue;
@@ -94,7 +95,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                 let record = records.find(&container)?;
                 if record.is_running() {
                     let patience = Duration::from_secs(time.unwrap_or(record.stop_timeout));
-                    end(&record, signal(&record.stop_signal)?, patience)?;
+                    end(&record, record.stop_signal.parse()?, patience)?;
                 }
                 println!("{container}");
             }
@@ -103,25 +104,9 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-/// A signal by its name, with or without `SIG`, or its number.
-///
-/// # Errors
-/// For what is none.
-pub fn signal(text: &str) -> Result<Signal> {
-    let upper = text.to_ascii_uppercase();
-    let found = match text.parse::<i32>() {
-        Ok(number) => Signal::try_from(number),
-        Err(_) if upper.starts_with("SIG") => Signal::from_str(&upper),
-        Err(_) => Signal::from_str(&format!("SIG{upper}")),
-    };
-    found
-        .ok()
-        .with_context(|| format!("{text:?} is no signal: use a name such as SIGTERM, or a number"))
-}
-
 /// Sends the signal to the container's first process; after `patience` SIGKILL.
 /// Then waits for the launcher, which cleans up.
-fn end(record: &Record, signal: Signal, patience: Duration) -> Result<()> {
+fn end(record: &Record, signal: SignalNumber, patience: Duration) -> Result<()> {
     let open = |pid: i32| -> Result<_> {
         let pid = Pid::from_raw(pid).context("the container has no process")?;
         match pidfd_open(pid, PidfdFlags::empty()) {
@@ -141,17 +126,17 @@ fn end(record: &Record, signal: Signal, patience: Duration) -> Result<()> {
     if !record.launcher.is_alive() {
         return Ok(());
     }
-    let send = |signal: Signal| -> Result<()> {
+    let send = |signal: SignalNumber| -> Result<()> {
         say!("{signal} to process {}", record.pid);
-        let raw = rustix::process::Signal::from_named_raw(signal as i32).context("no signal")?;
-        match pidfd_send_signal(&child, raw) {
-            Ok(()) | Err(Errno::SRCH) => Ok(()),
+        match pidfd_send_signal(child.as_fd(), signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),
         }
     };
     send(signal)?;
-    if signal != Signal::SIGKILL && !wait(&launcher, Some(patience))? {
-        send(Signal::SIGKILL)?;
+    let kill = SignalNumber::from(Signal::SIGKILL);
+    if signal != kill && !wait(&launcher, Some(patience))? {
+        send(kill)?;
     }
     wait(&launcher, None).map(drop)
 }
@@ -235,19 +220,5 @@ fn shortened(text: &str) -> String {
             let head: String = text.chars().take(19).collect();
             format!("{}…", head.escape_default())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_has_a_name_or_a_number() {
-        for text in ["SIGUSR1", "usr1", "USR1", "10"] {
-            assert_eq!(signal(text).unwrap(), Signal::SIGUSR1);
-        }
-        assert!(signal("0").is_err());
-        assert!(signal("SIGNAL").is_err());
     }
 }

@@ -6,8 +6,10 @@
 //! (`TIOCSTI`), and the caller's shell would execute them. So the command is in
 //! a session of its own (setsid(2)), and what is a terminal on the host reaches
 //! it through a pipe, or with `--tty` through a pseudo-terminal of the
-//! container's own. Streams that are no terminal are handed on as they are:
-//! nothing is copied.
+//! container's own. Other streams are handed on as they are, and nothing is
+//! copied, with one exception: a file, where the command is not the user who
+//! may open it. Programs open `/dev/stdout` by its name, which leads to the file
+//! of the host, whose mode and owner are not ours to change.
 //!
 //! | module | what |
 //! |---|---|
@@ -28,9 +30,8 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 use nix::unistd::{Pid, setsid};
-use process::Isolation;
+use process::{Isolation, SignalNumber};
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 
@@ -50,19 +51,20 @@ pub enum Streams {
 }
 
 impl Streams {
-    /// The streams as `--interactive` and `--tty` ask for them. They shall
+    /// The streams as `--interactive` and `--tty` ask for them. The terminal shall
     /// belong to `owner`, or a program that opens `/dev/stdout` could not.
+    /// `as_caller` if the command may open what the caller may.
     ///
     /// # Errors
     /// Where both are given and standard input is no terminal: what the caller
     /// expects of it cannot be had.
-    pub fn new(interactive: bool, tty: bool, owner: Owner) -> Result<Self> {
+    pub fn new(interactive: bool, tty: bool, owner: Owner, as_caller: bool) -> Result<Self> {
         if tty && interactive && !stdin().is_terminal() {
             bail!("-i with -t needs a terminal on standard input, and it is none: leave -t away");
         }
         Ok(match tty {
             true => Streams::Pty(Pty::new(interactive, owner)),
-            false => Streams::Pipes(Pipes::new(interactive, owner)),
+            false => Streams::Pipes(Pipes::new(interactive, as_caller)),
         })
     }
 
@@ -96,7 +98,7 @@ impl Isolation for Streams {
         self.inner().before_exec()
     }
 
-    fn signal(&mut self, signal: Signal) -> Result<bool> {
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         self.inner().signal(signal)
     }
 
@@ -105,7 +107,7 @@ impl Isolation for Streams {
     }
 }
 
-/// Gives a stream that we have made to the command's user.
+/// Gives the terminal that we have made to the command's user.
 fn give(stream: impl AsFd, owner: &Owner) -> Result<()> {
     let Some(&(uid, gid)) = owner.get() else {
         return Ok(());

@@ -6,20 +6,24 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use nix::unistd::Pid;
-use process::Isolation;
-use rustix::fs::{Mode, OFlags, open};
+use process::{Isolation, say};
+use rustix::fs::{FileType, FsWord, Mode, OFlags, fchmod, fstat, fstatfs, open};
+use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::relay::{self, Relay};
-use super::{Owner, give};
 
 /// A pipe of which the child has one end and the launcher the other.
 type Pipe = Option<(PipeReader, PipeWriter)>;
 
-/// The streams, of which those that are terminals on the host are relayed.
+/// The streams, of which those are relayed that are terminals on the host, or
+/// files that the command could not open by the name `/dev/stdout`.
 pub struct Pipes {
     interactive: bool,
-    owner: Owner,
+    as_caller: bool,
+    /// Whether both outputs are one file, and so have one pipe: what is written
+    /// to it stays in its order.
+    one_output: bool,
     input: Pipe,
     output: Pipe,
     error: Pipe,
@@ -27,10 +31,11 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    pub(super) fn new(interactive: bool, owner: Owner) -> Self {
+    pub(super) fn new(interactive: bool, as_caller: bool) -> Self {
         Pipes {
             interactive,
-            owner,
+            as_caller,
+            one_output: false,
             input: None,
             output: None,
             error: None,
@@ -39,8 +44,59 @@ impl Pipes {
     }
 }
 
-fn pipe_if(needed: bool) -> Result<Pipe> {
-    needed.then(pipe).transpose().context("pipe")
+/// A pipe, of which everybody may open the end that the command gets.
+fn pipe_if(needed: bool, open: Mode) -> Result<Pipe> {
+    let made = needed.then(pipe).transpose().context("pipe")?;
+    if let Some((reader, _)) = &made {
+        share(reader, open)?;
+    }
+    Ok(made)
+}
+
+/// Lets everybody open a pipe without a name, as `/dev/stdout` for instance: who
+/// is not its owner could use the descriptor only. Such a pipe is found through
+/// /proc/PID/fd alone, by processes that may look there.
+///
+/// runc gives it to the command's user instead (`fixStdioPermissions`), and the
+/// caller's next command may then be the one who cannot open it.
+fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
+    let now = Mode::from_raw_mode(fstat(&pipe).context("fstat(pipe)")?.st_mode);
+    match fchmod(&pipe, now | open) {
+        // Somebody else's, who started the caller.
+        Err(Errno::PERM) => {
+            say!("fchmod(pipe): EPERM: /dev/stdout and its kin may not open");
+            Ok(())
+        }
+        changed => changed.with_context(|| format!("fchmod(pipe, {:#o})", (now | open).bits())),
+    }
+}
+
+const READ: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
+const WRITE: Mode = Mode::WUSR.union(Mode::WGRP).union(Mode::WOTH);
+
+/// linux/magic.h: the file system of pipes without a name.
+const PIPEFS_MAGIC: FsWord = 0x5049_5045;
+
+/// Whether it is a pipe without a name.
+fn is_pipe(stream: impl AsFd) -> Result<bool> {
+    Ok(fstatfs(stream).context("fstatfs(stream)")?.f_type == PIPEFS_MAGIC)
+}
+
+/// Whether it has a name on the host by which to open it.
+fn is_file(stream: impl AsFd) -> Result<bool> {
+    let mode = fstat(&stream).context("fstat(stream)")?.st_mode;
+    Ok(match FileType::from_raw_mode(mode) {
+        FileType::RegularFile => true,
+        FileType::Fifo => !is_pipe(stream)?,
+        _ => false,
+    })
+}
+
+/// Whether both are the same file.
+fn is_same(one: impl AsFd, other: impl AsFd) -> Result<bool> {
+    let (one, other) = (fstat(one), fstat(other));
+    let (one, other) = (one.context("fstat(1)")?, other.context("fstat(2)")?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 /// One more descriptor of a stream, for a thread of its own.
@@ -54,9 +110,22 @@ impl Isolation for Pipes {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        self.input = pipe_if(self.interactive && stdin().is_terminal())?;
-        self.output = pipe_if(stdout().is_terminal())?;
-        self.error = pipe_if(stderr().is_terminal())?;
+        let (input, output, error) = (stdin(), stdout(), stderr());
+        self.input = pipe_if(self.interactive && input.is_terminal(), READ)?;
+        if self.interactive && is_pipe(&input)? {
+            share(&input, READ)?;
+        }
+        let foreign = |is_file: bool| is_file && !self.as_caller;
+        let (output_is_file, error_is_file) = (is_file(&output)?, is_file(&error)?);
+        self.one_output = foreign(output_is_file) && is_same(&output, &error)?;
+        self.output = pipe_if(output.is_terminal() || foreign(output_is_file), WRITE)?;
+        let relayed = error.is_terminal() || foreign(error_is_file) && !self.one_output;
+        self.error = pipe_if(relayed, WRITE)?;
+        for pipe in [output.as_fd(), error.as_fd()] {
+            if is_pipe(pipe)? {
+                share(pipe, WRITE)?;
+            }
+        }
         Ok(())
     }
 
@@ -87,15 +156,15 @@ impl Isolation for Pipes {
             dup2_stdin(&null).context("dup2(0)")?;
         }
         if let Some((reader, _)) = &self.input {
-            give(reader, &self.owner)?;
             dup2_stdin(reader).context("dup2(0)")?;
         }
         if let Some((_, writer)) = &self.output {
-            give(writer, &self.owner)?;
             dup2_stdout(writer).context("dup2(1)")?;
+            if self.one_output {
+                dup2_stderr(writer).context("dup2(2)")?;
+            }
         }
         if let Some((_, writer)) = &self.error {
-            give(writer, &self.owner)?;
             dup2_stderr(writer).context("dup2(2)")?;
         }
         Ok(())

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use process::{Isolation, say};
+use process::{Isolation, SignalNumber, say};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -153,15 +153,15 @@ impl Isolation for Pty {
 
     /// The size of the window goes to the terminal, and the kernel tells those
     /// in its foreground; nobody else needs the signal.
-    fn signal(&mut self, signal: Signal) -> Result<bool> {
-        match signal {
-            Signal::SIGWINCH => {
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
+        match signal.named() {
+            Some(Signal::SIGWINCH) => {
                 if let (Some(hosts), Some(master)) = (hosts_terminal()?, self.master.get()) {
                     copy_size(&hosts, master)?;
                 }
                 Ok(true)
             }
-            Signal::SIGCONT => {
+            Some(Signal::SIGCONT) => {
                 if let Some(raw) = &self.raw {
                     raw.again()?;
                 }
