@@ -8,7 +8,6 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -220,12 +219,8 @@ impl Layered {
     fn prepare(&mut self) -> Result<()> {
         let driver = &*self.driver;
         self.found_dead.set(sweep(driver)?);
-        let mut note = driver.store().note(&self.id)?;
-        if self.keep {
-            note.write_all(KEEP.as_bytes())
-                .with_context(|| format!("write the note of {}", self.id))?;
-        }
-        self.note = Some(note);
+        let what = if self.keep { KEEP } else { "" };
+        self.note = Some(driver.store().note(&self.id, what)?);
         self.layers()?;
         self.view = Some(self.driver.view(&self.id, Access::ReadWrite)?);
         Ok(())

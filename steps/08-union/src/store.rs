@@ -21,12 +21,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use process::warn;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::driver::Kind;
 use crate::layer_id::LayerId;
+use crate::trash;
 
 /// The directory for state where none is given.
 ///
@@ -141,29 +142,39 @@ impl Store {
         wait_for_lock(&path, FlockOperation::LockExclusive)
     }
 
-    /// Notes that a container runs, as long as the caller lives or until the
-    /// note is dropped by [`forget`](Self::forget).
+    /// Notes that a container runs, and what is to become of it, as long as the
+    /// caller lives or until the note is dropped by [`forget`](Self::forget). It
+    /// appears locked and whole.
     ///
     /// # Errors
     /// If a container of that id runs.
     // ANCHOR: note
-    pub fn note(&self, id: &LayerId) -> Result<File> {
+    pub fn note(&self, id: &LayerId, what: &str) -> Result<File> {
         let path = self.note_path(id);
-        // Nobody looks for the dead between open and flock.
+        // Nobody looks for the dead meanwhile.
         let _making = hold(&self.notes(), Turn::Making)?;
-        loop {
-            let file = open_lock(&path)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => bail!(
-                    "a container called {id} runs already: choose another --name, or end that one"
-                ),
-                Err(errno) => return Err(errno).with_context(|| format!("flock({path:?})")),
-            }
-            // Somebody may have removed the file between open and flock: then
-            // it is a lock that nobody else can see.
-            if same_file(&file, &path)? {
-                return Ok(file);
+        let new = self.notes().join(format!(".{id}.{}", std::process::id()));
+        write_new(&new, what)?;
+        let note = open_own(&new)?.with_context(|| format!("{new:?} is gone"))?;
+        flock(&note, FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("flock({new:?})"))?;
+        match renameat_with(CWD, &new, CWD, &path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(note),
+            Err(errno) => {
+                remove_file(&new)?;
+                if errno == Errno::EXIST && !self.is_held(id)? {
+                    bail!(
+                        "what is left of a container called {id} cannot be removed: choose another \
+                         --name, or see why (step-08 layer rm {id})"
+                    );
+                }
+                if errno == Errno::EXIST {
+                    bail!(
+                        "a container called {id} runs already: choose another --name, or end that \
+                         one"
+                    );
+                }
+                Err(errno).with_context(|| format!("rename({new:?}, {path:?})"))
             }
         }
     }
@@ -186,6 +197,7 @@ impl Store {
     pub fn dead(&self) -> Result<Vec<(LayerId, File)>> {
         let run = self.notes();
         let _judging = hold(&run, Turn::Judging)?;
+        trash::sweep(&run)?;
         let mut dead = Vec::new();
         for entry in fs::read_dir(&run).with_context(|| format!("read {run:?}"))? {
             let name = entry.with_context(|| format!("read {run:?}"))?.file_name();
@@ -315,6 +327,15 @@ pub fn read_own(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Removes what killed processes have left of files that they wrote
+/// ([`write_file`]) in `directory`, which the caller has for [`Turn::Judging`].
+///
+/// # Errors
+/// Those of reading the directory. What cannot be removed is told, and no error.
+pub fn sweep_drafts(directory: &Path) -> Result<()> {
+    trash::sweep(directory).map(drop)
+}
+
 fn open_lock(path: &Path) -> Result<File> {
     OpenOptions::new()
         .create(true)
@@ -391,7 +412,12 @@ pub fn write_file(path: &Path, content: &str) -> Result<()> {
 fn write_new(new: &Path, content: &str) -> Result<()> {
     // What is there is of a killed process with the same PID.
     remove_file(new)?;
-    let mut file = File::create_new(new).with_context(|| format!("open({new:?}, O_CREAT)"))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(new)
+        .with_context(|| format!("open({new:?}, O_CREAT)"))?;
     file.write_all(content.as_bytes())
         .with_context(|| format!("write {new:?}"))
 }

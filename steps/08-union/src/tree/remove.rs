@@ -83,7 +83,9 @@ pub fn remove_at(directory: impl AsFd, name: &OsStr) -> Result<()> {
     if !top.is_directory(name)? {
         return top.unlink(name, AtFlags::empty());
     }
-    empty(&top.open(name)?)?;
+    if let Some(directory) = top.open(name)? {
+        empty(&directory)?;
+    }
     top.unlink(name, AtFlags::REMOVEDIR)
 }
 
@@ -151,8 +153,10 @@ impl Round<'_> {
             within.move_up(self.top, name)
         } else {
             let failed = self.failed.is_some();
-            let below = within.open(name).with_context(|| format!("in the tree at {at:?}"))?;
-            self.empty(&below, at, deep - 1);
+            let below = within.open(name);
+            if let Some(below) = below.with_context(|| format!("in the tree at {at:?}"))? {
+                self.empty(&below, at, deep - 1);
+            }
             // It holds what stays, and that is told already.
             match within.unlink(name, AtFlags::REMOVEDIR) {
                 Err(_) if self.failed.is_some() && !failed => Ok(()),
@@ -207,7 +211,8 @@ impl Within<'_> {
         Ok(())
     }
 
-    fn open(&self, name: &OsStr) -> Result<OwnedFd> {
+    /// Opens a directory; `None` where somebody else has removed it meanwhile.
+    fn open(&self, name: &OsStr) -> Result<Option<OwnedFd>> {
         let open = |flags| openat2(self.directory(), name, flags, Mode::empty(), SAME_MOUNT);
         let mut opened = self.with_rights(name, || open(DIRECTORY));
         if matches!(opened, Err(Errno::ACCESS)) {
@@ -216,7 +221,8 @@ impl Within<'_> {
                 .and_then(open_up)
                 .and_then(|()| open(DIRECTORY));
         }
-        match opened {
+        match opened.map(Some) {
+            Err(Errno::NOENT) => Ok(None),
             Err(Errno::XDEV) => bail!("{name:?} is a mount point, which is not entered: umount it"),
             opened => opened.with_context(|| format!("open({name:?}, O_DIRECTORY)")),
         }

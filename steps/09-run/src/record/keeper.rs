@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Error, Result, bail};
 use nix::unistd::Pid;
-use process::{Exit, Failure, Isolation, say};
+use process::{Exit, Failure, Isolation, warn};
 
 use super::{Record, Records, Status};
 use crate::names::random_name;
@@ -64,18 +64,17 @@ impl Keeper {
     }
 
     fn take_name(&mut self) -> Result<()> {
-        let id = &self.record.id;
         if !self.named {
             for attempt in 0.. {
                 let name = random_name(attempt)?;
-                if self.records.take_name(&name, id)? {
+                if self.records.take_name(&name, &self.record)? {
                     self.record.name = name;
                     return Ok(());
                 }
             }
         }
         let name = self.record.name.clone();
-        if self.records.take_name(&name, id)? {
+        if self.records.take_name(&name, &self.record)? {
             return Ok(());
         }
         // Its holder may be dead.
@@ -94,7 +93,7 @@ impl Keeper {
                  remove that one (drydock rm {name})"
             );
         }
-        if !self.records.take_name(&name, id)? {
+        if !self.records.take_name(&name, &self.record)? {
             bail!("the name {name:?} is being used by a container that is just being made");
         }
         Ok(())
@@ -133,7 +132,7 @@ impl Isolation for Keeper {
         if self.found_dead.get()
             && let Err(error) = self.records.sweep()
         {
-            say!("warning: {error:#}");
+            warn!("{error:#}");
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                             record.name
                         );
                     }
-                    end(&record, Signal::SIGKILL, Duration::ZERO)?;
+                    end(&records, &record, Signal::SIGKILL, Duration::ZERO)?;
                     if record.auto_remove {
                         println!("{container}");
                         continue;
@@ -94,7 +94,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                 let record = records.find(&container)?;
                 if record.is_running() {
                     let patience = Duration::from_secs(time.unwrap_or(record.stop_timeout));
-                    end(&record, signal(&record.stop_signal)?, patience)?;
+                    end(&records, &record, signal(&record.stop_signal)?, patience)?;
                 }
                 println!("{container}");
             }
@@ -121,7 +121,11 @@ pub fn signal(text: &str) -> Result<Signal> {
 
 /// Sends the signal to the container's first process; after `patience` SIGKILL.
 /// Then waits for the launcher, which cleans up.
-fn end(record: &Record, signal: Signal, patience: Duration) -> Result<()> {
+///
+/// Nothing is sent to a process that is not the container's, whatever the record
+/// says: it is the child of the launcher, and the launcher is the one that holds
+/// the container.
+fn end(records: &Records, record: &Record, signal: Signal, patience: Duration) -> Result<()> {
     let open = |pid: i32| -> Result<_> {
         let pid = Pid::from_raw(pid).context("the container has no process")?;
         match pidfd_open(pid, PidfdFlags::empty()) {
@@ -140,6 +144,13 @@ fn end(record: &Record, signal: Signal, patience: Duration) -> Result<()> {
     };
     if !record.launcher.is_alive() {
         return Ok(());
+    }
+    if !record.launcher.is_parent_of(record.pid) || !records.is_held(record)? {
+        bail!(
+            "the record of the container {} is wrong: process {} is none of its, and is left alone",
+            record.name,
+            record.pid
+        );
     }
     let send = |signal: Signal| -> Result<()> {
         say!("{signal} to process {}", record.pid);
