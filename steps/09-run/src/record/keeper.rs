@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Error, Result, bail};
 use nix::unistd::Pid;
-use process::{Exit, Failure, Isolation, warn};
+use process::{Exit, Failure, Isolation, say, warn};
 
 use super::{Record, Records, Status};
 use crate::names::random_name;
@@ -99,6 +99,16 @@ impl Keeper {
         Ok(())
     }
 
+    /// What killed launchers have left, also under another --cgroup-parent than
+    /// this container's.
+    fn sweep(&self) -> Result<()> {
+        self.records.sweep()?;
+        for group in cgroups::find::sweep()? {
+            say!("removed {}: its launcher is gone", group.display());
+        }
+        Ok(())
+    }
+
     fn write_cidfile(&self) -> Result<()> {
         let Some(path) = &self.cidfile else {
             return Ok(());
@@ -130,7 +140,7 @@ impl Isolation for Keeper {
         self.records.write(&self.record)?;
         // What somebody left and cannot be removed is no reason not to start.
         if self.found_dead.get()
-            && let Err(error) = self.records.sweep()
+            && let Err(error) = self.sweep()
         {
             warn!("{error:#}");
         }
