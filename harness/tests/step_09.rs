@@ -14,8 +14,12 @@ mod keeping;
 mod keeping_images;
 #[path = "step_09/layouts.rs"]
 mod layouts;
+#[path = "step_09/paced.rs"]
+mod paced;
 #[path = "step_09/safety.rs"]
 mod safety;
+#[path = "step_09/state.rs"]
+mod state;
 #[path = "step_09/streams.rs"]
 mod streams;
 

@@ -58,11 +58,11 @@ macro_rules! say {
 }
 
 /// Prints a warning on standard error, with or without `-v`: something that was
-/// not asked for is missing, or weaker than it should be, and the launch goes on.
+/// not asked for is missing, or weaker than it should be, and the work goes on.
 #[macro_export]
 macro_rules! warn {
     ($($words:tt)*) => {
-        eprintln!("warning: {}", format_args!($($words)*))
+        eprintln!("warning: {}", $crate::cli::printable(&format!($($words)*)))
     };
 }
 
@@ -93,7 +93,26 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
 
 /// The chain of an error in one line, whatever a file name may hold.
 fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', "\\n")
+    printable(&format!("{error:#}"))
+}
+
+/// A text without what a terminal obeys or what hides other text: control
+/// characters, those of them above ASCII too, and the ones that change the
+/// direction of writing are written as in a Rust string.
+pub fn printable(text: &str) -> String {
+    let obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match obeyed(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// The end of every step's `--help`: its examples, a line each, the exit
@@ -111,3 +130,15 @@ Exit status:
   126        the command exists, but cannot be executed
   127        there is no such command
   128 + N    the command was ended by signal N";
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\n\u{9b}"), "a\\u{1b}[2Jb\\r\\n\\u{9b}");
+        assert_eq!(printable("x\u{202e}y"), "x\\u{202e}y");
+        assert_eq!(printable("größe \"q\" \\"), "größe \"q\" \\");
+    }
+}

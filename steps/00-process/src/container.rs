@@ -223,7 +223,16 @@ impl Host {
         };
         match self.on_host(&mut launched, start) {
             Ok(()) => Ok(launched),
-            Err(error) => Err(launched.kill(error)),
+            Err(error) => {
+                let error = match launched.died_of() {
+                    Some(cause) => {
+                        say!("what came of it: {error:#}");
+                        cause
+                    }
+                    None => error,
+                };
+                Err(launched.kill(error))
+            }
         }
     }
     // ANCHOR_END: launch

@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use rustix::process::WaitOptions;
+use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
 
 use crate::container::{Exit, broken_off};
 use crate::failure::Report;
@@ -154,6 +154,26 @@ impl Launched {
     fn pass_on(&self, signal: SignalNumber) -> Result<()> {
         say!("pass {signal} on");
         ignore_gone(kill(self.pid, signal)).with_context(|| format!("kill({}, {signal})", self.pid))
+    }
+
+    /// Why the child is dead already, in its own words or by its status; `None` if
+    /// it lives. Asked when something on the host has failed that needs the child:
+    /// its death is then the cause, and that only what came of it.
+    pub(crate) fn died_of(&self) -> Option<Error> {
+        let pid = rustix::process::Pid::from_raw(self.pid.as_raw())?;
+        // It stays to be reaped.
+        let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let status = rustix::process::waitid(WaitId::Pid(pid), flags).ok()??;
+        match self.report() {
+            Ok(Some(Report::Failed(error))) => Some(error),
+            _ => Some(match (status.exit_status(), status.terminating_signal()) {
+                (_, Some(signal)) => anyhow!("the child died of signal {signal} while it was set up"),
+                (code, _) => anyhow!(
+                    "the child ended with status {} while it was set up",
+                    code.unwrap_or_default()
+                ),
+            }),
+        }
     }
 
     /// Ends and reaps the child because of `error`, which is handed through.

@@ -14,6 +14,7 @@
 //! | [`map`] | the ranges of a map and the kernel's rules for them |
 //! | [`choice`] | from the options to the maps |
 //! | [`write_maps`] | writing them, while the child waits |
+//! | [`inside`] | work on files of mapped users, without a container |
 //! | [`subid`], [`accounts`] | `/etc/subuid` and `/etc/subgid`, `/etc/passwd` and `/etc/group` |
 //! | [`caller`] | who calls, and with which rights |
 //! | [`diagnose`] | why there is no user namespace to be had |
@@ -27,6 +28,7 @@ pub mod choice;
 pub mod credentials;
 pub mod diagnose;
 pub mod ids;
+pub mod inside;
 pub mod isolation;
 pub mod map;
 pub mod subid;

@@ -57,6 +57,13 @@ impl Owner {
         true
     }
 
+    /// Whether the process `pid` is a child of this one, which runs. As long as
+    /// that is so, nobody else gets the PID.
+    pub fn is_parent_of(&self, pid: i32) -> bool {
+        let child = Process::new(pid).and_then(|child| child.stat());
+        child.is_ok_and(|child| child.ppid == self.pid) && self.stat().is_some()
+    }
+
     /// Its line in /proc, as long as it is this process and runs.
     fn stat(&self) -> Option<Stat> {
         let stat = Process::new(self.pid).ok()?.stat().ok()?;

@@ -57,6 +57,19 @@ pub(crate) fn end(dir: &Path, version: Version) -> Result<()> {
 }
 // ANCHOR_END: end
 
+/// Kills what is left in the group `dir` and below, and leaves the group.
+///
+/// # Errors
+/// Names the group that could not be emptied within ten seconds.
+pub(crate) fn kill_all(dir: &Path, version: Version) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    match version {
+        _ if processes(dir)?.is_empty() => Ok(()),
+        Version::V2 => kill_v2(dir, deadline),
+        Version::V1 => kill_v1(dir, deadline),
+    }
+}
+
 /// rmdir(2): whether the group is gone now. `EBUSY` is the answer for one that
 /// holds processes or groups.
 fn remove(dir: &Path) -> Result<bool> {

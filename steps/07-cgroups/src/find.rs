@@ -154,8 +154,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
         let all = walk(&hierarchy.mount_point)?;
         let leaves = all.iter().filter(|dir| leaf::is_leaf(dir));
-        // One that holds a launcher refuses.
-        swept.extend(leaves.filter(|dir| fs::remove_dir(dir).is_ok()).cloned());
+        swept.extend(leaves.filter(|dir| remove_leaf(dir)).cloned());
         let parents = all
             .into_iter()
             .filter(|dir| is_container(dir) || file_name(dir) == NAME)
@@ -182,6 +181,15 @@ pub(crate) fn thaw(name: &OsStr) -> Result<()> {
     let all = walk(&freezer.mount_point)?;
     let named = all.iter().filter(|dir| dir.file_name() == Some(name));
     named.map(PathBuf::as_path).try_for_each(end::thaw)
+}
+
+/// Whether a leaf was nobody's. One that holds a launcher refuses; one that is
+/// about to is kept from this by its maker.
+fn remove_leaf(dir: &Path) -> bool {
+    let Some(Ok(_held)) = dir.parent().map(leaf::hold) else {
+        return false;
+    };
+    fs::remove_dir(dir).is_ok()
 }
 
 /// Removes, in all hierarchies, the groups that are called as these are.

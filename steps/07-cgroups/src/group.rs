@@ -1,16 +1,15 @@
 //! A group: one directory in each hierarchy that takes part.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nix::fcntl::{Flock, FlockArg};
 use process::say;
 
 use crate::end::end;
 use crate::find;
 use crate::layout::Version;
-use crate::parent::Parent;
+use crate::parent::{Parent, gone};
 
 /// What the names of all groups of containers begin with.
 pub(crate) const PREFIX: &str = "drydock-";
@@ -35,7 +34,7 @@ pub struct Member {
     /// Held by the launcher as long as it lives, and let go by the kernel
     /// however it ends: that is how a group without a launcher is told, in
     /// whichever PID namespace it was.
-    pub(crate) lock: Option<Flock<File>>,
+    pub(crate) lock: Option<File>,
 }
 
 impl Group {
@@ -73,15 +72,15 @@ pub(crate) fn new_name() -> Result<String> {
 ///
 /// # Errors
 /// Those of mkdir(2), open(2) and flock(2). Nothing is left then.
-pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, Flock<File>)> {
+pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, File)> {
     let dir = parent.dir.join(name);
     fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
     // Nobody else can hold it: to sweep, one needs the parent's lock.
     let lock = || {
         let file = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| errno)
-            .with_context(|| format!("flock {}", dir.display()))
+        file.try_lock()
+            .with_context(|| format!("flock {}", dir.display()))?;
+        Ok(file)
     };
     match lock() {
         Ok(lock) => Ok((dir, lock)),
@@ -126,12 +125,14 @@ pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
 }
 
 fn launcher_lives(dir: &Path) -> Result<bool> {
-    let Ok(file) = File::open(dir) else {
-        return Ok(false);
+    let file = match File::open(dir) {
+        // Removed meanwhile. Anything else does not say that nobody holds it.
+        Err(e) if gone(&e) => return Ok(false),
+        other => other.with_context(|| format!("open {}", dir.display()))?,
     };
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(_) => Ok(false),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(true),
-        Err((_, errno)) => Err(errno).with_context(|| format!("flock {}", dir.display())),
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("flock {}", dir.display())),
     }
 }

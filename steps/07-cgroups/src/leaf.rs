@@ -2,14 +2,14 @@
 //! way, because controllers can only be switched on in a group without
 //! processes. It moves into a group below, and back at the end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use process::say;
 
 use crate::file;
-use crate::parent::directories;
+use crate::parent::{directories, gone, locked};
 
 /// What the names of all such leaves begin with.
 const PREFIX: &str = "drydock.launcher-";
@@ -26,6 +26,8 @@ impl Leaf {
     /// # Errors
     /// Where `base` holds other processes too, which are not ours to move.
     pub(crate) fn enter(base: &Path) -> Result<Self> {
+        // Until it holds the launcher, an empty leaf is taken for a dead one's.
+        let _held = hold(base)?;
         sweep(base)?;
         let own = std::process::id().to_string();
         let procs = file::read(&base.join("cgroup.procs"))?;
@@ -67,12 +69,27 @@ impl Leaf {
             say!("{} stays: {error:#}", self.dir.display());
             return Ok(());
         }
-        fs::remove_dir(&self.dir).with_context(|| format!("rmdir {}", self.dir.display()))
+        match fs::remove_dir(&self.dir) {
+            // Somebody who looked for the dead was quicker.
+            Err(e) if !gone(&e) => {
+                Err(e).with_context(|| format!("rmdir {}", self.dir.display()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
+/// Keeps others from making or judging leaves in a group.
+///
+/// # Errors
+/// Those of open(2) and flock(2).
+pub(crate) fn hold(base: &Path) -> Result<File> {
+    let file = File::open(base).with_context(|| format!("open {}", base.display()))?;
+    locked(file, base)
+}
+
 /// Removes the leaves of launchers that are gone. Those of others hold a
-/// process, and rmdir(2) refuses.
+/// process, and rmdir(2) refuses. The caller holds the group.
 fn sweep(base: &Path) -> Result<()> {
     for dir in directories(base)? {
         if is_leaf(&dir) && fs::remove_dir(&dir).is_ok() {

@@ -319,8 +319,19 @@ impl Isolation for Cgroups {
     fn cleanup(&mut self) -> Result<()> {
         let mut failed = self.report_oom();
         self.tasks.clear();
-        for member in take(&mut self.group.members).into_iter().rev() {
-            failed = failed.and(end::end(&member.dir, member.version));
+        let mut left = false;
+        let mut members = take(&mut self.group.members);
+        for member in members.split_off(members.len().min(1)).into_iter().rev() {
+            let ended = end::end(&member.dir, member.version);
+            left |= ended.is_err();
+            failed = failed.and(ended);
+        }
+        for first in members {
+            match left {
+                // It is where the next launcher looks, and finds the others by.
+                true => failed = failed.and(end::kill_all(&first.dir, first.version)),
+                false => failed = failed.and(end::end(&first.dir, first.version)),
+            }
         }
         for (dir, version) in take(&mut self.parents).into_iter().rev() {
             let left = Parent::existing(&dir).and_then(|parent| match parent {

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use process::say;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
@@ -33,7 +32,7 @@ const MARK: &str = "user.drydock";
 /// A parent that exists, and is ours alone as long as this lives.
 pub(crate) struct Parent {
     pub(crate) dir: PathBuf,
-    lock: Flock<File>,
+    lock: File,
 }
 
 impl Parent {
@@ -59,9 +58,7 @@ impl Parent {
             Err(e) if gone(&e) => return Ok(None),
             other => other.with_context(|| format!("open {}", dir.display()))?,
         };
-        let lock = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)
-            .with_context(|| format!("flock {}", dir.display()))?;
+        let lock = locked(file, dir)?;
         // While this waited for the lock, its holder may have removed the
         // directory, and somebody else may have made another of that name.
         let same = |now: &fs::Metadata| {
@@ -123,6 +120,20 @@ impl Parent {
                 None => Ok(()),
             },
             _ => Ok(()),
+        }
+    }
+}
+
+/// Waits until nobody else holds the directory. Closing it lets it go.
+///
+/// # Errors
+/// Those of flock(2).
+pub(crate) fn locked(directory: File, dir: &Path) -> Result<File> {
+    loop {
+        match directory.lock() {
+            Ok(()) => return Ok(directory),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e).with_context(|| format!("flock {}", dir.display())),
         }
     }
 }

@@ -13,7 +13,7 @@
 //! subvolume only (mount option `subvol`).
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -28,6 +28,7 @@ use crate::layer_id::LayerId;
 use crate::loop_device::{LoopDevice, sparse_file};
 use crate::program;
 use crate::store::{Store, remove_file};
+use crate::trash;
 use crate::tree::names;
 use crate::whole::{Trees, Whole};
 
@@ -103,6 +104,11 @@ fn image(directory: &Path) -> Result<PathBuf> {
     Ok(image)
 }
 
+/// A path to what is in a directory that may be mounted nowhere.
+fn reached(directory: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", directory.as_raw_fd()).into()
+}
+
 fn mount(device: &LoopDevice, subvolume: Option<&LayerId>, access: Access) -> Result<OwnedFd> {
     let btrfs = FileSystem::new("btrfs")?;
     btrfs.set("source", device.path())?;
@@ -166,9 +172,14 @@ impl Trees for Btrfs {
         match destroy_subvolume(self.subvolumes.as_fd(), id.as_str()) {
             Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(()),
             Err(errno) => {
-                Err(errno).with_context(|| format!("ioctl(BTRFS_IOC_SNAP_DESTROY, {id})"))
+                say!("ioctl(BTRFS_IOC_SNAP_DESTROY, {id}): {errno}");
+                trash::discard(&reached(&self.subvolumes).join(id))
             }
         }
+    }
+
+    fn sweep(&self) -> Result<()> {
+        trash::sweep(&reached(&self.subvolumes)).map(drop)
     }
 
     fn present(&self) -> Result<Vec<LayerId>> {

@@ -12,6 +12,7 @@ use crate::btrfs::{Btrfs, is_btrfs};
 use crate::devicemapper::Devicemapper;
 use crate::driver::{Kind, StorageDriver};
 use crate::layer_id::LayerId;
+use crate::lineage::{is_there, layers_in};
 use crate::overlay2::Overlay2;
 use crate::overlay2::trial;
 use crate::program;
@@ -156,6 +157,27 @@ pub fn preferred(root: &Path) -> Result<Kind> {
         None => Kind::Overlay2,
         Some(_) => Kind::Vfs,
     })
+}
+
+/// The layers of the driver `kind` below `root` that belong to containers with
+/// random ids, as step 09 gives them: 64 hexadecimal digits. Without opening the
+/// driver; none if it keeps nothing here.
+///
+/// # Errors
+/// Those of reading the directory.
+pub fn container_layers(root: &Path, kind: Kind) -> Result<Vec<LayerId>> {
+    let driver = root.join(kind.as_str());
+    let layers = match kind {
+        Kind::Overlay2 => driver,
+        _ => driver.join("layers"),
+    };
+    if !is_there(&layers)? {
+        return Ok(Vec::new());
+    }
+    let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let mut layers = layers_in(&layers)?;
+    layers.retain(|id| id.as_str().len() == 64 && id.as_str().chars().all(digit));
+    Ok(layers)
 }
 
 /// Whether the driver `kind` below `root` has the layer `id`, without opening

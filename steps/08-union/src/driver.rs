@@ -97,6 +97,12 @@ pub trait StorageDriver {
     /// Those of reading the store.
     fn layers(&self) -> Result<Vec<LayerId>>;
 
+    /// Whether a layer exists: neither half of one, nor one that is going.
+    ///
+    /// # Errors
+    /// Those of looking: that it cannot be told is no answer.
+    fn exists(&self, id: &LayerId) -> Result<bool>;
+
     /// The layers below `id`, its parent first.
     ///
     /// # Errors

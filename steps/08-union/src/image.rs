@@ -36,7 +36,7 @@ pub fn import_directory(
         match (imported, writing.join()) {
             // Had the writer failed, the archive would have ended too early.
             (_, Ok(Err(error))) if !is_broken_pipe(&error) => {
-                if driver.parents(id).is_ok() {
+                if driver.exists(id)? {
                     driver.remove(id)?;
                 }
                 Err(error)

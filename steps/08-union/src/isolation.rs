@@ -8,14 +8,14 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::unistd::Pid;
-use process::{Isolation, say};
+use process::{Isolation, say, warn};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::detect;
@@ -219,11 +219,8 @@ impl Layered {
     fn prepare(&mut self) -> Result<()> {
         let driver = &*self.driver;
         self.found_dead.set(sweep(driver)?);
-        let mut note = driver.store().note(&self.id)?;
-        if self.keep {
-            note.write_all(b"keep\n").context("write the note")?;
-        }
-        self.note = Some(note);
+        let what = if self.keep { KEEP } else { "" };
+        self.note = Some(driver.store().note(&self.id, what)?);
         self.layers()?;
         self.view = Some(self.driver.view(&self.id, Access::ReadWrite)?);
         Ok(())
@@ -237,8 +234,8 @@ impl Layered {
             Image::Layer(image) if self.shares_init => image.init()?,
             _ => id.init()?,
         };
-        if let Ok(parents) = driver.parents(id) {
-            if parents.first() != Some(&init) {
+        if driver.exists(id)? {
+            if driver.parents(id)?.first() != Some(&init) {
                 bail!("{id} is the layer of an image, not of a container: choose another --name");
             }
             return Ok(());
@@ -256,11 +253,10 @@ impl Layered {
                 image
             }
         };
-        let missing = || driver.parents(&init).is_err();
-        if missing()
+        if !driver.exists(&init)?
             && let Err(error) = driver.import(&init, Some(&image), &mut &mount_points()?[..])
             // Where it is shared, another container may have been quicker.
-            && missing()
+            && !driver.exists(&init)?
         {
             return Err(error);
         }
@@ -274,13 +270,13 @@ impl Layered {
         self.view = None;
         // Held to the end: once it is given back, others take this container
         // for a dead one's, and remove it too.
-        let Some(_note) = self.note.take() else {
+        let Some(note) = self.note.take() else {
             return Ok(());
         };
-        if !self.keep {
-            remove_container(&*self.driver, &self.id)?;
+        if self.keep || removed_or_told(&*self.driver, &self.id, &note)? {
+            self.driver.store().forget(&self.id)?;
         }
-        self.driver.store().forget(&self.id)
+        Ok(())
     }
 }
 
@@ -289,35 +285,79 @@ fn image_of(id: &LayerId) -> Result<LayerId> {
     format!("{id}-image").parse()
 }
 
-/// Removes the layers of a container, as far as there are any.
+/// What is in the note of a container that is kept, and of one whose layers
+/// could not be removed, which has been told.
+const KEEP: &str = "keep\n";
+const TOLD: &str = "told\n";
+
+/// Removes the layers of a container, as far as there are any. Others may do the
+/// same at the same time.
 ///
 /// # Errors
 /// Those of the driver.
 pub fn remove_container(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> {
     for layer in [id.clone(), id.init()?, image_of(id)?] {
-        if driver.parents(&layer).is_ok() {
-            driver.remove(&layer)?;
+        if driver.exists(&layer)?
+            && let Err(error) = driver.remove(&layer)
+            && driver.exists(&layer)?
+        {
+            return Err(error);
         }
     }
     Ok(())
 }
 
+/// The same for a container of which the caller has the note; whether they are
+/// gone. If not, that is told once and noted, for the next start to try again.
+fn removed_or_told(driver: &dyn StorageDriver, id: &LayerId, note: &File) -> Result<bool> {
+    let Err(error) = remove_container(driver, id) else {
+        return Ok(true);
+    };
+    if read_note(note, id)? == TOLD {
+        say!("still: {error:#}");
+    } else {
+        warn!("the layers of container {id} stay, and are tried again later: {error:#}");
+        note.write_all_at(TOLD.as_bytes(), 0)
+            .with_context(|| format!("write the note of {id}"))?;
+    }
+    Ok(false)
+}
+
+/// The beginning of a note: more than that nobody has written.
+fn read_note(note: &File, id: &LayerId) -> Result<String> {
+    let mut bytes = [0; 16];
+    let length = note
+        .read_at(&mut bytes, 0)
+        .with_context(|| format!("read the note of {id}"))?;
+    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+}
+
 /// Removes what containers have left whose launcher was killed; whether there
-/// were any.
+/// were any. One that cannot be removed is told, and nobody else's concern.
 ///
 /// # Errors
-/// Those of the driver.
+/// Those of reading the notes.
+// ANCHOR: sweep
 pub fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
     let store: &Store = driver.store();
     let dead = store.dead()?;
     let found = !dead.is_empty();
     for (id, note) in dead {
-        let kept = std::io::read_to_string(&note).context("read the note")? == "keep\n";
-        if !kept {
-            say!("remove what is left of container {id}");
-            remove_container(driver, &id)?;
+        let swept = sweep_one(driver, &id, &note);
+        if let Err(error) = swept.with_context(|| format!("what is left of container {id}")) {
+            warn!("{error:#}");
         }
-        store.forget(&id)?;
     }
     Ok(found)
+}
+// ANCHOR_END: sweep
+
+fn sweep_one(driver: &dyn StorageDriver, id: &LayerId, note: &File) -> Result<()> {
+    if read_note(note, id)? != KEEP {
+        say!("remove what is left of container {id}");
+        if !removed_or_told(driver, id, note)? {
+            return Ok(());
+        }
+    }
+    driver.store().forget(id)
 }

@@ -36,6 +36,7 @@ pub mod private;
 pub mod program;
 pub mod store;
 pub mod tool;
+pub mod trash;
 pub mod tree;
 pub mod vfs;
 pub mod whole;

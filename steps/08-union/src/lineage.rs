@@ -9,9 +9,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use process::say;
 
 use crate::layer_id::LayerId;
 use crate::store::{make, remove_file, write_file};
+use crate::trash;
 
 /// The records of a driver's layers.
 #[derive(Clone, Debug)]
@@ -39,8 +41,29 @@ impl Lineage {
     }
 
     /// Whether a layer exists.
-    pub fn has(&self, id: &LayerId) -> bool {
-        self.directory.join(id).exists()
+    ///
+    /// # Errors
+    /// Those of stat(2): that it cannot be told is no answer.
+    pub fn has(&self, id: &LayerId) -> Result<bool> {
+        is_there(&self.directory.join(id))
+    }
+
+    /// Removes what a killed process has left of records, and the mount points in
+    /// `mnt` of layers that are gone. The caller holds the store's lock.
+    ///
+    /// # Errors
+    /// Those of reading the directories.
+    pub fn sweep(&self, mnt: &Path) -> Result<()> {
+        trash::sweep(&self.directory)?;
+        for id in layers_in(mnt)? {
+            // Whatever somebody has mounted there is not ours to look into.
+            if !self.has(&id)?
+                && let Err(error) = fs::remove_dir(mnt.join(&id))
+            {
+                say!("{:?} stays: {error}", mnt.join(&id));
+            }
+        }
+        Ok(())
     }
 
     /// The layers below `id`, its parent first.
@@ -96,6 +119,18 @@ impl Lineage {
     }
 }
 
+/// Whether there is anything at `path`.
+///
+/// # Errors
+/// Those of stat(2) but that there is none.
+pub fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("stat({path:?})")),
+    }
+}
+
 /// The names in a directory that are layers' ids, sorted.
 ///
 /// # Errors
@@ -106,11 +141,7 @@ pub fn layers_in(directory: &Path) -> Result<Vec<LayerId>> {
         let name = entry
             .with_context(|| format!("read {directory:?}"))?
             .file_name();
-        if let Some(id) = name.to_str().and_then(|name| name.parse().ok())
-            && !name.to_string_lossy().ends_with(".new")
-        {
-            layers.push(id);
-        }
+        layers.extend(name.to_str().and_then(|name| name.parse::<LayerId>().ok()));
     }
     layers.sort();
     Ok(layers)

@@ -40,6 +40,8 @@ pub fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
     say!("{shown}");
     let done = Command::new(&path)
         .args(args)
+        // Its words are read.
+        .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("run {path:?}"))?;

@@ -23,7 +23,7 @@ use crate::lineage::layers_in;
 use crate::store::{Store, make};
 use crate::tree::Tree;
 use crate::tree::copy::copy;
-use crate::tree::remove::remove;
+use crate::trash;
 use crate::tree::size::size;
 use crate::whole::{Trees, Whole};
 
@@ -82,7 +82,11 @@ impl Trees for Vfs {
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {
-        remove(&self.path(id))
+        trash::discard(&self.path(id))
+    }
+
+    fn sweep(&self) -> Result<()> {
+        trash::sweep(&self.directory).map(drop)
     }
 
     fn present(&self) -> Result<Vec<LayerId>> {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use process::{say, warn};
 
 use crate::archive::{Marks, apply::apply, write};
 use crate::driver::{Access, Kind, StorageDriver, View};
@@ -34,11 +34,18 @@ pub trait Trees {
     /// Those of the driver.
     fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()>;
 
-    /// Removes the tree of `id`, or what there is of it.
+    /// Removes the tree of `id`, or what there is of it: afterwards it is present
+    /// no more. What of it cannot be removed is told, and no error.
     ///
     /// # Errors
-    /// Those of the driver; not that there is none.
+    /// Where it is present still; not that there is none.
     fn destroy(&self, id: &LayerId) -> Result<()>;
+
+    /// Tries again what [`destroy`](Self::destroy) could not remove.
+    ///
+    /// # Errors
+    /// Those of looking. What stays is told, and no error.
+    fn sweep(&self) -> Result<()>;
 
     /// The trees that are there, whole or not.
     ///
@@ -106,11 +113,15 @@ impl<T: Trees + 'static> Whole<T> {
     fn lock(&self) -> Result<Lock> {
         let lock = self.store.lock()?;
         for id in self.trees.present()? {
-            if !self.lineage.has(&id) {
+            if !self.lineage.has(&id)? {
                 say!("{}: remove what is left of {id}", self.trees.kind());
-                self.trees.destroy(&id)?;
+                if let Err(error) = self.trees.destroy(&id) {
+                    warn!("layer {id} stays, and is tried again later: {error:#}");
+                }
             }
         }
+        self.trees.sweep()?;
+        self.lineage.sweep(&self.store.directory().join("mnt"))?;
         Ok(lock)
     }
 
@@ -122,7 +133,7 @@ impl<T: Trees + 'static> Whole<T> {
     ) -> Result<()> {
         let _lock = self.lock()?;
         let below = self.lineage.on(parent)?;
-        if self.lineage.has(id) {
+        if self.lineage.has(id)? {
             bail!("{}", exists(id));
         }
         let made = self
@@ -169,6 +180,10 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
         self.lineage.parents(id)
     }
 
+    fn exists(&self, id: &LayerId) -> Result<bool> {
+        self.lineage.has(id)
+    }
+
     fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
         self.make(id, parent, &mut |_| Ok(()))
     }
@@ -180,8 +195,7 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
         self.lineage.strike(id)?;
-        let mount_point = self.mount_point(id);
-        crate::tree::remove::remove(&mount_point)?;
+        self.lineage.sweep(&self.store.directory().join("mnt"))?;
         self.trees.destroy(id)
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use net::NetArgs;
 use net::mode::NetworkMode;
-use process::SignalNumber;
+use process::{SignalNumber, warn};
 use union::store::write_file;
 use union::{Kind, detect};
 use user::caller::Caller;

@@ -101,7 +101,7 @@ impl Plan {
         let id = random_hex(32)?;
         let mounts = Mounts::parse(&files, config.volumes.keys())?;
         let volumes = Volumes::new(&places.root);
-        let (volumes, binds) = VolumeMounts::plan(volumes, &mounts.mounted, container.rm)?;
+        let (volumes, binds) = VolumeMounts::plan(volumes, &mounts.mounted, &id, container.rm)?;
         let mut record = Record {
             id: id.clone(),
             name: container.name.unwrap_or_default(),

@@ -31,9 +31,9 @@ use crate::layer_id::LayerId;
 use crate::lineage::{Lineage, exists, layers_in};
 use crate::overlay2::lookup;
 use crate::store::{Lock, Store, make};
+use crate::trash;
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
-use crate::tree::remove::remove;
 use crate::tree::size::size;
 
 pub use mount::unsupported;
@@ -68,11 +68,13 @@ impl Aufs {
     fn lock(&self) -> Result<Lock> {
         let lock = self.store.lock()?;
         for id in layers_in(&self.store.directory().join("diff"))? {
-            if !self.lineage.has(&id) {
+            if !self.lineage.has(&id)? {
                 say!("aufs: remove what is left of {id}");
-                remove(&self.diff_path(&id))?;
+                trash::discard(&self.diff_path(&id))?;
             }
         }
+        trash::sweep(&self.store.directory().join("diff"))?;
+        self.lineage.sweep(&self.store.directory().join("mnt"))?;
         Ok(lock)
     }
 
@@ -84,7 +86,7 @@ impl Aufs {
     ) -> Result<()> {
         // ANCHOR: exercise_aufs_layers
         let _lock = self.lock()?;
-        if self.lineage.has(id) {
+        if self.lineage.has(id)? {
             bail!("{}", exists(id));
         }
         let below = self.lineage.on(parent)?;
@@ -100,7 +102,7 @@ impl Aufs {
             .and_then(|()| self.lineage.record(id, &below));
         match made {
             Ok(()) => Ok(()),
-            Err(error) => match remove(&self.diff_path(id)) {
+            Err(error) => match trash::discard(&self.diff_path(id)) {
                 Ok(()) => Err(error),
                 Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
             },
@@ -157,6 +159,10 @@ impl StorageDriver for Aufs {
         self.lineage.parents(id)
     }
 
+    fn exists(&self, id: &LayerId) -> Result<bool> {
+        self.lineage.has(id)
+    }
+
     fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
         self.make_layer(id, parent, &mut |_| Ok(()))
     }
@@ -173,8 +179,8 @@ impl StorageDriver for Aufs {
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
         self.lineage.strike(id)?;
-        remove(&self.mount_point(id))?;
-        remove(&self.diff_path(id))
+        self.lineage.sweep(&self.store.directory().join("mnt"))?;
+        trash::discard(&self.diff_path(id))
     }
 
     fn mount_point(&self, id: &LayerId) -> PathBuf {

@@ -46,6 +46,7 @@ use crate::layer_id::LayerId;
 use crate::lineage::layers_in;
 use crate::program;
 use crate::store::{Store, make, remove_file, write_file};
+use crate::trash;
 use crate::tree::Tree;
 use crate::tree::remove::remove_at;
 use crate::whole::{Trees, Whole};
@@ -139,6 +140,22 @@ impl Devicemapper {
         remove_at(&mount, "lost+found".as_ref())?;
         let root = Tree::at(&mount)?;
         fchmod(root.root(), Mode::from_raw_mode(0o755)).context("fchmod(root, 755)")
+    }
+
+    /// Gives back the blocks of the device of which the number is in a file, and
+    /// removes that.
+    ///
+    /// # Errors
+    /// `EBUSY`: the kernel takes a container's mounts apart in the background.
+    fn delete_noted(&self, path: &Path) -> Result<()> {
+        let number = read_number(path)?.with_context(|| format!("{path:?} is gone"))?;
+        if let Err(error) = self.pool.message(&format!("delete {number}"))
+            // Whoever was killed between the two had it deleted.
+            && !format!("{error:#}").contains("No data available")
+        {
+            return Err(error);
+        }
+        remove_file(path)
     }
 
     /// Gives a device's blocks back to the pool. It may not be there.
@@ -247,12 +264,20 @@ impl Trees for Devicemapper {
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {
-        let path = self.number_file(id);
         // It may not have come to that.
-        if let Some(number) = read_number(&path)? {
-            self.delete(number);
+        match trash::set_aside(&self.number_file(id))? {
+            Some(path) => {
+                if let Err(error) = self.delete_noted(&path) {
+                    say!("tried again later: {error:#}");
+                }
+                Ok(())
+            }
+            None => Ok(()),
         }
-        remove_file(&path)
+    }
+
+    fn sweep(&self) -> Result<()> {
+        trash::sweep_by(&self.directory.join("devices"), &|path| self.delete_noted(path)).map(drop)
     }
 
     fn present(&self) -> Result<Vec<LayerId>> {

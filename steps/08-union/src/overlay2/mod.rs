@@ -29,13 +29,12 @@ pub mod lookup;
 pub mod stack;
 pub mod trial;
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use process::say;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::archive::{apply::apply, write};
@@ -43,11 +42,11 @@ use crate::detached;
 use crate::driver::{Access, Kind, StorageDriver, View};
 use crate::finding::Finding;
 use crate::layer_id::LayerId;
-use crate::lineage::{below_another, exists, layers_in, no_layer};
+use crate::lineage::{below_another, exists, is_there, layers_in, no_layer};
 use crate::store::{Lock, Store, make, remove_file, write_file};
+use crate::trash;
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
-use crate::tree::remove::remove;
 use crate::tree::size::size;
 
 use stack::{Attributes, Stack, StackView};
@@ -109,7 +108,7 @@ impl Overlay2 {
     /// The directory of a layer that there is.
     fn layer(&self, id: &LayerId) -> Result<PathBuf> {
         let path = self.path(id);
-        if !path.exists() {
+        if !is_there(&path)? {
             bail!("{}", no_layer(id));
         }
         Ok(path)
@@ -155,24 +154,33 @@ impl Overlay2 {
     /// under a name that is no layer's, and a short name may lead nowhere.
     fn lock(&self) -> Result<Lock> {
         let lock = self.store.lock()?;
-        let directory = self.store.directory();
-        for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
-            let name = entry
-                .with_context(|| format!("read {directory:?}"))?
-                .file_name();
-            if name.to_string_lossy().starts_with('.') {
-                say!("overlay2: remove what is left in {name:?}");
-                remove(&directory.join(name))?;
-            }
+        if trash::sweep(self.store.directory())? {
+            self.remove_lost_names()?;
         }
         Ok(lock)
+    }
+
+    /// Removes the short names of layers that are gone: one who was killed while
+    /// he removed a layer had no time for that.
+    fn remove_lost_names(&self) -> Result<()> {
+        let names = self.store.directory().join("l");
+        for entry in fs::read_dir(&names).with_context(|| format!("read {names:?}"))? {
+            let path = entry.with_context(|| format!("read {names:?}"))?.path();
+            let target = fs::read_link(&path).with_context(|| format!("readlink({path:?})"))?;
+            if let Some(layer) = target.parent()
+                && !is_there(&names.join(layer))?
+            {
+                remove_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn make_layer(&self, id: &LayerId, parent: Option<&LayerId>, fill: Fill<'_>) -> Result<()> {
         // ANCHOR: exercise_make_a_layer
         let _lock = self.lock()?;
         // `l` is the directory of short names.
-        if id.as_str() == "l" || self.path(id).exists() {
+        if id.as_str() == "l" || self.exists(id)? {
             bail!("{}", exists(id));
         }
         let lower = match parent {
@@ -194,10 +202,10 @@ impl Overlay2 {
         });
         match made {
             Ok(()) => Ok(()),
-            Err(error) => match remove(&new) {
-                Ok(()) => Err(error),
-                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
-            },
+            Err(error) => {
+                trash::take(&new);
+                Err(error)
+            }
         }
         // ANCHOR_END: exercise_make_a_layer
     }
@@ -209,7 +217,10 @@ impl Overlay2 {
         parent: Option<&LayerId>,
         fill: Fill<'_>,
     ) -> Result<()> {
-        make(new, 0o710)?;
+        DirBuilder::new()
+            .mode(0o710)
+            .create(new)
+            .with_context(|| format!("mkdir({new:?})"))?;
         if !lower.is_empty() {
             let path = new.join("lower");
             fs::write(&path, lower.join(":")).with_context(|| format!("write {path:?}"))?;
@@ -273,6 +284,10 @@ impl StorageDriver for Overlay2 {
             .collect()
     }
 
+    fn exists(&self, id: &LayerId) -> Result<bool> {
+        is_there(&self.path(id))
+    }
+
     fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
         self.make_layer(id, parent, Fill::With(&mut |_| Ok(())))
     }
@@ -318,13 +333,15 @@ impl StorageDriver for Overlay2 {
             }
         }
         // Out of the way first: from here on it is no layer, killed or not.
-        let gone = self.store.directory().join(format!(".{id}"));
-        let path = self.path(id);
-        fs::rename(&path, &gone).with_context(|| format!("rename({path:?}, {gone:?})"))?;
+        let path = self.layer(id)?;
+        let gone = trash::set_aside(&path)?;
         if let Some(short) = &short {
             remove_file(&self.store.directory().join(short))?;
         }
-        remove(&gone)
+        if let Some(gone) = gone {
+            trash::take(&gone);
+        }
+        Ok(())
     }
 
     fn mount_point(&self, id: &LayerId) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -177,7 +177,10 @@ impl StackView {
         fchdir(&directory).with_context(|| format!("fchdir({:?})", self.directory))?;
         let done = work(self);
         match before {
-            Ok(before) => fchdir(&before).context("fchdir(back)")?,
+            Ok(before) => fchdir(&before).with_context(|| {
+                let path = fs::read_link(format!("/proc/self/fd/{}", before.as_raw_fd()));
+                format!("fchdir({:?}), back again", path.unwrap_or_default())
+            })?,
             Err(_) => chdir("/").context("chdir(\"/\")")?,
         }
         done

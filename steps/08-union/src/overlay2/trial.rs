@@ -15,7 +15,8 @@ use process::sys;
 use super::stack::{Attributes, Stack, StackView};
 use crate::driver::View;
 use crate::private;
-use crate::store::make;
+use crate::store::{Turn, hold, make};
+use crate::trash;
 use crate::tree::remove::remove;
 
 /// Why overlay is refused below `root`; `None` if it works. Mounts in a
@@ -25,9 +26,12 @@ use crate::tree::remove::remove;
 /// Those of making the directories and the process.
 pub fn refused(root: &Path) -> Result<Option<String>> {
     make(root, 0o711)?;
-    let trial = root
-        .join("run")
-        .join(format!("trial-{}", std::process::id()));
+    let run = root.join("run");
+    make(&run, 0o700)?;
+    // One at a time: what is there of another one is of a killed process.
+    let _alone = hold(&run, Turn::Judging)?;
+    trash::sweep(&run)?;
+    let trial = run.join(".trial");
     for name in [
         "l/lower",
         "l/other",

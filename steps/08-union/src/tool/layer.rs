@@ -184,7 +184,7 @@ fn rm(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> {
         return driver.remove(id);
     }
     // Held, so that nobody starts it meanwhile; refused if somebody has.
-    let _note = driver.store().note(id)?;
+    let _note = driver.store().note(id, "")?;
     remove_container(driver, id)?;
     driver.store().forget(id)
 }

@@ -1,15 +1,19 @@
-//! Taking a tree away.
+//! Taking a tree away, whatever somebody has made of it: modes that keep its
+//! owner out, immutable files, depth without end, other people's files. Never
+//! what is mounted in it: that is another tree.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, bail};
+use process::say;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, chmodat, openat, renameat_with, statat,
-    unlinkat,
+    AtFlags, CWD, FileType, IFlags, Mode, OFlags, RenameFlags, ResolveFlags, chmod, fchmod, fstat,
+    ioctl_getflags, ioctl_setflags, openat, openat2, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::{file_type, names};
 
@@ -18,18 +22,44 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// Not into what is mounted here, nor through a link that somebody may have put
+/// in a directory's place meanwhile.
+const SAME_MOUNT: ResolveFlags = ResolveFlags::NO_XDEV.union(ResolveFlags::NO_SYMLINKS);
+
 /// How deep directories are taken away where they are. Each level holds a
 /// descriptor and some stack, and somebody who made the tree to annoy has made
 /// it deeper than there are descriptors.
 const DEEP: usize = 100;
 
 /// Removes whatever is at `path`, if anything, and all that is in it. Links are
-/// removed, not followed. A directory that its owner may not read is opened up
-/// first, such as overlay's `work/work`.
+/// removed, not followed. Modes and flags that its owner may change are no
+/// obstacle. What belongs to users of the caller's ranges in /etc/subuid is
+/// removed from within a user namespace that maps them.
+///
+/// One file that stays does not keep the others.
 ///
 /// # Errors
-/// Those of unlink(2), such as `EBUSY` for a mount point.
+/// The first of them: those of unlink(2); a mount point, which is not entered.
 pub fn remove(path: &Path) -> Result<()> {
+    let removed = remove_here(path);
+    match removed {
+        Err(error) if !geteuid().is_root() && is_refusal(&error) => {
+            say!("remove {path:?} as root of a user namespace: {error:#}");
+            user::inside::as_mapped_root(|| remove_here(path))
+                .map_err(|more| error.context(format!("nor in a user namespace ({more:#})")))
+        }
+        removed => removed,
+    }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<Errno>())
+        .any(|errno| matches!(*errno, Errno::ACCESS | Errno::PERM))
+}
+
+fn remove_here(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or(OsStr::new("."));
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -43,16 +73,20 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// The same for `name` in `directory`.
+/// The same for `name` in `directory`, by the caller's own rights.
 ///
 /// # Errors
 /// As there.
 pub fn remove_at(directory: impl AsFd, name: &OsStr) -> Result<()> {
-    if !is_directory(&directory, name)? {
-        return unlink(&directory, name, AtFlags::empty());
+    // The directory itself stays as it is: the tree begins below it.
+    let top = Within::Keep(directory.as_fd());
+    if !top.is_directory(name)? {
+        return top.unlink(name, AtFlags::empty());
     }
-    empty(&open(&directory, name)?)?;
-    unlink(&directory, name, AtFlags::REMOVEDIR)
+    if let Some(directory) = top.open(name)? {
+        empty(&directory)?;
+    }
+    top.unlink(name, AtFlags::REMOVEDIR)
 }
 
 /// Removes everything in a directory.
@@ -62,71 +96,200 @@ pub fn remove_at(directory: impl AsFd, name: &OsStr) -> Result<()> {
 pub fn empty(directory: &OwnedFd) -> Result<()> {
     // What lies deep comes up here, under a name that is free, and goes in the
     // next round.
-    while empty_once(directory, directory, DEEP)? {}
-    Ok(())
+    loop {
+        let mut round = Round {
+            top: directory,
+            moved: false,
+            failed: None,
+        };
+        round.empty(directory, Path::new(""), DEEP);
+        match round.failed {
+            Some(error) => return Err(error),
+            None if !round.moved => return Ok(()),
+            None => {}
+        }
+    }
 }
 
-/// Removes what is in `directory`, but moves what is deeper than `deep` up to
-/// `top`; returns whether there was any of that.
-fn empty_once(top: &OwnedFd, directory: &OwnedFd, deep: usize) -> Result<bool> {
-    let mut moved = false;
-    let listing = openat(directory, ".", DIRECTORY, Mode::empty()).context("openat(\".\")")?;
-    for name in names(listing).context("readdir")? {
-        if !is_directory(directory, &name)? {
-            unlink(directory, &name, AtFlags::empty())?;
+/// One way through a tree.
+struct Round<'a> {
+    /// Where directories go that are too deep.
+    top: &'a OwnedFd,
+    /// Whether there were any.
+    moved: bool,
+    /// Why the first file that stays does so.
+    failed: Option<Error>,
+}
+
+impl Round<'_> {
+    /// Removes what is in `directory`, which is `path` from the top, but moves
+    /// what is deeper than `deep` up.
+    fn empty(&mut self, directory: &OwnedFd, path: &Path, deep: usize) {
+        let listing = openat(directory, ".", DIRECTORY, Mode::empty())
+            .map_err(Error::from)
+            .and_then(|listing| names(listing).map_err(Error::from));
+        match listing {
+            Ok(names) => {
+                for name in names {
+                    let at = path.join(&name);
+                    if let Err(error) = self.take(directory, &name, &at, deep) {
+                        self.failed.get_or_insert(error);
+                    }
+                }
+            }
+            Err(error) => {
+                let error = error.context(format!("read the directory {path:?}"));
+                self.failed.get_or_insert(error);
+            }
+        }
+    }
+
+    fn take(&mut self, directory: &OwnedFd, name: &OsStr, at: &Path, deep: usize) -> Result<()> {
+        let within = Within::Change(directory.as_fd());
+        let removed = if !within.is_directory(name)? {
+            within.unlink(name, AtFlags::empty())
         } else if deep == 0 {
-            move_up(top, directory, &name)?;
-            moved = true;
+            self.moved = true;
+            within.move_up(self.top, name)
         } else {
-            moved |= empty_once(top, &open(directory, &name)?, deep - 1)?;
-            unlink(directory, &name, AtFlags::REMOVEDIR)?;
+            let failed = self.failed.is_some();
+            let below = within.open(name);
+            if let Some(below) = below.with_context(|| format!("in the tree at {at:?}"))? {
+                self.empty(&below, at, deep - 1);
+            }
+            // It holds what stays, and that is told already.
+            match within.unlink(name, AtFlags::REMOVEDIR) {
+                Err(_) if self.failed.is_some() && !failed => Ok(()),
+                removed => removed,
+            }
+        };
+        removed.with_context(|| format!("in the tree at {at:?}"))
+    }
+}
+
+/// A directory in which something is to go.
+#[derive(Clone, Copy)]
+enum Within<'a> {
+    /// It stays, as it is.
+    Keep(BorrowedFd<'a>),
+    /// It goes as well, and may be changed before.
+    Change(BorrowedFd<'a>),
+}
+
+impl Within<'_> {
+    fn directory(&self) -> BorrowedFd<'_> {
+        let (Within::Keep(directory) | Within::Change(directory)) = self;
+        *directory
+    }
+
+    fn is_directory(&self, name: &OsStr) -> Result<bool> {
+        let look = || statat(self.directory(), name, AtFlags::SYMLINK_NOFOLLOW);
+        match self.with_rights(name, look) {
+            Ok(stat) => Ok(file_type(&stat) == FileType::Directory),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("stat({name:?})")),
         }
     }
-    Ok(moved)
-}
 
-fn move_up(top: &OwnedFd, directory: &OwnedFd, name: &OsStr) -> Result<()> {
-    for n in 0.. {
-        let free = OsString::from(format!(".deep-{n}"));
-        match renameat_with(directory, name, top, &free, RenameFlags::NOREPLACE) {
-            Err(Errno::EXIST) => {}
-            moved => return moved.with_context(|| format!("rename({name:?}, {free:?})")),
+    fn unlink(&self, name: &OsStr, flags: AtFlags) -> Result<()> {
+        match self.with_rights(name, || unlinkat(self.directory(), name, flags)) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("unlink({name:?})")),
         }
     }
-    Ok(())
-}
 
-fn is_directory(directory: impl AsFd, name: &OsStr) -> Result<bool> {
-    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(file_type(&stat) == FileType::Directory),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(errno).with_context(|| format!("stat({name:?})")),
-    }
-}
-
-fn unlink(directory: impl AsFd, name: &OsStr, flags: AtFlags) -> Result<()> {
-    match unlinkat(directory, name, flags) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno).with_context(|| format!("unlink({name:?})")),
-    }
-}
-
-fn open(directory: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    match openat(&directory, name, DIRECTORY, Mode::empty()) {
-        Err(Errno::ACCESS) => {
-            chmodat(&directory, name, Mode::RWXU, AtFlags::empty())
-                .with_context(|| format!("chmod({name:?}, 700)"))?;
-            openat(&directory, name, DIRECTORY, Mode::empty())
+    fn move_up(&self, top: &OwnedFd, name: &OsStr) -> Result<()> {
+        for n in 0.. {
+            let free = OsString::from(format!(".deep-{n}"));
+            let from = self.directory();
+            let rename = || renameat_with(from, name, top, &free, RenameFlags::NOREPLACE);
+            match self.with_rights(name, rename) {
+                Err(Errno::EXIST) => {}
+                moved => return moved.with_context(|| format!("rename({name:?}, {free:?})")),
+            }
         }
-        opened => opened,
+        Ok(())
     }
-    .with_context(|| format!("open({name:?}, O_DIRECTORY)"))
+
+    /// Opens a directory; `None` where somebody else has removed it meanwhile.
+    fn open(&self, name: &OsStr) -> Result<Option<OwnedFd>> {
+        let open = |flags| openat2(self.directory(), name, flags, Mode::empty(), SAME_MOUNT);
+        let mut opened = self.with_rights(name, || open(DIRECTORY));
+        if matches!(opened, Err(Errno::ACCESS)) {
+            let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            opened = open(place)
+                .and_then(open_up)
+                .and_then(|()| open(DIRECTORY));
+        }
+        match opened.map(Some) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::XDEV) => bail!("{name:?} is a mount point, which is not entered: umount it"),
+            opened => opened.with_context(|| format!("open({name:?}, O_DIRECTORY)")),
+        }
+    }
+
+    /// Does something to `name`; once more, if it was refused, when nothing that
+    /// the caller may change stands in the way: the directory's mode, and the
+    /// flags immutable and append-only of both (ioctl_iflags(2)).
+    fn with_rights<T>(
+        &self,
+        name: &OsStr,
+        act: impl Fn() -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        let refused = match act() {
+            Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
+            done => return done,
+        };
+        // Each that fails leaves the refusal as it was, which is told.
+        let directory = self.directory();
+        let mut changed = thaw(directory, name).is_ok();
+        if let Within::Change(_) = self {
+            changed |= thaw(directory, OsStr::new(".")).is_ok();
+            changed |= open_up(directory).is_ok();
+        }
+        match changed {
+            true => act(),
+            false => Err(refused),
+        }
+    }
+}
+
+/// Gives the owner of a directory all rights to it. It may have been opened as a
+/// mere place (`O_PATH`).
+fn open_up(directory: impl AsFd) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(fstat(&directory)?.st_mode) | Mode::RWXU;
+    match fchmod(&directory, mode) {
+        Err(Errno::BADF) => chmod(reached(&directory), mode),
+        done => done,
+    }
+}
+
+fn reached(file: impl AsFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
+}
+
+fn thaw(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
+    const FROZEN: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
+    let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    // Opening anything else may do something.
+    if !matches!(file_type(&stat), FileType::RegularFile | FileType::Directory) {
+        return Err(Errno::NOTSUP);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat2(&directory, name, flags, Mode::empty(), SAME_MOUNT)?;
+    let flags = ioctl_getflags(&file)?;
+    match flags.intersects(FROZEN) {
+        true => ioctl_setflags(&file, flags - FROZEN),
+        false => Err(Errno::NOTSUP),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::fs::mkdirat;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_tree_deeper_than_there_are_descriptors_goes() {
@@ -139,6 +302,23 @@ mod tests {
             mkdirat(&at, "d", Mode::RWXU).unwrap();
             at = openat(&at, "d", DIRECTORY, Mode::empty()).unwrap();
         }
+        remove(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    /// Whoever runs this as root sees nothing of modes.
+    #[test]
+    fn directories_without_permissions_go() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("tree");
+        for (n, mode) in [0o555, 0o000, 0o100, 0o400].into_iter().enumerate() {
+            let directory = path.join(n.to_string());
+            fs::create_dir_all(directory.join("d/e")).unwrap();
+            fs::write(directory.join("file"), "").unwrap();
+            fs::set_permissions(directory.join("d"), Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(&directory, Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o500)).unwrap();
         remove(&path).unwrap();
         assert!(!path.exists());
     }

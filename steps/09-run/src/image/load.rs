@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use process::{say, warn};
 use union::detect;
 use union::{Kind, StorageDriver};
 
@@ -57,7 +57,7 @@ impl Images {
                 None => names_of(&parts, path.as_deref()),
             };
             for name in &names {
-                self.store.name(name, &record.id, &lock)?;
+                self.give_name(name, &record.id, &lock)?;
             }
             loaded.push((record.id, names));
         }
@@ -101,9 +101,23 @@ impl Images {
         let parts = root_file_system(blob, &config)?;
         let driver = detect::open(kind, &self.root)?;
         let record = self.keep(&parts, &*driver, &lock)?;
-        self.store.name(name, &record.id, &lock)?;
+        self.give_name(name, &record.id, &lock)?;
         Ok(record.id)
         // ANCHOR_END: exercise_import
+    }
+
+    /// From now on `name` means the image `id`. An image that loses it by that is
+    /// named, as docker(1) does.
+    fn give_name(&self, name: &Name, id: &Digest, lock: &Lock) -> Result<()> {
+        let before = self.store.named(name)?;
+        self.store.name(name, id, lock)?;
+        if let Some(before) = before.filter(|before| before.id != *id) {
+            warn!(
+                "the image {name} already exists, renaming the old one with ID {} to empty string",
+                before.id
+            );
+        }
+        Ok(())
     }
 
     /// The lock, and what a killed process has left in the store of `kind`

@@ -77,7 +77,10 @@ impl Images {
             let driver = detect::open(kind, &self.root)?;
             for layer in driver.layers()? {
                 // Containers come and go meanwhile; one that has gone is none.
-                let parents = driver.parents(&layer).unwrap_or_default();
+                let parents = match driver.parents(&layer) {
+                    Err(_) if !driver.exists(&layer)? => continue,
+                    parents => parents?,
+                };
                 let Some(parent) = parents
                     .first()
                     .map(of_image)

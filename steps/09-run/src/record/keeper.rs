@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Error, Result, bail};
 use nix::unistd::Pid;
-use process::{Exit, Failure, Isolation, say};
+use process::{Exit, Failure, Isolation, say, warn};
 
 use super::{Record, Records, Status};
 use crate::names::random_name;
@@ -64,18 +64,17 @@ impl Keeper {
     }
 
     fn take_name(&mut self) -> Result<()> {
-        let id = &self.record.id;
         if !self.named {
             for attempt in 0.. {
                 let name = random_name(attempt)?;
-                if self.records.take_name(&name, id)? {
+                if self.records.take_name(&name, &self.record)? {
                     self.record.name = name;
                     return Ok(());
                 }
             }
         }
         let name = self.record.name.clone();
-        if self.records.take_name(&name, id)? {
+        if self.records.take_name(&name, &self.record)? {
             return Ok(());
         }
         // Its holder may be dead.
@@ -94,8 +93,18 @@ impl Keeper {
                  remove that one (drydock rm {name})"
             );
         }
-        if !self.records.take_name(&name, id)? {
+        if !self.records.take_name(&name, &self.record)? {
             bail!("the name {name:?} is being used by a container that is just being made");
+        }
+        Ok(())
+    }
+
+    /// What killed launchers have left, also under another --cgroup-parent than
+    /// this container's.
+    fn sweep(&self) -> Result<()> {
+        self.records.sweep()?;
+        for group in cgroups::find::sweep()? {
+            say!("removed {}: its launcher is gone", group.display());
         }
         Ok(())
     }
@@ -131,9 +140,9 @@ impl Isolation for Keeper {
         self.records.write(&self.record)?;
         // What somebody left and cannot be removed is no reason not to start.
         if self.found_dead.get()
-            && let Err(error) = self.records.sweep()
+            && let Err(error) = self.sweep()
         {
-            say!("warning: {error:#}");
+            warn!("{error:#}");
         }
         Ok(())
     }

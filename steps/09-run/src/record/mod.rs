@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! STATE/ID.json        the record, replaced as a whole (rename(2))
-//! STATE/names/NAME     a symbolic link: the short id of who has the name (symlink(2))
+//! STATE/names/NAME     a symbolic link: the short id of who has the name, and the
+//!                      launcher that took it (symlink(2))
 //! ```
+//!
+//! `stop` kills what a record says, and `rm` removes it. So a record is believed
+//! only where nobody but the caller and root can have put it.
 //!
 //! Only the launcher writes a record while the container lives. It may be
 //! killed: then the record says that a process runs which is no more. So it
@@ -15,12 +19,15 @@ pub mod store;
 pub mod tool;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result, ensure};
 use net::owner::Owner;
 use serde::{Deserialize, Serialize};
 
 pub use store::Records;
+
+use crate::volume::check_name;
 
 /// The first 12 digits of an id, as docker(1) shows it.
 pub(crate) fn short(id: &str) -> &str {
@@ -95,6 +102,32 @@ impl Record {
     /// The first 12 digits of the id.
     pub fn short_id(&self) -> &str {
         short(&self.id)
+    }
+
+    /// Whether all in it can be what an engine has written into `path`.
+    fn check(&self, path: &Path) -> Result<()> {
+        let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+        ensure!(
+            self.id.len() == 64 && self.id.chars().all(digit),
+            "its id is {:?}",
+            self.id
+        );
+        ensure!(
+            path.file_stem().is_some_and(|stem| *stem == *self.id),
+            "it is about container {:?}",
+            self.id
+        );
+        check_name(&self.name)?;
+        for volume in &self.volumes {
+            check_name(&volume.name).context("a volume")?;
+        }
+        ensure!(
+            self.pid >= 0 && self.launcher.pid > 0,
+            "its processes are {} and {}",
+            self.pid,
+            self.launcher.pid
+        );
+        Ok(())
     }
 
     /// Whether the container runs: also what a record says is true only as long

@@ -6,9 +6,14 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use process::say;
-use union::Kind;
-use union::store::{make, remove_file, write_file};
+use net::owner::Owner;
+use process::{say, warn};
+use union::detect::container_layers;
+use union::lineage::is_there;
+use union::store::{
+    Lock, Store, Turn, hold, make, read_own, remove_file, require_own, sweep_drafts, write_file,
+};
+use union::{Kind, LayerId};
 
 use super::{Record, Status, short};
 use crate::places::Places;
@@ -36,24 +41,27 @@ impl Records {
         self.places.state.join("names").join(name)
     }
 
-    /// Takes a name for a container: whoever makes the link first has it. What
-    /// a dead launcher has left does not stand in the way.
+    /// The directory, made if there is none, and held for this turn.
+    fn hold(&self, turn: Turn) -> Result<Lock> {
+        let state = &self.places.state;
+        make(&state.join("names"), 0o700)?;
+        require_own(state)?;
+        hold(state, turn)
+    }
+
+    /// Takes a name for a container: whoever makes the link first has it. The link
+    /// says by whom, so that one can be told whose container never came to be.
     ///
     /// # Errors
-    /// If another container has that name.
-    pub fn take_name(&self, name: &str, id: &str) -> Result<bool> {
+    /// Those of symlink(2); a state directory of somebody else.
+    pub fn take_name(&self, name: &str, record: &Record) -> Result<bool> {
         let link = self.name_path(name);
-        let holder = short(id);
-        match symlink(holder, &link) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                make(&self.places.state.join("names"), 0o700)?;
-                symlink(holder, &link).with_context(|| format!("symlink({link:?})"))?;
-                Ok(true)
-            }
+        let Owner { pid, start } = record.launcher;
+        let _making = self.hold(Turn::Making)?;
+        match symlink(format!("{} {pid} {start}", record.short_id()), &link) {
+            Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            made => made
-                .map(|()| true)
-                .with_context(|| format!("symlink({link:?})")),
+            Err(error) => Err(error).with_context(|| format!("symlink({link:?})")),
         }
     }
 
@@ -62,22 +70,16 @@ impl Records {
     /// # Errors
     /// Those of readlink(2).
     pub fn holder(&self, name: &str) -> Result<Option<String>> {
-        let link = self.name_path(name);
-        match fs::read_link(&link) {
-            Ok(id) => Ok(Some(short(&id.to_string_lossy()).to_owned())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("readlink({link:?})")),
-        }
+        Ok(self.link(name)?.map(|text| short(&text).to_owned()))
     }
 
-    /// Gives a name back.
-    ///
-    /// # Errors
-    /// Those of unlink(2).
-    pub fn give_name_back(&self, name: &str, id: &str) -> Result<()> {
-        match self.holder(name)? {
-            Some(holder) if holder == short(id) => remove_file(&self.name_path(name)),
-            _ => Ok(()),
+    /// What the link of a name says.
+    fn link(&self, name: &str) -> Result<Option<String>> {
+        let link = self.name_path(name);
+        match fs::read_link(&link) {
+            Ok(text) => Ok(Some(text.to_string_lossy().into_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("readlink({link:?})")),
         }
     }
 
@@ -86,6 +88,11 @@ impl Records {
     /// # Errors
     /// Those of writing.
     pub fn write(&self, record: &Record) -> Result<()> {
+        let _making = self.hold(Turn::Making)?;
+        self.put(record)
+    }
+
+    fn put(&self, record: &Record) -> Result<()> {
         let json = serde_json::to_string_pretty(record).context("write JSON")?;
         write_file(&self.path(&record.id), &json)
     }
@@ -95,14 +102,19 @@ impl Records {
     /// # Errors
     /// Those of unlink(2).
     pub fn forget(&self, id: &str, name: &str) -> Result<()> {
+        let _making = self.hold(Turn::Making)?;
         remove_file(&self.path(id))?;
-        self.give_name_back(name, id)
+        match self.holder(name)? {
+            Some(holder) if holder == short(id) => remove_file(&self.name_path(name)),
+            _ => Ok(()),
+        }
     }
 
-    /// Every container, the youngest first.
+    /// Every container, the youngest first. A record that is damaged, or not to
+    /// be trusted, is named on standard error, and passed over.
     ///
     /// # Errors
-    /// Those of reading, and for a record that is damaged.
+    /// Those of reading the directory; one of somebody else.
     pub fn all(&self) -> Result<Vec<Record>> {
         let directory = &self.places.state;
         let entries = match fs::read_dir(directory) {
@@ -110,14 +122,17 @@ impl Records {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error).with_context(|| format!("read {directory:?}")),
         };
+        require_own(directory)?;
         let mut records = Vec::new();
         for entry in entries {
             let path = entry.with_context(|| format!("read {directory:?}"))?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                records.extend(read(&path)?);
+            let is_record = path.extension().is_some_and(|end| end == "json");
+            if !is_record || is_draft(&path) {
+                continue;
+            }
+            match read(&path) {
+                Ok(record) => records.extend(record),
+                Err(error) => warn!("passed over: {error:#}"),
             }
         }
         records.sort_by(|a: &Record, b| (&b.started_at, &b.id).cmp(&(&a.started_at, &a.id)));
@@ -145,7 +160,8 @@ impl Records {
 
     /// Notices the containers whose launcher was killed. The kernel has ended
     /// them with it; those that were to be removed are, and the others have
-    /// exited.
+    /// exited. Names, drafts, layers and volumes of containers that never came to
+    /// be go. What cannot be removed is told, and keeps nobody else.
     ///
     /// # Errors
     /// Those of reading and writing.
@@ -158,49 +174,165 @@ impl Records {
             }
             say!("the launcher of {} is gone", record.name);
             if record.auto_remove {
-                self.remove(&record)?;
+                if let Err(error) = self.remove(&record) {
+                    warn!("container {} stays: {error:#}", record.name);
+                }
             } else {
                 record.status = Status::Exited;
                 record.pid = 0;
                 record.finished_at = Some(now());
-                self.write(&record)?;
+                self.mark(&record)?;
             }
         }
-        Ok(())
+        self.sweep_unborn()
         // ANCHOR_END: exercise_sweep
     }
     // ANCHOR_END: sweep
 
+    /// Writes the record of a dead launcher's container, unless another one did so
+    /// or removed it.
+    fn mark(&self, record: &Record) -> Result<()> {
+        let _judging = self.hold(Turn::Judging)?;
+        match read(&self.path(&record.id))? {
+            Some(now) if now.status == Status::Running => self.put(record),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what launchers have left that were killed before they had written
+    /// a record.
+    fn sweep_unborn(&self) -> Result<()> {
+        if !is_there(&self.places.state)? {
+            return Ok(());
+        }
+        let records = {
+            let _judging = self.hold(Turn::Judging)?;
+            sweep_drafts(&self.places.state)?;
+            let records = self.all()?;
+            self.sweep_names(&records)?;
+            records
+        };
+        let known = |id: &str| records.iter().any(|record| record.id == id);
+        for kind in Kind::ALL {
+            for id in container_layers(&self.places.root, kind)? {
+                if !known(id.as_str())
+                    && let Err(error) = self.remove_unborn(kind, &id)
+                {
+                    warn!("the layers of container {id} stay: {error:#}");
+                }
+            }
+        }
+        Volumes::new(&self.places.root).sweep(&|id| is_there(&self.path(id)))
+    }
+
+    /// Removes layers without a record, unless their launcher is at work.
+    fn remove_unborn(&self, kind: Kind, id: &LayerId) -> Result<()> {
+        // In this order: a launcher that lets go of its note has written a record,
+        // or removed its layers.
+        if Store::open(&self.places.root, kind)?.is_held(id)?
+            || is_there(&self.path(id.as_str()))?
+        {
+            return Ok(());
+        }
+        let driver = union::detect::open(kind, &self.places.root)?;
+        say!("no launcher and no record: remove the layers of container {id}");
+        union::isolation::remove_container(&*driver, id)
+    }
+
+    /// Gives back the names of containers that have no record, and no launcher
+    /// that might be about to write one.
+    fn sweep_names(&self, records: &[Record]) -> Result<()> {
+        let directory = self.places.state.join("names");
+        for entry in fs::read_dir(&directory).with_context(|| format!("read {directory:?}"))? {
+            let name = entry.with_context(|| format!("read {directory:?}"))?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let text = match self.link(name) {
+                Ok(Some(text)) => text,
+                Ok(None) => continue,
+                Err(error) => {
+                    warn!("passed over: {error:#}");
+                    continue;
+                }
+            };
+            let mut words = text.split(' ');
+            let id = words.next().unwrap_or_default();
+            let owner = words.next().zip(words.next()).and_then(|(pid, start)| {
+                Some(Owner {
+                    pid: pid.parse().ok()?,
+                    start: start.parse().ok()?,
+                })
+            });
+            let known = records
+                .iter()
+                .any(|record| record.name == name && record.short_id() == short(id));
+            if !known && !owner.is_some_and(|owner| owner.is_alive()) {
+                say!("the name {name:?} is nobody's");
+                remove_file(&self.name_path(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a container that does not run: its layers, its anonymous
-    /// volumes, its record.
+    /// volumes, its record. Others may do the same at the same time.
     ///
     /// # Errors
     /// Those of removing; the record goes last, so it can be tried again.
     pub fn remove(&self, record: &Record) -> Result<()> {
-        let kind = Kind::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == record.driver)
-            .with_context(|| format!("there is no storage driver {:?}", record.driver))?;
+        let kind = kind_of(record)?;
         let driver = union::detect::open(kind, &self.places.root)?;
-        union::isolation::remove_container(&*driver, &record.id.parse()?)?;
-        driver.store().forget(&record.id.parse()?)?;
+        let id: LayerId = record.id.parse()?;
+        union::isolation::remove_container(&*driver, &id)?;
+        if !driver.store().is_held(&id)? {
+            driver.store().forget(&id)?;
+        }
         let volumes = Volumes::new(&self.places.root);
         for volume in record.volumes.iter().filter(|volume| volume.anonymous) {
-            if volumes.data(&volume.name).is_dir() {
-                volumes.remove(&volume.name)?;
-            }
+            volumes.remove_if_there(&volume.name)?;
         }
         self.forget(&record.id, &record.name)
     }
+
+    /// Whether the note of a container is held: by its launcher, as long as that
+    /// lives.
+    ///
+    /// # Errors
+    /// Those of open(2) and flock(2).
+    pub fn is_held(&self, record: &Record) -> Result<bool> {
+        let store = Store::open(&self.places.root, kind_of(record)?)?;
+        store.is_held(&record.id.parse()?)
+    }
 }
 
+fn kind_of(record: &Record) -> Result<Kind> {
+    Kind::ALL
+        .into_iter()
+        .find(|kind| kind.as_str() == record.driver)
+        .with_context(|| format!("there is no storage driver {:?}", record.driver))
+}
+
+/// Whether a name begins as that of a file that is being written.
+fn is_draft(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// The most that a record may have, in bytes: the arguments of a command have
+/// two megabytes at most, and are in it twice.
+const LARGEST: u64 = 16 << 20;
+
 /// A record, unless it has gone meanwhile.
+///
+/// # Errors
+/// If it is damaged, or not to be trusted.
 pub(super) fn read(path: &Path) -> Result<Option<Record>> {
-    match fs::read(path) {
-        Ok(json) => serde_json::from_slice(&json)
-            .map(Some)
-            .with_context(|| format!("{path:?} is damaged: remove it")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {path:?}")),
-    }
+    let Some(json) = read_own(path, LARGEST)? else {
+        return Ok(None);
+    };
+    let record: Record = serde_json::from_slice(&json)
+        .with_context(|| format!("{path:?} is damaged: remove it"))?;
+    record
+        .check(path)
+        .with_context(|| format!("{path:?} is no record of a container: remove it"))?;
+    Ok(Some(record))
 }

@@ -79,7 +79,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                             record.name
                         );
                     }
-                    end(&record, Signal::SIGKILL.into(), Duration::ZERO)?;
+                    end(&records, &record, Signal::SIGKILL.into(), Duration::ZERO)?;
                     if record.auto_remove {
                         println!("{container}");
                         continue;
@@ -95,7 +95,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                 let record = records.find(&container)?;
                 if record.is_running() {
                     let patience = Duration::from_secs(time.unwrap_or(record.stop_timeout));
-                    end(&record, record.stop_signal.parse()?, patience)?;
+                    end(&records, &record, record.stop_signal.parse()?, patience)?;
                 }
                 println!("{container}");
             }
@@ -106,7 +106,16 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
 
 /// Sends the signal to the container's first process; after `patience` SIGKILL.
 /// Then waits for the launcher, which cleans up.
-fn end(record: &Record, signal: SignalNumber, patience: Duration) -> Result<()> {
+///
+/// Nothing is sent to a process that is not the container's, whatever the record
+/// says: it is the child of the launcher, and the launcher is the one that holds
+/// the container.
+fn end(
+    records: &Records,
+    record: &Record,
+    signal: SignalNumber,
+    patience: Duration,
+) -> Result<()> {
     let open = |pid: i32| -> Result<_> {
         let pid = Pid::from_raw(pid).context("the container has no process")?;
         match pidfd_open(pid, PidfdFlags::empty()) {
@@ -125,6 +134,13 @@ fn end(record: &Record, signal: SignalNumber, patience: Duration) -> Result<()> 
     };
     if !record.launcher.is_alive() {
         return Ok(());
+    }
+    if !record.launcher.is_parent_of(record.pid) || !records.is_held(record)? {
+        bail!(
+            "the record of the container {} is wrong: process {} is none of its, and is left alone",
+            record.name,
+            record.pid
+        );
     }
     let send = |signal: SignalNumber| -> Result<()> {
         say!("{signal} to process {}", record.pid);

@@ -11,15 +11,23 @@
 pub mod mounts;
 pub mod tool;
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+use process::warn;
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with,
+};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use union::store::{make, write_file};
+use union::store::{
+    Lock, Turn, hold, make, read_own, require_own, same_file, sweep_drafts, write_file,
+};
+use union::trash;
 use union::tree::remove::remove;
 
 use crate::names::random_hex;
@@ -37,6 +45,9 @@ pub struct Volume {
     pub created_at: String,
     /// Whether it was made for one container, and goes with it.
     pub anonymous: bool,
+    /// That container's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
 /// The volumes below a state directory.
@@ -87,35 +98,72 @@ impl Volumes {
             Some(name) => (name.to_owned(), false),
             None => (random_hex(32)?, true),
         };
-        self.create_as(&name, anonymous)?;
+        self.take(&name, anonymous, None)?;
         Ok(name)
     }
 
-    /// The same, under a name that was drawn already.
+    /// Makes a volume if there is none of that name, and holds it: as long as the
+    /// file is open, nobody removes the volume. It appears whole, and held.
+    /// `container` is whose it is, for one that goes with a container.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
-    pub fn create_as(&self, name: &str, anonymous: bool) -> Result<()> {
+    /// For what is no name, and those of mkdir(2), open(2) and flock(2).
+    // ANCHOR: take
+    pub fn take(&self, name: &str, anonymous: bool, container: Option<&str>) -> Result<File> {
         check_name(name)?;
         // Files in a volume keep owners and set-user-ID bits: nobody else enters.
         make(&self.directory, 0o700)?;
         let directory = self.directory.join(name);
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Ok(()) => {
-                let volume = Volume {
-                    name: name.to_owned(),
-                    mountpoint: PathBuf::new(),
-                    created_at: now(),
-                    anonymous,
-                };
-                let json = serde_json::to_string(&volume).context("write JSON")?;
-                write_file(&directory.join("volume.json"), &json)?;
+        loop {
+            if let Some(held) = open_directory(&directory)? {
+                wait_for(&held, &directory)?;
+                // Removed while this waited, by somebody who held it alone.
+                if same_file(&held, &directory)? {
+                    // Also for one whose maker was killed between the two.
+                    make(&self.data(name), 0o755)?;
+                    return Ok(held);
+                }
+                continue;
             }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("mkdir({directory:?})")),
+            let volume = Volume {
+                name: name.to_owned(),
+                mountpoint: PathBuf::new(),
+                created_at: now(),
+                anonymous,
+                container: container.map(str::to_owned),
+            };
+            if let Some(held) = self.make_new(&volume)? {
+                return Ok(held);
+            }
         }
-        // Also for one whose maker was killed between the two.
-        make(&self.data(name), 0o755)
+    }
+    // ANCHOR_END: take
+
+    /// Makes a volume beside its place, holds it and moves it there; `None` where
+    /// another one was quicker.
+    fn make_new(&self, volume: &Volume) -> Result<Option<File>> {
+        let _making = hold(&self.directory, Turn::Making)?;
+        let draft = format!(".{}.{}", volume.name, std::process::id());
+        let new = self.directory.join(draft);
+        remove(&new)?;
+        make(&new.join("_data"), 0o755)?;
+        fs::set_permissions(&new, Permissions::from_mode(0o700))
+            .with_context(|| format!("chmod({new:?}, 700)"))?;
+        let json = serde_json::to_string(volume).context("write JSON")?;
+        write_file(&new.join("volume.json"), &json)?;
+        let held = open_directory(&new)?.with_context(|| format!("{new:?} is gone"))?;
+        wait_for(&held, &new)?;
+        let done = self.directory.join(&volume.name);
+        match renameat_with(CWD, &new, CWD, &done, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(Some(held)),
+            Err(errno) => {
+                remove(&new)?;
+                match errno {
+                    Errno::EXIST => Ok(None),
+                    _ => Err(errno).with_context(|| format!("rename({new:?}, {done:?})")),
+                }
+            }
+        }
     }
 
     /// What is known about a volume.
@@ -129,24 +177,26 @@ impl Volumes {
             bail!("there is no volume {name:?}: see drydock volume ls");
         }
         let path = self.directory.join(name).join("volume.json");
-        let mut volume = match fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json).with_context(|| format!("parse {path:?}"))?,
-            Err(error) if error.kind() == ErrorKind::NotFound => Volume {
+        let mut volume = match read_own(&path, LARGEST)? {
+            Some(json) => serde_json::from_slice(&json)
+                .with_context(|| format!("{path:?} is damaged: remove it"))?,
+            None => Volume {
                 name: name.to_owned(),
                 mountpoint: PathBuf::new(),
                 created_at: String::new(),
                 anonymous: false,
+                container: None,
             },
-            Err(error) => return Err(error).with_context(|| format!("read {path:?}")),
         };
         volume.mountpoint = data;
         Ok(volume)
     }
 
-    /// All volumes, by name.
+    /// All volumes, by name. One of which the description is damaged is named on
+    /// standard error, and passed over.
     ///
     /// # Errors
-    /// Those of reading the directory and the files in it.
+    /// Those of reading the directory; one of somebody else.
     pub fn all(&self) -> Result<Vec<Volume>> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -155,39 +205,106 @@ impl Volumes {
                 return Err(error).with_context(|| format!("read {:?}", self.directory));
             }
         };
+        require_own(&self.directory)?;
         let mut names = Vec::new();
         for entry in entries {
             let name = entry.context("read the volumes")?.file_name();
             names.extend(name.into_string().ok());
         }
+        names.retain(|name| check_name(name).is_ok() && self.data(name).is_dir());
         names.sort();
-        names
-            .iter()
-            .filter(|name| self.data(name).is_dir())
-            .map(|name| self.get(name))
-            .collect()
+        let mut volumes = Vec::new();
+        for name in names {
+            match self.get(&name) {
+                Ok(volume) => volumes.push(volume),
+                Err(error) => warn!("passed over: {error:#}"),
+            }
+        }
+        Ok(volumes)
     }
 
-    /// Removes a volume and all that is in it. Whether somebody uses it is for
-    /// the caller to know.
+    /// Removes a volume and all that is in it; false if a container holds it.
+    /// Containers that have it and do not run are for the caller to know.
     ///
     /// # Errors
-    /// If there is none, and those of removing.
-    pub fn remove(&self, name: &str) -> Result<()> {
+    /// If there is none, and those of moving it away. Files that cannot be removed
+    /// are told, and no error.
+    pub fn remove(&self, name: &str) -> Result<bool> {
         self.get(name)?;
-        remove(&self.directory.join(name))
+        self.remove_if_there(name)
     }
 
-    /// Holds a volume, so that nobody else fills or empties it: flock(2).
+    /// The same; true if there is none.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_if_there(&self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        let directory = self.directory.join(name);
+        let Some(held) = open_directory(&directory)? else {
+            return Ok(true);
+        };
+        match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if !same_file(&held, &directory)? => return Ok(true),
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(errno) => return Err(errno).with_context(|| format!("flock({directory:?})")),
+        }
+        trash::discard(&directory).map(|()| true)
+    }
+
+    /// Removes what killed processes have left: half of a volume, and volumes that
+    /// were made for a container of which nothing is `known`.
+    ///
+    /// # Errors
+    /// Those of looking. What cannot be removed is told, and no error.
+    pub fn sweep(&self, known: &dyn Fn(&str) -> Result<bool>) -> Result<()> {
+        if !self.directory.is_dir() {
+            return Ok(());
+        }
+        let held = hold(&self.directory, Turn::Judging)?;
+        sweep_drafts(&self.directory)?;
+        drop(held);
+        for volume in self.all()? {
+            if let Some(container) = &volume.container
+                && !known(container)?
+            {
+                // Unless it is just being made: then its launcher holds it.
+                self.remove_if_there(&volume.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody else fills the volume.
     ///
     /// # Errors
     /// Those of open(2) and flock(2).
-    pub fn hold(&self, name: &str) -> Result<File> {
-        let directory = self.directory.join(name);
-        let file = File::open(&directory).with_context(|| format!("open({directory:?})"))?;
-        file.lock()
-            .with_context(|| format!("flock({directory:?})"))?;
-        Ok(file)
+    pub fn fill_alone(&self, name: &str) -> Result<Lock> {
+        hold(&self.directory.join(name), Turn::Judging)
+    }
+}
+
+/// The most that the description of a volume may have, in bytes.
+const LARGEST: u64 = 64 << 10;
+
+fn open_directory(path: &Path) -> Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(CWD, path, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file.into())),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("open({path:?}, O_DIRECTORY)")),
+    }
+}
+
+/// Holds a volume together with other containers.
+fn wait_for(directory: &File, path: &Path) -> Result<()> {
+    loop {
+        match flock(directory, FlockOperation::LockShared) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("flock({path:?})")),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A container's volumes as an isolation: made and, the first time, filled with
 //! what the image has at their place.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,11 @@ pub struct VolumeMounts {
     made: Vec<PathBuf>,
     /// Where the layers are mounted before they become the root.
     root: PathBuf,
+    /// The container, and whether anonymous volumes go when it ends.
+    id: String,
     remove: bool,
+    /// Keeps others from removing the volumes.
+    held: Vec<File>,
 }
 
 struct Used {
@@ -47,6 +51,7 @@ impl VolumeMounts {
     pub fn plan(
         volumes: Volumes,
         mounted: &[Mounted],
+        id: &str,
         remove: bool,
     ) -> Result<(Self, Vec<String>)> {
         let mut this = VolumeMounts {
@@ -54,7 +59,9 @@ impl VolumeMounts {
             used: Vec::new(),
             made: Vec::new(),
             root: PathBuf::new(),
+            id: id.to_owned(),
             remove,
+            held: Vec::new(),
         };
         let mut binds = Vec::new();
         for mount in mounted {
@@ -112,7 +119,9 @@ impl Isolation for VolumeMounts {
 
     fn prepare(&mut self) -> Result<()> {
         for Used { volume, .. } in &self.used {
-            self.volumes.create_as(&volume.name, volume.anonymous)?;
+            let container = volume.anonymous.then_some(&*self.id);
+            let held = self.volumes.take(&volume.name, volume.anonymous, container)?;
+            self.held.push(held);
         }
         for path in &self.made {
             match fs::create_dir(path) {
@@ -140,12 +149,14 @@ impl Isolation for VolumeMounts {
     }
 
     fn cleanup(&mut self) -> Result<()> {
+        self.held.clear();
         if !self.remove {
             return Ok(());
         }
         for Used { volume, .. } in &self.used {
-            if volume.anonymous && self.volumes.data(&volume.name).is_dir() {
-                self.volumes.remove(&volume.name)?;
+            // Unless another container has it, by its long name.
+            if volume.anonymous {
+                self.volumes.remove_if_there(&volume.name)?;
             }
         }
         Ok(())
@@ -169,7 +180,7 @@ fn fill(volumes: &Volumes, name: &str, root: &Path, target: &Path) -> Result<()>
         return Ok(());
     };
     // Two containers may have been started with it at once.
-    let _held = volumes.hold(name)?;
+    let _alone = volumes.fill_alone(name)?;
     if is_empty()? {
         say!("copy {target:?} of the image into the volume {name}");
         copy(&Tree::at(&image)?, &Tree::open(&data)?)?;

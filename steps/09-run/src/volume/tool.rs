@@ -79,7 +79,9 @@ pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
                         user.name
                     );
                 }
-                volumes.remove(&name)?;
+                if !volumes.remove(&name)? {
+                    bail!("the volume {name:?} is held by a container that starts or ends");
+                }
                 println!("{name}");
             }
         }

@@ -16,7 +16,7 @@ use nix::unistd::{ForkResult, Pid, pipe2};
 use process::sys;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{
-    Resource, Rlimit, getppid, getrlimit, set_parent_process_death_signal, setrlimit, umask,
+    Resource, Rlimit, getrlimit, set_parent_process_death_signal, setrlimit, umask,
 };
 
 use super::options::Options;
@@ -93,8 +93,10 @@ fn start(
     let device = device::open()?;
     let (await_mount, mounted) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
     let (report, reporter) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
+    let starter = Pid::this();
     let ForkResult::Parent { child } = sys::fork()? else {
         let parts = Parts {
+            starter,
             device,
             await_mount,
             reporter,
@@ -136,6 +138,7 @@ fn expect(report: &mut File) -> Result<()> {
 
 /// What the server's process keeps of its starter's descriptors.
 struct Parts {
+    starter: Pid,
     device: OwnedFd,
     await_mount: OwnedFd,
     reporter: OwnedFd,
@@ -143,7 +146,7 @@ struct Parts {
 
 fn run(options: &Options, die: Die, mountpoint: Option<PathBuf>, parts: Parts) -> Result<()> {
     let mut reporter = File::from(parts.reporter);
-    let opened = become_server(die, &parts.device, &parts.await_mount, &reporter)
+    let opened = become_server(die, parts.starter, &parts.device, &parts.await_mount, &reporter)
         .and_then(|()| Union::open(options));
     let served = opened.and_then(|union| {
         rustix::process::chdir("/").context("chdir(\"/\")")?;
@@ -167,7 +170,13 @@ fn run(options: &Options, die: Die, mountpoint: Option<PathBuf>, parts: Parts) -
 
 /// Gives up everything that belongs to the starter: its session, its signals,
 /// its descriptors, of which a pipe held open would let somebody wait for ever.
-fn become_server(die: Die, device: &OwnedFd, await_mount: &OwnedFd, reporter: &File) -> Result<()> {
+fn become_server(
+    die: Die,
+    starter: Pid,
+    device: &OwnedFd,
+    await_mount: &OwnedFd,
+    reporter: &File,
+) -> Result<()> {
     ending_signals()
         .thread_set_mask()
         .context("sigprocmask(SIG_SETMASK)")?;
@@ -183,10 +192,10 @@ fn become_server(die: Die, device: &OwnedFd, await_mount: &OwnedFd, reporter: &F
     drop(null);
     sys::close_except(&[device.as_fd(), await_mount.as_fd(), reporter.as_fd()])?;
     if die == Die::WithParent {
-        let parent = getppid();
         set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
             .context("prctl(PR_SET_PDEATHSIG)")?;
-        if getppid() != parent {
+        // It may have ended before the call.
+        if Pid::parent() != starter {
             bail!("the starter has ended");
         }
     }

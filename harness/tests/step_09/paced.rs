@@ -1,0 +1,133 @@
+//! A launcher that is stopped whenever a name comes or goes in the places where
+//! containers leave things: ptrace(2). What others do in such a moment, they do
+//! in a window that is as wide as they need.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use harness::prelude::*;
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// What becomes of the launcher after such a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It goes on.
+    GoOn,
+    /// It dies: SIGKILL.
+    Kill,
+}
+
+/// The end of such a launcher.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status; 128 + the number of a signal.
+    pub status: i32,
+    /// What it has said on standard error.
+    pub stderr: String,
+}
+
+/// The names in some directories.
+pub fn names(places: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let entries = places.iter().filter_map(|place| fs::read_dir(place).ok());
+    entries.flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Runs `step`; each time that the names in `places` have changed calls `moment`
+/// with the number of such moments and what is there, while the launcher stands
+/// still.
+///
+/// # Errors
+/// Those of ptrace(2), and of `moment`.
+pub fn paced(
+    step: &Step,
+    places: &[PathBuf],
+    mut moment: impl FnMut(usize, &BTreeSet<PathBuf>) -> Result<Then>,
+) -> Result<Ended> {
+    let child = waiting(step)?;
+    let pid = Pid::from_raw(child.id() as i32);
+    let followed = follow(pid, child, places, &mut moment);
+    if followed.is_err() {
+        // Nobody follows it any more.
+        kill(pid, Signal::SIGKILL).ok();
+    }
+    followed
+}
+
+/// The program, not begun: a shell that waits for a line in its place.
+fn waiting(step: &Step) -> Result<Child> {
+    let program = step.command();
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "read line && exec \"$@\"", "sh"]);
+    command.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run /bin/sh")
+}
+
+fn follow(
+    pid: Pid,
+    mut child: Child,
+    places: &[PathBuf],
+    moment: &mut dyn FnMut(usize, &BTreeSet<PathBuf>) -> Result<Then>,
+) -> Result<Ended> {
+    ptrace::attach(pid).context("ptrace(PTRACE_ATTACH)")?;
+    let mut before = names(places);
+    let mut moments = 0;
+    let mut stdin = child.stdin.take();
+    loop {
+        let signal = match waitpid(pid, Some(WaitPidFlag::__WALL)).context("waitpid")? {
+            WaitStatus::Exited(_, status) => return ended(status, child),
+            WaitStatus::Signaled(_, signal, _) => return ended(128 + signal as i32, child),
+            WaitStatus::Stopped(_, Signal::SIGSTOP) if stdin.is_some() => {
+                ptrace::setoptions(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD)
+                    .context("ptrace(PTRACE_SETOPTIONS)")?;
+                let mut stdin = stdin.take().context("standard input")?;
+                stdin.write_all(b"go\n").context("write to the shell")?;
+                None
+            }
+            WaitStatus::PtraceSyscall(_) => {
+                let now = names(places);
+                if now != before {
+                    moments += 1;
+                    if moment(moments, &now)? == Then::Kill {
+                        kill(pid, Signal::SIGKILL).context("kill")?;
+                        waitpid(pid, Some(WaitPidFlag::__WALL)).context("waitpid")?;
+                        return ended(137, child);
+                    }
+                    // Others have come and gone meanwhile.
+                    before = names(places);
+                }
+                None
+            }
+            // That of its own execve(2).
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => None,
+            WaitStatus::Stopped(_, signal) => Some(signal),
+            _ => None,
+        };
+        ptrace::syscall(pid, signal).context("ptrace(PTRACE_SYSCALL)")?;
+    }
+}
+
+fn ended(status: i32, mut child: Child) -> Result<Ended> {
+    let mut stderr = String::new();
+    if let Some(mut pipe) = child.stderr.take() {
+        pipe.read_to_string(&mut stderr)
+            .context("read its errors")?;
+    }
+    Ok(Ended { status, stderr })
+}

@@ -1,0 +1,344 @@
+//! What containers keep on the host: whose it is at each moment, what becomes of
+//! it when nobody is left, and whom the engine believes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use harness::prelude::*;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
+use serial_test::serial;
+
+use crate::engine::Engine;
+use crate::paced::{Then, names, paced};
+
+/// Where containers leave things: in the state directories, and the groups.
+fn places(c: &Check, engine: &Engine<'_>) -> Vec<PathBuf> {
+    let parts = [
+        "overlay2",
+        "containers",
+        "containers/names",
+        "volumes",
+        "run/overlay2",
+    ];
+    let mut places: Vec<PathBuf> = parts.iter().map(|part| engine.root.join(part)).collect();
+    places.push(c.dir().join("net/net"));
+    for mount in host::mounts("self").unwrap_or_default() {
+        if mount.fstype.starts_with("cgroup") {
+            places.push(Path::new(&mount.mount_point).join("drydock"));
+        }
+    }
+    places
+}
+
+/// A first container, so that what stays is there.
+fn begun(engine: &Engine<'_>) -> Result<()> {
+    let run = engine.run(&["-v", "begun:/v"]);
+    run.args([engine.image(), "true"]).run()?.success()?;
+    Ok(())
+}
+
+#[test]
+#[serial]
+fn nobody_is_taken_for_dead_while_he_starts() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        begun(&engine)?;
+        let places = places(c, &engine);
+        let before = names(&places);
+        let others = std::cell::RefCell::new(Vec::new());
+        let step = engine.run(&["-v", "/data"]).args([engine.image(), "true"]);
+        let ended = paced(&step, &places, |_, _| {
+            // It may have to wait for a lock that the other one holds.
+            let mut other = engine.run(&[]).args([engine.image(), "true"]).start()?;
+            other.let_go();
+            let pid = other.launcher();
+            let done = || host::process(pid).is_none_or(|p| p.state == 'Z').then_some(());
+            let waits = || host::status_field(pid, "State")?.starts_with('S').then_some(());
+            // Asleep twice in a row is waiting, for the check's purpose.
+            for _ in 0..40 {
+                if done().is_some() {
+                    break;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(if waits().is_some() {
+                    5
+                } else {
+                    1
+                }));
+            }
+            others.borrow_mut().push(other);
+            Ok(Then::GoOn)
+        })?;
+        expect(
+            ended.status == 0 && ended.stderr.is_empty(),
+            "a container to start while others do, whenever they look for the dead",
+            format!("status {}: {}", ended.status, ended.stderr.trim()),
+        )?;
+        let others = others.into_inner();
+        expect(others.len() > 5, "some names to come and go", others.len())?;
+        for other in others {
+            let ran = other.wait()?.success()?;
+            expect_eq("what the others said", ran.stderr.as_str(), "")?;
+        }
+        let after = names(&places);
+        let more: Vec<_> = after.difference(&before).collect();
+        expect(more.is_empty(), "nothing to be left", format!("{more:?}"))
+    });
+}
+
+#[test]
+#[serial]
+fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        begun(&engine)?;
+        let places = places(c, &engine);
+        let before = names(&places);
+        // Alternately one that is removed at its end, and one that is kept.
+        let mut left = BTreeSet::new();
+        for nth in 1.. {
+            let name = format!("box{nth}");
+            let mut words = vec!["run", "--network", "none", "--name", &name, "-v", "/data"];
+            if nth % 2 == 0 {
+                words.push("--rm");
+            }
+            let step = engine.tool(words).args([engine.image(), "true"]);
+            let mut killed = false;
+            paced(&step, &places, |moment, now| {
+                killed = moment == nth;
+                left.extend(now.difference(&before).cloned());
+                Ok(if killed { Then::Kill } else { Then::GoOn })
+            })?;
+            if !killed {
+                break;
+            }
+        }
+        expect(!left.is_empty(), "killed launchers to leave something", "nothing")?;
+        begun(&engine)?;
+        let listed = engine.tool(["ps", "-a", "-q"]).run()?.success()?;
+        for id in listed.stdout.lines() {
+            engine.tool(["rm", id]).run()?.success()?;
+        }
+        let after = names(&places);
+        let more: Vec<_> = after.difference(&before).collect();
+        expect(
+            more.is_empty(),
+            "the next run, and rm of what ps lists, to leave nothing",
+            format!("{more:?}"),
+        )?;
+        expect(
+            places.iter().all(|place| before.iter().all(|p| p.parent() != Some(place)) || place.exists()),
+            "the directories to be there",
+            "one is gone",
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn a_file_that_stays_keeps_nobody_from_starting() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        begun(&engine)?;
+        let name = c.word("box");
+        let script = "mkdir -p /a/stuck /a/b; echo x > /a/b/frozen; echo x > /a/b/file";
+        engine
+            .tool(["run", "--network", "none", "--name", &name, engine.image()])
+            .args(["sh", "-c", script])
+            .run()?
+            .success()?;
+        let layers = engine.root.join("overlay2");
+        let at = |file: &str| -> Result<PathBuf> {
+            let found = names(&[layers.clone()]).into_iter();
+            let mut found = found.map(|layer| layer.join("diff").join(file));
+            found.find(|path| path.exists()).context("the layer is gone")
+        };
+        let (stuck, frozen) = (at("a/stuck")?, at("a/b/frozen")?);
+        // Not every file system has these flags.
+        Command::new("chattr").arg("+i").arg(&frozen).output().ok();
+        mount(
+            Some("none"),
+            &stuck,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .context("mount")?;
+        fs::write(stuck.join("foreign"), "x").context("write")?;
+        let tried = (|| {
+            let ran = engine.tool(["rm", &name]).run()?.success()?;
+            expect(
+                ran.stderr.lines().count() == 1 && ran.stderr.contains("mount point"),
+                "one line that says what stays, and why",
+                format!("{:?}", ran.stderr),
+            )?;
+            let ran = engine.run(&[]).args([engine.image(), "true"]).run()?.success()?;
+            expect_eq("what the next run says", ran.stderr.as_str(), "")?;
+            let stays = at("a/stuck")?;
+            expect(
+                stays.join("foreign").exists(),
+                "what is mounted in a layer to be left alone",
+                "its files removed",
+            )?;
+            expect(
+                at("a/b/file").is_err(),
+                "all but the mount point to go",
+                "other files still there",
+            )
+        })();
+        let stays = at("a/stuck").unwrap_or(stuck);
+        umount2(&stays, MntFlags::MNT_DETACH).context("umount")?;
+        tried?;
+        begun(&engine)?;
+        let dotted = names(&[layers]).into_iter();
+        let dotted = dotted.filter(|path| path.to_string_lossy().contains("/."));
+        expect_eq("what is left when it can go", dotted.count(), 0)
+    });
+}
+
+#[test]
+#[serial]
+fn directories_that_are_read_only_go_without_root() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let uid = 20_000 + c.number(10_000) as u32;
+        let own = c.dir().join("own");
+        fs::create_dir(&own).context("mkdir")?;
+        chown(&own, Some(uid), Some(uid)).context("chown")?;
+        let root = own.join("root");
+        let drydock = |words: &[&str]| {
+            c.step()
+                .user(uid)
+                .env("HOME", &own)
+                .args(["--root".as_ref(), root.as_os_str()])
+                .args(words)
+        };
+        let image = engine.image();
+        let run = ["run", "--rm", "--network", "none", image, "sh", "-c"];
+        let script = "mkdir -p /go/a/b; echo x > /go/a/b/f; chmod 0 /go/a/b; chmod 555 /go/a /go";
+        for script in [script, "true"] {
+            let ran = drydock(&[&run[..], &[script]].concat()).run()?.success()?;
+            expect_eq("what is said", ran.stderr.as_str(), "")?;
+        }
+        let left: Vec<_> = names(&[root.join("overlay2"), root.join("run/overlay2")])
+            .into_iter()
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.len() == 64 || name.starts_with('.') && name != ".lock"
+            })
+            .collect();
+        expect(left.is_empty(), "its layer to go", format!("{left:?}"))
+    });
+}
+
+#[test]
+#[serial]
+fn records_of_others_are_not_believed() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let name = c.word("box");
+        let mut victim = Command::new("sleep").arg("60").spawn().context("sleep")?;
+        let held = engine
+            .run(&["--name", &name])
+            .args([engine.image()])
+            .hold()?;
+        let state = engine.root.join("containers");
+        let path = names(&[state.clone()])
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|end| end == "json"))
+            .context("no record")?;
+        let text = fs::read_to_string(&path).context("read")?;
+        let record: Value = serde_json::from_str(&text).context("a record")?;
+        let tried = (|| {
+            // A process that is none of the container's.
+            let mut planted = record.clone();
+            planted["pid"] = json!(victim.id());
+            fs::write(&path, planted.to_string()).context("write")?;
+            engine
+                .tool(["stop", &name])
+                .run()?
+                .expect_error(125, &[&name, "none of its"])?;
+            let alive = host::process(victim.id() as i32).is_some_and(|p| p.state != 'Z');
+            expect(alive, "stop to leave others' processes alone", "one killed")?;
+            fs::write(&path, &text).context("write")?;
+
+            // Things that are no records, beside one that is.
+            let other = |digit: &str| state.join(format!("{}.json", digit.repeat(64)));
+            fs::write(other("0"), "{").context("write")?;
+            symlink("/etc/passwd", other("1")).context("symlink")?;
+            mkfifo(&other("2"), Mode::S_IRWXU).context("mkfifo")?;
+            let huge = fs::File::create(other("3")).context("create")?;
+            huge.set_len(1 << 40).context("ftruncate")?;
+            let mut climbs = record.clone();
+            climbs["id"] = json!("../../../etc");
+            fs::write(other("4"), climbs.to_string()).context("write")?;
+            fs::write(other("5"), text.replace(record["id"].as_str().unwrap_or(""), &"5".repeat(64)))
+                .context("write")?;
+            fs::set_permissions(other("5"), Permissions::from_mode(0o666)).context("chmod")?;
+            let ran = engine.tool(["ps", "-q"]).run()?.success()?;
+            expect_eq("the containers", ran.stdout.lines().count(), 1)?;
+            for digit in ["0", "1", "2", "3", "4", "5"] {
+                expect(
+                    ran.stderr.contains(&digit.repeat(64)),
+                    "each that is no record to be named",
+                    format!("{:?}", ran.stderr),
+                )?;
+                fs::remove_file(other(digit)).context("unlink")?;
+            }
+
+            // A whole directory of somebody else's.
+            for (owner, mode) in [(Some(12_345), 0o755), (Some(0), 0o777)] {
+                chown(&state, owner, owner).context("chown")?;
+                fs::set_permissions(&state, Permissions::from_mode(mode)).context("chmod")?;
+                for words in [&["stop", &name][..], &["ps"], &["rm", "-f", &name]] {
+                    let ran = engine.tool(words).run()?;
+                    ran.expect_error(125, &["containers", "not to be trusted"])?;
+                }
+            }
+            Ok(())
+        })();
+        chown(&state, Some(0), Some(0)).context("chown")?;
+        fs::set_permissions(&state, Permissions::from_mode(0o700)).context("chmod")?;
+        held.signal(Signal::SIGTERM).ok();
+        held.end()?;
+        victim.kill().context("kill")?;
+        victim.wait().context("wait")?;
+        tried
+    });
+}
+
+#[test]
+#[serial]
+fn a_volume_is_held_from_the_first_moment() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        begun(&engine)?;
+        let places = places(c, &engine);
+        let name = c.word("vol");
+        let volume = format!("{name}:/data");
+        let step = engine
+            .run(&["-v", &volume])
+            .args([engine.image(), "touch", "/data/made"]);
+        let mut refused = 0;
+        let ended = paced(&step, &places, |_, now| {
+            if now.contains(&engine.root.join("volumes").join(&name)) {
+                let ran = engine.tool(["volume", "rm", &name]).run()?;
+                refused += usize::from(ran.clone().success().is_err());
+            }
+            Ok(Then::GoOn)
+        })?;
+        expect_eq("its exit status", ended.status, 0)?;
+        let made = engine.root.join("volumes").join(&name).join("_data/made");
+        expect(
+            refused > 0 && made.exists(),
+            "nobody to remove a volume that a container has, or is about to have",
+            "it removed",
+        )
+    });
+}
