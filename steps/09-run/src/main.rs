@@ -63,7 +63,7 @@ const EXAMPLES: &str = "
 const SEE_ALSO: &str = "namespaces(7), cgroups(7), capabilities(7), pty(7), mount(2), clone(2)";
 
 fn main() -> ExitCode {
-    process::main(|drydock: Drydock| {
+    pid::main(|drydock: Drydock| {
         set_verbose(drydock.places.verbose);
         let places = drydock.places.places()?;
         match drydock.command {
