@@ -1,5 +1,6 @@
 //! Checks of step 00: launching a process.
 
+use std::os::unix::fs::PermissionsExt;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 
@@ -554,6 +555,82 @@ fn a_set_up_that_hangs_is_ended() {
                 child.is_none(),
                 "the child to be ended too",
                 format!("{child:?}"),
+            )?;
+        }
+        Ok(())
+    });
+}
+
+/// What `-v` says that the child holds, each time.
+fn holds(stderr: &str) -> Vec<Vec<&str>> {
+    let lists = stderr
+        .lines()
+        .filter_map(|line| line.split_once("] holds "));
+    lists
+        .map(|(_, list)| {
+            list.split(", ")
+                .filter_map(|fd| Some(fd.split_once(' ')?.1))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+#[serial]
+fn the_child_holds_its_two_pipes_only() {
+    check(|c| {
+        // As a careless caller leaves one behind: open, and not close-on-exec.
+        let directory = std::fs::File::open("/").context("open(/)")?;
+        fcntl(&directory, FcntlArg::F_SETFD(FdFlag::empty())).context("fcntl(F_SETFD)")?;
+        let ran = c
+            .step()
+            .args(["-v", "probe", "exit", "0"])
+            .run()?
+            .success()?;
+        let held = holds(&ran.stderr);
+        expect(
+            held.len() >= 2,
+            "-v to say what the child holds at its birth and before execve",
+            format!("{:?}", ran.stderr),
+        )?;
+        for descriptors in held {
+            expect(
+                descriptors.len() == 2 && descriptors.iter().all(|d| d.starts_with("pipe:")),
+                "the child to hold the two pipes and the standard streams, and nothing else",
+                format!(
+                    "{descriptors:?}: until execve(2) a path such as /proc/self/fd/3/etc leads \
+                     there, and close-on-exec helps only after"
+                ),
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_magic_link_is_not_executed() {
+    check(|c| {
+        let script = c.dir().join("script");
+        let second = c.dir().join("second");
+        let link = c.dir().join("link");
+        std::os::unix::fs::symlink("/proc/self/exe", &link).context("symlink")?;
+        for (file, interpreter) in [(&script, "/proc/self/exe"), (&second, "/proc/1/exe")] {
+            std::fs::write(file, format!("#!{interpreter}\n")).context("write a script")?;
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755))
+                .context("chmod")?;
+        }
+        let words = [script, second, link].map(|path| path.display().to_string());
+        for program in words.iter().map(String::as_str).chain(["/proc/self/exe"]) {
+            let ran = c.step().args([program, "--version"]).run()?;
+            expect(
+                ran.status == 126 && ran.stdout.is_empty(),
+                format!("{program} to be refused with status 126"),
+                format!(
+                    "status {}, {:?}: the command is the engine's own program on the host, which \
+                     a container must not get hold of",
+                    ran.status, ran.stdout
+                ),
             )?;
         }
         Ok(())

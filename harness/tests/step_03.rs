@@ -497,3 +497,73 @@ fn members(namespace: u64) -> Result<Vec<Process>> {
     members.extend(zombies);
     Ok(members)
 }
+
+#[test]
+#[serial]
+fn init_knows_nothing_of_the_launcher() {
+    check(|c| {
+        let (value, argument) = (c.word("secret"), c.word("argument"));
+        let mut held = c
+            .step()
+            .env("SECRET", &value)
+            .args(["--init", "probe", "hold"])
+            .args([&argument])
+            .start()?;
+        let _: Seen = held.read()?;
+        let init = held.pid()?;
+        let file = |name: &str| std::fs::read(format!("/proc/{init}/{name}")).unwrap_or_default();
+        // It may be a moment behind the command.
+        wait_for(|| file("cmdline").starts_with(b"drydock-init").then_some(()));
+        for (name, word) in [("environ", &value), ("cmdline", &argument)] {
+            expect(
+                !contains(&file(name), word),
+                format!("/proc/1/{name} to say nothing of the caller"),
+                format!("{word:?} in it: PID 1 is the forked launcher"),
+            )?;
+        }
+        for word in [&value, &argument] {
+            expect(
+                !memory(init)?.iter().any(|bytes| contains(bytes, word)),
+                "the memory of PID 1 to hold nothing of the caller",
+                format!("{word:?} in it: it is a copy of the launcher's"),
+            )?;
+        }
+        let exe = std::fs::OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/{init}/exe"))
+            .and_then(|mut exe| std::io::Write::write(&mut exe, b"x"));
+        expect(
+            exe.is_err(),
+            "the program of PID 1 to be sealed",
+            "that one can write to it",
+        )?;
+        held.end()?.success()?;
+        Ok(())
+    });
+}
+
+fn contains(bytes: &[u8], word: &str) -> bool {
+    bytes
+        .windows(word.len())
+        .any(|found| found == word.as_bytes())
+}
+
+/// The writable memory of a process, a mapping each.
+fn memory(pid: i32) -> Result<Vec<Vec<u8>>> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).context("read maps")?;
+    let memory = File::open(format!("/proc/{pid}/mem")).context("open mem")?;
+    let mut found = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (begin, end) = line
+            .split_once(' ')
+            .and_then(|(range, _)| range.split_once('-'))
+            .context("a line of maps")?;
+        let begin = u64::from_str_radix(begin, 16).context("an address")?;
+        let end = u64::from_str_radix(end, 16).context("an address")?;
+        let mut bytes = vec![0; (end - begin) as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&memory, &mut bytes, begin)
+            .context("read mem")?;
+        found.push(bytes);
+    }
+    Ok(found)
+}

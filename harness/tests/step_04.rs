@@ -1,7 +1,7 @@
 //! Checks of step 04: the mount namespace and a root of the container's own.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use harness::prelude::*;
@@ -950,6 +950,108 @@ fn debian_runs() {
             ran.stdout.starts_with(&version) && ran.stdout.ends_with("written\n"),
             "bash, dpkg and ls of Debian to run",
             format!("{:?}", ran.stdout),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn a_mask_is_nobody_elses() {
+    check(|c| {
+        let (rootfs, _) = marked(c)?;
+        let hosts = fs::metadata("/dev/null").context("stat /dev/null")?;
+        let script = "for f in /proc/kcore /proc/keys /proc/timer_list; do \
+                      [ ! -e $f ] || { stat -c %F $f; chmod 600 $f; }; done";
+        let ran = with_root(c, &rootfs).args(["sh", "-c", script]).run()?;
+        let after = fs::metadata("/dev/null").context("stat /dev/null")?;
+        // Put right what a wrong solution has done to the host.
+        fs::set_permissions("/dev/null", hosts.permissions()).context("chmod /dev/null")?;
+        expect_eq(
+            "the mode of the host's /dev/null after a chmod of a mask",
+            format!("{:o}", after.permissions().mode()),
+            format!("{:o}", hosts.permissions().mode()),
+        )?;
+        expect(
+            ran.stdout.lines().all(|kind| kind.starts_with("regular")),
+            "a masked file to be an empty file of the container's own",
+            format!(
+                "{:?}: whoever changes the host's null device changes it everywhere",
+                ran.stdout
+            ),
+        )?;
+        expect(
+            ran.stderr.contains("Read-only"),
+            "a mask to be read-only",
+            format!("status {}, {:?}", ran.status, ran.stderr),
+        )
+    });
+}
+
+#[test]
+#[serial]
+fn what_a_link_leads_to_is_made_inside() {
+    check(|c| {
+        let (rootfs, mark) = marked(c)?;
+        let file = c.dir().join("zone");
+        write(&file, &mark)?;
+        let up = "../".repeat(32);
+        link("/usr/share/zoneinfo/Here", &rootfs.join("etc/localtime"))?;
+        link(format!("{up}quay/run"), &rootfs.join("run2"))?;
+        let mut held = with_root(c, &rootfs)
+            .args(["--bind", &volume(&file, "/etc/localtime")])
+            .args(["--tmpfs", "/run2/x"])
+            .hold()?;
+        let read = ask(&mut held, &["read", "/usr/share/zoneinfo/Here"])?;
+        expect_eq(
+            "a file bound on a link to nothing",
+            read.text.as_str(),
+            mark.as_str(),
+        )?;
+        let listed = ask(&mut held, &["stat", "/quay/run/x"])?;
+        expect(
+            listed.text.starts_with("directory"),
+            "a tmpfs below a link to nothing, where the link leads inside the root",
+            format!("{} {}", listed.text, listed.errno),
+        )?;
+        held.end()?.success()?;
+        // And nothing in the place of a directory, or of a file.
+        write(&rootfs.join("plain"), "")?;
+        for target in ["/plain/x", "/plain", "/proc/1", "/proc/self/fd/0"] {
+            with_root(c, &rootfs)
+                .args(["--tmpfs", target, "probe", "exit", "0"])
+                .run()?
+                .expect_error(125, &[target])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_tmpfs_is_as_the_directory_below_it() {
+    check(|c| {
+        let (rootfs, _) = marked(c)?;
+        let dir = make_dir(rootfs.join("spool"))?;
+        let (uid, gid) = (1 + c.number(999) as u32, 1 + c.number(999) as u32);
+        std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).context("chown")?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o2750)).context("chmod")?;
+        let look = |options: &str| -> Result<String> {
+            let ran = with_root(c, &rootfs)
+                .args(["--tmpfs", options, "--tmpfs", "/not/there"])
+                .args(["stat", "-c", "%a %u %g", "/spool", "/not/there"])
+                .run()?
+                .success()?;
+            Ok(ran.stdout.lines().collect::<Vec<_>>().join(", "))
+        };
+        expect_eq(
+            "mode, user and group of a tmpfs over a directory, and over none",
+            look("/spool")?,
+            format!("2750 {uid} {gid}, 1777 0 0"),
+        )?;
+        expect_eq(
+            "the same with mode=711",
+            look("/spool:mode=711")?,
+            format!("711 {uid} {gid}, 1777 0 0"),
         )
     });
 }

@@ -908,3 +908,97 @@ fn groups_that_stay_are_said() {
         )
     });
 }
+
+#[test]
+#[serial]
+fn accounts_are_regular_files() {
+    check(|c| {
+        let rootfs = c.rootfs()?;
+        let passwd = rootfs.join("etc/passwd");
+        let run = |why: &[&str]| -> Result<()> {
+            let start = Instant::now();
+            let ran = c
+                .step()
+                .args(["--rootfs"])
+                .args([&rootfs])
+                .args(["--user", "alice", "probe", "exit", "0"])
+                .run()
+                .map_err(|_| {
+                    failed(
+                        "an /etc/passwd that is no regular file to be refused",
+                        "that it is read, or waited for, without end",
+                    )
+                })?;
+            expect(
+                start.elapsed() < Duration::from_secs(10),
+                "the answer within ten seconds",
+                format!("{:?}", start.elapsed()),
+            )?;
+            ran.expect_error(125, why)?;
+            Ok(())
+        };
+        let replace = |target: Option<&str>| -> Result<()> {
+            match fs::remove_file(&passwd) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).context("unlink etc/passwd");
+                }
+                _ => {}
+            }
+            match target {
+                None => {
+                    nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).context("mkfifo")
+                }
+                Some(target) => std::os::unix::fs::symlink(target, &passwd).context("symlink"),
+            }
+        };
+        replace(None)?;
+        run(&["/etc/passwd", "no regular file"])?;
+        // The memory of the kernel's zeroes is the first to end otherwise.
+        replace(Some("/dev/tty"))?;
+        run(&["/etc/passwd"])?;
+        replace(Some("/proc/self/fd/0"))?;
+        run(&["/etc/passwd", "ELOOP"])?;
+        replace(Some("/etc"))?;
+        run(&["/etc/passwd", "no regular file"])?;
+        // A link to nothing is no file: names are unknown.
+        replace(Some("/no/such/file"))?;
+        run(&["no user \"alice\""])
+    });
+}
+
+#[test]
+#[serial]
+fn what_is_bound_of_the_host_cannot_be_changed() {
+    check(|c| {
+        let rootfs = c.rootfs()?;
+        let hosts = fs::metadata("/dev/full").context("stat /dev/full")?;
+        // Root inside is the host's root: nothing else keeps it from the node.
+        let script = "chmod 600 /dev/full; : >/dev/null && echo written";
+        let ran = c
+            .step()
+            .args(["--uid-map", "0:0:65536", "--rootfs"])
+            .args([&rootfs])
+            .args(["sh", "-c", script])
+            .run()?;
+        let after = fs::metadata("/dev/full").context("stat /dev/full")?;
+        fs::set_permissions("/dev/full", hosts.permissions()).context("chmod /dev/full")?;
+        expect(
+            after.mode() == hosts.mode() && ran.stderr.contains("Read-only"),
+            "the host's device nodes to be bound read-only",
+            format!(
+                "mode {:o} of the host's /dev/full after a chmod inside: the node is the host's",
+                after.mode() & 0o7777
+            ),
+        )?;
+        expect_eq(
+            "what is written to the device",
+            ran.stdout.trim(),
+            "written",
+        )?;
+        expect(
+            ran.stderr.contains("warning: mount: /sys is the host's"),
+            "the container to be told that /sys is the host's",
+            format!("{:?}", ran.stderr),
+        )
+    });
+}

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use harness::prelude::*;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -365,6 +365,208 @@ fn a_keyring_that_cannot_be_left_is_an_error() {
         )?;
         ran.expect_error(125, &["keyctl", "--no-new-keyring"])?;
         run(&["--no-new-keyring"])?.success()?;
+        Ok(())
+    });
+}
+
+/// The parts of the launch, from -v, with what the child holds after each.
+fn held_after(stderr: &str) -> Vec<(String, Vec<String>)> {
+    let mut part = String::from("birth");
+    let mut found = Vec::new();
+    for line in stderr
+        .lines()
+        .filter_map(|line| line.split_once("] "))
+        .map(|(_, said)| said)
+    {
+        if let Some(name) = line.strip_prefix("in_container ") {
+            part = name.to_owned();
+        } else if line == "start" {
+            part = "before_exec".to_owned();
+        } else if let Some(list) = line.strip_prefix("holds ") {
+            let names = list
+                .split(", ")
+                .filter_map(|fd| Some(fd.split_once(' ')?.1.to_owned()));
+            found.push((part.clone(), names.collect()));
+        }
+    }
+    found
+}
+
+#[test]
+#[serial]
+fn nothing_of_the_host_is_held_when_the_image_has_a_say() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let (image, volume) = (engine.image(), c.word("volume"));
+        let mount = format!("{volume}:/data");
+        let ways: [&[&str]; 4] = [
+            &["-m", "64m"],
+            &["--init", "-v", &mount],
+            &["--uid-map", "0:100000:65536"],
+            &["-t"],
+        ];
+        for options in ways {
+            let ran = engine
+                .tool(["-v", "run", "--rm", "--network", "none"])
+                .args(options)
+                .args([image, "true"])
+                .run()?
+                .success()?;
+            let parts = held_after(&ran.stderr);
+            let own = |name: &String| {
+                ["pipe:", "socket:", "/memfd:", "/dev/pts/"]
+                    .iter()
+                    .any(|kind| name.starts_with(kind))
+            };
+            // The layers are the container's: a mount that is not in the host's
+            // tree. The v1 files are entered first, and end there.
+            let explained = |name: &String| own(name) || name == "/" || name.ends_with("/tasks");
+            let after = parts
+                .iter()
+                .position(|(part, _)| part == "union")
+                .unwrap_or_default();
+            expect(
+                parts.len() > 10 && after > 0,
+                "-v to say what the child holds after each part",
+                format!("{parts:?}"),
+            )?;
+            for (n, (part, names)) in parts.iter().enumerate() {
+                let wrong: Vec<&String> = names
+                    .iter()
+                    .filter(|name| {
+                        !if n < after {
+                            explained(name)
+                        } else {
+                            own(name)
+                        }
+                    })
+                    .collect();
+                expect(
+                    wrong.is_empty(),
+                    format!("the child to hold nothing of the host with {options:?}"),
+                    format!("after {part:?} {wrong:?}: the image may reach it by /proc/self/fd"),
+                )?;
+            }
+            let last = parts.last().map(|(_, names)| names.len());
+            expect_eq("how many descriptors are left for execve", last, Some(2))?;
+        }
+        engine.tool(["volume", "rm", &volume]).run()?.success()?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn a_hostile_image_reaches_nothing() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let mark = c.dir().join(c.word("outside"));
+        fs::create_dir(&mark).context("mkdir")?;
+        let up = format!("{}{}", "../".repeat(12), mark.display());
+        for start in [
+            "/proc/self/fd/N",
+            "/proc/thread-self/fd/N",
+            "/dev/fd/N",
+            "/proc/1/fd/N",
+        ] {
+            for n in 3..9 {
+                let directory = format!("{}/{up}/made", start.replace('N', &n.to_string()));
+                let ran = engine
+                    .run(&["-w", &directory])
+                    .args([engine.image(), "true"])
+                    .run()?;
+                expect(
+                    ran.status == 125 && fs::read_dir(&mark).context("list")?.next().is_none(),
+                    format!("the working directory {directory} to be refused, and not made"),
+                    format!("status {}, {:?}", ran.status, ran.stderr),
+                )?;
+            }
+        }
+        // With the host's processes in sight, each has a way to the host's root.
+        let root = format!("/proc/{}/root", std::process::id());
+        let directory = format!("{root}{}/made", mark.display());
+        let ran = engine
+            .run(&["--pid", "host", "-w", &directory])
+            .args([engine.image(), "true"])
+            .run()?;
+        expect(
+            ran.status == 125 && fs::read_dir(&mark).context("list")?.next().is_none(),
+            format!("the working directory {directory} to be refused, and not made"),
+            format!("status {}, {:?}", ran.status, ran.stderr),
+        )?;
+        let program = format!("{root}/bin/sh");
+        engine
+            .run(&["--pid", "host", "--entrypoint", &program])
+            .args([engine.image()])
+            .run()?
+            .expect_error(126, &[&program])?;
+        for program in [
+            "/proc/self/exe",
+            "/proc/1/exe",
+            "/proc/self/fd/0",
+            "/proc/self/cwd/bin/sh",
+        ] {
+            engine
+                .run(&["--entrypoint", program])
+                .args([engine.image(), "--version"])
+                .run()?
+                .expect_error(126, &[program])?;
+        }
+        // A stream may be the host's null device, of which inside is the mode.
+        let hosts = fs::metadata("/dev/null").context("stat /dev/null")?;
+        let script = "chmod 600 /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2";
+        let mut command = engine
+            .run(&[])
+            .args([engine.image(), "sh", "-c", script])
+            .command();
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .status()
+            .context("run")?;
+        let after = fs::metadata("/dev/null").context("stat /dev/null")?;
+        fs::set_permissions("/dev/null", hosts.permissions()).context("chmod /dev/null")?;
+        expect_eq(
+            "the mode of the host's /dev/null after a chmod of the streams",
+            after.permissions().mode() & 0o777,
+            hosts.permissions().mode() & 0o777,
+        )?;
+        // What an image has at the places of the set-up: a link out.
+        for place in [
+            "dev/null",
+            "dev/console",
+            "etc/hosts",
+            "sys/fs",
+            "proc/self",
+        ] {
+            let path = engine.image.join(place);
+            fs::create_dir_all(path.parent().context("no parent")?).context("mkdir")?;
+            if path.exists() {
+                fs::remove_file(&path).context("unlink")?;
+            }
+            let target = format!("/proc/self/fd/3/{up}");
+            std::os::unix::fs::symlink(target, &path).context("symlink")?;
+        }
+        for options in [&[][..], &["-v", "/dev"], &["-v", "/sys"], &["-v", "/proc"]] {
+            let run = engine
+                .tool(["run", "--rm", "--network", "none"])
+                .args(options);
+            let ran = run
+                .args([engine.image(), "cat", "/proc/self/mountinfo"])
+                .run()?;
+            let reached = fs::read_dir(&mark).context("list")?.next().is_some();
+            expect(
+                !reached && matches!(ran.status, 0 | 125),
+                format!(
+                    "an image with links of /proc at each place, run with {options:?}, to reach nothing"
+                ),
+                format!("status {}, {:?}", ran.status, ran.stderr),
+            )?;
+            if options == ["-v", "/proc"] || options == ["-v", "/dev"] {
+                ran.expect_error(125, &[options[1]])?;
+            }
+        }
         Ok(())
     });
 }

@@ -1,9 +1,14 @@
 //! The child's side of the launch, between clone3 and execve.
+//!
+//! As soon as the child is in the container's root, an image has a say in where
+//! a path leads, and `/proc/self/fd` makes a path of every descriptor. So the
+//! child holds nothing of the host that it does not need: see
+//! [`Isolation::keeps`].
 
 use std::convert::Infallible;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,13 +21,15 @@ use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
 use crate::signal_number::SignalSet;
 use crate::umask::Umask;
-use crate::{say, sys};
+use crate::{say, sys, verbose};
 
 /// The child's ends of what connects it with the launcher.
 pub(crate) struct InChild<'a> {
     pub(crate) release: File,
     pub(crate) report: File,
     pub(crate) umask: &'a Umask,
+    /// The descriptors that were explained when they were last looked at.
+    pub(crate) held: Vec<RawFd>,
 }
 
 impl InChild<'_> {
@@ -55,20 +62,24 @@ impl InChild<'_> {
         command: &Command,
     ) -> Result<Infallible> {
         // ANCHOR: exercise_become_the_command
-        // Everything below the standard streams, but not the two pipes' ends,
-        // which were opened so: nothing of the launcher's leaks into the command.
-        sys::close_on_exec_from(3)?;
+        self.hold_only(isolations)?;
         prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
         self.wait_to_be_told()?;
-        for isolation in isolations.iter_mut() {
-            say!("in_container {}", isolation.name());
-            isolation.in_container().with_context(|| isolation.name())?;
+        self.say_held()?;
+        conceal()?;
+        for n in 0..isolations.len() {
+            say!("in_container {}", isolations[n].name());
+            isolations[n]
+                .in_container()
+                .and_then(|()| self.let_go(isolations))
+                .with_context(|| isolations[n].name())?;
         }
         let mut command = command.clone();
-        for isolation in isolations.iter_mut() {
-            isolation
+        for n in 0..isolations.len() {
+            isolations[n]
                 .adjust(&mut command)
-                .with_context(|| isolation.name())?;
+                .and_then(|()| self.let_go(isolations))
+                .with_context(|| isolations[n].name())?;
         }
         self.report
             .write_all(&Report::SetUp.encode())
@@ -77,18 +88,67 @@ impl InChild<'_> {
         // The launcher would say so too late if it told both at once.
         say!("start");
         self.umask.restore();
-        for isolation in isolations.iter_mut() {
-            isolation.before_exec().with_context(|| isolation.name())?;
+        for n in 0..isolations.len() {
+            isolations[n]
+                .before_exec()
+                .and_then(|()| self.let_go(isolations))
+                .with_context(|| isolations[n].name())?;
         }
         self.die_with_launcher()?;
         // execve(2) keeps what is ignored: by the caller, as nohup(1) and a
         // shell's `&` do, and SIGPIPE by every program in Rust.
         sys::signals::default_actions()?;
+        // What is open now are the two pipes, which are close-on-exec.
+        self.hold_only(&[])?;
+        self.say_held()?;
         sys::signals::set_mask(SignalSet::EMPTY)?;
         command.exec()
         // ANCHOR_END: exercise_become_the_command
     }
     // ANCHOR_END: become_command
+
+    // ANCHOR: let_go
+    /// Closes everything but the standard streams, the two pipes and what the
+    /// isolations keep: close_range(2). The owners of what is closed stay
+    /// behind in this copy of the launcher's memory, and are never dropped.
+    fn hold_only(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
+        let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
+        keep.extend(isolations.iter().flat_map(|isolation| isolation.keeps()));
+        sys::close_except(&keep)?;
+        self.held = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        Ok(())
+    }
+
+    /// With `-v`: what is open, whoever says that it is not.
+    fn say_held(&self) -> Result<()> {
+        if verbose() {
+            say!("holds {}", names(&sys::open_descriptors()?));
+        }
+        Ok(())
+    }
+
+    /// After a part: closes what it was kept for, and refuses to go on with a
+    /// descriptor that was opened and forgotten. Keeps the rest of the world
+    /// out, which a change of credentials may have let in.
+    fn let_go(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
+        let keeps = isolations.iter().flat_map(|isolation| isolation.keeps());
+        self.held.extend(keeps.map(|fd| fd.as_raw_fd()));
+        let open = sys::open_descriptors()?;
+        let lost: Vec<RawFd> = open
+            .into_iter()
+            .filter(|fd| !self.held.contains(fd))
+            .collect();
+        if !lost.is_empty() {
+            bail!(
+                "refused to go on with descriptors that nothing explains: {}",
+                names(&lost)
+            );
+        }
+        conceal()?;
+        self.hold_only(isolations)?;
+        self.say_held()
+    }
+    // ANCHOR_END: let_go
 
     // ANCHOR: wait_to_be_told
     fn wait_to_be_told(&mut self) -> Result<()> {
@@ -117,4 +177,24 @@ impl InChild<'_> {
         }
         Ok(())
     }
+}
+
+/// Keeps all who have no `CAP_SYS_PTRACE` over the launcher's user namespace
+/// out of this process: its memory, which is the launcher's, and its
+/// descriptors (ptrace(2), proc_pid_fd(5)). execve(2) gives the command the
+/// usual.
+///
+/// # Errors
+/// None that the kernel documents.
+pub(crate) fn conceal() -> Result<()> {
+    prctl::set_dumpable(false).context("prctl(PR_SET_DUMPABLE, 0)")
+}
+
+/// Descriptors, each with where it leads, for people.
+fn names(fds: &[RawFd]) -> String {
+    let name = |fd: &RawFd| match fs::read_link(format!("/proc/self/fd/{fd}")) {
+        Ok(path) => format!("{fd} {}", path.display()),
+        Err(_) => fd.to_string(),
+    };
+    fds.iter().map(name).collect::<Vec<_>>().join(", ")
 }

@@ -6,7 +6,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::{ForkResult, Pid, pipe2};
 
 use crate::birth::clone_child;
-use crate::child::InChild;
+use crate::child::{InChild, conceal};
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
@@ -203,12 +203,21 @@ impl Host {
         stop_if_asked(&self.signals)?;
         let (release, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (report, tell_report) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
+        // The child inherits it: there is no moment at which it could be opened.
+        if !self
+            .isolations
+            .iter()
+            .any(|isolation| isolation.opens_child())
+        {
+            conceal()?;
+        }
         let ForkResult::Parent { child: pid } = clone_child(&self.isolations)? else {
             drop((tell, report));
             let child = InChild {
                 release: release.into(),
                 report: tell_report.into(),
                 umask: &self.umask,
+                held: Vec::new(),
             };
             child.run(&mut self.isolations, command)
         };

@@ -3,15 +3,22 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
+use elf::ParseError;
+use elf::abi::PT_INTERP;
+use elf::endian::AnyEndian;
+use elf::file::{FileHeader, parse_ident};
+use elf::segment::{ProgramHeader, SegmentTable};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::execve;
 
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
+use crate::inside;
 use crate::sys::c_string;
 
 /// Where commands are looked for when the environment has no `PATH`.
@@ -65,7 +72,8 @@ impl Command {
     /// # Errors
     /// A [`Failure`] of status 127 where there is no such command (`ENOENT`),
     /// which names the missing interpreter where the file itself exists; 126
-    /// where there is one that cannot be executed (`EACCES`, `ENOEXEC`…).
+    /// where there is one that cannot be executed (`EACCES`, `ENOEXEC`…), or to
+    /// which a magic link leads.
     pub(crate) fn exec(&self) -> Result<Infallible> {
         // ANCHOR: exercise_execve
         let strings = |list: &[OsString]| {
@@ -83,6 +91,7 @@ impl Command {
         let mut refused = None;
         for path in self.candidates(program) {
             let file = c_string(path.as_os_str())?;
+            refuse_magic(&path, INTERPRETERS)?;
             let Err(errno) = execve(&file, &argv, &env);
             match errno {
                 Errno::ENOENT if path.symlink_metadata().is_err() => {}
@@ -137,31 +146,145 @@ fn why_refused(path: &Path, errno: Errno) -> Error {
     Failure::new(status, format!("execve({path:?}): {errno:?}: {why}")).into()
 }
 
+/// How many interpreters the kernel goes through: scripts whose interpreter is
+/// a script (execve(2)).
+const INTERPRETERS: usize = 5;
+
+/// Refuses a program to which a magic link leads, or whose interpreter one leads
+/// to. `/proc/self/exe` is the engine's program on the host until execve(2): the
+/// container could otherwise run it, and what it runs it can get hold of
+/// (CVE-2019-5736). What is not there, or may not be read, the kernel will say.
+///
+/// # Errors
+/// A [`Failure`] of status 126 that names the path.
+// ANCHOR: refuse_magic
+fn refuse_magic(path: &Path, depth: usize) -> Result<()> {
+    match inside::open(path, OFlag::O_PATH) {
+        Ok(_) => {}
+        Err(Errno::ELOOP) => {
+            let why = format!(
+                "execve({path:?}): refused: ELOOP: too many symbolic links, or one of /proc that \
+                 leads to a program of another container or of the host"
+            );
+            return Err(Failure::new(NOT_EXECUTABLE, why).into());
+        }
+        Err(Errno::ENOSYS) => return Err(Errno::ENOSYS).context("openat2"),
+        Err(_) => return Ok(()),
+    }
+    match interpreter(path) {
+        Some(next) if depth > 0 => {
+            refuse_magic(&next, depth - 1).with_context(|| format!("the interpreter of {path:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+// ANCHOR_END: refuse_magic
+
 /// The program that the kernel needs to run this file: `PT_INTERP` of an ELF
 /// file (elf(5)), or the rest of a `#!` line (execve(2)).
 fn interpreter(path: &Path) -> Option<PathBuf> {
-    let mut file = File::open(path).ok()?;
-    let mut magic = [0; 2];
-    file.read_exact(&mut magic).ok()?;
-    if &magic == b"#!" {
-        let mut line = Vec::new();
-        BufReader::new(file)
-            .take(256)
-            .read_until(b'\n', &mut line)
-            .ok()?;
-        let word = line
-            .split(|b| b.is_ascii_whitespace())
-            .find(|word| !word.is_empty())?;
-        return Some(OsString::from_vec(word.to_vec()).into());
+    // A FIFO would wait for its writer.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::from(inside::open(path, flags).ok()?);
+    if !inside::is_regular(&file).ok()? {
+        return None;
     }
-    file.rewind().ok()?;
-    let mut elf = elf::ElfStream::<elf::endian::AnyEndian, _>::open_stream(file).ok()?;
-    let header = elf
-        .segments()
+    // As much as the kernel looks at (BINPRM_BUF_SIZE).
+    let mut start = [0; 256];
+    let length = file.read_at(&mut start, 0).ok()?;
+    let name = match start[..length].strip_prefix(b"#!") {
+        Some(rest) => rest
+            .split(|b| *b == b'\n')
+            .next()?
+            .split(|b| matches!(b, b' ' | b'\t' | 0))
+            .find(|word| !word.is_empty())?
+            .to_vec(),
+        None => elf_interpreter(&file, &start[..length]).ok()??,
+    };
+    Some(OsString::from_vec(name).into())
+}
+
+/// `PT_INTERP` of an ELF file. Nothing is read of a length that only the file
+/// says: the limits are the kernel's own (`load_elf_phdrs`, `PATH_MAX`).
+fn elf_interpreter(file: &File, start: &[u8]) -> Result<Option<Vec<u8>>, ParseError> {
+    const TABLE: usize = 64 * 1024;
+    const NAME: u64 = libc::PATH_MAX as u64;
+    // The length of a 64-bit header. The library does not look at the length.
+    if start.len() < 64 {
+        return Ok(None);
+    }
+    let ident = parse_ident::<AnyEndian>(start)?;
+    let (endian, class) = (ident.0, ident.1);
+    let tail = start.get(elf::abi::EI_NIDENT..).unwrap_or_default();
+    let header = FileHeader::parse_tail(ident, tail)?;
+    let length = usize::from(header.e_phnum) * usize::from(header.e_phentsize);
+    if length > TABLE {
+        return Ok(None);
+    }
+    let mut table = vec![0; length];
+    file.read_exact_at(&mut table, header.e_phoff)?;
+    let is_interpreter = |segment: &ProgramHeader| segment.p_type == PT_INTERP;
+    let found = SegmentTable::new(endian, class, &table)
         .iter()
-        .find(|segment| segment.p_type == elf::abi::PT_INTERP)
-        .copied()?;
-    let bytes = elf.segment_data(&header).ok()?;
-    let name = bytes.split(|b| *b == 0).next()?;
-    Some(OsString::from_vec(name.to_vec()).into())
+        .find(is_interpreter);
+    let Some(segment) = found.filter(|segment| segment.p_filesz <= NAME) else {
+        return Ok(None);
+    };
+    let mut name = vec![0; segment.p_filesz as usize];
+    file.read_exact_at(&mut name, segment.p_offset)?;
+    name.truncate(name.iter().position(|b| *b == 0).unwrap_or(name.len()));
+    Ok(Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_is_read_with_limits() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let found = |bytes: &[u8]| {
+            std::fs::write(at("file"), bytes).unwrap();
+            interpreter(&at("file"))
+        };
+        assert_eq!(found(b"#! /bin/sh -x\n"), Some("/bin/sh".into()));
+        assert_eq!(found(b"#!\n/bin/sh\n"), None);
+        assert_eq!(found(b"#!"), None);
+        assert_eq!(found(b""), None);
+        // A 64-bit header whose one segment is an interpreter at offset 120.
+        let mut elf = vec![0; 128];
+        elf[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        elf[20] = 1;
+        elf[32] = 64;
+        elf[54] = 56;
+        elf[56] = 1;
+        elf[64] = 3;
+        elf[72] = 120;
+        elf[96] = 8;
+        elf[120..124].copy_from_slice(b"/ld\0");
+        assert_eq!(found(&elf), Some("/ld".into()));
+        // Lengths that nobody could read: of the name, then of the table.
+        elf[96..104].copy_from_slice(&[0xff; 8]);
+        assert_eq!(found(&elf), None);
+        elf[54..58].copy_from_slice(&[0xff; 4]);
+        assert_eq!(found(&elf), None);
+    }
+
+    #[test]
+    fn what_a_magic_link_leads_to_is_not_executed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink("/proc/self/exe", at("link")).unwrap();
+        std::fs::write(at("script"), "#!/proc/self/exe\n").unwrap();
+        std::fs::write(at("second"), format!("#!{}\n", at("script").display())).unwrap();
+        std::fs::write(at("good"), "#!/bin/sh\n").unwrap();
+        for name in ["link", "script", "second"] {
+            let error = refuse_magic(&at(name), INTERPRETERS).unwrap_err();
+            assert_eq!(Failure::status_of(&error), NOT_EXECUTABLE, "{name}");
+        }
+        for name in ["good", "nothing"] {
+            refuse_magic(&at(name), INTERPRETERS).unwrap();
+        }
+    }
 }

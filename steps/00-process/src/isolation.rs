@@ -66,6 +66,22 @@ pub trait Isolation {
         None
     }
 
+    /// Whether `on_host` opens files of the child that belong to root where the
+    /// child is undumpable, such as its uid_map, without being root. The child
+    /// is then undumpable from its release on, else from its birth.
+    fn opens_child(&self) -> bool {
+        false
+    }
+
+    /// Child: the descriptors that a later part still needs. All others are
+    /// closed at the child's birth and after each part, but for the standard
+    /// streams: until execve(2) a hostile image may reach what is open by
+    /// `/proc/self/fd`. A part that leaves another one open ends the launch. What
+    /// is no longer named here is closed, and must not be dropped afterwards.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
     /// Host, before the child exists: check the input, reserve what the
     /// container will need.
     fn prepare(&mut self) -> Result<()> {

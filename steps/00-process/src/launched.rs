@@ -51,11 +51,16 @@ impl Launched {
     /// A [`Failure`](crate::Failure) of status 128 + N if signal N asks the
     /// launcher to stop meanwhile: a set-up may hang.
     pub(crate) fn report(&self, signals: &Signals) -> Result<Option<Report>> {
+        match signals.unless_asked_to_stop(self.reports.as_fd())? {
+            Some(signal) => broken_off(signal),
+            None => self.read_report(),
+        }
+    }
+
+    /// Reads a report that is there, or is about to be.
+    fn read_report(&self) -> Result<Option<Report>> {
         let mut bytes = [0; 1];
         let mut reports = &self.reports;
-        if let Some(signal) = signals.unless_asked_to_stop(reports.as_fd())? {
-            return broken_off(signal);
-        }
         if reports
             .read(&mut bytes)
             .context("read from the report pipe")?
@@ -164,7 +169,7 @@ impl Launched {
         // It stays to be reaped.
         let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let status = rustix::process::waitid(WaitId::Pid(pid), flags).ok()??;
-        match self.report() {
+        match self.read_report() {
             Ok(Some(Report::Failed(error))) => Some(error),
             _ => Some(match (status.exit_status(), status.terminating_signal()) {
                 (_, Some(signal)) => anyhow!("the child died of signal {signal} while it was set up"),

@@ -13,6 +13,7 @@
 //! | `launched`, `child` | the two ends of the pipes: the launcher's and the child's |
 //! | `birth` | clone3, in the namespaces that the isolations name |
 //! | [`exec`] | finding the command and becoming it |
+//! | [`inside`] | files of the container, opened before the command runs |
 //! | [`failure`] | errors, their exit statuses and their way through the pipe |
 //! | `signals`, `terminal` | what makes a container a job like any other |
 //! | [`signal_number`] | signals by their numbers, real-time ones too |
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod container;
 pub mod exec;
 pub mod failure;
+pub mod inside;
 pub mod isolation;
 mod launched;
 pub mod signal_number;

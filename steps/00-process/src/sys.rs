@@ -127,43 +127,6 @@ pub fn exit(status: u8) -> ! {
     unsafe { libc::_exit(i32::from(status)) }
 }
 
-/// Marks every file descriptor from `first` up as close-on-exec:
-/// close_range(2) with `CLOSE_RANGE_CLOEXEC`, or one by one from
-/// `/proc/self/fd` before Linux 5.11.
-///
-/// # Errors
-/// Those of `/proc/self/fd`, where it is needed.
-pub fn close_on_exec_from(first: i32) -> Result<()> {
-    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    // SAFETY: changes a flag of descriptors, and no descriptor becomes invalid.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    match Errno::result(done) {
-        Ok(_) => return Ok(()),
-        Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
-        Err(errno) => return Err(errno).context("close_range(CLOSE_RANGE_CLOEXEC)"),
-    }
-    for entry in fs::read_dir("/proc/self/fd").context("read /proc/self/fd")? {
-        let name = entry.context("read /proc/self/fd")?.file_name();
-        let Some(fd) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else {
-            continue;
-        };
-        if fd >= first {
-            // SAFETY: as above. The descriptor of the listing itself is among
-            // them, and is closed when the loop ends.
-            let set = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-            Errno::result(set).with_context(|| format!("fcntl({fd}, F_SETFD, FD_CLOEXEC)"))?;
-        }
-    }
-    Ok(())
-}
-
 /// Closes every file descriptor but `keep`, the standard streams too:
 /// close_range(2), or one by one before Linux 5.9. For a forked child that
 /// must hold nobody's pipe, terminal or file open.
@@ -236,7 +199,7 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> n
 
 /// Closes every file descriptor but standard input, output, error and those in
 /// `keep`: for a forked process that goes on as a server and must not hold
-/// anybody's pipe open. As with [`close_from`], owners of what is closed must
+/// anybody's pipe open. As with [`close_all_but`], owners of what is closed must
 /// not be used or dropped afterwards.
 ///
 /// # Errors
@@ -255,13 +218,43 @@ pub fn close_except(keep: &[BorrowedFd<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// The descriptors that are open, from 3 on: poll(2) says of every other one
+/// that it is invalid. Of those beyond 256 it tells nothing: the kernel gives the
+/// lowest number that is free, so only a process with as many comes there.
+///
+/// # Errors
+/// Those of getrlimit(2) and poll(2).
+pub fn open_descriptors() -> Result<Vec<i32>> {
+    const FIRST: i32 = 3;
+    const END: libc::rlim_t = 256;
+    // SAFETY: a plain C structure for which all zeroes is valid.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid structure, which the kernel overwrites.
+    Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })
+        .context("getrlimit(RLIMIT_NOFILE)")?;
+    // More of them poll(2) refuses. No descriptor is above the limit.
+    let end = limit.rlim_cur.min(END) as i32;
+    let mut asked: Vec<libc::pollfd> = (FIRST..end)
+        .map(|fd| libc::pollfd {
+            fd,
+            events: 0,
+            revents: 0,
+        })
+        .collect();
+    // SAFETY: as many valid structures as are said, which the kernel changes.
+    let told = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) };
+    Errno::result(told).context("poll")?;
+    let open = asked.iter().filter(|fd| fd.revents & libc::POLLNVAL == 0);
+    Ok(open.map(|fd| fd.fd).collect())
+}
+
 fn close_range(first: u32, last: u32) -> Result<()> {
     // SAFETY: see `close_except`: what is closed is never used again.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     match Errno::result(done) {
         Ok(_) => Ok(()),
-        // Before Linux 5.9, one by one.
-        Err(Errno::ENOSYS) => {
+        // Before Linux 5.9, or under an old filter, one by one.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
             let fds = fs::read_dir("/proc/self/fd")
                 .context("read /proc/self/fd")?
                 .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())

@@ -6,6 +6,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -155,6 +156,101 @@ fn whatever_fails_everything_is_cleaned_up() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Says for each part whether its process can be looked into, and leaves a
+/// descriptor open where it is told to.
+struct Watcher {
+    file: PathBuf,
+    opens_child: bool,
+    leaks_in: &'static str,
+    kept: Option<std::fs::File>,
+}
+
+impl Watcher {
+    fn part(&mut self, part: &str) -> Result<()> {
+        let mut file = OpenOptions::new().append(true).open(&self.file)?;
+        writeln!(file, "{part} {}", nix::sys::prctl::get_dumpable()?)?;
+        if part == self.leaks_in {
+            std::mem::forget(file);
+        }
+        Ok(())
+    }
+}
+
+impl Isolation for Watcher {
+    fn name(&self) -> &'static str {
+        "watcher"
+    }
+    fn opens_child(&self) -> bool {
+        self.opens_child
+    }
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        self.kept.iter().map(AsFd::as_fd).collect()
+    }
+    fn prepare(&mut self) -> Result<()> {
+        self.kept = Some(std::fs::File::open("/")?);
+        Ok(())
+    }
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        let mut held = Vec::new();
+        // It may be a moment behind.
+        for _ in 0..500 {
+            held = fs::read_dir(format!("/proc/{child}/fd"))?
+                .filter_map(|fd| fs::read_link(fd.ok()?.path()).ok())
+                .collect();
+            if held.len() == 6 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let roots = held.iter().filter(|path| path.as_os_str() == "/").count();
+        let mut file = OpenOptions::new().append(true).open(&self.file)?;
+        Ok(writeln!(file, "waiting {} {roots}", held.len())?)
+    }
+    fn in_container(&mut self) -> Result<()> {
+        self.part("in_container")
+    }
+    fn before_exec(&mut self) -> Result<()> {
+        // Whoever changes its credentials becomes what /proc/sys/fs/suid_dumpable says.
+        nix::sys::prctl::set_dumpable(true)?;
+        self.kept = None;
+        self.part("before_exec")
+    }
+}
+
+fn the_child_is_closed_to_others_and_holds_what_is_explained() -> Result<(), Failed> {
+    let watch = |opens_child, leaks_in| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("parts");
+        fs::write(&file, "").unwrap();
+        let exit = Container::new(Command::new(vec!["true".into()]))
+            .with(Watcher {
+                file: file.clone(),
+                opens_child,
+                leaks_in,
+                kept: None,
+            })
+            .run();
+        (exit, fs::read_to_string(&file).unwrap())
+    };
+    for opens_child in [true, false] {
+        let (exit, parts) = watch(opens_child, "");
+        assert_eq!(exit?, Exit::Code(0));
+        // The streams, two pipes, and the directory that is kept.
+        let expected = "waiting 6 1\nin_container false\nbefore_exec true\n";
+        assert_eq!(parts, expected);
+    }
+    for part in ["in_container", "before_exec"] {
+        let (exit, _) = watch(false, part);
+        let error = format!("{:#}", exit.unwrap_err());
+        assert!(
+            error.starts_with("watcher: refused to go on with descriptors"),
+            "{error}"
+        );
+        assert!(error.contains("/parts"), "{error}");
+    }
+    Ok(())
+}
+
 fn a_panic_in_the_child_stays_in_the_child() -> Result<(), Failed> {
     let (exit, parts) = run(&["true"], Some(("in_container", Trouble::Panic)));
     assert!(exit.unwrap_err().to_string().contains("panicked"));
@@ -217,6 +313,10 @@ fn main() {
         trial(
             "whatever_fails_everything_is_cleaned_up",
             whatever_fails_everything_is_cleaned_up,
+        ),
+        trial(
+            "the_child_is_closed_to_others_and_holds_what_is_explained",
+            the_child_is_closed_to_others_and_holds_what_is_explained,
         ),
         trial(
             "a_panic_in_the_child_stays_in_the_child",

@@ -19,12 +19,13 @@ pub mod init;
 pub mod pids;
 pub mod status;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
 
-use anyhow::{Result, bail};
-use clap::Args;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser};
 use nix::sched::CloneFlags;
-use process::Isolation;
+use process::{Exit, Isolation};
 use uts::{Namespace, NamespaceMode};
 
 /// The options of the PID namespace.
@@ -45,6 +46,8 @@ pub struct PidArgs {
 pub struct PidNamespace {
     namespace: Namespace,
     init: bool,
+    /// What PID 1 will execute, if there shall be an init.
+    program: Option<OwnedFd>,
 }
 
 impl PidNamespace {
@@ -53,7 +56,17 @@ impl PidNamespace {
         PidNamespace {
             namespace: Namespace::new(CloneFlags::CLONE_NEWPID, args.pid),
             init: args.init,
+            program: None,
         }
+    }
+}
+
+/// The `main` of this step's program and of those after it, as [`process::main`]
+/// is that of the others: the program is the container's [`init`] too.
+pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
+    match init::asked_for() {
+        Some(status) => status.into(),
+        None => process::main(run),
     }
 }
 
@@ -89,13 +102,18 @@ impl Isolation for PidNamespace {
                      one; leave one of the two away"
                 ),
             }
+            self.program = Some(init::seal().context("--init")?);
         }
         self.namespace.prepare()
         // ANCHOR_END: exercise_prepare
     }
 
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        self.program.iter().map(AsFd::as_fd).collect()
+    }
+
     fn before_exec(&mut self) -> Result<()> {
-        if self.init { init::fork() } else { Ok(()) }
+        self.program.take().map_or(Ok(()), init::fork)
     }
 }
 // ANCHOR_END: isolation

@@ -54,7 +54,7 @@ const EXAMPLES: &str = "
 const SEE_ALSO: &str = "pid_namespaces(7), clone(2), wait(2), kill(2), proc_pid_status(5)";
 
 fn main() -> ExitCode {
-    process::main(|args: Args| match args.tool {
+    pid::main(|args: Args| match args.tool {
         Some(Tool::Pids(args)) => pids::print(args),
         None => Container::new(args.command.command())
             .with(Uts::new(args.uts))

@@ -18,6 +18,8 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use crate::file_system::FileSystem;
 use crate::remount;
 
+pub use crate::remount::make_read_only;
+
 /// An option of a file system, as fsconfig(2) takes it: a name, and a value
 /// where it has one.
 pub type FsOption<'a> = (&'a str, Option<&'a str>);

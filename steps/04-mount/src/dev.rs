@@ -39,11 +39,12 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Mounts `/dev` of the root, with everything in it.
+/// Mounts `/dev` of the root, with everything in it, and returns the tmpfs: what
+/// the user mounts on it later may cover its name.
 ///
 /// # Errors
 /// Those of the calls, by name.
-pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     // ANCHOR: exercise_mount_dev
     let target = directory(root, "/dev")?;
     // No MOUNT_ATTR_NODEV here: device nodes are what it is for. Nodes take no
@@ -51,8 +52,8 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
     // memory.
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", Some("755")), ("size", Some("64k"))];
-    let dev = Detached::new("tmpfs", &options, attributes)?.attach(target.as_fd())?;
-    let dev = dev.as_fd();
+    let mounted = Detached::new("tmpfs", &options, attributes)?.attach(target.as_fd())?;
+    let dev = mounted.as_fd();
     for (name, major, minor) in NODES {
         node(dev, name, makedev(major, minor))?;
     }
@@ -65,7 +66,8 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
     Detached::new("tmpfs", &shm, INERT)?
         .attach(make_directory(dev, "shm")?.as_fd())
         .context("/dev/shm")?;
-    mount_mqueue(dev)
+    mount_mqueue(dev)?;
+    Ok(mounted)
     // ANCHOR_END: exercise_mount_dev
 }
 
@@ -80,8 +82,13 @@ fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             let file =
                 openat(dev, name, flags, mode).with_context(|| format!("openat(/dev/{name})"))?;
+            // It stays the host's: nobody inside changes its mode or owner. One
+            // can write to a device on a read-only mount (mount(2)).
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
             Detached::copy_of(&Path::new("/dev").join(name))?
-                .attach(file.as_fd())
+                .attach_with(attributes, file.as_fd())
                 .map(drop)
         }
         Err(Errno::EOVERFLOW) => bail!(

@@ -14,7 +14,7 @@
 //! 5. it becomes `/`, and the host's tree is taken away (`root`).
 
 mod bind;
-mod detached;
+pub mod detached;
 mod dev;
 pub mod file_system;
 mod masks;
@@ -23,12 +23,12 @@ mod propagation;
 mod remount;
 mod root;
 mod rootfs;
-mod target;
+pub mod target;
 mod tmpfs;
 mod volumes;
 
 use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -84,6 +84,7 @@ pub struct Mount {
     rootfs: Option<PathBuf>,
     volumes: Volumes,
     host_pids: Option<String>,
+    host_network: Option<String>,
     privileged: bool,
 }
 
@@ -96,6 +97,7 @@ impl Mount {
             rootfs: None,
             volumes: Volumes::default(),
             host_pids: None,
+            host_network: None,
             privileged: false,
         }
     }
@@ -136,10 +138,13 @@ impl Mount {
     fn change_root(&self, rootfs: &Path, new_pids: bool) -> Result<()> {
         let volumes = self.volumes.take()?;
         let root = Root::bind(rootfs)?;
-        fill(root.fd(), new_pids, self.privileged)?;
+        proc_sys::mount_proc(root.fd(), new_pids)?;
+        let hosts_network = proc_sys::namespace("net") == self.host_network;
+        proc_sys::mount_sys(root.fd(), self.privileged, hosts_network)?;
+        let dev = dev::mount_dev(root.fd())?;
         volumes.attach(root.fd(), true)?;
         if !self.privileged {
-            masks::mask(root.fd())?;
+            masks::mask(root.fd(), dev.as_fd())?;
         }
         if self.args.read_only {
             root.make_read_only()?;
@@ -150,12 +155,6 @@ impl Mount {
         }
     }
     // ANCHOR_END: change_root
-}
-
-fn fill(root: BorrowedFd<'_>, new_pids: bool, privileged: bool) -> Result<()> {
-    proc_sys::mount_proc(root, new_pids)?;
-    proc_sys::mount_sys(root, privileged)?;
-    dev::mount_dev(root)
 }
 
 impl Isolation for Mount {
@@ -195,7 +194,8 @@ impl Isolation for Mount {
         if self.rootfs.is_some() || self.args.propagation != Propagation::Shared {
             self.volumes.offer(&self.offered)?;
         }
-        self.host_pids = proc_sys::pid_namespace();
+        self.host_pids = proc_sys::namespace("pid");
+        self.host_network = proc_sys::namespace("net");
         Ok(())
         // ANCHOR_END: exercise_prepare
     }
@@ -204,7 +204,7 @@ impl Isolation for Mount {
     /// Everything happens here, in the child and in its namespace: when the
     /// last process of the namespace ends, the kernel unmounts it all.
     fn in_container(&mut self) -> Result<()> {
-        let new_pids = proc_sys::pid_namespace() != self.host_pids;
+        let new_pids = proc_sys::namespace("pid") != self.host_pids;
         // Nodes and directories get the modes that are written here, whatever
         // the caller's mask; the command gets that mask back.
         let before = umask(Mode::empty());

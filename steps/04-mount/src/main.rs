@@ -44,7 +44,7 @@ const SEE_ALSO: &str = "mount_namespaces(7), pivot_root(2), mount(2), open_tree(
 move_mount(2), openat2(2), chroot(2), proc_pid_mountinfo(5)";
 
 fn main() -> ExitCode {
-    process::main(|args: Args| {
+    pid::main(|args: Args| {
         Container::new(args.command.command())
             .with(Uts::new(args.uts))
             .with(Ipc::new(args.ipc))

@@ -8,10 +8,13 @@
 //! containerd `pkg/oci/spec.go`, Podman's `containers/common`
 //! `pkg/config/default.go`); a path that this kernel does not have is left out.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::detached::{Detached, MountAttrFlags};
 use crate::proc_sys::INERT;
@@ -60,13 +63,16 @@ const PROCESSORS: &str = "/sys/devices/system/cpu";
 
 // ANCHOR: mask
 /// Covers the masked paths of the root and makes the others read-only. To be
-/// called when `/proc`, `/sys`, `/dev` and all volumes are mounted.
+/// called when `/proc`, `/sys`, `/dev` and all volumes are mounted. `dev` is the
+/// tmpfs on /dev, by its descriptor: its name may mean a volume by now
+/// (CVE-2025-31133).
 ///
 /// # Errors
 /// Those of the calls, by path.
-pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
+    let empty = EmptyFile::make(dev)?;
     for path in MASKED.map(PathBuf::from).into_iter().chain(throttles()) {
-        cover(root, &path).with_context(|| format!("mask {path:?}"))?;
+        cover(root, &empty, &path).with_context(|| format!("mask {path:?}"))?;
     }
     for path in READ_ONLY.map(Path::new) {
         if let Some(target) = Target::new(path)?.open(root)? {
@@ -76,12 +82,38 @@ pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<()> {
                 .with_context(|| format!("make {path:?} read-only"))?;
         }
     }
-    Ok(())
+    empty.forget()
 }
 // ANCHOR_END: mask
 
-/// The file is hidden by the null device, the directory by an empty file system.
-fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+/// A file without content that belongs to nobody but this container. Others use
+/// the null device: but that is the host's, and whoever may change its mode
+/// inside changes it everywhere.
+struct EmptyFile<'a> {
+    dev: BorrowedFd<'a>,
+    file: OwnedFd,
+}
+
+impl<'a> EmptyFile<'a> {
+    /// Its name, as long as there are mounts to be made of it.
+    const NAME: &'static str = ".empty";
+
+    fn make(dev: BorrowedFd<'a>) -> Result<Self> {
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let file = openat(dev, Self::NAME, flags, Mode::from_bits_truncate(0o444))
+            .context("openat(/dev/.empty, O_CREAT | O_EXCL)")?;
+        Ok(EmptyFile { dev, file })
+    }
+
+    /// Takes its name away: the mounts keep it.
+    fn forget(self) -> Result<()> {
+        unlinkat(self.dev, Self::NAME, UnlinkatFlags::NoRemoveDir).context("unlinkat(/dev/.empty)")
+    }
+}
+
+/// The file is hidden by an empty one, the directory by an empty file system,
+/// both read-only.
+fn cover(root: BorrowedFd<'_>, empty: &EmptyFile<'_>, path: &Path) -> Result<()> {
     // ANCHOR: exercise_mask
     let Some(target) = Target::new(path)?.open(root)? else {
         return Ok(());
@@ -91,11 +123,10 @@ fn cover(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
             let options = [("size", Some("4k")), ("nr_inodes", Some("1"))];
             Detached::new("tmpfs", &options, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)?
         }
-        // The host's node: one in the container could be anything by now, a
-        // volume or a link (CVE-2025-31133).
-        Kind::File => Detached::copy_of(Path::new("/dev/null"))?,
+        Kind::File => Detached::copy_of_fd(empty.file.as_fd(), Path::new("an empty file"))?,
     };
-    cover.attach(target.as_fd()).map(drop)
+    let attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    cover.attach_with(attributes, target.as_fd()).map(drop)
     // ANCHOR_END: exercise_mask
 }
 

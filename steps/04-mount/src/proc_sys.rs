@@ -21,10 +21,10 @@ pub(crate) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
-/// Which PID namespace this process is in: the target of `/proc/self/ns/pid`.
-/// `None` where there is no `/proc` to tell.
-pub(crate) fn pid_namespace() -> Option<String> {
-    let link = fs::read_link("/proc/self/ns/pid").ok()?;
+/// Which namespace of a kind, such as `pid`, this process is in: the target of
+/// `/proc/self/ns/pid`. `None` where there is no `/proc` to tell.
+pub(crate) fn namespace(kind: &str) -> Option<String> {
+    let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
     Some(link.to_string_lossy().into_owned())
 }
 
@@ -67,18 +67,32 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
 /// devices of the network namespace of the process that mounts it.
 ///
 /// In a user namespace that does not own the network namespace the kernel gives
-/// none (`EPERM`). The host's is then bound, with everything below it.
+/// none (`EPERM`). Where that is the host's network (`hosts_network`), the
+/// host's sysfs shows no more of it than the container sees anyway, and is bound,
+/// with everything below it read-only; that is said. Else nothing is shown that
+/// is not the container's.
 ///
 /// # Errors
 /// Those of fsopen(2), open_tree(2) and their kin.
-pub(crate) fn mount_sys(root: BorrowedFd<'_>, writable: bool) -> Result<()> {
+pub(crate) fn mount_sys(root: BorrowedFd<'_>, writable: bool, hosts_network: bool) -> Result<()> {
     let target = directory(root, "/sys")?;
     let mut attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, !writable);
     match Detached::new("sysfs", &[], attributes) {
-        Err(error) if is(&error, Errno::EPERM) => {
-            say!("sysfs: EPERM: a read-only bind of the host's /sys instead");
+        Err(error) if is(&error, Errno::EPERM) && hosts_network => {
+            eprintln!(
+                "warning: mount: /sys is the host's, read-only: the kernel gives a user namespace \
+                 a sysfs of its own only with a network of its own"
+            );
+            let attributes = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
             Detached::copy_of(Path::new("/sys"))?.attach_with(attributes, target.as_fd())
+        }
+        Err(error) if is(&error, Errno::EPERM) => {
+            return Err(error.context(
+                "a user namespace may have a sysfs only of a network that is its own, and only \
+                 where the present one is not covered in part, as in most containers: start \
+                 outside of it, or use --network host, with the host's /sys",
+            ));
         }
         made => made?.attach(target.as_fd()),
     }

@@ -23,7 +23,7 @@ use crate::detached::{MountAttrFlags, name_of};
 ///
 /// # Errors
 /// Those of mount_setattr(2), or of mount(2) before Linux 5.12.
-pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
+pub fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
     match sys::mount_setattr(mount, false, libc::MOUNT_ATTR_RDONLY) {
         Err(Errno::ENOSYS) => remount(mount, MountAttrFlags::MOUNT_ATTR_RDONLY),
         done => {

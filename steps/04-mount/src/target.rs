@@ -6,15 +6,19 @@
 //! (`ROOTFS/data`) out to the host. The kernel can resolve it as if the
 //! descriptor of the root were `/`: then every link ends inside.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use process::say;
+
+use crate::detached::name_of;
 
 /// What a mount can be attached to: a directory takes a directory, and
 /// anything else takes anything else (`ENOTDIR` of mount(2)).
@@ -99,14 +103,10 @@ impl Target {
     /// directories that lead to it.
     ///
     /// # Errors
-    /// Those of openat2(2) and mkdirat(2); where the target is the root or not
-    /// of this kind; and where a link on the way leads to something that does
-    /// not exist, because making it is more than was asked for.
+    /// Those of [`open_or_make`]; where the target is the root, or not of this
+    /// kind.
     pub fn open_or_make(&self, root: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd> {
-        let fd = match resolve(root, &self.0)? {
-            Some(fd) => fd,
-            None => self.make(root, kind)?,
-        };
+        let fd = open_or_make(root, &self.0, kind)?;
         let (there, top) = (fstat(&fd).context("fstat")?, fstat(root).context("fstat")?);
         if (there.st_dev, there.st_ino) == (top.st_dev, top.st_ino) {
             bail!("the target {self} leads to the root itself");
@@ -117,47 +117,123 @@ impl Target {
         }
         Ok(fd)
     }
+}
 
-    /// Component by component: each is made in a directory that is already
-    /// open, so nothing can be put in its way, and mkdirat(2) and `O_EXCL`
-    /// follow no link in the last component.
-    fn make(&self, root: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd> {
-        let mut parent = root.try_clone_to_owned().context("dup")?;
-        let mut path = PathBuf::new();
-        for component in self.0.components() {
-            path.push(component);
-            parent = match resolve(root, &path)? {
-                Some(fd) => fd,
-                None => {
-                    let name = Path::new(component.as_os_str());
-                    let made = match kind {
-                        Kind::File if path == self.0 => make_file(parent.as_fd(), name),
-                        _ => mkdirat(&parent, name, Mode::from_bits_truncate(0o755)),
-                    };
-                    match made {
-                        Ok(()) => say!("make /{} in the root", path.display()),
-                        Err(Errno::EEXIST) => bail!(
-                            "/{} in the root is a symbolic link to what does not exist there: \
-                             make it, or mount elsewhere",
-                            path.display()
-                        ),
-                        Err(errno) => {
-                            return Err(errno).with_context(|| {
-                                format!(
-                                    "make the target /{} in the root{}",
-                                    path.display(),
-                                    whose(errno)
-                                )
-                            });
-                        }
-                    }
-                    resolve(root, &path)?
-                        .with_context(|| format!("/{} vanished", path.display()))?
-                }
-            };
-        }
-        Ok(parent)
+/// Opens what `path` means inside `root`, made first where there is none, with
+/// the directories that lead to it. What is there is not changed, of whichever
+/// kind it is.
+///
+/// A link on the way may lead to what does not exist, such as `/var/run` to a
+/// `/run` that is not there yet: that is made, inside the root.
+///
+/// # Errors
+/// Those of openat2(2), mkdirat(2) and openat(2): `ELOOP` for too many links, or
+/// a magic one; `ENOTDIR` for a file where a directory has to be.
+pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
+    match resolve(root, path)? {
+        Some(fd) => Ok(fd),
+        None => make(root, path, kind),
     }
+}
+
+/// How many links a path may go through (path_resolution(7)).
+const LINKS: usize = 40;
+
+/// A step at a time, each from a directory that is open already, and following
+/// no link but by its text: so nothing can be put in the way, and no step leads
+/// out. `..` goes back to the directory before, and not beyond the root.
+// ANCHOR: make
+fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
+    let top = || root.try_clone_to_owned().context("dup");
+    let mut way = vec![top()?];
+    let mut rest: VecDeque<OsString> = steps(path).collect();
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            if way.len() > 1 {
+                way.pop();
+            }
+            continue;
+        }
+        let here = way.last().context("no directory to start from")?;
+        let failed = |errno: Errno| {
+            let way = name_of(here.as_fd());
+            anyhow!(errno).context(format!("make {name:?} in {way}{}", whose(errno)))
+        };
+        let next = match look(here.as_fd(), &name) {
+            Err(Errno::ENOENT) => {
+                match kind {
+                    Kind::File if rest.is_empty() => make_file(here.as_fd(), &name),
+                    _ => mkdirat(here, &*name, Mode::from_bits_truncate(0o755)),
+                }
+                .map_err(failed)?;
+                say!("make {name:?} in {}", name_of(here.as_fd()));
+                look(here.as_fd(), &name).map_err(failed)?
+            }
+            found => found.map_err(failed)?,
+        };
+        if is_link(next.as_fd())? {
+            refuse_magic(here.as_fd(), &name).with_context(|| format!("{path:?} in the root"))?;
+            links += 1;
+            if links > LINKS {
+                return Err(Errno::ELOOP).with_context(|| format!("{path:?} in the root"));
+            }
+            let to = readlinkat(&next, "").context("readlinkat")?;
+            let to = Path::new(&to);
+            if to.is_absolute() {
+                way = vec![top()?];
+            }
+            for step in steps(to).rev() {
+                rest.push_front(step);
+            }
+            continue;
+        }
+        way.push(next);
+    }
+    way.pop().context("no directory to start from")
+}
+// ANCHOR_END: make
+
+/// The names in a path, and its `..`.
+fn steps(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    path.components().filter_map(|step| match step {
+        Component::Normal(_) | Component::ParentDir => Some(step.as_os_str().to_owned()),
+        _ => None,
+    })
+}
+
+/// Opens one name, and a link as itself.
+fn look(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(directory, name, flags, Mode::empty())
+}
+
+/// Refuses a magic link of /proc. Its text is not where it leads.
+fn refuse_magic(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    match openat2(directory, name, how) {
+        Err(Errno::ELOOP) => {
+            Err(Errno::ELOOP).with_context(|| format!("openat2({name:?}, RESOLVE_NO_MAGICLINKS)"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether it is a device node.
+///
+/// # Errors
+/// Those of fstat(2).
+pub fn is_device(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mode = fstat(fd).context("fstat")?.st_mode;
+    let kind = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
+    Ok(kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK)
+}
+
+fn is_link(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mode = fstat(fd).context("fstat")?.st_mode;
+    Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFLNK)
 }
 
 /// Root of a user namespace may write only where the owner is mapped, and
@@ -178,7 +254,7 @@ impl fmt::Display for Target {
     }
 }
 
-fn make_file(parent: BorrowedFd<'_>, name: &Path) -> nix::Result<()> {
+fn make_file(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
 }
@@ -188,16 +264,23 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     // ANCHOR: exercise_resolve_in_root
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // As seen from the root: "" would be no path.
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     loop {
         match openat2(root, path, how) {
             Ok(fd) => return Ok(Some(fd)),
             Err(Errno::ENOENT) => return Ok(None),
             // Somebody renames in the tree at this moment (openat2(2)).
             Err(Errno::EAGAIN) => {}
-            Err(Errno::EXDEV) => bail!(
-                "/{} leads through a magic link of /proc (proc(5)), which may lead out of the \
-                 root: name the place itself",
+            Err(Errno::ELOOP) => bail!(
+                "/{} leads through too many symbolic links, or through a magic one of /proc \
+                 (proc(5)), which may lead out of the root: name the place itself",
                 path.display()
             ),
             Err(errno) => {
@@ -213,6 +296,38 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_a_link_leads_to_is_made_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        for (link, to) in [
+            ("run", "/quay/run"),
+            ("etc/up", "../../../../above"),
+            ("etc/loop", "loop"),
+            ("etc/file", "/no/file"),
+        ] {
+            symlink(to, root.join(link)).unwrap();
+        }
+        fs::write(root.join("plain"), "").unwrap();
+        let top = fs::File::open(&root).unwrap();
+        let make = |path: &str, kind| open_or_make(top.as_fd(), Path::new(path), kind);
+        make("/run/x", Kind::Directory).unwrap();
+        assert!(root.join("quay/run/x").is_dir());
+        make("/etc/up/y", Kind::Directory).unwrap();
+        assert!(root.join("above/y").is_dir());
+        assert!(!dir.path().join("above").exists());
+        make("/etc/file", Kind::File).unwrap();
+        assert!(root.join("no/file").is_file());
+        make("/a/../../b", Kind::Directory).unwrap();
+        assert!(root.join("b").is_dir());
+        assert!(make("/etc/loop/z", Kind::Directory).is_err());
+        assert!(make("/plain/z", Kind::Directory).is_err());
+        make("/", Kind::Directory).unwrap();
+    }
 
     #[test]
     fn a_target_is_absolute_below_the_root_and_without_dots() {

@@ -4,8 +4,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::stat::FileStat;
 
-use crate::detached::{Detached, FsOption, MountAttrFlags};
+use crate::detached::{Detached, FsOption, MountAttrFlags, is};
 use crate::proc_sys::INERT;
 use crate::target::Target;
 
@@ -51,17 +53,45 @@ impl Tmpfs {
         Ok(tmpfs)
     }
 
-    /// Makes the file system.
+    /// Makes the file system. Over a directory that was there before, it takes
+    /// its mode, user and group, unless the options say others.
     ///
     /// # Errors
     /// `EINVAL`, with the kernel's words, for an option that it does not take.
-    pub(crate) fn take(&self) -> Result<Detached> {
-        let options: Vec<FsOption<'_>> = self
-            .options
+    pub(crate) fn make(&self, over: Option<FileStat>) -> Result<Detached> {
+        let inherited = over.map(|stat| self.inherited(&stat)).unwrap_or_default();
+        let options: Vec<FsOption<'_>> = inherited
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .map(|(name, value)| (*name, Some(value.as_str())))
+            .chain(
+                self.options
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.as_deref())),
+            )
             .collect();
-        Detached::new("tmpfs", &options, self.attributes)
+        match Detached::new("tmpfs", &options, self.attributes) {
+            // Nobody in this user namespace is the owner of that directory.
+            Err(error) if inherited.len() > 1 && is(&error, Errno::EINVAL) => {
+                let rest = &options[inherited.len()..];
+                let options: Vec<_> = options[..1].iter().chain(rest).copied().collect();
+                Detached::new("tmpfs", &options, self.attributes)
+            }
+            made => made,
+        }
+    }
+
+    /// The mode first.
+    fn inherited(&self, stat: &FileStat) -> Vec<(&'static str, String)> {
+        let mut inherited = vec![
+            ("mode", format!("{:o}", stat.st_mode & 0o7777)),
+            ("uid", stat.st_uid.to_string()),
+            ("gid", stat.st_gid.to_string()),
+        ];
+        inherited.retain(|(name, value)| {
+            let given = self.options.iter().any(|(option, _)| option == name);
+            !given && (*name == "mode" || value != "0")
+        });
+        inherited
     }
 }
 

@@ -6,11 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use process::say;
 
 use crate::bind::Bind;
 use crate::detached::{Detached, MountAttrFlags};
-use crate::target::{Kind, Target};
+use crate::target::{Kind, Target, is_device};
 use crate::tmpfs::Tmpfs;
 
 #[derive(Clone, Debug)]
@@ -30,10 +32,11 @@ impl Volume {
         }
     }
 
-    fn take(&self) -> Result<Detached> {
+    /// A bind's mount. A tmpfs is made when its place is known.
+    fn take(&self) -> Result<Option<Detached>> {
         match self {
-            Volume::Bind(bind) | Volume::Offer(bind) => bind.take(),
-            Volume::Tmpfs(tmpfs) => tmpfs.take(),
+            Volume::Bind(bind) | Volume::Offer(bind) => bind.take().map(Some),
+            Volume::Tmpfs(_) => Ok(None),
         }
     }
 
@@ -65,7 +68,7 @@ impl Volume {
 pub(crate) struct Volumes(Vec<Volume>);
 
 /// The volumes as mounts that are still without a place.
-pub(crate) struct Taken<'a>(Vec<(&'a Volume, Detached)>);
+pub(crate) struct Taken<'a>(Vec<(&'a Volume, Option<Detached>)>);
 
 impl Volumes {
     /// Checks the options. The volumes are put in the order of their depth, so
@@ -115,7 +118,7 @@ impl Volumes {
         self.0.is_empty()
     }
 
-    /// Makes every volume, from what the host's paths mean now.
+    /// Takes what the host's paths mean now.
     ///
     /// # Errors
     /// Those of [`Detached`], by option.
@@ -146,16 +149,63 @@ impl Taken<'_> {
 }
 
 // ANCHOR: attach
-fn attach(volume: &Volume, mount: Detached, root: BorrowedFd<'_>, make: bool) -> Result<()> {
+fn attach(
+    volume: &Volume,
+    taken: Option<Detached>,
+    root: BorrowedFd<'_>,
+    make: bool,
+) -> Result<()> {
     let target = volume.target();
-    if !make && target.open(root)?.is_none() {
+    let before = target.open(root)?;
+    if !make && before.is_none() {
         bail!("{target} does not exist, and without --rootfs it would be made on the host");
     }
-    let target = target.open_or_make(root, Kind::of(mount.as_fd())?)?;
-    match volume.read_only() {
-        true => mount.attach_with(MountAttrFlags::MOUNT_ATTR_RDONLY, target.as_fd()),
-        false => mount.attach(target.as_fd()),
+    let kind = match &taken {
+        Some(mount) => Kind::of(mount.as_fd())?,
+        None => Kind::Directory,
+    };
+    let place = target.open_or_make(root, kind)?;
+    if make {
+        refuse_proc(target, place.as_fd())?;
+    }
+    let mount = match (taken, volume) {
+        (Some(mount), _) => mount,
+        (None, Volume::Tmpfs(tmpfs)) => {
+            tmpfs.make(before.map(|_| fstat(&place)).transpose().context("fstat")?)?
+        }
+        (None, _) => bail!("{target}: nothing to mount"),
+    };
+    // Whoever may change the owner of a node inside would change the host's. A
+    // read-only mount keeps nobody from writing to the device.
+    match volume.read_only() || is_device(mount.as_fd())? {
+        true => mount.attach_with(MountAttrFlags::MOUNT_ATTR_RDONLY, place.as_fd()),
+        false => mount.attach(place.as_fd()),
     }
     .map(drop)
 }
 // ANCHOR_END: attach
+
+/// Files of /proc that say how much of the host a container has, and that
+/// others put in its place (lxcfs): those that runc lets be mounted on.
+const IN_PROC: [&str; 8] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+
+/// Keeps /proc what it is: the engine, and every program in the container,
+/// believes it about themselves (CVE-2019-16884).
+fn refuse_proc(target: &Target, place: BorrowedFd<'_>) -> Result<()> {
+    let on_proc = fstatfs(place).context("fstatfs")?.filesystem_type() == PROC_SUPER_MAGIC;
+    if on_proc && !IN_PROC.contains(&&*target.to_string()) {
+        bail!(
+            "the target {target} is in the container's /proc, where only files such as /proc/meminfo can be mounted on"
+        );
+    }
+    Ok(())
+}

@@ -3,12 +3,16 @@
 //! getpwnam(3) would ask the host's name services, whose libraries a static
 //! program cannot load and whose answers are not those of the container.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use process::inside;
 
 use crate::map::number;
+
+/// The most that is read of such a file, in bytes. An image may have put
+/// anything in its place.
+const LIMIT: u64 = 16 << 20;
 
 /// A line of `/etc/passwd`, as far as it is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +55,8 @@ pub fn groups() -> Result<Vec<Group>> {
 }
 
 fn read(path: &str) -> Result<String> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
-        Err(e) => Err(e).with_context(|| format!("read {path}")),
-    }
+    let bytes = inside::read(Path::new(path), LIMIT)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Lines that are not as passwd(5) wants them are passed over, as getpwnam(3)

@@ -103,6 +103,11 @@ impl Isolation for User {
         // ANCHOR_END: exercise_prepare
     }
 
+    fn opens_child(&self) -> bool {
+        let mut writers = self.mappings.iter().map(|mapping| &mapping.writer);
+        writers.any(|writer| *writer != Writer::Privileged)
+    }
+
     // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
         // ANCHOR: exercise_write_maps

@@ -64,7 +64,7 @@ const SEE_ALSO: &str =
     "user_namespaces(7), capabilities(7), credentials(7), newuidmap(1), subuid(5)";
 
 fn main() -> ExitCode {
-    process::main(|mut args: Args| {
+    pid::main(|mut args: Args| {
         match args.tool.take() {
             Some(Tool::Caps { here: true, .. }) => return caps::print(),
             Some(Tool::Caps { user, .. }) => {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -129,6 +129,12 @@ impl Connection {
         }
     }
     // ANCHOR_END: plug_in
+
+    /// The socket in the host's network namespace, through which the child sees
+    /// in [`configure`](Self::configure) whether the bridge is ready.
+    pub fn keeps(&self) -> BorrowedFd<'_> {
+        self.host.as_fd()
+    }
 
     // ANCHOR: configure
     /// In the container: gives the device its addresses and routes.

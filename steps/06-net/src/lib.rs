@@ -92,6 +92,8 @@ pub struct Net {
     hostname: Option<OsString>,
     /// The state has been opened, and there may be something to clean up.
     begun: bool,
+    /// In the child: its end of the cable has its addresses.
+    configured: bool,
     connection: Option<Connection>,
 }
 
@@ -114,6 +116,7 @@ impl Net {
             directory: state::directory(),
             hostname: None,
             begun: false,
+            configured: false,
             connection: None,
         }
     }
@@ -191,6 +194,12 @@ impl Isolation for Net {
     }
     // ANCHOR_END: on_host
 
+    /// A socket of the host's network, until the container's own is configured.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        let connection = self.connection.as_ref().filter(|_| !self.configured);
+        connection.map(Connection::keeps).into_iter().collect()
+    }
+
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         if self.namespaces().is_empty() {
@@ -199,10 +208,11 @@ impl Isolation for Net {
         say!("ip link set lo up");
         link::set_up(&mut link::route_client()?, "lo")?;
         ports_for_all::allow()?;
-        match &mut self.connection {
-            Some(connection) => connection.configure(),
-            None => Ok(()),
+        if let Some(connection) = &mut self.connection {
+            connection.configure()?;
         }
+        self.configured = true;
+        Ok(())
     }
     // ANCHOR_END: in_container
 

@@ -63,7 +63,7 @@ const SEE_ALSO: &str = "network_namespaces(7), veth(4), netlink(7), rtnetlink(7)
 ip(7), resolv.conf(5), hosts(5)";
 
 fn main() -> ExitCode {
-    process::main(|args: Args| match args.tool {
+    pid::main(|args: Args| match args.tool {
         Some(Tool::Network) => tool::show(),
         Some(Tool::Restore) => tool::restore(),
         None => {

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
 use netlink_packet_core::{
@@ -38,6 +39,11 @@ where
     M: NetlinkSerializable + NetlinkDeserializable + fmt::Debug,
     NetlinkPayload<M>: From<M>,
 {
+    /// The socket itself.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// A socket in the network namespace of the caller, in which it stays.
     /// `protocol` is `NETLINK_ROUTE` or another of netlink(7).
     ///

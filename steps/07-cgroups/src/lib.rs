@@ -108,6 +108,8 @@ pub struct Cgroups {
     parents: Vec<(PathBuf, Version)>,
     /// Of each v1 member, open for the child to enter it.
     tasks: Vec<(File, PathBuf)>,
+    /// In the child: it has begun to enter them.
+    entered: bool,
     leaf: Option<Leaf>,
     /// Whether the use of devices is left as it is.
     all_devices: bool,
@@ -123,6 +125,7 @@ impl Cgroups {
             group: Group::default(),
             parents: Vec::new(),
             tasks: Vec::new(),
+            entered: false,
             leaf: None,
             all_devices: false,
         }
@@ -299,8 +302,20 @@ impl Isolation for Cgroups {
     }
     // ANCHOR_END: prepare
 
+    /// What the child enters its groups and namespace by, until it has.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        if self.entered {
+            return Vec::new();
+        }
+        let tasks = self.tasks.iter().map(|(file, _)| file.as_fd());
+        let joined = self.namespace.joins().map(|(process, _)| process);
+        tasks.chain(joined).collect()
+    }
+
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
+        // After this part nothing is needed any more.
+        self.entered = true;
         let born_into = |member: &Member| member.version == Version::V2;
         if let Some(cpus) = &self.args.cpuset_cpus
             && self.group.controller("cpuset").is_some_and(born_into)

@@ -57,7 +57,7 @@ const EXAMPLES: &str = "
 const SEE_ALSO: &str = "cgroups(7), cgroup_namespaces(7), clone(2), mount(8), cpuset(7), bpf(2)";
 
 fn main() -> ExitCode {
-    process::main(|args: Args| match args.tool {
+    pid::main(|args: Args| match args.tool {
         Some(tool) => tool::run(tool),
         None => run(args),
     })

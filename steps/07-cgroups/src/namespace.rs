@@ -7,16 +7,18 @@
 //! once it is in its group, whichever the version.
 
 use std::cell::OnceCell;
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use mount::detached::{self, Detached, FsOption, MountAttrFlags};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
-use process::{Isolation, say};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::symlinkat;
+use process::{Isolation, inside, say};
 use uts::{Namespace, NamespaceMode};
 
 use crate::layout::{Hierarchy, Layout, Version};
@@ -71,12 +73,18 @@ impl Isolation for CgroupView {
         let Some(layout) = self.layout.get().filter(|_| self.wanted) else {
             return Ok(());
         };
-        let place = Path::new(PLACE);
-        if !place.is_dir() {
-            say!("no {PLACE} to show the groups in");
-            return Ok(());
-        }
-        match show(layout, place) {
+        // In a sysfs there is nothing else by that name. What an image has mounted
+        // on /sys may have anything, and then the groups are not shown.
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let place = match inside::open(Path::new(PLACE), flags) {
+            Ok(place) => place,
+            Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)) => {
+                say!("no {PLACE} to show the groups in: {errno}");
+                return Ok(());
+            }
+            Err(errno) => return Err(errno).with_context(|| format!("open({PLACE})")),
+        };
+        match show(layout, place.as_fd()) {
             Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::EPERM) => {
                 say!("without {PLACE}: {error:#}");
                 Ok(())
@@ -86,64 +94,73 @@ impl Isolation for CgroupView {
     }
 }
 
-fn show(layout: &Layout, place: &Path) -> Result<()> {
+/// What the namespace shows is looked at, and nothing else.
+const SHOWN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
+    .union(MountAttrFlags::MOUNT_ATTR_RDONLY);
+
+fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
     let v1 = layout
         .hierarchies
         .iter()
         .filter(|h| h.version == Version::V1);
     if v1.clone().next().is_none() {
         return match layout.v2() {
-            Some(_) => mount_ro("cgroup2", place, None),
+            Some(_) => mount_ro("cgroup2", place, &[]),
             None => Ok(()),
         };
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(
-        Some("tmpfs"),
-        place,
-        Some("tmpfs"),
-        flags,
-        Some("mode=755,size=64k"),
-    )
-    .with_context(|| format!("mount(tmpfs, {PLACE})"))?;
+    let options = [("mode", Some("755")), ("size", Some("64k"))];
+    let writable = SHOWN.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    let top = Detached::new("tmpfs", &options, writable)?.attach(place)?;
+    let top = top.as_fd();
     for hierarchy in v1 {
         let (name, options) = names(hierarchy);
-        let dir = place.join(&name);
-        make_dir(&dir)?;
-        mount_ro("cgroup", &dir, Some(&options))?;
+        let options: Vec<FsOption<'_>> = options.iter().map(option).collect();
+        mount_ro("cgroup", make_dir(top, &name)?.as_fd(), &options)?;
         // Programs look for a controller under its own name.
         for controller in hierarchy.controllers.iter().filter(|c| **c != name) {
-            let link = place.join(controller);
-            symlink(&name, &link).with_context(|| format!("symlink {}", link.display()))?;
+            symlinkat(&*name, top, &**controller)
+                .with_context(|| format!("symlinkat({PLACE}/{controller})"))?;
         }
     }
     if layout.v2().is_some() {
-        make_dir(&place.join("unified"))?;
-        mount_ro("cgroup2", &place.join("unified"), None)?;
+        mount_ro("cgroup2", make_dir(top, "unified")?.as_fd(), &[])?;
     }
-    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
-        .with_context(|| format!("mount({PLACE}, MS_REMOUNT | MS_RDONLY)"))
+    detached::make_read_only(top).context(PLACE)
 }
 
-/// The directory for a v1 hierarchy, and the options that name it to mount(2).
-fn names(hierarchy: &Hierarchy) -> (String, String) {
-    let controllers = hierarchy.controllers.join(",");
-    match (&hierarchy.name, controllers.is_empty()) {
-        (Some(name), true) => (name.clone(), format!("none,name={name}")),
-        (Some(name), false) => (controllers.clone(), format!("{controllers},name={name}")),
-        (None, _) => (controllers.clone(), controllers),
+/// The directory for a v1 hierarchy, and the options that name it.
+fn names(hierarchy: &Hierarchy) -> (String, Vec<String>) {
+    let mut options = hierarchy.controllers.clone();
+    let directory = match (&hierarchy.name, options.is_empty()) {
+        (Some(name), true) => {
+            options.push("none".to_owned());
+            name.clone()
+        }
+        _ => options.join(","),
+    };
+    options.extend(hierarchy.name.iter().map(|name| format!("name={name}")));
+    (directory, options)
+}
+
+fn option(text: &String) -> FsOption<'_> {
+    match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
     }
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
-    fs::create_dir(dir).with_context(|| format!("mkdir {}", dir.display()))
+fn make_dir(top: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let failed = || format!("mkdirat({PLACE}/{name})");
+    mkdirat(top, name, Mode::from_bits_truncate(0o755)).with_context(failed)?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(top, name, flags, Mode::empty()).with_context(failed)
 }
 
-fn mount_ro(fstype: &str, target: &Path, options: Option<&str>) -> Result<()> {
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("cgroup"), target, Some(fstype), flags, options).with_context(|| {
-        let options = options.map_or(String::new(), |options| format!(", {options}"));
-        format!("mount({fstype}, {}{options})", target.display())
-    })
+fn mount_ro(fstype: &str, target: BorrowedFd<'_>, options: &[FsOption<'_>]) -> Result<()> {
+    Detached::new(fstype, options, SHOWN)?
+        .attach(target)
+        .map(drop)
 }

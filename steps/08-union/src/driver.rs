@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -199,6 +199,12 @@ pub trait View {
     /// # Errors
     /// Those of the driver's mount.
     fn detached(&mut self) -> Result<OwnedFd>;
+
+    /// In the child, the descriptor of a mount that was made before it was born,
+    /// until it is attached.
+    fn keeps(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Called on the host when the process that is to mount the view has been
     /// cloned, and so has every descriptor of the view's: closes those that the

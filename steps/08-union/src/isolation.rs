@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -187,6 +188,12 @@ impl Isolation for Union {
             view.handed_over();
         }
         Ok(())
+    }
+
+    /// The layers, if they are mounted already, until they have their place.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        let view = self.container.as_ref().and_then(|c| c.view.as_ref());
+        view.and_then(|view| view.keeps()).into_iter().collect()
     }
 
     // ANCHOR: in_container

@@ -86,7 +86,7 @@ const SEE_ALSO: &str = "mount(2), fsopen(2), move_mount(2), overlayfs.rst, aufs(
                         dmsetup(8), losetup(8), fuse(4)";
 
 fn main() -> ExitCode {
-    process::main(|step: Step| {
+    pid::main(|step: Step| {
         set_verbose(step.run.command.verbose);
         match step.tool {
             Some(Sub::Tool(tool)) => tool::run(tool),

@@ -2,7 +2,7 @@
 //! What a layer has changed is found by comparing it with its parent.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -299,5 +299,9 @@ impl<T: Trees> View for WholeView<T> {
             Some(made) => Ok(made),
             None => self.trees.detached(&self.id, self.access),
         }
+    }
+
+    fn keeps(&self) -> Option<BorrowedFd<'_>> {
+        self.made.as_ref().map(AsFd::as_fd)
     }
 }

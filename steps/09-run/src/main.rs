@@ -64,7 +64,7 @@ const EXAMPLES: &str = "
 const SEE_ALSO: &str = "namespaces(7), cgroups(7), capabilities(7), pty(7), mount(2), clone(2)";
 
 fn main() -> ExitCode {
-    process::main(|drydock: Drydock| {
+    pid::main(|drydock: Drydock| {
         // What is kept, and made for containers, has the modes that its makers
         // name, whatever the caller's mask is.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);

@@ -1,12 +1,13 @@
 //! The working directory: chdir(2), getcwd(3).
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::chdir;
-use process::Isolation;
+use mount::target::{Kind, open_or_make};
+use nix::fcntl::OFlag;
+use nix::unistd::fchdir;
+use process::{Isolation, inside};
 use rustix::process::getcwd;
 
 /// The directory in which the command starts, made where it is missing.
@@ -36,24 +37,15 @@ impl Isolation for Workdir {
         Ok(())
     }
 
+    /// Made inside the root by a descriptor, and then entered by it. A path such
+    /// as `/proc/self/fd/7`, which an image may name, could lead to a directory of
+    /// the host that somebody left open (CVE-2024-21626): it is not followed, so
+    /// that nothing is made there either. Of a directory that is not below the
+    /// root the kernel says `(unreachable)`.
     fn in_container(&mut self) -> Result<()> {
-        if self.0.is_dir() {
-            return Ok(());
-        }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&self.0)
-            .with_context(|| format!("--workdir: mkdir({:?})", self.0))
-    }
-
-    /// Looks where it has come to: a path such as `/proc/self/fd/7`, which an
-    /// image may name, could lead to a directory of the host that somebody left
-    /// open (CVE-2024-21626). The kernel says `(unreachable)` of a directory
-    /// that is not below the root.
-    fn before_exec(&mut self) -> Result<()> {
         // ANCHOR: exercise_workdir
-        chdir(&self.0).with_context(|| format!("--workdir: chdir({:?})", self.0))?;
+        let directory = enter(&self.0).with_context(|| format!("--workdir {:?}", self.0))?;
+        fchdir(&directory).with_context(|| format!("--workdir: fchdir({:?})", self.0))?;
         let here = getcwd(Vec::new()).context("getcwd")?;
         if !here.as_bytes().starts_with(b"/") {
             bail!("--workdir {:?} leads out of the container: refused", self.0);
@@ -61,4 +53,10 @@ impl Isolation for Workdir {
         Ok(())
         // ANCHOR_END: exercise_workdir
     }
+}
+
+fn enter(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let root = inside::open(Path::new("/"), flags).context("open(/)")?;
+    open_or_make(root.as_fd(), path, Kind::Directory)
 }

@@ -1,7 +1,7 @@
 //! The mount of a stack of branches: the first writable, the others read-only.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,10 @@ struct Made {
 impl View for Made {
     fn detached(&mut self) -> Result<OwnedFd> {
         self.mount.take().context("the view is mounted already")
+    }
+
+    fn keeps(&self) -> Option<BorrowedFd<'_>> {
+        self.mount.as_ref().map(AsFd::as_fd)
     }
 }
 

@@ -26,7 +26,7 @@ pub mod relay;
 
 use std::cell::OnceCell;
 use std::io::{IsTerminal, stdin};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
@@ -83,6 +83,13 @@ impl Isolation for Streams {
 
     fn prepare(&mut self) -> Result<()> {
         self.inner().prepare()
+    }
+
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Streams::Pipes(pipes) => pipes.keeps(),
+            Streams::Pty(pty) => pty.keeps(),
+        }
     }
 
     fn on_host(&mut self, child: Pid) -> Result<()> {

@@ -1,13 +1,17 @@
 //! Streams without a terminal in the container.
 
 use std::io::{IsTerminal, PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::OFlag;
 use nix::unistd::Pid;
-use process::{Isolation, say};
-use rustix::fs::{FileType, FsWord, Mode, OFlags, fchmod, fstat, fstatfs, open};
+use process::{Isolation, inside, say};
+use rustix::fs::{
+    FileType, FsWord, Mode, OFlags, fchmod, fcntl_setfl, fstat, fstatfs, makedev, open,
+};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -27,6 +31,8 @@ pub struct Pipes {
     input: Pipe,
     output: Pipe,
     error: Pipe,
+    /// In the child: its ends are the standard streams.
+    connected: bool,
     relays: Vec<Relay>,
 }
 
@@ -39,6 +45,7 @@ impl Pipes {
             input: None,
             output: None,
             error: None,
+            connected: false,
             relays: Vec::new(),
         }
     }
@@ -104,12 +111,47 @@ pub(super) fn duplicate(stream: impl AsFd) -> Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned().context("dup")
 }
 
+/// The container's own null device. What its image has mounted on `/dev` may
+/// have anything by that name.
+fn null() -> Result<OwnedFd> {
+    const NULL: &str = "/dev/null";
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let null = inside::open(Path::new(NULL), flags).with_context(|| format!("open({NULL})"))?;
+    ensure!(
+        is_null(&null)?,
+        "{NULL} of the container is not the null device: what is mounted on /dev?"
+    );
+    fcntl_setfl(&null, OFlags::empty()).context("fcntl(F_SETFL)")?;
+    Ok(null)
+}
+
+fn is_null(stream: impl AsFd) -> Result<bool> {
+    let found = fstat(stream).context("fstat")?;
+    let kind = FileType::from_raw_mode(found.st_mode);
+    Ok(kind == FileType::CharacterDevice && found.st_rdev == makedev(1, 3))
+}
+
+/// Refuses a directory for a stream: it would be a way to the host's root.
+fn refuse_directory(stream: impl AsFd) -> Result<()> {
+    let found = fstat(stream).context("fstat")?;
+    ensure!(
+        FileType::from_raw_mode(found.st_mode) != FileType::Directory,
+        "a standard stream is a directory: the container would reach the host by it"
+    );
+    Ok(())
+}
+
 impl Isolation for Pipes {
     fn name(&self) -> &'static str {
         "pipes"
     }
 
     fn prepare(&mut self) -> Result<()> {
+        if self.interactive {
+            refuse_directory(stdin())?;
+        }
+        refuse_directory(stdout())?;
+        refuse_directory(stderr())?;
         let (input, output, error) = (stdin(), stdout(), stderr());
         self.input = pipe_if(self.interactive && input.is_terminal(), READ)?;
         if self.interactive && is_pipe(&input)? {
@@ -148,12 +190,29 @@ impl Isolation for Pipes {
         Ok(())
     }
 
+    /// The child's ends, until they are the standard streams.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        if self.connected {
+            return Vec::new();
+        }
+        let input = self.input.iter().map(|(reader, _)| reader.as_fd());
+        let outputs = self.output.iter().chain(&self.error);
+        input
+            .chain(outputs.map(|(_, writer)| writer.as_fd()))
+            .collect()
+    }
+
     fn before_exec(&mut self) -> Result<()> {
-        if !self.interactive {
-            // The container's own: a descriptor of the host's would be a way there.
-            let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .context("open(/dev/null)")?;
-            dup2_stdin(&null).context("dup2(0)")?;
+        // The host's null device too is replaced by the container's: root inside
+        // could change its mode through the stream.
+        if !self.interactive || is_null(stdin())? {
+            dup2_stdin(null()?).context("dup2(0)")?;
+        }
+        if is_null(stdout())? {
+            dup2_stdout(null()?).context("dup2(1)")?;
+        }
+        if is_null(stderr())? {
+            dup2_stderr(null()?).context("dup2(2)")?;
         }
         if let Some((reader, _)) = &self.input {
             dup2_stdin(reader).context("dup2(0)")?;
@@ -167,6 +226,7 @@ impl Isolation for Pipes {
         if let Some((_, writer)) = &self.error {
             dup2_stderr(writer).context("dup2(2)")?;
         }
+        self.connected = true;
         Ok(())
     }
 

@@ -6,19 +6,21 @@
 //! would have to trust what it finds. Inside, `tty` says `/dev/pts/0`, and the
 //! name leads to this terminal.
 
-use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, IsTerminal, stderr, stdin, stdout};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, bail};
-use nix::mount::{MsFlags, mount};
+use anyhow::{Context, Result, bail, ensure};
+use mount::detached::Detached;
+use mount::target::{Kind, Target};
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use process::{Isolation, SignalNumber, say};
-use rustix::fs::{Mode, OFlags, open};
+use process::{Isolation, SignalNumber, inside, say};
+use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -32,6 +34,9 @@ use super::pipes::duplicate;
 use super::raw::Raw;
 use super::relay::{self, Relay};
 use super::{Owner, give};
+
+/// Of a file system of pseudo-terminals (statfs(2)).
+const DEVPTS_SUPER_MAGIC: u32 = 0x1cd1;
 
 /// The terminal, from both sides.
 pub struct Pty {
@@ -106,11 +111,19 @@ impl Isolation for Pty {
         Ok(())
     }
 
+    /// The socket until the terminal is sent, and then the terminal until it is
+    /// the standard streams.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        let socket = self.socket.iter().map(|(_, socket)| socket.as_fd());
+        socket
+            .chain(self.terminal.iter().map(AsFd::as_fd))
+            .collect()
+    }
+
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
         // ANCHOR: exercise_terminal
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let master = open("/dev/pts/ptmx", flags, Mode::empty()).context("open(/dev/pts/ptmx)")?;
+        let master = multiplexer()?;
         unlockpt(&master).context("ioctl(TIOCSPTLCK)")?;
         // By the descriptor, not by its name, which could be anything by now.
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -121,18 +134,17 @@ impl Isolation for Pty {
         let name = ptsname(&master, Vec::new()).context("ptsname")?;
         say!("the terminal is {name:?}");
         // What has no other terminal to write to writes there.
-        File::create("/dev/console").context("open(/dev/console, O_CREAT)")?;
-        let console = "/dev/console";
-        mount(
-            Some(&*name),
-            console,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .with_context(|| format!("mount({name:?}, {console:?}, MS_BIND)"))?;
-        if let Some((_, socket)) = &self.socket {
-            send(socket, master.as_fd())?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let root = inside::open(Path::new("/"), flags).context("open(/)")?;
+        let console = Target::new(Path::new("/dev/console"))?;
+        let console = console.open_or_make(root.as_fd(), Kind::File)?;
+        Detached::copy_of_fd(terminal.as_fd(), Path::new("the terminal"))?
+            .attach(console.as_fd())
+            .context("mount the terminal on /dev/console")?;
+        if let Some((launchers, socket)) = self.socket.take() {
+            // It was closed here when this process was born.
+            let _closed = launchers.into_raw_fd();
+            send(&socket, master.as_fd())?;
         }
         self.terminal = Some(terminal);
         Ok(())
@@ -184,6 +196,20 @@ impl Isolation for Pty {
         self.raw = None;
         Ok(())
     }
+}
+
+/// The multiplexer of the container's own devpts. What its image has mounted on
+/// `/dev` may have anything by that name.
+fn multiplexer() -> Result<OwnedFd> {
+    const PTMX: &str = "/dev/pts/ptmx";
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let master = inside::open(Path::new(PTMX), flags).with_context(|| format!("open({PTMX})"))?;
+    let found = fstatfs(&master).context("fstatfs")?;
+    ensure!(
+        found.f_type as u64 == u64::from(DEVPTS_SUPER_MAGIC),
+        "{PTMX} of the container is on no devpts: what is mounted on /dev?"
+    );
+    Ok(master)
 }
 
 /// The first of the streams that is a terminal.
