@@ -82,9 +82,17 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
     }
 }
 
-/// The chain of an error in one line, whatever a file name may hold.
+/// The chain of an error in one line, whatever the name of a file or the content
+/// of an archive may hold: nothing in it speaks to the terminal.
 fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', "\\n")
+    let mut line = String::new();
+    for char in format!("{error:#}").chars() {
+        match char.is_control() {
+            true => line.extend(char.escape_default()),
+            false => line.push(char),
+        }
+    }
+    line
 }
 
 /// The end of every step's `--help`: its examples, a line each, the exit
