@@ -1,5 +1,7 @@
 //! Checks of step 08: layers, and a container's view of them.
 
+#[path = "step_08/archives.rs"]
+mod archives;
 #[allow(dead_code)]
 mod layers;
 
@@ -1016,6 +1018,99 @@ fn the_rights_of_aufs_branches_are_kept() {
         let work = experiment::directories(c)?;
         experiment::type_in(c, &work, &experiment::RIGHTS_AND_POLICIES)
     });
+}
+
+#[test]
+#[serial]
+fn a_name_too_long_for_aufs_is_called_so() {
+    check(|c| {
+        Store::new(c, "aufs")?;
+        let at = |name: &str| c.dir().join(name);
+        for directory in ["top", "low", "mnt"] {
+            fs::create_dir(at(directory)).context("mkdir")?;
+        }
+        for name in ["plain", "other"] {
+            fs::write(at("low").join(name), "").context("write")?;
+        }
+        // Longer than the union lets anybody make, and there all the same.
+        let below = "b".repeat(253);
+        fs::write(at("low").join(&below), "below").context("write")?;
+        let branches = format!("br={}=rw:{}=ro", at("top").display(), at("low").display());
+        c.step()
+            .args(["mount", "-t", "aufs", "-o", &branches, "none"])
+            .args([at("mnt")])
+            .run()?
+            .success()?;
+        let looked = every_call(&at("mnt")).and_then(|()| {
+            let read = fs::read_to_string(at("mnt").join(&below)).context("read a long name")?;
+            expect_eq("a long name of a branch below", &*read, "below")
+        });
+        c.step().args(["umount"]).args([at("mnt")]).run()?.success()?;
+        looked
+    });
+}
+
+/// Every call that takes a name, with names of all lengths around the limit.
+fn every_call(mnt: &Path) -> Result<()> {
+    use std::io::Error;
+    use std::os::unix::fs::symlink;
+    type Call = fn(&Path, &Path) -> std::io::Result<()>;
+    let plain: [(&str, Call); 10] = [
+        ("stat", |name, _| fs::symlink_metadata(name).map(drop)),
+        ("open", |name, _| fs::File::open(name).map(drop)),
+        ("chmod", |name, _| {
+            fs::set_permissions(name, fs::Permissions::from_mode(0o600))
+        }),
+        ("chown", |name, _| chown(name, Some(0), None)),
+        ("unlink", |name, _| fs::remove_file(name)),
+        ("rmdir", |name, _| fs::remove_dir(name)),
+        ("readlink", |name, _| fs::read_link(name).map(drop)),
+        ("rename from", |name, other| fs::rename(name, other)),
+        ("link from", |name, other| {
+            fs::hard_link(name, other.with_file_name("new"))
+        }),
+        ("chdir", |name, _| fs::read_dir(name).map(drop)),
+    ];
+    let making: [(&str, Call); 6] = [
+        ("creat", |name, _| fs::write(name, "")),
+        ("mkdir", |name, _| fs::create_dir(name)),
+        ("symlink", |name, _| symlink("x", name)),
+        ("link", |name, other| fs::hard_link(other, name)),
+        ("rename", |name, other| fs::rename(other, name)),
+        ("mkfifo", |name, _| {
+            let mode = rustix::fs::Mode::RUSR;
+            rustix::fs::mkfifoat(rustix::fs::CWD, name, mode).map_err(Error::from)
+        }),
+    ];
+    let whiteout = |length: usize| format!(".wh.{}", "w".repeat(length - 4));
+    for (name, errno) in [
+        ("x".repeat(251), nix::libc::ENOENT),
+        ("x".repeat(252), nix::libc::ENAMETOOLONG),
+        ("x".repeat(255), nix::libc::ENAMETOOLONG),
+        ("x".repeat(256), nix::libc::ENAMETOOLONG),
+        (whiteout(8), nix::libc::EPERM),
+        (whiteout(251), nix::libc::EPERM),
+        (whiteout(252), nix::libc::ENAMETOOLONG),
+    ] {
+        let is_missing = errno == nix::libc::ENOENT;
+        let making = making.iter().filter(|_| !is_missing);
+        for (call, act) in plain.iter().chain(making) {
+            let said = act(&mnt.join(&name), &mnt.join("other"));
+            expect(
+                said.as_ref().err().and_then(Error::raw_os_error) == Some(errno),
+                format!(
+                    "{call} of a name of {} bytes, {:?}…, to be {}",
+                    name.len(),
+                    &name[..5],
+                    Error::from_raw_os_error(errno)
+                ),
+                format!("{said:?}"),
+            )?;
+        }
+    }
+    let longest = mnt.join("x".repeat(251));
+    fs::write(&longest, "").context("make the longest name")?;
+    fs::remove_file(&longest).context("remove the longest name")
 }
 
 #[test]

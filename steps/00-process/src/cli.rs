@@ -91,7 +91,8 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
     }
 }
 
-/// The chain of an error in one line, whatever a file name may hold.
+/// The chain of an error in one line, whatever the name of a file or the content
+/// of an archive may hold: nothing in it speaks to the terminal.
 fn one_line(error: &anyhow::Error) -> String {
     printable(&format!("{error:#}"))
 }

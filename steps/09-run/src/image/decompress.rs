@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -43,13 +43,53 @@ pub fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut from = BufReader::with_capacity(1 << 16, from);
     Ok(match Packing::of(from.fill_buf()?) {
         Packing::Plain => Box::new(from),
-        Packing::Gzip => Box::new(MultiGzDecoder::new(from)),
+        Packing::Gzip => Box::new(Gzip(Some(GzDecoder::new(from)))),
         Packing::Zstd => Box::new(Zstd { from, frame: None }),
         Packing::Other(name) => {
             let why = format!("it is packed with {name}: unpack it first, or use gzip or zstd");
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
     })
+}
+
+/// One member after the other. The library has a decoder for that, too, which
+/// fails at the zeroes that fill the last block of a tape: gzip(1) passes over
+/// them.
+struct Gzip<R: Read>(Option<GzDecoder<BufReader<R>>>);
+
+impl<R: Read> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let Some(mut from) = self.0.take().map(GzDecoder::into_inner) else {
+                break;
+            };
+            let begins = from.fill_buf()?.first().copied();
+            if begins == Some(0) {
+                only_zeroes(&mut from)?;
+            } else if begins.is_some() {
+                self.0 = Some(GzDecoder::new(from));
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn only_zeroes(from: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let bytes = from.fill_buf()?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(io::Error::other("gzip: something else follows its end"));
+        }
+        let length = bytes.len();
+        if length == 0 {
+            return Ok(());
+        }
+        from.consume(length);
+    }
 }
 
 /// One frame after the other: the library reads one.
@@ -77,6 +117,14 @@ impl<R: Read> Zstd<R> {
                     if skipped < length {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
+                }
+                Err(FrameDecoderError::WindowSizeTooBig { requested, max }) => {
+                    let (requested, max) = (requested >> 20, max >> 20);
+                    let why = format!(
+                        "zstd: it takes {requested} MiB of memory to unpack, and {max} are the \
+                         most: pack it with --long=27 or less"
+                    );
+                    return Err(io::Error::other(why));
                 }
                 Err(error) => return Err(io::Error::other(error)),
             }
@@ -141,6 +189,12 @@ mod tests {
         for pack in [gzip, zstd] {
             let two = [pack(&text), pack(b""), pack(b"end")].concat();
             assert_eq!(unpacked(&two).unwrap(), [&text[..], b"end"].concat());
+        }
+        // Zeroes behind gzip fill a block; anything else is not passed over.
+        let padded = [gzip(&text), gzip(b"end"), vec![0; 70_000]].concat();
+        assert_eq!(unpacked(&padded).unwrap(), [&text[..], b"end"].concat());
+        for more in [&b"garbage"[..], b"\0\0garbage"] {
+            assert!(unpacked(&[&gzip(b"end")[..], more].concat()).is_err());
         }
         let skipped = [b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec(), zstd(b"end")].concat();
         assert_eq!(unpacked(&skipped).unwrap(), b"end");

@@ -127,14 +127,14 @@ impl Contents {
                 }
                 Some(Entry::Link(to)) => path = to.clone(),
                 Some(Entry::Sparse) => bail!(
-                    "{name} in {} has holes: pack it without tar's --sparse",
+                    "{name:?} in {} has holes: pack it without tar's --sparse",
                     self.blob.what()
                 ),
-                Some(Entry::Other) => bail!("{name} in {} is no file", self.blob.what()),
-                None => bail!("{name} is missing in {}", self.blob.what()),
+                Some(Entry::Other) => bail!("{name:?} in {} is no file", self.blob.what()),
+                None => bail!("{name:?} is missing in {}", self.blob.what()),
             }
         }
-        bail!("{name} in {} is a link without an end", self.blob.what())
+        bail!("{name:?} in {} is a link without an end", self.blob.what())
     }
 }
 

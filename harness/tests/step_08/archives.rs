@@ -1,0 +1,383 @@
+//! Archives as others write them: headers made byte by byte, each read as Go
+//! and GNU tar read it.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use harness::prelude::*;
+use rustix::fs::lgetxattr;
+use serial_test::serial;
+
+use crate::layers::Store;
+
+const BLOCK: usize = 512;
+const POSIX: &[u8] = b"ustar\x0000";
+const GNU: &[u8] = b"ustar  \0";
+
+/// Fields of a header that are not as usual: where, and what.
+type Fields<'a> = &'a [(usize, &'a [u8])];
+
+const UID: usize = 108;
+const GID: usize = 116;
+const SIZE: usize = 124;
+const MTIME: usize = 136;
+const LINK: usize = 157;
+const MAGIC: usize = 257;
+
+fn octal(number: usize) -> Vec<u8> {
+    format!("{number:011o}\0").into_bytes()
+}
+
+/// A header.
+fn header(flag: u8, name: &[u8], size: usize, fields: Fields<'_>) -> Vec<u8> {
+    let mut block = vec![0; BLOCK];
+    let (size, mtime) = (octal(size), octal(7));
+    let usual: [(usize, &[u8]); 8] = [
+        (0, name),
+        (100, b"0000644\0"),
+        (UID, b"0000000\0"),
+        (GID, b"0000000\0"),
+        (SIZE, &size),
+        (MTIME, &mtime),
+        (156, &[flag]),
+        (MAGIC, POSIX),
+    ];
+    for (at, bytes) in usual.iter().chain(fields) {
+        block[*at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+fn padded(content: &[u8]) -> Vec<u8> {
+    let mut padded = content.to_vec();
+    padded.resize(content.len().next_multiple_of(BLOCK), 0);
+    padded
+}
+
+/// An entry with content.
+fn entry(flag: u8, name: &[u8], content: &[u8], fields: Fields<'_>) -> Vec<u8> {
+    let header = header(flag, name, content.len(), fields);
+    [header, padded(content)].concat()
+}
+
+fn file(name: &str) -> Vec<u8> {
+    entry(b'0', name.as_bytes(), b"content", &[])
+}
+
+/// An extended header.
+fn pax(flag: u8, records: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (key, value) in records {
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest;
+        while length.to_string().len() + rest != length {
+            length = length.to_string().len() + rest;
+        }
+        all.extend(format!("{length} {key}=").bytes());
+        all.extend([value, &b"\n"[..]].concat());
+    }
+    entry(flag, b"PaxHeaders/x", &all, &[])
+}
+
+fn long(flag: u8, name: &[u8]) -> Vec<u8> {
+    entry(flag, b"././@LongLink", name, &[(MAGIC, GNU)])
+}
+
+/// Archives into layers.
+struct Layers<'a> {
+    check: &'a Check,
+    store: Store<'a>,
+}
+
+impl<'a> Layers<'a> {
+    fn new(check: &'a Check) -> Result<Self> {
+        let store = Store::new(check, "vfs")?;
+        Ok(Layers { check, store })
+    }
+
+    fn create(&self, id: &str, archive: &[u8]) -> Result<Ran> {
+        let path = self.check.dir().join(format!("{id}.tar"));
+        fs::write(&path, archive).context("write an archive")?;
+        self.store
+            .tool(["layer", "create", id, "--tar"])
+            .args([&path])
+            .run()
+    }
+
+    /// The directory of a layer that is made of these, and an end.
+    fn of(&self, id: &str, entries: &[Vec<u8>]) -> Result<PathBuf> {
+        let archive = [&entries.concat()[..], &[0; 2 * BLOCK]].concat();
+        let ran = self.create(id, &archive)?;
+        expect(
+            ran.status == 0,
+            format!("the archive {id:?} to be read"),
+            ran.stderr.trim(),
+        )?;
+        Ok(self.store.root.join("vfs/dir").join(id))
+    }
+
+    /// Such a layer, in which all these files have their content.
+    fn has(&self, id: &str, entries: &[Vec<u8>], names: &[&str]) -> Result<PathBuf> {
+        let root = self.of(id, entries)?;
+        for name in names {
+            let content = fs::read_to_string(root.join(name)).unwrap_or_default();
+            expect(
+                content == "content",
+                format!("the file {name:?} of the archive {id:?}"),
+                match content.is_empty() {
+                    true => "nothing: loaded without a word, and the file is missing",
+                    false => &content,
+                },
+            )?;
+        }
+        Ok(root)
+    }
+}
+
+#[test]
+#[serial]
+fn a_size_without_content_swallows_nothing() {
+    check(|c| {
+        let layers = Layers::new(c)?;
+        let to: (usize, &[u8]) = (LINK, b"before");
+        for (flag, name) in [
+            (b'1', "hard"),
+            (b'2', "soft"),
+            (b'5', "directory"),
+            (b'6', "fifo"),
+        ] {
+            let sized = header(flag, name.as_bytes(), 600, &[to]);
+            let entries = [file("before"), sized, file("after")];
+            layers.has(name, &entries, &["before", "after"])?;
+        }
+        // V7 knew no directories but files whose name ends in a slash.
+        let old = [(MAGIC, &[0; 8][..])];
+        let entries = [header(0, b"v7/", 0, &old), file("v7/in"), file("after")];
+        layers.has("v7", &entries, &["v7/in", "after"])?;
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn headers_say_what_others_read_in_them() {
+    check(|c| {
+        let layers = Layers::new(c)?;
+        let empty: [(usize, &[u8]); 3] = [(UID, &[0; 8]), (GID, &[b' '; 8]), (MTIME, &[0; 12])];
+        let root = layers.has(
+            "empty",
+            &[entry(b'0', b"a", b"content", &empty), file("b")],
+            &["a", "b"],
+        )?;
+        let of = |root: &PathBuf, name: &str| -> Result<(u32, i64)> {
+            let metadata = root.join(name).symlink_metadata().context("stat")?;
+            Ok((metadata.uid(), metadata.mtime()))
+        };
+        expect_eq("owner and time of empty fields", of(&root, "a")?, (0, 0))?;
+        // GNU's large and negative numbers; star's before 1970.
+        let mut binary = [0; 12];
+        binary[0] = 0x80;
+        binary[11] = 7;
+        let mut before = [0xff; 12];
+        before[11] = 0xfe;
+        let uid = [0x80, 0, 0, 0, 0, 0x2d, 0xc6, 0xc0];
+        let fields: [(usize, &[u8]); 3] = [(SIZE, &binary), (MTIME, &before), (UID, &uid)];
+        let entries = [
+            entry(b'0', b"a", b"content", &fields),
+            pax(b'x', &[("mtime", b"-1.5")]),
+            file("b"),
+        ];
+        let root = layers.has("binary", &entries, &["a", "b"])?;
+        expect_eq("base-256 owner and time", of(&root, "a")?, (3_000_000, -2))?;
+        expect_eq("the time -1.5", of(&root, "b")?, (0, -2))?;
+
+        let (one, two) = ("d/".to_owned() + &"1".repeat(150), "2".repeat(150));
+        let nul = [two.as_bytes(), b"\0\0behind\0"].concat();
+        for (id, before, name) in [
+            (
+                "twice",
+                [long(b'L', one.as_bytes()), long(b'L', two.as_bytes())].concat(),
+                &*two,
+            ),
+            ("nul", long(b'L', &nul), &two),
+            (
+                "pax",
+                [pax(b'x', &[("path", b"p1")]), pax(b'x', &[("path", b"p2")])].concat(),
+                "p2",
+            ),
+            ("none", pax(b'x', &[("path", b""), ("uid", b"")]), "short"),
+            ("newline", pax(b'x', &[("comment", b"a\n9 path=b\n")]), "short"),
+            ("global", pax(b'g', &[("comment", b"0123456789")]), "short"),
+        ] {
+            layers.has(id, &[before, file("short")], &[name])?;
+        }
+        // A capability is binary: here with a newline, a NUL, and an equals sign.
+        let value = b"\x01\0\0\x02\x0a\0\0\0=\0\0\0\0\0\0\0\0\0\0\0";
+        let records: [(&str, &[u8]); 2] = [
+            ("SCHILY.xattr.security.capability", value),
+            ("linkpath", b"a\nb"),
+        ];
+        let entries = [
+            pax(b'x', &records[..1]),
+            file("tool"),
+            pax(b'x', &records[1..]),
+            header(b'2', b"link", 0, &[(LINK, b"short")]),
+        ];
+        let root = layers.has("binary-value", &entries, &["tool"])?;
+        let mut found = [0; 64];
+        let length = lgetxattr(root.join("tool"), "security.capability", &mut found[..]);
+        let length = length.context("getxattr")?;
+        expect_eq("the capability", &found[..length], &value[..])?;
+        let target = fs::read_link(root.join("link")).context("readlink")?;
+        expect_eq("the link", target.as_os_str().as_bytes(), b"a\nb")
+    });
+}
+
+#[test]
+#[serial]
+fn files_with_holes_are_whole() {
+    check(|c| {
+        let layers = Layers::new(c)?;
+        // A hole, a block of x, a hole, a block of y, a hole.
+        let data = [[b'x'; BLOCK], [b'y'; BLOCK]].concat();
+        let mut whole = vec![0; 6 * BLOCK];
+        whole[BLOCK..2 * BLOCK].fill(b'x');
+        whole[4 * BLOCK..5 * BLOCK].fill(b'y');
+        let size: &[u8] = b"3072";
+        let name: &[u8] = b"sparse";
+        let other = b"GNUSparseFile.0/x";
+        let map = |join: &str| ["512", "512", "2048", "512", "3072", "0"].join(join);
+        let in_front = padded(format!("3\n{}\n", map("\n")).as_bytes());
+        let old: Vec<u8> = [512, 512, 2048, 512, 3072, 0].iter().flat_map(|n| octal(*n)).collect();
+        let formats = [
+            (
+                "old",
+                entry(
+                    b'S',
+                    name,
+                    &data,
+                    &[(MAGIC, GNU), (386, &old), (483, &octal(3072))],
+                ),
+            ),
+            (
+                "pax-0.0",
+                [
+                    pax(
+                        b'x',
+                        &[
+                            ("GNU.sparse.size", size),
+                            ("GNU.sparse.numblocks", b"3"),
+                            ("GNU.sparse.offset", b"512"),
+                            ("GNU.sparse.numbytes", b"512"),
+                            ("GNU.sparse.offset", b"2048"),
+                            ("GNU.sparse.numbytes", b"512"),
+                            ("GNU.sparse.offset", b"3072"),
+                            ("GNU.sparse.numbytes", b"0"),
+                        ],
+                    ),
+                    entry(b'0', name, &data, &[]),
+                ]
+                .concat(),
+            ),
+            (
+                "pax-0.1",
+                [
+                    pax(
+                        b'x',
+                        &[
+                            ("GNU.sparse.size", size),
+                            ("GNU.sparse.numblocks", b"3"),
+                            ("GNU.sparse.map", map(",").as_bytes()),
+                            ("GNU.sparse.name", name),
+                        ],
+                    ),
+                    entry(b'0', other, &data, &[]),
+                ]
+                .concat(),
+            ),
+            (
+                "pax-1.0",
+                [
+                    pax(
+                        b'x',
+                        &[
+                            ("GNU.sparse.major", b"1"),
+                            ("GNU.sparse.minor", b"0"),
+                            ("GNU.sparse.name", name),
+                            ("GNU.sparse.realsize", size),
+                        ],
+                    ),
+                    entry(b'0', other, &[in_front, data.clone()].concat(), &[]),
+                ]
+                .concat(),
+            ),
+        ];
+        for (id, archive) in formats {
+            let root = layers.has(id, &[archive, file("after")], &["after"])?;
+            let found = fs::read(root.join("sparse")).unwrap_or_default();
+            expect(
+                found == whole,
+                format!("a file with holes, {id}, of {} bytes", whole.len()),
+                match found.len() {
+                    0 => "no such file, or an empty one".to_owned(),
+                    length => format!("{length} bytes, the holes not where they were"),
+                },
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[serial]
+fn no_file_is_missing_without_a_word() {
+    check(|c| {
+        let layers = Layers::new(c)?;
+        let cut = file("cut");
+        let sparse = pax(b'x', &[("GNU.sparse.major", b"2"), ("GNU.sparse.minor", b"0")]);
+        let many = [
+            pax(b'x', &[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")]),
+            entry(b'0', b"many", &padded(b"99999999999999\n"), &[]),
+        ]
+        .concat();
+        let damaged = {
+            let mut archive = file("\x1b[2J\x1b]0;title\x07");
+            archive[SIZE] = b'\x1b';
+            archive
+        };
+        let no_number = entry(b'0', b"\x1b[2J", b"content", &[(UID, b"\x1b[31m\0\0\0")]);
+        for (id, archive, words) in [
+            (
+                "zeroes",
+                [file("a"), vec![0; BLOCK], file("b")].concat(),
+                &["zeroes"][..],
+            ),
+            ("cut", [&file("a")[..], &cut[..300]].concat(), &["entry 2", "1024"]),
+            ("name", long(b'L', b"nothing"), &["none that follows"]),
+            ("version", [sparse, file("a")].concat(), &["entry 1", "sparse"]),
+            ("pieces", many, &["entry 1", "pieces"]),
+            ("garbage", b"\x1b[2Jno archive \x07".repeat(60), &["entry 1", "header"]),
+            ("damaged", damaged, &["entry 1", "checksum"]),
+            ("number", no_number, &["entry 1", "uid"]),
+        ] {
+            let ran = layers.create(id, &archive)?;
+            let ran = ran.expect_error(125, words)?;
+            expect(
+                !ran.stderr.trim_end().chars().any(char::is_control),
+                format!("an error about {id:?} that says nothing to the terminal"),
+                format!("{:?}", ran.stderr),
+            )?;
+            expect(
+                !layers.store.layers()?.contains(&id.to_owned()),
+                "no layer of an archive that was refused",
+                id,
+            )?;
+        }
+        Ok(())
+    });
+}
