@@ -130,12 +130,22 @@ impl Bait {
         Ok(bait)
     }
 
+    /// The text with each name in the place of its `{name}`, and the symbol that a
+    /// linker makes of it in the place of `{name:symbol}`.
     fn named(&self, text: &str) -> String {
-        text.replace("{root}", &workspace::root().to_string_lossy())
-            .replace("{marker}", &self.marker.to_string_lossy())
-            .replace("{secret}", &self.secret.to_string_lossy())
-            .replace("{other}", &self.other.to_string_lossy())
-            .replace("{build}", &self.build.to_string_lossy())
+        let named = [
+            ("root", &workspace::root()),
+            ("marker", &self.marker),
+            ("secret", &self.secret),
+            ("other", &self.other),
+            ("build", &self.build),
+        ];
+        named.iter().fold(text.to_owned(), |text, (name, path)| {
+            let path = path.to_string_lossy();
+            let symbol = path.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+            text.replace(&format!("{{{name}}}"), &path)
+                .replace(&format!("{{{name}:symbol}}"), &symbol)
+        })
     }
 
     /// Makes sure that the submission with these marks has not got at any of it.
@@ -146,7 +156,7 @@ impl Bait {
         if self.marker.exists() {
             bail!("it has made {} on this host", self.marker.display());
         }
-        if marks.format(Format::Json)?.contains(&self.word) {
+        if marks.format(Format::Json, "")?.contains(&self.word) {
             bail!("its marks tell what is in a file that is not its own");
         }
         let mut paths = vec![self.build.clone()];

@@ -9,11 +9,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::exercise::skeleton::Solutions;
 use harness::grade::autograder;
 use harness::grade::class::{Folder, Kept, Results, Row, csv, fingerprint};
 use harness::grade::jail::Jail;
 use harness::grade::marks::Marks;
+use harness::grade::place::Place;
 use harness::grade::submission::Submission;
+use harness::hostile::{self, Bait};
 use harness::outcome::{Outcome, Record};
 use harness::registry::Step;
 use harness::{exercise, sys, workspace};
@@ -204,7 +207,28 @@ fn what_a_program_prints_cannot_draw_on_the_terminal() -> Result<()> {
         &records(&step, Outcome::Fail),
         Some("\u{1b}]0;x".into()),
     );
-    ensure!(!marks.format(Default::default())?.contains('\u{1b}'));
+    ensure!(
+        !marks
+            .format(Default::default(), "\u{1b}c")?
+            .contains('\u{1b}')
+    );
+    Ok(())
+}
+
+#[test]
+fn marks_for_people_begin_with_what_they_are_looked_at_for() -> Result<()> {
+    let step = step()?;
+    let first = |marks: Marks| -> Result<String> {
+        let text = marks.format(Default::default(), "ada")?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    };
+    let full = Marks::of(&step, &records(&step, Outcome::Pass), None);
+    assert_eq!(first(full)?, "Step 01 · ada · 100/100");
+    let none = Marks::of(&step, &[], Some("it does not compile:\nerror: x".into()));
+    assert_eq!(
+        first(none)?,
+        "Step 01 · ada · 0/100 · it does not compile: error: x"
+    );
     Ok(())
 }
 
@@ -322,4 +346,76 @@ fn nothing_is_compiled_where_the_compiler_could_read_all() -> Result<()> {
 fn walls_hold_with_landlock_and_with_namespaces() -> Result<()> {
     Jail::Landlock.holds()?;
     Jail::Namespaces.holds()
+}
+
+/// The hostile submissions that want to read a file while they are compiled.
+const READERS: [&str; 8] = [
+    "included-by-a-macro",
+    "library-of-a-file",
+    "linker-embeds-our-solution",
+    "linker-prints-a-file",
+    "linker-reads-a-source",
+    "linker-reads-another-student",
+    "linker-script-in-a-module",
+    "path-by-a-macro",
+];
+
+/// Those of them after which a file of others is in the program, where nothing
+/// holds them.
+const WORK_ELSEWHERE: [&str; 2] = ["linker-reads-another-student", "linker-script-in-a-module"];
+
+#[test]
+fn no_file_of_others_is_read_behind_either_wall() -> Result<()> {
+    let step = step()?;
+    let kit = Place::prepare("01")?;
+    let dir = tempfile::tempdir()?;
+    let place = Place::at(&dir.path().join("a place, of its own"))?;
+    let limit = Duration::from_secs(300);
+    let hostile = hostile::all()?;
+    let readers = hostile
+        .iter()
+        .filter(|h| READERS.contains(&h.name.as_str()));
+    let readers: Vec<_> = readers.collect();
+    assert_eq!(readers.len(), READERS.len());
+    for jail in [Jail::Landlock, Jail::Namespaces] {
+        for reader in &readers {
+            let dir = dir.path().join(format!("{jail:?}"));
+            let bait = Bait::put(&dir.join("bait"), "01", place.build_dir())?;
+            let submission = Submission::read(&reader.lay_out(&dir, &bait)?, "01")?;
+            let ended = place.build(&kit, jail, &submission, limit)?;
+            let said = match (ended.status.success(), ended.output) {
+                (false, output) => output,
+                (true, _) => {
+                    let read = place.read_own_only(&kit, &submission);
+                    format!("{:#}", read.err().context("nothing was found")?)
+                }
+            };
+            let marks = Marks::of(&step, &[], Some(said.clone()));
+            bait.judge(&marks)?;
+            ensure!(
+                said.contains(&reader.says),
+                "{jail:?} {}: {said}",
+                reader.name
+            );
+            if !WORK_ELSEWHERE.contains(&reader.name.as_str()) {
+                continue;
+            }
+            // Without walls it gets what it is after, or this would prove nothing.
+            for mut command in kit.commands(&place.build_dir().join("out")) {
+                command.current_dir(place.build_dir()).output()?;
+            }
+            ensure!(bait.judge(&marks).is_err(), "{} is harmless", reader.name);
+        }
+        let honest = dir.path().join("01-uts");
+        exercise::skeleton::copy("01", &honest, Solutions::Stay)?;
+        let submission = Submission::read(&honest, "01")?;
+        let ended = place.build(&kit, jail, &submission, limit)?;
+        ensure!(ended.status.success(), "{jail:?}: {}", ended.output);
+        place.read_own_only(&kit, &submission)?;
+        let program = Command::new(place.program(&kit, "01")?)
+            .arg("--version")
+            .output()?;
+        ensure!(program.status.success());
+    }
+    Ok(())
 }

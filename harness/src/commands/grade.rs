@@ -1,10 +1,12 @@
 //! `harness grade NN`: marks for a student's crate.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use crate::grade::class::student;
 use crate::grade::grader::{Grader, Limits, News};
 use crate::grade::marks::{Format, Marks};
 use crate::grade::place::Place;
@@ -58,8 +60,12 @@ pub fn grade(args: Args) -> Result<ExitCode> {
     let Some(submission) = &args.submission else {
         return Ok(ExitCode::SUCCESS);
     };
+    // `.` has a name too.
+    let whole = fs::canonicalize(submission).unwrap_or_else(|_| submission.clone());
+    let file = whole.file_name().unwrap_or_default().to_string_lossy();
+    let name = student(&whole, &file).unwrap_or(&file);
     let write = |marks: &Marks| match &args.output {
-        Some(file) => marks.write(args.format, file),
+        Some(file) => marks.write(args.format, name, file),
         None => Ok(()),
     };
     let marks = grader.grade(submission, &place, &mut |news| match news {
@@ -81,7 +87,7 @@ pub fn grade(args: Args) -> Result<ExitCode> {
     })?;
     match args.output {
         Some(_) => write(&marks).context("write the marks")?,
-        None => println!("{}", marks.format(args.format)?.trim_end()),
+        None => println!("{}", marks.format(args.format, name)?.trim_end()),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -80,8 +80,9 @@ impl Folder {
     }
 }
 
-/// Whose submission a file is.
-fn student<'a>(path: &Path, file: &'a str) -> Option<&'a str> {
+/// Whose submission a file is, by its name: nobody's, if it is neither a
+/// directory nor a zip.
+pub fn student<'a>(path: &Path, file: &'a str) -> Option<&'a str> {
     if path.is_dir() {
         return Some(file);
     }
@@ -152,7 +153,7 @@ impl Results {
         match kept.finished {
             true => kept
                 .marks
-                .write(Format::Text, &self.file(&kept.name, "txt")),
+                .write(Format::Text, &kept.name, &self.file(&kept.name, "txt")),
             false => Ok(()),
         }
     }

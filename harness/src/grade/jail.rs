@@ -97,11 +97,11 @@ impl Jail {
             }
         }
         bail!(
-            "here the compiler of a submission could read your files, and no submission is \
-             compiled:{why}\nOne of the two is needed. Landlock: Linux 5.19 or newer with landlock \
-             in the list of security modules (the parameter lsm= of the kernel), in a container \
-             also a runtime that allows it (Docker from version 23 does). Namespaces: be root \
-             outside of a container, or allow user namespaces (sysctl user.max_user_namespaces)"
+            "no submission is compiled: on this machine its compiler could read your files.{why}\n\
+             One of the two is needed. Landlock: Linux 5.19 or newer, with landlock in its list of \
+             security modules (lsm= on the kernel's command line); in a container, a runtime that \
+             allows it, such as Docker from version 23. Namespaces: root, but not in a container; \
+             or user namespaces for everybody (sysctl user.max_user_namespaces)"
         )
     }
 
@@ -136,7 +136,10 @@ impl Jail {
         command.args(["-c", script]);
         command.env_clear().env("PATH", "/usr/bin:/bin");
         self.confine(&mut command, &view, dir.path())?;
-        let ended = limited::run(&mut command, Duration::from_secs(20))?;
+        let ended = limited::run(&mut command, Duration::from_secs(20)).context(match self {
+            Jail::Landlock => "landlock_restrict_self",
+            Jail::Namespaces => "unshare, mount or pivot_root",
+        })?;
         match ended.status.code() {
             Some(0) => Ok(()),
             Some(3) => bail!("what should be hidden can be read"),
@@ -188,8 +191,14 @@ fn ruleset(view: &View) -> Result<OwnedFd> {
             .add_rules(path_beneath_rules(["/dev/null"], write))?;
         Ok(ruleset.into())
     };
-    let ruleset = made().context("landlock_create_ruleset")?;
-    ruleset.context("landlock_create_ruleset: this kernel has no Landlock")
+    match made() {
+        Ok(Some(ruleset)) => Ok(ruleset),
+        // The reason is a list of rights that this kernel does not know.
+        Ok(None) | Err(landlock::RulesetError::HandleAccesses(_)) => {
+            bail!("landlock_create_ruleset: there is none, or it is older than Linux 5.19")
+        }
+        Err(error) => Err(error).context("landlock_create_ruleset"),
+    }
 }
 
 /// A root in which there is what the view shows: mount points, each for what is
@@ -222,12 +231,15 @@ fn root(view: &View, cwd: &Path) -> Result<sys::confine::Root> {
         };
         binds.push((text(path)?, text(&to)?, flags | locked(path)?));
     }
-    let inside = within(&view.root, cwd);
-    fs::create_dir_all(&inside).with_context(|| format!("mkdir {}", inside.display()))?;
+    let proc = view.root.join("proc");
+    for dir in [&proc, &within(&view.root, cwd)] {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
     let ids = [geteuid().as_raw(), getegid().as_raw()];
     Ok(sys::confine::Root {
         dir: text(&view.root)?,
         binds,
+        proc: text(&proc)?,
         cwd: text(cwd)?,
         maps: ids.map(|id| format!("{id} {id} 1\n")),
     })

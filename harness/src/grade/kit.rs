@@ -22,6 +22,9 @@ use crate::exercise::skeleton;
 use crate::exercise::work::Work;
 use crate::{build, workspace};
 
+/// Stands in the place of a submission: both a library and a program.
+const NOTHING: &str = "//! Nothing.\n#![allow(dead_code)]\nfn main() {}\n";
+
 /// What a submission of one step is compiled with.
 #[derive(Debug)]
 pub struct Kit {
@@ -56,8 +59,8 @@ impl Kit {
         let own = work.step(number)?;
         let name = own.file_name().unwrap_or_default().to_string_lossy();
         skeleton::copy_manifest(number, &own)?;
-        for (file, text) in [("lib.rs", ""), ("main.rs", "fn main() {}\n")] {
-            skeleton::write(&own.join("src").join(file), text)?;
+        for file in ["lib.rs", "main.rs"] {
+            skeleton::write(&own.join("src").join(file), NOTHING)?;
         }
         work.lay_out(number, false)?;
         let [calls, libraries] = ["calls", "libraries"].map(|kind| dir.join(kind).join(number));
@@ -142,9 +145,10 @@ impl Kit {
         commands[1]
             .arg("--extern")
             .arg(format!("{own}={out_text}/lib{own}.rlib"))
-            .arg("-C")
+            // Not as -Wl, which would part a path at its commas.
+            .args(["-C", "link-arg=-Xlinker", "-C"])
             .arg(format!(
-                "link-arg=-Wl,--dependency-file={}",
+                "link-arg=--dependency-file={}",
                 self.linked(out).display()
             ));
         commands

@@ -116,13 +116,14 @@ impl Marks {
         self.marks.iter().map(|mark| mark.of).sum()
     }
 
-    /// All of it in a format.
+    /// All of it in a format. The text begins with the name: whose marks these
+    /// are.
     ///
     /// # Errors
     /// Those of writing JSON.
-    pub fn format(&self, format: Format) -> Result<String> {
+    pub fn format(&self, format: Format, name: &str) -> Result<String> {
         let value = match format {
-            Format::Text => return Ok(self.text()),
+            Format::Text => return Ok(self.text(name)),
             Format::Json => serde_json::to_value(self).context("write the marks as JSON")?,
             Format::Gradescope => self.gradescope(),
             Format::Classroom => self.classroom(),
@@ -135,8 +136,9 @@ impl Marks {
     ///
     /// # Errors
     /// Those of writing.
-    pub fn write(&self, format: Format, file: &Path) -> Result<()> {
-        replace(file, &(self.format(format)?.trim_end().to_owned() + "\n"))
+    pub fn write(&self, format: Format, name: &str, file: &Path) -> Result<()> {
+        let text = self.format(format, name)?;
+        replace(file, &(text.trim_end().to_owned() + "\n"))
     }
 
     /// What went wrong, in one line; empty if nothing did.
@@ -171,8 +173,13 @@ impl Marks {
         words.join("; ")
     }
 
-    fn text(&self) -> String {
-        let mut text = String::new();
+    fn text(&self, name: &str) -> String {
+        let (points, of) = (self.points(), self.of_all());
+        let mut text = format!("Step {} · {} · {points}/{of}", self.step, tame(name));
+        match self.summary().as_str() {
+            "" => text.push('\n'),
+            why => text.push_str(&format!(" · {why}\n")),
+        }
         for mark in &self.marks {
             text.push_str(&format!(
                 "{:>3}/{:<3} {}\n",
@@ -188,7 +195,6 @@ impl Marks {
         if let Some(trouble) = &self.trouble {
             text.push_str(&format!("{trouble}\n"));
         }
-        text.push_str(&format!("Score: {}/{}\n", self.points(), self.of_all()));
         text
     }
 

@@ -62,8 +62,6 @@ impl Submission {
             ),
         };
         let mut submission = chosen.unwrap_or_default();
-        let reached = modules::reached(&submission.files);
-        submission.files.retain(|file, _| reached.contains(file));
         for (file, text) in &submission.files {
             let directory = file.ancestors().skip(1);
             if let Some(file) = directory
@@ -74,6 +72,8 @@ impl Submission {
             }
             sources::check(text).with_context(|| format!("src/{}", file.display()))?;
         }
+        let reached = modules::reached(&submission.files);
+        submission.files.retain(|file, _| reached.contains(file));
         Ok(submission)
     }
 

@@ -22,14 +22,16 @@ pub fn forbid_child(command: &mut Command, calls: &[libc::c_long], errno: Errno)
     let forbid = move || {
         // SAFETY: the flag closes them at execve(2); until then nobody misses them.
         let closed = unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                3,
-                u32::MAX,
-                libc::CLOSE_RANGE_CLOEXEC,
-            )
+            let flag = libc::CLOSE_RANGE_CLOEXEC;
+            libc::syscall(libc::SYS_close_range, 3, u32::MAX, flag)
         };
-        Errno::result(closed)?;
+        if closed != 0 {
+            // Before Linux 5.11 one by one, as far as a process has any by default.
+            for fd in 3..1024 {
+                // SAFETY: as above; there may be no such descriptor.
+                unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+            }
+        }
         Ok(set_filter(&mut filter)?)
     };
     // SAFETY: the closure only makes system calls, and allocates nothing.
@@ -106,6 +108,9 @@ pub struct Root {
     /// What is mounted: from where, to where below [`dir`](Self::dir), and with
     /// which flags, besides `MS_BIND | MS_REMOUNT`.
     pub binds: Vec<(CString, CString, MsFlags)>,
+    /// Where /proc is mounted, below [`dir`](Self::dir): programs ask it where
+    /// they are themselves.
+    pub proc: CString,
     /// The working directory, as it is called inside.
     pub cwd: CString,
     /// The line of uid_map and the line of gid_map, if it takes a user
@@ -114,10 +119,13 @@ pub struct Root {
 }
 
 /// Starts `command` with another root, without a network, and with the IPC
-/// objects of nobody: mount_namespaces(7). Who has no right to that makes a user
-/// namespace first.
+/// objects and the processes of nobody: mount_namespaces(7). Who has no right to
+/// that makes a user namespace first.
 pub fn enter_root(command: &mut Command, root: Root) {
-    let apart = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+    let apart = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWPID;
     let enter = move || {
         prctl::set_no_new_privs()?;
         if unshare(apart).is_err() {
@@ -125,6 +133,11 @@ pub fn enter_root(command: &mut Command, root: Root) {
             put(c"/proc/self/setgroups", b"deny")?;
             put(c"/proc/self/uid_map", root.maps[0].as_bytes())?;
             put(c"/proc/self/gid_map", root.maps[1].as_bytes())?;
+        }
+        // Only a child is in the new PID namespace.
+        // SAFETY: this is the only thread, and both go on with system calls.
+        if let ForkResult::Parent { child } = unsafe { fork() }? {
+            end_as(child);
         }
         let none = None::<&CStr>;
         mount(
@@ -144,6 +157,14 @@ pub fn enter_root(command: &mut Command, root: Root) {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | *flags;
             mount(none, to, none, flags, none)?;
         }
+        let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(
+            Some(c"proc"),
+            root.proc.as_c_str(),
+            Some(c"proc"),
+            safe,
+            none,
+        )?;
         // The old root is mounted over the new one, and taken away from there.
         chdir(dir)?;
         pivot_root(c".", c".")?;
@@ -154,6 +175,25 @@ pub fn enter_root(command: &mut Command, root: Root) {
     // SAFETY: the closure only makes system calls, and allocates nothing: every
     // path is a string of C already.
     unsafe { command.pre_exec(enter) };
+}
+
+/// Waits for `child`, and ends as it has ended; allocates nothing.
+fn end_as(child: Pid) -> ! {
+    let mut status = 0;
+    // SAFETY: whoever has started this process waits until its descriptors are
+    // closed, which are the child's now; `status` outlives the calls.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
+        while libc::waitpid(child.as_raw(), &mut status, 0) == -1 {
+            if Errno::last() != Errno::EINTR {
+                libc::_exit(1);
+            }
+        }
+        libc::_exit(match libc::WIFSIGNALED(status) {
+            true => 128 + libc::WTERMSIG(status),
+            false => libc::WEXITSTATUS(status),
+        })
+    }
 }
 
 fn put(file: &CStr, text: &[u8]) -> nix::Result<()> {
