@@ -47,6 +47,14 @@ impl Place {
             fs::create_dir(&directory).context("mkdir in the image")?;
             fs::write(directory.join("file"), "text\n").context("write in the image")?;
         }
+        // In an archive, which an ordinary user can read as a whole.
+        let archive = place.path("image.tar");
+        run(Command::new("tar")
+            .arg("-C")
+            .arg(&image)
+            .arg("-cf")
+            .arg(&archive)
+            .arg("."))?;
         Ok(place)
     }
 
@@ -94,7 +102,7 @@ impl<'a> Ground<'a> {
             protections: Protections::new(),
             namespaces: host::namespaces("self")?.into_values().collect(),
         };
-        let image = place.path("image");
+        let image = place.path("image.tar");
         let import = ground.tool(&["import", &image.to_string_lossy(), IMAGE]);
         succeed(import, "import the image")?;
         for _ in 0..2 {
@@ -301,14 +309,13 @@ fn picture(dir: &Path) -> Result<BTreeSet<String>> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let copied = Command::new("cp")
-        .args(["-a", "--"])
-        .arg(from)
-        .arg(to)
-        .status()
-        .context("run cp -a")?;
-    if !copied.success() {
-        bail!("cp -a {} {}: {copied}", from.display(), to.display());
+    run(Command::new("cp").args(["-a", "--"]).arg(from).arg(to))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
     }
     Ok(())
 }
