@@ -320,7 +320,7 @@ fn grade_without(calls: &[libc::c_long]) -> Result<(Option<i32>, String)> {
     command
         .args(["grade", "01", "--submission"])
         .arg(dir.path());
-    sys::forbid_child(&mut command, calls, Errno::EPERM);
+    sys::confine::forbid_child(&mut command, calls, Errno::EPERM);
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     Ok((output.status.code(), said))

@@ -1,7 +1,7 @@
 //! Checks of step 00: launching a process.
 
-use std::os::unix::fs::PermissionsExt;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
 use harness::prelude::*;

@@ -35,7 +35,11 @@ pub struct Ended {
 /// The names in some directories.
 pub fn names(places: &[PathBuf]) -> BTreeSet<PathBuf> {
     let entries = places.iter().filter_map(|place| fs::read_dir(place).ok());
-    entries.flatten().flatten().map(|entry| entry.path()).collect()
+    entries
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Runs `step`; each time that the names in `places` have changed calls `moment`

@@ -59,8 +59,16 @@ fn nobody_is_taken_for_dead_while_he_starts() {
             let mut other = engine.run(&[]).args([engine.image(), "true"]).start()?;
             other.let_go();
             let pid = other.launcher();
-            let done = || host::process(pid).is_none_or(|p| p.state == 'Z').then_some(());
-            let waits = || host::status_field(pid, "State")?.starts_with('S').then_some(());
+            let done = || {
+                host::process(pid)
+                    .is_none_or(|p| p.state == 'Z')
+                    .then_some(())
+            };
+            let waits = || {
+                host::status_field(pid, "State")?
+                    .starts_with('S')
+                    .then_some(())
+            };
             // Asleep twice in a row is waiting, for the check's purpose.
             for _ in 0..40 {
                 if done().is_some() {
@@ -119,7 +127,11 @@ fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
                 break;
             }
         }
-        expect(!left.is_empty(), "killed launchers to leave something", "nothing")?;
+        expect(
+            !left.is_empty(),
+            "killed launchers to leave something",
+            "nothing",
+        )?;
         begun(&engine)?;
         let listed = engine.tool(["ps", "-a", "-q"]).run()?.success()?;
         for id in listed.stdout.lines() {
@@ -133,7 +145,9 @@ fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
             format!("{more:?}"),
         )?;
         expect(
-            places.iter().all(|place| before.iter().all(|p| p.parent() != Some(place)) || place.exists()),
+            places
+                .iter()
+                .all(|place| before.iter().all(|p| p.parent() != Some(place)) || place.exists()),
             "the directories to be there",
             "one is gone",
         )
@@ -157,7 +171,9 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
         let at = |file: &str| -> Result<PathBuf> {
             let found = names(&[layers.clone()]).into_iter();
             let mut found = found.map(|layer| layer.join("diff").join(file));
-            found.find(|path| path.exists()).context("the layer is gone")
+            found
+                .find(|path| path.exists())
+                .context("the layer is gone")
         };
         let (stuck, frozen) = (at("a/stuck")?, at("a/b/frozen")?);
         // Not every file system has these flags.
@@ -178,7 +194,11 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
                 "one line that says what stays, and why",
                 format!("{:?}", ran.stderr),
             )?;
-            let ran = engine.run(&[]).args([engine.image(), "true"]).run()?.success()?;
+            let ran = engine
+                .run(&[])
+                .args([engine.image(), "true"])
+                .run()?
+                .success()?;
             expect_eq("what the next run says", ran.stderr.as_str(), "")?;
             let stays = at("a/stuck")?;
             expect(
@@ -278,8 +298,11 @@ fn records_of_others_are_not_believed() {
             let mut climbs = record.clone();
             climbs["id"] = json!("../../../etc");
             fs::write(other("4"), climbs.to_string()).context("write")?;
-            fs::write(other("5"), text.replace(record["id"].as_str().unwrap_or(""), &"5".repeat(64)))
-                .context("write")?;
+            fs::write(
+                other("5"),
+                text.replace(record["id"].as_str().unwrap_or(""), &"5".repeat(64)),
+            )
+            .context("write")?;
             fs::set_permissions(other("5"), Permissions::from_mode(0o666)).context("chmod")?;
             let ran = engine.tool(["ps", "-q"]).run()?.success()?;
             expect_eq("the containers", ran.stdout.lines().count(), 1)?;

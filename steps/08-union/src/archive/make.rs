@@ -155,13 +155,12 @@ impl Layer<'_> {
         entry: &mut Entry<'_, impl Read>,
         path: &Path,
     ) -> Result<()> {
-        let size = entry.size();
-        self.room.take(size)?;
+        self.room.take(entry.size())?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let mut file = openat(self.tree.root(), ".", flags, Mode::RUSR | Mode::WUSR)
             .map(File::from)
             .context("open(O_TMPFILE)")?;
-        self.room.fill(&mut file, entry, size, false)?;
+        self.room.fill(&mut file, entry)?;
         let look = metadata(entry, FileType::RegularFile)?;
         let name = path.file_name().context("a file without a name")?;
         self.plinks.insert(name.to_owned(), Plink { file, look });

@@ -110,12 +110,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
 /// Nothing is sent to a process that is not the container's, whatever the record
 /// says: it is the child of the launcher, and the launcher is the one that holds
 /// the container.
-fn end(
-    records: &Records,
-    record: &Record,
-    signal: SignalNumber,
-    patience: Duration,
-) -> Result<()> {
+fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Duration) -> Result<()> {
     let open = |pid: i32| -> Result<_> {
         let pid = Pid::from_raw(pid).context("the container has no process")?;
         match pidfd_open(pid, PidfdFlags::empty()) {

@@ -9,9 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 use process::{Isolation, inside, say};
-use rustix::fs::{
-    FileType, FsWord, Mode, OFlags, fchmod, fcntl_setfl, fstat, fstatfs, makedev, open,
-};
+use rustix::fs::{FileType, FsWord, Mode, OFlags, fchmod, fcntl_setfl, fstat, fstatfs, makedev};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 

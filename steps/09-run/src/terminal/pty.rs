@@ -20,7 +20,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use process::{Isolation, SignalNumber, inside, say};
-use rustix::fs::{Mode, OFlags, fstatfs, open};
+use rustix::fs::fstatfs;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
