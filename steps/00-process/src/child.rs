@@ -27,6 +27,8 @@ pub(crate) struct InChild<'a> {
     pub(crate) release: File,
     pub(crate) report: File,
     pub(crate) signals: &'a Signals,
+    /// What to execute instead of looking the command up.
+    pub(crate) program: Option<BorrowedFd<'a>>,
     /// The descriptors that were explained when they were last looked at.
     pub(crate) held: Vec<RawFd>,
 }
@@ -95,11 +97,11 @@ impl InChild<'_> {
         self.die_with_launcher()?;
         // Rust ignores SIGPIPE in every program; the command expects it to act.
         sys::default_action(Signal::SIGPIPE)?;
-        // What is open now are the two pipes, which are close-on-exec.
+        // What is open now is close-on-exec.
         self.hold_only(&[])?;
         self.say_held()?;
         self.signals.unblock()?;
-        command.exec()
+        command.exec(self.program)
         // ANCHOR_END: exercise_become_the_command
     }
     // ANCHOR_END: become_command
@@ -110,6 +112,7 @@ impl InChild<'_> {
     /// behind in this copy of the launcher's memory, and are never dropped.
     fn hold_only(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
+        keep.extend(self.program);
         keep.extend(isolations.iter().flat_map(|isolation| isolation.keeps()));
         sys::close_except(&keep)?;
         self.held = keep.iter().map(AsRawFd::as_raw_fd).collect();
