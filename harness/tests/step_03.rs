@@ -506,8 +506,7 @@ fn init_knows_nothing_of_the_launcher() {
         let mut held = c
             .step()
             .env("SECRET", &value)
-            .args(["--init", "probe", "hold"])
-            .args([&argument])
+            .args(["--init", "sh", "-c", "probe hold", &argument])
             .start()?;
         let _: Seen = held.read()?;
         let init = held.pid()?;

@@ -407,7 +407,7 @@ fn nothing_of_the_host_is_held_when_the_image_has_a_say() {
         ];
         for options in ways {
             let ran = engine
-                .tool(["-v", "run", "--rm", "--network", "none"])
+                .tool(["--verbose", "run", "--rm", "--network", "none"])
                 .args(options)
                 .args([image, "true"])
                 .run()?

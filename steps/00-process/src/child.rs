@@ -28,6 +28,8 @@ pub(crate) struct InChild<'a> {
     pub(crate) release: File,
     pub(crate) report: File,
     pub(crate) umask: &'a Umask,
+    /// What to execute instead of looking the command up.
+    pub(crate) program: Option<BorrowedFd<'a>>,
     /// The descriptors that were explained when they were last looked at.
     pub(crate) held: Vec<RawFd>,
 }
@@ -98,11 +100,11 @@ impl InChild<'_> {
         // execve(2) keeps what is ignored: by the caller, as nohup(1) and a
         // shell's `&` do, and SIGPIPE by every program in Rust.
         sys::signals::default_actions()?;
-        // What is open now are the two pipes, which are close-on-exec.
+        // What is open now is close-on-exec.
         self.hold_only(&[])?;
         self.say_held()?;
         sys::signals::set_mask(SignalSet::EMPTY)?;
-        command.exec()
+        command.exec(self.program)
         // ANCHOR_END: exercise_become_the_command
     }
     // ANCHOR_END: become_command
@@ -113,6 +115,7 @@ impl InChild<'_> {
     /// behind in this copy of the launcher's memory, and are never dropped.
     fn hold_only(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
+        keep.extend(self.program);
         keep.extend(isolations.iter().flat_map(|isolation| isolation.keeps()));
         sys::close_except(&keep)?;
         self.held = keep.iter().map(AsRawFd::as_raw_fd).collect();

@@ -1,6 +1,8 @@
 //! The launcher: runs the parts of every isolation in their order, and leaves
 //! the host as it was.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
 use anyhow::{Context, Error, Result, anyhow};
 use nix::fcntl::OFlag;
 use nix::unistd::{ForkResult, Pid, pipe2};
@@ -46,6 +48,7 @@ pub struct Container {
     command: Command,
     isolations: Vec<Box<dyn Isolation>>,
     lends_terminal: bool,
+    program: Option<OwnedFd>,
 }
 
 /// A container that is set up and waits for its start: every isolation is in
@@ -70,7 +73,17 @@ impl Container {
             command,
             isolations: Vec::new(),
             lends_terminal: true,
+            program: None,
         }
+    }
+
+    /// Executes a program of ours, whatever the container has by the command's name:
+    /// a sealed copy in memory (memfd_create(2)), for a tool of the engine that
+    /// looks around inside. A container must not get hold of the engine's file.
+    #[must_use]
+    pub fn program(mut self, program: Option<OwnedFd>) -> Self {
+        self.program = program;
+        self
     }
 
     /// Keeps the launcher's terminal to the launcher: for a container in a
@@ -120,7 +133,8 @@ impl Container {
             umask: Umask::of_set_up(),
             lends_terminal: self.lends_terminal,
         };
-        let child = match host.launch(&self.command, start) {
+        let program = self.program.as_ref().map(AsFd::as_fd);
+        let child = match host.launch(&self.command, program, start) {
             Ok(launched) => Child { launched, host },
             Err(error) => return Err(host.clean_up_after(error)),
         };
@@ -194,7 +208,12 @@ struct Host {
 
 impl Host {
     // ANCHOR: launch
-    fn launch(&mut self, command: &Command, start: bool) -> Result<Launched> {
+    fn launch(
+        &mut self,
+        command: &Command,
+        program: Option<BorrowedFd<'_>>,
+        start: bool,
+    ) -> Result<Launched> {
         for isolation in &mut self.isolations {
             self.begun += 1;
             say!("prepare {}", isolation.name());
@@ -217,6 +236,7 @@ impl Host {
                 release: release.into(),
                 report: tell_report.into(),
                 umask: &self.umask,
+                program,
                 held: Vec::new(),
             };
             child.run(&mut self.isolations, command)

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use elf::endian::AnyEndian;
 use elf::file::{FileHeader, parse_ident};
 use elf::segment::{ProgramHeader, SegmentTable};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::unistd::execve;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::unistd::{execve, execveat};
 
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::inside;
@@ -67,14 +68,14 @@ impl Command {
 
     // ANCHOR: exec
     /// Replaces this process by the command: execve(2). Returns only if that
-    /// could not be done.
+    /// could not be done. A `program` is executed instead of looking for one.
     ///
     /// # Errors
     /// A [`Failure`] of status 127 where there is no such command (`ENOENT`),
     /// which names the missing interpreter where the file itself exists; 126
     /// where there is one that cannot be executed (`EACCES`, `ENOEXEC`…), or to
     /// which a magic link leads.
-    pub(crate) fn exec(&self) -> Result<Infallible> {
+    pub(crate) fn exec(&self, program: Option<BorrowedFd<'_>>) -> Result<Infallible> {
         // ANCHOR: exercise_execve
         let strings = |list: &[OsString]| {
             list.iter()
@@ -82,6 +83,10 @@ impl Command {
                 .collect::<Result<Vec<CString>>>()
         };
         let (argv, env) = (strings(&self.argv)?, strings(&self.env)?);
+        if let Some(own) = program {
+            return execveat(own, c"", &argv, &env, AtFlags::AT_EMPTY_PATH)
+                .context("execveat(the engine's own program)");
+        }
         let program = self.argv.first().context("no command given")?;
         if program.is_empty() {
             return Err(Failure::new(NOT_FOUND, "the command is an empty string").into());
@@ -171,12 +176,10 @@ fn refuse_magic(path: &Path, depth: usize) -> Result<()> {
         Err(Errno::ENOSYS) => return Err(Errno::ENOSYS).context("openat2"),
         Err(_) => return Ok(()),
     }
-    match interpreter(path) {
-        Some(next) if depth > 0 => {
-            refuse_magic(&next, depth - 1).with_context(|| format!("the interpreter of {path:?}"))
-        }
-        _ => Ok(()),
-    }
+    let Some(next) = interpreter(path).filter(|_| depth > 0) else {
+        return Ok(());
+    };
+    refuse_magic(&next, depth - 1).with_context(|| format!("the interpreter of {path:?}"))
 }
 // ANCHOR_END: refuse_magic
 

@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{ForkResult, Pid, chdir, execveat, getpgid, getpid};
+use nix::unistd::{ForkResult, Pid, chdir, execveat, getpgid};
 use process::sys::signals::{self, kill, read_signal, signalfd};
 use process::{LAUNCHER_FAILED, SignalSet, say, sys};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -130,7 +130,7 @@ fn execute(program: &OwnedFd, command: Pid) -> Result<std::convert::Infallible> 
 /// if not.
 pub fn asked_for() -> Option<u8> {
     let mut words = std::env::args_os();
-    if words.next()?.as_encoded_bytes() != NAME.to_bytes() || getpid() != Pid::from_raw(1) {
+    if words.next()?.as_encoded_bytes() != NAME.to_bytes() {
         return None;
     }
     let command = words.next()?.to_str()?.parse().ok()?;

@@ -45,12 +45,11 @@ pub fn print() -> Result<Exit> {
     // ANCHOR_END: exercise_show_capabilities
 }
 
-/// The command that does the same inside a container, also one whose root file
-/// system does not hold this program.
+/// The command that does the same inside a container. Its program is a copy of
+/// this one ([`Container::program`](process::Container::program)), which the
+/// root file system need not hold.
 pub fn inside() -> Vec<OsString> {
-    ["/proc/self/exe", "caps", "--here"]
-        .map(OsString::from)
-        .into()
+    ["step-05", "caps", "--here"].map(OsString::from).into()
 }
 
 /// Every capability that this kernel and this program know.

@@ -65,16 +65,19 @@ const SEE_ALSO: &str =
 
 fn main() -> ExitCode {
     pid::main(|mut args: Args| {
+        let mut own = None;
         match args.tool.take() {
             Some(Tool::Caps { here: true, .. }) => return caps::print(),
             Some(Tool::Caps { user, .. }) => {
                 args.user = user;
                 args.command.command = caps::inside();
+                own = Some(pid::init::seal()?);
             }
             None => {}
         }
         let credentials = Credentials::new(&args.user);
         Container::new(args.command.command())
+            .program(own)
             .with(User::new(args.user))
             .with(Uts::new(args.uts))
             .with(Ipc::new(args.ipc))

@@ -7,10 +7,9 @@
 //! no execve(2), set-user-ID program or file capability brings them back.
 //!
 //! Masked and read-only paths are those of step 04. Descriptors are closed by
-//! step 00: nothing but the standard streams crosses execve(2), so a container
-//! has no way to a directory of the host through one. And while a container
-//! lives, its launcher runs, so that nobody can write to the program of the
-//! engine through `/proc/PID/exe` (`ETXTBSY`).
+//! step 00 at the child's birth: a container has no way to a directory of the
+//! host through one, before execve(2) neither. Nor does a command, or its
+//! interpreter, come to be the engine's own program: no magic link leads to one.
 
 use std::fs;
 use std::io::ErrorKind;
