@@ -137,7 +137,10 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_shown() {
-        assert_eq!(printable("a\u{1b}[2Jb\r\n\u{9b}"), "a\\u{1b}[2Jb\\r\\n\\u{9b}");
+        assert_eq!(
+            printable("a\u{1b}[2Jb\r\n\u{9b}"),
+            "a\\u{1b}[2Jb\\r\\n\\u{9b}"
+        );
         assert_eq!(printable("x\u{202e}y"), "x\\u{202e}y");
         assert_eq!(printable("größe \"q\" \\"), "größe \"q\" \\");
     }

@@ -154,7 +154,9 @@ impl Launched {
         match self.report() {
             Ok(Some(Report::Failed(error))) => Some(error),
             _ => Some(match (status.exit_status(), status.terminating_signal()) {
-                (_, Some(signal)) => anyhow!("the child died of signal {signal} while it was set up"),
+                (_, Some(signal)) => {
+                    anyhow!("the child died of signal {signal} while it was set up")
+                }
                 (code, _) => anyhow!(
                     "the child ended with status {} while it was set up",
                     code.unwrap_or_default()

@@ -71,9 +71,7 @@ impl Leaf {
         }
         match fs::remove_dir(&self.dir) {
             // Somebody who looked for the dead was quicker.
-            Err(e) if !gone(&e) => {
-                Err(e).with_context(|| format!("rmdir {}", self.dir.display()))
-            }
+            Err(e) if !gone(&e) => Err(e).with_context(|| format!("rmdir {}", self.dir.display())),
             _ => Ok(()),
         }
     }

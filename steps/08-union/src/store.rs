@@ -298,7 +298,9 @@ pub fn open_own(path: &Path) -> Result<Option<File>> {
         }
         Err(error) => return Err(error).with_context(|| format!("open({path:?})")),
     };
-    let stat = file.metadata().with_context(|| format!("fstat({path:?})"))?;
+    let stat = file
+        .metadata()
+        .with_context(|| format!("fstat({path:?})"))?;
     if !stat.is_file() {
         bail!("{path:?} is not a regular file: remove it");
     }
@@ -392,7 +394,9 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// # Errors
 /// Those of writing; nothing is left of it then.
 pub fn write_file(path: &Path, content: &str) -> Result<()> {
-    let name = path.file_name().with_context(|| format!("{path:?} has no name"))?;
+    let name = path
+        .file_name()
+        .with_context(|| format!("{path:?} has no name"))?;
     let mut draft = std::ffi::OsString::from(".");
     draft.push(name);
     draft.push(format!(".{}", std::process::id()));

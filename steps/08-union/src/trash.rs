@@ -84,7 +84,9 @@ fn take_by(path: &Path, remove: &dyn Fn(&Path) -> Result<()>) {
     let Err(error) = remove(path) else {
         return;
     };
-    let told = path.file_name().is_some_and(|name| name.as_bytes().contains(&b'~'));
+    let told = path
+        .file_name()
+        .is_some_and(|name| name.as_bytes().contains(&b'~'));
     if told {
         say!("still: {error:#}");
         return;

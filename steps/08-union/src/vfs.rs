@@ -21,9 +21,9 @@ use crate::driver::{Access, Kind};
 use crate::layer_id::LayerId;
 use crate::lineage::layers_in;
 use crate::store::{Store, make};
+use crate::trash;
 use crate::tree::Tree;
 use crate::tree::copy::copy;
-use crate::trash;
 use crate::tree::size::size;
 use crate::whole::{Trees, Whole};
 

@@ -277,7 +277,10 @@ impl Trees for Devicemapper {
     }
 
     fn sweep(&self) -> Result<()> {
-        trash::sweep_by(&self.directory.join("devices"), &|path| self.delete_noted(path)).map(drop)
+        trash::sweep_by(&self.directory.join("devices"), &|path| {
+            self.delete_noted(path)
+        })
+        .map(drop)
     }
 
     fn present(&self) -> Result<Vec<LayerId>> {

@@ -217,9 +217,7 @@ impl Within<'_> {
         let mut opened = self.with_rights(name, || open(DIRECTORY));
         if matches!(opened, Err(Errno::ACCESS)) {
             let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            opened = open(place)
-                .and_then(open_up)
-                .and_then(|()| open(DIRECTORY));
+            opened = open(place).and_then(open_up).and_then(|()| open(DIRECTORY));
         }
         match opened.map(Some) {
             Err(Errno::NOENT) => Ok(None),
@@ -272,7 +270,10 @@ fn thaw(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
     const FROZEN: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
     let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     // Opening anything else may do something.
-    if !matches!(file_type(&stat), FileType::RegularFile | FileType::Directory) {
+    if !matches!(
+        file_type(&stat),
+        FileType::RegularFile | FileType::Directory
+    ) {
         return Err(Errno::NOTSUP);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -229,8 +229,7 @@ impl Records {
     fn remove_unborn(&self, kind: Kind, id: &LayerId) -> Result<()> {
         // In this order: a launcher that lets go of its note has written a record,
         // or removed its layers.
-        if Store::open(&self.places.root, kind)?.is_held(id)?
-            || is_there(&self.path(id.as_str()))?
+        if Store::open(&self.places.root, kind)?.is_held(id)? || is_there(&self.path(id.as_str()))?
         {
             return Ok(());
         }
@@ -244,7 +243,9 @@ impl Records {
     fn sweep_names(&self, records: &[Record]) -> Result<()> {
         let directory = self.places.state.join("names");
         for entry in fs::read_dir(&directory).with_context(|| format!("read {directory:?}"))? {
-            let name = entry.with_context(|| format!("read {directory:?}"))?.file_name();
+            let name = entry
+                .with_context(|| format!("read {directory:?}"))?
+                .file_name();
             let Some(name) = name.to_str() else { continue };
             let text = match self.link(name) {
                 Ok(Some(text)) => text,
@@ -329,8 +330,8 @@ pub(super) fn read(path: &Path) -> Result<Option<Record>> {
     let Some(json) = read_own(path, LARGEST)? else {
         return Ok(None);
     };
-    let record: Record = serde_json::from_slice(&json)
-        .with_context(|| format!("{path:?} is damaged: remove it"))?;
+    let record: Record =
+        serde_json::from_slice(&json).with_context(|| format!("{path:?} is damaged: remove it"))?;
     record
         .check(path)
         .with_context(|| format!("{path:?} is no record of a container: remove it"))?;

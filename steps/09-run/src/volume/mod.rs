@@ -19,9 +19,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use process::warn;
-use rustix::fs::{
-    CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with,
-};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use union::store::{

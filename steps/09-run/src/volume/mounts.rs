@@ -120,7 +120,9 @@ impl Isolation for VolumeMounts {
     fn prepare(&mut self) -> Result<()> {
         for Used { volume, .. } in &self.used {
             let container = volume.anonymous.then_some(&*self.id);
-            let held = self.volumes.take(&volume.name, volume.anonymous, container)?;
+            let held = self
+                .volumes
+                .take(&volume.name, volume.anonymous, container)?;
             self.held.push(held);
         }
         for path in &self.made {

@@ -146,8 +146,14 @@ struct Parts {
 
 fn run(options: &Options, die: Die, mountpoint: Option<PathBuf>, parts: Parts) -> Result<()> {
     let mut reporter = File::from(parts.reporter);
-    let opened = become_server(die, parts.starter, &parts.device, &parts.await_mount, &reporter)
-        .and_then(|()| Union::open(options));
+    let opened = become_server(
+        die,
+        parts.starter,
+        &parts.device,
+        &parts.await_mount,
+        &reporter,
+    )
+    .and_then(|()| Union::open(options));
     let served = opened.and_then(|union| {
         rustix::process::chdir("/").context("chdir(\"/\")")?;
         reporter.write_all(&[DONE]).context("tell the starter")?;
