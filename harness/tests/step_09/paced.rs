@@ -158,16 +158,25 @@ fn changes_names(pid: Pid) -> bool {
         || call == libc::SYS_openat && flags.unwrap_or(libc::O_CREAT) & libc::O_CREAT != 0
 }
 
-/// Starts a program, and waits until it has ended, or waits for a lock that a
-/// launcher which stands still may hold (proc_locks(5)). To be waited for when
-/// that goes on.
+/// Starts a program, and waits until it is [`settled`]. To be waited for when the
+/// launcher goes on.
 ///
 /// # Errors
 /// Those of starting it.
 pub fn beside(step: Step) -> Result<Held> {
     let mut held = step.start()?;
     held.let_go();
-    let pid = held.launcher();
+    settled(&held)?;
+    Ok(held)
+}
+
+/// Waits until a program has ended, or waits for a lock that a launcher which
+/// stands still may hold (proc_locks(5)).
+///
+/// # Errors
+/// If it does neither.
+pub fn settled(program: &Held) -> Result<()> {
+    let pid = program.launcher();
     let came = wait_for(|| {
         let ended = host::process(pid).is_none_or(|process| process.state == 'Z');
         let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -180,8 +189,7 @@ pub fn beside(step: Step) -> Result<Held> {
         came.is_some(),
         "it to end, or to wait for a lock",
         "neither",
-    )?;
-    Ok(held)
+    )
 }
 
 fn ended(status: i32, mut child: Child) -> Result<Ended> {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use serial_test::serial;
 
 use crate::engine::Engine;
-use crate::paced::{Then, beside, names, paced};
+use crate::paced::{Then, beside, names, paced, settled};
 
 /// Where containers leave things: in the state directories, and the groups.
 fn places(c: &Check, engine: &Engine<'_>) -> Vec<PathBuf> {
@@ -323,9 +323,17 @@ fn a_volume_is_held_from_the_first_moment() {
         let step = engine
             .run(&["-v", &volume])
             .args([engine.image(), "touch", "/data/made"]);
-        let mut removers = Vec::new();
+        let (mut removers, mut has_record) = (Vec::new(), false);
         let ended = paced(&step, &places, |_, now| {
-            if now.contains(&engine.root.join("volumes").join(&name)) {
+            for remover in &removers {
+                settled(remover)?;
+            }
+            // Before there is a record that says so.
+            let recorded = now
+                .iter()
+                .any(|path| path.extension().is_some_and(|end| end == "json"));
+            has_record |= recorded;
+            if !has_record && now.contains(&engine.root.join("volumes").join(&name)) {
                 removers.push(beside(engine.tool(["volume", "rm", &name]))?);
             }
             Ok(Then::GoOn)
