@@ -25,7 +25,8 @@ fn left(engine: &Engine<'_>) -> Result<Vec<String>> {
         for entry in entries {
             let name = entry.context("read a directory")?.file_name();
             let name = format!("{part}/{}", name.to_string_lossy());
-            if !["overlay2/l", "containers/names"].contains(&&*name) {
+            // What is locked while something is made there stays, and is empty.
+            if !["overlay2/l", "containers/names"].contains(&&*name) && !name.ends_with("/.lock") {
                 left.push(name);
             }
         }

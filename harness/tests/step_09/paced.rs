@@ -92,6 +92,7 @@ fn follow(
     ptrace::attach(pid).context("ptrace(PTRACE_ATTACH)")?;
     let mut before = names(places);
     let mut moments = 0;
+    let mut changing = false;
     let mut stdin = child.stdin.take();
     loop {
         let signal = match waitpid(pid, Some(WaitPidFlag::__WALL)).context("waitpid")? {
@@ -105,7 +106,12 @@ fn follow(
                 None
             }
             WaitStatus::PtraceSyscall(_) => {
-                let now = names(places);
+                let info = ptrace::syscall_info(pid).context("ptrace(GET_SYSCALL_INFO)")?;
+                let now = match (info.op, changing) {
+                    (libc::PTRACE_SYSCALL_INFO_EXIT, true) => names(places),
+                    _ => before.clone(),
+                };
+                changing = info.op == libc::PTRACE_SYSCALL_INFO_ENTRY && changes_names(pid);
                 if now != before {
                     moments += 1;
                     if moment(moments, &now)? == Then::Kill {
@@ -125,6 +131,65 @@ fn follow(
         };
         ptrace::syscall(pid, signal).context("ptrace(PTRACE_SYSCALL)")?;
     }
+}
+
+/// Whether the call that a process is about to make may make or remove a name:
+/// proc_pid_syscall(5).
+fn changes_names(pid: Pid) -> bool {
+    const CALLS: [i64; 10] = [
+        libc::SYS_mkdirat,
+        libc::SYS_unlinkat,
+        libc::SYS_symlinkat,
+        libc::SYS_linkat,
+        libc::SYS_renameat,
+        libc::SYS_renameat2,
+        libc::SYS_mkdir,
+        libc::SYS_rmdir,
+        libc::SYS_unlink,
+        libc::SYS_rename,
+    ];
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let mut words = text.split(' ');
+    let call: i64 = words.next().and_then(|n| n.parse().ok()).unwrap_or(-1);
+    let flags = words.nth(2).and_then(|word| word.strip_prefix("0x"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags, 16).ok());
+    CALLS.contains(&call)
+        || call == libc::SYS_symlink
+        || call == libc::SYS_openat && flags.unwrap_or(libc::O_CREAT) & libc::O_CREAT != 0
+}
+
+/// Starts a program, and waits until it is [`settled`]. To be waited for when the
+/// launcher goes on.
+///
+/// # Errors
+/// Those of starting it.
+pub fn beside(step: Step) -> Result<Held> {
+    let mut held = step.start()?;
+    held.let_go();
+    settled(&held)?;
+    Ok(held)
+}
+
+/// Waits until a program has ended, or waits for a lock that a launcher which
+/// stands still may hold (proc_locks(5)).
+///
+/// # Errors
+/// If it does neither.
+pub fn settled(program: &Held) -> Result<()> {
+    let pid = program.launcher();
+    let came = wait_for(|| {
+        let ended = host::process(pid).is_none_or(|process| process.state == 'Z');
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        let waits = locks.lines().any(|line| {
+            line.contains(" -> ") && line.split_whitespace().any(|word| word == pid.to_string())
+        });
+        (ended || waits).then_some(())
+    });
+    expect(
+        came.is_some(),
+        "it to end, or to wait for a lock",
+        "neither",
+    )
 }
 
 fn ended(status: i32, mut child: Child) -> Result<Ended> {
