@@ -1001,7 +1001,11 @@ fn a_name_too_long_for_aufs_is_called_so() {
             let read = fs::read_to_string(at("mnt").join(&below)).context("read a long name")?;
             expect_eq("a long name of a branch below", &*read, "below")
         });
-        c.step().args(["umount"]).args([at("mnt")]).run()?.success()?;
+        c.step()
+            .args(["umount"])
+            .args([at("mnt")])
+            .run()?
+            .success()?;
         looked
     });
 }

@@ -1,6 +1,7 @@
 //! Archives as others write them: headers made byte by byte, each read as Go
 //! and GNU tar read it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -104,8 +105,8 @@ impl<'a> Layers<'a> {
         let path = self.check.dir().join(format!("{id}.tar"));
         fs::write(&path, archive).context("write an archive")?;
         self.store
-            .tool(["layer", "create", id, "--tar"])
-            .args([&path])
+            .tool(["layer", "create", id])
+            .args([OsStr::new("--tar"), path.as_ref()])
             .run()
     }
 
@@ -211,7 +212,11 @@ fn headers_say_what_others_read_in_them() {
                 "p2",
             ),
             ("none", pax(b'x', &[("path", b""), ("uid", b"")]), "short"),
-            ("newline", pax(b'x', &[("comment", b"a\n9 path=b\n")]), "short"),
+            (
+                "newline",
+                pax(b'x', &[("comment", b"a\n9 path=b\n")]),
+                "short",
+            ),
             ("global", pax(b'g', &[("comment", b"0123456789")]), "short"),
         ] {
             layers.has(id, &[before, file("short")], &[name])?;
@@ -253,7 +258,10 @@ fn files_with_holes_are_whole() {
         let other = b"GNUSparseFile.0/x";
         let map = |join: &str| ["512", "512", "2048", "512", "3072", "0"].join(join);
         let in_front = padded(format!("3\n{}\n", map("\n")).as_bytes());
-        let old: Vec<u8> = [512, 512, 2048, 512, 3072, 0].iter().flat_map(|n| octal(*n)).collect();
+        let old: Vec<u8> = [512, 512, 2048, 512, 3072, 0]
+            .iter()
+            .flat_map(|n| octal(*n))
+            .collect();
         let formats = [
             (
                 "old",
@@ -339,9 +347,15 @@ fn no_file_is_missing_without_a_word() {
     check(|c| {
         let layers = Layers::new(c)?;
         let cut = file("cut");
-        let sparse = pax(b'x', &[("GNU.sparse.major", b"2"), ("GNU.sparse.minor", b"0")]);
+        let sparse = pax(
+            b'x',
+            &[("GNU.sparse.major", b"2"), ("GNU.sparse.minor", b"0")],
+        );
         let many = [
-            pax(b'x', &[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")]),
+            pax(
+                b'x',
+                &[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")],
+            ),
             entry(b'0', b"many", &padded(b"99999999999999\n"), &[]),
         ]
         .concat();
@@ -357,11 +371,23 @@ fn no_file_is_missing_without_a_word() {
                 [file("a"), vec![0; BLOCK], file("b")].concat(),
                 &["zeroes"][..],
             ),
-            ("cut", [&file("a")[..], &cut[..300]].concat(), &["entry 2", "1024"]),
+            (
+                "cut",
+                [&file("a")[..], &cut[..300]].concat(),
+                &["entry 2", "1024"],
+            ),
             ("name", long(b'L', b"nothing"), &["none that follows"]),
-            ("version", [sparse, file("a")].concat(), &["entry 1", "sparse"]),
+            (
+                "version",
+                [sparse, file("a")].concat(),
+                &["entry 1", "sparse"],
+            ),
             ("pieces", many, &["entry 1", "pieces"]),
-            ("garbage", b"\x1b[2Jno archive \x07".repeat(60), &["entry 1", "header"]),
+            (
+                "garbage",
+                b"\x1b[2Jno archive \x07".repeat(60),
+                &["entry 1", "header"],
+            ),
             ("damaged", damaged, &["entry 1", "checksum"]),
             ("number", no_number, &["entry 1", "uid"]),
         ] {

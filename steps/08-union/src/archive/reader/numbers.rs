@@ -85,7 +85,10 @@ mod tests {
             (b"\xff\xff\xff\xff\0\0\0\0\0\0\0\0", None),
             (b"\xff\xff\xff\xff\x80\0\0\0\0\0\0\0", Some(i64::MIN)),
             (b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None),
-            (b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX)),
+            (
+                b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff",
+                Some(i64::MAX),
+            ),
         ] {
             assert_eq!(field(bytes), number, "{bytes:x?}");
         }

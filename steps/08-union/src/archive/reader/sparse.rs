@@ -83,7 +83,8 @@ pub(super) fn format(records: &Records) -> Result<Option<Format>> {
 pub(super) fn size(records: &Records) -> Result<Option<u64>> {
     let record = |key: &[u8]| records.get(key).filter(|value| !value.is_empty());
     let size = record(b"GNU.sparse.size").or(record(b"GNU.sparse.realsize"));
-    size.map(|size| positive(numbers::decimal(size))).transpose()
+    size.map(|size| positive(numbers::decimal(size)))
+        .transpose()
 }
 
 /// Reads the map of format 1.0 with `block`, which yields the content block by
