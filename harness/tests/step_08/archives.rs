@@ -1,6 +1,7 @@
 //! Archives as others write them: headers made byte by byte, each read as Go
 //! and GNU tar read it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -104,8 +105,8 @@ impl<'a> Layers<'a> {
         let path = self.check.dir().join(format!("{id}.tar"));
         fs::write(&path, archive).context("write an archive")?;
         self.store
-            .tool(["layer", "create", id, "--tar"])
-            .args([&path])
+            .tool(["layer", "create", id])
+            .args([OsStr::new("--tar"), path.as_ref()])
             .run()
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use serial_test::serial;
 use tar::EntryType::{Char, GNULongName, Link, Regular, Symlink};
 
-use crate::layouts::{Entry, Layout, State, file, gzip, small_root, tar};
+use crate::layouts::{Entry, Layout, State, file, gzip, small_root, tar, zstd};
 
 fn load(state: &State<'_>, layout: &Layout, driver: &str) -> Result<Ran> {
     let from = layout.name();
@@ -152,6 +152,69 @@ fn archive_is_what_its_digests_say() {
         evil["digest"] = json!("sha256:../../../../../../../../etc/passwd");
         layout.manifest("1", config, vec![evil])?;
         refused(&layout, &["digest"])
+    });
+}
+
+#[test]
+#[serial]
+fn archive_packing_ends_where_its_stream_does() {
+    check(|c| {
+        let layers = [small_root()?, tar(&[file("a", "packed")])?];
+        let layout = Layout::new(c.dir().join("packed"), "1", &layers, json!({}))?;
+        let manifest = layout.read_manifest()?;
+        let (first, config) = (&manifest["layers"][0], &manifest["config"]);
+        // The same tar, in two parts; zeroes as on a tape, data to be skipped.
+        let (one, two) = layers[1].split_at(700);
+        let zeroes = vec![0; 10_240];
+        let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
+        let frames = [zstd(one), skipped, zstd(two)].concat();
+        let cut = frames[..frames.len() - 5].to_vec();
+        for (packing, packed, refused) in [
+            ("gzip", [gzip(one)?, gzip(two)?].concat(), false),
+            (
+                "gzip, then zeroes",
+                [gzip(&layers[1])?, zeroes].concat(),
+                false,
+            ),
+            (
+                "gzip, then garbage",
+                [gzip(&layers[1])?, b"\x1b[2J".to_vec()].concat(),
+                true,
+            ),
+            ("zstd", frames, false),
+            ("zstd, cut off", cut, true),
+        ] {
+            let kind = "application/vnd.oci.image.layer.v1.tar+gzip";
+            let second = layout.blob(kind, &packed)?;
+            layout.manifest("1", config.clone(), vec![first.clone(), second.clone()])?;
+            let state = State::new(c)?;
+            if refused {
+                let blob = layout.path(&second);
+                let name = blob.file_name().unwrap_or_default().to_string_lossy();
+                load(&state, &layout, "overlay2")?.expect_error(125, &[&name, "damaged"])?;
+                continue;
+            }
+            let ran = load(&state, &layout, "overlay2")?;
+            expect(
+                ran.status == 0,
+                format!("{packing} to be unpacked"),
+                ran.stderr.trim(),
+            )?;
+            let ran = state.run("evil", "cat /a")?.success()?;
+            expect_eq(&format!("the file of {packing}"), &*ran.stdout, "packed")?;
+        }
+        // What is no archive does not speak to the terminal.
+        let garbage = c.dir().join("garbage.tar");
+        fs::write(&garbage, b"\x1b[2J\x1b]0;title\x07".repeat(100))?;
+        let garbage = garbage.to_string_lossy().into_owned();
+        let state = State::new(c)?;
+        let ran = state.drydock(&["load", "-i", &garbage]).run()?;
+        let ran = ran.expect_error(125, &["garbage.tar", "no tar archive"])?;
+        expect(
+            !ran.stderr.trim_end().chars().any(char::is_control),
+            "an error that says nothing to the terminal",
+            format!("{:?}", ran.stderr),
+        )
     });
 }
 

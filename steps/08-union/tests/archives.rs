@@ -30,7 +30,8 @@ const BATCH: u64 = 50;
 
 /// What the others accept and we refuse, with our words for it: a file would be
 /// missing, or belong to somebody else, and nobody would be told.
-const REFUSED: [&str; 5] = [
+const REFUSED: [&str; 6] = [
+    "a PAX record is damaged",
     "the archive ends within a header",
     "a block of zeroes is in the middle",
     "is out of range",

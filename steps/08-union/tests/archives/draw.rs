@@ -65,13 +65,9 @@ pub fn archive(draw: &mut Draw) -> Vec<u8> {
 /// Changes a byte of a header and makes its checksum right again, or cuts.
 fn damage(draw: &mut Draw, archive: &mut Vec<u8>) {
     let block = draw.below(archive.len() / BLOCK) * BLOCK;
-    match draw.below(5) {
+    match draw.below(4) {
         0 => archive.truncate(block + draw.below(BLOCK)),
-        1 => {
-            let copy = archive[block..block + BLOCK].to_vec();
-            archive.splice(block..block, copy);
-        }
-        2 => drop(archive.drain(block..block + BLOCK)),
+        1 => drop(archive.drain(block..block + BLOCK)),
         how => {
             // The fields behind the name, so that no name leads anywhere.
             let at = block + 100 + draw.below(412);
@@ -81,7 +77,7 @@ fn damage(draw: &mut Draw, archive: &mut Vec<u8>) {
                 2 => b'0' + draw.below(8) as u8,
                 _ => draw.next() as u8,
             };
-            if how == 3 {
+            if how == 2 {
                 sum(&mut archive[block..block + BLOCK], false);
             }
         }
