@@ -24,6 +24,9 @@ pub const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
 const DEEPEST: usize = 4;
 const MOST_DOCUMENTS: usize = 2000;
 
+/// How many of the things that were passed over are named.
+const MOST_SHOWN: usize = 20;
+
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
 /// What buildkit says of a manifest that tells of another one.
@@ -81,14 +84,15 @@ from_json!(Document {
 
 /// The error that there is no image for this machine, and what there is.
 #[derive(Debug)]
-pub struct None {
+pub struct NoImage {
     passed: BTreeSet<String>,
 }
 
-impl fmt::Display for None {
+impl fmt::Display for NoImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "there is no image for linux/{} in it", architecture())?;
-        let passed: Vec<&str> = self.passed.iter().take(20).map(String::as_str).collect();
+        let passed = self.passed.iter().take(MOST_SHOWN).map(String::as_str);
+        let passed: Vec<&str> = passed.collect();
         match passed.is_empty() {
             true => Ok(()),
             false => write!(f, ": there are {}", passed.join(", ")),
@@ -96,7 +100,7 @@ impl fmt::Display for None {
     }
 }
 
-impl std::error::Error for None {}
+impl std::error::Error for NoImage {}
 
 impl Platform {
     fn normal(&self) -> Self {
@@ -126,16 +130,11 @@ impl Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Platform {
-            os,
-            architecture,
-            variant,
-        } = self;
-        write!(f, "{}/{}", os.escape_debug(), architecture.escape_debug())?;
-        match variant.is_empty() {
-            true => Ok(()),
-            false => write!(f, "/{}", variant.escape_debug()),
-        }
+        let parts = [&self.os, &self.architecture, &self.variant];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        // From outside, and for a terminal.
+        let shown = |part: &String| part.escape_debug().take(40).collect::<String>();
+        f.write_str(&parts.map(shown).collect::<Vec<_>>().join("/"))
     }
 }
 
@@ -185,9 +184,9 @@ pub fn is_layout(files: &Files) -> bool {
 /// The images of a layout; those called `tag` only, if one is given.
 ///
 /// # Errors
-/// If the layout is damaged; [`None`] if it has none for this machine.
+/// If the layout is damaged; [`NoImage`] if it has none for this machine.
 pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
-    let json = files.file("index.json")?.document(Option::None)?;
+    let json = files.file("index.json")?.document(None)?;
     let index: Document = parse(&json, Tail::Refused).context("index.json")?;
     let manifests = index.manifests.unwrap_or_default();
     let is_meant = |descriptor: &&Descriptor| tag.is_none_or(|tag| descriptor.is_called(tag));
@@ -210,14 +209,14 @@ pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
         match images.iter_mut().find(|other| other.config == parts.config) {
             // One image under several names.
             Some(other) => other.names.extend(parts.names),
-            Option::None => images.push(parts),
+            None => images.push(parts),
         }
     }
     if images.is_empty() {
         let passed = layout.passed;
-        return Err(Error::new(None { passed }));
+        return Err(Error::new(NoImage { passed }));
     }
-    for passed in &layout.passed {
+    for passed in layout.passed.iter().take(MOST_SHOWN) {
         eprintln!("drydock: passed over: {passed}");
     }
     Ok(images)
@@ -246,20 +245,20 @@ impl Layout<'_> {
     fn image(&mut self, descriptor: &Descriptor, ask: Ask, depth: usize) -> Result<Option<Parts>> {
         if let Some(what) = descriptor.is_other() {
             self.passed.insert(format!("{what}, which is no image"));
-            return Ok(Option::None);
+            return Ok(None);
         }
         if let Some(platform) = &descriptor.platform
             && !platform.is_ours()
         {
             self.passed.insert(platform.to_string());
-            return Ok(Option::None);
+            return Ok(None);
         }
         let digest: Checksum = match descriptor.digest.parse() {
             Ok(digest) => digest,
             Err(error) => {
                 self.passed
                     .insert(format!("an image whose digest is unknown here: {error}"));
-                return Ok(Option::None);
+                return Ok(None);
             }
         };
         let document: Document = parse(&self.document(&digest)?, Tail::Refused)
@@ -288,7 +287,7 @@ impl Layout<'_> {
                 return Ok(Some(parts));
             }
         }
-        Ok(Option::None)
+        Ok(None)
     }
 
     fn of_manifest(
@@ -321,7 +320,7 @@ impl Layout<'_> {
         if let Some(what) = artifact {
             self.passed
                 .insert(format!("{what:.80?}, which is no image"));
-            return Ok(Option::None);
+            return Ok(None);
         }
         let checksum: Checksum = config.digest.parse().context("the configuration")?;
         let config = self.document(&checksum)?;
@@ -334,7 +333,7 @@ impl Layout<'_> {
             };
             if platform != Platform::default() && !platform.is_ours() {
                 self.passed.insert(platform.to_string());
-                return Ok(Option::None);
+                return Ok(None);
             }
         }
         let mut layers = Vec::new();

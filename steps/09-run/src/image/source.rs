@@ -146,7 +146,7 @@ pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     // Since Docker 25 its archives are layouts too. Which of both says what
     // the other does not depends on who wrote it.
     match oci::images(files, tag) {
-        Err(error) if error.is::<oci::None>() && docker::is_archive(files) => {
+        Err(error) if error.is::<oci::NoImage>() && docker::is_archive(files) => {
             docker::images(files, tag)
         }
         images => images,
