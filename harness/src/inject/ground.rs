@@ -215,7 +215,7 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// Those of looking.
     pub fn differences(&self) -> Result<Vec<String>> {
-        let mut all = self.host.differences(&Snapshot::take()?);
+        let mut all = self.of_ours(self.host.differences(&Snapshot::take()?));
         all.extend(self.differences_of_state()?);
         Ok(all.into_iter().map(|line| self.plain.text(&line)).collect())
     }
@@ -225,9 +225,16 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// Those of looking.
     pub fn settled_differences(&self) -> Result<Vec<String>> {
-        let mut all = self.host.settled_differences()?;
+        let mut all = self.of_ours(self.host.settled_differences()?);
         all.extend(self.differences_of_state()?);
         Ok(all.into_iter().map(|line| self.plain.text(&line)).collect())
+    }
+
+    /// Without devices of disks, which are the whole machine's: the forms use
+    /// none, and others may.
+    fn of_ours(&self, mut differences: Vec<String>) -> Vec<String> {
+        differences.retain(|line| !line.starts_with("devices:"));
+        differences
     }
 
     fn differences_of_state(&self) -> Result<Vec<String>> {
