@@ -152,7 +152,16 @@ fn unnamed(planned: &Planned, errno: Errno, said: &str) -> Option<&'static str> 
         let varies = ["ID", "PID", "NAME", "LINK", "…"];
         has(part) || name.is_some_and(|name| !varies.contains(&name) && has(name))
     };
-    let names_object = object.split(' ').any(is_named);
+    // A directory stands for what is in it, a file for the directories above.
+    let paths = said.split(['"', ' ', '(', ')', ':', ',']);
+    let paths = paths.map(|path| path.trim_end_matches('/'));
+    let mut paths =
+        paths.filter(|path| path.starts_with(['/', '…']) && path.len() > '…'.len_utf8());
+    let is_below = |path: &str| {
+        let mut parts = object.split(' ').filter(|part| !part.is_empty());
+        parts.any(|part| part.starts_with(path) || path.starts_with(part))
+    };
+    let names_object = object.split(' ').any(is_named) || paths.any(is_below);
     let names_call = words(&planned.at.call).iter().any(|word| has(word));
     let names_errno = has(&format!("{errno:?}")) || has(errno.desc()) || has(&words_for(errno));
     // The standard library's mkdir -p answers EEXIST where it could not look.
