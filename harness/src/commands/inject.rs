@@ -71,11 +71,8 @@ pub fn inject(args: Args) -> Result<ExitCode> {
             bail!("there is no form {form:?}: there are {}", known.join(", "));
         }
     }
-    // Programs from elsewhere are taken as they are.
-    if std::env::var_os("DRYDOCK_BIN").is_none() {
-        progress("building");
-        build::programs(&["step-09".to_owned()])?;
-    }
+    progress("building");
+    build::programs(&["step-09".to_owned()])?;
     workspace::need_rootfs("busybox")?;
     let exceptions = exceptions::read()?;
     inject::keep_to_itself()?;

@@ -80,7 +80,6 @@ pub struct Ground<'a> {
     state: BTreeSet<String>,
     /// What the command saw without a fault.
     pub protections: Protections,
-    namespaces: BTreeSet<u64>,
 }
 
 impl<'a> Ground<'a> {
@@ -100,7 +99,6 @@ impl<'a> Ground<'a> {
             host: Snapshot::take()?,
             state: BTreeSet::new(),
             protections: Protections::new(),
-            namespaces: host::namespaces("self")?.into_values().collect(),
         };
         let image = place.path("image.tar");
         let import = ground.tool(&["import", &image.to_string_lossy(), IMAGE]);
@@ -171,12 +169,14 @@ impl<'a> Ground<'a> {
         let mut seen: Protections = serde_json::from_str(&launch.stdout)
             .with_context(|| format!("parse the report {:?}", launch.stdout))?;
         let keyring = format!("session {:?}", sys::session_keyring());
+        // Those of now: numbers are used again.
+        let namespaces: BTreeSet<u64> = host::namespaces("self")?.into_values().collect();
         for (what, lines) in &mut seen {
             for line in lines {
                 let inode = line.rsplit(' ').next().and_then(|inode| inode.parse().ok());
                 *line = match inode {
                     Some(inode) if what == "namespaces" => {
-                        let whose = match self.namespaces.contains(&inode) {
+                        let whose = match namespaces.contains(&inode) {
                             true => "the host's",
                             false => "its own",
                         };
@@ -215,7 +215,7 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// Those of looking.
     pub fn differences(&self) -> Result<Vec<String>> {
-        let mut all = self.host.differences(&Snapshot::take()?);
+        let mut all = self.of_ours(self.host.differences(&Snapshot::take()?));
         all.extend(self.differences_of_state()?);
         Ok(all.into_iter().map(|line| self.plain.text(&line)).collect())
     }
@@ -225,9 +225,16 @@ impl<'a> Ground<'a> {
     /// # Errors
     /// Those of looking.
     pub fn settled_differences(&self) -> Result<Vec<String>> {
-        let mut all = self.host.settled_differences()?;
+        let mut all = self.of_ours(self.host.settled_differences()?);
         all.extend(self.differences_of_state()?);
         Ok(all.into_iter().map(|line| self.plain.text(&line)).collect())
+    }
+
+    /// Without devices of disks, which are the whole machine's: the forms use
+    /// none, and others may.
+    fn of_ours(&self, mut differences: Vec<String>) -> Vec<String> {
+        differences.retain(|line| !line.starts_with("devices:"));
+        differences
     }
 
     fn differences_of_state(&self) -> Result<Vec<String>> {
@@ -255,7 +262,6 @@ impl<'a> Ground<'a> {
         )?;
         super::new_network()?;
         self.host = Snapshot::take()?;
-        self.namespaces = host::namespaces("self")?.into_values().collect();
         match failed.is_empty() {
             true => Ok(()),
             false => bail!("could not restore the host: {}", failed.join("; ")),

@@ -112,7 +112,14 @@ fn once(ground: &Ground<'_>, planned: &Planned) -> Result<Judged> {
         Ok(reported) => reported,
         Err(error) => return Ok((Verdict::Status, format!("{error:#}"))),
     };
-    let end = verdict::of_end(planned, &launch, reported.as_ref(), &ground.protections);
+    let said = ground.plain.text(launch.stderr.trim());
+    let end = verdict::of_end(
+        planned,
+        &launch,
+        reported.as_ref(),
+        &ground.protections,
+        &said,
+    );
     let after = left(ground, &launch)?;
     Ok(match after {
         Some(after) if after.0 > end.0 || end.0.is_good() => {
@@ -120,10 +127,7 @@ fn once(ground: &Ground<'_>, planned: &Planned) -> Result<Judged> {
                 true => String::new(),
                 false => format!("; {}: {}", end.0, end.1),
             };
-            (
-                after.0,
-                format!("{}{of_end}; said: {}", after.1, launch.stderr.trim()),
-            )
+            (after.0, format!("{}{of_end}; said: {said}", after.1))
         }
         _ => end,
     })

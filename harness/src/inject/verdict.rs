@@ -83,14 +83,15 @@ impl fmt::Display for Verdict {
 pub type Judged = (Verdict, String);
 
 /// Judges the end of the launch itself. `reported` is what the command saw, if
-/// it has run; `expected` what it sees without a fault.
+/// it has run; `expected` what it sees without a fault; `said` is what the
+/// launcher has said, without what differs from launch to launch.
 pub fn of_end(
     planned: &Planned,
     launch: &Launch,
     reported: Option<&Protections>,
     expected: &Protections,
+    said: &str,
 ) -> Judged {
-    let said = launch.stderr.trim();
     let lines = said.lines().count();
     let (Some(status), true) = (launch.status, launch.left.is_empty()) else {
         let left = match launch.status {
@@ -140,29 +141,40 @@ fn difference(expected: &Protections, reported: &Protections) -> Option<String> 
     (!all.is_empty()).then(|| all.join("; "))
 }
 
-/// What an error message does not name, of errno, call and object.
+/// What an error message does not name: the errno, or the call and its object.
+/// A library may call the call otherwise; then the object has to be there.
 fn unnamed(planned: &Planned, errno: Errno, said: &str) -> Option<&'static str> {
     let has = |word: &str| said.to_lowercase().contains(&word.to_lowercase());
-    if !has(&format!("{errno:?}")) && !has(errno.desc()) && !has(&words_for(errno)) {
+    let object = &planned.at.object;
+    let is_named = |part: &str| {
+        let name = part.rsplit('/').find(|name| !name.is_empty());
+        // What differs from launch to launch is called otherwise in the message.
+        let varies = ["ID", "PID", "NAME", "LINK", "…"];
+        has(part) || name.is_some_and(|name| !varies.contains(&name) && has(name))
+    };
+    // A directory stands for what is in it, a file for the directories above.
+    let paths = said.split(['"', ' ', '(', ')', ':', ',']);
+    let paths = paths.map(|path| path.trim_end_matches('/'));
+    let mut paths =
+        paths.filter(|path| path.starts_with(['/', '…']) && path.len() > '…'.len_utf8());
+    let is_below = |path: &str| {
+        let mut parts = object.split(' ').filter(|part| !part.is_empty());
+        parts.any(|part| part.starts_with(path) || path.starts_with(part))
+    };
+    let names_object = object.split(' ').any(is_named) || paths.any(is_below);
+    let names_call = words(&planned.at.call).iter().any(|word| has(word));
+    let names_errno = has(&format!("{errno:?}")) || has(errno.desc()) || has(&words_for(errno));
+    // The standard library's mkdir -p answers EEXIST where it could not look.
+    if !names_errno && !(names_object && object.contains('/')) {
         return Some("errno");
     }
-    let object = &planned.at.object;
-    let names = object
-        .split(' ')
-        .filter_map(|part| part.rsplit('/').find(|name| !name.is_empty()))
-        // What differs from launch to launch has another name in the message.
-        .filter(|name| !["ID", "PID", "NAME", "…", "LINK"].contains(name) && !name.contains('['));
-    let mut names = names.peekable();
-    if names.peek().is_some() && object.contains('/') {
-        let mut parts = object.split([' ', '/']).filter(|name| name.len() > 2);
-        return match names.any(|name| has(name)) || parts.any(|name| has(name)) {
-            true => None,
-            false => Some("object"),
-        };
-    }
-    match words(&planned.at.call).iter().any(|word| has(word)) {
-        true => None,
-        false => Some("call"),
+    // A descriptor has no name of its own, but what it is opened for has.
+    let names_place = said.contains(['/', '"']) || !object.contains('/');
+    match (names_object && object.contains('/'), names_call) {
+        (true, _) => None,
+        (false, true) if names_place => None,
+        (false, true) => Some("object"),
+        (false, false) => Some("call"),
     }
 }
 
