@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::unistd::{chdir, pivot_root, write};
+use nix::unistd::{ForkResult, Pid, chdir, fork, pivot_root, write};
 
 /// Makes these calls of `command` and of all that it starts fail with `errno`,
 /// and gives it no descriptors but the standard streams.

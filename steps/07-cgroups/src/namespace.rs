@@ -145,7 +145,7 @@ fn names(hierarchy: &Hierarchy) -> (String, Vec<String>) {
     (directory, options)
 }
 
-fn option(text: &String) -> FsOption<'_> {
+fn option(text: &str) -> FsOption<'_> {
     match text.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (text, None),
