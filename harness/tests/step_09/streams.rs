@@ -214,10 +214,12 @@ fn another_user_opens_dev_stdout() {
             &["-u", "1000"][..],
             &["--uid-map", "0:0:2000", "-u", "1000"],
         ] {
-            let step = engine
-                .run(options)
-                .args([engine.image(), "sh", "-c", script]);
-            let ran = step.run()?;
+            let step = || {
+                engine
+                    .run(options)
+                    .args([engine.image(), "sh", "-c", script])
+            };
+            let ran = step().run()?;
             expect(
                 ran.status == 0 && ran.stdout == "out\n" && ran.stderr == "err\n",
                 "another user to open /dev/stdout and /dev/stderr, where they are pipes",
@@ -227,7 +229,7 @@ fn another_user_opens_dev_stdout() {
             let file = std::fs::File::create(&path).context("make a file")?;
             let copy = file.try_clone().context("dup")?;
             let before = file.metadata().context("fstat")?;
-            let status = step
+            let status = step()
                 .command()
                 .stdin(Stdio::null())
                 .stdout(file)
