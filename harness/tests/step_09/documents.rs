@@ -13,7 +13,6 @@ use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, zstd};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 const OURS: &str = if cfg!(target_arch = "x86_64") {
     "amd64"
