@@ -37,6 +37,7 @@ fn record(check: &str, outcome: Outcome) -> Record {
             _ => "expected <b>, found \u{1b}[31mred\u{1b}[0m \"\u{0}\"".to_owned(),
         },
         host: Vec::new(),
+        said: Vec::new(),
         seed: 1,
         millis: 12,
     }
@@ -90,7 +91,7 @@ fn submissions(step: &Step) -> Vec<(&'static str, Marks, u32, u32)> {
 }
 
 fn written(marks: &Marks, format: Format) -> Result<Value> {
-    serde_json::from_str(&marks.format(format)?).context("parse the marks")
+    serde_json::from_str(&marks.format(format, "ada")?).context("parse the marks")
 }
 
 #[test]

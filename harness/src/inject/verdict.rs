@@ -165,7 +165,7 @@ fn unnamed(planned: &Planned, errno: Errno, said: &str) -> Option<&'static str> 
     let names_call = words(&planned.at.call).iter().any(|word| has(word));
     let names_errno = has(&format!("{errno:?}")) || has(errno.desc()) || has(&words_for(errno));
     // The standard library's mkdir -p answers EEXIST where it could not look.
-    if !names_errno && !(names_object && object.contains('/')) {
+    if !(names_errno || names_object && object.contains('/')) {
         return Some("errno");
     }
     // A descriptor has no name of its own, but what it is opened for has.

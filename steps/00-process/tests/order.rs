@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::Pid;
-use process::{Command, Container, Exit, Failure, Isolation};
+use process::{Command, Container, Exit, Failure, Isolation, SignalNumber};
 
 /// Writes the name of each of its parts into a file, from both processes.
 struct Recorder {
@@ -71,9 +71,9 @@ impl Isolation for Recorder {
     fn before_exec(&mut self) -> Result<()> {
         self.part("before_exec")
     }
-    fn signal(&mut self, signal: Signal) -> Result<bool> {
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         self.part("signal")?;
-        Ok(signal == Signal::SIGUSR1 && self.name == "b")
+        Ok(signal == Signal::SIGUSR1.into() && self.name == "b")
     }
     fn cleanup(&mut self) -> Result<()> {
         self.part("cleanup")

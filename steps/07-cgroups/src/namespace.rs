@@ -117,7 +117,7 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
     let top = top.as_fd();
     for hierarchy in v1 {
         let (name, options) = names(hierarchy);
-        let options: Vec<FsOption<'_>> = options.iter().map(option).collect();
+        let options: Vec<FsOption<'_>> = options.iter().map(|text| option(text)).collect();
         mount_ro("cgroup", make_dir(top, &name)?.as_fd(), &options)?;
         // Programs look for a controller under its own name.
         for controller in hierarchy.controllers.iter().filter(|c| **c != name) {

@@ -127,7 +127,7 @@ impl Round<'_> {
     fn empty(&mut self, directory: &OwnedFd, path: &Path, deep: usize) {
         let listing = openat(directory, ".", DIRECTORY, Mode::empty())
             .map_err(Error::from)
-            .and_then(|listing| names(listing).map_err(Error::from));
+            .and_then(names);
         match listing {
             Ok(names) => {
                 for name in names {

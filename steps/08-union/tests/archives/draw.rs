@@ -354,7 +354,7 @@ fn entry(draw: &mut Draw, n: usize, names: &mut Vec<Vec<u8>>) -> Vec<u8> {
     // In the header then stands another size, as for files of many gigabytes.
     if is_file && draw.once(8) {
         values.push((b"size", body.len().to_string().into_bytes()));
-        header.size = draw.below(2) as i64 * header.size;
+        header.size *= draw.below(2) as i64;
     }
     if !values.is_empty() {
         let values: Vec<(&[u8], &[u8])> = values.iter().map(|(k, v)| (*k, &v[..])).collect();
