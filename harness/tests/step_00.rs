@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 
 use harness::prelude::*;
 use harness::sys::{Streams, spawn_on_pty};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serial_test::serial;
 
 const SIGPIPE: u64 = 1 << 12;
