@@ -62,11 +62,11 @@ pub(crate) fn end(dir: &Path, version: Version) -> Result<()> {
 /// # Errors
 /// Names the group that could not be emptied within ten seconds.
 pub(crate) fn kill_all(dir: &Path, version: Version) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let until = Instant::now() + PATIENCE;
     match version {
         _ if processes(dir)?.is_empty() => Ok(()),
-        Version::V2 => kill_v2(dir, deadline),
-        Version::V1 => kill_v1(dir, deadline),
+        Version::V2 => kill_v2(dir, until),
+        Version::V1 => kill_v1(dir, until),
     }
 }
 
