@@ -53,10 +53,8 @@ pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, Strin
 /// For what is no signal.
 pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<String> {
     if let Some(text) = asked {
-        return Ok(text
-            .parse::<SignalNumber>()
-            .context("--stop-signal")?
-            .to_string());
+        let signal: SignalNumber = text.parse().context("--stop-signal")?;
+        return Ok(signal.to_string());
     }
     const DEFAULT: &str = "SIGTERM";
     Ok(match image.stop_signal.as_deref() {
