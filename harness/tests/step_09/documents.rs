@@ -203,7 +203,7 @@ fn image_is_found_among_what_is_none() {
         )?;
         for word in [
             "blake3",
-            "in-toto",
+            "attestation-manifest",
             "simplesigning",
             "oci.empty",
             "linux/s390x",

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use clap::{Args, Parser};
+use nix::sys::signal::Signal;
 
 use crate::container::Exit;
 use crate::exec::Command;
 use crate::failure::{Failure, LAUNCHER_FAILED};
+use crate::sys::signals::default_action;
 
 /// The arguments of every step: the command.
 #[derive(Args, Clone, Debug)]
@@ -82,7 +84,9 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
             };
         }
     };
-    match run(args) {
+    // Who ignores it, and the caller may, has no children to wait for (wait(2)).
+    let children = default_action(Signal::SIGCHLD);
+    match children.and_then(|()| run(args)) {
         Ok(exit) => ExitCode::from(exit.status()),
         Err(error) => {
             eprintln!("{}: {}", A::command().get_name(), one_line(&error));

@@ -147,8 +147,10 @@ impl Cgroups {
     }
 
     /// Makes the group in all hierarchies of the plan.
-    fn make(&mut self, plan: &Plan<'_>, limits: &[Limit]) -> Result<()> {
+    /// Returns why it is not in some of them.
+    fn make(&mut self, plan: &Plan<'_>, limits: &[Limit]) -> Result<Vec<String>> {
         let name = group::new_name()?;
+        let mut without = Vec::new();
         let cgroup_parent = self.args.cgroup_parent.clone();
         let cgroup_parent = cgroup_parent.as_deref();
         for (hierarchy, needed) in &plan.v1 {
@@ -158,7 +160,7 @@ impl Cgroups {
             let parent = match v1::parent_of(hierarchy, cgroup_parent) {
                 Ok(parent) => parent,
                 Err(why) => {
-                    plan::do_without(why, asked.as_deref())?;
+                    without.push(plan::do_without(why, asked.as_deref())?);
                     continue;
                 }
             };
@@ -181,11 +183,11 @@ impl Cgroups {
                     let member = place.create(&name, &needed, &mut self.leaf)?;
                     self.group.members.push(member);
                 }
-                Err(why) => plan::do_without(why, asked.as_deref())?,
+                Err(why) => without.push(plan::do_without(why, asked.as_deref())?),
             }
         }
         self.group.name = name;
-        Ok(())
+        Ok(without)
     }
 
     /// Notes where a group is about to be made, to be left in the end.
@@ -283,7 +285,7 @@ impl Isolation for Cgroups {
         let layout = Layout::detect()?;
         say!("control groups: {layout}");
         let plan = Plan::new(&layout, &limits)?;
-        self.make(&plan, &limits)?;
+        let without = self.make(&plan, &limits)?;
         for limit in &limits {
             apply::limit(&self.group, limit, plan::version(&layout, limit)?)?;
         }
@@ -295,6 +297,7 @@ impl Isolation for Cgroups {
         if !self.all_devices && !all {
             apply::devices(&self.group, &self.args)?;
         }
+        plan::say_without(&without);
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);
         Ok(())

@@ -142,21 +142,27 @@ fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error 
     anyhow!("{asked} cannot be enforced: {why}")
 }
 
-/// A place that cannot be used: an error if a limit depends on it, a remark if
-/// none does.
+/// Why a place cannot be used, if no limit depends on it.
 ///
 /// # Errors
-/// See above.
-pub(crate) fn do_without(why: anyhow::Error, asked: Option<&str>) -> Result<()> {
+/// Names the limit that does.
+pub(crate) fn do_without(why: anyhow::Error, asked: Option<&str>) -> Result<String> {
     match asked {
         Some(asked) => bail!("{asked} cannot be enforced: {why:#}"),
-        None => {
-            match geteuid().is_root() {
-                true => warn!("cgroups: no control group: {why:#}"),
-                false => say!("warning: no control group: {why:#}"),
-            }
-            Ok(())
-        }
+        None => Ok(format!("{why:#}")),
+    }
+}
+
+/// Says, in one line, which places are done without. An ordinary user has none
+/// as a rule, and is told with `-v`.
+pub(crate) fn say_without(places: &[String]) {
+    if places.is_empty() {
+        return;
+    }
+    let why = places.join("; ");
+    match geteuid().is_root() {
+        true => warn!("cgroups: not in every control group: {why}"),
+        false => say!("warning: no control group: {why}"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -23,7 +24,7 @@ impl Images {
             .metadata()
             .with_context(|| format!("stat {path:?}"))?
             .file_type();
-        if kind.is_file() || kind.is_dir() {
+        if !kind.is_fifo() {
             return Source::at(path, or, &|| self.spool(lock), self.room()?);
         }
         // A pipe is read once, and an archive more than once.
