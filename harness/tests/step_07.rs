@@ -1433,8 +1433,9 @@ fn what_a_dead_launcher_left_running_is_killed() {
         let group = groups(&held)?;
         let dirs: Vec<PathBuf> = group.dirs().into_iter().map(Path::to_owned).collect();
         // PR_SET_PDEATHSIG is not inherited: the sleeper outlives everybody.
-        let sleeper: Attempt = held.ask(&["sleeper"])?;
-        let pid = number("the PID of the sleeper", &sleeper.text)? as i32;
+        let _: Attempt = held.ask(&["sleeper"])?;
+        let procs = dirs.first().context("no group")?.join("cgroup.procs");
+        let inside = fs::read_to_string(&procs).with_context(|| format!("read {procs:?}"))?;
         // Frozen besides, as by `pause`: what is frozen does not die.
         let frozen = dirs
             .iter()
@@ -1446,14 +1447,25 @@ fn what_a_dead_launcher_left_running_is_killed() {
             (None, None) => return Err(failed("a group that can be frozen", "none")),
         };
         fs::write(&file, word).with_context(|| format!("write {file:?}"))?;
+        let launcher = held.launcher();
         held.signal(Signal::SIGKILL)?;
-        held.wait()?.expect_status(137)?;
+        // Its pipes are open as long as those live who are frozen.
+        wait_for(|| {
+            let gone = host::process(launcher).is_none_or(|process| process.state == 'Z');
+            gone.then_some(())
+        });
         c.step().args(["true"]).run()?.success()?;
-        let state = host::process(pid).map(|process| process.state);
+        held.wait()?.expect_status(137)?;
+        let alive: Vec<_> = inside
+            .lines()
+            .filter_map(|pid| host::process(pid.parse().ok()?))
+            .filter(|process| process.state != 'Z')
+            .map(|process| format!("{} {}", process.pid, process.comm))
+            .collect();
         expect(
-            state.is_none_or(|state| state == 'Z'),
+            inside.lines().count() > 1 && alive.is_empty(),
             "the next run to kill what a dead launcher's group holds",
-            format!("process {pid} in state {state:?}"),
+            format!("{alive:?} of {:?}", inside.split_whitespace()),
         )?;
         let left: Vec<_> = dirs.iter().filter(|dir| dir.exists()).collect();
         expect(
