@@ -161,7 +161,7 @@ pub(crate) fn say_without(places: &[String]) {
     }
     let why = places.join("; ");
     match geteuid().is_root() {
-        true => warn!("cgroups: not in every control group: {why}"),
+        true => warn!("cgroups: no control group here: {why}"),
         false => say!("warning: no control group: {why}"),
     }
 }
