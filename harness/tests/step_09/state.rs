@@ -331,8 +331,7 @@ fn a_volume_is_held_from_the_first_moment() {
             // Before there is a record that says so.
             let records = engine.root.join("containers");
             let recorded = now.iter().any(|path| {
-                path.parent() == Some(&records)
-                    && path.extension().is_some_and(|end| end == "json")
+                path.parent() == Some(&records) && path.extension().is_some_and(|end| end == "json")
             });
             has_record |= recorded;
             if !has_record && now.contains(&engine.root.join("volumes").join(&name)) {
@@ -349,7 +348,10 @@ fn a_volume_is_held_from_the_first_moment() {
         expect(
             tried > 0 && refused == tried && made.exists(),
             "nobody to remove a volume that a container has, or is about to have",
-            format!("{refused} of {tried} refused, and made there: {}", made.exists()),
+            format!(
+                "{refused} of {tried} refused, and made there: {}",
+                made.exists()
+            ),
         )
     });
 }

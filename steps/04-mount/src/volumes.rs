@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use process::say;
@@ -40,14 +41,15 @@ impl Volume {
         }
     }
 
-    /// What became of it; no harm is done where it was only offered.
-    fn outcome<T>(&self, done: Result<T>) -> Result<Option<T>> {
+    /// What became of attaching it. No harm is done where it was only offered, and
+    /// there is no place for it that root inside could make.
+    fn placed(&self, done: Result<()>) -> Result<()> {
         match done.with_context(|| self.option()) {
-            Err(error) if matches!(self, Volume::Offer(_)) => {
-                say!("left away: {error:#}");
-                Ok(None)
+            Err(error) if matches!(self, Volume::Offer(_)) && !is_fault(&error) => {
+                say!("omitted: {error:#}");
+                Ok(())
             }
-            done => done.map(Some),
+            done => done,
         }
     }
 
@@ -61,6 +63,20 @@ impl Volume {
             Volume::Tmpfs(tmpfs) => format!("--tmpfs {}", tmpfs.target),
         }
     }
+}
+
+/// Whether an error comes of the machine, and not of what is in the root.
+fn is_fault(error: &anyhow::Error) -> bool {
+    let faults = [
+        Errno::EIO,
+        Errno::EMFILE,
+        Errno::ENFILE,
+        Errno::ENOMEM,
+        Errno::ENOSPC,
+    ];
+    error
+        .downcast_ref()
+        .is_some_and(|errno| faults.contains(errno))
 }
 
 /// The volumes, in the order in which they have to be mounted.
@@ -125,8 +141,7 @@ impl Volumes {
     pub(crate) fn take(&self) -> Result<Taken<'_>> {
         let mut taken = Vec::new();
         for volume in &self.0 {
-            let mount = volume.outcome(volume.take())?;
-            taken.extend(mount.map(|mount| (volume, mount)));
+            taken.push((volume, volume.take().with_context(|| volume.option())?));
         }
         Ok(Taken(taken))
     }
@@ -142,7 +157,7 @@ impl Taken<'_> {
     /// Those of [`Target`] and [`Detached`], by option.
     pub(crate) fn attach(self, root: BorrowedFd<'_>, make: bool) -> Result<()> {
         for (volume, mount) in self.0 {
-            volume.outcome(attach(volume, mount, root, make))?;
+            volume.placed(attach(volume, mount, root, make))?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
-use process::{Isolation, inside, say};
+use process::{Isolation, inside, say, warn};
 use uts::{Namespace, NamespaceMode};
 
 use crate::layout::{Hierarchy, Layout, Version};
@@ -86,7 +86,7 @@ impl Isolation for CgroupView {
         };
         match show(layout, place.as_fd()) {
             Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::EPERM) => {
-                say!("without {PLACE}: {error:#}");
+                warn!("cgroups: {PLACE} does not show the groups: {error:#}");
                 Ok(())
             }
             other => other,
@@ -107,26 +107,38 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
         .filter(|h| h.version == Version::V1);
     if v1.clone().next().is_none() {
         return match layout.v2() {
-            Some(_) => mount_ro("cgroup2", place, &[]),
+            Some(_) => Detached::new("cgroup2", &[], SHOWN)?
+                .attach(place)
+                .map(drop),
             None => Ok(()),
         };
     }
     let options = [("mode", Some("755")), ("size", Some("64k"))];
     let writable = SHOWN.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
-    let top = Detached::new("tmpfs", &options, writable)?.attach(place)?;
-    let top = top.as_fd();
+    let tmpfs = Detached::new("tmpfs", &options, writable)?;
+    // The first that is refused is refused before anything can be seen.
+    let mut shown = Vec::new();
     for hierarchy in v1 {
         let (name, options) = names(hierarchy);
         let options: Vec<FsOption<'_>> = options.iter().map(|text| option(text)).collect();
-        mount_ro("cgroup", make_dir(top, &name)?.as_fd(), &options)?;
+        shown.push((name, hierarchy, Detached::new("cgroup", &options, SHOWN)?));
+    }
+    let v2 = match layout.v2() {
+        Some(_) => Some(Detached::new("cgroup2", &[], SHOWN)?),
+        None => None,
+    };
+    let top = tmpfs.attach(place)?;
+    let top = top.as_fd();
+    for (name, hierarchy, mount) in shown {
+        mount.attach(make_dir(top, &name)?.as_fd())?;
         // Programs look for a controller under its own name.
         for controller in hierarchy.controllers.iter().filter(|c| **c != name) {
             symlinkat(&*name, top, &**controller)
                 .with_context(|| format!("symlinkat({PLACE}/{controller})"))?;
         }
     }
-    if layout.v2().is_some() {
-        mount_ro("cgroup2", make_dir(top, "unified")?.as_fd(), &[])?;
+    if let Some(mount) = v2 {
+        mount.attach(make_dir(top, "unified")?.as_fd())?;
     }
     detached::make_read_only(top).context(PLACE)
 }
@@ -157,10 +169,4 @@ fn make_dir(top: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     mkdirat(top, name, Mode::from_bits_truncate(0o755)).with_context(failed)?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(top, name, flags, Mode::empty()).with_context(failed)
-}
-
-fn mount_ro(fstype: &str, target: BorrowedFd<'_>, options: &[FsOption<'_>]) -> Result<()> {
-    Detached::new(fstype, options, SHOWN)?
-        .attach(target)
-        .map(drop)
 }

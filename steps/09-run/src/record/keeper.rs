@@ -139,9 +139,15 @@ impl Isolation for Keeper {
         self.record.started_at = now();
         self.records.write(&self.record)?;
         // What somebody left and cannot be removed is no reason not to start.
-        if self.found_dead.get()
-            && let Err(error) = self.sweep()
-        {
+        let dead = match self.found_dead.get() {
+            true => Ok(true),
+            false => self.records.has_dead(),
+        };
+        let swept = dead.and_then(|dead| match dead {
+            true => self.sweep(),
+            false => Ok(()),
+        });
+        if let Err(error) = swept {
             warn!("{error:#}");
         }
         Ok(())

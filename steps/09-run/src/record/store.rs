@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use net::owner::Owner;
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use process::{say, warn};
 use union::detect::container_layers;
 use union::lineage::is_there;
@@ -50,15 +53,21 @@ impl Records {
     }
 
     /// Takes a name for a container: whoever makes the link first has it. The link
-    /// says by whom, so that one can be told whose container never came to be.
+    /// says by whom, so that one can be told whose container never came to be, and
+    /// whether the name outlives its launcher.
     ///
     /// # Errors
     /// Those of symlink(2); a state directory of somebody else.
     pub fn take_name(&self, name: &str, record: &Record) -> Result<bool> {
         let link = self.name_path(name);
         let Owner { pid, start } = record.launcher;
+        let kept = match record.auto_remove {
+            true => "",
+            false => " kept",
+        };
+        let text = format!("{} {pid} {start}{kept}", record.id);
         let _making = self.hold(Turn::Making)?;
-        match symlink(format!("{} {pid} {start}", record.short_id()), &link) {
+        match symlink(text, &link) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error).with_context(|| format!("symlink({link:?})")),
@@ -238,6 +247,34 @@ impl Records {
         union::isolation::remove_container(&*driver, id)
     }
 
+    /// Whether a launcher was killed whose container should be gone with it, or has
+    /// no record: it may have been killed before it had anything but a name, and
+    /// after everything else was cleaned up.
+    ///
+    /// # Errors
+    /// Those of reading the names.
+    pub fn has_dead(&self) -> Result<bool> {
+        let directory = self.places.state.join("names");
+        for entry in fs::read_dir(&directory).with_context(|| format!("read {directory:?}"))? {
+            let name = entry
+                .with_context(|| format!("read {directory:?}"))?
+                .file_name();
+            let Some(text) = name.to_str().and_then(|name| self.link(name).ok()?) else {
+                continue;
+            };
+            // By its PID only, which is quick. One that was given to another
+            // process is found out by the whole look, at another time.
+            let gone = owner(&text)
+                .is_none_or(|owner| kill(Pid::from_raw(owner.pid), None) == Err(Errno::ESRCH));
+            let kept = text.ends_with(" kept");
+            let id = text.split(' ').next().unwrap_or_default();
+            if gone && !(kept && is_there(&self.path(id))?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Gives back the names of containers that have no record, and no launcher
     /// that might be about to write one.
     fn sweep_names(&self, records: &[Record]) -> Result<()> {
@@ -255,14 +292,8 @@ impl Records {
                     continue;
                 }
             };
-            let mut words = text.split(' ');
-            let id = words.next().unwrap_or_default();
-            let owner = words.next().zip(words.next()).and_then(|(pid, start)| {
-                Some(Owner {
-                    pid: pid.parse().ok()?,
-                    start: start.parse().ok()?,
-                })
-            });
+            let id = text.split(' ').next().unwrap_or_default();
+            let owner = owner(&text);
             let known = records
                 .iter()
                 .any(|record| record.name == name && record.short_id() == short(id));
@@ -303,6 +334,15 @@ impl Records {
         let store = Store::open(&self.places.root, kind_of(record)?)?;
         store.is_held(&record.id.parse()?)
     }
+}
+
+/// The launcher that the link of a name tells of.
+fn owner(text: &str) -> Option<Owner> {
+    let mut words = text.split(' ').skip(1);
+    Some(Owner {
+        pid: words.next()?.parse().ok()?,
+        start: words.next()?.parse().ok()?,
+    })
 }
 
 fn kind_of(record: &Record) -> Result<Kind> {
