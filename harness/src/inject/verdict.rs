@@ -200,6 +200,7 @@ fn words(call: &str) -> Vec<String> {
         "signalfd4" => &["signalfd"],
         "prlimit64" => &["rlimit"],
         "dup2" | "fcntl" => &["dup"],
+        "readlink" | "readlinkat" => &["realpath"],
         "setresuid" | "setresgid" => &["setresuid", "setresgid", "uid"],
         "fsconfig" | "fsmount" | "fsopen" => &["fsopen", "mount"],
         _ => &[],

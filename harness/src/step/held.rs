@@ -21,7 +21,7 @@ use crate::outcome::Failed;
 use crate::seen::Seen;
 
 /// How long a running program may take to answer or to end.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// A container whose command is `probe hold`: it waits, and answers questions.
 ///

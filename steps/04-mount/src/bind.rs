@@ -60,7 +60,7 @@ impl Bind {
         let target = Target::new(target)?;
         let source = source
             .canonicalize()
-            .with_context(|| format!("the source {source:?} on the host: make it first"))?;
+            .with_context(|| format!("realpath({source:?}), the source on the host: make it first"))?;
         Ok(Bind {
             source,
             target,

@@ -18,7 +18,7 @@ pub(crate) fn check(rootfs: &Path) -> Result<PathBuf> {
         ),
         Err(error) => {
             return Err(error).with_context(|| {
-                format!("--rootfs {rootfs:?}: it cannot be reached: check the rights of the directories above")
+                format!("--rootfs {rootfs:?}: realpath: it cannot be reached: check the rights of the directories above")
             });
         }
     };

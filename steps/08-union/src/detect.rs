@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use rustix::process::geteuid;
 
 use crate::aufs::Aufs;
@@ -25,7 +25,7 @@ use crate::vfs::Vfs;
 /// Those of looking.
 pub fn unsupported(kind: Kind, root: &Path) -> Result<Option<String>> {
     Ok(match kind {
-        Kind::Overlay2 => match lacks_overlay() {
+        Kind::Overlay2 => match lacks_overlay()? {
             None => trial::refused(root)?,
             lacks => lacks,
         },
@@ -36,17 +36,17 @@ pub fn unsupported(kind: Kind, root: &Path) -> Result<Option<String>> {
     })
 }
 
-fn lacks_overlay() -> Option<String> {
-    (!has_file_system("overlay")).then(|| {
+fn lacks_overlay() -> Result<Option<String>> {
+    Ok((!has_file_system("overlay")?).then(|| {
         "this kernel has no overlay file system (CONFIG_OVERLAY_FS; modprobe overlay)".into()
-    })
+    }))
 }
 
 fn btrfs(root: &Path) -> Result<Option<String>> {
     if !geteuid().is_root() {
         return Ok(Some("it takes root to make and mount a btrfs".into()));
     }
-    if !has_file_system("btrfs") {
+    if !has_file_system("btrfs")? {
         return Ok(Some(
             "this kernel has no btrfs (CONFIG_BTRFS_FS; modprobe btrfs)".into(),
         ));
@@ -113,14 +113,16 @@ fn no_loop_devices() -> Option<String> {
 
 /// Whether the kernel lists a file system, or lists it once its module is asked
 /// for, which fsopen(2) does.
-pub fn has_file_system(name: &'static str) -> bool {
-    let listed = || {
-        fs::read_to_string("/proc/filesystems")
-            .unwrap_or_default()
-            .lines()
-            .any(|line| line.split_whitespace().next_back() == Some(name))
-    };
-    listed() || crate::detached::FileSystem::new(name).is_ok()
+///
+/// # Errors
+/// Those of reading the list.
+fn has_file_system(name: &'static str) -> Result<bool> {
+    let list = "/proc/filesystems";
+    let listed = fs::read_to_string(list).with_context(|| format!("read({list})"))?;
+    let mut listed = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next_back());
+    Ok(listed.any(|listed| listed == name) || crate::detached::FileSystem::new(name).is_ok())
 }
 
 /// The driver `kind` below the state directory `root`.
@@ -130,7 +132,7 @@ pub fn has_file_system(name: &'static str) -> bool {
 pub fn open(kind: Kind, root: &Path) -> Result<Box<dyn StorageDriver>> {
     // Overlay is not tried first: the container's own mount says what is wrong.
     let reason = match kind {
-        Kind::Overlay2 => lacks_overlay(),
+        Kind::Overlay2 => lacks_overlay()?,
         _ => unsupported(kind, root)?,
     };
     if let Some(reason) = reason {

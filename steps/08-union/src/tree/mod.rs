@@ -101,7 +101,7 @@ impl Tree {
     pub fn place(&self, path: &Path) -> Result<Place> {
         let Some(name) = path.file_name() else {
             return Ok(Place {
-                directory: self.root.try_clone().context("dup")?,
+                directory: self.root.try_clone().context("dup(the root of a tree)")?,
                 name: ".".into(),
             });
         };
@@ -118,7 +118,7 @@ impl Tree {
     /// Those of openat2(2).
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
         if path.as_os_str().is_empty() {
-            return self.root.try_clone().context("dup");
+            return self.root.try_clone().context("dup(the root of a tree)");
         }
         openat2(&self.root, path, DIRECTORY, Mode::empty(), INSIDE)
             .with_context(|| format!("openat2({path:?}, RESOLVE_BENEATH)"))
