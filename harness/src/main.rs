@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, kernel,
+    bench, book, build, changed, check, claims, doctor, grade, grade_all, gradescope, handout, hint, kernel,
     kernels, progress, restore, run, solution, start, test_exercises, test_hostile, test_step,
     test_wrong, vm, watch, why,
 };
@@ -68,6 +68,9 @@ enum Command {
     Kernels(kernels::Args),
     /// Make sure that a kernel is in the cache
     Kernel(kernel::Args),
+    /// What is worth running after a change, for tools/test
+    #[command(hide = true)]
+    Changed(changed::Args),
     /// Run the checks of a plan; used inside the virtual machine
     #[command(hide = true)]
     Run(run::Args),
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Build => build::build(),
         Command::Doctor(args) => doctor::doctor(args),
         Command::Restore(args) => restore::restore(args),
+        Command::Changed(args) => changed::changed(args),
         Command::Run(args) => run::run(args),
     };
     match result {
