@@ -56,7 +56,9 @@ pub fn by(files: &[String], steps: &[String], wrongs: &[Wrong]) -> Touched {
             }
         } else if let Some(number) = number(file, "harness/tests/step_") {
             let of_step = wrongs.iter().filter(|wrong| wrong.step == number);
-            touched.wrong.extend(of_step.map(|wrong| wrong.name.clone()));
+            touched
+                .wrong
+                .extend(of_step.map(|wrong| wrong.name.clone()));
             touched.steps.insert(number.clone());
             touched.skeletons.insert(number);
         } else if file.starts_with("harness/wrong/") {
@@ -130,7 +132,13 @@ mod tests {
 
     #[test]
     fn what_is_not_known_touches_everything() {
-        for file in ["harness/src/guard.rs", "vm/init", "Cargo.lock", "harness/tests/layers/mod.rs", "tools/test"] {
+        for file in [
+            "harness/src/guard.rs",
+            "vm/init",
+            "Cargo.lock",
+            "harness/tests/layers/mod.rs",
+            "tools/test",
+        ] {
             assert_eq!(by_one(file).all.as_deref(), Some(file));
         }
     }

@@ -256,7 +256,9 @@ pub fn run_side_by_side(
 fn machines(plan: &Plan) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("MemAvailable:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     });
     let each = u64::from(memory_mib(&rootfs(plan))) << 10; // KiB, as there
@@ -425,7 +427,10 @@ mod tests {
                     check.name.as_str()
                 })
                 .collect();
-            reported.extend(run.into_iter().filter(|name| !share.elsewhere.contains(*name)));
+            reported.extend(
+                run.into_iter()
+                    .filter(|name| !share.elsewhere.contains(*name)),
+            );
         }
         reported.sort_unstable();
         assert_eq!(shares.len(), 2);

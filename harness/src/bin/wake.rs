@@ -24,7 +24,8 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let now = Duration::try_from_secs_f64(args.now).context("a time since 1970")?;
-    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(now)).context("clock_settime")?;
+    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(now))
+        .context("clock_settime")?;
     let seed = fs::read(&args.seed).with_context(|| format!("read {}", args.seed.display()))?;
     fs::remove_file(&args.seed).with_context(|| format!("unlink {}", args.seed.display()))?;
     add_entropy(&seed)

@@ -21,7 +21,14 @@ pub struct Args {
 /// # Errors
 /// Those of git, and of reading the wrong solutions.
 pub fn changed(args: Args) -> Result<ExitCode> {
-    let mut files = git(&["diff", "--name-only", "--no-renames", "-z", &args.base, "--"])?;
+    let mut files = git(&[
+        "diff",
+        "--name-only",
+        "--no-renames",
+        "-z",
+        &args.base,
+        "--",
+    ])?;
     files.extend(git(&["ls-files", "--others", "--exclude-standard", "-z"])?);
     let steps = registry::numbers(&workspace::checks())?;
     let touched = changed::by(&files, &steps, &wrong::all()?);

@@ -133,7 +133,9 @@ fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
     }
     let name = workspace::program(number);
     // The next build may put another in its place.
-    let program = work.step(number)?.with_file_name(format!("{name}.skeleton"));
+    let program = work
+        .step(number)?
+        .with_file_name(format!("{name}.skeleton"));
     build::replace(&work.build(number)?, &program)?;
     Ok(Batch {
         variant: None,
@@ -147,11 +149,7 @@ fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
 }
 
 /// Checks skeletons, each in a machine of its own, until there are no more.
-fn check(
-    batches: &Mutex<Receiver<Batch>>,
-    seed: u64,
-    records: &Mutex<Vec<Record>>,
-) -> Result<()> {
+fn check(batches: &Mutex<Receiver<Batch>>, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
     loop {
         let next = batches
             .lock()

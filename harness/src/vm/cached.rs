@@ -26,11 +26,7 @@ pub fn publish(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()
     publish_under(path, true, fill)
 }
 
-fn publish_under(
-    path: &Path,
-    tells: bool,
-    fill: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
+fn publish_under(path: &Path, tells: bool, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = path.parent().context("a directory of the cache")?;
     fs::create_dir_all(parent).with_context(|| {
         format!(

@@ -321,7 +321,9 @@ impl Guest {
         self.qemu.wait().context("wait for QEMU")?;
         let said = [self.complaints, self.console].map(|thread| thread.join().unwrap_or_default());
         let mut last = said.iter().filter_map(|text| text.trim().lines().last());
-        Ok(last.next().map_or_else(String::new, |line| format!(": {line}")))
+        Ok(last
+            .next()
+            .map_or_else(String::new, |line| format!(": {line}")))
     }
 
     /// Empties the disk, whose files the machine has: nothing of them, a secret
