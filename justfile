@@ -80,11 +80,11 @@ build:
 rootfs NAME *ARGS:
     @vm/rootfs.sh "$@"
 
-# Check everything, as continuous integration does
+# Check everything, as CI does; --changed [BASE]: what your changes can have touched
 [no-exit-message]
 [group('check')]
-test:
-    @tools/test
+test *ARGS:
+    @tools/test "$@"
 
 # Check step NN in the virtual machine; on this host with --here, as root
 [no-exit-message]

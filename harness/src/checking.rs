@@ -97,15 +97,21 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
         runner::run(&plan, &mut |record| printer.record(record, &machine))?;
         format!("checks {}", seconds(started.elapsed()))
     } else {
-        guest::run_side_by_side(&plan, &checking.place.machine, &mut |record, machine| {
-            printer.record(record, machine)
-        })?
+        let ended =
+            guest::run_side_by_side(&plan, &checking.place.machine, &mut |record, machine| {
+                printer.record(record, machine)
+            });
+        match ended {
+            Ok(timings) => timings,
+            // What has come by then is shown.
+            Err(error) => return printer.end().and(Err(error)),
+        }
     };
     Ok((printer.end()?, timings))
 }
 
-/// Prints the records of several steps, each under a head of its own, and in
-/// their order: those that come before their turn wait for it.
+/// Prints the records of several steps, each under a head of its own, and all in
+/// the order of the checks: those that come before their turn wait for it.
 struct Printer<'a> {
     steps: &'a [Step],
     /// Those of steps whose turn has not come.
@@ -137,7 +143,12 @@ impl<'a> Printer<'a> {
             })?;
         self.waiting.entry(&step.step).or_default().push(record);
         while let Some(step) = self.steps.get(self.turn.0) {
-            for record in self.waiting.remove(step.step.as_str()).unwrap_or_default() {
+            while let Some(check) = step.checks.get(self.turn.1) {
+                let waiting = self.waiting.entry(&step.step).or_default();
+                let Some(place) = waiting.iter().position(|r| r.check == check.name) else {
+                    break;
+                };
+                let record = waiting.remove(place);
                 let report = match &mut self.report {
                     Some(report) => report,
                     None => self
@@ -164,6 +175,12 @@ impl<'a> Printer<'a> {
     }
 
     fn end(mut self) -> Result<Vec<Record>> {
+        // Those whose turn did not come, because one before them did not.
+        if let (Some(report), Some(step)) = (&mut self.report, self.steps.get(self.turn.0)) {
+            for record in self.waiting.remove(step.step.as_str()).unwrap_or_default() {
+                report.record(record).context("print")?;
+            }
+        }
         self.close()?;
         Ok(self.records)
     }

@@ -15,6 +15,7 @@ use crate::fence;
 use crate::outcome::Record;
 use crate::report::seconds;
 use crate::runner::{Batch, CHECK_LIMIT, Plan, SEQUENCES};
+use crate::times::Times;
 use crate::vm::{Accel, BrokenOff, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;
 
@@ -103,14 +104,19 @@ pub fn run(
     fs::write(&plan_file, json).with_context(|| format!("write {}", plan_file.display()))?;
     let plan_inside = files.add(&plan_file)?;
     let mut all = files.list();
-    match plan.untrusted {
-        // The steps themselves, which may be in bin/, would pass every check.
-        true => all.extend(["harness", "probe"].map(|name| {
-            let inside = Path::new(INSIDE).join("bin").join(name);
-            (workspace::bin().join(name), inside)
-        })),
-        false => all.push((workspace::bin(), Path::new(INSIDE).join("bin"))),
-    }
+    // The steps themselves, which may be in bin/, would pass every check of a
+    // submission; and what is not needed takes its time to be unpacked.
+    let steps = plan.batches.iter().filter(|batch| batch.program.is_none());
+    let steps = steps.map(|batch| workspace::program(&batch.step.step));
+    let programs: BTreeSet<String> = ["harness", "probe"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(steps)
+        .collect();
+    all.extend(programs.iter().map(|name| {
+        let inside = Path::new(INSIDE).join("bin").join(name);
+        (workspace::bin().join(name), inside)
+    }));
     let rootfs = rootfs(plan);
     for name in &rootfs {
         let inside = Path::new(INSIDE).join("rootfs").join(name);
@@ -141,8 +147,7 @@ pub fn run(
                 .map(|limit| (CHECK_LIMIT.to_owned(), limit.as_secs().to_string())),
         )
         .collect(),
-        // A distribution's userland stands in the machine's memory.
-        memory_mib: if rootfs.len() > 1 { 2048 } else { 1024 },
+        memory_mib: memory_mib(&rootfs),
         time_limit: machine.time_limit.unwrap_or(TIME_LIMIT),
         cpus: machine.cpus.unwrap_or(Vm::default().cpus),
         resume: !machine.once,
@@ -190,8 +195,9 @@ pub fn run(
     ))
 }
 
-/// Runs the plan in as many machines at once as there are processors, each with
-/// some of its batches. Records of different batches arrive in any order.
+/// Runs the plan in as many machines at once as there are processors, and memory
+/// for, each with some of its batches, or with some checks of a single one.
+/// Records arrive in any order, each once.
 ///
 /// # Errors
 /// As [`run`], of any of the machines.
@@ -200,16 +206,19 @@ pub fn run_side_by_side(
     machine: &Machine,
     on_record: &mut dyn FnMut(Record, &str) -> Result<()>,
 ) -> Result<String> {
-    let machines = std::thread::available_parallelism().map_or(1, usize::from);
-    let shares = shares(&plan.batches, machines);
+    let mut times = Times::read();
+    let shares = shares(&plan.batches, machines(plan), &times);
     let (to_us, records) = channel::<(Record, String)>();
     std::thread::scope(|scope| {
         let running: Vec<_> = shares
             .into_iter()
-            .map(|batches| {
+            .map(|Share { batches, elsewhere }| {
                 let (share, to_us) = (Plan { batches, ..*plan }, to_us.clone());
                 scope.spawn(move || {
                     run(&share, machine, &mut |record, description| {
+                        if elsewhere.contains(&record.check) {
+                            return Ok(());
+                        }
                         to_us
                             .send((record, description.to_owned()))
                             .context("nobody takes the records any more")
@@ -218,9 +227,10 @@ pub fn run_side_by_side(
             })
             .collect();
         drop(to_us);
-        let handed_on = records
-            .iter()
-            .try_for_each(|(record, description)| on_record(record, &description));
+        let handed_on = records.iter().try_for_each(|(record, description)| {
+            times.note(&record);
+            on_record(record, &description)
+        });
         // What the machines send from now on, if that failed, is refused.
         drop(records);
         let mut timings = Vec::new();
@@ -233,31 +243,100 @@ pub fn run_side_by_side(
         }
         match trouble {
             Some(error) => Err(error),
-            None => Ok(timings.join("; ")),
+            None => {
+                times.write()?;
+                Ok(timings.join("; "))
+            }
         }
     })
 }
 
-/// Divides batches so that each share has about as many checks; their order
-/// stays.
-fn shares(batches: &[Batch], machines: usize) -> Vec<Vec<Batch>> {
-    let mut order: Vec<usize> = (0..batches.len()).collect();
-    order.sort_by_key(|place| Reverse(batches[*place].step.checks.len()));
-    let mut shares: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); machines];
+/// How many machines may run at once: one a processor, with half of the memory
+/// that is available at most.
+fn machines(plan: &Plan) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    let each = u64::from(memory_mib(&rootfs(plan))) << 10; // KiB, as there
+    let room = available.map_or(usize::MAX, |all| (all / 2 / each) as usize);
+    processors.min(room).max(1)
+}
+
+/// What one machine is to do.
+struct Share {
+    batches: Vec<Batch>,
+    /// Checks that are run because others need them, and whose records come
+    /// from another machine.
+    elsewhere: BTreeSet<String>,
+}
+
+/// Divides batches, or the checks of a single one, so that each share takes
+/// about as long; their order stays.
+fn shares(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
+    if let ([batch], 2..) = (batches, machines) {
+        return parts(batch, machines, times);
+    }
+    let of_batch = |batch: &Batch| -> u64 {
+        let checks = batch.step.checks.iter();
+        checks.map(|c| times.of(&batch.step.step, &c.name)).sum()
+    };
+    divided(batches.iter().map(of_batch), machines)
+        .into_iter()
+        .map(|places| Share {
+            batches: places.iter().map(|place| batches[*place].clone()).collect(),
+            elsewhere: BTreeSet::new(),
+        })
+        .collect()
+}
+
+/// Divides the checks of a batch. What a check needs is run where it is.
+fn parts(batch: &Batch, machines: usize, times: &Times) -> Vec<Share> {
+    let checks = &batch.step.checks;
+    let of_check = checks.iter().map(|c| times.of(&batch.step.step, &c.name));
+    divided(of_check, machines)
+        .into_iter()
+        .map(|places| {
+            let own: BTreeSet<&str> = places.iter().map(|p| checks[*p].name.as_str()).collect();
+            let mut batch = batch.clone();
+            batch.step.keep(|check| own.contains(check.name.as_str()));
+            let kept = batch.step.checks.iter().map(|check| check.name.clone());
+            let elsewhere = kept.filter(|name| !own.contains(name.as_str())).collect();
+            Share {
+                batches: vec![batch],
+                elsewhere,
+            }
+        })
+        .collect()
+}
+
+/// Divides places with weights into at most `into` parts of about the same
+/// weight: the heaviest first, each to the lightest part.
+fn divided(weights: impl Iterator<Item = u64>, into: usize) -> Vec<Vec<usize>> {
+    let weights: Vec<u64> = weights.collect();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|place| Reverse(weights[*place]));
+    let mut parts: Vec<(u64, Vec<usize>)> = vec![(0, Vec::new()); into];
     for place in order {
-        if let Some(least) = shares.iter_mut().min_by_key(|(checks, _)| *checks) {
-            least.0 += batches[place].step.checks.len();
-            least.1.push(place);
+        if let Some(lightest) = parts.iter_mut().min_by_key(|(weight, _)| *weight) {
+            lightest.0 += weights[place];
+            lightest.1.push(place);
         }
     }
-    shares
-        .into_iter()
-        .map(|(_, mut places)| {
-            places.sort_unstable();
-            places.iter().map(|place| batches[*place].clone()).collect()
-        })
-        .filter(|share: &Vec<Batch>| !share.is_empty())
-        .collect()
+    let mut parts: Vec<Vec<usize>> = parts.into_iter().map(|(_, places)| places).collect();
+    parts.retain(|places| !places.is_empty());
+    for places in &mut parts {
+        places.sort_unstable();
+    }
+    parts
+}
+
+/// Memory for a machine, in MiB: a distribution's userland stands in it.
+fn memory_mib(rootfs: &BTreeSet<String>) -> u32 {
+    if rootfs.len() > 1 { 2048 } else { 1024 }
 }
 
 /// The root file systems that the checks require and that this host has.
@@ -305,5 +384,64 @@ impl Files {
 
     fn list(self) -> Vec<(PathBuf, PathBuf)> {
         self.0.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Step;
+
+    fn batch(checks: &[(&str, &[&str])]) -> Batch {
+        let mut text = "step = \"05\"\ntitle = \"t\"\n".to_owned();
+        for (name, needs) in checks {
+            text += &format!(
+                "[[check]]\nname = {name:?}\ntitle = {name:?}\npoints = 1\nneeds = {needs:?}\n\
+                 why = \"w\"\nhint = \"h\"\n"
+            );
+        }
+        let step: Step = toml::from_str(&text).unwrap();
+        Batch {
+            seed: None,
+            variant: None,
+            program: None,
+            tests: PathBuf::from("tests"),
+            step,
+        }
+    }
+
+    #[test]
+    fn each_check_of_a_step_is_reported_by_one_machine() {
+        let batch = batch(&[("a", &[]), ("b", &["a"]), ("c", &["a"]), ("d", &["c"])]);
+        let shares = shares(&[batch], 2, &Times::default());
+        let mut reported = Vec::new();
+        for share in &shares {
+            let run: Vec<&str> = share.batches[0]
+                .step
+                .checks
+                .iter()
+                .map(|check| {
+                    assert!(check.needs.iter().all(|need| {
+                        let all = &share.batches[0].step.checks;
+                        all.iter().any(|other| &other.name == need)
+                    }));
+                    check.name.as_str()
+                })
+                .collect();
+            reported.extend(
+                run.into_iter()
+                    .filter(|name| !share.elsewhere.contains(*name)),
+            );
+        }
+        reported.sort_unstable();
+        assert_eq!(shares.len(), 2);
+        assert_eq!(reported, ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn parts_weigh_about_the_same() {
+        let parts = divided([9, 1, 2, 6, 1].into_iter(), 2);
+        assert_eq!(parts, [vec![0, 4], vec![1, 2, 3]]);
+        assert_eq!(divided([3].into_iter(), 4), [vec![0]]);
     }
 }

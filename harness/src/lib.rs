@@ -12,9 +12,10 @@
 //! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
 //! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
-//! | [`guest`], [`vm`] | the same in the virtual machine |
+//! | [`guest`], [`vm`], [`times`] | the same in virtual machines, side by side |
 //! | [`book`] | the book's transcripts, includes, links and pages |
 //! | [`bench`](mod@bench) | what containers cost here, beside what others take for them |
+//! | [`changed`] | what is worth running again after a change |
 //! | [`build`], [`workspace`], [`toml_dir`] | building with cargo; where things are; what is described in a file each |
 //! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
@@ -24,6 +25,7 @@ pub mod bench;
 pub mod book;
 pub mod build;
 pub mod cgroup;
+pub mod changed;
 pub mod check;
 pub mod checking;
 pub mod commands;
@@ -54,6 +56,7 @@ pub mod seen;
 pub mod share;
 pub mod step;
 pub mod sys;
+pub mod times;
 pub mod toml_dir;
 pub mod tree;
 pub mod vm;

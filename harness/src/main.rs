@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::commands::{
-    bench, book, build, check, claims, doctor, grade, grade_all, gradescope, handout, hint, inject,
-    kernel, kernels, progress, restore, run, solution, start, test_exercises, test_hostile,
-    test_step, test_wrong, vm, watch, why,
+    bench, book, build, changed, check, claims, doctor, grade, grade_all, gradescope, handout,
+    hint, inject, kernel, kernels, progress, restore, run, solution, start, test_exercises,
+    test_hostile, test_step, test_wrong, vm, watch, why,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -70,6 +70,9 @@ enum Command {
     Kernels(kernels::Args),
     /// Make sure that a kernel is in the cache
     Kernel(kernel::Args),
+    /// What is worth running after a change, for tools/test
+    #[command(hide = true)]
+    Changed(changed::Args),
     /// Run the checks of a plan; used inside the virtual machine
     #[command(hide = true)]
     Run(run::Args),
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::doctor(args),
         Command::Inject(args) => inject::inject(args),
         Command::Restore(args) => restore::restore(args),
+        Command::Changed(args) => changed::changed(args),
         Command::Run(args) => run::run(args),
     };
     match result {

@@ -92,6 +92,16 @@ impl Step {
         self.checks.retain(|check| kept.contains(&check.name));
     }
 
+    /// Has a check run first, after those that it needs.
+    pub fn first(&mut self, name: &str) {
+        let mut with_needs = self.clone();
+        with_needs.keep(|check| check.name == name);
+        let first = with_needs.checks;
+        self.checks
+            .retain(|check| first.iter().all(|other| other.name != check.name));
+        self.checks.splice(0..0, first);
+    }
+
     /// Keeps the checks whose name or title holds `text`, and those that they
     /// need.
     pub fn matching(&mut self, text: &str) {

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod book;
 pub mod build;
+pub mod changed;
 pub mod check;
 pub mod claims;
 pub mod doctor;

@@ -5,10 +5,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use crate::build::Tests;
 use crate::exercise::skeleton::{self, Solutions};
 use crate::exercise::work::{WORK, Work};
 use crate::guest::{self, Machine};
@@ -30,7 +33,8 @@ pub struct Args {
     learn: bool,
 }
 
-/// Builds the skeletons, checks them all in one virtual machine, and says which
+/// Builds the skeletons, checks those that are built in virtual machines while the
+/// next are built, and says which
 /// checks passed all the same.
 ///
 /// # Errors
@@ -55,59 +59,53 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
         _ => {}
     }
     let work = Work::at(&dir);
-    let mut batches = Vec::new();
-    for number in &numbers {
-        progress(&format!("building the skeleton of step {number}"));
-        work.start(number)?;
-        work.lay_out(number, false)?;
-        let places = skeleton::places(&skeleton::step_dir(number)?)?;
-        for exercise in skeleton::exercises(number)?.all {
-            if !places.iter().any(|place| place.exercise == exercise.name) {
-                bail!("exercise {} of step {number} has no region", exercise.name);
+    let seed = u64::from(std::process::id());
+    let machines = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut steps = Vec::new();
+    let records = Mutex::new(Vec::new());
+    // Checked while the next are built.
+    std::thread::scope(|scope| -> Result<()> {
+        let (to_machines, batches) = channel::<Batch>();
+        // Gone with the last worker.
+        let batches = Arc::new(Mutex::new(batches));
+        let workers: Vec<_> = (0..machines)
+            .map(|_| {
+                let batches = Arc::clone(&batches);
+                let records = &records;
+                scope.spawn(move || check(&batches, seed, records))
+            })
+            .collect();
+        drop(batches);
+        for number in numbers.iter().rev() {
+            let batch = build_skeleton(&work, number, &tests)?;
+            steps.push(batch.step.clone());
+            if to_machines.send(batch).is_err() {
+                break; // every machine has failed, and says why below
             }
         }
-        batches.push(Batch {
-            seed: None,
-            variant: None,
-            program: Some(work.build(number)?),
-            tests: tests
-                .get(number)
-                .with_context(|| format!("tests/step_{number}.rs was not built"))?
-                .clone(),
-            step: Step::read(&workspace::checks(), number)?,
-        });
-    }
-    let plan = Plan {
-        batches,
-        seed: u64::from(std::process::id()),
-        untrusted: false,
-    };
-    let mut records: Vec<Record> = Vec::new();
-    guest::run_side_by_side(&plan, &Machine::default(), &mut |record, _| {
-        progress(&format!(
-            "{} · {}: {}",
-            record.step, record.check, record.outcome
-        ));
-        records.push(record);
-        Ok(())
+        drop(to_machines);
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?)
     })?;
+    let records = records
+        .into_inner()
+        .map_err(|_| anyhow!("a thread panicked"))?;
+    steps.reverse();
     let (mut good, mut bad) = (0, 0);
-    for batch in &plan.batches {
-        let of_this = records.iter().filter(|r| r.step == batch.step.step);
+    for step in &steps {
+        let of_this = records.iter().filter(|r| r.step == step.step);
         let given: Vec<&Record> = of_this
             .filter(|r| matches!(r.outcome, Outcome::Pass | Outcome::Error))
             .collect();
         match given.is_empty() {
             true => {
                 good += 1;
-                println!(
-                    "  ✓ the skeleton of step {} gains no point",
-                    batch.step.step
-                );
+                println!("  ✓ the skeleton of step {} gains no point", step.step);
             }
             false => {
                 bad += 1;
-                println!("  ✗ the skeleton of step {}:", batch.step.step);
+                println!("  ✗ the skeleton of step {}:", step.step);
                 for record in given {
                     println!(
                         "      {}: {} {}",
@@ -120,6 +118,60 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     println!("  took: {}", seconds(started.elapsed()));
     println!("{good} passed, {bad} failed");
     Ok(ExitCode::from(u8::from(bad != 0)))
+}
+
+/// Lays out and builds a skeleton.
+fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
+    progress(&format!("building the skeleton of step {number}"));
+    work.start(number)?;
+    work.lay_out(number, false)?;
+    let places = skeleton::places(&skeleton::step_dir(number)?)?;
+    for exercise in skeleton::exercises(number)?.all {
+        if !places.iter().any(|place| place.exercise == exercise.name) {
+            bail!("exercise {} of step {number} has no region", exercise.name);
+        }
+    }
+    let name = workspace::program(number);
+    // The next build may put another in its place.
+    let program = work
+        .step(number)?
+        .with_file_name(format!("{name}.skeleton"));
+    build::replace(&work.build(number)?, &program)?;
+    Ok(Batch {
+        seed: None,
+        variant: None,
+        program: Some(program),
+        tests: tests
+            .get(number)
+            .with_context(|| format!("tests/step_{number}.rs was not built"))?
+            .clone(),
+        step: Step::read(&workspace::checks(), number)?,
+    })
+}
+
+/// Checks skeletons, each in a machine of its own, until there are no more.
+fn check(batches: &Mutex<Receiver<Batch>>, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
+    loop {
+        let next = batches
+            .lock()
+            .map_err(|_| anyhow!("a thread panicked"))?
+            .recv();
+        let Ok(batch) = next else { return Ok(()) };
+        let plan = Plan {
+            batches: vec![batch],
+            seed,
+            untrusted: false,
+        };
+        guest::run(&plan, &Machine::default(), &mut |record, _| {
+            progress(&format!(
+                "{} · {}: {}",
+                record.step, record.check, record.outcome
+            ));
+            let mut records = records.lock().map_err(|_| anyhow!("a thread panicked"))?;
+            records.push(record);
+            Ok(())
+        })?;
+    }
 }
 
 /// Goes a learner's way through each step and says where it ends.

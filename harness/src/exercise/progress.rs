@@ -31,7 +31,7 @@ pub struct StepProgress {
     pub of: u32,
     /// How many checks passed.
     pub passed: usize,
-    /// The checks that did not, in the order in which they are run.
+    /// The checks that did not, in the step's order.
     pub open: Vec<String>,
     /// How often a hint was asked for, by check.
     pub hints: BTreeMap<String, u32>,
@@ -55,6 +55,9 @@ impl StepProgress {
         self.open = with(|o| !matches!(o, Outcome::Pass | Outcome::Unsupported))
             .map(|record| record.check.clone())
             .collect();
+        // They may have been run in another order, or at the same time.
+        let place = |name: &String| step.checks.iter().position(|check| &check.name == name);
+        self.open.sort_by_key(place);
         self.hints.retain(|check, _| self.open.contains(check));
     }
 }

@@ -88,8 +88,14 @@ impl Saved {
             fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
         }
         // Who may write to a directory puts others in the place of what is there.
-        for dir in [workspace::cache(), all.clone(), place.clone()] {
-            only_ours(&fs::symlink_metadata(&dir).context("stat")?)
+        let cache = workspace::cache();
+        let metas = [
+            (&cache, fs::metadata(&cache)), // where a link leads, perhaps
+            (&all, fs::symlink_metadata(&all)),
+            (&place, fs::symlink_metadata(&place)),
+        ];
+        for (dir, meta) in metas {
+            only_ours(&meta.with_context(|| format!("stat {}", dir.display()))?)
                 .with_context(|| dir.display().to_string())?;
         }
         let dir = place.join("image");

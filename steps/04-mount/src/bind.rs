@@ -58,9 +58,9 @@ impl Bind {
     /// Where the source does not exist, or the target can be no mount point.
     pub(crate) fn of(source: &Path, target: &Path) -> Result<Self> {
         let target = Target::new(target)?;
-        let source = source
-            .canonicalize()
-            .with_context(|| format!("realpath({source:?}), the source on the host: make it first"))?;
+        let source = source.canonicalize().with_context(|| {
+            format!("realpath({source:?}), the source on the host: make it first")
+        })?;
         Ok(Bind {
             source,
             target,
