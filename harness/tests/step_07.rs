@@ -1455,7 +1455,6 @@ fn what_a_dead_launcher_left_running_is_killed() {
             gone.then_some(())
         });
         c.step().args(["true"]).run()?.success()?;
-        held.wait()?.expect_status(137)?;
         let alive: Vec<_> = inside
             .lines()
             .filter_map(|pid| host::process(pid.parse().ok()?))
@@ -1472,6 +1471,7 @@ fn what_a_dead_launcher_left_running_is_killed() {
             left.is_empty(),
             "its groups to be gone",
             format!("{left:?}"),
-        )
+        )?;
+        held.wait()?.expect_status(137).map(drop)
     });
 }

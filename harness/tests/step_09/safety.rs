@@ -571,3 +571,60 @@ fn a_hostile_image_reaches_nothing() {
         Ok(())
     });
 }
+
+#[test]
+#[serial]
+fn an_image_belongs_to_the_users_of_the_map() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        // Everybody goes through it.
+        fs::set_permissions(c.dir(), fs::Permissions::from_mode(0o711)).context("chmod")?;
+        let script = "touch /made; mkdir /given; chown 33:44 /given; rm -r /home && \
+                      stat -c '%n %u:%g' /bin /etc /made /given; tr -s ' ' </proc/self/uid_map";
+        let (mut shown, mut refused) = (0, String::new());
+        for driver in ["overlay2", "btrfs", "vfs"] {
+            let root = c.dir().join(driver);
+            let tool = |words: &[&str]| {
+                c.step()
+                    .env("DRYDOCK_STATE", c.dir().join("net"))
+                    .args(["--root".as_ref(), root.as_os_str()])
+                    .args(words)
+            };
+            let run = |options: &[&str], words: &[&str]| {
+                tool(&["run", "--network", "none", "--storage-driver", driver])
+                    .args(options)
+                    .args([engine.image()])
+                    .args(words)
+                    .run()
+            };
+            let map = ["--rm", "--uid-map", "0:100000:65536"];
+            let ran = run(&map, &["sh", "-c", script])?;
+            // What a kernel or a file system cannot is said, and nothing is run.
+            let cannot = ["MOUNT_ATTR_IDMAP", "before 6.8", "does not work here"];
+            if ran.status == 125 && cannot.iter().any(|words| ran.stderr.contains(words)) {
+                refused += &ran.stderr;
+                continue;
+            }
+            shown += 1;
+            let seen = ran.success()?.stdout;
+            let seen: Vec<&str> = seen.lines().map(str::trim).collect();
+            expect_eq(
+                &format!("what users of the map see with {driver}"),
+                seen,
+                vec![
+                    "/bin 0:0",
+                    "/etc 0:0",
+                    "/made 0:0",
+                    "/given 33:44",
+                    "0 100000 65536",
+                ],
+            )?;
+            let refused = run(&[&map[..], &["-v", "/data"]].concat(), &["true"])?;
+            refused.expect_error(125, &["volume", "--uid-map"])?;
+        }
+        if shown == 0 {
+            return Err(unsupported(refused));
+        }
+        Ok(())
+    });
+}

@@ -343,7 +343,6 @@ fn a_volume_is_held_from_the_first_moment() {
         for remover in removers {
             refused += usize::from(remover.wait()?.status != 0);
         }
-        expect_eq("its exit status", ended.status, 0)?;
         let made = engine.root.join("volumes").join(&name).join("_data/made");
         expect(
             tried > 0 && refused == tried && made.exists(),
@@ -352,6 +351,7 @@ fn a_volume_is_held_from_the_first_moment() {
                 "{refused} of {tried} refused, and made there: {}",
                 made.exists()
             ),
-        )
+        )?;
+        expect_eq("its exit status", ended.status, 0)
     });
 }

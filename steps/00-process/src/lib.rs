@@ -14,6 +14,7 @@
 //! | `birth` | clone3, in the namespaces that the isolations name |
 //! | [`exec`] | finding the command and becoming it |
 //! | [`inside`] | files of the container, opened before the command runs |
+//! | [`handover`] | a descriptor for another process |
 //! | [`failure`] | errors, their exit statuses and their way through the pipe |
 //! | `signals`, `terminal` | what makes a container a job like any other |
 //! | [`signal_number`] | signals by their numbers, real-time ones too |
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod container;
 pub mod exec;
 pub mod failure;
+pub mod handover;
 pub mod inside;
 pub mod isolation;
 mod launched;

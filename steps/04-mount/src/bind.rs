@@ -106,7 +106,7 @@ mod tests {
             ("/:a", "relative"),
             ("/:/a/../b", ".."),
             ("/:/", "the root itself"),
-            ("/no/such:/a", "the source \"/no/such\""),
+            ("/no/such:/a", "realpath(\"/no/such\")"),
         ] {
             let error = format!("{:#}", Bind::parse(OsStr::new(option)).unwrap_err());
             assert!(error.contains(why), "{option:?}: {error}");

@@ -14,6 +14,7 @@
 //! | [`map`] | the ranges of a map and the kernel's rules for them |
 //! | [`choice`] | from the options to the maps |
 //! | [`write_maps`] | writing them, while the child waits |
+//! | [`held`] | a user namespace that nobody is in, for its maps |
 //! | [`inside`] | work on files of mapped users, without a container |
 //! | [`subid`], [`accounts`] | `/etc/subuid` and `/etc/subgid`, `/etc/passwd` and `/etc/group` |
 //! | [`caller`] | who calls, and with which rights |
@@ -27,6 +28,7 @@ pub mod caps;
 pub mod choice;
 pub mod credentials;
 pub mod diagnose;
+pub mod held;
 pub mod ids;
 pub mod inside;
 pub mod isolation;
@@ -34,9 +36,14 @@ pub mod map;
 pub mod subid;
 pub mod write_maps;
 
+use anyhow::Result;
 use clap::Args;
 use nix::unistd::geteuid;
 use uts::NamespaceMode;
+
+use caller::Caller;
+use choice::Mapping;
+use ids::Ids;
 
 pub use credentials::{Credentials, UserSpec};
 pub use isolation::User;
@@ -90,6 +97,28 @@ impl UserArgs {
             || !self.uid_map.is_empty()
             || !self.gid_map.is_empty();
         self.user.as_ref().is_none_or(UserSpec::is_root) && !others
+    }
+
+    /// The maps, where root of the host asks for a namespace whose users are
+    /// others outside; else none. Files that are root's have to be shown to these
+    /// users as theirs.
+    ///
+    /// # Errors
+    /// Those of [`mapping`](choice::mapping).
+    pub fn other_users(&self) -> Result<Vec<Mapping>> {
+        let caller = Caller::look()?;
+        if !caller.is_privileged() || !self.asks_for_map() {
+            return Ok(Vec::new());
+        }
+        let mut mappings = Vec::new();
+        for ids in [Ids::User, Ids::Group] {
+            mappings.extend(choice::mapping(self, ids, &caller)?);
+        }
+        let are_others = mappings
+            .iter()
+            .flat_map(|mapping| &mapping.maps)
+            .any(|map| map.inside != map.outside);
+        Ok(if are_others { mappings } else { Vec::new() })
     }
 
     /// Whether any option asks for a map, and so for a namespace to have it.

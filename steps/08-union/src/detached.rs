@@ -4,12 +4,13 @@
 //! it ends, the kernel unmounts it.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, anyhow};
 use mount::file_system::MountAttrFlags;
+use nix::errno::Errno;
 use process::sys;
 use rustix::fs::{CWD, statfs};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -31,6 +32,22 @@ pub fn bind(path: &Path, access: Access) -> Result<OwnedFd> {
             .with_context(|| format!("mount_setattr({path:?}, MOUNT_ATTR_RDONLY)"))?;
     }
     Ok(mount)
+}
+
+/// Shows the files of a mount that is attached nowhere to the users of a user
+/// namespace, as theirs.
+///
+/// # Errors
+/// Those of mount_setattr(2), with what to do.
+pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> Result<()> {
+    sys::map_ids(mount.as_fd(), users).map_err(|errno| match errno {
+        Errno::EINVAL | Errno::ENOSYS => anyhow!(
+            "mount_setattr(MOUNT_ATTR_IDMAP): {errno}: this file system, or this kernel, cannot \
+             show files to other users than theirs: keep the state on ext4, xfs or btrfs, with \
+             Linux 5.12 or later, or give no map"
+        ),
+        other => Error::new(other).context("mount_setattr(MOUNT_ATTR_IDMAP)"),
+    })
 }
 
 /// Makes a file system that has been set up, and a mount of it that may be

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use rustix::mount::{MoveMountFlags, move_mount};
+use user::held::Users;
 
 use crate::finding::Finding;
 use crate::layer_id::LayerId;
@@ -151,6 +152,15 @@ pub trait StorageDriver {
     /// # Errors
     /// If there is no such layer, and those of the driver.
     fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>>;
+
+    /// As [`view`](Self::view), for a container with the user namespace `users`
+    /// whose root is not root of the host: what belongs to 0 in the layers is
+    /// shown as that root's, and what it makes belongs to 0 in its layer.
+    ///
+    /// # Errors
+    /// As [`view`](Self::view); where the driver, its file system or the kernel
+    /// cannot.
+    fn view_for(&self, id: &LayerId, access: Access, users: &Users) -> Result<Box<dyn View>>;
 
     /// Writes the changes of a layer against its parent as a tar, with
     /// whiteouts as the layers of OCI images spell them: an empty file

@@ -18,6 +18,7 @@ use clap::Args;
 use nix::unistd::Pid;
 use process::{Isolation, say, warn};
 use rustix::rand::{GetRandomFlags, getrandom};
+use user::choice::Mapping;
 
 use crate::detect;
 use crate::driver::{Access, Kind, StorageDriver, View};
@@ -72,7 +73,11 @@ struct Layered {
     id: LayerId,
     keep: bool,
     shares_init: bool,
+    /// Of the user namespace, where its root is not that of the host.
+    mappings: Vec<Mapping>,
     view: Option<Box<dyn View>>,
+    /// Where it is mounted.
+    place: PathBuf,
     note: Option<File>,
     found_dead: Rc<Cell<bool>>,
 }
@@ -125,13 +130,16 @@ impl Union {
             Some(name) => name,
             None => random_id()?,
         };
+        let driver = detect::open(kind, &root)?;
         Ok(Union {
             container: Some(Box::new(Layered {
-                driver: detect::open(kind, &root)?,
+                place: driver.mount_point(&id),
+                driver,
                 image,
                 id,
                 keep: args.keep,
                 shares_init: false,
+                mappings: Vec::new(),
                 view: None,
                 note: None,
                 found_dead: Rc::default(),
@@ -150,11 +158,27 @@ impl Union {
         self
     }
 
+    /// Has the layers shown to the users of a namespace with these maps, as
+    /// theirs: [`UserArgs::other_users`]. Without any nothing changes.
+    ///
+    /// # Errors
+    /// Those of mkdir(2), for the place where the root will be.
+    ///
+    /// [`UserArgs::other_users`]: user::UserArgs::other_users
+    pub fn for_users(mut self, mappings: Vec<Mapping>) -> Result<Self> {
+        if let Some(container) = &mut self.container
+            && !mappings.is_empty()
+        {
+            container.place = container.driver.store().everybodys_place()?;
+            container.mappings = mappings;
+        }
+        Ok(self)
+    }
+
     /// Where the container's root will be, for step 04 to pivot to; `None`
     /// without layers.
     pub fn mount_point(&self) -> Option<PathBuf> {
-        let container = self.container.as_ref()?;
-        Some(container.driver.mount_point(&container.id))
+        self.container.as_ref().map(|c| c.place.clone())
     }
 
     /// Becomes true in `prepare` if there were containers whose launcher was
@@ -208,9 +232,15 @@ impl Isolation for Union {
         };
         // Before the first mount: the tree may be shared with the host's.
         cut_off()?;
-        let target = container.driver.mount_point(&container.id);
-        say!("mount {} on {target:?}", container.id);
-        view.mount(&target)
+        say!("mount {} on {:?}", container.id, container.place);
+        let mounted = view.mount(&container.place);
+        match container.mappings.is_empty() {
+            true => mounted,
+            false => mounted.context(
+                "the users of the map have to reach the state directory: chmod o+x the \
+                 directories above it, or choose another --root",
+            ),
+        }
     }
     // ANCHOR_END: in_container
 
@@ -229,7 +259,13 @@ impl Layered {
         let what = if self.keep { KEEP } else { "" };
         self.note = Some(driver.store().note(&self.id, what)?);
         self.layers()?;
-        self.view = Some(self.driver.view(&self.id, Access::ReadWrite)?);
+        self.view = Some(match &self.mappings[..] {
+            [] => self.driver.view(&self.id, Access::ReadWrite)?,
+            mappings => {
+                let users = user::held::with_maps(mappings)?;
+                self.driver.view_for(&self.id, Access::ReadWrite, &users)?
+            }
+        });
         Ok(())
     }
 

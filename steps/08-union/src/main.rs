@@ -99,7 +99,8 @@ fn main() -> ExitCode {
 
 fn launch(mut run: Run, on_layers: bool) -> Result<Exit> {
     let command = run.command.command();
-    let union = Union::plan(run.union, run.mount.rootfs.as_deref(), on_layers)?;
+    let union = Union::plan(run.union, run.mount.rootfs.as_deref(), on_layers)?
+        .for_users(run.user.other_users()?)?;
     if let Some(root) = union.mount_point() {
         run.mount.rootfs = Some(root);
     }

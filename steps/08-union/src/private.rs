@@ -1,12 +1,18 @@
 //! A mount namespace for this process alone, for the tools that look into
 //! layers: whatever they mount goes with them, also by `kill -9`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{getegid, geteuid};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, getegid, geteuid, pipe2};
+use process::{handover, sys};
 
 /// Makes every mount of this namespace a slave of the host's: what is mounted
 /// here does not appear there (mount_namespaces(7)).
@@ -22,6 +28,40 @@ pub fn cut_off() -> Result<()> {
         None::<&str>,
     )
     .context("mount(\"/\", MS_REC | MS_SLAVE)")
+}
+
+/// Does `work` in a process and a mount namespace of its own, and takes over the
+/// descriptor that comes of it. What the work mounts is gone when this returns,
+/// but what the descriptor holds.
+///
+/// # Errors
+/// The work's own, in words; those of fork(2) and unshare(2).
+pub fn aside(work: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
+    let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    let (complaint, complain) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
+    let ForkResult::Parent { child } = sys::fork()? else {
+        drop((ours, complaint));
+        let done = unshare(CloneFlags::CLONE_NEWNS)
+            .context("unshare(CLONE_NEWNS)")
+            .and_then(|()| cut_off())
+            .and_then(|()| work())
+            .and_then(|made| handover::send(&theirs, made.as_fd()));
+        let told = match done {
+            Ok(()) => Ok(()),
+            Err(error) => File::from(complain).write_all(format!("{error:#}").as_bytes()),
+        };
+        sys::exit(u8::from(told.is_err()))
+    };
+    drop((theirs, complain));
+    let made = handover::receive(&ours);
+    let mut words = String::new();
+    let read = File::from(complaint).read_to_string(&mut words);
+    waitpid(child, None).with_context(|| format!("waitpid({child})"))?;
+    read.context("read from a pipe")?;
+    match words.is_empty() {
+        true => made,
+        false => Err(anyhow!("{words}")),
+    }
 }
 
 /// Enters a mount namespace of the caller's own; without root in a user

@@ -133,6 +133,19 @@ impl Store {
         &self.directory
     }
 
+    /// A directory that everybody can reach as far as they can reach the state
+    /// directory, and in which there is nothing: where a container mounts its root
+    /// whose users may not go through the store. Each does so in its own mount
+    /// namespace.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn everybodys_place(&self) -> Result<PathBuf> {
+        let place = self.run.with_file_name("merged");
+        make(&place, 0o711)?;
+        Ok(place)
+    }
+
     /// Waits until nobody else changes the store: flock(2).
     ///
     /// # Errors

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use process::{say, warn};
+use user::held::Users;
 
 use crate::archive::{Marks, apply::apply, write};
+use crate::detached::map_ids;
 use crate::driver::{Access, Kind, StorageDriver, View};
 use crate::finding::{Finding, What};
 use crate::layer_id::LayerId;
@@ -215,6 +217,18 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
             view.made = Some(self.trees.detached(id, access)?);
         }
         Ok(Box::new(view))
+    }
+
+    fn view_for(&self, id: &LayerId, access: Access, users: &Users) -> Result<Box<dyn View>> {
+        self.lineage.parents(id)?;
+        let made = self.trees.detached(id, access)?;
+        map_ids(&made, users.as_fd()).with_context(|| format!("the tree of {id}"))?;
+        Ok(Box::new(WholeView {
+            trees: self.trees.clone(),
+            id: id.clone(),
+            access,
+            made: Some(made),
+        }))
     }
 
     fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {

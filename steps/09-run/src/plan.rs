@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cgroups::CgroupArgs;
 use ipc::IpcArgs;
 use mount::MountArgs;
@@ -147,6 +147,18 @@ impl Plan {
             true,
         )?
         .share_init();
+        let others = user.other_users()?;
+        if !others.is_empty()
+            && let Some(volume) = record.volumes.first()
+        {
+            bail!(
+                "the volume at {:?} belongs to root of the host, and cannot be shown to the users \
+                 of --uid-map: put a directory there that is theirs, -v DIR:{}",
+                volume.target,
+                volume.target.display()
+            );
+        }
+        let union = union.for_users(others)?;
         // ANCHOR_END: union
         let mut mount = MountArgs {
             rootfs: union.mount_point(),

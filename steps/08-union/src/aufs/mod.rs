@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use process::say;
+use user::held::Users;
 
 use crate::archive::{Marks, apply::apply, write};
 use crate::detached;
@@ -192,6 +193,13 @@ impl StorageDriver for Aufs {
         let below = self.lineage.parents(id)?;
         branches.extend(below.iter().map(|id| self.diff_path(id)));
         mount::view(branches, access)
+    }
+
+    fn view_for(&self, _: &LayerId, _: Access, _: &Users) -> Result<Box<dyn View>> {
+        bail!(
+            "AUFS cannot show layers to other users than theirs: use --storage-driver overlay2, or \
+             no map"
+        )
     }
 
     fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {

@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::rand::{GetRandomFlags, getrandom};
+use user::held::Users;
 
 use crate::archive::{apply::apply, write};
 use crate::detached;
@@ -251,6 +252,25 @@ impl Overlay2 {
         }
         fill(&diff)
     }
+
+    /// What [`view`](StorageDriver::view) mounts.
+    fn stack_view(&self, id: &LayerId, access: Access) -> Result<StackView> {
+        let stack = match access {
+            Access::ReadOnly => Stack {
+                lower: [vec![format!("{id}/diff")], self.lowers(id)?].concat(),
+                upper: None,
+            },
+            Access::ReadWrite => Stack {
+                lower: self.lowers(id)?,
+                upper: Some(id.clone()),
+            },
+        };
+        Ok(StackView::new(
+            self.store.directory(),
+            stack,
+            self.attributes,
+        ))
+    }
 }
 
 impl StorageDriver for Overlay2 {
@@ -349,18 +369,11 @@ impl StorageDriver for Overlay2 {
     }
 
     fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>> {
-        let stack = match access {
-            Access::ReadOnly => Stack {
-                lower: [vec![format!("{id}/diff")], self.lowers(id)?].concat(),
-                upper: None,
-            },
-            Access::ReadWrite => Stack {
-                lower: self.lowers(id)?,
-                upper: Some(id.clone()),
-            },
-        };
-        let view = StackView::new(self.store.directory(), stack, self.attributes);
-        Ok(Box::new(view.made_by_root()?))
+        Ok(Box::new(self.stack_view(id, access)?.made_by_root()?))
+    }
+
+    fn view_for(&self, id: &LayerId, access: Access, users: &Users) -> Result<Box<dyn View>> {
+        Ok(Box::new(self.stack_view(id, access)?.made_for(users)?))
     }
 
     fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {

@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{chdir, fchdir};
+use nix::unistd::{chdir, fchdir, setfsgid, setfsuid};
 use process::say;
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::thread::{capabilities, set_capabilities};
+use user::held::Users;
 
 use crate::archive::{Marks, OPAQUE_TRUSTED, OPAQUE_USER};
 use crate::detached::{self, FileSystem, bind};
-use crate::driver::{Access, View};
+use crate::driver::{Access, View, attach};
 use crate::layer_id::LayerId;
+use crate::private::aside;
 
 /// The layers of a view, by their names relative to the driver's directory.
 #[derive(Clone, Debug)]
@@ -112,6 +115,9 @@ impl Attributes {
 /// An option, its value, and what it does, for people.
 struct Setting(&'static str, Option<&'static str>, &'static str);
 
+const TOO_OLD: &str = "the layers are those of the host's root, and this kernel (before 6.8) \
+                       cannot show them in a user namespace: use --userns host, or --driver vfs";
+
 /// A view of a stack, mounted by whoever asks for it.
 #[derive(Debug)]
 pub struct StackView {
@@ -147,6 +153,49 @@ impl StackView {
             }
         }
         Ok(self)
+    }
+
+    /// The same for the users of a user namespace: each layer is shown to them as
+    /// theirs, and overlay is mounted on what they are shown (overlayfs.rst).
+    /// That takes names for these mounts, in a mount namespace of their own.
+    ///
+    /// # Errors
+    /// Those of the mounts; before Linux 6.8 there are none.
+    pub fn made_for(mut self, users: &Users) -> Result<Self> {
+        let mount = || {
+            self.map_layers(users)?;
+            be_owner(users)?;
+            match self.is_plain() {
+                true => self.plain(),
+                false => self.in_directory(Self::by_fsconfig),
+            }
+        };
+        let made = aside(|| {
+            mount().map_err(|error| match is_old_kernel(&error) {
+                true => error.context(TOO_OLD),
+                false => error,
+            })
+        })?;
+        self.made = Some(made);
+        Ok(self)
+    }
+
+    /// Mounts each layer on itself, shown to `users`. An upper directory and its
+    /// work directory have to be on one mount.
+    fn map_layers(&self, users: &Users) -> Result<()> {
+        let upper = self.stack.upper.as_ref().map(|id| self.directory.join(id));
+        let lower = self
+            .stack
+            .lower
+            .iter()
+            .map(|name| self.directory.join(name));
+        for layer in lower.chain(upper) {
+            let path = fs::canonicalize(&layer).with_context(|| format!("realpath({layer:?})"))?;
+            let shown = bind(&path, Access::ReadWrite)?;
+            detached::map_ids(&shown, users.as_fd()).with_context(|| format!("layer {layer:?}"))?;
+            attach(&shown, &path)?;
+        }
+        Ok(())
     }
 
     /// Whether one directory is all there is to see: no overlay, which would
@@ -278,6 +327,22 @@ impl StackView {
     }
 }
 
+/// Has this process own what it makes as root of `users` would, with all the
+/// rights that it has: overlay makes files in the upper and in the work
+/// directory with the credentials of whoever mounts it, and root of the host is
+/// nobody there.
+fn be_owner(users: &Users) -> Result<()> {
+    let sets = capabilities(None).context("capget")?;
+    setfsgid(users.gid);
+    setfsuid(users.uid);
+    // They have no errors: what they answer is who one was before.
+    if setfsgid(users.gid) != users.gid || setfsuid(users.uid) != users.uid {
+        bail!("setfsuid({}), setfsgid({}): refused", users.uid, users.gid);
+    }
+    // Gone with UID 0: setfsuid(2).
+    set_capabilities(None, sets).context("capset")
+}
+
 /// Whether overlay in this kernel does not know `lowerdir+`, or fsopen(2) is
 /// missing.
 fn is_old_kernel(error: &anyhow::Error) -> bool {
@@ -294,10 +359,7 @@ impl View for StackView {
             return self.plain();
         }
         if self.attributes != Attributes::of_caller() {
-            bail!(
-                "the layers are those of the host's root, and this kernel (before 6.8) cannot show \
-                 them in a user namespace: use --userns host, or --driver vfs"
-            );
+            bail!("{TOO_OLD}");
         }
         self.in_directory(Self::overlaid)
     }

@@ -6,25 +6,22 @@
 //! would have to trust what it finds. Inside, `tty` says `/dev/pts/0`, and the
 //! name leads to this terminal.
 
-use std::io::{IoSlice, IoSliceMut, IsTerminal, stderr, stdin, stdout};
-use std::mem::MaybeUninit;
+use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mount::detached::Detached;
 use mount::target::{Kind, Target};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use process::handover::{receive, send};
 use process::{Isolation, SignalNumber, inside, say};
 use rustix::fs::fstatfs;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -227,42 +224,4 @@ fn hosts_terminal() -> Result<Option<OwnedFd>> {
 fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let size = tcgetwinsize(from).context("ioctl(TIOCGWINSZ)")?;
     tcsetwinsize(to, size).context("ioctl(TIOCSWINSZ)")
-}
-
-fn send(socket: &OwnedFd, master: BorrowedFd<'_>) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [master];
-    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        bail!("no room for a descriptor");
-    }
-    // At least one byte has to go along (unix(7)).
-    sendmsg(
-        socket,
-        &[IoSlice::new(b"t")],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )
-    .context("sendmsg(SCM_RIGHTS)")?;
-    Ok(())
-}
-
-fn receive(socket: &OwnedFd) -> Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )
-    .context("recvmsg(SCM_RIGHTS)")?;
-    control
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        })
-        .context("the child ended before it had one")
 }

@@ -1,0 +1,57 @@
+//! A descriptor for another process: unix(7), `SCM_RIGHTS`.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+/// Sends a descriptor to whoever holds the other end of `socket`.
+///
+/// # Errors
+/// Those of sendmsg(2): `EPIPE` if nobody does.
+pub fn send(socket: impl AsFd, descriptor: BorrowedFd<'_>) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        bail!("no room for a descriptor");
+    }
+    // At least one byte has to go along (unix(7)).
+    sendmsg(
+        socket,
+        &[IoSlice::new(b"t")],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )
+    .context("sendmsg(SCM_RIGHTS)")?;
+    Ok(())
+}
+
+/// Waits for the descriptor that the other end sends; it is closed on exec.
+///
+/// # Errors
+/// Those of recvmsg(2); that the other end was closed.
+pub fn receive(socket: impl AsFd) -> Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut byte)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .context("recvmsg(SCM_RIGHTS)")?;
+    control
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        })
+        .context("the child ended before it had one")
+}
