@@ -168,7 +168,8 @@ impl Store {
         let _making = hold(&self.notes(), Turn::Making)?;
         let new = self.notes().join(format!(".{id}.{}", std::process::id()));
         write_new(&new, what)?;
-        let note = open_own(&new)?.with_context(|| format!("{new:?} is gone"))?;
+        let note = open_own(&new)?
+            .with_context(|| format!("open({new:?}): ENOENT: somebody has removed it"))?;
         flock(&note, FlockOperation::NonBlockingLockExclusive)
             .with_context(|| format!("flock({new:?})"))?;
         match renameat_with(CWD, &new, CWD, &path, RenameFlags::NOREPLACE) {
