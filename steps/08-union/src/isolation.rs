@@ -233,14 +233,14 @@ impl Isolation for Union {
         // Before the first mount: the tree may be shared with the host's.
         cut_off()?;
         say!("mount {} on {:?}", container.id, container.place);
-        let mounted = view.mount(&container.place);
-        match container.mappings.is_empty() {
-            true => mounted,
-            false => mounted.context(
-                "the users of the map have to reach the state directory: chmod o+x the \
-                 directories above it, or choose another --root",
-            ),
-        }
+        view.mount(&container.place)
+            .map_err(|error| match container.mappings.is_empty() {
+                true => error,
+                false => error.context(
+                    "the users of the map have to reach the state directory: chmod o+x the \
+                     directories above it, or choose another --root",
+                ),
+            })
     }
     // ANCHOR_END: in_container
 
@@ -259,14 +259,16 @@ impl Layered {
         let what = if self.keep { KEEP } else { "" };
         self.note = Some(driver.store().note(&self.id, what)?);
         self.layers()?;
-        self.view = Some(match &self.mappings[..] {
-            [] => self.driver.view(&self.id, Access::ReadWrite)?,
-            mappings => {
-                let users = user::held::with_maps(mappings)?;
-                self.driver.view_for(&self.id, Access::ReadWrite, &users)?
-            }
-        });
+        self.view = Some(self.view()?);
         Ok(())
+    }
+
+    fn view(&self) -> Result<Box<dyn View>> {
+        if self.mappings.is_empty() {
+            return self.driver.view(&self.id, Access::ReadWrite);
+        }
+        let users = user::held::with_maps(&self.mappings)?;
+        self.driver.view_for(&self.id, Access::ReadWrite, &users)
     }
 
     // ANCHOR: layers
