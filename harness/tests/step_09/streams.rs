@@ -220,6 +220,10 @@ fn another_user_opens_dev_stdout() {
                     .args([engine.image(), "sh", "-c", script])
             };
             let ran = step().run()?;
+            // Root's layers in a user namespace: not on every kernel.
+            if options.len() > 2 && ran.status == 125 && ran.stderr.contains("before 6.8") {
+                continue;
+            }
             expect(
                 ran.status == 0 && ran.stdout == "out\n" && ran.stderr == "err\n",
                 "another user to open /dev/stdout and /dev/stderr, where they are pipes",
