@@ -201,6 +201,7 @@ fn words(call: &str) -> Vec<String> {
         "prlimit64" => &["rlimit"],
         "dup2" | "fcntl" => &["dup"],
         "readlink" | "readlinkat" => &["realpath"],
+        "newfstatat" => &["stat"],
         "setresuid" | "setresgid" => &["setresuid", "setresgid", "uid"],
         "fsconfig" | "fsmount" | "fsopen" => &["fsopen", "mount"],
         _ => &[],
