@@ -1032,7 +1032,8 @@ fn a_tmpfs_is_as_the_directory_below_it() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
         let dir = make_dir(rootfs.join("spool"))?;
-        let (uid, gid) = (1 + c.number(999) as u32, 1 + c.number(999) as u32);
+        let drawn = || 10_000 + c.number(40_000) as u32;
+        let (uid, gid) = (drawn(), drawn());
         std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).context("chown")?;
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o2750)).context("chmod")?;
         let look = |options: &str| -> Result<String> {
