@@ -12,7 +12,7 @@
 //! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
 //! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
-//! | [`guest`], [`vm`], [`times`] | the same in virtual machines, side by side |
+//! | [`guest`], [`vm`], [`times`], [`pool`] | the same in virtual machines, side by side |
 //! | [`book`] | the book's transcripts, includes, links and pages |
 //! | [`bench`](mod@bench) | what containers cost here, beside what others take for them |
 //! | [`changed`] | what is worth running again after a change |
@@ -45,6 +45,7 @@ pub mod lan;
 pub mod matrix;
 pub mod nft;
 pub mod outcome;
+pub mod pool;
 pub mod registry;
 pub mod repeat;
 pub mod report;

@@ -5,8 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -19,7 +18,7 @@ use crate::outcome::{Outcome, Record};
 use crate::registry::{self, Step};
 use crate::report::{progress, seconds};
 use crate::runner::{Batch, Plan};
-use crate::{build, workspace};
+use crate::{build, pool, workspace};
 
 /// Arguments of `harness test-exercises`.
 #[derive(clap::Args)]
@@ -34,8 +33,7 @@ pub struct Args {
 }
 
 /// Builds the skeletons, checks those that are built in virtual machines while the
-/// next are built, and says which
-/// checks passed all the same.
+/// next are built, and says which checks passed all the same.
 ///
 /// # Errors
 /// The harness's own, and a skeleton that does not compile.
@@ -64,30 +62,20 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     let mut steps = Vec::new();
     let records = Mutex::new(Vec::new());
     // Checked while the next are built.
-    std::thread::scope(|scope| -> Result<()> {
-        let (to_machines, batches) = channel::<Batch>();
-        // Gone with the last worker.
-        let batches = Arc::new(Mutex::new(batches));
-        let workers: Vec<_> = (0..machines)
-            .map(|_| {
-                let batches = Arc::clone(&batches);
-                let records = &records;
-                scope.spawn(move || check(&batches, seed, records))
-            })
-            .collect();
-        drop(batches);
-        for number in numbers.iter().rev() {
-            let batch = build_skeleton(&work, number, &tests)?;
-            steps.push(batch.step.clone());
-            if to_machines.send(batch).is_err() {
-                break; // every machine has failed, and says why below
+    pool::feed(
+        machines,
+        |batch| check(batch, seed, &records),
+        |hand_on| {
+            for number in numbers.iter().rev() {
+                let batch = build_skeleton(&work, number, &tests)?;
+                steps.push(batch.step.clone());
+                if !hand_on(batch) {
+                    break; // every machine has failed, and says why
+                }
             }
-        }
-        drop(to_machines);
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?)
-    })?;
+            Ok(())
+        },
+    )?;
     let records = records
         .into_inner()
         .map_err(|_| anyhow!("a thread panicked"))?;
@@ -149,29 +137,23 @@ fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
     })
 }
 
-/// Checks skeletons, each in a machine of its own, until there are no more.
-fn check(batches: &Mutex<Receiver<Batch>>, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
-    loop {
-        let next = batches
-            .lock()
-            .map_err(|_| anyhow!("a thread panicked"))?
-            .recv();
-        let Ok(batch) = next else { return Ok(()) };
-        let plan = Plan {
-            batches: vec![batch],
-            seed,
-            untrusted: false,
-        };
-        guest::run(&plan, &Machine::default(), &mut |record, _| {
-            progress(&format!(
-                "{} · {}: {}",
-                record.step, record.check, record.outcome
-            ));
-            let mut records = records.lock().map_err(|_| anyhow!("a thread panicked"))?;
-            records.push(record);
-            Ok(())
-        })?;
-    }
+/// Checks a skeleton in a machine of its own.
+fn check(batch: Batch, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
+    let plan = Plan {
+        batches: vec![batch],
+        seed,
+        untrusted: false,
+    };
+    guest::run(&plan, &Machine::default(), &mut |record, _| {
+        progress(&format!(
+            "{} · {}: {}",
+            record.step, record.check, record.outcome
+        ));
+        let mut records = records.lock().map_err(|_| anyhow!("a thread panicked"))?;
+        records.push(record);
+        Ok(())
+    })
+    .map(drop)
 }
 
 /// Goes a learner's way through each step and says where it ends.

@@ -2,8 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -17,7 +16,7 @@ use crate::runner::{self, Batch, Plan};
 use crate::share::Share;
 use crate::vm::CgroupLayout;
 use crate::wrong::{self, Builder, Messages, UPDATE, Wrong};
-use crate::{guest, workspace};
+use crate::{guest, pool, workspace};
 
 /// Arguments of `harness test-wrong`.
 #[derive(clap::Args)]
@@ -111,29 +110,19 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
         false => std::thread::available_parallelism().map_or(1, usize::from),
     };
     let tally = Mutex::new(Tally::default());
-    std::thread::scope(|scope| -> Result<()> {
-        let (to_machines, loads) = channel::<Load>();
-        // Gone with the last worker.
-        let loads = Arc::new(Mutex::new(loads));
-        let workers: Vec<_> = (0..machines)
-            .map(|_| {
-                let loads = Arc::clone(&loads);
-                let (args, tally) = (&args, &tally);
-                scope.spawn(move || work(&loads, seed, args, tally))
-            })
-            .collect();
-        drop(loads);
-        for (layout, some) in loads_of(wrongs, args.machine.cgroup) {
-            let load = build(layout, some, &builder, &tests, args.quick)?;
-            if to_machines.send(load).is_err() {
-                break; // every machine has failed, and says why below
+    pool::feed(
+        machines,
+        |load| work(&load, seed, &args, &tally),
+        |hand_on| {
+            for (layout, some) in loads_of(wrongs, args.machine.cgroup) {
+                let load = build(layout, some, &builder, &tests, args.quick)?;
+                if !hand_on(load) {
+                    break; // every machine has failed, and says why
+                }
             }
-        }
-        drop(to_machines);
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().map_err(|_| anyhow!("a thread panicked"))?)
-    })?;
+            Ok(())
+        },
+    )?;
     let tally = tally
         .into_inner()
         .map_err(|_| anyhow!("a thread panicked"))?;
@@ -147,21 +136,15 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(tally.failed != 0)))
 }
 
-/// Checks loads until there are no more.
-fn work(loads: &Mutex<Receiver<Load>>, seed: u64, args: &Args, tally: &Mutex<Tally>) -> Result<()> {
-    loop {
-        let next = loads
-            .lock()
-            .map_err(|_| anyhow!("a thread panicked"))?
-            .recv();
-        let Ok(load) = next else { return Ok(()) };
-        // Some are wrong at a moment only: killed here, overtaken there. Their
-        // checks look for the moment and may miss it, so they get another go.
-        let missed = check(&load, seed, args, tally, Try::First)?;
-        if !missed.wrongs.is_empty() {
-            check(&missed, seed + 1, args, tally, Try::Second)?;
-        }
+/// Checks a load.
+fn work(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>) -> Result<()> {
+    // Some are wrong at a moment only: killed here, overtaken there. Their checks
+    // look for the moment and may miss it, so they get another go.
+    let missed = check(load, seed, args, tally, Try::First)?;
+    if !missed.wrongs.is_empty() {
+        check(&missed, seed + 1, args, tally, Try::Second)?;
     }
+    Ok(())
 }
 
 /// Which go it is at finding something out.

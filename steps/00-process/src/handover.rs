@@ -53,5 +53,5 @@ pub fn receive(socket: impl AsFd) -> Result<OwnedFd> {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
         })
-        .context("the child ended before it had one")
+        .context("no descriptor came: the other process has ended")
 }

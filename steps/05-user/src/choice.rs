@@ -37,6 +37,18 @@ pub enum Writer {
     Helper(PathBuf),
 }
 
+/// The maps that `args` ask for, of users and of groups.
+///
+/// # Errors
+/// As [`mapping`].
+pub fn mappings(args: &UserArgs, caller: &Caller) -> Result<Vec<Mapping>> {
+    let mut mappings = Vec::new();
+    for ids in [Ids::User, Ids::Group] {
+        mappings.extend(mapping(args, ids, caller)?);
+    }
+    Ok(mappings)
+}
+
 /// The map of one kind that `args` ask for; `None` for none at all.
 ///
 /// # Errors

@@ -3,19 +3,14 @@
 //! “ID-mapped mounts”).
 
 use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, Result, ensure};
-use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Gid, Uid, pipe2};
-use process::sys;
+use anyhow::{Context, Result};
+use nix::unistd::{Gid, Uid};
 
 use crate::choice::Mapping;
 use crate::ids::Ids;
-use crate::write_maps;
+use crate::inside::in_new_namespace;
 
 /// Such a namespace, and who its root is outside.
 #[derive(Debug)]
@@ -39,27 +34,7 @@ impl AsFd for Users {
 /// # Errors
 /// Those of unshare(2), and of writing the maps; where the caller has threads.
 pub fn with_maps(mappings: &[Mapping]) -> Result<Users> {
-    let pipe = || pipe2(OFlag::O_CLOEXEC).context("pipe2");
-    let ((told, tell), (ended, end)) = (pipe()?, pipe()?);
-    let ForkResult::Parent { child } = sys::fork()? else {
-        drop((told, end));
-        // It is there until the launcher has taken what it wants, or is gone.
-        let made = unshare(CloneFlags::CLONE_NEWUSER)
-            .is_ok_and(|()| File::from(tell).write_all(&[1]).is_ok())
-            && File::from(ended).read(&mut [0]).is_ok();
-        sys::exit(u8::from(!made));
-    };
-    drop((tell, ended));
-    let mut told = File::from(told);
-    let made = told.read(&mut [0]).context("read from a pipe");
-    let held = made.and_then(|bytes| {
-        ensure!(
-            bytes == 1,
-            "unshare(CLONE_NEWUSER): there is no user namespace to be had"
-        );
-        for mapping in mappings {
-            write_maps::write_map(child, mapping)?;
-        }
+    let hold = |child| {
         let path = format!("/proc/{child}/ns/user");
         let namespace = File::open(&path).with_context(|| format!("open({path})"))?;
         Ok(Users {
@@ -67,10 +42,8 @@ pub fn with_maps(mappings: &[Mapping]) -> Result<Users> {
             uid: Uid::from_raw(root_of(mappings, Ids::User)?),
             gid: Gid::from_raw(root_of(mappings, Ids::Group)?),
         })
-    });
-    drop(end);
-    waitpid(child, None).with_context(|| format!("waitpid({child})"))?;
-    held
+    };
+    in_new_namespace(mappings, hold, || Ok(()))
 }
 
 fn root_of(mappings: &[Mapping], ids: Ids) -> Result<u32> {

@@ -17,8 +17,7 @@ use process::{say, sys};
 
 use crate::UserArgs;
 use crate::caller::Caller;
-use crate::choice::mapping;
-use crate::ids::Ids;
+use crate::choice::{Mapping, mappings};
 use crate::write_maps;
 
 /// Does `work` in a process of its own, as root of a user namespace in which root
@@ -33,18 +32,36 @@ pub fn as_mapped_root(work: impl FnOnce() -> Result<()>) -> Result<()> {
         map_auto: true,
         ..UserArgs::default()
     };
-    let caller = Caller::look()?;
-    let mut mappings = Vec::new();
-    for ids in [Ids::User, Ids::Group] {
-        mappings.extend(mapping(&args, ids, &caller)?);
-    }
+    let mappings = mappings(&args, &Caller::look()?)?;
+    let launcher = Pid::this();
+    in_new_namespace(
+        &mappings,
+        |child| {
+            say!("process {child} is root of a user namespace of its own");
+            Ok(())
+        },
+        || become_root(launcher).and_then(|()| work()),
+    )
+}
+
+/// Forks a process into a new user namespace with these maps. Once they are
+/// written `meanwhile` is done here, with the process's PID; then the process
+/// does `work`, and ends.
+///
+/// # Errors
+/// Those of fork(2), unshare(2) and of writing the maps; those of both works, of
+/// the process's in words; where the caller has threads.
+pub(crate) fn in_new_namespace<T>(
+    mappings: &[Mapping],
+    meanwhile: impl FnOnce(Pid) -> Result<T>,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<T> {
     let pipe = || pipe2(OFlag::O_CLOEXEC).context("pipe2");
     let ((answer, answered), (mapped, map)) = (pipe()?, pipe()?);
-    let launcher = Pid::this();
     let ForkResult::Parent { child } = sys::fork()? else {
         drop((answer, map));
         let mut answered = File::from(answered);
-        let done = become_root(launcher, &mut answered, mapped.into()).and_then(|()| work());
+        let done = enter(&mut answered, mapped.into()).and_then(|()| work());
         let told = match done {
             Ok(()) => answered.write_all(&[DONE]),
             Err(error) => answered.write_all(format!("{error:#}").as_bytes()),
@@ -53,17 +70,17 @@ pub fn as_mapped_root(work: impl FnOnce() -> Result<()>) -> Result<()> {
     };
     drop((answered, mapped));
     let mut answer = File::from(answer);
-    let mut done = expect(&mut answer);
-    if done.is_ok() {
-        say!("process {child} is root of a user namespace of its own");
-        done = mappings
-            .iter()
-            .try_for_each(|mapping| write_maps::write_map(child, mapping))
-            .and_then(|()| File::from(map).write_all(&[DONE]).context("tell the child"))
-            .and_then(|()| expect(&mut answer));
-    } else {
-        drop(map);
-    }
+    let done = expect(&mut answer).and_then(|()| {
+        for mapping in mappings {
+            write_maps::write_map(child, mapping)?;
+        }
+        let made = meanwhile(child)?;
+        File::from(map)
+            .write_all(&[DONE])
+            .context("tell the child")?;
+        expect(&mut answer)?;
+        Ok(made)
+    });
     // It ends when its pipe does.
     drop(answer);
     match waitpid(child, None).with_context(|| format!("waitpid({child})"))? {
@@ -88,12 +105,16 @@ fn expect(from: &mut File) -> Result<()> {
     }
 }
 
-fn become_root(launcher: Pid, answered: &mut File, mut mapped: File) -> Result<()> {
+fn enter(answered: &mut File, mut mapped: File) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER)")?;
     answered.write_all(&[DONE]).context("write to a pipe")?;
     if mapped.read(&mut [0]).context("read from a pipe")? == 0 {
         bail!("the maps were not written");
     }
+    Ok(())
+}
+
+fn become_root(launcher: Pid) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(gid, gid, gid).context("setresgid(0)")?;
     setresuid(uid, uid, uid).context("setresuid(0)")?;

@@ -14,7 +14,7 @@ use uts::{Namespace, NamespaceMode};
 
 use crate::UserArgs;
 use crate::caller::Caller;
-use crate::choice::{Mapping, Writer, mapping};
+use crate::choice::{Mapping, Writer, mappings};
 use crate::credentials::set_groups;
 use crate::diagnose;
 use crate::ids::Ids;
@@ -93,9 +93,7 @@ impl Isolation for User {
         let mode = self.mode(&caller);
         self.namespace = Namespace::new(CloneFlags::CLONE_NEWUSER, mode);
         if mode == NamespaceMode::Private {
-            for ids in [Ids::User, Ids::Group] {
-                self.mappings.extend(mapping(&self.args, ids, &caller)?);
-            }
+            self.mappings = mappings(&self.args, &caller)?;
         } else if self.args.asks_for_map() {
             bail!("a map with --userns {mode}: only a new user namespace can be given one");
         }

@@ -43,7 +43,6 @@ use uts::NamespaceMode;
 
 use caller::Caller;
 use choice::Mapping;
-use ids::Ids;
 
 pub use credentials::{Credentials, UserSpec};
 pub use isolation::User;
@@ -104,16 +103,16 @@ impl UserArgs {
     /// users as theirs.
     ///
     /// # Errors
-    /// Those of [`mapping`](choice::mapping).
+    /// As [`mapping`](choice::mapping).
     pub fn other_users(&self) -> Result<Vec<Mapping>> {
-        let caller = Caller::look()?;
-        if !caller.is_privileged() || !self.asks_for_map() {
+        if !self.asks_for_map() {
             return Ok(Vec::new());
         }
-        let mut mappings = Vec::new();
-        for ids in [Ids::User, Ids::Group] {
-            mappings.extend(choice::mapping(self, ids, &caller)?);
+        let caller = Caller::look()?;
+        if !caller.is_privileged() {
+            return Ok(Vec::new());
         }
+        let mappings = choice::mappings(self, &caller)?;
         let are_others = mappings
             .iter()
             .flat_map(|mapping| &mapping.maps)

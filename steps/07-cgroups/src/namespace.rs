@@ -84,13 +84,19 @@ impl Isolation for CgroupView {
             }
             Err(errno) => return Err(errno).with_context(|| format!("open({PLACE})")),
         };
-        match show(layout, place.as_fd()) {
-            Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::EPERM) => {
-                warn!("cgroups: {PLACE} does not show the groups: {error:#}");
-                Ok(())
-            }
-            other => other,
+        show(layout, place.as_fd())
+    }
+}
+
+/// A mount that shows groups; `None`, with a warning, where the kernel lets
+/// nobody make one.
+fn unless_refused(made: Result<Detached>) -> Result<Option<Detached>> {
+    match made {
+        Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::EPERM) => {
+            warn!("cgroups: {PLACE} does not show the groups: {error:#}");
+            Ok(None)
         }
+        made => made.map(Some),
     }
 }
 
@@ -106,12 +112,12 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
         .iter()
         .filter(|h| h.version == Version::V1);
     if v1.clone().next().is_none() {
-        return match layout.v2() {
-            Some(_) => Detached::new("cgroup2", &[], SHOWN)?
-                .attach(place)
-                .map(drop),
-            None => Ok(()),
-        };
+        if layout.v2().is_some()
+            && let Some(mount) = unless_refused(Detached::new("cgroup2", &[], SHOWN))?
+        {
+            mount.attach(place)?;
+        }
+        return Ok(());
     }
     let options = [("mode", Some("755")), ("size", Some("64k"))];
     let writable = SHOWN.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
@@ -121,12 +127,18 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
     for hierarchy in v1 {
         let (name, options) = names(hierarchy);
         let options: Vec<FsOption<'_>> = options.iter().map(|text| option(text)).collect();
-        shown.push((name, hierarchy, Detached::new("cgroup", &options, SHOWN)?));
+        let Some(mount) = unless_refused(Detached::new("cgroup", &options, SHOWN))? else {
+            return Ok(());
+        };
+        shown.push((name, hierarchy, mount));
     }
-    let v2 = match layout.v2() {
-        Some(_) => Some(Detached::new("cgroup2", &[], SHOWN)?),
-        None => None,
-    };
+    let mut v2 = None;
+    if layout.v2().is_some() {
+        v2 = unless_refused(Detached::new("cgroup2", &[], SHOWN))?;
+        if v2.is_none() {
+            return Ok(());
+        }
+    }
     let top = tmpfs.attach(place)?;
     let top = top.as_fd();
     for (name, hierarchy, mount) in shown {

@@ -42,9 +42,9 @@ pub fn bind(path: &Path, access: Access) -> Result<OwnedFd> {
 pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> Result<()> {
     sys::map_ids(mount.as_fd(), users).map_err(|errno| match errno {
         Errno::EINVAL | Errno::ENOSYS => anyhow!(
-            "mount_setattr(MOUNT_ATTR_IDMAP): {errno}: this file system, or this kernel, cannot \
-             show files to other users than theirs: keep the state on ext4, xfs or btrfs, with \
-             Linux 5.12 or later, or give no map"
+            "mount_setattr(MOUNT_ATTR_IDMAP): {errno}: this file system or this kernel has no \
+             ID-mapped mounts: keep the state on ext4, xfs or btrfs with Linux 5.12 or later, or \
+             leave the map out"
         ),
         other => Error::new(other).context("mount_setattr(MOUNT_ATTR_IDMAP)"),
     })

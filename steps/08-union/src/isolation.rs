@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::unistd::Pid;
 use process::{Isolation, say, warn};
+use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use user::choice::Mapping;
 
@@ -26,6 +27,7 @@ use crate::image::{import_directory, mount_points};
 use crate::layer_id::LayerId;
 use crate::private::cut_off;
 use crate::store::{Store, default_root};
+use crate::tree::is;
 
 /// The options of the container's layers.
 #[derive(Args, Clone, Debug, Default)]
@@ -233,14 +235,15 @@ impl Isolation for Union {
         // Before the first mount: the tree may be shared with the host's.
         cut_off()?;
         say!("mount {} on {:?}", container.id, container.place);
-        view.mount(&container.place)
-            .map_err(|error| match container.mappings.is_empty() {
-                true => error,
-                false => error.context(
-                    "the users of the map have to reach the state directory: chmod o+x the \
-                     directories above it, or choose another --root",
-                ),
-            })
+        view.mount(&container.place).map_err(|error| {
+            if container.mappings.is_empty() || !is(&error, &[Errno::ACCESS]) {
+                return error;
+            }
+            error.context(
+                "the users of the map must be able to reach the state directory: chmod o+x \
+                     the directories above it, or choose another --root",
+            )
+        })
     }
     // ANCHOR_END: in_container
 

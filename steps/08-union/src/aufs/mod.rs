@@ -197,8 +197,8 @@ impl StorageDriver for Aufs {
 
     fn view_for(&self, _: &LayerId, _: Access, _: &Users) -> Result<Box<dyn View>> {
         bail!(
-            "AUFS cannot show layers to other users than theirs: use --storage-driver overlay2, or \
-             no map"
+            "AUFS has no ID-mapped mounts: choose the driver overlay2, btrfs or vfs, or leave the map \
+             out"
         )
     }
 
