@@ -197,11 +197,17 @@ pub fn layer(
     parent: &str,
     part: impl Fn(&Case) -> &'static [Line],
 ) -> Result<Ran> {
+    let tar = tar_of_cases(CASES.iter().map(part))?;
+    create(store, id, Some(parent), &tar)
+}
+
+/// A tar with the entries of each case in a directory of its own: 0, 1, ….
+pub fn tar_of_cases(cases: impl IntoIterator<Item = &'static [Line]>) -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
-    for (n, case) in CASES.iter().enumerate() {
-        add(&mut builder, &format!("{n}/"), part(case))?;
+    for (n, lines) in cases.into_iter().enumerate() {
+        add(&mut builder, &format!("{n}/"), lines)?;
     }
-    create(store, id, Some(parent), &builder.into_inner()?)
+    Ok(builder.into_inner()?)
 }
 
 /// Makes a layer of a tar.
