@@ -1002,3 +1002,37 @@ fn what_is_bound_of_the_host_cannot_be_changed() {
         )
     });
 }
+
+#[test]
+#[serial]
+fn the_hosts_queues_take_no_others_place() {
+    check(|c| {
+        let rootfs = c.rootfs()?;
+        let other = c.step().args(["--userns", "host"]).hold()?;
+        let of = format!("container:{}", other.pid()?);
+        let start = |ipc: &str| {
+            c.step()
+                .args([
+                    "--userns",
+                    "private",
+                    "--map-root",
+                    "--ipc",
+                    ipc,
+                    "--rootfs",
+                ])
+                .args([&rootfs])
+                .args(["true"])
+                .run()
+        };
+        let ran = start(&of)?;
+        expect(
+            ran.status == 125 && ran.stderr.contains("/dev/mqueue"),
+            "status 125 and a word on /dev/mqueue, whose queues would be the host's",
+            format!("status {}: {:?}", ran.status, ran.stderr),
+        )?;
+        other.end()?.success()?;
+        start("host")?.success()?;
+        start("private")?.success()?;
+        Ok(())
+    });
+}

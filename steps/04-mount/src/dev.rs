@@ -40,11 +40,12 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// Mounts `/dev` of the root, with everything in it, and returns the tmpfs: what
-/// the user mounts on it later may cover its name.
+/// the user mounts on it later may cover its name. `hosts_queues` says whether
+/// the IPC namespace is the one that the host's `/dev/mqueue` shows.
 ///
 /// # Errors
 /// Those of the calls, by name.
-pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<OwnedFd> {
     // ANCHOR: exercise_mount_dev
     let target = directory(root, "/dev")?;
     // No MOUNT_ATTR_NODEV here: device nodes are what it is for. Nodes take no
@@ -66,7 +67,7 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     Detached::new("tmpfs", &shm, INERT)?
         .attach(make_directory(dev, "shm")?.as_fd())
         .context("/dev/shm")?;
-    mount_mqueue(dev)?;
+    mount_mqueue(dev, hosts_queues)?;
     Ok(mounted)
     // ANCHOR_END: exercise_mount_dev
 }
@@ -121,15 +122,16 @@ fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
     made?.attach(target.as_fd()).map(drop).context("/dev/pts")
 }
 
-/// POSIX message queues of this process's IPC namespace.
-fn mount_mqueue(dev: BorrowedFd<'_>) -> Result<()> {
+/// POSIX message queues of this process's IPC namespace. Without rights over
+/// that the kernel mounts none (`EPERM`); where it is the host's, the host's
+/// mount shows the same, and is bound.
+fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
     let queues = match Detached::new("mqueue", &[], INERT) {
         Err(error) if is(&error, Errno::ENODEV) => {
             say!("mqueue: ENODEV: this kernel has no POSIX message queues, so no /dev/mqueue");
             return Ok(());
         }
-        // The IPC namespace is the host's, and this user namespace's is not.
-        Err(error) if is(&error, Errno::EPERM) => {
+        Err(error) if is(&error, Errno::EPERM) && hosts_queues => {
             let host = Path::new("/dev/mqueue");
             if !host.exists() {
                 say!("mqueue: EPERM, and the host has no /dev/mqueue to bind");
@@ -137,6 +139,13 @@ fn mount_mqueue(dev: BorrowedFd<'_>) -> Result<()> {
             }
             say!("mqueue: EPERM: a bind of the host's /dev/mqueue instead");
             Detached::copy_of(host)?
+        }
+        Err(error) if is(&error, Errno::EPERM) => {
+            return Err(error.context(
+                "/dev/mqueue: the message queues of an IPC namespace are shown only to a user \
+                 namespace that owns it: join that as well, with --userns container:PID, or make \
+                 one, with --ipc private",
+            ));
         }
         made => made?,
     };

@@ -85,6 +85,7 @@ pub struct Mount {
     volumes: Volumes,
     host_pids: Option<String>,
     host_network: Option<String>,
+    host_ipc: Option<String>,
     privileged: bool,
 }
 
@@ -98,6 +99,7 @@ impl Mount {
             volumes: Volumes::default(),
             host_pids: None,
             host_network: None,
+            host_ipc: None,
             privileged: false,
         }
     }
@@ -139,9 +141,10 @@ impl Mount {
         let volumes = self.volumes.take()?;
         let root = Root::bind(rootfs)?;
         proc_sys::mount_proc(root.fd(), new_pids)?;
-        let hosts_network = proc_sys::namespace("net") == self.host_network;
+        let hosts_network = proc_sys::is_in("net", self.host_network.as_deref());
         proc_sys::mount_sys(root.fd(), self.privileged, hosts_network)?;
-        let dev = dev::mount_dev(root.fd())?;
+        let hosts_queues = proc_sys::is_in("ipc", self.host_ipc.as_deref());
+        let dev = dev::mount_dev(root.fd(), hosts_queues)?;
         volumes.attach(root.fd(), true)?;
         if !self.privileged {
             masks::mask(root.fd(), dev.as_fd())?;
@@ -196,6 +199,7 @@ impl Isolation for Mount {
         }
         self.host_pids = proc_sys::namespace("pid");
         self.host_network = proc_sys::namespace("net");
+        self.host_ipc = proc_sys::namespace("ipc");
         Ok(())
         // ANCHOR_END: exercise_prepare
     }

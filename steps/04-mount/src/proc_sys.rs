@@ -28,6 +28,12 @@ pub(crate) fn namespace(kind: &str) -> Option<String> {
     Some(link.to_string_lossy().into_owned())
 }
 
+/// Whether this process is in a namespace that [`namespace`] has named. What
+/// cannot be told is no.
+pub(crate) fn is_in(kind: &str, of: Option<&str>) -> bool {
+    of.is_some() && namespace(kind).as_deref() == of
+}
+
 // ANCHOR: mount_proc
 /// Mounts a new proc on `/proc` of the root. It shows the processes of the PID
 /// namespace of the process that mounts it: this one.
