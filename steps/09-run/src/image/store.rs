@@ -20,6 +20,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use process::warn;
 use serde::de::DeserializeOwned;
 use union::store::{make, remove_file};
 
@@ -93,6 +94,25 @@ impl Store {
                 && let Some(record) = self.record(&id)?
             {
                 records.push(record);
+            }
+        }
+        Ok(records)
+    }
+
+    /// All images whose records can be read, by their ids. Of the others there is
+    /// a warning: one that is damaged does not hide the rest.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn readable_records(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for name in names(&self.directory.join("record"))? {
+            let Ok(id) = Digest::from_hex(&name) else {
+                continue;
+            };
+            match self.record(&id) {
+                Ok(record) => records.extend(record),
+                Err(error) => warn!("{error:#}"),
             }
         }
         Ok(records)

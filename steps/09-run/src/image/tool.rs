@@ -139,7 +139,7 @@ fn list(images: &Images, args: ListArgs) -> Result<()> {
         of.map(|(name, _)| name.as_str()).collect()
     };
     let mut rows = Vec::new();
-    for record in images.store.records()? {
+    for record in images.store.readable_records()? {
         let names = match named(&record.id) {
             names if names.is_empty() => vec!["<none>"],
             names => names,
