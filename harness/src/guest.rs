@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fence;
 use crate::outcome::Record;
+use crate::registry::Entry;
 use crate::report::seconds;
 use crate::runner::{Batch, CHECK_LIMIT, Plan, SEQUENCES};
 use crate::times::Times;
@@ -196,7 +197,7 @@ pub fn run(
 }
 
 /// Runs the plan in as many machines at once as there are processors, and memory
-/// for, each with some of its batches, or with some checks of a single one.
+/// for, each with some of its batches, or with some of their checks.
 /// Records arrive in any order, each once.
 ///
 /// # Errors
@@ -216,7 +217,7 @@ pub fn run_side_by_side(
                 let (share, to_us) = (Plan { batches, ..*plan }, to_us.clone());
                 scope.spawn(move || {
                     run(&share, machine, &mut |record, description| {
-                        if elsewhere.contains(&record.check) {
+                        if elsewhere.contains(&(record.step.clone(), record.check.clone())) {
                             return Ok(());
                         }
                         to_us
@@ -269,20 +270,22 @@ fn machines(plan: &Plan) -> usize {
 /// What one machine is to do.
 struct Share {
     batches: Vec<Batch>,
-    /// Checks that are run because others need them, and whose records come
-    /// from another machine.
-    elsewhere: BTreeSet<String>,
+    /// Steps and checks that are run because others need them, and whose records
+    /// come from another machine.
+    elsewhere: BTreeSet<(String, String)>,
 }
 
-/// Divides batches, or the checks of a single one, so that each share takes
-/// about as long; their order stays.
+/// Divides the checks of batches among machines so that each takes about as
+/// long; their order stays. Where a step is in several batches, and a record
+/// does not say of which it is, each batch stays as it is.
 fn shares(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
-    if let ([batch], 2..) = (batches, machines) {
-        return parts(batch, machines, times);
+    let steps: BTreeSet<&str> = batches.iter().map(|b| b.step.step.as_str()).collect();
+    if machines > 1 && steps.len() == batches.len() {
+        return parts(batches, machines, times);
     }
     let of_batch = |batch: &Batch| -> u64 {
         let checks = batch.step.checks.iter();
-        checks.map(|c| times.of(&batch.step.step, &c.name)).sum()
+        checks.map(|c| times.of(&batch.step.step, c)).sum()
     };
     divided(batches.iter().map(of_batch), machines)
         .into_iter()
@@ -293,22 +296,43 @@ fn shares(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
         .collect()
 }
 
-/// Divides the checks of a batch. What a check needs is run where it is.
-fn parts(batch: &Batch, machines: usize, times: &Times) -> Vec<Share> {
-    let checks = &batch.step.checks;
-    let of_check = checks.iter().map(|c| times.of(&batch.step.step, &c.name));
+/// Divides the checks of batches, each of another step. What a check needs is
+/// run where it is.
+fn parts(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
+    let all: Vec<(usize, &Entry)> = batches
+        .iter()
+        .enumerate()
+        .flat_map(|(n, batch)| batch.step.checks.iter().map(move |check| (n, check)))
+        .collect();
+    let of_check = all
+        .iter()
+        .map(|(n, check)| times.of(&batches[*n].step.step, check));
     divided(of_check, machines)
         .into_iter()
         .map(|places| {
-            let own: BTreeSet<&str> = places.iter().map(|p| checks[*p].name.as_str()).collect();
-            let mut batch = batch.clone();
-            batch.step.keep(|check| own.contains(check.name.as_str()));
-            let kept = batch.step.checks.iter().map(|check| check.name.clone());
-            let elsewhere = kept.filter(|name| !own.contains(name.as_str())).collect();
-            Share {
-                batches: vec![batch],
-                elsewhere,
+            let mut share = Share {
+                batches: Vec::new(),
+                elsewhere: BTreeSet::new(),
+            };
+            for (n, batch) in batches.iter().enumerate() {
+                let own: BTreeSet<&str> = places
+                    .iter()
+                    .filter(|place| all[**place].0 == n)
+                    .map(|place| all[*place].1.name.as_str())
+                    .collect();
+                let mut batch = batch.clone();
+                batch.step.keep(|check| own.contains(check.name.as_str()));
+                let kept = batch.step.checks.iter().map(|check| &check.name);
+                let others = kept.filter(|name| !own.contains(name.as_str()));
+                let step = &batch.step.step;
+                share
+                    .elsewhere
+                    .extend(others.map(|name| (step.clone(), name.clone())));
+                if !batch.step.checks.is_empty() {
+                    share.batches.push(batch);
+                }
             }
+            share
         })
         .collect()
 }
@@ -428,10 +452,10 @@ mod tests {
                     check.name.as_str()
                 })
                 .collect();
-            reported.extend(
-                run.into_iter()
-                    .filter(|name| !share.elsewhere.contains(*name)),
-            );
+            reported.extend(run.into_iter().filter(|name| {
+                let key = ("05".to_owned(), (*name).to_owned());
+                !share.elsewhere.contains(&key)
+            }));
         }
         reported.sort_unstable();
         assert_eq!(shares.len(), 2);

@@ -39,6 +39,14 @@ pub struct Entry {
     /// What the kernel or machine must have, see [`requirement`](crate::requirement).
     #[serde(default)]
     pub requires: Vec<String>,
+    /// What it takes along where it is there, and does without where it is not;
+    /// written as `requires`.
+    #[serde(default)]
+    pub uses: Vec<String>,
+    /// How long it takes in an emulated machine, about, where that is long: by
+    /// this the checks are divided among machines as long as none has run.
+    #[serde(default)]
+    pub seconds: Option<u64>,
     /// Why it is so: one sentence about the kernel.
     pub why: String,
     /// What to look at next.

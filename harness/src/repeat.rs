@@ -201,6 +201,8 @@ mod tests {
                 points: 0,
                 needs: (n > 8).then(|| "check_3".to_owned()).into_iter().collect(),
                 requires: Vec::new(),
+                uses: Vec::new(),
+                seconds: None,
                 why: String::new(),
                 hint: String::new(),
             })

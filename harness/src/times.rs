@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::outcome::{Outcome, Record};
+use crate::registry::Entry;
 use crate::workspace;
 
 /// Milliseconds for a check of which nothing is known.
@@ -30,9 +31,9 @@ impl Times {
     }
 
     /// How long a check takes, in milliseconds.
-    pub fn of(&self, step: &str, check: &str) -> u64 {
-        let known = self.0.get(&key(step, check));
-        known.copied().unwrap_or(USUAL)
+    pub fn of(&self, step: &str, check: &Entry) -> u64 {
+        let known = self.0.get(&key(step, &check.name)).copied();
+        known.unwrap_or(check.seconds.map_or(USUAL, |seconds| seconds * 1000))
     }
 
     /// Notes how long a check took that has passed. One that fails may end at

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use crate::requirement;
 use crate::runner::Plan;
 
-/// The programs that checks of `plan` require (`tool:NAME`) and that this host
-/// has, and the libraries that they load. One that is missing here is missing
+/// The programs that checks of `plan` require or use (`tool:NAME`) and that this
+/// host has, and the libraries that they load. One that is missing here is missing
 /// inside, and the check says so.
 ///
 /// # Errors
@@ -20,7 +20,7 @@ pub fn required(plan: &Plan) -> Result<BTreeSet<PathBuf>> {
         .batches
         .iter()
         .flat_map(|batch| &batch.step.checks)
-        .flat_map(|check| &check.requires)
+        .flat_map(|check| check.requires.iter().chain(&check.uses))
         .filter_map(|requirement| requirement.strip_prefix("tool:"))
         .filter_map(requirement::tool)
         .collect::<BTreeSet<_>>();

@@ -29,7 +29,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 /// it can be typed again.
 ///
 /// # Errors
-/// If there is no such program, or it fails: with its last line.
+/// If there is no such program, or it fails: with its last line that says why.
 pub fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
     let Some(path) = find(name) else {
         bail!("the program {name} is missing: install its package");
@@ -47,7 +47,10 @@ pub fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
         .with_context(|| format!("run {path:?}"))?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr);
-        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        let mut why = said
+            .lines()
+            .filter(|line| !["", "Command failed."].contains(&line.trim()));
+        let last = why.next_back();
         bail!("{shown}: {}", last.unwrap_or("it failed without a word"));
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())

@@ -2,9 +2,13 @@
 //! sysfs(5).
 
 use std::fs::{self, File};
+use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use process::say;
 
 use crate::program;
 
@@ -32,26 +36,88 @@ pub fn node(name: &str) -> Result<Option<PathBuf>> {
 /// Opens a device, made with `table` if there is none, and has it removed when
 /// nobody uses it any more.
 ///
+/// The last user's end removes it in the background, and a killed user's dmsetup
+/// may still be making it: as long as it is busy this waits.
+///
 /// # Errors
 /// Those of dmsetup(8) and open(2).
 pub fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)> {
-    let opened = node(name)?.and_then(|path| Some((path.clone(), File::open(path).ok()?)));
-    let (path, file) = match opened {
-        Some(opened) => opened,
-        None => {
-            create(name, table)?;
-            let path = node(name)?.with_context(|| format!("{name} is not in /sys/block"))?;
-            match File::open(&path) {
-                Ok(file) => (path, file),
-                Err(error) => {
-                    program::run("dmsetup", &["remove", "--noudevsync", name])?;
-                    return Err(error).with_context(|| format!("open({path:?})"));
+    let begun = Instant::now();
+    let (path, file) = loop {
+        if let Some(opened) = open(name)? {
+            break opened;
+        }
+        match create(name, table) {
+            Err(error) if format!("{error:#}").contains(BUSY) && begun.elapsed() < PATIENCE => {
+                say!("{error:#}");
+                sleep(LOOK_AGAIN);
+                if begun.elapsed() > PATIENCE / 2 {
+                    remove_half_made(name)?;
                 }
+            }
+            made => {
+                made?;
+                break open(name)?
+                    .with_context(|| format!("the device {name} is gone as soon as it is made"))?;
             }
         }
     };
     remove_when_unused(name)?;
     Ok((path, file))
+}
+
+/// How dmsetup(8) spells EBUSY, the error for a name that is in use.
+const BUSY: &str = "Device or resource busy";
+/// How long it may be.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Opens a device, if it is there, whole, and not just being removed.
+fn open(name: &str) -> Result<Option<(PathBuf, File)>> {
+    let Some(path) = node(name)? else {
+        return Ok(None);
+    };
+    if sectors(&path)? == 0 {
+        return Ok(None);
+    }
+    if attribute(&path, "dm/suspended")?.as_deref() == Some("1") {
+        // Whoever had it stand still for a snapshot was killed: who holds the
+        // store's lock leaves no device like that, and now it is ours.
+        program::run("dmsetup", &["resume", "--noudevsync", name])?;
+    }
+    Ok(File::open(&path).ok().map(|file| (path, file)))
+}
+
+/// Its size. Without a table, as between two calls of its maker, it has none.
+fn sectors(path: &Path) -> Result<u64> {
+    match attribute(path, "size")? {
+        Some(size) => size
+            .parse()
+            .with_context(|| format!("the size of {path:?}")),
+        None => Ok(0),
+    }
+}
+
+/// What the kernel says of a device in a file of sysfs; `None` if the device is
+/// gone.
+fn attribute(path: &Path, name: &str) -> Result<Option<String>> {
+    let device = path.file_name().context("a device without a name")?;
+    let file = Path::new("/sys/block").join(device).join(name);
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {file:?}")),
+    }
+}
+
+/// Removes what a dmsetup left that was killed between two calls.
+fn remove_half_made(name: &str) -> Result<()> {
+    match node(name)? {
+        Some(path) if sectors(&path)? == 0 => {
+            program::run("dmsetup", &["remove", "--noudevsync", name]).map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes a device.
