@@ -85,7 +85,7 @@ impl Overlay2 {
         make(&store.directory().join("l"), 0o710)?;
         Ok(Overlay2 {
             store,
-            attributes: Attributes::of_caller(),
+            attributes: Attributes::of_caller()?,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::ErrorKind::NotFound;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -43,13 +44,25 @@ pub enum Attributes {
 impl Attributes {
     /// Those that the caller may use: `trusted` for root of the host. Root of
     /// another user namespace has UID 0 as well, so its map is asked.
-    pub fn of_caller() -> Self {
-        let is_host = fs::read_to_string("/proc/self/uid_map")
-            .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
-        match is_host && rustix::process::geteuid().is_root() {
+    ///
+    /// # Errors
+    /// If root cannot read the map: to guess would be to take the marks of a
+    /// container's users for ours, or the other way round.
+    pub fn of_caller() -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Attributes::User);
+        }
+        let path = "/proc/self/uid_map";
+        let is_host = match fs::read_to_string(path) {
+            Ok(map) => map.split_whitespace().eq(["0", "0", "4294967295"]),
+            // A kernel without user namespaces: there is one root.
+            Err(error) if error.kind() == NotFound => true,
+            Err(error) => return Err(error).context(format!("read {path}")),
+        };
+        Ok(match is_host {
             true => Attributes::Trusted,
             false => Attributes::User,
-        }
+        })
     }
 
     /// How the layers say what is deleted.
@@ -358,7 +371,7 @@ impl View for StackView {
         if self.is_plain() {
             return self.plain();
         }
-        if self.attributes != Attributes::of_caller() {
+        if self.attributes != Attributes::of_caller()? {
             bail!("{TOO_OLD}");
         }
         self.in_directory(Self::overlaid)

@@ -74,6 +74,6 @@ fn try_it(trial: &Path) -> Result<()> {
         lower: vec!["l/lower".into(), "l/other".into()],
         upper: Some("upper".parse()?),
     };
-    let mut view = StackView::new(trial, stack, Attributes::of_caller());
+    let mut view = StackView::new(trial, stack, Attributes::of_caller()?);
     view.detached().map(drop)
 }
