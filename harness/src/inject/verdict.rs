@@ -201,7 +201,7 @@ fn words(call: &str) -> Vec<String> {
         "prlimit64" => &["rlimit"],
         "dup2" | "fcntl" => &["dup"],
         "readlink" | "readlinkat" => &["realpath"],
-        "newfstatat" => &["stat"],
+        "newfstatat" | "statx" => &["stat"],
         "setresuid" | "setresgid" => &["setresuid", "setresgid", "uid"],
         "fsconfig" | "fsmount" | "fsopen" => &["fsopen", "mount"],
         _ => &[],

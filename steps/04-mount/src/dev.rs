@@ -3,6 +3,7 @@
 //! shm_overview(7); the list is that of the OCI runtime specification,
 //! “Default Devices”.
 
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -127,7 +128,7 @@ fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
 /// mount shows the same, and is bound.
 fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
     let queues = match Detached::new("mqueue", &[], INERT) {
-        Err(error) if is(&error, Errno::ENODEV) => {
+        Err(error) if is(&error, Errno::ENODEV) && !has_queues()? => {
             say!("mqueue: ENODEV: this kernel has no POSIX message queues, so no /dev/mqueue");
             return Ok(());
         }
@@ -153,6 +154,13 @@ fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
         .attach(make_directory(dev, "mqueue")?.as_fd())
         .map(drop)
         .context("/dev/mqueue")
+}
+
+/// Whether the kernel has POSIX message queues (CONFIG_POSIX_MQUEUE): they are
+/// always built in.
+fn has_queues() -> Result<bool> {
+    let known = fs::read_to_string("/proc/filesystems").context("read /proc/filesystems")?;
+    Ok(known.lines().any(|line| line.ends_with("\tmqueue")))
 }
 
 fn make_directory(dev: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
