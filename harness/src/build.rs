@@ -15,18 +15,26 @@ use crate::workspace;
 /// Where the test programs are: step number to path.
 pub type Tests = BTreeMap<String, PathBuf>;
 
-/// Builds the programs of `packages` and the probe in the release profile and
-/// leaves them in `bin/`. Those of `$DRYDOCK_BIN` are taken as they are.
+/// The harness's own programs, which go into every machine or measure something.
+const OWN: [&str; 5] = ["bench-load", "floor", "harness", "probe", "wake"];
+
+/// Builds the programs of `steps` (numbers) and the harness's in the release
+/// profile and leaves them in `bin/`. Those of `$DRYDOCK_BIN` are taken as they
+/// are.
+///
+/// With the features of the whole workspace, whichever steps they are: so a
+/// library is built once.
 ///
 /// # Errors
 /// What cargo says is on standard error; the error says that it failed.
-pub fn programs(packages: &[String]) -> Result<()> {
+pub fn programs(steps: &[String]) -> Result<()> {
     if workspace::bin() != workspace::root().join("bin") {
         return Ok(());
     }
-    let mut args = vec!["build", "--release", "--package", "harness", "--bins"];
-    for package in packages {
-        args.extend(["--package", package]);
+    let mut args = vec!["build", "--release", "--workspace"];
+    let programs: Vec<String> = steps.iter().map(|step| workspace::program(step)).collect();
+    for name in OWN.into_iter().chain(programs.iter().map(String::as_str)) {
+        args.extend(["--bin", name]);
     }
     let built = cargo(&workspace::root(), &args)?;
     let bin = workspace::root().join("bin");
@@ -46,7 +54,7 @@ pub fn programs(packages: &[String]) -> Result<()> {
 /// As [`programs`].
 pub fn tests(numbers: &[String]) -> Result<Tests> {
     let names: Vec<String> = numbers.iter().map(|n| format!("step_{n}")).collect();
-    let mut args = vec!["test", "--no-run", "--package", "harness"];
+    let mut args = vec!["test", "--no-run", "--workspace"];
     for name in &names {
         args.extend(["--test", name]);
     }

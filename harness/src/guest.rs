@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -380,9 +379,7 @@ fn rootfs(plan: &Plan) -> BTreeSet<String> {
 /// A word that nobody can guess.
 fn secret() -> Result<String> {
     let mut bytes = [0; 16];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("read /dev/urandom")?;
+    getrandom::fill(&mut bytes).context("getrandom")?;
     Ok(format!("{:032x} ", u128::from_ne_bytes(bytes)))
 }
 

@@ -57,8 +57,7 @@ struct Script {
 pub fn run(wanted: &[String], accept: bool) -> Result<Tally> {
     let scripts = read(wanted)?;
     let numbers = registry::numbers(&workspace::checks())?;
-    let packages: Vec<String> = numbers.iter().map(|n| format!("step-{n}")).collect();
-    build::programs(&packages)?;
+    build::programs(&numbers)?;
     workspace::need_rootfs("busybox")?;
     let (outputs, trouble) = run_all(&scripts)?;
     let mut tally = Tally::default();

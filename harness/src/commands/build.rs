@@ -14,19 +14,17 @@ use crate::{build, workspace};
 pub fn build() -> Result<ExitCode> {
     let dir = workspace::root().join("steps");
     let reading = || format!("read {}", dir.display());
-    let mut packages = Vec::new();
+    let mut numbers = Vec::new();
     for entry in fs::read_dir(&dir).with_context(reading)? {
         let name = entry.with_context(reading)?.file_name();
-        // 03-pid is the package step-03.
         if let Some(number) = name.to_str().and_then(|name| name.get(..2)) {
-            packages.push(format!("step-{number}"));
+            numbers.push(number.to_owned());
         }
     }
-    packages.sort();
-    build::programs(&packages)?;
+    numbers.sort();
+    build::programs(&numbers)?;
     let bin = workspace::bin();
-    for package in &packages {
-        let step = package.trim_start_matches("step-");
+    for step in &numbers {
         let program = bin.join(workspace::program(step));
         let meta = fs::metadata(&program).with_context(|| format!("stat {}", program.display()))?;
         println!("{}  {} kB", program.display(), meta.len() / 1000);

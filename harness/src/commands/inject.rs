@@ -72,7 +72,7 @@ pub fn inject(args: Args) -> Result<ExitCode> {
         }
     }
     progress("building");
-    build::programs(&["step-09".to_owned()])?;
+    build::programs(&["09".to_owned()])?;
     workspace::need_rootfs("busybox")?;
     let exceptions = exceptions::read()?;
     inject::keep_to_itself()?;

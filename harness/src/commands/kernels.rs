@@ -94,8 +94,7 @@ pub fn kernels(args: Args) -> Result<ExitCode> {
     }
     progress("building");
     let numbers: Vec<String> = steps.iter().map(|step| step.step.clone()).collect();
-    let packages: Vec<String> = numbers.iter().map(|n| format!("step-{n}")).collect();
-    build::programs(&packages)?;
+    build::programs(&numbers)?;
     let tests = build::tests(&numbers)?;
     workspace::need_rootfs("busybox")?;
     let cells = cells(&offers, &args.cgroup);

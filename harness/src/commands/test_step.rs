@@ -52,12 +52,7 @@ pub fn test_step(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     progress("building");
     let numbers: Vec<String> = steps.iter().map(|step| step.step.clone()).collect();
-    build::programs(
-        &numbers
-            .iter()
-            .map(|n| format!("step-{n}"))
-            .collect::<Vec<_>>(),
-    )?;
+    build::programs(&numbers)?;
     let tests = build::tests(&numbers)?;
     workspace::need_rootfs("busybox")?;
     let building = started.elapsed();

@@ -98,8 +98,7 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
     let mut steps: Vec<String> = wrongs.iter().map(|w| w.step.clone()).collect();
     steps.dedup();
     progress("building the harness");
-    let packages: Vec<String> = steps.iter().map(|n| format!("step-{n}")).collect();
-    build::programs(&packages)?;
+    build::programs(&steps)?;
     workspace::need_rootfs("busybox")?;
     let tests = build::tests(&steps)?;
     let builder = Builder::new()?;

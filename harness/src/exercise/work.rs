@@ -143,9 +143,11 @@ impl Work {
     /// That it does not compile; what rustc says is on standard error.
     pub fn build(&self, number: &str) -> Result<PathBuf> {
         let name = workspace::program(number);
-        let (target, package) = (target(), format!("step-{number}"));
+        let target = target();
         let target = target.to_string_lossy();
-        let mut args = vec!["build", "--profile", "wrong", "--package", &package];
+        // The program of one step, with the features that all want: what the steps
+        // share is built once.
+        let mut args = vec!["build", "--profile", "wrong", "--workspace"];
         args.extend(["--bin", &name, "--target-dir", &target]);
         let built = build::cargo(&self.dir, &args)
             .with_context(|| format!("{} does not compile", self.dir.display()))?;

@@ -47,7 +47,6 @@ impl Builder {
         for (file, text) in &files {
             write_changed(&self.dir.join(file), text.as_bytes())?;
         }
-        let package = format!("step-{}", wrong.step);
         let name = workspace::program(&wrong.step);
         let target = work::target();
         let built = build::cargo(
@@ -56,8 +55,9 @@ impl Builder {
                 "build",
                 "--profile",
                 "wrong",
-                "--package",
-                &package,
+                // Not one package: with the same features whichever step it is,
+                // what they share is built once.
+                "--workspace",
                 "--bin",
                 &name,
                 "--target-dir",
