@@ -621,6 +621,8 @@ fn an_image_belongs_to_the_users_of_the_map() {
             )?;
             let refused = run(&[&map[..], &["-v", "/data"]].concat(), &["true"])?;
             refused.expect_error(125, &["volume", "--uid-map"])?;
+            let refused = run(&["--rm", "--uid-map", "1000:100000:1000"], &["true"])?;
+            refused.expect_error(125, &["--uid-map", "UID 0"])?;
         }
         if shown == 0 {
             return Err(unsupported(refused));

@@ -164,13 +164,25 @@ impl Union {
     /// theirs: [`UserArgs::other_users`]. Without any nothing changes.
     ///
     /// # Errors
-    /// Those of mkdir(2), for the place where the root will be.
+    /// If they have no root, whose the files of the layers are. Those of mkdir(2),
+    /// for the place where the root will be.
     ///
     /// [`UserArgs::other_users`]: user::UserArgs::other_users
     pub fn for_users(mut self, mappings: Vec<Mapping>) -> Result<Self> {
         if let Some(container) = &mut self.container
             && !mappings.is_empty()
         {
+            for mapping in &mappings {
+                if mapping.maps.iter().all(|map| map.inside != 0) {
+                    bail!(
+                        "{} leaves out {} 0, which the files of the layers belong to: it has to map \
+                         that too, as in {} 0:100000:65536",
+                        mapping.ids.option(),
+                        mapping.ids.noun(),
+                        mapping.ids.option()
+                    );
+                }
+            }
             container.place = container.driver.store().everybodys_place()?;
             container.mappings = mappings;
         }

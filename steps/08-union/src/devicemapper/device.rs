@@ -2,7 +2,7 @@
 //! sysfs(5).
 
 use std::fs::{self, File};
-use std::io::ErrorKind::NotFound;
+use std::io::ErrorKind::{InvalidInput, NotFound};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -80,10 +80,17 @@ fn open(name: &str) -> Result<Option<(PathBuf, File)>> {
     if sectors(&path)? == 0 {
         return Ok(None);
     }
-    if attribute(&path, "dm/suspended")?.as_deref() == Some("1") {
+    let Some(suspended) = attribute(&path, "dm/suspended")? else {
+        return Ok(None);
+    };
+    if suspended == "1" {
         // Whoever had it stand still for a snapshot was killed: who holds the
-        // store's lock leaves no device like that, and now it is ours.
-        program::run("dmsetup", &["resume", "--noudevsync", name])?;
+        // store's lock leaves no device like that, and now it is ours. One that
+        // is just being removed stands still too, and is not to be had.
+        if let Err(error) = program::run("dmsetup", &["resume", "--noudevsync", name]) {
+            say!("{error:#}");
+            return Ok(None);
+        }
     }
     Ok(File::open(&path).ok().map(|file| (path, file)))
 }
@@ -99,13 +106,13 @@ fn sectors(path: &Path) -> Result<u64> {
 }
 
 /// What the kernel says of a device in a file of sysfs; `None` if the device is
-/// gone.
+/// gone, or going: the device mapper then answers `EINVAL` (dm_attr_show).
 fn attribute(path: &Path, name: &str) -> Result<Option<String>> {
     let device = path.file_name().context("a device without a name")?;
     let file = Path::new("/sys/block").join(device).join(name);
     match fs::read_to_string(&file) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) if error.kind() == NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), NotFound | InvalidInput) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read {file:?}")),
     }
 }
