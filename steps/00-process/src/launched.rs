@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -166,21 +167,28 @@ impl Launched {
     /// its death is then the cause, and that only what came of it.
     pub(crate) fn died_of(&self) -> Option<Error> {
         let pid = rustix::process::Pid::from_raw(self.pid.as_raw())?;
-        // It stays to be reaped.
-        let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let status = rustix::process::waitid(WaitId::Pid(pid), flags).ok()??;
-        match self.read_report() {
-            Ok(Some(Report::Failed(error))) => Some(error),
-            _ => Some(match (status.exit_status(), status.terminating_signal()) {
-                (_, Some(signal)) => {
-                    anyhow!("the child died of signal {signal} while it was set up")
-                }
-                (code, _) => anyhow!(
-                    "the child ended with status {} while it was set up",
-                    code.unwrap_or_default()
-                ),
-            }),
+        // It says why before it ends, and its end closes the pipe: then its status
+        // is not far. Without either it may still have been killed.
+        let mut reports = [PollFd::new(self.reports.as_fd(), PollFlags::POLLIN)];
+        let closed = poll(&mut reports, PollTimeout::ZERO).ok()? > 0;
+        if closed {
+            match self.read_report() {
+                Ok(Some(Report::Failed(error))) => return Some(error),
+                Ok(Some(Report::SetUp)) => return None,
+                _ => {}
+            }
         }
+        // It stays to be reaped.
+        let mut flags = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        flags.set(WaitIdOptions::NOHANG, !closed);
+        let status = rustix::process::waitid(WaitId::Pid(pid), flags).ok()??;
+        Some(match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(signal)) => anyhow!("the child died of signal {signal} while it was set up"),
+            (code, _) => anyhow!(
+                "the child ended with status {} while it was set up",
+                code.unwrap_or_default()
+            ),
+        })
     }
 
     /// Ends and reaps the child because of `error`, which is handed through.
