@@ -119,7 +119,7 @@ fn null() -> Result<OwnedFd> {
         is_null(&null)?,
         "{NULL} of the container is not the null device: what is mounted on /dev?"
     );
-    fcntl_setfl(&null, OFlags::empty()).context("fcntl(F_SETFL)")?;
+    fcntl_setfl(&null, OFlags::empty()).with_context(|| format!("fcntl({NULL}, F_SETFL)"))?;
     Ok(null)
 }
 
