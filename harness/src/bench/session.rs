@@ -46,7 +46,7 @@ const SCRIPTS: [(&str, &str); 2] = [
 /// # Errors
 /// If cargo fails.
 pub fn built() -> Result<()> {
-    build::programs(&["step-08".to_owned(), "step-09".to_owned()])?;
+    build::programs(&["08".to_owned(), "09".to_owned()])?;
     workspace::need_rootfs("busybox")
 }
 
