@@ -170,12 +170,13 @@ impl Launched {
         // It says why before it ends, and its end closes the pipe: then its status
         // is not far. Without either it may still have been killed.
         let mut reports = [PollFd::new(self.reports.as_fd(), PollFlags::POLLIN)];
-        let closed = poll(&mut reports, PollTimeout::ZERO).ok()? > 0;
-        if closed {
+        let mut closed = false;
+        if poll(&mut reports, PollTimeout::ZERO).ok()? > 0 {
             match self.read_report() {
                 Ok(Some(Report::Failed(error))) => return Some(error),
                 Ok(Some(Report::SetUp)) => return None,
-                _ => {}
+                Ok(None) => closed = true,
+                Err(error) => say!("{error:#}"),
             }
         }
         // It stays to be reaped.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use process::say;
 
 use crate::program;
@@ -57,8 +58,15 @@ pub fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)> {
             }
             made => {
                 made?;
-                break open(name)?
-                    .with_context(|| format!("the device {name} is gone as soon as it is made"))?;
+                match open(name) {
+                    Ok(Some(opened)) => break opened,
+                    // What cannot be opened would stay for ever.
+                    unusable => {
+                        program::run("dmsetup", &["remove", "--noudevsync", name])?;
+                        unusable?;
+                        bail!("the device {name} was made, and is not in /sys/block");
+                    }
+                }
             }
         }
     };
@@ -92,7 +100,19 @@ fn open(name: &str) -> Result<Option<(PathBuf, File)>> {
             return Ok(None);
         }
     }
-    Ok(File::open(&path).ok().map(|file| (path, file)))
+    match File::open(&path) {
+        Ok(file) => Ok(Some((path, file))),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("open({path:?})")),
+    }
+}
+
+/// Whether a device was removed between two looks: its node is gone (`ENOENT`), or
+/// leads to nothing (`ENXIO`, `ENODEV`).
+fn is_gone(error: &std::io::Error) -> bool {
+    [Errno::ENOENT, Errno::ENXIO, Errno::ENODEV]
+        .map(|errno| Some(errno as i32))
+        .contains(&error.raw_os_error())
 }
 
 /// Its size. Without a table, as between two calls of its maker, it has none.
