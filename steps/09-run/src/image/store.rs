@@ -88,15 +88,8 @@ impl Store {
     /// # Errors
     /// Those of reading.
     pub fn records(&self) -> Result<Vec<Record>> {
-        let mut records = Vec::new();
-        for name in names(&self.directory.join("record"))? {
-            if let Ok(id) = Digest::from_hex(&name)
-                && let Some(record) = self.record(&id)?
-            {
-                records.push(record);
-            }
-        }
-        Ok(records)
+        let records = self.each_record()?;
+        records.into_iter().collect()
     }
 
     /// All images whose records can be read, by their ids. Of the others there is
@@ -105,17 +98,20 @@ impl Store {
     /// # Errors
     /// Those of reading the directory.
     pub fn readable_records(&self) -> Result<Vec<Record>> {
-        let mut records = Vec::new();
-        for name in names(&self.directory.join("record"))? {
-            let Ok(id) = Digest::from_hex(&name) else {
-                continue;
-            };
-            match self.record(&id) {
-                Ok(record) => records.extend(record),
-                Err(error) => warn!("{error:#}"),
-            }
-        }
-        Ok(records)
+        let records = self.each_record()?.into_iter();
+        Ok(records
+            .filter_map(|record| record.inspect_err(|error| warn!("{error:#}")).ok())
+            .collect())
+    }
+
+    /// What reading each record gives. One that has just been removed is left out.
+    fn each_record(&self) -> Result<Vec<Result<Record>>> {
+        let ids = names(&self.directory.join("record"))?;
+        Ok(ids
+            .iter()
+            .filter_map(|name| Digest::from_hex(name).ok())
+            .filter_map(|id| self.record(&id).transpose())
+            .collect())
     }
 
     /// All names, and the ids that they mean.
