@@ -39,12 +39,12 @@ pub struct Entry {
     /// What the kernel or machine must have, see [`requirement`](crate::requirement).
     #[serde(default)]
     pub requires: Vec<String>,
-    /// What it takes along where it is there, and does without where it is not;
-    /// written as `requires`.
+    /// Programs that it uses if they are installed, and can do without; written
+    /// as in `requires`.
     #[serde(default)]
     pub uses: Vec<String>,
-    /// How long it takes in an emulated machine, about, where that is long: by
-    /// this the checks are divided among machines as long as none has run.
+    /// About how many seconds it takes in an emulated machine, if they are many. The
+    /// first run divides the checks among its machines by this.
     #[serde(default)]
     pub seconds: Option<u64>,
     /// Why it is so: one sentence about the kernel.

@@ -1,6 +1,6 @@
 //! Whatever comes of a submission, its marks are as the services read them. The
-//! types below say what that is. Where a service passes over a field that it does
-//! not know, they refuse it.
+//! types below describe that. A service ignores a field that it does not know;
+//! they refuse it.
 
 use anyhow::{Context, Result, ensure};
 use harness::grade::marks::{Format, Marks};

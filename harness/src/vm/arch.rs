@@ -36,9 +36,9 @@ pub const ARCH: Arch = Arch {
     // and then every time limit is over before its time. The test whether the
     // timer interrupts also fails where the host lets the guest wait.
     //
-    // Addresses are not drawn by lot, and jumps not made in a roundabout way:
-    // what QEMU has translated is found again where it has the same address, so
-    // that a program's second start takes a seventh of the time.
+    // No random addresses: QEMU finds its translation of a program again only at
+    // the same address, and the second start then takes a seventh of the time.
+    // And no retpolines, which protect nobody here and cost some.
     kernel_arguments: "tsc=unstable clocksource=hpet no_timer_check norandmaps mitigations=off",
 };
 

@@ -123,9 +123,9 @@ fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
     made?.attach(target.as_fd()).map(drop).context("/dev/pts")
 }
 
-/// POSIX message queues of this process's IPC namespace. Without rights over
-/// that the kernel mounts none (`EPERM`); where it is the host's, the host's
-/// mount shows the same, and is bound.
+/// POSIX message queues of this process's IPC namespace. A user namespace that does
+/// not own it may not mount them (`EPERM`). If it is the host's, the host's mount
+/// shows the same queues and is bound instead.
 fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
     let queues = match Detached::new("mqueue", &[], INERT) {
         Err(error) if is(&error, Errno::ENODEV) && !has_queues()? => {
@@ -143,9 +143,9 @@ fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
         }
         Err(error) if is(&error, Errno::EPERM) => {
             return Err(error.context(
-                "/dev/mqueue: the message queues of an IPC namespace are shown only to a user \
-                 namespace that owns it: join that as well, with --userns container:PID, or make \
-                 one, with --ipc private",
+                "/dev/mqueue: only the user namespace that owns an IPC namespace may mount its \
+                 message queues: join that user namespace too (--userns container:PID), or take an \
+                 IPC namespace of your own (--ipc private)",
             ));
         }
         made => made?,
@@ -156,8 +156,8 @@ fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
         .context("/dev/mqueue")
 }
 
-/// Whether the kernel has POSIX message queues (CONFIG_POSIX_MQUEUE): they are
-/// always built in.
+/// Whether the kernel has POSIX message queues. They are never a module
+/// (CONFIG_POSIX_MQUEUE), so the list is complete.
 fn has_queues() -> Result<bool> {
     let known = fs::read_to_string("/proc/filesystems").context("read /proc/filesystems")?;
     Ok(known.lines().any(|line| line.ends_with("\tmqueue")))

@@ -164,8 +164,8 @@ impl Union {
     /// theirs: [`UserArgs::other_users`]. Without any nothing changes.
     ///
     /// # Errors
-    /// If they have no root, whose the files of the layers are. Those of mkdir(2),
-    /// for the place where the root will be.
+    /// If a map leaves out ID 0, which owns the files of the layers. Those of
+    /// mkdir(2), for the place where the root will be.
     ///
     /// [`UserArgs::other_users`]: user::UserArgs::other_users
     pub fn for_users(mut self, mappings: Vec<Mapping>) -> Result<Self> {
@@ -175,11 +175,10 @@ impl Union {
             for mapping in &mappings {
                 if mapping.maps.iter().all(|map| map.inside != 0) {
                     bail!(
-                        "{} leaves out {} 0, which the files of the layers belong to: it has to map \
-                         that too, as in {} 0:100000:65536",
-                        mapping.ids.option(),
+                        "{option} does not map {} 0, which owns the files of the layers: map it as \
+                         well, as in {option} 0:100000:65536",
                         mapping.ids.noun(),
-                        mapping.ids.option()
+                        option = mapping.ids.option(),
                     );
                 }
             }
