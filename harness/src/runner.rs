@@ -23,6 +23,7 @@ use crate::fence::Fence;
 use crate::outcome::{Outcome, Record};
 use crate::registry::{Entry, Step};
 use crate::requirement;
+use crate::sys;
 
 /// How long one check may take. Generous: under emulation a machine is twenty
 /// times slower.
@@ -198,6 +199,7 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
     if let Some(program) = &batch.program {
         command.env(PROGRAM, program);
     }
+    sys::default_signals(&mut command);
     let start = Instant::now();
     let child = command
         .spawn()

@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe, read, setsid, write};
 
 /// Which of a command's standard streams are the terminal of [`spawn_on_pty`].
@@ -334,6 +334,23 @@ pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Makes the process of `command` start with all signals as the kernel's default
+/// has them and none blocked, whatever this process was started with: nohup(1)
+/// ignores SIGHUP, and what is ignored stays so across execve(2).
+pub fn default_signals(command: &mut Command) {
+    let reset = || {
+        for signal in 1..=libc::SIGRTMAX() {
+            // SAFETY: no handler is set. The C library keeps a few for itself, and
+            // no process can have SIGKILL and SIGSTOP otherwise: those fail.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        SigSet::empty().thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: the closure only makes system calls, and allocates nothing.
+    unsafe { command.pre_exec(reset) };
+}
+
 /// Puts limits on what `command` and all that it starts may use, each
 /// `(resource, most)`: setrlimit(2). They cannot be raised again, except by
 /// root.
@@ -437,4 +454,30 @@ pub fn join_session_keyring() -> nix::Result<()> {
     // SAFETY: a null name asks for an anonymous keyring; nothing is read.
     let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, 0usize) };
     Errno::result(joined).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_has_the_signals_of_a_terminal() {
+        let seen = |prepare: fn(&mut Command)| {
+            let mut command = Command::new("grep");
+            command.args(["^SigIgn", "/proc/self/status"]);
+            let ignore = || {
+                // SAFETY: no handler is set.
+                unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+                Ok(())
+            };
+            // SAFETY: the closure only makes a system call.
+            unsafe { command.pre_exec(ignore) };
+            prepare(&mut command);
+            let output = command.output().unwrap();
+            let line = String::from_utf8(output.stdout).unwrap();
+            u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
+        };
+        assert_eq!(seen(|_| ()) & 1, 1);
+        assert_eq!(seen(default_signals), 0);
+    }
 }

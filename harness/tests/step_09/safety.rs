@@ -619,8 +619,31 @@ fn an_image_belongs_to_the_users_of_the_map() {
                     "0 100000 65536",
                 ],
             )?;
-            let refused = run(&[&map[..], &["-v", "/data"]].concat(), &["true"])?;
-            refused.expect_error(125, &["volume", "--uid-map"])?;
+            let volumes = [&map[..], &["-v", "kept:/etc", "-v", "/data"]].concat();
+            let script = "echo new >/etc/new; chown 33:44 /etc/new; touch /data/file && \
+                          stat -c '%n %u:%g' /etc /etc/passwd /etc/new /data /data/file";
+            let ran = run(&volumes, &["sh", "-c", script])?.success()?;
+            expect_eq(
+                &format!("what users of the map see in volumes with {driver}"),
+                ran.stdout.lines().collect(),
+                vec![
+                    "/etc 0:0",
+                    "/etc/passwd 0:0",
+                    "/etc/new 33:44",
+                    "/data 0:0",
+                    "/data/file 0:0",
+                ],
+            )?;
+            // The next one has no map, and the volume is as if there never was one.
+            let script = "stat -c '%n %u:%g' /etc /etc/passwd /etc/new; cat /etc/new";
+            let ran = run(&["--rm", "-v", "kept:/etc"], &["sh", "-c", script])?.success()?;
+            expect_eq(
+                &format!("what root of the host sees in the volume with {driver}"),
+                ran.stdout.lines().collect(),
+                vec!["/etc 0:0", "/etc/passwd 0:0", "/etc/new 33:44", "new"],
+            )?;
+            let listed = tool(&["volume", "ls", "-q"]).run()?.success()?;
+            expect_eq("the volumes that are left", listed.stdout.trim(), "kept")?;
             let refused = run(&["--rm", "--uid-map", "1000:100000:1000"], &["true"])?;
             refused.expect_error(125, &["--uid-map", "UID 0"])?;
         }

@@ -16,6 +16,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -81,24 +82,55 @@ pub(crate) const HELD: &str = ".lock";
 /// # Errors
 /// Those of open(2) and flock(2).
 pub fn hold(directory: &Path, turn: Turn) -> Result<Lock> {
-    let path = directory.join(HELD);
-    wait_for_lock(
-        &path,
-        match turn {
-            Turn::Making => FlockOperation::LockShared,
-            Turn::Judging => FlockOperation::LockExclusive,
-        },
-    )
+    LockFile::of(directory)?.wait(turn)
 }
 
-fn wait_for_lock(path: &Path, operation: FlockOperation) -> Result<Lock> {
-    let file = open_lock(path)?;
-    loop {
-        match flock(&file, operation) {
-            Ok(()) => return Ok(Lock { _file: file }),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("flock({path:?})")),
+/// The file of such a lock, open and not locked: for a child that may wait for its
+/// turn and may not enter the directory.
+#[derive(Debug)]
+pub struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LockFile {
+    /// The file `.lock` in `directory`, made if there is none.
+    ///
+    /// # Errors
+    /// Those of open(2).
+    pub fn of(directory: &Path) -> Result<Self> {
+        Self::open(directory.join(HELD))
+    }
+
+    fn open(path: PathBuf) -> Result<Self> {
+        let file = open_lock(&path)?;
+        Ok(LockFile { file, path })
+    }
+
+    /// Waits for this turn.
+    ///
+    /// # Errors
+    /// Those of flock(2).
+    pub fn wait(self, turn: Turn) -> Result<Lock> {
+        let operation = match turn {
+            Turn::Making => FlockOperation::LockShared,
+            Turn::Judging => FlockOperation::LockExclusive,
+        };
+        loop {
+            match flock(&self.file, operation) {
+                Ok(()) => return Ok(Lock { _file: self.file }),
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("flock({:?})", self.path));
+                }
+            }
         }
+    }
+}
+
+impl AsFd for LockFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -152,7 +184,7 @@ impl Store {
     /// Those of open(2) and flock(2).
     pub fn lock(&self) -> Result<Lock> {
         let path = self.run.join(format!("{}.lock", self.kind));
-        wait_for_lock(&path, FlockOperation::LockExclusive)
+        LockFile::open(path)?.wait(Turn::Judging)
     }
 
     /// Notes that a container runs, and what is to become of it, as long as the

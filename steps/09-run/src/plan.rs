@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use cgroups::CgroupArgs;
 use ipc::IpcArgs;
 use mount::MountArgs;
@@ -101,7 +101,9 @@ impl Plan {
         let id = random_hex(32)?;
         let mounts = Mounts::parse(&files, config.volumes.keys())?;
         let volumes = Volumes::new(&places.root);
-        let (volumes, binds) = VolumeMounts::plan(volumes, &mounts.mounted, &id, container.rm)?;
+        let others = user.other_users()?;
+        let (volumes, binds) =
+            VolumeMounts::plan(volumes, &mounts.mounted, &id, container.rm, others.clone())?;
         let mut record = Record {
             id: id.clone(),
             name: container.name.unwrap_or_default(),
@@ -146,19 +148,8 @@ impl Plan {
             None,
             true,
         )?
-        .share_init();
-        let others = user.other_users()?;
-        if !others.is_empty()
-            && let Some(volume) = record.volumes.first()
-        {
-            bail!(
-                "the volume at {:?} belongs to root of the host, and cannot be shown to the users \
-                 of --uid-map: put a directory there that is theirs, -v DIR:{}",
-                volume.target,
-                volume.target.display()
-            );
-        }
-        let union = union.for_users(others)?;
+        .share_init()
+        .for_users(others)?;
         // ANCHOR_END: union
         let mut mount = MountArgs {
             rootfs: union.mount_point(),

@@ -83,7 +83,17 @@ impl Volumes {
 
     /// Where a volume's files are, whether there is one of that name or not.
     pub fn data(&self, name: &str) -> PathBuf {
-        self.directory.join(name).join("_data")
+        self.directory_of(name).join("_data")
+    }
+
+    fn directory_of(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Where a container finds its volumes whose users may not enter the state
+    /// directory, in a mount namespace of its own.
+    fn everybodys_place(&self) -> PathBuf {
+        self.directory.with_file_name("shown")
     }
 
     /// Makes a volume if there is none of that name, and says which it is.
@@ -279,7 +289,7 @@ impl Volumes {
     /// # Errors
     /// Those of open(2) and flock(2).
     pub fn fill_alone(&self, name: &str) -> Result<Lock> {
-        hold(&self.directory.join(name), Turn::Judging)
+        hold(&self.directory_of(name), Turn::Judging)
     }
 }
 

@@ -3,15 +3,20 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::unistd::Pid;
 use process::{Isolation, say};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use union::detached;
+use union::driver::{Access, attach};
+use union::store::{Lock, LockFile, Turn, make};
 use union::tree::Tree;
 use union::tree::copy::copy;
+use user::choice::Mapping;
 
 use super::Volumes;
 use crate::mounts::{Mounted, Source};
@@ -34,6 +39,32 @@ pub struct VolumeMounts {
     remove: bool,
     /// Keeps others from removing the volumes.
     held: Vec<File>,
+    /// Where root inside is another user outside.
+    shown: Option<Shown>,
+}
+
+/// Volumes that are shown to the users of a map as theirs. The launcher makes the
+/// mounts, and the child, who may not enter the state directory, attaches them.
+struct Shown {
+    users: Vec<Mapping>,
+    /// A directory that the child can reach. In it is an empty one a volume, on
+    /// which it mounts that, in a namespace of its own.
+    place: PathBuf,
+    /// Each volume, and the lock for filling it.
+    volumes: Vec<(OwnedFd, LockFile)>,
+}
+
+impl Shown {
+    fn path(&self, number: usize) -> PathBuf {
+        self.place.join(number.to_string())
+    }
+
+    fn attach(&self) -> Result<()> {
+        for (number, (volume, _)) in self.volumes.iter().enumerate() {
+            attach(volume, &self.path(number))?;
+        }
+        Ok(())
+    }
 }
 
 struct Used {
@@ -44,16 +75,25 @@ struct Used {
 impl VolumeMounts {
     /// Gives every anonymous volume of `mounted` a name. `root` is where the
     /// container's layers are mounted; `remove` says whether anonymous volumes
-    /// go with the container.
+    /// go with the container. `users` are those that volumes are shown to as
+    /// theirs, if they are others outside: [`UserArgs::other_users`].
     ///
     /// # Errors
     /// Those of getrandom(2).
+    ///
+    /// [`UserArgs::other_users`]: user::UserArgs::other_users
     pub fn plan(
         volumes: Volumes,
         mounted: &[Mounted],
         id: &str,
         remove: bool,
+        users: Vec<Mapping>,
     ) -> Result<(Self, Vec<String>)> {
+        let shown = (!users.is_empty()).then(|| Shown {
+            users,
+            place: volumes.everybodys_place(),
+            volumes: Vec::new(),
+        });
         let mut this = VolumeMounts {
             volumes,
             used: Vec::new(),
@@ -62,6 +102,7 @@ impl VolumeMounts {
             id: id.to_owned(),
             remove,
             held: Vec::new(),
+            shown,
         };
         let mut binds = Vec::new();
         for mount in mounted {
@@ -77,7 +118,10 @@ impl VolumeMounts {
                         Some(name) => (name.clone(), false),
                         None => (crate::names::random_hex(32)?, true),
                     };
-                    let data = this.volumes.data(&name);
+                    let data = match &this.shown {
+                        Some(shown) => shown.path(this.used.len()),
+                        None => this.volumes.data(&name),
+                    };
                     this.used.push(Used {
                         volume: UsedVolume {
                             name,
@@ -106,6 +150,33 @@ impl VolumeMounts {
         self
     }
 
+    /// Has each volume shown to the users of the map: mount_setattr(2), “ID-mapped
+    /// mounts”.
+    fn show(&mut self) -> Result<()> {
+        let Some(shown) = &mut self.shown else {
+            return Ok(());
+        };
+        if self.used.is_empty() {
+            return Ok(());
+        }
+        make(&shown.place, 0o711)?;
+        let users = user::held::with_maps(&shown.users)?;
+        for Used { volume, .. } in &self.used {
+            let data = self.volumes.data(&volume.name);
+            let mount = detached::bind(&data, Access::ReadWrite)?;
+            detached::map_ids(&mount, users.as_fd()).with_context(|| {
+                format!(
+                    "show the volume {:?} to the users of --uid-map",
+                    volume.name
+                )
+            })?;
+            let lock = LockFile::of(&self.volumes.directory_of(&volume.name))?;
+            make(&shown.path(shown.volumes.len()), 0o711)?;
+            shown.volumes.push((mount, lock));
+        }
+        Ok(())
+    }
+
     /// The volumes, for the container's record.
     pub fn used(&self) -> Vec<UsedVolume> {
         self.used.iter().map(|used| used.volume.clone()).collect()
@@ -125,6 +196,7 @@ impl Isolation for VolumeMounts {
                 .take(&volume.name, volume.anonymous, container)?;
             self.held.push(held);
         }
+        self.show()?;
         for path in &self.made {
             match fs::create_dir(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(path)
@@ -139,11 +211,44 @@ impl Isolation for VolumeMounts {
         Ok(())
     }
 
+    /// The child has its own descriptors of what is shown: a lock is free when the
+    /// last one is closed.
+    fn on_host(&mut self, _: Pid) -> Result<()> {
+        self.shown = None;
+        Ok(())
+    }
+
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        let shown = self.shown.iter().flat_map(|shown| &shown.volumes);
+        shown
+            .flat_map(|(volume, lock)| [volume.as_fd(), lock.as_fd()])
+            .collect()
+    }
+
     /// In the child, where the layers have been mounted as they are.
     fn in_container(&mut self) -> Result<()> {
-        for Used { volume, copy } in &self.used {
+        let mut locks = Vec::new();
+        let mut paths = Vec::new();
+        if let Some(shown) = self.shown.take().filter(|shown| !shown.volumes.is_empty()) {
+            shown.attach()?;
+            paths.extend((0..shown.volumes.len()).map(|number| shown.path(number)));
+            locks.extend(shown.volumes.into_iter().map(|(_, lock)| lock));
+        } else {
+            paths.extend(
+                self.used
+                    .iter()
+                    .map(|used| self.volumes.data(&used.volume.name)),
+            );
+        }
+        let mut locks = locks.into_iter();
+        for (Used { volume, copy }, path) in self.used.iter().zip(paths) {
+            let lock = locks.next();
             if *copy {
-                fill(&self.volumes, &volume.name, &self.root, &volume.target)
+                let alone = || match lock {
+                    Some(lock) => lock.wait(Turn::Judging),
+                    None => self.volumes.fill_alone(&volume.name),
+                };
+                fill(&path, alone, &self.root, &volume.target)
                     .with_context(|| format!("fill the volume {:?}", volume.name))?;
             }
         }
@@ -165,14 +270,19 @@ impl Isolation for VolumeMounts {
     }
 }
 
-/// Copies what the image has at `target` into the volume, if that is empty:
-/// with owners, modes and times, and those of the directory itself.
+/// Copies what the image has at `target` into the volume at `data`, if that is
+/// empty: with owners, modes and times, and those of the directory itself. `alone`
+/// waits until nobody else fills it.
 // ANCHOR: fill
-fn fill(volumes: &Volumes, name: &str, root: &Path, target: &Path) -> Result<()> {
+fn fill(
+    data: &Path,
+    alone: impl FnOnce() -> Result<Lock>,
+    root: &Path,
+    target: &Path,
+) -> Result<()> {
     // ANCHOR: exercise_fill_a_volume
-    let data = volumes.data(name);
     let is_empty = || -> Result<bool> {
-        let mut entries = fs::read_dir(&data).with_context(|| format!("read {data:?}"))?;
+        let mut entries = fs::read_dir(data).with_context(|| format!("read {data:?}"))?;
         Ok(entries.next().is_none())
     };
     if !is_empty()? {
@@ -182,10 +292,10 @@ fn fill(volumes: &Volumes, name: &str, root: &Path, target: &Path) -> Result<()>
         return Ok(());
     };
     // Two containers may have been started with it at once.
-    let _alone = volumes.fill_alone(name)?;
+    let _alone = alone()?;
     if is_empty()? {
-        say!("copy {target:?} of the image into the volume {name}");
-        copy(&Tree::at(&image)?, &Tree::open(&data)?)?;
+        say!("copy {target:?} of the image into its volume");
+        copy(&Tree::at(&image)?, &Tree::open(data)?)?;
     }
     Ok(())
     // ANCHOR_END: exercise_fill_a_volume
