@@ -13,18 +13,20 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use nix::unistd::Pid;
 use process::say;
 
+use crate::bridge::ipam;
+use crate::bridge::network::{self, Network};
 use crate::bridge::{self, BRIDGE};
-use crate::link::Route;
-use crate::network::{self, Network};
-use crate::owner::Owner;
-use crate::publish::Publish;
-use crate::reserve::reserve;
-use crate::rule::Rule;
-use crate::state::{Locked, Member, State};
-use crate::table::{self, Transaction};
-use crate::{
-    NetArgs, address, comment, conntrack, firewall, ipam, link, reclaim, route, veth, warn,
-};
+use crate::kernel::link::Route;
+use crate::kernel::{address, conntrack, link, route};
+use crate::ledger::owner::Owner;
+use crate::ledger::reclaim;
+use crate::ledger::reserve::reserve;
+use crate::ledger::state::{Locked, Member, State};
+use crate::nat::firewall;
+use crate::nat::publish::Publish;
+use crate::nat::rule::Rule;
+use crate::nat::table::{self, Transaction};
+use crate::{NetArgs, comment, veth, warn};
 
 /// The device of a container on the bridge, as it sees it.
 const INSIDE: &str = "eth0";

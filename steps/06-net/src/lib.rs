@@ -5,51 +5,30 @@
 //! addresses, routes, names, and on the host rules by which packets get out
 //! and, to published ports, in (nf_tables).
 //!
-//! | module | what |
-//! |---|---|
-//! | [`args`], [`mode`] | the options; none, host, bridge or container:PID |
-//! | [`netlink`] | the language of all that follows: requests and answers |
-//! | [`link`], [`address`], [`route`] | devices, their addresses, the ways out |
-//! | [`bridge`], [`nat`], [`forwarding`] | what all containers share: the switch, the rules, the sysctls |
-//! | [`network`] | these three as one: comes with the first container, goes with the last |
-//! | [`rule`], [`table`] | rules of nf_tables, and the transactions that install them |
-//! | [`publish`], [`reserve`], [`conntrack`] | ports of the host that lead into a container |
-//! | [`ipam`] | who gets which address |
-//! | [`connection`] | one container's part of all this |
-//! | [`state`], [`owner`], [`reclaim`] | what was made, by whom, and how it goes |
-//! | `ports_for_all` | what every user of a container's own network may do |
-//! | [`files`], [`resolv`] | resolv.conf, hosts and hostname |
-//! | [`firewall`] | packet filters that stand in the way |
-//! | [`tool`] | `step-06 network`, `step-06 restore` |
+//! Read these, in this order:
+//!
+//! 1. this file: [`Net`], the isolation, and [`connection`], one container's
+//!    part of the network
+//! 2. [`kernel`]: netlink, devices, addresses, routes
+//! 3. [`bridge`]: what all containers share
+//! 4. [`nat`]: the way out, and published ports
+//!
+//! What makes it safe to kill, and fit for odd hosts:
+//!
+//! - [`ledger`]: what was made is written down before it is made
+//! - [`names`]: the host's resolver, where it is one that a container cannot
+//!   reach
+//! - `kernel/ports_for_all`, `nat/firewall`: other users, other packet filters
+//!
+//! [`cli`] has the options and the tools.
 
-pub mod address;
-mod answer;
-pub mod args;
-pub mod bridge;
-pub mod connection;
-pub mod conntrack;
-mod expression;
-pub mod files;
-pub mod firewall;
-pub mod forwarding;
-pub mod ipam;
-pub mod link;
-mod lock;
-pub mod mode;
-pub mod nat;
-pub mod netlink;
-pub mod network;
-pub mod owner;
-mod ports_for_all;
-pub mod publish;
-pub mod reclaim;
-pub mod reserve;
-pub mod resolv;
-pub mod route;
-pub mod rule;
-pub mod state;
-pub mod table;
-pub mod tool;
+mod bridge;
+mod cli;
+mod connection;
+mod kernel;
+mod ledger;
+mod names;
+mod nat;
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
@@ -63,12 +42,15 @@ use nix::unistd::{Pid, gethostname};
 use process::{Isolation, say};
 use uts::Namespace;
 
-pub use crate::args::NetArgs;
+pub use crate::cli::args::NetArgs;
+pub use crate::cli::mode::NetworkMode;
+pub use crate::cli::tool;
 use crate::connection::Connection;
-use crate::files::Files;
-use crate::mode::NetworkMode;
-use crate::owner::Owner;
-use crate::state::{Locked, Member};
+use crate::kernel::{link, netlink, ports_for_all};
+pub use crate::ledger::owner::Owner;
+use crate::ledger::reclaim;
+use crate::ledger::state::{self, Locked, Member};
+use crate::names::files::{self, Files};
 
 /// The beginning of the names of devices that are the host's ends of cables.
 pub const VETH: &str = "veth";

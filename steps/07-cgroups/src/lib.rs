@@ -5,19 +5,25 @@
 //! everything about it is a file there. Namespaces decide what a process sees;
 //! control groups decide how much it gets.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`args`], [`units`], [`id_list`], [`weight`] | the options, in Docker's spelling and units |
-//! | [`layout`], `membership` | what this host has: v1, v2, or both |
-//! | `plan` | which hierarchies a container needs, and what cannot be had |
-//! | `v1`, `v2`, `leaf`, `systemd` | where groups are made on each |
-//! | `parent`, [`group`], `end` | the directories: made, told from abandoned ones, emptied and removed |
-//! | `limits`, `limits_io`, `apply`, `protection` | each limit, v1 and v2 side by side |
-//! | [`device`], `device_bpf` | the device rules, as files and as a program |
-//! | [`namespace`] | the cgroup namespace, and /sys/fs/cgroup inside |
-//! | [`find`], [`stats`], [`freeze`], [`oom`] | accounting and control |
-//! | [`hierarchy`], [`rules`], `family`, [`controllers`] | hierarchies without a controller, to see the rules by |
-//! | [`tool`], `table`, [`top`], [`hierarchy_tool`] | the commands of `step-07` |
+//! Read these, in this order:
+//!
+//! 1. this file: [`Cgroups`], the isolation, and [`namespace`], which shows the
+//!    container its groups as the root
+//! 2. [`host`]: which hierarchies there are, v1, v2 or both, and the caller's
+//!    place in each
+//! 3. [`plan`]: which of them a container needs, and what is not available
+//! 4. [`group`]: the directories, and how a process enters
+//! 5. [`limits`], [`devices`]: each limit, v1 and v2 side by side; the device
+//!    rules, as files and as a program
+//! 6. [`observe`]: accounting, pressure, the freezer
+//!
+//! What makes it safe to kill, and fit for odd hosts:
+//!
+//! - `group/end`, `group/find`: groups of dead launchers, and their processes
+//! - `group/leaf`, `host/systemd`: a group that was delegated to the caller
+//! - `limits/protection`: `memory.low` needs the groups above
+//!
+//! [`lab`] is for chapter 07's experiments only. [`cli`] has options and tools.
 //!
 //! # cgroups-rs
 //!
@@ -35,41 +41,15 @@
 //! Of its versions 0.3.4 is used. From 0.4 on it always brings a D-Bus client
 //! and an asynchronous runtime, seventy crates, which no feature switches off.
 
-mod apply;
-pub mod args;
-pub mod controllers;
-mod cpus;
-pub mod device;
-mod device_bpf;
-mod end;
-mod family;
-mod file;
-pub mod find;
-pub mod freeze;
-pub mod group;
-pub mod hierarchy;
-pub mod hierarchy_tool;
-pub mod id_list;
-pub mod layout;
-mod leaf;
+mod cli;
+mod devices;
+mod group;
+mod host;
+mod lab;
 mod limits;
-mod limits_io;
-mod membership;
-pub mod namespace;
-pub mod oom;
-mod parent;
+mod namespace;
+mod observe;
 mod plan;
-mod protection;
-pub mod rules;
-pub mod stats;
-mod systemd;
-mod table;
-pub mod tool;
-pub mod top;
-pub mod units;
-mod v1;
-mod v2;
-pub mod weight;
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -84,16 +64,18 @@ use nix::unistd::geteuid;
 use process::{Isolation, say, warn};
 use uts::{Namespace, NamespaceMode};
 
-pub use args::CgroupArgs;
-pub use find::sweep;
+pub use cli::args::CgroupArgs;
+pub use cli::tool;
+pub use group::find::sweep;
 pub use namespace::CgroupView;
 
-use crate::device::RuleArg;
-use crate::group::{Group, Member};
-use crate::layout::{Layout, Version};
-use crate::leaf::Leaf;
-use crate::limits::Limit;
-use crate::parent::Parent;
+use crate::devices::RuleArg;
+use crate::group::leaf::Leaf;
+use crate::group::parent::Parent;
+use crate::group::{Group, Member, end, find, v1, v2};
+use crate::host::layout::{Layout, Version};
+use crate::limits::{Limit, apply, cpus};
+use crate::observe::oom;
 use crate::plan::Plan;
 
 /// A control group for the container, with limits set before anything runs in

@@ -21,7 +21,7 @@ use nix::unistd::symlinkat;
 use process::{Isolation, inside, say, warn};
 use uts::{Namespace, NamespaceMode};
 
-use crate::layout::{Hierarchy, Layout, Version};
+use crate::host::layout::{Hierarchy, Layout, Version};
 
 /// Where the groups are seen.
 const PLACE: &str = "/sys/fs/cgroup";

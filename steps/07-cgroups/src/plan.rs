@@ -7,10 +7,10 @@ use anyhow::{Result, anyhow, bail};
 use nix::unistd::geteuid;
 use process::{say, warn};
 
-use crate::file;
-use crate::layout::{Hierarchy, Layout, Version};
+use crate::group::file;
+use crate::group::v1::ALWAYS;
+use crate::host::layout::{Hierarchy, Layout, Version};
 use crate::limits::{Limit, Value};
-use crate::v1::ALWAYS;
 
 /// What has to be made.
 #[derive(Debug, Default)]
@@ -169,9 +169,9 @@ pub(crate) fn say_without(places: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::CgroupArgs;
+    use crate::cli::args::CgroupArgs;
     use crate::limits::limits;
-    use crate::units::Bytes;
+    use crate::limits::units::Bytes;
 
     fn hierarchy(version: Version, controllers: &[&str]) -> Hierarchy {
         Hierarchy {

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use net::NetArgs;
-use net::mode::NetworkMode;
+use net::NetworkMode;
 use process::{SignalNumber, warn};
 use union::store::write_file;
 use union::{Kind, detect};

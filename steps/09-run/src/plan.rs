@@ -8,7 +8,7 @@ use cgroups::CgroupArgs;
 use ipc::IpcArgs;
 use mount::MountArgs;
 use net::NetArgs;
-use net::owner::Owner;
+use net::Owner;
 use pid::PidArgs;
 use process::Command;
 use union::{Union, UnionArgs};

@@ -103,7 +103,7 @@ impl Keeper {
     /// this container's.
     fn sweep(&self) -> Result<()> {
         self.records.sweep()?;
-        for group in cgroups::find::sweep()? {
+        for group in cgroups::sweep()? {
             say!("removed {}: its launcher is gone", group.display());
         }
         Ok(())

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use net::owner::Owner;
+use net::Owner;
 use serde::{Deserialize, Serialize};
 
 pub use store::Records;

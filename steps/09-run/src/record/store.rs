@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use net::owner::Owner;
+use net::Owner;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;

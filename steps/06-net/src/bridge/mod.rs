@@ -1,0 +1,96 @@
+//! The bridge: one device of the host, a switch to which every container is
+//! plugged in.
+//!
+//! | module | what |
+//! |---|---|
+//! | this file | the bridge itself |
+//! | [`ipam`] | the addresses, and who gets which |
+//! | [`network`] | bridge, packet filter and forwarding as one |
+
+pub(crate) mod ipam;
+pub(crate) mod network;
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, bail};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use process::say;
+
+use crate::kernel::link::{self, Route};
+use crate::kernel::{address, forwarding};
+
+/// The name of the bridge.
+pub const BRIDGE: &str = "drydock0";
+
+/// The remark by which the bridge is known to be Drydock's, should the state
+/// be lost: `ip link show drydock0`.
+pub const ALIAS: &str = "made by Drydock";
+
+/// Makes the bridge, or whatever of it is missing, and returns its index.
+///
+/// # Errors
+/// Those of netlink; `EPERM` without `CAP_NET_ADMIN` on the host.
+pub fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Result<u32> {
+    // ANCHOR: exercise_bridge
+    let gateway = ipam::gateway(subnet);
+    if link::find(route, BRIDGE)?.is_none() {
+        say!("ip link add {BRIDGE} up type bridge");
+        link::add_bridge(route, BRIDGE, address::mac(gateway))?;
+        link::set_alias(route, BRIDGE, ALIAS)?;
+    }
+    let bridge = link::find(route, BRIDGE)?.with_context(|| format!("{BRIDGE} has vanished"))?;
+    for net in networks(gateway, subnet, subnet6)? {
+        say!("ip address add {net} dev {BRIDGE}");
+        address::add(route, bridge.index, net)?;
+    }
+    forwarding::route_localnet(BRIDGE)?;
+    Ok(bridge.index)
+    // ANCHOR_END: exercise_bridge
+}
+
+/// An address of a member of the subnets, with the length of their prefixes.
+pub(crate) fn networks(
+    ip: Ipv4Addr,
+    subnet: Ipv4Net,
+    subnet6: Option<Ipv6Net>,
+) -> Result<Vec<IpNet>> {
+    let mut nets = vec![IpNet::new(ip.into(), subnet.prefix_len())?];
+    if let Some(subnet6) = subnet6 {
+        let ip6 = ipam::ipv6(subnet6, ip);
+        nets.push(IpNet::new(ip6.into(), subnet6.prefix_len())?);
+    }
+    Ok(nets)
+}
+
+/// Removes the bridge.
+///
+/// # Errors
+/// Those of netlink.
+pub fn down(route: &mut Route) -> Result<()> {
+    say!("ip link del {BRIDGE}");
+    link::delete(route, BRIDGE)
+}
+
+/// Removes a bridge that no state knows about, with what is plugged into it,
+/// if it bears Drydock's mark. Returns whether there was one.
+///
+/// # Errors
+/// A device of that name that somebody else made is not touched.
+pub fn remove_lost(route: &mut Route) -> Result<bool> {
+    let Some(bridge) = link::find(route, BRIDGE)? else {
+        return Ok(false);
+    };
+    if bridge.alias.as_deref() != Some(ALIAS) {
+        bail!(
+            "there is a device {BRIDGE} that Drydock did not make: rename it, or remove it \
+             (ip link del {BRIDGE})"
+        );
+    }
+    for port in link::list(route)? {
+        if port.master == Some(bridge.index) && port.name.starts_with(crate::VETH) {
+            link::delete(route, &port.name)?;
+        }
+    }
+    down(route)?;
+    Ok(true)
+}

@@ -1,0 +1,113 @@
+//! The options of the network, and what they mean together.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ipnet::Ipv4Net;
+
+use crate::bridge::ipam;
+use crate::cli::mode::NetworkMode;
+use crate::names::resolv::HostEntry;
+use crate::nat::publish::{self, Publish};
+
+/// The options of the network.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Network namespace (step 06)")]
+pub struct NetArgs {
+    /// Which network: none (a loopback device), bridge (with the other containers,
+    /// the host and the outside; needs root), host, or container:PID (that
+    /// process's). Without it: bridge if an option below needs that, else none
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<NetworkMode>,
+
+    /// Lead connections to a port of the host into the container; may be given
+    /// several times
+    #[arg(short, long, value_name = "[IP:]HOSTPORT:PORT[/udp]")]
+    pub publish: Vec<Publish>,
+
+    /// Address on the bridge, instead of the lowest that is free
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<Ipv4Addr>,
+
+    /// Subnet of the bridge: for the first container on it, which makes it
+    #[arg(long, value_name = "NETWORK/PREFIX")]
+    pub subnet: Option<Ipv4Net>,
+
+    /// Add an IPv6 address that reaches the host and the containers which have one
+    #[arg(long)]
+    pub ip6: bool,
+
+    /// Name server, instead of the host's; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Vec<IpAddr>,
+
+    /// Name for /etc/hosts; may be given several times
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub add_host: Vec<HostEntry>,
+}
+
+impl NetArgs {
+    /// The mode, also where none was given.
+    ///
+    /// A process that asks for nothing gets no network: what a learner runs
+    /// then changes nothing on the host and works without root. Who publishes
+    /// a port or wants an address has asked for a bridge.
+    pub fn mode(&self) -> NetworkMode {
+        match (self.network, self.needs_bridge()) {
+            (Some(mode), _) => mode,
+            (None, Some(_)) => NetworkMode::Bridge,
+            (None, None) => NetworkMode::None,
+        }
+    }
+
+    fn needs_bridge(&self) -> Option<&'static str> {
+        [
+            ("--publish", !self.publish.is_empty()),
+            ("--ip", self.ip.is_some()),
+            ("--subnet", self.subnet.is_some()),
+            ("--ip6", self.ip6),
+        ]
+        .into_iter()
+        .find_map(|(option, given)| given.then_some(option))
+    }
+
+    /// Checks each option, and that they go together.
+    ///
+    /// # Errors
+    /// Says which option is wrong, or needs another one.
+    pub fn check(&self) -> Result<()> {
+        let mode = self.mode();
+        if let Some(option) = self.needs_bridge().filter(|_| mode != NetworkMode::Bridge) {
+            bail!("{option} needs --network bridge, not {mode}");
+        }
+        if let Some(subnet) = self.subnet {
+            ipam::check(subnet).context("--subnet")?;
+        }
+        publish::check(&self.publish)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(publish: &[&str], network: Option<&str>) -> NetArgs {
+        NetArgs {
+            publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
+            network: network.map(|text| text.parse().unwrap()),
+            ..NetArgs::default()
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_for_those_who_need_one() {
+        assert_eq!(args(&[], None).mode(), NetworkMode::None);
+        assert_eq!(args(&["80:80"], None).mode(), NetworkMode::Bridge);
+        let error = args(&["80:80"], Some("host")).check().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "--publish needs --network bridge, not host"
+        );
+    }
+}

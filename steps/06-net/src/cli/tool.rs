@@ -1,0 +1,69 @@
+//! `step-06 network` and `step-06 restore`: what Drydock has made on this host's
+//! network, and the removal of what dead launchers have left of it.
+
+use anyhow::Result;
+use process::Exit;
+
+use crate::bridge::BRIDGE;
+use crate::kernel::address;
+use crate::ledger::reclaim;
+use crate::ledger::state::{Locked, directory};
+use crate::veth;
+
+/// Prints the bridge and the containers, a line each.
+///
+/// # Errors
+/// Those of reading the state.
+pub fn show() -> Result<Exit> {
+    // ANCHOR: exercise_show
+    let locked = Locked::open(&directory())?;
+    match &locked.state.network {
+        None => println!("no bridge: no container needs one"),
+        Some(network) => {
+            let subnet6 = network.subnet6.map(|net| format!(" {net}"));
+            let forwarding = match network.before.is_empty() {
+                true => "was on before",
+                false => "switched on",
+            };
+            println!(
+                "{BRIDGE} {}{} forwarding {forwarding}",
+                network.subnet,
+                subnet6.unwrap_or_default()
+            );
+        }
+    }
+    for (id, member) in &locked.state.containers {
+        let mut line = format!("container {id}");
+        match member.address {
+            Some(ip) => {
+                let mac = address::mac(ip).map(|byte| format!("{byte:02x}")).join(":");
+                line += &format!(" {ip} {mac} {}", veth(id));
+            }
+            None => line += " not on the bridge",
+        }
+        for port in &member.ports {
+            line += &format!(" {port}");
+        }
+        if !member.owner.is_alive() {
+            line += " (its launcher is dead)";
+        }
+        println!("{line}");
+    }
+    // Reading must not leave a directory behind that was not there.
+    locked.close()?;
+    Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_show
+}
+
+/// Removes what dead launchers have left, and says what it was.
+///
+/// # Errors
+/// Those of [`reclaim::restore`].
+pub fn restore() -> Result<Exit> {
+    // ANCHOR: exercise_restore
+    for what in reclaim::restore(&directory())? {
+        println!("removed {what}");
+    }
+    Ok(Exit::Code(0))
+    // ANCHOR_END: exercise_restore
+}

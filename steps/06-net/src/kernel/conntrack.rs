@@ -1,0 +1,84 @@
+//! The connections that the host remembers (nf_conntrack).
+//!
+//! Rules for `nat` are asked for the first packet of a connection only; the
+//! others follow it. For UDP a "connection" is a pair of ports that were in
+//! use half a minute ago. So a client that goes on sending would be led to a
+//! container that is gone, or, if it began too early, to none at all.
+
+use anyhow::{Context, Result};
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, ProtoTuple, Protocol, Tuple,
+};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use nix::errno::Errno;
+use process::say;
+
+use crate::kernel::netlink::{errno, unless};
+use crate::nat::publish::{self, Publish};
+use crate::nat::table::{Netfilter, message};
+
+/// Makes the host forget the UDP connections to these published ports. Those
+/// of TCP need it not: a new one begins with a SYN, and is new.
+///
+/// Where the kernel has no means for that (module `nf_conntrack_netlink`) they
+/// expire by themselves, within 30 seconds without a packet.
+///
+/// # Errors
+/// Those of ctnetlink otherwise.
+pub fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()> {
+    let is_ours = |port| {
+        ports
+            .iter()
+            .any(|p| p.protocol == publish::Protocol::Udp && p.host_port == port)
+    };
+    if !ports.iter().any(|port| is_ours(port.host_port)) {
+        return Ok(());
+    }
+    let all = message(NetfilterProtoFamily::IPv4, ConntrackMessage::Get(vec![]));
+    let connections = match netfilter.dump(all) {
+        Err(error) if matches!(errno(&error), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+            say!("this kernel cannot forget connections: {error:#}");
+            return Ok(());
+        }
+        connections => connections.context("IPCTNL_MSG_CT_GET")?,
+    };
+    for tuple in connections.into_iter().filter_map(original) {
+        if !udp_port(&tuple).is_some_and(is_ours) {
+            continue;
+        }
+        let attributes = vec![ConntrackAttribute::CtaTupleOrig(tuple)];
+        let request = message(
+            NetfilterProtoFamily::IPv4,
+            ConntrackMessage::Delete(attributes),
+        );
+        // It may have expired meanwhile.
+        unless(Errno::ENOENT, netfilter.request(request, 0)).context("IPCTNL_MSG_CT_DELETE")?;
+    }
+    Ok(())
+}
+
+/// The addresses and ports of a connection as its first packet had them.
+fn original(message: NetfilterMessage) -> Option<Vec<Tuple>> {
+    let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
+        return None;
+    };
+    attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            ConntrackAttribute::CtaTupleOrig(tuple) => Some(tuple),
+            _ => None,
+        })
+}
+
+/// The port that it was sent to, if it is of UDP.
+fn udp_port(tuple: &[Tuple]) -> Option<u16> {
+    let proto = tuple.iter().find_map(|part| match part {
+        Tuple::Proto(proto) => Some(proto),
+        _ => None,
+    })?;
+    let udp = proto.contains(&ProtoTuple::Protocol(Protocol::Udp));
+    proto.iter().find_map(|part| match part {
+        ProtoTuple::DestinationPort(port) if udp => Some(*port),
+        _ => None,
+    })
+}

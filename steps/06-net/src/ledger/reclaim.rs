@@ -1,0 +1,123 @@
+//! Taking away what belongs to a container: at its end, or later, if its
+//! launcher was killed. Every part bears being done twice, and pieces that are
+//! missing already.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use process::say;
+
+use crate::bridge::{self, BRIDGE};
+use crate::kernel::conntrack;
+use crate::kernel::link;
+use crate::ledger::state::{Locked, State};
+use crate::nat::table;
+use crate::{comment, veth, warn};
+
+/// Removes a container's device, rules and files, and its entry last of all.
+/// With the last container on the bridge goes the network.
+///
+/// # Errors
+/// Those of netlink and nf_tables.
+pub fn remove(locked: &mut Locked, id: &str) -> Result<()> {
+    let Some(member) = locked.state.containers.get(id) else {
+        return Ok(());
+    };
+    if member.address.is_some() {
+        let mut route = link::route_client()?;
+        let mut netfilter = table::netfilter_client()?;
+        say!("ip link del {}", veth(id));
+        link::delete(&mut route, &veth(id))?;
+        let last = locked.state.connected().count() == 1;
+        match locked.state.network.take_if(|_| last) {
+            Some(network) => network.down(&mut route, &mut netfilter)?,
+            None if member.ports.is_empty() => {}
+            None => table::delete_rules(&mut netfilter, &comment(id))?,
+        }
+        conntrack::forget(&mut netfilter, &member.ports)?;
+    }
+    remove_files(&locked.files_of(id))?;
+    locked.state.containers.remove(id);
+    // Of an empty state nothing is kept: closing it removes the file.
+    match locked.state == State::default() {
+        true => Ok(()),
+        false => locked.save(),
+    }
+}
+
+/// Removes the containers whose launchers are dead, and returns their ids.
+///
+/// # Errors
+/// Those of [`remove`], by container.
+pub fn sweep(locked: &mut Locked) -> Result<Vec<String>> {
+    let here = match &locked.state.network {
+        Some(network) => network.is_here()?,
+        None => true,
+    };
+    let mut dead = locked.dead();
+    dead.retain(|id| here || locked.state.containers[id].address.is_none());
+    for id in &dead {
+        say!("the launcher of container {id} is dead: removing what it left");
+        remove(locked, id).with_context(|| format!("what container {id} left behind"))?;
+    }
+    Ok(dead)
+}
+
+/// Removes whatever dead launchers have left on this host, also where the state
+/// is lost or damaged, and says what it was. Containers that live keep all of
+/// theirs.
+///
+/// # Errors
+/// Those of [`remove`].
+pub fn restore(directory: &Path) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    let mut locked = match Locked::open(directory) {
+        Ok(locked) => locked,
+        Err(error) => {
+            let damaged = directory.join("state.json");
+            fs::remove_file(&damaged).map_err(|_| error)?;
+            removed.push(format!("{} (damaged)", damaged.display()));
+            Locked::open(directory)?
+        }
+    };
+    let dead = sweep(&mut locked)?;
+    removed.extend(dead.iter().map(|id| format!("container {id}")));
+    if locked.state.network.is_none() {
+        if bridge::remove_lost(&mut link::route_client()?)? {
+            removed.push(format!("bridge {BRIDGE}"));
+            warn("whether the host forwarded packets before is lost: sysctl net.ipv4.ip_forward");
+        }
+        let mut netfilter = table::netfilter_client()?;
+        if table::exists(&mut netfilter)? {
+            table::delete(&mut netfilter)?;
+            removed.push(format!("table ip {}", table::TABLE));
+        }
+    }
+    if locked.state == State::default() {
+        for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
+            let path = entry.with_context(|| format!("read {directory:?}"))?.path();
+            // Only what a container's files look like: their directory is
+            // named by a number.
+            let ours = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
+            if ours && path.is_dir() {
+                remove_files(&path)?;
+                removed.push(path.display().to_string());
+            }
+        }
+    }
+    locked.close()?;
+    Ok(removed)
+}
+
+fn remove_files(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("rmdir({directory:?})"))
+        }
+        _ => Ok(()),
+    }
+}

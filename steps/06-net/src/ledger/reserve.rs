@@ -1,0 +1,156 @@
+//! A port of the host, kept from everybody else for as long as a container has
+//! it (bind(2), socket(7)).
+//!
+//! The packet filter would send the connections to the container whoever else
+//! listens on the port. So the launcher binds a socket to it, on which nobody
+//! ever listens: that tells whether the port is free, and keeps it.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+};
+use procfs::net::TcpState;
+use procfs::process::{FDTarget, all_processes};
+
+use crate::nat::publish::{Protocol, Publish};
+
+/// Takes the port, until the descriptor is closed.
+///
+/// # Errors
+/// `EADDRINUSE` names the process that has it, as far as /proc tells;
+/// `EADDRNOTAVAIL`: the address is not the host's; `EACCES`: ports below
+/// `net.ipv4.ip_unprivileged_port_start` are for `CAP_NET_BIND_SERVICE`.
+pub fn reserve(publish: &Publish) -> Result<OwnedFd> {
+    let kind = match publish.protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+    };
+    let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)
+        .context("socket(AF_INET)")?;
+    if publish.protocol == Protocol::Tcp {
+        // For the moment of bind(2) only: the remains of a connection that an
+        // earlier server had closed (TIME_WAIT) do no harm.
+        setsockopt(&socket, sockopt::ReuseAddr, &true).context("setsockopt(SO_REUSEADDR)")?;
+    }
+    match bind(socket.as_raw_fd(), &SockaddrIn::from(publish.host())) {
+        Ok(()) => {}
+        Err(Errno::EADDRINUSE) => bail!(
+            "port {}/{} of the host is taken{}: choose another one",
+            publish.host_port,
+            publish.protocol,
+            holder(publish)
+                .map(|holder| format!(" by {holder}"))
+                .unwrap_or_default()
+        ),
+        Err(Errno::EADDRNOTAVAIL) => bail!(
+            "{} is no address of this host: `ip address` shows those it has",
+            publish.ip
+        ),
+        Err(errno) => {
+            return Err(errno).with_context(|| format!("bind({})", publish.host()));
+        }
+    }
+    if publish.protocol == Protocol::Tcp {
+        setsockopt(&socket, sockopt::ReuseAddr, &false).context("setsockopt(SO_REUSEADDR)")?;
+    }
+    Ok(socket)
+}
+
+/// The process that has a socket on the port: `process 812 (nginx)`.
+fn holder(publish: &Publish) -> Option<String> {
+    let inodes = inodes(publish).unwrap_or_default();
+    let processes = all_processes().ok()?;
+    processes.flatten().find_map(|process| {
+        let holds = process.fd().ok()?.flatten().any(|fd| match fd.target {
+            FDTarget::Socket(inode) => inodes.contains(&inode),
+            _ => false,
+        });
+        let name = process.stat().ok()?.comm;
+        holds.then(|| format!("process {} ({name})", process.pid()))
+    })
+}
+
+/// The inodes of the sockets that keep others from the port: of TCP those that
+/// listen, for others would not.
+fn inodes(publish: &Publish) -> io::Result<Vec<u64>> {
+    use procfs::net::{tcp, tcp6, udp, udp6};
+    let sockets: Vec<_> = match publish.protocol {
+        Protocol::Tcp => [tcp(), tcp6()]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|socket| socket.state == TcpState::Listen)
+            .map(|socket| (socket.local_address, socket.inode))
+            .collect(),
+        Protocol::Udp => [udp(), udp6()]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|socket| (socket.local_address, socket.inode))
+            .collect(),
+    };
+    let in_the_way = |ip: IpAddr| {
+        ip.is_unspecified() || publish.ip.is_unspecified() || ip.to_canonical() == publish.ip
+    };
+    Ok(sockets
+        .into_iter()
+        .filter(|(address, _)| address.port() == publish.host_port && in_the_way(address.ip()))
+        .map(|(_, inode)| inode)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+    fn on_loopback(host_port: u16, protocol: Protocol) -> Publish {
+        Publish {
+            ip: Ipv4Addr::LOCALHOST,
+            host_port,
+            port: 80,
+            protocol,
+        }
+    }
+
+    #[test]
+    fn a_listener_keeps_its_port_and_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = reserve(&on_loopback(port, Protocol::Tcp)).unwrap_err();
+        let named = format!("by process {}", std::process::id());
+        assert!(error.to_string().contains(&named), "{error}");
+    }
+
+    #[test]
+    fn a_port_is_reserved_once_and_nobody_can_listen_there() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let first = reserve(&on_loopback(port, Protocol::Tcp)).unwrap();
+        assert!(reserve(&on_loopback(port, Protocol::Tcp)).is_err());
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err());
+        drop(first);
+        assert!(reserve(&on_loopback(port, Protocol::Tcp)).is_ok());
+    }
+
+    #[test]
+    fn udp_has_ports_of_its_own() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert!(reserve(&on_loopback(port, Protocol::Udp)).is_err());
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_refused() {
+        let mut publish = on_loopback(8080, Protocol::Tcp);
+        publish.ip = Ipv4Addr::new(203, 0, 113, 1);
+        let error = reserve(&publish).unwrap_err().to_string();
+        assert!(error.contains("no address of this host"), "{error}");
+    }
+}

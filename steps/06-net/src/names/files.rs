@@ -1,0 +1,120 @@
+//! The files by which a container finds names: /etc/resolv.conf, /etc/hosts and
+//! /etc/hostname (resolv.conf(5), hosts(5), hostname(5)).
+//!
+//! They lie with the state on the host, and step 04 mounts them into the
+//! container: so the root file system stays as it is, and may be read-only or
+//! that of several containers.
+
+use std::fs::{self, Permissions};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::cli::mode::NetworkMode;
+use crate::names::resolv;
+use crate::{NetArgs, warn};
+
+/// Their names below /etc.
+pub const NAMES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
+
+/// What is in the files of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// /etc/resolv.conf.
+    pub resolv_conf: String,
+    /// /etc/hosts.
+    pub hosts: String,
+    /// /etc/hostname.
+    pub hostname: String,
+}
+
+impl Files {
+    /// The files for a container of this name, and with this address on the
+    /// bridge, if it is there. One that shares the network of the host, or of
+    /// another container, gets a copy of what that has.
+    ///
+    /// # Errors
+    /// Those of reading the host's files.
+    pub fn of(args: &NetArgs, hostname: &str, address: Option<Ipv4Addr>) -> Result<Self> {
+        let own = || resolv::hosts(hostname, address, &args.add_host);
+        let (resolv_conf, hosts) = match args.mode() {
+            NetworkMode::Bridge => {
+                let (text, lost) = resolv::for_bridge(&args.dns)?;
+                if lost {
+                    warn("containers can reach none of the host's name servers: use --dns");
+                }
+                (Some(text), None)
+            }
+            NetworkMode::None => (None, None),
+            NetworkMode::Host => (
+                resolv::read("/etc/resolv.conf")?,
+                resolv::read("/etc/hosts")?,
+            ),
+            NetworkMode::Container(pid) => (
+                resolv::read_of_container(pid, "/etc/resolv.conf"),
+                resolv::read_of_container(pid, "/etc/hosts"),
+            ),
+        };
+        Ok(Files {
+            resolv_conf: resolv_conf.unwrap_or_default(),
+            hosts: hosts.unwrap_or_else(own),
+            hostname: format!("{hostname}\n"),
+        })
+    }
+
+    /// Writes them into `directory`, which is made.
+    ///
+    /// # Errors
+    /// Those of mkdir(2), open(2) and write(2).
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        // Any user of the container may read them, whatever the umask says.
+        let allow = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode))
+                .with_context(|| format!("chmod({path:?})"))
+        };
+        fs::create_dir_all(directory).with_context(|| format!("mkdir({directory:?})"))?;
+        allow(directory, 0o755)?;
+        let contents = [&self.resolv_conf, &self.hosts, &self.hostname];
+        for (name, content) in NAMES.iter().zip(contents) {
+            let path = directory.join(name);
+            fs::write(&path, content).with_context(|| format!("write {path:?}"))?;
+            allow(&path, 0o644)?;
+        }
+        Ok(())
+    }
+}
+
+/// The files in `directory`, each with its place in the container.
+pub fn places(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
+    NAMES
+        .iter()
+        .map(|name| (directory.join(name), Path::new("/etc").join(name)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_may_read_the_files() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = base.path().join("7");
+        let args = NetArgs {
+            add_host: vec!["db:10.0.0.9".parse().unwrap()],
+            ..NetArgs::default()
+        };
+        let files = Files::of(&args, "box", None).unwrap();
+        files.write(&directory).unwrap();
+        let hosts = directory.join("hosts");
+        assert!(
+            fs::read_to_string(&hosts)
+                .unwrap()
+                .ends_with("10.0.0.9\tdb\n")
+        );
+        let mode = fs::metadata(&hosts).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+    }
+}

@@ -1,0 +1,116 @@
+//! The host's other packet filters. A packet passes only if none of them drops
+//! it, and Drydock's rules cannot overrule those of others: a chain at the
+//! `forward` hook whose policy is to drop keeps containers from the outside,
+//! unless it has a rule for them. Docker and ufw install such chains.
+
+use anyhow::{Context, Result};
+use netlink_packet_core::Emitable;
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Hook, HookNumber, InetHookNumber, NfTablesMessage, RuleAttribute,
+    RuleMessage,
+};
+use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
+
+use crate::bridge::BRIDGE;
+use crate::nat::table::{Netfilter, TABLE, message};
+
+/// `NF_DROP`, as a policy.
+const DROP: u32 = 0;
+
+/// A chain that drops what is forwarded and has no rule about the bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    family: &'static str,
+    table: String,
+    chain: String,
+}
+
+impl Obstacle {
+    /// What it does, and how to have it let containers through.
+    pub fn warning(&self) -> String {
+        let Obstacle {
+            family,
+            table,
+            chain,
+        } = self;
+        format!(
+            "the chain {chain} of table {family} {table} drops forwarded packets: containers reach \
+             nothing beyond this host, and nothing reaches their ports, unless you run: \
+             nft insert rule {family} {table} {chain} iifname {BRIDGE} accept; \
+             nft insert rule {family} {table} {chain} oifname {BRIDGE} accept"
+        )
+    }
+}
+
+/// The chains that stand in the way. Those of the old iptables (module
+/// `ip_tables`, not the iptables of today, which is a form of nf_tables) are
+/// not seen.
+///
+/// # Errors
+/// Those of nf_tables.
+pub fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
+    let all = NfTablesMessage::GetChain(ChainMessage { attributes: vec![] });
+    let chains = netfilter
+        .dump(message(NetfilterProtoFamily::Unspec, all))
+        .context("NFT_MSG_GETCHAIN")?;
+    let mut obstacles = Vec::new();
+    for chain in chains {
+        let family = match chain.header.family {
+            NetfilterProtoFamily::IPv4 => "ip",
+            NetfilterProtoFamily::Inet => "inet",
+            _ => continue,
+        };
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(found)) = chain.inner else {
+            continue;
+        };
+        if let Some((table, name)) = dropping(found)
+            && table != TABLE
+            && !mentions_bridge(netfilter, chain.header.family, &table)?
+        {
+            obstacles.push(Obstacle {
+                family,
+                table,
+                chain: name,
+            });
+        }
+    }
+    Ok(obstacles)
+}
+
+/// The table and the name of a chain that drops what is forwarded.
+fn dropping(message: ChainMessage) -> Option<(String, String)> {
+    let forward = Hook::Number(HookNumber::Inet(InetHookNumber::Forward));
+    let (mut table, mut name, mut drops, mut forwards) = (None, None, false, false);
+    for attribute in message.attributes {
+        match attribute {
+            ChainAttribute::Table(text) => table = Some(text),
+            ChainAttribute::Name(text) => name = Some(text),
+            ChainAttribute::Policy(policy) => drops = policy == DROP,
+            ChainAttribute::Hook(hook) => forwards = hook.contains(&forward),
+            _ => {}
+        }
+    }
+    (drops && forwards).then_some((table?, name?))
+}
+
+/// Whether somebody has written a rule about the bridge: into the chain, or
+/// into one that it leads to.
+fn mentions_bridge(
+    netfilter: &mut Netfilter,
+    family: NetfilterProtoFamily,
+    table: &str,
+) -> Result<bool> {
+    let request = NfTablesMessage::GetRule(RuleMessage {
+        attributes: vec![RuleAttribute::Table(table.to_owned())],
+    });
+    let rules = netfilter
+        .dump(message(family, request))
+        .context("NFT_MSG_GETRULE")?;
+    Ok(rules.into_iter().any(|rule| {
+        let mut bytes = vec![0; rule.buffer_len()];
+        rule.emit(&mut bytes);
+        bytes
+            .windows(BRIDGE.len())
+            .any(|window| window == BRIDGE.as_bytes())
+    }))
+}

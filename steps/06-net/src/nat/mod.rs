@@ -1,0 +1,196 @@
+//! What the host's packet filter does for all containers together: they reach
+//! the outside under the host's address, and the outside reaches nothing in
+//! them but published ports.
+//!
+//! | chain | when | what it does |
+//! |---|---|---|
+//! | `raw` | a packet arrives, before anything else | drops loopback addresses on the bridge |
+//! | `prerouting` | then | sends published ports to their containers |
+//! | `output` | the host itself sends | the same |
+//! | `forward` | a packet passes through | keeps others out of the bridge |
+//! | `postrouting` | a packet leaves | masquerades |
+//!
+//! | module | what |
+//! |---|---|
+//! | this file | the rules that all containers share |
+//! | [`rule`], [`expression`] | rules in the words of nft(8), and what they are made of |
+//! | [`table`] | the table that Drydock owns, and the transactions that change it |
+//! | [`publish`] | the rules of one published port |
+//! | [`firewall`] | other packet filters of the host that stand in the way |
+
+mod expression;
+pub(crate) mod firewall;
+pub(crate) mod publish;
+pub(crate) mod rule;
+pub(crate) mod table;
+
+use anyhow::{Context, Result};
+use ipnet::Ipv4Net;
+use netlink_packet_netfilter::nftables::InetHookNumber;
+use nix::errno::Errno;
+
+use crate::bridge::BRIDGE;
+use crate::kernel::netlink::errno;
+use crate::nat::rule::Rule;
+use crate::nat::table::{BaseChain, Netfilter, Transaction};
+
+/// 127.0.0.0/8: addresses that never leave a host, or should not.
+pub const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+
+/// The chains. The priorities are those which nft calls `raw` (before
+/// connections are tracked), `dstnat`, `filter` and `srcnat`.
+const CHAINS: [BaseChain; 5] = [
+    BaseChain {
+        name: "raw",
+        kind: "filter",
+        hook: InetHookNumber::PreRouting,
+        priority: -300,
+    },
+    BaseChain {
+        name: "prerouting",
+        kind: "nat",
+        hook: InetHookNumber::PreRouting,
+        priority: -100,
+    },
+    BaseChain {
+        name: "output",
+        kind: "nat",
+        hook: InetHookNumber::LocalOut,
+        priority: -100,
+    },
+    BaseChain {
+        name: "forward",
+        kind: "filter",
+        hook: InetHookNumber::Forward,
+        priority: 0,
+    },
+    BaseChain {
+        name: "postrouting",
+        kind: "nat",
+        hook: InetHookNumber::PostRouting,
+        priority: 100,
+    },
+];
+
+// ANCHOR: rules
+/// The rules that all containers share.
+///
+/// `router` says whether the host forwarded packets before the first
+/// container. If not, it is made not to do so for anybody else: forwarding can
+/// only be switched on for all of a host, and a host that lies in two networks
+/// would join them.
+pub fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
+    // ANCHOR: exercise_masquerade
+    let forward = || Rule::new("forward");
+    let postrouting = || Rule::new("postrouting");
+    let mut rules = vec![
+        // The bridge has route_localnet (see `bridge`), for the host's own
+        // sake. Without these a container could reach what listens on the
+        // host's loopback, or pretend to be it.
+        Rule::new("raw").iifname(BRIDGE).ip_saddr(LOOPBACK).drop(),
+        Rule::new("raw").iifname(BRIDGE).ip_daddr(LOOPBACK).drop(),
+        // Into the bridge come answers, what was sent to a published port, and
+        // what other containers send. A neighbour of the host that routes the
+        // subnet to it gets nowhere.
+        forward()
+            .iifname_not(BRIDGE)
+            .oifname(BRIDGE)
+            .ct_state_established_related()
+            .accept(),
+        forward()
+            .iifname_not(BRIDGE)
+            .oifname(BRIDGE)
+            .ct_status_dnat()
+            .accept(),
+        forward().iifname_not(BRIDGE).oifname(BRIDGE).drop(),
+        // To the outside: nobody there knows the way to the subnet.
+        postrouting()
+            .ip_saddr(subnet)
+            .oifname_not(BRIDGE)
+            .masquerade(),
+        // From the host's loopback to a published port: the container would
+        // answer to its own loopback.
+        postrouting()
+            .ip_saddr(LOOPBACK)
+            .oifname(BRIDGE)
+            .masquerade(),
+        // From a container to a published port of the host, and so to another
+        // container: that one would answer to its neighbour directly, which
+        // has never heard of it.
+        postrouting()
+            .ip_saddr(subnet)
+            .oifname(BRIDGE)
+            .ct_status_dnat()
+            .masquerade(),
+    ];
+    if !router {
+        rules.push(forward().iifname_not(BRIDGE).oifname_not(BRIDGE).drop());
+    }
+    rules
+    // ANCHOR_END: exercise_masquerade
+}
+// ANCHOR_END: rules
+
+/// Makes the table anew, with the shared rules and those given.
+///
+/// # Errors
+/// Those of nf_tables; a kernel that lacks a part of it is named as such.
+pub fn install(
+    netfilter: &mut Netfilter,
+    subnet: Ipv4Net,
+    router: bool,
+    more: Vec<Rule>,
+) -> Result<()> {
+    let mut transaction = Transaction::new().fresh_table();
+    for chain in CHAINS {
+        transaction = transaction.chain(chain);
+    }
+    for rule in rules(subnet, router).into_iter().chain(more) {
+        transaction = transaction.rule(rule);
+    }
+    let Err(error) = transaction.commit(netfilter) else {
+        return Ok(());
+    };
+    match errno(&error) {
+        Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => Err(error).context(
+            "this kernel lacks a part of nf_tables (modules nft_chain_nat, nft_nat, nft_masq, \
+             nft_ct, nft_fib_ipv4)",
+        ),
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(router: bool) -> String {
+        rules("10.0.0.0/24".parse().unwrap(), router)
+            .iter()
+            .map(|rule| format!("{rule}\n"))
+            .collect()
+    }
+
+    #[test]
+    fn the_rules_read_as_nft_would_write_them() {
+        assert_eq!(
+            text(true),
+            r#"raw iifname "drydock0" ip saddr 127.0.0.0/8 drop
+raw iifname "drydock0" ip daddr 127.0.0.0/8 drop
+forward iifname != "drydock0" oifname "drydock0" ct state established,related accept
+forward iifname != "drydock0" oifname "drydock0" ct status dnat accept
+forward iifname != "drydock0" oifname "drydock0" drop
+postrouting ip saddr 10.0.0.0/24 oifname != "drydock0" masquerade
+postrouting ip saddr 127.0.0.0/8 oifname "drydock0" masquerade
+postrouting ip saddr 10.0.0.0/24 oifname "drydock0" ct status dnat masquerade
+"#
+        );
+    }
+
+    #[test]
+    fn a_host_that_was_no_router_becomes_none() {
+        assert!(
+            text(false).ends_with("forward iifname != \"drydock0\" oifname != \"drydock0\" drop\n")
+        );
+    }
+}

@@ -1,0 +1,236 @@
+//! Published ports: a port of the host that leads to one of a container
+//! (`-p`), by rewriting the destination of connections (nf_tables, `dnat`).
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::nat::LOOPBACK;
+use crate::nat::rule::Rule;
+
+/// The protocols that have ports to publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Transmission Control Protocol, tcp(7).
+    Tcp,
+    /// User Datagram Protocol, udp(7).
+    Udp,
+}
+
+impl Protocol {
+    /// The number in the header of IPv4 (protocols(5)).
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => nix::libc::IPPROTO_TCP as u8,
+            Protocol::Udp => nix::libc::IPPROTO_UDP as u8,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// One published port, spelled `[IP:]HOSTPORT:PORT[/tcp|/udp]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// The address of the host; 0.0.0.0 for all of them.
+    pub ip: Ipv4Addr,
+    /// The port of the host.
+    pub host_port: u16,
+    /// The port of the container.
+    pub port: u16,
+    /// Of which protocol both are.
+    pub protocol: Protocol,
+}
+
+impl FromStr for Publish {
+    type Err = Error;
+
+    /// # Errors
+    /// Says which part of the text is wrong.
+    fn from_str(text: &str) -> Result<Self> {
+        let (ports, protocol) = match text.rsplit_once('/') {
+            None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), Protocol::Tcp),
+            Some((ports, "udp")) => (ports, Protocol::Udp),
+            Some((_, other)) => bail!("the protocol is tcp or udp, not {other:?}"),
+        };
+        if text.contains('[') {
+            bail!("ports are published on IPv4 addresses only");
+        }
+        let (ip, host_port, port) = match ports.split(':').collect::<Vec<_>>()[..] {
+            [host, inside] => (Ipv4Addr::UNSPECIFIED, host, inside),
+            [ip, host, inside] => (
+                ip.parse()
+                    .map_err(|_| anyhow!("{ip:?} is no IPv4 address"))?,
+                host,
+                inside,
+            ),
+            _ => bail!("it is [IP:]HOSTPORT:PORT[/udp]"),
+        };
+        Ok(Publish {
+            ip,
+            host_port: self::port(host_port)?,
+            port: self::port(port)?,
+            protocol,
+        })
+    }
+}
+
+fn port(text: &str) -> Result<u16> {
+    match text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => bail!("{text:?} is no port: ports are the numbers from 1 to 65535"),
+    }
+}
+
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Publish {
+            ip,
+            host_port,
+            port,
+            protocol,
+        } = self;
+        write!(f, "{ip}:{host_port}->{port}/{protocol}")
+    }
+}
+
+impl Publish {
+    /// The address and port of the host, for bind(2).
+    pub fn host(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.ip, self.host_port)
+    }
+
+    /// Whether both want the same port of the host.
+    pub fn clashes_with(&self, other: &Publish) -> bool {
+        let same_ip = self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified();
+        same_ip && self.host_port == other.host_port && self.protocol == other.protocol
+    }
+
+    /// The rules that lead from the host's port to the container at `address`.
+    ///
+    /// `prerouting` sees what comes from other hosts and from containers,
+    /// `output` what the host sends to itself. A port that is published on a
+    /// loopback address is for the host alone, so it has no rule in
+    /// `prerouting`: a neighbour may well send packets for 127.0.0.1 our way.
+    pub fn rules(&self, address: Ipv4Addr, comment: &str) -> Vec<Rule> {
+        // ANCHOR: exercise_publish
+        let lead = |rule: Rule| {
+            rule.dport(self.protocol, self.host_port)
+                .dnat(address, self.port)
+                .comment(comment)
+        };
+        let (outside, own) = (Rule::new("prerouting"), Rule::new("output"));
+        if self.ip.is_unspecified() {
+            return vec![
+                lead(outside.ip_daddr_not(LOOPBACK).fib_daddr_local()),
+                lead(own.fib_daddr_local()),
+            ];
+        }
+        let own = lead(own.ip_daddr(self.ip.into()));
+        if self.ip.is_loopback() {
+            return vec![own];
+        }
+        vec![lead(outside.ip_daddr(self.ip.into())), own]
+        // ANCHOR_END: exercise_publish
+    }
+}
+
+/// Refuses ports that clash with one another.
+///
+/// # Errors
+/// Names the first two.
+pub fn check(ports: &[Publish]) -> Result<()> {
+    for (n, port) in ports.iter().enumerate() {
+        if let Some(other) = ports[..n].iter().find(|other| port.clashes_with(other)) {
+            return Err(anyhow!("both want the same port of the host"))
+                .with_context(|| format!("-p {other} and {port}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_read_in_all_its_forms() {
+        for (text, shown) in [
+            ("8080:80", "0.0.0.0:8080->80/tcp"),
+            ("8080:80/tcp", "0.0.0.0:8080->80/tcp"),
+            ("53:5353/udp", "0.0.0.0:53->5353/udp"),
+            ("127.0.0.1:8080:80", "127.0.0.1:8080->80/tcp"),
+            ("192.0.2.1:1:65535/udp", "192.0.2.1:1->65535/udp"),
+        ] {
+            assert_eq!(text.parse::<Publish>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("80", "[IP:]HOSTPORT:PORT"),
+            ("1:2:3:4", "[IP:]HOSTPORT:PORT"),
+            (":80", "no port"),
+            ("0:80", "no port"),
+            ("80:65536", "no port"),
+            ("80:-1", "no port"),
+            ("80:80/sctp", "tcp or udp"),
+            ("localhost:80:80", "no IPv4 address"),
+            ("[::1]:80:80", "IPv4 addresses only"),
+        ] {
+            let error = text.parse::<Publish>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn ports_clash_where_one_socket_would_keep_the_other_out() {
+        let clash = |a: &str, b: &str| {
+            let (a, b): (Publish, Publish) = (a.parse().unwrap(), b.parse().unwrap());
+            check(&[a, b]).is_err()
+        };
+        assert!(clash("8080:80", "8080:81"));
+        assert!(clash("8080:80", "127.0.0.1:8080:80"));
+        assert!(!clash("8080:80", "8080:80/udp"));
+        assert!(!clash("127.0.0.1:8080:80", "127.0.0.2:8080:80"));
+        assert!(!clash("8080:80", "8081:80"));
+    }
+
+    fn rules(text: &str) -> Vec<String> {
+        let publish: Publish = text.parse().unwrap();
+        let rules = publish.rules(Ipv4Addr::new(10, 0, 0, 2), "7");
+        rules.iter().map(Rule::to_string).collect()
+    }
+
+    #[test]
+    fn a_port_on_all_addresses_is_for_the_addresses_of_the_host_only() {
+        assert_eq!(
+            rules("8080:80"),
+            [
+                "prerouting ip daddr != 127.0.0.0/8 fib daddr type local tcp dport 8080 dnat to \
+                 10.0.0.2:80 comment \"7\"",
+                "output fib daddr type local tcp dport 8080 dnat to 10.0.0.2:80 comment \"7\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_port_on_loopback_is_not_for_other_hosts() {
+        assert_eq!(
+            rules("127.0.0.1:8080:80/udp"),
+            ["output ip daddr 127.0.0.1/32 udp dport 8080 dnat to 10.0.0.2:80 comment \"7\""]
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! The commands of `step-07`.
+
+use std::io::{Write, stdout};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use nix::sys::signal::Signal;
+use process::{Exit, sys};
+
+use crate::group::find;
+use crate::lab::hierarchy;
+use crate::lab::tool::{self as lab, HierarchyTool};
+use crate::observe::freeze::{self, State};
+use crate::observe::stats::{self, Stats};
+use crate::observe::table::{details, table};
+use crate::observe::top;
+
+/// What `step-07` can do besides launching.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Tool {
+    /// Show what a container has used, or a table of all containers
+    Stats(StatsArgs),
+    /// Show that table again every second, until q
+    Top,
+    /// Freeze a container where it stands
+    Pause(GroupArgs),
+    /// Let it go on
+    Resume(GroupArgs),
+    /// Make v1 hierarchies, to see the rules by
+    #[command(subcommand)]
+    Hierarchy(HierarchyTool),
+    /// Remove the groups of launchers that are gone, and all such hierarchies
+    Restore,
+}
+
+/// The argument of `step-07 stats`.
+#[derive(Args, Clone, Debug)]
+pub struct StatsArgs {
+    /// A process in the group, or the group's name [default: a table of all containers]
+    #[arg(value_name = "PID|GROUP")]
+    pub group: Option<String>,
+}
+
+/// The argument of `step-07 pause` and `step-07 resume`.
+#[derive(Args, Clone, Debug)]
+pub struct GroupArgs {
+    /// A process in the group, or the group's name
+    #[arg(value_name = "PID|GROUP")]
+    pub group: String,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Those of the command.
+pub fn run(tool: Tool) -> Result<Exit> {
+    match tool {
+        Tool::Stats(args) => stats(args),
+        Tool::Top => top::run(),
+        Tool::Pause(args) => set(&args.group, State::Frozen),
+        Tool::Resume(args) => set(&args.group, State::Thawed),
+        Tool::Hierarchy(tool) => lab::run(tool),
+        Tool::Restore => restore(),
+    }
+}
+
+/// Prints what a group has used, or a table of the groups of all containers.
+///
+/// # Errors
+/// Where there is no such group.
+fn stats(args: StatsArgs) -> Result<Exit> {
+    // A reader that has seen enough (`| head`) ends this program quietly.
+    sys::signals::default_action(Signal::SIGPIPE)?;
+    let text = match args.group {
+        Some(what) => details(&stats::of(&find::group(&what)?)?),
+        None => table(&all()?, None),
+    };
+    stdout()
+        .write_all(text.as_bytes())
+        .context("write to standard output")?;
+    Ok(Exit::Code(0))
+}
+
+/// Freezes the group of a container, or lets it go on.
+///
+/// # Errors
+/// Where there is no such group, or it is not that of a container.
+fn set(what: &str, state: State) -> Result<Exit> {
+    let group = find::group(what)?;
+    // The caller's own shell may be in the group of any other process.
+    if let Some(member) = group.members.iter().find(|m| !find::is_container(&m.dir)) {
+        bail!("{} is not the group of a container", member.dir.display());
+    }
+    freeze::set(&group, state)?;
+    Ok(Exit::Code(0))
+}
+
+/// Removes what launchers that were killed left behind, and the hierarchies of
+/// `step-07 hierarchy make`, and says so, a line a thing.
+///
+/// # Errors
+/// What could not be removed.
+fn restore() -> Result<Exit> {
+    let hierarchies = hierarchy::remove_all();
+    let groups = find::sweep();
+    for name in hierarchies.iter().flatten() {
+        println!("removed hierarchy {name}");
+    }
+    for dir in groups.iter().flatten() {
+        println!("removed cgroup {}", dir.display());
+    }
+    hierarchies?;
+    groups.map(|_| Exit::Code(0))
+}
+
+/// The use of all containers.
+pub(crate) fn all() -> Result<Vec<Stats>> {
+    find::containers()?.iter().map(stats::of).collect()
+}

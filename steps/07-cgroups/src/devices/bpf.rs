@@ -1,0 +1,188 @@
+//! The device rules on v2: there is no file for them. A program of type
+//! `BPF_PROG_TYPE_CGROUP_DEVICE`, attached to the group, is asked at every
+//! open(2) and mknod(2) of a device (bpf(2), cgroup-v2.rst "Device controller").
+//!
+//! cgroups-rs writes the v1 files only. The program is small enough to be put
+//! together by hand:
+//!
+//! ```text
+//!   r2 = ctx->access_type & 0xffff      kind: 1 block, 2 char
+//!   r3 = ctx->access_type >> 16         access: bits 1 mknod, 2 read, 4 write
+//!   r4 = ctx->major
+//!   r5 = ctx->minor
+//!   for each rule:
+//!     if r2 != kind       goto next
+//!     r1 = r3 & ~access;  if r1 != 0 goto next     something it does not allow
+//!     if r4 != major      goto next                unless any
+//!     if r5 != minor      goto next                unless any
+//!     return 1                                     allowed
+//!   next:
+//!   return 0                                       EPERM
+//! ```
+
+use std::os::fd::BorrowedFd;
+
+use anyhow::Result;
+use process::sys::bpf::{Instruction, prog_attach, prog_load};
+use std::os::fd::AsFd;
+
+use crate::devices::{Access, Kind, Rule};
+
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+/// Programs of groups below run as well, and can only forbid more.
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+// linux/bpf.h: struct bpf_cgroup_dev_ctx
+const CTX_ACCESS_TYPE: i16 = 0;
+const CTX_MAJOR: i16 = 4;
+const CTX_MINOR: i16 = 8;
+
+// linux/bpf_common.h, linux/bpf.h: the operations that are needed.
+const LDX_MEM_W: u8 = 0x61; // dst = *(u32 *)(src + offset)
+const ALU_MOV_K: u8 = 0xb4; // dst = immediate, 32 bits
+const ALU_MOV_X: u8 = 0xbc; // dst = src
+const ALU_AND_K: u8 = 0x54; // dst &= immediate
+const ALU_RSH_K: u8 = 0x74; // dst >>= immediate
+const JMP_JNE_K: u8 = 0x55; // if dst != immediate goto + offset
+const EXIT: u8 = 0x95; // return r0
+
+const R0: u8 = 0;
+const R1: u8 = 1; // the context, and after it has been read: a scratch register
+const R2: u8 = 2;
+const R3: u8 = 3;
+const R4: u8 = 4;
+const R5: u8 = 5;
+
+fn instruction(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction {
+        code,
+        registers: src << 4 | dst,
+        offset,
+        immediate,
+    }
+}
+
+/// The program for these rules.
+pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
+    // ANCHOR: exercise_device_program
+    let mut program = vec![
+        instruction(LDX_MEM_W, R2, R1, CTX_ACCESS_TYPE, 0),
+        instruction(ALU_MOV_X, R3, R2, 0, 0),
+        instruction(ALU_AND_K, R2, 0, 0, 0xffff),
+        instruction(ALU_RSH_K, R3, 0, 0, 16),
+        instruction(LDX_MEM_W, R4, R1, CTX_MAJOR, 0),
+        instruction(LDX_MEM_W, R5, R1, CTX_MINOR, 0),
+    ];
+    for rule in rules {
+        let block = one_rule(rule);
+        let length = block.len();
+        program.extend(block.into_iter().enumerate().map(|(at, mut one)| {
+            if one.code == JMP_JNE_K {
+                // Counted from the instruction behind the jump.
+                one.offset = (length - at - 1) as i16;
+            }
+            one
+        }));
+    }
+    program.push(instruction(ALU_MOV_K, R0, 0, 0, 0));
+    program.push(instruction(EXIT, 0, 0, 0, 0));
+    program
+    // ANCHOR_END: exercise_device_program
+}
+
+/// The instructions of one rule; the jumps out of it are still without a target.
+fn one_rule(rule: &Rule) -> Vec<Instruction> {
+    let kind = match rule.kind {
+        Kind::Block => 1,
+        Kind::Char => 2,
+    };
+    let mut block = vec![
+        instruction(JMP_JNE_K, R2, 0, 0, kind),
+        instruction(ALU_MOV_X, R1, R3, 0, 0),
+        instruction(ALU_AND_K, R1, 0, 0, !bits(rule.access)),
+        instruction(JMP_JNE_K, R1, 0, 0, 0),
+    ];
+    for (register, number) in [(R4, rule.major), (R5, rule.minor)] {
+        if let Some(number) = number {
+            block.push(instruction(JMP_JNE_K, register, 0, 0, number as i32));
+        }
+    }
+    block.push(instruction(ALU_MOV_K, R0, 0, 0, 1));
+    block.push(instruction(EXIT, 0, 0, 0, 0));
+    block
+}
+
+/// `BPF_DEVCG_ACC_*`
+fn bits(access: Access) -> i32 {
+    i32::from(access.mknod) | i32::from(access.read) << 1 | i32::from(access.write) << 2
+}
+
+/// Attaches the rules to a v2 group, for all that is not allowed to be refused.
+///
+/// # Errors
+/// `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN` in the first user namespace.
+pub(crate) fn attach(group: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
+    let loaded = prog_load(BPF_PROG_TYPE_CGROUP_DEVICE, &program(rules))?;
+    prog_attach(group, loaded.as_fd(), BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::devices::DEFAULT;
+
+    /// Runs a program as the kernel would, for the few operations it has.
+    fn run(program: &[Instruction], access_type: u32, major: u32, minor: u32) -> u32 {
+        let mut r = [0u32; 6];
+        let mut at = 0;
+        loop {
+            let one = program[at];
+            let (dst, src) = ((one.registers & 15) as usize, (one.registers >> 4) as usize);
+            at += 1;
+            match one.code {
+                LDX_MEM_W => r[dst] = [access_type, major, minor][one.offset as usize / 4],
+                ALU_MOV_K => r[dst] = one.immediate as u32,
+                ALU_MOV_X => r[dst] = r[src],
+                ALU_AND_K => r[dst] &= one.immediate as u32,
+                ALU_RSH_K => r[dst] >>= one.immediate,
+                JMP_JNE_K if r[dst] != one.immediate as u32 => at += one.offset as usize,
+                JMP_JNE_K => {}
+                EXIT => return r[R0 as usize],
+                code => panic!("unknown operation {code:#x}"),
+            }
+        }
+    }
+
+    const CHAR: u32 = 2;
+    const BLOCK: u32 = 1;
+    const MKNOD: u32 = 1 << 16;
+    const READ: u32 = 2 << 16;
+    const WRITE: u32 = 4 << 16;
+
+    #[test]
+    fn the_default_allows_null_and_forbids_disks() {
+        let program = program(&DEFAULT);
+        assert_eq!(run(&program, CHAR | READ | WRITE, 1, 3), 1);
+        assert_eq!(run(&program, CHAR | READ, 136, 7), 1);
+        assert_eq!(run(&program, BLOCK | MKNOD, 8, 0), 1);
+        assert_eq!(run(&program, BLOCK | READ, 8, 0), 0);
+        assert_eq!(run(&program, BLOCK | MKNOD | READ, 8, 0), 0);
+        assert_eq!(run(&program, CHAR | READ, 1, 1), 0); // /dev/mem
+        assert_eq!(run(&program, BLOCK | READ, 1, 3), 0);
+    }
+
+    #[test]
+    fn a_device_to_read_is_not_one_to_write() {
+        let rule = Rule {
+            kind: Kind::Block,
+            major: Some(7),
+            minor: Some(0),
+            access: "r".parse().unwrap(),
+        };
+        let program = program(&[rule]);
+        assert_eq!(run(&program, BLOCK | READ, 7, 0), 1);
+        assert_eq!(run(&program, BLOCK | READ | WRITE, 7, 0), 0);
+        assert_eq!(run(&program, BLOCK | READ, 7, 1), 0);
+    }
+}

@@ -1,0 +1,241 @@
+//! Finding groups: that of a process, one by its name, all of them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::group::end;
+use crate::group::leaf;
+use crate::group::parent::{NAME, Parent, directories};
+use crate::group::v1::may_make_groups;
+use crate::group::{self, Group, Member, PREFIX};
+use crate::host::layout::{Hierarchy, Layout, Version, controllers};
+
+/// The group that `what` names: the PID of a process in it, its name as
+/// `step-07 stats` lists it, or its path from the root of the hierarchy.
+///
+/// # Errors
+/// For a process or a name that does not exist.
+pub fn group(what: &str) -> Result<Group> {
+    if what.bytes().all(|b| b.is_ascii_digit()) {
+        return of_process(what);
+    }
+    let layout = Layout::detect()?;
+    let members = |dir: &dyn Fn(&Hierarchy) -> PathBuf| -> Result<Vec<Member>> {
+        let dirs = layout.hierarchies.iter().map(|h| (h, dir(h)));
+        dirs.filter(|(_, dir)| dir.is_dir())
+            .map(|(hierarchy, dir)| member(hierarchy, dir))
+            .collect()
+    };
+    let name = what.trim_start_matches('/');
+    let mut found = members(&|h| h.mount_point.join(name))?;
+    if !name.contains('/') && name.starts_with(PREFIX) {
+        let all = containers()?;
+        if let Some(group) = all.into_iter().find(|group| group.name == name) {
+            found = group.members;
+        }
+    }
+    if name.is_empty() || found.is_empty() {
+        bail!("there is no group {what}: step-07 stats lists those of containers");
+    }
+    Ok(Group {
+        name: name.to_owned(),
+        members: found,
+    })
+}
+
+/// The group of a container's process.
+///
+/// # Errors
+/// Where there is no such process.
+fn of_process(pid: &str) -> Result<Group> {
+    if !Path::new("/proc").join(pid).exists() {
+        bail!("there is no process {pid}");
+    }
+    let layout = Layout::of_process(pid)?;
+    let mut members = Vec::new();
+    for hierarchy in &layout.hierarchies {
+        // Where it stands in a root group, nothing limits or counts it.
+        if hierarchy.own != hierarchy.mount_point {
+            members.push(member(hierarchy, hierarchy.own.clone())?);
+        }
+    }
+    let named = members.iter().find(|member| is_container(&member.dir));
+    let name = match named.or(members.first()) {
+        Some(member) => file_name(&member.dir),
+        None => bail!("process {pid} is in no group but the roots"),
+    };
+    // A hierarchy in which it was not placed would show somebody else's use.
+    if named.is_some() {
+        members.retain(|member| file_name(&member.dir) == name);
+    }
+    Ok(Group { name, members })
+}
+
+fn member(hierarchy: &Hierarchy, dir: PathBuf) -> Result<Member> {
+    Ok(Member {
+        version: hierarchy.version,
+        controllers: match hierarchy.version {
+            Version::V1 => hierarchy.controllers.clone(),
+            Version::V2 => controllers(&dir)?,
+        },
+        dir,
+        lock: None,
+    })
+}
+
+/// Whether it is the group of a container, which may be paused.
+pub fn is_container(dir: &Path) -> bool {
+    file_name(dir).starts_with(PREFIX)
+}
+
+fn file_name(dir: &Path) -> String {
+    dir.file_name()
+        .map_or(String::new(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The groups of all containers, in whatever parents, by name.
+///
+/// # Errors
+/// Those of reading the hierarchies.
+pub fn containers() -> Result<Vec<Group>> {
+    let mut all: Vec<Group> = Vec::new();
+    for hierarchy in &Layout::detect()?.hierarchies {
+        for dir in walk(&hierarchy.mount_point)? {
+            let name = file_name(&dir);
+            if !is_container(&dir) {
+                continue;
+            }
+            let member = member(hierarchy, dir)?;
+            match all.iter_mut().find(|group| group.name == name) {
+                Some(group) => group.members.push(member),
+                None => all.push(Group {
+                    name,
+                    members: vec![member],
+                }),
+            }
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// All groups below a group, except those inside containers, and those that the
+/// caller may not list.
+fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    if accessat(CWD, dir, Access::READ_OK, AtFlags::EACCESS).is_err() {
+        return Ok(all);
+    }
+    for below in directories(dir)? {
+        if !is_container(&below) {
+            all.extend(walk(&below)?);
+        }
+        all.push(below);
+    }
+    Ok(all)
+}
+
+/// Removes what launchers that were killed left behind: their groups in all
+/// hierarchies, with the processes in them, and the parents that are empty
+/// then. Returns the directories that were removed.
+///
+/// # Errors
+/// The first that could not be removed; the others are tried all the same.
+pub fn sweep() -> Result<Vec<PathBuf>> {
+    // ANCHOR: exercise_sweep
+    let mut swept = Vec::new();
+    let mut failed = Ok(());
+    // The first one last, because that is where a launcher looks.
+    for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
+        let all = walk(&hierarchy.mount_point)?;
+        let leaves = all.iter().filter(|dir| leaf::is_leaf(dir));
+        swept.extend(leaves.filter(|dir| remove_leaf(dir)).cloned());
+        let parents = all
+            .into_iter()
+            .filter(|dir| is_container(dir) || file_name(dir) == NAME)
+            .map(|dir| match is_container(&dir) {
+                true => dir.parent().map_or(dir.clone(), Path::to_owned),
+                false => dir,
+            });
+        failed = failed.and(sweep_each(parents, hierarchy.version, &mut swept));
+    }
+    failed.map(|()| swept)
+    // ANCHOR_END: exercise_sweep
+}
+
+/// Thaws the group of this name, where the freezer is a controller of v1.
+///
+/// # Errors
+/// Those of reading the hierarchy and of writing `freezer.state`.
+pub(crate) fn thaw(name: &OsStr) -> Result<()> {
+    let layout = Layout::detect()?;
+    let freezer = layout.find("freezer");
+    let Some(freezer) = freezer.filter(|hierarchy| hierarchy.version == Version::V1) else {
+        return Ok(());
+    };
+    let all = walk(&freezer.mount_point)?;
+    let named = all.iter().filter(|dir| dir.file_name() == Some(name));
+    named.map(PathBuf::as_path).try_for_each(end::thaw)
+}
+
+/// Whether a leaf was nobody's. One that holds a launcher refuses; one that is
+/// about to is kept from this by its maker.
+fn remove_leaf(dir: &Path) -> bool {
+    let Some(Ok(_held)) = dir.parent().map(leaf::hold) else {
+        return false;
+    };
+    fs::remove_dir(dir).is_ok()
+}
+
+/// Removes, in all hierarchies, the groups that are called as these are.
+///
+/// # Errors
+/// As [`sweep`].
+pub(crate) fn sweep_named(dead: &[PathBuf]) -> Result<()> {
+    let mut failed = Ok(());
+    for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
+        let all = walk(&hierarchy.mount_point)?;
+        let named = |dir: &&PathBuf| dead.iter().any(|one| one.file_name() == dir.file_name());
+        let parents = all.iter().filter(named);
+        let parents = parents.filter_map(|dir| Some(dir.parent()?.to_owned()));
+        failed = failed.and(sweep_each(parents, hierarchy.version, &mut Vec::new()));
+    }
+    failed
+}
+
+/// Sweeps in each of these parents once, and says what was removed.
+fn sweep_each(
+    parents: impl Iterator<Item = PathBuf>,
+    version: Version,
+    swept: &mut Vec<PathBuf>,
+) -> Result<()> {
+    let mut failed = Ok(());
+    for dir in parents.collect::<BTreeSet<_>>() {
+        match sweep_in(&dir, version) {
+            Ok(some) => swept.extend(some),
+            Err(error) => failed = failed.and(Err(error)),
+        }
+    }
+    failed
+}
+
+fn sweep_in(dir: &Path, version: Version) -> Result<Vec<PathBuf>> {
+    // Somebody else's, whose launchers may live.
+    if !may_make_groups(dir) {
+        return Ok(Vec::new());
+    }
+    let Some(parent) = Parent::existing(dir).with_context(|| dir.display().to_string())? else {
+        return Ok(Vec::new());
+    };
+    let mut swept = group::sweep(&parent, version)?;
+    parent.leave(version)?;
+    if !dir.exists() {
+        swept.push(dir.to_owned());
+    }
+    Ok(swept)
+}

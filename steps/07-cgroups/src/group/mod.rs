@@ -1,0 +1,152 @@
+//! A group: one directory in each hierarchy that takes part.
+//!
+//! | module | what |
+//! |---|---|
+//! | this file, [`parent`] | the directories: made, told from abandoned ones, left |
+//! | [`v1`], [`v2`], [`leaf`] | what each version asks for before a process can enter |
+//! | [`find`], [`end`] | groups by name and by process; all of a group's processes killed |
+//! | [`file`](mod@file) | the files of a group, read and written |
+
+pub(crate) mod end;
+pub(crate) mod file;
+pub(crate) mod find;
+pub(crate) mod leaf;
+pub(crate) mod parent;
+pub(crate) mod v1;
+pub(crate) mod v2;
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use process::say;
+
+use crate::group::end::end;
+use crate::group::parent::{Parent, gone};
+use crate::host::layout::Version;
+
+/// What the names of all groups of containers begin with.
+pub(crate) const PREFIX: &str = "drydock-";
+
+/// The group of a container.
+#[derive(Default)]
+pub struct Group {
+    /// Its name, the same in all hierarchies.
+    pub name: String,
+    /// Its directories.
+    pub members: Vec<Member>,
+}
+
+/// A group's directory in one hierarchy.
+pub struct Member {
+    /// The hierarchy's interface.
+    pub version: Version,
+    /// The controllers that act on the group here.
+    pub controllers: Vec<String>,
+    /// The directory.
+    pub dir: PathBuf,
+    /// Held by the launcher as long as it lives, and let go by the kernel
+    /// however it ends: that is how a group without a launcher is told, in
+    /// whichever PID namespace it was.
+    pub(crate) lock: Option<File>,
+}
+
+impl Group {
+    /// The directory in which a controller acts on the group.
+    pub fn controller(&self, name: &str) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.controllers.iter().any(|c| c == name))
+    }
+
+    /// The v2 directory.
+    pub fn v2(&self) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|member| member.version == Version::V2)
+    }
+}
+
+/// A name that no other launcher gives: its PID and the time at which it
+/// started, in clock ticks since boot (proc_pid_stat(5)).
+///
+/// # Errors
+/// Those of reading /proc/self/stat.
+pub(crate) fn new_name() -> Result<String> {
+    let stat = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    // The program's name, in parentheses, may hold anything.
+    let start = stat
+        .rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_whitespace().nth(19))
+        .context("/proc/self/stat has no start time")?;
+    Ok(format!("{PREFIX}{}-{start}", std::process::id()))
+}
+
+/// Makes the directory of a group and locks it.
+///
+/// # Errors
+/// Those of mkdir(2), open(2) and flock(2). Nothing is left then.
+pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, File)> {
+    let dir = parent.dir.join(name);
+    fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    // Nobody else can hold it: to sweep, one needs the parent's lock.
+    let lock = || {
+        let file = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
+        file.try_lock()
+            .with_context(|| format!("flock {}", dir.display()))?;
+        Ok(file)
+    };
+    match lock() {
+        Ok(lock) => Ok((dir, lock)),
+        Err(error) => {
+            fs::remove_dir(&dir).with_context(|| format!("rmdir {}", dir.display()))?;
+            Err(error)
+        }
+    }
+}
+
+/// Removes the groups in `parent` whose launcher is gone, with what is left in
+/// them, and returns them.
+///
+/// # Errors
+/// The first that could not be removed; the others are tried all the same.
+pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
+    let mut swept = Vec::new();
+    let mut failed = Ok(());
+    for dir in dead(parent)? {
+        say!("remove {}: its launcher is gone", dir.display());
+        let thawed = dir.file_name().map_or(Ok(()), find::thaw);
+        match thawed.and_then(|()| end(&dir, version)) {
+            Ok(()) => swept.push(dir),
+            Err(error) => failed = failed.and(Err(error)),
+        }
+    }
+    failed.map(|()| swept)
+}
+
+/// The groups in `parent` whose launcher is gone.
+///
+/// # Errors
+/// Those of reading the directory, and of flock(2).
+pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
+    let mut dead = Vec::new();
+    for dir in parent.groups()? {
+        if !launcher_lives(&dir)? {
+            dead.push(dir);
+        }
+    }
+    Ok(dead)
+}
+
+fn launcher_lives(dir: &Path) -> Result<bool> {
+    let file = match File::open(dir) {
+        // Removed meanwhile. Anything else does not say that nobody holds it.
+        Err(e) if gone(&e) => return Ok(false),
+        other => other.with_context(|| format!("open {}", dir.display()))?,
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("flock {}", dir.display())),
+    }
+}

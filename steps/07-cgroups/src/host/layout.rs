@@ -1,0 +1,220 @@
+//! Which hierarchies this host has, and where the caller stands in each
+//! (cgroups(7), proc_pid_mountinfo(5), proc_pid_cgroup(5)).
+//!
+//! | layout | what is mounted |
+//! |---|---|
+//! | v2 | one cgroup2 file system that has every controller |
+//! | v1 | a cgroup file system for each controller, or for a few together |
+//! | hybrid | both: a controller is in one of them, never in both |
+//!
+//! cgroups-rs knows v1 or v2, by the type of /sys/fs/cgroup, and nothing of
+//! hybrid hosts, of other mount points, of read-only mounts or of a mount that
+//! shows only a part of a hierarchy, as in a container. So this is our own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::group::file;
+use crate::group::v1::ALWAYS;
+use crate::host::membership::{Membership, Mount};
+
+/// Which interface a hierarchy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// `cgroup`: a hierarchy for one controller, or for a few.
+    V1,
+    /// `cgroup2`: one hierarchy for all.
+    V2,
+}
+
+/// One hierarchy that is mounted, and the caller's group in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Its interface.
+    pub version: Version,
+    /// Its controllers. Of a v2 hierarchy those that its topmost visible group
+    /// has; empty for a named v1 hierarchy.
+    pub controllers: Vec<String>,
+    /// `name=` of a v1 hierarchy.
+    pub name: Option<String>,
+    /// Where it is mounted.
+    pub mount_point: PathBuf,
+    /// The caller's group, as a directory under the mount point.
+    pub own: PathBuf,
+    /// Whether the mount is read-only.
+    pub read_only: bool,
+}
+
+impl Hierarchy {
+    /// Whether it has one of these controllers.
+    pub(crate) fn has(&self, controllers: &[&str]) -> bool {
+        self.controllers
+            .iter()
+            .any(|controller| controllers.contains(&controller.as_str()))
+    }
+}
+
+/// All hierarchies that are mounted where the caller sees them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The hierarchies, v1 before v2, and first those in which every container
+    /// has a group.
+    pub hierarchies: Vec<Hierarchy>,
+}
+
+impl Layout {
+    /// Looks at the mounts of the caller and at its groups.
+    ///
+    /// # Errors
+    /// Those of reading /proc.
+    pub fn detect() -> Result<Self> {
+        Self::of_process("self")
+    }
+
+    /// The mounts of the caller, and the groups of process `pid` in them.
+    ///
+    /// # Errors
+    /// Those of reading /proc: `ENOENT` where there is no such process.
+    pub fn of_process(pid: &str) -> Result<Self> {
+        let mounts = file::read(Path::new("/proc/self/mountinfo"))?;
+        let groups = file::read(&Path::new("/proc").join(pid).join("cgroup"))
+            .with_context(|| format!("the groups of process {pid}"))?;
+        let mut layout = Self::parse(&mounts, &groups);
+        for hierarchy in &mut layout.hierarchies {
+            if hierarchy.version == Version::V2 {
+                hierarchy.controllers = controllers(&hierarchy.mount_point)?;
+            }
+        }
+        Ok(layout)
+    }
+
+    /// The layout that the texts of mountinfo and /proc/PID/cgroup describe.
+    /// The controllers of v2 are in neither.
+    pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
+        let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let mut hierarchies: Vec<Hierarchy> = cgroup
+            .lines()
+            .filter_map(|line| Membership::parse(line)?.find(&mounts))
+            .collect();
+        hierarchies.sort_by_key(|hierarchy| (hierarchy.version, !hierarchy.has(&ALWAYS)));
+        Layout { hierarchies }
+    }
+
+    /// The hierarchy that has this controller.
+    pub fn find(&self, controller: &str) -> Option<&Hierarchy> {
+        self.hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.has(&[controller]))
+    }
+
+    /// The v2 hierarchy.
+    pub fn v2(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.version == Version::V2)
+    }
+}
+
+impl fmt::Display for Layout {
+    /// `v2`, `v1`, `hybrid`, or `none` where nothing is mounted. A named v1
+    /// hierarchy without controllers does not make a host hybrid.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v1 = self
+            .hierarchies
+            .iter()
+            .any(|h| h.version == Version::V1 && !h.controllers.is_empty());
+        f.write_str(match (v1, self.v2().is_some()) {
+            (true, true) => "hybrid",
+            (true, false) => "v1",
+            (false, true) => "v2",
+            (false, false) => "none",
+        })
+    }
+}
+
+/// The controllers that a v2 group has: `cgroup.controllers`.
+///
+/// # Errors
+/// Those of reading the file.
+pub fn controllers(group: &Path) -> Result<Vec<String>> {
+    let text = file::read(&group.join("cgroup.controllers"))?;
+    Ok(text.split_whitespace().map(String::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TMPFS: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n";
+    const HYBRID: &str = "\
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+";
+
+    fn own<'a>(layout: &'a Layout, controller: &str) -> &'a str {
+        layout.find(controller).unwrap().own.to_str().unwrap()
+    }
+
+    #[test]
+    fn hybrid_has_each_controller_in_its_place() {
+        let groups = "9:name=systemd:/\n4:memory:/a b/c\n2:cpu,cpuacct:/\n0::/user.slice\n";
+        let layout = Layout::parse(&format!("{TMPFS}{HYBRID}"), groups);
+        assert_eq!(layout.to_string(), "hybrid");
+        assert_eq!(own(&layout, "memory"), "/sys/fs/cgroup/memory/a b/c");
+        assert_eq!(own(&layout, "cpuacct"), "/sys/fs/cgroup/cpu,cpuacct");
+        assert!(layout.find("pids").is_none());
+        let v2 = layout.v2().unwrap();
+        assert_eq!(v2.own, Path::new("/sys/fs/cgroup/unified/user.slice"));
+        let named = layout.hierarchies.iter().find(|h| h.name.is_some());
+        assert_eq!(named.unwrap().name.as_deref(), Some("systemd"));
+    }
+
+    #[test]
+    fn v1_alone_and_v2_alone() {
+        let v1: String = HYBRID.lines().take(2).map(|l| format!("{l}\n")).collect();
+        let layout = Layout::parse(&v1, "4:memory:/\n2:cpu,cpuacct:/\n0::/\n");
+        assert_eq!(layout.to_string(), "v1");
+        let v2 = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let layout = Layout::parse(v2, "1:name=x:/\n0::/user.slice/u.scope\n");
+        assert_eq!(layout.to_string(), "v2");
+        assert_eq!(
+            layout.v2().unwrap().own,
+            Path::new("/sys/fs/cgroup/user.slice/u.scope")
+        );
+        assert_eq!(Layout::parse(TMPFS, "0::/\n").to_string(), "none");
+    }
+
+    #[test]
+    fn in_a_container_the_mount_shows_a_part_of_the_hierarchy() {
+        let mounts = "\
+700 690 0:32 /docker/0a1b /sys/fs/cgroup/memory ro,nosuid master:9 - cgroup cgroup rw,memory
+701 690 0:38 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
+702 690 0:38 / /mnt/cgroup rw,nosuid - cgroup2 cgroup rw
+";
+        let layout = Layout::parse(mounts, "4:memory:/docker/0a1b/x\n0::/init\n");
+        assert_eq!(own(&layout, "memory"), "/sys/fs/cgroup/memory/x");
+        assert!(layout.find("memory").unwrap().read_only);
+        // The writable mount is the one to use.
+        let v2 = layout.v2().unwrap();
+        assert_eq!(v2.own, Path::new("/mnt/cgroup/init"));
+        assert!(!v2.read_only);
+    }
+
+    #[test]
+    fn a_group_that_no_mount_shows_is_left_out() {
+        let mounts = "700 690 0:32 /docker/0a1b /m rw - cgroup cgroup rw,memory\n";
+        let layout = Layout::parse(mounts, "4:memory:/elsewhere\n");
+        assert!(layout.hierarchies.is_empty());
+        let mounts = "700 690 0:38 / /m rw - cgroup2 cgroup2 rw\n";
+        assert!(Layout::parse(mounts, "0::/../x\n").hierarchies.is_empty());
+    }
+
+    #[test]
+    fn spaces_in_a_mount_point_are_unescaped() {
+        let mounts = "41 31 0:38 / /sys/fs/my\\040groups rw - cgroup2 cgroup2 rw\n";
+        let layout = Layout::parse(mounts, "0::/\n");
+        assert_eq!(layout.v2().unwrap().own, Path::new("/sys/fs/my groups"));
+    }
+}

@@ -1,0 +1,14 @@
+//! Hierarchies without a controller, to see by them how cgroups work:
+//! `step-07 hierarchy`. No container needs this.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`hierarchy`], [`controllers`] | such a hierarchy, and the controllers that the kernel has |
+//! | [`rules`], [`family`] | the four rules of hierarchies, tried with two processes |
+//! | [`tool`] | the commands |
+
+pub(crate) mod controllers;
+mod family;
+pub(crate) mod hierarchy;
+pub(crate) mod rules;
+pub(crate) mod tool;

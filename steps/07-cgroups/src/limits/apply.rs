@@ -1,0 +1,231 @@
+//! Limits and device rules written into a group, before anything runs in it.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use nix::errno::Errno;
+use process::say;
+use rustix::thread::{CapabilitySet, capabilities};
+use std::os::fd::AsFd;
+
+use crate::cli::args::CgroupArgs;
+use crate::devices::bpf;
+use crate::devices::{DEFAULT, Rule, RuleArg};
+use crate::group::file;
+use crate::group::{Group, Member};
+use crate::host::layout::Version;
+use crate::limits::id_list::IdList;
+use crate::limits::protection;
+use crate::limits::{Limit, Value};
+
+/// Sets one limit on the group.
+///
+/// # Errors
+/// Names the limit, the file, and what this kernel lacks.
+pub(crate) fn limit(group: &Group, limit: &Limit, version: Version) -> Result<()> {
+    let values = match version {
+        Version::V1 => &limit.v1,
+        Version::V2 => &limit.v2,
+    };
+    for value in values {
+        let member = group
+            .controller(value.controller)
+            .with_context(|| format!("the group has no {} controller", value.controller))
+            .with_context(|| limit.asked.clone())?;
+        set(member, value, limit).with_context(|| limit.asked.clone())?;
+    }
+    Ok(())
+}
+
+fn set(member: &Member, value: &Value, limit: &Limit) -> Result<()> {
+    let there = value
+        .choices
+        .iter()
+        .find(|(name, _)| member.dir.join(name).exists());
+    let Some((name, text)) = there else {
+        let names: Vec<&str> = value.choices.iter().map(|(name, _)| *name).collect();
+        if limit.implied {
+            say!(
+                "without {}: this kernel has no {}",
+                limit.asked,
+                names.join(" or ")
+            );
+            return Ok(());
+        }
+        bail!(
+            "this kernel has no {}{}",
+            names.join(" or "),
+            remedy(names[0])
+        );
+    };
+    match *name {
+        "cpuset.cpus" | "cpuset.mems" => check_ids(&member.dir, member.version, name, text)?,
+        "blkio.bfq.weight" | "io.bfq.weight" | "io.weight" => check_weight(name)?,
+        _ => {}
+    }
+    say!("write {text:?} to {}/{name}", member.dir.display());
+    file::write(&member.dir.join(name), text)?;
+    match *name {
+        "memory.low" => protection::raise_above(&member.dir),
+        _ => Ok(()),
+    }
+}
+
+/// What to do about a file that is missing.
+fn remedy(name: &str) -> &'static str {
+    match name {
+        "memory.memsw.limit_in_bytes" | "memory.swap.max" => {
+            ": it does not account for swap (swapaccount=1 on its command line)"
+        }
+        "blkio.weight" | "io.bfq.weight" => ": load the BFQ scheduler (modprobe bfq)",
+        "cpu.cfs_period_us" | "cpu.max" => ": it was built without CONFIG_CFS_BANDWIDTH",
+        _ => "",
+    }
+}
+
+/// A v2 cpuset silently takes what its parent has if none of its own CPUs is
+/// there, so the kernel is not asked.
+fn check_ids(dir: &Path, version: Version, name: &str, asked: &str) -> Result<()> {
+    let Some(above) = dir.parent() else {
+        return Ok(());
+    };
+    let file = match version {
+        Version::V1 => above.join(name.replace("cpuset.", "cpuset.effective_")),
+        Version::V2 => above.join(format!("{name}.effective")),
+    };
+    let (asked, there): (IdList, IdList) = (asked.parse()?, file::read(&file)?.parse()?);
+    let missing = asked.without(&there);
+    if !missing.0.is_empty() {
+        let what = match name {
+            "cpuset.cpus" => "CPU",
+            _ => "memory node",
+        };
+        bail!("there is no {what} {missing}, or it may not be used here: there are {there}");
+    }
+    Ok(())
+}
+
+/// A weight counts only where something weighs: BFQ schedules a disk, or
+/// io.cost is on for one. Otherwise the file takes it and nothing happens.
+fn check_weight(name: &str) -> Result<()> {
+    let bfq = || {
+        let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+        disks
+            .map(|disk| disk.path().join("queue/scheduler"))
+            .any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[bfq]")))
+    };
+    let io_cost = || {
+        // Only the root group has it, and a container does not see that.
+        fs::read_to_string("/sys/fs/cgroup/io.cost.qos")
+            .map_or(true, |text| text.contains("enable=1"))
+    };
+    if bfq() || name == "io.weight" && io_cost() {
+        return Ok(());
+    }
+    bail!(
+        "no disk is scheduled by weight, so it would have no effect: echo bfq > \
+         /sys/block/DISK/queue/scheduler, or on v2 switch io.cost.qos on"
+    )
+}
+
+/// Denies the group every device but those of the default list and of `args`.
+///
+/// Where the kernel does not let us (it takes privileges in the first user
+/// namespace), nothing can be denied. Who cannot make nodes is then kept from
+/// devices by the permissions of those that there are.
+///
+/// # Errors
+/// Names a device that is none, or whose `rwm` would have to be enforced; and
+/// says it if root, who can make nodes, could use the host's devices.
+pub(crate) fn devices(group: &Group, args: &CgroupArgs) -> Result<()> {
+    let asked = &args.device;
+    let mut rules: Vec<Rule> = DEFAULT.to_vec();
+    rules.extend(args.device_cgroup_rule.iter().flat_map(RuleArg::rules));
+    for device in asked {
+        let rule = device
+            .rule()
+            .with_context(|| format!("--device {device}"))?;
+        rules.push(rule);
+    }
+    let done = match (group.controller("devices"), group.v2()) {
+        (Some(v1), _) => deny_v1(&v1.dir, &rules),
+        (None, Some(v2)) => {
+            say!(
+                "attach a device program with {} rules to {}",
+                rules.len(),
+                v2.dir.display()
+            );
+            match &v2.lock {
+                Some(dir) => bpf::attach(dir.as_fd(), &rules),
+                None => Err(anyhow!("{} is not ours", v2.dir.display())),
+            }
+        }
+        (None, None) => Err(Error::new(Errno::EPERM).context("there is no group to limit it by")),
+    };
+    let Err(error) = done else { return Ok(()) };
+    if may_make_nodes()? {
+        return Err(error.context(
+            "the use of devices cannot be limited, and root inside could use every device of the \
+             host: mount the devices controller or cgroup2 and let this launcher make groups \
+             there; --device-cgroup-rule \"a *:* rwm\" says that it may",
+        ));
+    }
+    if !not_permitted(&error) {
+        return Err(error.context("limit the devices"));
+    }
+    if let Some(device) = asked
+        .iter()
+        .find(|device| device.access.to_string() != "rwm")
+    {
+        bail!("--device {device} cannot be enforced: only root may limit the use of devices");
+    }
+    say!("devices are not limited: nobody inside can make a node ({error:#})");
+    Ok(())
+}
+
+/// Whether a process of this container could make the node of a device: not in
+/// a user namespace, whatever its capabilities there (`mknod(2)`, `EPERM`).
+fn may_make_nodes() -> Result<bool> {
+    let map = file::read(Path::new("/proc/self/uid_map"))?;
+    let first = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    let own = capabilities(None).context("capget")?.effective;
+    Ok(first && own.contains(CapabilitySet::MKNOD))
+}
+
+fn not_permitted(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<Errno>() == Some(&Errno::EPERM)
+            || cause
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+    })
+}
+
+fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
+    say!(
+        "deny all devices but {} rules in {}",
+        rules.len(),
+        dir.display()
+    );
+    file::write(&dir.join("devices.deny"), "a")?;
+    let allow = dir.join("devices.allow");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(&allow)
+        .with_context(|| format!("open {}", allow.display()))?;
+    for (at, rule) in rules.iter().enumerate() {
+        let written = file
+            .write_all(rule.to_string().as_bytes())
+            .with_context(|| format!("write {rule} to {}", allow.display()));
+        match written {
+            // A group above denies it, as in a container; what is asked for by
+            // name must be had.
+            Err(error) if at < DEFAULT.len() && not_permitted(&error) => say!("{error:#}"),
+            Err(error) => return Err(anyhow!("{error:#}: a group above denies it")),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}

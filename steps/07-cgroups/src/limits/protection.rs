@@ -1,0 +1,74 @@
+//! `memory.low` of v2 counts only as far as every group above has as much
+//! (cgroup-v2.rst, "limited by memory.low values of all ancestor cgroups"). In
+//! a group of zero, a container's reservation would be a number in a file.
+//!
+//! A group that we made gets the sum of what its containers reserve. Others
+//! belong to somebody else: they have enough, or it is an error.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use process::say;
+
+use crate::group::file;
+use crate::group::parent::{Parent, directories, ours};
+
+const FILE: &str = "memory.low";
+
+/// Has every group above `group` protect at least what `group` does.
+///
+/// # Errors
+/// Names the group that does not, and is not ours to change.
+pub(crate) fn raise_above(group: &Path) -> Result<()> {
+    let wanted = low(group)?;
+    // The root group has no such file.
+    let above = group.ancestors().skip(1);
+    for dir in above.take_while(|dir| dir.join(FILE).exists()) {
+        if ours(dir) {
+            if let Some(parent) = Parent::existing(dir)? {
+                sum_up(&parent)?;
+            }
+        } else if low(dir)? < wanted {
+            bail!(
+                "it would have no effect, because {} protects less: echo {wanted} > {}/{FILE}, or \
+                 with systemd: systemctl set-property --runtime {} MemoryLow={wanted}",
+                dir.display(),
+                dir.display(),
+                dir.file_name().unwrap_or_default().display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Gives a group that we made what those in it reserve together.
+///
+/// # Errors
+/// Those of the files.
+pub(crate) fn sum_up(parent: &Parent) -> Result<()> {
+    let file = parent.dir.join(FILE);
+    if !file.exists() {
+        return Ok(());
+    }
+    let mut sum: u64 = 0;
+    for below in directories(&parent.dir)? {
+        sum = sum.saturating_add(low(&below)?);
+    }
+    if low(&parent.dir)? != sum {
+        say!("write {sum} to {}", file.display());
+        file::write(&file, &sum.to_string())?;
+    }
+    Ok(())
+}
+
+/// What a group protects: bytes, and `u64::MAX` for `max`. A group that is gone
+/// protects nothing.
+fn low(dir: &Path) -> Result<u64> {
+    match file::read_if_there(&dir.join(FILE))?.as_deref() {
+        None => Ok(0),
+        Some("max") => Ok(u64::MAX),
+        Some(text) => text
+            .parse()
+            .with_context(|| format!("{text:?} in {}/{FILE}", dir.display())),
+    }
+}

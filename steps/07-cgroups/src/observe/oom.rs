@@ -1,0 +1,46 @@
+//! Whether the OOM killer was at work in a group: a process killed by it looks
+//! like any other that was sent SIGKILL (cgroup-v2.rst `memory.events`,
+//! cgroup-v1/memory.rst `memory.oom_control`).
+
+use anyhow::Result;
+
+use crate::group::Group;
+use crate::group::file;
+use crate::host::layout::Version;
+use crate::limits::units::Bytes;
+
+/// What the OOM killer did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oom {
+    /// How many processes it killed.
+    pub killed: u64,
+    /// The group's limit on memory; `None` without one.
+    pub limit: Option<Bytes>,
+}
+
+/// What the OOM killer did in a group and below it; `None` without the memory
+/// controller.
+///
+/// # Errors
+/// Those of reading the files.
+pub fn of(group: &Group) -> Result<Option<Oom>> {
+    // ANCHOR: exercise_oom
+    let Some(member) = group.controller("memory") else {
+        return Ok(None);
+    };
+    let (events, limit) = match member.version {
+        Version::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
+        Version::V2 => ("memory.events", "memory.max"),
+    };
+    let killed = file::keyed(&member.dir.join(events), "oom_kill")?.unwrap_or(0);
+    let limit = file::read_if_there(&member.dir.join(limit))?
+        .and_then(|text| text.parse().ok())
+        .filter(|limit| *limit < UNLIMITED)
+        .map(Bytes);
+    Ok(Some(Oom { killed, limit }))
+    // ANCHOR_END: exercise_oom
+}
+
+/// What v1 shows for no limit is the largest number of whole pages, which
+/// depends on their size; no machine has half as much.
+pub(crate) const UNLIMITED: u64 = i64::MAX as u64 / 2;
