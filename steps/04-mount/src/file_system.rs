@@ -4,14 +4,16 @@
 //! Since Linux 5.2.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::unistd::read;
+use rustix::fs::CWD;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 pub use rustix::mount::MountAttrFlags;
@@ -97,4 +99,14 @@ impl FileSystem {
             Err(_) => error,
         }
     }
+}
+
+/// Attaches a detached mount to the directory `target`: move_mount(2).
+///
+/// # Errors
+/// `EINVAL` where the mount is attached already, `EPERM` without
+/// `CAP_SYS_ADMIN` over the caller's mount namespace.
+pub fn attach(mount: impl AsFd, target: &Path) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, "", CWD, target, flags).with_context(|| format!("move_mount({target:?})"))
 }

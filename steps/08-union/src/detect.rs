@@ -8,15 +8,15 @@ use anyhow::{Context, Result, anyhow};
 use rustix::process::geteuid;
 
 use crate::aufs::Aufs;
-use crate::btrfs::{Btrfs, is_btrfs};
-use crate::devicemapper::Devicemapper;
 use crate::driver::{Kind, StorageDriver};
-use crate::layer_id::LayerId;
-use crate::lineage::{is_there, layers_in};
+use crate::layers::id::LayerId;
+use crate::layers::lineage::{is_there, layers_in};
 use crate::overlay2::Overlay2;
 use crate::overlay2::trial;
-use crate::program;
-use crate::vfs::Vfs;
+use crate::trees::btrfs::{Btrfs, is_btrfs};
+use crate::trees::devicemapper::Devicemapper;
+use crate::trees::program;
+use crate::trees::vfs::Vfs;
 
 /// Whether a driver can work with the state directory `root` here: `None`, or
 /// the reason why not.
@@ -51,7 +51,7 @@ fn btrfs(root: &Path) -> Result<Option<String>> {
             "this kernel has no btrfs (CONFIG_BTRFS_FS; modprobe btrfs)".into(),
         ));
     }
-    crate::store::make(root, 0o711)?;
+    crate::layers::store::make(root, 0o711)?;
     if is_btrfs(root)? {
         return Ok(None);
     }
@@ -122,7 +122,8 @@ fn has_file_system(name: &'static str) -> Result<bool> {
     let mut listed = listed
         .lines()
         .filter_map(|line| line.split_whitespace().next_back());
-    Ok(listed.any(|listed| listed == name) || crate::detached::FileSystem::new(name).is_ok())
+    Ok(listed.any(|listed| listed == name)
+        || crate::mounts::detached::FileSystem::new(name).is_ok())
 }
 
 /// The driver `kind` below the state directory `root`.

@@ -3,17 +3,17 @@
 
 use std::fmt;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
-use rustix::mount::{MoveMountFlags, move_mount};
+use mount::file_system::attach;
 use user::held::Users;
 
-use crate::finding::Finding;
-use crate::layer_id::LayerId;
-use crate::store::Store;
+use crate::layers::finding::Finding;
+use crate::layers::id::LayerId;
+use crate::layers::store::Store;
 
 /// The storage drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -230,15 +230,4 @@ pub trait View {
     fn mount(&mut self, target: &Path) -> Result<()> {
         attach(&self.detached()?, target)
     }
-}
-
-/// Attaches a detached mount to the directory `target`: move_mount(2).
-///
-/// # Errors
-/// `EINVAL` where the mount is attached already, `EPERM` without
-/// `CAP_SYS_ADMIN` over the caller's mount namespace.
-pub fn attach(mount: impl AsFd, target: &Path) -> Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(mount, "", rustix::fs::CWD, target, flags)
-        .with_context(|| format!("move_mount({target:?})"))
 }

@@ -23,10 +23,10 @@ use user::choice::Mapping;
 
 use crate::detect;
 use crate::driver::{Access, Kind, StorageDriver, View};
-use crate::image::{import_directory, mount_points};
-use crate::layer_id::LayerId;
-use crate::private::cut_off;
-use crate::store::{Store, default_root};
+use crate::layers::id::LayerId;
+use crate::layers::image::{import_directory, mount_points};
+use crate::layers::store::{Store, default_root};
+use crate::mounts::private::cut_off;
 use crate::tree::is;
 
 /// The options of the container's layers.

@@ -4,43 +4,37 @@
 //! share, and one on top that takes the container's changes. This crate has
 //! five ways to make one tree of the stack, behind one trait.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`driver`] | the trait that the storage drivers implement |
-//! | [`overlay2`], [`aufs`] | drivers that keep a layer's changes |
-//! | [`vfs`], [`btrfs`], [`devicemapper`] | drivers that keep a whole tree a layer, over [`whole`] |
-//! | [`detect`] | which of them work here, and why not the others |
-//! | [`isolation`], [`image`] | a container on layers: [`Union`], and what is below its own |
-//! | [`store`], [`lineage`], [`layer_id`] | the state directory, which layers exist, their names |
-//! | [`tree`] | trees of files: walked, copied, compared, removed |
-//! | [`archive`] | layers as tar archives with whiteouts |
-//! | [`finding`] | which layer a file comes from |
-//! | [`detached`], [`private`], [`loop_device`], [`program`] | mounts that leave nothing, block devices, programs |
-//! | [`tool`] | the commands that a learner runs |
+//! Read these, in this order:
+//!
+//! 1. [`driver`]: the trait that a storage driver implements, and what a view is
+//! 2. [`overlay2`]: the driver that everybody uses
+//! 3. [`isolation`]: [`Union`], a container on layers
+//! 4. [`tree`], [`archive`]: trees of files compared and copied; layers as tar
+//!    archives with whiteouts
+//! 5. [`trees`]: drivers that keep a whole tree a layer
+//! 6. [`aufs`], and the server of its file system in a crate of its own beside
+//!    this one
+//!
+//! What makes it safe to kill, and fit for odd hosts:
+//!
+//! - [`layers`]: notes, locks, what a dead launcher has left, removal
+//! - [`mounts`]: mounts that end with their process
+//! - [`detect`]: which drivers work here, and why not the others
+//!
+//! [`cli`] has the commands that a learner runs.
 
 pub mod archive;
-pub mod aufs;
-pub mod btrfs;
-pub mod detached;
+mod aufs;
+pub mod cli;
 pub mod detect;
-pub mod devicemapper;
 pub mod driver;
-pub mod finding;
-pub mod image;
-pub mod isolation;
-pub mod layer_id;
-pub mod lineage;
-pub mod loop_device;
-pub mod overlay2;
-pub mod private;
-pub mod program;
-pub mod store;
-pub mod tool;
-pub mod trash;
+mod isolation;
+pub mod layers;
+pub mod mounts;
+mod overlay2;
 pub mod tree;
-pub mod vfs;
-pub mod whole;
+mod trees;
 
 pub use driver::{Kind, StorageDriver, View};
-pub use isolation::{Union, UnionArgs};
-pub use layer_id::LayerId;
+pub use isolation::{Union, UnionArgs, remove_container};
+pub use layers::id::LayerId;

@@ -11,8 +11,8 @@ use net::{Net, NetArgs};
 use pid::{PidArgs, PidNamespace};
 use process::cli::{after_help, set_verbose};
 use process::{CommandArgs, Container, Exit};
-use union::aufs::{self, tool::AufsTool};
-use union::tool::{self, Tool};
+use union::cli::aufs::{self, AufsTool};
+use union::cli::{self, Tool};
 use union::{Union, UnionArgs};
 use user::{Credentials, User, UserArgs};
 use uts::{Uts, UtsArgs};
@@ -89,8 +89,8 @@ fn main() -> ExitCode {
     pid::main(|step: Step| {
         set_verbose(step.run.command.verbose);
         match step.tool {
-            Some(Sub::Tool(tool)) => tool::run(tool),
-            Some(Sub::Aufs(tool)) => aufs::tool::run(tool),
+            Some(Sub::Tool(tool)) => cli::run(tool),
+            Some(Sub::Aufs(tool)) => aufs::run(tool),
             Some(Sub::Union(UnionTool::Run(run))) => launch(*run, true),
             None => launch(step.run, false),
         }

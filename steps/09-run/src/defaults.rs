@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use net::NetArgs;
 use net::NetworkMode;
 use process::{SignalNumber, warn};
-use union::store::write_file;
+use union::layers::store::write_file;
 use union::{Kind, detect};
 use user::caller::Caller;
 use uts::{NamespaceMode, UtsArgs};

@@ -1,29 +1,25 @@
 //! Step 09: the full run. All of the steps at once, on images.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`image`] | images: where they come from, how they are kept, what they say |
-//! | [`options`], [`places`] | the options of `drydock run`, and of every command |
-//! | [`plan`], `defaults` | from both to the parts of a container |
-//! | [`environment`], [`workdir`], [`ulimit`] | the command and its surroundings |
-//! | [`hardening`], [`filter`], [`devices`] | what it may not, and what it may if it is privileged |
-//! | [`terminal`] | its streams, and a terminal of its own |
-//! | [`mounts`], [`volume`] | files that outlive it |
-//! | [`record`], [`names`] | what is written down about it |
+//! Read these, in this order:
+//!
+//! 1. `main.rs`: the list of isolations
+//! 2. [`cli::options`] and [`plan`]: from options and image to the parts of a
+//!    container
+//! 3. [`image`]: where images come from, how they are kept, what they say
+//! 4. [`command`]: the command, its surroundings, and what it may not do
+//! 5. [`terminal`], [`volume`]: its streams; files that outlive it
+//!
+//! What makes it safe to kill, and fit for odd hosts:
+//!
+//! - [`container`]: the record of a container, and what a dead launcher has left
+//! - [`image::store`], [`image::remove`]: an image is whole or not there
+//! - [`image::document`]: documents as Go reads them
 
+pub mod cli;
+pub mod command;
+pub mod container;
 mod defaults;
-pub mod devices;
-pub mod environment;
-pub mod filter;
-pub mod hardening;
 pub mod image;
-pub mod mounts;
-pub mod names;
-pub mod options;
-pub mod places;
 pub mod plan;
-pub mod record;
 pub mod terminal;
-pub mod ulimit;
 pub mod volume;
-pub mod workdir;

@@ -15,19 +15,19 @@ use union::{Union, UnionArgs};
 use user::{UserArgs, UserSpec};
 use uts::UtsArgs;
 
+use crate::cli::options::{RunArgs, SafetyArgs};
+use crate::cli::places::Places;
+use crate::command::environment::{argv, environment, text};
+use crate::command::ulimit::Ulimits;
+use crate::command::workdir::Workdir;
+use crate::container::id::random_hex;
+use crate::container::keeper::Keeper;
+use crate::container::{Record, Records, Status};
 use crate::defaults::{choose_network, driver, hostname, labels, stop_signal};
-use crate::environment::{argv, environment, text};
 use crate::image::{Image, Images};
-use crate::mounts::{Mounts, from_root};
-use crate::names::random_hex;
-use crate::options::{RunArgs, SafetyArgs};
-use crate::places::Places;
-use crate::record::keeper::Keeper;
-use crate::record::{Record, Records, Status};
-use crate::ulimit::Ulimits;
 use crate::volume::Volumes;
 use crate::volume::mounts::VolumeMounts;
-use crate::workdir::Workdir;
+use crate::volume::options::{Mounts, from_root};
 
 /// The seconds that a container is given to end, as with Docker.
 const STOP_TIMEOUT: u64 = 10;

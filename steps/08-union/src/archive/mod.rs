@@ -12,16 +12,16 @@
 //! | [`room`] | a limit on all entries |
 
 pub mod apply;
-pub mod below;
+mod below;
 mod copy_up;
 mod deletions;
-pub mod entry;
+mod entry;
 #[cfg(test)]
 mod hostile;
 mod make;
 mod places;
 pub mod reader;
-pub mod room;
+mod room;
 pub mod write;
 
 use std::ffi::{OsStr, OsString};

@@ -8,14 +8,10 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | this | the layers |
-//! | [`mount`] | the mount: by the kernel's AUFS where there is one, else by ours |
-//! | [`fs`] | the file system in user space: branches, whiteouts, copy-up |
-//! | [`tool`] | `step-08 mount -t aufs`, `umount`, `branches` |
+//! | this file | the layers |
+//! | [`mount`] | the mount: by the kernel's AUFS where there is one, else by [`aufs_server`] |
 
-pub mod fs;
-pub mod mount;
-pub mod tool;
+mod mount;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,14 +21,14 @@ use process::say;
 use user::held::Users;
 
 use crate::archive::{Marks, apply::apply, write};
-use crate::detached;
 use crate::driver::{Access, Kind, StorageDriver, View};
-use crate::finding::Finding;
-use crate::layer_id::LayerId;
-use crate::lineage::{Lineage, exists, layers_in};
+use crate::layers::finding::Finding;
+use crate::layers::id::LayerId;
+use crate::layers::lineage::{Lineage, exists, layers_in};
+use crate::layers::store::{Lock, Store, make};
+use crate::layers::trash;
+use crate::mounts::detached;
 use crate::overlay2::lookup;
-use crate::store::{Lock, Store, make};
-use crate::trash;
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
 use crate::tree::size::size;

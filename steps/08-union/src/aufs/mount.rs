@@ -13,13 +13,13 @@ use process::say;
 use rustix::mount::MountFlags;
 use rustix::process::geteuid;
 
-use super::fs::background::{self, Die, ServerHandle};
-use super::fs::device;
-use super::fs::options::{Options, Udba};
-use super::fs::spelling::{Access as Right, BranchOption, escape};
-use super::tool::kernel_has_aufs;
-use crate::detached::{self, FileSystem};
+use crate::cli::aufs::kernel_has_aufs;
 use crate::driver::{Access, View};
+use crate::mounts::detached::{self, FileSystem};
+use aufs_server::background::{self, Die, ServerHandle};
+use aufs_server::device;
+use aufs_server::options::{Options, Udba};
+use aufs_server::spelling::{Access as Right, BranchOption, escape};
 
 /// How long a server may take to end once its mount is gone: the kernel takes a
 /// container's mount namespace apart in the background.

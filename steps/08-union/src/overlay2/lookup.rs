@@ -7,8 +7,8 @@ use anyhow::Result;
 use rustix::fs::FileType;
 
 use crate::archive::{Marks, is_opaque, is_whited_out};
-use crate::finding::{Finding, What};
-use crate::layer_id::LayerId;
+use crate::layers::finding::{Finding, What};
+use crate::layers::id::LayerId;
 use crate::tree::{Tree, file_type};
 
 // ANCHOR: lookup

@@ -25,9 +25,9 @@
 //! | [`lookup`] | which layer a file comes from |
 //! | [`trial`] | whether it works here |
 
-pub mod lookup;
-pub mod stack;
-pub mod trial;
+pub(crate) mod lookup;
+pub(crate) mod stack;
+pub(crate) mod trial;
 
 use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Read, Write};
@@ -39,13 +39,13 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use user::held::Users;
 
 use crate::archive::{apply::apply, write};
-use crate::detached;
 use crate::driver::{Access, Kind, StorageDriver, View};
-use crate::finding::Finding;
-use crate::layer_id::LayerId;
-use crate::lineage::{below_another, exists, is_there, layers_in, no_layer};
-use crate::store::{Lock, Store, make, remove_file, write_file};
-use crate::trash;
+use crate::layers::finding::Finding;
+use crate::layers::id::LayerId;
+use crate::layers::lineage::{below_another, exists, is_there, layers_in, no_layer};
+use crate::layers::store::{Lock, Store, make, remove_file, write_file};
+use crate::layers::trash;
+use crate::mounts::detached;
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
 use crate::tree::size::size;

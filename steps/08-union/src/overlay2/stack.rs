@@ -15,11 +15,13 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{capabilities, set_capabilities};
 use user::held::Users;
 
+use mount::file_system::attach;
+
 use crate::archive::{Marks, OPAQUE_TRUSTED, OPAQUE_USER};
-use crate::detached::{self, FileSystem, bind};
-use crate::driver::{Access, View, attach};
-use crate::layer_id::LayerId;
-use crate::private::aside;
+use crate::driver::{Access, View};
+use crate::layers::id::LayerId;
+use crate::mounts::detached::{self, FileSystem, bind};
+use crate::mounts::private::aside;
 
 /// The layers of a view, by their names relative to the driver's directory.
 #[derive(Clone, Debug)]

@@ -14,9 +14,9 @@ use process::sys;
 
 use super::stack::{Attributes, Stack, StackView};
 use crate::driver::View;
-use crate::private;
-use crate::store::{Turn, hold, make};
-use crate::trash;
+use crate::layers::store::{Turn, hold, make};
+use crate::layers::trash;
+use crate::mounts::private;
 use crate::tree::remove::remove;
 
 /// Why overlay is refused below `root`; `None` if it works. Mounts in a

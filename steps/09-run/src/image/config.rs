@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::digest::Digest;
-use super::document::{FromJson, Json, Tail, from_json, parse};
+use crate::image::digest::Digest;
+use crate::image::document::{FromJson, Json, Tail, from_json, parse};
 
 /// The execution parameters of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

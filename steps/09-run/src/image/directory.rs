@@ -15,13 +15,13 @@ use process::say;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use union::detect::{self, has_layer};
-use union::image::import_directory;
+use union::layers::image::import_directory;
 use union::tree::Tree;
 use union::{Kind, LayerId};
 
-use super::config::Config;
-use super::digest::Digest;
-use super::{Image, Images};
+use crate::image::config::Config;
+use crate::image::digest::Digest;
+use crate::image::{Image, Images};
 
 /// What the names of such layers begin with.
 pub const PREFIX: &str = "dir-";

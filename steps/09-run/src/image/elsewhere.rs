@@ -8,8 +8,8 @@ use process::say;
 use union::Kind;
 use union::detect::{self, has_layer};
 
-use super::Images;
-use super::record::Record;
+use crate::image::Images;
+use crate::image::record::Record;
 
 impl Images {
     /// Makes the layers of an image, which other drivers have, in the store of

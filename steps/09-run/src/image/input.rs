@@ -7,12 +7,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::statvfs;
-use union::store::remove_file;
+use union::layers::store::remove_file;
 
-use super::Images;
-use super::blob::Blob;
-use super::source::{Else, Source};
-use super::store::Lock;
+use crate::image::Images;
+use crate::image::source::blob::Blob;
+use crate::image::source::{Else, Source};
+use crate::image::store::Lock;
 
 impl Images {
     /// What is at `path`, or comes over standard input.

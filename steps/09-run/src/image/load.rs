@@ -8,16 +8,16 @@ use process::{say, warn};
 use union::detect;
 use union::{Kind, StorageDriver};
 
-use super::Images;
-use super::blob::Blob;
-use super::config::{Config, ImageConfig, architecture, normal_architecture};
-use super::digest::Digest;
-use super::name::Name;
-use super::parts::Parts;
-use super::record::{Layer, Record, chain_or_empty};
-use super::source::{self, Else, Source};
-use super::store::Lock;
-use super::verify::{Expected, checked};
+use crate::image::Images;
+use crate::image::config::{Config, ImageConfig, architecture, normal_architecture};
+use crate::image::digest::Digest;
+use crate::image::name::Name;
+use crate::image::record::{Layer, Record, chain_or_empty};
+use crate::image::source::blob::Blob;
+use crate::image::source::parts::Parts;
+use crate::image::source::verify::{Expected, checked};
+use crate::image::source::{self, Else, Source};
+use crate::image::store::Lock;
 
 impl Images {
     /// Loads the images at `path`, or those that come over standard input, and

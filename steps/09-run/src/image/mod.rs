@@ -2,15 +2,14 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | this | finding one, and making it ready |
+//! | this file | finding one, and making it ready |
 //! | [`name`], [`digest`], [`config`], [`record`] | what images are called, and what they say |
-//! | [`document`] | what they say, read as Go reads it |
+//! | [`document`] | JSON, read as Go reads it |
 //! | [`store`] | the files in which they are kept |
-//! | [`load`], path, [`directory`], [`elsewhere`] | how they come: by name, by path, from directories, from another driver |
-//! | input, [`source`], [`files`], [`oci`], [`docker`], [`parts`] | what an archive or a directory is |
-//! | [`blob`], [`decompress`], [`verify`] | content, unpacked and checked while it streams |
+//! | [`load`], [`path`], [`input`] | how they come: by name, by path, over standard input |
+//! | [`source`] | what an archive or a directory holds, checked while it streams |
+//! | [`directory`], [`elsewhere`] | a root file system as an image; an image in the store of another driver |
 //! | [`remove`] | how they go |
-//! | [`tool`] | `drydock load`, `import`, `images`, `rmi` |
 
 use std::path::{Path, PathBuf};
 
@@ -18,27 +17,19 @@ use anyhow::{Context, Result, bail};
 use union::detect::has_layer;
 use union::{Kind, LayerId};
 
-pub mod blob;
 pub mod config;
-pub mod decompress;
 pub mod digest;
 pub mod directory;
-pub mod docker;
 pub mod document;
 pub mod elsewhere;
-pub mod files;
 mod input;
 pub mod load;
 pub mod name;
-pub mod oci;
-pub mod parts;
 mod path;
 pub mod record;
 pub mod remove;
 pub mod source;
 pub mod store;
-pub mod tool;
-pub mod verify;
 
 use config::Config;
 use digest::Digest;
@@ -65,7 +56,7 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub struct Images {
     root: PathBuf,
-    store: Store,
+    pub(crate) store: Store,
 }
 
 impl Images {

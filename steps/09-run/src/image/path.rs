@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use union::Kind;
 use union::detect;
 
-use super::Images;
-use super::config::{Config, ImageConfig};
-use super::digest::Digest;
-use super::load::root_file_system;
-use super::parts::Parts;
-use super::record::Record;
-use super::source::{self, Else, Source};
+use crate::image::Images;
+use crate::image::config::{Config, ImageConfig};
+use crate::image::digest::Digest;
+use crate::image::load::root_file_system;
+use crate::image::record::Record;
+use crate::image::source::parts::Parts;
+use crate::image::source::{self, Else, Source};
 
 /// Which image a file was when it was last looked at, and how one sees that it
 /// is the same file still: whoever changes it changes its ctime (inode(7)).

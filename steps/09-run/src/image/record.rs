@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use union::LayerId;
 
-use super::config::Config;
-use super::digest::{Digest, chain};
+use crate::image::config::Config;
+use crate::image::digest::{Digest, chain};
 
 /// An image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

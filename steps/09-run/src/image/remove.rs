@@ -8,12 +8,12 @@ use process::say;
 use union::detect;
 use union::{Kind, LayerId, StorageDriver};
 
-use super::Images;
-use super::digest::Digest;
-use super::directory::PREFIX;
-use super::name::Name;
-use super::record::Record;
-use super::store::Lock;
+use crate::image::Images;
+use crate::image::digest::Digest;
+use crate::image::directory::PREFIX;
+use crate::image::name::Name;
+use crate::image::record::Record;
+use crate::image::store::Lock;
 
 /// What [`Images::remove`] has removed.
 #[derive(Clone, Debug, PartialEq, Eq)]

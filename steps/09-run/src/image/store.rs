@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use process::warn;
 use serde::de::DeserializeOwned;
-use union::store::{make, remove_file};
+use union::layers::store::{make, remove_file};
 
-use super::digest::Digest;
-use super::name::Name;
-use super::record::Record;
+use crate::image::digest::Digest;
+use crate::image::name::Name;
+use crate::image::record::Record;
 
 /// The files of the images.
 #[derive(Clone, Debug)]

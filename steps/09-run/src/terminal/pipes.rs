@@ -13,7 +13,7 @@ use rustix::fs::{FileType, FsWord, Mode, OFlags, fchmod, fcntl_setfl, fstat, fst
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::relay::{self, Relay};
+use crate::terminal::relay::{self, Relay};
 
 /// A pipe of which the child has one end and the launcher the other.
 type Pipe = Option<(PipeReader, PipeWriter)>;

@@ -27,10 +27,10 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
-use super::pipes::duplicate;
-use super::raw::Raw;
-use super::relay::{self, Relay};
-use super::{Owner, give};
+use crate::terminal::pipes::duplicate;
+use crate::terminal::raw::Raw;
+use crate::terminal::relay::{self, Relay};
+use crate::terminal::{Owner, give};
 
 /// Of a file system of pseudo-terminals (statfs(2)).
 const DEVPTS_SUPER_MAGIC: u32 = 0x1cd1;

@@ -9,7 +9,7 @@
 //! costs no copy-up, and stays when the container goes.
 
 pub mod mounts;
-pub mod tool;
+pub mod options;
 
 use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
@@ -22,13 +22,13 @@ use process::warn;
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use union::store::{
+use union::layers::store::{
     Lock, Turn, hold, make, read_own, require_own, same_file, sweep_drafts, write_file,
 };
-use union::trash;
+use union::layers::trash;
 use union::tree::remove::remove;
 
-use crate::names::random_hex;
+use crate::container::id::random_hex;
 
 /// What is known about a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

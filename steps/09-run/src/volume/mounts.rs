@@ -7,20 +7,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use mount::file_system::attach;
 use nix::unistd::Pid;
 use process::{Isolation, say};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
-use union::detached;
-use union::driver::{Access, attach};
-use union::store::{Lock, LockFile, Turn, make};
+use union::driver::Access;
+use union::layers::store::{Lock, LockFile, Turn, make};
+use union::mounts::detached;
 use union::tree::Tree;
 use union::tree::copy::copy;
 use user::choice::Mapping;
 
-use super::Volumes;
-use crate::mounts::{Mounted, Source};
-use crate::record::UsedVolume;
+use crate::container::UsedVolume;
+use crate::volume::Volumes;
+use crate::volume::options::{Mounted, Source};
 
 /// The volumes of a container, and the directories of the host that it is shown.
 ///
@@ -116,7 +117,7 @@ impl VolumeMounts {
                 Source::Volume { name, copy } => {
                     let (name, anonymous) = match name {
                         Some(name) => (name.clone(), false),
-                        None => (crate::names::random_hex(32)?, true),
+                        None => (crate::container::id::random_hex(32)?, true),
                     };
                     let data = match &this.shown {
                         Some(shown) => shown.path(this.used.len()),

@@ -1,0 +1,126 @@
+//! How a branch is written among the mount options: `./ro=ro+wh`, with
+//! backslashes before separators that belong to the name. aufs(5).
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use anyhow::{Result, anyhow};
+
+/// Whether a branch may be written, and whether anybody else writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `rw`: read and written through the union.
+    Rw,
+    /// `ro`: never written through the union; what others change in it is seen.
+    Ro,
+    /// `rr`: "real read-only": never changes at all, so it need not be looked
+    /// at twice.
+    Rr,
+}
+
+/// A branch as the options name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchOption {
+    /// The directory, as given.
+    pub path: PathBuf,
+    /// What may be done with it.
+    pub access: Access,
+    /// Whether whiteouts in it count: always where it is written, else by `+wh`.
+    pub whiteouts: bool,
+}
+
+/// Reads a branch. Without a right, the first is `rw` and the others are `ro`.
+///
+/// # Errors
+/// Where there is a right and no directory.
+pub(super) fn branch_option(text: Vec<u8>, first: bool) -> Result<BranchOption> {
+    let by_place = if first { Access::Rw } else { Access::Ro };
+    let equals = text.iter().rposition(|&byte| byte == b'=');
+    // What follows the last `=` is a right, or else part of the name.
+    let right = equals.and_then(|at| right(&text[at + 1..]).map(|right| (at, right)));
+    let (path, (access, wh)) = match right {
+        Some((at, right)) => (text[..at].to_vec(), right),
+        None => (text, (by_place, false)),
+    };
+    if path.is_empty() {
+        return Err(anyhow!("a branch without a directory"));
+    }
+    Ok(BranchOption {
+        path: PathBuf::from(OsString::from_vec(path)),
+        access,
+        whiteouts: wh || access == Access::Rw,
+    })
+}
+
+/// `rw`, `ro+wh` and their like. Attributes that only say how AUFS stores
+/// whiteouts or watches a branch (`+nolwh`, `+moo`…) change nothing here.
+fn right(text: &[u8]) -> Option<(Access, bool)> {
+    let mut parts = text.split(|&byte| byte == b'+');
+    let access = match parts.next()? {
+        b"rw" => Access::Rw,
+        b"ro" => Access::Ro,
+        b"rr" => Access::Rr,
+        _ => return None,
+    };
+    let mut whiteouts = false;
+    for attribute in parts {
+        match attribute {
+            b"wh" => whiteouts = true,
+            b"nolwh" | b"moo" | b"coo_reg" | b"coo_all" | b"unpin" => {}
+            _ => return None,
+        }
+    }
+    Some((access, whiteouts))
+}
+
+/// Splits at `separator`. A backslash before a separator of the option syntax
+/// or before a backslash makes it an ordinary character, and is dropped in the
+/// innermost split only, that of the branches.
+pub(super) fn split(text: &[u8], separator: u8) -> Vec<Vec<u8>> {
+    let innermost = separator == b':';
+    let mut parts = vec![Vec::new()];
+    let mut bytes = text.iter().copied();
+    while let Some(byte) = bytes.next() {
+        let escaped = match byte {
+            b'\\' => bytes.next(),
+            byte if byte == separator => {
+                parts.push(Vec::new());
+                continue;
+            }
+            _ => None,
+        };
+        let Some(part) = parts.last_mut() else {
+            continue;
+        };
+        match escaped {
+            Some(next) if innermost && matches!(next, b',' | b':' | b'\\') => part.push(next),
+            Some(next) => part.extend([byte, next]),
+            None => part.push(byte),
+        }
+    }
+    parts
+}
+
+/// A path as [`Options::parse`](crate::Options::parse) reads it back, whatever bytes it has.
+pub fn escape(path: &OsStr) -> OsString {
+    let mut escaped = Vec::new();
+    for &byte in path.as_bytes() {
+        if matches!(byte, b',' | b':' | b'\\') {
+            escaped.push(b'\\');
+        }
+        escaped.push(byte);
+    }
+    OsString::from_vec(escaped)
+}
+
+/// A branch's right as `/sys/fs/aufs/si_*/br*` prints it: `rw`, `ro+wh`.
+pub fn right_text(access: Access, whiteouts: bool) -> &'static str {
+    match (access, whiteouts) {
+        (Access::Rw, _) => "rw",
+        (Access::Ro, false) => "ro",
+        (Access::Ro, true) => "ro+wh",
+        (Access::Rr, false) => "rr",
+        (Access::Rr, true) => "rr+wh",
+    }
+}

@@ -1,0 +1,103 @@
+//! The commands that a learner runs.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`layer`] | `layer create|diff|tree|rm|ls` |
+//! | [`whence`] | `where FILE` |
+//! | [`compare`] | `compare`: what the drivers cost |
+//! | [`aufs`] | `mount`, `umount`, `branches`: AUFS without a container |
+//! | [`drivers`] | `drivers`: which of them work here |
+
+pub mod aufs;
+pub mod compare;
+pub mod drivers;
+pub mod layer;
+pub mod whence;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use process::Exit;
+
+use crate::detect;
+use crate::driver::{Kind, StorageDriver};
+use crate::layers::store::default_root;
+
+/// The commands.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Tool {
+    /// Make, show and remove layers
+    #[command(subcommand)]
+    Layer(layer::LayerTool),
+    /// Say which layer a file comes from, and why
+    Where(whence::WhereArgs),
+    /// Measure what each driver costs: time, copying, space
+    Compare(compare::CompareArgs),
+    /// Show which drivers work here, and why the others do not
+    Drivers(drivers::DriversArgs),
+}
+
+/// Which store a command works on.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StoreArgs {
+    /// How layers are kept [default: overlay2 where it works, else vfs]
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    pub driver: Option<Kind>,
+
+    /// Where layers are kept [default: /var/lib/drydock, or
+    /// $XDG_DATA_HOME/drydock without root]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    /// Say on standard error what is done
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+impl StoreArgs {
+    /// The state directory.
+    ///
+    /// # Errors
+    /// Where there is no place for it.
+    pub fn root(&self) -> Result<PathBuf> {
+        match &self.root {
+            Some(root) => Ok(root.clone()),
+            None => default_root(),
+        }
+    }
+
+    /// Which driver. Turns on [`say!`](process::say) if `-v` was given.
+    ///
+    /// # Errors
+    /// Those of looking which one works here.
+    pub fn kind(&self) -> Result<Kind> {
+        process::cli::set_verbose(self.verbose);
+        match self.driver {
+            Some(kind) => Ok(kind),
+            None => detect::preferred(&self.root()?),
+        }
+    }
+
+    /// The driver.
+    ///
+    /// # Errors
+    /// Where it does not work here.
+    pub fn open(&self) -> Result<Box<dyn StorageDriver>> {
+        detect::open(self.kind()?, &self.root()?)
+    }
+}
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// Those of the command.
+pub fn run(tool: Tool) -> Result<Exit> {
+    match tool {
+        Tool::Layer(tool) => layer::run(tool),
+        Tool::Where(args) => whence::run(args),
+        Tool::Compare(args) => compare::run(args),
+        Tool::Drivers(args) => drivers::run(args),
+    }?;
+    Ok(Exit::Code(0))
+}

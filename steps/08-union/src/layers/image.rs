@@ -1,0 +1,83 @@
+//! What is below a container's own layer: a layer made of a directory, and the
+//! `-init` layer.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tar::{Builder, EntryType, Header};
+
+use crate::archive::write;
+use crate::driver::StorageDriver;
+use crate::layers::id::LayerId;
+use crate::tree::Tree;
+
+/// Makes a layer of all that is in a directory.
+///
+/// # Errors
+/// Those of reading and of the driver.
+pub fn import_directory(
+    driver: &dyn StorageDriver,
+    id: &LayerId,
+    parent: Option<&LayerId>,
+    directory: &Path,
+) -> Result<()> {
+    let metadata = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
+    if !metadata.is_dir() {
+        bail!("{directory:?} is not a directory");
+    }
+    let tree = Tree::open(directory)?;
+    let (mut reader, mut writer) = std::io::pipe().context("pipe")?;
+    // The thread is gone before anything is cloned.
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || write::whole(&tree, &mut writer));
+        let imported = driver.import(id, parent, &mut reader);
+        drop(reader);
+        match (imported, writing.join()) {
+            // Had the writer failed, the archive would have ended too early.
+            (_, Ok(Err(error))) if !is_broken_pipe(&error) => {
+                if driver.exists(id)? {
+                    driver.remove(id)?;
+                }
+                Err(error)
+            }
+            (Ok(()), Err(_)) => bail!("the thread that reads {directory:?} panicked"),
+            (imported, _) => imported,
+        }
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The `-init` layer as an archive: what is mounted over in every container,
+/// the directories of step 04 and the files of step 06. The container's own
+/// layer then does not show it as a change.
+///
+/// # Errors
+/// Those of writing the archive.
+pub fn mount_points() -> Result<Vec<u8>> {
+    const DIRECTORIES: [&str; 3] = ["dev", "proc", "sys"];
+    // Without an entry for /etc: where a layer holds the whole tree, it stays
+    // the image's.
+    const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+    let directories = DIRECTORIES.map(|name| (name, EntryType::Directory, 0o755));
+    let files = FILES.map(|name| (name, EntryType::Regular, 0o644));
+    let mut archive = Builder::new(Vec::new());
+    for (name, kind, mode) in directories.into_iter().chain(files) {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        archive
+            .append_data(&mut header, name, std::io::empty())
+            .context("write the archive of -init")?;
+    }
+    archive.into_inner().context("write the archive of -init")
+}

@@ -1,0 +1,16 @@
+//! The layers that there are, whichever driver keeps them.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`store`] | the state directory: where layers are kept, who may change them, which containers are alive |
+//! | [`id`], [`lineage`] | the name of a layer, and its parents |
+//! | [`image`] | the `-init` layer of a container, and a directory as an image |
+//! | [`finding`] | which layer a file comes from |
+//! | [`trash`] | removal that cannot be half done |
+
+pub mod finding;
+pub mod id;
+pub mod image;
+pub mod lineage;
+pub mod store;
+pub mod trash;

@@ -1,0 +1,319 @@
+//! devicemapper: every layer is a thin block device with a file system of its
+//! own, a child begins as a snapshot of its parent, and both share every block
+//! of 64 KiB until one of them writes to it. A layer without a parent begins as
+//! a snapshot of the base device, on which mkfs(8) has run, once.
+//! dm-thin, thin-provisioning.rst.
+//!
+//! ```text
+//! devicemapper/data            a sparse file: the pool's blocks
+//! devicemapper/metadata        a sparse file: which device has which blocks
+//! devicemapper/base            the number of the device with the empty file system
+//! devicemapper/devices/ID      the number of a layer's device in the pool
+//! devicemapper/next            the next number
+//! devicemapper/layers/ID       the ids below
+//! devicemapper/mnt/ID          where a container's view is mounted
+//! ```
+//!
+//! dmsetup(8) does the work, and `-v` shows each call. The crate `devicemapper`
+//! would need the kernel's headers and libclang to build, and a learner would
+//! see nothing that can be typed again.
+//!
+//! | module | what |
+//! |---|---|
+//! | this | the layers, each a thin device |
+//! | [`pool`] | the pool over two files |
+//! | [`device`] | devices of the device mapper, whatever their target |
+//!
+//! Nothing is left behind by a killed process: every device is removed as soon
+//! as it is in use (`--deferred`), which the kernel does when the last user is
+//! gone, and the loop devices below go in the same way.
+
+pub mod device;
+pub mod pool;
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use process::say;
+use rustix::fs::{Mode, fchmod};
+
+use crate::driver::{Access, Kind};
+use crate::layers::id::LayerId;
+use crate::layers::lineage::layers_in;
+use crate::layers::store::{Store, make, remove_file, write_file};
+use crate::layers::trash;
+use crate::mounts::detached::{self, FileSystem};
+use crate::tree::Tree;
+use crate::tree::remove::remove_at;
+use crate::trees::program;
+use crate::trees::whole::{Trees, Whole};
+
+use device::{node, open_or_create};
+use pool::{BLOCK_SECTORS, Pool};
+
+/// The size that every layer's device pretends to have.
+const DEVICE_BYTES: u64 = 10 << 30;
+
+/// The trees of the devicemapper driver.
+#[derive(Debug)]
+pub struct Devicemapper {
+    store: Store,
+    directory: PathBuf,
+    /// The pool is removed when this is closed, and nobody else uses it.
+    pool: Pool,
+}
+
+impl Devicemapper {
+    /// The driver below the state directory `root`.
+    ///
+    /// # Errors
+    /// Those of loop(4) and dmsetup(8).
+    pub fn open(root: &Path) -> Result<Whole<Self>> {
+        let store = Store::open(root, Kind::Devicemapper)?;
+        let directory = store.directory().to_owned();
+        make(&directory.join("devices"), 0o700)?;
+        let lock = store.lock()?;
+        let pool = Pool::open(&directory)?;
+        drop(lock);
+        Whole::new(
+            store.clone(),
+            Devicemapper {
+                store,
+                directory,
+                pool,
+            },
+        )
+    }
+
+    fn number_file(&self, id: &LayerId) -> PathBuf {
+        self.directory.join("devices").join(id)
+    }
+
+    fn number(&self, id: &LayerId) -> Result<u32> {
+        let path = self.number_file(id);
+        read_number(&path)?.with_context(|| format!("{path:?} is missing"))
+    }
+
+    /// The next number, never given out again. dm-thin takes 24 bits.
+    fn next_number(&self) -> Result<u32> {
+        let path = self.directory.join("next");
+        let next = read_number(&path)?.unwrap_or(1);
+        write_file(&path, &format!("{}\n", next + 1))?;
+        Ok(next)
+    }
+
+    /// The number of the base device, which is made if there is none.
+    fn base(&self) -> Result<u32> {
+        let path = self.directory.join("base");
+        if let Some(number) = read_number(&path)? {
+            return Ok(number);
+        }
+        let begun = self.directory.join("base.begun");
+        if let Some(number) = read_number(&begun)? {
+            self.delete(number);
+        }
+        let number = self.next_number()?;
+        write_file(&begun, &format!("{number}\n"))?;
+        self.pool.message(&format!("create_thin {number}"))?;
+        self.make_file_system(number)?;
+        fs::rename(&begun, &path).with_context(|| format!("rename({begun:?}, {path:?})"))?;
+        Ok(number)
+    }
+
+    fn make_file_system(&self, number: u32) -> Result<()> {
+        let (path, device) = self.activate(number)?;
+        let options = [
+            "-q",
+            "-E",
+            "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
+            "-O",
+            "^has_journal",
+        ];
+        let mut args: Vec<&std::ffi::OsStr> = options.iter().map(AsRef::as_ref).collect();
+        args.push(path.as_os_str());
+        program::run("mkfs.ext4", &args)?;
+        let mount = mount(&path, Access::ReadWrite)?;
+        drop(device);
+        remove_at(&mount, "lost+found".as_ref())?;
+        let root = Tree::at(&mount)?;
+        fchmod(root.root(), Mode::from_raw_mode(0o755)).context("fchmod(root, 755)")
+    }
+
+    /// Gives back the blocks of the device of which the number is in a file, and
+    /// removes that.
+    ///
+    /// # Errors
+    /// `EBUSY`: the kernel takes a container's mounts apart in the background.
+    fn delete_noted(&self, path: &Path) -> Result<()> {
+        let number = read_number(path)?.with_context(|| format!("{path:?} is gone"))?;
+        if let Err(error) = self.pool.message(&format!("delete {number}"))
+            // Whoever was killed between the two had it deleted.
+            && !format!("{error:#}").contains("No data available")
+        {
+            return Err(error);
+        }
+        remove_file(path)
+    }
+
+    /// Gives a device's blocks back to the pool. It may not be there.
+    fn delete(&self, number: u32) {
+        if let Err(error) = self.pool.message(&format!("delete {number}")) {
+            say!("{error:#}");
+        }
+    }
+
+    fn name(&self, number: u32) -> String {
+        format!("{}-{number}", self.pool.name())
+    }
+
+    /// A block device for a number; gone when nobody has it open or mounted.
+    fn activate(&self, number: u32) -> Result<(PathBuf, File)> {
+        let table = format!(
+            "0 {} thin {} {number}",
+            DEVICE_BYTES / 512,
+            self.pool.path().display()
+        );
+        open_or_create(&self.name(number), &table)
+    }
+
+    fn mount(&self, id: &LayerId, access: Access) -> Result<OwnedFd> {
+        let _lock = self.store.lock()?;
+        self.mount_locked(id, access)
+    }
+
+    fn mount_locked(&self, id: &LayerId, access: Access) -> Result<OwnedFd> {
+        let (path, device) = self.activate(self.number(id)?)?;
+        let mount = mount(&path, access)?;
+        drop(device);
+        Ok(mount)
+    }
+
+    fn snapshot(&self, number: u32, origin: u32) -> Result<()> {
+        // ANCHOR: exercise_thin_snapshots
+        say!("devicemapper: device {number} is a snapshot of {origin}");
+        // A device that is in use has to stand still (thin-provisioning.rst).
+        let name = self.name(origin);
+        let active = node(&name)?.is_some() && unless_gone(&["suspend", &name], &name)?;
+        let made = self.pool.message(&format!("create_snap {number} {origin}"));
+        if active {
+            unless_gone(&["resume", "--noudevsync", &name], &name)?;
+        }
+        made
+        // ANCHOR_END: exercise_thin_snapshots
+    }
+}
+
+/// Runs dmsetup(8) on the device `name`, and says whether it is still there: its
+/// last user may have gone meanwhile.
+fn unless_gone(args: &[&str], name: &str) -> Result<bool> {
+    match program::run("dmsetup", args) {
+        Ok(_) => Ok(true),
+        Err(_) if node(name)?.is_none() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The file system of a device, attached nowhere.
+fn mount(device: &Path, access: Access) -> Result<OwnedFd> {
+    let ext4 = FileSystem::new("ext4")?;
+    ext4.set("source", device)?;
+    // A deleted file's blocks go back to the pool.
+    ext4.flag("discard")?;
+    detached::mount(ext4, Access::ReadWrite, access)
+}
+
+/// The number in a file; `None` if there is no such file.
+fn read_number(path: &Path) -> Result<Option<u32>> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let number = text.trim().parse().with_context(|| format!("{path:?}"))?;
+            Ok(Some(number))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path:?}")),
+    }
+}
+
+impl Trees for Devicemapper {
+    fn kind(&self) -> Kind {
+        Kind::Devicemapper
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        let table = program::run("dmsetup", &["table", self.pool.name()])?;
+        let status = program::run("dmsetup", &["status", self.pool.name()])?;
+        Ok(vec![
+            ("Pool".into(), self.pool.name().to_owned()),
+            ("Table".into(), table.trim().into()),
+            ("Status".into(), status.trim().into()),
+            ("Block".into(), format!("{} KiB", BLOCK_SECTORS / 2)),
+        ])
+    }
+
+    fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
+        let origin = match parent {
+            Some(parent) => self.number(parent)?,
+            None => self.base()?,
+        };
+        let number = self.next_number()?;
+        self.snapshot(number, origin)?;
+        write_file(&self.number_file(id), &format!("{number}\n"))
+    }
+
+    fn destroy(&self, id: &LayerId) -> Result<()> {
+        // It may not have come to that.
+        match trash::set_aside(&self.number_file(id))? {
+            Some(path) => {
+                if let Err(error) = self.delete_noted(&path) {
+                    say!("tried again later: {error:#}");
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn sweep(&self) -> Result<()> {
+        trash::sweep_by(&self.directory.join("devices"), &|path| {
+            self.delete_noted(path)
+        })
+        .map(drop)
+    }
+
+    fn present(&self) -> Result<Vec<LayerId>> {
+        layers_in(&self.directory.join("devices"))
+    }
+
+    fn detached(&self, id: &LayerId, access: Access) -> Result<OwnedFd> {
+        self.mount(id, access)
+    }
+
+    fn tree(&self, id: &LayerId, access: Access) -> Result<Tree> {
+        // The lock is held by those who make a layer.
+        let mount = match access {
+            Access::ReadWrite => self.mount_locked(id, access)?,
+            Access::ReadOnly => self.mount(id, access)?,
+        };
+        Tree::at(mount.as_fd())
+    }
+
+    fn usage(&self, _id: &LayerId, changed: u64) -> Result<u64> {
+        Ok(changed)
+    }
+
+    fn space(&self) -> Result<u64> {
+        rustix::fs::sync();
+        let status = program::run("dmsetup", &["status", self.pool.name()])?;
+        // start length thin-pool transaction used/total-metadata used/total-data …
+        let used = status
+            .split_whitespace()
+            .nth(5)
+            .and_then(|data| data.split('/').next())
+            .and_then(|used| used.parse::<u64>().ok())
+            .ok_or_else(|| anyhow!("dmsetup status {}: {status:?}", self.pool.name()))?;
+        Ok(used * BLOCK_SECTORS * 512)
+    }
+}

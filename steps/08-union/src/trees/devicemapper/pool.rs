@@ -1,0 +1,91 @@
+//! The pool: two files, over loop devices, from which all thin devices take
+//! their blocks. dm-thin, thin-provisioning.rst.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::device::open_or_create;
+use crate::trees::loop_device::{LoopDevice, sparse_file};
+use crate::trees::program;
+
+/// The unit of sharing: 128 sectors of 512 bytes are 64 KiB.
+pub const BLOCK_SECTORS: u64 = 128;
+/// The pool's size, an upper bound: no space is taken before it is used.
+const DATA_BYTES: u64 = 16 << 30;
+/// 4 MiB for each GiB of data: 48 bytes a block, and some more.
+const METADATA_BYTES: u64 = 64 << 20;
+/// A warning is due when fewer blocks are left.
+const LOW_WATER_MARK: u64 = 1024;
+
+/// A pool in use. It is removed when this is dropped, and nobody else uses it.
+#[derive(Debug)]
+pub struct Pool {
+    name: String,
+    path: PathBuf,
+    _open: File,
+    _loops: [LoopDevice; 2],
+}
+
+impl Pool {
+    /// The pool over the files `data` and `metadata` in `directory`, which are
+    /// made if they are not there. The caller holds the store's lock.
+    ///
+    /// # Errors
+    /// Those of loop(4) and dmsetup(8).
+    pub fn open(directory: &Path) -> Result<Self> {
+        let at = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
+        // Docker's way to make a name that is this directory's alone.
+        let name = format!(
+            "drydock-{}:{}-{}-pool",
+            nix::sys::stat::major(at.dev()),
+            nix::sys::stat::minor(at.dev()),
+            at.ino()
+        );
+        let loops = [
+            pool_file(directory, "data", DATA_BYTES)?,
+            pool_file(directory, "metadata", METADATA_BYTES)?,
+        ];
+        let table = format!(
+            "0 {} thin-pool {} {} {BLOCK_SECTORS} {LOW_WATER_MARK} 1 skip_block_zeroing",
+            DATA_BYTES / 512,
+            loops[1].path().display(),
+            loops[0].path().display()
+        );
+        let (path, open) = open_or_create(&name, &table)?;
+        Ok(Pool {
+            name,
+            path,
+            _open: open,
+            _loops: loops,
+        })
+    }
+
+    /// Its name: this directory's alone.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its block device.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Tells it to make or delete a thin device (thin-provisioning.rst).
+    ///
+    /// # Errors
+    /// Those of dmsetup(8).
+    pub fn message(&self, text: &str) -> Result<()> {
+        program::run("dmsetup", &["message", &self.name, "0", text]).map(drop)
+    }
+}
+
+fn pool_file(directory: &Path, name: &str, bytes: u64) -> Result<LoopDevice> {
+    let path = directory.join(name);
+    if !path.exists() {
+        sparse_file(&path, bytes)?;
+    }
+    LoopDevice::over(&path)
+}

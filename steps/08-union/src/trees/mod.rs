@@ -1,0 +1,17 @@
+//! Drivers that keep a whole tree a layer, because what they stand on makes
+//! copies cheap (or, with vfs, although it does not).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`whole`] | what the three have in common |
+//! | [`vfs`] | a full copy |
+//! | [`btrfs`] | subvolumes and snapshots |
+//! | [`devicemapper`] | thin block devices and snapshots of them |
+//! | [`loop_device`], [`program`] | block devices of files; programs such as mkfs.btrfs(8) |
+
+pub mod btrfs;
+pub mod devicemapper;
+pub(crate) mod loop_device;
+pub(crate) mod program;
+pub mod vfs;
+pub mod whole;

@@ -1,0 +1,115 @@
+//! vfs: every layer is a full copy of its parent. Slow and large, and right:
+//! the yardstick for the others. Reflinks (ioctl_ficlone(2)) make the copy share
+//! its blocks where the file system has them.
+//!
+//! ```text
+//! vfs/dir/ID      the tree
+//! vfs/layers/ID   the ids below
+//! vfs/mnt/ID      where a container's view is mounted
+//! ```
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use process::say;
+use rustix::process::geteuid;
+
+use crate::driver::{Access, Kind};
+use crate::layers::id::LayerId;
+use crate::layers::lineage::layers_in;
+use crate::layers::store::{Store, make};
+use crate::layers::trash;
+use crate::mounts::detached;
+use crate::tree::Tree;
+use crate::tree::copy::copy;
+use crate::tree::size::size;
+use crate::trees::whole::{Trees, Whole};
+
+/// The trees of the vfs driver.
+#[derive(Debug)]
+pub struct Vfs {
+    directory: PathBuf,
+}
+
+impl Vfs {
+    /// The driver below the state directory `root`.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn open(root: &Path) -> Result<Whole<Self>> {
+        let store = Store::open(root, Kind::Vfs)?;
+        let directory = store.directory().join("dir");
+        make(&directory, 0o710)?;
+        Whole::new(store, Vfs { directory })
+    }
+
+    fn path(&self, id: &LayerId) -> PathBuf {
+        self.directory.join(id)
+    }
+}
+
+impl Trees for Vfs {
+    fn kind(&self) -> Kind {
+        Kind::Vfs
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        Ok(vec![(
+            "File system".into(),
+            detached::file_system(&self.directory)?,
+        )])
+    }
+
+    fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
+        // ANCHOR: exercise_full_copy
+        let path = self.path(id);
+        fs::create_dir(&path).with_context(|| format!("mkdir({path:?})"))?;
+        if let Some(parent) = parent {
+            let copied = copy(&Tree::open(&self.path(parent))?, &Tree::open(&path)?)
+                .with_context(|| format!("copy layer {parent}"))?;
+            say!(
+                "vfs: {} files written, {} reflinked",
+                copied.written,
+                copied.reflinked
+            );
+        } else {
+            detached::open_to_all(&path)?;
+        }
+        Ok(())
+        // ANCHOR_END: exercise_full_copy
+    }
+
+    fn destroy(&self, id: &LayerId) -> Result<()> {
+        trash::discard(&self.path(id))
+    }
+
+    fn sweep(&self) -> Result<()> {
+        trash::sweep(&self.directory).map(drop)
+    }
+
+    fn present(&self) -> Result<Vec<LayerId>> {
+        layers_in(&self.directory)
+    }
+
+    fn detached(&self, id: &LayerId, access: Access) -> Result<OwnedFd> {
+        detached::bind(&self.path(id), access)
+    }
+
+    fn mounts_inside(&self) -> bool {
+        !geteuid().is_root()
+    }
+
+    fn tree(&self, id: &LayerId, _access: Access) -> Result<Tree> {
+        Tree::open(&self.path(id))
+    }
+
+    fn usage(&self, id: &LayerId, _changed: u64) -> Result<u64> {
+        size(&Tree::open(&self.path(id))?)
+    }
+
+    fn space(&self) -> Result<u64> {
+        size(&Tree::open(&self.directory)?)
+    }
+}

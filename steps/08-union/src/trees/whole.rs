@@ -1,0 +1,321 @@
+//! Drivers that keep a whole tree for every layer: what they have in common.
+//! What a layer has changed is found by comparing it with its parent.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use process::{say, warn};
+use user::held::Users;
+
+use crate::archive::{Marks, apply::apply, write};
+use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::layers::finding::{Finding, What};
+use crate::layers::id::LayerId;
+use crate::layers::lineage::{Lineage, exists};
+use crate::layers::store::{Lock, Store, make};
+use crate::mounts::detached::map_ids;
+use crate::tree::Tree;
+use crate::tree::compare::{Change, changes};
+
+/// A way to keep a tree a layer.
+pub trait Trees {
+    /// Which driver this is.
+    fn kind(&self) -> Kind;
+
+    /// For [`StorageDriver::status`].
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn status(&self) -> Result<Vec<(String, String)>>;
+
+    /// Makes the tree of `id`: as its parent's, or empty.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()>;
+
+    /// Removes the tree of `id`, or what there is of it: afterwards it is present
+    /// no more. What of it cannot be removed is told, and no error.
+    ///
+    /// # Errors
+    /// Where it is present still; not that there is none.
+    fn destroy(&self, id: &LayerId) -> Result<()>;
+
+    /// Tries again what [`destroy`](Self::destroy) could not remove.
+    ///
+    /// # Errors
+    /// Those of looking. What stays is told, and no error.
+    fn sweep(&self) -> Result<()>;
+
+    /// The trees that are there, whole or not.
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn present(&self) -> Result<Vec<LayerId>>;
+
+    /// The root of the tree of `id`, as a mount that is attached nowhere.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    fn detached(&self, id: &LayerId, access: Access) -> Result<OwnedFd>;
+
+    /// Whether [`detached`](Self::detached) must be left to the container,
+    /// because only there the caller may mount.
+    fn mounts_inside(&self) -> bool {
+        false
+    }
+
+    /// The tree of `id`, to look at and to fill.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    fn tree(&self, id: &LayerId, access: Access) -> Result<Tree> {
+        Tree::at(self.detached(id, access)?)
+    }
+
+    /// For [`StorageDriver::usage`]; `changed` is the layer's size as far as it
+    /// differs from its parent.
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn usage(&self, id: &LayerId, changed: u64) -> Result<u64>;
+
+    /// For [`StorageDriver::space`].
+    ///
+    /// # Errors
+    /// Those of looking.
+    fn space(&self) -> Result<u64>;
+}
+
+/// A driver over [`Trees`].
+pub struct Whole<T> {
+    store: Store,
+    lineage: Lineage,
+    trees: std::rc::Rc<T>,
+}
+
+impl<T: Trees + 'static> Whole<T> {
+    /// A driver over `trees`, which lie in `store`.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn new(store: Store, trees: T) -> Result<Self> {
+        let lineage = Lineage::open(store.directory())?;
+        make(&store.directory().join("mnt"), 0o700)?;
+        Ok(Whole {
+            store,
+            lineage,
+            trees: trees.into(),
+        })
+    }
+
+    /// The lock, and what a killed process has left taken away.
+    fn lock(&self) -> Result<Lock> {
+        let lock = self.store.lock()?;
+        for id in self.trees.present()? {
+            if !self.lineage.has(&id)? {
+                say!("{}: remove what is left of {id}", self.trees.kind());
+                if let Err(error) = self.trees.destroy(&id) {
+                    warn!("layer {id} stays, and is tried again later: {error:#}");
+                }
+            }
+        }
+        self.trees.sweep()?;
+        self.lineage.sweep(&self.store.directory().join("mnt"))?;
+        Ok(lock)
+    }
+
+    fn make(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        fill: &mut dyn FnMut(&Tree) -> Result<()>,
+    ) -> Result<()> {
+        let _lock = self.lock()?;
+        let below = self.lineage.on(parent)?;
+        if self.lineage.has(id)? {
+            bail!("{}", exists(id));
+        }
+        let made = self
+            .trees
+            .make(id, parent)
+            .and_then(|()| fill(&self.trees.tree(id, Access::ReadWrite)?))
+            .and_then(|()| make(&self.mount_point(id), 0o700))
+            .and_then(|()| self.lineage.record(id, &below));
+        match made {
+            Ok(()) => Ok(()),
+            Err(error) => match self.trees.destroy(id) {
+                Ok(()) => Err(error),
+                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+            },
+        }
+    }
+
+    fn parent_tree(&self, id: &LayerId) -> Result<Option<Tree>> {
+        match self.lineage.parents(id)?.first() {
+            Some(parent) => Ok(Some(self.trees.tree(parent, Access::ReadOnly)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<T: Trees + 'static> StorageDriver for Whole<T> {
+    fn kind(&self) -> Kind {
+        self.trees.kind()
+    }
+
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn status(&self) -> Result<Vec<(String, String)>> {
+        self.trees.status()
+    }
+
+    fn layers(&self) -> Result<Vec<LayerId>> {
+        self.lineage.layers()
+    }
+
+    fn parents(&self, id: &LayerId) -> Result<Vec<LayerId>> {
+        self.lineage.parents(id)
+    }
+
+    fn exists(&self, id: &LayerId) -> Result<bool> {
+        self.lineage.has(id)
+    }
+
+    fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
+        self.make(id, parent, &mut |_| Ok(()))
+    }
+
+    fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()> {
+        self.make(id, parent, &mut |tree| apply(tree, Marks::Whole, &[], diff))
+    }
+
+    fn remove(&self, id: &LayerId) -> Result<()> {
+        let _lock = self.lock()?;
+        self.lineage.strike(id)?;
+        self.lineage.sweep(&self.store.directory().join("mnt"))?;
+        self.trees.destroy(id)
+    }
+
+    fn mount_point(&self, id: &LayerId) -> PathBuf {
+        self.store.directory().join("mnt").join(id)
+    }
+
+    fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>> {
+        self.lineage.parents(id)?;
+        let mut view = WholeView {
+            trees: self.trees.clone(),
+            id: id.clone(),
+            access,
+            made: None,
+        };
+        if !self.trees.mounts_inside() {
+            view.made = Some(self.trees.detached(id, access)?);
+        }
+        Ok(Box::new(view))
+    }
+
+    fn view_for(&self, id: &LayerId, access: Access, users: &Users) -> Result<Box<dyn View>> {
+        self.lineage.parents(id)?;
+        let made = self.trees.detached(id, access)?;
+        map_ids(&made, users.as_fd()).with_context(|| format!("the tree of {id}"))?;
+        Ok(Box::new(WholeView {
+            trees: self.trees.clone(),
+            id: id.clone(),
+            access,
+            made: Some(made),
+        }))
+    }
+
+    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
+        let parent = self.parent_tree(id)?;
+        let tree = self.trees.tree(id, Access::ReadOnly)?;
+        match parent {
+            Some(parent) => write::difference(&parent, &tree, to),
+            None => write::whole(&tree, to),
+        }
+    }
+
+    fn usage(&self, id: &LayerId) -> Result<u64> {
+        let tree = self.trees.tree(id, Access::ReadOnly)?;
+        let changed = match self.parent_tree(id)? {
+            None => crate::tree::size::size(&tree)?,
+            Some(parent) => {
+                let mut bytes = 0;
+                for (path, change) in changes(&parent, &tree)? {
+                    if change == Change::Changed
+                        && let Some(stat) = tree.stat(&path)?
+                    {
+                        bytes += stat.st_blocks as u64 * 512;
+                    }
+                }
+                bytes
+            }
+        };
+        self.trees.usage(id, changed)
+    }
+
+    fn space(&self) -> Result<u64> {
+        self.trees.space()
+    }
+
+    fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>> {
+        let mut stack = vec![id.clone()];
+        stack.extend(self.lineage.parents(id)?);
+        let mut findings = Vec::new();
+        for (n, layer) in stack.iter().enumerate() {
+            let tree = self.trees.tree(layer, Access::ReadOnly)?;
+            let below = match stack.get(n + 1) {
+                Some(below) => Some(self.trees.tree(below, Access::ReadOnly)?),
+                None => None,
+            };
+            let here = tree.stat(path)?;
+            let was = match &below {
+                Some(below) => below.stat(path)?,
+                None => None,
+            };
+            let what = match (here, was, &below) {
+                (None, Some(_), _) => What::Whiteout { at: path.into() },
+                (None, None, _) => What::Absent,
+                (Some(stat), None, _) => What::of(&stat),
+                (Some(stat), Some(_), Some(below)) if changed_here(below, &tree, path)? => {
+                    What::of(&stat)
+                }
+                (Some(_), Some(_), _) => What::Inherited,
+            };
+            findings.push(Finding {
+                layer: layer.clone(),
+                what,
+            });
+        }
+        Ok(findings)
+    }
+}
+
+fn changed_here(below: &Tree, tree: &Tree, path: &Path) -> Result<bool> {
+    crate::tree::compare::differs(below, tree, path).with_context(|| format!("compare {path:?}"))
+}
+
+struct WholeView<T> {
+    trees: std::rc::Rc<T>,
+    id: LayerId,
+    access: Access,
+    made: Option<OwnedFd>,
+}
+
+impl<T: Trees> View for WholeView<T> {
+    fn detached(&mut self) -> Result<OwnedFd> {
+        match self.made.take() {
+            Some(made) => Ok(made),
+            None => self.trees.detached(&self.id, self.access),
+        }
+    }
+
+    fn keeps(&self) -> Option<BorrowedFd<'_>> {
+        self.made.as_ref().map(AsFd::as_fd)
+    }
+}

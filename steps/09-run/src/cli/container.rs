@@ -1,0 +1,235 @@
+//! `drydock ps`, `inspect`, `rm` and `stop`.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use nix::sys::signal::Signal;
+use process::sys::signals::pidfd_send_signal;
+use process::{Exit, SignalNumber, say};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::cli::places::Places;
+use crate::container::{Record, Records, Status};
+
+/// The commands about containers.
+#[derive(Subcommand, Clone, Debug)]
+pub enum RecordTool {
+    /// List containers
+    Ps {
+        /// Those too whose command has ended
+        #[arg(short, long)]
+        all: bool,
+        /// Ids only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Print what is known about containers, as JSON
+    Inspect {
+        /// Their names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Remove containers, with their anonymous volumes
+    Rm {
+        /// End those that run: SIGKILL
+        #[arg(short, long)]
+        force: bool,
+        /// Their names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Ask containers to end, and kill those that do not
+    Stop {
+        /// How many seconds to wait [default: that of --stop-timeout]
+        #[arg(short, long, value_name = "SECONDS")]
+        time: Option<u64>,
+        /// Their names or ids
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+}
+
+/// Does what a command says.
+///
+/// # Errors
+/// Names the container that there is not, or that still runs.
+pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
+    let records = Records::new(places);
+    records.sweep()?;
+    match tool {
+        RecordTool::Ps { all, quiet } => list(&records, all, quiet)?,
+        RecordTool::Inspect { containers } => {
+            let found = containers
+                .iter()
+                .map(|container| records.find(container))
+                .collect::<Result<Vec<_>>>()?;
+            println!("{}", serde_json::to_string_pretty(&found)?);
+        }
+        RecordTool::Rm { force, containers } => {
+            for container in containers {
+                let mut record = records.find(&container)?;
+                if record.is_running() {
+                    if !force {
+                        bail!(
+                            "the container {} runs: stop it first, or use --force",
+                            record.name
+                        );
+                    }
+                    end(&records, &record, Signal::SIGKILL.into(), Duration::ZERO)?;
+                    if record.auto_remove {
+                        println!("{container}");
+                        continue;
+                    }
+                    record = records.find(&record.id)?;
+                }
+                records.remove(&record)?;
+                println!("{container}");
+            }
+        }
+        RecordTool::Stop { time, containers } => {
+            for container in containers {
+                let record = records.find(&container)?;
+                if record.is_running() {
+                    let patience = Duration::from_secs(time.unwrap_or(record.stop_timeout));
+                    end(&records, &record, record.stop_signal.parse()?, patience)?;
+                }
+                println!("{container}");
+            }
+        }
+    }
+    Ok(Exit::Code(0))
+}
+
+/// Sends the signal to the container's first process; after `patience` SIGKILL.
+/// Then waits for the launcher, which cleans up.
+///
+/// Nothing is sent to a process that is not the container's, whatever the record
+/// says: it is the child of the launcher, and the launcher is the one that holds
+/// the container.
+fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Duration) -> Result<()> {
+    let open = |pid: i32| -> Result<_> {
+        let pid = Pid::from_raw(pid).context("the container has no process")?;
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::SRCH) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("pidfd_open({pid:?})")),
+        }
+    };
+    // The launcher first: as long as it has not ended, it has not waited for
+    // its child, whose PID is then still its own.
+    let Some(launcher) = open(record.launcher.pid)? else {
+        return Ok(());
+    };
+    let Some(child) = open(record.pid)? else {
+        return wait(&launcher, None).map(drop);
+    };
+    if !record.launcher.is_alive() {
+        return Ok(());
+    }
+    if !record.launcher.is_parent_of(record.pid) || !records.is_held(record)? {
+        bail!(
+            "the record of the container {} is wrong: process {} is none of its, and is left alone",
+            record.name,
+            record.pid
+        );
+    }
+    let send = |signal: SignalNumber| -> Result<()> {
+        say!("{signal} to process {}", record.pid);
+        match pidfd_send_signal(child.as_fd(), signal) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),
+        }
+    };
+    send(signal)?;
+    let kill = SignalNumber::from(Signal::SIGKILL);
+    if signal != kill && !wait(&launcher, Some(patience))? {
+        send(kill)?;
+    }
+    wait(&launcher, None).map(drop)
+}
+
+/// Waits for the end of a process; whether it came in time.
+fn wait(process: &impl std::os::fd::AsFd, patience: Option<Duration>) -> Result<bool> {
+    let until = patience.map(|patience| SystemTime::now() + patience);
+    loop {
+        let mut fds = [PollFd::new(process, PollFlags::IN)];
+        let left = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+        let timeout = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("poll a pidfd"),
+        }
+    }
+}
+
+fn list(records: &Records, all: bool, quiet: bool) -> Result<()> {
+    if !quiet {
+        println!(
+            "{:<12}  {:<20}  {:<20}  {:<24}  {:>7}  NAME",
+            "ID", "IMAGE", "COMMAND", "STATUS", "PID"
+        );
+    }
+    for record in records.all()? {
+        if !all && record.status != Status::Running {
+            continue;
+        }
+        if quiet {
+            println!("{}", record.short_id());
+            continue;
+        }
+        let pid = match record.pid {
+            0 => "-".to_owned(),
+            pid => pid.to_string(),
+        };
+        println!(
+            "{:<12}  {:<20}  {:<20}  {:<24}  {pid:>7}  {}",
+            record.short_id(),
+            shortened(&record.image),
+            shortened(&record.command.join(" ")),
+            status(&record),
+            record.name
+        );
+    }
+    Ok(())
+}
+
+fn status(record: &Record) -> String {
+    match (record.status, record.exit_code) {
+        (Status::Running, _) => format!("up {}", age(Some(&record.started_at))),
+        (Status::Exited, Some(code)) => {
+            format!("exited ({code}) {} ago", age(record.finished_at.as_ref()))
+        }
+        (Status::Exited, None) => "its launcher was killed".into(),
+    }
+}
+
+/// How long ago, in its largest unit.
+fn age(then: Option<&String>) -> String {
+    let then = then.and_then(|then| humantime::parse_rfc3339(then).ok());
+    let age = then.and_then(|then| SystemTime::now().duration_since(then).ok());
+    let seconds = age.unwrap_or_default().as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86400),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(20) {
+        None => text.escape_default().to_string(),
+        Some(_) => {
+            let head: String = text.chars().take(19).collect();
+            format!("{}…", head.escape_default())
+        }
+    }
+}

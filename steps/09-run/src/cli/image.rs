@@ -1,0 +1,197 @@
+//! `drydock load`, `import`, `images` and `rmi`.
+
+use std::io::{IsTerminal, Write, stdin, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use process::Exit;
+use union::Kind;
+
+use crate::cli::places::Places;
+use crate::defaults::driver;
+use crate::image::Images;
+use crate::image::config::{Config, Words};
+use crate::image::digest::Digest;
+use crate::image::name::Name;
+use crate::image::remove::Removed;
+
+/// The commands that deal with images.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ImageTool {
+    /// Load images: an archive of docker save, an OCI layout (a directory or a
+    /// tar of one), also packed by gzip or zstd
+    Load(LoadArgs),
+    /// Make an image of a root file system: a tar, plain or packed, or a
+    /// directory
+    Import(ImportArgs),
+    /// List the images
+    Images(ListArgs),
+    /// Remove names of images, and the images that have no other
+    Rmi(RemoveArgs),
+}
+
+/// The arguments of `drydock load`.
+#[derive(Args, Clone, Debug)]
+pub struct LoadArgs {
+    /// Where they are; PATH:TAG for one of several [default: standard input]
+    #[arg(short, long, value_name = "PATH")]
+    input: Option<PathBuf>,
+    /// The name to give to the image [default: those that it brings along]
+    name: Option<Name>,
+    /// How layers are kept [default: overlay2 where it works, else vfs]
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    storage_driver: Option<Kind>,
+}
+
+/// The arguments of `drydock import`.
+#[derive(Args, Clone, Debug)]
+pub struct ImportArgs {
+    /// The root file system; - is standard input
+    #[arg(value_name = "PATH|-")]
+    from: PathBuf,
+    /// The name to give to the image
+    name: Name,
+    /// What its containers run where nothing else is said, words split at
+    /// spaces
+    #[arg(long, value_name = "COMMAND", default_value = "sh")]
+    cmd: String,
+    /// A variable of the environment of its containers
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// How layers are kept [default: overlay2 where it works, else vfs]
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    storage_driver: Option<Kind>,
+}
+
+/// The arguments of `drydock images`.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// The ids only, whole
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// The arguments of `drydock rmi`.
+#[derive(Args, Clone, Debug)]
+pub struct RemoveArgs {
+    /// Their names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+/// Runs one of them.
+///
+/// # Errors
+/// Those of the command.
+pub fn run(places: &Places, tool: ImageTool) -> Result<Exit> {
+    let images = Images::open(&places.root)?;
+    match tool {
+        ImageTool::Load(args) => load(places, &images, args),
+        ImageTool::Import(args) => import(places, &images, args),
+        ImageTool::Images(args) => list(&images, args),
+        ImageTool::Rmi(args) => remove(&images, args),
+    }?;
+    Ok(Exit::Code(0))
+}
+
+fn load(places: &Places, images: &Images, args: LoadArgs) -> Result<()> {
+    let kind = driver(&places.root, args.storage_driver)?;
+    let input = args.input.as_deref().filter(|path| *path != Path::new("-"));
+    if input.is_none() {
+        refuse_terminal("drydock load -i FILE")?;
+    }
+    let loaded = images.load(input, args.name.as_ref(), kind)?;
+    let mut out = stdout().lock();
+    for (id, names) in loaded {
+        if names.is_empty() {
+            writeln!(out, "Loaded image: {id}").context("write")?;
+        }
+        for name in names {
+            writeln!(out, "Loaded image: {name}").context("write")?;
+        }
+    }
+    Ok(())
+}
+
+fn import(places: &Places, images: &Images, args: ImportArgs) -> Result<()> {
+    let kind = driver(&places.root, args.storage_driver)?;
+    let from = (args.from != Path::new("-")).then_some(&*args.from);
+    if from.is_none() {
+        refuse_terminal("drydock import FILE NAME")?;
+    }
+    let config = Config {
+        cmd: Some(Words(
+            args.cmd.split_whitespace().map(str::to_owned).collect(),
+        )),
+        env: args.env,
+        ..Config::default()
+    };
+    let id = images.import(from, &args.name, config, kind)?;
+    writeln!(stdout(), "{id}").context("write")
+}
+
+fn list(images: &Images, args: ListArgs) -> Result<()> {
+    let mut out = stdout().lock();
+    let names = images.store.names()?;
+    let named = |id: &Digest| -> Vec<&str> {
+        let of = names.iter().filter(|(_, of)| of == id);
+        of.map(|(name, _)| name.as_str()).collect()
+    };
+    let mut rows = Vec::new();
+    for record in images.store.readable_records()? {
+        let names = match named(&record.id) {
+            names if names.is_empty() => vec!["<none>"],
+            names => names,
+        };
+        for name in names {
+            rows.push((name.to_owned(), record.clone()));
+        }
+    }
+    if args.quiet {
+        let mut ids: Vec<String> = rows.iter().map(|(_, r)| r.id.to_string()).collect();
+        ids.dedup();
+        for id in ids {
+            writeln!(out, "{id}").context("write")?;
+        }
+        return Ok(());
+    }
+    rows.sort_by(|one, other| one.0.cmp(&other.0));
+    let widest = rows
+        .iter()
+        .map(|row| row.0.len())
+        .max()
+        .unwrap_or(0)
+        .max(24);
+    writeln!(
+        out,
+        "{:<widest$}  {:<12}  {:>6}  {:>9}",
+        "NAME", "ID", "LAYERS", "SIZE"
+    )
+    .context("write")?;
+    for (name, record) in rows {
+        let size = format!("{:.1} MB", record.size() as f64 / 1e6);
+        let (id, layers) = (&record.id.hex()[..12], record.layers.len());
+        writeln!(out, "{name:<widest$}  {id}  {layers:>6}  {size:>9}").context("write")?;
+    }
+    Ok(())
+}
+
+fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
+    let mut out = stdout().lock();
+    for image in &args.images {
+        match images.remove(image)? {
+            Removed::Name(name) => writeln!(out, "Untagged: {name}"),
+            Removed::Image(id) => writeln!(out, "Deleted: {id}"),
+        }
+        .context("write")?;
+    }
+    Ok(())
+}
+
+fn refuse_terminal(instead: &str) -> Result<()> {
+    if stdin().is_terminal() {
+        bail!("an archive does not come from a terminal: {instead}");
+    }
+    Ok(())
+}

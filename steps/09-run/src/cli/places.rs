@@ -1,0 +1,52 @@
+//! Where things are kept.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+/// The directories of the engine, for every command.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Global options")]
+pub struct PlacesArgs {
+    /// Where images, layers and volumes are kept [default: /var/lib/drydock, or
+    /// $XDG_DATA_HOME/drydock without root]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub root: Option<PathBuf>,
+
+    /// Where the records of containers are kept [default: containers in --root]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state: Option<PathBuf>,
+
+    /// Say on standard error what the engine does, a line a part
+    #[arg(long, global = true)]
+    pub verbose: bool,
+}
+
+/// The same, decided. Neither needs to exist.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Images, layers, volumes.
+    pub root: PathBuf,
+    /// Records of containers.
+    pub state: PathBuf,
+}
+
+impl PlacesArgs {
+    /// The directories, where none are given the defaults.
+    ///
+    /// # Errors
+    /// Where an ordinary user has no home, and so no place for state.
+    pub fn places(self) -> Result<Places> {
+        let root = match self.root {
+            Some(root) => root,
+            None => union::layers::store::default_root()?,
+        };
+        let root = std::path::absolute(&root)?;
+        let state = match self.state {
+            Some(state) => std::path::absolute(state)?,
+            None => root.join("containers"),
+        };
+        Ok(Places { root, state })
+    }
+}

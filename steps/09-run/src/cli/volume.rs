@@ -1,0 +1,97 @@
+//! `drydock volume`.
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use process::Exit;
+
+use crate::cli::places::Places;
+use crate::container::Records;
+use crate::volume::Volumes;
+
+/// The commands about volumes.
+#[derive(Subcommand, Clone, Debug)]
+pub enum VolumeTool {
+    /// Make a volume and print its name; one that there is stays as it is
+    Create {
+        /// Its name [default: random]
+        name: Option<String>,
+    },
+    /// List the volumes
+    Ls {
+        /// Names only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Remove volumes that no container has
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Print what is known about volumes, as JSON
+    Inspect {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Does what a command says.
+///
+/// # Errors
+/// Names the volume that there is not, or the container that has it.
+pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
+    let volumes = Volumes::new(&places.root);
+    match tool {
+        VolumeTool::Create { name } => println!("{}", volumes.create(name.as_deref())?),
+        VolumeTool::Ls { quiet } => {
+            if !quiet {
+                println!("{:<64}  {:<9}  CREATED", "NAME", "KIND");
+            }
+            for volume in volumes.all()? {
+                match quiet {
+                    true => println!("{}", volume.name),
+                    false => println!(
+                        "{:<64}  {:<9}  {}",
+                        volume.name,
+                        if volume.anonymous {
+                            "anonymous"
+                        } else {
+                            "named"
+                        },
+                        volume.created_at
+                    ),
+                }
+            }
+        }
+        VolumeTool::Rm { names } => {
+            let records = Records::new(places);
+            records.sweep()?;
+            let all = records.all()?;
+            for name in names {
+                volumes.get(&name)?;
+                let user = all
+                    .iter()
+                    .find(|record| record.volumes.iter().any(|used| used.name == name));
+                if let Some(user) = user {
+                    bail!(
+                        "the volume {name:?} is used by the container {}: remove that first",
+                        user.name
+                    );
+                }
+                if !volumes.remove(&name)? {
+                    bail!("the volume {name:?} is held by a container that starts or ends");
+                }
+                println!("{name}");
+            }
+        }
+        VolumeTool::Inspect { names } => {
+            let found = names
+                .iter()
+                .map(|name| volumes.get(name))
+                .collect::<Result<Vec<_>>>()?;
+            println!("{}", serde_json::to_string_pretty(&found)?);
+        }
+    }
+    Ok(Exit::Code(0))
+}

@@ -1,0 +1,284 @@
+//! The command's environment, and the command itself: the image's, and what the
+//! caller says instead. environ(7).
+//!
+//! Nothing of the caller's own environment is passed on unless it is asked for
+//! by name: it may hold secrets, and its paths are those of the host.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use process::Failure;
+use process::LAUNCHER_FAILED;
+use process::exec::DEFAULT_PATH;
+
+use crate::cli::options::ProcessArgs;
+use crate::image::config::{Config, Words};
+
+/// The longest line of an `--env-file`, in bytes: Docker's limit.
+const LONGEST: u64 = 64 << 10;
+/// The most bytes of an `--env-file`: more than execve(2) takes.
+const MOST: u64 = 8 << 20;
+
+/// Variables in the order of their first setting, the last value of each.
+#[derive(Debug, Default)]
+struct Environment {
+    pairs: Vec<OsString>,
+    places: HashMap<OsString, usize>,
+}
+
+impl Environment {
+    fn set(&mut self, name: &OsStr, value: &OsStr) {
+        let mut pair = name.to_owned();
+        pair.push("=");
+        pair.push(value);
+        match self.places.get(name) {
+            Some(place) => self.pairs[*place] = pair,
+            None => {
+                self.places.insert(name.to_owned(), self.pairs.len());
+                self.pairs.push(pair);
+            }
+        }
+    }
+
+    /// `NAME=VALUE`, or `NAME` for the caller's value, if there is one.
+    fn add(&mut self, variable: &OsStr) -> Result<()> {
+        let bytes = variable.as_bytes();
+        let end = bytes.iter().position(|byte| *byte == b'=');
+        let name = OsStr::from_bytes(&bytes[..end.unwrap_or(bytes.len())]);
+        ensure!(
+            !name.is_empty(),
+            "{variable:?} has no name: it is NAME=VALUE or NAME"
+        );
+        match end {
+            Some(end) => self.set(name, OsStr::from_bytes(&bytes[end + 1..])),
+            None => {
+                if let Some(value) = std::env::var_os(name) {
+                    self.set(name, &value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file of such lines, as Docker reads it (docker/cli, `kvfile`): a byte
+    /// order mark, empty lines and those that begin with `#` are passed over;
+    /// quotes, and blanks at the end, are part of the value.
+    ///
+    /// # Errors
+    /// For a name with a blank in it, as in `export A=b`, and for more than
+    /// [`MOST`] bytes or [`LONGEST`] in a line.
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let file = File::open(path).with_context(|| format!("open {path:?}"))?;
+        let mut file = BufReader::new(file.take(MOST + 1));
+        let (mut line, mut size) = (Vec::new(), 0);
+        for number in 1.. {
+            line.clear();
+            let mut rest = (&mut file).take(LONGEST + 1);
+            let length = rest.read_until(b'\n', &mut line);
+            let length = length.with_context(|| format!("read {path:?}"))? as u64;
+            if length == 0 {
+                break;
+            }
+            let place = || format!("{path:?}, line {number}");
+            ensure!(
+                length <= LONGEST,
+                "{}: it is longer than {LONGEST} bytes",
+                place()
+            );
+            size += length;
+            ensure!(size <= MOST, "{path:?} has more than {MOST} bytes");
+            self.add_line(number, &line).with_context(place)?;
+        }
+        Ok(())
+    }
+
+    fn add_line(&mut self, number: usize, line: &[u8]) -> Result<()> {
+        let line = str::from_utf8(line).context("it is no UTF-8")?;
+        let mark = if number == 1 { "\u{feff}" } else { "" };
+        let line = line.strip_prefix(mark).unwrap_or(line);
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            return Ok(());
+        }
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
+        ensure!(
+            !name.contains(char::is_whitespace),
+            "the name {name:?} holds a blank: the file is read line by line, not by a shell"
+        );
+        self.add(OsStr::new(line))
+    }
+}
+
+/// The whole environment: a `PATH`, the container's name, the kind of its
+/// terminal, then what the image says, then `--env-file`, then `--env`. `HOME`
+/// comes later, from the container's `/etc/passwd`.
+///
+/// # Errors
+/// For a variable without a name, and those of reading a file.
+pub fn environment(
+    image: &Config,
+    args: &ProcessArgs,
+    hostname: &OsStr,
+    tty: bool,
+) -> Result<Vec<OsString>> {
+    // ANCHOR: exercise_environment
+    let mut environment = Environment::default();
+    environment.set(OsStr::new("PATH"), OsStr::new(DEFAULT_PATH));
+    environment.set(OsStr::new("HOSTNAME"), hostname);
+    if tty {
+        environment.set(OsStr::new("TERM"), OsStr::new("xterm"));
+    }
+    for variable in &image.env {
+        // What an image has without a value is not the caller's to fill in.
+        if let Some((name, value)) = variable.split_once('=')
+            && !name.is_empty()
+        {
+            environment.set(OsStr::new(name), OsStr::new(value));
+        }
+    }
+    for path in &args.env_file {
+        environment.add_file(path).context("--env-file")?;
+    }
+    for variable in &args.env {
+        environment.add(variable).context("--env")?;
+    }
+    Ok(environment.pairs)
+    // ANCHOR_END: exercise_environment
+}
+
+/// The program and its arguments: the entrypoint, then the caller's command or
+/// else the image's. Another entrypoint than the image's has no use for the
+/// image's arguments.
+///
+/// # Errors
+/// If neither says what to run.
+// ANCHOR: argv
+pub fn argv(
+    image: &Config,
+    entrypoint: Option<&OsString>,
+    command: &[OsString],
+) -> Result<Vec<OsString>> {
+    // ANCHOR: exercise_command_line
+    let owned = |words: &Option<Words>| -> Vec<OsString> {
+        let words = words.iter().flat_map(|words| &words.0);
+        words.map(OsString::from).collect()
+    };
+    let (mut argv, default) = match entrypoint {
+        Some(program) if program.is_empty() => (Vec::new(), Vec::new()),
+        Some(program) => (vec![program.clone()], Vec::new()),
+        None => (owned(&image.entrypoint), owned(&image.cmd)),
+    };
+    argv.extend(match command {
+        [] => default,
+        given => given.to_vec(),
+    });
+    if argv.is_empty() {
+        return Err(Failure::new(
+            LAUNCHER_FAILED,
+            "no command: the image has none of its own; give one after the image's name",
+        )
+        .into());
+    }
+    Ok(argv)
+    // ANCHOR_END: exercise_command_line
+}
+// ANCHOR_END: argv
+
+/// A string of the command line that has to be text.
+///
+/// # Errors
+/// Where it is no UTF-8.
+pub fn text(what: &str, string: OsString) -> Result<String> {
+    String::from_utf8(string.into_vec())
+        .map_err(|error| error.utf8_error())
+        .with_context(|| format!("{what} is no UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Config {
+        Config {
+            env: vec!["PATH=/image".into(), "A=1".into(), "B=2".into()],
+            entrypoint: Some(Words(vec!["/entry".into()])),
+            cmd: Some(Words(vec!["default".into()])),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn the_last_word_counts_and_the_callers_environment_stays_outside() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("env");
+        std::fs::write(&file, "# no\n\nA=from file\nQ=\"q\"\n  C=3\r\n").unwrap();
+        let args = ProcessArgs {
+            env: vec!["B=x=y".into(), "NO_SUCH_VARIABLE".into(), "E=".into()],
+            env_file: vec![file],
+            ..ProcessArgs::default()
+        };
+        let environment = environment(&image(), &args, OsStr::new("box"), true).unwrap();
+        let expected = [
+            "PATH=/image",
+            "HOSTNAME=box",
+            "TERM=xterm",
+            "A=from file",
+            "B=x=y",
+            "Q=\"q\"",
+            "C=3",
+            "E=",
+        ];
+        assert_eq!(environment, expected);
+    }
+
+    #[test]
+    fn a_file_is_read_as_docker_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = |text: &[u8]| {
+            let file = directory.path().join("env");
+            std::fs::write(&file, text).unwrap();
+            let mut environment = Environment::default();
+            environment.add_file(&file).map(|()| environment.pairs)
+        };
+        let text = "\u{feff}A=b\n \t\n#C=d\n  E=f \r\nG='h' # i\nK==\n";
+        let pairs = ["A=b", "E=f ", "G='h' # i", "K=="];
+        assert_eq!(read(text.as_bytes()).unwrap(), pairs);
+        assert_eq!(read(b"A=b").unwrap(), ["A=b"]);
+        let long = [b"A=".as_slice(), &vec![b'x'; 70_000]].concat();
+        for bad in [b"export A=b\n".as_slice(), b"A =b", b"=b", b"A=\xff", &long] {
+            assert!(read(bad).is_err(), "{:?}", bad.escape_ascii().to_string());
+        }
+        let endless = Environment::default().add_file(Path::new("/dev/zero"));
+        assert!(endless.unwrap_err().to_string().contains("longer than"));
+    }
+
+    #[test]
+    fn a_variable_needs_a_name() {
+        let args = ProcessArgs {
+            env: vec!["=x".into()],
+            ..ProcessArgs::default()
+        };
+        let error = environment(&Config::default(), &args, OsStr::new(""), false).unwrap_err();
+        assert!(format!("{error:#}").contains("no name"), "{error:#}");
+    }
+
+    #[test]
+    fn the_command_is_the_images_unless_one_is_given() {
+        let run = |entrypoint: Option<&str>, command: &[&str]| {
+            let command: Vec<OsString> = command.iter().map(Into::into).collect();
+            argv(&image(), entrypoint.map(OsString::from).as_ref(), &command)
+        };
+        assert_eq!(run(None, &[]).unwrap(), ["/entry", "default"]);
+        assert_eq!(run(None, &["x"]).unwrap(), ["/entry", "x"]);
+        assert_eq!(run(Some("sh"), &[]).unwrap(), ["sh"]);
+        assert_eq!(run(Some("sh"), &["-c"]).unwrap(), ["sh", "-c"]);
+        assert_eq!(run(Some(""), &["x"]).unwrap(), ["x"]);
+        assert!(run(Some(""), &[]).is_err());
+    }
+}

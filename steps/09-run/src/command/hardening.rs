@@ -1,0 +1,185 @@
+//! What a container may not, unless it is privileged: capabilities(7),
+//! `PR_SET_NO_NEW_PRIVS` of prctl(2), keyrings(7).
+//!
+//! Root in a container without a user namespace is root of the host as far as
+//! the kernel can tell. What keeps it from the host is that most of root's
+//! power is taken from it: capabilities are given up in all five sets, so that
+//! no execve(2), set-user-ID program or file capability brings them back.
+//!
+//! Masked and read-only paths are those of step 04. Descriptors are closed by
+//! step 00 at the child's birth: a container has no way to a directory of the
+//! host through one, before execve(2) neither. Nor does a command, or its
+//! interpreter, come to be the engine's own program: no magic link leads to one.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
+use process::{Isolation, say, sys, warn};
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capabilities_secure_bits,
+    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+    set_capabilities_secure_bits, set_no_new_privs,
+};
+
+use crate::cli::options::{SafetyArgs, SecurityOpt};
+use crate::command::filter;
+
+/// What Docker leaves to a container (moby `daemon/pkg/oci/caps/defaults.go`):
+/// enough to be root among one's own files and processes.
+pub const KEPT: CapabilitySet = CapabilitySet::AUDIT_WRITE
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SYS_CHROOT);
+
+/// Takes from the command what it does not need, and what the caller happened
+/// to have.
+///
+/// Stands before step 03 in the list: an init that has forked has given up the
+/// same. And before the credentials: a user who is not root could take nothing
+/// from the bounding set any more.
+pub struct Hardening {
+    args: SafetyArgs,
+}
+
+impl Hardening {
+    /// An isolation that takes no power from a privileged container, but what
+    /// the caller happened to have from it too.
+    pub fn new(args: SafetyArgs) -> Self {
+        Hardening { args }
+    }
+
+    /// The caller's keys are reachable through the session keyring, which
+    /// fork(2) and execve(2) hand on.
+    fn leave_keys(&self) -> Result<()> {
+        if self.args.no_new_keyring {
+            return Ok(());
+        }
+        sys::new_session_keyring().context(
+            "the caller's keys would stay within reach: --no-new-keyring says that they may",
+        )
+    }
+
+    /// What is in the way of a limit, see [`filter`].
+    fn filter(&self) -> Result<()> {
+        if self.args.security_opt.contains(&SecurityOpt::NoFilter) {
+            return Ok(());
+        }
+        sys::seccomp::set_filter(&mut filter::program()).context(
+            "without it the container could lift its limits: --security-opt seccomp=unconfined \
+             says that it may",
+        )
+    }
+}
+
+impl Isolation for Hardening {
+    fn name(&self) -> &'static str {
+        "hardening"
+    }
+
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        reset_oom_score(child)
+    }
+
+    // ANCHOR: before_exec
+    fn before_exec(&mut self) -> Result<()> {
+        // ANCHOR: exercise_harden
+        // Docker's: the caller's would make files that a service cannot share.
+        umask(Mode::from_bits_truncate(0o022));
+        sys::default_personality()?;
+        default_securebits()?;
+        self.leave_keys()?;
+        clear_ambient_capability_set().context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
+        let mut own = capabilities(None).context("capget")?.permitted;
+        if !self.args.privileged {
+            drop_from_bounding_set()?;
+            own &= KEPT;
+        }
+        let sets = CapabilitySets {
+            effective: own,
+            permitted: own,
+            inheritable: CapabilitySet::empty(),
+        };
+        set_capabilities(None, sets).with_context(|| format!("capset({own:?})"))?;
+        if self.args.privileged {
+            say!("privileged: capabilities and privileges stay as they are");
+            return Ok(());
+        }
+        set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
+        self.filter()
+        // ANCHOR_END: exercise_harden
+    }
+    // ANCHOR_END: before_exec
+}
+
+/// What the kernel gives root by default, if the caller has other rules for it
+/// (capabilities(7), “The securebits flags”): with `SECBIT_NO_SETUID_FIXUP` a
+/// command that becomes an ordinary user would keep root's capabilities.
+///
+/// # Errors
+/// `EPERM` where the caller has locked them.
+fn default_securebits() -> Result<()> {
+    let now = capabilities_secure_bits().context("prctl(PR_GET_SECUREBITS)")?;
+    if now.is_empty() {
+        return Ok(());
+    }
+    set_capabilities_secure_bits(CapabilitiesSecureBits::empty())
+        .with_context(|| format!("prctl(PR_SET_SECUREBITS, 0): the caller has set {now:?}"))
+}
+
+/// Makes the container no less likely to be killed for lack of memory than
+/// others: a caller such as a service that the kernel shall spare would hand
+/// that on. Docker's default too.
+fn reset_oom_score(child: Pid) -> Result<()> {
+    let file = format!("/proc/{child}/oom_score_adj");
+    let now = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let now = now.trim();
+    if now == "0" {
+        return Ok(());
+    }
+    match fs::write(&file, "0") {
+        // Below the value that the caller was given needs CAP_SYS_RESOURCE.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            match now.starts_with('-') {
+                true => warn!("hardening: the kernel spares the container too: {file} is {now}"),
+                // What is killed sooner than others spares the host.
+                false => say!("the caller's oom_score_adj stays: {now}"),
+            }
+            Ok(())
+        }
+        written => written.with_context(|| format!("write 0 to {file}")),
+    }
+}
+
+/// Takes all others from the bounding set, those too that this program has no
+/// name for: up to the first number that the kernel does not know (`EINVAL`).
+fn drop_from_bounding_set() -> Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if KEPT.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(errno) => {
+                return Err(errno)
+                    .with_context(|| format!("prctl(PR_CAPBSET_DROP, {capability:?})"));
+            }
+        }
+    }
+    Ok(())
+}

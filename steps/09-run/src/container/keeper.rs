@@ -1,0 +1,204 @@
+//! A container's record as an isolation: it comes with the container.
+
+use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::{Context, Error, Result, bail};
+use nix::unistd::Pid;
+use process::{Exit, Failure, Isolation, say, warn};
+
+use crate::container::id::random_name;
+use crate::container::{Record, Records, Status};
+use crate::volume::now;
+
+/// Keeps the record of one container. First in the list: when everything else
+/// is cleaned up, the record goes.
+pub struct Keeper {
+    records: Records,
+    record: Record,
+    /// Whether the name was asked for.
+    named: bool,
+    cidfile: Option<PathBuf>,
+    /// Whether step 08 came across containers of killed launchers.
+    found_dead: Rc<Cell<bool>>,
+    /// The name is taken.
+    begun: bool,
+}
+
+/// What is left to do when the container has ended, and its end is known.
+pub struct Ending {
+    records: Records,
+    id: String,
+    auto_remove: bool,
+}
+
+impl Keeper {
+    /// A keeper of `record`, which draws a name if the record has none.
+    pub fn new(
+        records: Records,
+        record: Record,
+        cidfile: Option<PathBuf>,
+        found_dead: Rc<Cell<bool>>,
+    ) -> Self {
+        Keeper {
+            records,
+            named: !record.name.is_empty(),
+            record,
+            cidfile,
+            found_dead,
+            begun: false,
+        }
+    }
+
+    /// What is to be called with the container's end.
+    pub fn ending(&self) -> Ending {
+        Ending {
+            records: self.records.clone(),
+            id: self.record.id.clone(),
+            auto_remove: self.record.auto_remove,
+        }
+    }
+
+    fn take_name(&mut self) -> Result<()> {
+        if !self.named {
+            for attempt in 0.. {
+                let name = random_name(attempt)?;
+                if self.records.take_name(&name, &self.record)? {
+                    self.record.name = name;
+                    return Ok(());
+                }
+            }
+        }
+        let name = self.record.name.clone();
+        if self.records.take_name(&name, &self.record)? {
+            return Ok(());
+        }
+        // Its holder may be dead.
+        self.records.sweep()?;
+        let holder = self.records.holder(&name)?;
+        let known = match &holder {
+            Some(holder) => {
+                let mut all = self.records.all()?.into_iter();
+                all.any(|other| other.short_id() == holder)
+            }
+            None => false,
+        };
+        if let (Some(holder), true) = (&holder, known) {
+            bail!(
+                "the name {name:?} belongs to the container {holder}: choose another --name, or \
+                 remove that one (drydock rm {name})"
+            );
+        }
+        if !self.records.take_name(&name, &self.record)? {
+            bail!("the name {name:?} is being used by a container that is just being made");
+        }
+        Ok(())
+    }
+
+    /// What killed launchers have left, also under another --cgroup-parent than
+    /// this container's.
+    fn sweep(&self) -> Result<()> {
+        self.records.sweep()?;
+        for group in cgroups::sweep()? {
+            say!("removed {}: its launcher is gone", group.display());
+        }
+        Ok(())
+    }
+
+    fn write_cidfile(&self) -> Result<()> {
+        let Some(path) = &self.cidfile else {
+            return Ok(());
+        };
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(path)
+            .and_then(|mut file| file.write_all(self.record.id.as_bytes()))
+            .with_context(|| format!("--cidfile {path:?}"))
+    }
+}
+
+impl Isolation for Keeper {
+    fn name(&self) -> &'static str {
+        "record"
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.take_name()?;
+        self.begun = true;
+        self.write_cidfile()
+    }
+
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        self.record.pid = child.as_raw();
+        self.record.started_at = now();
+        self.records.write(&self.record)?;
+        // What somebody left and cannot be removed is no reason not to start.
+        let dead = match self.found_dead.get() {
+            true => Ok(true),
+            false => self.records.has_dead(),
+        };
+        let swept = dead.and_then(|dead| match dead {
+            true => self.sweep(),
+            false => Ok(()),
+        });
+        if let Err(error) = swept {
+            warn!("{error:#}");
+        }
+        Ok(())
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        if !self.begun {
+            return Ok(());
+        }
+        // One that was never born leaves nothing to be looked at.
+        if self.record.auto_remove || self.record.pid == 0 {
+            return self.records.forget(&self.record.id, &self.record.name);
+        }
+        Ok(())
+    }
+}
+
+impl Ending {
+    /// Notes how the container ended, and hands that through.
+    ///
+    /// # Errors
+    /// `end`'s own, and those of writing the record.
+    pub fn note(self, end: Result<Exit>) -> Result<Exit> {
+        if self.auto_remove {
+            return end;
+        }
+        let status = match &end {
+            Ok(exit) => exit.status(),
+            Err(error) => Failure::status_of(error),
+        };
+        match (end, self.write(status)) {
+            (end, Ok(())) => end,
+            (Ok(_), Err(error)) => Err(error),
+            (Err(error), Err(more)) => Err(Error::from(Failure::new(
+                status,
+                format!("{error:#}; and then {more:#}"),
+            ))),
+        }
+    }
+
+    // ANCHOR: ended
+    fn write(&self, status: u8) -> Result<()> {
+        // None: it was never born.
+        let Some(mut record) = crate::container::store::read(&self.records.path(&self.id))? else {
+            return Ok(());
+        };
+        record.status = Status::Exited;
+        record.pid = 0;
+        record.exit_code = Some(status);
+        record.finished_at = Some(now());
+        self.records.write(&record)
+    }
+    // ANCHOR_END: ended
+}

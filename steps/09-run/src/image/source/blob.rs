@@ -1,0 +1,154 @@
+//! A piece of content: a file, or a part of one that is an archive.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+use crate::image::digest::Checksum;
+
+/// The most that a document about an image may have, in bytes. Those of the
+/// largest images have some hundred thousand; what is read whole into memory
+/// has to end somewhere.
+const LARGEST_DOCUMENT: u64 = 4 << 20;
+
+/// A piece of content that can be read several times, by several readers.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    file: Arc<File>,
+    offset: u64,
+    size: u64,
+    what: String,
+}
+
+impl Blob {
+    /// The file at `path`.
+    ///
+    /// # Errors
+    /// Those of open(2); if it is not a regular file.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Whoever puts a FIFO there must not hold us up.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .with_context(|| format!("open({path:?})"))?;
+        Self::of(file, format!("{path:?}"))
+    }
+
+    /// A file that is open, called `what` in errors.
+    ///
+    /// # Errors
+    /// If it is not a regular file.
+    pub fn of(file: File, what: String) -> Result<Self> {
+        let metadata = file
+            .metadata()
+            .with_context(|| format!("fstat of {what}"))?;
+        if !metadata.is_file() {
+            bail!("{what} is not a regular file");
+        }
+        Ok(Blob {
+            file: file.into(),
+            offset: 0,
+            size: metadata.len(),
+            what,
+        })
+    }
+
+    /// `size` bytes of this one from `offset`, called `name` in errors.
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub fn part(&self, offset: u64, size: u64, name: &str) -> Result<Self> {
+        let what = format!("{name} in {}", self.what);
+        if offset.checked_add(size).is_none_or(|end| end > self.size) {
+            bail!("{what} is cut off: the archive ends before it does");
+        }
+        Ok(Blob {
+            file: self.file.clone(),
+            offset: self.offset + offset,
+            size,
+            what,
+        })
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What it is called in errors.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Reads it from its beginning.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            blob: self.clone(),
+            at: 0,
+        }
+    }
+
+    /// All of it: a document, of which the digest is `digest` if that is known.
+    ///
+    /// # Errors
+    /// If it is another one, or too large for a document.
+    pub fn document(&self, digest: Option<&Checksum>) -> Result<Vec<u8>> {
+        let what = &self.what;
+        if self.size > LARGEST_DOCUMENT {
+            bail!(
+                "{what} has {} bytes, and a document of an image at most {LARGEST_DOCUMENT}",
+                self.size
+            );
+        }
+        let mut bytes = Vec::new();
+        self.reader()
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("read {what}"))?;
+        if let Some(digest) = digest {
+            digest
+                .check(&bytes)
+                .with_context(|| format!("{what} is damaged"))?;
+        }
+        Ok(bytes)
+    }
+}
+
+/// A reader of a blob: pread(2), so that readers do not move one another.
+#[derive(Debug)]
+pub struct Reader {
+    blob: Blob,
+    at: u64,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.blob.size.saturating_sub(self.at);
+        let wanted = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let from = self.blob.offset + self.at;
+        let read = self.blob.file.read_at(&mut buffer[..wanted], from)?;
+        if read == 0 && wanted > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.blob.size.checked_add_signed(by),
+        };
+        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}

@@ -1,0 +1,186 @@
+//! The archive that `docker save` writes: `manifest.json` lists images, each
+//! with the names of the files that hold its configuration and its layers.
+//! Before Docker 1.10 there was `repositories` instead, and a directory a layer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail};
+
+use crate::image::config::{Config, ImageConfig, RootFs};
+use crate::image::digest::{Checksum, Digest};
+use crate::image::document::{Tail, from_json, parse};
+use crate::image::source::files::Files;
+use crate::image::source::parts::Parts;
+use crate::image::source::verify::{Expected, content};
+
+const MANIFEST: &str = "manifest.json";
+const REPOSITORIES: &str = "repositories";
+
+/// The names of which such an archive has one.
+pub const ARCHIVE: [&str; 2] = [MANIFEST, REPOSITORIES];
+
+/// The most layers of an image of the old kind: each names the next.
+const MOST_LAYERS: usize = 1000;
+
+#[derive(Debug, Default)]
+struct Image {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+from_json!(Image {
+    config: "Config",
+    repo_tags: "RepoTags",
+    layers: "Layers",
+});
+
+/// A layer before Docker 1.10, and the configuration of the image that ends
+/// with it.
+#[derive(Debug, Default)]
+struct OldLayer {
+    parent: String,
+    architecture: String,
+    os: String,
+    created: Option<String>,
+    config: Config,
+}
+
+from_json!(OldLayer {
+    parent: "parent",
+    architecture: "architecture",
+    os: "os",
+    created: "created",
+    config: "config",
+});
+
+/// Whether `files` are such an archive.
+pub fn is_archive(files: &Files) -> bool {
+    ARCHIVE.iter().any(|name| files.has(name))
+}
+
+/// The images in it; those called `tag` only, if one is given.
+///
+/// # Errors
+/// If it is damaged.
+pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+    let images = match files.has(MANIFEST) {
+        true => listed(files, tag)?,
+        false => old(files, tag)?,
+    };
+    if images.is_empty() {
+        bail!("there is no such image in it");
+    }
+    Ok(images)
+}
+
+fn listed(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+    let json = files.file(MANIFEST)?.document(None)?;
+    // Docker reads it as a stream, and does not look what follows.
+    let listed: Vec<Image> = parse(&json, Tail::Ignored).context(MANIFEST)?;
+    let mut images = Vec::new();
+    for image in listed {
+        let names = image.repo_tags;
+        if tag.is_some_and(|tag| !names.iter().any(|name| is_called(name, tag))) {
+            continue;
+        }
+        let mut layers = Vec::new();
+        for layer in &image.layers {
+            layers.push((files.file(layer)?, None));
+        }
+        images.push(Parts {
+            names,
+            // The file is called by its digest.
+            config: files
+                .file(&image.config)?
+                .document(digest_in(&image.config).as_ref())?,
+            layers,
+        });
+    }
+    Ok(images)
+}
+
+fn is_called(name: &str, tag: &str) -> bool {
+    name == tag || name.ends_with(&format!(":{tag}"))
+}
+
+/// The digest that the name of a configuration has: `HEX.json`, or since Docker
+/// 25 `blobs/sha256/HEX`.
+fn digest_in(name: &str) -> Option<Checksum> {
+    let hex = name.strip_prefix("blobs/sha256/").unwrap_or(name);
+    let digest = Digest::from_hex(hex.strip_suffix(".json").unwrap_or(hex));
+    digest.ok().map(Checksum::from)
+}
+
+/// The images of an archive before Docker 1.10. They have no configuration of
+/// the kind that is kept since, so one is made.
+fn old(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+    let json = files.file(REPOSITORIES)?.document(None)?;
+    let names: BTreeMap<String, BTreeMap<String, String>> =
+        parse(&json, Tail::Ignored).context(REPOSITORIES)?;
+    let mut by_layer: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (repository, tags) in names {
+        for (of_repository, layer) in tags {
+            let name = format!("{repository}:{of_repository}");
+            if tag.is_none_or(|tag| is_called(&name, tag)) {
+                by_layer.entry(layer).or_default().push(name);
+            }
+        }
+    }
+    let mut images = Vec::new();
+    for (layer, names) in by_layer {
+        let image = old_image(files, &layer).with_context(|| format!("image {names:?}"))?;
+        images.push(Parts { names, ..image });
+    }
+    Ok(images)
+}
+
+fn old_image(files: &Files, top: &str) -> Result<Parts> {
+    let mut stack = vec![(top.to_owned(), old_layer(files, top)?)];
+    let mut seen = BTreeSet::from([top.to_owned()]);
+    while let Some((_, last)) = stack.last().filter(|(_, last)| !last.parent.is_empty()) {
+        let next = last.parent.clone();
+        if !seen.insert(next.clone()) || stack.len() == MOST_LAYERS {
+            bail!("its layers have no end");
+        }
+        let layer = old_layer(files, &next)?;
+        stack.push((next, layer));
+    }
+    let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
+    for (id, _) in stack.iter().rev() {
+        let blob = files.file(&format!("{id}/layer.tar"))?;
+        let expected = Expected {
+            // It is not packed.
+            at_most: blob.size(),
+            ..Expected::default()
+        };
+        diff_ids.push(content(&blob, &expected)?.diff_id.to_string());
+        layers.push((blob, None));
+    }
+    let (_, image) = stack.swap_remove(0);
+    let config = ImageConfig {
+        architecture: image.architecture,
+        os: image.os,
+        created: image.created,
+        config: image.config,
+        rootfs: Some(RootFs {
+            kind: "layers".into(),
+            diff_ids,
+        }),
+    };
+    Ok(Parts {
+        names: Vec::new(),
+        config: serde_json::to_vec(&config).context("write the configuration as JSON")?,
+        layers,
+    })
+}
+
+fn old_layer(files: &Files, id: &str) -> Result<OldLayer> {
+    // A name in the archive, or in a directory.
+    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        bail!("{id:.80?} is no id of a layer");
+    }
+    let name = format!("{id}/json");
+    let json = files.file(&name)?.document(None)?;
+    parse(&json, Tail::Refused).context(name)
+}

@@ -1,0 +1,166 @@
+//! Files by name: of a directory, or of a tar archive that nobody unpacks. An
+//! image's parts are read where they are.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use union::archive::reader::{EntryType, Reader};
+
+use crate::image::source::blob::Blob;
+
+/// How many links are followed from one name to the next.
+const LINKS: usize = 8;
+
+/// Where the parts of an image are.
+#[derive(Debug)]
+pub enum Files {
+    /// A directory.
+    Directory(PathBuf),
+    /// A tar archive, by the places of its entries.
+    Archive(Contents),
+}
+
+/// The entries of a tar archive.
+#[derive(Debug)]
+pub struct Contents {
+    blob: Blob,
+    entries: HashMap<PathBuf, Entry>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    File { offset: u64, size: u64 },
+    Sparse,
+    Link(PathBuf),
+    Other,
+}
+
+impl Files {
+    /// Whether there is such a file.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Files::Directory(directory) => directory.join(name).is_file(),
+            Files::Archive(contents) => contents.has(name),
+        }
+    }
+
+    /// The file `name`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn file(&self, name: &str) -> Result<Blob> {
+        match self {
+            Files::Directory(directory) => Blob::open(&directory.join(name)),
+            Files::Archive(contents) => contents.file(name),
+        }
+    }
+}
+
+impl Contents {
+    /// Goes through the headers of an archive that is not packed.
+    ///
+    /// # Errors
+    /// If it is no tar archive, or damaged.
+    pub fn of(blob: Blob) -> Result<Self> {
+        let what = blob.what().to_owned();
+        let mut archive = Reader::seeking(blob.reader());
+        let mut entries = HashMap::new();
+        let mut found = || -> Result<()> {
+            while let Some(entry) = archive.next()? {
+                let path = plain(as_path(entry.path_bytes()));
+                let target = entry.link_name_bytes().map(as_path);
+                let kind = match entry.entry_type() {
+                    EntryType::Regular if entry.is_sparse() => Entry::Sparse,
+                    EntryType::Regular => Entry::File {
+                        offset: entry.offset(),
+                        size: entry.size(),
+                    },
+                    // As `docker save` says that two images share a layer.
+                    EntryType::Symlink => {
+                        let to = target.context("a link without a target")?;
+                        Entry::Link(plain(&path.parent().unwrap_or(Path::new("")).join(to)))
+                    }
+                    EntryType::Link => {
+                        Entry::Link(plain(target.context("a link without a target")?))
+                    }
+                    _ => Entry::Other,
+                };
+                entries.insert(path, kind);
+            }
+            Ok(())
+        };
+        found().with_context(|| format!("{what} is no tar archive, or damaged"))?;
+        Ok(Contents { blob, entries })
+    }
+
+    /// Whether there is such an entry.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(Path::new(name))
+    }
+
+    /// Whether the root of a file system is in it.
+    pub fn is_root_file_system(&self) -> bool {
+        self.entries
+            .keys()
+            .any(|path| is_of_a_root_file_system(path))
+    }
+
+    /// What the archive is called in errors.
+    pub fn what(&self) -> &str {
+        self.blob.what()
+    }
+
+    /// The archive itself.
+    pub fn into_blob(self) -> Blob {
+        self.blob
+    }
+
+    fn file(&self, name: &str) -> Result<Blob> {
+        let mut path = plain(Path::new(name));
+        for _ in 0..LINKS {
+            match self.entries.get(&path) {
+                Some(Entry::File { offset, size }) => {
+                    return self.blob.part(*offset, *size, name);
+                }
+                Some(Entry::Link(to)) => path = to.clone(),
+                Some(Entry::Sparse) => bail!(
+                    "{name:?} in {} has holes: pack it without tar's --sparse",
+                    self.blob.what()
+                ),
+                Some(Entry::Other) => bail!("{name:?} in {} is no file", self.blob.what()),
+                None => bail!("{name:?} is missing in {}", self.blob.what()),
+            }
+        }
+        bail!("{name:?} in {} is a link without an end", self.blob.what())
+    }
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// Whether a path of an archive is one that root file systems have and images'
+/// archives do not.
+pub fn is_of_a_root_file_system(path: &Path) -> bool {
+    ["bin", "etc", "lib", "sbin", "usr"]
+        .iter()
+        .any(|directory| path.starts_with(directory))
+}
+
+/// A name of an archive without `.`, `..` and a leading `/`: for comparing only.
+pub fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    plain
+}

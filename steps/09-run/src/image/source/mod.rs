@@ -1,0 +1,180 @@
+//! What a path, or what comes over standard input, is.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`oci`], [`docker`] | the two layouts of archives: `index.json` and `manifest.json` |
+//! | [`files`] | the files of an archive or of a directory |
+//! | [`blob`], [`decompress`], [`verify`] | content, unpacked and checked while it streams |
+//! | [`parts`] | what comes of all that: a configuration, and where its layers are |
+
+pub(crate) mod blob;
+pub(crate) mod decompress;
+pub(crate) mod docker;
+pub(crate) mod files;
+pub(crate) mod oci;
+pub(crate) mod parts;
+pub(crate) mod verify;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use union::archive::reader::Reader;
+
+use crate::image::source::blob::Blob;
+use crate::image::source::decompress::Packing;
+use crate::image::source::files::{Contents, Files, is_of_a_root_file_system, plain};
+use crate::image::source::parts::Parts;
+use crate::image::source::verify::{Content, Expected, checked, content};
+
+/// What an archive is, or a directory with `index.json`.
+#[derive(Debug)]
+pub enum Source {
+    /// Images, to be found by [`images`](Source::images).
+    Images(Files),
+    /// The root of a file system: the tar, perhaps packed, and what is in it.
+    RootFileSystem(Blob, Content),
+}
+
+/// What an archive is that holds neither images nor the usual directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Else {
+    /// Nothing that is understood.
+    Refuse,
+    /// A root file system, of a single program for instance.
+    Files,
+}
+
+/// The path that `reference` means, and the tag behind it, if there is such a
+/// file or directory.
+pub fn path_and_tag(reference: &str) -> Option<(PathBuf, Option<&str>)> {
+    if Path::new(reference).exists() {
+        return Some((reference.into(), None));
+    }
+    let (path, tag) = reference.rsplit_once(':')?;
+    Path::new(path).exists().then(|| (path.into(), Some(tag)))
+}
+
+/// Whether a directory is an OCI image layout.
+pub fn is_layout(directory: &Path) -> bool {
+    oci::is_layout(&Files::Directory(directory.into()))
+}
+
+impl Source {
+    /// Finds out what is at `path`.
+    ///
+    /// # Errors
+    /// If it is nothing that an image could come from.
+    pub fn at(
+        path: &Path,
+        or: Else,
+        spool: &dyn Fn() -> Result<File>,
+        at_most: u64,
+    ) -> Result<Self> {
+        if path.is_dir() {
+            if !is_layout(path) {
+                bail!("{path:?} is a directory, but no OCI image layout: it has no index.json");
+            }
+            return Ok(Source::Images(Files::Directory(path.into())));
+        }
+        Self::of(Blob::open(path)?, or, spool, at_most)
+    }
+
+    /// Finds out what an archive is. `spool` makes a file without a name, for
+    /// an archive of images that is packed as a whole: its parts are not in the
+    /// order in which they are needed. No more than `at_most` bytes are unpacked.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    pub fn of(
+        blob: Blob,
+        or: Else,
+        spool: &dyn Fn() -> Result<File>,
+        at_most: u64,
+    ) -> Result<Self> {
+        let mut first = [0; 8];
+        let length = blob.reader().read(&mut first).unwrap_or(0);
+        let expected = Expected {
+            at_most,
+            ..Expected::default()
+        };
+        if Packing::of(&first[..length]) == Packing::Plain {
+            let contents = Contents::of(blob)?;
+            let is_else = || or == Else::Files && !holds_images(&contents);
+            if contents.is_root_file_system() || is_else() {
+                let blob = contents.into_blob();
+                let content = content(&blob, &expected)?;
+                return Ok(Source::RootFileSystem(blob, content));
+            }
+            return Self::of_files(contents);
+        }
+        let mut holds_images = false;
+        let content = checked(&blob, &expected, |from| {
+            holds_images = look_for_images(from)?;
+            Ok(())
+        })?;
+        if !holds_images {
+            return Ok(Source::RootFileSystem(blob, content));
+        }
+        let mut file = spool()?;
+        checked(&blob, &expected, |from| {
+            io::copy(from, &mut file).context("write the unpacked archive")?;
+            file.flush().context("write the unpacked archive")
+        })?;
+        file.rewind().context("lseek of the unpacked archive")?;
+        let unpacked = Blob::of(file, format!("{}, unpacked", blob.what()))?;
+        Self::of_files(Contents::of(unpacked)?)
+    }
+
+    fn of_files(contents: Contents) -> Result<Self> {
+        let what = contents.what().to_owned();
+        let holds_images = holds_images(&contents);
+        let files = Files::Archive(contents);
+        if !holds_images {
+            bail!(
+                "{what} is neither a root file system (it has no bin, etc or usr), nor an OCI \
+                 image layout (no index.json), nor one of docker save (no manifest.json)"
+            );
+        }
+        Ok(Source::Images(files))
+    }
+}
+
+fn holds_images(contents: &Contents) -> bool {
+    let has = |&name: &&str| contents.has(name);
+    oci::LAYOUT.iter().all(has) || docker::ARCHIVE.iter().any(has)
+}
+
+/// The images in `files`; those called `tag` only, if one is given.
+///
+/// # Errors
+/// If something is missing or damaged.
+pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+    if !oci::is_layout(files) {
+        return docker::images(files, tag);
+    }
+    // Since Docker 25 its archives are layouts too. Which of both says what
+    // the other does not depends on who wrote it.
+    match oci::images(files, tag) {
+        Err(error) if error.is::<oci::NoImage>() && docker::is_archive(files) => {
+            docker::images(files, tag)
+        }
+        images => images,
+    }
+}
+
+/// Reads an archive to its end: whether images are in it, not files.
+fn look_for_images(from: &mut dyn Read) -> Result<bool> {
+    let mut archive = Reader::new(&mut *from);
+    let (mut is_root, mut has_index) = (false, false);
+    while let Some(entry) = archive.next()? {
+        let path = plain(Path::new(OsStr::from_bytes(entry.path_bytes())));
+        is_root |= is_of_a_root_file_system(&path);
+        has_index |= path == Path::new("index.json") || path == Path::new("manifest.json");
+    }
+    io::copy(from, &mut io::sink()).context("read the archive to its end")?;
+    Ok(has_index && !is_root)
+}

@@ -1,0 +1,383 @@
+//! The OCI image layout: `index.json` names manifests, a manifest names the
+//! configuration and the layers, all by their digests (OCI Image Specification,
+//! image-layout.md, image-index.md, manifest.md).
+//!
+//! What is not an image for this machine is passed over with a word: images for
+//! others, signatures, attestations, what other tools keep in layouts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use anyhow::{Context, Error, Result, bail};
+
+use crate::image::config::{ImageConfig, architecture, normal_architecture, normal_os};
+use crate::image::digest::Checksum;
+use crate::image::document::{Tail, from_json, parse};
+use crate::image::source::files::Files;
+use crate::image::source::parts::Parts;
+
+/// The names that a layout has.
+pub const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
+
+/// How deep indexes may point to indexes, and how many documents are read: an
+/// index may name another many times.
+const DEEPEST: usize = 4;
+const MOST_DOCUMENTS: usize = 2000;
+
+/// How many of the things that were passed over are named.
+const MOST_SHOWN: usize = 20;
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const IMAGE_NAME: &str = "io.containerd.image.name";
+/// What buildkit says of a manifest that tells of another one.
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
+#[derive(Clone, Debug, Default)]
+struct Descriptor {
+    media_type: String,
+    digest: String,
+    size: Option<u64>,
+    annotations: BTreeMap<String, String>,
+    platform: Option<Platform>,
+    artifact_type: String,
+    urls: Vec<String>,
+}
+
+from_json!(Descriptor {
+    media_type: "mediaType",
+    digest: "digest",
+    size: "size",
+    annotations: "annotations",
+    platform: "platform",
+    artifact_type: "artifactType",
+    urls: "urls",
+});
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Platform {
+    architecture: String,
+    os: String,
+    variant: String,
+}
+
+from_json!(Platform {
+    architecture: "architecture",
+    os: "os",
+    variant: "variant",
+});
+
+/// An index or a manifest.
+#[derive(Debug, Default)]
+struct Document {
+    artifact_type: String,
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Vec<Descriptor>,
+}
+
+from_json!(Document {
+    artifact_type: "artifactType",
+    manifests: "manifests",
+    config: "config",
+    layers: "layers",
+});
+
+/// The error that there is no image for this machine, and what there is.
+#[derive(Debug)]
+pub struct NoImage {
+    passed: BTreeSet<String>,
+}
+
+impl fmt::Display for NoImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no image for linux/{} in it", architecture())?;
+        let passed = self.passed.iter().take(MOST_SHOWN).map(String::as_str);
+        let passed: Vec<&str> = passed.collect();
+        match passed.is_empty() {
+            true => Ok(()),
+            false => write!(f, ": there are {}", passed.join(", ")),
+        }
+    }
+}
+
+impl std::error::Error for NoImage {}
+
+impl Platform {
+    fn normal(&self) -> Self {
+        Platform {
+            os: normal_os(&self.os),
+            architecture: normal_architecture(&self.architecture),
+            variant: self.variant.to_ascii_lowercase(),
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        let normal = self.normal();
+        normal.os == "linux" && normal.architecture == architecture()
+    }
+
+    /// Whether every processor of its kind can run it: amd64/v3 takes a newer
+    /// one.
+    fn is_plain(&self) -> bool {
+        let usual = match architecture() {
+            "amd64" => "v1",
+            "arm64" => "v8",
+            _ => "",
+        };
+        self.variant.is_empty() || self.normal().variant == usual
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [&self.os, &self.architecture, &self.variant];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        // From outside, and for a terminal.
+        let shown = |part: &String| part.escape_debug().take(40).collect::<String>();
+        f.write_str(&parts.map(shown).collect::<Vec<_>>().join("/"))
+    }
+}
+
+impl Descriptor {
+    /// What it is if it is no image and no index of images.
+    fn is_other(&self) -> Option<String> {
+        if !self.artifact_type.is_empty() {
+            return Some(format!("{:.80?}", self.artifact_type));
+        }
+        if let Some(kind) = self.annotations.get(REFERENCE_TYPE) {
+            return Some(format!("{kind:.80?}"));
+        }
+        let known = [
+            "",
+            "image.index",
+            "manifest.list",
+            "image.manifest",
+            "distribution.manifest",
+        ];
+        let is_known = |known: &&str| match known.is_empty() {
+            true => self.media_type.is_empty(),
+            false => self.media_type.contains(*known),
+        };
+        (!known.iter().any(is_known)).then(|| format!("{:.80?}", self.media_type))
+    }
+
+    fn names(&self) -> Vec<String> {
+        // The second is the tag only, where the first is there.
+        let name = self
+            .annotations
+            .get(IMAGE_NAME)
+            .or_else(|| self.annotations.get(REF_NAME));
+        name.into_iter().cloned().collect()
+    }
+
+    fn is_called(&self, tag: &str) -> bool {
+        let mut values = self.annotations.values();
+        values.any(|value| value == tag || value.ends_with(&format!(":{tag}")))
+    }
+}
+
+/// Whether `files` are an image layout.
+pub fn is_layout(files: &Files) -> bool {
+    LAYOUT.iter().all(|name| files.has(name))
+}
+
+/// The images of a layout; those called `tag` only, if one is given.
+///
+/// # Errors
+/// If the layout is damaged; [`NoImage`] if it has none for this machine.
+pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+    let json = files.file("index.json")?.document(None)?;
+    let index: Document = parse(&json, Tail::Refused).context("index.json")?;
+    let manifests = index.manifests.unwrap_or_default();
+    let is_meant = |descriptor: &&Descriptor| tag.is_none_or(|tag| descriptor.is_called(tag));
+    if let Some(tag) = tag
+        && !manifests.iter().any(|descriptor| descriptor.is_called(tag))
+    {
+        let all: Vec<String> = manifests.iter().flat_map(Descriptor::names).collect();
+        bail!("there is no image {tag:?} in it: there are {all:?}");
+    }
+    let mut layout = Layout {
+        files,
+        passed: BTreeSet::new(),
+        read: 0,
+    };
+    let mut images: Vec<Parts> = Vec::new();
+    for descriptor in manifests.iter().filter(is_meant) {
+        let Some(parts) = layout.image(descriptor, Ask::Said, 0)? else {
+            continue;
+        };
+        match images.iter_mut().find(|other| other.config == parts.config) {
+            // One image under several names.
+            Some(other) => other.names.extend(parts.names),
+            None => images.push(parts),
+        }
+    }
+    if images.is_empty() {
+        let passed = layout.passed;
+        return Err(Error::new(NoImage { passed }));
+    }
+    for passed in layout.passed.iter().take(MOST_SHOWN) {
+        eprintln!("drydock: passed over: {passed}");
+    }
+    Ok(images)
+}
+
+/// Where to look whether an image is for this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// Where its descriptor says so.
+    Said,
+    /// Also in its configuration, because there are others to choose from.
+    Configuration,
+}
+
+/// A layout that is being read.
+struct Layout<'a> {
+    files: &'a Files,
+    /// What was passed over, for people.
+    passed: BTreeSet<String>,
+    read: usize,
+}
+
+impl Layout<'_> {
+    /// The image that a descriptor means, or nothing if there is none for this
+    /// machine.
+    fn image(&mut self, descriptor: &Descriptor, ask: Ask, depth: usize) -> Result<Option<Parts>> {
+        if let Some(what) = descriptor.is_other() {
+            self.passed.insert(format!("{what}, which is no image"));
+            return Ok(None);
+        }
+        if let Some(platform) = &descriptor.platform
+            && !platform.is_ours()
+        {
+            self.passed.insert(platform.to_string());
+            return Ok(None);
+        }
+        let digest: Checksum = match descriptor.digest.parse() {
+            Ok(digest) => digest,
+            Err(error) => {
+                self.passed
+                    .insert(format!("an image whose digest is unknown here: {error}"));
+                return Ok(None);
+            }
+        };
+        let document: Document = parse(&self.document(&digest)?, Tail::Refused)
+            .with_context(|| format!("{digest} is no manifest"))?;
+        if let Some(manifests) = &document.manifests {
+            if depth == DEEPEST {
+                bail!("an index of an index of an index, and so on: refused");
+            }
+            let parts = self.of_index(manifests, depth + 1)?;
+            return Ok(parts.map(|parts| Parts {
+                names: descriptor.names(),
+                ..parts
+            }));
+        }
+        self.of_manifest(descriptor, &document, ask)
+    }
+
+    /// The first image of an index that fits; one for certain processors only
+    /// if there is no other.
+    fn of_index(&mut self, manifests: &[Descriptor], depth: usize) -> Result<Option<Parts>> {
+        let is_plain =
+            |descriptor: &&Descriptor| descriptor.platform.as_ref().is_none_or(Platform::is_plain);
+        let (plain, special): (Vec<_>, Vec<_>) = manifests.iter().partition(is_plain);
+        for descriptor in plain.into_iter().chain(special) {
+            if let Some(parts) = self.image(descriptor, Ask::Configuration, depth)? {
+                return Ok(Some(parts));
+            }
+        }
+        Ok(None)
+    }
+
+    fn of_manifest(
+        &mut self,
+        descriptor: &Descriptor,
+        manifest: &Document,
+        ask: Ask,
+    ) -> Result<Option<Parts>> {
+        let Some(config) = &manifest.config else {
+            bail!(
+                "{} is no manifest: it names no configuration",
+                descriptor.digest
+            );
+        };
+        let is_config = |kind: &str| {
+            kind.is_empty() || kind.contains("image.config") || kind.contains("container.image")
+        };
+        let is_layer = |layer: &Descriptor| {
+            let kind = &layer.media_type;
+            kind.is_empty() || kind.contains("image.layer") || kind.contains("image.rootfs")
+        };
+        let artifact = if !is_config(&config.media_type) {
+            Some(&config.media_type)
+        } else if !manifest.artifact_type.is_empty() {
+            Some(&manifest.artifact_type)
+        } else {
+            let other = manifest.layers.iter().find(|layer| !is_layer(layer));
+            other.map(|layer| &layer.media_type)
+        };
+        if let Some(what) = artifact {
+            self.passed
+                .insert(format!("{what:.80?}, which is no image"));
+            return Ok(None);
+        }
+        let checksum: Checksum = config.digest.parse().context("the configuration")?;
+        let config = self.document(&checksum)?;
+        if ask == Ask::Configuration && descriptor.platform.is_none() {
+            let parsed: ImageConfig = parse(&config, Tail::Refused).unwrap_or_default();
+            let platform = Platform {
+                architecture: parsed.architecture,
+                os: parsed.os,
+                variant: String::new(),
+            };
+            if platform != Platform::default() && !platform.is_ours() {
+                self.passed.insert(platform.to_string());
+                return Ok(None);
+            }
+        }
+        let mut layers = Vec::new();
+        for layer in &manifest.layers {
+            layers.push(self.layer(layer)?);
+        }
+        Ok(Some(Parts {
+            names: descriptor.names(),
+            config,
+            layers,
+        }))
+    }
+
+    fn layer(
+        &self,
+        layer: &Descriptor,
+    ) -> Result<(crate::image::source::blob::Blob, Option<Checksum>)> {
+        if layer.media_type.contains("encrypted") {
+            bail!("layer {:.80} is encrypted", layer.digest);
+        }
+        let digest: Checksum = layer.digest.parse().context("a layer")?;
+        let blob = self.files.file(&digest.path()).with_context(|| {
+            let from = layer.urls.first();
+            from.map_or_else(
+                || "a layer".to_owned(),
+                |url| format!("a layer that is to be had at {url:.200?} only"),
+            )
+        })?;
+        if layer.size.is_some_and(|size| size != blob.size()) {
+            bail!(
+                "{} is damaged: it has {} bytes, not {}",
+                blob.what(),
+                blob.size(),
+                layer.size.unwrap_or_default()
+            );
+        }
+        Ok((blob, Some(digest)))
+    }
+
+    fn document(&mut self, digest: &Checksum) -> Result<Vec<u8>> {
+        self.read += 1;
+        if self.read > MOST_DOCUMENTS {
+            bail!("its indexes name more than {MOST_DOCUMENTS} documents: refused");
+        }
+        self.files.file(&digest.path())?.document(Some(digest))
+    }
+}

@@ -1,0 +1,313 @@
+//! `--volume`, `--mount` and `--tmpfs`, in Docker's words, read into what
+//! steps 04 and 09 mount.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cli::options::FilesArgs;
+use crate::volume::check_name;
+
+/// Where the files of a mount come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A path of the host. `make` says whether a missing directory is made, as
+    /// Docker does for `--volume` and not for `--mount`.
+    Host {
+        /// The path, absolute.
+        path: PathBuf,
+        /// Whether a missing directory is made.
+        make: bool,
+    },
+    /// A volume: a named one, or for `None` one of the container's own.
+    Volume {
+        /// Its name.
+        name: Option<String>,
+        /// Whether an empty one gets what the image has at this place.
+        copy: bool,
+    },
+}
+
+/// A mount of files that outlive the container, or may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Where its files come from.
+    pub source: Source,
+    /// Where it goes, in the container.
+    pub target: PathBuf,
+    /// Whether the container may not write to it.
+    pub read_only: bool,
+}
+
+/// All that is to be mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts {
+    /// Binds and volumes.
+    pub mounted: Vec<Mounted>,
+    /// As `--tmpfs` of step 04 takes them.
+    pub tmpfs: Vec<String>,
+}
+
+impl Mounts {
+    /// What the options ask for, and anonymous volumes at those places of the
+    /// image's which the options leave.
+    ///
+    /// # Errors
+    /// One that quotes the option and says what is wrong with it.
+    pub fn parse<'a>(args: &FilesArgs, of_image: impl Iterator<Item = &'a String>) -> Result<Self> {
+        let mut mounts = Mounts {
+            mounted: Vec::new(),
+            tmpfs: args.tmpfs.clone(),
+        };
+        for option in &args.volume {
+            let mounted = volume(option).with_context(|| format!("--volume {option}"))?;
+            mounts.mounted.push(mounted);
+        }
+        for option in &args.mount {
+            mount(option, &mut mounts).with_context(|| format!("--mount {option}"))?;
+        }
+        for text in of_image {
+            let target = from_root(text);
+            if target.parent().is_none() || text.contains(':') {
+                eprintln!("drydock: there is no volume at {text:?}, of which the image speaks");
+                continue;
+            }
+            let covered = |tmpfs: &String| Path::new(before_colon(tmpfs)) == target;
+            if !mounts.mounted.iter().any(|other| other.target == target)
+                && !mounts.tmpfs.iter().any(covered)
+            {
+                mounts.mounted.push(Mounted {
+                    source: Source::Volume {
+                        name: None,
+                        copy: true,
+                    },
+                    target,
+                    read_only: false,
+                });
+            }
+        }
+        Ok(mounts)
+    }
+}
+
+/// A path of an image as one from the container's root, which is where a
+/// relative one begins. `..` is not left to the links on the way, as in Go's
+/// filepath.Clean.
+pub fn from_root(path: &str) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+fn before_colon(text: &str) -> &str {
+    text.split_once(':').map_or(text, |(before, _)| before)
+}
+
+/// `[SRC:]DST[:OPTION,…]`. A source with a slash in it, or that begins with a
+/// dot, is a path.
+fn volume(option: &str) -> Result<Mounted> {
+    let (source, target, options) = match option.split(':').collect::<Vec<_>>()[..] {
+        [target] => (None, target, ""),
+        [source, target] if target.starts_with('/') => (Some(source), target, ""),
+        [target, options] => (None, target, options),
+        [source, target, options] => (Some(source), target, options),
+        _ => bail!("it is [SRC:]DST[:OPTIONS], as in data:/data:ro"),
+    };
+    let (mut read_only, mut copy) = (false, true);
+    for word in options.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "ro" => read_only = true,
+            "rw" => read_only = false,
+            "nocopy" => copy = false,
+            _ => bail!("{word:?} is none of the options ro, rw and nocopy"),
+        }
+    }
+    let source = match source {
+        None => Source::Volume { name: None, copy },
+        Some("") => bail!("the source is empty: leave the colon away for an anonymous volume"),
+        Some(path) if path.contains('/') || path.starts_with('.') => Source::Host {
+            path: absolute(path)?,
+            make: true,
+        },
+        Some(name) => named(name, copy)?,
+    };
+    Ok(Mounted {
+        source,
+        target: target_of(target)?,
+        read_only,
+    })
+}
+
+fn named(name: &str, copy: bool) -> Result<Source> {
+    check_name(name)?;
+    Ok(Source::Volume {
+        name: Some(name.to_owned()),
+        copy,
+    })
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    ensure!(
+        !path.contains(':'),
+        "{path:?} has a colon, which is what separates the parts of a mount: use another path"
+    );
+    std::path::absolute(path).with_context(|| format!("the source {path:?}"))
+}
+
+fn target_of(target: &str) -> Result<PathBuf> {
+    ensure!(
+        target.starts_with('/') && !target.contains(':'),
+        "the target {target:?} is no absolute path: name it from the container's root, as in /data"
+    );
+    Ok(target.into())
+}
+
+/// `KEY=VALUE,…` with the keys of `docker run --mount`.
+fn mount(option: &str, mounts: &mut Mounts) -> Result<()> {
+    let (mut kind, mut source, mut target) = ("volume", None, None);
+    let (mut read_only, mut copy) = (false, true);
+    let mut tmpfs = Vec::new();
+    for word in option.split(',') {
+        let (key, value) = word
+            .split_once('=')
+            .map_or((word, None), |(key, value)| (key, Some(value)));
+        let needed = || value.with_context(|| format!("{key} needs a value: {key}=…"));
+        match key {
+            "type" => kind = needed()?,
+            "source" | "src" => source = Some(needed()?),
+            "target" | "destination" | "dst" => target = Some(needed()?),
+            "readonly" | "ro" => read_only = flag(key, value)?,
+            "volume-nocopy" => copy = !flag(key, value)?,
+            "tmpfs-size" => tmpfs.push(format!("size={}", needed()?)),
+            "tmpfs-mode" => tmpfs.push(format!("mode={}", needed()?)),
+            "bind-propagation" if matches!(value, Some("private" | "rprivate")) => {}
+            _ => bail!(
+                "{word:?} is not understood: the keys are type, src, dst, readonly, \
+                 volume-nocopy, tmpfs-size and tmpfs-mode"
+            ),
+        }
+    }
+    let target = target.context("it needs dst=PATH, a place in the container")?;
+    let source = match (kind, source) {
+        ("tmpfs", None) => {
+            if read_only {
+                tmpfs.push("ro".into());
+            }
+            target_of(target)?;
+            mounts.tmpfs.push(match tmpfs[..] {
+                [] => target.to_owned(),
+                _ => format!("{target}:{}", tmpfs.join(",")),
+            });
+            return Ok(());
+        }
+        ("tmpfs", Some(_)) => bail!("a tmpfs begins empty: it has no src"),
+        (_, _) if !tmpfs.is_empty() => bail!("tmpfs-size and tmpfs-mode need type=tmpfs"),
+        ("bind", Some(path)) => Source::Host {
+            path: absolute(path)?,
+            make: false,
+        },
+        ("bind", None) => bail!("type=bind needs src=PATH, a path of the host"),
+        ("volume", Some(name)) => named(name, copy)?,
+        ("volume", None) => Source::Volume { name: None, copy },
+        _ => bail!("type={kind}: it is bind, volume or tmpfs"),
+    };
+    mounts.mounted.push(Mounted {
+        source,
+        target: target_of(target)?,
+        read_only,
+    });
+    Ok(())
+}
+
+fn flag(key: &str, value: Option<&str>) -> Result<bool> {
+    match value {
+        None | Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(other) => bail!("{key}={other}: it is true or false"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(volumes: &[&str], mounts: &[&str]) -> Result<Mounts> {
+        let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let args = FilesArgs {
+            volume: owned(volumes),
+            mount: owned(mounts),
+            ..FilesArgs::default()
+        };
+        Mounts::parse(&args, ["/data".to_owned(), "/logs".to_owned()].iter())
+    }
+
+    #[test]
+    fn both_options_say_the_same() {
+        let short = parse(&["one:/data:ro", "/srv:/srv"], &[]).unwrap();
+        let long = parse(
+            &[],
+            &[
+                "src=one,dst=/data,readonly",
+                "type=bind,source=/srv,target=/srv",
+            ],
+        )
+        .unwrap();
+        assert_eq!(short.mounted[0], long.mounted[0]);
+        assert_eq!(short.mounted[1].target, long.mounted[1].target);
+        // The image's /data is taken; its /logs gets a volume of the container.
+        assert_eq!(short.mounted.len(), 3);
+        assert_eq!(short.mounted[2].target, Path::new("/logs"));
+    }
+
+    #[test]
+    fn volumes_of_an_image_begin_at_its_root() {
+        let of_image = ["data", "/data/", "./logs/../logs", "../up", ".", "a:b"];
+        let of_image = of_image.map(str::to_owned);
+        let mounts = Mounts::parse(&FilesArgs::default(), of_image.iter()).unwrap();
+        let targets: Vec<_> = mounts
+            .mounted
+            .iter()
+            .map(|mounted| &mounted.target)
+            .collect();
+        assert_eq!(targets, ["/data", "/logs", "/up"].map(Path::new));
+    }
+
+    #[test]
+    fn a_tmpfs_is_one_of_step_04() {
+        let mounts = parse(&[], &["type=tmpfs,dst=/data,tmpfs-size=1m,ro"]).unwrap();
+        assert_eq!(mounts.tmpfs, ["/data:size=1m,ro"]);
+        assert_eq!(mounts.mounted.len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (option, why) in [
+            ("one:/a:loud", "ro, rw and nocopy"),
+            (":/a", "empty"),
+            ("a:b:c:d", "[SRC:]DST"),
+            ("x", "absolute"),
+            ("-x:/a", "no name"),
+        ] {
+            let error = format!("{:#}", parse(&[option], &[]).unwrap_err());
+            assert!(error.contains(why), "{option}: {error}");
+        }
+        for (option, why) in [
+            ("type=bind,dst=/a", "src=PATH"),
+            ("type=disk,dst=/a", "bind, volume or tmpfs"),
+            ("src=one", "dst=PATH"),
+            ("dst=/a,color=red", "not understood"),
+            ("dst=/a,tmpfs-size=1", "type=tmpfs"),
+        ] {
+            let error = format!("{:#}", parse(&[], &[option]).unwrap_err());
+            assert!(error.contains(why), "{option}: {error}");
+        }
+    }
+}
