@@ -67,6 +67,11 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
     let root = workspace::root();
     let mut steps = Vec::new();
     let wrongs = wrong::all()?;
+    let shared = skeleton::shared()?;
+    let is_shared = |file: &Path| {
+        let within = file.strip_prefix("steps");
+        within.is_ok_and(|file| shared.iter().any(|shared| file.starts_with(shared)))
+    };
     for file in tracked(&root)? {
         let text = file.to_string_lossy().into_owned();
         if OURS.iter().any(|ours| text.starts_with(ours)) {
@@ -75,7 +80,11 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         match step_of(&text) {
             Some(step) if step.as_str() > last => continue,
             // Skeletons come below.
-            Some(step) if step.as_str() >= first && text.starts_with("steps/") => continue,
+            Some(step)
+                if step.as_str() >= first && text.starts_with("steps/") && !is_shared(&file) =>
+            {
+                continue;
+            }
             _ if text.starts_with("book/src/") && text.ends_with(".md") => {
                 let page = without_solutions(&read(&root.join(&file))?, last, &wrongs)?;
                 write(&dir.join(&file), &page)?;

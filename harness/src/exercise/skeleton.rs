@@ -38,6 +38,38 @@ pub fn steps() -> Result<Vec<(String, PathBuf)>> {
     Ok(steps)
 }
 
+/// The crates in `steps/` that are no steps, by their paths from there: what all
+/// steps share, and parts of a step that nobody is asked to write.
+///
+/// # Errors
+/// Those of listing the directories.
+pub fn shared() -> Result<Vec<PathBuf>> {
+    let top = workspace::root().join("steps");
+    let mut shared = Vec::new();
+    for name in directories(&top)? {
+        let is_step = name.to_string_lossy().contains('-');
+        let within = match is_step {
+            true => directories(&top.join(&name))?,
+            false => vec![PathBuf::new()],
+        };
+        let crates = within.into_iter().map(|inner| name.join(inner));
+        shared.extend(crates.filter(|path| top.join(path).join("Cargo.toml").is_file()));
+    }
+    shared.sort();
+    Ok(shared)
+}
+
+fn directories(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+        let entry = entry.with_context(|| format!("list {}", dir.display()))?;
+        if entry.path().is_dir() {
+            names.push(entry.file_name().into());
+        }
+    }
+    Ok(names)
+}
+
 /// The directory of step `number`.
 ///
 /// # Errors

@@ -128,6 +128,20 @@ impl Work {
             }
         }
         let root = workspace::root();
+        for shared in skeleton::shared()? {
+            // Of a step, as far as that is here.
+            let step = shared.iter().next().unwrap_or_default();
+            let of = step.to_str().and_then(|step| step.split_once('-'));
+            if of.is_some_and(|(of, _)| of > number) {
+                continue;
+            }
+            link(
+                &root.join("steps").join(step),
+                &self.dir.join(".ours").join(step),
+            )?;
+            let place = Path::new(".ours").join(&shared);
+            places.push((shared.to_string_lossy().into_owned(), place));
+        }
         let manifest = manifest(&read(&root.join("Cargo.toml"))?, &places)?;
         write(&self.dir.join("Cargo.toml"), &manifest)?;
         // The same versions of everything as we have.
