@@ -13,7 +13,7 @@ use nix::unistd::{ForkResult, Pid, pipe2};
 
 use crate::failure::Report;
 use crate::isolation::Isolation;
-use crate::sys;
+use kit::sys;
 
 // ANCHOR: clone_child
 /// Clones the child into the new namespaces that all isolations ask for, and

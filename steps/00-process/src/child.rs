@@ -19,9 +19,10 @@ use nix::sys::signal::Signal;
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
-use crate::signal_number::SignalSet;
 use crate::umask::Umask;
-use crate::{say, sys, verbose};
+use kit::SignalSet;
+use kit::say::verbose;
+use kit::{say, sys};
 
 /// The child's ends of what connects it with the launcher.
 pub(crate) struct InChild<'a> {

@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use clap::{Args, Parser};
@@ -12,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::container::Exit;
 use crate::exec::Command;
 use crate::failure::{Failure, LAUNCHER_FAILED};
-use crate::sys::signals::default_action;
+use kit::sys::signals::default_action;
 
 /// The arguments of every step: the command.
 #[derive(Args, Clone, Debug)]
@@ -28,44 +27,12 @@ pub struct CommandArgs {
 }
 
 impl CommandArgs {
-    /// The command in the caller's environment. Turns on [`say!`](crate::say)
+    /// The command in the caller's environment. Turns on [`say!`](kit::say)
     /// if `-v` was given.
     pub fn command(self) -> Command {
-        VERBOSE.store(self.verbose, Ordering::Relaxed);
+        kit::set_verbose(self.verbose);
         Command::new(self.command)
     }
-}
-
-static VERBOSE: AtomicBool = AtomicBool::new(false);
-
-/// Turns on [`say!`](crate::say), or off: for commands with a `-v` of their own.
-pub fn set_verbose(verbose: bool) {
-    VERBOSE.store(verbose, Ordering::Relaxed);
-}
-
-/// Whether `-v` was given.
-pub fn verbose() -> bool {
-    VERBOSE.load(Ordering::Relaxed)
-}
-
-/// Prints a line on standard error if `-v` was given, with the PID of the
-/// process that does it: the protocol of the launch, as it happens.
-#[macro_export]
-macro_rules! say {
-    ($($words:tt)*) => {
-        if $crate::verbose() {
-            eprintln!("[{}] {}", std::process::id(), format_args!($($words)*));
-        }
-    };
-}
-
-/// Prints a warning on standard error, with or without `-v`: something that was
-/// not asked for is missing, or weaker than it should be, and the work goes on.
-#[macro_export]
-macro_rules! warn {
-    ($($words:tt)*) => {
-        eprintln!("warning: {}", $crate::cli::printable(&format!($($words)*)))
-    };
 }
 
 /// The `main` of every step: parses the arguments, runs `run`, and turns what
@@ -98,26 +65,7 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
 /// The chain of an error in one line, whatever the name of a file or the content
 /// of an archive may hold: nothing in it speaks to the terminal.
 fn one_line(error: &anyhow::Error) -> String {
-    printable(&format!("{error:#}"))
-}
-
-/// A text without what a terminal obeys or what hides other text: control
-/// characters, those of them above ASCII too, and the ones that change the
-/// direction of writing are written as in a Rust string.
-pub fn printable(text: &str) -> String {
-    let obeyed = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        match obeyed(c) {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
-        }
-    }
-    shown
+    kit::say::printable(&format!("{error:#}"))
 }
 
 /// The end of every step's `--help`: its examples, a line each, the exit
@@ -135,18 +83,3 @@ Exit status:
   126        the command exists, but cannot be executed
   127        there is no such command
   128 + N    the command was ended by signal N";
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn what_a_terminal_would_obey_is_shown() {
-        assert_eq!(
-            printable("a\u{1b}[2Jb\r\n\u{9b}"),
-            "a\\u{1b}[2Jb\\r\\n\\u{9b}"
-        );
-        assert_eq!(printable("x\u{202e}y"), "x\\u{202e}y");
-        assert_eq!(printable("größe \"q\" \\"), "größe \"q\" \\");
-    }
-}

@@ -13,11 +13,11 @@ use crate::exec::Command;
 use crate::failure::{Failure, Report};
 use crate::isolation::Isolation;
 use crate::launched::Launched;
-use crate::say;
-use crate::signal_number::SignalNumber;
 use crate::signals::Signals;
 use crate::terminal::Terminal;
 use crate::umask::Umask;
+use kit::SignalNumber;
+use kit::say;
 
 /// How the container's first process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use nix::unistd::{execve, execveat};
 
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::inside;
-use crate::sys::c_string;
+use kit::sys::c_string;
 
 /// Where commands are looked for when the environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

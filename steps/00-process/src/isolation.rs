@@ -8,7 +8,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::exec::Command;
-use crate::signal_number::SignalNumber;
+use kit::SignalNumber;
 
 /// One way in which a container differs from an ordinary process.
 ///

@@ -16,11 +16,11 @@ use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
 use crate::container::{Exit, broken_off};
 use crate::failure::Report;
 use crate::isolation::Isolation;
-use crate::say;
-use crate::signal_number::SignalNumber;
 use crate::signals::Signals;
-use crate::sys::signals::kill;
 use crate::terminal::Terminal;
+use kit::SignalNumber;
+use kit::say;
+use kit::sys::signals::kill;
 
 /// The launcher's ends of what connects it with a living child.
 pub(crate) struct Launched {

@@ -17,10 +17,10 @@
 //! | [`handover`] | a descriptor for another process |
 //! | [`failure`] | errors, their exit statuses and their way through the pipe |
 //! | `signals`, `terminal` | what makes a container a job like any other |
-//! | [`signal_number`] | signals by their numbers, real-time ones too |
 //! | `umask` | the mode of what is made for a container |
 //! | [`cli`] | arguments and exit status of every step's program |
-//! | [`sys`] | clone3 and the few other calls that need `unsafe` |
+//!
+//! What has no safe wrapper, clone3(2) above all, is in [`kit::sys`].
 
 mod birth;
 mod child;
@@ -32,15 +32,12 @@ pub mod handover;
 pub mod inside;
 pub mod isolation;
 mod launched;
-pub mod signal_number;
 mod signals;
-pub mod sys;
 mod terminal;
 mod umask;
 
-pub use cli::{CommandArgs, main, verbose};
+pub use cli::{CommandArgs, main};
 pub use container::{Container, Created, Exit, Running};
 pub use exec::Command;
 pub use failure::{Failure, LAUNCHER_FAILED, NOT_EXECUTABLE, NOT_FOUND};
 pub use isolation::Isolation;
-pub use signal_number::{SignalNumber, SignalSet};

@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::signal_number::{SignalNumber, SignalSet};
-use crate::sys::signals::{self, block, read_signal, set_mask, signalfd};
+use kit::sys::signals::{self, block, read_signal, set_mask, signalfd};
+use kit::{SignalNumber, SignalSet};
 
 /// What is not held back: two that nobody can, those by which the kernel tells
 /// a process of its own faults, and SIGTTIN, which stops a launcher that reads

@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use kit::SignalNumber;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, raise};
 use nix::unistd::Pid;
-use process::{Command, Container, Exit, Failure, Isolation, SignalNumber};
+use process::{Command, Container, Exit, Failure, Isolation};
 
 /// Writes the name of each of its parts into a file, from both processes.
 struct Recorder {

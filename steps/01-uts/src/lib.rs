@@ -22,8 +22,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use kit::say;
 use nix::sched::CloneFlags;
-use process::{Isolation, say};
+use process::Isolation;
 use rustix::system::{setdomainname, sethostname};
 
 pub use namespace_mode::{Namespace, NamespaceMode};

@@ -9,9 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use kit::sys::owning_user_namespace;
 use nix::errno::Errno;
 use nix::unistd::Pid;
-use process::sys::owning_user_namespace;
 
 /// All kinds of namespaces, by their names in `/proc/PID/ns`.
 pub const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];

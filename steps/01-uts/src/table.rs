@@ -5,9 +5,10 @@ use std::iter;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use kit::sys;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use process::{Exit, sys};
+use process::Exit;
 
 use crate::namespaces::{self, Membership, Process};
 

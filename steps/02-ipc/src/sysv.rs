@@ -6,7 +6,7 @@ use std::fs;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use process::sys::sysvipc;
+use kit::sys::sysvipc;
 
 /// The three kinds of System V IPC objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

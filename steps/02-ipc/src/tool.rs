@@ -6,10 +6,11 @@ use std::io::{Write, stdout};
 
 use anyhow::{Context, Error, Result, anyhow};
 use clap::{Subcommand, ValueEnum};
+use kit::sys;
+use kit::sys::sysvipc;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use process::sys::sysvipc;
-use process::{Exit, sys};
+use process::Exit;
 
 use crate::mqueue;
 use crate::sysv::{self, Holds};

@@ -17,13 +17,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use kit::sys::signals::{self, kill, read_signal, signalfd};
+use kit::{SignalSet, say, sys};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{ForkResult, Pid, chdir, execveat, getpgid};
-use process::sys::signals::{self, kill, read_signal, signalfd};
-use process::{LAUNCHER_FAILED, SignalSet, say, sys};
+use process::LAUNCHER_FAILED;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{WaitOptions, wait};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};

@@ -9,10 +9,11 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use kit::sys;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use process::{Exit, sys};
+use process::Exit;
 
 use crate::status::{Status, is_gone};
 

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kit::errno;
+use kit::{say, sys};
 use nix::errno::Errno;
-use process::{say, sys};
 pub use rustix::mount::MountAttrFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -67,7 +68,7 @@ impl Detached {
     /// mount.
     pub fn copy_of(source: &Path) -> Result<Self> {
         let fd = open_tree(rustix::fs::CWD, source, CLONE)
-            .map_err(errno)
+            .map_err(errno::nix)
             .with_context(|| format!("open_tree({source:?}, OPEN_TREE_CLONE)"))?;
         Ok(Detached {
             fd,
@@ -81,7 +82,7 @@ impl Detached {
     /// As there.
     pub fn copy_of_fd(source: BorrowedFd<'_>, what: &Path) -> Result<Self> {
         let fd = open_tree(source, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
-            .map_err(errno)
+            .map_err(errno::nix)
             .with_context(|| format!("open_tree({what:?}, OPEN_TREE_CLONE)"))?;
         Ok(Detached {
             fd,
@@ -99,7 +100,7 @@ impl Detached {
         let flags =
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&self.fd, "", target, "", flags)
-            .map_err(errno)
+            .map_err(errno::nix)
             .with_context(|| format!("move_mount({}, {})", self.what, name_of(target)))?;
         Ok(self.fd)
     }
@@ -146,13 +147,4 @@ pub fn name_of(fd: BorrowedFd<'_>) -> String {
         // No /proc to ask.
         Err(_) => format!("file descriptor {}", fd.as_raw_fd()),
     }
-}
-
-/// Whether `error` came from the kernel with `errno`.
-pub fn is(error: &anyhow::Error, errno: Errno) -> bool {
-    error.downcast_ref::<Errno>() == Some(&errno)
-}
-
-pub(crate) fn errno(error: rustix::io::Errno) -> Errno {
-    Errno::from_raw(error.raw_os_error())
 }

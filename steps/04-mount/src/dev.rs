@@ -8,14 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kit::say;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
-use process::say;
 
-use crate::detached::{Detached, FsOption, MountAttrFlags, is};
+use crate::detached::{Detached, FsOption, MountAttrFlags};
 use crate::proc_sys::{INERT, directory};
+use kit::errno::is;
 
 // ANCHOR: nodes
 /// Name, major and minor number (Documentation/admin-guide/devices.txt).
@@ -114,7 +115,7 @@ fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
         ("gid", Some("5")),
     ];
     let made = match Detached::new("devpts", &options, attributes) {
-        Err(error) if is(&error, Errno::EINVAL) => {
+        Err(error) if is(&error, &[Errno::EINVAL]) => {
             say!("devpts: EINVAL: without gid=5, which this user namespace does not map");
             Detached::new("devpts", &options[..3], attributes)
         }
@@ -128,11 +129,11 @@ fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
 /// shows the same queues and is bound instead.
 fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
     let queues = match Detached::new("mqueue", &[], INERT) {
-        Err(error) if is(&error, Errno::ENODEV) && !has_queues()? => {
+        Err(error) if is(&error, &[Errno::ENODEV]) && !has_queues()? => {
             say!("mqueue: ENODEV: this kernel has no POSIX message queues, so no /dev/mqueue");
             return Ok(());
         }
-        Err(error) if is(&error, Errno::EPERM) && hosts_queues => {
+        Err(error) if is(&error, &[Errno::EPERM]) && hosts_queues => {
             let host = Path::new("/dev/mqueue");
             if !host.exists() {
                 say!("mqueue: EPERM, and the host has no /dev/mqueue to bind");
@@ -141,7 +142,7 @@ fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
             say!("mqueue: EPERM: a bind of the host's /dev/mqueue instead");
             Detached::copy_of(host)?
         }
-        Err(error) if is(&error, Errno::EPERM) => {
+        Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
                 "/dev/mqueue: only the user namespace that owns an IPC namespace may mount its \
                  message queues: join that user namespace too (--userns container:PID), or take an \

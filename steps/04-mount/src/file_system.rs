@@ -18,7 +18,7 @@ use rustix::mount::{
 
 pub use rustix::mount::MountAttrFlags;
 
-use crate::detached::errno;
+use kit::errno;
 
 /// A file system that is being set up.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl FileSystem {
     /// the caller's user namespace may not mount it.
     pub fn new(name: &str) -> Result<Self> {
         let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
-            .map_err(errno)
+            .map_err(errno::nix)
             .with_context(|| format!("fsopen({name:?})"))?;
         Ok(FileSystem {
             context,
@@ -51,7 +51,7 @@ impl FileSystem {
     pub fn set(&self, key: &str, value: impl AsRef<OsStr>) -> Result<()> {
         let value = value.as_ref();
         fsconfig_set_string(&self.context, key, value)
-            .map_err(|error| self.explain(errno(error)))
+            .map_err(|error| self.explain(errno::nix(error)))
             .with_context(|| {
                 let name = &self.name;
                 format!(
@@ -67,7 +67,7 @@ impl FileSystem {
     /// As [`set`](Self::set).
     pub fn flag(&self, key: &str) -> Result<()> {
         fsconfig_set_flag(&self.context, key)
-            .map_err(|error| self.explain(errno(error)))
+            .map_err(|error| self.explain(errno::nix(error)))
             .with_context(|| format!("fsconfig({:?}, FSCONFIG_SET_FLAG, {key})", self.name))
     }
 
@@ -78,10 +78,10 @@ impl FileSystem {
     /// Those of the file system, with the kernel's own words.
     pub fn mount(self, attributes: MountAttrFlags) -> Result<OwnedFd> {
         fsconfig_create(&self.context)
-            .map_err(|error| self.explain(errno(error)))
+            .map_err(|error| self.explain(errno::nix(error)))
             .with_context(|| format!("fsconfig({:?}, FSCONFIG_CMD_CREATE)", self.name))?;
         fsmount(&self.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-            .map_err(errno)
+            .map_err(errno::nix)
             .with_context(|| format!("fsmount({:?}, {attributes:?})", self.name))
     }
 

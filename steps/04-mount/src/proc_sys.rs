@@ -10,11 +10,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kit::say;
 use nix::errno::Errno;
-use process::say;
 
-use crate::detached::{Detached, MountAttrFlags, is};
+use crate::detached::{Detached, MountAttrFlags};
 use crate::target::{Kind, Target};
+use kit::errno::is;
 
 /// Nothing on it is executed, no set-user-ID bit counts, no device node works.
 pub(crate) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -49,13 +50,13 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
     // ANCHOR: exercise_mount_proc
     let target = directory(root, "/proc")?;
     let proc = match Detached::new("proc", &[], INERT) {
-        Err(error) if is(&error, Errno::EPERM) && !new_pids => {
+        Err(error) if is(&error, &[Errno::EPERM]) && !new_pids => {
             say!("proc: EPERM: a bind of the host's /proc instead");
             return Detached::copy_of(Path::new("/proc"))?
                 .attach_with(INERT, target.as_fd())
                 .map(drop);
         }
-        Err(error) if is(&error, Errno::EPERM) => {
+        Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
                 "a user namespace may have a new /proc only where one is wholly visible, and \
                  parts of the present one are covered, as in most containers: start outside of \
@@ -85,7 +86,7 @@ pub(crate) fn mount_sys(root: BorrowedFd<'_>, writable: bool, hosts_network: boo
     let mut attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, !writable);
     match Detached::new("sysfs", &[], attributes) {
-        Err(error) if is(&error, Errno::EPERM) && hosts_network => {
+        Err(error) if is(&error, &[Errno::EPERM]) && hosts_network => {
             eprintln!(
                 "warning: mount: /sys is the host's, read-only: the kernel gives a user namespace \
                  a sysfs of its own only with a network of its own"
@@ -93,7 +94,7 @@ pub(crate) fn mount_sys(root: BorrowedFd<'_>, writable: bool, hosts_network: boo
             let attributes = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
             Detached::copy_of(Path::new("/sys"))?.attach_with(attributes, target.as_fd())
         }
-        Err(error) if is(&error, Errno::EPERM) => {
+        Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
                 "a user namespace may have a sysfs only of a network that is its own, and only \
                  where the present one is not covered in part, as in most containers: start \

@@ -2,19 +2,18 @@
 //! mount(2) with `MS_REMOUNT | MS_BIND` on kernels before 5.12.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kit::mountinfo::{self, Mount};
+use kit::sys;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use process::sys;
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use crate::detached::{MountAttrFlags, name_of};
@@ -120,57 +119,28 @@ fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
 }
 
 /// The mounts below the one with the ID `top`, with their mount points, from
-/// the text of `/proc/self/mountinfo` (proc_pid_mountinfo(5)): fields 1, 2 and 5.
+/// the text of `/proc/self/mountinfo`.
 fn below(top: u64, mountinfo: &[u8]) -> Vec<(u64, PathBuf)> {
     let mut tree = HashSet::from([top]);
     let mut found = Vec::new();
-    let mut rows: Vec<(u64, u64, PathBuf)> = mountinfo
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|byte| *byte == b' ');
-            let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
-            let (id, parent) = (number()?, number()?);
-            Some((id, parent, unescape(fields.nth(2)?)))
-        })
-        .collect();
+    let mut rows: Vec<Mount> = mountinfo::parse(mountinfo);
     // A mount may be listed before the one that it is on, so until no more
     // are found.
     loop {
         let (of_tree, rest): (Vec<_>, Vec<_>) = rows
             .into_iter()
-            .partition(|(_, parent, _)| tree.contains(parent));
+            .partition(|mount| tree.contains(&mount.parent));
         if of_tree.is_empty() {
             return found;
         }
-        tree.extend(of_tree.iter().map(|(id, _, _)| *id));
-        found.extend(of_tree.into_iter().map(|(id, _, path)| (id, path)));
+        tree.extend(of_tree.iter().map(|mount| mount.id));
+        found.extend(
+            of_tree
+                .into_iter()
+                .map(|mount| (mount.id, mount.mount_point)),
+        );
         rows = rest;
     }
-}
-
-/// Undoes the `\040` of a path with spaces, tabs, newlines and backslashes.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [byte, tail @ ..] = rest {
-        match rest {
-            [
-                b'\\',
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                tail @ ..,
-            ] => {
-                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = tail;
-            }
-            _ => {
-                path.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    OsString::from_vec(path).into()
 }
 
 #[cfg(test)]

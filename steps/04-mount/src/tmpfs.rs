@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::FileStat;
 
-use crate::detached::{Detached, FsOption, MountAttrFlags, is};
+use crate::detached::{Detached, FsOption, MountAttrFlags};
 use crate::proc_sys::INERT;
 use crate::target::Target;
+use kit::errno::is;
 
 /// A tmpfs that was asked for, checked as far as can be without the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Tmpfs {
             .collect();
         match Detached::new("tmpfs", &options, self.attributes) {
             // Nobody in this user namespace is the owner of that directory.
-            Err(error) if inherited.len() > 1 && is(&error, Errno::EINVAL) => {
+            Err(error) if inherited.len() > 1 && is(&error, &[Errno::EINVAL]) => {
                 let rest = &options[inherited.len()..];
                 let options: Vec<_> = options[..1].iter().chain(rest).copied().collect();
                 Detached::new("tmpfs", &options, self.attributes)

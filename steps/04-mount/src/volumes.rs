@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use kit::say;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use process::say;
 
 use crate::bind::Bind;
 use crate::detached::{Detached, MountAttrFlags};

@@ -10,6 +10,7 @@ use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 
 use anyhow::{Context, Result};
+use kit::errno;
 use nix::errno::Errno;
 use nix::kmod::init_module;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -118,7 +119,7 @@ fn change_root() -> Result<Outcome> {
 fn set_host_name() -> Result<Outcome> {
     match sethostname(&[b'x'; 65]) {
         Ok(()) => Ok(Outcome::May),
-        Err(error) => sort(errno(error), Errno::EINVAL),
+        Err(error) => sort(errno::nix(error), Errno::EINVAL),
     }
 }
 
@@ -135,13 +136,13 @@ fn mount_tmpfs() -> Result<Outcome> {
     });
     match mounted {
         Ok(_detached) => Ok(Outcome::May),
-        Err(error) => sort(errno(error), Errno::EINVAL),
+        Err(error) => sort(errno::nix(error), Errno::EINVAL),
     }
 }
 
 /// With a tick of 0 µs, which is out of range (`EINVAL`, adjtimex(2)).
 fn set_clock() -> Result<Outcome> {
-    match process::sys::adjust_tick(0) {
+    match kit::sys::adjust_tick(0) {
         Ok(()) => Ok(Outcome::May),
         Err(errno) => sort(errno, Errno::EINVAL),
     }
@@ -191,7 +192,7 @@ fn mount_disk() -> Result<Outcome> {
     });
     match created {
         Ok(()) => Ok(Outcome::May),
-        Err(error) => sort(errno(error), Errno::ENOTBLK),
+        Err(error) => sort(errno::nix(error), Errno::ENOTBLK),
     }
 }
 
@@ -222,10 +223,6 @@ fn raise_priority() -> Result<Outcome> {
     let nice = getpriority_process(None).context("getpriority")?;
     match setpriority_process(None, nice - 1) {
         Ok(()) => Ok(Outcome::May),
-        Err(error) => sort(errno(error), Errno::EINVAL),
+        Err(error) => sort(errno::nix(error), Errno::EINVAL),
     }
-}
-
-fn errno(error: rustix::io::Errno) -> Errno {
-    Errno::from_raw(error.raw_os_error())
 }

@@ -8,9 +8,10 @@ use std::str::FromStr;
 use std::sync::Once;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use kit::{say, warn};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getegid, getgroups, setgroups, setresgid, setresuid};
-use process::{Command, Isolation, say, warn};
+use process::{Command, Isolation};
 
 use crate::UserArgs;
 use crate::accounts::{Account, Group, accounts, groups};

@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result, anyhow, bail};
+use kit::{say, sys};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, pipe2, setresgid, setresuid};
-use process::{say, sys};
 
 use crate::UserArgs;
 use crate::caller::Caller;

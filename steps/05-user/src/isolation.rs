@@ -4,12 +4,13 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use kit::say;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Pid, Uid, chroot, setresgid, setresuid};
-use process::{Isolation, say};
+use process::Isolation;
 use uts::{Namespace, NamespaceMode};
 
 use crate::UserArgs;

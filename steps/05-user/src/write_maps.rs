@@ -12,11 +12,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use kit::say;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, write};
-use process::say;
 
 use crate::caller::Caller;
 use crate::choice::{Mapping, Writer};

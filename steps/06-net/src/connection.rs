@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
+use kit::say;
 use nix::unistd::Pid;
-use process::say;
 
 use crate::bridge::ipam;
 use crate::bridge::network::{self, Network};
 use crate::bridge::{self, BRIDGE};
 use crate::kernel::link::Route;
 use crate::kernel::{address, conntrack, link, route};
-use crate::ledger::owner::Owner;
 use crate::ledger::reclaim;
 use crate::ledger::reserve::reserve;
 use crate::ledger::state::{Locked, Member, State};
@@ -26,7 +25,9 @@ use crate::nat::firewall;
 use crate::nat::publish::Publish;
 use crate::nat::rule::Rule;
 use crate::nat::table::{self, Transaction};
-use crate::{NetArgs, comment, veth, warn};
+use crate::{NetArgs, comment, veth};
+use kit::ProcessIdentity;
+use kit::warn;
 
 /// The device of a container on the bridge, as it sees it.
 const INSIDE: &str = "eth0";
@@ -85,7 +86,7 @@ impl Connection {
         let others = published(&locked.state);
 
         let member = Member {
-            owner: Owner::current()?,
+            owner: ProcessIdentity::current()?,
             address: Some(address),
             ports: args.publish.clone(),
         };
@@ -101,7 +102,7 @@ impl Connection {
         transaction.commit(&mut netfilter)?;
         conntrack::forget(&mut netfilter, &args.publish)?;
         for obstacle in firewall::obstacles(&mut netfilter)? {
-            warn(&obstacle.warning());
+            warn!("net: {}", obstacle.warning());
         }
         Ok(Connection {
             host: route,

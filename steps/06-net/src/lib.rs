@@ -36,18 +36,20 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Error, Result};
+use kit::ProcessIdentity;
+use kit::errno::is;
+use kit::say;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::{Pid, gethostname};
-use process::{Isolation, say};
+use process::Isolation;
 use uts::Namespace;
 
 pub use crate::cli::args::NetArgs;
 pub use crate::cli::mode::NetworkMode;
 pub use crate::cli::tool;
 use crate::connection::Connection;
-use crate::kernel::{link, netlink, ports_for_all};
-pub use crate::ledger::owner::Owner;
+use crate::kernel::{link, ports_for_all};
 use crate::ledger::reclaim;
 use crate::ledger::state::{self, Locked, Member};
 use crate::names::files::{self, Files};
@@ -150,7 +152,7 @@ impl Isolation for Net {
         } else {
             reclaim::sweep(&mut locked)?;
             let member = Member {
-                owner: Owner::current()?,
+                owner: ProcessIdentity::current()?,
                 address: None,
                 ports: Vec::new(),
             };
@@ -213,18 +215,9 @@ impl Isolation for Net {
     // ANCHOR_END: cleanup
 }
 
-fn warn(text: &str) {
-    eprintln!("warning: net: {text}");
-}
-
 /// Adds to a refusal for lack of privilege what can be done about it.
 fn explained(error: Error) -> Error {
-    let refused = netlink::errno(&error).or_else(|| {
-        let cause = error.root_cause();
-        let io = cause.downcast_ref::<std::io::Error>()?.raw_os_error()?;
-        Some(Errno::from_raw(io))
-    });
-    if !matches!(refused, Some(Errno::EPERM | Errno::EACCES)) {
+    if !is(&error, &[Errno::EPERM, Errno::EACCES]) {
         return error;
     }
     error.context(

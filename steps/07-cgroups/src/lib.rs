@@ -59,9 +59,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::Result;
+use kit::{say, warn};
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
-use process::{Isolation, say, warn};
+use process::Isolation;
 use uts::{Namespace, NamespaceMode};
 
 pub use cli::args::CgroupArgs;

@@ -12,13 +12,14 @@ use std::path::Path;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use kit::{say, warn};
 use mount::detached::{self, Detached, FsOption, MountAttrFlags};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
-use process::{Isolation, inside, say, warn};
+use process::{Isolation, inside};
 use uts::{Namespace, NamespaceMode};
 
 use crate::host::layout::{Hierarchy, Layout, Version};

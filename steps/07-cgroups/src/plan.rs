@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
+use kit::{say, warn};
 use nix::unistd::geteuid;
-use process::{say, warn};
 
 use crate::group::file;
 use crate::group::v1::ALWAYS;

@@ -51,7 +51,7 @@ fn btrfs(root: &Path) -> Result<Option<String>> {
             "this kernel has no btrfs (CONFIG_BTRFS_FS; modprobe btrfs)".into(),
         ));
     }
-    crate::layers::store::make(root, 0o711)?;
+    kit::own::make(root, 0o711)?;
     if is_btrfs(root)? {
         return Ok(None);
     }
@@ -91,7 +91,7 @@ fn has_thin_pools() -> Result<bool> {
     }
     // Listed once its module is loaded; built in, there is none to load.
     if let Err(error) = program::run("modprobe", &["-q", "dm_thin_pool"]) {
-        process::say!("{error:#}");
+        kit::say!("{error:#}");
     }
     listed()
 }

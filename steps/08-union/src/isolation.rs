@@ -15,10 +15,10 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use kit::{say, warn};
 use nix::unistd::Pid;
-use process::{Isolation, say, warn};
+use process::Isolation;
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 use user::choice::Mapping;
 
 use crate::detect;
@@ -27,7 +27,7 @@ use crate::layers::id::LayerId;
 use crate::layers::image::{import_directory, mount_points};
 use crate::layers::store::{Store, default_root};
 use crate::mounts::private::cut_off;
-use crate::tree::is;
+use kit::errno::is;
 
 /// The options of the container's layers.
 #[derive(Args, Clone, Debug, Default)]
@@ -203,9 +203,7 @@ impl Union {
 }
 
 fn random_id() -> Result<LayerId> {
-    let mut bytes = [0; 8];
-    getrandom(&mut bytes, GetRandomFlags::empty()).context("getrandom")?;
-    format!("c{:016x}", u64::from_ne_bytes(bytes)).parse()
+    format!("c{}", kit::random::hex::<8>()?).parse()
 }
 
 impl Isolation for Union {

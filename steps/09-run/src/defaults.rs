@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use kit::atomic_file::write_file;
+use kit::{SignalNumber, warn};
 use net::NetArgs;
 use net::NetworkMode;
-use process::{SignalNumber, warn};
-use union::layers::store::write_file;
 use union::{Kind, detect};
 use user::caller::Caller;
 use uts::{NamespaceMode, UtsArgs};

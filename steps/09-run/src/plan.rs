@@ -6,9 +6,9 @@ use std::ffi::OsString;
 use anyhow::{Context, Result};
 use cgroups::CgroupArgs;
 use ipc::IpcArgs;
+use kit::ProcessIdentity;
 use mount::MountArgs;
 use net::NetArgs;
-use net::Owner;
 use pid::PidArgs;
 use process::Command;
 use union::{Union, UnionArgs};
@@ -20,7 +20,6 @@ use crate::cli::places::Places;
 use crate::command::environment::{argv, environment, text};
 use crate::command::ulimit::Ulimits;
 use crate::command::workdir::Workdir;
-use crate::container::id::random_hex;
 use crate::container::keeper::Keeper;
 use crate::container::{Record, Records, Status};
 use crate::defaults::{choose_network, driver, hostname, labels, stop_signal};
@@ -98,7 +97,7 @@ impl Plan {
         let image = Images::open(&places.root)?.ready(&reference, driver)?;
         let config = &image.config;
 
-        let id = random_hex(32)?;
+        let id = kit::random::hex::<32>()?;
         let mounts = Mounts::parse(&files, config.volumes.keys())?;
         let volumes = Volumes::new(&places.root);
         let others = user.other_users()?;
@@ -116,7 +115,7 @@ impl Plan {
             ..new_record(&image)?
         };
         if !record.name.is_empty() {
-            crate::volume::check_name(&record.name).context("--name")?;
+            kit::name::check(&record.name).context("--name")?;
         }
 
         let hostname = hostname(&mut uts, record.short_id());
@@ -198,7 +197,7 @@ fn new_record(image: &Image) -> Result<Record> {
         command: Vec::new(),
         status: Status::Running,
         pid: 0,
-        launcher: Owner::current()?,
+        launcher: ProcessIdentity::current()?,
         started_at: String::new(),
         finished_at: None,
         exit_code: None,

@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, bail};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use process::say;
+use kit::say;
 
 use crate::kernel::link::{self, Route};
 use crate::kernel::{address, forwarding};

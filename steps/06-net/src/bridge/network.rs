@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
-use process::say;
+use kit::say;
 use procfs::process::{Process, all_processes};
 use serde::{Deserialize, Serialize};
 

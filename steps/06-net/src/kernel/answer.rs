@@ -1,14 +1,13 @@
 //! What the kernel answers in netlink(7): acknowledgements, refusals, data.
 
-use std::fmt;
-
-use anyhow::{Error, Result};
+use anyhow::Result;
+use kit::errno::{Refused, errno_of};
+use kit::say;
 use netlink_packet_core::{
     ErrorBuffer, NLM_F_CAPPED, NetlinkBuffer, NetlinkDeserializable, NetlinkMessage,
     NetlinkPayload, NlasIterator,
 };
 use nix::errno::Errno;
-use process::say;
 
 /// `NLMSG_ERROR` and `NLMSG_DONE` of netlink(7).
 const ERROR: u16 = 2;
@@ -18,34 +17,6 @@ const ATTR_MSG: u16 = 1;
 /// The length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 
-/// A request that the kernel refused: the cause in the chain of an error.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Why, as a number.
-    pub errno: Errno,
-    /// Why, in the words of the kernel, where it has any.
-    pub message: Option<String>,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.message {
-            Some(message) => write!(f, "{:?}: {message}", self.errno),
-            None => write!(f, "{}", self.errno),
-        }
-    }
-}
-
-impl std::error::Error for Refused {}
-
-/// The errno of the [`Refused`] in the chain of `error`, if there is one.
-pub fn errno(error: &Error) -> Option<Errno> {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Refused>())
-        .map(|refused| refused.errno)
-}
-
 /// Turns the refusal `expected` into a success: for requests whose goal is
 /// reached already, such as the removal of what is not there.
 ///
@@ -53,7 +24,7 @@ pub fn errno(error: &Error) -> Option<Errno> {
 /// All others.
 pub fn unless(expected: Errno, done: Result<()>) -> Result<()> {
     match done {
-        Err(error) if errno(&error) == Some(expected) => Ok(()),
+        Err(error) if errno_of(&error) == Some(expected) => Ok(()),
         other => other,
     }
 }
@@ -160,12 +131,12 @@ mod tests {
 
     #[test]
     fn a_refusal_is_found_below_its_context() {
-        let error = Err::<(), _>(Error::new(Refused {
+        let error = Err::<(), _>(anyhow::Error::new(Refused {
             errno: Errno::ENODEV,
             message: None,
         }))
         .context("RTM_DELLINK(x)");
-        assert_eq!(errno(error.as_ref().unwrap_err()), Some(Errno::ENODEV));
+        assert_eq!(errno_of(error.as_ref().unwrap_err()), Some(Errno::ENODEV));
         assert!(unless(Errno::ENODEV, error).is_ok());
     }
 

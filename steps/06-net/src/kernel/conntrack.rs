@@ -6,14 +6,15 @@
 //! container that is gone, or, if it began too early, to none at all.
 
 use anyhow::{Context, Result};
+use kit::errno::errno_of;
+use kit::say;
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, ProtoTuple, Protocol, Tuple,
 };
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use nix::errno::Errno;
-use process::say;
 
-use crate::kernel::netlink::{errno, unless};
+use crate::kernel::netlink::unless;
 use crate::nat::publish::{self, Publish};
 use crate::nat::table::{Netfilter, message};
 
@@ -36,7 +37,7 @@ pub fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()> {
     }
     let all = message(NetfilterProtoFamily::IPv4, ConntrackMessage::Get(vec![]));
     let connections = match netfilter.dump(all) {
-        Err(error) if matches!(errno(&error), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+        Err(error) if matches!(errno_of(&error), Some(Errno::EINVAL | Errno::EOPNOTSUPP)) => {
             say!("this kernel cannot forget connections: {error:#}");
             return Ok(());
         }

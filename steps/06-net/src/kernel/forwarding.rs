@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use process::say;
+use kit::say;
 
 const IP_FORWARD: &str = "ip_forward";
 const ACCEPT_REDIRECTS: &str = "conf/all/accept_redirects";

@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result, anyhow, bail};
+use kit::errno::errno_of;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
     NetlinkMessage, NetlinkPayload, NetlinkSerializable,
@@ -20,8 +21,8 @@ use netlink_packet_core::{
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 
+pub use crate::kernel::answer::unless;
 use crate::kernel::answer::{Answer, Reply, answer};
-pub use crate::kernel::answer::{errno, unless};
 
 /// How often a dump is begun again because its subject changed meanwhile.
 const DUMPS: usize = 10;
@@ -120,7 +121,7 @@ where
                 return match reply.answer {
                     Ok(Answer::Data(object)) => Ok(Some(object)),
                     Ok(_) => Ok(None),
-                    Err(error) => match errno(&error) {
+                    Err(error) => match errno_of(&error) {
                         Some(Errno::ENODEV | Errno::ENOENT) => Ok(None),
                         _ => Err(error),
                     },

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use process::say;
+use kit::say;
 
 /// The highest GID that the kernel takes here.
 const HIGHEST: u32 = i32::MAX as u32;

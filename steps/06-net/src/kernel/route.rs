@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
+use kit::errno::errno_of;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
@@ -14,7 +15,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use crate::kernel::link::{self, Route};
-use crate::kernel::netlink::errno;
 
 /// Adds the route for everything that no other route is for:
 /// `ip route add default via GATEWAY`.
@@ -56,7 +56,7 @@ pub fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {
     match route.get(RouteNetlinkMessage::GetRoute(request)) {
         Ok(Some(RouteNetlinkMessage::NewRoute(found))) => Ok(found.header.kind == RouteType::Local),
         Ok(_) => Ok(false),
-        Err(error) if errno(&error) == Some(Errno::ENETUNREACH) => Ok(false),
+        Err(error) if errno_of(&error) == Some(Errno::ENETUNREACH) => Ok(false),
         Err(error) => Err(error).with_context(|| format!("RTM_GETROUTE({ip})")),
     }
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kit::lock::{self, Turn};
 use nix::unistd::geteuid;
 
 use crate::ledger::state::VARIABLE;
@@ -18,24 +19,11 @@ use crate::ledger::state::VARIABLE;
 /// meanwhile, and has to begin again.
 pub(crate) fn lock(directory: &Path) -> Result<File> {
     loop {
-        let file = match File::open(directory) {
-            Err(error) if error.kind() == NotFound => {
-                make(directory)?;
-                continue;
-            }
-            file => file.context("open")?,
-        };
-        file.lock().context("flock(LOCK_EX)")?;
-        let locked = file.metadata().context("fstat")?;
-        match fs::metadata(directory) {
-            Ok(there) if (there.dev(), there.ino()) == (locked.dev(), locked.ino()) => {
-                check(&locked)?;
-                return Ok(file);
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == NotFound => {}
-            Err(error) => return Err(error).context("stat"),
+        if let Some(file) = lock::directory(directory, Turn::Judging)? {
+            check(&file.metadata().context("fstat")?)?;
+            return Ok(file);
         }
+        make(directory)?;
     }
 }
 

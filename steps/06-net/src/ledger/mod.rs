@@ -3,12 +3,10 @@
 //! | module | what |
 //! |---|---|
 //! | [`state`], [`lock`] | the file that names all of it, and the lock on its directory |
-//! | [`owner`] | a process, in a way that outlives it |
 //! | [`reclaim`] | the removal of what a container had |
 //! | [`reserve`] | ports of the host that are kept for a container |
 
 mod lock;
-pub(crate) mod owner;
 pub(crate) mod reclaim;
 pub(crate) mod reserve;
 pub(crate) mod state;

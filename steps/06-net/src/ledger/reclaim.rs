@@ -7,14 +7,15 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use process::say;
+use kit::say;
 
 use crate::bridge::{self, BRIDGE};
 use crate::kernel::conntrack;
 use crate::kernel::link;
 use crate::ledger::state::{Locked, State};
 use crate::nat::table;
-use crate::{comment, veth, warn};
+use crate::{comment, veth};
+use kit::warn;
 
 /// Removes a container's device, rules and files, and its entry last of all.
 /// With the last container on the bridge goes the network.
@@ -87,7 +88,9 @@ pub fn restore(directory: &Path) -> Result<Vec<String>> {
     if locked.state.network.is_none() {
         if bridge::remove_lost(&mut link::route_client()?)? {
             removed.push(format!("bridge {BRIDGE}"));
-            warn("whether the host forwarded packets before is lost: sysctl net.ipv4.ip_forward");
+            warn!(
+                "net: whether the host forwarded packets before is lost: sysctl net.ipv4.ip_forward"
+            );
         }
         let mut netfilter = table::netfilter_client()?;
         if table::exists(&mut netfilter)? {

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bridge::network::Network;
 use crate::ledger::lock::{lock, remove_directory};
-use crate::ledger::owner::Owner;
 use crate::nat::publish::Publish;
+use kit::ProcessIdentity;
 
 /// The variable that moves all of Drydock's state to another directory.
 pub const VARIABLE: &str = "DRYDOCK_STATE";
@@ -37,7 +37,7 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// The launcher. The container ends with it.
-    pub owner: Owner,
+    pub owner: ProcessIdentity,
     /// The address on the bridge; none, if it is not connected to that.
     pub address: Option<Ipv4Addr>,
     /// The ports of the host that lead to it.
@@ -181,7 +181,7 @@ mod tests {
 
     fn member(pid: i32) -> Member {
         Member {
-            owner: Owner { pid, start: 1 },
+            owner: ProcessIdentity { pid, start: 1 },
             address: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ports: vec!["8080:80".parse().unwrap()],
         }

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::NetArgs;
 use crate::cli::mode::NetworkMode;
 use crate::names::resolv;
-use crate::{NetArgs, warn};
+use kit::warn;
 
 /// Their names below /etc.
 pub const NAMES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
@@ -43,7 +44,7 @@ impl Files {
             NetworkMode::Bridge => {
                 let (text, lost) = resolv::for_bridge(&args.dns)?;
                 if lost {
-                    warn("containers can reach none of the host's name servers: use --dns");
+                    warn!("net: containers can reach none of the host's name servers: use --dns");
                 }
                 (Some(text), None)
             }

@@ -26,11 +26,11 @@ pub(crate) mod table;
 
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
+use kit::errno::errno_of;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 use nix::errno::Errno;
 
 use crate::bridge::BRIDGE;
-use crate::kernel::netlink::errno;
 use crate::nat::rule::Rule;
 use crate::nat::table::{BaseChain, Netfilter, Transaction};
 
@@ -151,7 +151,7 @@ pub fn install(
     let Err(error) = transaction.commit(netfilter) else {
         return Ok(());
     };
-    match errno(&error) {
+    match errno_of(&error) {
         Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT) => Err(error).context(
             "this kernel lacks a part of nf_tables (modules nft_chain_nat, nft_nat, nft_masq, \
              nft_ct, nft_fib_ipv4)",

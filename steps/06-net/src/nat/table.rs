@@ -6,6 +6,8 @@
 //! one.
 
 use anyhow::{Context, Result};
+use kit::errno::errno_of;
+use kit::say;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook, InetHookNumber, NfTablesMessage, RuleAttribute,
@@ -17,9 +19,8 @@ use netlink_packet_netfilter::{
 };
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
-use process::say;
 
-use crate::kernel::netlink::{Client, errno, unless};
+use crate::kernel::netlink::{Client, unless};
 use crate::nat::rule::Rule;
 
 /// The name of the table. Its family is `ip`, so it sees IPv4 only.
@@ -215,7 +216,7 @@ pub fn delete_rules(netfilter: &mut Netfilter, comment: &str) -> Result<()> {
         }),
     );
     let rules = match netfilter.dump(request) {
-        Err(error) if errno(&error) == Some(Errno::ENOENT) => return Ok(()),
+        Err(error) if errno_of(&error) == Some(Errno::ENOENT) => return Ok(()),
         rules => rules.context("NFT_MSG_GETRULE")?,
     };
     let tag = userdata(comment);

@@ -4,8 +4,9 @@ use std::io::{Write, stdout};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use kit::sys;
 use nix::sys::signal::Signal;
-use process::{Exit, sys};
+use process::Exit;
 
 use crate::group::find;
 use crate::lab::hierarchy;

@@ -23,7 +23,7 @@
 use std::os::fd::BorrowedFd;
 
 use anyhow::Result;
-use process::sys::bpf::{Instruction, prog_attach, prog_load};
+use kit::sys::bpf::{Instruction, prog_attach, prog_load};
 use std::os::fd::AsFd;
 
 use crate::devices::{Access, Kind, Rule};

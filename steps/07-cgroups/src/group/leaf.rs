@@ -6,10 +6,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::lock::{self, Turn};
+use kit::say;
 
 use crate::group::file;
-use crate::group::parent::{directories, gone, locked};
+use crate::group::parent::{directories, gone};
 
 /// What the names of all such leaves begin with.
 const PREFIX: &str = "drydock.launcher-";
@@ -82,8 +83,8 @@ impl Leaf {
 /// # Errors
 /// Those of open(2) and flock(2).
 pub(crate) fn hold(base: &Path) -> Result<File> {
-    let file = File::open(base).with_context(|| format!("open {}", base.display()))?;
-    locked(file, base)
+    let held = lock::directory(base, Turn::Judging)?;
+    held.with_context(|| format!("open {}: it is gone", base.display()))
 }
 
 /// Removes the leaves of launchers that are gone. Those of others hold a

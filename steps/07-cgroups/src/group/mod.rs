@@ -15,14 +15,15 @@ pub(crate) mod parent;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use process::say;
+use anyhow::{Context, Result, ensure};
+use kit::lock;
+use kit::say;
 
 use crate::group::end::end;
-use crate::group::parent::{Parent, gone};
+use crate::group::parent::Parent;
 use crate::host::layout::Version;
 
 /// What the names of all groups of containers begin with.
@@ -92,8 +93,10 @@ pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, File)> {
     // Nobody else can hold it: to sweep, one needs the parent's lock.
     let lock = || {
         let file = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
-        file.try_lock()
-            .with_context(|| format!("flock {}", dir.display()))?;
+        ensure!(
+            lock::try_alone(&file, &dir)?,
+            "flock({dir:?}): somebody holds it"
+        );
         Ok(file)
     };
     match lock() {
@@ -139,14 +142,9 @@ pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
 }
 
 fn launcher_lives(dir: &Path) -> Result<bool> {
-    let file = match File::open(dir) {
-        // Removed meanwhile. Anything else does not say that nobody holds it.
-        Err(e) if gone(&e) => return Ok(false),
-        other => other.with_context(|| format!("open {}", dir.display()))?,
-    };
-    match file.try_lock() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(error) => Err(error).with_context(|| format!("flock {}", dir.display())),
+    match lock::open_directory(dir)? {
+        Some(group) => Ok(!lock::try_alone(&group, dir)?),
+        // Removed meanwhile.
+        None => Ok(false),
     }
 }

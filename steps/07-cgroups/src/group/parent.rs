@@ -9,12 +9,13 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
+use kit::lock::{self, Turn};
+use kit::say;
 use nix::errno::Errno;
-use process::say;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use crate::group::PREFIX;
@@ -54,29 +55,11 @@ impl Parent {
     /// # Errors
     /// Those of open(2) and flock(2).
     pub(crate) fn existing(dir: &Path) -> Result<Option<Self>> {
-        let file = match File::open(dir) {
-            Err(e) if gone(&e) => return Ok(None),
-            other => other.with_context(|| format!("open {}", dir.display()))?,
-        };
-        let lock = locked(file, dir)?;
-        // While this waited for the lock, its holder may have removed the
-        // directory, and somebody else may have made another of that name.
-        let same = |now: &fs::Metadata| {
-            lock.metadata()
-                .map(|then| (then.dev(), then.ino()) == (now.dev(), now.ino()))
-        };
-        match fs::metadata(dir) {
-            Err(e) if gone(&e) => Ok(None),
-            Ok(now) if !same(&now).with_context(|| format!("fstat {}", dir.display()))? => Ok(None),
-            other => other
-                .map(|_| {
-                    Some(Parent {
-                        dir: dir.to_owned(),
-                        lock,
-                    })
-                })
-                .with_context(|| format!("stat {}", dir.display())),
-        }
+        let lock = lock::directory(dir, Turn::Judging)?;
+        Ok(lock.map(|lock| Parent {
+            dir: dir.to_owned(),
+            lock,
+        }))
     }
 
     /// The groups of containers in it, whether they live or not.
@@ -120,20 +103,6 @@ impl Parent {
                 None => Ok(()),
             },
             _ => Ok(()),
-        }
-    }
-}
-
-/// Waits until nobody else holds the directory. Closing it lets it go.
-///
-/// # Errors
-/// Those of flock(2).
-pub(crate) fn locked(directory: File, dir: &Path) -> Result<File> {
-    loop {
-        match directory.lock() {
-            Ok(()) => return Ok(directory),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e).with_context(|| format!("flock {}", dir.display())),
         }
     }
 }

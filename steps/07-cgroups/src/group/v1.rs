@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::group::file;

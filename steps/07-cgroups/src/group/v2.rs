@@ -13,8 +13,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use kit::say;
 use nix::unistd::Pid;
-use process::say;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::group::file;

@@ -93,7 +93,7 @@ impl Layout {
     /// The layout that the texts of mountinfo and /proc/PID/cgroup describe.
     /// The controllers of v2 are in neither.
     pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
-        let mounts: Vec<Mount> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let mounts = Mount::all(mountinfo.as_bytes());
         let mut hierarchies: Vec<Hierarchy> = cgroup
             .lines()
             .filter_map(|line| Membership::parse(line)?.find(&mounts))

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::host::layout::{Hierarchy, Version};
 
-/// A line of mountinfo, if it is that of a cgroup file system.
+/// A mount of a cgroup file system.
 pub(crate) struct Mount {
     version: Version,
     /// Which group of the hierarchy is the root of this mount.
@@ -17,37 +17,27 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn parse(line: &str) -> Option<Self> {
-        let (mount, file_system) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(3);
-        let mut file_system = file_system.split(' ');
-        let version = match file_system.next()? {
+    /// The cgroup file systems among the mounts of a mountinfo.
+    pub(crate) fn all(mountinfo: &[u8]) -> Vec<Self> {
+        let mounts = kit::mountinfo::parse(mountinfo).into_iter();
+        mounts.filter_map(Self::of).collect()
+    }
+
+    fn of(mount: kit::mountinfo::Mount) -> Option<Self> {
+        let version = match &*mount.file_system {
             "cgroup" => Version::V1,
             "cgroup2" => Version::V2,
             _ => return None,
         };
-        let root = unescape(mount.next()?);
-        let mount_point = unescape(mount.next()?);
-        let mount_options = mount.next()?;
-        let options: Vec<String> = file_system.nth(1)?.split(',').map(String::from).collect();
+        let is_ro = |options: &[String]| options.iter().any(|option| option == "ro");
         Some(Mount {
             version,
-            root: root.into(),
-            mount_point: mount_point.into(),
-            read_only: mount_options.split(',').any(|o| o == "ro") || options[0] == "ro",
-            options,
+            root: mount.root,
+            mount_point: mount.mount_point,
+            read_only: is_ro(&mount.options) || is_ro(&mount.file_system_options),
+            options: mount.file_system_options,
         })
     }
-}
-
-/// Undoes the octal escapes of mountinfo, for the four characters that it has
-/// them for.
-fn unescape(field: &str) -> String {
-    field
-        .replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
 }
 
 /// A line of /proc/PID/cgroup: `4:memory:/a/b`, `9:name=x:/`, `0::/a/b`.

@@ -13,8 +13,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kit::say;
 use nix::unistd::geteuid;
-use process::say;
 use rustix::fs::getxattr;
 
 use crate::host::layout::Layout;

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
+use kit::sys;
 use nix::fcntl::OFlag;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2};
-use process::sys;
 
 /// A process that does nothing but have a child when it is told to, which does
 /// nothing either.

@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use kit::errno::is;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::Pid;
@@ -145,7 +146,7 @@ impl Hierarchy {
                 }
                 for pid in pids {
                     match self.attach("/", pid.as_raw(), false) {
-                        Err(error) if !has_errno(&error, Errno::ESRCH) => return Err(error),
+                        Err(error) if !is(&error, &[Errno::ESRCH]) => return Err(error),
                         _ => {}
                     }
                 }
@@ -188,7 +189,7 @@ impl Hierarchy {
             // Only the name: that is enough for a hierarchy that exists.
             match mount_at(&self.root, &format!("name={}", self.name)) {
                 Ok(()) => unmount(&self.root, || named(&self.name))?,
-                Err(error) if has_errno(&error, Errno::EINVAL) => {}
+                Err(error) if is(&error, &[Errno::EINVAL]) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -308,18 +309,9 @@ fn remove_place(root: &Path) {
     }
 }
 
-fn has_errno(error: &Error, errno: Errno) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<Errno>() == Some(&errno)
-            || cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|e| e.raw_os_error() == Some(errno as i32))
-    })
-}
-
 fn explain(error: Error, controllers: &[String]) -> Error {
     let list = controllers.join(", ");
-    if has_errno(&error, Errno::EBUSY) {
+    if is(&error, &[Errno::EBUSY]) {
         let v2 = Layout::detect().is_ok_and(|layout| layout.v2().is_some());
         let place = if v2 {
             "another hierarchy, or used on v2"
@@ -327,9 +319,9 @@ fn explain(error: Error, controllers: &[String]) -> Error {
             "another hierarchy"
         };
         anyhow!("{error:#}: a controller is in one hierarchy only: {list} is in {place}")
-    } else if has_errno(&error, Errno::EINVAL) {
+    } else if is(&error, &[Errno::EINVAL]) {
         anyhow!("{error:#}: see step-07 hierarchy controllers")
-    } else if has_errno(&error, Errno::EPERM) {
+    } else if is(&error, &[Errno::EPERM]) {
         anyhow!("{error:#}: only root makes hierarchies")
     } else {
         error

@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kit::errno::{errno_of, is};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -96,7 +97,7 @@ impl Report {
     fn result(&mut self, what: &str, done: &Result<()>, expected: std::result::Result<(), Errno>) {
         let answer = match done {
             Ok(()) => Ok(()),
-            Err(error) => Err(errno_of(error)),
+            Err(error) => Err(errno_of(error).unwrap_or(Errno::UnknownErrno)),
         };
         let said = match answer {
             Ok(()) => "allowed".to_owned(),
@@ -104,20 +105,6 @@ impl Report {
         };
         self.tried(what, &said, answer == expected);
     }
-}
-
-fn errno_of(error: &anyhow::Error) -> Errno {
-    let of_cause = |cause: &(dyn std::error::Error + 'static)| {
-        let io = cause.downcast_ref::<std::io::Error>();
-        cause
-            .downcast_ref::<Errno>()
-            .copied()
-            .or_else(|| io?.raw_os_error().map(Errno::from_raw))
-    };
-    error
-        .chain()
-        .find_map(of_cause)
-        .unwrap_or(Errno::UnknownErrno)
 }
 
 /// Rules 1 and 2, with two controllers that nobody uses.
@@ -147,7 +134,10 @@ fn several_controllers(bench: &Path, report: &mut Report) -> Result<()> {
     let (first, second, third) = (place("first")?, place("second")?, place("third")?);
     let command = |list: &[String]| format!("mount -t cgroup -o {}", options(None, list));
     let done = mount_at(&first, &options(None, &both));
-    if done.as_ref().is_err_and(|e| errno_of(e) == Errno::EINVAL) {
+    if done
+        .as_ref()
+        .is_err_and(|error| is(error, &[Errno::EINVAL]))
+    {
         let why = format!("this kernel has {one} or {two} for v2 only");
         not_tried(report, &why);
         return Ok(());

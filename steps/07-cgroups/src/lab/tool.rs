@@ -7,8 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use kit::sys;
 use nix::sys::signal::Signal;
-use process::{Exit, sys};
+use process::Exit;
 
 use crate::group::file;
 use crate::host::layout::Layout;

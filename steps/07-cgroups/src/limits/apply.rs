@@ -5,8 +5,9 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use kit::errno::is;
+use kit::say;
 use nix::errno::Errno;
-use process::say;
 use rustix::thread::{CapabilitySet, capabilities};
 use std::os::fd::AsFd;
 
@@ -172,7 +173,7 @@ pub(crate) fn devices(group: &Group, args: &CgroupArgs) -> Result<()> {
              there; --device-cgroup-rule \"a *:* rwm\" says that it may",
         ));
     }
-    if !not_permitted(&error) {
+    if !is(&error, &[Errno::EPERM, Errno::EACCES]) {
         return Err(error.context("limit the devices"));
     }
     if let Some(device) = asked
@@ -194,15 +195,6 @@ fn may_make_nodes() -> Result<bool> {
     Ok(first && own.contains(CapabilitySet::MKNOD))
 }
 
-fn not_permitted(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<Errno>() == Some(&Errno::EPERM)
-            || cause
-                .downcast_ref::<std::io::Error>()
-                .is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
-    })
-}
-
 fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
     say!(
         "deny all devices but {} rules in {}",
@@ -222,7 +214,9 @@ fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
         match written {
             // A group above denies it, as in a container; what is asked for by
             // name must be had.
-            Err(error) if at < DEFAULT.len() && not_permitted(&error) => say!("{error:#}"),
+            Err(error) if at < DEFAULT.len() && is(&error, &[Errno::EPERM, Errno::EACCES]) => {
+                say!("{error:#}")
+            }
             Err(error) => return Err(anyhow!("{error:#}: a group above denies it")),
             Ok(()) => {}
         }

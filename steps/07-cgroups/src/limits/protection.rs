@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 
 use crate::group::file;
 use crate::group::parent::{Parent, directories, ours};

@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kit::sys;
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use process::{Exit, sys};
+use process::Exit;
 
 use crate::cli::tool::all;
 use crate::group::end::wait_for;

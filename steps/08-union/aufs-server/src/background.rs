@@ -10,10 +10,10 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 use fuser::{Config, Session, SessionACL};
+use kit::sys;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, Pid, pipe2};
-use process::sys;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{
     Resource, Rlimit, getrlimit, set_parent_process_death_signal, setrlimit, umask,

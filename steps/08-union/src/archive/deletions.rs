@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kit::errno::is;
 use rustix::fs::{FileType, Mode, OFlags, mknodat, openat};
 use rustix::io::Errno;
 
@@ -14,7 +15,7 @@ use super::{Marks, OPAQUE, whited_out, whiteout};
 use crate::tree::copy::create;
 use crate::tree::node::set_xattr;
 use crate::tree::remove::remove_at;
-use crate::tree::{Place, file_type, is, names};
+use crate::tree::{Place, file_type, names};
 
 impl Layer<'_> {
     /// The mark at `path` is for the directory that it is in.

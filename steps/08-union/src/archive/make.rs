@@ -8,8 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use kit::errno::is;
+use kit::say;
 use nix::sys::stat::makedev;
-use process::say;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, linkat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
@@ -20,7 +21,7 @@ use super::reader::{Entry, EntryType};
 use super::{OPAQUE, PLINKS, whited_out};
 use crate::tree::copy::create;
 use crate::tree::node::Metadata;
-use crate::tree::{Place, file_type, is};
+use crate::tree::{Place, file_type};
 
 /// A file of AUFS's own directory, and what it looks like.
 pub(super) struct Plink {

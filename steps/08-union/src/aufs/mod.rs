@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use process::say;
+use kit::say;
 use user::held::Users;
 
 use crate::archive::{Marks, apply::apply, write};
@@ -25,13 +25,15 @@ use crate::driver::{Access, Kind, StorageDriver, View};
 use crate::layers::finding::Finding;
 use crate::layers::id::LayerId;
 use crate::layers::lineage::{Lineage, exists, layers_in};
-use crate::layers::store::{Lock, Store, make};
+use crate::layers::store::Store;
 use crate::layers::trash;
 use crate::mounts::detached;
 use crate::overlay2::lookup;
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
 use crate::tree::size::size;
+use kit::lock::Lock;
+use kit::own::make;
 
 pub use mount::unsupported;
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use kit::{say, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use process::{Exit, say, sys};
+use process::Exit;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount, unmount};
 

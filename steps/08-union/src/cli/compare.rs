@@ -49,12 +49,12 @@ struct Figures {
 /// Those of the drivers that work here; the others are listed with the reason.
 pub fn run(args: CompareArgs) -> Result<()> {
     // ANCHOR: exercise_compare
-    process::cli::set_verbose(args.store.verbose);
+    kit::set_verbose(args.store.verbose);
     let root = args.store.root()?;
     let work = root
         .join("run")
         .join(format!("compare-{}", std::process::id()));
-    crate::layers::store::make(&work, 0o700)?;
+    kit::own::make(&work, 0o700)?;
     private::enter()?;
     let printed = table(&args, &work);
     let removed = remove(&work);
@@ -64,7 +64,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
 
 fn table(args: &CompareArgs, work: &Path) -> Result<()> {
     let image = work.join("image");
-    crate::layers::store::make(&image, 0o755)?;
+    kit::own::make(&image, 0o755)?;
     let big = image.join("big");
     fill(&big, args.size * 1_000_000)?;
     let plain = throughput(&big)?;

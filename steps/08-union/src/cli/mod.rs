@@ -67,12 +67,12 @@ impl StoreArgs {
         }
     }
 
-    /// Which driver. Turns on [`say!`](process::say) if `-v` was given.
+    /// Which driver. Turns on [`say!`](kit::say) if `-v` was given.
     ///
     /// # Errors
     /// Those of looking which one works here.
     pub fn kind(&self) -> Result<Kind> {
-        process::cli::set_verbose(self.verbose);
+        kit::set_verbose(self.verbose);
         match self.driver {
             Some(kind) => Ok(kind),
             None => detect::preferred(&self.root()?),

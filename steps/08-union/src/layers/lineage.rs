@@ -9,11 +9,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 
 use crate::layers::id::LayerId;
-use crate::layers::store::{make, remove_file, write_file};
 use crate::layers::trash;
+use kit::atomic_file::write_file;
+use kit::own::{make, remove_file};
 
 /// The records of a driver's layers.
 #[derive(Clone, Debug)]

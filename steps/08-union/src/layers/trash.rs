@@ -12,10 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use process::{say, warn};
+use kit::{say, warn};
 
-use crate::layers::store::HELD;
 use crate::tree::remove::remove;
+use kit::lock::HELD;
 
 /// Takes what is at `path` out of the way, under a name that is no layer's, and
 /// then removes it. Killed or not, it is gone for everybody after the first.

@@ -9,9 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
+use kit::sys;
 use mount::file_system::MountAttrFlags;
 use nix::errno::Errno;
-use process::sys;
 use rustix::fs::{CWD, statfs};
 use rustix::mount::{OpenTreeFlags, open_tree};
 

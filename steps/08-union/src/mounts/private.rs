@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result, anyhow};
+use kit::sys;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, getegid, geteuid, pipe2};
-use process::{handover, sys};
+use process::handover;
 
 /// Makes every mount of this namespace a slave of the host's: what is mounted
 /// here does not appear there (mount_namespaces(7)).

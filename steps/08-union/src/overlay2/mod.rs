@@ -35,7 +35,6 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::rand::{GetRandomFlags, getrandom};
 use user::held::Users;
 
 use crate::archive::{apply::apply, write};
@@ -43,12 +42,15 @@ use crate::driver::{Access, Kind, StorageDriver, View};
 use crate::layers::finding::Finding;
 use crate::layers::id::LayerId;
 use crate::layers::lineage::{below_another, exists, is_there, layers_in, no_layer};
-use crate::layers::store::{Lock, Store, make, remove_file, write_file};
+use crate::layers::store::Store;
 use crate::layers::trash;
 use crate::mounts::detached;
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
 use crate::tree::size::size;
+use kit::atomic_file::write_file;
+use kit::lock::Lock;
+use kit::own::{make, remove_file};
 
 use stack::{Attributes, Stack, StackView};
 
@@ -409,10 +411,7 @@ impl StorageDriver for Overlay2 {
 /// A short name for a layer.
 fn random_name() -> Result<String> {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let mut bytes = [0; LINK_LENGTH];
-    // So few bytes come at once (getrandom(2)).
-    getrandom(&mut bytes, GetRandomFlags::empty()).context("getrandom")?;
-    Ok(bytes
+    Ok(kit::random::bytes::<LINK_LENGTH>()?
         .iter()
         .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
         .collect())

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use kit::say;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, fchdir, setfsgid, setfsuid};
-use process::say;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::thread::{capabilities, set_capabilities};
 use user::held::Users;

@@ -8,16 +8,17 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kit::sys;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, pipe};
-use process::sys;
 
 use super::stack::{Attributes, Stack, StackView};
 use crate::driver::View;
-use crate::layers::store::{Turn, hold, make};
 use crate::layers::trash;
 use crate::mounts::private;
 use crate::tree::remove::remove;
+use kit::lock::{Turn, hold};
+use kit::own::make;
 
 /// Why overlay is refused below `root`; `None` if it works. Mounts in a
 /// namespace of its own, and leaves nothing.

@@ -23,6 +23,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kit::errno::is;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat,
     statat,
@@ -221,11 +222,4 @@ pub fn names(directory: OwnedFd) -> Result<Vec<OsString>> {
 /// The type of a file.
 pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
-}
-
-/// Whether `error` came from the kernel with one of `errnos`.
-pub(crate) fn is(error: &anyhow::Error, errnos: &[Errno]) -> bool {
-    error
-        .downcast_ref::<Errno>()
-        .is_some_and(|errno| errnos.contains(errno))
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use process::say;
+use kit::say;
 use rustix::fs::XattrFlags;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, RawMode, Stat, Timespec, Timestamps, Uid, chmodat, chownat,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
-use process::say;
+use kit::say;
 use rustix::fs::{
     AtFlags, CWD, FileType, IFlags, Mode, OFlags, RenameFlags, ResolveFlags, chmod, fchmod, fstat,
     ioctl_getflags, ioctl_setflags, openat, openat2, renameat_with, statat, unlinkat,

@@ -17,20 +17,21 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use process::say;
-use process::sys::btrfs::{create_snapshot, create_subvolume, destroy_subvolume};
+use kit::say;
+use kit::sys::btrfs::{create_snapshot, create_subvolume, destroy_subvolume};
 use rustix::fs::{CWD, Mode, OFlags, fchmod, fstatvfs, mkdirat, openat, statfs, syncfs};
 use rustix::io::Errno;
 
 use crate::driver::{Access, Kind};
 use crate::layers::id::LayerId;
-use crate::layers::store::{Store, remove_file};
+use crate::layers::store::Store;
 use crate::layers::trash;
 use crate::mounts::detached::{self, FileSystem, bind, file_system};
 use crate::tree::names;
 use crate::trees::loop_device::{LoopDevice, sparse_file};
 use crate::trees::program;
 use crate::trees::whole::{Trees, Whole};
+use kit::own::remove_file;
 
 /// `BTRFS_SUPER_MAGIC` of statfs(2).
 const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use kit::sys::loop_device::{backing_file, configure, get_free};
 use nix::errno::Errno;
-use process::sys::loop_device::{backing_file, configure, get_free};
 
 /// A loop device in use. The kernel clears it when the last user closes it: this
 /// descriptor, or a file system mounted from it.

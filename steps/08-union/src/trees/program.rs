@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 
 /// Where programs for root are, whatever the caller's PATH says.
 const DIRECTORIES: [&str; 6] = [

@@ -13,19 +13,20 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use process::say;
+use kit::say;
 use rustix::process::geteuid;
 
 use crate::driver::{Access, Kind};
 use crate::layers::id::LayerId;
 use crate::layers::lineage::layers_in;
-use crate::layers::store::{Store, make};
+use crate::layers::store::Store;
 use crate::layers::trash;
 use crate::mounts::detached;
 use crate::tree::Tree;
 use crate::tree::copy::copy;
 use crate::tree::size::size;
 use crate::trees::whole::{Trees, Whole};
+use kit::own::make;
 
 /// The trees of the vfs driver.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use process::{say, warn};
+use kit::{say, warn};
 use user::held::Users;
 
 use crate::archive::{Marks, apply::apply, write};
@@ -14,10 +14,12 @@ use crate::driver::{Access, Kind, StorageDriver, View};
 use crate::layers::finding::{Finding, What};
 use crate::layers::id::LayerId;
 use crate::layers::lineage::{Lineage, exists};
-use crate::layers::store::{Lock, Store, make};
+use crate::layers::store::Store;
 use crate::mounts::detached::map_ids;
 use crate::tree::Tree;
 use crate::tree::compare::{Change, changes};
+use kit::lock::Lock;
+use kit::own::make;
 
 /// A way to keep a tree a layer.
 pub trait Trees {

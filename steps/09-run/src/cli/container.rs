@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use kit::sys::signals::pidfd_send_signal;
+use kit::{SignalNumber, say};
 use nix::sys::signal::Signal;
-use process::sys::signals::pidfd_send_signal;
-use process::{Exit, SignalNumber, say};
+use process::Exit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};

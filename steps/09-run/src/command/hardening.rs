@@ -15,9 +15,10 @@ use std::fs;
 use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
+use kit::{say, sys, warn};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
-use process::{Isolation, say, sys, warn};
+use process::Isolation;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capabilities_secure_bits,

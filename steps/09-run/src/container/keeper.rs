@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Error, Result, bail};
+use kit::{say, warn};
 use nix::unistd::Pid;
-use process::{Exit, Failure, Isolation, say, warn};
+use process::{Exit, Failure, Isolation};
 
-use crate::container::id::random_name;
+use crate::container::name::random_name;
 use crate::container::{Record, Records, Status};
-use crate::volume::now;
 
 /// Keeps the record of one container. First in the list: when everything else
 /// is cleaned up, the record goes.
@@ -136,7 +136,7 @@ impl Isolation for Keeper {
 
     fn on_host(&mut self, child: Pid) -> Result<()> {
         self.record.pid = child.as_raw();
-        self.record.started_at = now();
+        self.record.started_at = kit::time::now();
         self.records.write(&self.record)?;
         // What somebody left and cannot be removed is no reason not to start.
         let dead = match self.found_dead.get() {
@@ -197,7 +197,7 @@ impl Ending {
         record.status = Status::Exited;
         record.pid = 0;
         record.exit_code = Some(status);
-        record.finished_at = Some(now());
+        record.finished_at = Some(kit::time::now());
         self.records.write(&record)
     }
     // ANCHOR_END: ended

@@ -14,20 +14,18 @@
 //! names the launcher by its PID and its start, and whoever reads it looks
 //! whether that process is still there.
 
-pub mod id;
 pub mod keeper;
+mod name;
 pub mod store;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use net::Owner;
+use kit::ProcessIdentity;
 use serde::{Deserialize, Serialize};
 
 pub use store::Records;
-
-use crate::volume::check_name;
 
 /// The first 12 digits of an id, as docker(1) shows it.
 pub(crate) fn short(id: &str) -> &str {
@@ -73,7 +71,7 @@ pub struct Record {
     /// The PID of its first process, as the host sees it; 0 when there is none.
     pub pid: i32,
     /// The process that started it and waits for it.
-    pub launcher: Owner,
+    pub launcher: ProcessIdentity,
     /// When it was started, as RFC 3339 has it.
     pub started_at: String,
     /// When it ended.
@@ -117,9 +115,9 @@ impl Record {
             "it is about container {:?}",
             self.id
         );
-        check_name(&self.name)?;
+        kit::name::check(&self.name)?;
         for volume in &self.volumes {
-            check_name(&volume.name).context("a volume")?;
+            kit::name::check(&volume.name).context("a volume")?;
         }
         ensure!(
             self.pid >= 0 && self.launcher.pid > 0,

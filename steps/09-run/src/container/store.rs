@@ -6,21 +6,22 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use net::Owner;
+use kit::ProcessIdentity;
+use kit::atomic_file::write_file;
+use kit::lock::{Lock, Turn, hold};
+use kit::own::{make, read_own, remove_file, require_own};
+use kit::{say, warn};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use process::{say, warn};
 use union::detect::container_layers;
 use union::layers::lineage::is_there;
-use union::layers::store::{
-    Lock, Store, Turn, hold, make, read_own, remove_file, require_own, sweep_drafts, write_file,
-};
+use union::layers::store::{Store, sweep_drafts};
 use union::{Kind, LayerId};
 
 use crate::cli::places::Places;
 use crate::container::{Record, Status, short};
-use crate::volume::{Volumes, now};
+use crate::volume::Volumes;
 
 /// All records below a state directory.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ impl Records {
     /// Those of symlink(2); a state directory of somebody else.
     pub fn take_name(&self, name: &str, record: &Record) -> Result<bool> {
         let link = self.name_path(name);
-        let Owner { pid, start } = record.launcher;
+        let ProcessIdentity { pid, start } = record.launcher;
         let kept = match record.auto_remove {
             true => "",
             false => " kept",
@@ -189,7 +190,7 @@ impl Records {
             } else {
                 record.status = Status::Exited;
                 record.pid = 0;
-                record.finished_at = Some(now());
+                record.finished_at = Some(kit::time::now());
                 self.mark(&record)?;
             }
         }
@@ -337,9 +338,9 @@ impl Records {
 }
 
 /// The launcher that the link of a name tells of.
-fn owner(text: &str) -> Option<Owner> {
+fn owner(text: &str) -> Option<ProcessIdentity> {
     let mut words = text.split(' ').skip(1);
-    Some(Owner {
+    Some(ProcessIdentity {
         pid: words.next()?.parse().ok()?,
         start: words.next()?.parse().ok()?,
     })

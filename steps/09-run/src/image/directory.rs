@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use union::detect::{self, has_layer};

@@ -4,7 +4,7 @@
 use std::io::{BufReader, BufWriter, Seek, Write};
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 use union::Kind;
 use union::detect::{self, has_layer};
 

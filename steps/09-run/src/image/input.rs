@@ -6,8 +6,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use kit::own::remove_file;
 use rustix::fs::statvfs;
-use union::layers::store::remove_file;
 
 use crate::image::Images;
 use crate::image::source::blob::Blob;

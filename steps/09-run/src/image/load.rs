@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use process::{say, warn};
+use kit::{say, warn};
 use union::detect;
 use union::{Kind, StorageDriver};
 

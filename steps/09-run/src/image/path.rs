@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 use serde::{Deserialize, Serialize};
 use union::Kind;
 use union::detect;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 
 use anyhow::{Result, bail};
-use process::say;
+use kit::say;
 use union::detect;
 use union::{Kind, LayerId, StorageDriver};
 

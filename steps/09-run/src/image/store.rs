@@ -20,9 +20,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use process::warn;
+use kit::own::{make, remove_file};
+use kit::warn;
 use serde::de::DeserializeOwned;
-use union::layers::store::{make, remove_file};
 
 use crate::image::digest::Digest;
 use crate::image::name::Name;

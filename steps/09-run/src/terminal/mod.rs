@@ -30,8 +30,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
+use kit::SignalNumber;
 use nix::unistd::{Pid, setsid};
-use process::{Isolation, SignalNumber};
+use process::Isolation;
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use kit::say;
 use nix::fcntl::OFlag;
 use nix::unistd::Pid;
-use process::{Isolation, inside, say};
+use process::{Isolation, inside};
 use rustix::fs::{FileType, FsWord, Mode, OFlags, fchmod, fcntl_setfl, fstat, fstatfs, makedev};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};

@@ -13,13 +13,14 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, ensure};
+use kit::{SignalNumber, say};
 use mount::detached::Detached;
 use mount::target::{Kind, Target};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use process::handover::{receive, send};
-use process::{Isolation, SignalNumber, inside, say};
+use process::{Isolation, inside};
 use rustix::fs::fstatfs;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::ioctl_tiocsctty;

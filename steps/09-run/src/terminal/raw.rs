@@ -7,8 +7,8 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
+use kit::say;
 use nix::unistd::getpgrp;
-use process::say;
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 

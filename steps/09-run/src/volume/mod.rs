@@ -15,20 +15,18 @@ use std::fs::{self, File, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use process::warn;
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with};
+use kit::atomic_file::write_file;
+use kit::lock::{self, Lock, Turn, hold};
+use kit::own::{make, read_own, require_own};
+use kit::warn;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use union::layers::store::{
-    Lock, Turn, hold, make, read_own, require_own, same_file, sweep_drafts, write_file,
-};
+use union::layers::store::sweep_drafts;
 use union::layers::trash;
 use union::tree::remove::remove;
-
-use crate::container::id::random_hex;
 
 /// What is known about a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,25 +50,6 @@ pub struct Volume {
 #[derive(Clone, Debug)]
 pub struct Volumes {
     directory: PathBuf,
-}
-
-/// Checks that `name` can be the name of a volume or of a container: a file
-/// name that says nothing to a shell.
-///
-/// # Errors
-/// Says what a name is made of.
-pub fn check_name(name: &str) -> Result<()> {
-    let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if name.len() > 128
-        || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        || !name.chars().all(usual)
-    {
-        bail!(
-            "{name:?} is no name: use letters, digits, _ . and -, the first a letter or digit, at \
-             most 128"
-        );
-    }
-    Ok(())
 }
 
 impl Volumes {
@@ -104,7 +83,7 @@ impl Volumes {
     pub fn create(&self, name: Option<&str>) -> Result<String> {
         let (name, anonymous) = match name {
             Some(name) => (name.to_owned(), false),
-            None => (random_hex(32)?, true),
+            None => (kit::random::hex::<32>()?, true),
         };
         self.take(&name, anonymous, None)?;
         Ok(name)
@@ -118,25 +97,20 @@ impl Volumes {
     /// For what is no name, and those of mkdir(2), open(2) and flock(2).
     // ANCHOR: take
     pub fn take(&self, name: &str, anonymous: bool, container: Option<&str>) -> Result<File> {
-        check_name(name)?;
+        kit::name::check(name)?;
         // Files in a volume keep owners and set-user-ID bits: nobody else enters.
         make(&self.directory, 0o700)?;
         let directory = self.directory.join(name);
         loop {
-            if let Some(held) = open_directory(&directory)? {
-                wait_for(&held, &directory)?;
-                // Removed while this waited, by somebody who held it alone.
-                if same_file(&held, &directory)? {
-                    // Also for one whose maker was killed between the two.
-                    make(&self.data(name), 0o755)?;
-                    return Ok(held);
-                }
-                continue;
+            if let Some(held) = lock::directory(&directory, Turn::Making)? {
+                // Also for one whose maker was killed between the two.
+                make(&self.data(name), 0o755)?;
+                return Ok(held);
             }
             let volume = Volume {
                 name: name.to_owned(),
                 mountpoint: PathBuf::new(),
-                created_at: now(),
+                created_at: kit::time::now(),
                 anonymous,
                 container: container.map(str::to_owned),
             };
@@ -159,8 +133,8 @@ impl Volumes {
             .with_context(|| format!("chmod({new:?}, 700)"))?;
         let json = serde_json::to_string(volume).context("write JSON")?;
         write_file(&new.join("volume.json"), &json)?;
-        let held = open_directory(&new)?.with_context(|| format!("{new:?} is gone"))?;
-        wait_for(&held, &new)?;
+        let held = lock::directory(&new, Turn::Making)?;
+        let held = held.with_context(|| format!("{new:?} is gone"))?;
         let done = self.directory.join(&volume.name);
         match renameat_with(CWD, &new, CWD, &done, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(Some(held)),
@@ -179,7 +153,7 @@ impl Volumes {
     /// # Errors
     /// If there is none of that name.
     pub fn get(&self, name: &str) -> Result<Volume> {
-        check_name(name)?;
+        kit::name::check(name)?;
         let data = self.data(name);
         if !data.is_dir() {
             bail!("there is no volume {name:?}: see drydock volume ls");
@@ -219,7 +193,7 @@ impl Volumes {
             let name = entry.context("read the volumes")?.file_name();
             names.extend(name.into_string().ok());
         }
-        names.retain(|name| check_name(name).is_ok() && self.data(name).is_dir());
+        names.retain(|name| kit::name::check(name).is_ok() && self.data(name).is_dir());
         names.sort();
         let mut volumes = Vec::new();
         for name in names {
@@ -247,16 +221,16 @@ impl Volumes {
     /// # Errors
     /// As there.
     pub fn remove_if_there(&self, name: &str) -> Result<bool> {
-        check_name(name)?;
+        kit::name::check(name)?;
         let directory = self.directory.join(name);
-        let Some(held) = open_directory(&directory)? else {
+        let Some(held) = lock::open_directory(&directory)? else {
             return Ok(true);
         };
-        match flock(&held, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) if !same_file(&held, &directory)? => return Ok(true),
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(false),
-            Err(errno) => return Err(errno).with_context(|| format!("flock({directory:?})")),
+        if !lock::try_alone(&held, &directory)? {
+            return Ok(false);
+        }
+        if !lock::is_at(&held, &directory)? {
+            return Ok(true);
         }
         trash::discard(&directory).map(|()| true)
     }
@@ -295,31 +269,6 @@ impl Volumes {
 
 /// The most that the description of a volume may have, in bytes.
 const LARGEST: u64 = 64 << 10;
-
-fn open_directory(path: &Path) -> Result<Option<File>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(CWD, path, flags, Mode::empty()) {
-        Ok(file) => Ok(Some(file.into())),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno).with_context(|| format!("open({path:?}, O_DIRECTORY)")),
-    }
-}
-
-/// Holds a volume together with other containers.
-fn wait_for(directory: &File, path: &Path) -> Result<()> {
-    loop {
-        match flock(directory, FlockOperation::LockShared) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("flock({path:?})")),
-        }
-    }
-}
-
-/// This moment, as RFC 3339 has it, to the second.
-pub fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
-}
 
 #[cfg(test)]
 mod tests {

@@ -7,13 +7,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use kit::lock::{Lock, LockFile, Turn};
+use kit::own::make;
+use kit::say;
 use mount::file_system::attach;
 use nix::unistd::Pid;
-use process::{Isolation, say};
+use process::Isolation;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 use union::driver::Access;
-use union::layers::store::{Lock, LockFile, Turn, make};
 use union::mounts::detached;
 use union::tree::Tree;
 use union::tree::copy::copy;
@@ -117,7 +119,7 @@ impl VolumeMounts {
                 Source::Volume { name, copy } => {
                     let (name, anonymous) = match name {
                         Some(name) => (name.clone(), false),
-                        None => (crate::container::id::random_hex(32)?, true),
+                        None => (kit::random::hex::<32>()?, true),
                     };
                     let data = match &this.shown {
                         Some(shown) => shown.path(this.used.len()),

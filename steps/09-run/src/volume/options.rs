@@ -6,7 +6,6 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::options::FilesArgs;
-use crate::volume::check_name;
 
 /// Where the files of a mount come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +146,7 @@ fn volume(option: &str) -> Result<Mounted> {
 }
 
 fn named(name: &str, copy: bool) -> Result<Source> {
-    check_name(name)?;
+    kit::name::check(name)?;
     Ok(Source::Volume {
         name: Some(name.to_owned()),
         copy,

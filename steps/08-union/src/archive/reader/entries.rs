@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
 use anyhow::{Context, Result, bail};
-use process::say;
+use kit::say;
 
 use super::header::{self, Header};
 use super::pax::{self, Records};

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use anyhow::{Context, Result, bail};
 use data_encoding::BASE64_NOPAD;
-use process::say;
+use kit::say;
 
 use super::numbers;
 use super::sparse::MAP;

@@ -8,8 +8,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kit::say;
 use nix::errno::Errno;
-use process::say;
 
 use crate::trees::program;
 

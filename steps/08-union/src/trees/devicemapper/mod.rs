@@ -37,19 +37,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use process::say;
+use kit::say;
 use rustix::fs::{Mode, fchmod};
 
 use crate::driver::{Access, Kind};
 use crate::layers::id::LayerId;
 use crate::layers::lineage::layers_in;
-use crate::layers::store::{Store, make, remove_file, write_file};
+use crate::layers::store::Store;
 use crate::layers::trash;
 use crate::mounts::detached::{self, FileSystem};
 use crate::tree::Tree;
 use crate::tree::remove::remove_at;
 use crate::trees::program;
 use crate::trees::whole::{Trees, Whole};
+use kit::atomic_file::write_file;
+use kit::own::{make, remove_file};
 
 use device::{node, open_or_create};
 use pool::{BLOCK_SECTORS, Pool};
@@ -101,7 +103,7 @@ impl Devicemapper {
     fn next_number(&self) -> Result<u32> {
         let path = self.directory.join("next");
         let next = read_number(&path)?.unwrap_or(1);
-        write_file(&path, &format!("{}\n", next + 1))?;
+        write_file(&path, format!("{}\n", next + 1))?;
         Ok(next)
     }
 
@@ -116,7 +118,7 @@ impl Devicemapper {
             self.delete(number);
         }
         let number = self.next_number()?;
-        write_file(&begun, &format!("{number}\n"))?;
+        write_file(&begun, format!("{number}\n"))?;
         self.pool.message(&format!("create_thin {number}"))?;
         self.make_file_system(number)?;
         fs::rename(&begun, &path).with_context(|| format!("rename({begun:?}, {path:?})"))?;
@@ -260,7 +262,7 @@ impl Trees for Devicemapper {
         };
         let number = self.next_number()?;
         self.snapshot(number, origin)?;
-        write_file(&self.number_file(id), &format!("{number}\n"))
+        write_file(&self.number_file(id), format!("{number}\n"))
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {

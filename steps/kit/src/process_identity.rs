@@ -1,4 +1,4 @@
-//! Which process something belongs to, in a way that outlives it.
+//! A process, named in a way that outlives it.
 
 use std::thread;
 use std::time::Duration;
@@ -15,14 +15,14 @@ const PATIENCE: u32 = 2000;
 /// field 22, in clock ticks since boot). The PID alone is given to another
 /// process some day; both together are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub struct ProcessIdentity {
     /// Its PID.
     pub pid: i32,
     /// Its start.
     pub start: u64,
 }
 
-impl Owner {
+impl ProcessIdentity {
     /// This process.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl Owner {
         let stat = Process::myself()
             .and_then(|process| process.stat())
             .context("read /proc/self/stat")?;
-        Ok(Owner {
+        Ok(ProcessIdentity {
             pid: stat.pid,
             start: stat.starttime,
         })
@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn this_process_lives_and_its_pid_alone_proves_nothing() {
-        let own = Owner::current().unwrap();
+        let own = ProcessIdentity::current().unwrap();
         assert!(own.is_alive());
-        let earlier = Owner {
+        let earlier = ProcessIdentity {
             start: own.start - 1,
             ..own
         };
@@ -93,14 +93,14 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id() as i32;
         let start = Process::new(pid).unwrap().stat().unwrap().starttime;
-        let owner = Owner { pid, start };
-        assert!(owner.is_alive());
+        let process = ProcessIdentity { pid, start };
+        assert!(process.is_alive());
         child.kill().unwrap();
         while Process::new(pid).unwrap().stat().unwrap().state != 'Z' {
             std::thread::yield_now();
         }
-        assert!(!owner.is_alive());
+        assert!(!process.is_alive());
         child.wait().unwrap();
-        assert!(!owner.is_alive());
+        assert!(!process.is_alive());
     }
 }

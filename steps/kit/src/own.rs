@@ -1,0 +1,117 @@
+//! Files and directories that the engine keeps: believed only where nobody but
+//! the caller and root can have put them.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+/// Refuses a directory that others may have put things into: it belongs to the
+/// caller or to root, and nobody else may write to it.
+///
+/// # Errors
+/// Says whose it is, and what can be done. Those of stat(2).
+pub fn require_own(directory: &Path) -> Result<()> {
+    let stat = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
+    if let Some(why) = not_ours(&stat) {
+        bail!("the state in {directory:?} is not to be trusted: {why}, or give another directory");
+    }
+    Ok(())
+}
+
+fn not_ours(stat: &fs::Metadata) -> Option<String> {
+    let own = geteuid().as_raw();
+    let (uid, mode) = (stat.uid(), stat.mode());
+    if uid != own && uid != 0 {
+        return Some(format!(
+            "it belongs to user {uid}, not to user {own} or root: chown it"
+        ));
+    }
+    (mode & 0o022 != 0).then(|| {
+        format!(
+            "others may write to it (mode {:03o}): chmod go-w it",
+            mode & 0o777
+        )
+    })
+}
+
+/// Opens a file that the engine keeps, to read and write it; `None` if there is
+/// none. Neither a link is followed nor a FIFO waited for.
+///
+/// # Errors
+/// If it is no regular file, or is not the caller's or root's alone.
+pub fn open_own(path: &Path) -> Result<Option<File>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits() as i32)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            bail!("{path:?} is a symbolic link, not a file of the engine's: remove it")
+        }
+        Err(error) => return Err(error).with_context(|| format!("open({path:?})")),
+    };
+    let stat = file
+        .metadata()
+        .with_context(|| format!("fstat({path:?})"))?;
+    if !stat.is_file() {
+        bail!("{path:?} is not a regular file: remove it");
+    }
+    if let Some(why) = not_ours(&stat) {
+        bail!("{path:?} is not to be trusted: {why}, or remove it");
+    }
+    Ok(Some(file))
+}
+
+/// All of a file that the engine keeps, which has `most` bytes at most; `None`
+/// if there is none.
+///
+/// # Errors
+/// As [`open_own`]; if there is more of it.
+pub fn read_own(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open_own(path)? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("read {path:?}"))?;
+    if bytes.len() as u64 > most {
+        bail!("{path:?} has more than {most} bytes, which no file of the engine's has: remove it");
+    }
+    Ok(Some(bytes))
+}
+
+/// Makes a directory and those above it, if they are not there.
+///
+/// # Errors
+/// Those of mkdir(2).
+pub fn make(path: &Path, mode: u32) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .with_context(|| format!("mkdir({path:?})"))
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// Those of unlink(2).
+pub fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("unlink({path:?})"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,70 @@
+//! What a program says on standard error: what it does, with `-v`, and what is
+//! not as it should be, always.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Turns on [`say!`](crate::say), or off.
+pub fn set_verbose(verbose: bool) {
+    VERBOSE.store(verbose, Ordering::Relaxed);
+}
+
+/// Whether `-v` was given.
+pub fn verbose() -> bool {
+    VERBOSE.load(Ordering::Relaxed)
+}
+
+/// Prints a line on standard error if `-v` was given, with the PID of the
+/// process that does it: the protocol of the launch, as it happens.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => {
+        if $crate::say::verbose() {
+            eprintln!("[{}] {}", std::process::id(), format_args!($($words)*));
+        }
+    };
+}
+
+/// Prints a warning on standard error, with or without `-v`: something that was
+/// not asked for is missing, or weaker than it should be, and the work goes on.
+#[macro_export]
+macro_rules! warn {
+    ($($words:tt)*) => {
+        eprintln!("warning: {}", $crate::say::printable(&format!($($words)*)))
+    };
+}
+
+/// A text without what a terminal obeys or what hides other text: control
+/// characters, those of them above ASCII too, and the ones that change the
+/// direction of writing are written as in a Rust string.
+pub fn printable(text: &str) -> String {
+    let obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match obeyed(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        assert_eq!(
+            printable("a\u{1b}[2Jb\r\n\u{9b}"),
+            "a\\u{1b}[2Jb\\r\\n\\u{9b}"
+        );
+        assert_eq!(printable("x\u{202e}y"), "x\\u{202e}y");
+        assert_eq!(printable("größe \"q\" \\"), "größe \"q\" \\");
+    }
+}

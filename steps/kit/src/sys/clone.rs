@@ -1,0 +1,115 @@
+//! Processes: clone3(2), fork(2), _exit(2).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::unistd::{ForkResult, Pid};
+
+/// `CLONE_INTO_CGROUP` of clone(2): the child is born in the cgroup whose
+/// directory `clone_args.cgroup` names. Since Linux 5.7.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Creates a child process in new namespaces: clone3(2), without sharing any
+/// memory, so it returns twice like fork(2). With `CLONE_PARENT` among the
+/// flags the new process is the caller's sibling instead of its child.
+///
+/// Falls back to clone(2) where clone3 is missing (`ENOSYS`: before Linux 5.3,
+/// or filtered by seccomp) or forbidden by an old filter (`EPERM`). clone(2)
+/// cannot place the child in a cgroup; the PID is then written into
+/// `cgroup.procs` by the parent, while the child still waits to be released.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` for the namespaces asked for, `ENOSPC` or
+/// `EUSERS` beyond the limits in `/proc/sys/user`, `EAGAIN` beyond the limits
+/// on processes. An error of its own where the caller has threads: the child
+/// would hold their locks for ever.
+// ANCHOR: clone3
+pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
+    require_single_thread()?;
+    let mut flags = namespaces.bits() as u32 as u64;
+    // SAFETY: `clone_args` is a plain C structure for which all zeroes is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    // A sibling dies with the signal of its sibling; EINVAL if one is named.
+    if !namespaces.contains(CloneFlags::CLONE_PARENT) {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(fd) = cgroup {
+        flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    args.flags = flags;
+    // SAFETY: neither CLONE_VM nor a stack is asked for, so the child goes on
+    // with a copy of this memory, and this process has one thread only, so
+    // nothing in that copy is half-way through another thread's change.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of_val(&args)) };
+    match Errno::result(pid) {
+        Ok(0) => Ok(ForkResult::Child),
+        Ok(pid) => Ok(ForkResult::Parent {
+            child: Pid::from_raw(pid as i32),
+        }),
+        Err(Errno::ENOSYS | Errno::EPERM) => clone(namespaces, cgroup),
+        Err(errno) => Err(errno).with_context(|| format!("clone3({})", names(namespaces))),
+    }
+}
+// ANCHOR_END: clone3
+
+fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
+    let flags = namespaces.bits() as libc::c_long | libc::SIGCHLD as libc::c_long;
+    // SAFETY: as in `clone3`; a stack of null means a copy of the caller's.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) };
+    match Errno::result(pid).with_context(|| format!("clone({})", names(namespaces)))? {
+        0 => Ok(ForkResult::Child),
+        pid => {
+            let child = Pid::from_raw(pid as i32);
+            if let Some(fd) = cgroup {
+                let procs = format!("/proc/self/fd/{}/cgroup.procs", fd.as_raw_fd());
+                fs::write(&procs, child.to_string())
+                    .with_context(|| format!("write {child} to cgroup.procs"))?;
+            }
+            Ok(ForkResult::Parent { child })
+        }
+    }
+}
+
+/// The flags by their names in clone(2), with `|` between them.
+pub fn names(flags: CloneFlags) -> String {
+    let names: Vec<&str> = flags.iter_names().map(|(name, _)| name).collect();
+    names.join("|")
+}
+
+/// Creates a child process without anything new around it: fork(2).
+///
+/// # Errors
+/// As [`clone3`], except for those about namespaces.
+pub fn fork() -> Result<ForkResult> {
+    require_single_thread()?;
+    // SAFETY: one thread, so the child's copy of the memory is consistent.
+    unsafe { nix::unistd::fork() }.context("fork")
+}
+
+/// One directory entry a thread, so the link count of `/proc/self/task` is
+/// their number plus two: one stat(2) tells, where reading `status` would have
+/// to parse. Without /proc there is nothing to ask.
+fn require_single_thread() -> Result<()> {
+    match fs::metadata("/proc/self/task") {
+        Ok(task) if task.nlink() > 3 => bail!(
+            "clone from a process with {} threads: the child would inherit their locks",
+            task.nlink() - 2
+        ),
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).context("stat /proc/self/task"),
+    }
+}
+
+/// Ends this process at once: no destructors, no atexit(3) handlers, no
+/// flushing of buffers that are copies of the parent's. For forked children.
+pub fn exit(status: u8) -> ! {
+    // SAFETY: _exit(2) only ends the process.
+    unsafe { libc::_exit(i32::from(status)) }
+}

@@ -1,0 +1,95 @@
+//! File descriptors: which are open, and closing them (close_range(2)).
+
+use std::fs;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
+/// Closes every file descriptor but `keep`, the standard streams too. For a
+/// forked child that must hold nobody's pipe, terminal or file open.
+///
+/// The caller's other owners of descriptors, such as `OwnedFd`, are left with
+/// closed ones: it must be a process that neither uses nor drops them, and
+/// ends with [`exit`](super::exit).
+///
+/// # Errors
+/// Those of close_range(2), and of `/proc/self/fd` where it is needed.
+pub fn close_all_but(keep: BorrowedFd<'_>) -> Result<()> {
+    close_gaps(0, vec![keep.as_raw_fd() as u32])
+}
+
+/// Closes every file descriptor but standard input, output, error and those in
+/// `keep`: for a forked process that goes on as a server and must not hold
+/// anybody's pipe open. As with [`close_all_but`], owners of what is closed must
+/// not be used or dropped afterwards.
+///
+/// # Errors
+/// As there.
+pub fn close_except(keep: &[BorrowedFd<'_>]) -> Result<()> {
+    close_gaps(3, keep.iter().map(|fd| fd.as_raw_fd() as u32).collect())
+}
+
+/// Closes what is open from `first` on, but for `keep`.
+fn close_gaps(mut first: u32, mut keep: Vec<u32>) -> Result<()> {
+    keep.sort_unstable();
+    for kept in keep {
+        if first < kept {
+            close_range(first, kept - 1)?;
+        }
+        first = first.max(kept.saturating_add(1));
+    }
+    close_range(first, u32::MAX)
+}
+
+/// The descriptors that are open, from 3 on: poll(2) says of every other one
+/// that it is invalid. Of those beyond 256 it tells nothing: the kernel gives the
+/// lowest number that is free, so only a process with as many comes there.
+///
+/// # Errors
+/// Those of getrlimit(2) and poll(2).
+pub fn open_descriptors() -> Result<Vec<i32>> {
+    const FIRST: i32 = 3;
+    const END: libc::rlim_t = 256;
+    // SAFETY: a plain C structure for which all zeroes is valid.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid structure, which the kernel overwrites.
+    Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })
+        .context("getrlimit(RLIMIT_NOFILE)")?;
+    // More of them poll(2) refuses. No descriptor is above the limit.
+    let end = limit.rlim_cur.min(END) as i32;
+    let mut asked: Vec<libc::pollfd> = (FIRST..end)
+        .map(|fd| libc::pollfd {
+            fd,
+            events: 0,
+            revents: 0,
+        })
+        .collect();
+    // SAFETY: as many valid structures as are said, which the kernel changes.
+    let told = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) };
+    Errno::result(told).context("poll")?;
+    let open = asked.iter().filter(|fd| fd.revents & libc::POLLNVAL == 0);
+    Ok(open.map(|fd| fd.fd).collect())
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: see `close_all_but`: what is closed is never used again.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    match Errno::result(done) {
+        Ok(_) => Ok(()),
+        // Before Linux 5.9, or under an old filter, one by one.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let fds = fs::read_dir("/proc/self/fd")
+                .context("read /proc/self/fd")?
+                .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
+                .filter(|fd| (first..=last).contains(&(*fd as u32)))
+                .collect::<Vec<_>>();
+            for fd in fds {
+                // SAFETY: as above. EBADF is the listing's own descriptor.
+                unsafe { libc::close(fd) };
+            }
+            Ok(())
+        }
+        Err(errno) => Err(errno).context("close_range"),
+    }
+}

@@ -1,0 +1,45 @@
+//! System calls for which no safe wrapper exists: the only `unsafe` of the
+//! engine.
+//!
+//! Each function here is safe to call: it checks what the kernel or the
+//! language would otherwise have to take on trust.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`clone`], [`descriptors`], [`signals`], [`own`] | a process, its files, its signals, its keyring |
+//! | [`namespaces`], [`mounts`] | what belongs to which user namespace; attributes of mounts |
+//! | [`bpf`], [`seccomp`] | programs in the kernel |
+//! | [`btrfs`], [`loop_device`] | ioctls of a file system and of a block device |
+//! | [`sysvipc`] | System V IPC |
+#![allow(unsafe_code)]
+
+pub mod bpf;
+pub mod btrfs;
+mod clone;
+mod descriptors;
+pub mod loop_device;
+mod mounts;
+mod namespaces;
+mod own;
+pub mod seccomp;
+pub mod signals;
+pub mod sysvipc;
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result};
+
+pub use clone::{clone3, exit, fork, names};
+pub use descriptors::{close_all_but, close_except, open_descriptors};
+pub use mounts::{map_ids, mount_setattr};
+pub use namespaces::{owning_user_namespace, parent_namespace};
+pub use own::{adjust_tick, default_personality, new_session_keyring};
+
+/// Turns a string into what the kernel takes: without a NUL inside.
+///
+/// # Errors
+/// Names the string that holds a NUL byte.
+pub fn c_string(s: &OsStr) -> Result<CString> {
+    CString::new(s.as_bytes()).with_context(|| format!("{s:?} holds a NUL byte"))
+}

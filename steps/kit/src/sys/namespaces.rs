@@ -1,0 +1,32 @@
+//! How namespaces are related: ioctl_ns(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
+/// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
+///
+/// # Errors
+/// `EPERM` where that user namespace is not the caller's own or below it;
+/// `ENOTTY` for a descriptor that is no namespace.
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related_namespace(namespace, libc::NS_GET_USERNS).context("ioctl(NS_GET_USERNS)")
+}
+
+/// The namespace in which a PID or user namespace was made: ioctl_ns(2),
+/// `NS_GET_PARENT`.
+///
+/// # Errors
+/// `EPERM` where it is not the caller's own or below it, and for the first of
+/// all; `EINVAL` for namespaces of other kinds, which have no parents.
+pub fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
+    related_namespace(namespace, libc::NS_GET_PARENT).context("ioctl(NS_GET_PARENT)")
+}
+
+fn related_namespace(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> Result<OwnedFd, Errno> {
+    // SAFETY: these requests take no argument and change nothing.
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request) })?;
+    // SAFETY: the kernel has just opened this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
