@@ -103,6 +103,11 @@ impl Container {
         self
     }
 
+    /// The names of its isolations, in their order.
+    pub fn isolations(&self) -> Vec<&'static str> {
+        self.isolations.iter().map(|one| one.name()).collect()
+    }
+
     /// Creates the container, starts its command, waits for its end and leaves
     /// the host as it was.
     ///

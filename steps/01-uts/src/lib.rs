@@ -26,23 +26,27 @@ use kit::say;
 use nix::sched::CloneFlags;
 use process::Isolation;
 use rustix::system::{setdomainname, sethostname};
+use serde::{Deserialize, Serialize};
 
 pub use namespace_mode::{Namespace, NamespaceMode};
 
 /// The options of the UTS namespace.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "UTS namespace (step 01)")]
-pub struct UtsArgs {
+pub struct UtsSettings {
     /// Whose host name: private (one of its own), host, or container:PID (that process's)
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub uts: NamespaceMode,
 
     /// Host name inside: 64 bytes at most, labels of letters, digits and hyphens
     #[arg(long, value_name = "NAME")]
+    #[serde(with = "kit::text")]
     pub hostname: Option<OsString>,
 
     /// NIS domain name inside, under the same rules
     #[arg(long, value_name = "NAME")]
+    #[serde(with = "kit::text")]
     pub domainname: Option<OsString>,
 }
 
@@ -55,7 +59,7 @@ pub struct Uts {
 
 impl Uts {
     /// The isolation that `args` describe. They are checked in `prepare`.
-    pub fn new(args: UtsArgs) -> Self {
+    pub fn new(args: UtsSettings) -> Self {
         Uts {
             namespace: Namespace::new(CloneFlags::CLONE_NEWUTS, args.uts),
             hostname: args.hostname,

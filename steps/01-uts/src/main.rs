@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
 use uts::table::{self, NamespacesArgs};
-use uts::{Uts, UtsArgs};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process in a UTS namespace of its own
 ///
@@ -17,7 +17,7 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]

@@ -130,6 +130,8 @@ impl Namespace {
     }
 }
 
+kit::serde_as_text!(NamespaceMode);
+
 #[cfg(test)]
 mod tests {
     use super::*;

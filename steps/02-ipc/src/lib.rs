@@ -25,12 +25,14 @@ use anyhow::Result;
 use clap::Args;
 use nix::sched::CloneFlags;
 use process::Isolation;
+use serde::{Deserialize, Serialize};
 use uts::{Namespace, NamespaceMode};
 
 /// The options of the IPC namespace.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "IPC namespace (step 02)")]
-pub struct IpcArgs {
+pub struct IpcSettings {
     /// Whose IPC objects: private (none to begin with), host, or container:PID (that process's)
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub ipc: NamespaceMode,
@@ -44,7 +46,7 @@ pub struct Ipc {
 
 impl Ipc {
     /// The isolation that `args` describe.
-    pub fn new(args: IpcArgs) -> Self {
+    pub fn new(args: IpcSettings) -> Self {
         Ipc {
             namespace: Namespace::new(CloneFlags::CLONE_NEWIPC, args.ipc),
         }

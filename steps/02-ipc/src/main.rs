@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ipc::tool::{self, IpcTool};
-use ipc::{Ipc, IpcArgs};
+use ipc::{Ipc, IpcSettings};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
-use uts::{Uts, UtsArgs};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process in an IPC namespace of its own
 ///
@@ -19,9 +19,9 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
-    ipc: IpcArgs,
+    ipc: IpcSettings,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]

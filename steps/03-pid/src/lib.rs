@@ -26,12 +26,14 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser};
 use nix::sched::CloneFlags;
 use process::{Exit, Isolation};
+use serde::{Deserialize, Serialize};
 use uts::{Namespace, NamespaceMode};
 
 /// The options of the PID namespace.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "PID namespace (step 03)")]
-pub struct PidArgs {
+pub struct PidSettings {
     /// Whose processes: private (the command is PID 1), host, or container:PID (that process's)
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub pid: NamespaceMode,
@@ -52,7 +54,7 @@ pub struct PidNamespace {
 
 impl PidNamespace {
     /// The isolation that `args` describe. They are checked in `prepare`.
-    pub fn new(args: PidArgs) -> Self {
+    pub fn new(args: PidSettings) -> Self {
         PidNamespace {
             namespace: Namespace::new(CloneFlags::CLONE_NEWPID, args.pid),
             init: args.init,

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ipc::{Ipc, IpcArgs};
+use ipc::{Ipc, IpcSettings};
 use pid::pids::{self, PidsArgs};
-use pid::{PidArgs, PidNamespace};
+use pid::{PidNamespace, PidSettings};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
-use uts::{Uts, UtsArgs};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process as PID 1 of a PID namespace of its own
 ///
@@ -24,11 +24,11 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
-    ipc: IpcArgs,
+    ipc: IpcSettings,
     #[command(flatten)]
-    pid: PidArgs,
+    pid: PidSettings,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]

@@ -36,19 +36,51 @@ use clap::Args;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 use process::Isolation;
+use serde::{Deserialize, Serialize};
 
 use crate::root::Root;
 use crate::volumes::Volumes;
 
 pub use crate::propagation::Propagation;
 
+/// Whose tree of files a container has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootTree {
+    /// One of its own.
+    Own,
+    /// The host's.
+    Hosts,
+}
+
+impl RootTree {
+    /// That of a container with this `--rootfs`.
+    pub fn of(rootfs: Option<&Path>) -> Self {
+        match rootfs {
+            Some(_) => RootTree::Own,
+            None => RootTree::Hosts,
+        }
+    }
+}
+
+/// How much of root's power over the host a container has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Privileges {
+    /// What every container has.
+    #[default]
+    Reduced,
+    /// All that the launcher has: `--privileged`.
+    All,
+}
+
 /// What of the host's file systems the container sees.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "Mount namespace (step 04)")]
-pub struct MountArgs {
+pub struct MountSettings {
     /// Directory that becomes the container's root. Without it the container
     /// keeps the host's tree, with a /proc of its own
     #[arg(long, value_name = "DIR")]
+    #[serde(with = "kit::text")]
     pub rootfs: Option<PathBuf>,
 
     /// How mounts propagate between the host and the container
@@ -58,6 +90,7 @@ pub struct MountArgs {
     /// Show a file or directory of the host inside, read-only with :ro. A
     /// missing DST is made. May be given several times
     #[arg(long, value_name = "SRC:DST[:ro]")]
+    #[serde(with = "kit::text")]
     pub bind: Vec<OsString>,
 
     /// Mount an empty file system in memory. OPTIONS are those of tmpfs(5), such
@@ -79,19 +112,19 @@ pub struct MountArgs {
 /// A new mount namespace and what is in it.
 #[derive(Debug)]
 pub struct Mount {
-    args: MountArgs,
+    args: MountSettings,
     offered: Vec<(PathBuf, PathBuf)>,
     rootfs: Option<PathBuf>,
     volumes: Volumes,
     host_pids: Option<String>,
     host_network: Option<String>,
     host_ipc: Option<String>,
-    privileged: bool,
+    privileges: Privileges,
 }
 
 impl Mount {
     /// An isolation as the arguments say; they are checked by `prepare`.
-    pub fn new(args: MountArgs) -> Self {
+    pub fn new(args: MountSettings) -> Self {
         Mount {
             args,
             offered: Vec::new(),
@@ -100,15 +133,15 @@ impl Mount {
             host_pids: None,
             host_network: None,
             host_ipc: None,
-            privileged: false,
+            privileges: Privileges::Reduced,
         }
     }
 
-    /// Hides nothing of `/proc` and `/sys`, and lets root inside write to both:
-    /// to the host's kernel.
+    /// With all privileges nothing of `/proc` and `/sys` is hidden, and root inside
+    /// may write to both: to the host's kernel.
     #[must_use]
-    pub fn privileged(mut self, privileged: bool) -> Self {
-        self.privileged = privileged;
+    pub fn privileges(mut self, privileges: Privileges) -> Self {
+        self.privileges = privileges;
         self
     }
 
@@ -142,11 +175,11 @@ impl Mount {
         let root = Root::bind(rootfs)?;
         proc_sys::mount_proc(root.fd(), new_pids)?;
         let hosts_network = proc_sys::is_in("net", self.host_network.as_deref());
-        proc_sys::mount_sys(root.fd(), self.privileged, hosts_network)?;
+        proc_sys::mount_sys(root.fd(), self.privileges, hosts_network)?;
         let hosts_queues = proc_sys::is_in("ipc", self.host_ipc.as_deref());
         let dev = dev::mount_dev(root.fd(), hosts_queues)?;
         volumes.attach(root.fd(), true)?;
-        if !self.privileged {
+        if self.privileges == Privileges::Reduced {
             masks::mask(root.fd(), dev.as_fd())?;
         }
         if self.args.read_only {

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use ipc::{Ipc, IpcArgs};
-use mount::{Mount, MountArgs};
-use pid::{PidArgs, PidNamespace};
+use ipc::{Ipc, IpcSettings};
+use mount::{Mount, MountSettings};
+use pid::{PidNamespace, PidSettings};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
-use uts::{Uts, UtsArgs};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process with mounts, and a root, of its own
 ///
@@ -20,13 +20,13 @@ use uts::{Uts, UtsArgs};
 #[command(name = "step-04", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 struct Args {
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
-    ipc: IpcArgs,
+    ipc: IpcSettings,
     #[command(flatten)]
-    pid: PidArgs,
+    pid: PidSettings,
     #[command(flatten)]
-    mount: MountArgs,
+    mount: MountSettings,
     #[command(flatten)]
     command: CommandArgs,
 }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use kit::say;
 use nix::errno::Errno;
 
+use crate::Privileges;
 use crate::detached::{Detached, MountAttrFlags};
 use crate::target::{Kind, Target};
 use kit::errno::is;
@@ -70,7 +71,8 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
 }
 // ANCHOR_END: mount_proc
 
-/// Mounts a sysfs, read-only unless `writable`, on `/sys` of the root. It shows the network
+/// Mounts a sysfs, on `/sys` of the root, read-only unless the container has all
+/// privileges. It shows the network
 /// devices of the network namespace of the process that mounts it.
 ///
 /// In a user namespace that does not own the network namespace the kernel gives
@@ -81,10 +83,16 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
 ///
 /// # Errors
 /// Those of fsopen(2), open_tree(2) and their kin.
-pub(crate) fn mount_sys(root: BorrowedFd<'_>, writable: bool, hosts_network: bool) -> Result<()> {
+pub(crate) fn mount_sys(
+    root: BorrowedFd<'_>,
+    privileges: Privileges,
+    hosts_network: bool,
+) -> Result<()> {
     let target = directory(root, "/sys")?;
-    let mut attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
-    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, !writable);
+    let mut attributes = INERT;
+    if privileges == Privileges::Reduced {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
     match Detached::new("sysfs", &[], attributes) {
         Err(error) if is(&error, &[Errno::EPERM]) && hosts_network => {
             eprintln!(

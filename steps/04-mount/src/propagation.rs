@@ -4,13 +4,15 @@
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use nix::mount::{MsFlags, mount};
+use serde::{Deserialize, Serialize};
 
 /// How the container's mounts propagate.
 ///
 /// A new mount namespace is a copy of the tree of mounts, not a separation of
 /// it: where a mount is shared, its copy joins the same peer group, and what
 /// is mounted on one appears on the other. systemd makes the whole host shared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Propagation {
     /// Nothing goes out, nothing comes in
     #[default]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::UserArgs;
+use crate::UserSettings;
 use crate::caller::Caller;
 use crate::ids::Ids;
 use crate::map::{self, IdMap};
@@ -41,7 +41,7 @@ pub enum Writer {
 ///
 /// # Errors
 /// As [`mapping`].
-pub fn mappings(args: &UserArgs, caller: &Caller) -> Result<Vec<Mapping>> {
+pub fn mappings(args: &UserSettings, caller: &Caller) -> Result<Vec<Mapping>> {
     let mut mappings = Vec::new();
     for ids in [Ids::User, Ids::Group] {
         mappings.extend(mapping(args, ids, caller)?);
@@ -54,7 +54,7 @@ pub fn mappings(args: &UserArgs, caller: &Caller) -> Result<Vec<Mapping>> {
 /// # Errors
 /// A map that the kernel would refuse ([`map::check`]), no range to be had for
 /// `--map-auto`, or no newuidmap(1) or newgidmap(1) where it is needed.
-pub fn mapping(args: &UserArgs, ids: Ids, caller: &Caller) -> Result<Option<Mapping>> {
+pub fn mapping(args: &UserSettings, ids: Ids, caller: &Caller) -> Result<Option<Mapping>> {
     let maps = if args.map_none {
         return Ok(None);
     } else if args.map_auto {
@@ -76,7 +76,7 @@ pub fn mapping(args: &UserArgs, ids: Ids, caller: &Caller) -> Result<Option<Mapp
 }
 
 /// `--uid-map` and `--gid-map`; if there is only one of them, it is for both.
-fn given(args: &UserArgs, ids: Ids) -> Option<Vec<IdMap>> {
+fn given(args: &UserSettings, ids: Ids) -> Option<Vec<IdMap>> {
     let (own, other) = match ids {
         Ids::User => (&args.uid_map, &args.gid_map),
         Ids::Group => (&args.gid_map, &args.uid_map),
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn without_options_root_inside_is_the_caller() {
-        let args = UserArgs::default();
+        let args = UserSettings::default();
         assert_eq!(given(&args, Ids::User), None);
         assert_eq!(root(Ids::User, &ALICE).to_string(), "0 1000 1");
         assert_eq!(root(Ids::Group, &ALICE).to_string(), "0 100 1");
@@ -190,12 +190,12 @@ mod tests {
 
     #[test]
     fn one_given_map_is_for_both_kinds() {
-        let args = UserArgs {
+        let args = UserSettings {
             uid_map: maps(&["0:1:2"]),
-            ..UserArgs::default()
+            ..UserSettings::default()
         };
         assert_eq!(given(&args, Ids::User), given(&args, Ids::Group));
-        let args = UserArgs {
+        let args = UserSettings {
             gid_map: maps(&["0:3:4"]),
             ..args
         };

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -13,7 +14,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getegid, getgroups, setgroups, setresgid, setresuid};
 use process::{Command, Isolation};
 
-use crate::UserArgs;
+use crate::UserSettings;
 use crate::accounts::{Account, Group, accounts, groups};
 use crate::ids::Ids;
 
@@ -116,7 +117,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// The isolation that `args` describe.
-    pub fn new(args: &UserArgs) -> Self {
+    pub fn new(args: &UserSettings) -> Self {
         Credentials {
             spec: args.user.clone(),
             resolved: None,
@@ -302,6 +303,18 @@ fn keep_groups() -> Result<()> {
     }
     Ok(())
 }
+
+impl fmt::Display for UserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.user)?;
+        match self.group.is_empty() {
+            true => Ok(()),
+            false => write!(f, ":{}", self.group),
+        }
+    }
+}
+
+kit::serde_as_text!(UserSpec);
 
 #[cfg(test)]
 mod tests {

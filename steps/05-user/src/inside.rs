@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, pipe2, setresgid, setresuid};
 
-use crate::UserArgs;
+use crate::UserSettings;
 use crate::caller::Caller;
 use crate::choice::{Mapping, mappings};
 use crate::write_maps;
@@ -28,9 +28,9 @@ use crate::write_maps;
 /// The work's own, in words; where the caller has no ranges, or may not have such
 /// a namespace; where the caller has threads.
 pub fn as_mapped_root(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let args = UserArgs {
+    let args = UserSettings {
         map_auto: true,
-        ..UserArgs::default()
+        ..UserSettings::default()
     };
     let mappings = mappings(&args, &Caller::look()?)?;
     let launcher = Pid::this();

@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Pid, Uid, chroot, setresgid, setresuid};
 use process::Isolation;
 use uts::{Namespace, NamespaceMode};
 
-use crate::UserArgs;
+use crate::UserSettings;
 use crate::caller::Caller;
 use crate::choice::{Mapping, Writer, mappings};
 use crate::credentials::set_groups;
@@ -23,11 +23,11 @@ use crate::write_maps;
 
 /// A user namespace, in which the set-up that follows has every capability.
 ///
-/// Goes first in the list: the kernel makes the user namespace before the
-/// others of the same clone(2), which then belong to it, and the isolations
-/// after this one find themselves to be root.
+/// Comes before every isolation that is to have its rights: the kernel makes the
+/// user namespace before the others of the same clone(2), which then belong to
+/// it, and what follows in the list finds itself to be root.
 pub struct User {
-    args: UserArgs,
+    args: UserSettings,
     /// Decided in `prepare`.
     namespace: Namespace,
     mappings: Vec<Mapping>,
@@ -35,7 +35,7 @@ pub struct User {
 
 impl User {
     /// The isolation that `args` describe. They are checked in `prepare`.
-    pub fn new(args: UserArgs) -> Self {
+    pub fn new(args: UserSettings) -> Self {
         User {
             args,
             namespace: Namespace::new(CloneFlags::CLONE_NEWUSER, NamespaceMode::Host),

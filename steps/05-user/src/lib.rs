@@ -8,7 +8,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`isolation`] | the namespace: [`User`], first in the list |
+//! | [`isolation`] | the namespace: [`User`] |
 //! | [`credentials`] | `--user`: [`Credentials`], last in the list |
 //! | [`ids`] | users and groups, and the files and programs named after each |
 //! | [`map`] | the ranges of a map and the kernel's rules for them |
@@ -39,6 +39,7 @@ pub mod write_maps;
 use anyhow::Result;
 use clap::Args;
 use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
 use uts::NamespaceMode;
 
 use caller::Caller;
@@ -49,9 +50,10 @@ pub use isolation::User;
 pub use map::IdMap;
 
 /// The options of the user namespace.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "User namespace (step 05)")]
-pub struct UserArgs {
+pub struct UserSettings {
     /// Whose user namespace: private (one of its own), host, or container:PID
     /// (that process's) [default: host for root without a map, else private]
     #[arg(long, value_name = "MODE")]
@@ -87,7 +89,7 @@ pub struct UserArgs {
     pub user: Option<UserSpec>,
 }
 
-impl UserArgs {
+impl UserSettings {
     /// Whether the command will surely be the user that the caller is: root
     /// inside where root is not mapped to somebody else. It may then open the
     /// files that the caller may.

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ipc::{Ipc, IpcArgs};
-use mount::{Mount, MountArgs};
-use pid::{PidArgs, PidNamespace};
+use ipc::{Ipc, IpcSettings};
+use mount::{Mount, MountSettings};
+use pid::{PidNamespace, PidSettings};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
-use user::{Credentials, User, UserArgs, caps};
-use uts::{Uts, UtsArgs};
+use user::{Credentials, User, UserSettings, caps};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process in a user namespace of its own
 ///
@@ -22,15 +22,15 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
-    user: UserArgs,
+    user: UserSettings,
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
-    ipc: IpcArgs,
+    ipc: IpcSettings,
     #[command(flatten)]
-    pid: PidArgs,
+    pid: PidSettings,
     #[command(flatten)]
-    mount: MountArgs,
+    mount: MountSettings,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]
@@ -47,7 +47,7 @@ enum Tool {
         #[arg(long)]
         here: bool,
         #[command(flatten)]
-        user: UserArgs,
+        user: UserSettings,
     },
 }
 

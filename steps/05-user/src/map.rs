@@ -161,6 +161,8 @@ fn colons(map: &IdMap) -> String {
     map.to_string().replace(' ', ":")
 }
 
+kit::serde_as_text!(IdMap);
+
 #[cfg(test)]
 mod tests {
     use super::*;

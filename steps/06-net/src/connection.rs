@@ -25,7 +25,7 @@ use crate::nat::firewall;
 use crate::nat::publish::Publish;
 use crate::nat::rule::Rule;
 use crate::nat::table::{self, Transaction};
-use crate::{NetArgs, comment, veth};
+use crate::{NetSettings, comment, veth};
 use kit::ProcessIdentity;
 use kit::warn;
 
@@ -62,7 +62,7 @@ impl Connection {
     /// # Errors
     /// An option that cannot be followed; those of netlink, nf_tables and
     /// /proc/sys.
-    pub fn prepare(locked: &mut Locked, id: &str, args: &NetArgs) -> Result<Self> {
+    pub fn prepare(locked: &mut Locked, id: &str, args: &NetSettings) -> Result<Self> {
         let mut route = link::route_client()?;
         link::check_privilege(&mut route)?;
         network::check_place(&mut locked.state)?;

@@ -39,13 +39,14 @@ use anyhow::{Context, Error, Result};
 use kit::ProcessIdentity;
 use kit::errno::is;
 use kit::say;
+use mount::RootTree;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::{Pid, gethostname};
 use process::Isolation;
 use uts::Namespace;
 
-pub use crate::cli::args::NetArgs;
+pub use crate::cli::args::NetSettings;
 pub use crate::cli::mode::NetworkMode;
 pub use crate::cli::tool;
 use crate::connection::Connection;
@@ -69,7 +70,7 @@ pub fn comment(id: &str) -> String {
 
 /// The network of a container.
 pub struct Net {
-    args: NetArgs,
+    args: NetSettings,
     namespace: Namespace,
     id: String,
     directory: PathBuf,
@@ -86,7 +87,7 @@ impl Net {
     ///
     /// Its id, by which devices, rules and files are named, is the launcher's
     /// PID: unique among those that live, and one sees what belongs to whom.
-    pub fn new(args: NetArgs) -> Self {
+    pub fn new(args: NetSettings) -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let pid = std::process::id();
         let id = match MADE.fetch_add(1, Ordering::Relaxed) {
@@ -117,8 +118,8 @@ impl Net {
     /// places inside, for step 04 to mount. A container without a root file
     /// system of its own has the host's, which do for all but those on the
     /// bridge.
-    pub fn files(&self, own_root: bool) -> Vec<(PathBuf, PathBuf)> {
-        if !own_root && self.args.mode() != NetworkMode::Bridge {
+    pub fn files(&self, tree: RootTree) -> Vec<(PathBuf, PathBuf)> {
+        if tree == RootTree::Hosts && self.args.mode() != NetworkMode::Bridge {
             return Vec::new();
         }
         files::places(&self.directory.join(&self.id))

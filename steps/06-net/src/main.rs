@@ -3,15 +3,15 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ipc::{Ipc, IpcArgs};
-use mount::{Mount, MountArgs};
+use ipc::{Ipc, IpcSettings};
+use mount::{Mount, MountSettings, RootTree};
 use net::tool;
-use net::{Net, NetArgs};
-use pid::{PidArgs, PidNamespace};
+use net::{Net, NetSettings};
+use pid::{PidNamespace, PidSettings};
 use process::cli::after_help;
 use process::{CommandArgs, Container};
-use user::{Credentials, User, UserArgs};
-use uts::{Uts, UtsArgs};
+use user::{Credentials, User, UserSettings};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process with a network of its own
 ///
@@ -24,17 +24,17 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
-    user: UserArgs,
+    user: UserSettings,
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
-    ipc: IpcArgs,
+    ipc: IpcSettings,
     #[command(flatten)]
-    pid: PidArgs,
+    pid: PidSettings,
     #[command(flatten)]
-    net: NetArgs,
+    net: NetSettings,
     #[command(flatten)]
-    mount: MountArgs,
+    mount: MountSettings,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         None => {
             let credentials = Credentials::new(&args.user);
             let net = Net::new(args.net).hostname(args.uts.hostname.clone());
-            let files = net.files(args.mount.rootfs.is_some());
+            let files = net.files(RootTree::of(args.mount.rootfs.as_deref()));
             Container::new(args.command.command())
                 .with(User::new(args.user))
                 .with(Uts::new(args.uts))

@@ -60,12 +60,13 @@ use std::rc::Rc;
 
 use anyhow::Result;
 use kit::{say, warn};
+use mount::{Privileges, RootTree};
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 use process::Isolation;
 use uts::{Namespace, NamespaceMode};
 
-pub use cli::args::CgroupArgs;
+pub use cli::args::CgroupSettings;
 pub use cli::tool;
 pub use group::find::sweep;
 pub use namespace::CgroupView;
@@ -82,7 +83,7 @@ use crate::plan::Plan;
 /// A control group for the container, with limits set before anything runs in
 /// it, and a cgroup namespace in which it is the root.
 pub struct Cgroups {
-    args: CgroupArgs,
+    args: CgroupSettings,
     namespace: Namespace,
     /// What the container shall see, once that is known.
     view: Rc<OnceCell<Layout>>,
@@ -94,13 +95,12 @@ pub struct Cgroups {
     /// In the child: it has begun to enter them.
     entered: bool,
     leaf: Option<Leaf>,
-    /// Whether the use of devices is left as it is.
-    all_devices: bool,
+    privileges: Privileges,
 }
 
 impl Cgroups {
     /// The isolation that `args` describe. They are checked in `prepare`.
-    pub fn new(args: CgroupArgs) -> Self {
+    pub fn new(args: CgroupSettings) -> Self {
         Cgroups {
             namespace: Namespace::new(CloneFlags::CLONE_NEWCGROUP, args.cgroupns),
             args,
@@ -110,23 +110,23 @@ impl Cgroups {
             tasks: Vec::new(),
             entered: false,
             leaf: None,
-            all_devices: false,
+            privileges: Privileges::Reduced,
         }
     }
 
-    /// Does not limit the use of devices: the container may use, and make, the
-    /// node of any.
+    /// With all privileges the use of devices is not limited: the container may
+    /// use, and make, the node of any.
     #[must_use]
-    pub fn all_devices(mut self, all: bool) -> Self {
-        self.all_devices = all;
+    pub fn privileges(mut self, privileges: Privileges) -> Self {
+        self.privileges = privileges;
         self
     }
 
     /// What shows the groups in /sys/fs/cgroup of the container. Belongs behind
-    /// the mount namespace in the list, and does nothing unless `new_root`: the
-    /// host's own tree is not for us to mount in.
-    pub fn view(&self, new_root: bool) -> CgroupView {
-        CgroupView::new(Rc::clone(&self.view), new_root)
+    /// the mount namespace in the list, and does nothing in the host's tree, which is
+    /// not for us to mount in.
+    pub fn view(&self, tree: RootTree) -> CgroupView {
+        CgroupView::new(Rc::clone(&self.view), tree)
     }
 
     /// Makes the group in all hierarchies of the plan.
@@ -277,7 +277,7 @@ impl Isolation for Cgroups {
             .device_cgroup_rule
             .iter()
             .any(RuleArg::is_everything);
-        if !self.all_devices && !all {
+        if self.privileges == Privileges::Reduced && !all {
             apply::devices(&self.group, &self.args)?;
         }
         plan::say_without(&without);

@@ -4,16 +4,16 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use cgroups::tool::{self, Tool};
-use cgroups::{CgroupArgs, Cgroups};
+use cgroups::{CgroupSettings, Cgroups};
 use clap::Parser;
-use ipc::{Ipc, IpcArgs};
-use mount::{Mount, MountArgs};
-use net::{Net, NetArgs};
-use pid::{PidArgs, PidNamespace};
+use ipc::{Ipc, IpcSettings};
+use mount::{Mount, MountSettings, RootTree};
+use net::{Net, NetSettings};
+use pid::{PidNamespace, PidSettings};
 use process::cli::after_help;
 use process::{CommandArgs, Container, Exit};
-use user::{Credentials, User, UserArgs};
-use uts::{Uts, UtsArgs};
+use user::{Credentials, User, UserSettings};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process in a control group of its own
 ///
@@ -27,19 +27,19 @@ use uts::{Uts, UtsArgs};
 #[command(args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
-    user: UserArgs,
+    user: UserSettings,
     #[command(flatten)]
-    cgroups: CgroupArgs,
+    cgroups: CgroupSettings,
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
-    ipc: IpcArgs,
+    ipc: IpcSettings,
     #[command(flatten)]
-    pid: PidArgs,
+    pid: PidSettings,
     #[command(flatten)]
-    net: NetArgs,
+    net: NetSettings,
     #[command(flatten)]
-    mount: MountArgs,
+    mount: MountSettings,
     #[command(flatten)]
     command: CommandArgs,
     #[command(subcommand)]
@@ -64,13 +64,13 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> Result<Exit> {
-    let new_root = args.mount.rootfs.is_some();
-    args.mount.bind.extend(args.cgroups.device_binds(new_root));
+    let tree = RootTree::of(args.mount.rootfs.as_deref());
+    args.mount.bind.extend(args.cgroups.device_binds(tree));
     let credentials = Credentials::new(&args.user);
     let cgroups = Cgroups::new(args.cgroups);
-    let view = cgroups.view(new_root);
+    let view = cgroups.view(tree);
     let net = Net::new(args.net).hostname(args.uts.hostname.clone());
-    let files = net.files(new_root);
+    let files = net.files(tree);
     Container::new(args.command.command())
         .with(User::new(args.user))
         .with(cgroups)

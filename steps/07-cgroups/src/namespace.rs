@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use kit::{say, warn};
+use mount::RootTree;
 use mount::detached::{self, Detached, FsOption, MountAttrFlags};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -56,12 +57,12 @@ pub(crate) fn enter(namespace: &Namespace) -> Result<()> {
 /// to 16 ms.
 pub struct CgroupView {
     layout: Rc<OnceCell<Layout>>,
-    wanted: bool,
+    tree: RootTree,
 }
 
 impl CgroupView {
-    pub(crate) fn new(layout: Rc<OnceCell<Layout>>, wanted: bool) -> Self {
-        CgroupView { layout, wanted }
+    pub(crate) fn new(layout: Rc<OnceCell<Layout>>, tree: RootTree) -> Self {
+        CgroupView { layout, tree }
     }
 }
 
@@ -71,7 +72,7 @@ impl Isolation for CgroupView {
     }
 
     fn in_container(&mut self) -> Result<()> {
-        let Some(layout) = self.layout.get().filter(|_| self.wanted) else {
+        let Some(layout) = self.layout.get().filter(|_| self.tree == RootTree::Own) else {
             return Ok(());
         };
         // In a sysfs there is nothing else by that name. What an image has mounted

@@ -169,7 +169,7 @@ pub(crate) fn say_without(places: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::CgroupArgs;
+    use crate::cli::args::CgroupSettings;
     use crate::limits::limits;
     use crate::limits::units::Bytes;
 
@@ -185,10 +185,10 @@ mod tests {
     }
 
     fn memory_and_pids() -> Vec<Limit> {
-        limits(&CgroupArgs {
+        limits(&CgroupSettings {
             memory: Some(Bytes(64 << 20)),
             pids_limit: Some(9),
-            ..CgroupArgs::default()
+            ..CgroupSettings::default()
         })
         .unwrap()
     }

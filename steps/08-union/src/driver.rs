@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::ValueEnum;
 use mount::file_system::attach;
+use serde::{Deserialize, Serialize};
 use user::held::Users;
 
 use crate::layers::finding::Finding;
@@ -16,7 +17,8 @@ use crate::layers::id::LayerId;
 use crate::layers::store::Store;
 
 /// The storage drivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The kernel's overlay file system: shares files
     Overlay2,

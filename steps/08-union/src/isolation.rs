@@ -19,6 +19,7 @@ use kit::{say, warn};
 use nix::unistd::Pid;
 use process::Isolation;
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use user::choice::Mapping;
 
 use crate::detect;
@@ -30,9 +31,10 @@ use crate::mounts::private::cut_off;
 use kit::errno::is;
 
 /// The options of the container's layers.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "Union file system (step 08)")]
-pub struct UnionArgs {
+pub struct UnionSettings {
     /// How layers are kept [default: overlay2 where it works, else vfs]
     #[arg(long, value_enum, value_name = "DRIVER")]
     pub driver: Option<Kind>,
@@ -55,13 +57,23 @@ pub struct UnionArgs {
     /// Where layers are kept [default: /var/lib/drydock, or
     /// $XDG_DATA_HOME/drydock without root]
     #[arg(long, value_name = "DIR")]
+    #[serde(with = "kit::text")]
     pub root: Option<PathBuf>,
 }
 
-impl UnionArgs {
+impl UnionSettings {
     fn asked_for(&self) -> bool {
         self.driver.is_some() || self.layer.is_some() || self.name.is_some() || self.keep
     }
+}
+
+/// When a container has layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// Whatever the options say.
+    Always,
+    /// If an option asks for them.
+    IfAsked,
 }
 
 /// A container's root on layers, or nothing where none were asked for.
@@ -98,14 +110,13 @@ impl Union {
     /// Decides on the driver and the container's name, and touches nothing but
     /// the state directory.
     ///
-    /// `always` asks for layers even where no option does. `rootfs` is what
-    /// `--rootfs` says.
+    /// `rootfs` is what `--rootfs` says.
     ///
     /// # Errors
     /// If there is nothing to stand on, or the driver does not work here.
-    pub fn plan(args: UnionArgs, rootfs: Option<&Path>, always: bool) -> Result<Self> {
+    pub fn plan(args: UnionSettings, rootfs: Option<&Path>, layers: Layers) -> Result<Self> {
         // ANCHOR: exercise_plan_the_container
-        if !always && !args.asked_for() {
+        if layers == Layers::IfAsked && !args.asked_for() {
             return Ok(Union { container: None });
         }
         let root = match args.root {
@@ -150,6 +161,14 @@ impl Union {
         // ANCHOR_END: exercise_plan_the_container
     }
 
+    /// On the layers of an image, which `settings` name.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub fn on_image(settings: UnionSettings) -> Result<Self> {
+        Self::plan(settings, None, Layers::Always)
+    }
+
     /// Has all containers of an image share one `-init`, that of the image: what
     /// this step puts into it is the same for all. It goes with the image.
     #[must_use]
@@ -161,13 +180,13 @@ impl Union {
     }
 
     /// Has the layers shown to the users of a namespace with these maps, as
-    /// theirs: [`UserArgs::other_users`]. Without any nothing changes.
+    /// theirs: [`UserSettings::other_users`]. Without any nothing changes.
     ///
     /// # Errors
     /// If a map leaves out ID 0, which owns the files of the layers. Those of
     /// mkdir(2), for the place where the root will be.
     ///
-    /// [`UserArgs::other_users`]: user::UserArgs::other_users
+    /// [`UserSettings::other_users`]: user::UserSettings::other_users
     pub fn for_users(mut self, mappings: Vec<Mapping>) -> Result<Self> {
         if let Some(container) = &mut self.container
             && !mappings.is_empty()

@@ -36,5 +36,5 @@ pub mod tree;
 mod trees;
 
 pub use driver::{Kind, StorageDriver, View};
-pub use isolation::{Union, UnionArgs, remove_container};
+pub use isolation::{Layers, Union, UnionSettings, remove_container};
 pub use layers::id::LayerId;

@@ -3,20 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use cgroups::{CgroupArgs, Cgroups};
+use cgroups::{CgroupSettings, Cgroups};
 use clap::{Args, Parser, Subcommand};
-use ipc::{Ipc, IpcArgs};
+use ipc::{Ipc, IpcSettings};
 use kit::set_verbose;
-use mount::{Mount, MountArgs};
-use net::{Net, NetArgs};
-use pid::{PidArgs, PidNamespace};
+use mount::{Mount, MountSettings, RootTree};
+use net::{Net, NetSettings};
+use pid::{PidNamespace, PidSettings};
 use process::cli::after_help;
 use process::{CommandArgs, Container, Exit};
 use union::cli::aufs::{self, AufsTool};
 use union::cli::{self, Tool};
-use union::{Union, UnionArgs};
-use user::{Credentials, User, UserArgs};
-use uts::{Uts, UtsArgs};
+use union::{Layers, Union, UnionSettings};
+use user::{Credentials, User, UserSettings};
+use uts::{Uts, UtsSettings};
 
 /// Launch a process whose root is a stack of layers
 ///
@@ -36,21 +36,21 @@ struct Step {
 #[derive(Args)]
 struct Run {
     #[command(flatten)]
-    user: UserArgs,
+    user: UserSettings,
     #[command(flatten)]
-    cgroups: CgroupArgs,
+    cgroups: CgroupSettings,
     #[command(flatten)]
-    uts: UtsArgs,
+    uts: UtsSettings,
     #[command(flatten)]
-    ipc: IpcArgs,
+    ipc: IpcSettings,
     #[command(flatten)]
-    pid: PidArgs,
+    pid: PidSettings,
     #[command(flatten)]
-    net: NetArgs,
+    net: NetSettings,
     #[command(flatten)]
-    union: UnionArgs,
+    union: UnionSettings,
     #[command(flatten)]
-    mount: MountArgs,
+    mount: MountSettings,
     #[command(flatten)]
     command: CommandArgs,
 }
@@ -92,25 +92,25 @@ fn main() -> ExitCode {
         match step.tool {
             Some(Sub::Tool(tool)) => cli::run(tool),
             Some(Sub::Aufs(tool)) => aufs::run(tool),
-            Some(Sub::Union(UnionTool::Run(run))) => launch(*run, true),
-            None => launch(step.run, false),
+            Some(Sub::Union(UnionTool::Run(run))) => launch(*run, Layers::Always),
+            None => launch(step.run, Layers::IfAsked),
         }
     })
 }
 
-fn launch(mut run: Run, on_layers: bool) -> Result<Exit> {
+fn launch(mut run: Run, layers: Layers) -> Result<Exit> {
     let command = run.command.command();
-    let union = Union::plan(run.union, run.mount.rootfs.as_deref(), on_layers)?
+    let union = Union::plan(run.union, run.mount.rootfs.as_deref(), layers)?
         .for_users(run.user.other_users()?)?;
     if let Some(root) = union.mount_point() {
         run.mount.rootfs = Some(root);
     }
-    let new_root = run.mount.rootfs.is_some();
-    run.mount.bind.extend(run.cgroups.device_binds(new_root));
+    let tree = RootTree::of(run.mount.rootfs.as_deref());
+    run.mount.bind.extend(run.cgroups.device_binds(tree));
     let cgroups = Cgroups::new(run.cgroups);
-    let view = cgroups.view(new_root);
+    let view = cgroups.view(tree);
     let net = Net::new(run.net).hostname(run.uts.hostname.clone());
-    let files = net.files(new_root);
+    let files = net.files(tree);
     let credentials = Credentials::new(&run.user);
     Container::new(command)
         .with(User::new(run.user))

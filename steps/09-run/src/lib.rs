@@ -2,9 +2,9 @@
 //!
 //! Read these, in this order:
 //!
-//! 1. `main.rs`: the list of isolations
-//! 2. [`cli::options`] and [`plan`]: from options and image to the parts of a
-//!    container
+//! 1. [`list`](mod@list): the isolations of a container, each with its reason
+//! 2. [`cli::options`], [`cli::run`], [`spec`]: from options and image to what a
+//!    container is
 //! 3. [`image`]: where images come from, how they are kept, what they say
 //! 4. [`command`]: the command, its surroundings, and what it may not do
 //! 5. [`terminal`], [`volume`]: its streams; files that outlive it
@@ -18,8 +18,8 @@
 pub mod cli;
 pub mod command;
 pub mod container;
-mod defaults;
 pub mod image;
-pub mod plan;
+pub mod list;
+pub mod spec;
 pub mod terminal;
 pub mod volume;

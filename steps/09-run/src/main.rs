@@ -2,28 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-use cgroups::Cgroups;
 use clap::{Parser, Subcommand};
 use engine::cli::container::{self as record_tool, RecordTool};
 use engine::cli::image::{self as image_tool, ImageTool};
 use engine::cli::options::RunArgs;
-use engine::cli::places::{Places, PlacesArgs};
+use engine::cli::places::PlacesArgs;
+use engine::cli::run;
 use engine::cli::volume::{self as volume_tool, VolumeTool};
-use engine::command::devices;
-use engine::command::hardening::Hardening;
-use engine::plan::Plan;
-use engine::terminal::Streams;
-use ipc::Ipc;
 use kit::set_verbose;
-use mount::Mount;
-use net::Net;
 use nix::sys::stat::{Mode, umask};
-use pid::PidNamespace;
 use process::cli::after_help;
-use process::{Container, Exit};
-use user::{Credentials, User};
-use uts::Uts;
 
 /// Run commands in containers
 ///
@@ -72,52 +60,10 @@ fn main() -> ExitCode {
         set_verbose(drydock.places.verbose);
         let places = drydock.places.places()?;
         match drydock.command {
-            Sub::Run(args) => run(&places, *args),
+            Sub::Run(args) => run::run(&places, *args),
             Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Record(tool) => record_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
         }
     })
-}
-
-/// The list.
-fn run(places: &Places, args: RunArgs) -> Result<Exit> {
-    let plan = Plan::new(places, args)?;
-    let ending = plan.keeper.ending();
-    let privileged = plan.safety.privileged;
-    let net = Net::new(plan.net).hostname(plan.uts.hostname.clone());
-    let files = net.files(true);
-    let cgroups = Cgroups::new(plan.cgroups).all_devices(privileged);
-    let view = cgroups.view(true);
-    let credentials = Credentials::new(&plan.user);
-    let streams = Streams::new(
-        plan.interactive,
-        plan.tty,
-        credentials.owner(),
-        plan.user.opens_as_caller(),
-    )?;
-    let container = Container::new(plan.command)
-        .keep_terminal()
-        .with(plan.keeper)
-        .with(User::new(plan.user))
-        .with(cgroups)
-        .with(Uts::new(plan.uts))
-        .with(Ipc::new(plan.ipc))
-        .with(plan.ulimits)
-        .with(Hardening::new(plan.safety))
-        .with(PidNamespace::new(plan.pid))
-        .with(net)
-        .with(plan.union)
-        .with(plan.volumes)
-        .with(
-            Mount::new(plan.mount)
-                .offer(files)
-                .offer(devices::of_host(privileged)?)
-                .privileged(privileged),
-        )
-        .with(view)
-        .with(plan.workdir)
-        .with(streams)
-        .with(credentials);
-    ending.note(container.run())
 }

@@ -11,6 +11,7 @@
 //! | [`process_identity`] | a process, in a way that outlives it |
 //! | [`mountinfo`] | the mounts of a process |
 //! | [`name`], [`random`], [`time`] | names of people, random bytes, points in time |
+//! | [`text`] | values and names in documents |
 
 pub mod atomic_file;
 pub mod errno;
@@ -23,6 +24,7 @@ pub mod random;
 pub mod say;
 pub mod signal_number;
 pub mod sys;
+pub mod text;
 pub mod time;
 
 pub use process_identity::ProcessIdentity;

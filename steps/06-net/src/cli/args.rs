@@ -10,11 +10,13 @@ use crate::bridge::ipam;
 use crate::cli::mode::NetworkMode;
 use crate::names::resolv::HostEntry;
 use crate::nat::publish::{self, Publish};
+use serde::{Deserialize, Serialize};
 
 /// The options of the network.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "Network namespace (step 06)")]
-pub struct NetArgs {
+pub struct NetSettings {
     /// Which network: none (a loopback device), bridge (with the other containers,
     /// the host and the outside; needs root), host, or container:PID (that
     /// process's). Without it: bridge if an option below needs that, else none
@@ -47,7 +49,7 @@ pub struct NetArgs {
     pub add_host: Vec<HostEntry>,
 }
 
-impl NetArgs {
+impl NetSettings {
     /// The mode, also where none was given.
     ///
     /// A process that asks for nothing gets no network: what a learner runs
@@ -92,11 +94,11 @@ impl NetArgs {
 mod tests {
     use super::*;
 
-    fn args(publish: &[&str], network: Option<&str>) -> NetArgs {
-        NetArgs {
+    fn args(publish: &[&str], network: Option<&str>) -> NetSettings {
+        NetSettings {
             publish: publish.iter().map(|text| text.parse().unwrap()).collect(),
             network: network.map(|text| text.parse().unwrap()),
-            ..NetArgs::default()
+            ..NetSettings::default()
         }
     }
 

@@ -59,6 +59,8 @@ impl fmt::Display for NetworkMode {
     }
 }
 
+kit::serde_as_text!(NetworkMode);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::NetArgs;
+use crate::NetSettings;
 use crate::cli::mode::NetworkMode;
 use crate::names::resolv;
 use kit::warn;
@@ -38,7 +38,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of reading the host's files.
-    pub fn of(args: &NetArgs, hostname: &str, address: Option<Ipv4Addr>) -> Result<Self> {
+    pub fn of(args: &NetSettings, hostname: &str, address: Option<Ipv4Addr>) -> Result<Self> {
         let own = || resolv::hosts(hostname, address, &args.add_host);
         let (resolv_conf, hosts) = match args.mode() {
             NetworkMode::Bridge => {
@@ -103,9 +103,9 @@ mod tests {
     fn everybody_may_read_the_files() {
         let base = tempfile::tempdir().unwrap();
         let directory = base.path().join("7");
-        let args = NetArgs {
+        let args = NetSettings {
             add_host: vec!["db:10.0.0.9".parse().unwrap()],
-            ..NetArgs::default()
+            ..NetSettings::default()
         };
         let files = Files::of(&args, "box", None).unwrap();
         files.write(&directory).unwrap();

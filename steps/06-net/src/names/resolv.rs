@@ -1,5 +1,6 @@
 //! What is in a container's resolv.conf(5) and hosts(5), and where it is from.
 
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
@@ -146,6 +147,14 @@ pub fn read_of_container(pid: Pid, path: &str) -> Option<String> {
         .ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+impl fmt::Display for HostEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.ip)
+    }
+}
+
+kit::serde_as_text!(HostEntry);
 
 #[cfg(test)]
 mod tests {

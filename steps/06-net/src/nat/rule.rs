@@ -22,13 +22,8 @@ const ESTABLISHED_RELATED: u32 = 2 | 4;
 /// Bit of `ct status`: `IPS_DST_NAT`.
 const DST_NAT: u32 = 32;
 
-/// A rule: the chain it belongs to, what it looks for, what it does.
-///
-/// ```
-/// use net::rule::Rule;
-/// let rule = Rule::new("forward").oifname("drydock0").ct_status_dnat().accept();
-/// assert_eq!(rule.to_string(), r#"forward oifname "drydock0" ct status dnat accept"#);
-/// ```
+/// A rule: the chain it belongs to, what it looks for, what it does. It shows
+/// itself in the words of nft(8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub(crate) chain: &'static str,
@@ -208,5 +203,19 @@ impl Rule {
             expression::bitwise(bits.to_ne_bytes().to_vec()),
             expression::cmp(Operator::NotEqual, vec![0; 4]),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_shows_itself_as_nft_does() {
+        let rule = Rule::new("forward").oifname("drydock0").ct_status_dnat();
+        assert_eq!(
+            rule.accept().to_string(),
+            r#"forward oifname "drydock0" ct status dnat accept"#
+        );
     }
 }

@@ -1,11 +1,14 @@
 //! The options, in Docker's spelling.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result};
 use clap::Args;
+use mount::RootTree;
+use serde::{Deserialize, Serialize};
 use uts::NamespaceMode;
 
 use crate::devices::{DeviceArg, RuleArg};
@@ -13,9 +16,10 @@ use crate::limits::id_list::IdList;
 use crate::limits::units::{Bytes, Cpus, Swap};
 
 /// The options of the control groups.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[command(next_help_heading = "Control groups (step 07)")]
-pub struct CgroupArgs {
+pub struct CgroupSettings {
     /// The most memory that all processes of the container use together, page
     /// cache included: 128m, 1.5g. Beyond it the kernel kills
     #[arg(short, long, value_name = "BYTES")]
@@ -106,10 +110,11 @@ pub struct CgroupArgs {
     /// The group to make the container's in, as a path from the root of the
     /// hierarchy [default: drydock, where the caller may make it]
     #[arg(long, value_name = "PATH")]
+    #[serde(with = "kit::text")]
     pub cgroup_parent: Option<PathBuf>,
 }
 
-impl CgroupArgs {
+impl CgroupSettings {
     /// The option that names the group to make the container's in, if it was given.
     pub(crate) fn parent_option(&self) -> Option<String> {
         let parent = self.cgroup_parent.as_ref()?;
@@ -118,11 +123,11 @@ impl CgroupArgs {
 
     /// The devices of `--device`, each as `SRC:DST` for a bind mount: the
     /// control groups allow a device, they do not make its node. In the host's
-    /// tree, without a `new_root`, those that are already there are left out.
-    pub fn device_binds(&self, new_root: bool) -> Vec<OsString> {
+    /// tree, those that are already there are left out.
+    pub fn device_binds(&self, tree: RootTree) -> Vec<OsString> {
         self.device
             .iter()
-            .filter(|device| new_root || device.host != device.container)
+            .filter(|device| tree == RootTree::Own || device.host != device.container)
             .map(DeviceArg::bind)
             .collect()
     }
@@ -157,6 +162,14 @@ where
         })
     }
 }
+
+impl<T: fmt::Display> fmt::Display for DeviceRate<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device.display(), self.rate)
+    }
+}
+
+kit::serde_as_text!(DeviceRate<Bytes>, DeviceRate<u64>);
 
 #[cfg(test)]
 mod tests {

@@ -274,6 +274,18 @@ impl DeviceArg {
     }
 }
 
+impl fmt::Display for RuleArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = self.rule.to_string();
+        match self.kinds[..] {
+            [_, _] => write!(f, "a{}", &rule[1..]),
+            _ => f.write_str(&rule),
+        }
+    }
+}
+
+kit::serde_as_text!(DeviceArg, RuleArg);
+
 #[cfg(test)]
 mod tests {
     use super::*;

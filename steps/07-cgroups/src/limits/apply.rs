@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rustix::thread::{CapabilitySet, capabilities};
 use std::os::fd::AsFd;
 
-use crate::cli::args::CgroupArgs;
+use crate::cli::args::CgroupSettings;
 use crate::devices::bpf;
 use crate::devices::{DEFAULT, Rule, RuleArg};
 use crate::group::file;
@@ -140,7 +140,7 @@ fn check_weight(name: &str) -> Result<()> {
 /// # Errors
 /// Names a device that is none, or whose `rwm` would have to be enforced; and
 /// says it if root, who can make nodes, could use the host's devices.
-pub(crate) fn devices(group: &Group, args: &CgroupArgs) -> Result<()> {
+pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     let asked = &args.device;
     let mut rules: Vec<Rule> = DEFAULT.to_vec();
     rules.extend(args.device_cgroup_rule.iter().flat_map(RuleArg::rules));

@@ -64,6 +64,8 @@ impl fmt::Display for IdList {
     }
 }
 
+kit::serde_as_text!(IdList);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::{major, minor};
 
-use crate::cli::args::{CgroupArgs, DeviceRate};
+use crate::cli::args::{CgroupSettings, DeviceRate};
 use crate::limits::units::Bytes;
 use crate::limits::weight::io_weight;
 use crate::limits::{Limit, Value, value};
@@ -17,7 +17,7 @@ use crate::limits::{Limit, Value, value};
 ///
 /// # Errors
 /// Names the option whose value makes no sense.
-pub(crate) fn io(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
+pub(crate) fn io(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     // 0 is Docker's word for none.
     if let Some(weight) = args.blkio_weight.filter(|weight| *weight != 0) {
         if !(10..=1000).contains(&weight) {

@@ -28,7 +28,7 @@ pub(crate) mod weight;
 use anyhow::{Context, Result, bail};
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::cli::args::CgroupArgs;
+use crate::cli::args::CgroupSettings;
 use crate::limits::io::io;
 use crate::limits::units::{Bytes, Cpus, Swap};
 use crate::limits::weight::cpu_weight;
@@ -69,7 +69,7 @@ pub(crate) fn value(controller: &'static str, file: &'static str, value: impl To
 ///
 /// # Errors
 /// Names the option whose value makes no sense, alone or with another one.
-pub(crate) fn limits(args: &CgroupArgs) -> Result<Vec<Limit>> {
+pub(crate) fn limits(args: &CgroupSettings) -> Result<Vec<Limit>> {
     // ANCHOR: exercise_limits
     let mut limits = Vec::new();
     memory(args, &mut limits)?;
@@ -94,7 +94,7 @@ fn set<T: Copy + PartialEq>(asked: Option<T>, zero: T) -> Option<T> {
     asked.filter(|asked| *asked != zero)
 }
 
-fn memory(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
+fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     let (most, kept) = (
         set(args.memory, Bytes(0)),
         set(args.memory_reservation, Bytes(0)),
@@ -158,7 +158,7 @@ fn swap(memory: Bytes, asked: Option<Swap>) -> Result<Limit> {
     })
 }
 
-fn cpu(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
+fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     if let Some(cpus) = set(args.cpus, Cpus::whole(0)) {
         let online = sysconf(SysconfVar::_NPROCESSORS_ONLN)
             .context("sysconf(_SC_NPROCESSORS_ONLN)")?
@@ -210,7 +210,7 @@ fn cpu(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
 }
 
 /// `--cpu-quota` and `--cpu-period`, with the kernel's bounds (sched-bwc.rst).
-fn quota(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
+fn quota(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     let period = set(args.cpu_period, 0);
     // 0 and below are Docker's words for no limit.
     let quota = args.cpu_quota.filter(|quota| *quota > 0);
@@ -238,8 +238,8 @@ fn quota(args: &CgroupArgs, limits: &mut Vec<Limit>) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn args(f: impl FnOnce(&mut CgroupArgs)) -> CgroupArgs {
-        let mut args = CgroupArgs::default();
+    fn args(f: impl FnOnce(&mut CgroupSettings)) -> CgroupSettings {
+        let mut args = CgroupSettings::default();
         f(&mut args);
         args
     }

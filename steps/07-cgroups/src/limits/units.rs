@@ -148,6 +148,8 @@ impl fmt::Display for Swap {
     }
 }
 
+kit::serde_as_text!(Bytes, Swap, Cpus);
+
 #[cfg(test)]
 mod tests {
     use super::*;

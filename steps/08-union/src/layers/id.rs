@@ -69,6 +69,8 @@ impl AsRef<Path> for LayerId {
     }
 }
 
+kit::serde_as_text!(LayerId);
+
 #[cfg(test)]
 mod tests {
     use super::LayerId;

@@ -1,5 +1,6 @@
 //! `drydock ps`, `inspect`, `rm` and `stop`.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
@@ -77,15 +78,15 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                     if !force {
                         bail!(
                             "the container {} runs: stop it first, or use --force",
-                            record.name
+                            record.spec.name
                         );
                     }
                     end(&records, &record, Signal::SIGKILL.into(), Duration::ZERO)?;
-                    if record.auto_remove {
+                    if record.spec.auto_remove {
                         println!("{container}");
                         continue;
                     }
-                    record = records.find(&record.id)?;
+                    record = records.find(&record.spec.id)?;
                 }
                 records.remove(&record)?;
                 println!("{container}");
@@ -95,8 +96,13 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
             for container in containers {
                 let record = records.find(&container)?;
                 if record.is_running() {
-                    let patience = Duration::from_secs(time.unwrap_or(record.stop_timeout));
-                    end(&records, &record, record.stop_signal.parse()?, patience)?;
+                    let patience = Duration::from_secs(time.unwrap_or(record.spec.stop_timeout));
+                    end(
+                        &records,
+                        &record,
+                        record.spec.stop_signal.parse()?,
+                        patience,
+                    )?;
                 }
                 println!("{container}");
             }
@@ -134,7 +140,7 @@ fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Durat
     if !record.launcher.is_parent_of(record.pid) || !records.is_held(record)? {
         bail!(
             "the record of the container {} is wrong: process {} is none of its, and is left alone",
-            record.name,
+            record.spec.name,
             record.pid
         );
     }
@@ -193,10 +199,10 @@ fn list(records: &Records, all: bool, quiet: bool) -> Result<()> {
         println!(
             "{:<12}  {:<20}  {:<20}  {:<24}  {pid:>7}  {}",
             record.short_id(),
-            shortened(&record.image),
-            shortened(&record.command.join(" ")),
+            shortened(&record.spec.image),
+            shortened(&record.spec.command.join(OsStr::new(" ")).to_string_lossy()),
             status(&record),
-            record.name
+            record.spec.name
         );
     }
     Ok(())

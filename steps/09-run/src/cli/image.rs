@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use process::Exit;
 use union::Kind;
 
+use crate::cli::defaults::driver;
 use crate::cli::places::Places;
-use crate::defaults::driver;
 use crate::image::Images;
 use crate::image::config::{Config, Words};
 use crate::image::digest::Digest;

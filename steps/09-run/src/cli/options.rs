@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cgroups::CgroupArgs;
+use cgroups::CgroupSettings;
 use clap::{ArgAction, Args, ValueEnum};
-use ipc::IpcArgs;
-use net::NetArgs;
-use pid::PidArgs;
+use ipc::IpcSettings;
+use net::NetSettings;
+use pid::PidSettings;
 use union::Kind;
-use user::UserArgs;
-use uts::UtsArgs;
+use user::UserSettings;
+use uts::UtsSettings;
 
 use crate::command::ulimit::Ulimit;
 
@@ -31,25 +31,25 @@ pub struct RunArgs {
     pub safety: SafetyArgs,
     /// Step 01.
     #[command(flatten)]
-    pub uts: UtsArgs,
+    pub uts: UtsSettings,
     /// Step 02.
     #[command(flatten)]
-    pub ipc: IpcArgs,
+    pub ipc: IpcSettings,
     /// Step 03.
     #[command(flatten)]
-    pub pid: PidArgs,
+    pub pid: PidSettings,
     /// Step 04.
     #[command(flatten)]
     pub files: FilesArgs,
     /// Step 05.
     #[command(flatten)]
-    pub user: UserArgs,
+    pub user: UserSettings,
     /// Step 06.
     #[command(flatten)]
-    pub net: NetArgs,
+    pub net: NetSettings,
     /// Step 07.
     #[command(flatten)]
-    pub cgroups: CgroupArgs,
+    pub cgroups: CgroupSettings,
     /// Step 08.
     #[command(flatten)]
     pub layers: LayersArgs,

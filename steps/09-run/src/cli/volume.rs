@@ -72,11 +72,11 @@ pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
                 volumes.get(&name)?;
                 let user = all
                     .iter()
-                    .find(|record| record.volumes.iter().any(|used| used.name == name));
+                    .find(|record| record.spec.volumes().any(|volume| volume.name == name));
                 if let Some(user) = user {
                     bail!(
                         "the volume {name:?} is used by the container {}: remove that first",
-                        user.name
+                        user.spec.name
                     );
                 }
                 if !volumes.remove(&name)? {

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use mount::Privileges;
 
 /// What every container has of its own in /dev, or nobody else's is of use to.
 const OWN: [&str; 12] = [
@@ -14,13 +15,13 @@ const OWN: [&str; 12] = [
 ];
 
 /// The nodes of devices in /dev and below, each with its place in the
-/// container, for step 04 to mount there. None unless `privileged`.
+/// container, for step 04 to mount there: with all privileges, else none.
 ///
 /// # Errors
 /// Those of reading /dev.
-pub fn of_host(privileged: bool) -> Result<Vec<(PathBuf, PathBuf)>> {
+pub fn of_host(privileges: Privileges) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut nodes = Vec::new();
-    if privileged {
+    if privileges == Privileges::All {
         nodes_in(Path::new("/dev"), &OWN, &mut nodes)?;
     }
     Ok(nodes.into_iter().map(|node| (node.clone(), node)).collect())

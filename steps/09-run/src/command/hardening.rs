@@ -26,8 +26,8 @@ use rustix::thread::{
     set_capabilities_secure_bits, set_no_new_privs,
 };
 
-use crate::cli::options::{SafetyArgs, SecurityOpt};
 use crate::command::filter;
+use crate::spec::Safety;
 
 /// What Docker leaves to a container (moby `daemon/pkg/oci/caps/defaults.go`):
 /// enough to be root among one's own files and processes.
@@ -48,25 +48,21 @@ pub const KEPT: CapabilitySet = CapabilitySet::AUDIT_WRITE
 
 /// Takes from the command what it does not need, and what the caller happened
 /// to have.
-///
-/// Stands before step 03 in the list: an init that has forked has given up the
-/// same. And before the credentials: a user who is not root could take nothing
-/// from the bounding set any more.
 pub struct Hardening {
-    args: SafetyArgs,
+    safety: Safety,
 }
 
 impl Hardening {
     /// An isolation that takes no power from a privileged container, but what
     /// the caller happened to have from it too.
-    pub fn new(args: SafetyArgs) -> Self {
-        Hardening { args }
+    pub fn new(safety: Safety) -> Self {
+        Hardening { safety }
     }
 
     /// The caller's keys are reachable through the session keyring, which
     /// fork(2) and execve(2) hand on.
     fn leave_keys(&self) -> Result<()> {
-        if self.args.no_new_keyring {
+        if !self.safety.new_keyring {
             return Ok(());
         }
         sys::new_session_keyring().context(
@@ -76,7 +72,7 @@ impl Hardening {
 
     /// What is in the way of a limit, see [`filter`].
     fn filter(&self) -> Result<()> {
-        if self.args.security_opt.contains(&SecurityOpt::NoFilter) {
+        if !self.safety.filter {
             return Ok(());
         }
         sys::seccomp::set_filter(&mut filter::program()).context(
@@ -105,7 +101,7 @@ impl Isolation for Hardening {
         self.leave_keys()?;
         clear_ambient_capability_set().context("prctl(PR_CAP_AMBIENT_CLEAR_ALL)")?;
         let mut own = capabilities(None).context("capget")?.permitted;
-        if !self.args.privileged {
+        if !self.safety.privileged {
             drop_from_bounding_set()?;
             own &= KEPT;
         }
@@ -115,7 +111,7 @@ impl Isolation for Hardening {
             inheritable: CapabilitySet::empty(),
         };
         set_capabilities(None, sets).with_context(|| format!("capset({own:?})"))?;
-        if self.args.privileged {
+        if self.safety.privileged {
             say!("privileged: capabilities and privileges stay as they are");
             return Ok(());
         }

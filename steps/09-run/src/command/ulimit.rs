@@ -1,5 +1,6 @@
 //! `--ulimit`: limits on one process each, in Docker's words. getrlimit(2).
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -118,6 +119,16 @@ fn refused(errno: Errno, resource: Resource) -> Error {
         _ => error,
     }
 }
+
+impl fmt::Display for Ulimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |n| n.to_string());
+        let Rlimit { current, maximum } = self.limit;
+        write!(f, "{}={}:{}", self.name, shown(current), shown(maximum))
+    }
+}
+
+kit::serde_as_text!(Ulimit);
 
 #[cfg(test)]
 mod tests {

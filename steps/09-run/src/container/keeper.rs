@@ -14,9 +14,9 @@ use process::{Exit, Failure, Isolation};
 
 use crate::container::name::random_name;
 use crate::container::{Record, Records, Status};
+use crate::spec::Spec;
 
-/// Keeps the record of one container. First in the list: when everything else
-/// is cleaned up, the record goes.
+/// Keeps the record of one container.
 pub struct Keeper {
     records: Records,
     record: Record,
@@ -37,29 +37,33 @@ pub struct Ending {
 }
 
 impl Keeper {
-    /// A keeper of `record`, which draws a name if the record has none.
+    /// The keeper of a container's record, which draws a name if the container has
+    /// none.
+    ///
+    /// # Errors
+    /// Those of reading /proc/self/stat.
     pub fn new(
         records: Records,
-        record: Record,
+        spec: Spec,
         cidfile: Option<PathBuf>,
         found_dead: Rc<Cell<bool>>,
-    ) -> Self {
-        Keeper {
+    ) -> Result<Self> {
+        Ok(Keeper {
             records,
-            named: !record.name.is_empty(),
-            record,
+            named: !spec.name.is_empty(),
+            record: Record::new(spec)?,
             cidfile,
             found_dead,
             begun: false,
-        }
+        })
     }
 
     /// What is to be called with the container's end.
     pub fn ending(&self) -> Ending {
         Ending {
             records: self.records.clone(),
-            id: self.record.id.clone(),
-            auto_remove: self.record.auto_remove,
+            id: self.record.spec.id.clone(),
+            auto_remove: self.record.spec.auto_remove,
         }
     }
 
@@ -68,12 +72,12 @@ impl Keeper {
             for attempt in 0.. {
                 let name = random_name(attempt)?;
                 if self.records.take_name(&name, &self.record)? {
-                    self.record.name = name;
+                    self.record.spec.name = name;
                     return Ok(());
                 }
             }
         }
-        let name = self.record.name.clone();
+        let name = self.record.spec.name.clone();
         if self.records.take_name(&name, &self.record)? {
             return Ok(());
         }
@@ -118,7 +122,7 @@ impl Keeper {
             .create_new(true)
             .mode(0o644)
             .open(path)
-            .and_then(|mut file| file.write_all(self.record.id.as_bytes()))
+            .and_then(|mut file| file.write_all(self.record.spec.id.as_bytes()))
             .with_context(|| format!("--cidfile {path:?}"))
     }
 }
@@ -158,8 +162,10 @@ impl Isolation for Keeper {
             return Ok(());
         }
         // One that was never born leaves nothing to be looked at.
-        if self.record.auto_remove || self.record.pid == 0 {
-            return self.records.forget(&self.record.id, &self.record.name);
+        if self.record.spec.auto_remove || self.record.pid == 0 {
+            return self
+                .records
+                .forget(&self.record.spec.id, &self.record.spec.name);
         }
         Ok(())
     }

@@ -18,12 +18,13 @@ pub mod keeper;
 mod name;
 pub mod store;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use kit::ProcessIdentity;
 use serde::{Deserialize, Serialize};
+
+use crate::spec::Spec;
 
 pub use store::Records;
 
@@ -42,30 +43,12 @@ pub enum Status {
     Exited,
 }
 
-/// A volume that a container has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UsedVolume {
-    /// The volume's name.
-    pub name: String,
-    /// Its place in the container.
-    pub target: PathBuf,
-    /// Whether it goes with the container.
-    pub anonymous: bool,
-}
-
 /// What is known about a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// 64 hexadecimal digits; the first 12 will do.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// The image's name, as it was asked for.
-    pub image: String,
-    /// The image's id.
-    pub image_id: String,
-    /// What runs, and its arguments.
-    pub command: Vec<String>,
+    /// What it is.
+    #[serde(flatten)]
+    pub spec: Spec,
     /// What it does.
     pub status: Status,
     /// The PID of its first process, as the host sees it; 0 when there is none.
@@ -80,44 +63,46 @@ pub struct Record {
     /// With which status; none while it runs, and where nobody was left to see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
-    /// Whether it goes when its command ends.
-    pub auto_remove: bool,
-    /// The storage driver of its layers.
-    pub driver: String,
-    /// Its volumes.
-    pub volumes: Vec<UsedVolume>,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// How it is asked to end.
-    pub stop_signal: String,
-    /// How many seconds it is given for that.
-    pub stop_timeout: u64,
-    /// The words by which it was started, after `drydock`.
-    pub options: Vec<String>,
 }
 
 impl Record {
+    /// That of a container which this process is about to start.
+    ///
+    /// # Errors
+    /// Those of reading /proc/self/stat.
+    pub fn new(spec: Spec) -> Result<Self> {
+        Ok(Record {
+            spec,
+            status: Status::Running,
+            pid: 0,
+            launcher: ProcessIdentity::current()?,
+            started_at: String::new(),
+            finished_at: None,
+            exit_code: None,
+        })
+    }
+
     /// The first 12 digits of the id.
     pub fn short_id(&self) -> &str {
-        short(&self.id)
+        short(&self.spec.id)
     }
 
     /// Whether all in it can be what an engine has written into `path`.
     fn check(&self, path: &Path) -> Result<()> {
         let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         ensure!(
-            self.id.len() == 64 && self.id.chars().all(digit),
+            self.spec.id.len() == 64 && self.spec.id.chars().all(digit),
             "its id is {:?}",
-            self.id
+            self.spec.id
         );
         ensure!(
-            path.file_stem().is_some_and(|stem| *stem == *self.id),
+            path.file_stem().is_some_and(|stem| *stem == *self.spec.id),
             "it is about container {:?}",
-            self.id
+            self.spec.id
         );
-        kit::name::check(&self.name)?;
-        for volume in &self.volumes {
-            kit::name::check(&volume.name).context("a volume")?;
+        kit::name::check(&self.spec.name)?;
+        for volume in self.spec.volumes() {
+            kit::name::check(volume.name).context("a volume")?;
         }
         ensure!(
             self.pid >= 0 && self.launcher.pid > 0,

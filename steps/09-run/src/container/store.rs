@@ -62,11 +62,11 @@ impl Records {
     pub fn take_name(&self, name: &str, record: &Record) -> Result<bool> {
         let link = self.name_path(name);
         let ProcessIdentity { pid, start } = record.launcher;
-        let kept = match record.auto_remove {
+        let kept = match record.spec.auto_remove {
             true => "",
             false => " kept",
         };
-        let text = format!("{} {pid} {start}{kept}", record.id);
+        let text = format!("{} {pid} {start}{kept}", record.spec.id);
         let _making = self.hold(Turn::Making)?;
         match symlink(text, &link) {
             Ok(()) => Ok(true),
@@ -104,7 +104,7 @@ impl Records {
 
     fn put(&self, record: &Record) -> Result<()> {
         let json = serde_json::to_string_pretty(record).context("write JSON")?;
-        write_file(&self.path(&record.id), &json)
+        write_file(&self.path(&record.spec.id), &json)
     }
 
     /// Forgets a container.
@@ -145,7 +145,8 @@ impl Records {
                 Err(error) => warn!("passed over: {error:#}"),
             }
         }
-        records.sort_by(|a: &Record, b| (&b.started_at, &b.id).cmp(&(&a.started_at, &a.id)));
+        records
+            .sort_by(|a: &Record, b| (&b.started_at, &b.spec.id).cmp(&(&a.started_at, &a.spec.id)));
         Ok(records)
     }
 
@@ -155,12 +156,12 @@ impl Records {
     /// If it is none, or could be several.
     pub fn find(&self, reference: &str) -> Result<Record> {
         let all = self.all()?;
-        if let Some(named) = all.iter().find(|record| record.name == reference) {
+        if let Some(named) = all.iter().find(|record| record.spec.name == reference) {
             return Ok(named.clone());
         }
         let mut begun = all
             .iter()
-            .filter(|record| !reference.is_empty() && record.id.starts_with(reference));
+            .filter(|record| !reference.is_empty() && record.spec.id.starts_with(reference));
         match (begun.next(), begun.next()) {
             (Some(record), None) => Ok(record.clone()),
             (Some(_), Some(_)) => bail!("{reference:?} is the beginning of several ids: say more"),
@@ -182,10 +183,10 @@ impl Records {
             if record.status != Status::Running || record.launcher.is_alive() {
                 continue;
             }
-            say!("the launcher of {} is gone", record.name);
-            if record.auto_remove {
+            say!("the launcher of {} is gone", record.spec.name);
+            if record.spec.auto_remove {
                 if let Err(error) = self.remove(&record) {
-                    warn!("container {} stays: {error:#}", record.name);
+                    warn!("container {} stays: {error:#}", record.spec.name);
                 }
             } else {
                 record.status = Status::Exited;
@@ -203,7 +204,7 @@ impl Records {
     /// or removed it.
     fn mark(&self, record: &Record) -> Result<()> {
         let _judging = self.hold(Turn::Judging)?;
-        match read(&self.path(&record.id))? {
+        match read(&self.path(&record.spec.id))? {
             Some(now) if now.status == Status::Running => self.put(record),
             _ => Ok(()),
         }
@@ -222,7 +223,7 @@ impl Records {
             self.sweep_names(&records)?;
             records
         };
-        let known = |id: &str| records.iter().any(|record| record.id == id);
+        let known = |id: &str| records.iter().any(|record| record.spec.id == id);
         for kind in Kind::ALL {
             for id in container_layers(&self.places.root, kind)? {
                 if !known(id.as_str())
@@ -297,7 +298,7 @@ impl Records {
             let owner = owner(&text);
             let known = records
                 .iter()
-                .any(|record| record.name == name && record.short_id() == short(id));
+                .any(|record| record.spec.name == name && record.short_id() == short(id));
             if !known && !owner.is_some_and(|owner| owner.is_alive()) {
                 say!("the name {name:?} is nobody's");
                 remove_file(&self.name_path(name))?;
@@ -312,18 +313,17 @@ impl Records {
     /// # Errors
     /// Those of removing; the record goes last, so it can be tried again.
     pub fn remove(&self, record: &Record) -> Result<()> {
-        let kind = kind_of(record)?;
-        let driver = union::detect::open(kind, &self.places.root)?;
-        let id: LayerId = record.id.parse()?;
+        let driver = union::detect::open(record.spec.driver, &self.places.root)?;
+        let id: LayerId = record.spec.id.parse()?;
         union::remove_container(&*driver, &id)?;
         if !driver.store().is_held(&id)? {
             driver.store().forget(&id)?;
         }
         let volumes = Volumes::new(&self.places.root);
-        for volume in record.volumes.iter().filter(|volume| volume.anonymous) {
-            volumes.remove_if_there(&volume.name)?;
+        for volume in record.spec.volumes().filter(|volume| volume.anonymous) {
+            volumes.remove_if_there(volume.name)?;
         }
-        self.forget(&record.id, &record.name)
+        self.forget(&record.spec.id, &record.spec.name)
     }
 
     /// Whether the note of a container is held: by its launcher, as long as that
@@ -332,8 +332,8 @@ impl Records {
     /// # Errors
     /// Those of open(2) and flock(2).
     pub fn is_held(&self, record: &Record) -> Result<bool> {
-        let store = Store::open(&self.places.root, kind_of(record)?)?;
-        store.is_held(&record.id.parse()?)
+        let store = Store::open(&self.places.root, record.spec.driver)?;
+        store.is_held(&record.spec.id.parse()?)
     }
 }
 
@@ -344,13 +344,6 @@ fn owner(text: &str) -> Option<ProcessIdentity> {
         pid: words.next()?.parse().ok()?,
         start: words.next()?.parse().ok()?,
     })
-}
-
-fn kind_of(record: &Record) -> Result<Kind> {
-    Kind::ALL
-        .into_iter()
-        .find(|kind| kind.as_str() == record.driver)
-        .with_context(|| format!("there is no storage driver {:?}", record.driver))
 }
 
 /// Whether a name begins as that of a file that is being written.

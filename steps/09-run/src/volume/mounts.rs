@@ -1,6 +1,7 @@
 //! A container's volumes as an isolation: made and, the first time, filled with
 //! what the image has at their place.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,9 +22,9 @@ use union::tree::Tree;
 use union::tree::copy::copy;
 use user::choice::Mapping;
 
-use crate::container::UsedVolume;
+use crate::spec::Spec;
 use crate::volume::Volumes;
-use crate::volume::options::{Mounted, Source};
+use crate::volume::options::Source;
 
 /// The volumes of a container, and the directories of the host that it is shown.
 ///
@@ -35,6 +36,7 @@ pub struct VolumeMounts {
     used: Vec<Used>,
     /// Directories of the host that are made if they are missing.
     made: Vec<PathBuf>,
+    binds: Vec<OsString>,
     /// Where the layers are mounted before they become the root.
     root: PathBuf,
     /// The container, and whether anonymous volumes go when it ends.
@@ -71,27 +73,20 @@ impl Shown {
 }
 
 struct Used {
-    volume: UsedVolume,
+    name: String,
+    /// Its place in the container.
+    target: PathBuf,
+    anonymous: bool,
     copy: bool,
 }
 
 impl VolumeMounts {
-    /// Gives every anonymous volume of `mounted` a name. `root` is where the
-    /// container's layers are mounted; `remove` says whether anonymous volumes
-    /// go with the container. `users` are those that volumes are shown to as
-    /// theirs, if they are others outside: [`UserArgs::other_users`].
+    /// The volumes of `spec`. `root` is where the container's layers are mounted
+    /// before they become its root. `users` are those that volumes are shown to
+    /// as theirs, if they are others outside: [`UserSettings::other_users`].
     ///
-    /// # Errors
-    /// Those of getrandom(2).
-    ///
-    /// [`UserArgs::other_users`]: user::UserArgs::other_users
-    pub fn plan(
-        volumes: Volumes,
-        mounted: &[Mounted],
-        id: &str,
-        remove: bool,
-        users: Vec<Mapping>,
-    ) -> Result<(Self, Vec<String>)> {
+    /// [`UserSettings::other_users`]: user::UserSettings::other_users
+    pub fn new(volumes: Volumes, spec: &Spec, root: Option<PathBuf>, users: Vec<Mapping>) -> Self {
         let shown = (!users.is_empty()).then(|| Shown {
             users,
             place: volumes.everybodys_place(),
@@ -101,14 +96,14 @@ impl VolumeMounts {
             volumes,
             used: Vec::new(),
             made: Vec::new(),
-            root: PathBuf::new(),
-            id: id.to_owned(),
-            remove,
+            binds: Vec::new(),
+            root: root.unwrap_or_default(),
+            id: spec.id.clone(),
+            remove: spec.auto_remove,
             held: Vec::new(),
             shown,
         };
-        let mut binds = Vec::new();
-        for mount in mounted {
+        for mount in &spec.files.mounted {
             let source = match &mount.source {
                 Source::Host { path, make } => {
                     if *make {
@@ -116,41 +111,36 @@ impl VolumeMounts {
                     }
                     path.clone()
                 }
-                Source::Volume { name, copy } => {
-                    let (name, anonymous) = match name {
-                        Some(name) => (name.clone(), false),
-                        None => (kit::random::hex::<32>()?, true),
-                    };
+                Source::Volume {
+                    name,
+                    anonymous,
+                    copy,
+                } => {
                     let data = match &this.shown {
                         Some(shown) => shown.path(this.used.len()),
-                        None => this.volumes.data(&name),
+                        None => this.volumes.data(name),
                     };
                     this.used.push(Used {
-                        volume: UsedVolume {
-                            name,
-                            target: mount.target.clone(),
-                            anonymous,
-                        },
+                        name: name.clone(),
+                        target: mount.target.clone(),
+                        anonymous: *anonymous,
                         copy: *copy,
                     });
                     data
                 }
             };
             let mode = if mount.read_only { ":ro" } else { "" };
-            binds.push(format!(
-                "{}:{}{mode}",
-                source.display(),
-                mount.target.display()
-            ));
+            let target = mount.target.display();
+            this.binds
+                .push(format!("{}:{target}{mode}", source.display()).into());
         }
-        Ok((this, binds))
+        this
     }
 
-    /// Says where the layers are mounted before they become the root.
-    #[must_use]
-    pub fn root(mut self, root: Option<PathBuf>) -> Self {
-        self.root = root.unwrap_or_default();
-        self
+    /// What step 04 shall bind in the container: the volumes, and directories of
+    /// the host.
+    pub fn binds(&self) -> Vec<OsString> {
+        self.binds.clone()
     }
 
     /// Has each volume shown to the users of the map: mount_setattr(2), “ID-mapped
@@ -164,25 +154,16 @@ impl VolumeMounts {
         }
         make(&shown.place, 0o711)?;
         let users = user::held::with_maps(&shown.users)?;
-        for Used { volume, .. } in &self.used {
-            let data = self.volumes.data(&volume.name);
+        for Used { name, .. } in &self.used {
+            let data = self.volumes.data(name);
             let mount = detached::bind(&data, Access::ReadWrite)?;
-            detached::map_ids(&mount, users.as_fd()).with_context(|| {
-                format!(
-                    "show the volume {:?} to the users of --uid-map",
-                    volume.name
-                )
-            })?;
-            let lock = LockFile::of(&self.volumes.directory_of(&volume.name))?;
+            detached::map_ids(&mount, users.as_fd())
+                .with_context(|| format!("show the volume {name:?} to the users of --uid-map"))?;
+            let lock = LockFile::of(&self.volumes.directory_of(name))?;
             make(&shown.path(shown.volumes.len()), 0o711)?;
             shown.volumes.push((mount, lock));
         }
         Ok(())
-    }
-
-    /// The volumes, for the container's record.
-    pub fn used(&self) -> Vec<UsedVolume> {
-        self.used.iter().map(|used| used.volume.clone()).collect()
     }
 }
 
@@ -192,11 +173,9 @@ impl Isolation for VolumeMounts {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        for Used { volume, .. } in &self.used {
-            let container = volume.anonymous.then_some(&*self.id);
-            let held = self
-                .volumes
-                .take(&volume.name, volume.anonymous, container)?;
+        for used in &self.used {
+            let container = used.anonymous.then_some(&*self.id);
+            let held = self.volumes.take(&used.name, used.anonymous, container)?;
             self.held.push(held);
         }
         self.show()?;
@@ -237,22 +216,18 @@ impl Isolation for VolumeMounts {
             paths.extend((0..shown.volumes.len()).map(|number| shown.path(number)));
             locks.extend(shown.volumes.into_iter().map(|(_, lock)| lock));
         } else {
-            paths.extend(
-                self.used
-                    .iter()
-                    .map(|used| self.volumes.data(&used.volume.name)),
-            );
+            paths.extend(self.used.iter().map(|used| self.volumes.data(&used.name)));
         }
         let mut locks = locks.into_iter();
-        for (Used { volume, copy }, path) in self.used.iter().zip(paths) {
+        for (used, path) in self.used.iter().zip(paths) {
             let lock = locks.next();
-            if *copy {
+            if used.copy {
                 let alone = || match lock {
                     Some(lock) => lock.wait(Turn::Judging),
-                    None => self.volumes.fill_alone(&volume.name),
+                    None => self.volumes.fill_alone(&used.name),
                 };
-                fill(&path, alone, &self.root, &volume.target)
-                    .with_context(|| format!("fill the volume {:?}", volume.name))?;
+                fill(&path, alone, &self.root, &used.target)
+                    .with_context(|| format!("fill the volume {:?}", used.name))?;
             }
         }
         Ok(())
@@ -263,10 +238,10 @@ impl Isolation for VolumeMounts {
         if !self.remove {
             return Ok(());
         }
-        for Used { volume, .. } in &self.used {
+        for used in &self.used {
             // Unless another container has it, by its long name.
-            if volume.anonymous {
-                self.volumes.remove_if_there(&volume.name)?;
+            if used.anonymous {
+                self.volumes.remove_if_there(&used.name)?;
             }
         }
         Ok(())

@@ -5,58 +5,69 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cli::options::FilesArgs;
 
 /// Where the files of a mount come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source {
     /// A path of the host. `make` says whether a missing directory is made, as
     /// Docker does for `--volume` and not for `--mount`.
     Host {
         /// The path, absolute.
+        #[serde(with = "kit::text")]
         path: PathBuf,
         /// Whether a missing directory is made.
         make: bool,
     },
-    /// A volume: a named one, or for `None` one of the container's own.
+    /// A volume.
     Volume {
-        /// Its name.
-        name: Option<String>,
+        /// Its name: for an anonymous one 64 digits at random.
+        name: String,
+        /// Whether it is the container's own, and goes with it.
+        anonymous: bool,
         /// Whether an empty one gets what the image has at this place.
         copy: bool,
     },
 }
 
 /// A mount of files that outlive the container, or may.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
     /// Where its files come from.
     pub source: Source,
     /// Where it goes, in the container.
+    #[serde(with = "kit::text")]
     pub target: PathBuf,
     /// Whether the container may not write to it.
     pub read_only: bool,
 }
 
-/// All that is to be mounted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mounts {
-    /// Binds and volumes.
+/// What is mounted in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Files {
+    /// Directories of the host, and volumes.
     pub mounted: Vec<Mounted>,
-    /// As `--tmpfs` of step 04 takes them.
+    /// File systems in memory, as `--tmpfs` of step 04 takes them.
     pub tmpfs: Vec<String>,
+    /// Whether the root is read-only, but not what is mounted in it.
+    pub read_only: bool,
 }
 
-impl Mounts {
+impl Files {
     /// What the options ask for, and anonymous volumes at those places of the
     /// image's which the options leave.
     ///
     /// # Errors
     /// One that quotes the option and says what is wrong with it.
     pub fn parse<'a>(args: &FilesArgs, of_image: impl Iterator<Item = &'a String>) -> Result<Self> {
-        let mut mounts = Mounts {
+        let mut mounts = Files {
             mounted: Vec::new(),
             tmpfs: args.tmpfs.clone(),
+            read_only: args.read_only,
         };
         for option in &args.volume {
             let mounted = volume(option).with_context(|| format!("--volume {option}"))?;
@@ -76,10 +87,7 @@ impl Mounts {
                 && !mounts.tmpfs.iter().any(covered)
             {
                 mounts.mounted.push(Mounted {
-                    source: Source::Volume {
-                        name: None,
-                        copy: true,
-                    },
+                    source: anonymous(true)?,
                     target,
                     read_only: false,
                 });
@@ -130,7 +138,7 @@ fn volume(option: &str) -> Result<Mounted> {
         }
     }
     let source = match source {
-        None => Source::Volume { name: None, copy },
+        None => anonymous(copy)?,
         Some("") => bail!("the source is empty: leave the colon away for an anonymous volume"),
         Some(path) if path.contains('/') || path.starts_with('.') => Source::Host {
             path: absolute(path)?,
@@ -148,7 +156,16 @@ fn volume(option: &str) -> Result<Mounted> {
 fn named(name: &str, copy: bool) -> Result<Source> {
     kit::name::check(name)?;
     Ok(Source::Volume {
-        name: Some(name.to_owned()),
+        name: name.to_owned(),
+        anonymous: false,
+        copy,
+    })
+}
+
+fn anonymous(copy: bool) -> Result<Source> {
+    Ok(Source::Volume {
+        name: kit::random::hex::<32>()?,
+        anonymous: true,
         copy,
     })
 }
@@ -170,7 +187,7 @@ fn target_of(target: &str) -> Result<PathBuf> {
 }
 
 /// `KEY=VALUE,…` with the keys of `docker run --mount`.
-fn mount(option: &str, mounts: &mut Mounts) -> Result<()> {
+fn mount(option: &str, mounts: &mut Files) -> Result<()> {
     let (mut kind, mut source, mut target) = ("volume", None, None);
     let (mut read_only, mut copy) = (false, true);
     let mut tmpfs = Vec::new();
@@ -215,7 +232,7 @@ fn mount(option: &str, mounts: &mut Mounts) -> Result<()> {
         },
         ("bind", None) => bail!("type=bind needs src=PATH, a path of the host"),
         ("volume", Some(name)) => named(name, copy)?,
-        ("volume", None) => Source::Volume { name: None, copy },
+        ("volume", None) => anonymous(copy)?,
         _ => bail!("type={kind}: it is bind, volume or tmpfs"),
     };
     mounts.mounted.push(Mounted {
@@ -238,14 +255,14 @@ fn flag(key: &str, value: Option<&str>) -> Result<bool> {
 mod tests {
     use super::*;
 
-    fn parse(volumes: &[&str], mounts: &[&str]) -> Result<Mounts> {
+    fn parse(volumes: &[&str], mounts: &[&str]) -> Result<Files> {
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
         let args = FilesArgs {
             volume: owned(volumes),
             mount: owned(mounts),
             ..FilesArgs::default()
         };
-        Mounts::parse(&args, ["/data".to_owned(), "/logs".to_owned()].iter())
+        Files::parse(&args, ["/data".to_owned(), "/logs".to_owned()].iter())
     }
 
     #[test]
@@ -270,7 +287,7 @@ mod tests {
     fn volumes_of_an_image_begin_at_its_root() {
         let of_image = ["data", "/data/", "./logs/../logs", "../up", ".", "a:b"];
         let of_image = of_image.map(str::to_owned);
-        let mounts = Mounts::parse(&FilesArgs::default(), of_image.iter()).unwrap();
+        let mounts = Files::parse(&FilesArgs::default(), of_image.iter()).unwrap();
         let targets: Vec<_> = mounts
             .mounted
             .iter()

@@ -9,11 +9,11 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use kit::atomic_file::write_file;
 use kit::{SignalNumber, warn};
-use net::NetArgs;
+use net::NetSettings;
 use net::NetworkMode;
 use union::{Kind, detect};
 use user::caller::Caller;
-use uts::{NamespaceMode, UtsArgs};
+use uts::{NamespaceMode, UtsSettings};
 
 use crate::image::config::Config;
 
@@ -72,7 +72,7 @@ pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<Strin
 
 /// The host name: the container's id, unless another one was asked for or is
 /// shared.
-pub(crate) fn hostname(uts: &mut UtsArgs, id: &str) -> OsString {
+pub(crate) fn hostname(uts: &mut UtsSettings, id: &str) -> OsString {
     if uts.hostname.is_none() && uts.uts == NamespaceMode::Private {
         uts.hostname = Some(id.into());
     }
@@ -81,7 +81,7 @@ pub(crate) fn hostname(uts: &mut UtsArgs, id: &str) -> OsString {
 }
 
 /// The bridge, as with Docker, but for an ordinary user, who cannot have one.
-pub(crate) fn choose_network(net: &mut NetArgs) -> Result<()> {
+pub(crate) fn choose_network(net: &mut NetSettings) -> Result<()> {
     if net.network.is_some() || net.mode() == NetworkMode::Bridge {
         return Ok(());
     }
@@ -114,12 +114,12 @@ mod tests {
 
     #[test]
     fn the_host_name_is_the_id_unless_it_is_shared() {
-        let mut uts = UtsArgs::default();
+        let mut uts = UtsSettings::default();
         assert_eq!(hostname(&mut uts, "abc"), "abc");
         assert_eq!(uts.hostname.as_deref(), Some("abc".as_ref()));
-        let mut shared = UtsArgs {
+        let mut shared = UtsSettings {
             uts: NamespaceMode::Host,
-            ..UtsArgs::default()
+            ..UtsSettings::default()
         };
         hostname(&mut shared, "abc");
         assert_eq!(shared.hostname, None);

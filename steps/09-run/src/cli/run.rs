@@ -1,0 +1,116 @@
+//! `drydock run`: from options and image to a [`Spec`], and the launch.
+
+use anyhow::{Context, Result};
+use process::Exit;
+use user::UserSpec;
+
+use crate::cli::defaults::{choose_network, driver, hostname, labels, stop_signal};
+use crate::cli::options::{RunArgs, SecurityOpt};
+use crate::cli::places::Places;
+use crate::command::environment::{argv, environment, text};
+use crate::container::short;
+use crate::image::Images;
+use crate::list::{Here, list};
+use crate::spec::{Safety, Spec};
+use crate::volume::options::{Files, from_root};
+
+/// The seconds that a container is given to end, as with Docker.
+const STOP_TIMEOUT: u64 = 10;
+
+/// Starts a container and waits for its end.
+///
+/// # Errors
+/// For an option that cannot be followed; those of the image and of the launch.
+pub fn run(places: &Places, mut args: RunArgs) -> Result<Exit> {
+    let here = Here {
+        places,
+        cidfile: args.container.cidfile.take(),
+    };
+    let (container, ending) = list(spec(places, args)?, here)?;
+    ending.note(container.run())
+}
+
+/// Finds the image, which is unpacked if that has not been done before, and
+/// decides on all that the options leave open. Makes nothing else.
+///
+/// # Errors
+/// For an option that cannot be followed, and those of finding the image.
+pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
+    // ANCHOR: exercise_plan_the_container
+    let RunArgs {
+        container,
+        process,
+        safety,
+        mut uts,
+        ipc,
+        pid,
+        files,
+        mut user,
+        mut net,
+        cgroups,
+        layers,
+        image_and_command,
+    } = args;
+    let (reference, given) = image_and_command
+        .split_first()
+        .context("no image: see drydock run --help")?;
+    let reference = text("the image's name", reference.clone())?;
+    let driver = driver(&places.root, layers.storage_driver)?;
+    let image = Images::open(&places.root)?.ready(&reference, driver)?;
+    let config = &image.config;
+
+    let files = Files::parse(&files, config.volumes.keys())?;
+    let name = container.name.unwrap_or_default();
+    let labels = labels(config, &container.label);
+    let stop_signal = stop_signal(config, container.stop_signal)?;
+    if !name.is_empty() {
+        kit::name::check(&name).context("--name")?;
+    }
+    let id = kit::random::hex::<32>()?;
+    let hostname = hostname(&mut uts, short(&id));
+    let env = environment(config, &process, &hostname, container.tty)?;
+    let command = argv(config, process.entrypoint.as_ref(), given)?;
+    if user.user.as_ref().is_none_or(UserSpec::is_empty) && !user.map_none {
+        let name = Some(config.user.as_str()).filter(|name| !name.is_empty());
+        let name = name.unwrap_or("0");
+        user.user = Some(
+            name.parse()
+                .with_context(|| format!("the image's user {name:?}"))?,
+        );
+    }
+    choose_network(&mut net)?;
+    let workdir = process
+        .workdir
+        .unwrap_or_else(|| from_root(&config.working_dir));
+    Ok(Spec {
+        id,
+        name,
+        image: image.name,
+        image_id: image.id,
+        layer: image.top,
+        driver,
+        command,
+        env,
+        workdir,
+        interactive: container.interactive,
+        tty: container.tty,
+        uts,
+        ipc,
+        pids: pid,
+        files,
+        user,
+        net,
+        cgroups,
+        ulimits: process.ulimit,
+        safety: Safety {
+            privileged: safety.privileged,
+            filter: !safety.security_opt.contains(&SecurityOpt::NoFilter),
+            new_keyring: !safety.no_new_keyring,
+        },
+        labels,
+        stop_signal,
+        stop_timeout: container.stop_timeout.unwrap_or(STOP_TIMEOUT),
+        auto_remove: container.rm,
+    })
+    // ANCHOR_END: exercise_plan_the_container
+}
