@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Nobody may trace anybody any more (ptrace(2), "ptrace_scope"), or read or
 /// change the kernel's memory and boot another kernel (kernel_lockdown(7)).
-pub fn lock_the_kernel() -> Result<()> {
+pub(super) fn lock_the_kernel() -> Result<()> {
     let scope = "/proc/sys/kernel/yama/ptrace_scope";
     fs::write(scope, "3").with_context(|| format!("write 3 to {scope}"))?;
     let dir = Path::new("/sys/kernel/security");
@@ -34,7 +34,7 @@ pub fn lock_the_kernel() -> Result<()> {
 }
 
 /// A copy of a program in memory that nobody can change any more.
-pub fn sealed(program: &Path) -> Result<File> {
+pub(super) fn sealed(program: &Path) -> Result<File> {
     let mut from = File::open(program).with_context(|| format!("open {}", program.display()))?;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut memory = File::from(memfd_create(c"checks", flags).context("memfd_create")?);

@@ -30,11 +30,11 @@ const HELPERS: [&str; 2] = ["sys/kernel/core_pattern", "sys/kernel/modprobe"];
 
 /// Where a check, and what it starts, may leave files and mounts: nothing that
 /// a later one calls is there.
-pub const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+pub(super) const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
 /// What must stay as it is.
 #[derive(PartialEq, Eq)]
-pub struct Picture {
+pub(super) struct Picture {
     files: BTreeMap<PathBuf, Content>,
     mounts: Vec<String>,
     helpers: Vec<String>,
@@ -52,7 +52,7 @@ impl Picture {
     ///
     /// # Errors
     /// Those of reading it.
-    pub fn take(proc: &OwnedFd) -> Result<Picture> {
+    pub(super) fn take(proc: &OwnedFd) -> Result<Picture> {
         let mut files = BTreeMap::new();
         let ours = [workspace::bin(), workspace::rootfs("busybox")];
         for path in SYSTEM.iter().map(PathBuf::from).chain(ours) {
@@ -75,7 +75,7 @@ impl Picture {
     }
 
     /// Whether the later one is the same; the error says what is not.
-    pub fn compare(&self, now: &Picture) -> Result<()> {
+    pub(super) fn compare(&self, now: &Picture) -> Result<()> {
         let names = |picture: &Picture| picture.files.keys().cloned().collect::<Vec<_>>();
         let changed = names(self)
             .into_iter()

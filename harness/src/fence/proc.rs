@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 /// A procfs of the machine that is in no mount namespace.
-pub fn own() -> Result<OwnedFd> {
+pub(super) fn own() -> Result<OwnedFd> {
     let fs = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).context("fsopen(proc)")?;
     fsconfig_create(&fs).context("fsconfig(proc, FSCONFIG_CMD_CREATE)")?;
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
@@ -20,7 +20,7 @@ pub fn own() -> Result<OwnedFd> {
 }
 
 /// A file of it.
-pub fn read(proc: &OwnedFd, file: &str) -> Result<String> {
+pub(super) fn read(proc: &OwnedFd, file: &str) -> Result<String> {
     let opened = openat(proc, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("open {file} of /proc"))?;
     let mut bytes = Vec::new();

@@ -77,7 +77,7 @@ const DRAWN: usize = 1 << 16;
 
 /// The message without them. Names that were drawn with `seed` become
 /// `[word]`.
-pub fn redacted(message: &str, seed: u64) -> String {
+pub(super) fn redacted(message: &str, seed: u64) -> String {
     static COMPILED: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         let compiled = PATTERNS.iter().map(|(p, to)| Ok((Regex::new(p)?, *to)));
         compiled

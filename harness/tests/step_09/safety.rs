@@ -619,10 +619,17 @@ fn an_image_belongs_to_the_users_of_the_map() {
                     "0 100000 65536",
                 ],
             )?;
+            let refused = run(&["--rm", "--uid-map", "1000:100000:1000"], &["true"])?;
+            refused.expect_error(125, &["--uid-map", "UID 0"])?;
             let volumes = [&map[..], &["-v", "kept:/etc", "-v", "/data"]].concat();
             let script = "echo new >/etc/new; chown 33:44 /etc/new; touch /data/file && \
                           stat -c '%n %u:%g' /etc /etc/passwd /etc/new /data /data/file";
-            let ran = run(&volumes, &["sh", "-c", script])?.success()?;
+            let ran = run(&volumes, &["sh", "-c", script])?;
+            // Layers of btrfs are on a file system of their own, volumes are not.
+            if ran.status == 125 && ran.stderr.contains(cannot[0]) {
+                continue;
+            }
+            let ran = ran.success()?;
             expect_eq(
                 &format!("what users of the map see in volumes with {driver}"),
                 ran.stdout.lines().collect(),
@@ -644,8 +651,6 @@ fn an_image_belongs_to_the_users_of_the_map() {
             )?;
             let listed = tool(&["volume", "ls", "-q"]).run()?.success()?;
             expect_eq("the volumes that are left", listed.stdout.trim(), "kept")?;
-            let refused = run(&["--rm", "--uid-map", "1000:100000:1000"], &["true"])?;
-            refused.expect_error(125, &["--uid-map", "UID 0"])?;
         }
         if shown == 0 {
             return Err(unsupported(refused));

@@ -37,7 +37,7 @@ const PATIENCE: u32 = 5000;
 
 /// A container's place on the bridge.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// Opened on the host, it stays there: also the child's copy of it, in a
     /// namespace of its own by then.
     host: Route,
@@ -62,7 +62,7 @@ impl Connection {
     /// # Errors
     /// An option that cannot be followed; those of netlink, nf_tables and
     /// /proc/sys.
-    pub fn prepare(locked: &mut Locked, id: &str, args: &NetSettings) -> Result<Self> {
+    pub(crate) fn prepare(locked: &mut Locked, id: &str, args: &NetSettings) -> Result<Self> {
         let mut route = link::route_client()?;
         link::check_privilege(&mut route)?;
         network::check_place(&mut locked.state)?;
@@ -121,7 +121,7 @@ impl Connection {
     ///
     /// # Errors
     /// Those of [`link::add_veth`].
-    pub fn plug_in(&mut self, child: Pid) -> Result<()> {
+    pub(crate) fn plug_in(&mut self, child: Pid) -> Result<()> {
         let (host_end, mac) = (&self.host_end, address::mac(self.address));
         say!("ip link add {host_end} master {BRIDGE} up type veth peer {INSIDE} netns {child}");
         let host = &mut self.host;
@@ -135,7 +135,7 @@ impl Connection {
 
     /// The socket in the host's network namespace, through which the child sees
     /// in [`configure`](Self::configure) whether the bridge is ready.
-    pub fn keeps(&self) -> BorrowedFd<'_> {
+    pub(crate) fn keeps(&self) -> BorrowedFd<'_> {
         self.host.as_fd()
     }
 
@@ -144,7 +144,7 @@ impl Connection {
     ///
     /// # Errors
     /// Those of netlink and /proc/sys.
-    pub fn configure(&mut self) -> Result<()> {
+    pub(crate) fn configure(&mut self) -> Result<()> {
         if self.subnet6.is_none() {
             disable_ipv6(INSIDE)?;
         }

@@ -414,7 +414,7 @@ fn read_note(note: &File, id: &LayerId) -> Result<String> {
 /// # Errors
 /// Those of reading the notes.
 // ANCHOR: sweep
-pub fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
+pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
     let store: &Store = driver.store();
     let dead = store.dead()?;
     let found = !dead.is_empty();

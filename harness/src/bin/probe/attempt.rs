@@ -33,7 +33,7 @@ use crate::resources;
 
 /// Things to try.
 #[derive(Subcommand)]
-pub enum Attempts {
+pub(crate) enum Attempts {
     /// Read a file, at most 64 KiB of it: some of /proc have no end
     Read {
         /// Its path
@@ -223,14 +223,14 @@ pub enum Attempts {
 
 /// The protocols that a server answers by.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
 
 impl Attempts {
     /// Does it.
-    pub fn run(self) -> Result<Attempt> {
+    pub(crate) fn run(self) -> Result<Attempt> {
         match self {
             Attempts::Read { path } => Ok(io_result(read(path))),
             Attempts::List { path } => Ok(io_result(list(path))),
@@ -383,7 +383,7 @@ fn make_queue(name: &Path) -> nix::Result<()> {
 }
 
 /// What came of something that succeeded.
-pub fn allowed(text: String) -> Attempt {
+pub(crate) fn allowed(text: String) -> Attempt {
     Attempt {
         allowed: true,
         errno: String::new(),
@@ -393,7 +393,7 @@ pub fn allowed(text: String) -> Attempt {
 
 /// What came of something that the kernel refused; any other error is the
 /// probe's own.
-pub fn refused(error: &anyhow::Error) -> Result<Attempt> {
+pub(crate) fn refused(error: &anyhow::Error) -> Result<Attempt> {
     let io = error
         .downcast_ref::<io::Error>()
         .context(format!("{error:#}"))?;

@@ -11,7 +11,7 @@ use crate::print;
 
 /// What to do.
 #[derive(Subcommand)]
-pub enum Files {
+pub(crate) enum Files {
     /// Do a list of operations (JSON) in a directory, and print what the kernel
     /// said to each, and the tree that came of them
     Operate {
@@ -42,7 +42,7 @@ pub enum Files {
 
 impl Files {
     /// Does it, and prints what came of it.
-    pub fn run(self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<()> {
         match self {
             Files::Operate {
                 directory,

@@ -14,7 +14,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
 /// The devices with their addresses, and the way out.
-pub fn look() -> Result<Network> {
+pub(crate) fn look() -> Result<Network> {
     let mut network = Network::default();
     for entry in getifaddrs().context("getifaddrs")? {
         let device: &mut Device = network.devices.entry(entry.interface_name).or_default();
@@ -52,7 +52,7 @@ fn gateway() -> Option<Ipv4Addr> {
 
 /// Answers everybody who asks with `word` and the asker's address, until
 /// standard input ends. `ready` is called as soon as one can ask.
-pub fn serve(port: u16, word: &str, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn serve(port: u16, word: &str, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     // The IPv6 address takes IPv4 too, unless there is no IPv6.
     let any = |v6: bool| -> SocketAddr {
         match v6 {
@@ -89,7 +89,12 @@ pub fn serve(port: u16, word: &str, ready: impl FnOnce() -> Result<()>) -> Resul
 }
 
 /// Asks a server, and returns its answer. Silence is `ETIMEDOUT`.
-pub fn talk(udp: bool, to: SocketAddr, from_port: u16, patience: Duration) -> io::Result<String> {
+pub(crate) fn talk(
+    udp: bool,
+    to: SocketAddr,
+    from_port: u16,
+    patience: Duration,
+) -> io::Result<String> {
     let silence = || io::Error::from_raw_os_error(Errno::ETIMEDOUT as i32);
     match ask(udp, to, from_port, patience) {
         Ok(text) if text.is_empty() => Err(silence()),
@@ -122,7 +127,7 @@ fn ask(udp: bool, to: SocketAddr, from_port: u16, patience: Duration) -> io::Res
 
 /// Asks for 127.0.0.1 at the port, by TCP, of the neighbour `via` instead of
 /// itself: this network gives its own loopback addresses up for that.
-pub fn forge(via: Ipv4Addr, port: u16, patience: Duration) -> Result<io::Result<String>> {
+pub(crate) fn forge(via: Ipv4Addr, port: u16, patience: Duration) -> Result<io::Result<String>> {
     let to = (Ipv4Addr::LOCALHOST, port).into();
     // A second time there is nothing left to prepare.
     if rtnl::delete_address("lo", Ipv4Addr::LOCALHOST, 8).is_ok() {

@@ -27,7 +27,7 @@ const IGNORED: [i32; 7] = [
 ///
 /// # Errors
 /// Those of the calls.
-pub fn become_odd(key: &str) -> Result<()> {
+pub(crate) fn become_odd(key: &str) -> Result<()> {
     umask(Mode::from_bits_truncate(0o077));
     for signal in IGNORED {
         sys::ignore(signal)?;

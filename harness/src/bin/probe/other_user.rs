@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 /// Whom to become.
 #[derive(Args)]
-pub struct OtherUser {
+pub(crate) struct OtherUser {
     /// User ID
     #[arg(long)]
     uid: u32,
@@ -28,7 +28,7 @@ pub struct OtherUser {
 
 impl OtherUser {
     /// Becomes that user.
-    pub fn take(&self) -> Result<()> {
+    pub(crate) fn take(&self) -> Result<()> {
         if let Some(etc) = &self.etc {
             cover_etc(etc)?;
         }

@@ -12,7 +12,7 @@ use nix::unistd::{
     getgroups, gethostname, getpgrp, getpid, getppid, getresgid, getresuid, getsid, tcgetpgrp,
 };
 
-pub fn report(args: Vec<String>) -> Result<Seen> {
+pub(crate) fn report(args: Vec<String>) -> Result<Seen> {
     let uids = getresuid().context("getresuid")?;
     let gids = getresgid().context("getresgid")?;
     Ok(Seen {

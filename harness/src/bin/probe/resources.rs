@@ -16,7 +16,7 @@ use crate::attempt::allowed;
 
 /// Takes memory and writes to every page of it, a MiB at a time; returns how
 /// many MiB. Whoever may not have so much does not return.
-pub fn allocate(mib: usize) -> usize {
+pub(crate) fn allocate(mib: usize) -> usize {
     let mut all: Vec<Vec<u8>> = Vec::new();
     for _ in 0..mib {
         all.push(vec![1; 1 << 20]);
@@ -28,7 +28,7 @@ pub fn allocate(mib: usize) -> usize {
 }
 
 /// Spins for so long and returns the CPU time used for it, both in milliseconds.
-pub fn burn(millis: u64) -> nix::Result<u128> {
+pub(crate) fn burn(millis: u64) -> nix::Result<u128> {
     let used = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
     let before = used()?;
     let end = Instant::now() + Duration::from_millis(millis);
@@ -39,7 +39,7 @@ pub fn burn(millis: u64) -> nix::Result<u128> {
 }
 
 /// Forks until it fails or there are `count`; then ends them all.
-pub fn fork_many(count: usize) -> Result<Attempt> {
+pub(crate) fn fork_many(count: usize) -> Result<Attempt> {
     let mut children = Vec::new();
     let mut errno = None;
     while children.len() < count && errno.is_none() {
@@ -61,7 +61,7 @@ pub fn fork_many(count: usize) -> Result<Attempt> {
 }
 
 /// Makes every mount of a cgroup file system read-only, for this process alone.
-pub fn make_groups_read_only() -> Result<()> {
+pub(crate) fn make_groups_read_only() -> Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)

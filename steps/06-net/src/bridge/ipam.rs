@@ -14,7 +14,7 @@ use crate::kernel::route::Known;
 /// The subnets to choose from where none is asked for, in this order: of the
 /// private address space (RFC 1918), away from what home routers, companies
 /// and other engines like best.
-pub const DEFAULTS: [Ipv4Net; 4] = [
+pub(crate) const DEFAULTS: [Ipv4Net; 4] = [
     Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16),
     Ipv4Net::new_assert(Ipv4Addr::new(10, 214, 0, 0), 16),
     Ipv4Net::new_assert(Ipv4Addr::new(172, 29, 0, 0), 16),
@@ -26,7 +26,7 @@ pub const DEFAULTS: [Ipv4Net; 4] = [
 ///
 /// # Errors
 /// Names the route of the host that would be cut off.
-pub fn choose(asked: Option<Ipv4Net>, routes: &[Known]) -> Result<Ipv4Net> {
+pub(crate) fn choose(asked: Option<Ipv4Net>, routes: &[Known]) -> Result<Ipv4Net> {
     let in_the_way = |subnet: Ipv4Net| {
         routes.iter().find(|known| {
             known.to.contains(&subnet.network()) || subnet.contains(&known.to.network())
@@ -52,7 +52,7 @@ pub fn choose(asked: Option<Ipv4Net>, routes: &[Known]) -> Result<Ipv4Net> {
 ///
 /// # Errors
 /// Says what is wrong with it, and what was probably meant.
-pub fn check(subnet: Ipv4Net) -> Result<()> {
+pub(crate) fn check(subnet: Ipv4Net) -> Result<()> {
     let network = subnet.trunc();
     ensure!(
         subnet == network,
@@ -75,7 +75,7 @@ pub fn check(subnet: Ipv4Net) -> Result<()> {
 }
 
 /// The address of the bridge, by which containers leave the subnet: its first.
-pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
+pub(crate) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     subnet.hosts().next().unwrap_or(subnet.addr())
 }
 
@@ -85,7 +85,7 @@ pub fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
 ///
 /// # Errors
 /// The pool is exhausted; or the address asked for is not to be had, and why.
-pub fn allocate(
+pub(crate) fn allocate(
     subnet: Ipv4Net,
     taken: &BTreeMap<Ipv4Addr, String>,
     asked: Option<Ipv4Addr>,
@@ -125,7 +125,7 @@ pub fn allocate(
 ///
 /// # Errors
 /// Those of /dev/urandom.
-pub fn unique_local() -> Result<Ipv6Net> {
+pub(crate) fn unique_local() -> Result<Ipv6Net> {
     let mut bytes = [0; 16];
     bytes[0] = 0xfd;
     File::open("/dev/urandom")
@@ -136,7 +136,7 @@ pub fn unique_local() -> Result<Ipv6Net> {
 
 /// The IPv6 address that goes with an IPv4 address: its 32 bits are the lowest
 /// of the interface identifier. So one allocator does for both.
-pub fn ipv6(subnet: Ipv6Net, address: Ipv4Addr) -> Ipv6Addr {
+pub(crate) fn ipv6(subnet: Ipv6Net, address: Ipv4Addr) -> Ipv6Addr {
     let host = u128::from(u32::from(address));
     Ipv6Addr::from(u128::from(subnet.network()) | host)
 }

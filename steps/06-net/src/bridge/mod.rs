@@ -20,17 +20,17 @@ use crate::kernel::link::{self, Route};
 use crate::kernel::{address, forwarding};
 
 /// The name of the bridge.
-pub const BRIDGE: &str = "drydock0";
+pub(crate) const BRIDGE: &str = "drydock0";
 
 /// The remark by which the bridge is known to be Drydock's, should the state
 /// be lost: `ip link show drydock0`.
-pub const ALIAS: &str = "made by Drydock";
+pub(crate) const ALIAS: &str = "made by Drydock";
 
 /// Makes the bridge, or whatever of it is missing, and returns its index.
 ///
 /// # Errors
 /// Those of netlink; `EPERM` without `CAP_NET_ADMIN` on the host.
-pub fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Result<u32> {
+pub(crate) fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Result<u32> {
     // ANCHOR: exercise_bridge
     let gateway = ipam::gateway(subnet);
     if link::find(route, BRIDGE)?.is_none() {
@@ -66,7 +66,7 @@ pub(crate) fn networks(
 ///
 /// # Errors
 /// Those of netlink.
-pub fn down(route: &mut Route) -> Result<()> {
+pub(crate) fn down(route: &mut Route) -> Result<()> {
     say!("ip link del {BRIDGE}");
     link::delete(route, BRIDGE)
 }
@@ -76,7 +76,7 @@ pub fn down(route: &mut Route) -> Result<()> {
 ///
 /// # Errors
 /// A device of that name that somebody else made is not touched.
-pub fn remove_lost(route: &mut Route) -> Result<bool> {
+pub(crate) fn remove_lost(route: &mut Route) -> Result<bool> {
     let Some(bridge) = link::find(route, BRIDGE)? else {
         return Ok(false);
     };

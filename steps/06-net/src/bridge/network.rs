@@ -23,7 +23,7 @@ use crate::nat::{self, table};
 
 /// The network as it is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
+pub(crate) struct Network {
     /// The network namespace in which it lies, by its inode: that of the host,
     /// but for experiments.
     pub namespace: u64,
@@ -42,7 +42,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of [`ipam::choose`], and of netlink.
-    pub fn plan(route: &mut Route, subnet: Option<Ipv4Net>) -> Result<Self> {
+    pub(crate) fn plan(route: &mut Route, subnet: Option<Ipv4Net>) -> Result<Self> {
         if bridge::remove_lost(route)? {
             say!("removed a {BRIDGE} that was left behind");
         }
@@ -62,7 +62,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of netlink, nf_tables and /proc/sys.
-    pub fn up(
+    pub(crate) fn up(
         &self,
         route: &mut Route,
         netfilter: &mut Netfilter,
@@ -82,7 +82,7 @@ impl Network {
     ///
     /// # Errors
     /// Those of netlink, nf_tables and /proc/sys.
-    pub fn down(&self, route: &mut Route, netfilter: &mut Netfilter) -> Result<()> {
+    pub(crate) fn down(&self, route: &mut Route, netfilter: &mut Netfilter) -> Result<()> {
         forwarding::restore(&self.before)?;
         say!("nft delete table ip {}", table::TABLE);
         table::delete(netfilter)?;
@@ -93,13 +93,13 @@ impl Network {
     ///
     /// # Errors
     /// Those of stat(2).
-    pub fn is_here(&self) -> Result<bool> {
+    pub(crate) fn is_here(&self) -> Result<bool> {
         Ok(self.namespace == current_namespace()?)
     }
 
     /// Whether its network namespace still exists: a process is in it, or it is
     /// mounted, as `ip netns` does.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         let name = format!("net:[{}]", self.namespace);
         let mounted = Process::myself()
             .and_then(|process| process.mountinfo())
@@ -122,7 +122,7 @@ impl Network {
 ///
 /// # Errors
 /// Says which namespace the state is about, and what can be done.
-pub fn check_place(state: &mut State) -> Result<()> {
+pub(crate) fn check_place(state: &mut State) -> Result<()> {
     let Some(network) = &state.network else {
         return Ok(());
     };

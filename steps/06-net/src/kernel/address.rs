@@ -24,7 +24,7 @@ use crate::kernel::netlink::unless;
 /// # Errors
 /// `ENODEV`, `EPERM` without `CAP_NET_ADMIN`; `EACCES` for IPv6 on a device
 /// where that is switched off.
-pub fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
+pub(crate) fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.prefix_len = address.prefix_len();
@@ -52,7 +52,7 @@ pub fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
 ///
 /// A container that gets the address of one which is gone has its MAC address
 /// too, so nobody's neighbour table (arp(7)) holds a wrong entry.
-pub fn mac(address: Ipv4Addr) -> Mac {
+pub(crate) fn mac(address: Ipv4Addr) -> Mac {
     let [a, b, c, d] = address.octets();
     [0x02, b'D', a, b, c, d]
 }

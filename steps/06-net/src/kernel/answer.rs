@@ -22,7 +22,7 @@ const HEADER: usize = 16;
 ///
 /// # Errors
 /// All others.
-pub fn unless(expected: Errno, done: Result<()>) -> Result<()> {
+pub(crate) fn unless(expected: Errno, done: Result<()>) -> Result<()> {
     match done {
         Err(error) if errno_of(&error) == Some(expected) => Ok(()),
         other => other,

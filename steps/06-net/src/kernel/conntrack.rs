@@ -26,7 +26,7 @@ use crate::nat::table::{Netfilter, message};
 ///
 /// # Errors
 /// Those of ctnetlink otherwise.
-pub fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()> {
+pub(crate) fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()> {
     let is_ours = |port| {
         ports
             .iter()

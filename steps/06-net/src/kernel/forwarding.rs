@@ -19,13 +19,13 @@ const ACCEPT_REDIRECTS: &str = "conf/all/accept_redirects";
 
 /// Values of `/proc/sys/net/ipv4` as they were, by their path below it. Empty
 /// where the host forwarded packets already: there is nothing to restore.
-pub type Before = BTreeMap<String, String>;
+pub(crate) type Before = BTreeMap<String, String>;
 
 /// Reads what [`enable`] is going to change.
 ///
 /// # Errors
 /// Those of reading `/proc/sys/net/ipv4`.
-pub fn remember() -> Result<Before> {
+pub(crate) fn remember() -> Result<Before> {
     let mut before = Before::new();
     if read(IP_FORWARD)?.as_deref() != Some("0") {
         return Ok(before);
@@ -49,7 +49,7 @@ pub fn remember() -> Result<Before> {
 ///
 /// # Errors
 /// `EROFS` and `EPERM` where /proc/sys is not the launcher's to change.
-pub fn enable() -> Result<()> {
+pub(crate) fn enable() -> Result<()> {
     if read(IP_FORWARD)?.as_deref() == Some("1") {
         return Ok(());
     }
@@ -60,7 +60,7 @@ pub fn enable() -> Result<()> {
 ///
 /// # Errors
 /// As [`enable`].
-pub fn restore(before: &Before) -> Result<()> {
+pub(crate) fn restore(before: &Before) -> Result<()> {
     // First, because it overwrites the others.
     if let Some(value) = before.get(IP_FORWARD)
         && read(IP_FORWARD)?.as_ref() != Some(value)
@@ -81,7 +81,7 @@ pub fn restore(before: &Before) -> Result<()> {
 ///
 /// # Errors
 /// As [`enable`].
-pub fn route_localnet(device: &str) -> Result<()> {
+pub(crate) fn route_localnet(device: &str) -> Result<()> {
     write(&format!("conf/{device}/route_localnet"), "1")
 }
 

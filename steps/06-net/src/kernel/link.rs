@@ -19,22 +19,22 @@ use crate::kernel::netlink::{Client, unless};
 
 /// A connection to the part of the kernel that has links, addresses and
 /// routes, for the network namespace in which it was opened.
-pub type Route = Client<RouteNetlinkMessage>;
+pub(crate) type Route = Client<RouteNetlinkMessage>;
 
 /// A MAC address.
-pub type Mac = [u8; 6];
+pub(crate) type Mac = [u8; 6];
 
 /// Opens a connection for the caller's network namespace.
 ///
 /// # Errors
 /// Those of [`Client::new`].
-pub fn route_client() -> Result<Route> {
+pub(crate) fn route_client() -> Result<Route> {
     Client::new(NETLINK_ROUTE)
 }
 
 /// A device as the kernel describes it, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     /// The number by which addresses and routes refer to it.
     pub index: u32,
     /// Its name: 15 bytes at most (`IFNAMSIZ`).
@@ -80,7 +80,7 @@ fn forwards(info: &LinkInfo) -> bool {
 ///
 /// # Errors
 /// Those of `RTM_GETLINK`.
-pub fn find(route: &mut Route, name: &str) -> Result<Option<Link>> {
+pub(crate) fn find(route: &mut Route, name: &str) -> Result<Option<Link>> {
     let request = RouteNetlinkMessage::GetLink(named(name));
     match route
         .get(request)
@@ -95,7 +95,7 @@ pub fn find(route: &mut Route, name: &str) -> Result<Option<Link>> {
 ///
 /// # Errors
 /// Those of `RTM_GETLINK`.
-pub fn list(route: &mut Route) -> Result<Vec<Link>> {
+pub(crate) fn list(route: &mut Route) -> Result<Vec<Link>> {
     let replies = route
         .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
         .context("RTM_GETLINK(all)")?;
@@ -118,7 +118,7 @@ pub fn list(route: &mut Route) -> Result<Vec<Link>> {
 /// # Errors
 /// `EEXIST`, `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` where the kernel
 /// has no bridges.
-pub fn add_bridge(route: &mut Route, name: &str, mac: Mac) -> Result<()> {
+pub(crate) fn add_bridge(route: &mut Route, name: &str, mac: Mac) -> Result<()> {
     let mut link = named(name);
     set_up_flag(&mut link);
     link.attributes.extend([
@@ -142,7 +142,7 @@ pub fn add_bridge(route: &mut Route, name: &str, mac: Mac) -> Result<()> {
 /// # Errors
 /// `EEXIST`; `ESRCH` where the process is gone; `EXFULL` where the bridge has
 /// its 1023 ports.
-pub fn add_veth(
+pub(crate) fn add_veth(
     route: &mut Route,
     host_end: &str,
     master: u32,
@@ -182,7 +182,7 @@ pub fn add_veth(
 ///
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN`.
-pub fn set_hairpin(route: &mut Route, name: &str) -> Result<()> {
+pub(crate) fn set_hairpin(route: &mut Route, name: &str) -> Result<()> {
     let mut link = named(name);
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
@@ -199,7 +199,7 @@ pub fn set_hairpin(route: &mut Route, name: &str) -> Result<()> {
 ///
 /// # Errors
 /// `ENODEV`, `EPERM` without `CAP_NET_ADMIN`.
-pub fn set_up(route: &mut Route, name: &str) -> Result<()> {
+pub(crate) fn set_up(route: &mut Route, name: &str) -> Result<()> {
     let mut link = named(name);
     set_up_flag(&mut link);
     route
@@ -211,7 +211,7 @@ pub fn set_up(route: &mut Route, name: &str) -> Result<()> {
 ///
 /// # Errors
 /// `ENODEV`, `EPERM` without `CAP_NET_ADMIN`.
-pub fn set_alias(route: &mut Route, name: &str, alias: &str) -> Result<()> {
+pub(crate) fn set_alias(route: &mut Route, name: &str, alias: &str) -> Result<()> {
     let mut link = named(name);
     link.attributes
         .push(LinkAttribute::IfAlias(alias.to_owned()));
@@ -227,7 +227,7 @@ pub fn set_alias(route: &mut Route, name: &str, alias: &str) -> Result<()> {
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` for a device that is not of
 /// the kind one can remove.
-pub fn delete(route: &mut Route, name: &str) -> Result<()> {
+pub(crate) fn delete(route: &mut Route, name: &str) -> Result<()> {
     if find(route, name)?.is_none() {
         return Ok(());
     }
@@ -241,7 +241,7 @@ pub fn delete(route: &mut Route, name: &str) -> Result<()> {
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN` in the user namespace that owns the network
 /// namespace.
-pub fn check_privilege(route: &mut Route) -> Result<()> {
+pub(crate) fn check_privilege(route: &mut Route) -> Result<()> {
     route
         .request(RouteNetlinkMessage::SetLink(named("lo")), 0)
         .context("RTM_SETLINK(lo)")

@@ -21,7 +21,7 @@ use netlink_packet_core::{
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 
-pub use crate::kernel::answer::unless;
+pub(crate) use crate::kernel::answer::unless;
 use crate::kernel::answer::{Answer, Reply, answer};
 
 /// How often a dump is begun again because its subject changed meanwhile.
@@ -29,7 +29,7 @@ const DUMPS: usize = 10;
 
 /// A netlink socket of one protocol, which exchanges messages of type `M`.
 #[derive(Debug)]
-pub struct Client<M> {
+pub(crate) struct Client<M> {
     socket: Socket,
     sequence: u32,
     messages: PhantomData<M>,
@@ -41,7 +41,7 @@ where
     NetlinkPayload<M>: From<M>,
 {
     /// The socket itself.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
@@ -51,7 +51,7 @@ where
     /// # Errors
     /// Those of socket(2) and bind(2): `EPROTONOSUPPORT` where the kernel was
     /// built without the protocol.
-    pub fn new(protocol: isize) -> Result<Self> {
+    pub(crate) fn new(protocol: isize) -> Result<Self> {
         let mut socket = Socket::new(protocol).context("socket(AF_NETLINK)")?;
         socket.bind_auto().context("bind(AF_NETLINK)")?;
         socket
@@ -73,7 +73,7 @@ where
     ///
     /// # Errors
     /// A [`Refused`].
-    pub fn request(&mut self, message: M, flags: u16) -> Result<()> {
+    pub(crate) fn request(&mut self, message: M, flags: u16) -> Result<()> {
         self.batch(vec![(message, flags | NLM_F_ACK)])
     }
 
@@ -84,7 +84,7 @@ where
     /// # Errors
     /// The first [`Refused`]. What became of the other messages is up to the
     /// protocol.
-    pub fn batch(&mut self, messages: Vec<(M, u16)>) -> Result<()> {
+    pub(crate) fn batch(&mut self, messages: Vec<(M, u16)>) -> Result<()> {
         let first = self.sequence.wrapping_add(1);
         let mut due = 0;
         let mut bytes = Vec::new();
@@ -110,7 +110,7 @@ where
     ///
     /// # Errors
     /// A [`Refused`] for any other reason.
-    pub fn get(&mut self, message: M) -> Result<Option<M>> {
+    pub(crate) fn get(&mut self, message: M) -> Result<Option<M>> {
         let bytes = self.serialize(message, 0);
         self.send(&bytes)?;
         loop {
@@ -135,7 +135,7 @@ where
     ///
     /// # Errors
     /// A [`Refused`]; or that they never stood still.
-    pub fn dump(&mut self, message: M) -> Result<Vec<M>>
+    pub(crate) fn dump(&mut self, message: M) -> Result<Vec<M>>
     where
         M: Clone,
     {

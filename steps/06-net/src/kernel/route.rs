@@ -22,7 +22,7 @@ use crate::kernel::link::{self, Route};
 /// # Errors
 /// `ENETUNREACH` where the gateway is on none of the networks of the devices
 /// that are up; `EPERM` without `CAP_NET_ADMIN`.
-pub fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
+pub(crate) fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
     // ANCHOR: exercise_default_route
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
@@ -46,7 +46,7 @@ pub fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
 ///
 /// # Errors
 /// Those of `RTM_GETROUTE`.
-pub fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {
+pub(crate) fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {
     let mut request = RouteMessage::default();
     request.header.address_family = AddressFamily::Inet6;
     request.header.destination_prefix_length = 128;
@@ -63,7 +63,7 @@ pub fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {
 
 /// A route of the host to a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub(crate) struct Known {
     /// The network it leads to.
     pub to: Ipv4Net,
     /// The device it leads through.
@@ -81,7 +81,7 @@ impl fmt::Display for Known {
 ///
 /// # Errors
 /// Those of `RTM_GETROUTE` and `RTM_GETLINK`.
-pub fn list(route: &mut Route, device: &str) -> Result<Vec<Known>> {
+pub(crate) fn list(route: &mut Route, device: &str) -> Result<Vec<Known>> {
     let mut request = RouteMessage::default();
     request.header.address_family = AddressFamily::Inet;
     let replies = route

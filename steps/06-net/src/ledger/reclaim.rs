@@ -22,7 +22,7 @@ use kit::warn;
 ///
 /// # Errors
 /// Those of netlink and nf_tables.
-pub fn remove(locked: &mut Locked, id: &str) -> Result<()> {
+pub(crate) fn remove(locked: &mut Locked, id: &str) -> Result<()> {
     let Some(member) = locked.state.containers.get(id) else {
         return Ok(());
     };
@@ -52,7 +52,7 @@ pub fn remove(locked: &mut Locked, id: &str) -> Result<()> {
 ///
 /// # Errors
 /// Those of [`remove`], by container.
-pub fn sweep(locked: &mut Locked) -> Result<Vec<String>> {
+pub(crate) fn sweep(locked: &mut Locked) -> Result<Vec<String>> {
     let here = match &locked.state.network {
         Some(network) => network.is_here()?,
         None => true,
@@ -72,7 +72,7 @@ pub fn sweep(locked: &mut Locked) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// Those of [`remove`].
-pub fn restore(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn restore(directory: &Path) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let mut locked = match Locked::open(directory) {
         Ok(locked) => locked,

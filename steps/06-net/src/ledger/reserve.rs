@@ -25,7 +25,7 @@ use crate::nat::publish::{Protocol, Publish};
 /// `EADDRINUSE` names the process that has it, as far as /proc tells;
 /// `EADDRNOTAVAIL`: the address is not the host's; `EACCES`: ports below
 /// `net.ipv4.ip_unprivileged_port_start` are for `CAP_NET_BIND_SERVICE`.
-pub fn reserve(publish: &Publish) -> Result<OwnedFd> {
+pub(crate) fn reserve(publish: &Publish) -> Result<OwnedFd> {
     let kind = match publish.protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,

@@ -22,11 +22,11 @@ use crate::nat::publish::Publish;
 use kit::ProcessIdentity;
 
 /// The variable that moves all of Drydock's state to another directory.
-pub const VARIABLE: &str = "DRYDOCK_STATE";
+pub(crate) const VARIABLE: &str = "DRYDOCK_STATE";
 
 /// What is in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// The bridge and what belongs to it, as long as containers need it.
     pub network: Option<Network>,
     /// The containers, by their ids.
@@ -35,7 +35,7 @@ pub struct State {
 
 /// A container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub(crate) struct Member {
     /// The launcher. The container ends with it.
     pub owner: ProcessIdentity,
     /// The address on the bridge; none, if it is not connected to that.
@@ -46,14 +46,14 @@ pub struct Member {
 
 impl State {
     /// The containers on the bridge.
-    pub fn connected(&self) -> impl Iterator<Item = (&String, &Member)> {
+    pub(crate) fn connected(&self) -> impl Iterator<Item = (&String, &Member)> {
         self.containers
             .iter()
             .filter(|(_, member)| member.address.is_some())
     }
 
     /// The addresses that are taken, and the ids of who has them.
-    pub fn addresses(&self) -> BTreeMap<Ipv4Addr, String> {
+    pub(crate) fn addresses(&self) -> BTreeMap<Ipv4Addr, String> {
         self.connected()
             .filter_map(|(id, member)| Some((member.address?, id.clone())))
             .collect()
@@ -62,7 +62,7 @@ impl State {
 
 /// The directory in which the state is kept: below `$DRYDOCK_STATE`, or
 /// /run/drydock for root, or the user's own runtime directory.
-pub fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     let base = match std::env::var_os(VARIABLE) {
         Some(directory) => directory.into(),
         None if geteuid().is_root() => "/run/drydock".into(),
@@ -80,7 +80,7 @@ pub fn directory() -> PathBuf {
 
 /// The state, locked: nobody else reads or changes it meanwhile.
 #[derive(Debug)]
-pub struct Locked {
+pub(crate) struct Locked {
     directory: PathBuf,
     /// Holds the lock, until it is closed.
     _lock: File,
@@ -96,7 +96,7 @@ impl Locked {
     /// # Errors
     /// Those of mkdir(2), open(2) and flock(2); a directory that belongs to
     /// somebody else; a file that is no state.
-    pub fn open(directory: &Path) -> Result<Self> {
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
         let lock = lock(directory).with_context(|| format!("the state in {directory:?}"))?;
         let path = directory.join("state.json");
         let state = match fs::read(&path) {
@@ -117,7 +117,7 @@ impl Locked {
     ///
     /// # Errors
     /// Those of writing and renaming the file.
-    pub fn save(&self) -> Result<()> {
+    pub(crate) fn save(&self) -> Result<()> {
         let path = self.path();
         let text = serde_json::to_vec_pretty(&self.state).context("the state as JSON")?;
         fs::write(self.draft(), text).with_context(|| format!("write {:?}", self.draft()))?;
@@ -129,7 +129,7 @@ impl Locked {
     ///
     /// # Errors
     /// Those of unlink(2) and rmdir(2).
-    pub fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         if self.state != State::default() {
             return Ok(());
         }
@@ -151,12 +151,12 @@ impl Locked {
     }
 
     /// The directory for files of one container.
-    pub fn files_of(&self, id: &str) -> PathBuf {
+    pub(crate) fn files_of(&self, id: &str) -> PathBuf {
         self.directory.join(id)
     }
 
     /// The ids of containers whose launcher is dead.
-    pub fn dead(&self) -> Vec<String> {
+    pub(crate) fn dead(&self) -> Vec<String> {
         self.state
             .containers
             .iter()

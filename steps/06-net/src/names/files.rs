@@ -18,11 +18,11 @@ use crate::names::resolv;
 use kit::warn;
 
 /// Their names below /etc.
-pub const NAMES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
+pub(crate) const NAMES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
 
 /// What is in the files of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
+pub(crate) struct Files {
     /// /etc/resolv.conf.
     pub resolv_conf: String,
     /// /etc/hosts.
@@ -38,7 +38,11 @@ impl Files {
     ///
     /// # Errors
     /// Those of reading the host's files.
-    pub fn of(args: &NetSettings, hostname: &str, address: Option<Ipv4Addr>) -> Result<Self> {
+    pub(crate) fn of(
+        args: &NetSettings,
+        hostname: &str,
+        address: Option<Ipv4Addr>,
+    ) -> Result<Self> {
         let own = || resolv::hosts(hostname, address, &args.add_host);
         let (resolv_conf, hosts) = match args.mode() {
             NetworkMode::Bridge => {
@@ -69,7 +73,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of mkdir(2), open(2) and write(2).
-    pub fn write(&self, directory: &Path) -> Result<()> {
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         // Any user of the container may read them, whatever the umask says.
         let allow = |path: &Path, mode| {
             fs::set_permissions(path, Permissions::from_mode(mode))
@@ -88,7 +92,7 @@ impl Files {
 }
 
 /// The files in `directory`, each with its place in the container.
-pub fn places(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
+pub(crate) fn places(directory: &Path) -> Vec<(PathBuf, PathBuf)> {
     NAMES
         .iter()
         .map(|name| (directory.join(name), Path::new("/etc").join(name)))

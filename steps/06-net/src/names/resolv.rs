@@ -51,7 +51,7 @@ impl FromStr for HostEntry {
 ///
 /// # Errors
 /// Those of reading /etc/resolv.conf; that there is none is none.
-pub fn for_bridge(dns: &[IpAddr]) -> Result<(String, bool)> {
+pub(crate) fn for_bridge(dns: &[IpAddr]) -> Result<(String, bool)> {
     let mut texts = Vec::new();
     for path in RESOLV_CONF {
         texts.extend(read(path)?);
@@ -103,7 +103,7 @@ fn server(line: &str) -> Option<IpAddr> {
 /// The hosts file of a container whose name is `hostname`. Without an address
 /// on the bridge the name leads to the container's loopback, as Debian does it
 /// for hosts without a permanent one.
-pub fn hosts(hostname: &str, address: Option<Ipv4Addr>, entries: &[HostEntry]) -> String {
+pub(crate) fn hosts(hostname: &str, address: Option<Ipv4Addr>, entries: &[HostEntry]) -> String {
     let own = address.unwrap_or(Ipv4Addr::new(127, 0, 1, 1));
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
@@ -118,7 +118,7 @@ pub fn hosts(hostname: &str, address: Option<Ipv4Addr>, entries: &[HostEntry]) -
 ///
 /// # Errors
 /// Those of reading it.
-pub fn read(path: &str) -> Result<Option<String>> {
+pub(crate) fn read(path: &str) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -129,7 +129,7 @@ pub fn read(path: &str) -> Result<Option<String>> {
 /// A file of the container that the process `pid` is in; `None` where it has
 /// none. Links in it lead to that container's files, not to the host's
 /// (openat2(2), `RESOLVE_IN_ROOT`): what it has is not to be trusted.
-pub fn read_of_container(pid: Pid, path: &str) -> Option<String> {
+pub(crate) fn read_of_container(pid: Pid, path: &str) -> Option<String> {
     let root = rustix::fs::open(
         format!("/proc/{pid}/root"),
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,

@@ -19,7 +19,7 @@ const DROP: u32 = 0;
 
 /// A chain that drops what is forwarded and has no rule about the bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Obstacle {
+pub(crate) struct Obstacle {
     family: &'static str,
     table: String,
     chain: String,
@@ -27,7 +27,7 @@ pub struct Obstacle {
 
 impl Obstacle {
     /// What it does, and how to have it let containers through.
-    pub fn warning(&self) -> String {
+    pub(crate) fn warning(&self) -> String {
         let Obstacle {
             family,
             table,
@@ -48,7 +48,7 @@ impl Obstacle {
 ///
 /// # Errors
 /// Those of nf_tables.
-pub fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
+pub(crate) fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
     let all = NfTablesMessage::GetChain(ChainMessage { attributes: vec![] });
     let chains = netfilter
         .dump(message(NetfilterProtoFamily::Unspec, all))

@@ -35,7 +35,7 @@ use crate::nat::rule::Rule;
 use crate::nat::table::{BaseChain, Netfilter, Transaction};
 
 /// 127.0.0.0/8: addresses that never leave a host, or should not.
-pub const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+pub(crate) const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
 
 /// The chains. The priorities are those which nft calls `raw` (before
 /// connections are tracked), `dstnat`, `filter` and `srcnat`.
@@ -79,7 +79,7 @@ const CHAINS: [BaseChain; 5] = [
 /// container. If not, it is made not to do so for anybody else: forwarding can
 /// only be switched on for all of a host, and a host that lies in two networks
 /// would join them.
-pub fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
+pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
     // ANCHOR: exercise_masquerade
     let forward = || Rule::new("forward");
     let postrouting = || Rule::new("postrouting");
@@ -135,7 +135,7 @@ pub fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
 ///
 /// # Errors
 /// Those of nf_tables; a kernel that lacks a part of it is named as such.
-pub fn install(
+pub(crate) fn install(
     netfilter: &mut Netfilter,
     subnet: Ipv4Net,
     router: bool,

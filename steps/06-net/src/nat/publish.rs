@@ -150,7 +150,7 @@ impl Publish {
 ///
 /// # Errors
 /// Names the first two.
-pub fn check(ports: &[Publish]) -> Result<()> {
+pub(crate) fn check(ports: &[Publish]) -> Result<()> {
     for (n, port) in ports.iter().enumerate() {
         if let Some(other) = ports[..n].iter().find(|other| port.clashes_with(other)) {
             return Err(anyhow!("both want the same port of the host"))

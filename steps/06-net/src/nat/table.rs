@@ -24,7 +24,7 @@ use crate::kernel::netlink::{Client, unless};
 use crate::nat::rule::Rule;
 
 /// The name of the table. Its family is `ip`, so it sees IPv4 only.
-pub const TABLE: &str = "drydock";
+pub(crate) const TABLE: &str = "drydock";
 
 /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl: how `nft` stores a rule's comment.
 const UDATA_COMMENT: u8 = 0;
@@ -34,13 +34,13 @@ const UDATA_COMMENT: u8 = 0;
 ///
 /// One is used for all of a launcher's work: closing it waits until the kernel
 /// has freed what was deleted through it, 10 ms and more each time.
-pub type Netfilter = Client<NetfilterMessage>;
+pub(crate) type Netfilter = Client<NetfilterMessage>;
 
 /// Opens a connection for the caller's network namespace.
 ///
 /// # Errors
 /// Those of [`Client::new`].
-pub fn netfilter_client() -> Result<Netfilter> {
+pub(crate) fn netfilter_client() -> Result<Netfilter> {
     Client::new(NETLINK_NETFILTER)
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn message(
 
 /// A chain that the kernel calls at one of its hooks.
 #[derive(Clone, Copy, Debug)]
-pub struct BaseChain {
+pub(crate) struct BaseChain {
     /// How rules refer to it.
     pub name: &'static str,
     /// `filter` or `nat`.
@@ -67,20 +67,20 @@ pub struct BaseChain {
 
 /// Changes to the table, to be made together.
 #[derive(Default)]
-pub struct Transaction {
+pub(crate) struct Transaction {
     messages: Vec<(NetfilterMessage, u16)>,
 }
 
 impl Transaction {
     /// No change yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Transaction::default()
     }
 
     /// The table, empty, whether there was one or not: `nft add table`,
     /// `delete table`, `add table`.
     #[must_use]
-    pub fn fresh_table(mut self) -> Self {
+    pub(crate) fn fresh_table(mut self) -> Self {
         self.push(NfTablesMessage::NewTable(table()), NLM_F_CREATE);
         self.push(NfTablesMessage::DeleteTable(table()), 0);
         self.push(NfTablesMessage::NewTable(table()), NLM_F_CREATE);
@@ -89,7 +89,7 @@ impl Transaction {
 
     /// A chain of the table, which lets pass what no rule drops.
     #[must_use]
-    pub fn chain(mut self, chain: BaseChain) -> Self {
+    pub(crate) fn chain(mut self, chain: BaseChain) -> Self {
         let BaseChain {
             name,
             kind,
@@ -117,7 +117,7 @@ impl Transaction {
 
     /// A rule, at the end of its chain.
     #[must_use]
-    pub fn rule(mut self, rule: Rule) -> Self {
+    pub(crate) fn rule(mut self, rule: Rule) -> Self {
         say!("nft add rule ip {TABLE} {rule}");
         let mut attributes = vec![
             RuleAttribute::Table(TABLE.to_owned()),
@@ -137,7 +137,7 @@ impl Transaction {
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`; `ENOENT` where the table, a chain or a
     /// rule to be removed is missing, or the kernel lacks an expression.
-    pub fn commit(self, netfilter: &mut Netfilter) -> Result<()> {
+    pub(crate) fn commit(self, netfilter: &mut Netfilter) -> Result<()> {
         let Some(last) = self.messages.len().checked_sub(1) else {
             return Ok(());
         };
@@ -183,7 +183,7 @@ fn userdata(comment: &str) -> RuleAttribute {
 ///
 /// # Errors
 /// Those of `NFT_MSG_GETTABLE`.
-pub fn exists(netfilter: &mut Netfilter) -> Result<bool> {
+pub(crate) fn exists(netfilter: &mut Netfilter) -> Result<bool> {
     let request = message(
         NetfilterProtoFamily::IPv4,
         NfTablesMessage::GetTable(table()),
@@ -197,7 +197,7 @@ pub fn exists(netfilter: &mut Netfilter) -> Result<bool> {
 ///
 /// # Errors
 /// Those of [`Transaction::commit`].
-pub fn delete(netfilter: &mut Netfilter) -> Result<()> {
+pub(crate) fn delete(netfilter: &mut Netfilter) -> Result<()> {
     let mut transaction = Transaction::new();
     transaction.push(NfTablesMessage::DeleteTable(table()), 0);
     unless(Errno::ENOENT, transaction.commit(netfilter))
@@ -208,7 +208,7 @@ pub fn delete(netfilter: &mut Netfilter) -> Result<()> {
 ///
 /// # Errors
 /// Those of `NFT_MSG_GETRULE` and [`Transaction::commit`].
-pub fn delete_rules(netfilter: &mut Netfilter, comment: &str) -> Result<()> {
+pub(crate) fn delete_rules(netfilter: &mut Netfilter, comment: &str) -> Result<()> {
     let request = message(
         NetfilterProtoFamily::IPv4,
         NfTablesMessage::GetRule(RuleMessage {

@@ -122,7 +122,7 @@ const fn char(major: u32, minor: Option<u32>) -> Rule {
 
 /// What every container may use, as with Docker. A node of any device may be
 /// made: it is opening it that gives power.
-pub const DEFAULT: [Rule; 11] = [
+pub(crate) const DEFAULT: [Rule; 11] = [
     all(Kind::Char, Access::MKNOD),
     all(Kind::Block, Access::MKNOD),
     char(1, Some(3)), // /dev/null

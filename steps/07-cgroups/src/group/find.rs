@@ -20,7 +20,7 @@ use crate::host::layout::{Hierarchy, Layout, Version, controllers};
 ///
 /// # Errors
 /// For a process or a name that does not exist.
-pub fn group(what: &str) -> Result<Group> {
+pub(crate) fn group(what: &str) -> Result<Group> {
     if what.bytes().all(|b| b.is_ascii_digit()) {
         return of_process(what);
     }
@@ -89,7 +89,7 @@ fn member(hierarchy: &Hierarchy, dir: PathBuf) -> Result<Member> {
 }
 
 /// Whether it is the group of a container, which may be paused.
-pub fn is_container(dir: &Path) -> bool {
+pub(crate) fn is_container(dir: &Path) -> bool {
     file_name(dir).starts_with(PREFIX)
 }
 
@@ -102,7 +102,7 @@ fn file_name(dir: &Path) -> String {
 ///
 /// # Errors
 /// Those of reading the hierarchies.
-pub fn containers() -> Result<Vec<Group>> {
+pub(crate) fn containers() -> Result<Vec<Group>> {
     let mut all: Vec<Group> = Vec::new();
     for hierarchy in &Layout::detect()?.hierarchies {
         for dir in walk(&hierarchy.mount_point)? {

@@ -31,7 +31,7 @@ pub(crate) const PREFIX: &str = "drydock-";
 
 /// The group of a container.
 #[derive(Default)]
-pub struct Group {
+pub(crate) struct Group {
     /// Its name, the same in all hierarchies.
     pub name: String,
     /// Its directories.
@@ -39,7 +39,7 @@ pub struct Group {
 }
 
 /// A group's directory in one hierarchy.
-pub struct Member {
+pub(crate) struct Member {
     /// The hierarchy's interface.
     pub version: Version,
     /// The controllers that act on the group here.
@@ -54,14 +54,14 @@ pub struct Member {
 
 impl Group {
     /// The directory in which a controller acts on the group.
-    pub fn controller(&self, name: &str) -> Option<&Member> {
+    pub(crate) fn controller(&self, name: &str) -> Option<&Member> {
         self.members
             .iter()
             .find(|member| member.controllers.iter().any(|c| c == name))
     }
 
     /// The v2 directory.
-    pub fn v2(&self) -> Option<&Member> {
+    pub(crate) fn v2(&self) -> Option<&Member> {
         self.members
             .iter()
             .find(|member| member.version == Version::V2)

@@ -22,7 +22,7 @@ use crate::host::membership::{Membership, Mount};
 
 /// Which interface a hierarchy has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
+pub(crate) enum Version {
     /// `cgroup`: a hierarchy for one controller, or for a few.
     V1,
     /// `cgroup2`: one hierarchy for all.
@@ -31,7 +31,7 @@ pub enum Version {
 
 /// One hierarchy that is mounted, and the caller's group in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hierarchy {
+pub(crate) struct Hierarchy {
     /// Its interface.
     pub version: Version,
     /// Its controllers. Of a v2 hierarchy those that its topmost visible group
@@ -58,7 +58,7 @@ impl Hierarchy {
 
 /// All hierarchies that are mounted where the caller sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// The hierarchies, v1 before v2, and first those in which every container
     /// has a group.
     pub hierarchies: Vec<Hierarchy>,
@@ -69,7 +69,7 @@ impl Layout {
     ///
     /// # Errors
     /// Those of reading /proc.
-    pub fn detect() -> Result<Self> {
+    pub(crate) fn detect() -> Result<Self> {
         Self::of_process("self")
     }
 
@@ -77,7 +77,7 @@ impl Layout {
     ///
     /// # Errors
     /// Those of reading /proc: `ENOENT` where there is no such process.
-    pub fn of_process(pid: &str) -> Result<Self> {
+    pub(crate) fn of_process(pid: &str) -> Result<Self> {
         let mounts = file::read(Path::new("/proc/self/mountinfo"))?;
         let groups = file::read(&Path::new("/proc").join(pid).join("cgroup"))
             .with_context(|| format!("the groups of process {pid}"))?;
@@ -92,7 +92,7 @@ impl Layout {
 
     /// The layout that the texts of mountinfo and /proc/PID/cgroup describe.
     /// The controllers of v2 are in neither.
-    pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
+    pub(crate) fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mounts = Mount::all(mountinfo.as_bytes());
         let mut hierarchies: Vec<Hierarchy> = cgroup
             .lines()
@@ -103,14 +103,14 @@ impl Layout {
     }
 
     /// The hierarchy that has this controller.
-    pub fn find(&self, controller: &str) -> Option<&Hierarchy> {
+    pub(crate) fn find(&self, controller: &str) -> Option<&Hierarchy> {
         self.hierarchies
             .iter()
             .find(|hierarchy| hierarchy.has(&[controller]))
     }
 
     /// The v2 hierarchy.
-    pub fn v2(&self) -> Option<&Hierarchy> {
+    pub(crate) fn v2(&self) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.version == Version::V2)
     }
 }
@@ -136,7 +136,7 @@ impl fmt::Display for Layout {
 ///
 /// # Errors
 /// Those of reading the file.
-pub fn controllers(group: &Path) -> Result<Vec<String>> {
+pub(crate) fn controllers(group: &Path) -> Result<Vec<String>> {
     let text = file::read(&group.join("cgroup.controllers"))?;
     Ok(text.split_whitespace().map(String::from).collect())
 }

@@ -8,7 +8,7 @@ use crate::group::file;
 
 /// A controller, as /proc/cgroups lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Controller {
+pub(crate) struct Controller {
     /// Its name.
     pub name: String,
     /// The number of its v1 hierarchy; 0 for none, or for that of v2.
@@ -21,7 +21,7 @@ pub struct Controller {
 ///
 /// # Errors
 /// Those of reading /proc/cgroups.
-pub fn controllers() -> Result<Vec<Controller>> {
+pub(crate) fn controllers() -> Result<Vec<Controller>> {
     let text = file::read(Path::new("/proc/cgroups"))?;
     Ok(parse_controllers(&text))
 }

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A hierarchy that is mounted.
 #[derive(Debug)]
-pub struct Hierarchy {
+pub(crate) struct Hierarchy {
     /// Where it is mounted: its root group.
     pub root: PathBuf,
     name: String,
@@ -45,7 +45,7 @@ impl Hierarchy {
     /// # Errors
     /// Where the name is taken; `EBUSY` where a controller is in another
     /// hierarchy; `EINVAL` where the kernel does not know it.
-    pub fn make(name: &str, controllers: &[String]) -> Result<Self> {
+    pub(crate) fn make(name: &str, controllers: &[String]) -> Result<Self> {
         // ANCHOR: exercise_make_hierarchy
         check_name(name)?;
         if named(name)? {
@@ -75,7 +75,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// Where there is none of this name.
-    pub fn open(name: &str) -> Result<Self> {
+    pub(crate) fn open(name: &str) -> Result<Self> {
         check_name(name)?;
         let root = Path::new(PLACE).join(name);
         if !root.join("cgroup.procs").exists() {
@@ -91,7 +91,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// For a path that leaves the hierarchy.
-    pub fn group(&self, path: &str) -> Result<PathBuf> {
+    pub(crate) fn group(&self, path: &str) -> Result<PathBuf> {
         let path = path.trim_matches('/');
         if path.split('/').any(|part| part == "..") {
             bail!("{path}: give a path from the root of the hierarchy");
@@ -106,7 +106,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// `ESRCH` where there is no such process.
-    pub fn attach(&self, path: &str, pid: i32, thread: bool) -> Result<()> {
+    pub(crate) fn attach(&self, path: &str, pid: i32, thread: bool) -> Result<()> {
         let dir = self.group(path)?;
         let file = dir.join(if thread { "tasks" } else { "cgroup.procs" });
         file::write(&file, &pid.to_string())
@@ -116,7 +116,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// Those of reading them.
-    pub fn groups(&self) -> Result<Vec<(String, Vec<Pid>)>> {
+    pub(crate) fn groups(&self) -> Result<Vec<(String, Vec<Pid>)>> {
         let mut all = Vec::new();
         let mut todo = vec![self.root.clone()];
         while let Some(dir) = todo.pop() {
@@ -135,7 +135,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// Those of the moves and of rmdir(2).
-    pub fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         for (path, _) in self.groups()?.iter().rev().filter(|(path, _)| path != "/") {
             let dir = self.group(path)?;
             // Until none is left: one may fork while it is moved.
@@ -161,7 +161,7 @@ impl Hierarchy {
     ///
     /// # Errors
     /// Those of [`clear`](Self::clear) and of umount(2).
-    pub fn remove(self) -> Result<bool> {
+    pub(crate) fn remove(self) -> Result<bool> {
         self.clear()?;
         let gone = self.unmount()?;
         remove_place(&self.root);
@@ -215,7 +215,7 @@ pub(crate) fn unmount(dir: &Path, still_there: impl Fn() -> Result<bool>) -> Res
 ///
 /// # Errors
 /// Those of reading the directory.
-pub fn made() -> Result<Vec<String>> {
+pub(crate) fn made() -> Result<Vec<String>> {
     let all = directories(Path::new(PLACE))?;
     let mut names: Vec<String> = all
         .iter()
@@ -230,7 +230,7 @@ pub fn made() -> Result<Vec<String>> {
 ///
 /// # Errors
 /// The first that cannot be removed.
-pub fn remove_all() -> Result<Vec<String>> {
+pub(crate) fn remove_all() -> Result<Vec<String>> {
     let mut names = made()?;
     for name in &names {
         match Hierarchy::open(name) {

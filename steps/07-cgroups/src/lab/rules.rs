@@ -28,7 +28,7 @@ use crate::lab::hierarchy::{Hierarchy, RULES, mount_at, options, unmount};
 ///
 /// # Errors
 /// Those of what has to work for anything to be tried: `EPERM` for all but root.
-pub fn try_all() -> Result<(String, bool)> {
+pub(crate) fn try_all() -> Result<(String, bool)> {
     // ANCHOR: exercise_rules
     unshare(CloneFlags::CLONE_NEWNS)
         .context("unshare(CLONE_NEWNS): only root can try the rules")?;

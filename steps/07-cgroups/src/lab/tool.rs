@@ -74,7 +74,7 @@ pub enum HierarchyTool {
 ///
 /// # Errors
 /// Those of the command.
-pub fn run(tool: HierarchyTool) -> Result<Exit> {
+pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
     // A reader that has seen enough (`| head`) ends this program quietly.
     sys::signals::default_action(Signal::SIGPIPE)?;
     let mut exit = Exit::Code(0);

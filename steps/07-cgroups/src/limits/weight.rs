@@ -9,7 +9,7 @@
 /// `1 + (shares - 2) * 9999 / 262142`, is a straight line through the two ends
 /// alone: it made 39 of the default 1024, so that a container with the default
 /// shares had less than half the weight of a process without any.
-pub fn cpu_weight(shares: u64) -> u64 {
+pub(crate) fn cpu_weight(shares: u64) -> u64 {
     // ANCHOR: exercise_cpu_weight
     match shares {
         0..=2 => 1,
@@ -26,7 +26,7 @@ pub fn cpu_weight(shares: u64) -> u64 {
 /// `io.weight` of v2 (1 to 10000) for `blkio.weight` of v1 (10 to 1000): the
 /// straight line through both ends, as the runtimes do. Not for
 /// `io.bfq.weight`, which has v1's range.
-pub fn io_weight(weight: u64) -> u64 {
+pub(crate) fn io_weight(weight: u64) -> u64 {
     1 + (weight - 10) * 9_999 / 990
 }
 

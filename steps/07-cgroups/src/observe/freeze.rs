@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether the group is to be frozen or to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// No process in it runs.
     Frozen,
     /// They run.
@@ -39,7 +39,7 @@ pub enum State {
 /// # Errors
 /// Names the group whose processes did not freeze within ten seconds; it is
 /// thawed again.
-pub fn set(group: &Group, state: State) -> Result<()> {
+pub(crate) fn set(group: &Group, state: State) -> Result<()> {
     // ANCHOR: exercise_freeze
     let member = freezer(group)?;
     let controller = FreezerController::new(member.dir.clone(), member.version == Version::V2);
@@ -64,7 +64,7 @@ pub fn set(group: &Group, state: State) -> Result<()> {
 ///
 /// # Errors
 /// Those of reading the files.
-pub fn get(group: &Group) -> Result<Option<State>> {
+pub(crate) fn get(group: &Group) -> Result<Option<State>> {
     let Ok(member) = freezer(group) else {
         return Ok(None);
     };

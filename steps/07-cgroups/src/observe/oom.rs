@@ -11,7 +11,7 @@ use crate::limits::units::Bytes;
 
 /// What the OOM killer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Oom {
+pub(crate) struct Oom {
     /// How many processes it killed.
     pub killed: u64,
     /// The group's limit on memory; `None` without one.
@@ -23,7 +23,7 @@ pub struct Oom {
 ///
 /// # Errors
 /// Those of reading the files.
-pub fn of(group: &Group) -> Result<Option<Oom>> {
+pub(crate) fn of(group: &Group) -> Result<Option<Oom>> {
     // ANCHOR: exercise_oom
     let Some(member) = group.controller("memory") else {
         return Ok(None);

@@ -26,7 +26,7 @@ use crate::observe::oom;
 /// What is known about a group. `None` where the controller, or the kernel's
 /// accounting, is missing.
 #[derive(Clone, Debug, Default)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Its name.
     pub name: String,
     /// Whether it is frozen.
@@ -59,7 +59,7 @@ pub struct Stats {
 
 /// What is used of a limit; `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Used<T> {
+pub(crate) struct Used<T> {
     /// So much is used.
     pub now: T,
     /// So much may be.
@@ -68,7 +68,7 @@ pub struct Used<T> {
 
 /// Lines of `cpu.stat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Throttled {
+pub(crate) struct Throttled {
     /// `nr_periods`.
     pub periods: u64,
     /// `nr_throttled`.
@@ -81,7 +81,7 @@ pub struct Throttled {
 ///
 /// # Errors
 /// Those of reading the files. A group that ends meanwhile is empty.
-pub fn of(group: &Group) -> Result<Stats> {
+pub(crate) fn of(group: &Group) -> Result<Stats> {
     // ANCHOR: exercise_stats
     let mut stats = Stats {
         name: group.name.clone(),

@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Those of reading the groups and of the terminal.
-pub fn run() -> Result<Exit> {
+pub(crate) fn run() -> Result<Exit> {
     // ANCHOR: exercise_top
     sys::signals::default_action(Signal::SIGPIPE)?;
     let mut last = Look::now()?;

@@ -12,9 +12,9 @@ use crate::Union;
 use crate::beneath::{Result, magic};
 
 /// The attribute under which every directory of a union tells its branches.
-pub const BRANCHES: &str = "user.aufs.branches";
+pub(crate) const BRANCHES: &str = "user.aufs.branches";
 /// The attribute under which it tells its server's PID.
-pub const SERVER: &str = "user.aufs.server";
+pub(crate) const SERVER: &str = "user.aufs.server";
 /// What the names of AUFS's own attributes begin with.
 const OWN: &[u8] = b"user.aufs.";
 /// Access control lists, which count only where `acl` was asked for.

@@ -18,7 +18,7 @@ type Links = HashMap<(u64, u64), Vec<PathBuf>>;
 
 /// The layers below, the nearest first.
 #[derive(Debug)]
-pub struct Below<'a> {
+pub(super) struct Below<'a> {
     trees: &'a [Tree],
     marks: Marks,
     /// For each directory that was asked for, the layers that it is merged of.
@@ -28,7 +28,7 @@ pub struct Below<'a> {
 
 /// A file of a layer below, and which layer's.
 #[derive(Clone, Copy, Debug)]
-pub struct Lower {
+pub(super) struct Lower {
     /// The number of the layer.
     pub layer: usize,
     /// What stat(2) says there.
@@ -37,7 +37,7 @@ pub struct Lower {
 
 impl<'a> Below<'a> {
     /// The tree that `trees` make together, which mark deletions by `marks`.
-    pub fn new(trees: &'a [Tree], marks: Marks) -> Self {
+    pub(super) fn new(trees: &'a [Tree], marks: Marks) -> Self {
         Below {
             trees,
             marks,
@@ -47,7 +47,7 @@ impl<'a> Below<'a> {
     }
 
     /// A layer.
-    pub fn tree(&self, layer: usize) -> &'a Tree {
+    pub(super) fn tree(&self, layer: usize) -> &'a Tree {
         &self.trees[layer]
     }
 
@@ -56,7 +56,7 @@ impl<'a> Below<'a> {
     ///
     /// # Errors
     /// Those of stat(2) and getxattr(2).
-    pub fn directory(&mut self, path: &Path) -> Result<Vec<usize>> {
+    pub(super) fn directory(&mut self, path: &Path) -> Result<Vec<usize>> {
         if let Some(merged) = self.directories.get(path) {
             return Ok(merged.clone());
         }
@@ -69,7 +69,7 @@ impl<'a> Below<'a> {
     ///
     /// # Errors
     /// As [`directory`](Self::directory).
-    pub fn find(&mut self, path: &Path) -> Result<Option<Lower>> {
+    pub(super) fn find(&mut self, path: &Path) -> Result<Option<Lower>> {
         Ok(self.look(path)?.0)
     }
 
@@ -109,7 +109,7 @@ impl<'a> Below<'a> {
     ///
     /// # Errors
     /// Those of looking through the layer.
-    pub fn names(&mut self, lower: &Lower) -> Result<Vec<PathBuf>> {
+    pub(super) fn names(&mut self, lower: &Lower) -> Result<Vec<PathBuf>> {
         let links = match self.links.entry(lower.layer) {
             Entry::Occupied(links) => links.into_mut(),
             Entry::Vacant(free) => free.insert(links(&self.trees[lower.layer])?),

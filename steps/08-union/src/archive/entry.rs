@@ -19,7 +19,7 @@ const XATTR: usize = 65536;
 ///
 /// # Errors
 /// For `..`.
-pub fn inside(path: &Path) -> Result<PathBuf> {
+pub(super) fn inside(path: &Path) -> Result<PathBuf> {
     let mut inside = PathBuf::new();
     for component in path.components() {
         match component {
@@ -36,7 +36,7 @@ pub fn inside(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// If it goes through a whiteout, which is no directory.
-pub fn is_bookkeeping(path: &Path) -> Result<bool> {
+pub(super) fn is_bookkeeping(path: &Path) -> Result<bool> {
     let starts = |name: &OsStr, with: &str| name.as_bytes().starts_with(with.as_bytes());
     for name in path {
         if starts(name, DOUBLE_PREFIX) && name != OPAQUE {
@@ -54,7 +54,7 @@ pub fn is_bookkeeping(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// For what no file can have.
-pub fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> Result<Metadata> {
+pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> Result<Metadata> {
     let (uid, gid) = entry.owner();
     let mut xattrs = entry.xattrs().clone();
     // A layer from outside must not speak for overlay.

@@ -16,7 +16,7 @@ const BUFFER: usize = 256 << 10;
 /// What is left of the file system's room, as the archive's own words go: what
 /// is promised counts, also where holes take nothing.
 #[derive(Debug)]
-pub struct Room {
+pub(super) struct Room {
     bytes: u64,
     files: u64,
     buffer: Vec<u8>,
@@ -27,7 +27,7 @@ impl Room {
     ///
     /// # Errors
     /// Those of fstatvfs(3).
-    pub fn of(directory: impl AsFd) -> Result<Self> {
+    pub(super) fn of(directory: impl AsFd) -> Result<Self> {
         let stat = fstatvfs(directory).context("fstatvfs")?;
         Ok(Room {
             bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
@@ -44,7 +44,7 @@ impl Room {
     ///
     /// # Errors
     /// If there is no room for it.
-    pub fn take(&mut self, size: u64) -> Result<()> {
+    pub(super) fn take(&mut self, size: u64) -> Result<()> {
         let bytes = self.bytes.checked_sub(size);
         let files = self.files.checked_sub(1);
         let (Some(bytes), Some(files)) = (bytes, files) else {
@@ -63,7 +63,7 @@ impl Room {
     ///
     /// # Errors
     /// If the archive ends too early; those of writing.
-    pub fn fill(&mut self, file: &mut File, from: &mut Entry<'_, impl Read>) -> Result<()> {
+    pub(super) fn fill(&mut self, file: &mut File, from: &mut Entry<'_, impl Read>) -> Result<()> {
         loop {
             let hole = i64::try_from(from.skip_hole()).context("a hole")?;
             if hole > 0 {

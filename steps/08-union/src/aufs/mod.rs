@@ -35,14 +35,14 @@ use crate::tree::size::size;
 use kit::lock::Lock;
 use kit::own::make;
 
-pub use mount::unsupported;
+pub(crate) use mount::unsupported;
 
 /// The deepest stack: AUFS's own default limit on branches (aufs(5)).
-pub const DEEPEST: usize = 127;
+pub(crate) const DEEPEST: usize = 127;
 
 /// The AUFS driver.
 #[derive(Debug)]
-pub struct Aufs {
+pub(crate) struct Aufs {
     store: Store,
     lineage: Lineage,
 }
@@ -52,7 +52,7 @@ impl Aufs {
     ///
     /// # Errors
     /// Those of mkdir(2).
-    pub fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
         let store = Store::open(root, Kind::Aufs)?;
         make(&store.directory().join("diff"), 0o710)?;
         make(&store.directory().join("mnt"), 0o700)?;

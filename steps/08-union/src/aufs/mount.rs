@@ -26,7 +26,7 @@ use aufs_server::spelling::{Access as Right, BranchOption, escape};
 const END: Duration = Duration::from_secs(5);
 
 /// Why there is no AUFS here; `None` if there is.
-pub fn unsupported() -> Option<String> {
+pub(crate) fn unsupported() -> Option<String> {
     if !geteuid().is_root() {
         // A server in the container's user namespace would be within reach of
         // the container's root, and it holds the layers of the image.
@@ -39,7 +39,7 @@ pub fn unsupported() -> Option<String> {
 }
 
 /// Whose AUFS it is, for people.
-pub fn whose() -> &'static str {
+pub(super) fn whose() -> &'static str {
     match kernel_has_aufs() {
         true => "the kernel's",
         false => "in user space (FUSE)",
@@ -51,7 +51,7 @@ pub fn whose() -> &'static str {
 ///
 /// # Errors
 /// Those of the mount.
-pub fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn View>> {
+pub(super) fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn View>> {
     if kernel_has_aufs() {
         let made = by_kernel(&branches, access)?;
         return Ok(Box::new(Made {

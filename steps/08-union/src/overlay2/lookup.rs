@@ -17,7 +17,7 @@ use crate::tree::{Tree, file_type};
 ///
 /// # Errors
 /// Those of looking.
-pub fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Vec<Finding>> {
+pub(crate) fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Vec<Finding>> {
     // ANCHOR: exercise_which_layer
     let mut findings = Vec::new();
     for (layer, tree) in stack {

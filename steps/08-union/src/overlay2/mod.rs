@@ -56,7 +56,7 @@ use stack::{Attributes, Stack, StackView};
 
 /// The deepest stack: what fits into the page of options, and what Docker
 /// allows.
-pub const DEEPEST: usize = 128;
+pub(crate) const DEEPEST: usize = 128;
 
 /// The length of a short name: 26 letters and digits, of 32, are 130 bits, so
 /// that no two layers ever draw the same.
@@ -72,7 +72,7 @@ enum Fill<'a> {
 
 /// The overlay2 driver.
 #[derive(Debug)]
-pub struct Overlay2 {
+pub(crate) struct Overlay2 {
     store: Store,
     attributes: Attributes,
 }
@@ -82,7 +82,7 @@ impl Overlay2 {
     ///
     /// # Errors
     /// Those of mkdir(2).
-    pub fn open(root: &Path) -> Result<Self> {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
         let store = Store::open(root, Kind::Overlay2)?;
         make(&store.directory().join("l"), 0o710)?;
         Ok(Overlay2 {

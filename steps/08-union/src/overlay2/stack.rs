@@ -25,7 +25,7 @@ use crate::mounts::private::aside;
 
 /// The layers of a view, by their names relative to the driver's directory.
 #[derive(Clone, Debug)]
-pub struct Stack {
+pub(crate) struct Stack {
     /// The nearest first: `ID/diff`, or `l/LINK`, which leads there.
     pub lower: Vec<String>,
     /// The layer that takes the changes; without one the view is read-only.
@@ -34,7 +34,7 @@ pub struct Stack {
 
 /// Whose extended attributes overlay uses for its marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attributes {
+pub(crate) enum Attributes {
     /// `trusted.overlay.*`: seen and set by root of the host only, so nobody in
     /// a container can make a mark, or see one.
     Trusted,
@@ -50,7 +50,7 @@ impl Attributes {
     /// # Errors
     /// If root cannot read the map: to guess would be to take the marks of a
     /// container's users for ours, or the other way round.
-    pub fn of_caller() -> Result<Self> {
+    pub(crate) fn of_caller() -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Attributes::User);
         }
@@ -68,7 +68,7 @@ impl Attributes {
     }
 
     /// How the layers say what is deleted.
-    pub fn marks(self) -> Marks {
+    pub(crate) fn marks(self) -> Marks {
         let opaque = match self {
             Attributes::Trusted => OPAQUE_TRUSTED,
             Attributes::User => OPAQUE_USER,
@@ -113,7 +113,7 @@ impl Attributes {
     }
 
     /// The options, for people.
-    pub fn explained(self) -> Vec<(String, String)> {
+    pub(crate) fn explained(self) -> Vec<(String, String)> {
         self.options()
             .iter()
             .map(|Setting(key, value, why)| {
@@ -135,7 +135,7 @@ const TOO_OLD: &str = "the layers are those of the host's root, and this kernel 
 
 /// A view of a stack, mounted by whoever asks for it.
 #[derive(Debug)]
-pub struct StackView {
+pub(crate) struct StackView {
     directory: PathBuf,
     stack: Stack,
     attributes: Attributes,
@@ -144,7 +144,7 @@ pub struct StackView {
 
 impl StackView {
     /// A view of `stack`, whose names are relative to `directory`.
-    pub fn new(directory: &Path, stack: Stack, attributes: Attributes) -> Self {
+    pub(crate) fn new(directory: &Path, stack: Stack, attributes: Attributes) -> Self {
         StackView {
             directory: directory.to_owned(),
             stack,
@@ -159,7 +159,7 @@ impl StackView {
     ///
     /// # Errors
     /// Those of the mount.
-    pub fn made_by_root(mut self) -> Result<Self> {
+    pub(crate) fn made_by_root(mut self) -> Result<Self> {
         if self.attributes == Attributes::Trusted && !self.is_plain() {
             match self.in_directory(Self::by_fsconfig) {
                 Ok(made) => self.made = Some(made),
@@ -176,7 +176,7 @@ impl StackView {
     ///
     /// # Errors
     /// Those of the mounts; before Linux 6.8 there are none.
-    pub fn made_for(mut self, users: &Users) -> Result<Self> {
+    pub(crate) fn made_for(mut self, users: &Users) -> Result<Self> {
         let mount = || {
             self.map_layers(users)?;
             be_owner(users)?;

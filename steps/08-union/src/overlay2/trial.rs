@@ -25,7 +25,7 @@ use kit::own::make;
 ///
 /// # Errors
 /// Those of making the directories and the process.
-pub fn refused(root: &Path) -> Result<Option<String>> {
+pub(crate) fn refused(root: &Path) -> Result<Option<String>> {
     make(root, 0o711)?;
     let run = root.join("run");
     make(&run, 0o700)?;

@@ -42,7 +42,7 @@ const IMAGE_BYTES: u64 = 16 << 30;
 
 /// The trees of the btrfs driver.
 #[derive(Debug)]
-pub struct Btrfs {
+pub(crate) struct Btrfs {
     directory: PathBuf,
     subvolumes: OwnedFd,
     /// The image's device, where there is an image.
@@ -54,7 +54,7 @@ impl Btrfs {
     ///
     /// # Errors
     /// Those of loop(4) and of mounting the image.
-    pub fn open(root: &Path) -> Result<Whole<Self>> {
+    pub(crate) fn open(root: &Path) -> Result<Whole<Self>> {
         let store = Store::open(root, Kind::Btrfs)?;
         let directory = store.directory().to_owned();
         let lock = store.lock()?;
@@ -87,7 +87,7 @@ impl Btrfs {
 ///
 /// # Errors
 /// Those of statfs(2).
-pub fn is_btrfs(directory: &Path) -> Result<bool> {
+pub(crate) fn is_btrfs(directory: &Path) -> Result<bool> {
     let on = statfs(directory).with_context(|| format!("statfs({directory:?})"))?;
     Ok(on.f_type == BTRFS_SUPER_MAGIC)
 }

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 /// A loop device in use. The kernel clears it when the last user closes it: this
 /// descriptor, or a file system mounted from it.
 #[derive(Debug)]
-pub struct LoopDevice {
+pub(crate) struct LoopDevice {
     _device: File,
     path: PathBuf,
 }
@@ -24,7 +24,7 @@ impl LoopDevice {
     ///
     /// # Errors
     /// Those of loop(4); `EBUSY` again and again.
-    pub fn over(image: &Path) -> Result<Self> {
+    pub(crate) fn over(image: &Path) -> Result<Self> {
         let file = open(image)?;
         let wanted = file
             .metadata()
@@ -57,7 +57,7 @@ impl LoopDevice {
     }
 
     /// `/dev/loopN`.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -107,7 +107,7 @@ fn same(found: (u64, u64), wanted: (u64, u64)) -> bool {
 ///
 /// # Errors
 /// Those of open(2) and ftruncate(2).
-pub fn sparse_file(path: &Path, bytes: u64) -> Result<()> {
+pub(crate) fn sparse_file(path: &Path, bytes: u64) -> Result<()> {
     let file = File::create_new(path).with_context(|| format!("open({path:?}, O_EXCL)"))?;
     file.set_len(bytes)
         .with_context(|| format!("ftruncate({path:?}, {bytes})"))

@@ -9,9 +9,9 @@
 //! | [`devicemapper`] | thin block devices and snapshots of them |
 //! | [`loop_device`], [`program`] | block devices of files; programs such as mkfs.btrfs(8) |
 
-pub mod btrfs;
-pub mod devicemapper;
+pub(crate) mod btrfs;
+pub(crate) mod devicemapper;
 pub(crate) mod loop_device;
 pub(crate) mod program;
-pub mod vfs;
-pub mod whole;
+pub(crate) mod vfs;
+pub(crate) mod whole;

@@ -18,7 +18,7 @@ const DIRECTORIES: [&str; 6] = [
 ];
 
 /// The path of a program; `None` where the host does not have it.
-pub fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     DIRECTORIES
         .iter()
         .map(|directory| Path::new(directory).join(name))
@@ -30,7 +30,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// If there is no such program, or it fails: with its last line that says why.
-pub fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
+pub(crate) fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
     let Some(path) = find(name) else {
         bail!("the program {name} is missing: install its package");
     };

@@ -30,7 +30,7 @@ use kit::own::make;
 
 /// The trees of the vfs driver.
 #[derive(Debug)]
-pub struct Vfs {
+pub(crate) struct Vfs {
     directory: PathBuf,
 }
 
@@ -39,7 +39,7 @@ impl Vfs {
     ///
     /// # Errors
     /// Those of mkdir(2).
-    pub fn open(root: &Path) -> Result<Whole<Self>> {
+    pub(crate) fn open(root: &Path) -> Result<Whole<Self>> {
         let store = Store::open(root, Kind::Vfs)?;
         let directory = store.directory().join("dir");
         make(&directory, 0o710)?;

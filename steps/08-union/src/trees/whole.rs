@@ -22,7 +22,7 @@ use kit::lock::Lock;
 use kit::own::make;
 
 /// A way to keep a tree a layer.
-pub trait Trees {
+pub(crate) trait Trees {
     /// Which driver this is.
     fn kind(&self) -> Kind;
 
@@ -92,7 +92,7 @@ pub trait Trees {
 }
 
 /// A driver over [`Trees`].
-pub struct Whole<T> {
+pub(crate) struct Whole<T> {
     store: Store,
     lineage: Lineage,
     trees: std::rc::Rc<T>,
@@ -103,7 +103,7 @@ impl<T: Trees + 'static> Whole<T> {
     ///
     /// # Errors
     /// Those of mkdir(2).
-    pub fn new(store: Store, trees: T) -> Result<Self> {
+    pub(crate) fn new(store: Store, trees: T) -> Result<Self> {
         let lineage = Lineage::open(store.directory())?;
         make(&store.directory().join("mnt"), 0o700)?;
         Ok(Whole {

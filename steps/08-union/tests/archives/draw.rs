@@ -1,10 +1,10 @@
 //! Archives by chance.
 
 /// Numbers by chance, the same for the same seed (splitmix64).
-pub struct Draw(u64);
+pub(crate) struct Draw(u64);
 
 impl Draw {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         // Seeds side by side must not give one sequence, shifted.
         Draw(Draw(seed).next())
     }
@@ -34,7 +34,7 @@ impl Draw {
 const BLOCK: usize = 512;
 
 /// An archive: entries, an end, and now and then something wrong.
-pub fn archive(draw: &mut Draw) -> Vec<u8> {
+pub(crate) fn archive(draw: &mut Draw) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut names = Vec::new();
     for n in 0..1 + draw.below(6) {

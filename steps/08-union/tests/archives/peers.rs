@@ -40,7 +40,7 @@ for n in sys.argv[2:]:
 
 /// What can be seen of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct Look {
     metadata: Metadata,
     size: i64,
     content: u64,
@@ -49,10 +49,10 @@ pub struct Look {
 }
 
 /// A tree by its paths, without its root.
-pub type Looks = BTreeMap<PathBuf, Look>;
+pub(crate) type Looks = BTreeMap<PathBuf, Look>;
 
 /// Whether the others are here.
-pub fn have() -> bool {
+pub(crate) fn have() -> bool {
     let says = |program: &str, word: &str| {
         let output = Command::new(program).arg("--version").output();
         output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(word))
@@ -67,7 +67,7 @@ pub fn have() -> bool {
 }
 
 /// The tree that GNU tar makes, if it has nothing to complain of.
-pub fn gnu(archive: &Path, to: &Path) -> Result<Looks, String> {
+pub(crate) fn gnu(archive: &Path, to: &Path) -> Result<Looks, String> {
     fs::create_dir(to).unwrap();
     let output = Command::new("timeout")
         .args(["20", "tar", "--extract", "--numeric-owner"])
@@ -86,7 +86,7 @@ pub fn gnu(archive: &Path, to: &Path) -> Result<Looks, String> {
 }
 
 /// The trees that Python makes of `place`/N.tar.
-pub fn pythons(place: &Path, numbers: &[u64]) -> Vec<Result<Looks, String>> {
+pub(crate) fn pythons(place: &Path, numbers: &[u64]) -> Vec<Result<Looks, String>> {
     let output = Command::new("python3")
         .args(["-W", "ignore", "-c", SCRIPT])
         .arg(place)
@@ -108,7 +108,7 @@ pub fn pythons(place: &Path, numbers: &[u64]) -> Vec<Result<Looks, String>> {
 }
 
 /// What is in a directory.
-pub fn looks(root: &Path) -> Looks {
+pub(crate) fn looks(root: &Path) -> Looks {
     let tree = Tree::open(root).unwrap();
     let mut looks = Looks::new();
     tree.walk(Path::new(""), &mut |path, stat| {
@@ -140,7 +140,7 @@ pub fn looks(root: &Path) -> Looks {
 
 /// How two trees differ, if they do. Python knows neither attributes nor
 /// nanoseconds, nor the times of links.
-pub fn same(one: &Looks, other: &Looks, is_python: bool) -> Option<String> {
+pub(crate) fn same(one: &Looks, other: &Looks, is_python: bool) -> Option<String> {
     for (path, look) in one {
         let Some(there) = other.get(path) else {
             return Some(format!("{path:?} is not there"));

@@ -23,7 +23,7 @@ use crate::image::config::Config;
 ///
 /// # Errors
 /// Those of trying, and of writing down what came of it.
-pub fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
+pub(super) fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
     if let Some(kind) = asked {
         return Ok(kind);
     }

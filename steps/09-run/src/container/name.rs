@@ -19,7 +19,7 @@ const WHAT: [&str; 16] = [
 ///
 /// # Errors
 /// Those of getrandom(2).
-pub fn random_name(attempt: u32) -> Result<String> {
+pub(super) fn random_name(attempt: u32) -> Result<String> {
     let [how, what] = kit::random::bytes()?.map(|byte| usize::from(byte) % 16);
     let name = format!("{}_{}", HOW[how], WHAT[what]);
     Ok(match attempt {

@@ -19,7 +19,7 @@ use crate::trees::program;
 ///
 /// # Errors
 /// Those of reading `/sys/block`.
-pub fn node(name: &str) -> Result<Option<PathBuf>> {
+pub(crate) fn node(name: &str) -> Result<Option<PathBuf>> {
     let block = Path::new("/sys/block");
     for entry in fs::read_dir(block).with_context(|| format!("read {block:?}"))? {
         let entry = entry.with_context(|| format!("read {block:?}"))?;
@@ -42,7 +42,7 @@ pub fn node(name: &str) -> Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// Those of dmsetup(8) and open(2).
-pub fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)> {
+pub(crate) fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)> {
     let begun = Instant::now();
     let (path, file) = loop {
         if let Some(opened) = open(name)? {

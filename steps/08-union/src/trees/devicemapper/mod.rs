@@ -28,8 +28,8 @@
 //! as it is in use (`--deferred`), which the kernel does when the last user is
 //! gone, and the loop devices below go in the same way.
 
-pub mod device;
-pub mod pool;
+pub(crate) mod device;
+pub(crate) mod pool;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -61,7 +61,7 @@ const DEVICE_BYTES: u64 = 10 << 30;
 
 /// The trees of the devicemapper driver.
 #[derive(Debug)]
-pub struct Devicemapper {
+pub(crate) struct Devicemapper {
     store: Store,
     directory: PathBuf,
     /// The pool is removed when this is closed, and nobody else uses it.
@@ -73,7 +73,7 @@ impl Devicemapper {
     ///
     /// # Errors
     /// Those of loop(4) and dmsetup(8).
-    pub fn open(root: &Path) -> Result<Whole<Self>> {
+    pub(crate) fn open(root: &Path) -> Result<Whole<Self>> {
         let store = Store::open(root, Kind::Devicemapper)?;
         let directory = store.directory().to_owned();
         make(&directory.join("devices"), 0o700)?;

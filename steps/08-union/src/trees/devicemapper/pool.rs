@@ -12,7 +12,7 @@ use crate::trees::loop_device::{LoopDevice, sparse_file};
 use crate::trees::program;
 
 /// The unit of sharing: 128 sectors of 512 bytes are 64 KiB.
-pub const BLOCK_SECTORS: u64 = 128;
+pub(crate) const BLOCK_SECTORS: u64 = 128;
 /// The pool's size, an upper bound: no space is taken before it is used.
 const DATA_BYTES: u64 = 16 << 30;
 /// 4 MiB for each GiB of data: 48 bytes a block, and some more.
@@ -22,7 +22,7 @@ const LOW_WATER_MARK: u64 = 1024;
 
 /// A pool in use. It is removed when this is dropped, and nobody else uses it.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     name: String,
     path: PathBuf,
     _open: File,
@@ -35,7 +35,7 @@ impl Pool {
     ///
     /// # Errors
     /// Those of loop(4) and dmsetup(8).
-    pub fn open(directory: &Path) -> Result<Self> {
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
         let at = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
         // Docker's way to make a name that is this directory's alone.
         let name = format!(
@@ -64,12 +64,12 @@ impl Pool {
     }
 
     /// Its name: this directory's alone.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Its block device.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -77,7 +77,7 @@ impl Pool {
     ///
     /// # Errors
     /// Those of dmsetup(8).
-    pub fn message(&self, text: &str) -> Result<()> {
+    pub(crate) fn message(&self, text: &str) -> Result<()> {
         program::run("dmsetup", &["message", &self.name, "0", text]).map(drop)
     }
 }

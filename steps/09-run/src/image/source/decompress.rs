@@ -9,7 +9,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// What a layer is packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
+pub(crate) enum Packing {
     /// Nothing.
     Plain,
     /// gzip (RFC 1952).
@@ -22,7 +22,7 @@ pub enum Packing {
 
 impl Packing {
     /// What something is packed with that begins with `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         match bytes {
             [0x1f, 0x8b, ..] => Packing::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
@@ -39,7 +39,7 @@ impl Packing {
 ///
 /// # Errors
 /// Those of reading; `Unsupported` for [`Packing::Other`].
-pub fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut from = BufReader::with_capacity(1 << 16, from);
     Ok(match Packing::of(from.fill_buf()?) {
         Packing::Plain => Box::new(from),

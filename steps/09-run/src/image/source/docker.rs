@@ -17,7 +17,7 @@ const MANIFEST: &str = "manifest.json";
 const REPOSITORIES: &str = "repositories";
 
 /// The names of which such an archive has one.
-pub const ARCHIVE: [&str; 2] = [MANIFEST, REPOSITORIES];
+pub(crate) const ARCHIVE: [&str; 2] = [MANIFEST, REPOSITORIES];
 
 /// The most layers of an image of the old kind: each names the next.
 const MOST_LAYERS: usize = 1000;
@@ -55,7 +55,7 @@ from_json!(OldLayer {
 });
 
 /// Whether `files` are such an archive.
-pub fn is_archive(files: &Files) -> bool {
+pub(crate) fn is_archive(files: &Files) -> bool {
     ARCHIVE.iter().any(|name| files.has(name))
 }
 
@@ -63,7 +63,7 @@ pub fn is_archive(files: &Files) -> bool {
 ///
 /// # Errors
 /// If it is damaged.
-pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     let images = match files.has(MANIFEST) {
         true => listed(files, tag)?,
         false => old(files, tag)?,

@@ -144,14 +144,14 @@ fn as_path(bytes: &[u8]) -> &Path {
 
 /// Whether a path of an archive is one that root file systems have and images'
 /// archives do not.
-pub fn is_of_a_root_file_system(path: &Path) -> bool {
+pub(crate) fn is_of_a_root_file_system(path: &Path) -> bool {
     ["bin", "etc", "lib", "sbin", "usr"]
         .iter()
         .any(|directory| path.starts_with(directory))
 }
 
 /// A name of an archive without `.`, `..` and a leading `/`: for comparing only.
-pub fn plain(path: &Path) -> PathBuf {
+pub(crate) fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
         match component {

@@ -17,7 +17,7 @@ use crate::image::source::files::Files;
 use crate::image::source::parts::Parts;
 
 /// The names that a layout has.
-pub const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
+pub(crate) const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
 
 /// How deep indexes may point to indexes, and how many documents are read: an
 /// index may name another many times.
@@ -84,7 +84,7 @@ from_json!(Document {
 
 /// The error that there is no image for this machine, and what there is.
 #[derive(Debug)]
-pub struct NoImage {
+pub(crate) struct NoImage {
     passed: BTreeSet<String>,
 }
 
@@ -177,7 +177,7 @@ impl Descriptor {
 }
 
 /// Whether `files` are an image layout.
-pub fn is_layout(files: &Files) -> bool {
+pub(crate) fn is_layout(files: &Files) -> bool {
     LAYOUT.iter().all(|name| files.has(name))
 }
 
@@ -185,7 +185,7 @@ pub fn is_layout(files: &Files) -> bool {
 ///
 /// # Errors
 /// If the layout is damaged; [`NoImage`] if it has none for this machine.
-pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file("index.json")?.document(None)?;
     let index: Document = parse(&json, Tail::Refused).context("index.json")?;
     let manifests = index.manifests.unwrap_or_default();

@@ -20,7 +20,7 @@ const CHUNKS: usize = 8;
 
 /// What a layer's content must be.
 #[derive(Clone, Debug, Default)]
-pub struct Expected {
+pub(crate) struct Expected {
     /// The digest of the blob, packed as it is.
     pub digest: Option<Checksum>,
     /// The digest of the tar in it.
@@ -44,7 +44,7 @@ pub struct Content {
 /// Those of `work`, which sees what is wrong with the blob as an error of
 /// reading. If `work` does not read to the end, nothing has been checked, and
 /// that is an error too.
-pub fn checked(
+pub(crate) fn checked(
     blob: &Blob,
     expected: &Expected,
     work: impl FnOnce(&mut dyn Read) -> Result<()>,
@@ -84,7 +84,7 @@ pub fn checked(
 ///
 /// # Errors
 /// As [`checked`].
-pub fn content(blob: &Blob, expected: &Expected) -> Result<Content> {
+pub(crate) fn content(blob: &Blob, expected: &Expected) -> Result<Content> {
     checked(blob, expected, |from| {
         io::copy(from, &mut io::sink()).context("read")?;
         Ok(())
