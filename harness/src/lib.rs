@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`lan`], [`rtnl`], [`firewall`] | what a check in `tests/` is written with |
+//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`disk`], [`lan`], [`rtnl`], [`firewall`] | what a check in `tests/` is written with |
 //! | [`inject`] | a launcher stopped, killed or failed at any of its calls |
 //! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
 //! | [`guard`], [`nft`] | the host as it was before and after |
@@ -29,6 +29,7 @@ pub mod changed;
 pub mod check;
 pub mod checking;
 pub mod commands;
+pub mod disk;
 pub mod doctor;
 pub mod draws;
 pub mod exercise;
@@ -68,6 +69,7 @@ pub mod wrong;
 /// What every file of checks begins with.
 pub mod prelude {
     pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported, wait_for};
+    pub use crate::disk::Disk;
     pub use crate::host;
     pub use crate::inject::window::{Point, Stopped};
     pub use crate::lan::{Lan, Remote};

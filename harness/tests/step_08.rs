@@ -461,8 +461,8 @@ fn a_full_disk_loses_nothing() {
         let rootfs = layers::rootfs(c)?;
         let size = layers::bytes_of(&rootfs)? * 3 / 2 + (1 << 20);
         for driver in ["overlay2", "aufs"] {
-            let disk = SmallDisk::new(c, size)?;
-            let done = full_disk(c, driver, &disk.at, &rootfs);
+            let disk = Disk::new(c, size, 512)?;
+            let done = full_disk(c, driver, disk.path(), &rootfs);
             disk.remove()?;
             match done {
                 Err(error) if error.is::<harness::outcome::Unsupported>() => {}
@@ -471,46 +471,6 @@ fn a_full_disk_loses_nothing() {
         }
         Ok(())
     });
-}
-
-/// An ext4 in a file, over a loop device that goes with the mount.
-struct SmallDisk {
-    at: PathBuf,
-}
-
-impl SmallDisk {
-    fn new(c: &Check, size: u64) -> Result<Self> {
-        let name = c.word("disk");
-        let image = c.dir().join(format!("{name}.img"));
-        fs::File::create(&image)?.set_len(size)?;
-        let at = c.dir().join(name);
-        fs::create_dir(&at)?;
-        let mkfs = ["-q", "-m", "0", "-N", "512", "-O", "^has_journal"].map(OsStr::new);
-        run(
-            OsStr::new("mkfs.ext4"),
-            mkfs.into_iter().chain([image.as_ref()]),
-        )?;
-        let mount = ["-t", "ext4", "-o", "loop"].map(OsStr::new);
-        let what = [image.as_ref(), at.as_ref()];
-        run(OsStr::new("mount"), mount.into_iter().chain(what))?;
-        Ok(SmallDisk { at })
-    }
-
-    fn remove(self) -> Result<()> {
-        umount2(&self.at, MntFlags::empty()).context("unmount the small disk")
-    }
-}
-
-fn run<'a>(program: &OsStr, args: impl Iterator<Item = &'a OsStr>) -> Result<()> {
-    let found = tool(&program.to_string_lossy()).with_context(|| format!("no {program:?}"))?;
-    let done = Command::new(found)
-        .args(args)
-        .output()
-        .with_context(|| format!("run {program:?}"))?;
-    match done.status.success() {
-        true => Ok(()),
-        false => bail!("{program:?}: {}", String::from_utf8_lossy(&done.stderr)),
-    }
 }
 
 fn full_disk(c: &Check, driver: &'static str, disk: &Path, rootfs: &Path) -> Result<()> {
