@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::check::failed;
+use crate::expect::failed;
 use crate::host;
 
 /// The groups of one process: what its lines in /proc/PID/cgroup are as

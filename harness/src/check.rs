@@ -1,19 +1,19 @@
 //! A check: what the test functions in `tests/step_NN.rs` are written with.
 
 use std::cell::RefCell;
-use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_child_subreaper;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::draws::{Draws, WORD};
+use crate::expect::failed;
 use crate::guard::{Snapshot, reap_left_behind};
 use crate::outcome::{Failed, Outcome, Record, Unsupported};
 use crate::step::{self, Step, said};
@@ -302,56 +302,4 @@ pub fn wait_for<T>(done: impl Fn() -> Option<T>) -> Option<T> {
             found => return found,
         }
     }
-}
-
-/// The check fails here: `expected` was not what was seen.
-///
-/// Both are parts of a sentence: `failed("no zombie", "one, pid 7")` reads
-/// "expected no zombie, found one, pid 7".
-pub fn failed(expected: impl Display, found: impl Display) -> anyhow::Error {
-    anyhow!(Failed(format!("expected {expected}, found {found}")))
-}
-
-/// Goes on if `holds`, else fails the check as [`failed`] does.
-///
-/// # Errors
-/// [`Failed`].
-pub fn expect(holds: bool, expected: impl Display, found: impl Display) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(failed(expected, found))
-    }
-}
-
-/// Goes on if the two are equal, else fails the check:
-/// "expected the PID inside to be 1, found 7".
-///
-/// # Errors
-/// [`Failed`].
-pub fn expect_eq<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(failed(
-            format!("{what} to be {}", shown(&expected)),
-            shown(&found),
-        ))
-    }
-}
-
-/// A value as a reader wants it, who need not know Rust: what is in an option,
-/// or nothing.
-fn shown(value: &impl std::fmt::Debug) -> String {
-    let text = format!("{value:?}");
-    if text == "None" {
-        return "nothing".to_owned();
-    }
-    let inner = text.strip_prefix("Some(").and_then(|t| t.strip_suffix(')'));
-    inner.map_or(text.clone(), str::to_owned)
-}
-
-/// The check cannot be run here: says what is missing.
-pub fn unsupported(missing: impl Into<String>) -> anyhow::Error {
-    anyhow!(Unsupported(missing.into()))
 }

@@ -12,9 +12,10 @@ use nix::unistd::geteuid;
 use crate::build::Tests;
 use crate::guest::{self, Machine};
 use crate::outcome::Record;
+use crate::plan::{Batch, Plan};
 use crate::registry::Step;
 use crate::report::{Report, colour, kernel_release, seconds};
-use crate::runner::{self, Batch, Plan};
+use crate::runner;
 
 /// Where checks are run, as options.
 #[derive(clap::Args, Clone)]

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::fence;
 use crate::outcome::Record;
+use crate::plan::{Batch, Plan};
 use crate::registry::Entry;
 use crate::report::seconds;
-use crate::runner::{Batch, CHECK_LIMIT, Plan, SEQUENCES};
+use crate::runner::{CHECK_LIMIT, SEQUENCES};
 use crate::times::Times;
 use crate::vm::{Accel, BrokenOff, CgroupLayout, Kernel, Vm, programs};
 use crate::workspace;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::check::{Check, failed};
+use crate::check::Check;
+use crate::expect::failed;
 use crate::seen::{Attempt, Network};
 use crate::step::{Held, Step};
 use crate::{nft, rtnl};

@@ -2,12 +2,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`check`](mod@check), [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`disk`], [`lan`], [`rtnl`], [`firewall`] | what a check in `tests/` is written with |
+//! | [`check`](mod@check), [`mod@expect`], [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`disk`], [`lan`], [`rtnl`], [`firewall`] | what a check in `tests/` is written with |
 //! | [`inject`] | a launcher stopped, killed or failed at any of its calls |
 //! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
 //! | [`guard`], [`nft`] | the host as it was before and after |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
-//! | [`outcome`], [`runner`], [`report`], [`wrap`] | running checks one by one, and printing what came of them |
+//! | [`outcome`], [`plan`], [`runner`], [`report`], [`wrap`] | running checks one by one, and printing what came of them |
 //! | [`repeat`] | the same many times over |
 //! | [`fence`] | what keeps a hostile program from the checks after it |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
@@ -33,6 +33,7 @@ pub mod disk;
 pub mod doctor;
 pub mod draws;
 pub mod exercise;
+pub mod expect;
 pub mod fence;
 pub mod firewall;
 pub mod fsops;
@@ -46,6 +47,7 @@ pub mod lan;
 pub mod matrix;
 pub mod nft;
 pub mod outcome;
+pub mod plan;
 pub mod pool;
 pub mod registry;
 pub mod repeat;
@@ -68,8 +70,9 @@ pub mod wrong;
 
 /// What every file of checks begins with.
 pub mod prelude {
-    pub use crate::check::{Check, check, expect, expect_eq, failed, unsupported, wait_for};
+    pub use crate::check::{Check, check, wait_for};
     pub use crate::disk::Disk;
+    pub use crate::expect::{expect, expect_eq, failed, unsupported};
     pub use crate::host;
     pub use crate::inject::window::{Point, Stopped};
     pub use crate::lan::{Lan, Remote};

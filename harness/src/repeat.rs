@@ -13,9 +13,10 @@ use crate::checking::Checking;
 use crate::draws::Draws;
 use crate::guest;
 use crate::outcome::{Outcome, Record};
+use crate::plan::{Batch, Plan};
 use crate::registry::{Entry, Step};
 use crate::report::seconds;
-use crate::runner::{self, Batch, Plan};
+use crate::runner;
 
 /// How long a machine may take for one round.
 const ROUND: Duration = Duration::from_secs(45 * 60);

@@ -9,18 +9,18 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 
 use crate::check::{Orders, PROGRAM, RUNNER};
 use crate::fence::Fence;
 use crate::outcome::{Outcome, Record};
+use crate::plan::{Batch, Plan};
 use crate::registry::{Entry, Step};
 use crate::requirement;
 use crate::sys;
@@ -49,34 +49,6 @@ fn time_limit() -> Duration {
 /// Longest message of a record, and of a line about the host, in bytes: a
 /// program under test may print without end, and checks quote it.
 const MESSAGE: usize = 16 << 10;
-
-/// What to run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Plan {
-    /// The batches, in order.
-    pub batches: Vec<Batch>,
-    /// Seed for the names and numbers that the checks draw.
-    pub seed: u64,
-    /// Whether the programs under test may be hostile: see [`fence`](crate::fence).
-    #[serde(default)]
-    pub untrusted: bool,
-}
-
-/// Checks of one step against one program.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Batch {
-    /// The wrong solution that the program is; `None` for the one in `bin/`.
-    pub variant: Option<String>,
-    /// The program under test; `None` for `step-NN` in `bin/`.
-    pub program: Option<PathBuf>,
-    /// The test program built from `tests/step_NN.rs`.
-    pub tests: PathBuf,
-    /// Which checks, and all that is known of them.
-    pub step: Step,
-    /// Seed for this batch, instead of the plan's.
-    #[serde(default)]
-    pub seed: Option<u64>,
-}
 
 /// Runs every check of the plan and hands each record to `on_record` as soon
 /// as it is known.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::check::failed;
+use crate::expect::failed;
 use crate::host::Mount;
 
 /// The tree of mounts that takes the host's place for this thread and for what

@@ -5,7 +5,47 @@ use svg::Document;
 use svg::node::Text;
 use svg::node::element::{Element, Group, Line, Rectangle, Style, Title};
 
-use super::report::{Bar, Chart};
+use serde::{Deserialize, Serialize};
+
+use super::stats::Summary;
+
+/// A picture: bars from left to right, one below another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Chart {
+    /// What it shows.
+    pub title: String,
+    /// Of the axis: `ms`.
+    pub unit: String,
+    /// From the top.
+    pub bars: Vec<Bar>,
+}
+
+/// A bar, of one part or of several in a row.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bar {
+    /// Its name.
+    pub label: String,
+    /// Its parts: what each is, and its length. One part needs no name.
+    pub parts: Vec<(String, f64)>,
+    /// The quartiles of the whole.
+    pub spread: Option<(f64, f64)>,
+}
+
+impl Bar {
+    /// A bar of a measurement.
+    pub fn of(label: &str, summary: &Summary) -> Self {
+        Bar {
+            label: label.to_owned(),
+            parts: vec![(String::new(), summary.median)],
+            spread: Some((summary.q1, summary.q3)),
+        }
+    }
+
+    /// How long it is.
+    pub fn length(&self) -> f64 {
+        self.parts.iter().map(|(_, length)| length).sum()
+    }
+}
 use super::stats::figure;
 
 /// Where the bars begin, and how long the longest is.

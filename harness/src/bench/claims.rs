@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use super::chart::{Bar, Chart};
+use super::figures::Figures;
 use super::herd::{By, Weight, disk_use, herd, pss};
-use super::native::{Figures, line, pair, turns};
-use super::report::{Bar, Chart, Report, Table};
+use super::native::{line, pair, turns};
+use super::report::Report;
 use super::session::Session;
 use super::stats::{Summary, figure, ratio};
+use super::table::Table;
 use super::tools::complaint;
 use crate::vm::{Kernel, Vm};
 use crate::{host, workspace};

@@ -2,18 +2,15 @@
 //! file system, the same limits, no network but a loopback device, and what
 //! isolation of ours each of them can give.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::peers::IMAGE;
 use super::session::Session;
 use super::tools::{complaint, named};
 use super::{bundle, hyperfine};
 use crate::workspace;
-
-/// The name of the image at engines that have images.
-pub const IMAGE: &str = "drydock-bench";
 
 /// One that can start containers here.
 pub struct Contender {
@@ -223,21 +220,6 @@ fn engine(session: &Session, name: &'static str, words: Vec<String>) -> Result<S
     tried(session, contender)
 }
 
-/// Takes the image away from an engine that keeps it elsewhere.
-pub fn forget() {
-    let Ok(docker) = named("docker") else { return };
-    if docker.find().is_some() {
-        let removed = Command::new("docker")
-            .args(["image", "rm", "--force", IMAGE])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        if let Err(error) = removed {
-            eprintln!("docker image rm {IMAGE}: {error}");
-        }
-    }
-}
-
 /// Whether it starts a container at all.
 fn tried(session: &Session, contender: Contender) -> Result<Standing> {
     let argv = contender.argv(session, "try", "/bin/true")?;
@@ -249,19 +231,4 @@ fn tried(session: &Session, contender: Contender) -> Result<Standing> {
             format!("refused: {words}"),
         )),
     }
-}
-
-/// What crun says of this host's cgroups as they are; nothing if it is content,
-/// or not here.
-///
-/// # Errors
-/// Those of writing a bundle.
-pub fn words_of_crun(dir: &Path, root: &Path) -> Result<Option<String>> {
-    if named("crun")?.find().is_none() {
-        return Ok(None);
-    }
-    let dir = bundle::write(dir.to_owned(), root, "/drydock-bench-none", &["/bin/true"])?;
-    let (state, dir) = (dir.join("state"), dir.display().to_string());
-    let state = state.display().to_string();
-    complaint(&["crun", "--root", &state, "run", "--bundle", &dir, "bench-0"])
 }

@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 
+use super::chart::{Bar, Chart};
 use super::herd::{By, Weight, herd, too_many};
-use super::report::{Bar, Chart, Report, Table};
+use super::report::Report;
 use super::session::Session;
 use super::stats::{Summary, figure, spread};
+use super::table::Table;
 use super::tools::named;
 
 /// Measures herds of these sizes.

@@ -6,10 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::chart::{Bar, Chart};
 use super::hyperfine::{Timed, line, rounds};
-use super::report::{Bar, Chart, Report, Table};
+use super::report::Report;
 use super::session::Session;
 use super::stats::{Summary, figure, ratio, spread};
+use super::table::Table;
 use super::tools::{need, output};
 use crate::workspace;
 

@@ -7,8 +7,8 @@ use std::thread::available_parallelism;
 use nix::sys::sysinfo::sysinfo;
 use serde::{Deserialize, Serialize};
 
-use super::report::Table;
 use super::stats::figure;
+use super::table::Table;
 use crate::host;
 use crate::report::kernel_release;
 

@@ -1,23 +1,22 @@
 //! `bench native`: the same work outside and inside, in turns.
 
-use std::collections::BTreeMap;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use super::contenders::IMAGE;
+use super::chart::{Bar, Chart};
+use super::figures::Figures;
 use super::network;
-use super::report::{Bar, Chart, Report, Table};
+use super::peers::IMAGE;
+use super::report::Report;
 use super::session::Session;
 use super::stats::{Summary, figure, spread};
+use super::table::Table;
 use super::tools::{need, output};
 use crate::workspace;
 
 /// The storage drivers, through each of which files are written.
 const DRIVERS: [&str; 5] = ["overlay2", "aufs", "btrfs", "devicemapper", "vfs"];
-
-/// A figure of the work: its name and unit to the sample.
-pub type Figures = BTreeMap<(String, String), Vec<f64>>;
 
 /// Some work, outside and inside.
 pub struct Pair {

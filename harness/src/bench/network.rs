@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::contenders::IMAGE;
-use super::native::Figures;
+use super::figures::Figures;
+use super::peers::IMAGE;
 use super::session::Session;
 use super::tools::{last_words, output};
 use crate::sys::bind_child;

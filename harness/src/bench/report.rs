@@ -1,15 +1,14 @@
 //! What a bench found: tables for people, measures for programs, a chart.
 
 use anyhow::{Context, Result};
-use comfy_table::Table as Grid;
-use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 
-use super::chart;
+use super::chart::{self, Chart};
 use super::machine::Machine;
 use super::stats::Summary;
+use super::table::Table;
 
 /// All that one session measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,99 +131,6 @@ pub struct Measure {
     pub unit: String,
     /// The figures.
     pub summary: Summary,
-}
-
-/// A table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Table {
-    /// What it shows.
-    pub title: String,
-    /// Heads of the columns.
-    pub columns: Vec<String>,
-    /// Cells, row by row.
-    pub rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// An empty one.
-    pub fn new(title: &str, columns: &[&str]) -> Self {
-        Table {
-            title: title.to_owned(),
-            columns: columns.iter().map(|&c| c.to_owned()).collect(),
-            rows: Vec::new(),
-        }
-    }
-
-    /// Adds a row. Cells that are missing at its end are empty.
-    pub fn row(&mut self, cells: &[&str]) {
-        let mut row: Vec<String> = cells.iter().map(|&c| c.to_owned()).collect();
-        row.resize(self.columns.len().max(row.len()), String::new());
-        self.rows.push(row);
-    }
-
-    fn grid(&self) -> Grid {
-        let mut grid = Grid::new();
-        grid.set_header(&self.columns);
-        grid.add_rows(&self.rows);
-        grid
-    }
-
-    /// For a terminal.
-    pub fn text(&self) -> String {
-        let mut grid = self.grid();
-        grid.load_style(NOTHING);
-        grid.trim_fmt()
-    }
-
-    /// For a page of the book.
-    pub fn markdown(&self) -> String {
-        let mut grid = Grid::new();
-        let plain = |cells: &Vec<String>| -> Vec<String> {
-            cells.iter().map(|cell| cell.replace('|', "\\|")).collect()
-        };
-        grid.set_header(plain(&self.columns));
-        grid.add_rows(self.rows.iter().map(plain));
-        grid.load_style(ASCII_MARKDOWN);
-        grid.trim_fmt()
-    }
-}
-
-/// A picture: bars from left to right, one below another.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Chart {
-    /// What it shows.
-    pub title: String,
-    /// Of the axis: `ms`.
-    pub unit: String,
-    /// From the top.
-    pub bars: Vec<Bar>,
-}
-
-/// A bar, of one part or of several in a row.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Bar {
-    /// Its name.
-    pub label: String,
-    /// Its parts: what each is, and its length. One part needs no name.
-    pub parts: Vec<(String, f64)>,
-    /// The quartiles of the whole.
-    pub spread: Option<(f64, f64)>,
-}
-
-impl Bar {
-    /// A bar of a measurement.
-    pub fn of(label: &str, summary: &Summary) -> Self {
-        Bar {
-            label: label.to_owned(),
-            parts: vec![(String::new(), summary.median)],
-            spread: Some((summary.q1, summary.q3)),
-        }
-    }
-
-    /// How long it is.
-    pub fn length(&self) -> f64 {
-        self.parts.iter().map(|(_, length)| length).sum()
-    }
 }
 
 #[cfg(test)]

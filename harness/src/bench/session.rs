@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::contenders::{IMAGE, words_of_crun};
 use super::machine::Machine;
+use super::peers::{self, IMAGE, words_of_crun};
 use super::scratch::Scratch;
 use super::tools::{HELPERS, PEERS, output};
 use crate::{build, workspace};
@@ -117,6 +117,6 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        super::contenders::forget();
+        peers::forget();
     }
 }

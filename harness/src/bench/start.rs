@@ -3,12 +3,14 @@
 
 use anyhow::Result;
 
+use super::chart::{Bar, Chart};
 use super::contenders::{Contender, Standing, all};
 use super::hyperfine::{Timed, rounds};
 use super::inside::{self, Inside};
-use super::report::{Bar, Chart, Report, Table};
+use super::report::Report;
 use super::session::Session;
 use super::stats::{Summary, figure, ratio, spread};
+use super::table::Table;
 
 /// The goals: at most so many times that contender's median.
 const GOALS: [(&str, f64); 4] = [

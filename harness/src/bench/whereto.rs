@@ -2,11 +2,13 @@
 
 use anyhow::Result;
 
+use super::chart::{Bar, Chart};
 use super::contenders::{Contender, Standing, all};
-use super::report::{Bar, Chart, Report, Table};
+use super::report::Report;
 use super::session::Session;
 use super::stats::figure;
 use super::strace::{KINDS, Trace, kind, mean, trace};
+use super::table::Table;
 
 /// Whose starts are traced, where they are here.
 const TRACED: [&str; 4] = ["floor", "drydock", "crun", "runc"];

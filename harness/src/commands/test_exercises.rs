@@ -15,9 +15,9 @@ use crate::exercise::skeleton::{self, Solutions};
 use crate::exercise::work::{WORK, Work};
 use crate::guest::{self, Machine};
 use crate::outcome::{Outcome, Record};
+use crate::plan::{Batch, Plan};
 use crate::registry::{self, Step};
 use crate::report::{progress, seconds};
-use crate::runner::{Batch, Plan};
 use crate::share::Share;
 use crate::{build, pool, workspace};
 

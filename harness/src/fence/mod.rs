@@ -35,7 +35,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use crate::runner::Plan;
+use crate::plan::Plan;
 use picture::{Picture, SCRATCH};
 
 pub use record::{read_line, write_line};

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::{XattrFlags, lsetxattr};
 
-use super::ops::set_time;
+use super::time::set_time;
 
 /// Makes a directory with `count` trees as [`fill`] makes them: 0, 1, 2…
 ///

@@ -12,6 +12,7 @@ mod fill;
 mod mv;
 mod ops;
 mod picture;
+mod time;
 
 pub use fill::{fill, trees};
 pub use ops::{Op, run};

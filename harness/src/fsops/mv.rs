@@ -10,8 +10,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use rustix::fs::{XattrFlags, lsetxattr};
 
-use super::ops::set_time;
 use super::picture::xattrs;
+use super::time::set_time;
 
 /// rename(2), and where that says `EXDEV` of a directory, what mv(1) does. A
 /// directory with files that have other names elsewhere is left alone: a copy

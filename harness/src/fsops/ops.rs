@@ -7,13 +7,13 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt, 
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use rustix::fs::{XattrFlags, lremovexattr, lsetxattr};
 use serde::{Deserialize, Serialize};
 
 use super::mv::rename;
+use super::time::set_time;
 use crate::sys::write_by_mmap;
 
 /// One operation. Paths are relative to the tree.
@@ -142,12 +142,6 @@ fn one(dir: &Path, op: &Op) -> io::Result<()> {
         Op::RemoveXattr { path, name } => Ok(lremovexattr(dir.join(path), name)?),
         Op::Times { path, seconds } => set_time(&dir.join(path), *seconds, 0),
     }
-}
-
-pub(super) fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Result<()> {
-    let time = TimeSpec::new(seconds, nanoseconds);
-    let link = UtimensatFlags::NoFollowSymlink;
-    Ok(utimensat(nix::fcntl::AT_FDCWD, path, &time, &time, link)?)
 }
 
 fn writable(path: &Path) -> io::Result<File> {

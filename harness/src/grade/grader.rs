@@ -14,9 +14,9 @@ use super::place::Place;
 use super::submission::Submission;
 use crate::guest::{self, Machine};
 use crate::outcome::Record;
+use crate::plan::{Batch, Plan};
 use crate::registry::Step;
 use crate::report::progress;
-use crate::runner::{Batch, Plan};
 use crate::vm::{BrokenOff, Vm};
 use crate::{build, checking, workspace};
 

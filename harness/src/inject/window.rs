@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::follow::{self, Call, LAUNCHER, Next, Stop};
-use crate::check::failed;
+use crate::expect::failed;
 use crate::step::{Held, Ran, Step};
 
 /// How long a launcher may take to come to where it is stopped.

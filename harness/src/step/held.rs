@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::ran::{Ran, status, words};
 use super::said;
-use crate::check::failed;
+use crate::expect::failed;
 use crate::host;
 use crate::outcome::Failed;
 use crate::seen::Seen;

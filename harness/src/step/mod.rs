@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use crate::check::failed;
+use crate::expect::failed;
 use crate::outcome::Failed;
 use crate::seen::Seen;
 use crate::workspace;

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use serde::de::DeserializeOwned;
 
 use super::said;
-use crate::check::failed;
+use crate::expect::failed;
 use crate::outcome::Failed;
 
 /// A program that has ended.

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::apt::{Apt, os_release};
 use super::arch::ARCH;
 use super::cached::publish;
-use super::{busybox, modules, suites};
+use super::suites::{self, short};
+use super::{busybox, modules};
 use crate::workspace;
 
 /// The kernel to boot.
@@ -240,11 +241,6 @@ fn release_of(file: &Path) -> Result<String> {
         .flatten();
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     Ok(version.unwrap_or_else(|| name.into_owned()))
-}
-
-/// `6.1` of `6.1.0-56-cloud-amd64`.
-pub(super) fn short(release: &str) -> String {
-    release.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }
 
 /// The first word of the distribution's name.

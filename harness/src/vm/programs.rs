@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::plan::Plan;
 use crate::requirement;
-use crate::runner::Plan;
 
 /// The programs that checks of `plan` require or use (`tool:NAME`) and that this
 /// host has, and the libraries that they load. One that is missing here is missing

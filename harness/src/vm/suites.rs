@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 
 use super::apt::{Apt, os_release};
 use super::arch::ARCH;
-use super::kernel::short;
 
 /// Debian's, as each release of it calls them, the oldest first.
 const DEBIAN: [&str; 5] = ["oldoldstable", "oldstable", "stable", "testing", "unstable"];
@@ -97,6 +96,11 @@ fn numbers(version: &str) -> Vec<u32> {
         .split('.')
         .map(|number| number.parse().unwrap_or(0))
         .collect()
+}
+
+/// `6.1` of `6.1.0-56-cloud-amd64`.
+pub(super) fn short(release: &str) -> String {
+    release.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::{Args, Parser};
 use nix::sys::signal::Signal;
 
-use crate::container::Exit;
 use crate::exec::Command;
+use crate::exit::Exit;
 use crate::failure::{Failure, LAUNCHER_FAILED};
 use kit::sys::signals::default_action;
 

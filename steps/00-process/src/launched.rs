@@ -13,7 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use rustix::process::{WaitId, WaitIdOptions, WaitOptions};
 
-use crate::container::{Exit, broken_off};
+use crate::exit::{Exit, broken_off};
 use crate::failure::Report;
 use crate::isolation::Isolation;
 use crate::signals::Signals;

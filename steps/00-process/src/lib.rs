@@ -12,6 +12,7 @@
 //! | [`container`] | the launcher: the order of all parts on the host |
 //! | `launched`, `child` | the two ends of the pipes: the launcher's and the child's |
 //! | `birth` | clone3, in the namespaces that the isolations name |
+//! | `exit` | how a container ended |
 //! | [`exec`] | finding the command and becoming it |
 //! | [`inside`] | files of the container, opened before the command runs |
 //! | [`handover`] | a descriptor for another process |
@@ -27,6 +28,7 @@ mod child;
 pub mod cli;
 pub mod container;
 pub mod exec;
+mod exit;
 pub mod failure;
 pub mod handover;
 pub mod inside;
@@ -37,7 +39,8 @@ mod terminal;
 mod umask;
 
 pub use cli::{CommandArgs, main};
-pub use container::{Container, Created, Exit, Running};
+pub use container::{Container, Created, Running};
 pub use exec::Command;
+pub use exit::Exit;
 pub use failure::{Failure, LAUNCHER_FAILED, NOT_EXECUTABLE, NOT_FOUND};
 pub use isolation::Isolation;

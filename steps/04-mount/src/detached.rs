@@ -6,10 +6,11 @@
 //! see it, and it is attached to a descriptor: what the descriptor was opened
 //! for cannot be exchanged for a symbolic link on the way. Since Linux 5.2.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kit::descriptor::name_of;
 use kit::errno;
 use kit::{say, sys};
 use nix::errno::Errno;
@@ -139,12 +140,3 @@ impl AsFd for Detached {
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
     .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
     .union(OpenTreeFlags::AT_RECURSIVE);
-
-/// The path of a descriptor, for people to read.
-pub fn name_of(fd: BorrowedFd<'_>) -> String {
-    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
-        Ok(path) => format!("{path:?}"),
-        // No /proc to ask.
-        Err(_) => format!("file descriptor {}", fd.as_raw_fd()),
-    }
-}

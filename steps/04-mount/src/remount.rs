@@ -16,7 +16,9 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
-use crate::detached::{MountAttrFlags, name_of};
+use kit::descriptor::name_of;
+
+use crate::file_system::MountAttrFlags;
 
 /// Makes one attached mount read-only, and nothing below it.
 ///

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
-use crate::detached::name_of;
+use kit::descriptor::name_of;
 
 /// What a mount can be attached to: a directory takes a directory, and
 /// anything else takes anything else (`ENOTDIR` of mount(2)).

@@ -14,13 +14,13 @@ use kit::say;
 use nix::unistd::Pid;
 
 use crate::bridge::ipam;
-use crate::bridge::network::{self, Network};
+use crate::bridge::network::Network;
 use crate::bridge::{self, BRIDGE};
 use crate::kernel::link::Route;
 use crate::kernel::{address, conntrack, link, route};
 use crate::ledger::reclaim;
 use crate::ledger::reserve::reserve;
-use crate::ledger::state::{Locked, Member, State};
+use crate::ledger::state::{self, Locked, Member, State};
 use crate::nat::firewall;
 use crate::nat::publish::Publish;
 use crate::nat::rule::Rule;
@@ -65,7 +65,7 @@ impl Connection {
     pub(crate) fn prepare(locked: &mut Locked, id: &str, args: &NetSettings) -> Result<Self> {
         let mut route = link::route_client()?;
         link::check_privilege(&mut route)?;
-        network::check_place(&mut locked.state)?;
+        state::check_place(&mut locked.state)?;
         reclaim::sweep(locked)?;
         let mut netfilter = table::netfilter_client()?;
         let mut network = match locked.state.network.clone() {

@@ -51,8 +51,8 @@ pub use crate::cli::mode::NetworkMode;
 pub use crate::cli::tool;
 use crate::connection::Connection;
 use crate::kernel::{link, ports_for_all};
-use crate::ledger::reclaim;
-use crate::ledger::state::{self, Locked, Member};
+use crate::ledger::state::{Locked, Member};
+use crate::ledger::{directory, reclaim};
 use crate::names::files::{self, Files};
 
 /// The beginning of the names of devices that are the host's ends of cables.
@@ -98,7 +98,7 @@ impl Net {
             namespace: Namespace::new(CloneFlags::CLONE_NEWNET, args.mode().namespace()),
             args,
             id,
-            directory: state::directory(),
+            directory: directory::directory(),
             hostname: None,
             begun: false,
             configured: false,

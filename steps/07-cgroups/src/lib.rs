@@ -75,8 +75,10 @@ use crate::devices::RuleArg;
 use crate::group::leaf::Leaf;
 use crate::group::parent::Parent;
 use crate::group::{Group, Member, end, find, v1, v2};
-use crate::host::layout::{Layout, Version};
-use crate::limits::{Limit, apply, cpus};
+use crate::host::hierarchy::Version;
+use crate::host::layout::Layout;
+use crate::limits::limit::Limit;
+use crate::limits::{apply, cpus, protection};
 use crate::observe::oom;
 use crate::plan::Plan;
 
@@ -265,7 +267,7 @@ impl Isolation for Cgroups {
             v1::below(Path::new("/"), parent)?;
         }
         self.namespace.prepare()?;
-        let layout = Layout::detect()?;
+        let layout = v1::ordered(Layout::detect()?);
         say!("control groups: {layout}");
         let plan = Plan::new(&layout, &limits)?;
         let without = self.make(&plan, &limits)?;
@@ -336,7 +338,10 @@ impl Isolation for Cgroups {
         }
         for (dir, version) in take(&mut self.parents).into_iter().rev() {
             let left = Parent::existing(&dir).and_then(|parent| match parent {
-                Some(parent) => parent.leave(version),
+                Some(parent) => match parent.leave(version)? {
+                    Some(stays) => protection::sum_up(&stays),
+                    None => Ok(()),
+                },
                 None => Ok(()),
             });
             failed = failed.and(left);

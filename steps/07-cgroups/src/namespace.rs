@@ -23,7 +23,8 @@ use nix::unistd::symlinkat;
 use process::{Isolation, inside};
 use uts::{Namespace, NamespaceMode};
 
-use crate::host::layout::{Hierarchy, Layout, Version};
+use crate::host::hierarchy::{Hierarchy, Version};
+use crate::host::layout::Layout;
 
 /// Where the groups are seen.
 const PLACE: &str = "/sys/fs/cgroup";

@@ -9,8 +9,9 @@ use nix::unistd::geteuid;
 
 use crate::group::file;
 use crate::group::v1::ALWAYS;
-use crate::host::layout::{Hierarchy, Layout, Version};
-use crate::limits::{Limit, Value};
+use crate::host::hierarchy::{Hierarchy, Version};
+use crate::host::layout::Layout;
+use crate::limits::limit::{Limit, Value};
 
 /// What has to be made.
 #[derive(Debug, Default)]

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow};
 use rustix::process::geteuid;
 
 use crate::aufs::Aufs;
-use crate::driver::{Kind, StorageDriver};
+use crate::driver::StorageDriver;
+use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::lineage::{is_there, layers_in};
 use crate::overlay2::Overlay2;

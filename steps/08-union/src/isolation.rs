@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use user::choice::Mapping;
 
 use crate::detect;
-use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::driver::{Access, StorageDriver, View};
+use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::image::{import_directory, mount_points};
 use crate::layers::store::{Store, default_root};

@@ -29,12 +29,14 @@ pub mod cli;
 pub mod detect;
 pub mod driver;
 mod isolation;
+mod kind;
 pub mod layers;
 pub mod mounts;
 mod overlay2;
 pub mod tree;
 mod trees;
 
-pub use driver::{Kind, StorageDriver, View};
+pub use driver::{StorageDriver, View};
 pub use isolation::{Layers, Union, UnionSettings, remove_container};
+pub use kind::Kind;
 pub use layers::id::LayerId;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`sys`] | system calls without a safe wrapper: all `unsafe` of the engine |
 //! | [`errno`] | the errno of an error, whichever library has wrapped it |
+//! | [`descriptor`] | file descriptors, for people to read |
 //! | [`mod@say`] | [`say!`], for what is done, and [`warn!`] |
 //! | [`signal_number`] | signals by their numbers, real-time ones too |
 //! | [`lock`] | locks, also of what may vanish; who makes and who sweeps |
@@ -14,6 +15,7 @@
 //! | [`text`] | values and names in documents |
 
 pub mod atomic_file;
+pub mod descriptor;
 pub mod errno;
 pub mod lock;
 pub mod mountinfo;

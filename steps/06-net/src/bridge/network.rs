@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use ipnet::{Ipv4Net, Ipv6Net};
 use kit::say;
 use procfs::process::{Process, all_processes};
@@ -16,7 +16,6 @@ use crate::bridge::{self, BRIDGE};
 use crate::kernel::forwarding::{self, Before};
 use crate::kernel::link::Route;
 use crate::kernel::route;
-use crate::ledger::state::State;
 use crate::nat::rule::Rule;
 use crate::nat::table::Netfilter;
 use crate::nat::{self, table};
@@ -114,34 +113,6 @@ impl Network {
         };
         mounted || in_use()
     }
-}
-
-/// Refuses to go on where the state is about another host, so to speak: one
-/// directory is for one network namespace. Forgets it where that is gone, and
-/// everything in it with it.
-///
-/// # Errors
-/// Says which namespace the state is about, and what can be done.
-pub(crate) fn check_place(state: &mut State) -> Result<()> {
-    let Some(network) = &state.network else {
-        return Ok(());
-    };
-    if network.is_here()? {
-        return Ok(());
-    }
-    if network.exists() {
-        bail!(
-            "the state is about another network namespace, net:[{}]: set {} to another directory",
-            network.namespace,
-            crate::ledger::state::VARIABLE
-        );
-    }
-    say!("net:[{}] is gone: forgotten", network.namespace);
-    state.network = None;
-    state
-        .containers
-        .retain(|_, member| member.address.is_none());
-    Ok(())
 }
 
 fn current_namespace() -> Result<u64> {

@@ -6,8 +6,9 @@ use process::Exit;
 
 use crate::bridge::BRIDGE;
 use crate::kernel::address;
+use crate::ledger::directory::directory;
 use crate::ledger::reclaim;
-use crate::ledger::state::{Locked, directory};
+use crate::ledger::state::Locked;
 use crate::veth;
 
 /// Prints the bridge and the containers, a line each.

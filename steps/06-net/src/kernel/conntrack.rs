@@ -15,7 +15,8 @@ use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, Netfilte
 use nix::errno::Errno;
 
 use crate::kernel::netlink::unless;
-use crate::nat::publish::{self, Publish};
+use crate::nat::protocol;
+use crate::nat::publish::Publish;
 use crate::nat::table::{Netfilter, message};
 
 /// Makes the host forget the UDP connections to these published ports. Those
@@ -30,7 +31,7 @@ pub(crate) fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()>
     let is_ours = |port| {
         ports
             .iter()
-            .any(|p| p.protocol == publish::Protocol::Udp && p.host_port == port)
+            .any(|p| p.protocol == protocol::Protocol::Udp && p.host_port == port)
     };
     if !ports.iter().any(|port| is_ours(port.host_port)) {
         return Ok(());

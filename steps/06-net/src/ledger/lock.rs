@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use kit::lock::{self, Turn};
 use nix::unistd::geteuid;
 
-use crate::ledger::state::VARIABLE;
+use crate::ledger::directory::VARIABLE;
 
 /// Makes and locks the directory itself: a lock file would have to be left
 /// behind. Who waits for the lock may get that of a directory which was removed

@@ -2,10 +2,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`state`], [`lock`] | the file that names all of it, and the lock on its directory |
+//! | [`state`] | the file that names all of it |
+//! | [`directory`], [`lock`] | where that is, and the lock on it |
 //! | [`reclaim`] | the removal of what a container had |
 //! | [`reserve`] | ports of the host that are kept for a container |
 
+pub(crate) mod directory;
 mod lock;
 pub(crate) mod reclaim;
 pub(crate) mod reserve;

@@ -17,7 +17,8 @@ use nix::sys::socket::{
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, all_processes};
 
-use crate::nat::publish::{Protocol, Publish};
+use crate::nat::protocol::Protocol;
+use crate::nat::publish::Publish;
 
 /// Takes the port, until the descriptor is closed.
 ///

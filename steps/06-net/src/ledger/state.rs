@@ -12,17 +12,14 @@ use std::io::ErrorKind::NotFound;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use nix::unistd::geteuid;
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::network::Network;
+use crate::ledger::directory::VARIABLE;
 use crate::ledger::lock::{lock, remove_directory};
 use crate::nat::publish::Publish;
-use kit::ProcessIdentity;
-
-/// The variable that moves all of Drydock's state to another directory.
-pub(crate) const VARIABLE: &str = "DRYDOCK_STATE";
+use kit::{ProcessIdentity, say};
 
 /// What is in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,24 +55,6 @@ impl State {
             .filter_map(|(id, member)| Some((member.address?, id.clone())))
             .collect()
     }
-}
-
-/// The directory in which the state is kept: below `$DRYDOCK_STATE`, or
-/// /run/drydock for root, or the user's own runtime directory.
-pub(crate) fn directory() -> PathBuf {
-    let base = match std::env::var_os(VARIABLE) {
-        Some(directory) => directory.into(),
-        None if geteuid().is_root() => "/run/drydock".into(),
-        // An empty one counts as none, and a relative one is no good
-        // (XDG Base Directory Specification).
-        None => {
-            match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
-                Some(runtime) => Path::new(&runtime).join("drydock"),
-                None => std::env::temp_dir().join(format!("drydock-{}", geteuid())),
-            }
-        }
-    };
-    base.join("net")
 }
 
 /// The state, locked: nobody else reads or changes it meanwhile.
@@ -173,6 +152,34 @@ fn remove_file(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses to go on where the state is about another host, so to speak: one
+/// directory is for one network namespace. Forgets it where that is gone, and
+/// everything in it with it.
+///
+/// # Errors
+/// Says which namespace the state is about, and what can be done.
+pub(crate) fn check_place(state: &mut State) -> Result<()> {
+    let Some(network) = &state.network else {
+        return Ok(());
+    };
+    if network.is_here()? {
+        return Ok(());
+    }
+    if network.exists() {
+        bail!(
+            "the state is about another network namespace, net:[{}]: set {} to another directory",
+            network.namespace,
+            VARIABLE
+        );
+    }
+    say!("net:[{}] is gone: forgotten", network.namespace);
+    state.network = None;
+    state
+        .containers
+        .retain(|_, member| member.address.is_none());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,11 +15,13 @@
 //! | this file | the rules that all containers share |
 //! | [`rule`], [`expression`] | rules in the words of nft(8), and what they are made of |
 //! | [`table`] | the table that Drydock owns, and the transactions that change it |
+//! | [`protocol`] | protocols that have ports, and the loopback network |
 //! | [`publish`] | the rules of one published port |
 //! | [`firewall`] | other packet filters of the host that stand in the way |
 
 mod expression;
 pub(crate) mod firewall;
+pub(crate) mod protocol;
 pub(crate) mod publish;
 pub(crate) mod rule;
 pub(crate) mod table;
@@ -31,11 +33,9 @@ use netlink_packet_netfilter::nftables::InetHookNumber;
 use nix::errno::Errno;
 
 use crate::bridge::BRIDGE;
+use crate::nat::protocol::LOOPBACK;
 use crate::nat::rule::Rule;
 use crate::nat::table::{BaseChain, Netfilter, Transaction};
-
-/// 127.0.0.0/8: addresses that never leave a host, or should not.
-pub(crate) const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
 
 /// The chains. The priorities are those which nft calls `raw` (before
 /// connections are tracked), `dstnat`, `filter` and `srcnat`.

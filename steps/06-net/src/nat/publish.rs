@@ -8,37 +8,8 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::nat::LOOPBACK;
+use crate::nat::protocol::{LOOPBACK, Protocol};
 use crate::nat::rule::Rule;
-
-/// The protocols that have ports to publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// Transmission Control Protocol, tcp(7).
-    Tcp,
-    /// User Datagram Protocol, udp(7).
-    Udp,
-}
-
-impl Protocol {
-    /// The number in the header of IPv4 (protocols(5)).
-    pub fn number(self) -> u8 {
-        match self {
-            Protocol::Tcp => nix::libc::IPPROTO_TCP as u8,
-            Protocol::Udp => nix::libc::IPPROTO_UDP as u8,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        })
-    }
-}
 
 /// One published port, spelled `[IP:]HOSTPORT:PORT[/tcp|/udp]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

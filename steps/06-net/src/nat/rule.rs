@@ -13,7 +13,7 @@ use crate::nat::expression::{
     self, CT_STATE, CT_STATUS, DESTINATION_ADDRESS, DESTINATION_PORT, Expression, Field,
     SOURCE_ADDRESS,
 };
-use crate::nat::publish::Protocol;
+use crate::nat::protocol::Protocol;
 
 /// `RTN_LOCAL` of rtnetlink(7): an address of this host.
 const RTN_LOCAL: u32 = 2;

@@ -12,7 +12,7 @@ use crate::group::find;
 use crate::lab::hierarchy;
 use crate::lab::tool::{self as lab, HierarchyTool};
 use crate::observe::freeze::{self, State};
-use crate::observe::stats::{self, Stats};
+use crate::observe::stats::{self};
 use crate::observe::table::{details, table};
 use crate::observe::top;
 
@@ -74,7 +74,7 @@ fn stats(args: StatsArgs) -> Result<Exit> {
     sys::signals::default_action(Signal::SIGPIPE)?;
     let text = match args.group {
         Some(what) => details(&stats::of(&find::group(&what)?)?),
-        None => table(&all()?, None),
+        None => table(&stats::all()?, None),
     };
     stdout()
         .write_all(text.as_bytes())
@@ -112,9 +112,4 @@ fn restore() -> Result<Exit> {
     }
     hierarchies?;
     groups.map(|_| Exit::Code(0))
-}
-
-/// The use of all containers.
-pub(crate) fn all() -> Result<Vec<Stats>> {
-    find::containers()?.iter().map(stats::of).collect()
 }

@@ -17,7 +17,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::group::file;
 use crate::group::parent::{directories, gone};
-use crate::host::layout::Version;
+use crate::host::hierarchy::Version;
 
 /// How long the kernel may take to end processes that were sent SIGKILL. One
 /// that hangs on a disk takes as long as the disk.

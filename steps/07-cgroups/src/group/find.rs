@@ -10,10 +10,12 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::group::end;
 use crate::group::leaf;
-use crate::group::parent::{NAME, Parent, directories};
-use crate::group::v1::may_make_groups;
-use crate::group::{self, Group, Member, PREFIX};
-use crate::host::layout::{Hierarchy, Layout, Version, controllers};
+use crate::group::parent::{NAME, PREFIX, Parent, directories};
+use crate::group::v1::{may_make_groups, ordered};
+use crate::group::{self, Group, Member};
+use crate::host::hierarchy::{Hierarchy, Version};
+use crate::host::layout::{Layout, controllers};
+use crate::limits::protection;
 
 /// The group that `what` names: the PID of a process in it, its name as
 /// `step-07 stats` lists it, or its path from the root of the hierarchy.
@@ -24,7 +26,7 @@ pub(crate) fn group(what: &str) -> Result<Group> {
     if what.bytes().all(|b| b.is_ascii_digit()) {
         return of_process(what);
     }
-    let layout = Layout::detect()?;
+    let layout = ordered(Layout::detect()?);
     let members = |dir: &dyn Fn(&Hierarchy) -> PathBuf| -> Result<Vec<Member>> {
         let dirs = layout.hierarchies.iter().map(|h| (h, dir(h)));
         dirs.filter(|(_, dir)| dir.is_dir())
@@ -56,7 +58,7 @@ fn of_process(pid: &str) -> Result<Group> {
     if !Path::new("/proc").join(pid).exists() {
         bail!("there is no process {pid}");
     }
-    let layout = Layout::of_process(pid)?;
+    let layout = ordered(Layout::of_process(pid)?);
     let mut members = Vec::new();
     for hierarchy in &layout.hierarchies {
         // Where it stands in a root group, nothing limits or counts it.
@@ -104,7 +106,7 @@ fn file_name(dir: &Path) -> String {
 /// Those of reading the hierarchies.
 pub(crate) fn containers() -> Result<Vec<Group>> {
     let mut all: Vec<Group> = Vec::new();
-    for hierarchy in &Layout::detect()?.hierarchies {
+    for hierarchy in &ordered(Layout::detect()?).hierarchies {
         for dir in walk(&hierarchy.mount_point)? {
             let name = file_name(&dir);
             if !is_container(&dir) {
@@ -151,7 +153,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     let mut swept = Vec::new();
     let mut failed = Ok(());
     // The first one last, because that is where a launcher looks.
-    for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
+    for hierarchy in ordered(Layout::detect()?).hierarchies.iter().rev() {
         let all = walk(&hierarchy.mount_point)?;
         let leaves = all.iter().filter(|dir| leaf::is_leaf(dir));
         swept.extend(leaves.filter(|dir| remove_leaf(dir)).cloned());
@@ -173,7 +175,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
 /// # Errors
 /// Those of reading the hierarchy and of writing `freezer.state`.
 pub(crate) fn thaw(name: &OsStr) -> Result<()> {
-    let layout = Layout::detect()?;
+    let layout = ordered(Layout::detect()?);
     let freezer = layout.find("freezer");
     let Some(freezer) = freezer.filter(|hierarchy| hierarchy.version == Version::V1) else {
         return Ok(());
@@ -198,7 +200,7 @@ fn remove_leaf(dir: &Path) -> bool {
 /// As [`sweep`].
 pub(crate) fn sweep_named(dead: &[PathBuf]) -> Result<()> {
     let mut failed = Ok(());
-    for hierarchy in Layout::detect()?.hierarchies.iter().rev() {
+    for hierarchy in ordered(Layout::detect()?).hierarchies.iter().rev() {
         let all = walk(&hierarchy.mount_point)?;
         let named = |dir: &&PathBuf| dead.iter().any(|one| one.file_name() == dir.file_name());
         let parents = all.iter().filter(named);
@@ -233,7 +235,9 @@ fn sweep_in(dir: &Path, version: Version) -> Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     };
     let mut swept = group::sweep(&parent, version)?;
-    parent.leave(version)?;
+    if let Some(stays) = parent.leave(version)? {
+        protection::sum_up(&stays)?;
+    }
     if !dir.exists() {
         swept.push(dir.to_owned());
     }

@@ -23,11 +23,8 @@ use kit::lock;
 use kit::say;
 
 use crate::group::end::end;
-use crate::group::parent::Parent;
-use crate::host::layout::Version;
-
-/// What the names of all groups of containers begin with.
-pub(crate) const PREFIX: &str = "drydock-";
+use crate::group::parent::{PREFIX, Parent};
+use crate::host::hierarchy::Version;
 
 /// The group of a container.
 #[derive(Default)]

@@ -18,13 +18,14 @@ use kit::say;
 use nix::errno::Errno;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
-use crate::group::PREFIX;
 use crate::group::file;
-use crate::host::layout::Version;
-use crate::limits::protection::sum_up;
+use crate::host::hierarchy::Version;
 
 /// Its name, where none is asked for.
 pub(crate) const NAME: &str = "drydock";
+
+/// What the names of all groups of containers begin with.
+pub(crate) const PREFIX: &str = "drydock-";
 
 /// The extended attribute of a directory that we made: the controllers that
 /// were switched on for it in the group above.
@@ -74,16 +75,16 @@ impl Parent {
     }
 
     /// Removes it if we made it and no group is left in it, and those above it
-    /// likewise.
+    /// likewise. Returns the first that stays because there are groups in it.
     ///
     /// # Errors
     /// Those of rmdir(2), except that it is in use.
-    pub(crate) fn leave(self, version: Version) -> Result<()> {
+    pub(crate) fn leave(self, version: Version) -> Result<Option<Self>> {
         let Some(controllers) = mark(&self.dir) else {
-            return Ok(());
+            return Ok(None);
         };
         if version == Version::V2 && !directories(&self.dir)?.is_empty() {
-            return sum_up(&self);
+            return Ok(Some(self));
         }
         let Parent { dir, lock, .. } = self;
         let above = dir.parent().map(Path::to_owned);
@@ -93,16 +94,16 @@ impl Parent {
         match fs::remove_dir(&dir) {
             Ok(()) => {}
             // It holds a group, or somebody else's process.
-            Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("rmdir {}", dir.display())),
         }
         drop(lock);
         match above {
             Some(above) if mark(&above).is_some() => match Self::existing(&above)? {
                 Some(above) => above.leave(version),
-                None => Ok(()),
+                None => Ok(None),
             },
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 }

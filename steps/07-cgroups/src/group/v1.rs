@@ -17,7 +17,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use crate::group::file;
 use crate::group::parent::{NAME, Parent, ours};
 use crate::group::{Member, make};
-use crate::host::layout::{Hierarchy, Version};
+use crate::host::hierarchy::{Hierarchy, Version};
+use crate::host::layout::Layout;
 
 /// The controllers in which every container gets a group, so that it can be
 /// limited, accounted for, frozen and ended. Others only where they are asked
@@ -25,6 +26,14 @@ use crate::host::layout::{Hierarchy, Version};
 pub(crate) const ALWAYS: [&str; 7] = [
     "cpu", "cpuacct", "memory", "pids", "blkio", "devices", "freezer",
 ];
+
+/// The hierarchies in the order in which groups are made: within a version those
+/// first in which every container has one.
+pub(crate) fn ordered(mut layout: Layout) -> Layout {
+    let order = |hierarchy: &Hierarchy| (hierarchy.version, !hierarchy.has(&ALWAYS));
+    layout.hierarchies.sort_by_key(order);
+    layout
+}
 
 /// The directory in which to make groups: `cgroup_parent`, or `drydock` in the
 /// topmost group that the caller may write. The root group, for root.

@@ -22,7 +22,8 @@ use crate::group::leaf::Leaf;
 use crate::group::parent::{self, NAME, Parent};
 use crate::group::v1::{below, may_make_groups};
 use crate::group::{Member, make};
-use crate::host::layout::{Hierarchy, Layout, Version, controllers};
+use crate::host::hierarchy::{Hierarchy, Version};
+use crate::host::layout::{Layout, controllers};
 use crate::host::systemd;
 
 /// Switched on where they are to be had, so that the use of every container

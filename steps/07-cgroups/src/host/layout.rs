@@ -12,55 +12,18 @@
 //! shows only a part of a hierarchy, as in a container. So this is our own.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::group::file;
-use crate::group::v1::ALWAYS;
+use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::membership::{Membership, Mount};
-
-/// Which interface a hierarchy has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Version {
-    /// `cgroup`: a hierarchy for one controller, or for a few.
-    V1,
-    /// `cgroup2`: one hierarchy for all.
-    V2,
-}
-
-/// One hierarchy that is mounted, and the caller's group in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hierarchy {
-    /// Its interface.
-    pub version: Version,
-    /// Its controllers. Of a v2 hierarchy those that its topmost visible group
-    /// has; empty for a named v1 hierarchy.
-    pub controllers: Vec<String>,
-    /// `name=` of a v1 hierarchy.
-    pub name: Option<String>,
-    /// Where it is mounted.
-    pub mount_point: PathBuf,
-    /// The caller's group, as a directory under the mount point.
-    pub own: PathBuf,
-    /// Whether the mount is read-only.
-    pub read_only: bool,
-}
-
-impl Hierarchy {
-    /// Whether it has one of these controllers.
-    pub(crate) fn has(&self, controllers: &[&str]) -> bool {
-        self.controllers
-            .iter()
-            .any(|controller| controllers.contains(&controller.as_str()))
-    }
-}
 
 /// All hierarchies that are mounted where the caller sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// The hierarchies, v1 before v2, and first those in which every container
-    /// has a group.
+    /// The hierarchies, v1 before v2.
     pub hierarchies: Vec<Hierarchy>,
 }
 
@@ -98,7 +61,7 @@ impl Layout {
             .lines()
             .filter_map(|line| Membership::parse(line)?.find(&mounts))
             .collect();
-        hierarchies.sort_by_key(|hierarchy| (hierarchy.version, !hierarchy.has(&ALWAYS)));
+        hierarchies.sort_by_key(|hierarchy| hierarchy.version);
         Layout { hierarchies }
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::host::layout::{Hierarchy, Version};
+use crate::host::hierarchy::{Hierarchy, Version};
 
 /// A mount of a cgroup file system.
 pub(crate) struct Mount {

@@ -2,9 +2,10 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`layout`], [`membership`] | the hierarchies of v1 and v2, and the caller's group in each |
+//! | [`hierarchy`](mod@hierarchy), [`layout`], [`membership`] | the hierarchies of v1 and v2, and the caller's group in each |
 //! | [`systemd`] | which groups of systemd's tree are ours to use |
 
+pub(crate) mod hierarchy;
 pub(crate) mod layout;
 pub(crate) mod membership;
 pub(crate) mod systemd;

@@ -16,10 +16,10 @@ use crate::devices::bpf;
 use crate::devices::{DEFAULT, Rule, RuleArg};
 use crate::group::file;
 use crate::group::{Group, Member};
-use crate::host::layout::Version;
+use crate::host::hierarchy::Version;
 use crate::limits::id_list::IdList;
+use crate::limits::limit::{Limit, Value};
 use crate::limits::protection;
-use crate::limits::{Limit, Value};
 
 /// Sets one limit on the group.
 ///

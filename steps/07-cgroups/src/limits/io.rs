@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::stat::{major, minor};
 
 use crate::cli::args::{CgroupSettings, DeviceRate};
+use crate::limits::limit::{Limit, Value, value};
 use crate::limits::units::Bytes;
 use crate::limits::weight::io_weight;
-use crate::limits::{Limit, Value, value};
 
 /// Adds the limits on disks that `args` ask for.
 ///

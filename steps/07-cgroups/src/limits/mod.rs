@@ -21,6 +21,7 @@ pub(crate) mod apply;
 pub(crate) mod cpus;
 pub(crate) mod id_list;
 pub(crate) mod io;
+pub(crate) mod limit;
 pub(crate) mod protection;
 pub(crate) mod units;
 pub(crate) mod weight;
@@ -30,40 +31,12 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::cli::args::CgroupSettings;
 use crate::limits::io::io;
+use crate::limits::limit::{Limit, value};
 use crate::limits::units::{Bytes, Cpus, Swap};
 use crate::limits::weight::cpu_weight;
 
 /// Below this the kernel cannot even start a program; Docker's bound too.
 const LEAST_MEMORY: Bytes = Bytes(6 << 20);
-
-/// One limit, as each version writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Limit {
-    /// The option, as it was given: `--memory 128m`.
-    pub(crate) asked: String,
-    /// Nobody asked for it: it comes with another option, and a kernel that
-    /// cannot do it does without.
-    pub(crate) implied: bool,
-    /// What to write on v1, in this order.
-    pub(crate) v1: Vec<Value>,
-    /// What to write on v2, in this order.
-    pub(crate) v2: Vec<Value>,
-}
-
-/// A value for a file of a controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Value {
-    pub(crate) controller: &'static str,
-    /// File and value. Of several, the first that this kernel has.
-    pub(crate) choices: Vec<(&'static str, String)>,
-}
-
-pub(crate) fn value(controller: &'static str, file: &'static str, value: impl ToString) -> Value {
-    Value {
-        controller,
-        choices: vec![(file, value.to_string())],
-    }
-}
 
 /// The limits that `args` ask for.
 ///
@@ -237,6 +210,7 @@ fn quota(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::limit::Value;
 
     fn args(f: impl FnOnce(&mut CgroupSettings)) -> CgroupSettings {
         let mut args = CgroupSettings::default();

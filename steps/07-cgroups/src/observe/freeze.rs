@@ -19,7 +19,7 @@ use nix::poll::PollFlags;
 use crate::group::end::wait_for;
 use crate::group::file;
 use crate::group::{Group, Member};
-use crate::host::layout::Version;
+use crate::host::hierarchy::Version;
 
 /// A process in the middle of a long system call is frozen when that returns.
 const PATIENCE: Duration = Duration::from_secs(10);

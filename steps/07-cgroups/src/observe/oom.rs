@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::group::Group;
 use crate::group::file;
-use crate::host::layout::Version;
+use crate::host::hierarchy::Version;
 use crate::limits::units::Bytes;
 
 /// What the OOM killer did.

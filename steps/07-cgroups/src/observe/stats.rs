@@ -17,8 +17,9 @@ use cgroups_rs::pid::PidController;
 
 use crate::group::end::processes;
 use crate::group::file;
+use crate::group::find::containers;
 use crate::group::{Group, Member};
-use crate::host::layout::Version;
+use crate::host::hierarchy::Version;
 use crate::limits::units::Bytes;
 use crate::observe::freeze::{self, State};
 use crate::observe::oom;
@@ -246,6 +247,11 @@ fn some_avg10(text: &str) -> Option<f64> {
         .split(' ')
         .find_map(|field| field.strip_prefix("avg10="))?;
     field.parse().ok()
+}
+
+/// The use of all containers.
+pub(crate) fn all() -> Result<Vec<Stats>> {
+    containers()?.iter().map(of).collect()
 }
 
 #[cfg(test)]

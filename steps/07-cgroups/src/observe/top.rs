@@ -11,9 +11,9 @@ use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use process::Exit;
 
-use crate::cli::tool::all;
 use crate::group::end::wait_for;
 use crate::observe::stats::Stats;
+use crate::observe::stats::all;
 use crate::observe::table::table;
 
 const INTERVAL: Duration = Duration::from_secs(1);

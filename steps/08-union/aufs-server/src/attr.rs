@@ -10,21 +10,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::Union;
-use crate::beneath::{self, Result, magic, stat_fd};
+use crate::beneath::{self, Result, kind, magic, stat_fd};
 use crate::node::lock;
-
-/// What kind of file it is.
-pub(crate) fn kind(stat: &Statx) -> FileType {
-    match rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()) {
-        rustix::fs::FileType::Directory => FileType::Directory,
-        rustix::fs::FileType::Symlink => FileType::Symlink,
-        rustix::fs::FileType::Fifo => FileType::NamedPipe,
-        rustix::fs::FileType::Socket => FileType::Socket,
-        rustix::fs::FileType::CharacterDevice => FileType::CharDevice,
-        rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
-        _ => FileType::RegularFile,
-    }
-}
 
 /// The permission bits.
 pub(crate) fn mode(stat: &Statx) -> Mode {

@@ -10,7 +10,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::attr::{kind, mode, rdev, reopen, times};
+use crate::attr::{mode, rdev, reopen, times};
+use crate::beneath::kind;
 use crate::beneath::{Result, magic, stat_fd};
 use crate::{copy_data, xattr};
 

@@ -13,7 +13,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::Union;
-use crate::attr::{decode_dev, kind, mode as mode_of};
+use crate::attr::{decode_dev, mode as mode_of};
+use crate::beneath::kind;
 use crate::beneath::{DIRECTORY, Result, magic, stat_at, stat_fd};
 use crate::file::{Opened, Register};
 use crate::lookup::Found;

@@ -7,7 +7,7 @@ use fuser::FileType;
 use rustix::fs::Statx;
 
 use crate::Union;
-use crate::attr::kind;
+use crate::beneath::kind;
 use crate::beneath::{Result, optional, stat_at};
 use crate::node::{Dir, Entered, lock};
 use crate::plink::Origin;

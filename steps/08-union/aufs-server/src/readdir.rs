@@ -12,7 +12,7 @@ use rustix::fs::{Dir as Listing, FileType as Kind, OFlags};
 use rustix::io::Errno;
 
 use crate::Union;
-use crate::attr::kind;
+use crate::beneath::kind;
 use crate::beneath::{Result, optional, stat_at};
 use crate::inode::Key;
 use crate::node::{Dir, ROOT, lock};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno as Reply, FileHandle, Filesystem, FopenFlags,
@@ -14,17 +14,19 @@ use fuser::{
     ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{OFlags, fstatvfs, readlinkat};
+use rustix::fs::{OFlags, Statx, fstatvfs, readlinkat};
 use rustix::io::Errno;
 
 use crate::Union;
 use crate::answer::{ALWAYS, NOTHING, errno, reply};
 use crate::attr::{Changes, to_fuse};
 use crate::beneath::Result;
+use crate::create::Caller;
 use crate::file::Opened;
 use crate::node::lock;
 use crate::options::Udba;
 use crate::rename::Name;
+use crate::spelling::Access;
 use crate::whiteout;
 
 /// The largest read or write of the kernel in one request.
@@ -472,5 +474,53 @@ impl Union {
             sum.files_free += fs.f_ffree;
         }
         space.ok_or(Errno::IO)
+    }
+}
+
+impl Server {
+    /// How long names are good for.
+    fn name_ttl(&self) -> Duration {
+        match self.0.options.udba {
+            Udba::None => ALWAYS,
+            Udba::Reval => Duration::ZERO,
+        }
+    }
+
+    /// How long attributes are good for: those of a branch that is really
+    /// read-only, always.
+    fn attr_ttl(&self, id: u64) -> Duration {
+        let union = &self.0;
+        let nodes = lock(&union.nodes);
+        let branch = nodes.get(id).map(|node| node.key.branch);
+        let unchanging = branch.is_ok_and(|b| union.branches[b].access == Access::Rr);
+        match unchanging || union.options.udba == Udba::None {
+            true => ALWAYS,
+            false => Duration::ZERO,
+        }
+    }
+
+    fn entry(&self, result: Result<(u64, Statx)>, reply: ReplyEntry) {
+        reply!(reply, result, (id, stat) => {
+            let (ino, generation) = self.identity(id);
+            // A node that is not called by its number shows the right one only
+            // when asked, so it must be asked.
+            let ttl = if ino == id { self.attr_ttl(id) } else { Duration::ZERO };
+            let attr = to_fuse(id, &stat);
+            reply.entry_with_ttls(&ttl, &self.name_ttl(), &attr, generation);
+        });
+    }
+
+    fn identity(&self, id: u64) -> (u64, Generation) {
+        let nodes = lock(&self.0.nodes);
+        let identity = nodes.get(id).map(|node| node.identity);
+        identity.map_or((id, Generation(0)), |i| (i.ino, Generation(i.generation)))
+    }
+
+    fn caller(request: &Request, umask: u32) -> Caller {
+        Caller {
+            uid: request.uid(),
+            gid: request.gid(),
+            umask,
+        }
     }
 }

@@ -8,8 +8,8 @@
 //! ([`room`](super::room)), or says anything for overlay or AUFS
 //! ([`entry`](super::entry)).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::{OsStr, OsString};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,11 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
-use super::below::Below;
 use super::entry::{inside, is_bookkeeping, metadata};
-use super::make::Plink;
-use super::places::{Last, Missing};
+use super::layer::Layer;
+use super::places::Missing;
 use super::reader::{Entry, EntryType, Reader};
-use super::room::Room;
 use super::{Marks, OPAQUE, PLINKS, whited_out};
-use crate::tree::node::Metadata;
 use crate::tree::remove::remove_at;
 use crate::tree::{Place, Tree, file_type};
 
@@ -62,43 +59,7 @@ pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> 
     // ANCHOR_END: exercise_apply_a_diff
 }
 
-/// A layer that is being made. All paths here are without links.
-pub(super) struct Layer<'a> {
-    pub(super) tree: &'a Tree,
-    pub(super) marks: Marks,
-    pub(super) below: Below<'a>,
-    pub(super) room: Room,
-    pub(super) last: Option<Last>,
-    /// What came from this archive, and the directories that it is in: its own
-    /// whiteouts do not concern them (image-spec, layer.md, “Whiteouts”).
-    pub(super) made: BTreeSet<PathBuf>,
-    /// Where there is a whiteout in the layer.
-    pub(super) whited_out: BTreeSet<PathBuf>,
-    /// Which of its directories are marked opaque.
-    pub(super) opaque: BTreeSet<PathBuf>,
-    /// All directories of the layer that were come by, and what they are to look
-    /// like: they get that when nothing more is put into them.
-    pub(super) directories: BTreeMap<PathBuf, Metadata>,
-    /// AUFS's files of several names, by the names that they have there.
-    pub(super) plinks: HashMap<OsString, Plink>,
-}
-
-impl<'a> Layer<'a> {
-    pub(super) fn new(tree: &'a Tree, marks: Marks, below: &'a [Tree]) -> Result<Self> {
-        Ok(Layer {
-            tree,
-            marks,
-            below: Below::new(below, marks),
-            room: Room::of(tree.root())?,
-            last: None,
-            made: BTreeSet::new(),
-            whited_out: BTreeSet::new(),
-            opaque: BTreeSet::new(),
-            directories: BTreeMap::new(),
-            plinks: HashMap::new(),
-        })
-    }
-
+impl Layer<'_> {
     fn entry(&mut self, entry: &mut Entry<'_, impl Read>, named: &Path) -> Result<()> {
         let type_of = entry.entry_type();
         let named = inside(named)?;

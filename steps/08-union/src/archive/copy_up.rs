@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::Result;
 use rustix::fs::FileType;
 
-use super::apply::Layer;
 use super::below::Lower;
+use super::layer::Layer;
 use super::places::{Here, Missing};
 use crate::tree::Place;
 use crate::tree::copy::{Copied, copy_file, link};

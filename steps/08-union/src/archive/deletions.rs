@@ -9,7 +9,7 @@ use kit::errno::is;
 use rustix::fs::{FileType, Mode, OFlags, mknodat, openat};
 use rustix::io::Errno;
 
-use super::apply::Layer;
+use super::layer::Layer;
 use super::places::Here;
 use super::{Marks, OPAQUE, whited_out, whiteout};
 use crate::tree::copy::create;

@@ -14,20 +14,13 @@ use nix::sys::stat::makedev;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, linkat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
-use super::apply::Layer;
 use super::entry::{inside, metadata};
+use super::layer::{Layer, Plink};
 use super::places::{Here, Missing};
 use super::reader::{Entry, EntryType};
 use super::{OPAQUE, PLINKS, whited_out};
 use crate::tree::copy::create;
-use crate::tree::node::Metadata;
 use crate::tree::{Place, file_type};
-
-/// A file of AUFS's own directory, and what it looks like.
-pub(super) struct Plink {
-    file: File,
-    look: Metadata,
-}
 
 impl Layer<'_> {
     /// Makes what an entry stands for. What is there already goes, but a

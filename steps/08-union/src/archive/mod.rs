@@ -18,6 +18,7 @@ mod deletions;
 mod entry;
 #[cfg(test)]
 mod hostile;
+mod layer;
 mod make;
 mod places;
 pub mod reader;

@@ -10,7 +10,6 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -18,8 +17,8 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, chmodat, mkdirat};
 use rustix::process::{getegid, geteuid};
 
-use super::apply::Layer;
 use super::below::Lower;
+use super::layer::{Last, Layer};
 use super::{Marks, PREFIX};
 use crate::tree::node::{Metadata, Xattrs};
 use crate::tree::{Place, file_type};
@@ -30,14 +29,6 @@ const LINKS: usize = 40;
 /// The longest name that a file in AUFS can have: its whiteout has to be a name,
 /// too.
 const AUFS_NAME_MAX: usize = 255 - PREFIX.len();
-
-/// The last directory that was found without a link on the way: archives go
-/// through a tree directory by directory.
-#[derive(Debug)]
-pub(super) struct Last {
-    path: PathBuf,
-    directory: OwnedFd,
-}
 
 /// What is to be done about directories that are not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

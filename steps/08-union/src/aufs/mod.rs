@@ -21,7 +21,8 @@ use kit::say;
 use user::held::Users;
 
 use crate::archive::{Marks, apply::apply, write};
-use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::driver::{Access, StorageDriver, View};
+use crate::kind::Kind;
 use crate::layers::finding::Finding;
 use crate::layers::id::LayerId;
 use crate::layers::lineage::{Lineage, exists, layers_in};

@@ -11,7 +11,8 @@ use clap::Args;
 
 use super::StoreArgs;
 use crate::detect;
-use crate::driver::{Access, Kind, StorageDriver};
+use crate::driver::{Access, StorageDriver};
+use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::image::import_directory;
 use crate::mounts::private;

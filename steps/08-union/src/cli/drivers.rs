@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::StoreArgs;
 use crate::detect;
-use crate::driver::Kind;
+use crate::kind::Kind;
 
 /// The state directory that the drivers would work in.
 #[derive(Args, Clone, Debug)]

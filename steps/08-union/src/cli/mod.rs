@@ -21,7 +21,8 @@ use clap::{Args, Subcommand};
 use process::Exit;
 
 use crate::detect;
-use crate::driver::{Kind, StorageDriver};
+use crate::driver::StorageDriver;
+use crate::kind::Kind;
 use crate::layers::store::default_root;
 
 /// The commands.

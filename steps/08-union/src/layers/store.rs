@@ -21,7 +21,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::driver::Kind;
+use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::trash;
 

@@ -38,7 +38,8 @@ use anyhow::{Context, Result, bail};
 use user::held::Users;
 
 use crate::archive::{apply::apply, write};
-use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::driver::{Access, StorageDriver, View};
+use crate::kind::Kind;
 use crate::layers::finding::Finding;
 use crate::layers::id::LayerId;
 use crate::layers::lineage::{below_another, exists, is_there, layers_in, no_layer};

@@ -22,7 +22,8 @@ use kit::sys::btrfs::{create_snapshot, create_subvolume, destroy_subvolume};
 use rustix::fs::{CWD, Mode, OFlags, fchmod, fstatvfs, mkdirat, openat, statfs, syncfs};
 use rustix::io::Errno;
 
-use crate::driver::{Access, Kind};
+use crate::driver::Access;
+use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::store::Store;
 use crate::layers::trash;

@@ -16,7 +16,8 @@ use anyhow::{Context, Result};
 use kit::say;
 use rustix::process::geteuid;
 
-use crate::driver::{Access, Kind};
+use crate::driver::Access;
+use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::lineage::layers_in;
 use crate::layers::store::Store;

@@ -10,7 +10,8 @@ use kit::{say, warn};
 use user::held::Users;
 
 use crate::archive::{Marks, apply::apply, write};
-use crate::driver::{Access, Kind, StorageDriver, View};
+use crate::driver::{Access, StorageDriver, View};
+use crate::kind::Kind;
 use crate::layers::finding::{Finding, What};
 use crate::layers::id::LayerId;
 use crate::layers::lineage::{Lineage, exists};

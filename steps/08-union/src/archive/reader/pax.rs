@@ -11,8 +11,10 @@ use data_encoding::BASE64_NOPAD;
 use kit::say;
 
 use super::numbers;
-use super::sparse::MAP;
 use crate::tree::node::Xattrs;
+
+/// The record with the map of format 0.1.
+pub(super) const MAP: &[u8] = b"GNU.sparse.map";
 
 /// Values by their keys. Of two with one key the last counts.
 pub(super) type Records = BTreeMap<Vec<u8>, Vec<u8>>;

@@ -11,14 +11,11 @@
 
 use anyhow::{Context, Result, bail};
 
-use super::pax::Records;
+use super::pax::{MAP, Records};
 use super::{BLOCK, numbers};
 
 /// The most pieces that a file may have.
 pub const EXTENTS: usize = 1 << 18;
-
-/// The record with the map of format 0.1.
-pub(super) const MAP: &[u8] = b"GNU.sparse.map";
 
 /// A piece of a file's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

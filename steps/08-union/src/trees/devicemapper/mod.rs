@@ -40,7 +40,8 @@ use anyhow::{Context, Result, anyhow};
 use kit::say;
 use rustix::fs::{Mode, fchmod};
 
-use crate::driver::{Access, Kind};
+use crate::driver::Access;
+use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::lineage::layers_in;
 use crate::layers::store::Store;

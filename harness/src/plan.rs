@@ -1,0 +1,35 @@
+//! What the runner runs: checks, against programs.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::registry::Step;
+
+/// What to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The batches, in order.
+    pub batches: Vec<Batch>,
+    /// Seed for the names and numbers that the checks draw.
+    pub seed: u64,
+    /// Whether the programs under test may be hostile: see [`fence`](crate::fence).
+    #[serde(default)]
+    pub untrusted: bool,
+}
+
+/// Checks of one step against one program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Batch {
+    /// The wrong solution that the program is; `None` for the one in `bin/`.
+    pub variant: Option<String>,
+    /// The program under test; `None` for `step-NN` in `bin/`.
+    pub program: Option<PathBuf>,
+    /// The test program built from `tests/step_NN.rs`.
+    pub tests: PathBuf,
+    /// Which checks, and all that is known of them.
+    pub step: Step,
+    /// Seed for this batch, instead of the plan's.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}

@@ -1,0 +1,68 @@
+//! A layer that is being made of an archive: what [`apply`](super::apply) and
+//! its helpers know of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::Marks;
+use super::below::Below;
+use super::room::Room;
+use crate::tree::Tree;
+use crate::tree::node::Metadata;
+
+/// The last directory that was found without a link on the way: archives go
+/// through a tree directory by directory.
+#[derive(Debug)]
+pub(super) struct Last {
+    pub(super) path: PathBuf,
+    pub(super) directory: OwnedFd,
+}
+
+/// A file of AUFS's own directory, and what it looks like.
+pub(super) struct Plink {
+    pub(super) file: File,
+    pub(super) look: Metadata,
+}
+
+/// A layer that is being made. All paths here are without links.
+pub(super) struct Layer<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) marks: Marks,
+    pub(super) below: Below<'a>,
+    pub(super) room: Room,
+    pub(super) last: Option<Last>,
+    /// What came from this archive, and the directories that it is in: its own
+    /// whiteouts do not concern them (image-spec, layer.md, “Whiteouts”).
+    pub(super) made: BTreeSet<PathBuf>,
+    /// Where there is a whiteout in the layer.
+    pub(super) whited_out: BTreeSet<PathBuf>,
+    /// Which of its directories are marked opaque.
+    pub(super) opaque: BTreeSet<PathBuf>,
+    /// All directories of the layer that were come by, and what they are to look
+    /// like: they get that when nothing more is put into them.
+    pub(super) directories: BTreeMap<PathBuf, Metadata>,
+    /// AUFS's files of several names, by the names that they have there.
+    pub(super) plinks: HashMap<OsString, Plink>,
+}
+
+impl<'a> Layer<'a> {
+    pub(super) fn new(tree: &'a Tree, marks: Marks, below: &'a [Tree]) -> Result<Self> {
+        Ok(Layer {
+            tree,
+            marks,
+            below: Below::new(below, marks),
+            room: Room::of(tree.root())?,
+            last: None,
+            made: BTreeSet::new(),
+            whited_out: BTreeSet::new(),
+            opaque: BTreeSet::new(),
+            directories: BTreeMap::new(),
+            plinks: HashMap::new(),
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! The storage drivers, by their names.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// The storage drivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The kernel's overlay file system: shares files
+    Overlay2,
+    /// AUFS, the kernel's or ours in user space: shares files
+    Aufs,
+    /// Subvolumes and snapshots of a btrfs: shares blocks
+    Btrfs,
+    /// Thin block devices and snapshots of them: shares blocks of 64 KiB
+    Devicemapper,
+    /// A full copy of the parent: shares nothing
+    Vfs,
+}
+
+impl Kind {
+    /// All of them, the one to be preferred first.
+    pub const ALL: [Kind; 5] = [
+        Kind::Overlay2,
+        Kind::Aufs,
+        Kind::Btrfs,
+        Kind::Devicemapper,
+        Kind::Vfs,
+    ];
+
+    /// The driver's name: on the command line, and of its directory below the
+    /// state directory.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Overlay2 => "overlay2",
+            Kind::Aufs => "aufs",
+            Kind::Btrfs => "btrfs",
+            Kind::Devicemapper => "devicemapper",
+            Kind::Vfs => "vfs",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
