@@ -198,3 +198,9 @@ fmt:
 [group('maintain')]
 lint:
     @tools/lint
+
+# Build the documentation of all steps from their sources, and open it
+[no-exit-message]
+[group('maintain')]
+docs *ARGS:
+    @tools/docs "$@"

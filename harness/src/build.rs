@@ -1,4 +1,4 @@
-//! Builds what is checked and what checks it, with cargo.
+//! Builds the programs under test and the test programs, with cargo.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,21 +12,19 @@ use nix::unistd::geteuid;
 
 use crate::workspace;
 
-/// Where the test programs are: step number to path.
+/// The test programs: step number to path.
 pub type Tests = BTreeMap<String, PathBuf>;
 
-/// The harness's own programs, which go into every machine or measure something.
+/// The harness's own programs: part of every machine, or a tool that measures.
 const OWN: [&str; 5] = ["bench-load", "floor", "harness", "probe", "wake"];
 
-/// Builds the programs of `steps` (numbers) and the harness's in the release
-/// profile and leaves them in `bin/`. Those of `$DRYDOCK_BIN` are taken as they
-/// are.
+/// Builds the programs of `steps` (numbers) and the harness's own in the
+/// release profile and puts them in `bin/`. If `$DRYDOCK_BIN` names another
+/// directory, its programs are used and nothing is built. cargo's messages go
+/// to standard error.
 ///
-/// With the features of the whole workspace, whichever steps they are: so a
-/// library is built once.
-///
-/// # Errors
-/// What cargo says is on standard error; the error says that it failed.
+/// Builds with the features of the whole workspace, so that each library is
+/// built once, whichever steps are selected.
 pub fn programs(steps: &[String]) -> Result<()> {
     if workspace::bin() != workspace::root().join("bin") {
         return Ok(());
@@ -48,10 +46,7 @@ pub fn programs(steps: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the checks of these steps and says where each test program is.
-///
-/// # Errors
-/// As [`programs`].
+/// Builds the checks of these steps and returns the path of each test program.
 pub fn tests(numbers: &[String]) -> Result<Tests> {
     let names: Vec<String> = numbers.iter().map(|n| format!("step_{n}")).collect();
     let mut args = vec!["test", "--no-run", "--workspace"];
@@ -73,14 +68,14 @@ pub fn tests(numbers: &[String]) -> Result<Tests> {
     Ok(tests)
 }
 
-/// A call of cargo in `dir`, with the settings of this repository wherever that
-/// is.
+/// A cargo command in `dir` with the settings of this repository, wherever
+/// `dir` is.
 pub fn command(dir: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(dir);
-    // cargo looks for them in the directories above, and takes them twice if it
-    // is also told.
+    // cargo finds its settings in the directories above, and applies them twice
+    // if it is also given the file.
     let root = workspace::root();
     if !dir.starts_with(&root) {
         command.arg("--config").arg(root.join(".cargo/config.toml"));
@@ -89,15 +84,13 @@ pub fn command(dir: &Path) -> Command {
 }
 
 /// Runs cargo in `dir` and returns the executables that it has built, as its
-/// messages name them. What it prints for people stays visible.
-///
-/// # Errors
-/// If it cannot be run, or fails.
+/// JSON messages name them. Messages for people go to standard error.
 pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
     let output = command(dir)
         .args(args)
         .args(["--message-format", "json-render-diagnostics"])
-        // The first build takes minutes: on a terminal cargo shows how far it is.
+        // The first build takes minutes: on a terminal cargo shows its
+        // progress.
         .args((!stderr().is_terminal()).then_some("--quiet"))
         .stderr(Stdio::inherit())
         .output()
@@ -120,17 +113,14 @@ pub fn cargo(dir: &Path, args: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Where cargo leaves what it builds for this machine below a target directory:
-/// in one named for the machine, because .cargo/config.toml names it.
+/// cargo's output directory for this machine below a target directory. It is
+/// named after the target, because .cargo/config.toml names the target.
 pub fn host_dir(target: &Path) -> PathBuf {
     target.join(format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
 }
 
-/// Makes a file or a directory, and what is in it, belong to whom the repository
-/// belongs to: under sudo too.
-///
-/// # Errors
-/// Those of chown(2).
+/// Gives a file, or a directory with its content, to the owner of the
+/// repository. Needed under sudo; without root it changes nothing.
 pub fn give_to_owner(path: &Path) -> Result<()> {
     if !geteuid().is_root() {
         return Ok(());
@@ -158,11 +148,8 @@ pub fn give_to_owner(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts a copy of `from` in the place of `to`, in one step: a program that is
-/// running is not disturbed.
-///
-/// # Errors
-/// Those of copying and renaming.
+/// Replaces `to` by a copy of `from` in one step (rename(2)): a running program
+/// is not disturbed.
 pub fn replace(from: &Path, to: &Path) -> Result<()> {
     let temporary = to.with_extension("new");
     fs::copy(from, &temporary)

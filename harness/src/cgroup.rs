@@ -1,5 +1,5 @@
-//! The groups of a process, as the host sees them: cgroups(7), on v1, v2 and
-//! hosts that have both.
+//! The cgroups of a process, as the host sees them: cgroups(7), on v1, v2 and
+//! hybrid hosts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,20 @@ use anyhow::{Context, Result};
 use crate::expect::failed;
 use crate::host;
 
-/// The groups of one process: what its lines in /proc/PID/cgroup are as
+/// The cgroups of one process: the lines of its /proc/PID/cgroup, resolved to
 /// directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Groups {
     pid: i32,
-    /// Controllers of a v1 hierarchy, empty for v2; the group's path in it; the
-    /// directory that shows it.
+    /// Controllers of a v1 hierarchy, empty for v2; path of the group in the
+    /// hierarchy; directory that shows the group.
     all: Vec<(Vec<String>, String, PathBuf)>,
 }
 
-/// The groups of process `pid`.
+/// Reads the cgroups of process `pid`.
 ///
 /// # Errors
-/// Those of reading /proc: `ENOENT` where there is no such process.
+/// `ENOENT` if the process does not exist.
 pub fn of(pid: i32) -> Result<Groups> {
     let mounts = host::mounts("self")?;
     let file = format!("/proc/{pid}/cgroup");
@@ -51,8 +51,8 @@ pub fn of(pid: i32) -> Result<Groups> {
     Ok(Groups { pid, all })
 }
 
-/// Whether the v2 group at `dir` has a controller, by the name that v1 has for
-/// it.
+/// Whether the v2 group at `dir` has a controller. `name` is the controller's
+/// name in v1.
 pub fn v2_has(dir: &Path, name: &str) -> bool {
     let v2_name = if name == "blkio" { "io" } else { name };
     let names = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
@@ -60,9 +60,9 @@ pub fn v2_has(dir: &Path, name: &str) -> bool {
 }
 
 impl Groups {
-    /// The directory in which a controller acts on the process, by the name
-    /// that v1 has for it: `None` where it is in a root group, or in a v2 group
-    /// for which the controller is not switched on.
+    /// The directory in which a controller acts on the process. `name` is the
+    /// controller's name in v1. `None` if the process is in the root group, or
+    /// in a v2 group for which the controller is not enabled.
     pub fn controller(&self, name: &str) -> Option<&Path> {
         let (_, path, dir) = self
             .all
@@ -75,7 +75,7 @@ impl Groups {
         (path != "/").then_some(dir.as_path())
     }
 
-    /// The directory of the v2 group.
+    /// The directory of the v2 group, the root group included.
     pub fn v2(&self) -> Option<&Path> {
         self.all
             .iter()
@@ -83,12 +83,12 @@ impl Groups {
             .map(|(_, _, dir)| dir.as_path())
     }
 
-    /// What a file of the process's group says: `v1` where its controller is in
-    /// a v1 hierarchy, else `v2`.
+    /// Reads a file of the process's group: `v1` if its controller is in a v1
+    /// hierarchy, else `v2`.
     ///
     /// # Errors
-    /// [`Failed`](crate::outcome::Failed) where the process is in no group of
-    /// that controller, or the group has no such file.
+    /// [`Failed`](crate::outcome::Failed) if the process is in no group of that
+    /// controller, or the group has no such file.
     pub fn read(&self, v1: &str, v2: &str) -> Result<String> {
         let controller = v1.split('.').next().unwrap_or_default();
         let dir = self.controller(controller).ok_or_else(|| {
@@ -119,7 +119,7 @@ impl Groups {
             .any(|(list, ..)| list.iter().any(|word| word == controller))
     }
 
-    /// Every directory that is not that of a root group.
+    /// The directories of all groups except root groups.
     pub fn dirs(&self) -> Vec<&Path> {
         self.all
             .iter()
@@ -130,9 +130,6 @@ impl Groups {
 }
 
 /// The PIDs in a file such as `cgroup.procs`.
-///
-/// # Errors
-/// Those of reading it.
 pub fn pids(file: &Path) -> Result<Vec<i32>> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())

@@ -1,4 +1,4 @@
-//! What a change can have touched, and so what is worth running again.
+//! Selects what a change can have affected, and so what is worth running again.
 //!
 //! | changed | run again |
 //! |---|---|
@@ -15,27 +15,27 @@ use std::path::Path;
 
 use crate::wrong::Wrong;
 
-/// What to run.
+/// The selection of what to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// All there is, because of this file.
+    /// Everything, because of this file.
     pub all: Option<String>,
     /// Steps whose checks are run.
     pub steps: BTreeSet<String>,
-    /// Steps whose skeletons are.
+    /// Steps whose skeletons are checked.
     pub skeletons: BTreeSet<String>,
-    /// Pages whose transcripts are.
+    /// Pages whose transcripts are run.
     pub pages: BTreeSet<String>,
     /// Wrong solutions, by name.
     pub wrong: BTreeSet<String>,
-    /// Whether hostile submissions are.
+    /// Whether the hostile submissions are graded.
     pub hostile: bool,
-    /// Whether the book looks different.
+    /// Whether the book is built.
     pub book: bool,
 }
 
-/// What a change of `files`, by their paths from the top of the repository, can
-/// have touched.
+/// Selects what a change of `files` can have affected. The paths are relative
+/// to the top of the repository.
 pub fn by(files: &[String], steps: &[String], wrongs: &[Wrong]) -> Touched {
     let mut touched = Touched::default();
     for file in files {
@@ -62,7 +62,7 @@ pub fn by(files: &[String], steps: &[String], wrongs: &[Wrong]) -> Touched {
             touched.steps.insert(number.clone());
             touched.skeletons.insert(number);
         } else if file.starts_with("harness/wrong/") {
-            // One that was removed proves nothing any more.
+            // A wrong solution that was removed is not run.
             let known = wrongs.iter().any(|wrong| wrong.name == stem);
             touched.wrong.extend(known.then_some(stem));
         } else if file.starts_with("harness/hostile/") {

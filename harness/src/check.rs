@@ -1,4 +1,5 @@
-//! A check: what the test functions in `tests/step_NN.rs` are written with.
+//! The running check: what the test functions in `tests/step_NN.rs` are written
+//! with.
 
 use std::cell::RefCell;
 use std::fs;
@@ -19,27 +20,29 @@ use crate::outcome::{Failed, Outcome, Record, Unsupported};
 use crate::step::{self, Step, said};
 use crate::workspace;
 
-/// Environment variable: set where standard input is a socket to the runner,
-/// which sends [`Orders`] and gets the [`Record`]. A program under test cannot
-/// get hold of a socket, as it could of a file or a pipe: it may be hostile.
+/// Environment variable, set if standard input is a socket to the runner, which
+/// sends [`Orders`] and receives the [`Record`]. A hostile program under test
+/// could get hold of a file or a pipe, but not of a socket.
 pub const RUNNER: &str = "DRYDOCK_RUNNER";
-/// Environment variable: the program under test, instead of `bin/step-NN`.
+/// Environment variable: the program under test. Default: `bin/step-NN`.
 pub const PROGRAM: &str = "DRYDOCK_PROGRAM";
-/// Environment variable: the seed of the names and numbers that checks draw.
+/// Environment variable: the seed of the names and numbers that checks draw,
+/// for a check without a runner.
 pub const SEED: &str = "DRYDOCK_SEED";
 
-/// What the runner tells a check.
+/// The runner's orders to a check.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Orders {
-    /// Seed of the names and numbers that it draws.
+    /// Seed of the names and numbers that the check draws.
     pub seed: u64,
-    /// Whether the program under test may be hostile: then what it says of the
-    /// machine is not taken for true.
+    /// Whether the program under test may be hostile. If so, its claims about
+    /// the machine are not trusted.
     #[serde(default)]
     pub untrusted: bool,
 }
 
-/// One check while it runs: what it draws, makes and starts.
+/// A running check. It draws names and numbers, makes files and starts
+/// programs.
 pub struct Check {
     step: String,
     name: String,
@@ -48,13 +51,14 @@ pub struct Check {
     dir: TempDir,
 }
 
-/// Runs `body` between two looks at the host. The body of every check.
+/// Runs `body` between two snapshots of the host. Every check calls it.
 ///
-/// Passes if `body` returns `Ok` and the host is as before. A process, mount
-/// or file that is left behind fails the check and is then taken away.
+/// Passes if `body` returns `Ok` and the host is unchanged. A process, mount,
+/// cgroup or IPC object that is left behind fails the check and is then
+/// removed.
 ///
 /// # Panics
-/// If the check does not pass: that is how the test harness of Rust is told.
+/// If the check does not pass: a panic is how Rust's test harness learns of it.
 pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
     // "step_03::the_command_is_pid_1::{{closure}}", perhaps with a module
     let path = std::any::type_name::<F>();
@@ -85,8 +89,8 @@ pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
     let result = orders(&mut runner).and_then(|orders| {
         record.seed = orders.seed;
         let result = guarded(&mut record, body);
-        // A check that needs the program to find out what is missing here would
-        // cost less points than one that fails.
+        // A check that asks the program which features are missing here would
+        // cost fewer points than one that fails.
         match orders.untrusted && step::started() {
             true => result.map_err(not_to_be_had),
             false => result,
@@ -113,7 +117,7 @@ fn not_to_be_had(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Result<()> {
-    // What the check before it has left, in the same process.
+    // Discard what the previous check in this process has left.
     drop(said::take());
     set_child_subreaper(true).context("prctl(PR_SET_CHILD_SUBREAPER)")?;
     let before = Snapshot::take()?;
@@ -145,15 +149,15 @@ fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Res
         }
     }
     drop(check);
-    // Whatever still is in there is not the check's to keep.
+    // Dropping `check` may have left something in the directory.
     if path.exists() {
         fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
     }
     result
 }
 
-/// The socket to the runner, if there is one. What the check starts finds
-/// nothing of it.
+/// Takes the socket to the runner from standard input, if there is one, so that
+/// the programs that the check starts do not inherit it.
 fn runner() -> Option<UnixStream> {
     std::env::var_os(RUNNER)?;
     let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).ok()?;
@@ -199,7 +203,7 @@ fn report(record: &Record, runner: Option<UnixStream>) {
 }
 
 impl Check {
-    /// The step's program, to be given its arguments.
+    /// The step's program, without arguments.
     pub fn step(&self) -> Step {
         let program = std::env::var_os(PROGRAM).map_or_else(
             || workspace::bin().join(workspace::program(&self.step)),
@@ -213,27 +217,25 @@ impl Check {
         Step::new(workspace::bin().join(name))
     }
 
-    /// An empty directory that goes with the check.
+    /// An empty directory, which is removed with the check.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// A number below `bound`, another one in every run with another seed.
+    /// Draws a number below `bound`, which depends on the seed.
     pub fn number(&self, bound: u64) -> u64 {
         self.draws.borrow_mut().number(bound)
     }
 
-    /// A name that no solution can know beforehand: `prefix-` and some letters.
+    /// Draws a name that no solution can know beforehand: `prefix-` and random
+    /// letters.
     pub fn word(&self, prefix: &str) -> String {
         let letters = self.draws.borrow_mut().letters(WORD);
         format!("{prefix}-{letters}")
     }
 
-    /// A fresh root file system of busybox and the probe, the check's own to
-    /// change.
-    ///
-    /// # Errors
-    /// Where `just rootfs busybox` has not been run, or the copy fails.
+    /// Makes a fresh root file system of busybox and the probe, which the check
+    /// may change. Needs `just rootfs busybox`.
     pub fn rootfs(&self) -> Result<PathBuf> {
         let from = workspace::rootfs("busybox");
         if !from.join("bin").is_dir() {
@@ -252,16 +254,17 @@ impl Check {
         let probe = to.join("bin/probe");
         fs::copy(workspace::bin().join("probe"), &probe)
             .with_context(|| format!("copy the probe to {}", probe.display()))?;
-        // mkdtemp gives 0700: a container whose root is another user must be
-        // able to get here.
+        // mkdtemp(3) gives mode 0700; a container whose root is another user
+        // must be able to enter.
         open_to_all(self.dir.path())?;
         Ok(to)
     }
 
-    /// The root file system of Debian, shared by all checks: not to be written.
+    /// The root file system of Debian, shared by all checks. Checks must not
+    /// write to it.
     ///
     /// # Errors
-    /// [`Unsupported`] where it has not been made.
+    /// [`Unsupported`] if it has not been made.
     pub fn debian(&self) -> Result<PathBuf> {
         let dir = workspace::rootfs("debian");
         if dir.join("usr/bin").is_dir() {
@@ -283,17 +286,14 @@ impl Check {
 }
 
 /// Lets every user enter and list a directory.
-///
-/// # Errors
-/// Those of chmod(2).
 pub fn open_to_all(dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("chmod 755 {}", dir.display()))
 }
 
-/// Waits until `done` says what it has found; after ten seconds `None`. For
-/// changes of other processes, which nothing announces.
+/// Polls until `done` returns a value; `None` after ten seconds. For changes in
+/// other processes, which nothing announces.
 pub fn wait_for<T>(done: impl Fn() -> Option<T>) -> Option<T> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {

@@ -30,10 +30,7 @@ pub struct Where {
 }
 
 impl Where {
-    /// Makes sure that the checks can be run there at all.
-    ///
-    /// # Errors
-    /// On this host, without root.
+    /// Fails if the checks are to run on this host and the caller is not root.
     pub fn require_root(&self) -> Result<()> {
         if self.here && !geteuid().is_root() {
             bail!(
@@ -45,30 +42,27 @@ impl Where {
     }
 }
 
-/// A seed for a run that was given none.
+/// A seed for a run without a given one, derived from the process ID.
 pub fn any_seed() -> u64 {
     u64::from(std::process::id()) * 7919 % 1_000_000
 }
 
-/// What is to be checked, and where.
+/// The checks to run, and where to run them.
 pub struct Checking<'a> {
-    /// The steps, with the checks that are wanted.
+    /// The steps, each with the selected checks.
     pub steps: &'a [Step],
-    /// The program under test, where it is not the one in `bin/`.
+    /// The program under test; `None` for the one in `bin/`.
     pub program: Option<PathBuf>,
-    /// The programs with the checks.
+    /// The test programs.
     pub tests: &'a Tests,
-    /// Where.
+    /// Where the checks run.
     pub place: &'a Where,
     /// Seed of the names and numbers that the checks draw.
     pub seed: u64,
 }
 
 /// Runs the checks and prints the report as they end. Returns the records, and
-/// how long what took, in words.
-///
-/// # Errors
-/// The harness's own; a check that fails is a record.
+/// the timings in words. A check that fails is a record, not an error.
 pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
     let plan = Plan {
         batches: checking
@@ -104,20 +98,21 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
             });
         match ended {
             Ok(timings) => timings,
-            // What has come by then is shown.
+            // Show the records that have arrived.
             Err(error) => return printer.end().and(Err(error)),
         }
     };
     Ok((printer.end()?, timings))
 }
 
-/// Prints the records of several steps, each under a head of its own, and all in
-/// the order of the checks: those that come before their turn wait for it.
+/// Prints the records of several steps, each under its own heading, in the
+/// order of the checks. A record that arrives early waits for its turn.
 struct Printer<'a> {
     steps: &'a [Step],
-    /// Those of steps whose turn has not come.
+    /// Records of steps whose turn has not come.
     waiting: BTreeMap<&'a str, Vec<Record>>,
-    /// The step whose turn it is, and how many of its records are printed.
+    /// The step whose turn it is (index), and how many of its records are
+    /// printed.
     turn: (usize, usize),
     report: Option<Report<'a, std::io::Stdout>>,
     records: Vec<Record>,
@@ -176,7 +171,7 @@ impl<'a> Printer<'a> {
     }
 
     fn end(mut self) -> Result<Vec<Record>> {
-        // Those whose turn did not come, because one before them did not.
+        // Records that still wait, because one before them never arrived.
         if let (Some(report), Some(step)) = (&mut self.report, self.steps.get(self.turn.0)) {
             for record in self.waiting.remove(step.step.as_str()).unwrap_or_default() {
                 report.record(record).context("print")?;

@@ -1,5 +1,5 @@
-//! A disk of a check's own: an ext4 in a file, over a loop device that goes with
-//! the mount.
+//! A disk of a check's own: an ext4 file system in a file. Its loop device is
+//! freed at the unmount.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,18 +12,15 @@ use nix::mount::{MntFlags, umount2};
 use crate::check::Check;
 use crate::requirement::tool;
 
-/// A disk that is mounted. Where it is dropped by a check that fails, what is in
-/// use of it stays until that ends.
+/// A mounted disk. When a failing check drops it, the mount is detached
+/// (`MNT_DETACH`) and lives on until its last user ends.
 #[derive(Debug)]
 pub struct Disk {
     at: PathBuf,
 }
 
 impl Disk {
-    /// A disk of `size` bytes with room for `files` files.
-    ///
-    /// # Errors
-    /// Those of mkfs.ext4(8) and mount(8).
+    /// Makes and mounts a disk of `size` bytes with room for `files` files.
     pub fn new(c: &Check, size: u64, files: u32) -> Result<Self> {
         let name = c.word("disk");
         let image = c.dir().join(format!("{name}.img"));
@@ -39,15 +36,15 @@ impl Disk {
         Ok(Disk { at })
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.at
     }
 
-    /// Unmounts it.
+    /// Unmounts the disk.
     ///
     /// # Errors
-    /// Those of umount(2): `EBUSY` if somebody uses it.
+    /// `EBUSY` if the disk is in use.
     pub fn remove(self) -> Result<()> {
         umount2(&self.at, MntFlags::empty()).context("unmount the disk")
     }
@@ -55,7 +52,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // EINVAL: it was removed.
+        // EINVAL: it is already unmounted.
         let _gone = umount2(&self.at, MntFlags::MNT_DETACH);
     }
 }

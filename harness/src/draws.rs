@@ -1,22 +1,22 @@
-//! What the checks draw by lot: names and numbers that no solution can know,
-//! and that are the same again with the same seed.
+//! Random names and numbers for the checks. No solution can know them, and the
+//! same seed gives the same ones.
 
-/// How many letters of a name are drawn.
+/// Number of letters in a drawn name.
 pub const WORD: usize = 8;
 
-/// A sequence of numbers that a seed determines: splitmix64.
+/// A sequence of numbers determined by a seed: splitmix64.
 #[derive(Clone, Debug)]
 pub struct Draws {
     state: u64,
 }
 
 impl Draws {
-    /// The sequence of a seed.
+    /// Starts the sequence of a seed.
     pub fn new(seed: u64) -> Self {
         Draws { state: seed }
     }
 
-    /// The next one, as a number below `bound`.
+    /// Draws the next number, below `bound`.
     pub fn number(&mut self, bound: u64) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -25,7 +25,7 @@ impl Draws {
         (z ^ (z >> 31)) % bound
     }
 
-    /// The next ones, as letters.
+    /// Draws `count` letters, `a` to `z`.
     pub fn letters(&mut self, count: usize) -> String {
         (0..count)
             .map(|_| char::from(b'a' + self.number(26) as u8))

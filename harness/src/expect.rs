@@ -1,4 +1,4 @@
-//! The words with which a check fails.
+//! The errors with which a check fails, and their wording.
 
 use std::fmt::{Debug, Display};
 
@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 
 use crate::outcome::{Failed, Unsupported};
 
-/// The check fails here: `expected` was not what was seen.
+/// The error that fails the check: `expected` is not what was `found`.
 ///
 /// Both are parts of a sentence: `failed("no zombie", "one, pid 7")` reads
 /// "expected no zombie, found one, pid 7".
@@ -14,10 +14,7 @@ pub fn failed(expected: impl Display, found: impl Display) -> anyhow::Error {
     anyhow!(Failed(format!("expected {expected}, found {found}")))
 }
 
-/// Goes on if `holds`, else fails the check as [`failed`] does.
-///
-/// # Errors
-/// [`Failed`].
+/// Fails the check with the error of [`failed`] unless `holds`.
 pub fn expect(holds: bool, expected: impl Display, found: impl Display) -> Result<()> {
     if holds {
         Ok(())
@@ -26,11 +23,8 @@ pub fn expect(holds: bool, expected: impl Display, found: impl Display) -> Resul
     }
 }
 
-/// Goes on if the two are equal, else fails the check:
-/// "expected the PID inside to be 1, found 7".
-///
-/// # Errors
-/// [`Failed`].
+/// Fails the check unless the two are equal: "expected the PID inside to be 1,
+/// found 7".
 pub fn expect_eq<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> Result<()> {
     if found == expected {
         Ok(())
@@ -42,8 +36,8 @@ pub fn expect_eq<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> Res
     }
 }
 
-/// A value as a reader wants it, who need not know Rust: what is in an option,
-/// or nothing.
+/// A value in words for readers who need not know Rust: the content of an
+/// `Option`, or "nothing".
 fn shown(value: &impl Debug) -> String {
     let text = format!("{value:?}");
     if text == "None" {
@@ -53,7 +47,7 @@ fn shown(value: &impl Debug) -> String {
     inner.map_or(text.clone(), str::to_owned)
 }
 
-/// The check cannot be run here: says what is missing.
+/// The error that marks the check as unsupported: this machine lacks `missing`.
 pub fn unsupported(missing: impl Into<String>) -> anyhow::Error {
     anyhow!(Unsupported(missing.into()))
 }

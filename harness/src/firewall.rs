@@ -12,14 +12,11 @@ use netlink_packet_netfilter::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-/// The name of the table, which is of the family `ip`.
+/// The name of the table. Its family is `ip`.
 pub const TABLE: &str = "somebody";
 
-/// The table, with a chain FORWARD that drops whatever is forwarded:
+/// Adds the table, with a chain FORWARD that drops all forwarded packets:
 /// `nft add chain ip somebody FORWARD { type filter hook forward priority 0; policy drop; }`.
-///
-/// # Errors
-/// What the kernel says.
 pub fn drop_forwarded() -> Result<()> {
     const NF_DROP: u32 = 0;
     let table = NfTablesMessage::NewTable(TableMessage {
@@ -41,9 +38,6 @@ pub fn drop_forwarded() -> Result<()> {
 }
 
 /// Removes the table.
-///
-/// # Errors
-/// What the kernel says.
 pub fn remove() -> Result<()> {
     let table = NfTablesMessage::DeleteTable(TableMessage {
         attributes: vec![TableAttribute::Name(TABLE.to_owned())],

@@ -1,7 +1,7 @@
-//! The host guard: what a check must leave as it found it.
+//! The host guard: finds what a check leaves changed on the host.
 //!
 //! A snapshot is taken before and after every check. A difference fails the
-//! check, whatever else passed.
+//! check, whatever its other result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +17,7 @@ use nix::unistd::{Pid, gethostname, sethostname};
 
 use crate::{host, sys};
 
-/// What is looked at, in the order in which it is printed.
+/// The watched parts of the host, in the order in which they are printed.
 pub const WATCHED: [&str; 11] = [
     "mounts",
     "cgroups",
@@ -32,24 +32,21 @@ pub const WATCHED: [&str; 11] = [
     "files",
 ];
 
-/// Directories in which the engine keeps state, and a run leaves nothing.
+/// State directories of the engine, in which a run must leave nothing.
 const STATE: [&str; 2] = ["/run/drydock", "/var/lib/drydock"];
 
-/// How long the kernel may take to finish what it does in the background
-/// after a process is gone: it takes namespaces, and with them links and
-/// mounts, apart in a work queue, and announces the end to nobody.
+/// Longest time for the kernel's work after a process has ended: a work queue
+/// dismantles its namespaces, and with them links and mounts. Nothing announces
+/// the end.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// The state of the host at one moment: for each thing watched the set of
-/// lines that describe it.
+/// The state of the host at one moment: for each watched part, the lines that
+/// describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<&'static str, BTreeSet<String>>);
 
 impl Snapshot {
-    /// Looks at the host now.
-    ///
-    /// # Errors
-    /// Those of reading /proc and /sys. What this kernel does not have is empty.
+    /// Takes a snapshot of the host. A part that this kernel lacks is empty.
     pub fn take() -> Result<Self> {
         let mut seen = BTreeMap::new();
         for what in WATCHED {
@@ -61,7 +58,7 @@ impl Snapshot {
         Ok(Snapshot(seen))
     }
 
-    /// The differences from `self` to `later`, a line each.
+    /// The differences from `self` to `later`, one per line.
     pub fn differences(&self, later: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
         for what in WATCHED {
@@ -80,10 +77,8 @@ impl Snapshot {
         lines
     }
 
-    /// The differences from `self` to now that do not go away by themselves.
-    ///
-    /// # Errors
-    /// Those of [`Snapshot::take`].
+    /// The differences from `self` to now that persist. Waits up to five
+    /// seconds for the kernel's background work.
     pub fn settled_differences(&self) -> Result<Vec<String>> {
         let end = Instant::now() + SETTLE;
         loop {
@@ -95,9 +90,9 @@ impl Snapshot {
         }
     }
 
-    /// Takes away what is there now and was not there in `self`, as far as
-    /// that is possible, so that the next check starts clean. Says what could
-    /// not be taken away.
+    /// Removes the mounts, IPC objects and cgroups that are not in `self` and
+    /// resets the host name, so that the next check starts clean. Returns what
+    /// could not be undone.
     pub fn restore(&self) -> Vec<String> {
         let mut failed = Vec::new();
         let mut note = |what: String, result: nix::Result<()>| {
@@ -138,7 +133,7 @@ impl Snapshot {
             }
         }
         if let Ok(now) = look("cgroups") {
-            // The deepest first.
+            // Deepest first.
             for group in now
                 .difference(&self.0["cgroups"])
                 .collect::<Vec<_>>()
@@ -200,7 +195,8 @@ fn look(what: &str) -> Result<BTreeSet<String>> {
     }
 }
 
-/// The lines of a file of /proc that `pick` keeps, trimmed.
+/// The lines of a /proc file that `pick` keeps, their blanks reduced to one
+/// space.
 fn lines(file: &str, pick: impl Fn(&str) -> Option<&str>) -> BTreeSet<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines()
@@ -209,10 +205,10 @@ fn lines(file: &str, pick: impl Fn(&str) -> Option<&str>) -> BTreeSet<String> {
         .collect()
 }
 
-/// Every cgroup, except those that a running service manager makes for itself.
+/// Every cgroup, except those that a service manager makes for itself.
 fn cgroups() -> Result<BTreeSet<String>> {
     fn walk(dir: &Path, all: &mut BTreeSet<String>) {
-        // A group may vanish while it is looked at.
+        // A group may vanish during the walk.
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -238,7 +234,7 @@ fn ipc() -> Result<BTreeSet<String>> {
             lines(&format!("/proc/sysvipc/{kind}"), |l| Some(l))
                 .into_iter()
                 .filter(|line| !line.starts_with("key "))
-                // The key and the identifier; the rest counts uses.
+                // Key and identifier; the other columns count uses.
                 .map(|line| {
                     format!(
                         "{kind} {}",
@@ -255,7 +251,7 @@ fn ipc() -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// Removes an object by its line in [`ipc`].
+/// Removes an object, given its line of [`ipc`].
 fn remove_ipc(line: &str) -> nix::Result<()> {
     use nix::errno::Errno;
     use sys::SysV;
@@ -301,12 +297,9 @@ fn files() -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// Kills and reaps every process that the check has left behind, and says
-/// which there were. The caller must be a child subreaper (prctl(2)): then
-/// every orphan of the check is its child.
-///
-/// # Errors
-/// Those of reading /proc.
+/// Kills and reaps every process that the check has left behind, and returns a
+/// line for each. The caller must be a child subreaper (prctl(2)): then every
+/// orphan of the check is its child.
 pub fn reap_left_behind() -> Result<Vec<String>> {
     let mut left = Vec::new();
     loop {
@@ -323,7 +316,8 @@ pub fn reap_left_behind() -> Result<Vec<String>> {
             if let Err(errno) = kill(Pid::from_raw(child.pid), Signal::SIGKILL) {
                 left.push(format!("processes: kill {}: {errno}", child.pid));
             }
-            // Blocks until it is dead: its own children then become ours.
+            // Blocks until the child is dead: its own children then become
+            // ours.
             match waitpid(Pid::from_raw(child.pid), None) {
                 Ok(_) | Err(nix::errno::Errno::ECHILD) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("waitpid({})", child.pid)),

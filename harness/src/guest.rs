@@ -1,4 +1,4 @@
-//! Running a plan in the virtual machine.
+//! Runs a plan in the virtual machine.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,29 +52,27 @@ pub struct Machine {
     pub check_limit: Option<Duration>,
 }
 
-/// What is sent into the machine.
+/// The orders sent into the machine.
 #[derive(Serialize, Deserialize)]
 pub struct Orders {
     /// The plan.
     pub plan: Plan,
-    /// With what each record begins that is to be believed. The ports are open
-    /// to every program of the machine, once the runner has been killed.
+    /// Prefix of every record that is to be believed. The ports are open to
+    /// every program of the machine once the runner has been killed.
     pub token: Option<String>,
 }
 
-/// Where our files are inside.
+/// Directory of our files inside the machine.
 const INSIDE: &str = "/drydock";
 
 /// Longest run, boot included: beyond it something hangs.
 const TIME_LIMIT: Duration = Duration::from_secs(45 * 60);
 
-/// Boots the machine, runs the plan in it and hands on each record as it
-/// arrives, with a description of the machine. Returns how long what took, in
-/// words.
+/// Boots the machine, runs the plan in it and passes on each record as it
+/// arrives, with a description of the machine. Returns the timings in words.
 ///
 /// # Errors
-/// If the machine does not boot; [`BrokenOff`] if it does not run the plan to
-/// its end.
+/// [`BrokenOff`] if the machine boots but does not run the plan to its end.
 pub fn run(
     plan: &Plan,
     machine: &Machine,
@@ -105,8 +103,8 @@ pub fn run(
     fs::write(&plan_file, json).with_context(|| format!("write {}", plan_file.display()))?;
     let plan_inside = files.add(&plan_file)?;
     let mut all = files.list();
-    // The steps themselves, which may be in bin/, would pass every check of a
-    // submission; and what is not needed takes its time to be unpacked.
+    // A step's own program from bin/ would pass every check of a submission;
+    // and every file that is not needed takes time to unpack.
     let steps = plan.batches.iter().filter(|batch| batch.program.is_none());
     let steps = steps.map(|batch| workspace::program(&batch.step.step));
     let programs: BTreeSet<String> = ["harness", "probe"]
@@ -196,12 +194,9 @@ pub fn run(
     ))
 }
 
-/// Runs the plan in as many machines at once as there are processors, and memory
-/// for, each with some of its batches, or with some of their checks.
+/// Runs the plan in several machines at once, as many as there are processors
+/// and memory for. Each runs some of the batches, or some of their checks.
 /// Records arrive in any order, each once.
-///
-/// # Errors
-/// As [`run`], of any of the machines.
 pub fn run_side_by_side(
     plan: &Plan,
     machine: &Machine,
@@ -232,7 +227,7 @@ pub fn run_side_by_side(
             times.note(&record);
             on_record(record, &description)
         });
-        // What the machines send from now on, if that failed, is refused.
+        // If that failed, records that the machines still send are refused.
         drop(records);
         let mut timings = Vec::new();
         let mut trouble = handed_on.err();
@@ -252,8 +247,8 @@ pub fn run_side_by_side(
     })
 }
 
-/// How many machines may run at once: one a processor, with half of the memory
-/// that is available at most.
+/// Number of machines to run at once: one per processor, with at most half of
+/// the available memory.
 fn machines(plan: &Plan) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
@@ -267,17 +262,17 @@ fn machines(plan: &Plan) -> usize {
     processors.min(room).max(1)
 }
 
-/// What one machine is to do.
+/// The work of one machine.
 struct Share {
     batches: Vec<Batch>,
-    /// Steps and checks that are run because others need them, and whose records
-    /// come from another machine.
+    /// Steps and checks that run here only because others need them. Another
+    /// machine reports their records.
     elsewhere: BTreeSet<(String, String)>,
 }
 
-/// Divides the checks of batches among machines so that each takes about as
-/// long; their order stays. Where a step is in several batches, and a record
-/// does not say of which it is, each batch stays as it is.
+/// Divides the checks of batches among machines so that each takes about the
+/// same time. Their order is kept. If a step is in several batches, its records
+/// do not name their batch: each batch then stays whole.
 fn shares(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
     let steps: BTreeSet<&str> = batches.iter().map(|b| b.step.step.as_str()).collect();
     if machines > 1 && steps.len() == batches.len() {
@@ -296,8 +291,8 @@ fn shares(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
         .collect()
 }
 
-/// Divides the checks of batches, each of another step. What a check needs is
-/// run where it is.
+/// Divides the checks of batches, each of a different step. The checks that a
+/// check needs run in the same machine.
 fn parts(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
     let all: Vec<(usize, &Entry)> = batches
         .iter()
@@ -337,8 +332,9 @@ fn parts(batches: &[Batch], machines: usize, times: &Times) -> Vec<Share> {
         .collect()
 }
 
-/// Divides places with weights into at most `into` parts of about the same
-/// weight: the heaviest first, each to the lightest part.
+/// Divides items, given by their weights, into at most `into` parts of about
+/// the same weight: the heaviest first, each to the lightest part. Returns
+/// their indexes.
 fn divided(weights: impl Iterator<Item = u64>, into: usize) -> Vec<Vec<usize>> {
     let weights: Vec<u64> = weights.collect();
     let mut order: Vec<usize> = (0..weights.len()).collect();
@@ -358,13 +354,13 @@ fn divided(weights: impl Iterator<Item = u64>, into: usize) -> Vec<Vec<usize>> {
     parts
 }
 
-/// Memory for a machine, in MiB: a distribution's userland stands in it.
+/// Memory of a machine in MiB. A distribution's userland is unpacked into it.
 fn memory_mib(rootfs: &BTreeSet<String>) -> u32 {
     if rootfs.len() > 1 { 2048 } else { 1024 }
 }
 
-/// The root file systems that the checks require and that this host has.
-/// Every check may take the one of busybox.
+/// The root file systems that the checks require and that this host has. Every
+/// check may use that of busybox.
 fn rootfs(plan: &Plan) -> BTreeSet<String> {
     plan.batches
         .iter()
@@ -377,7 +373,7 @@ fn rootfs(plan: &Plan) -> BTreeSet<String> {
         .collect()
 }
 
-/// A word that nobody can guess.
+/// A random word that cannot be guessed.
 fn secret() -> Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).context("getrandom")?;
@@ -389,12 +385,12 @@ fn last_lines(console: &str) -> String {
     lines[lines.len().saturating_sub(8)..].join(" | ")
 }
 
-/// Files of this host and their places inside, each once.
+/// Files of this host and their places in the machine, each once.
 #[derive(Default)]
 struct Files(BTreeMap<PathBuf, PathBuf>);
 
 impl Files {
-    /// The place inside of a file of this host.
+    /// Adds a file of this host and returns its place in the machine.
     fn add(&mut self, file: &Path) -> Result<PathBuf> {
         let name = file
             .file_name()

@@ -1,4 +1,4 @@
-//! The host's side of the kernel's state, read from /proc.
+//! The kernel's state as the host sees it, read from /proc.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use serde::{Deserialize, Serialize};
 
-/// The eight kinds of namespaces, as /proc/PID/ns calls them.
+/// The eight kinds of namespaces, by their names in /proc/PID/ns.
 pub const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
 /// A line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
@@ -21,9 +21,9 @@ pub struct Mount {
     pub id: u32,
     /// ID of the mount it is mounted on.
     pub parent: u32,
-    /// Which directory of the file system is the root of this mount.
+    /// Directory of the file system that is the root of this mount.
     pub root: String,
-    /// Where it is mounted, seen from the process's root directory.
+    /// Mount point, relative to the process's root directory.
     pub mount_point: String,
     /// Per-mount options: `rw,nosuid,relatime`.
     pub options: Vec<String>,
@@ -31,7 +31,7 @@ pub struct Mount {
     pub propagation: Vec<String>,
     /// File system type.
     pub fstype: String,
-    /// What is mounted.
+    /// Mount source, such as a device.
     pub source: String,
     /// Options of the file system as a whole.
     pub super_options: Vec<String>,
@@ -41,7 +41,7 @@ impl Mount {
     /// Parses one line.
     ///
     /// # Errors
-    /// Names the line that is not of the form that the man page gives.
+    /// Names a line that does not have the form of the man page.
     pub fn parse(line: &str) -> Result<Self> {
         let list = |s: &str| s.split(',').map(unescape).collect::<Vec<_>>();
         let parse = || {
@@ -63,7 +63,7 @@ impl Mount {
         parse().with_context(|| format!("not a line of mountinfo: {line:?}"))
     }
 
-    /// The mount in words that stay the same while it does: without IDs and
+    /// The mount in words that stay the same for its lifetime: without IDs and
     /// peer group numbers.
     pub fn describe(&self) -> String {
         let propagation: Vec<&str> = self
@@ -111,20 +111,14 @@ fn unescape(field: &str) -> String {
 }
 
 /// The mounts that a process sees; `pid` is a number or `self`.
-///
-/// # Errors
-/// Those of reading /proc/PID/mountinfo.
 pub fn mounts(pid: &str) -> Result<Vec<Mount>> {
     let file = format!("/proc/{pid}/mountinfo");
     let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
     text.lines().map(Mount::parse).collect()
 }
 
-/// The namespaces of a process: kind to inode number, without those that this
-/// kernel does not have.
-///
-/// # Errors
-/// Those of reading /proc/PID/ns: `ENOENT` where there is no such process.
+/// The namespaces of a process: kind to inode number. Kinds that this kernel
+/// lacks are omitted. `pid` is a number or `self`.
 pub fn namespaces(pid: &str) -> Result<BTreeMap<String, u64>> {
     let mut all = BTreeMap::new();
     for kind in NAMESPACES {
@@ -147,27 +141,28 @@ pub fn namespaces(pid: &str) -> Result<BTreeMap<String, u64>> {
     Ok(all)
 }
 
-/// A process as /proc/PID/stat and /proc/PID/status show it.
+/// A process, as /proc/PID/stat shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// PID on the host.
     pub pid: i32,
     /// Name of its program, at most 15 bytes.
     pub comm: String,
-    /// State: `R`, `S`, `Z`…
+    /// State: `R` (running), `S` (sleeping), `Z` (zombie)…
     pub state: char,
     /// PID of its parent.
     pub ppid: i32,
-    /// Its process group.
+    /// ID of its process group.
     pub pgrp: i32,
-    /// The foreground process group of its terminal, -1 without one.
+    /// ID of the foreground process group of its terminal, -1 without a
+    /// terminal.
     pub tpgid: i32,
 }
 
-/// Looks one process up; `None` if it does not exist.
+/// Looks up one process; `None` if it does not exist.
 pub fn process(pid: i32) -> Option<Process> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may itself hold parentheses and spaces.
+    // The name may contain parentheses and spaces.
     let (start, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -184,10 +179,7 @@ pub fn process(pid: i32) -> Option<Process> {
     })
 }
 
-/// All processes of the host, in the order of their PIDs.
-///
-/// # Errors
-/// Those of listing /proc.
+/// All processes of the host, ordered by PID.
 pub fn processes() -> Result<Vec<Process>> {
     let mut pids: Vec<i32> = fs::read_dir("/proc")
         .context("list /proc")?
@@ -198,14 +190,11 @@ pub fn processes() -> Result<Vec<Process>> {
 }
 
 /// The children of a process.
-///
-/// # Errors
-/// Those of [`processes`].
 pub fn children(pid: i32) -> Result<Vec<Process>> {
     Ok(processes()?.into_iter().filter(|p| p.ppid == pid).collect())
 }
 
-/// A field of /proc/PID/status, such as `NSpid` or `CapEff`; `None` where the
+/// A field of /proc/PID/status, such as `NSpid` or `CapEff`; `None` if the
 /// process or the field does not exist.
 pub fn status_field(pid: i32, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -217,11 +206,8 @@ pub fn status_field(pid: i32, field: &str) -> Option<String> {
 
 /// The POSIX message queues of the caller's IPC namespace (mq_overview(7)).
 ///
-/// Read from a detached mount of the file system, so that nothing need be
-/// mounted and nothing is left. Empty without `CAP_SYS_ADMIN`.
-///
-/// # Errors
-/// Those of the mount calls, except for the lack of privilege.
+/// They are read from a detached mount of the file system, which needs no mount
+/// point and leaves nothing behind. Empty without `CAP_SYS_ADMIN`.
 pub fn posix_queues() -> Result<Vec<String>> {
     let context = match fsopen("mqueue", FsOpenFlags::FSOPEN_CLOEXEC) {
         Err(rustix::io::Errno::PERM | rustix::io::Errno::NODEV) => return Ok(Vec::new()),

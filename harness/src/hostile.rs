@@ -1,5 +1,6 @@
-//! Hostile submissions: `harness/hostile/*.toml`. Each wants points that it has
-//! not earned, or harm. Graded as any other, it must get neither.
+//! Hostile submissions: `harness/hostile/*.toml`. Each tries to gain points
+//! that it has not earned, or to do harm. Graded like any other, it must
+//! achieve neither.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -25,91 +26,90 @@ pub struct Hostile {
     /// The file's name without its ending.
     #[serde(skip)]
     pub name: String,
-    /// What it does, in a few words.
+    /// Its attack, in a few words.
     pub title: String,
-    /// The step that it is submitted for.
+    /// The step for which it is submitted.
     pub step: String,
-    /// What is honest in it: `skeleton`, which earns nothing; the name of a
-    /// wrong solution, which does not earn what that one fails; `nothing`.
+    /// Its honest part: `skeleton`, which earns nothing; the name of a wrong
+    /// solution, which earns all but the checks that this one fails; or
+    /// `nothing`.
     pub on: String,
-    /// Whether it is handed in as a zip archive.
+    /// Whether it is submitted as a zip archive.
     #[serde(default)]
     pub zip: bool,
-    /// Most seconds that it may take, and a check of it.
+    /// Time limit for the whole submission, in seconds.
     pub limit: Option<u64>,
-    /// The second of these.
+    /// Time limit for each of its checks, in seconds.
     pub check_limit: Option<u64>,
-    /// What becomes of it.
+    /// How it must end.
     pub expect: Expect,
-    /// What must stand in what is said of it as a whole, or of one of the
-    /// checks.
+    /// Text that the message for the submission as a whole, or for one of its
+    /// checks, must contain.
     pub says: String,
-    /// Checks that it passes all the same, honestly: what it does must not harm
-    /// them.
+    /// Checks that it passes honestly, and that its attack must not harm.
     #[serde(default)]
     pub passes: BTreeSet<String>,
-    /// Rust: the module `act`, whose function `act` the program calls first.
+    /// Rust source of the module `act`. The program calls its function `act`
+    /// first.
     pub act: Option<String>,
-    /// The same as a script of the shell; its arguments are the program's.
+    /// Shell script that the program runs first, with the program's arguments.
     pub script: Option<String>,
-    /// Files beside or instead of the honest ones.
+    /// Files added to the honest ones, or replacing them.
     #[serde(rename = "file", default)]
     pub files: Vec<Extra>,
 }
 
-/// What becomes of a hostile submission.
+/// How a hostile submission must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Expect {
-    /// It is not even run.
+    /// Refused without being run.
     Refused,
-    /// It is run, and gains nothing.
+    /// Run without gaining anything.
     Held,
 }
 
-/// A file of a hostile submission. Its texts name what it is after: see
+/// A file of a hostile submission. Its texts may contain the placeholders of
 /// [`Bait`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extra {
-    /// Where, from the crate's directory, or in an archive whatever it says.
+    /// Path relative to the crate's directory; in an archive, the literal path.
     pub path: String,
-    /// Its content,
+    /// First part of its content.
     #[serde(default)]
     pub text: String,
-    /// and then this,
+    /// Second part of its content.
     #[serde(default)]
     pub end: String,
-    /// each so many times.
+    /// How often each part is repeated; `None` for once.
     pub times: Option<usize>,
-    /// It is a symbolic link to this instead.
+    /// Target of a symbolic link, which the file is instead.
     pub link: Option<String>,
-    /// It is so many bytes long, of which nearly all are holes.
+    /// Length in bytes: the rest after the content is a hole.
     pub length: Option<u64>,
 }
 
-/// What a hostile submission is after besides points, by the names that its texts
-/// have for it.
+/// The targets of a hostile submission besides points. Its texts name each by a
+/// placeholder.
 #[derive(Debug)]
 pub struct Bait {
     /// `{marker}`: a file that must not be made.
     marker: PathBuf,
-    /// `{secret}`: a file of the teacher's, with a word in it that must not come
+    /// `{secret}`: a file of the teacher's, with a word in it that must not get
     /// out.
     secret: PathBuf,
-    /// `{other}`: the same in a source of another student.
+    /// `{other}`: a source of another student, with the same word in it.
     other: PathBuf,
-    /// `{build}`: where the submission is compiled. It may guess that.
+    /// `{build}`: the directory in which the submission is compiled, whose path
+    /// it may guess.
     build: PathBuf,
     word: String,
 }
 
 impl Bait {
-    /// Puts it below `dir`, for a submission of step `number` that is compiled in
-    /// `build`.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Makes the files below `dir`, for a submission of step `number` that is
+    /// compiled in `build`.
     pub fn put(dir: &Path, number: &str, build: PathBuf) -> Result<Bait> {
         let word = format!("bait{:016x}", checking::any_seed());
         let step = skeleton::step_dir(number)?;
@@ -130,8 +130,8 @@ impl Bait {
         Ok(bait)
     }
 
-    /// The text with each name in the place of its `{name}`, and the symbol that a
-    /// linker makes of it in the place of `{name:symbol}`.
+    /// Replaces each `{name}` in a text by its path, and each `{name:symbol}`
+    /// by the symbol that a linker makes of the path.
     fn named(&self, text: &str) -> String {
         let named = [
             ("root", &workspace::root()),
@@ -148,10 +148,11 @@ impl Bait {
         })
     }
 
-    /// Makes sure that the submission with these marks has not got at any of it.
+    /// Makes sure that the submission with these marks has reached none of the
+    /// targets.
     ///
     /// # Errors
-    /// Names what it has made, or where the word has come out.
+    /// Names the file that it has made, or where the word has appeared.
     pub fn judge(&self, marks: &Marks) -> Result<()> {
         if self.marker.exists() {
             bail!("it has made {} on this host", self.marker.display());
@@ -178,7 +179,7 @@ impl Bait {
     }
 }
 
-/// All hostile submissions, in the order of their names.
+/// All hostile submissions, ordered by name.
 ///
 /// # Errors
 /// Names the file that cannot be read.
@@ -189,10 +190,7 @@ pub fn all() -> Result<Vec<Hostile>> {
 }
 
 impl Hostile {
-    /// The checks that its honest part does not earn, of all those in `marks`.
-    ///
-    /// # Errors
-    /// If it stands on a wrong solution that there is not.
+    /// The checks in `marks` that its honest part does not earn.
     pub fn unearned(&self, marks: &Marks) -> Result<BTreeSet<String>> {
         let all = marks.marks.iter().map(|mark| mark.check.clone());
         Ok(match self.on.as_str() {
@@ -213,10 +211,7 @@ impl Hostile {
             })
     }
 
-    /// Writes it below `dir` and returns what is to be handed in.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes the submission below `dir` and returns the path to hand in.
     pub fn lay_out(&self, dir: &Path, bait: &Bait) -> Result<PathBuf> {
         let top = dir.join(&self.name);
         let ours = skeleton::step_dir(&self.step)?;
@@ -247,7 +242,7 @@ impl Hostile {
         Ok(top)
     }
 
-    /// Has the program call the hostile part before anything else.
+    /// Makes the program call the hostile part before anything else.
     fn write_act(&self, own: &Path) -> Result<()> {
         let act = match (&self.act, &self.script) {
             (Some(act), _) => act.clone(),
@@ -285,12 +280,11 @@ impl Hostile {
         Ok(())
     }
 
-    /// Whether it has got what it should: `Ok`, or in words what it has got
-    /// instead.
+    /// Makes sure that the submission got the marks it should.
     ///
     /// # Errors
-    /// A point that it has not earned, a check without a mark, a check that it
-    /// has spoilt, or that it is not told what is wrong.
+    /// Names an unearned point, a check without a mark or spoilt by the attack,
+    /// or the missing message.
     pub fn judge(&self, marks: &Marks) -> Result<()> {
         let checks = Step::read(&workspace::checks(), &self.step)?.checks.len();
         if marks.marks.len() != checks {

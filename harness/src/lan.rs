@@ -1,5 +1,5 @@
-//! A network that stands for the host's, so that a check can build bridges in
-//! it, and hosts on the other side of its cables: network_namespaces(7).
+//! A network that stands for the host's, in which a check can build bridges,
+//! and remote hosts connected by cables: network_namespaces(7).
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -17,16 +17,16 @@ use crate::seen::{Attempt, Network};
 use crate::step::{Held, Step};
 use crate::{nft, rtnl};
 
-/// How long to wait for an answer that ought not to come.
+/// How long to wait for an answer that should not come.
 const IN_VAIN: Duration = Duration::from_secs(1);
 
-/// How long the kernel may take to take a dead namespace apart.
+/// Longest time for the kernel to dismantle a dead namespace.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// The network that takes the host's place for this thread and for what it
-/// starts, with a loopback device and no other, no rules, and forwarding off.
-/// What a wrong solution does to it goes with it, and what the real host has
-/// (a firewall, another engine) is no matter.
+/// The network that replaces the host's for this thread and for what it starts:
+/// a loopback device, no rules, forwarding off. Changes by a wrong solution
+/// vanish with it, and the real host's firewall or other engines have no
+/// influence.
 pub struct Lan<'a> {
     check: &'a Check,
     before: File,
@@ -34,10 +34,8 @@ pub struct Lan<'a> {
 }
 
 impl<'a> Lan<'a> {
-    /// Moves this thread into a new network until the value is dropped.
-    ///
-    /// # Errors
-    /// Those of unshare(2): it needs root.
+    /// Moves this thread into a new network until the value is dropped. Needs
+    /// root.
     pub fn enter(check: &'a Check) -> Result<Self> {
         let ns = "/proc/thread-self/ns/net";
         let before = File::open(ns).with_context(|| format!("open {ns}"))?;
@@ -48,37 +46,31 @@ impl<'a> Lan<'a> {
             remotes: Cell::new(0),
         };
         rtnl::set_up("lo")?;
-        // A new network has the values of the first one.
+        // A new network namespace inherits the values of the first one.
         write("ip_forward", "0")?;
         write("conf/all/route_localnet", "0")?;
         write("conf/default/route_localnet", "0")?;
         Ok(lan)
     }
 
-    /// Where the step keeps its state: a directory of the check's own.
+    /// The step's state directory, which is the check's own.
     pub fn state(&self) -> PathBuf {
         self.check.dir().join("state")
     }
 
-    /// The step's program, which keeps its state here.
+    /// The step's program, with its state in [`state`](Self::state).
     pub fn step(&self) -> Step {
         self.check.step().env("DRYDOCK_STATE", self.state())
     }
 
-    /// A container on the bridge that waits for questions.
-    ///
-    /// # Errors
-    /// As [`Step::hold`].
+    /// Starts a container on the bridge that waits for questions.
     pub fn container(&self, args: &[&str]) -> Result<Held> {
         let bridge = ["--network", "bridge"];
         self.step().args(bridge).args(args).hold()
     }
 
-    /// A container on the bridge that answers on `port`, by TCP and by UDP, with
-    /// `word` and the address from which it was asked.
-    ///
-    /// # Errors
-    /// If it does not come to run.
+    /// Starts a container on the bridge that answers on `port`, by TCP and by
+    /// UDP, with `word` and the address of the asker.
     pub fn server(&self, args: &[&str], port: u16, word: &str) -> Result<Held> {
         let serve = ["probe", "serve", &port.to_string(), word];
         let bridge = ["--network", "bridge"];
@@ -86,20 +78,14 @@ impl<'a> Lan<'a> {
         ready(step.start()?)
     }
 
-    /// The same on the host itself.
-    ///
-    /// # Errors
-    /// If it does not come to run.
+    /// Starts such a server on the host itself.
     pub fn host_server(&self, port: u16, word: &str) -> Result<Held> {
         let probe = self.check.other_program("probe");
         ready(probe.args(["serve", &port.to_string(), word]).start()?)
     }
 
-    /// Another host, on a cable of its own with ours, which it uses for
-    /// everything.
-    ///
-    /// # Errors
-    /// Those of making it.
+    /// Makes a remote host, connected to ours by a cable of its own. Our host
+    /// is its default gateway.
     pub fn remote(&self) -> Result<Remote> {
         let n = self.remotes.get();
         self.remotes.set(n + 1);
@@ -125,11 +111,8 @@ impl<'a> Lan<'a> {
         Ok(Remote { held, here, there })
     }
 
-    /// What the container of a launcher sees of its network, looked at from its
-    /// namespace by a probe of ours.
-    ///
-    /// # Errors
-    /// If it has no container.
+    /// The network of a launcher's container, as a probe of ours sees it from
+    /// the container's network namespace.
     pub fn network(&self, container: &Held) -> Result<Network> {
         inside(container.pid()?, || {
             let probe = self.check.other_program("probe");
@@ -152,10 +135,7 @@ impl<'a> Lan<'a> {
         }
     }
 
-    /// Asks from inside a container, by a probe of ours in its network.
-    ///
-    /// # Errors
-    /// If it has no container.
+    /// Asks a server from a container's network, with a probe of ours.
     pub fn ask_from(
         &self,
         container: &Held,
@@ -166,20 +146,15 @@ impl<'a> Lan<'a> {
         inside(container.pid()?, || self.ask(protocol, ip, port))
     }
 
-    /// Asks from the host itself.
-    ///
-    /// # Errors
-    /// If the probe cannot be run.
+    /// Asks a server from the host itself.
     pub fn ask(&self, protocol: &str, ip: impl Into<IpAddr>, port: u16) -> Result<Attempt> {
         let to = SocketAddr::new(ip.into(), port).to_string();
         let probe = self.check.other_program("probe");
         probe.args(["talk", protocol, &to]).run()?.success()?.json()
     }
 
-    /// All that a step may change about this host's network, and its state.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// Everything that a step may change in this host's network, and its state
+    /// files.
     pub fn snapshot(&self) -> Result<BTreeSet<String>> {
         let mut all = BTreeSet::new();
         let mut add = |what: &str, line: &str| {
@@ -216,8 +191,8 @@ impl<'a> Lan<'a> {
         Ok(all)
     }
 
-    /// Goes on if the host is as it was when `before` was taken, perhaps after a
-    /// moment: the kernel takes dead namespaces apart in the background.
+    /// Fails unless the host becomes as it was when `before` was taken. Waits
+    /// for the kernel to dismantle dead namespaces in the background.
     ///
     /// # Errors
     /// [`Failed`](crate::outcome::Failed), with the differences.
@@ -250,20 +225,18 @@ impl Drop for Lan<'_> {
     }
 }
 
-/// A host beyond ours.
+/// A remote host.
 pub struct Remote {
     held: Held,
     /// Our address on the cable to it.
     pub here: Ipv4Addr,
-    /// Its own.
+    /// Its address on the cable.
     pub there: Ipv4Addr,
 }
 
 impl Remote {
-    /// Asks from there, where no answer is hoped for: does not wait long.
-    ///
-    /// # Errors
-    /// If the probe cannot be asked.
+    /// Asks a server from there if no answer should come: waits one second
+    /// only.
     pub fn ask_in_vain(&mut self, ip: Ipv4Addr, port: u16) -> Result<Attempt> {
         let to = format!("{ip}:{port}");
         let patience = IN_VAIN.as_millis().to_string();
@@ -271,36 +244,24 @@ impl Remote {
             .ask(&["talk", "tcp", &to, "--patience", &patience])
     }
 
-    /// Asks from there.
-    ///
-    /// # Errors
-    /// If the probe cannot be asked.
+    /// Asks a server from there.
     pub fn ask(&mut self, protocol: &str, ip: Ipv4Addr, port: u16) -> Result<Attempt> {
         let to = format!("{ip}:{port}");
         self.held.ask(&["talk", protocol, &to])
     }
 
-    /// Asks from there, in vain, for a service of our loopback, by sending packets
-    /// with such an address our way.
-    ///
-    /// # Errors
-    /// If the probe cannot be asked.
+    /// Asks from there for a service of our loopback: sends packets for
+    /// 127.0.0.1 our way. No answer should come.
     pub fn ask_loopback(&mut self, port: u16) -> Result<Attempt> {
         forge(&mut self.held, self.here, port)
     }
 
-    /// Asks the probe there for anything.
-    ///
-    /// # Errors
-    /// As [`Held::ask`].
+    /// The probe there, to be asked anything.
     pub fn probe(&mut self) -> &mut Held {
         &mut self.held
     }
 
-    /// A server there, as [`Lan::server`].
-    ///
-    /// # Errors
-    /// If it does not come to run.
+    /// Starts a server there, like that of [`Lan::server`].
     pub fn server(&self, check: &Check, port: u16, word: &str) -> Result<Held> {
         let serve = ["serve", &port.to_string(), word];
         inside(self.held.launcher(), || {
@@ -309,18 +270,15 @@ impl Remote {
     }
 }
 
-/// Asks from where a probe is, in vain, for a service of its neighbour's
-/// loopback, by sending packets for 127.0.0.1 that way.
-///
-/// # Errors
-/// If the probe cannot be asked.
+/// Asks, from where a probe is, for a service of its neighbour's loopback:
+/// sends packets for 127.0.0.1 that way. No answer should come.
 pub fn forge(held: &mut Held, via: Ipv4Addr, port: u16) -> Result<Attempt> {
     let (via, port) = (via.to_string(), port.to_string());
     let patience = IN_VAIN.as_millis().to_string();
     held.ask(&["forge", &via, &port, "--patience", &patience])
 }
 
-/// Waits until a server has its port.
+/// Waits until a server has bound its port.
 fn ready(mut server: Held) -> Result<Held> {
     let said: Attempt = server.read()?;
     if !said.allowed {
@@ -329,7 +287,7 @@ fn ready(mut server: Held) -> Result<Held> {
     Ok(server)
 }
 
-/// Does something in the network namespace of a process.
+/// Runs `act` in the network namespace of a process.
 fn inside<T>(pid: i32, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let open = |path: &str| File::open(path).with_context(|| format!("open {path}"));
     let (here, there) = (
@@ -342,22 +300,20 @@ fn inside<T>(pid: i32, act: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// A file of /proc/net, of this thread: that of the process may be another's.
+/// Reads a file of /proc/net, of this thread: the process may be in another
+/// network.
 fn proc_net(name: &str) -> Result<String> {
     let path = format!("/proc/thread-self/net/{name}");
     fs::read_to_string(&path).with_context(|| format!("read {path}"))
 }
 
-/// A sysctl of IPv4, of this thread's network.
+/// Reads a sysctl of IPv4, of this thread's network.
 pub fn read(name: &str) -> String {
     let text = fs::read_to_string(sysctl(name)).unwrap_or_default();
     text.trim().to_owned()
 }
 
 /// Sets a sysctl of IPv4, of this thread's network.
-///
-/// # Errors
-/// Those of writing it.
 pub fn write(name: &str, value: &str) -> Result<()> {
     fs::write(sysctl(name), value).with_context(|| format!("write {value} to {}", sysctl(name)))
 }

@@ -2,22 +2,22 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`check`](mod@check), [`mod@expect`], [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`disk`], [`lan`], [`rtnl`], [`firewall`] | what a check in `tests/` is written with |
+//! | [`check`](mod@check), [`mod@expect`], [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`disk`], [`lan`], [`rtnl`], [`firewall`] | the tools of the checks in `tests/` |
 //! | [`inject`] | a launcher stopped, killed or failed at any of its calls |
 //! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
-//! | [`guard`], [`nft`] | the host as it was before and after |
+//! | [`guard`], [`nft`] | comparison of the host before and after a check |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
-//! | [`outcome`], [`plan`], [`runner`], [`report`], [`wrap`] | running checks one by one, and printing what came of them |
-//! | [`repeat`] | the same many times over |
-//! | [`fence`] | what keeps a hostile program from the checks after it |
+//! | [`outcome`], [`plan`], [`runner`], [`report`], [`wrap`] | running checks one by one, and printing the results |
+//! | [`repeat`] | running checks in many rounds |
+//! | [`fence`] | protection of later checks from a hostile program |
 //! | [`wrong`] | wrong solutions, which prove that the checks can fail |
-//! | [`hostile`] | hostile submissions, which prove that nobody is marked for more than they did |
-//! | [`guest`], [`vm`], [`times`], [`pool`] | the same in virtual machines, side by side |
+//! | [`hostile`] | hostile submissions, which must gain no unearned marks |
+//! | [`guest`], [`vm`], [`times`], [`pool`] | running checks in virtual machines, side by side |
 //! | [`book`] | the book's transcripts, includes, links and pages |
-//! | [`bench`](mod@bench) | what containers cost here, beside what others take for them |
-//! | [`changed`] | what is worth running again after a change |
-//! | [`build`], [`workspace`], [`toml_dir`] | building with cargo; where things are; what is described in a file each |
-//! | [`doctor`], [`restore`] | what this host can do, and what a run left on it |
+//! | [`bench`](mod@bench) | the cost of containers here, compared with others |
+//! | [`changed`] | selection of what to run again after a change |
+//! | [`build`], [`workspace`], [`toml_dir`] | building with cargo; paths; directories of TOML files |
+//! | [`doctor`], [`restore`] | examining this host, and removing what a run left on it |
 //! | [`commands`] | the subcommands of `harness` |
 //! | [`sys`] | the only `unsafe` |
 
@@ -68,7 +68,7 @@ pub mod workspace;
 pub mod wrap;
 pub mod wrong;
 
-/// What every file of checks begins with.
+/// The imports of every file of checks.
 pub mod prelude {
     pub use crate::check::{Check, check, wait_for};
     pub use crate::disk::Disk;

@@ -1,4 +1,4 @@
-//! `harness`: what `just` calls.
+//! `harness`: the command line program behind `just`.
 
 use std::process::ExitCode;
 

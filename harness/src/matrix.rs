@@ -1,5 +1,5 @@
-//! The checks of steps on many kernels: the cells of a table, and what can be
-//! said of them together.
+//! The checks of steps on many kernels: the cells of a table, and their
+//! summary.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,21 +12,21 @@ use crate::vm::CgroupLayout;
 /// One kernel with one layout of cgroups.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Cell {
-    /// Such as `6.12`.
+    /// Version, such as `6.12`.
     pub kernel: String,
-    /// How cgroups are mounted.
+    /// Layout of the cgroup file systems.
     pub cgroup: CgroupLayout,
 }
 
-/// What came of it.
+/// The outcomes of the checks in one cell.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcomes {
-    /// Which.
+    /// The kernel and the layout.
     #[serde(flatten)]
     pub cell: Cell,
-    /// A record a check, as far as the machine came.
+    /// One record per check, as far as the machine came.
     pub records: Vec<Record>,
-    /// Why it came no further.
+    /// Why the machine broke off; `None` if it ran all checks.
     pub trouble: Option<String>,
 }
 
@@ -37,18 +37,19 @@ impl std::fmt::Display for Cell {
 }
 
 impl Outcomes {
-    /// How many checks came out so.
+    /// Number of checks with this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         let same = |record: &&Record| record.outcome == outcome;
         self.records.iter().filter(same).count()
     }
 
-    /// Whether nothing is wrong with it.
+    /// Whether every check passed or is unsupported, and the machine ran them
+    /// all.
     pub fn is_good(&self) -> bool {
         self.trouble.is_none() && !self.records.iter().any(Record::is_open)
     }
 
-    /// `208 pass, 1 fail, 9 unsupported`.
+    /// A summary in one line: `208 pass, 1 fail, 9 unsupported`.
     pub fn summary(&self) -> String {
         if let Some(trouble) = &self.trouble {
             return format!("broken off: {trouble}");
@@ -62,8 +63,8 @@ impl Outcomes {
     }
 }
 
-/// The table: a row a kernel, a column a layout, in each cell how many checks
-/// passed, failed and are unsupported.
+/// The table: a row per kernel, a column per layout, and in each cell how many
+/// checks passed, failed and are unsupported.
 pub fn table(all: &[Outcomes]) -> String {
     let mut kernels: Vec<&str> = Vec::new();
     let mut layouts: Vec<CgroupLayout> = Vec::new();
@@ -103,8 +104,8 @@ pub fn table(all: &[Outcomes]) -> String {
     text
 }
 
-/// The checks that came out in a way, with what they said, each followed by the
-/// cells of which that is true.
+/// The `wanted` checks by message, each message followed by the cells in which
+/// it occurred.
 pub fn explained(all: &[Outcomes], wanted: impl Fn(&Record) -> bool) -> String {
     let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for outcomes in all {
@@ -120,7 +121,7 @@ pub fn explained(all: &[Outcomes], wanted: impl Fn(&Record) -> bool) -> String {
                 .push(outcomes.cell.to_string());
         }
     }
-    // One reason for many checks is said once.
+    // Print a reason once for all checks that share it.
     let mut by_reason: BTreeMap<(String, Vec<String>), Vec<String>> = BTreeMap::new();
     for ((why, check), cells) in found {
         by_reason.entry((why, cells)).or_default().push(check);

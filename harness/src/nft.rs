@@ -1,5 +1,5 @@
-//! The names of the nftables tables, asked of the kernel: netlink(7),
-//! `NFT_MSG_GETTABLE` of `linux/netfilter/nf_tables.h`.
+//! Lists the nftables tables: netlink(7), `NFT_MSG_GETTABLE` of
+//! `linux/netfilter/nf_tables.h`.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,16 +15,16 @@ use netlink_packet_netfilter::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::errno::Errno;
 
-/// How often a listing is begun again that others have changed meanwhile.
+/// Attempts at a listing, which starts again when the tables change meanwhile.
 const ATTEMPTS: usize = 10;
 
 /// The tables of the caller's network namespace, as `family name`.
 ///
 /// Empty on a kernel without nf_tables, and for a caller without
-/// `CAP_NET_ADMIN`, who can change none either.
+/// `CAP_NET_ADMIN`, who cannot change any either.
 ///
 /// # Errors
-/// Any other word of the kernel's: half a listing would pass for a whole one.
+/// Any other error of the kernel: half a listing would pass for a whole one.
 pub fn tables() -> Result<BTreeSet<String>> {
     let socket = match Socket::new(NETLINK_NETFILTER) {
         Err(error) if is(&error, Errno::EPROTONOSUPPORT) => return Ok(BTreeSet::new()),
@@ -38,7 +38,7 @@ pub fn tables() -> Result<BTreeSet<String>> {
     bail!("NFT_MSG_GETTABLE: the tables change faster than they can be listed")
 }
 
-/// One listing; `None` where somebody has changed the tables meanwhile.
+/// One listing; `None` if the tables changed meanwhile.
 fn list(socket: &Socket) -> Result<Option<BTreeSet<String>>> {
     let inner = NfTablesMessage::GetTable(TableMessage {
         attributes: Vec::new(),
@@ -67,7 +67,7 @@ fn list(socket: &Socket) -> Result<Option<BTreeSet<String>>> {
                 NetlinkPayload::Done(_) => return Ok(whole.then_some(tables)),
                 NetlinkPayload::Error(error) => {
                     let error = error.to_io();
-                    // nfnetlink's word for a subsystem that it does not have.
+                    // nfnetlink's error for a missing subsystem.
                     let without = [Errno::EINVAL, Errno::EOPNOTSUPP, Errno::EPERM];
                     return match without.into_iter().any(|errno| is(&error, errno)) {
                         true => Ok(Some(BTreeSet::new())),
@@ -81,7 +81,7 @@ fn list(socket: &Socket) -> Result<Option<BTreeSet<String>>> {
     }
 }
 
-/// `family name` of a table.
+/// A table as `family name`.
 fn name(message: &NetfilterMessage) -> Option<String> {
     let family = match message.header.family {
         NetfilterProtoFamily::Inet => "inet",

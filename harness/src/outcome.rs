@@ -1,22 +1,22 @@
-//! What can come of a check, and how it is written down.
+//! The outcomes of a check, and their record.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The five outcomes.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// What was expected was seen, and the host is as it was.
+    /// Everything was as expected, and the host is unchanged.
     Pass,
-    /// Something else was seen, or the host was changed, or the time ran out.
+    /// Something was unexpected, the host was changed, or the time ran out.
     Fail,
-    /// Not run: a check that it needs did not pass.
+    /// Not run, because a check that it needs did not pass.
     Blocked,
-    /// This kernel or machine cannot do it. The message says what is missing.
+    /// This kernel or machine lacks something, which the message names.
     Unsupported,
-    /// The harness itself failed: nothing is known about the solution.
+    /// The harness itself failed: the solution was not judged.
     Error,
 }
 
@@ -32,32 +32,31 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// One check, run once.
+/// The record of one run of one check.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Number of the step, two digits.
     pub step: String,
     /// Name of the test function.
     pub check: String,
-    /// Which wrong solution was under test; `None` for the one in `bin/`.
+    /// The wrong solution under test; `None` for the program in `bin/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// What came of it.
+    /// How it ended.
     pub outcome: Outcome,
-    /// What was expected and what was found, or what is missing; empty for a pass.
+    /// Expected and found, or what is missing; empty for a pass.
     #[serde(default)]
     pub message: String,
-    /// How the host differs from before the check, a line a difference.
+    /// Changes of the host during the check, one per line.
     #[serde(default)]
     pub host: Vec<String>,
-    /// What the programs under test have said on standard error, where the check
-    /// did not pass.
+    /// Standard error of the programs under test; empty if the check passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub said: Vec<String>,
     /// Seed of the names and numbers that the check drew.
     #[serde(default)]
     pub seed: u64,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     #[serde(default)]
     pub millis: u64,
 }
@@ -74,7 +73,7 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-/// A check's verdict that this machine cannot show it.
+/// A check's verdict that this machine cannot run it.
 #[derive(Debug)]
 pub struct Unsupported(pub String);
 
@@ -87,12 +86,12 @@ impl fmt::Display for Unsupported {
 impl std::error::Error for Unsupported {}
 
 impl Record {
-    /// Whether the solution still lacks something here.
+    /// Whether the check neither passed nor is unsupported.
     pub fn is_open(&self) -> bool {
         !matches!(self.outcome, Outcome::Pass | Outcome::Unsupported)
     }
 
-    /// Judges what a check's body returned.
+    /// Sets the outcome by what the check's body returned.
     ///
     /// [`Failed`] anywhere in the chain is a fail, [`Unsupported`] is
     /// unsupported; any other error is the harness's own.

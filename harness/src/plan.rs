@@ -1,4 +1,4 @@
-//! What the runner runs: checks, against programs.
+//! The plan that the runner carries out: checks against programs.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry::Step;
 
-/// What to run.
+/// Checks to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The batches, in order.
     pub batches: Vec<Batch>,
     /// Seed for the names and numbers that the checks draw.
     pub seed: u64,
-    /// Whether the programs under test may be hostile: see [`fence`](crate::fence).
+    /// Whether the programs under test may be hostile: see
+    /// [`fence`](crate::fence).
     #[serde(default)]
     pub untrusted: bool,
 }
@@ -21,13 +22,13 @@ pub struct Plan {
 /// Checks of one step against one program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batch {
-    /// The wrong solution that the program is; `None` for the one in `bin/`.
+    /// The wrong solution under test; `None` for the program in `bin/`.
     pub variant: Option<String>,
     /// The program under test; `None` for `step-NN` in `bin/`.
     pub program: Option<PathBuf>,
     /// The test program built from `tests/step_NN.rs`.
     pub tests: PathBuf,
-    /// Which checks, and all that is known of them.
+    /// The checks to run, with their data.
     pub step: Step,
     /// Seed for this batch, instead of the plan's.
     #[serde(default)]

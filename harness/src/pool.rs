@@ -1,4 +1,4 @@
-//! Work for machines that is done while more of it is built.
+//! A pool of workers that take items while more are being built.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -6,12 +6,9 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 
-/// Does `work` with each thing that `build` hands on, by as many workers at once
-/// as are asked for. `build` hands on by calling what it is given, which answers
-/// whether anybody is left to take it.
-///
-/// # Errors
-/// Those of `build` and of `work`. A worker that fails takes nothing more.
+/// Does `work` with each item that `build` hands on, in `workers` threads.
+/// `build` hands an item on by calling its argument, which returns whether a
+/// worker is left to take it. A worker that fails takes no more items.
 pub fn feed<T: Send>(
     workers: usize,
     work: impl Fn(T) -> Result<()> + Sync,
@@ -19,7 +16,7 @@ pub fn feed<T: Send>(
 ) -> Result<()> {
     thread::scope(|scope| {
         let (to_workers, things) = channel::<T>();
-        // Gone with the last worker.
+        // Dropped with the last worker.
         let things = Arc::new(Mutex::new(things));
         let running: Vec<_> = (0..workers)
             .map(|_| {

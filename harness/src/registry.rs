@@ -1,4 +1,4 @@
-//! The data that stands beside the checks: `tests/step_NN.toml`.
+//! The data of the checks: `tests/step_NN.toml`.
 
 use std::fs;
 use std::path::Path;
@@ -10,51 +10,51 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// Two digits.
+    /// Number of the step, two digits.
     pub step: String,
-    /// What the step is about: `PID namespace`.
+    /// Subject of the step: `PID namespace`.
     pub title: String,
-    /// Its checks, in the order in which they are run.
+    /// Its checks, in the order of running.
     #[serde(rename = "check")]
     pub checks: Vec<Entry>,
 }
 
-/// What is known of one check without running it.
+/// The data of one check.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The test function in `tests/step_NN.rs`.
     pub name: String,
-    /// The module of that file which it is in, where it is in one: a file of
-    /// its own in `tests/step_NN/`.
+    /// The module that contains the function, if it is in a file of its own in
+    /// `tests/step_NN/`.
     #[serde(default)]
     pub module: Option<String>,
-    /// What holds if it passes: "the command is PID 1 inside".
+    /// What a pass proves: "the command is PID 1 inside".
     pub title: String,
-    /// What it is worth. The points of a step add up to 100.
+    /// Its points. Those of a step add up to 100.
     pub points: u32,
     /// Checks of the same step that must pass first.
     #[serde(default)]
     pub needs: Vec<String>,
-    /// What the kernel or machine must have, see [`requirement`](crate::requirement).
+    /// What the kernel or machine must have: see
+    /// [`requirement`](crate::requirement).
     #[serde(default)]
     pub requires: Vec<String>,
-    /// Programs that it uses if they are installed, and can do without; written
-    /// as in `requires`.
+    /// Programs that it uses if they are installed, written as in `requires`.
     #[serde(default)]
     pub uses: Vec<String>,
-    /// About how many seconds it takes in an emulated machine, if they are many. The
-    /// first run divides the checks among its machines by this.
+    /// Seconds in an emulated machine, roughly, if they are many. The first run
+    /// divides the checks among its machines by this.
     #[serde(default)]
     pub seconds: Option<u64>,
-    /// Why it is so: one sentence about the kernel.
+    /// The reason: one sentence about the kernel.
     pub why: String,
-    /// What to look at next.
+    /// Where to look next.
     pub hint: String,
 }
 
 impl Entry {
-    /// The path of the test function in its program, as `--exact` wants it.
+    /// The path of the test function for libtest's `--exact`.
     pub fn path(&self) -> String {
         match &self.module {
             Some(module) => format!("{module}::{}", self.name),
@@ -67,8 +67,8 @@ impl Step {
     /// Reads the data of one step.
     ///
     /// # Errors
-    /// Names the file, and the line where it is not as it should be: unknown
-    /// fields, a `needs` of a check that does not come before.
+    /// Names the file, and the line of the fault: an unknown field, or a
+    /// `needs` that names no earlier check.
     pub fn read(dir: &Path, number: &str) -> Result<Self> {
         let file = dir.join(format!("step_{number}.toml"));
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
@@ -88,7 +88,7 @@ impl Step {
         Ok(step)
     }
 
-    /// Keeps the checks that are `wanted`, and those that they need.
+    /// Keeps the `wanted` checks and those that they need.
     pub fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
         let mut kept: Vec<String> = Vec::new();
         for check in self.checks.iter().rev() {
@@ -100,7 +100,7 @@ impl Step {
         self.checks.retain(|check| kept.contains(&check.name));
     }
 
-    /// Has a check run first, after those that it needs.
+    /// Moves a check to the front, behind those that it needs.
     pub fn first(&mut self, name: &str) {
         let mut with_needs = self.clone();
         with_needs.keep(|check| check.name == name);
@@ -110,14 +110,14 @@ impl Step {
         self.checks.splice(0..0, first);
     }
 
-    /// Keeps the checks whose name or title holds `text`, and those that they
-    /// need.
+    /// Keeps the checks whose name or title contains `text`, and those that
+    /// they need.
     pub fn matching(&mut self, text: &str) {
         self.keep(|check| check.name.contains(text) || check.title.contains(text));
     }
 
-    /// Keeps the checks that are `wanted` and no others, as if those that they
-    /// need had passed.
+    /// Keeps the `wanted` checks only, and runs them even if those that they
+    /// need have not passed.
     pub fn only(&mut self, wanted: impl Fn(&Entry) -> bool) {
         self.checks.retain(wanted);
         for check in &mut self.checks {
@@ -125,16 +125,13 @@ impl Step {
         }
     }
 
-    /// The data of one check.
+    /// The data of the check `name`.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.checks.iter().find(|check| check.name == name)
     }
 }
 
 /// The numbers of all steps that have checks, in order.
-///
-/// # Errors
-/// Those of listing the directory.
 pub fn numbers(dir: &Path) -> Result<Vec<String>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {

@@ -1,5 +1,5 @@
-//! The checks of steps many times over, in another order each time: what fails
-//! now and then hides a race.
+//! The checks of steps in many rounds, each in another order: an occasional
+//! failure reveals a race.
 
 use std::collections::BTreeMap;
 use std::io::{Write, stdout};
@@ -18,28 +18,26 @@ use crate::registry::{Entry, Step};
 use crate::report::seconds;
 use crate::runner;
 
-/// How long a machine may take for one round.
+/// Time limit of a machine for one round.
 const ROUND: Duration = Duration::from_secs(45 * 60);
 
-/// What became of one check in all rounds.
+/// The outcomes of one check in all rounds.
 #[derive(Default)]
 struct Tally {
     outcomes: BTreeMap<&'static str, usize>,
-    /// Of each message the first record that has it, and how many there are.
+    /// For each message the first record with it, and the number of such
+    /// records.
     failures: Vec<(Record, usize)>,
     slowest: u64,
 }
 
-/// Runs the checks in `times` rounds, and prints a table of what failed. In the
-/// virtual machine all rounds are of one boot, or of as many as there are
-/// processors. Returns all records.
-///
-/// # Errors
-/// The harness's own.
+/// Runs the checks in `times` rounds, and prints a table of the failures. The
+/// virtual machines, one per processor at most, boot once for all rounds.
+/// Returns all records.
 pub fn run(checking: &Checking<'_>, times: usize) -> Result<Vec<Record>> {
     let mut batches = Vec::new();
     for round in 0..times as u64 {
-        // Another seed each round, for the order and for what the checks draw.
+        // Each round has its own seed, for the order and for the checks' draws.
         let seed = checking.seed.wrapping_add(round);
         for step in checking.steps {
             batches.push(Batch {
@@ -85,7 +83,7 @@ pub fn run(checking: &Checking<'_>, times: usize) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// The checks of a step in another order, each behind those that it needs.
+/// The checks of a step in random order, each behind those that it needs.
 fn shuffled(step: &Step, seed: u64) -> Step {
     let mut draws = Draws::new(seed);
     let mut left = step.checks.clone();
@@ -97,7 +95,7 @@ fn shuffled(step: &Step, seed: u64) -> Step {
                 needs.all(|need| left.iter().all(|check| check.name != *need))
             })
             .collect();
-        // A check needs only what stands before it, so one is ready.
+        // A check needs only earlier ones, so at least one is ready.
         let drawn = draws.number(ready.len().max(1) as u64) as usize;
         checks.push(left.remove(ready.get(drawn).copied().unwrap_or(0)));
     }
@@ -107,7 +105,7 @@ fn shuffled(step: &Step, seed: u64) -> Step {
     }
 }
 
-/// What a record says, in one paragraph.
+/// The messages of a record, in one paragraph.
 fn told(record: &Record) -> String {
     let all = [&[record.message.clone()][..], &record.host, &record.said].concat();
     let lines: Vec<&str> = all

@@ -1,4 +1,4 @@
-//! Prints what came of the checks, for people.
+//! Prints the results of checks, for people.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stderr};
@@ -11,7 +11,7 @@ use crate::wrap::wrap;
 /// Width of the report in columns.
 const WIDTH: usize = 80;
 
-/// Prints the records of one step as they come.
+/// Prints the records of one step as they arrive.
 pub struct Report<'a, W: Write> {
     out: W,
     colour: bool,
@@ -21,16 +21,13 @@ pub struct Report<'a, W: Write> {
     records: Vec<Record>,
 }
 
-/// Whether standard output wants colour: a terminal, and no `NO_COLOR`.
+/// Whether to colour standard output: on a terminal, without `NO_COLOR`.
 pub fn colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
 impl<'a, W: Write> Report<'a, W> {
-    /// Prints the head: the step, and on what it is checked.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Prints the head: the step and the machine.
     pub fn begin(mut out: W, colour: bool, step: &'a Step, machine: &str) -> std::io::Result<Self> {
         let title = format!("step {} · {}", step.step, step.title);
         let space = WIDTH
@@ -53,9 +50,6 @@ impl<'a, W: Write> Report<'a, W> {
     }
 
     /// Prints one record.
-    ///
-    /// # Errors
-    /// Those of writing.
     pub fn record(&mut self, record: Record) -> std::io::Result<()> {
         let (title, points) = self
             .step
@@ -70,7 +64,7 @@ impl<'a, W: Write> Report<'a, W> {
             Outcome::Unsupported => ("–", "33", 0),
             Outcome::Error => ("!", "35", 0),
         };
-        // What this machine cannot show is not lost: it is not counted.
+        // An unsupported check counts neither for the score nor for the total.
         let marks = if record.outcome == Outcome::Unsupported {
             "unsupported".to_owned()
         } else {
@@ -120,9 +114,6 @@ impl<'a, W: Write> Report<'a, W> {
 
     /// Prints the end: the state of the host and the score. Returns all
     /// records.
-    ///
-    /// # Errors
-    /// Those of writing.
     pub fn end(mut self) -> std::io::Result<Vec<Record>> {
         let ran = self
             .records
@@ -147,7 +138,7 @@ impl<'a, W: Write> Report<'a, W> {
     }
 }
 
-/// The last line, which counts: machines read it.
+/// Prints the last line, with the counts. Programs read it.
 pub fn print_totals(records: &[Record]) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for record in records {
@@ -167,7 +158,7 @@ pub fn print_totals(records: &[Record]) {
     );
 }
 
-/// Says on a terminal what takes its time.
+/// Announces, on a terminal, work that takes time.
 pub fn progress(what: &str) {
     if stderr().is_terminal() {
         eprintln!("… {what}");
@@ -187,7 +178,7 @@ pub fn kernel_release() -> String {
     )
 }
 
-/// `03` as a chapter of the book is called: `3`.
+/// The number of the book's chapter on a step: `3` for `03`.
 fn chapter(step: &str) -> &str {
     match step.trim_start_matches('0') {
         "" => "0",
@@ -203,8 +194,8 @@ fn paint(colour: bool, ansi: &str, text: &str) -> String {
     }
 }
 
-/// Prints `text` indented below a check, broken at the width of the report,
-/// its further lines below its first word.
+/// Prints `text` indented below a check, wrapped at the width of the report and
+/// aligned behind `label`.
 fn wrapped(out: &mut impl Write, label: &str, text: &str) -> std::io::Result<()> {
     let indent = 6 + label.chars().count();
     let mut label = format!("{:6}{label}", "");

@@ -1,4 +1,4 @@
-//! What a check may require of the kernel and the machine.
+//! Requirements of checks: features of the kernel and the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::cgroup::v2_has;
 use crate::host::{self, Mount};
 use crate::{firewall, rtnl, workspace};
 
-/// `None` if the requirement is met, else what is missing, in words.
+/// Tests a requirement: `None` if it is met, else what is missing, in words.
 ///
 /// | requirement | met where |
 /// |---|---|
@@ -77,13 +77,13 @@ pub fn missing(requirement: &str) -> Option<String> {
     (!met).then_some(otherwise)
 }
 
-/// Whether a requirement is one that [`missing`] understands.
+/// Whether [`missing`] knows a requirement.
 pub fn is_known(requirement: &str) -> bool {
     missing(requirement).is_none_or(|text| !text.ends_with("is not known"))
 }
 
-/// Where a program is in `PATH`, or in the directories for administrators'
-/// programs, which an ordinary user's `PATH` may lack.
+/// The path of a program in `PATH` or in the administrators' directories, which
+/// an ordinary user's `PATH` may lack.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -92,7 +92,8 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Tries it, in a network that goes with the thread.
+/// Tries bridges, veth pairs and nf_tables in a network namespace that ends
+/// with its thread.
 fn bridges() -> bool {
     let tried = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -107,8 +108,9 @@ fn zero_or_absent(file: &str) -> bool {
     fs::read_to_string(file).map_or(true, |text| text.trim() == "0")
 }
 
-/// That a kernel lists a controller in /proc/cgroups is not enough: it may have
-/// been built with it for v2 only (CONFIG_MEMCG_V1), and v1 be what is mounted.
+/// Whether a controller is in a mounted hierarchy. A line in /proc/cgroups is
+/// not enough: the kernel may have been built with the controller for v2 only
+/// (CONFIG_MEMCG_V1), and v1 be mounted.
 fn controller(name: &str) -> bool {
     let has = |mount: &Mount| match mount.fstype.as_str() {
         "cgroup" => mount.super_options.iter().any(|option| option == name),
@@ -125,7 +127,7 @@ fn filesystem(name: &str) -> bool {
             .lines()
             .any(|line| line.split_whitespace().last() == Some(name))
     };
-    // A module is loaded at the first mount; only then is it listed.
+    // The first mount loads a module; only then is it listed.
     listed()
         || std::process::Command::new("modprobe")
             .args(["-q", name])

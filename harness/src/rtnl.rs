@@ -1,5 +1,5 @@
 //! The few requests of rtnetlink(7) with which a check lays cables. The harness
-//! has them of its own: what it is to judge must not help it.
+//! has its own code for them: the code under test must not be its own judge.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,9 +19,6 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::net::if_::if_nametoindex;
 
 /// `ip link set NAME up`, in the network namespace of the thread.
-///
-/// # Errors
-/// What the kernel says.
 pub fn set_up(name: &str) -> Result<()> {
     let mut link = named(name);
     link.header.flags = LinkFlags::Up;
@@ -30,9 +27,6 @@ pub fn set_up(name: &str) -> Result<()> {
 }
 
 /// `ip link add NAME type veth peer PEER netns PID`.
-///
-/// # Errors
-/// What the kernel says.
 pub fn add_veth(name: &str, peer: &str, pid: i32) -> Result<()> {
     let mut inner = named(peer);
     inner
@@ -51,9 +45,6 @@ pub fn add_veth(name: &str, peer: &str, pid: i32) -> Result<()> {
 }
 
 /// `ip link add NAME type bridge`.
-///
-/// # Errors
-/// What the kernel says.
 pub fn add_bridge(name: &str) -> Result<()> {
     let mut link = named(name);
     let kind = LinkInfo::Kind(InfoKind::Bridge);
@@ -66,9 +57,6 @@ pub fn add_bridge(name: &str) -> Result<()> {
 }
 
 /// `ip address add IP/PREFIX dev NAME`.
-///
-/// # Errors
-/// What the kernel says.
 pub fn add_address(name: &str, ip: Ipv4Addr, prefix: u8) -> Result<()> {
     let message = RouteNetlinkMessage::NewAddress(address(name, ip, prefix)?);
     request(message, NLM_F_CREATE | NLM_F_EXCL)
@@ -76,18 +64,12 @@ pub fn add_address(name: &str, ip: Ipv4Addr, prefix: u8) -> Result<()> {
 }
 
 /// `ip address del IP/PREFIX dev NAME`.
-///
-/// # Errors
-/// What the kernel says.
 pub fn delete_address(name: &str, ip: Ipv4Addr, prefix: u8) -> Result<()> {
     let message = RouteNetlinkMessage::DelAddress(address(name, ip, prefix)?);
     request(message, 0).with_context(|| format!("ip address del {ip}/{prefix} dev {name}"))
 }
 
 /// `ip route add IP via GATEWAY`; without an IP the default route.
-///
-/// # Errors
-/// What the kernel says.
 pub fn add_route(to: Option<Ipv4Addr>, gateway: Ipv4Addr) -> Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
@@ -125,7 +107,7 @@ fn address(name: &str, ip: Ipv4Addr, prefix: u8) -> Result<AddressMessage> {
     Ok(message)
 }
 
-/// Sends a request and waits for the kernel's answer.
+/// Sends a request and waits for the kernel's acknowledgement.
 fn request(message: RouteNetlinkMessage, flags: u16) -> Result<()> {
     let socket = Socket::new(NETLINK_ROUTE).context("socket(NETLINK_ROUTE)")?;
     let mut message = NetlinkMessage::from(message);

@@ -1,7 +1,7 @@
 //! Runs checks one by one, each in a process of its own with a time limit.
 //!
-//! The same code runs on the host (`--here`) and in the virtual machine, where
-//! [`Plan`] and [`Record`]s cross as JSON.
+//! The same code runs on the host (`--here`) and in the virtual machine, to and
+//! from which [`Plan`] and [`Record`]s travel as JSON.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,16 +25,16 @@ use crate::registry::{Entry, Step};
 use crate::requirement;
 use crate::sys;
 
-/// How long one check may take. Generous: under emulation a machine is twenty
-/// times slower.
+/// Time limit of one check. Generous: an emulated machine is twenty times
+/// slower.
 const TIME_LIMIT: Duration = Duration::from_secs(90);
 
-/// Environment variable: how many sequences of random operations a check tries,
-/// thousands perhaps. It may then take an hour.
+/// Environment variable: the number of sequences of random operations that a
+/// check tries, perhaps thousands. If it is set, a check may take an hour.
 pub const SEQUENCES: &str = "DRYDOCK_SEQUENCES";
 const LONG_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// Environment variable: how many seconds a check may take, instead of 90.
+/// Environment variable: time limit of one check in seconds, instead of 90.
 pub const CHECK_LIMIT: &str = "DRYDOCK_CHECK_LIMIT";
 
 fn time_limit() -> Duration {
@@ -46,30 +46,24 @@ fn time_limit() -> Duration {
     }
 }
 
-/// Longest message of a record, and of a line about the host, in bytes: a
+/// Longest message of a record, and longest line about the host, in bytes: a
 /// program under test may print without end, and checks quote it.
 const MESSAGE: usize = 16 << 10;
 
-/// Runs every check of the plan and hands each record to `on_record` as soon
-/// as it is known.
-///
-/// # Errors
-/// Only the harness's own: a check that fails is a record.
+/// Runs every check of the plan and passes each record to `on_record` at once.
+/// A check that fails is a record, not an error.
 pub fn run(plan: &Plan, on_record: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
     run_behind(None, plan, on_record)
 }
 
-/// The same, with a fence between the programs under test and the checks that
+/// Runs a plan with a fence between the programs under test and the checks that
 /// come after them.
-///
-/// # Errors
-/// As [`run`].
 pub fn run_behind(
     fence: Option<&Fence>,
     plan: &Plan,
     on_record: &mut dyn FnMut(Record) -> Result<()>,
 ) -> Result<()> {
-    // Asked once, before there is anybody who could change the answer.
+    // Tested once, before any program could change the answer.
     let required = plan.batches.iter().flat_map(|batch| &batch.step.checks);
     let missing: BTreeMap<&str, Option<String>> = required
         .flat_map(|entry| &entry.requires)
@@ -83,7 +77,7 @@ pub fn run_behind(
                 .needs
                 .iter()
                 .find(|need| of(need).is_none_or(|(outcome, _)| *outcome != Outcome::Pass));
-            // What a machine cannot do, it cannot do here either.
+            // If the needed check is unsupported here, this one is too.
             let missing_there = unmet.and_then(|need| match of(&need) {
                 Some((Outcome::Unsupported, missing)) => Some(missing.clone()),
                 _ => None,
@@ -132,7 +126,7 @@ fn title<'a>(step: &'a Step, name: &'a str) -> &'a str {
     step.entry(name).map_or(name, |entry| entry.title.as_str())
 }
 
-/// The beginning of a text that may be endless.
+/// The beginning of a text that may be very long.
 fn shortened(mut text: String) -> String {
     if text.len() > MESSAGE {
         text.truncate(text.floor_char_boundary(MESSAGE));
@@ -166,7 +160,8 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
         .stdin(OwnedFd::from(its_end))
         .stdout(output.try_clone().context("dup")?)
         .stderr(output)
-        // Its own group: whatever it starts can be ended with it.
+        // Its own process group, so that everything it starts can be killed
+        // with it.
         .process_group(0);
     if let Some(program) = &batch.program {
         command.env(PROGRAM, program);
@@ -179,7 +174,7 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
     if let Some(fence) = fence {
         fence.started(&child)?;
     }
-    // The check's end is then the check's alone.
+    // Close our copy of the check's end: then the check has the only one.
     drop(command);
     to_check
         .set_nonblocking(true)
@@ -200,7 +195,7 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
         seed,
         millis: start.elapsed().as_millis() as u64,
     };
-    // A check that is killed while it sends has not sent a record.
+    // A check that is killed while it sends has sent no record.
     match (ended, serde_json::from_slice(&sent)) {
         (Some(_), Ok(whole)) => record = whole,
         (Some(status), Err(_)) => {
@@ -221,7 +216,7 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
     Ok(record)
 }
 
-/// Takes what the check has sent so far.
+/// Reads what the check has sent so far.
 fn receive(socket: &mut UnixStream, sent: &mut Vec<u8>) -> Result<()> {
     match socket.read_to_end(sent) {
         Err(error) if error.kind() != ErrorKind::WouldBlock => {
@@ -231,7 +226,7 @@ fn receive(socket: &mut UnixStream, sent: &mut Vec<u8>) -> Result<()> {
     }
 }
 
-/// Waits for the check to end; `None` if it had to be killed.
+/// Waits for the check to end; `None` if the time limit killed it.
 fn wait(
     mut child: Child,
     socket: &mut UnixStream,
@@ -241,7 +236,7 @@ fn wait(
     let mut pause = Duration::from_millis(1);
     loop {
         let ended = child.try_wait().context("wait for the check")?;
-        // What it sends may not fit into the socket at once.
+        // A long record does not fit into the socket at once.
         receive(socket, sent)?;
         if let Some(status) = ended {
             return Ok(Some(status));
@@ -256,7 +251,7 @@ fn wait(
     }
 }
 
-/// The last few kilobytes of a file that may be large.
+/// The last kilobytes of a file that may be large.
 fn end_of(file: &Path) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = fs::File::open(file)?;

@@ -1,4 +1,4 @@
-//! What the probe sees from inside: its report, and the result of an attempt.
+//! Reports of the probe: its view from inside, and the result of an attempt.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::Mount;
 
-/// Everything that `probe report` prints.
+/// The report of `probe report`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// getpid(2).
@@ -30,21 +30,22 @@ pub struct Seen {
     pub hostname: String,
     /// getdomainname(2).
     pub domainname: String,
-    /// Kind to inode, from /proc/self/ns; empty where /proc is not mounted.
+    /// Namespaces from /proc/self/ns, kind to inode number; empty if /proc is
+    /// not mounted.
     pub namespaces: BTreeMap<String, u64>,
     /// Lines of /proc/self/cgroup.
     pub cgroup: Vec<String>,
-    /// /proc/self/mountinfo; empty where /proc is not mounted.
+    /// /proc/self/mountinfo; empty if /proc is not mounted.
     pub mounts: Vec<Mount>,
     /// Names of the links in /proc/net/dev.
     pub links: Vec<String>,
-    /// Working directory; empty where it is unreachable.
+    /// Working directory; empty if it is unreachable.
     pub cwd: String,
     /// Entries of the root directory.
     pub root: Vec<String>,
-    /// PIDs that /proc shows.
+    /// PIDs in /proc.
     pub processes: Vec<i32>,
-    /// Open file descriptors and what they are, without that of the listing.
+    /// Open file descriptors and their targets, without that of the listing.
     pub fds: BTreeMap<i32, String>,
     /// Capability sets as 64-bit masks: `CapInh`, `CapPrm`, `CapEff`, `CapBnd`, `CapAmb`.
     pub capabilities: BTreeMap<String, u64>,
@@ -74,23 +75,23 @@ impl Seen {
     }
 }
 
-/// What came of something that the probe tried.
+/// The result of something that the probe tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Whether the kernel allowed it.
     pub allowed: bool,
-    /// The name of the errno if not, such as `EPERM`.
+    /// Name of the errno, such as `EPERM`; empty if allowed.
     pub errno: String,
-    /// What was read, made or found, if anything.
+    /// What was read, made or found; may be empty.
     pub text: String,
 }
 
-/// What `probe network` prints.
+/// The report of `probe network`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// The devices, by their names.
     pub devices: BTreeMap<String, Device>,
-    /// Where what is for no network of its own goes.
+    /// Default gateway.
     pub gateway: Option<Ipv4Addr>,
 }
 
@@ -106,7 +107,7 @@ impl Network {
 /// A device of a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// `IFF_UP`.
+    /// Whether `IFF_UP` is set.
     pub up: bool,
     /// Its MAC address.
     pub mac: [u8; 6],

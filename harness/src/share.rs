@@ -1,8 +1,8 @@
-//! A share of what there is to run: `2/3` is the second of every three.
+//! Shares of a list: `2/3` is the second of every three items.
 
 use std::str::FromStr;
 
-/// The K-th of every N.
+/// The K-th of every N items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     which: usize,
@@ -10,8 +10,8 @@ pub struct Share {
 }
 
 impl Share {
-    /// Takes the others away. After N runs, each with another K, nothing was
-    /// left out.
+    /// Removes the items of all other shares. N runs, one for each K, cover
+    /// everything.
     pub fn keep<T>(self, all: &mut Vec<T>) {
         let mut place = 0;
         all.retain(|_| {

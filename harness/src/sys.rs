@@ -27,10 +27,7 @@ pub enum Streams {
 }
 
 /// Starts a command as the leader of a session whose terminal is a new
-/// pseudo-terminal (pty(7)), and returns the other end of that.
-///
-/// # Errors
-/// Those of openpty(3) and of starting the command.
+/// pseudo-terminal (pty(7)), and returns the master side.
 pub fn spawn_on_pty(command: &mut Command, streams: Streams) -> Result<(Child, OwnedFd)> {
     let pty = openpty(None, None).context("openpty")?;
     let copy = || pty.slave.try_clone().context("dup");
@@ -56,39 +53,30 @@ pub fn spawn_on_pty(command: &mut Command, streams: Streams) -> Result<(Child, O
 
 /// Makes every clone3(2) of this process, and of what it executes, fail with
 /// `errno`.
-///
-/// # Errors
-/// Those of prctl(2) and seccomp(2).
 pub fn forbid_clone3(errno: Errno) -> Result<()> {
     answer(libc::SYS_clone3, None, Answer::Errno(errno))
 }
 
-/// Makes every keyctl(2) fail with `EPERM`, as Docker's filter does.
-///
-/// # Errors
-/// Those of prctl(2) and seccomp(2).
+/// Makes every keyctl(2) fail with `EPERM`, as Docker's seccomp profile does.
 pub fn forbid_keyctl() -> Result<()> {
     answer(libc::SYS_keyctl, None, Answer::Errno(Errno::EPERM))
 }
 
-/// Lets who asks for a signal at its parent's death wait for ever: the call is
-/// left to a supervisor (seccomp_unotify(2)) that never answers.
-///
-/// # Errors
-/// Those of prctl(2) and seccomp(2).
+/// Hangs every process that asks for a signal at its parent's death: the call
+/// goes to a supervisor (seccomp_unotify(2)) that never answers.
 pub fn hang_in_pdeathsig() -> Result<()> {
     let first = Some(libc::PR_SET_PDEATHSIG as u32);
     answer(libc::SYS_prctl, first, Answer::Never)
 }
 
-/// What a filter says of a system call.
+/// A filter's answer to a system call.
 enum Answer {
     Errno(Errno),
     Never,
 }
 
-/// Answers a system call in the kernel's place, if its first argument is this
-/// one: seccomp(2).
+/// Answers a system call in the kernel's place; with `first`, only if the lower
+/// half of its first argument is this: seccomp(2).
 fn answer(call: libc::c_long, first: Option<u32>, answer: Answer) -> Result<()> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter {
         code: code as u16,
@@ -109,7 +97,7 @@ fn answer(call: libc::c_long, first: Option<u32>, answer: Answer) -> Result<()> 
     };
     let mut filter = vec![load(0)];
     match first {
-        // struct seccomp_data: the first argument, its lower half.
+        // struct seccomp_data: the lower half of the first argument.
         Some(first) => filter.extend([equal(call as u32, 3), load(16), equal(first, 1)]),
         None => filter.push(equal(call as u32, 1)),
     }
@@ -130,8 +118,8 @@ fn answer(call: libc::c_long, first: Option<u32>, answer: Answer) -> Result<()> 
     };
     let listener = Errno::result(set).context("seccomp(SECCOMP_SET_MODE_FILTER)")?;
     if flags != 0 {
-        // Without a listener the calls would fail instead (ENOSYS). It is open
-        // as long as what is executed next lives.
+        // Without a listener the calls would fail with ENOSYS instead. It stays
+        // open for the lifetime of the program that is executed next.
         // SAFETY: changes a flag of the descriptor that the call has returned.
         let kept = unsafe { libc::fcntl(listener as i32, libc::F_SETFD, 0) };
         Errno::result(kept).context("fcntl(F_SETFD)")?;
@@ -139,10 +127,10 @@ fn answer(call: libc::c_long, first: Option<u32>, answer: Answer) -> Result<()> 
     Ok(())
 }
 
-/// Ignores a signal: signal(2). Real-time ones too.
+/// Ignores a signal, real-time ones included: signal(2).
 ///
 /// # Errors
-/// `EINVAL` for SIGKILL, SIGSTOP and what is no signal.
+/// `EINVAL` for SIGKILL, SIGSTOP and invalid numbers.
 pub fn ignore(signal: i32) -> Result<()> {
     // SAFETY: no code of ours runs when the signal comes.
     match unsafe { libc::signal(signal, libc::SIG_IGN) } {
@@ -151,11 +139,8 @@ pub fn ignore(signal: i32) -> Result<()> {
     }
 }
 
-/// Switches the randomisation of addresses off for what is executed next:
-/// personality(2).
-///
-/// # Errors
-/// None that are documented.
+/// Disables address space randomisation for the programs that are executed
+/// next: personality(2).
 pub fn fixed_addresses() -> Result<()> {
     // SAFETY: only the layout of programs that are executed later changes.
     let before = unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
@@ -165,9 +150,6 @@ pub fn fixed_addresses() -> Result<()> {
 const SESSION_KEYRING: libc::c_long = -3;
 
 /// Joins a new session keyring and adds a key of type “user” to it: keyrings(7).
-///
-/// # Errors
-/// Those of keyctl(2) and add_key(2).
 pub fn session_key(name: &str) -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     let name = std::ffi::CString::new(name).context("name of a key")?;
@@ -188,10 +170,10 @@ pub fn session_key(name: &str) -> Result<()> {
     Errno::result(added).map(drop).context("add_key")
 }
 
-/// Looks for such a key in the session keyring.
+/// Searches the session keyring for a key of [`session_key`].
 ///
 /// # Errors
-/// `ENOKEY` where there is none.
+/// `ENOKEY` if it has none of this name.
 pub fn find_key(name: &str) -> nix::Result<()> {
     const KEYCTL_SEARCH: libc::c_long = 10;
     let name = std::ffi::CString::new(name).map_err(|_| Errno::EINVAL)?;
@@ -209,12 +191,11 @@ pub fn find_key(name: &str) -> nix::Result<()> {
     Errno::result(found).map(drop)
 }
 
-/// Forks a child that forks a grandchild and ends: the grandchild is an
-/// orphan, and whoever adopts orphans becomes its parent. It ends at once, or
-/// never if `stay`. Returns its PID, as this process's namespace numbers it.
+/// Forks a child that forks a grandchild and ends: the grandchild is an orphan,
+/// and a subreaper or init becomes its parent. The grandchild ends at once, or,
+/// if `stay`, when it is killed. Returns its PID in this process's namespace.
 ///
-/// # Errors
-/// Those of pipe(2) and fork(2), and for a caller with threads.
+/// The caller must have one thread.
 pub fn orphan(stay: bool) -> Result<Pid> {
     let (from_grandchild, to_parent) = pipe().context("pipe")?;
     let exit = |status| -> ! {
@@ -252,10 +233,10 @@ pub fn orphan(stay: bool) -> Result<Pid> {
     Ok(Pid::from_raw(i32::from_ne_bytes(bytes)))
 }
 
-/// Forks a child that does nothing until it is killed.
+/// Forks a child that waits until it is killed.
 ///
 /// # Errors
-/// Those of fork(2): `EAGAIN` at a limit on processes.
+/// `EAGAIN` at a limit on processes.
 pub fn fork_waiting() -> nix::Result<Pid> {
     // SAFETY: the probe has one thread, so the child's copy of the memory is
     // consistent.
@@ -267,7 +248,7 @@ pub fn fork_waiting() -> nix::Result<Pid> {
     }
 }
 
-/// The kinds of System V objects (sysvipc(7)).
+/// A kind of System V objects (sysvipc(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SysV {
     /// A message queue.
@@ -280,9 +261,6 @@ pub enum SysV {
 
 /// Makes a System V object of the smallest size and returns its identifier:
 /// msgget(2), semget(2), shmget(2).
-///
-/// # Errors
-/// Those of the kernel.
 pub fn make_sysv(kind: SysV) -> Result<i32, Errno> {
     let flags = libc::IPC_CREAT | libc::IPC_EXCL | 0o600;
     // SAFETY: these take numbers only.
@@ -298,7 +276,7 @@ pub fn make_sysv(kind: SysV) -> Result<i32, Errno> {
 /// Removes a System V object: msgctl(2), semctl(2), shmctl(2).
 ///
 /// # Errors
-/// Those of the kernel: `EINVAL` where there is none.
+/// `EINVAL` if it does not exist.
 pub fn remove_sysv(kind: SysV, id: i32) -> Result<(), Errno> {
     // SAFETY: IPC_RMID does not use the pointers.
     Errno::result(unsafe {
@@ -311,12 +289,12 @@ pub fn remove_sysv(kind: SysV, id: i32) -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Makes the process of `command` keep the descriptors `keep`, under the
-/// numbers that they have here, and get `signal` when this process ends,
+/// Makes the process of `command` keep the descriptors `keep`, under their
+/// numbers in this process, and receive `signal` when this process ends,
 /// however that happens: `PR_SET_PDEATHSIG` of prctl(2).
 ///
-/// The signal also comes when the thread that starts the command ends, so that
-/// has to be one that waits for it.
+/// The signal also arrives when the thread that starts the command ends, so
+/// that thread must wait for the command.
 pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
     let parent = getpid();
     let prepare = move || {
@@ -334,9 +312,9 @@ pub fn bind_child(command: &mut Command, keep: Vec<OwnedFd>, signal: Signal) {
     unsafe { command.pre_exec(prepare) };
 }
 
-/// Makes the process of `command` start with all signals as the kernel's default
-/// has them and none blocked, whatever this process was started with: nohup(1)
-/// ignores SIGHUP, and what is ignored stays so across execve(2).
+/// Makes the process of `command` start with every signal at its default action
+/// and none blocked, whatever this process inherited: nohup(1) ignores SIGHUP,
+/// and ignored signals stay ignored across execve(2).
 pub fn default_signals(command: &mut Command) {
     let reset = || {
         for signal in 1..=libc::SIGRTMAX() {
@@ -351,9 +329,8 @@ pub fn default_signals(command: &mut Command) {
     unsafe { command.pre_exec(reset) };
 }
 
-/// Puts limits on what `command` and all that it starts may use, each
-/// `(resource, most)`: setrlimit(2). They cannot be raised again, except by
-/// root.
+/// Limits the resources of `command` and of all that it starts, each
+/// `(resource, most)`: setrlimit(2). Only root can raise the limits again.
 pub fn limit_child(command: &mut Command, limits: &'static [(Resource, u64)]) {
     let set = move || {
         for (resource, most) in limits {
@@ -368,7 +345,7 @@ pub fn limit_child(command: &mut Command, limits: &'static [(Resource, u64)]) {
 /// Changes one byte of a file through a shared mapping: mmap(2), msync(2).
 ///
 /// # Errors
-/// Those of the calls; `EINVAL` for an empty file.
+/// `EINVAL` for an empty file.
 pub fn write_by_mmap(file: &std::fs::File, at: usize, byte: u8) -> Result<(), Errno> {
     use std::os::fd::AsRawFd;
     let length = file.metadata().map_err(|_| Errno::EIO)?.len() as usize;
@@ -399,12 +376,12 @@ pub fn write_by_mmap(file: &std::fs::File, at: usize, byte: u8) -> Result<(), Er
     }
 }
 
-/// Adds bytes that nobody knows to those from which the kernel makes random
-/// numbers, and has it make all that come from now on of them: random(4),
+/// Adds secret bytes to the kernel's entropy pool and reseeds its generator, so
+/// that all random numbers from now on depend on them: random(4),
 /// `RNDADDENTROPY` and `RNDRESEEDCRNG`.
 ///
 /// # Errors
-/// Those of the calls; without root, `EPERM`.
+/// `EPERM` without root.
 pub fn add_entropy(bytes: &[u8]) -> Result<()> {
     use std::os::fd::AsRawFd;
     const RNDADDENTROPY: libc::Ioctl = 0x4008_5203;
@@ -413,7 +390,7 @@ pub fn add_entropy(bytes: &[u8]) -> Result<()> {
         .write(true)
         .open("/dev/random")
         .context("open /dev/random")?;
-    // struct rand_pool_info: how many bits they are worth, their length, they.
+    // struct rand_pool_info: entropy in bits, length in bytes, the bytes.
     let length = i32::try_from(bytes.len()).context("a short seed")?;
     let mut info: Vec<u8> = (length * 8).to_ne_bytes().into();
     info.extend(length.to_ne_bytes());
@@ -428,7 +405,8 @@ pub fn add_entropy(bytes: &[u8]) -> Result<()> {
 }
 
 /// The serial number of this process's session keyring: keyctl(2),
-/// `KEYCTL_GET_KEYRING_ID`. `None` without one, or where the kernel has no keys.
+/// `KEYCTL_GET_KEYRING_ID`. `None` without a keyring, or on a kernel without
+/// keys.
 pub fn session_keyring() -> Option<i64> {
     const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
     const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
@@ -448,7 +426,7 @@ pub fn session_keyring() -> Option<i64> {
 /// `KEYCTL_JOIN_SESSION_KEYRING`.
 ///
 /// # Errors
-/// `ENOSYS` where the kernel has no keys.
+/// `ENOSYS` on a kernel without keys.
 pub fn join_session_keyring() -> nix::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; nothing is read.

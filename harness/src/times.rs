@@ -1,4 +1,4 @@
-//! How long each check took the last time, by which they are divided among
+//! Durations of the checks in the last run, by which they are divided among
 //! machines: `target/check-times.json`.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::outcome::{Outcome, Record};
 use crate::registry::Entry;
 use crate::workspace;
 
-/// Milliseconds for a check of which nothing is known.
+/// Milliseconds for a check without a known duration.
 const USUAL: u64 = 700;
 
 /// Milliseconds, by `STEP CHECK`.
@@ -20,7 +20,8 @@ const USUAL: u64 = 700;
 pub struct Times(BTreeMap<String, u64>);
 
 impl Times {
-    /// What is known; nothing, if that cannot be read: it is for speed only.
+    /// Reads the durations. A missing or broken file counts as empty: it only
+    /// affects speed.
     pub fn read() -> Times {
         let known = fs::read(file()).ok();
         Times(
@@ -30,14 +31,14 @@ impl Times {
         )
     }
 
-    /// How long a check takes, in milliseconds.
+    /// The expected duration of a check, in milliseconds.
     pub fn of(&self, step: &str, check: &Entry) -> u64 {
         let known = self.0.get(&key(step, &check.name)).copied();
         known.unwrap_or(check.seconds.map_or(USUAL, |seconds| seconds * 1000))
     }
 
-    /// Notes how long a check took that has passed. One that fails may end at
-    /// once, or wait for its time limit.
+    /// Notes the duration of a check that has passed. A failed one may have
+    /// ended at once, or waited for its time limit.
     pub fn note(&mut self, record: &Record) {
         if record.outcome == Outcome::Pass {
             let key = key(&record.step, &record.check);
@@ -45,16 +46,13 @@ impl Times {
         }
     }
 
-    /// Keeps it for the next run.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Saves the durations for the next run.
     pub fn write(&self) -> Result<()> {
         let file = file();
         let dir = file.parent().context("target/")?;
         fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
         let json = serde_json::to_vec(&self.0).context("write JSON")?;
-        // Replaced as a whole: two runs may end at the same time.
+        // Replaced in one step: two runs may end at the same time.
         let mut new = tempfile::NamedTempFile::new_in(dir).context("create a file in target/")?;
         new.write_all(&json).context("write check-times.json")?;
         new.persist(&file)

@@ -1,5 +1,5 @@
-//! Directories of TOML files, each of which describes one thing, by whose name
-//! the file is called.
+//! Directories of TOML files, each of which describes the thing that it is
+//! named after.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,11 +8,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
-/// What the files `NAME.toml` of a directory describe, by name. Other files are
-/// passed over.
+/// Reads the files `NAME.toml` of a directory, by name. Other files are
+/// ignored.
 ///
 /// # Errors
-/// Names the file that cannot be read, or is not as it should be.
+/// Names the file that cannot be read or parsed.
 pub fn read<T: DeserializeOwned>(dir: &Path) -> Result<BTreeMap<String, T>> {
     let listing = || format!("list {}", dir.display());
     let mut all = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! A tree of mounts that stands for the host's, so that a check can mount in
-//! it, and choose whether it is shared: mount_namespaces(7).
+//! A tree of mounts that stands for the host's, shared or private, in which a
+//! check can mount: mount_namespaces(7).
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,31 +13,25 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::expect::failed;
 use crate::host::Mount;
 
-/// The tree of mounts that takes the host's place for this thread and for what
-/// it starts: a copy that has nothing in common with the host's own. What a
-/// wrong solution does to it goes with it.
+/// The tree of mounts that replaces the host's for this thread and for what it
+/// starts: a copy that shares no peer group with the host's. Changes by a wrong
+/// solution vanish with it.
 pub struct Tree {
     before: File,
     mountinfo: File,
 }
 
 impl Tree {
-    /// Moves this thread into a tree where every mount is shared, as systemd
-    /// leaves the host's, until the value is dropped.
-    ///
-    /// # Errors
-    /// Those of unshare(2) and mount(2): it needs root.
+    /// Moves this thread into a tree whose mounts are all shared, as systemd
+    /// leaves the host's, until the value is dropped. Needs root.
     pub fn shared() -> Result<Self> {
         let tree = Self::private()?;
         change(MsFlags::MS_SHARED)?;
         Ok(tree)
     }
 
-    /// Moves this thread into a tree where every mount is private, until the
+    /// Moves this thread into a tree whose mounts are all private, until the
     /// value is dropped.
-    ///
-    /// # Errors
-    /// As [`shared`](Self::shared).
     pub fn private() -> Result<Self> {
         let ns = "/proc/thread-self/ns/mnt";
         let before = File::open(ns).with_context(|| format!("open {ns}"))?;
@@ -48,13 +42,10 @@ impl Tree {
         Ok(Tree { before, mountinfo })
     }
 
-    /// The mounts in it.
+    /// The mounts in the tree.
     ///
-    /// Read from a descriptor that was opened at the start: by now somebody
-    /// may have mounted another /proc.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// Read from a descriptor that was opened at the start: another /proc may
+    /// be mounted by now.
     pub fn mounts(&self) -> Result<Vec<Mount>> {
         let mut text = String::new();
         let mut file = &self.mountinfo;
@@ -63,20 +54,14 @@ impl Tree {
         text.lines().map(Mount::parse).collect()
     }
 
-    /// Makes a directory a mount point: a bind of it on itself, shared or
-    /// private as the tree is.
-    ///
-    /// # Errors
-    /// Those of mount(2).
+    /// Makes a directory a mount point, by a bind mount on itself. It is shared
+    /// or private as the tree is.
     pub fn bind(&self, dir: &Path) -> Result<()> {
         mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("bind {} on itself", dir.display()))
     }
 
-    /// Mounts an empty tmpfs in it.
-    ///
-    /// # Errors
-    /// Those of mount(2).
+    /// Mounts an empty tmpfs in the tree.
     pub fn mount(&self, target: &Path) -> Result<()> {
         mount(
             Some("host"),
@@ -88,11 +73,8 @@ impl Tree {
         .with_context(|| format!("mount a tmpfs on {}", target.display()))
     }
 
-    /// The mounts that are there now and were not among `before`. They are
-    /// taken away, so that the check can go on or fail in peace.
-    ///
-    /// # Errors
-    /// Those of reading and of umount2(2).
+    /// Unmounts and returns the mounts that are not among `before`, so that the
+    /// check can go on or fail cleanly.
     pub fn take_new(&self, before: &[Mount]) -> Result<Vec<Mount>> {
         let known: BTreeSet<u32> = before.iter().map(|mount| mount.id).collect();
         let new: Vec<Mount> = self
@@ -102,7 +84,7 @@ impl Tree {
             .collect();
         for mount in new.iter().rev() {
             match umount2(Path::new(&mount.mount_point), MntFlags::MNT_DETACH) {
-                // It went with one that it was mounted on.
+                // It was unmounted together with its parent.
                 Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
                 Err(errno) => {
                     return Err(errno).with_context(|| format!("umount {}", mount.mount_point));
@@ -112,7 +94,7 @@ impl Tree {
         Ok(new)
     }
 
-    /// Goes on if there is no mount that was not among `before`.
+    /// Fails if there is a mount that is not among `before`.
     ///
     /// # Errors
     /// [`Failed`](crate::outcome::Failed), with the mounts that `who` has made
@@ -124,7 +106,7 @@ impl Tree {
         }
         let new: BTreeSet<String> = new.iter().map(Mount::describe).collect();
         let mut found = format!("{} on the host", new.len());
-        // The first few say enough.
+        // The first few suffice.
         for mount in new.iter().take(3) {
             found.push_str(&format!("; {mount}"));
         }
@@ -149,8 +131,8 @@ fn change(kind: MsFlags) -> Result<()> {
 impl Drop for Tree {
     fn drop(&mut self) {
         // setns(2) refuses a thread that shares its root and working directory
-        // with another, and one that was started from here may have been
-        // joined and yet not be wholly gone.
+        // with another. A thread that was started from here may have been
+        // joined and yet not be completely gone.
         let back = unshare(CloneFlags::CLONE_FS)
             .and_then(|()| setns(&self.before, CloneFlags::CLONE_NEWNS));
         if let Err(errno) = back {

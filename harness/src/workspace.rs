@@ -1,4 +1,4 @@
-//! Where things are.
+//! Paths of the repository and of its caches.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -11,12 +11,13 @@ pub fn root() -> PathBuf {
     here.parent().map_or(here.clone(), PathBuf::from)
 }
 
-/// The programs under test, the probe among them: `bin/`, or `$DRYDOCK_BIN`.
+/// The directory of the programs under test and the probe: `bin/`, or
+/// `$DRYDOCK_BIN`.
 pub fn bin() -> PathBuf {
     std::env::var_os("DRYDOCK_BIN").map_or_else(|| root().join("bin"), PathBuf::from)
 }
 
-/// The name of a step's program: `step-03`, and `drydock` for the last.
+/// The name of a step's program: `step-03`, but `drydock` for the last.
 pub fn program(step: &str) -> String {
     match step {
         "09" => "drydock".into(),
@@ -24,8 +25,8 @@ pub fn program(step: &str) -> String {
     }
 }
 
-/// What is kept between runs and between clones: `$DRYDOCK_CACHE`, or
-/// `drydock` in the user's cache directory.
+/// The cache that runs and clones share: `$DRYDOCK_CACHE`, or `drydock` in the
+/// user's cache directory.
 pub fn cache() -> PathBuf {
     let dir = |name: &str| {
         std::env::var_os(name)
@@ -40,22 +41,20 @@ pub fn cache() -> PathBuf {
     })
 }
 
-/// A root file system that `just rootfs NAME` has made.
+/// The root file system that `just rootfs NAME` makes.
 pub fn rootfs(name: &str) -> PathBuf {
     std::env::var_os("DRYDOCK_ROOTFS")
         .map_or_else(|| cache().join("rootfs"), PathBuf::from)
         .join(name)
 }
 
-/// The checks: `harness/tests`.
+/// The directory of the checks: `harness/tests`.
 pub fn checks() -> PathBuf {
     root().join("harness/tests")
 }
 
-/// Makes sure that a root file system is there: makes it if it is not.
-///
-/// # Errors
-/// If `vm/rootfs.sh` fails; what it says is on standard error.
+/// Makes sure that a root file system exists: makes it if it is missing.
+/// `vm/rootfs.sh` explains a failure on standard error.
 pub fn need_rootfs(name: &str) -> Result<()> {
     if rootfs(name).join("bin").exists() {
         return Ok(());

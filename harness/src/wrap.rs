@@ -1,8 +1,8 @@
-//! Words in lines of a width.
+//! Wraps words at a width.
 
-/// The words of a text in lines of at most `width` columns, with one blank
-/// between them; a word that is longer has a line of its own. A text without
-/// words is one empty line.
+/// Wraps a text into lines of at most `width` columns, with single spaces
+/// between its words. A longer word has a line of its own. A text without words
+/// is one empty line.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let (mut line, mut length) = (String::new(), 0);

@@ -1,6 +1,5 @@
-//! What runc and crun are given: an OCI bundle (runtime-spec, config.md) with
-//! the isolation that `drydock run` gives by default, and the limits of the
-//! bench.
+//! The OCI bundle (runtime-spec, config.md) for runc, crun and youki, with the
+//! isolation that `drydock run` gives by default and the limits of the bench.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// Docker's default capabilities, which are ours.
+/// Docker's default capabilities, which are also drydock's.
 pub const CAPABILITIES: [&str; 14] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -26,7 +25,7 @@ pub const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// What is hidden in /proc and /sys, as by Docker.
+/// The masked paths in /proc and /sys, as with Docker.
 const MASKED: [&str; 9] = [
     "/proc/asound",
     "/proc/acpi",
@@ -39,7 +38,7 @@ const MASKED: [&str; 9] = [
     "/sys/firmware",
 ];
 
-/// What is read-only in /proc, as with Docker.
+/// The read-only paths in /proc, as with Docker.
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -48,11 +47,8 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// Writes the bundle's `config.json` into `dir`. The container runs `command`
-/// on `root` in the cgroup `group`.
-///
-/// # Errors
-/// Those of writing.
+/// Writes the bundle's `config.json` into `dir`, and returns `dir`. The
+/// container runs `command` on `root` in the cgroup `group`.
 pub fn write(dir: PathBuf, root: &Path, group: &str, command: &[&str]) -> Result<PathBuf> {
     let file = dir.join("config.json");
     let config = config(root, group, command);

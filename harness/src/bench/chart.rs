@@ -1,5 +1,5 @@
 //! Charts as SVG, readable on light and on dark: the text takes the colour of
-//! the page, and each part a colour that stands out from both.
+//! the page, and the colour of each part stands out from both.
 
 use svg::Document;
 use svg::node::Text;
@@ -9,30 +9,30 @@ use serde::{Deserialize, Serialize};
 
 use super::stats::Summary;
 
-/// A picture: bars from left to right, one below another.
+/// A bar chart: bars from left to right, one below another.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chart {
-    /// What it shows.
+    /// The title.
     pub title: String,
-    /// Of the axis: `ms`.
+    /// The unit of the axis: `ms`.
     pub unit: String,
-    /// From the top.
+    /// The bars, from the top.
     pub bars: Vec<Bar>,
 }
 
 /// A bar, of one part or of several in a row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
-    /// Its name.
+    /// The label, left of the bar.
     pub label: String,
-    /// Its parts: what each is, and its length. One part needs no name.
+    /// The name and length of each part. A single part needs no name.
     pub parts: Vec<(String, f64)>,
-    /// The quartiles of the whole.
+    /// The first and third quartile of the whole.
     pub spread: Option<(f64, f64)>,
 }
 
 impl Bar {
-    /// A bar of a measurement.
+    /// The bar of a median, with its quartiles.
     pub fn of(label: &str, summary: &Summary) -> Self {
         Bar {
             label: label.to_owned(),
@@ -41,26 +41,27 @@ impl Bar {
         }
     }
 
-    /// How long it is.
+    /// The length of all parts together.
     pub fn length(&self) -> f64 {
         self.parts.iter().map(|(_, length)| length).sum()
     }
 }
 use super::stats::figure;
 
-/// Where the bars begin, and how long the longest is.
+/// The left edge of the bars, the length of the longest, the width of the
+/// chart.
 const LEFT: f64 = 195.0;
 const LENGTH: f64 = 440.0;
 const WIDTH: f64 = 720.0;
 
-/// The height of a bar with the space below it, and of the bar.
+/// The height of a bar with the space below it, and of the bar alone.
 const STEP: f64 = 30.0;
 const BAR: f64 = 18.0;
 
-/// Where the first bar is.
+/// The top of the first bar.
 const TOP: f64 = 46.0;
 
-/// The colours, which the book's style sheet has too, for its themes.
+/// The colours. The book's style sheet repeats them, for its themes.
 const STYLE: &str = "
 svg { color: #1b1b1b; font-family: sans-serif; background: #ffffff;
   --part-0: #3b76b0; --part-1: #c46a1b; --part-2: #3f8f5f; --part-3: #a64d79; --part-4: #7a6bbf; --part-5: #8a8a8a; }
@@ -74,8 +75,8 @@ text.end { text-anchor: end; }
 .spread { stroke: currentColor; stroke-width: 1.5; }
 ";
 
-/// The chart for a file of its own: it brings its colours along and follows
-/// what the reader prefers.
+/// The chart as a file of its own, with its own colours, which follow the
+/// reader's preference.
 pub fn standalone(chart: &Chart) -> String {
     let (width, height) = (WIDTH, height(chart));
     let sheet = Style::new(format!("{STYLE}{}", parts()));
@@ -86,7 +87,7 @@ pub fn standalone(chart: &Chart) -> String {
         .to_string()
 }
 
-/// The chart for a page of the book, whose style sheet colours it.
+/// The chart for a page of the book. The book's style sheet colours it.
 pub fn inline(chart: &Chart) -> String {
     let text = draw(chart).set("class", "diagram chart").to_string();
     // A blank line would end the HTML in a Markdown page.
@@ -97,7 +98,7 @@ pub fn inline(chart: &Chart) -> String {
     lines.join("\n")
 }
 
-/// What the parts look like.
+/// The style rules of the parts.
 fn parts() -> String {
     let rule = |n| format!(".part-{n} {{ fill: var(--part-{n}); }}\n");
     (0..6).map(rule).collect()
@@ -108,7 +109,7 @@ fn height(chart: &Chart) -> f64 {
     TOP + STEP * chart.bars.len() as f64 + 12.0 + legend
 }
 
-/// The names of the parts, where there is more than one.
+/// The names of the parts; empty if no bar has more than one.
 fn legend(chart: &Chart) -> Vec<&str> {
     let parts = chart.bars.iter().map(|bar| bar.parts.len()).max();
     match chart.bars.first() {
@@ -156,7 +157,7 @@ fn draw(chart: &Chart) -> Document {
     document
 }
 
-/// A bar with its name, its spread and its figure.
+/// A bar with its label, its spread and its figure.
 fn row(bar: &Bar, y: f64, scale: f64) -> Group {
     let mut group = Group::new().add(text(LEFT - 10.0, y + 14.0, "end", &bar.label));
     let mut x = LEFT;
@@ -203,7 +204,7 @@ fn text(x: f64, y: f64, class: &str, words: &str) -> Element {
     element
 }
 
-/// To a tenth: what a screen shows.
+/// Rounds to a tenth, the finest that a screen shows.
 fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

@@ -1,5 +1,5 @@
-//! `claims`: what is said everywhere of containers and virtual machines, and
-//! what it is on this machine (E22).
+//! `claims`: common claims about containers and virtual machines, and what this
+//! machine measures (E22).
 
 use std::path::PathBuf;
 
@@ -17,23 +17,24 @@ use super::tools::complaint;
 use crate::vm::{Kernel, Vm};
 use crate::{host, workspace};
 
-/// How many containers are weighed, how often a virtual machine is booted, and
-/// its memory in MiB: a small one.
+/// The number of containers to weigh, the number of boots of the virtual
+/// machine, and its memory in MiB: a small one.
 const CONTAINERS: usize = 20;
 const BOOTS: u32 = 3;
 const VM_MIB: u32 = 256;
 
-/// The work that is compared.
+/// The work that is compared: arguments of `bench-load`.
 const WORK: [(&str, &[&str]); 2] = [
     ("compute", &["lu", "--size", "400"]),
     ("memory", &["triad", "--mib", "96"]),
 ];
 
-/// How many instances share a disk in the claim, and how much memory there is.
+/// The number of instances that share a disk in the claim, and the memory of
+/// their host.
 const INSTANCES: u64 = 10;
 const MEMORY: f64 = 4.0 * 1024.0 * 1024.0; // KiB
 
-/// What virtual machines came to.
+/// The measurements of virtual machines.
 struct Machines {
     description: String,
     /// Milliseconds from QEMU's start to the command's.
@@ -43,10 +44,7 @@ struct Machines {
     work: Figures,
 }
 
-/// Measures.
-///
-/// # Errors
-/// Those of containers and of virtual machines.
+/// Measures containers and virtual machines, and tabulates them claim by claim.
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
         "claims",
@@ -131,7 +129,7 @@ pub fn run(session: &Session) -> Result<Report> {
     Ok(report)
 }
 
-/// What a reader has to know of the comparison.
+/// Notes that a reader of the comparison needs.
 fn notes(machines: &Machines) -> Vec<String> {
     let mut notes = vec![format!(
         "The virtual machine is QEMU with Debian's cloud kernel, {VM_MIB} MiB and an initramfs: \
@@ -155,7 +153,7 @@ fn together(weight: &Weight) -> f64 {
     weight.launcher + weight.inside + weight.kernel
 }
 
-/// The rows of ten instances on a disk.
+/// Adds the rows for the disk of ten instances.
 fn disk(session: &Session, weight: &Weight, table: &mut Table) -> Result<()> {
     let name = match workspace::rootfs("debian").is_dir() {
         true => "debian",
@@ -197,7 +195,7 @@ fn disk(session: &Session, weight: &Weight, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// What a disk takes that is a fresh copy on write of another (qcow2).
+/// The disk space of a fresh qcow2 copy on write of another disk, in bytes.
 fn snapshot(session: &Session) -> Result<u64> {
     let (base, file) = (
         session.scratch.word("base.raw"),
@@ -214,7 +212,7 @@ fn snapshot(session: &Session) -> Result<u64> {
     disk_use(&file)
 }
 
-/// Boots some, one after another.
+/// Boots virtual machines, one after another, and measures them.
 fn machines(session: &Session) -> Result<Machines> {
     let work: Vec<String> = WORK.iter().map(|(_, words)| words.join(" ")).collect();
     let script = format!(
@@ -259,12 +257,12 @@ fn machines(session: &Session) -> Result<Machines> {
     })
 }
 
-/// How often a virtual machine is booted in this session.
+/// The number of boots of the virtual machine in this session.
 fn boots(session: &Session) -> u32 {
     if session.runs < 10 { 1 } else { BOOTS }
 }
 
-/// PSS of the QEMU that this process has started, in KiB.
+/// PSS of the QEMU processes that this process has started, in KiB.
 fn qemu_memory() -> f64 {
     let children = host::children(std::process::id() as i32).unwrap_or_default();
     let qemu = children

@@ -1,6 +1,6 @@
-//! Whoever starts a container here, and how each is told to: the same root
-//! file system, the same limits, no network but a loopback device, and what
-//! isolation of ours each of them can give.
+//! The contenders: everything that starts a container here, with its command
+//! line. All get the same root file system, the same limits, no network but a
+//! loopback device, and as much of drydock's isolation as each can give.
 
 use std::path::PathBuf;
 
@@ -12,36 +12,36 @@ use super::tools::{complaint, named};
 use super::{bundle, hyperfine};
 use crate::workspace;
 
-/// One that can start containers here.
+/// A program that starts containers here.
 pub struct Contender {
-    /// Its name.
+    /// The name in tables.
     pub name: &'static str,
     how: How,
-    /// What is special about it.
+    /// A remark for the table.
     pub remark: &'static str,
 }
 
-/// How it is told what to run.
+/// The form of a contender's command line.
 enum How {
     /// These words, then the command.
     Words(Vec<String>),
-    /// A program of the OCI runtime's command line, on an overlay that is
-    /// there.
+    /// The command line of an OCI runtime, on an overlay that is already
+    /// mounted.
     Runtime {
         program: &'static str,
         root: PathBuf,
     },
 }
 
-/// One that takes part, or why it does not.
+/// A contender that takes part, or the reason why it does not.
 pub enum Standing {
     /// It has started a container.
     Ready(Contender),
-    /// It has not: its name and the reason.
+    /// It is missing or has refused: its name and the reason.
     Absent(&'static str, String),
 }
 
-/// What the limits are called on the command lines of engines.
+/// The network and the limits, as options of engines.
 const LIMITS: [&str; 8] = [
     "--network",
     "none",
@@ -54,11 +54,8 @@ const LIMITS: [&str; 8] = [
 ];
 
 impl Contender {
-    /// The words that run `command`, a program of the root file system without
-    /// arguments, in the container `id`.
-    ///
-    /// # Errors
-    /// Those of writing a bundle.
+    /// The command line that runs `command`, a program of the root file system
+    /// without arguments, in the container `id`.
     pub fn argv(&self, session: &Session, id: &str, command: &str) -> Result<Vec<String>> {
         match &self.how {
             How::Words(words) => Ok(words.iter().cloned().chain([command.to_owned()]).collect()),
@@ -75,16 +72,14 @@ impl Contender {
     }
 }
 
-/// The first words of every call of an OCI runtime.
+/// The first words of every command line of an OCI runtime.
 pub fn runtime(session: &Session, program: &str) -> Vec<String> {
     let state = session.scratch.run().join(program).display().to_string();
     vec![program.to_owned(), "--root".to_owned(), state]
 }
 
-/// All of them, in the order of the table.
-///
-/// # Errors
-/// Those of preparing what they need; whoever refuses is a row.
+/// All contenders, in the order of the table. One that refuses is
+/// [`Standing::Absent`].
 pub fn all(session: &Session) -> Result<Vec<Standing>> {
     let root = session.root.display().to_string();
     let bin = workspace::bin();
@@ -141,7 +136,7 @@ pub fn all(session: &Session) -> Result<Vec<Standing>> {
     Ok(all)
 }
 
-/// Our own words, on the image of the session.
+/// The command line of drydock up to the session's image.
 pub fn drydock(session: &Session) -> Vec<String> {
     let mut words = session.drydock(&["run", "--rm", "--hostname", "bench"]);
     words.extend(LIMITS.map(str::to_owned));
@@ -178,7 +173,8 @@ fn podman(session: &Session) -> Vec<String> {
     words
 }
 
-/// An engine that has images, and gets ours. `words` come first in its calls.
+/// Imports the image into an engine, and tries it. Every command line of the
+/// engine begins with `words`.
 fn engine(session: &Session, name: &'static str, words: Vec<String>) -> Result<Standing> {
     let tool = named(name)?;
     if tool.find().is_none() {
@@ -187,7 +183,7 @@ fn engine(session: &Session, name: &'static str, words: Vec<String>) -> Result<S
     let line = hyperfine::line(&words);
     let root = hyperfine::line(&[session.root.display().to_string()]);
     let call = |script: String| complaint(&["sh", "-c", &script]);
-    // What a bench that was killed has left in its store goes first.
+    // Removes what a killed bench has left in the engine's store.
     call(format!("{line} image rm --force {IMAGE}"))?;
     if let Some(words) = call(format!("tar -C {root} -c . | {line} import - {IMAGE}"))? {
         return Ok(Standing::Absent(name, format!("refused: {words}")));
@@ -195,7 +191,7 @@ fn engine(session: &Session, name: &'static str, words: Vec<String>) -> Result<S
     let mut run = words.clone();
     run.extend(["run", "--rm", "--hostname", "bench"].map(str::to_owned));
     run.extend(LIMITS.map(str::to_owned));
-    // Their defaults are more than root without CAP_SYS_RESOURCE may ask for.
+    // The engines' defaults exceed what root without CAP_SYS_RESOURCE may set.
     run.extend(
         [
             "--ulimit",
@@ -220,7 +216,7 @@ fn engine(session: &Session, name: &'static str, words: Vec<String>) -> Result<S
     tried(session, contender)
 }
 
-/// Whether it starts a container at all.
+/// Tries whether a contender starts a container.
 fn tried(session: &Session, contender: Contender) -> Result<Standing> {
     let argv = contender.argv(session, "try", "/bin/true")?;
     session.scratch.stop.check()?;

@@ -1,4 +1,4 @@
-//! `bench density`: how many containers, and what each of them takes.
+//! `bench density`: many containers at once, and what each of them takes.
 
 use anyhow::Result;
 
@@ -10,11 +10,8 @@ use super::stats::{Summary, figure, spread};
 use super::table::Table;
 use super::tools::named;
 
-/// Measures herds of these sizes.
-///
-/// # Errors
-/// If an interrupt came. A container that does not start ends its herd, and is
-/// a row.
+/// Measures herds of these sizes. If a container does not start, its herd ends
+/// and becomes a row with the reason.
 pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
     let mut report = Report::new(
         "density",

@@ -1,6 +1,6 @@
-//! What the programs of a bench have measured themselves.
+//! Figures that the programs of a bench measure and print themselves.
 
 use std::collections::BTreeMap;
 
-/// A figure of the work: its name and unit to the sample.
+/// The samples of each figure, by its name and unit.
 pub type Figures = BTreeMap<(String, String), Vec<f64>>;

@@ -19,12 +19,12 @@ use super::tools::{last_words, output};
 use crate::restore::running::kill_and_wait;
 use crate::sys::bind_child;
 
-/// Who starts them.
+/// The engine that starts a herd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// Ours: its launcher stays as long as the container.
+    /// drydock: each container keeps its launcher.
     Drydock,
-    /// `runc run --detach`: nothing stays but the container.
+    /// `runc run --detach`: only the container stays.
     Runc,
 }
 
@@ -38,40 +38,41 @@ impl By {
     }
 }
 
-/// What a herd came to. Memory is for each container, in KiB.
+/// The measurements of a herd. Memory and disk are for each container, in KiB.
 #[derive(Clone, Debug)]
 pub struct Weight {
-    /// How many there were.
+    /// The number of containers.
     pub count: usize,
-    /// Milliseconds from the launcher's start to the container's first word.
+    /// Milliseconds from the launcher's start to the container's first output.
     pub start: Summary,
-    /// Seconds until all were started.
+    /// Seconds until all had started.
     pub all: f64,
-    /// PSS of the launchers that stay.
+    /// PSS of the launchers that stay; 0 for runc.
     pub launcher: f64,
-    /// PSS of what runs in the containers.
+    /// PSS of the processes in the containers.
     pub inside: f64,
-    /// What slabs, kernel stacks, page tables and per-CPU data have grown by.
+    /// Growth of slabs, kernel stacks, page tables and per-CPU data.
     pub kernel: f64,
-    /// What is charged to the cgroups.
+    /// Memory charged to the cgroups.
     pub charged: f64,
-    /// What the memory that is available has shrunk by.
+    /// Decrease of the available memory.
     pub available: f64,
-    /// What the state directory has grown by on the disk; nothing of runc's.
+    /// Growth of drydock's state directory on the disk; 0 for runc.
     pub disk: f64,
-    /// Seconds until all were gone.
+    /// Seconds until all had ended.
     pub end: f64,
 }
 
-/// Memory for one container, and what must remain, in bytes: with more than
-/// this a herd is not tried.
+/// The memory that one container may take, and the memory that must stay
+/// available, in bytes. A herd that needs more is not started.
 const FOR_ONE: u64 = 3 << 20;
 const RESERVE: u64 = 1 << 30;
 
-/// How long a container may take to say its first word, or a herd to go.
+/// The time limit for the launchers of a herd to end.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Why so many would not fit; nothing if they do.
+/// The reason why `count` containers would not fit into memory; `None` if they
+/// fit.
 pub fn too_many(count: usize) -> Option<String> {
     let need = FOR_ONE * count as u64 + RESERVE;
     let there = meminfo("MemAvailable");
@@ -84,7 +85,7 @@ pub fn too_many(count: usize) -> Option<String> {
     })
 }
 
-/// A herd. What lives of it ends when it is dropped.
+/// A herd. Dropping it ends its containers.
 struct Herd<'a> {
     session: &'a Session,
     by: By,
@@ -95,7 +96,7 @@ struct Herd<'a> {
 /// Starts `count` containers, weighs them and ends them.
 ///
 /// # Errors
-/// If one does not start, with its words, and if an interrupt came.
+/// A container that does not start, with its last words; an interrupt.
 pub fn herd(session: &Session, by: By, count: usize) -> Result<Weight> {
     let state = session.scratch.path("lib");
     let disk = disk_use(&state)?;
@@ -137,7 +138,7 @@ pub fn herd(session: &Session, by: By, count: usize) -> Result<Weight> {
 }
 
 impl Herd<'_> {
-    /// Starts one more and waits for its first word.
+    /// Starts one more container and waits for its first output.
     fn one_more(&mut self) -> Result<Duration> {
         let argv = self.argv()?;
         let complaints = self.session.scratch.path("complaints");
@@ -145,7 +146,8 @@ impl Herd<'_> {
         let mut command = Command::new(&argv[0]);
         command.args(&argv[1..]).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(stderr);
-        // Killed with us; who is left without a launcher is found in the cgroup.
+        // The launcher is killed with the bench. A container that has lost its
+        // launcher is found in the cgroup.
         bind_child(&mut command, Vec::new(), Signal::SIGKILL);
         let begun = Instant::now();
         let mut child = command
@@ -158,7 +160,7 @@ impl Herd<'_> {
         let elapsed = begun.elapsed();
         match self.by {
             By::Drydock => self.launchers.push(child),
-            // It has ended, or is about to.
+            // runc has ended, or is about to.
             By::Runc => drop(child.wait().context("wait for runc")?),
         }
         if said == 0 {
@@ -194,7 +196,7 @@ impl Herd<'_> {
         })
     }
 
-    /// What runs in the containers.
+    /// The processes in the containers.
     fn inside(&self) -> Vec<i32> {
         let mut pids = Vec::new();
         if let Some(group) = self.session.scratch.groups().first() {
@@ -203,8 +205,8 @@ impl Herd<'_> {
         pids
     }
 
-    /// Ends all, and waits until their launchers have taken away what they
-    /// made.
+    /// Ends all containers, and waits until their launchers have cleaned up and
+    /// ended.
     fn end(&mut self) -> Result<()> {
         match self.by {
             By::Drydock => kill_and_wait(&self.inside())?,
@@ -241,7 +243,7 @@ impl Drop for Herd<'_> {
     }
 }
 
-/// What the kernel itself uses, and what it has to give, in bytes.
+/// The memory that the kernel uses, and the available memory, in bytes.
 struct Memory {
     kernel: u64,
     available: u64,
@@ -259,18 +261,15 @@ impl Memory {
     }
 }
 
-/// The proportional set size of processes together, in bytes: each page that
-/// several have counts for each of them by its share (proc_pid_smaps(5)).
+/// The proportional set size (PSS) of processes together, in bytes: a page that
+/// several processes share counts for each by its share (proc_pid_smaps(5)).
 pub fn pss(pids: &[i32]) -> u64 {
     let of = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
     let texts = pids.iter().filter_map(|pid| of(pid).ok());
     texts.map(|text| kib(&text, "Pss") * 1024).sum()
 }
 
-/// What a directory takes on its disk, in bytes, as du(1) counts it.
-///
-/// # Errors
-/// If du fails.
+/// The disk space that a directory takes, in bytes, as du(1) counts it.
 pub fn disk_use(dir: &Path) -> Result<u64> {
     let output = Command::new("du")
         .args(["-s", "-k", "--one-file-system"])
@@ -288,7 +287,7 @@ pub fn disk_use(dir: &Path) -> Result<u64> {
     )
 }
 
-/// The processes in a cgroup and below it.
+/// Adds the processes in a cgroup and its descendants to `pids`.
 fn members(group: &Path, pids: &mut Vec<i32>) {
     let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     pids.extend(procs.lines().filter_map(|line| line.parse::<i32>().ok()));
@@ -299,7 +298,7 @@ fn members(group: &Path, pids: &mut Vec<i32>) {
     }
 }
 
-/// What is charged to the groups, in bytes: version 2's `memory.current`, or
+/// The memory charged to the groups, in bytes: version 2's `memory.current` or
 /// version 1's `memory.usage_in_bytes`, both with the kernel's memory.
 fn charged(groups: &[PathBuf]) -> u64 {
     let files = ["memory.current", "memory.usage_in_bytes"];

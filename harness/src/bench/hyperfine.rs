@@ -1,7 +1,7 @@
-//! hyperfine(1), which measures; here are its command line and its JSON.
+//! hyperfine(1), which measures: its command line and its JSON.
 //!
-//! Commands are measured in short rounds, in one order and then in the other,
-//! so that a machine that grows slower or faster meanwhile does so for all.
+//! Commands run in short rounds, in one order and then in the other, so that a
+//! drift in the machine's speed affects all of them alike.
 
 use std::path::Path;
 
@@ -11,18 +11,18 @@ use serde::Deserialize;
 use super::scratch::Stop;
 use super::tools;
 
-/// What is measured: a program and its arguments, without a shell.
+/// A command to measure. It runs without a shell.
 #[derive(Clone, Debug)]
 pub struct Timed {
-    /// What it is called.
+    /// The name in the results.
     pub name: String,
     /// The program and its arguments.
     pub argv: Vec<String>,
-    /// What is run before each measurement, through a shell; empty for nothing.
+    /// The shell command that runs before each measurement; empty for none.
     pub prepare: String,
 }
 
-/// How often a command is measured in a round.
+/// The most measurements of a command in one round.
 const PER_ROUND: u32 = 5;
 
 #[derive(Deserialize)]
@@ -36,12 +36,9 @@ struct Measured {
     times: Vec<f64>,
 }
 
-/// Measures each command `runs` times, but no fewer than two, and returns the
-/// seconds that each run took. In each round each command is run once more at
-/// its beginning, which is not counted.
-///
-/// # Errors
-/// If hyperfine is missing, a command fails, or an interrupt came.
+/// Measures each command `runs` times, at least twice, and returns the seconds
+/// of each run. Each round begins with one more run of each command, which is
+/// not counted.
 pub fn rounds(commands: &[Timed], runs: u32, dir: &Path, stop: &Stop) -> Result<Vec<Vec<f64>>> {
     let program = tools::need("hyperfine")?;
     let mut times = vec![Vec::new(); commands.len()];
@@ -58,7 +55,7 @@ pub fn rounds(commands: &[Timed], runs: u32, dir: &Path, stop: &Stop) -> Result<
         add(&[&export.display().to_string(), "--runs", &count.to_string()]);
         for &at in &order {
             let timed = &commands[at];
-            // One for each, or none: so hyperfine wants it.
+            // hyperfine takes a --prepare for every command, or none at all.
             if commands.iter().any(|c| !c.prepare.is_empty()) {
                 let prepare = match timed.prepare.as_str() {
                     "" => "true",
@@ -82,7 +79,7 @@ pub fn rounds(commands: &[Timed], runs: u32, dir: &Path, stop: &Stop) -> Result<
     Ok(times)
 }
 
-/// The sizes of the rounds for so many runs.
+/// The sizes of the rounds for `runs` measurements.
 fn split(runs: u32) -> Vec<u32> {
     let rounds = runs.div_ceil(PER_ROUND).max(1);
     (0..rounds)
@@ -90,7 +87,7 @@ fn split(runs: u32) -> Vec<u32> {
         .collect()
 }
 
-/// The names, and the seconds of each run.
+/// The name of each command, and the seconds of each of its runs.
 fn parse(json: &[u8]) -> Result<Vec<(String, Vec<f64>)>> {
     let exported: Exported =
         serde_json::from_slice(json).context("parse the results of hyperfine")?;
@@ -98,7 +95,7 @@ fn parse(json: &[u8]) -> Result<Vec<(String, Vec<f64>)>> {
     Ok(exported.results.into_iter().map(pair).collect())
 }
 
-/// A command as words of a shell.
+/// The command line of a shell that runs a command.
 pub fn line(argv: &[String]) -> String {
     let words: Vec<String> = argv.iter().map(|word| quoted(word)).collect();
     words.join(" ")

@@ -1,4 +1,4 @@
-//! `bench images`: how fast an image is unpacked, and a layer packed.
+//! `bench images`: the speed of unpacking an image and of packing a layer.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,7 @@ use super::table::Table;
 use super::tools::{need, output};
 use crate::workspace;
 
-/// Measures.
-///
-/// # Errors
-/// If the image cannot be made, or a command fails.
+/// Measures with the Debian root file system, or with busybox.
 pub fn run(session: &Session) -> Result<Report> {
     let name = ["debian", "busybox"]
         .into_iter()
@@ -77,7 +74,7 @@ pub fn run(session: &Session) -> Result<Report> {
     Ok(report)
 }
 
-/// The archive as an OCI layout, where the programs are that make one.
+/// Converts the archive to an OCI layout; `None` if skopeo or umoci is missing.
 fn layout(session: &Session, archive: &str, report: &mut Report) -> Result<Option<String>> {
     let errors = ["skopeo", "umoci"].map(|program| need(program).err());
     for error in errors.iter().flatten() {
@@ -95,7 +92,7 @@ fn layout(session: &Session, archive: &str, report: &mut Report) -> Result<Optio
     Ok(Some(layout))
 }
 
-/// The same layer out of the store.
+/// The commands that pack the same layer out of a store.
 fn pack(session: &Session, rootfs: &Path, layout: Option<&str>) -> Result<Vec<Timed>> {
     let scratch = &session.scratch;
     let (store, from) = (scratch.word("layers"), rootfs.display().to_string());
@@ -138,7 +135,7 @@ fn pack(session: &Session, rootfs: &Path, layout: Option<&str>) -> Result<Vec<Ti
     Ok(pack)
 }
 
-/// An archive as `docker save` writes it, of one layer.
+/// Makes an archive of one layer, as `docker save` writes it.
 fn archive(dir: &Path, rootfs: &Path) -> Result<String> {
     let layer = dir.join("layer.tar").display().to_string();
     call(&[
@@ -200,7 +197,7 @@ fn call(words: &[&str]) -> Result<()> {
     output(words).map(drop).with_context(|| words.join(" "))
 }
 
-/// Measures, and adds a table and a chart.
+/// Measures the commands, and adds a table and a chart.
 fn add(
     session: &Session,
     report: &mut Report,

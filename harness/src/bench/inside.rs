@@ -1,5 +1,5 @@
-//! What a contender's container is isolated by, seen from inside and from its
-//! cgroups: not what its options promise.
+//! The isolation of a contender's container as seen from inside and in its
+//! cgroups, whatever its options promise.
 
 use std::fs;
 use std::path::Path;
@@ -14,32 +14,30 @@ use super::session::Session;
 use super::tools::last_words;
 use crate::host::{self, Mount};
 
-/// What was seen.
+/// The isolation of one container.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Inside {
     /// The kinds of namespaces that are not the host's.
     pub namespaces: Vec<String>,
     /// The limits that its cgroups set: `memory`, `cpu`, `pids`.
     pub limits: Vec<&'static str>,
-    /// The type of the root's file system.
+    /// The type of the root file system.
     pub root: String,
-    /// How many capabilities are effective, and in the bounding set.
+    /// The number of effective capabilities, and of those in the bounding set.
     pub capabilities: [u32; 2],
-    /// `PR_SET_NO_NEW_PRIVS`.
+    /// Whether `PR_SET_NO_NEW_PRIVS` is set.
     pub no_new_privs: bool,
     /// Whether system calls are filtered (seccomp(2)).
     pub seccomp: bool,
-    /// How many places of /proc and /sys are covered or read-only.
+    /// The number of places in /proc and /sys that are covered or read-only.
     pub masked: usize,
 }
 
-/// How long a container may take to show itself.
+/// The time limit for the script `look` to appear among the processes.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Looks.
-///
-/// # Errors
-/// If the container does not come to run.
+/// Runs the script `look` in a container of the contender and parses its
+/// output.
 pub fn look(session: &Session, contender: &Contender) -> Result<Inside> {
     let argv = contender.argv(session, "look", "/bin/look")?;
     let (program, args) = argv.split_first().context("no command")?;
@@ -69,7 +67,7 @@ fn own_namespaces() -> Result<Vec<String>> {
         .collect())
 }
 
-/// Reads what the script `look` printed.
+/// Parses the output of the script `look`.
 fn read(text: &str, hosts: &[String]) -> Result<Inside> {
     let mut inside = Inside::default();
     for line in text.lines() {
@@ -99,13 +97,14 @@ fn read(text: &str, hosts: &[String]) -> Result<Inside> {
     Ok(inside)
 }
 
-/// The size of a set of capabilities.
+/// The number of capabilities in a set, which is hexadecimal.
 fn size(set: &str) -> Result<u32> {
     let set = u64::from_str_radix(set, 16).with_context(|| format!("capabilities {set}"))?;
     Ok(set.count_ones())
 }
 
-/// The limits of the container that runs the script now.
+/// The limits of the container that runs the script `look` now; none if it does
+/// not appear within `limit`.
 fn limits(limit: Duration) -> Vec<&'static str> {
     let end = Instant::now() + limit;
     while Instant::now() < end {
@@ -119,7 +118,7 @@ fn limits(limit: Duration) -> Vec<&'static str> {
     Vec::new()
 }
 
-/// The limits that the groups of /proc/PID/cgroup set.
+/// The limits that the cgroups of /proc/PID/cgroup set.
 fn limits_of(groups: &str, top: &Path) -> Vec<&'static str> {
     let mut limits = Vec::new();
     let files = [
@@ -140,7 +139,7 @@ fn limits_of(groups: &str, top: &Path) -> Vec<&'static str> {
                 _ => continue,
             };
             let text = fs::read_to_string(file).unwrap_or_default();
-            // 4 EiB and more is none at all.
+            // 1 EiB (2^60 bytes) and more means no limit.
             let number = text.split_whitespace().next().unwrap_or("max").to_owned();
             if number.parse::<i64>().is_ok_and(|n| n > 0 && n < 1 << 60) && !limits.contains(&name)
             {

@@ -1,4 +1,5 @@
-//! On what it was measured: a figure without its machine is none.
+//! The machine and the moment of a measurement. A figure without them says
+//! nothing.
 
 use std::fs;
 use std::path::Path;
@@ -12,35 +13,35 @@ use super::table::Table;
 use crate::host;
 use crate::report::kernel_release;
 
-/// The machine, and the moment.
+/// The machine and the moment of a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor, as /proc/cpuinfo names it.
     pub cpu: String,
-    /// How many of them this process may use.
+    /// The number of processors that this process may use.
     pub cpus: usize,
-    /// The hypervisor flag of the processor: this is a virtual machine itself.
+    /// Whether the processor has the flag `hypervisor`: the machine is virtual.
     pub virtual_machine: bool,
-    /// Memory, in MiB.
+    /// Memory in MiB.
     pub memory_mib: u64,
-    /// Its name and release: `Linux 6.1.0`.
+    /// The kernel's name and release: `Linux 6.1.0`.
     pub kernel: String,
     /// `PRETTY_NAME` of os-release(5).
     pub system: String,
-    /// How cgroups are mounted: `v2`, `v1`, `hybrid`.
+    /// The layout of the mounted cgroups: `v2`, `v1`, `hybrid` or `none`.
     pub cgroups: String,
-    /// The file system that holds what is measured.
+    /// The type of the file system that holds the containers.
     pub disk: String,
-    /// Load average of the last minute at the start (getloadavg(3)).
+    /// The load average of the last minute at the start (getloadavg(3)).
     pub load: f64,
-    /// Of each program that took part.
+    /// Name and version of each program that takes part.
     pub versions: Vec<(String, String)>,
-    /// When, as RFC 3339 has it.
+    /// The time of the measurement, as in RFC 3339.
     pub when: String,
 }
 
 impl Machine {
-    /// Looks at this one. `place` is where the containers will be.
+    /// Describes this machine. `place` is the directory of the containers.
     pub fn look(place: &Path) -> Machine {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -61,7 +62,8 @@ impl Machine {
         }
     }
 
-    /// What is wrong with this moment for measuring; nothing if all is quiet.
+    /// The reason why the figures of this moment are too high; `None` if the
+    /// machine is quiet.
     pub fn warning(&self) -> Option<String> {
         // Half of one processor at work elsewhere already shows in the spreads.
         (self.load > 0.5).then(|| {
@@ -72,7 +74,7 @@ impl Machine {
         })
     }
 
-    /// The machine in a line.
+    /// The machine on one line.
     pub fn line(&self) -> String {
         format!(
             "{}, {} CPUs{}, {:.1} GiB, {}, {}, cgroups {}, {}, load {:.2}, {}",
@@ -122,7 +124,8 @@ impl Machine {
     }
 }
 
-/// How cgroups are mounted: cgroups(7).
+/// The layout of the mounted cgroups (cgroups(7)): `v2`, `v1`, `hybrid` or
+/// `none`.
 pub fn cgroups() -> &'static str {
     let mounts = host::mounts("thread-self").unwrap_or_default();
     let has = |fstype: &str| mounts.iter().any(|mount| mount.fstype == fstype);
@@ -134,7 +137,7 @@ pub fn cgroups() -> &'static str {
     }
 }
 
-/// The type of the file system of a directory.
+/// The type of the file system that holds a directory.
 fn disk(place: &Path) -> String {
     let mounts = host::mounts("thread-self").unwrap_or_default();
     mounts
@@ -149,13 +152,13 @@ pub fn load() -> f64 {
     sysinfo().map_or(0.0, |info| info.load_average().0)
 }
 
-/// In bytes, a line of /proc/meminfo; 0 where there is none.
+/// A value of /proc/meminfo in bytes; 0 if there is no such line.
 pub fn meminfo(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     kib(&text, name) * 1024
 }
 
-/// A line of a file such as /proc/meminfo: `Name:   123 kB`.
+/// The value of a line `Name:   123 kB`, in KiB; 0 if there is no such line.
 pub fn kib(text: &str, name: &str) -> u64 {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))

@@ -1,13 +1,13 @@
-//! The bench: what containers cost here, beside what others take for them.
+//! The bench: what containers cost on this host, compared with other engines.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`start`], [`whereto`], [`density`], [`native`], [`images`] | the benches |
 //! | [`claims`] | container against virtual machine |
-//! | [`contenders`], [`bundle`], [`inside`] | whoever starts containers here, and what each of them isolates |
-//! | [`herd`], [`network`], [`strace`], [`hyperfine`] | what measures |
+//! | [`contenders`], [`bundle`], [`inside`], [`peers`] | the engines that start containers here, and what each of them isolates |
+//! | [`herd`], [`network`], [`strace`], [`hyperfine`] | measurement |
 //! | [`session`], [`scratch`], [`tools`], [`machine`] | the place, the programs, the machine |
-//! | [`report`], [`stats`], [`chart`] | tables, figures, pictures |
+//! | [`report`], [`table`], [`stats`], [`figures`], [`chart`] | tables, figures, charts |
 
 pub mod bundle;
 pub mod chart;
@@ -57,17 +57,17 @@ pub enum Bench {
     Images,
 }
 
-/// Where the results are left: `target/bench`.
+/// The directory of the results: `target/bench`.
 pub fn place() -> PathBuf {
     workspace::root().join("target/bench")
 }
 
-/// The results that the book shows.
+/// The results that the book shows: `book/bench.json`.
 pub fn recorded() -> PathBuf {
     book::dir().join("bench.json")
 }
 
-/// The name of a chart's file.
+/// The name of a chart's file: `start.svg`, then `start-2.svg`.
 fn file_name(report: &Report, number: usize) -> String {
     match number {
         0 => format!("{}.svg", report.name),
@@ -76,9 +76,6 @@ fn file_name(report: &Report, number: usize) -> String {
 }
 
 /// Writes the results and their charts into `dir`, and returns the files.
-///
-/// # Errors
-/// Those of writing.
 pub fn keep(results: &Results, dir: &Path) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
     let mut files = vec![dir.join("results.json")];

@@ -1,4 +1,4 @@
-//! `bench native`: the same work outside and inside, in turns.
+//! `bench native`: the same work outside and inside a container, in turns.
 
 use std::thread;
 
@@ -15,24 +15,21 @@ use super::table::Table;
 use super::tools::{need, output};
 use crate::workspace;
 
-/// The storage drivers, through each of which files are written.
+/// The storage drivers. Files are written through each.
 const DRIVERS: [&str; 5] = ["overlay2", "aufs", "btrfs", "devicemapper", "vfs"];
 
-/// Some work, outside and inside.
+/// One piece of work, as a command outside and a command inside.
 pub struct Pair {
-    /// What it is called.
+    /// The name in the table.
     pub name: String,
-    /// Its words outside.
+    /// The command outside.
     pub outside: Vec<String>,
-    /// Its words inside.
+    /// The command that runs it in a container.
     pub inside: Vec<String>,
 }
 
-/// Measures.
-///
-/// # Errors
-/// If work fails, and if an interrupt came. A driver that does not work here is
-/// a row.
+/// Measures computing, memory, files and network. A driver that does not work
+/// here becomes a row with the reason.
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
         "native",
@@ -73,7 +70,8 @@ pub fn run(session: &Session) -> Result<Report> {
     match need("iperf3") {
         Err(error) => report.notes.push(format!("Network: {error}.")),
         Ok(program) => {
-            // The thread's network is its own, and goes with what it started.
+            // The thread unshares its network namespace, which ends with the
+            // thread and what it started.
             let measured = thread::scope(|scope| {
                 let work = || network::measure(session, &program, rounds.min(3));
                 scope.spawn(work).join()
@@ -115,7 +113,7 @@ pub fn run(session: &Session) -> Result<Report> {
     Ok(report)
 }
 
-/// The words of `bench-load`, outside and inside.
+/// A piece of work of `bench-load`, with `options` for the container.
 pub fn pair(session: &Session, name: &str, work: &[&str], options: &[&str]) -> Pair {
     let load = workspace::bin().join("bench-load").display().to_string();
     let work = work.iter().map(|&word| word.to_owned());
@@ -145,7 +143,8 @@ fn compute(session: &Session) -> Vec<Pair> {
     pairs
 }
 
-/// Files through one driver. Its state goes afterwards.
+/// Measures files through one driver, whose state has a directory of its own in
+/// the scratch place.
 fn files(session: &Session, driver: &str, rounds: u32, quick: bool) -> Result<(Figures, Figures)> {
     let state = format!("lib-{driver}");
     let option = ["--storage-driver", driver];
@@ -161,14 +160,14 @@ fn files(session: &Session, driver: &str, rounds: u32, quick: bool) -> Result<(F
     let words = work("/root");
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut pair = pair(session, driver, &words, &option);
-    // The same words on the driver's own state.
+    // The value of --root: the driver's own state.
     pair.inside[2] = session.scratch.word(&state);
     pair.outside.truncate(1);
     pair.outside.extend(work(&outside));
     turns(session, &pair, rounds)
 }
 
-/// Why a driver does not take part, in few words.
+/// The reason why a driver does not take part, shortened.
 fn refusal(error: &anyhow::Error) -> String {
     let words = format!("{error:#}");
     let reason = words.split_once("does not work here: ").map(|(_, why)| why);
@@ -181,10 +180,7 @@ fn refusal(error: &anyhow::Error) -> String {
         .to_owned()
 }
 
-/// Does it outside and inside in turns.
-///
-/// # Errors
-/// If one of them fails, with its words.
+/// Runs the work outside and inside in turns, and returns the figures of both.
 pub fn turns(session: &Session, pair: &Pair, rounds: u32) -> Result<(Figures, Figures)> {
     let (mut outside, mut inside) = (Figures::new(), Figures::new());
     for round in 0..rounds {
@@ -206,17 +202,14 @@ pub fn turns(session: &Session, pair: &Pair, rounds: u32) -> Result<(Figures, Fi
     Ok((outside, inside))
 }
 
-/// Runs work and reads its figures.
-///
-/// # Errors
-/// If it fails, with its words, or says something else.
+/// Runs a command of `bench-load` and parses the figures that it prints.
 pub fn printed(argv: &[String]) -> Result<Vec<(String, f64, String)>> {
     let printed = output(argv)?;
     let text = String::from_utf8_lossy(&printed);
     text.lines().map(line).collect()
 }
 
-/// A line of bench-load: `lu 3.2 Gflop/s`.
+/// Parses a line of bench-load, `lu 3.2 Gflop/s`, into name, value and unit.
 pub fn line(line: &str) -> Result<(String, f64, String)> {
     let words: Vec<&str> = line.split(' ').collect();
     let [name, value, unit] = words[..] else {
@@ -237,7 +230,7 @@ fn add(report: &mut Report, table: &mut Table, name: &str, outside: &Figures, in
         ) else {
             continue;
         };
-        // Work of one figure needs no second name.
+        // Work with a single figure needs no second name.
         let full = match ["lu", "triad", "throughput"].contains(&what.as_str()) {
             true => name.to_owned(),
             false => format!("{name}: {what}"),

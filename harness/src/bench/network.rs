@@ -1,5 +1,5 @@
-//! Throughput by iperf3(1): the loopback device outside and inside, and the
-//! bridge.
+//! Throughput by iperf3(1): over the loopback device outside and inside, and
+//! over the bridge.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,21 +16,18 @@ use super::session::Session;
 use super::tools::{last_words, output};
 use crate::sys::bind_child;
 
-/// Where the container on the bridge is.
+/// The subnet of the bridge, and the address of the container in it.
 const SUBNET: &str = "10.214.0.0/24";
 const ADDRESS: &str = "10.214.0.2";
 
-/// How long a server may take to answer.
+/// The time limit for the first answer of a server.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The name of a measurement, outside and inside.
+/// A measurement: its name, the figures outside, the figures inside.
 pub type Measured = (String, Figures, Figures);
 
-/// Measures, in a network of this thread's own, which is nobody else's and has
-/// no link to the host's.
-///
-/// # Errors
-/// If iperf3 fails, and if an interrupt came.
+/// Measures in a network namespace of this thread's own, which has no link to
+/// the host's network.
 pub fn measure(session: &Session, iperf3: &Path, rounds: u32) -> Result<Vec<Measured>> {
     session.scratch.own_network()?;
     let (mut outside, mut inside, mut bridge) = (Vec::new(), Vec::new(), Vec::new());
@@ -57,7 +54,7 @@ pub fn measure(session: &Session, iperf3: &Path, rounds: u32) -> Result<Vec<Meas
     ])
 }
 
-/// A server and a client that ends it, as a script. A client that is refused
+/// A script that runs a server for one client, and the client. A refused client
 /// says so in its report, not by its exit status.
 fn both(program: &str) -> String {
     format!(
@@ -73,7 +70,8 @@ fn client(program: &str, address: &str) -> String {
     format!("{program} -c {address} -t 1 -J")
 }
 
-/// A container of ours with the host's programs, which iperf3 is one of.
+/// The command line of a drydock container with the host's programs, iperf3
+/// among them.
 fn container(session: &Session, options: &[&str]) -> Vec<String> {
     let mut words = session.drydock(&["run", "--rm"]);
     words.extend(["--cgroup-parent".to_owned(), session.scratch.group()]);
@@ -87,7 +85,7 @@ fn container(session: &Session, options: &[&str]) -> Vec<String> {
     words
 }
 
-/// From here to a container on the bridge.
+/// Measures from here to a container on the bridge.
 fn across(session: &Session, program: &str) -> Result<f64> {
     let options = ["--network", "bridge", "--subnet", SUBNET, "--ip", ADDRESS];
     let mut words = container(session, &options);
@@ -119,12 +117,12 @@ fn across(session: &Session, program: &str) -> Result<f64> {
     measured
 }
 
-/// Gbit/s that a client reports.
+/// Runs a client and returns the rate that it reports, in Gbit/s.
 fn rate(argv: &[String]) -> Result<f64> {
     reported(&output(argv).context("iperf3")?)
 }
 
-/// What the client's report says.
+/// The rate in a client's report, in Gbit/s.
 fn reported(json: &[u8]) -> Result<f64> {
     let report: Value = serde_json::from_slice(json).context("parse the report of iperf3")?;
     let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();

@@ -1,4 +1,5 @@
-//! What the bench leaves at other engines, and what they say of this host.
+//! Other engines: removing the bench's image, and what crun says about this
+//! host.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +12,8 @@ use super::tools::{complaint, named};
 /// The name of the image at engines that have images.
 pub const IMAGE: &str = "drydock-bench";
 
-/// Takes the image away from an engine that keeps it elsewhere.
+/// Removes the image from docker, whose daemon keeps it outside the scratch
+/// place.
 pub fn forget() {
     let Ok(docker) = named("docker") else { return };
     if docker.find().is_some() {
@@ -26,11 +28,8 @@ pub fn forget() {
     }
 }
 
-/// What crun says of this host's cgroups as they are; nothing if it is content,
-/// or not here.
-///
-/// # Errors
-/// Those of writing a bundle.
+/// crun's complaint about this host's cgroups as they are; `None` if it has
+/// none, or is not installed.
 pub fn words_of_crun(dir: &Path, root: &Path) -> Result<Option<String>> {
     if named("crun")?.find().is_none() {
         return Ok(None);

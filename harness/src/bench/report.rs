@@ -1,4 +1,4 @@
-//! What a bench found: tables for people, measures for programs, a chart.
+//! The results of a bench: tables for people, measures for programs, charts.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -10,29 +10,23 @@ use super::machine::Machine;
 use super::stats::Summary;
 use super::table::Table;
 
-/// All that one session measured.
+/// Everything that one session measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// On what.
+    /// The machine that ran the benches.
     pub machine: Machine,
-    /// What was measured, in that order.
+    /// The reports, in the order of the measurements.
     pub reports: Vec<Report>,
 }
 
 impl Results {
-    /// Reads results that were written before.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or is no such thing.
+    /// Reads results from a file.
     pub fn read(file: &Path) -> Result<Results> {
         let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("parse {}", file.display()))
     }
 
-    /// Writes them as JSON.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes the results as JSON.
     pub fn write(&self, file: &Path) -> Result<()> {
         let mut json = serde_json::to_vec_pretty(self).context("write the results as JSON")?;
         json.push(b'\n');
@@ -40,25 +34,25 @@ impl Results {
     }
 }
 
-/// What one bench found.
+/// The results of one bench.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The bench: `start`.
+    /// The name of the bench: `start`.
     pub name: String,
     /// What was measured, and how, in a sentence or two.
     pub about: String,
-    /// The tables, made of the measures.
+    /// The tables, made from the measures.
     pub tables: Vec<Table>,
-    /// The pictures of them.
+    /// The charts, made from the measures.
     pub charts: Vec<Chart>,
-    /// What a reader of the tables has to know.
+    /// Notes that a reader of the tables needs.
     pub notes: Vec<String>,
     /// The figures, for programs.
     pub measures: Vec<Measure>,
 }
 
 impl Report {
-    /// One without anything yet.
+    /// An empty report.
     pub fn new(name: &str, about: &str) -> Self {
         Report {
             name: name.to_owned(),
@@ -67,7 +61,7 @@ impl Report {
         }
     }
 
-    /// Keeps a measurement.
+    /// Adds a measure.
     pub fn measured(&mut self, name: &str, unit: &str, summary: Summary) {
         self.measures.push(Measure {
             name: name.to_owned(),
@@ -76,10 +70,8 @@ impl Report {
         });
     }
 
-    /// The report for a page of the book, or its table of this number, from 1.
-    ///
-    /// # Errors
-    /// If it has no such table.
+    /// The report for a page of the book, or only its table of this number,
+    /// counted from 1.
     pub fn page(&self, table: Option<usize>) -> Result<String> {
         if let Some(number) = table {
             let at = number.checked_sub(1).and_then(|at| self.tables.get(at));
@@ -114,7 +106,7 @@ impl Report {
     }
 }
 
-/// A table in a page, which the style sheet lets be narrow.
+/// A table in a page, in the `div` that the style sheet sets in narrow columns.
 fn framed(table: &Table) -> String {
     format!(
         "<div class=\"measured\">\n\n{}\n\n</div>\n",
@@ -122,14 +114,14 @@ fn framed(table: &Table) -> String {
     )
 }
 
-/// A measured figure.
+/// A measured quantity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
-    /// Of what: `drydock`.
+    /// What was measured: `drydock`.
     pub name: String,
-    /// `ms`, `KiB`, `MB/s`…
+    /// The unit: `ms`, `KiB`, `MB/s`…
     pub unit: String,
-    /// The figures.
+    /// The statistics of the sample.
     pub summary: Summary,
 }
 

@@ -1,9 +1,9 @@
-//! A place of the bench's own on this host, of which nothing is left: a
-//! directory, a mount namespace, and cgroups of one name.
+//! The scratch place of a bench on this host: a directory, a mount namespace,
+//! and cgroups of one name. All of it is removed at the end.
 //!
-//! The mount namespace takes every mount with it, however the bench ends. It is
-//! that of the thread, so mounts are read from /proc/thread-self. The
-//! directory and the cgroups carry its PID, so that the next bench, or
+//! The mount namespace takes every mount with it, however the bench ends. It
+//! belongs to the thread, so mounts are read from /proc/thread-self. The names
+//! of the directory and the cgroups contain the PID, so that the next bench, or
 //! `just restore`, finds those of a bench that was killed.
 
 use std::fs;
@@ -24,19 +24,20 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::restore::cgroups;
 use crate::{host, rtnl};
 
-/// What the directory and the cgroups are called, before the PID.
+/// The name of the directory and the cgroups, up to the PID.
 const PREFIX: &str = "drydock-bench-";
 
-/// On a disk, as the state of containers is: not in /tmp, which may be memory.
+/// The parent of the directory. It is on a disk, as the state of containers is;
+/// /tmp may be memory.
 const PLACE: &str = "/var/tmp";
 
-/// Where launchers keep what need not outlive a boot, and drydock its part of it
-/// (hier(7)).
+/// The runtime directory of launchers, whose content need not outlive a boot,
+/// and drydock's part of it (hier(7)).
 const RUN: &str = "/run";
 const OUR_RUN: &str = "/run/drydock";
 
-/// What becomes of a removal where others still make or remove something, how
-/// often it is tried again, and after what time: ten seconds together.
+/// Errors of a removal while others still create or remove something there, the
+/// number of retries, and the pause between two: ten seconds together.
 const DISTURBED: [ErrorKind; 3] = [
     ErrorKind::DirectoryNotEmpty,
     ErrorKind::NotFound,
@@ -45,15 +46,12 @@ const DISTURBED: [ErrorKind; 3] = [
 const TRIES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Whether the bench was asked to end: by ^C, or by SIGTERM or SIGHUP.
+/// A flag that asks the bench to end. ^C, SIGTERM and SIGHUP set it.
 #[derive(Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// One that hears the signals from now on.
-    ///
-    /// # Errors
-    /// Those of sigaction(2).
+    /// A flag that the signals set from now on.
     pub fn listen() -> Result<Stop> {
         let stop = Stop::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -63,10 +61,7 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Goes on if nothing came.
-    ///
-    /// # Errors
-    /// If it did.
+    /// Returns an error if a signal has arrived.
     pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
             bail!("interrupted; what was made is removed");
@@ -75,19 +70,17 @@ impl Stop {
     }
 }
 
-/// The place. It is removed when the value is dropped.
+/// The scratch place. Dropping it removes it.
 pub struct Scratch {
     dir: PathBuf,
     name: String,
-    /// Whether there is an end to it.
+    /// Tells whether the bench is asked to end.
     pub stop: Stop,
 }
 
 impl Scratch {
-    /// Makes it, and removes those of benches that were killed.
-    ///
-    /// # Errors
-    /// If the caller is not root, and those of the system calls.
+    /// Makes the place, and removes those of benches that were killed. Requires
+    /// root.
     pub fn enter() -> Result<Scratch> {
         if !geteuid().is_root() {
             bail!("this measures on this host, with cgroups and overlays: it needs root (sudo)");
@@ -116,48 +109,43 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// What stands for /run: in memory, as it is on every ordinary system, also
-    /// where this host keeps it on a disk. For drydock, which has no option for
-    /// it, that is mounted on /run/drydock, in this mount namespace only.
+    /// The directory that replaces /run: in memory, as /run is on every
+    /// ordinary system, even where this host keeps it on a disk. drydock has no
+    /// option for it. If /run is on a disk, drydock gets a tmpfs on
+    /// /run/drydock, in this mount namespace only.
     pub fn run(&self) -> PathBuf {
         self.path("run")
     }
 
-    /// A file in it.
+    /// The path of a file in the place.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// The same, as a word of a command.
+    /// The same path, as a word of a command.
     pub fn word(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    /// A directory in it, made where it is missing.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
+    /// Makes a directory in the place, if it is missing.
     pub fn make(&self, name: &str) -> Result<PathBuf> {
         let dir = self.path(name);
         fs::create_dir_all(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
         Ok(dir)
     }
 
-    /// The cgroup for all that is started, as a path from the root. It is there
-    /// before they start, as the groups of an init system's services are.
+    /// The cgroup of everything that is started, as a path from the root. It
+    /// exists before they start, as the groups of an init system's services do.
     pub fn group(&self) -> String {
         format!("/{}", self.name)
     }
 
-    /// The directories of that group in the hierarchies in which it is.
+    /// The directories of that cgroup, in all hierarchies that have it.
     pub fn groups(&self) -> Vec<PathBuf> {
         groups(&self.name)
     }
 
-    /// An overlay on `lower`, mounted at `name` in here.
-    ///
-    /// # Errors
-    /// Those of mount(2).
+    /// Mounts an overlay on `lower` at `name` in the place.
     pub fn overlay(&self, lower: &Path, name: &str) -> Result<PathBuf> {
         let merged = self.make(name)?;
         let upper = self.make(&format!("{name}.upper"))?;
@@ -179,11 +167,8 @@ impl Scratch {
         Ok(merged)
     }
 
-    /// Takes a cgroup2 file system that stands beside hierarchies of version 1
-    /// out of this bench's view, and says whether there was one.
-    ///
-    /// # Errors
-    /// Those of umount2(2).
+    /// Covers a cgroup2 file system that is mounted beside hierarchies of
+    /// version 1, in this bench's view only. Returns whether there was one.
     pub fn hide_second_version(&self) -> Result<bool> {
         let mounts = host::mounts("thread-self")?;
         if !mounts.iter().any(|mount| mount.fstype == "cgroup") {
@@ -193,19 +178,16 @@ impl Scratch {
         for mount in mounts.iter().filter(|mount| mount.fstype == "cgroup2") {
             umount2(mount.mount_point.as_str(), MntFlags::MNT_DETACH)
                 .with_context(|| format!("umount2({})", mount.mount_point))?;
-            // crun makes its groups' directories there all the same. Here they
-            // are gone with the mount namespace.
+            // crun still makes the directories of its groups there. On this
+            // tmpfs they end with the mount namespace.
             tmpfs(Path::new(&mount.mount_point))?;
             hidden = true;
         }
         Ok(hidden)
     }
 
-    /// Moves this thread, and what it starts from now on, into a network of
-    /// its own, in which bridges and rules may be made.
-    ///
-    /// # Errors
-    /// Those of unshare(2) and of rtnetlink(7).
+    /// Moves this thread, and what it starts from now on, into a new network
+    /// namespace, in which bridges and rules may be made.
     pub fn own_network(&self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
         rtnl::set_up("lo")
@@ -229,7 +211,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes what benches that live no more have left.
+/// Removes the places of benches that were killed.
 fn sweep() {
     let mut dead: Vec<String> = fs::read_dir(PLACE)
         .into_iter()
@@ -244,14 +226,14 @@ fn sweep() {
     }
 }
 
-/// Whether this is the name of a bench whose process is gone.
+/// Whether this is the name of a place whose process has ended.
 fn is_dead(name: &str) -> bool {
     let pid = name.strip_prefix(PREFIX).and_then(|pid| pid.parse().ok());
     pid.is_some_and(|pid: i32| host::process(pid).is_none())
 }
 
-/// The directories of the cgroup file systems: of version 2 only where it is
-/// alone.
+/// Makes the cgroups: in the hierarchies of version 1, or in version 2 if it is
+/// mounted alone.
 fn make_groups(name: &str) -> Result<()> {
     let mounts = host::mounts("thread-self")?;
     let first = mounts.iter().any(|mount| mount.fstype == "cgroup");
@@ -278,8 +260,8 @@ fn groups(name: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Ends what runs in the groups, and removes them and the directory. What does
-/// not go is said: `just restore` will have to.
+/// Ends the processes in the groups, and removes the groups and the directory.
+/// A failure is reported, with the advice to run `just restore`.
 fn remove(name: &str) {
     let complain = |what: &Path, error: anyhow::Error| {
         eprintln!("{}: {error:#}; try ./just restore", what.display());
@@ -297,9 +279,9 @@ fn remove(name: &str) {
             complain(Path::new(&mount.mount_point), errno.into());
         }
     }
-    // The launchers of a bench that was killed may still be making or removing
-    // something there. They are nobody's children here, so nothing says when
-    // they are done.
+    // The launchers of a bench that was killed may still create or remove
+    // something there. They are not children of this process, which can
+    // therefore not wait for them.
     let mut tries = 0..TRIES;
     while dir.exists()
         && let Err(error) = fs::remove_dir_all(&dir)

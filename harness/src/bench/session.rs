@@ -1,4 +1,5 @@
-//! A session: the place, the image that all start, the machine.
+//! A session: the scratch place, the image that all contenders start, the
+//! machine.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,24 +13,24 @@ use super::scratch::Scratch;
 use super::tools::{HELPERS, PEERS, output};
 use crate::{build, workspace};
 
-/// What all benches of a session share.
+/// The state that all benches of a session share.
 pub struct Session {
-    /// The place on this host.
+    /// The scratch place on this host.
     pub scratch: Scratch,
-    /// The root file system that every contender gets: busybox, and the
-    /// programs of the bench in /bin.
+    /// The root file system of every contender: busybox, with the programs of
+    /// the bench in /bin.
     pub root: PathBuf,
-    /// On what it is measured.
+    /// The machine that the benches run on.
     pub machine: Machine,
-    /// How often short things are measured.
+    /// The number of measurements of a short command.
     pub runs: u32,
-    /// What crun says of a host that has both versions of cgroups, where that is
-    /// the case and version 2 was hidden. It is hidden from all.
+    /// crun's complaint about a host with both versions of cgroups, if version
+    /// 2 was hidden here. It is hidden from all contenders.
     pub hidden: Option<String>,
 }
 
-/// Programs of the image: name and script. All are called without arguments,
-/// because the floor passes none on.
+/// Programs of the image: name and script. None takes arguments, because the
+/// floor passes none on.
 const SCRIPTS: [(&str, &str); 2] = [
     (
         "look",
@@ -41,20 +42,15 @@ const SCRIPTS: [(&str, &str); 2] = [
     ("stay", "echo here\nexec sleep 1000000"),
 ];
 
-/// Builds the programs that are measured, as they are now.
-///
-/// # Errors
-/// If cargo fails.
+/// Builds the programs that are measured from the current sources, and requires
+/// the root file system busybox.
 pub fn built() -> Result<()> {
     build::programs(&["08".to_owned(), "09".to_owned()])?;
     workspace::need_rootfs("busybox")
 }
 
 impl Session {
-    /// Makes the place and the image.
-    ///
-    /// # Errors
-    /// If the caller is not root, and those of making them.
+    /// Makes the scratch place and imports the image. Requires root.
     pub fn begin(runs: u32) -> Result<Session> {
         let scratch = Scratch::enter()?;
         let root = scratch.path("root");
@@ -89,12 +85,13 @@ impl Session {
         Ok(session)
     }
 
-    /// Our engine's words, on the state in which the image is.
+    /// A command line of drydock, on the state that holds the image.
     pub fn drydock(&self, args: &[&str]) -> Vec<String> {
         self.drydock_at("lib", args)
     }
 
-    /// Our engine's words, on the state in this directory of the place.
+    /// A command line of drydock, on the state in this directory of the scratch
+    /// place.
     pub fn drydock_at(&self, root: &str, args: &[&str]) -> Vec<String> {
         let program = workspace::bin().join("drydock").display().to_string();
         let mut words = vec![program, "--root".to_owned(), self.scratch.word(root)];
@@ -102,11 +99,8 @@ impl Session {
         words
     }
 
-    /// Makes the image of the root file system in this state; `options` say
-    /// how.
-    ///
-    /// # Errors
-    /// If the engine refuses, with its words.
+    /// Imports the root file system as an image into this state, with further
+    /// `options`.
     pub fn import(&self, state: &str, options: &[&str]) -> Result<()> {
         let root = self.root.display().to_string();
         let mut argv = self.drydock_at(state, &["import", &root, IMAGE]);

@@ -12,7 +12,7 @@ use super::session::Session;
 use super::stats::{Summary, figure, ratio, spread};
 use super::table::Table;
 
-/// The goals: at most so many times that contender's median.
+/// The goals: drydock's median is at most this multiple of the contender's.
 const GOALS: [(&str, f64); 4] = [
     ("floor", 1.5),
     ("crun", 1.0 / 2.0),
@@ -20,10 +20,7 @@ const GOALS: [(&str, f64); 4] = [
     ("docker", 1.0 / 40.0),
 ];
 
-/// Measures.
-///
-/// # Errors
-/// If hyperfine is missing, or one that started a container before fails now.
+/// Measures all contenders, and tabulates what each isolates.
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
         "start",
@@ -74,7 +71,8 @@ pub fn run(session: &Session) -> Result<Report> {
     Ok(report)
 }
 
-/// The table of times, the chart and the goals, from the measures.
+/// Adds the table of times, the chart and the goals, all computed from the
+/// measures.
 fn present(report: &mut Report, remarks: &[(&str, String)]) {
     let median = |name: &str| {
         let found = report.measures.iter().find(|m| m.name == name);

@@ -1,29 +1,31 @@
-//! What many measurements of one thing come to.
+//! Statistics of repeated measurements.
 
 use serde::{Deserialize, Serialize};
 
-/// The order statistics of a sample. A median, because a single slow run (an
-/// interrupt, another process) moves a mean and says nothing of the thing.
+/// The order statistics of a sample. The median, because a single slow run (an
+/// interrupt, another process) moves a mean and says nothing about the thing
+/// measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// How many measurements.
+    /// The number of measurements.
     pub n: usize,
-    /// The smallest.
+    /// The smallest measurement.
     pub min: f64,
-    /// A quarter is below.
+    /// The first quartile.
     pub q1: f64,
-    /// Half is below.
+    /// Half of the measurements are below.
     pub median: f64,
-    /// Three quarters are below.
+    /// The third quartile.
     pub q3: f64,
-    /// Of a hundred, 95 are below.
+    /// The 95th percentile.
     pub p95: f64,
-    /// The largest.
+    /// The largest measurement.
     pub max: f64,
 }
 
 impl Summary {
-    /// Of a sample; nothing of an empty one, or of one that holds no number.
+    /// Summarizes a sample; `None` if it is empty or holds a value that is not
+    /// finite.
     pub fn of(sample: &[f64]) -> Option<Summary> {
         if sample.is_empty() || sample.iter().any(|x| !x.is_finite()) {
             return None;
@@ -42,7 +44,7 @@ impl Summary {
         })
     }
 
-    /// All figures times `factor`: from one unit into another.
+    /// Multiplies every figure except `n` by `factor`, to convert the unit.
     #[must_use]
     pub fn scaled(mut self, factor: f64) -> Summary {
         for figure in [
@@ -59,8 +61,8 @@ impl Summary {
     }
 }
 
-/// The value below which this share of a sorted sample lies, by a straight line
-/// between the two that are nearest.
+/// The value below which `share` (0 to 1) of a sorted sample lies, interpolated
+/// linearly between the two nearest measurements.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let (low, part) = (place.floor(), place.fract());
@@ -69,7 +71,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     below + (above - below) * part
 }
 
-/// A figure with three significant digits, and no more than it needs: `7.6`,
+/// A figure with three significant digits and at most three decimals: `7.63`,
 /// `147`, `0.012`.
 pub fn figure(value: f64) -> String {
     let digits = match value.abs() {
@@ -81,12 +83,12 @@ pub fn figure(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// A spread: from the first quartile to the third.
+/// The spread from the first quartile to the third: `1.20 … 1.50`.
 pub fn spread(summary: &Summary) -> String {
     format!("{} … {}", figure(summary.q1), figure(summary.q3))
 }
 
-/// A ratio: `2.3×`.
+/// A ratio: `2.29×`.
 pub fn ratio(value: f64) -> String {
     format!("{}×", figure(value))
 }

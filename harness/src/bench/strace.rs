@@ -1,4 +1,4 @@
-//! strace(1), and what its output adds up to.
+//! Traces by strace(1), and the totals of their calls.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,26 +7,23 @@ use anyhow::{Context, Result};
 
 use super::tools;
 
-/// What system calls of one name came to.
+/// The totals of all system calls of one name.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Calls {
-    /// How many.
+    /// The number of calls; a fraction in a mean of traces.
     pub count: f64,
-    /// How long they took together, in ms.
+    /// Their time together, in milliseconds.
     pub ms: f64,
 }
 
-/// The system calls of a command and of all that it starts, by their names.
-/// Those that wait for others are called `read (waits)`.
+/// The system calls of a command and of all that it starts, by name. Calls that
+/// wait for other processes have entries of their own: `read (waits)`.
 pub type Trace = BTreeMap<String, Calls>;
 
 /// Runs a command under strace.
-///
-/// # Errors
-/// If strace is missing or the command fails.
 pub fn trace(argv: &[String], dir: &Path) -> Result<Trace> {
     let file = dir.join("strace.out");
-    // -y names what a descriptor is, to tell a file from a pipe that is waited at.
+    // -y prints what a descriptor refers to, which tells a file from a pipe.
     let mut words = vec![tools::need("strace")?.display().to_string()];
     words.extend(["-f", "-q", "-y", "-ttt", "-T", "-o"].map(str::to_owned));
     words.push(file.display().to_string());
@@ -36,7 +33,7 @@ pub fn trace(argv: &[String], dir: &Path) -> Result<Trace> {
     Ok(parse(&String::from_utf8_lossy(&text)))
 }
 
-/// Adds up the lines `PID TIME NAME(ARGUMENTS) = RESULT <SECONDS>`.
+/// Adds up lines of the form `PID TIME NAME(ARGUMENTS) = RESULT <SECONDS>`.
 pub fn parse(text: &str) -> Trace {
     let mut trace = Trace::new();
     let mut waiting: BTreeMap<&str, bool> = BTreeMap::new();
@@ -82,7 +79,7 @@ pub fn parse(text: &str) -> Trace {
     trace
 }
 
-/// Whether a call waits for what another process or thread does.
+/// Whether a call waits for another process or thread.
 fn waits(name: &str, arguments: &str) -> bool {
     const ALWAYS: [&str; 15] = [
         "sched_yield",
@@ -119,7 +116,7 @@ pub fn mean(traces: &[Trace]) -> Trace {
     mean
 }
 
-/// What a call is for, in the order of the chart.
+/// The purposes of calls, in the order of the chart.
 pub const KINDS: [&str; 7] = [
     "mounts",
     "processes, namespaces",
@@ -130,7 +127,7 @@ pub const KINDS: [&str; 7] = [
     "waiting for others",
 ];
 
-/// Of which kind a call is.
+/// The purpose of a call: one of [`KINDS`].
 pub fn kind(name: &str) -> &'static str {
     let name = match name.strip_suffix(" (waits)") {
         Some(_) => return KINDS[6],

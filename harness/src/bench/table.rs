@@ -1,22 +1,22 @@
-//! A table of a report.
+//! Tables of a report.
 
 use comfy_table::Table as Grid;
 use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 use serde::{Deserialize, Serialize};
 
-/// A table.
+/// A table of text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Table {
-    /// What it shows.
+    /// The title.
     pub title: String,
-    /// Heads of the columns.
+    /// The heads of the columns.
     pub columns: Vec<String>,
-    /// Cells, row by row.
+    /// The cells, row by row.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// An empty one.
+    /// An empty table.
     pub fn new(title: &str, columns: &[&str]) -> Self {
         Table {
             title: title.to_owned(),
@@ -25,7 +25,7 @@ impl Table {
         }
     }
 
-    /// Adds a row. Cells that are missing at its end are empty.
+    /// Adds a row. Missing cells at its end are empty.
     pub fn row(&mut self, cells: &[&str]) {
         let mut row: Vec<String> = cells.iter().map(|&c| c.to_owned()).collect();
         row.resize(self.columns.len().max(row.len()), String::new());
@@ -39,14 +39,14 @@ impl Table {
         grid
     }
 
-    /// For a terminal.
+    /// The table as text for a terminal.
     pub fn text(&self) -> String {
         let mut grid = self.grid();
         grid.load_style(NOTHING);
         grid.trim_fmt()
     }
 
-    /// For a page of the book.
+    /// The table as Markdown for a page of the book.
     pub fn markdown(&self) -> String {
         let mut grid = Grid::new();
         let plain = |cells: &Vec<String>| -> Vec<String> {

@@ -1,4 +1,5 @@
-//! Who else can start containers here, and what measures them.
+//! Programs of others: engines that start containers here, and tools that
+//! measure.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -6,12 +7,12 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A program of others.
+/// A program that another project provides.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tool {
     /// Its name on the PATH.
     pub program: &'static str,
-    /// The package of Debian that brings it; nothing where there is none.
+    /// The Debian package with the program; `None` if there is none.
     pub package: Option<&'static str>,
 }
 
@@ -22,7 +23,7 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
     }
 }
 
-/// The peers: whoever else starts containers.
+/// The peers: other programs that start containers.
 pub const PEERS: [Tool; 6] = [
     tool("runc", "runc"),
     tool("crun", "crun"),
@@ -35,7 +36,7 @@ pub const PEERS: [Tool; 6] = [
     tool("docker", "docker.io"),
 ];
 
-/// What measures, or makes what is measured.
+/// The helpers: programs that measure, or make what is measured.
 pub const HELPERS: [Tool; 5] = [
     tool("hyperfine", "hyperfine"),
     tool("strace", "strace"),
@@ -45,19 +46,19 @@ pub const HELPERS: [Tool; 5] = [
 ];
 
 impl Tool {
-    /// Where it is, if it is on the PATH.
+    /// The program's file, if it is on the PATH.
     pub fn find(&self) -> Option<PathBuf> {
         self.find_in(&std::env::var_os("PATH").unwrap_or_default())
     }
 
-    /// Where it is, if it is on this PATH.
+    /// The program's file, if it is on this PATH.
     pub fn find_in(&self, path: &OsStr) -> Option<PathBuf> {
         std::env::split_paths(path)
             .map(|dir| dir.join(self.program))
             .find(|file| file.is_file())
     }
 
-    /// What to say where it is not.
+    /// The message for a missing program: what to install.
     pub fn missing(&self) -> String {
         match self.package {
             Some(package) => format!("missing: package {package}"),
@@ -65,8 +66,8 @@ impl Tool {
         }
     }
 
-    /// Its version, as it says: docker's is that of the daemon, which does the
-    /// work, where one answers.
+    /// The version that the program prints. For docker it is that of the
+    /// daemon, which does the work, if one answers.
     pub fn version(&self) -> Option<String> {
         let daemons: &[&str] = &["version", "--format", "{{.Server.Version}}"];
         let ways = match self.program {
@@ -85,7 +86,7 @@ impl Tool {
     }
 }
 
-/// The first word with a digit and a dot in it: `1.1.5+ds1`.
+/// The first word that starts with a digit and contains a dot: `1.1.5+ds1`.
 fn number(text: &str) -> Option<String> {
     text.split_whitespace()
         .map(|word| word.trim_matches([',', ';', '(', ')', 'v']))
@@ -93,10 +94,7 @@ fn number(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The tool of this name, of those that are known here.
-///
-/// # Errors
-/// If there is none.
+/// The peer or helper of this name.
 pub fn named(program: &str) -> Result<&'static Tool> {
     static ALL: [&[Tool]; 2] = [&PEERS, &HELPERS];
     ALL.iter()
@@ -105,10 +103,10 @@ pub fn named(program: &str) -> Result<&'static Tool> {
         .with_context(|| format!("{program} is unknown here"))
 }
 
-/// Where a helper is, without which a bench cannot be run.
+/// The file of a helper that a bench requires.
 ///
 /// # Errors
-/// Names the package.
+/// Names the package to install.
 pub fn need(program: &str) -> Result<PathBuf> {
     let tool = named(program)?;
     match tool.find() {
@@ -120,17 +118,14 @@ pub fn need(program: &str) -> Result<PathBuf> {
     }
 }
 
-/// Those that are not on this PATH.
+/// The peers and helpers that are not on this PATH.
 pub fn missing(path: &OsStr) -> Vec<&'static Tool> {
     let all = HELPERS.iter().chain(&PEERS);
     all.filter(|tool| tool.find_in(path).is_none()).collect()
 }
 
-/// Installs the packages of what is missing. What one of them cannot be
-/// installed for is shown by apt-get, and does not keep the others away.
-///
-/// # Errors
-/// If there is no apt-get.
+/// Installs the packages of the missing programs. apt-get reports a package
+/// that cannot be installed; the others are still installed.
 pub fn install() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     for tool in missing(&path) {
@@ -152,10 +147,8 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
-/// What a command prints, which must succeed.
-///
-/// # Errors
-/// If it cannot be run; if it fails, with its [`last_words`].
+/// Runs a command and returns its standard output. If the command fails, the
+/// error is its [`last_words`].
 pub fn output<S: AsRef<OsStr>>(argv: &[S]) -> Result<Vec<u8>> {
     let output = run(argv)?;
     if !output.status.success() {
@@ -164,17 +157,14 @@ pub fn output<S: AsRef<OsStr>>(argv: &[S]) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// What a command complains of: its [`last_words`] if it fails, nothing if it
-/// does not.
-///
-/// # Errors
-/// If it cannot be run.
+/// Runs a command. Returns its [`last_words`] if it fails, `None` if it
+/// succeeds.
 pub fn complaint<S: AsRef<OsStr>>(argv: &[S]) -> Result<Option<String>> {
     let output = run(argv)?;
     Ok((!output.status.success()).then(|| last_words(&output.stderr)))
 }
 
-/// Runs a command to its end, with nothing to read.
+/// Runs a command to its end, with /dev/null as standard input.
 fn run<S: AsRef<OsStr>>(argv: &[S]) -> Result<Output> {
     let (program, args) = argv.split_first().context("no command")?;
     Command::new(program)
@@ -184,8 +174,8 @@ fn run<S: AsRef<OsStr>>(argv: &[S]) -> Result<Output> {
         .with_context(|| format!("run {}", program.as_ref().display()))
 }
 
-/// The last line of what a program complained of, shortened to be a remark in
-/// a table.
+/// The last nonblank line of a program's standard error, cut to 160 characters
+/// for a remark in a table.
 pub fn last_words(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let line = text

@@ -10,16 +10,13 @@ use super::stats::figure;
 use super::strace::{KINDS, Trace, kind, mean, trace};
 use super::table::Table;
 
-/// Whose starts are traced, where they are here.
+/// The contenders to trace, where they are available.
 const TRACED: [&str; 4] = ["floor", "drydock", "crun", "runc"];
 
-/// How many calls a table shows.
+/// The number of calls in a table.
 const TOP: usize = 12;
 
-/// Traces.
-///
-/// # Errors
-/// If strace is missing, or a start fails under it.
+/// Traces several starts of each contender, and tabulates their means.
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
         "where",
@@ -65,7 +62,7 @@ pub fn run(session: &Session) -> Result<Report> {
     Ok(report)
 }
 
-/// The time of a trace, without that of waiting.
+/// The time of a trace without its waits, in milliseconds.
 fn work(trace: &Trace) -> f64 {
     let own = trace.iter().filter(|(name, _)| kind(name) != KINDS[6]);
     own.map(|(_, calls)| calls.ms).sum()

@@ -1,8 +1,8 @@
-//! `bench-load`: work whose speed can be told, for `just bench` and `just
+//! `bench-load`: work with a measurable speed, for `just bench` and `just
 //! claims`. It runs outside, in a container and in a virtual machine, and
-//! prints one figure a line: name, value, unit.
+//! prints one figure per line: name, value, unit.
 //!
-//! It measures itself, so that the start of whatever it runs in is not counted.
+//! It measures itself, so that the start of its surroundings does not count.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -86,8 +86,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// How often a second all threads together do the work, once each has done it
-/// once.
+/// How often per second all threads together do the work, after each has done
+/// it once.
 fn at_once<T>(
     threads: usize,
     millis: u64,
@@ -121,7 +121,7 @@ fn at_once<T>(
     })
 }
 
-/// A system of linear equations.
+/// A system of linear equations, and the copy that is solved.
 struct Lu {
     size: usize,
     matrix: Vec<f64>,
@@ -176,7 +176,7 @@ impl Lu {
     }
 }
 
-/// Three arrays.
+/// The three arrays of STREAM's triad.
 struct Triad {
     a: Vec<f64>,
     b: Vec<f64>,
@@ -202,7 +202,8 @@ impl Triad {
 }
 
 fn files(dir: &Path, mib: usize, count: usize) -> Result<()> {
-    // First, before the large file keeps the disk's journal busy.
+    // The small files first: the large file keeps the disk's journal busy
+    // afterwards.
     let small = dir.join("bench-small");
     fs::create_dir(&small).with_context(|| format!("mkdir {}", small.display()))?;
     let begun = Instant::now();

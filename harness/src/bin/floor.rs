@@ -1,10 +1,10 @@
-//! `floor LOWERDIR COMMAND`: the least that starting a container can cost.
+//! `floor LOWERDIR COMMAND`: the lowest possible cost of starting a container.
 //!
-//! The bench measures `drydock run` against it. It does what the kernel has to
-//! be asked for, and nothing else: namespaces, an overlay, `/proc`, `/sys`,
-//! `/dev`, three limits, a loopback device, capabilities; and it takes away
-//! what it made. It checks no input, explains no error, keeps no record and
-//! shares nothing, so it is no container engine.
+//! The benchmark measures `drydock run` against it. It only makes the requests
+//! that the kernel requires: namespaces, an overlay, `/proc`, `/sys`, `/dev`,
+//! three limits, a loopback device, capabilities; and it removes what it made.
+//! It checks no input, explains no error, keeps no record and shares nothing,
+//! so it is not a container engine.
 #![allow(unsafe_code)] // libc's calls are the point: nothing stands between us and the kernel.
 
 use std::ffi::{CStr, CString, OsStr};
@@ -15,14 +15,14 @@ use std::{env, fs, process};
 
 use libc::{c_int, c_ulong};
 
-/// The limits, as v1 spells them: controller, file, value.
+/// The limits on v1: controller, file, value.
 const V1: [(&str, &str, &str); 3] = [
     ("memory", "memory.limit_in_bytes", "67108864"),
     ("cpu", "cpu.cfs_quota_us", "50000"),
     ("pids", "pids.max", "100"),
 ];
 
-/// And as v2 does.
+/// The limits on v2: file, value.
 const V2: [(&str, &str); 3] = [
     ("memory.max", "67108864"),
     ("cpu.max", "50000 100000"),
@@ -60,7 +60,7 @@ fn main() {
     }
     ok(pid as c_int, "clone3");
     let mut status = 0;
-    // SAFETY: `status` is ours to be written to.
+    // SAFETY: the kernel writes to `status`, which outlives the call.
     ok(
         unsafe { libc::waitpid(pid as i32, &mut status, 0) },
         "waitpid",
@@ -72,7 +72,7 @@ fn main() {
     process::exit(libc::WEXITSTATUS(status));
 }
 
-/// A group in each hierarchy, with its limit.
+/// Makes a group in each hierarchy, with its limit.
 fn make_groups() -> Vec<PathBuf> {
     let name = format!("floor-{}", process::id());
     let root = Path::new("/sys/fs/cgroup");
@@ -96,12 +96,12 @@ fn make_groups() -> Vec<PathBuf> {
 
 fn child(lower: &OsStr, scratch: &Path, groups: &[PathBuf], command: &CStr) -> ! {
     for group in groups {
-        // A thread of a v1 hierarchy moves itself for next to nothing.
+        // On v1, moving a single thread by `tasks` costs almost nothing.
         let tasks = ["tasks", "cgroup.procs"].map(|file| group.join(file));
         let file = tasks.iter().find(|file| file.exists());
         must(fs::write(file.unwrap_or(&tasks[1]), "0"), "tasks");
     }
-    // SAFETY: calls with strings that have their NULs, and numbers.
+    // SAFETY: calls with numbers and NUL-terminated strings.
     unsafe {
         ok(libc::unshare(libc::CLONE_NEWCGROUP), "unshare");
         ok(libc::sethostname(c"floor".as_ptr(), 5), "sethostname");
@@ -140,7 +140,7 @@ fn child(lower: &OsStr, scratch: &Path, groups: &[PathBuf], command: &CStr) -> !
     process::exit(127)
 }
 
-/// `/dev` with six nodes, six links and four file systems.
+/// Mounts `/dev` with six nodes, six links and four file systems.
 unsafe fn dev() {
     // SAFETY: as in `child`.
     unsafe {
@@ -232,7 +232,7 @@ unsafe fn drop_capabilities() {
 }
 
 unsafe fn mount(source: &CStr, target: &CStr, fs: &CStr, flags: c_ulong, options: &CStr) {
-    // SAFETY: strings with their NULs.
+    // SAFETY: NUL-terminated strings.
     let done = unsafe {
         libc::mount(
             source.as_ptr(),

@@ -1,6 +1,6 @@
-//! `wake`: sets the clock of a machine that was resumed, and stirs its random
-//! numbers: as many machines as are resumed from one would draw the same.
-//! `vm/init` calls it before all else.
+//! `wake`: sets the clock of a resumed machine and reseeds its random numbers,
+//! which would otherwise be the same in all machines that resume from one
+//! image. `vm/init` runs it first.
 
 use std::fs;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! A headless Chromium, driven over its debugging pipe: the DevTools protocol
-//! as JSON messages with a NUL byte after each, at descriptors 3 (to it) and 4
-//! (from it).
+//! A headless Chromium, driven through its debugging pipe: the DevTools
+//! protocol as JSON messages, each followed by a NUL byte, on descriptors 3 (to
+//! the browser) and 4 (from it).
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -20,10 +20,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts it, if there is one: `None` where no Chromium is installed.
-    ///
-    /// # Errors
-    /// If it does not answer.
+    /// Starts the browser; `None` if no Chromium is installed.
     pub fn start() -> Result<Option<Self>> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let Some(program) = ["chromium", "chromium-browser", "google-chrome"]
@@ -78,9 +75,6 @@ impl Browser {
     }
 
     /// Calls a method of the protocol and returns its result.
-    ///
-    /// # Errors
-    /// If the browser refuses, or has ended.
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value> {
         self.last += 1;
         let id = self.last;
@@ -104,11 +98,8 @@ impl Browser {
         }
     }
 
-    /// Waits for an event, and drops the others before it unless they tell of
-    /// an error.
-    ///
-    /// # Errors
-    /// If the browser has ended.
+    /// Waits for an event. [`errors`](Self::errors) sees the events that arrive
+    /// meanwhile.
     pub fn wait_for(&mut self, event: &str) -> Result<()> {
         if self.events.iter().any(|e| e["method"] == event) {
             return Ok(());
@@ -123,14 +114,13 @@ impl Browser {
         }
     }
 
-    /// Forgets what has happened so far.
+    /// Forgets all events so far.
     pub fn forget(&mut self) {
         self.events.clear();
     }
 
-    /// What went wrong on the page since [`forget`](Self::forget): errors of
-    /// scripts, of the console and of loading, and whatever was asked of a
-    /// network.
+    /// The errors of the page since [`forget`](Self::forget): of scripts, of
+    /// the console and of loading, and every request to a network.
     pub fn errors(&self) -> Vec<String> {
         self.events
             .iter()
@@ -158,9 +148,6 @@ impl Browser {
     }
 
     /// The value of a JavaScript expression on the page. A promise is awaited.
-    ///
-    /// # Errors
-    /// If it throws.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
         let result = self.call(
             "Runtime.evaluate",

@@ -1,26 +1,27 @@
-//! Whether an output is the one in the book.
+//! Comparison of an output with the book's.
 //!
 //! `[..]` stands for anything within a line and `...`, alone on a line, for any
-//! lines. Inodes of namespaces are written as they were once; another machine
-//! has others, so what is compared is which of them are the same.
+//! lines. The book has the inodes of namespaces of one run; another machine has
+//! others, so the comparison is of which inodes are equal.
 
 use std::collections::BTreeMap;
 
 use snapbox::filter::NormalizeToExpected;
 use snapbox::prelude::*;
 
-/// Inodes of namespaces in the book, and what they were this time.
+/// Inodes of namespaces in the book, and the inodes of this run in their place.
 #[derive(Debug, Default)]
 pub struct Inodes(BTreeMap<String, String>);
 
 impl Inodes {
-    /// Compares an output with the book's. `Err` has what the book should say
-    /// instead: the output, with the book's elisions where they still fit.
+    /// Compares an output with the book's. `Err` is the text that the book
+    /// should have instead: the output, with the book's elisions where they
+    /// still fit.
     pub fn compare(&mut self, expected: &str, actual: &str) -> Result<(), String> {
         let (expected, actual) = (&tidy(expected)[..], tidy(actual));
         let same_shape = normalized(&blank(expected), &blank(&actual)) == blank(expected);
         let (ours, theirs) = (inodes(expected), inodes(&actual));
-        // With lines left out there is no telling which is which.
+        // If lines are elided, it is unknown which inode is which.
         if same_shape && (ours.len() != theirs.len() || self.agree(&ours, &theirs)) {
             return Ok(());
         }
@@ -33,9 +34,9 @@ impl Inodes {
         Err(normalized(&translated, &actual))
     }
 
-    /// Whether the same ones are equal. The numbers of namespaces that have
-    /// ended are given out again, so only those with which the machine began
-    /// are remembered from one command to the next.
+    /// Whether equal inodes in the book are equal in this run. The kernel
+    /// reuses the numbers of namespaces that have ended, so from one command to
+    /// the next only the namespaces that the machine began with are remembered.
     fn agree(&mut self, ours: &[&str], theirs: &[&str]) -> bool {
         let mut all = self.0.clone();
         for (ours, theirs) in ours.iter().zip(theirs) {
@@ -53,10 +54,12 @@ impl Inodes {
     }
 }
 
-/// The numbers of the first namespaces are below, those of new ones are not.
+/// The bound between the numbers of namespaces: those of the namespaces that
+/// the machine begins with are below, those of new ones are not.
 const FIRST_NEW: &str = "4026532000";
 
-/// Without trailing blanks, which nobody sees, and with a newline at the end.
+/// Removes trailing blanks, which are invisible, and ends the text with a
+/// newline.
 fn tidy(output: &str) -> String {
     output
         .lines()

@@ -1,4 +1,4 @@
-//! The table that says where the book and the checks carry each experiment:
+//! The table of experiments, with the pages and checks of each:
 //! `book/src/experiments.md`.
 
 use anyhow::{Context, Result, bail};
@@ -7,26 +7,23 @@ use super::Page;
 use crate::registry::Step;
 use crate::workspace;
 
-/// The experiments that the book must carry: E1 to E19, and E22.
+/// The experiments that the book must have: E1 to E19, and E22.
 pub fn required() -> Vec<String> {
     (1..=19).chain([22]).map(|n| format!("E{n}")).collect()
 }
 
-/// A row: `| E5 | what | [section](link) | 03: check, 03: check |`.
+/// A row: ``| E5 | what | [section](link) | `step_03::check` |``.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Row {
-    /// `E5`.
+    /// The number: `E5`.
     pub number: String,
-    /// The pages that it links to, without their anchors.
+    /// The linked pages, without their anchors.
     pub pages: Vec<String>,
     /// The checks: step and name.
     pub checks: Vec<(String, String)>,
 }
 
-/// The rows of the table.
-///
-/// # Errors
-/// For a row that has not four columns, or a check without its step.
+/// Parses the rows of the table.
 pub fn rows(text: &str) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for line in text.lines().filter(|line| line.starts_with("| E")) {
@@ -59,11 +56,8 @@ pub fn rows(text: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What is wrong with the table, a line each: a row that is missing, one
-/// without a section, one without a check, a check that does not exist.
-///
-/// # Errors
-/// If the table cannot be read.
+/// The faults of the table, one per line: a missing row, a row without a
+/// section, one without a check, a check that does not exist.
 pub fn complaints(table: &Page, pages: &[Page]) -> Result<Vec<String>> {
     let rows = rows(&table.text)?;
     let mut complaints = Vec::new();
@@ -94,10 +88,7 @@ pub fn complaints(table: &Page, pages: &[Page]) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// What holds if a check passes.
-///
-/// # Errors
-/// If there is no check of this name.
+/// The title of a check: what holds if the check passes.
 pub fn check_title(step: &Step, name: &str) -> Result<String> {
     let entry = step
         .entry(name)

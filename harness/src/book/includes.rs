@@ -1,14 +1,14 @@
-//! `{{#include file:anchor}}`: mdBook says nothing about an anchor that does
-//! not exist and inserts nothing. Here it is an error.
+//! Checks of `{{#include file:anchor}}`. For a missing anchor mdBook inserts
+//! nothing and reports nothing; here that is an error.
 
 use std::fs;
 use std::path::Path;
 
 use super::Page;
 
-/// What is wrong with the includes of a page, a line each: a file or an anchor
-/// that does not exist, an anchor with nothing in it, and a file with anchors
-/// that is included as a whole.
+/// The faults of the includes of a page, one per line: a missing file or
+/// anchor, an anchor with nothing in it, and a file with anchors that is
+/// included as a whole.
 pub fn complaints(page: &Page) -> Vec<String> {
     let dir = page.file().parent().map(Path::to_owned).unwrap_or_default();
     let mut complaints = Vec::new();

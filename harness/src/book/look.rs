@@ -1,5 +1,5 @@
-//! Every page in a real browser: both themes, the width of a desk and of a
-//! telephone.
+//! Every page in a real browser: in both themes, at the width of a desk and of
+//! a telephone.
 
 use std::fs;
 use std::path::Path;
@@ -10,29 +10,26 @@ use serde_json::json;
 use super::Page;
 use super::browser::Browser;
 
-/// Names of mdBook's themes.
+/// The names of mdBook's themes.
 const THEMES: [&str; 2] = ["light", "navy"];
 
-/// What a screen is called, its width, its height.
+/// The screens: name, width, height.
 const SCREENS: [(&str, u32, u32); 2] = [("desk", 1280, 900), ("phone", 390, 844)];
 
-/// What must be found with which word.
+/// The word that the search must find.
 const SEARCH: &str = "pivot_root";
 
-/// What was looked at, and what was wrong with it.
+/// The result of a look at the pages.
 #[derive(Debug, Default)]
 pub struct Look {
-    /// How many views were looked at.
+    /// The number of views.
     pub views: usize,
-    /// What is wrong, a line each.
+    /// The faults, one per line.
     pub complaints: Vec<String>,
 }
 
-/// Opens every page below `built` and looks at it; with `shots` a picture of
-/// each view is left there. `None` where there is no browser.
-///
-/// # Errors
-/// If the browser fails.
+/// Opens every page below `built` and looks for faults. If `shots` is given,
+/// saves a picture of each view there. `None` if there is no browser.
 pub fn look(built: &Path, pages: &[Page], shots: Option<&Path>) -> Result<Option<Look>> {
     let Some(mut browser) = Browser::start()? else {
         return Ok(None);
@@ -68,7 +65,7 @@ fn open(browser: &mut Browser, url: &str) -> Result<()> {
     browser.wait_for("Page.loadEventFired")
 }
 
-/// What is wrong with a page in a theme.
+/// The faults of a page in a theme.
 fn one(browser: &mut Browser, file: &Path, theme: &str) -> Result<Vec<String>> {
     let url = format!("file://{}", file.display());
     open(browser, &url)?;
@@ -89,8 +86,9 @@ fn one(browser: &mut Browser, file: &Path, theme: &str) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// Said of a page: what is wider than the window, and diagrams that have no
-/// size or text in the colour of its ground.
+/// A script that lists the faults of a page: boxes wider than the window,
+/// diagrams without a size, and text outside its diagram or in the colour of
+/// its background.
 const LOOK: &str = r#"(() => {
     const wrong = [];
     const width = document.documentElement.clientWidth;
@@ -126,7 +124,7 @@ fn picture(browser: &mut Browser, place: &Path, width: u32) -> Result<()> {
     fs::write(place, decode(data)).with_context(|| format!("write {}", place.display()))
 }
 
-/// Base64, which is how the protocol sends a picture (RFC 4648).
+/// Decodes Base64 (RFC 4648), in which the protocol sends a picture.
 fn decode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
     let (mut bits, mut count) = (0u32, 0);
@@ -149,7 +147,7 @@ fn decode(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Whether the book's own search finds what it must.
+/// The faults of the book's own search: it must find the word.
 fn search(browser: &mut Browser, built: &Path) -> Result<Vec<String>> {
     open(
         browser,

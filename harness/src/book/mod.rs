@@ -1,12 +1,13 @@
-//! The book: running its transcripts, and proving that what it shows is there.
+//! The book: runs its transcripts, and proves that what it includes and links
+//! to exists.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`transcript`] | the console blocks of a chapter, as commands with the output that they must have |
 //! | [`shell`] | runs such commands, one by one, in the virtual machine |
-//! | [`compare`] | whether an output is the one in the book |
+//! | [`compare`] | compares an output with the book's |
 //! | [`session`] | boots the machine, runs the chapters, compares, rewrites |
-//! | [`preprocess`] | what mdBook itself cannot insert: differences, wrong solutions |
+//! | [`preprocess`] | insertions that mdBook lacks: differences, measurements, wrong solutions |
 //! | [`includes`], [`experiments`], [`pages`](mod@pages) | checks of the sources and of the built pages |
 //! | [`browser`], [`look`] | every page in a real browser |
 
@@ -34,7 +35,7 @@ pub fn dir() -> PathBuf {
     workspace::root().join("book")
 }
 
-/// Where mdBook leaves the pages.
+/// The directory of the built pages: `target/book`.
 pub fn built() -> PathBuf {
     workspace::root().join("target/book")
 }
@@ -42,14 +43,14 @@ pub fn built() -> PathBuf {
 /// A page of the book.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// Its path below `book/src`, as the summary has it.
+    /// The path below `book/src`, as in the summary.
     pub path: String,
-    /// Its text.
+    /// The Markdown text.
     pub text: String,
 }
 
 impl Page {
-    /// The file's name without its ending: `04-mount`.
+    /// The file's name without its extension: `04-mount`.
     pub fn name(&self) -> &str {
         self.path
             .rsplit_once('/')
@@ -57,16 +58,13 @@ impl Page {
             .trim_end_matches(".md")
     }
 
-    /// The file itself.
+    /// The path of the file.
     pub fn file(&self) -> PathBuf {
         dir().join("src").join(&self.path)
     }
 }
 
 /// The pages that the summary names, in its order.
-///
-/// # Errors
-/// Names the file that cannot be read.
 pub fn pages() -> Result<Vec<Page>> {
     let summary = dir().join("src/SUMMARY.md");
     let text =
@@ -90,10 +88,8 @@ pub fn pages() -> Result<Vec<Page>> {
     Ok(pages)
 }
 
-/// The mdBook that the repository uses, fetched where it is missing.
-///
-/// # Errors
-/// If it cannot be had; what `tools/get` says is on standard error.
+/// The mdBook that the repository uses. `tools/get` fetches it if it is
+/// missing.
 pub fn mdbook() -> Result<PathBuf> {
     let output = Command::new(workspace::root().join("tools/get"))
         .arg("mdbook")
@@ -109,10 +105,7 @@ pub fn mdbook() -> Result<PathBuf> {
 }
 
 /// Builds the pages. mdBook reports a broken include as an ERROR and goes on;
-/// here that is a failure.
-///
-/// # Errors
-/// If mdBook fails or reports an error or a warning, with what it said.
+/// here any ERROR or WARN is a failure.
 pub fn build() -> Result<PathBuf> {
     let out = built();
     let output = Command::new(mdbook()?)
@@ -132,7 +125,7 @@ pub fn build() -> Result<PathBuf> {
     Ok(out)
 }
 
-/// A path of the repository, as messages have it.
+/// A path as messages show it: from the top of the repository.
 pub fn shown(path: &Path) -> String {
     path.strip_prefix(workspace::root())
         .unwrap_or(path)

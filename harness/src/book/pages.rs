@@ -1,5 +1,5 @@
-//! The built pages: every internal link leads somewhere, and nothing is loaded
-//! from elsewhere.
+//! Checks of the built pages: every internal link leads to a page or section,
+//! and nothing is loaded from elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,10 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// What is wrong with the pages below `built`, a line each.
-///
-/// # Errors
-/// If they cannot be read.
+/// The faults of the pages below `built`, one per line.
 pub fn complaints(built: &Path) -> Result<Vec<String>> {
     let mut texts = BTreeMap::new();
     read(built, &mut texts)?;
@@ -21,7 +18,7 @@ pub fn complaints(built: &Path) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     for (path, text) in &texts {
         let page = path.strip_prefix(built).unwrap_or(path).display();
-        // The page of all pages has the links of all, relative to each.
+        // print.html has the links of all pages, relative to each.
         if ["print.html", "404.html", "toc.html"]
             .iter()
             .any(|p| path.ends_with(p))
@@ -78,7 +75,7 @@ fn broken(
     (!anchor.is_empty() && !known).then_some("no such section")
 }
 
-/// Without `..` in it.
+/// The path without `.` and `..`.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -91,7 +88,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// The values of an attribute, as mdBook writes them: in double quotes.
+/// The values of an attribute. mdBook writes them in double quotes.
 fn attributes<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let start = format!(" {name}=\"");
     let mut rest = text;
@@ -104,7 +101,8 @@ fn attributes<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// Style sheets and the like, which a browser loads from an `href`.
+/// The files that a browser loads from the `href` of a `<link>`, such as style
+/// sheets.
 fn loaded(text: &str) -> impl Iterator<Item = &str> {
     text.split("<link ")
         .skip(1)

@@ -1,15 +1,16 @@
-//! What mdBook cannot insert by itself, as a preprocessor of it:
+//! A preprocessor for mdBook, with insertions that mdBook lacks:
 //!
 //! | in a page | becomes |
 //! |---|---|
-//! | `{{#figure NAME}}` | the diagram `book/figures/NAME.svg`, in the page, so that it takes the theme's colours |
+//! | `{{#figure NAME}}` | the diagram `book/figures/NAME.svg`, inline, so that it takes the theme's colours |
 //! | `{{#main-diff NN}}` | `main.rs` of step NN as a difference to that of the step before |
-//! | `{{#bench NAME}}` | what the bench NAME found in the recorded run (`book/bench.json`), its tables, charts and notes; `machine` is the machine; a number after NAME takes that table only |
-//! | `{{#wrong NN-name}}` | a wrong solution of the harness: its title, its edit, and the checks that find it out |
+//! | `{{#bench NAME}}` | the tables, charts and notes of the bench NAME in the recorded run (`book/bench.json`); `machine` is the machine; a number after NAME takes only that table |
+//! | `{{#wrong NN-name}}` | a wrong solution of the harness: its title, its edit, and the checks that find it |
 //!
-//! The words after `console`, which are for [`transcript`](super::transcript),
-//! are taken away, and listings that mdBook has cut out of a function's middle
-//! are moved to the left. So it has to come after mdBook's own `links`.
+//! It also removes the words after `console`, which are for
+//! [`transcript`](super::transcript), and the common indentation of listings,
+//! which mdBook has cut out of functions. So it must run after mdBook's own
+//! `links`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,11 +26,8 @@ use crate::wrap::wrap;
 use crate::wrong::{self, Messages, Wrong};
 use crate::{bench, workspace};
 
-/// Reads mdBook's context and book from `input` and writes the book with the
-/// insertions done to `output`.
-///
-/// # Errors
-/// For an insertion that cannot be made, by page.
+/// Reads mdBook's context and book from `input`, and writes the book with the
+/// insertions to `output`.
 pub fn run(input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
     let mut text = String::new();
     input.read_to_string(&mut text).context("read the book")?;
@@ -54,9 +52,6 @@ fn chapters(items: &mut Value) -> Result<()> {
 }
 
 /// The text of a page with its insertions.
-///
-/// # Errors
-/// Names the step or wrong solution that does not exist.
 pub fn page(text: &str) -> Result<String> {
     let mut out = String::new();
     for line in text.lines() {
@@ -76,7 +71,7 @@ pub fn page(text: &str) -> Result<String> {
     Ok(to_the_left(&out))
 }
 
-/// Takes away the blanks with which every line of a listing begins.
+/// Removes the indentation that all lines of a listing share.
 fn to_the_left(text: &str) -> String {
     let mut out = String::new();
     let mut listing: Option<Vec<&str>> = None;
@@ -118,7 +113,7 @@ fn figure(name: &str) -> Result<String> {
     ))
 }
 
-/// What was measured in the recorded run.
+/// The results of the recorded run.
 fn measured(words: &str) -> Result<String> {
     let results = Results::read(&bench::recorded())?;
     let (name, table) = match words.split_once(' ') {
@@ -166,7 +161,7 @@ fn main_rs(step: u32) -> Result<String> {
     bail!("there is no step {step:02}")
 }
 
-/// `main.rs` without what stands in `--help` only: doc comments and constants.
+/// `main.rs` without the texts of `--help`: doc comments and constants.
 fn composition(text: &str) -> String {
     let mut out = String::new();
     let mut in_constant = false;
@@ -184,20 +179,15 @@ fn composition(text: &str) -> String {
 }
 
 /// The checks whose messages the book quotes, by the names of the wrong
-/// solutions that fail more than one: `book/messages.toml`.
-///
-/// # Errors
-/// If the file cannot be read.
+/// solutions that fail more than one check: `book/messages.toml`.
 pub fn quoted_checks() -> Result<BTreeMap<String, String>> {
     let path = super::dir().join("messages.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("parse {}", path.display()))
 }
 
-/// What a check says of a wrong solution, as it is recorded, and the check.
-///
-/// # Errors
-/// If there is no record of it.
+/// The check that the book quotes for a wrong solution, and its recorded
+/// message.
 fn message(wrong: &Wrong) -> Result<(String, String)> {
     let recorded = Messages::recorded(wrong)?
         .with_context(|| format!("nothing is recorded of {}", wrong.name))?;
@@ -211,7 +201,7 @@ fn message(wrong: &Wrong) -> Result<(String, String)> {
     Ok((check, broken(text)))
 }
 
-/// A text in lines that fit the page.
+/// Wraps a text to the width of the page.
 fn broken(text: &str) -> String {
     const WIDTH: usize = 88;
     let lines = text.lines().flat_map(|line| wrap(line, WIDTH));
@@ -223,7 +213,7 @@ fn wrong_solution(name: &str) -> Result<String> {
     let Some(wrong) = all.iter().find(|w| w.name == name) else {
         bail!("there is no wrong solution {name}");
     };
-    wrong.files()?; // it still fits
+    wrong.files()?; // fails if an edit no longer fits
     let mut out = format!("**Belief: {}.**\n\n```diff\n", wrong.title);
     for edit in &wrong.edits {
         let file = edit.file.trim_start_matches("steps/");

@@ -17,25 +17,25 @@ use crate::report::seconds;
 use crate::vm::{CgroupLayout, Vm};
 use crate::{build, registry, workspace};
 
-/// At least so many of a hundred blocks must be run.
+/// The least percentage of blocks that must be run.
 const PERCENT_RUN: usize = 95;
 
-/// Longest run of all transcripts on one layout.
+/// The time limit for the transcripts of one machine.
 const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// What came of the transcripts.
+/// The number of blocks by outcome.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Blocks whose every output is the book's.
+    /// Blocks whose outputs all match the book's.
     pub passed: usize,
-    /// Blocks that print something else.
+    /// Blocks with an output that differs or is missing.
     pub failed: usize,
-    /// Blocks that say why they cannot be run.
+    /// Blocks marked `norun`, with a reason.
     pub not_run: usize,
 }
 
 impl Tally {
-    /// Whether all is well: nothing failed, and few were not run.
+    /// Whether no block failed, and enough blocks were run.
     pub fn good(&self) -> bool {
         let all = self.passed + self.failed + self.not_run;
         self.failed == 0 && (all - self.not_run) * 100 >= all * PERCENT_RUN
@@ -48,12 +48,9 @@ struct Script {
     blocks: Vec<Block>,
 }
 
-/// Runs the transcripts of the pages whose name begins with one of `wanted`,
-/// or of all, and prints what came of them. With `accept` the pages are
-/// rewritten to say what was printed.
-///
-/// # Errors
-/// The harness's own: a page that cannot be read, a machine that does not boot.
+/// Runs the transcripts of the pages whose names begin with one of `wanted`, or
+/// of all pages, and prints the results. With `accept`, rewrites the pages with
+/// the actual output.
 pub fn run(wanted: &[String], accept: bool) -> Result<Tally> {
     let scripts = read(wanted)?;
     let numbers = registry::numbers(&workspace::checks())?;
@@ -122,7 +119,7 @@ fn read(wanted: &[String]) -> Result<Vec<Script>> {
     Ok(scripts)
 }
 
-/// The blocks that one session runs.
+/// The blocks of a page that run on one layout.
 fn of(script: &Script, layout: CgroupLayout) -> impl Iterator<Item = &Block> {
     let run = move |block: &&Block| block.norun.is_none() && block.cgroup == layout;
     script.blocks.iter().filter(run)
@@ -161,7 +158,7 @@ fn session(script: &Script, layout: CgroupLayout) -> Option<Session> {
 
 type Outputs = BTreeMap<(CgroupLayout, String, usize), String>;
 
-/// Runs the sessions in one machine; returns what went wrong with them.
+/// Runs the sessions in one machine; returns what went wrong, one line each.
 fn boot(sessions: &[Session], cgroup: CgroupLayout, outputs: &mut Outputs) -> Result<Vec<String>> {
     let file = tempfile::NamedTempFile::new().context("make a temporary file")?;
     let json = serde_json::to_vec(sessions).context("write the sessions as JSON")?;
@@ -198,7 +195,8 @@ fn boot(sessions: &[Session], cgroup: CgroupLayout, outputs: &mut Outputs) -> Re
     Ok(trouble)
 }
 
-/// What `./just vm` takes along too, so that a reader finds the same there.
+/// The programs and the root file system for the machine. `./just vm` takes the
+/// same files, so that a reader finds there what the book shows.
 pub fn files() -> Vec<(PathBuf, PathBuf)> {
     let mut files = Vec::new();
     let pairs = [

@@ -1,10 +1,10 @@
-//! Runs the sessions of the book: in the virtual machine, a shell a session,
+//! Runs the sessions of the book in the virtual machine: one shell per session,
 //! command by command.
 //!
-//! The shell reads its commands from a pipe, and so do the shells that they
-//! start: the pipe is their standard input too. That works because a command
-//! is written only when the one before has ended. What tells the end is a
-//! marker that the shell prints after each.
+//! The shell reads its commands from a pipe. So do the shells that these
+//! commands start, whose standard input is the same pipe. That works because a
+//! command is written only after the one before has ended. The shell prints a
+//! marker after each command, which tells its end.
 
 use std::io::{self, Read, Write, pipe};
 use std::os::unix::process::CommandExt;
@@ -18,10 +18,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// A command takes this long at most; under emulation everything is slow.
+/// The time limit of one command. Everything is slow under emulation.
 const TIME_LIMIT: Duration = Duration::from_secs(90);
 
-/// The byte around a marker: no program prints it by chance.
+/// The marker: a byte that no program prints by chance.
 const MARK: char = '\u{1e}';
 
 /// A root file system that no session has changed.
@@ -32,23 +32,23 @@ pub const PRISTINE: &str = "/srv/.busybox";
 pub struct Session {
     /// The page's name.
     pub name: String,
-    /// What is typed, in order.
+    /// The commands, in order.
     pub lines: Vec<Line>,
 }
 
 /// One command of a session.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Line {
-    /// What is typed.
+    /// The text that is typed.
     pub text: String,
-    /// What it does to the nesting of shells.
+    /// The effect on the nesting of shells.
     pub kind: Kind,
 }
 
-/// What a command does to the nesting of shells.
+/// The effect of a command on the nesting of shells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// Nothing.
+    /// Leaves the nesting as it is.
     Plain,
     /// Starts a shell that reads the next commands.
     Enters,
@@ -56,22 +56,19 @@ pub enum Kind {
     Leaves,
 }
 
-/// What a command printed.
+/// The output of one command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Output {
-    /// The session.
+    /// The name of the session.
     pub session: String,
-    /// Its place in the session.
+    /// The index of the command in the session, from 0.
     pub place: usize,
-    /// Standard output and standard error, as they came.
+    /// Standard output and standard error, in the order of arrival.
     pub text: String,
 }
 
-/// Gives the next session a root file system of its own, and no layers of the
-/// one before.
-///
-/// # Errors
-/// If it cannot be copied.
+/// Gives the next session a fresh root file system and removes the state of the
+/// session before.
 pub fn fresh_rootfs() -> Result<()> {
     let script = format!("rm -rf /var/lib/drydock /srv/busybox && cp -a {PRISTINE} /srv/busybox");
     let copied = Command::new("sh").args(["-c", &script]).status();
@@ -81,11 +78,8 @@ pub fn fresh_rootfs() -> Result<()> {
     }
 }
 
-/// Runs one session and hands on each output. A session that hangs is ended,
-/// and the outputs of its other commands are missing.
-///
-/// # Errors
-/// If the shell cannot be started, ends too early, or a command does not end.
+/// Runs one session and passes on each output. If a command does not end, the
+/// session is ended, and the outputs of the remaining commands are missing.
 pub fn run(session: &Session, on_output: &mut dyn FnMut(Output) -> Result<()>) -> Result<()> {
     let mut shell = Shell::start()?;
     for (place, line) in session.lines.iter().enumerate() {
@@ -134,7 +128,7 @@ impl Shell {
     }
 
     fn run(&mut self, line: &Line) -> Result<String> {
-        // The status is handed through, for a following `echo $?`.
+        // Passes the status on, for a following `echo $?`.
         let mark = r"(s=$?; printf '\036'; exit $s)";
         let Line { text, kind } = line;
         match kind {
@@ -148,7 +142,8 @@ impl Shell {
                 self.write(&format!("printf '\\036'; {text}; {mark}\n"))?;
                 self.until_mark()
             }
-            // The marker that the outer shell prints when the inner has ended.
+            // The outer shell prints this marker when the inner shell has
+            // ended.
             Kind::Leaves => {
                 self.write(&format!("{text}\n"))?;
                 self.until_mark()
@@ -185,8 +180,8 @@ impl Shell {
 }
 
 impl Drop for Shell {
-    /// Ends the shell and whatever it has left in the background: without job
-    /// control all of that is in its process group.
+    /// Kills the shell and everything it has left in the background. Without
+    /// job control all of that is in its process group.
     fn drop(&mut self) {
         let group = Pid::from_raw(self.child.id() as i32);
         let ended = killpg(group, Signal::SIGKILL)

@@ -1,7 +1,8 @@
 //! The console blocks of a page.
 //!
 //! A block is fenced and its language is `console`. A line that begins with a
-//! prompt is a command, `> ` continues it, and what follows is its output:
+//! prompt is a command, `> ` continues it, and the lines that follow are its
+//! output:
 //!
 //! ```text
 //! $ step-01 --hostname box sh
@@ -12,11 +13,12 @@
 //! drydock-vm
 //! ```
 //!
-//! A prompt is an optional name and `$` or `#`. A command after which the
-//! prompt is a new one has started a shell; one after which it is an outer one
-//! has left it. A page is one session: its blocks go on where the last ended.
+//! A prompt is an optional name and `$` or `#`. If the prompt after a command
+//! is new, the command has started a shell; if it is an outer one, the command
+//! has left a shell. A page is one session: each block continues where the last
+//! one ended.
 //!
-//! After `console` may stand, with commas between: `cgroup=v1` (run on that
+//! After `console` may stand, separated by commas: `cgroup=v1` (run on that
 //! layout, in a session of its own) and `norun=why-not`.
 
 use anyhow::{Result, bail};
@@ -26,36 +28,32 @@ use crate::vm::CgroupLayout;
 /// A fenced block of console lines.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The line of its fence, counted from 1.
+    /// The line number of its fence, from 1.
     pub line: usize,
-    /// Why it is not run, if it is not.
+    /// The reason why it is not run; `None` if it is run.
     pub norun: Option<String>,
-    /// The layout on which it is run.
+    /// The layout of cgroups on which it runs.
     pub cgroup: CgroupLayout,
-    /// What is typed.
+    /// The commands, in order.
     pub commands: Vec<Command>,
 }
 
-/// A command, and what the book says that it prints.
+/// A command, and the output that the book shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// `$`, `box#`.
+    /// The prompt: `$`, `box#`.
     pub prompt: String,
-    /// What is typed; more than one line where it was continued.
+    /// The text that is typed; several lines if `> ` continues it.
     pub text: String,
-    /// The lines of its output, from this line of the file (counted from 0)…
+    /// The first line of its output in the file (counted from 0)…
     pub from: usize,
-    /// … up to this one, exclusive.
+    /// … and the end, exclusive.
     pub to: usize,
-    /// The output, a newline after each line.
+    /// The output, with a newline after each line.
     pub expected: String,
 }
 
-/// The console blocks of a page.
-///
-/// # Errors
-/// For a fence that is not closed, an unknown word after `console`, and output
-/// before the first command.
+/// Parses the console blocks of a page.
 pub fn blocks(text: &str) -> Result<Vec<Block>> {
     let lines: Vec<&str> = text.lines().collect();
     let mut blocks = Vec::new();
@@ -127,8 +125,8 @@ fn commands(lines: &[&str], from: usize, to: usize) -> Result<Vec<Command>> {
     Ok(commands)
 }
 
-/// Splits a line into prompt and command: a name of small letters, digits and
-/// hyphens, or none, then `$` or `#`, then a space.
+/// Splits a line into prompt and command. A prompt is a name of lowercase
+/// letters, digits and hyphens, or none, then `$` or `#`; a space follows.
 fn prompt(line: &str) -> Option<(&str, &str)> {
     let (prompt, text) = line.split_once(' ')?;
     let name = prompt.strip_suffix(['$', '#'])?;

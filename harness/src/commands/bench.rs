@@ -1,4 +1,4 @@
-//! `harness bench`: measures, beside others.
+//! `harness bench`: measures containers, compared with others.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,10 +48,8 @@ pub struct Args {
     record: bool,
 }
 
-/// Measures and prints, and leaves results and charts in `target/bench`.
-///
-/// # Errors
-/// If the caller is not root, a helper is missing, or what is measured fails.
+/// Measures, prints, and writes results and charts to `target/bench`. Needs
+/// root.
 pub fn bench(args: Args) -> Result<ExitCode> {
     if !geteuid().is_root() {
         bail!("this measures on this host, with cgroups and overlays: it needs root (sudo)");

@@ -1,4 +1,4 @@
-//! `harness book`: builds the book, runs its transcripts, looks at its pages.
+//! `harness book`: builds the book, runs its transcripts, checks its pages.
 
 use std::fs;
 use std::io::{stdin, stdout};
@@ -49,11 +49,8 @@ pub enum Args {
     },
 }
 
-/// Does it.
-///
-/// # Errors
-/// The harness's own; what is wrong with the book is printed, and the exit
-/// status 1.
+/// Runs the subcommand. Faults of the book are printed, and the exit status is
+/// then 1.
 pub fn book(args: Args) -> Result<ExitCode> {
     match args {
         Args::Serve { args } => {

@@ -1,4 +1,4 @@
-//! `harness build`: every step, static, into `bin/`.
+//! `harness build`: builds every step as a static program in `bin/`.
 
 use std::fs;
 use std::process::ExitCode;
@@ -7,10 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::{build, workspace};
 
-/// Builds all steps and says what there is now.
-///
-/// # Errors
-/// If a build fails.
+/// Builds all steps and lists the programs.
 pub fn build() -> Result<ExitCode> {
     let dir = workspace::root().join("steps");
     let reading = || format!("read {}", dir.display());

@@ -1,4 +1,4 @@
-//! `harness changed [BASE]`: what is worth running after a change, for
+//! `harness changed [BASE]`: names what is worth running after a change, for
 //! `tools/test --changed`.
 
 use std::process::{Command, ExitCode};
@@ -15,11 +15,8 @@ pub struct Args {
     base: String,
 }
 
-/// Prints a line for each kind of thing that is worth running: its name, and
-/// which.
-///
-/// # Errors
-/// Those of git, and of reading the wrong solutions.
+/// Prints a line for each kind of thing that is worth running: the kind and the
+/// names.
 pub fn changed(args: Args) -> Result<ExitCode> {
     let mut files = git(&[
         "diff",
@@ -56,7 +53,7 @@ pub fn changed(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The names that git prints, each ended by a zero.
+/// Runs git and returns the names that it prints, each ended by NUL.
 fn git(args: &[&str]) -> Result<Vec<String>> {
     let output = Command::new("git")
         .arg("-C")

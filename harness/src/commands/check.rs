@@ -28,9 +28,6 @@ pub struct Args {
 }
 
 /// Runs the checks of a step against the learner's crate in `work/`.
-///
-/// # Errors
-/// If the step was not started or does not compile, and the harness's own.
 pub fn check(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let records = run(&number, &args.place, args.filter.as_deref())?;
@@ -41,11 +38,8 @@ pub fn check(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(bad)))
 }
 
-/// Builds the learner's step, checks it, prints the report and notes what was
-/// achieved.
-///
-/// # Errors
-/// As [`check`].
+/// Builds the learner's step, checks it, prints the report and records the
+/// progress.
 pub fn run(number: &str, place: &Where, filter: Option<&str>) -> Result<Vec<Record>> {
     place.require_root()?;
     let started = Instant::now();
@@ -56,7 +50,7 @@ pub fn run(number: &str, place: &Where, filter: Option<&str>) -> Result<Vec<Reco
     work.lay_out(number, step_progress.on_mine)?;
     progress("building");
     let program = work.build(number)?;
-    // The probe, and the steps that some checks call for comparison.
+    // The probe, and the steps that some checks run for comparison.
     build::programs(&[])?;
     let tests = build::tests(&[number.to_owned()])?;
     workspace::need_rootfs("busybox")?;
@@ -66,7 +60,7 @@ pub fn run(number: &str, place: &Where, filter: Option<&str>) -> Result<Vec<Reco
         step.matching(text);
     }
     let seed = checking::any_seed();
-    // What failed last time is what the learner waits for.
+    // The learner waits for the check that failed last time.
     let mut in_turn = step.clone();
     if let Some(failed) = step_progress.open.first() {
         in_turn.first(failed);

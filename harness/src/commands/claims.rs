@@ -1,4 +1,4 @@
-//! `harness claims`: container against virtual machine, on this machine.
+//! `harness claims`: measures containers against virtual machines on this host.
 
 use std::process::ExitCode;
 
@@ -14,10 +14,8 @@ use crate::bench::{keep, place};
 #[derive(clap::Args)]
 pub struct Args {}
 
-/// Measures, prints the table, and leaves it in `target/bench/claims`.
-///
-/// # Errors
-/// If the caller is not root, and those of the virtual machine.
+/// Measures, prints the table, and writes it to `target/bench/claims`. Needs
+/// root.
 pub fn claims(_: Args) -> Result<ExitCode> {
     if !geteuid().is_root() {
         bail!("this starts containers with cgroups on this host: it needs root (sudo)");

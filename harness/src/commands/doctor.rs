@@ -1,4 +1,4 @@
-//! `harness doctor`: what this machine can and cannot do.
+//! `harness doctor`: reports what this machine can and cannot do.
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
@@ -16,11 +16,9 @@ pub struct Args {
     quick: bool,
 }
 
-/// Looks at everything, prints what it found as it finds it, and for what is
-/// not as it should be what that means and how to mend it.
-///
-/// # Errors
-/// Those of printing. The exit status is 1 if the checks cannot run here.
+/// Examines everything and prints each finding at once; for a bad one also its
+/// consequence and its remedy. The exit status is 1 if the checks cannot run
+/// here.
 pub fn doctor(args: Args) -> Result<ExitCode> {
     let mut worst = Grade::Good;
     let mut section = |name: &str, looks: &[fn() -> Finding]| {

@@ -1,4 +1,4 @@
-//! `harness grade NN`: marks for a student's crate.
+//! `harness grade NN`: grades a student's crate.
 
 use std::fs;
 use std::path::PathBuf;
@@ -46,10 +46,7 @@ pub struct Args {
 
 /// Takes the sources of a submission, builds them with our manifests, checks
 /// them in the virtual machine, and writes marks. A submission that does not
-/// compile, hangs or breaks the machine has marks too.
-///
-/// # Errors
-/// The harness's own.
+/// compile, hangs or breaks the machine also gets marks.
 pub fn grade(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let grader = Grader::new(&number, args.limits)?;
@@ -60,7 +57,7 @@ pub fn grade(args: Args) -> Result<ExitCode> {
     let Some(submission) = &args.submission else {
         return Ok(ExitCode::SUCCESS);
     };
-    // `.` has a name too.
+    // For a path such as `.`, which has no name.
     let whole = fs::canonicalize(submission).unwrap_or_else(|_| submission.clone());
     let file = whole.file_name().unwrap_or_default().to_string_lossy();
     let name = student(&whole, &file).unwrap_or(&file);
@@ -81,7 +78,7 @@ pub fn grade(args: Args) -> Result<ExitCode> {
             if let Some(last) = records.last() {
                 progress(&format!("{}: {}", last.check, last.outcome));
             }
-            // What is known already, so that a crash of ours leaves it.
+            // The marks so far: they survive a crash of the harness.
             write(&Marks::so_far(&grader.step, records))
         }
     })?;

@@ -1,4 +1,4 @@
-//! `harness grade-all NN DIR`: marks for a folder of submissions.
+//! `harness grade-all NN DIR`: grades a folder of submissions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,12 +55,9 @@ pub struct Args {
 }
 
 /// Grades every submission of the folder, some at once, and prints and writes
-/// what came of each as soon as it is known. Whose sources have not changed
-/// since an earlier run keeps the marks of then.
-///
-/// # Errors
-/// The harness's own. If it cannot say what one submission is worth, the
-/// exit status is 1 and the others have their marks.
+/// the result of each immediately. A submission whose sources are unchanged
+/// since an earlier run keeps its marks. The exit status is 1 if a submission
+/// could not be graded; the others have marks.
 pub fn grade_all(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let folder = Folder::read(&args.dir)?;
@@ -112,8 +109,8 @@ pub fn grade_all(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!all)))
 }
 
-/// The directory of results that goes with a folder: not in it, where the next
-/// run would take it for a submission.
+/// The directory for the results of a folder. It is beside the folder: the next
+/// run would take a directory in it for a submission.
 fn beside(folder: &Path, number: &str) -> Result<PathBuf> {
     let folder =
         fs::canonicalize(folder).with_context(|| format!("realpath {}", folder.display()))?;
@@ -122,8 +119,8 @@ fn beside(folder: &Path, number: &str) -> Result<PathBuf> {
     Ok(folder.with_file_name(name))
 }
 
-/// How many machines this one has room for: each has two processors and up to
-/// 2 GiB, and a compiler before it.
+/// Number of machines that fit on this one. Each needs two processors and up to
+/// 2 GiB, and a compiler before that.
 fn fitting() -> usize {
     const EACH: usize = 2560 << 10;
     let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -136,13 +133,13 @@ fn fitting() -> usize {
     memory.min(processors / 2).max(1)
 }
 
-/// What happens to a submission.
+/// News of a submission.
 enum Event {
     Doing(String),
     Ended(Result<Graded>),
 }
 
-/// Marks, and whether they are of an earlier run.
+/// Marks, and whether an earlier run gave them.
 struct Graded {
     marks: Marks,
     before: bool,
@@ -155,8 +152,8 @@ struct Class {
 }
 
 impl Class {
-    /// Takes one submission after another, until there are none left or nobody
-    /// listens any more.
+    /// Grades one submission after another, until none is left or the receiver
+    /// is gone.
     fn work(&self, entries: &[Entry], next: &AtomicUsize, news: &Sender<(usize, Event)>) {
         let mut place = None;
         loop {
@@ -183,7 +180,7 @@ impl Class {
         let step = &self.grader.step;
         let fingerprint = match Submission::read(&entry.path, &step.step) {
             Ok(read) => fingerprint(step, &self.grader.tests, &read)?,
-            // It has marks all the same: none, and soon.
+            // It gets marks without a fingerprint: no points, and quickly.
             Err(_) => String::new(),
         };
         if !self.again
@@ -225,7 +222,7 @@ impl Class {
     }
 }
 
-/// What is printed and written.
+/// The table, printed on standard output and written to a file.
 struct Table<'a> {
     class: &'a Class,
     entries: &'a [Entry],
@@ -283,7 +280,7 @@ impl Table<'_> {
         writeln!(stdout(), "{}{end}", cut.trim_end()).context("print")
     }
 
-    /// Writes what is known so far, in the order of the names.
+    /// Writes the table so far, ordered by name.
     fn write(&self) -> Result<()> {
         let rows: Vec<Row<'_>> = self
             .ended
@@ -296,7 +293,7 @@ impl Table<'_> {
         replace(&self.csv, &csv(&self.class.grader.step, &rows)?)
     }
 
-    /// Says on a terminal what is going on.
+    /// Shows the running submissions on a terminal.
     fn show(&self) -> Result<()> {
         if !stderr().is_terminal() || self.running.is_empty() {
             return Ok(());

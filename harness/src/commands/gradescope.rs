@@ -1,4 +1,4 @@
-//! `harness gradescope NN`: an autograder for Gradescope.
+//! `harness gradescope NN`: makes an autograder for Gradescope.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,10 +27,7 @@ pub struct Args {
     timeout: u64,
 }
 
-/// Packs all that grading a step needs, and nothing that solves it.
-///
-/// # Errors
-/// If there is no such step, and those of writing.
+/// Packs everything that grading a step needs, without solutions.
 pub fn gradescope(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     skeleton::step_dir(&number)?;

@@ -1,4 +1,4 @@
-//! `harness handout DIR`: a repository for students, without solutions.
+//! `harness handout DIR`: makes a repository for students, without solutions.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,26 +26,28 @@ pub struct Args {
     steps: String,
 }
 
-/// What is ours to know: solutions, and what tells of them.
-const OURS: [&str; 12] = [
+/// Files for teachers only: solutions, and what reveals them.
+const OURS: [&str; 16] = [
     "harness/wrong/",
     "harness/hostile/",
     "harness/exercises/",
     "harness/handout/",
     "harness/autograder/",
+    "harness/tests/circles.rs",
+    "harness/tests/contributing.rs",
+    "harness/tests/english.rs",
     "harness/tests/wrong.rs",
     "harness/tests/exercises.rs",
     "harness/tests/grading.rs",
     "harness/tests/handout.rs",
     "tools/test-class",
     ".ci/",
+    "CONTRIBUTING.md",
     "README.md",
 ];
 
-/// Writes the repository: one commit, in which no solution has ever been.
-///
-/// # Errors
-/// If the directory is there already, and those of copying and of git.
+/// Writes the repository with a single commit, so that no solution is in its
+/// history. `DIR` must not exist.
 pub fn handout(args: Args) -> Result<ExitCode> {
     let (first, last) = range(&args.steps)?;
     let dir = &args.dir;
@@ -59,9 +61,6 @@ pub fn handout(args: Args) -> Result<ExitCode> {
 }
 
 /// Writes the files of a handout into `dir` and returns the steps to be solved.
-///
-/// # Errors
-/// Those of copying and of git.
 pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>> {
     progress("copying");
     let root = workspace::root();
@@ -79,7 +78,7 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         }
         match step_of(&text) {
             Some(step) if step.as_str() > last => continue,
-            // Skeletons come below.
+            // Skeletons follow below.
             Some(step)
                 if step.as_str() >= first && text.starts_with("steps/") && !is_shared(&file) =>
             {
@@ -123,9 +122,9 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
     Ok(steps)
 }
 
-/// The workflow with a job's step for each of ours. The reporter reads the
-/// result of the step `NAME` from the variable `NAME_RESULTS`; a variable holds
-/// 128 KiB at most (execve(2)), so messages are cut there.
+/// The workflow with a job step for each step of the course. The reporter reads
+/// the result of the step `NAME` from the variable `NAME_RESULTS`; a variable
+/// holds at most 128 KiB (execve(2)), so messages are shortened.
 fn with_steps(workflow: &str, steps: &[String]) -> String {
     let (mut jobs, mut results) = (String::new(), String::new());
     for step in steps {
@@ -150,7 +149,7 @@ fn with_steps(workflow: &str, steps: &[String]) -> String {
         .replace("RUNNERS", &runners.join(","))
 }
 
-/// The manifest of the workspace without the warnings that skeletons are full of.
+/// The manifest of the workspace with the lints off that skeletons violate.
 fn quiet(manifest: &str) -> Result<String> {
     let lints = "[workspace.lints.rust]\n";
     if !manifest.contains(lints) {
@@ -182,7 +181,8 @@ fn range(text: &str) -> Result<(String, String)> {
     Ok((first, last))
 }
 
-/// The step that a file belongs to: `steps/05-user/…`, `harness/tests/step_05.rs`.
+/// The number of the step that a file belongs to: `steps/05-user/…`,
+/// `harness/tests/step_05.rs`.
 fn step_of(file: &str) -> Option<String> {
     let rest = file
         .strip_prefix("steps/")
@@ -194,7 +194,7 @@ fn step_of(file: &str) -> Option<String> {
         .then(|| number.to_owned())
 }
 
-/// The files that belong to the repository.
+/// The files that git tracks.
 fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
     let output = git(root, &["ls-files", "-z"])?;
     Ok(output
@@ -220,7 +220,7 @@ fn git(dir: &Path, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Takes out of Cargo.lock what nothing needs any more.
+/// Removes unneeded packages from Cargo.lock.
 fn lock(dir: &Path) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -270,8 +270,8 @@ fn without_tests_above(text: &str, last: &str) -> Result<String> {
     toml::to_string(&manifest).context("write the manifest of the harness")
 }
 
-/// A page of the book as students can build it: of a wrong solution stays what
-/// it believes, and of a step that is not handed out nothing.
+/// A page of the book that students can build: of a wrong solution it keeps the
+/// belief only, and of a step that is not handed out nothing.
 fn without_solutions(page: &str, last: &str, wrongs: &[Wrong]) -> Result<String> {
     let mut out = String::new();
     for line in page.lines() {

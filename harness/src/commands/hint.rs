@@ -1,4 +1,4 @@
-//! `harness hint NN`: what to look at next in a learner's step.
+//! `harness hint NN`: hints at the next thing to look at in a learner's step.
 
 use std::process::ExitCode;
 
@@ -22,12 +22,9 @@ pub struct Args {
     place: Where,
 }
 
-/// Runs the checks, takes the first that does not pass, and says more about it
-/// each time: first what the program does and why that is wrong, then what to
-/// look at and where, and the third time how we have done it.
-///
-/// # Errors
-/// As [`check::check`].
+/// Runs the checks and says more about the first failure each time: first what
+/// the program does and why that is wrong, then where to look, and the third
+/// time our solution.
 pub fn hint(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
@@ -54,8 +51,8 @@ pub fn hint(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first exercise of ours that the learner has not begun: its `todo!` is
-/// where it was.
+/// The first exercise, in our order, that the learner has not begun: its
+/// `todo!` is still there.
 fn begun(number: &str, work: &Work) -> Result<Option<Place>> {
     let dir = work.started(number)?;
     let order: Vec<String> = skeleton::exercises(number)?
@@ -116,7 +113,7 @@ fn say(step: &Step, record: &Record, asked: u32, begun: Option<&Place>) -> Resul
     Ok(())
 }
 
-/// What was seen of the program, in its own words or the check's.
+/// The program's behaviour, in its own words or the check's.
 fn told(record: &Record) -> String {
     match (record.message.is_empty(), record.host.first()) {
         (false, _) => record.message.clone(),

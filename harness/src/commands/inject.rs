@@ -1,4 +1,4 @@
-//! `harness inject`: fails every call of a launch, one at a time.
+//! `harness inject`: injects faults into every call of a launch, one at a time.
 
 use std::fs;
 use std::path::PathBuf;
@@ -56,11 +56,8 @@ pub struct Args {
     delay: Vec<String>,
 }
 
-/// Fails every call, or those that are asked for, and prints a table.
-///
-/// # Errors
-/// The harness's own. A fault that does not end as it should is in the table,
-/// and in the exit status 1.
+/// Injects all faults, or the selected ones, and prints a table. A fault with a
+/// bad verdict makes the exit status 1.
 pub fn inject(args: Args) -> Result<ExitCode> {
     if !geteuid().is_root() {
         bail!("inject runs containers on this host, which needs root: use sudo");
@@ -133,7 +130,8 @@ pub fn inject(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(bad > 0)))
 }
 
-/// Exceptions none of whose faults fails any more, of those that were tried.
+/// Exceptions that no fault confirms any more; none unless all faults were
+/// tried.
 fn stale<'a>(
     exceptions: &'a [Exception],
     wanted: &[Planned],
@@ -145,7 +143,7 @@ fn stale<'a>(
             exception.covers(fault, &record.form) && record.verdict != Verdict::Missed
         });
         let verdicts: Vec<Verdict> = tried.map(|(_, record)| record.verdict).collect();
-        // A share may have the good ones only.
+        // A share may contain none of its bad faults.
         complete && !verdicts.contains(&exception.verdict)
     };
     exceptions.iter().filter(is_stale).collect()

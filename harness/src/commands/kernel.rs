@@ -1,5 +1,5 @@
-//! `harness kernel`: makes sure that a kernel is in the cache, ahead of the
-//! first use.
+//! `harness kernel`: makes sure that a kernel is in the cache before its first
+//! use.
 
 use std::process::ExitCode;
 
@@ -15,10 +15,7 @@ pub struct Args {
     kernel: Kernel,
 }
 
-/// Fetches the kernel and says where it is.
-///
-/// # Errors
-/// Those of fetching.
+/// Fetches the kernel and prints its paths.
 pub fn kernel(args: Args) -> Result<ExitCode> {
     let image = args.kernel.image()?;
     println!("{} ({})", image.name, image.release);

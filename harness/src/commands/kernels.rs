@@ -1,5 +1,5 @@
-//! `harness kernels`: the checks on every kernel that the distribution has,
-//! with every layout of cgroups.
+//! `harness kernels`: runs the checks on every kernel of the distribution, with
+//! every layout of cgroups.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -68,12 +68,9 @@ pub struct Args {
     list: bool,
 }
 
-/// Runs the checks in each cell, says what came of each as it ends, and prints
-/// the table and every reason.
-///
-/// # Errors
-/// The harness's own. A cell whose machine does not come to its end is in the
-/// table, and in the exit status 1.
+/// Runs the checks in each cell, prints the result of each as it ends, and then
+/// the table and every reason. A cell whose machine breaks off makes the exit
+/// status 1.
 pub fn kernels(args: Args) -> Result<ExitCode> {
     progress("looking for kernels");
     let offers = offers(&args)?;
@@ -84,7 +81,7 @@ pub fn kernels(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let steps = steps(&args)?;
-    // Fetched one after the other; and whether KVM works is tried once.
+    // One after the other, and with one test of KVM.
     let mut accel = args.accel;
     for offer in &offers {
         let image = kernel(offer).image()?;
@@ -118,9 +115,9 @@ pub fn kernels(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!good)))
 }
 
-/// The kernels that are wanted.
+/// The selected kernels.
 fn offers(args: &Args) -> Result<Vec<Offer>> {
-    // Without a suite, a version is found in the system's own as well.
+    // Without a suite, a version from the system's own suite is found too.
     if args.suite.is_empty() && !args.kernel.is_empty() {
         let named = args.kernel.iter().map(|version| Offer {
             suite: String::new(),
@@ -198,7 +195,7 @@ fn cells(offers: &[Offer], layouts: &[CgroupLayout]) -> Vec<Cell> {
     cells
 }
 
-/// Runs the cells, several at once, and returns what came of them, in order.
+/// Runs the cells, several at once, and returns their outcomes in order.
 fn run_all(
     cells: &[Cell],
     steps: &[Step],

@@ -1,4 +1,4 @@
-//! The subcommands of `harness`, a file each.
+//! The subcommands of `harness`, one per file.
 
 pub mod bench;
 pub mod book;

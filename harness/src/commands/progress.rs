@@ -1,4 +1,4 @@
-//! `harness progress`: what a learner has achieved.
+//! `harness progress`: prints a learner's progress.
 
 use std::process::ExitCode;
 
@@ -10,9 +10,6 @@ use crate::registry::{self, Step};
 use crate::workspace;
 
 /// Prints a table of the steps.
-///
-/// # Errors
-/// Those of reading.
 pub fn progress() -> Result<ExitCode> {
     let progress = Work::here().progress()?;
     println!("step            checks    points  exercises left");
@@ -36,7 +33,7 @@ pub fn progress() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many exercises in a crate were not begun.
+/// The number of exercises in a crate that were not begun.
 fn left(dir: &std::path::Path) -> Result<String> {
     if !dir.join("src").is_dir() {
         return Ok("gone".to_owned());

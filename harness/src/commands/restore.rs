@@ -1,4 +1,4 @@
-//! `harness restore`: removes what an interrupted run left.
+//! `harness restore`: removes the remains of an interrupted run.
 
 use std::process::ExitCode;
 
@@ -23,12 +23,10 @@ pub struct Args {
     all: bool,
 }
 
-/// Removes what interrupted runs of ours left on this host, never anything
-/// else, and says what it was. The order matters: processes hold everything,
-/// mounts hold devices and files.
-///
-/// # Errors
-/// If a program of ours still runs, and those of reading /proc.
+/// Removes what interrupted runs of ours left on this host, and only that, and
+/// prints what it removes. Order matters: processes hold everything, mounts
+/// hold devices and files. Without `--force` it fails if a program of ours
+/// still runs.
 pub fn restore(args: Args) -> Result<ExitCode> {
     let mut broom = Broom::new(args.dry_run);
     let running = running::ours()?;

@@ -1,4 +1,5 @@
-//! `harness run PLAN`: runs a plan and prints the records, a line of JSON each.
+//! `harness run PLAN`: runs a plan and prints the records, one line of JSON
+//! each.
 
 use std::fs;
 use std::io::stdout;
@@ -18,10 +19,7 @@ pub struct Args {
     plan: PathBuf,
 }
 
-/// Runs the plan.
-///
-/// # Errors
-/// The harness's own; a check that fails is a record.
+/// Runs the plan. A check that fails is a record, not an error.
 pub fn run(args: Args) -> Result<ExitCode> {
     let text = fs::read(&args.plan).with_context(|| format!("read {}", args.plan.display()))?;
     let orders: Orders =

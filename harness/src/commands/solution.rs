@@ -1,4 +1,4 @@
-//! `harness solution NN`: a learner's step against ours.
+//! `harness solution NN`: compares a learner's step with ours.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,10 +23,8 @@ pub struct Args {
     force: bool,
 }
 
-/// Prints the difference of the learner's sources to ours, as diff(1) does.
-///
-/// # Errors
-/// If the checks have not passed yet, without `--force`.
+/// Prints the difference between the learner's sources and ours in the format
+/// of diff(1). Without `--force` it fails until all checks have passed.
 pub fn solution(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();

@@ -29,11 +29,8 @@ pub struct Args {
     place: Where,
 }
 
-/// Writes the skeleton into `work/`, says what is to be done, and shows the red
-/// checks as the starting point.
-///
-/// # Errors
-/// If the step was begun already, and those of writing.
+/// Writes the skeleton into `work/`, lists the exercises, and shows the failing
+/// checks as the starting point. Fails if the step was begun already.
 pub fn start(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
@@ -72,7 +69,8 @@ pub fn start(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the step's chapter is: the page of the built book, or its source.
+/// The URL of the step's chapter in the built book, or the command that builds
+/// the book.
 fn chapter(number: &str) -> Result<String> {
     let dir = skeleton::step_dir(number)?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy();

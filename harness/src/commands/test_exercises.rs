@@ -1,5 +1,5 @@
 //! `harness test-exercises [NN]`: proves that no skeleton gains a point, and
-//! that a learner gets from there to the end.
+//! that a learner can get from it to the end.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -37,11 +37,8 @@ pub struct Args {
     share: Option<Share>,
 }
 
-/// Builds the skeletons, checks those that are built in virtual machines while the
-/// next are built, and says which checks passed all the same.
-///
-/// # Errors
-/// The harness's own, and a skeleton that does not compile.
+/// Builds the skeletons and reports the checks that pass nevertheless. While
+/// virtual machines check the first skeletons, the next are built.
 pub fn test_exercises(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     let mut numbers: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
@@ -69,7 +66,7 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     let machines = std::thread::available_parallelism().map_or(1, usize::from);
     let mut steps = Vec::new();
     let records = Mutex::new(Vec::new());
-    // Checked while the next are built.
+    // Earlier skeletons are checked while the next are built.
     pool::feed(
         machines,
         |batch| check(batch, seed, &records),
@@ -116,7 +113,7 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(bad != 0)))
 }
 
-/// Lays out and builds a skeleton.
+/// Writes and builds a skeleton.
 fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
     progress(&format!("building the skeleton of step {number}"));
     work.start(number)?;
@@ -128,7 +125,7 @@ fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
         }
     }
     let name = workspace::program(number);
-    // The next build may put another in its place.
+    // The next build may replace the program.
     let program = work
         .step(number)?
         .with_file_name(format!("{name}.skeleton"));
@@ -145,7 +142,7 @@ fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
     })
 }
 
-/// Checks a skeleton in a machine of its own.
+/// Checks a skeleton in its own machine.
 fn check(batch: Batch, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
     let plan = Plan {
         batches: vec![batch],
@@ -164,7 +161,7 @@ fn check(batch: Batch, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
     .map(drop)
 }
 
-/// Goes a learner's way through each step and says where it ends.
+/// Goes through each step as a learner does and prints the results.
 fn learn(numbers: &[String], started: Instant) -> Result<ExitCode> {
     let program = std::env::current_exe().context("readlink /proc/self/exe")?;
     let mut bad = 0;
@@ -192,12 +189,12 @@ fn learn(numbers: &[String], started: Instant) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(bad != 0)))
 }
 
-/// Somebody who types the commands of the book.
+/// A learner who types the commands of the book.
 struct Learner<'a> {
     number: &'a str,
     dir: &'a Path,
-    /// This program. cargo may put a new link in its place, after which
-    /// /proc/self/exe names none.
+    /// Path of this program. cargo may replace its link, and /proc/self/exe
+    /// then names no file.
     program: &'a Path,
 }
 
@@ -264,8 +261,8 @@ impl Learner<'_> {
         Ok(())
     }
 
-    /// Runs a command of ours with this learner's directory. Returns its exit
-    /// status and all that it printed.
+    /// Runs a command of ours in this learner's directory. Returns its exit
+    /// status and all of its output.
     fn type_in(&self, args: &[&str]) -> Result<(i32, String)> {
         progress(&args.join(" "));
         let output = Command::new(self.program)

@@ -40,11 +40,8 @@ pub struct Args {
     verbose: bool,
 }
 
-/// Grades each hostile submission as any other, some at once, and then an
+/// Grades each hostile submission like any other, several at once, and then an
 /// honest one in each of the same places.
-///
-/// # Errors
-/// The harness's own.
 pub fn test_hostile(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     let filter = args.filter.as_deref().unwrap_or_default();
@@ -59,16 +56,16 @@ pub fn test_hostile(args: Args) -> Result<ExitCode> {
     if wanted.iter().any(|hostile| hostile.step != number) {
         bail!("all hostile submissions are of one step, whose checks are built once");
     }
-    // Whoever is left behind is ours to find.
+    // Adopt orphans, to find processes that were left behind.
     set_child_subreaper(true).context("prctl(PR_SET_CHILD_SUBREAPER)")?;
-    // Our own solution stands where one of them looks for it.
+    // One of them looks for our own solution, so build it.
     build::programs(&[number.to_owned()])?;
     let grader = Grader::new(&number, Limits::of(args.limit, None))?;
     let dir = tempfile::Builder::new()
         .prefix("drydock-hostile-")
         .tempdir()
         .context("make a temporary directory")?;
-    // The slowest begin.
+    // The slowest first.
     wanted.sort_by_key(|hostile| std::cmp::Reverse(hostile.limit.is_some()));
     let queue = Mutex::new(VecDeque::from(wanted));
     let tally = Mutex::new((0, 0));

@@ -41,11 +41,7 @@ pub struct Args {
     times: Option<usize>,
 }
 
-/// Runs the checks.
-///
-/// # Errors
-/// The harness's own: unknown steps, a failed build, a machine that does not
-/// boot. Checks that fail are in the report, and in the exit status 1.
+/// Runs the checks. The exit status is 1 if one fails.
 pub fn test_step(args: Args) -> Result<ExitCode> {
     let steps = select(&args)?;
     args.place.require_root()?;
@@ -83,7 +79,7 @@ pub fn test_step(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(bad)))
 }
 
-/// The steps that were asked for, with the checks that the filter leaves.
+/// The selected steps, with the checks that the filter keeps.
 fn select(args: &Args) -> Result<Vec<Step>> {
     let dir = workspace::checks();
     let known = registry::numbers(&dir)?;

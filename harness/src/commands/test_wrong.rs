@@ -57,22 +57,22 @@ pub struct Args {
     machine: Machine,
 }
 
-/// How many wrong solutions one virtual machine gets. Few: the first machine
-/// starts when so many are built, and the last one ends the run.
+/// Number of wrong solutions per virtual machine. Small: the first machine
+/// starts when it has that number, and the run ends with the last one.
 const LOAD: usize = 4;
 
-/// The complaint where the checks fail as they should, and say something else.
+/// The complaint about checks that fail as they should, with other messages.
 const OTHER_WORDS: &str = "the checks say something else than is recorded in \
     harness/wrong/snapshots: see above; if it is better, just test-wrong --accept";
 
-/// Wrong solutions of one step that are checked together.
+/// Wrong solutions of one step that share a machine.
 struct Load {
     layout: CgroupLayout,
     wrongs: Vec<Wrong>,
     batches: Vec<Batch>,
 }
 
-/// What came of it all.
+/// The totals of the run.
 #[derive(Default)]
 struct Tally {
     passed: usize,
@@ -80,14 +80,11 @@ struct Tally {
     named: usize,
 }
 
-/// Builds the wrong solutions, checks those that are built in virtual machines
-/// while the next are built, and compares what failed with what should have.
-///
-/// # Errors
-/// The harness's own, and a wrong solution that does not fit our code.
+/// Builds the wrong solutions and compares the failed checks with the expected
+/// ones. While virtual machines check the first, the next are built.
 pub fn test_wrong(args: Args) -> Result<ExitCode> {
     if args.accept && std::env::var(UPDATE).as_deref() != Ok("always") {
-        // insta asks the environment, which a process cannot change safely.
+        // insta reads the environment, which a process cannot change safely.
         let mut again = Command::new(std::env::current_exe().context("find this program")?);
         again
             .args(std::env::args_os().skip(1))
@@ -104,7 +101,7 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
     let tests = build::tests(&steps)?;
     let builder = Builder::new()?;
     let seed = u64::from(std::process::id());
-    // Two machines at once on this host would be in each other's way.
+    // Two checks at once on this host would disturb each other.
     let machines = match args.here {
         true => 1,
         false => std::thread::available_parallelism().map_or(1, usize::from),
@@ -136,10 +133,10 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(tally.failed != 0)))
 }
 
-/// Checks a load.
+/// Checks a load, and the wrong solutions that were missed once more.
 fn work(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>) -> Result<()> {
-    // Some are wrong at a moment only: killed here, overtaken there. Their checks
-    // look for the moment and may miss it, so they get another go.
+    // Some are wrong only at one moment: killed here, overtaken there. Their
+    // checks may miss the moment, so they get a second try.
     let missed = check(load, seed, args, tally, Try::First)?;
     if !missed.wrongs.is_empty() {
         check(&missed, seed + 1, args, tally, Try::Second)?;
@@ -147,7 +144,7 @@ fn work(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>) -> Result<()>
     Ok(())
 }
 
-/// Which go it is at finding something out.
+/// An attempt at proving a wrong solution wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Try {
     First,
@@ -155,9 +152,10 @@ enum Try {
 }
 
 impl Try {
-    /// As many machines run as there are processors, so one is enough for each.
-    /// Where two processes must run at once to show it, or a second processor
-    /// must be there, the second try has what the machine usually has.
+    /// Number of processors; `None` for the usual one. As many machines run as
+    /// there are processors, so one each is enough. If a fault shows only when
+    /// two processes run at once, or with a second processor, the second try
+    /// reveals it.
     fn cpus(self) -> Option<u32> {
         match self {
             Try::First => Some(1),
@@ -180,11 +178,11 @@ fn wanted(args: &Args) -> Result<Vec<Wrong>> {
     Ok(wrongs)
 }
 
-/// Puts together those of one step that want the same layout of cgroups.
+/// Groups wrong solutions of the same step and the same layout of cgroups.
 fn loads_of(mut wrongs: Vec<Wrong>, usual: CgroupLayout) -> Vec<(CgroupLayout, Vec<Wrong>)> {
     let layout = |wrong: &Wrong| wrong.cgroup.unwrap_or(usual);
-    // A crate that is changed and changed back is built twice, and so is what
-    // depends on it: those that change the same one follow each other.
+    // A crate that is changed and changed back is built twice, and so are its
+    // dependents: keep the wrong solutions that change the same crate together.
     let place = |wrong: &Wrong| wrong.edits.first().map(|edit| edit.file.clone());
     wrongs.sort_by_key(|wrong| (wrong.step.clone(), layout(wrong), place(wrong)));
     wrongs
@@ -226,8 +224,8 @@ fn build(
     })
 }
 
-/// Runs the checks on a load and prints what came of each of its wrong
-/// solutions. Returns those that are to be tried again.
+/// Runs the checks on a load and prints the result of each wrong solution.
+/// Returns those to be tried again.
 fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) -> Result<Load> {
     let mut missed = Load {
         layout: load.layout,
@@ -260,7 +258,7 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) 
         };
         guest::run(&plan, &machine, &mut |record, _| keep(record))?;
     }
-    // Held until all is printed: another machine may end at the same time.
+    // Locked until all is printed: another machine may end at the same time.
     let mut tally = tally.lock().map_err(|_| anyhow!("a thread panicked"))?;
     for (wrong, batch) in load.wrongs.iter().zip(&load.batches) {
         let of_this: Vec<Record> = records
@@ -276,7 +274,7 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) 
             missed.batches.push(batch.clone());
             continue;
         }
-        // Only now: it prints the difference.
+        // Last, because it prints the difference.
         if verdict.is_ok() && !messages.compare() {
             verdict = Err(OTHER_WORDS.to_owned());
         }

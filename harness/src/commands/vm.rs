@@ -1,4 +1,4 @@
-//! `harness vm`: a shell, or a command, in the virtual machine.
+//! `harness vm`: runs a shell, or a command, in the virtual machine.
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::path::PathBuf;
@@ -51,11 +51,8 @@ pub struct Args {
     command: Vec<String>,
 }
 
-/// Runs the command in the VM, at this terminal if there is one. `bin/` is on
+/// Runs the command in the VM, at this terminal if there is one. `bin/` is in
 /// its PATH.
-///
-/// # Errors
-/// Those of the VM.
 pub fn vm(args: Args) -> Result<ExitCode> {
     let mut vm = Vm {
         kernel: args.kernel,
@@ -68,7 +65,7 @@ pub fn vm(args: Args) -> Result<ExitCode> {
         ..Vm::default()
     };
     let status = if stdin().is_terminal() && stdout().is_terminal() {
-        // What the book's reader finds there; without it the rest still works.
+        // A reader of the book expects it; everything else works without it.
         if let Err(error) = workspace::need_rootfs("busybox") {
             eprintln!("{error:#}");
         }
@@ -108,7 +105,7 @@ fn or_login_shell(command: Vec<String>) -> Vec<String> {
     command
 }
 
-/// What `--file` named, and what the transcripts of the book find there.
+/// The files that `--file` names, and those for the book's transcripts.
 fn files(named: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut files = crate::book::session::files();
     for pair in named {

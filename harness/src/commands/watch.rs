@@ -11,7 +11,7 @@ use super::check;
 use crate::checking::Where;
 use crate::exercise::work::Work;
 
-/// How long it must be quiet: editors write a file in several goes.
+/// Pause that ends a change: editors write a file in several steps.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// Arguments of `harness watch`.
@@ -29,9 +29,6 @@ pub struct Args {
 }
 
 /// Checks now and after each change, until it is interrupted.
-///
-/// # Errors
-/// If the step was not started, and those of inotify(7).
 pub fn watch(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let dir = Work::here().started(&number)?.join("src");
@@ -41,7 +38,7 @@ pub fn watch(args: Args) -> Result<ExitCode> {
         .watch(&dir, RecursiveMode::Recursive)
         .with_context(|| format!("inotify_add_watch {}", dir.display()))?;
     loop {
-        // What does not compile yet is no reason to stop watching.
+        // Watch on after an error: the step may not compile yet.
         if let Err(error) = check::run(&number, &args.place, args.filter.as_deref()) {
             eprintln!("harness: {error:#}");
         }
@@ -50,7 +47,7 @@ pub fn watch(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// Waits for a change, and until it is over.
+/// Waits for a change to begin and to end.
 fn changed(events: &Receiver<notify::Result<notify::Event>>) -> Result<()> {
     loop {
         let event = events.recv().context("the watcher ended")?;

@@ -1,5 +1,5 @@
-//! `harness why`: the way from a source file to what proves it: the wrong
-//! solutions that edit it, and the checks that they fail.
+//! `harness why`: finds what proves a source file: the wrong solutions that
+//! edit it, and the checks that they fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,10 +22,10 @@ pub struct Args {
 }
 
 /// Prints the wrong solutions that edit each file, with the checks that they
-/// fail; or the files that none edits.
+/// fail; without arguments, the files that none edits.
 ///
 /// # Errors
-/// Names the file that is not a source of a step.
+/// Names a file that is not a source of a step.
 pub fn why(args: Args) -> Result<ExitCode> {
     let all = wrong::all()?;
     let mut editing: BTreeMap<&str, Vec<&Wrong>> = BTreeMap::new();
@@ -90,8 +90,8 @@ fn unproven(sources: &[String], editing: &BTreeMap<&str, Vec<&Wrong>>) {
     }
 }
 
-/// The Rust sources of all steps, by their paths from the top of the
-/// repository, sorted.
+/// The Rust sources of all steps, relative to the top of the repository,
+/// sorted.
 fn sources() -> Result<Vec<String>> {
     let root = workspace::root();
     let mut found = Vec::new();
@@ -116,7 +116,7 @@ fn sources() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// A path as the wrong solutions write it: from the top of the repository.
+/// A path relative to the top of the repository, as in the wrong solutions.
 fn within(asked: &Path) -> Result<PathBuf> {
     let root = workspace::root();
     let here = asked

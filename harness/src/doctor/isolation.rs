@@ -1,4 +1,4 @@
-//! What the kernel of this host offers the steps.
+//! Examines the kernel's features for the steps.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User, geteuid};
 use super::{Finding, read};
 use crate::host::{self, NAMESPACES};
 
-/// What to look at, in order.
+/// The examinations, in order.
 pub const LOOKS: &[fn() -> Finding] = &[
     namespaces,
     user_namespaces,
@@ -36,8 +36,8 @@ fn namespaces() -> Finding {
         .mend("leave --here out")
 }
 
-/// What may keep an ordinary user from a user namespace, and whether one does
-/// get it.
+/// The settings that may keep an ordinary user from a user namespace, and
+/// whether one works.
 fn user_namespaces() -> Finding {
     let name = "user namespaces";
     let knobs = [
@@ -69,7 +69,7 @@ fn user_namespaces() -> Finding {
     }
 }
 
-/// Whether unshare(1) works for an ordinary user. `None` if it cannot be run.
+/// Whether unshare(1) works for an ordinary user; `None` if it cannot be run.
 fn unshare_as_ordinary_user() -> Option<bool> {
     let mut command = Command::new("unshare");
     command

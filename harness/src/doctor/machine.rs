@@ -1,4 +1,4 @@
-//! The kernel, the privileges, the room.
+//! Examines the kernel, the privileges, and the free space.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{Finding, read};
 use crate::report::kernel_release;
 use crate::{host, requirement, workspace};
 
-/// What to look at, in order.
+/// The examinations, in order.
 pub const LOOKS: &[fn() -> Finding] = &[kernel, place, privileges, filter, memory, disk];
 
 fn kernel() -> Finding {
@@ -21,7 +21,8 @@ fn kernel() -> Finding {
         .mend("leave --here out: the virtual machine has a newer kernel")
 }
 
-/// Inside of what this runs: a container's limits look like our faults.
+/// The surroundings of this host: the limits of a container look like faults
+/// of ours.
 fn place() -> Finding {
     let version = read("/proc/version").unwrap_or_default().to_lowercase();
     let inside = if version.contains("microsoft") {
@@ -60,7 +61,7 @@ fn privileges() -> Finding {
         .mend("leave --here out, or ask whoever started this system")
 }
 
-/// Whether the effective set has the capability of this number.
+/// Whether the effective set contains the capability of this number.
 fn has_capability(number: u32) -> bool {
     read("/proc/self/status")
         .and_then(|status| {
@@ -98,7 +99,7 @@ fn memory() -> Finding {
         .mend("end other programs")
 }
 
-/// Room for the build, and for the kernel and the root file systems.
+/// The free space for the build, and for kernels and root file systems.
 fn disk() -> Finding {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace::root().join("target"), Into::into);

@@ -1,5 +1,5 @@
-//! What this machine can and cannot do, found out by looking, and by trying
-//! where looking does not tell.
+//! Examines what this machine can do: by looking, and by trying where looking
+//! is not enough.
 
 pub mod isolation;
 pub mod machine;
@@ -7,33 +7,33 @@ pub mod tools;
 
 use std::fs;
 
-/// How good something is.
+/// The grade of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
-    /// As it should be.
+    /// Everything works.
     Good,
-    /// Some things do not work here, or not as well.
+    /// Some things do not work, or work less well.
     Limited,
     /// The checks cannot run.
     Bad,
 }
 
-/// What was found of one thing.
+/// The result of one examination.
 pub struct Finding {
-    /// How good it is.
+    /// How good the result is.
     pub grade: Grade,
-    /// The thing.
+    /// Name of what was examined.
     pub name: &'static str,
-    /// How it is.
+    /// What was found.
     pub found: String,
-    /// What follows from that, if it is not good.
+    /// Consequence of a bad result; else empty.
     pub means: String,
-    /// How to mend it.
+    /// Remedy for a bad result; else empty.
     pub mend: String,
 }
 
 impl Finding {
-    /// A thing that is as it should be.
+    /// A finding that everything works.
     pub fn good(name: &'static str, found: impl Into<String>) -> Self {
         Finding {
             grade: Grade::Good,
@@ -44,7 +44,7 @@ impl Finding {
         }
     }
 
-    /// A thing with limits.
+    /// A finding with limits.
     pub fn limited(name: &'static str, found: impl Into<String>) -> Self {
         Finding {
             grade: Grade::Limited,
@@ -52,7 +52,7 @@ impl Finding {
         }
     }
 
-    /// A thing that is in the way.
+    /// A finding that prevents the checks.
     pub fn bad(name: &'static str, found: impl Into<String>) -> Self {
         Finding {
             grade: Grade::Bad,
@@ -60,14 +60,14 @@ impl Finding {
         }
     }
 
-    /// Says what follows.
+    /// Sets the consequence.
     #[must_use]
     pub fn means(mut self, text: impl Into<String>) -> Self {
         self.means = text.into();
         self
     }
 
-    /// Says how to mend it.
+    /// Sets the remedy.
     #[must_use]
     pub fn mend(mut self, text: impl Into<String>) -> Self {
         self.mend = text.into();
@@ -75,7 +75,7 @@ impl Finding {
     }
 }
 
-/// A file's text, without the space around it; nothing if it cannot be read.
+/// Reads a file, without surrounding white space; `None` if it cannot be read.
 fn read(path: &str) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }

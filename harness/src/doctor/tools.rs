@@ -1,4 +1,4 @@
-//! Programs, and the virtual machine that they make.
+//! Examines the programs, and the virtual machine that they make.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,13 +8,13 @@ use super::Finding;
 use crate::report::seconds;
 use crate::vm::{Accel, Kernel, Vm, busybox, kvm, qemu};
 
-/// What to look at, in order.
+/// The examinations, in order.
 pub const LOOKS: &[fn() -> Finding] = &[rust, linker, qemu_itself, userland, packages];
 
-/// What takes a boot to find out.
+/// The examinations that boot a virtual machine.
 pub const VM_LOOKS: &[fn() -> Finding] = &[kvm_really, boot];
 
-/// How all of them are installed.
+/// The remedy for a missing program.
 const SETUP: &str = "vm/setup.sh installs it";
 
 fn rust() -> Finding {
@@ -27,7 +27,7 @@ fn rust() -> Finding {
     }
 }
 
-/// A C compiler, which is Rust's linker, and the C library to link statically.
+/// A C compiler, which Rust uses as its linker, and the static C library.
 fn linker() -> Finding {
     match first_line("cc", &["-print-file-name=libc.a"]) {
         Some(path) if path.starts_with('/') => Finding::good("linker", format!("cc, and {path}")),
@@ -61,7 +61,7 @@ fn userland() -> Finding {
     }
 }
 
-/// How kernels and root file systems are fetched.
+/// The tools that fetch kernels and root file systems.
 fn packages() -> Finding {
     let missing: Vec<&str> = ["apt-get", "dpkg-deb", "mmdebstrap"]
         .into_iter()
@@ -114,7 +114,7 @@ fn boot() -> Finding {
     }
 }
 
-/// The first line of what a program prints, if it succeeds.
+/// The first line of a program's output; `None` if it fails.
 fn first_line(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,8 +1,8 @@
 //! Exercises: parts of our solution that a learner writes instead.
 //!
-//! An exercise is a region of `steps/*/src` between two comments, spelt as
-//! mdBook's anchors are so that the book leaves them out, and a task in
-//! `harness/exercises/NN.toml`:
+//! An exercise is a task in `harness/exercises/NN.toml` and a region of
+//! `steps/*/src` between two comments. They are spelt as mdBook's anchors are,
+//! so that the book omits them:
 //!
 //! ```text
 //! // ANCHOR: exercise_write_maps
@@ -12,10 +12,10 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`region`] | the regions of a file: found, and cut out |
+//! | [`region`] | finds the regions of a file, and cuts them out |
 //! | [`skeleton`] | a step's crate without its solution |
 //! | [`work`] | the learner's directory, `work/` |
-//! | [`progress`] | what has been achieved there |
+//! | [`progress`] | the learner's progress, kept there |
 
 use std::fmt;
 use std::fs;
@@ -29,15 +29,15 @@ pub mod region;
 pub mod skeleton;
 pub mod work;
 
-/// How much an exercise matters.
+/// The importance of an exercise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Without it the step does not do what it is named for.
+    /// The step cannot do its main task without it.
     Core,
-    /// It makes the step whole.
+    /// It completes the step.
     More,
-    /// For those who want to know.
+    /// An extra for the curious.
     Bonus,
 }
 
@@ -55,13 +55,13 @@ impl fmt::Display for Level {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exercise {
-    /// As in the comments around its regions, without `exercise_`.
+    /// The name in the comments around its regions, without `exercise_`.
     pub name: String,
-    /// How much it matters.
+    /// Its importance.
     pub level: Level,
-    /// What is to be done, in a few words: an imperative.
+    /// The task in a few words: an imperative.
     pub title: String,
-    /// What is to be done, with the calls and the man pages to read.
+    /// The task, with the calls to use and the man pages to read.
     pub task: String,
 }
 
@@ -69,16 +69,13 @@ pub struct Exercise {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exercises {
-    /// In the order in which they are best done.
+    /// The exercises, in the order in which they are best done.
     #[serde(rename = "exercise", default)]
     pub all: Vec<Exercise>,
 }
 
 impl Exercises {
     /// Reads the exercises of step `number` from the directory `dir`.
-    ///
-    /// # Errors
-    /// Names the file, and the line where it is not as it should be.
     pub fn read(dir: &Path, number: &str) -> Result<Self> {
         let file = dir.join(format!("{number}.toml"));
         let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;

@@ -1,4 +1,4 @@
-//! What a learner has achieved: `work/progress.toml`, a small file to look at.
+//! The learner's progress: `work/progress.toml`, a small and readable file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,29 +11,30 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Outcome, Record};
 use crate::registry::Step;
 
-/// All steps that were started.
+/// The progress in all steps that were started.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// By the step's number.
+    /// The steps, by number.
     #[serde(default)]
     pub steps: BTreeMap<String, StepProgress>,
 }
 
-/// One step.
+/// The progress in one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StepProgress {
-    /// Whether it stands on the learner's own steps below.
+    /// Whether the step builds on the learner's own steps below it.
     pub on_mine: bool,
-    /// The points of the last check, of those that this machine can give.
+    /// The points of the last check.
     pub points: u32,
-    /// The points that this machine can give.
+    /// The points that were available on this machine: those of unsupported
+    /// checks are omitted.
     pub of: u32,
-    /// How many checks passed.
+    /// The number of checks that passed.
     pub passed: usize,
-    /// The checks that did not, in the step's order.
+    /// The checks that did not pass, in the step's order.
     pub open: Vec<String>,
-    /// How often a hint was asked for, by check.
+    /// The number of hints that were asked for, by check.
     pub hints: BTreeMap<String, u32>,
 }
 
@@ -43,7 +44,7 @@ impl StepProgress {
         self.of > 0 && self.open.is_empty()
     }
 
-    /// Takes over what came of the checks of `step`.
+    /// Records the results of the checks of `step`.
     pub fn take(&mut self, step: &Step, records: &[Record]) {
         let with = |wanted: fn(Outcome) -> bool| {
             records.iter().filter(move |record| wanted(record.outcome))
@@ -55,7 +56,7 @@ impl StepProgress {
         self.open = with(|o| !matches!(o, Outcome::Pass | Outcome::Unsupported))
             .map(|record| record.check.clone())
             .collect();
-        // They may have been run in another order, or at the same time.
+        // The checks may have run in another order, or at the same time.
         let place = |name: &String| step.checks.iter().position(|check| &check.name == name);
         self.open.sort_by_key(place);
         self.hints.retain(|check, _| self.open.contains(check));
@@ -63,10 +64,7 @@ impl StepProgress {
 }
 
 impl Progress {
-    /// Reads it; nothing was started where there is no file.
-    ///
-    /// # Errors
-    /// Names the file that cannot be read or understood.
+    /// Reads the progress. If there is no file, no step was started.
     pub fn read(file: &Path) -> Result<Self> {
         match fs::read_to_string(file) {
             Ok(text) => toml::from_str(&text).with_context(|| format!("parse {}", file.display())),
@@ -75,10 +73,7 @@ impl Progress {
         }
     }
 
-    /// Writes it, whole or not at all.
-    ///
-    /// # Errors
-    /// Those of writing and rename(2).
+    /// Writes the progress, whole or not at all (rename(2)).
     pub fn write(&self, file: &Path) -> Result<()> {
         let text = toml::to_string(self).context("write the progress")?;
         let new = file.with_extension("new");

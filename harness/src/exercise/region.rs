@@ -4,17 +4,17 @@ use anyhow::{Result, bail};
 
 use super::{Exercise, Exercises};
 
-/// What the names of the anchors around an exercise begin with.
+/// The prefix of the names of anchors around an exercise.
 const PREFIX: &str = "exercise_";
 
-/// Width of the comments that tell a task, in columns.
+/// The width of comments with a task, in columns.
 const WIDTH: usize = 80;
 
-/// A line of a source file, as far as exercises are concerned.
+/// The kinds of lines in a source file.
 enum Line<'a> {
     Begin(&'a str),
     End(&'a str),
-    /// Another anchor of the book.
+    /// An anchor of the book.
     Anchor,
     Code,
 }
@@ -29,21 +29,19 @@ fn classify(line: &str) -> Line<'_> {
     }
 }
 
-/// One exercise's region of a file.
+/// The region of one exercise in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
     /// The exercise's name.
     pub name: String,
-    /// The number of the line with the first comment, from 1.
+    /// The line number of the first comment, from 1.
     pub line: usize,
-    /// What stands between the comments: our solution.
+    /// The lines between the comments: our solution.
     pub solution: String,
 }
 
-/// The regions of a file, in their order.
-///
-/// # Errors
-/// For comments that do not come in pairs, or one region in another.
+/// Finds the regions of a file, in their order. It is an error if the comments
+/// do not come in pairs, or if one region begins within another.
 pub fn regions(text: &str) -> Result<Vec<Region>> {
     let mut regions: Vec<Region> = Vec::new();
     let mut open: Option<Region> = None;
@@ -74,12 +72,9 @@ pub fn regions(text: &str) -> Result<Vec<Region>> {
     }
 }
 
-/// The file without its solutions: in the place of each stand its task, as a
-/// comment, and a `todo!` that names it. Anchors of the book that stood in the
-/// solution stand around it.
-///
-/// # Errors
-/// Those of [`regions`], and for a region without a task.
+/// The file without its solutions. In the place of each stand its task, as a
+/// comment, and a `todo!` with its name. Anchors of the book within a solution
+/// stay, around the task.
 pub fn cut(text: &str, exercises: &Exercises) -> Result<String> {
     regions(text)?;
     let mut skeleton = String::new();
@@ -112,7 +107,7 @@ pub fn cut(text: &str, exercises: &Exercises) -> Result<String> {
     Ok(skeleton)
 }
 
-/// The file with its solutions and without the comments around them.
+/// The file with its solutions, but without the comments around them.
 pub fn solved(text: &str) -> String {
     text.lines()
         .filter(|line| matches!(classify(line), Line::Anchor | Line::Code))
@@ -120,8 +115,7 @@ pub fn solved(text: &str) -> String {
         .collect()
 }
 
-/// The file without any of the comments that mark what the book shows and what
-/// is an exercise.
+/// The file without any anchor: neither the book's nor those of exercises.
 pub fn without_anchors(text: &str) -> String {
     text.split_inclusive('\n')
         .filter(|line| matches!(classify(line), Line::Code))

@@ -9,19 +9,16 @@ use super::Exercises;
 use super::region::{cut, regions, solved};
 use crate::workspace;
 
-/// What becomes of the solutions in a copy of a crate.
+/// The treatment of solutions in a copy of a crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Solutions {
-    /// The exercises stand in their place.
+    /// Exercises replace the solutions.
     CutOut,
-    /// They stay.
+    /// The solutions stay.
     Stay,
 }
 
-/// The numbers of the steps and their directories below `steps/`, in order.
-///
-/// # Errors
-/// Those of listing the directory.
+/// The numbers of the steps and the paths of their directories, in order.
 pub fn steps() -> Result<Vec<(String, PathBuf)>> {
     let dir = workspace::root().join("steps");
     let mut steps = Vec::new();
@@ -38,11 +35,9 @@ pub fn steps() -> Result<Vec<(String, PathBuf)>> {
     Ok(steps)
 }
 
-/// The crates in `steps/` that are no steps, by their paths from there: what all
-/// steps share, and parts of a step that nobody is asked to write.
-///
-/// # Errors
-/// Those of listing the directories.
+/// The crates in `steps/` that are not steps, as paths from there: `kit`, which
+/// all steps share, and parts of a step that are no exercise, such as
+/// `08-union/aufs-server`.
 pub fn shared() -> Result<Vec<PathBuf>> {
     let top = workspace::root().join("steps");
     let mut shared = Vec::new();
@@ -73,7 +68,7 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>> {
 /// The directory of step `number`.
 ///
 /// # Errors
-/// If there is no such step; says which there are.
+/// Lists the steps that exist.
 pub fn step_dir(number: &str) -> Result<PathBuf> {
     let steps = steps()?;
     let Some((_, dir)) = steps.iter().find(|(known, _)| known == number) else {
@@ -83,10 +78,7 @@ pub fn step_dir(number: &str) -> Result<PathBuf> {
     Ok(dir.clone())
 }
 
-/// The exercises of step `number`.
-///
-/// # Errors
-/// Those of [`Exercises::read`].
+/// The exercises of step `number`. A handout has none, which is an error.
 pub fn exercises(number: &str) -> Result<Exercises> {
     let dir = workspace::root().join("harness/exercises");
     if !dir.is_dir() {
@@ -98,21 +90,18 @@ pub fn exercises(number: &str) -> Result<Exercises> {
     Exercises::read(&dir, number)
 }
 
-/// Where in a step's crate an exercise is done.
+/// The place of an exercise in a step's crate.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The exercise's name.
     pub exercise: String,
-    /// The file, from the crate's directory.
+    /// The file, relative to the crate's directory.
     pub file: PathBuf,
     /// Our solution.
     pub solution: String,
 }
 
-/// All regions of the crate in `dir`.
-///
-/// # Errors
-/// Names the file with comments that are not as they should be.
+/// Finds all regions of the crate in `dir`.
 pub fn places(dir: &Path) -> Result<Vec<Place>> {
     let mut places = Vec::new();
     for file in sources(dir)? {
@@ -127,11 +116,8 @@ pub fn places(dir: &Path) -> Result<Vec<Place>> {
     Ok(places)
 }
 
-/// Copies the crate of step `number` to `to`, which is made: its manifest and
-/// its sources. Its tests stay with us.
-///
-/// # Errors
-/// Those of copying, and of exercises without a task.
+/// Copies the manifest and the sources of step `number` to the directory `to`,
+/// which is created. The tests beside `src/` are not copied.
 pub fn copy(number: &str, to: &Path, solutions: Solutions) -> Result<()> {
     let from = step_dir(number)?;
     let exercises = match solutions {
@@ -152,25 +138,20 @@ pub fn copy(number: &str, to: &Path, solutions: Solutions) -> Result<()> {
 }
 
 /// Writes the manifest of step `number` to the directory `to`.
-///
-/// # Errors
-/// Those of copying.
 pub fn copy_manifest(number: &str, to: &Path) -> Result<()> {
     let from = step_dir(number)?.join("Cargo.toml");
     write(&to.join("Cargo.toml"), &manifest(&read(&from)?)?)
 }
 
-/// A crate's manifest without the tests beside src/, which are not handed out.
+/// A crate's manifest without the tests beside `src/`, which are not copied.
 fn manifest(text: &str) -> Result<String> {
     let mut manifest: toml::Table = text.parse().context("parse the crate's manifest")?;
     manifest.remove("test");
     toml::to_string(&manifest).context("write the crate's manifest")
 }
 
-/// The files below `src/` of the crate in `dir`, from there, sorted.
-///
-/// # Errors
-/// Those of listing.
+/// The Rust files below `src/` of the crate in `dir`, as paths from `dir`,
+/// sorted.
 pub fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut dirs = vec![PathBuf::from("src")];

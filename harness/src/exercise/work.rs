@@ -1,16 +1,16 @@
 //! The learner's directory: `work/`.
 //!
 //! ```text
-//! work/Cargo.toml      a workspace of the step at hand and those below it
+//! work/Cargo.toml      a workspace of the current step and those below it
 //! work/05-user/        the learner's own
-//! work/.ours/04-mount  a link to ours, for those that are not
-//! work/progress.toml   what has been achieved
+//! work/.ours/04-mount  a link to ours, for steps that are not the learner's
+//! work/progress.toml   the learner's progress
 //! ```
 //!
-//! A step's manifest is the same here as in `steps/`: which crate `mount` is,
-//! ours or the learner's, the manifest of the workspace says, and it is written
-//! anew whenever another step is at hand. So cargo and rust-analyzer see one
-//! unfinished crate at a time.
+//! A step's manifest is the same here as in `steps/`. Which crate `mount` is,
+//! ours or the learner's, stands in the manifest of the workspace, which is
+//! rewritten whenever another step becomes the current one. So cargo and
+//! rust-analyzer see one unfinished crate at a time.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -24,7 +24,8 @@ use super::progress::Progress;
 use super::skeleton::{self, Solutions, read, write};
 use crate::{build, workspace};
 
-/// The warnings that an unfinished crate is full of.
+/// The lints that an unfinished crate violates everywhere. They are allowed
+/// there.
 pub const UNFINISHED: [&str; 6] = [
     "unused_imports",
     "unused_variables",
@@ -34,7 +35,7 @@ pub const UNFINISHED: [&str; 6] = [
     "unreachable_code",
 ];
 
-/// Environment variable: the learner's directory, instead of `work/`.
+/// The environment variable that names another directory than `work/`.
 pub const WORK: &str = "DRYDOCK_WORK";
 
 /// The learner's directory.
@@ -44,8 +45,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// `work/` at the top of the repository, or `$DRYDOCK_WORK`, whether it is
-    /// there or not.
+    /// `$DRYDOCK_WORK`, or else `work/` at the top of the repository. It need
+    /// not exist.
     pub fn here() -> Self {
         match std::env::var_os(WORK) {
             Some(dir) => Work::at(Path::new(&dir)),
@@ -53,26 +54,24 @@ impl Work {
         }
     }
 
-    /// The one in `dir`.
+    /// The learner's directory at `dir`.
     pub fn at(dir: &Path) -> Self {
         Work {
             dir: dir.to_owned(),
         }
     }
 
-    /// The learner's crate of step `number`.
-    ///
-    /// # Errors
-    /// If there is no such step.
+    /// The directory of the learner's crate of step `number`. It need not
+    /// exist.
     pub fn step(&self, number: &str) -> Result<PathBuf> {
         let ours = skeleton::step_dir(number)?;
         Ok(self.dir.join(ours.file_name().unwrap_or_default()))
     }
 
-    /// The learner's crate of step `number`, which must have been started.
+    /// The directory of the learner's crate of step `number`.
     ///
     /// # Errors
-    /// Says how to start it, if it was not.
+    /// Says how to start the step, if it was not started.
     pub fn started(&self, number: &str) -> Result<PathBuf> {
         let dir = self.step(number)?;
         if dir.join("src").is_dir() {
@@ -89,7 +88,8 @@ impl Work {
     /// Writes the skeleton of step `number` and returns its directory.
     ///
     /// # Errors
-    /// If the learner has begun it already: nothing of theirs is written over.
+    /// If the learner has started the step already: their files are never
+    /// overwritten.
     pub fn start(&self, number: &str) -> Result<PathBuf> {
         let dir = self.step(number)?;
         if dir.exists() {
@@ -102,12 +102,9 @@ impl Work {
         Ok(dir)
     }
 
-    /// Makes step `number` the one at hand: the workspace of this directory is
-    /// it and the steps below, ours, or with `on_mine` the learner's as far as
-    /// they have begun them.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Makes step `number` the current one. The workspace then has this step
+    /// and those below it: ours, or with `on_mine` the learner's where they are
+    /// started.
     pub fn lay_out(&self, number: &str, on_mine: bool) -> Result<()> {
         let mut places = Vec::new();
         for (below, ours) in skeleton::steps()? {
@@ -129,7 +126,7 @@ impl Work {
         }
         let root = workspace::root();
         for shared in skeleton::shared()? {
-            // Of a step, as far as that is here.
+            // A crate inside a later step is not needed.
             let step = shared.iter().next().unwrap_or_default();
             let of = step.to_str().and_then(|step| step.split_once('-'));
             if of.is_some_and(|(of, _)| of > number) {
@@ -144,23 +141,21 @@ impl Work {
         }
         let manifest = manifest(&read(&root.join("Cargo.toml"))?, &places)?;
         write(&self.dir.join("Cargo.toml"), &manifest)?;
-        // The same versions of everything as we have.
+        // The same versions of all dependencies as ours.
         write(
             &self.dir.join("Cargo.lock"),
             &read(&root.join("Cargo.lock"))?,
         )
     }
 
-    /// Builds the learner's program of step `number` and returns it.
-    ///
-    /// # Errors
-    /// That it does not compile; what rustc says is on standard error.
+    /// Builds the learner's program of step `number` and returns its path. The
+    /// messages of rustc are on standard error.
     pub fn build(&self, number: &str) -> Result<PathBuf> {
         let name = workspace::program(number);
         let target = target();
         let target = target.to_string_lossy();
-        // The program of one step, with the features that all want: what the steps
-        // share is built once.
+        // The program of one step, with the features that all steps enable, so
+        // that what the steps share is built once.
         let mut args = vec!["build", "--profile", "wrong", "--workspace"];
         args.extend(["--bin", &name, "--target-dir", &target]);
         let built = build::cargo(&self.dir, &args)
@@ -171,30 +166,24 @@ impl Work {
             .with_context(|| format!("cargo built no {name}"))
     }
 
-    /// What has been achieved.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// Reads the progress.
     pub fn progress(&self) -> Result<Progress> {
         Progress::read(&self.dir.join("progress.toml"))
     }
 
-    /// Notes what has been achieved.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes the progress.
     pub fn note(&self, progress: &Progress) -> Result<()> {
         progress.write(&self.dir.join("progress.toml"))
     }
 }
 
-/// Where cargo leaves what it builds of learners' crates, of skeletons and of
-/// wrong solutions: all with the same libraries, which are built once.
+/// cargo's target directory for learners' crates, skeletons and wrong
+/// solutions. They have the same dependencies, which are built once.
 pub fn target() -> PathBuf {
     workspace::root().join("target/work")
 }
 
-/// Makes `at` a link to `to`.
+/// Makes `at` a symbolic link to `to`.
 fn link(to: &Path, at: &Path) -> Result<()> {
     if let Some(dir) = at.parent() {
         fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
@@ -211,8 +200,8 @@ fn link(to: &Path, at: &Path) -> Result<()> {
     }
 }
 
-/// The manifest of the workspace: ours, with the crates at other places and
-/// without the warnings that an unfinished crate is full of.
+/// The manifest of the workspace: ours, with the crates at their places in
+/// `work/`, and with the lints of an unfinished crate.
 fn manifest(ours: &str, places: &[(String, PathBuf)]) -> Result<String> {
     let mut manifest: Table = ours.parse().context("parse Cargo.toml")?;
     let text = |path: &Path| Value::String(path.to_string_lossy().into_owned());

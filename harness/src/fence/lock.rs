@@ -1,4 +1,4 @@
-//! What is locked before the first check runs.
+//! Locks the machine before the first check runs.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -9,8 +9,9 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Nobody may trace anybody any more (ptrace(2), "ptrace_scope"), or read or
-/// change the kernel's memory and boot another kernel (kernel_lockdown(7)).
+/// Forbids all tracing (ptrace(2), "ptrace_scope"), and locks the kernel down:
+/// nobody may read or change its memory, or boot another kernel
+/// (kernel_lockdown(7)).
 pub(super) fn lock_the_kernel() -> Result<()> {
     let scope = "/proc/sys/kernel/yama/ptrace_scope";
     fs::write(scope, "3").with_context(|| format!("write 3 to {scope}"))?;
@@ -25,7 +26,7 @@ pub(super) fn lock_the_kernel() -> Result<()> {
     .with_context(|| format!("mount(securityfs, {dir:?})"))?;
     let file = dir.join("lockdown");
     let locked = match fs::write(&file, "confidentiality") {
-        // A kernel that was built without.
+        // The kernel was built without lockdown.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         written => written.with_context(|| format!("write to {}", file.display())),
     };
@@ -33,7 +34,7 @@ pub(super) fn lock_the_kernel() -> Result<()> {
     locked
 }
 
-/// A copy of a program in memory that nobody can change any more.
+/// A sealed copy of a program in memory, which nobody can change.
 pub(super) fn sealed(program: &Path) -> Result<File> {
     let mut from = File::open(program).with_context(|| format!("open {}", program.display()))?;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;

@@ -1,21 +1,21 @@
-//! A fence between a hostile program under test and the checks that come after
-//! it, in the virtual machine.
+//! A fence, in the virtual machine, between a hostile program under test and
+//! the checks that come after it.
 //!
-//! The programs of a submission run as root beside the runner. What they do in
-//! their own check is theirs to win or lose; the fence is there so that they
-//! gain nothing in another one:
+//! The programs of a submission run as root beside the runner. In their own
+//! check they may win or lose by what they do; the fence keeps them from
+//! gaining anything in another one:
 //!
 //! | they | but |
 //! |---|---|
 //! | read the plan, with the seed and the token of the records | it was removed before |
 //! | read or change the memory, or take the descriptors, of the runner or a check | nobody may trace anybody (Yama), and the kernel is locked down (kernel_lockdown(7)) |
 //! | replace the checks' program | it is executed from a sealed memory file (memfd_create(2)) |
-//! | replace the probe, a root file system or a tool, or mount something over them | they are compared with what they were before each check |
-//! | stay behind, or have the kernel start them | all processes are killed after each check, and the kernel's helpers are compared |
-//! | end the machine, or the runner | what is known by then has been told, and the rest is lost to them |
+//! | replace the probe, the root file system of busybox or a tool, or mount something over them | they are compared with their original state before each check |
+//! | leave processes, or make the kernel start some | all processes are killed after each check, and the kernel's helpers are compared |
+//! | end the machine, or the runner | the records so far have been sent, and the remaining checks are lost to them |
 //!
-//! It does not stop a program that answers in the place of the probe: what a
-//! check reads from inside a container, it reads through the program under test.
+//! It does not stop a program that answers in place of the probe: a check reads
+//! from inside a container through the program under test.
 
 mod lock;
 mod picture;
@@ -40,24 +40,22 @@ use picture::{Picture, SCRATCH};
 
 pub use record::{read_line, write_line};
 
-/// How long killed processes may take to be gone.
+/// Longest time for killed processes to end.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// The fence. It stands as long as the machine does.
+/// The fence. It lasts as long as the machine.
 pub struct Fence {
-    /// A procfs that is mounted nowhere, so that nothing can be mounted on it.
+    /// A procfs that is mounted nowhere, so that nothing can be mounted over
+    /// it.
     proc: OwnedFd,
-    /// The checks' programs, sealed, by the path that they had.
+    /// The checks' programs, sealed, by their original paths.
     tests: BTreeMap<PathBuf, File>,
     before: Picture,
 }
 
 impl Fence {
-    /// Puts it up. `plan_file` is removed.
-    ///
-    /// # Errors
-    /// Those of the calls; and outside of the virtual machine, where it would
-    /// kill every process.
+    /// Puts the fence up and removes `plan_file`. Refuses outside of the
+    /// virtual machine, where [`sweep`](Self::sweep) would kill every process.
     pub fn put_up(plan: &Plan, plan_file: &Path) -> Result<Self> {
         let line = fs::read_to_string("/proc/cmdline").context("read /proc/cmdline")?;
         ensure!(
@@ -66,7 +64,7 @@ impl Fence {
         );
         fs::remove_file(plan_file).with_context(|| format!("unlink {}", plan_file.display()))?;
         lock::lock_the_kernel()?;
-        // A program that wants all memory does not get the runner's.
+        // A program that uses up all memory must not get the runner killed.
         let own = "/proc/self/oom_score_adj";
         fs::write(own, "-1000").with_context(|| format!("write -1000 to {own}"))?;
         let mut tests = BTreeMap::new();
@@ -86,16 +84,14 @@ impl Fence {
         })
     }
 
-    /// Where the checks' program is now that was at `path`.
+    /// The path of the sealed copy of the checks' program that was at `path`.
     pub fn tests(&self, path: &Path) -> Option<PathBuf> {
         let file = self.tests.get(path)?;
         Some(format!("/proc/self/fd/{}", file.as_raw_fd()).into())
     }
 
-    /// Whether all is as it was; the error says what is not.
-    ///
-    /// # Errors
-    /// Something was changed, or cannot be looked at any more.
+    /// Compares the machine with its original state. The error names a change.
+    /// Also empties the scratch directories.
     pub fn broken(&self) -> Result<()> {
         let now = Picture::take(&self.proc)?;
         self.before.compare(&now)?;
@@ -105,11 +101,8 @@ impl Fence {
         Ok(())
     }
 
-    /// To be called with each check that was started: it may be killed for
-    /// memory, as the runner may not.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Makes a started check a candidate for the OOM killer again, from which
+    /// the runner is exempt. Call it for each check.
     pub fn started(&self, check: &Child) -> Result<()> {
         let file = format!("/proc/{}/oom_score_adj", check.id());
         match fs::write(&file, "0") {
@@ -120,10 +113,8 @@ impl Fence {
         }
     }
 
-    /// Kills every process of the machine but its first and this one.
-    ///
-    /// # Errors
-    /// If one stays, and those of kill(2).
+    /// Kills every process of the machine except its first and this one. Fails
+    /// if one survives.
     pub fn sweep(&self) -> Result<()> {
         let end = Instant::now() + DEATH;
         loop {
@@ -139,7 +130,7 @@ impl Fence {
         }
     }
 
-    /// A process that runs beside the first and this one.
+    /// The PID of a process besides the first and this one, if there is any.
     fn somebody(&self) -> Result<Option<i32>> {
         let list = rustix::fs::Dir::read_from(&self.proc).context("list /proc")?;
         for entry in list {
@@ -151,7 +142,7 @@ impl Fence {
             if pid == 1 || pid == Pid::this().as_raw() {
                 continue;
             }
-            // It may be gone meanwhile.
+            // The process may be gone by now.
             let stat = proc::read(&self.proc, &format!("{name}/stat")).unwrap_or_default();
             if is_alive(&stat) {
                 return Ok(Some(pid));
@@ -161,11 +152,11 @@ impl Fence {
     }
 }
 
-/// Whether a line of proc_pid_stat(5) is of a process that is no thread of the
-/// kernel and not dead.
+/// Whether a line of proc_pid_stat(5) belongs to a living process that is not a
+/// kernel thread.
 fn is_alive(stat: &str) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
-    // The name stands in brackets and may hold anything.
+    // The name is in parentheses and may contain anything.
     let Some((_, rest)) = stat.rsplit_once(") ") else {
         return false;
     };
@@ -175,7 +166,7 @@ fn is_alive(stat: &str) -> bool {
     !matches!(state, "Z" | "X") && flags.is_some_and(|flags| flags & PF_KTHREAD == 0)
 }
 
-/// Removes all that is in a directory. What is a mount point stays.
+/// Removes everything in a directory except mount points.
 fn empty(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let path = entry

@@ -1,5 +1,5 @@
-//! What a program under test must leave as it was: programs, mounts, and what
-//! the kernel starts by itself.
+//! The part of the machine that a program under test must not change: programs,
+//! mounts, and what the kernel starts by itself.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use super::proc;
 use crate::workspace;
 
-/// Programs of the machine that checks call, and where others could be put in
-/// their place.
+/// Programs of the machine that checks call, and places from which others could
+/// take precedence.
 const SYSTEM: [&str; 6] = [
     "/bin",
     "/sbin",
@@ -24,15 +24,15 @@ const SYSTEM: [&str; 6] = [
     "/etc/ld.so.preload",
 ];
 
-/// What the kernel executes by itself, as root: core(5), and
+/// Sysctls that name what the kernel executes by itself, as root: core(5), and
 /// `Documentation/admin-guide/sysctl/kernel.rst`.
 const HELPERS: [&str; 2] = ["sys/kernel/core_pattern", "sys/kernel/modprobe"];
 
-/// Where a check, and what it starts, may leave files and mounts: nothing that
-/// a later one calls is there.
+/// Directories in which a check, and what it starts, may leave files and
+/// mounts: later checks call nothing in them.
 pub(super) const SCRATCH: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// What must stay as it is.
+/// A record of everything that must not change.
 #[derive(PartialEq, Eq)]
 pub(super) struct Picture {
     files: BTreeMap<PathBuf, Content>,
@@ -48,10 +48,7 @@ enum Content {
 }
 
 impl Picture {
-    /// As it is now.
-    ///
-    /// # Errors
-    /// Those of reading it.
+    /// Records the present state.
     pub(super) fn take(proc: &OwnedFd) -> Result<Picture> {
         let mut files = BTreeMap::new();
         let ours = [workspace::bin(), workspace::rootfs("busybox")];
@@ -74,7 +71,7 @@ impl Picture {
         })
     }
 
-    /// Whether the later one is the same; the error says what is not.
+    /// Compares with a later picture. The error names a change.
     pub(super) fn compare(&self, now: &Picture) -> Result<()> {
         let names = |picture: &Picture| picture.files.keys().cloned().collect::<Vec<_>>();
         let changed = names(self)
@@ -94,8 +91,8 @@ impl Picture {
     }
 }
 
-/// What is mounted where, of a line of proc_pid_mountinfo(5); `None` where a
-/// check may leave what it likes.
+/// The file system and the mount point in a line of proc_pid_mountinfo(5);
+/// `None` if it is in a scratch directory.
 fn mounted(line: &str) -> Option<String> {
     let (before, after) = line.split_once(" - ")?;
     let words: Vec<&str> = before.split(' ').collect();
@@ -108,7 +105,7 @@ fn mounted(line: &str) -> Option<String> {
     (!scratch).then(|| format!("{kind} {} on {at}", words[3]))
 }
 
-/// Notes all that is at `path` and below it.
+/// Records `path` and everything below it.
 fn look(path: &Path, files: &mut BTreeMap<PathBuf, Content>) -> Result<()> {
     let meta = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -134,7 +131,7 @@ fn look(path: &Path, files: &mut BTreeMap<PathBuf, Content>) -> Result<()> {
     Ok(())
 }
 
-/// A line of one list that the other does not have.
+/// A line that only one of the two lists contains.
 fn differing<'a>(before: &'a [String], now: &'a [String]) -> Option<&'a String> {
     let gone = before.iter().find(|line| !now.contains(line));
     gone.or_else(|| now.iter().find(|line| !before.contains(line)))

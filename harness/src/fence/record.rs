@@ -1,14 +1,11 @@
-//! A check's record on its way to the host.
+//! Records of checks on their way to the host.
 
 use std::io::Write;
 
 use anyhow::{Context, Result};
 
-/// Writes a record for the host, as a line that begins with the token: whoever
-/// does not know it cannot have written a record.
-///
-/// # Errors
-/// Those of writing.
+/// Writes a record for the host, as a line that begins with the token, so that
+/// only those who know the token can write records.
 pub fn write_line(mut out: impl Write, token: Option<&str>, json: &[u8]) -> Result<()> {
     let mut line = token.map(str::to_owned).unwrap_or_default().into_bytes();
     line.extend_from_slice(json);
@@ -18,7 +15,7 @@ pub fn write_line(mut out: impl Write, token: Option<&str>, json: &[u8]) -> Resu
         .context("write a record")
 }
 
-/// The record in a line, if it begins with the token.
+/// The record in a line, or `None` if the line does not begin with the token.
 pub fn read_line<'a>(line: &'a str, token: Option<&str>) -> Option<&'a str> {
     line.strip_prefix(token.unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! The files on which the operations work.
+//! The files that the operations work on.
 
 use std::fs;
 use std::io;
@@ -10,10 +10,8 @@ use rustix::fs::{XattrFlags, lsetxattr};
 
 use super::time::set_time;
 
-/// Makes a directory with `count` trees as [`fill`] makes them: 0, 1, 2…
-///
-/// # Errors
-/// Those of writing.
+/// Makes a directory with `count` trees, named 0, 1, 2…, each filled by
+/// [`fill`].
 pub fn trees(directory: &Path, count: usize) -> Result<()> {
     fs::create_dir(directory).with_context(|| format!("mkdir {directory:?}"))?;
     for n in 0..count {
@@ -24,11 +22,8 @@ pub fn trees(directory: &Path, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Fills an empty directory with the files on which the operations work: all
-/// old, none with two names.
-///
-/// # Errors
-/// Those of writing.
+/// Fills an empty directory with the files that the operations work on: all
+/// with an old modification time, none with two names.
 pub fn fill(directory: &Path) -> io::Result<()> {
     let make = |path: &str, text: &str, mode: u32, owner: (u32, u32)| {
         let path = directory.join(path);

@@ -1,12 +1,13 @@
-//! Operations on files, to be done to a plain directory and to a union alike,
-//! and a picture of a tree, to compare what came of them.
+//! Operations on files, for a plain directory and a union alike, and pictures
+//! of trees to compare their results.
 //!
 //! | module | what |
 //! |---|---|
-//! | `ops` | the operations, and what the kernel said to each |
+//! | `ops` | the operations, and the kernel's answer to each |
 //! | `mv` | renaming as mv(1) does |
-//! | `picture` | what is there afterwards, and how two trees differ |
-//! | `fill` | the files on which the operations work |
+//! | `picture` | the resulting trees, and how two of them differ |
+//! | `fill` | the files that the operations work on |
+//! | `time` | times of files |
 
 mod fill;
 mod mv;

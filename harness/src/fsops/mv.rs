@@ -1,4 +1,4 @@
-//! Renaming as mv(1) does it: what cannot be renamed is copied.
+//! Renaming as mv(1) does: what rename(2) refuses is copied.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,9 +13,9 @@ use rustix::fs::{XattrFlags, lsetxattr};
 use super::picture::xattrs;
 use super::time::set_time;
 
-/// rename(2), and where that says `EXDEV` of a directory, what mv(1) does. A
-/// directory with files that have other names elsewhere is left alone: a copy
-/// would separate them.
+/// Renames by rename(2). A directory for which that fails with `EXDEV` is
+/// copied and removed, as mv(1) does. `EMLINK` for a directory with files that
+/// have several names: a copy would separate the names.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let is_directory = fs::symlink_metadata(from)?.is_dir();
     if is_directory && has_links(from)? {

@@ -1,4 +1,4 @@
-//! The operations.
+//! The operations on files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,18 +22,18 @@ use crate::sys::write_by_mmap;
 pub enum Op {
     /// open(2) with `O_CREAT | O_TRUNC`, and a write.
     Create { path: String, text: String },
-    /// The same with `O_EXCL`.
+    /// open(2) with `O_CREAT | O_EXCL`.
     CreateNew { path: String },
-    /// A write into a file that is there.
+    /// A write into an existing file.
     Write { path: String, at: u64, text: String },
-    /// A write at its end.
+    /// A write at the end of an existing file.
     Append { path: String, text: String },
     /// truncate(2).
     Truncate { path: String, length: u64 },
     /// A write through a shared mapping.
     Mmap { path: String, at: u64, byte: u8 },
-    /// `O_TMPFILE`, a write, and a name for it by link(2); a plain file where
-    /// the file system has no such thing.
+    /// `O_TMPFILE`, a write, and a name by linkat(2). On a file system without
+    /// `O_TMPFILE` (`EOPNOTSUPP`): a plain new file.
     TmpFile { path: String, text: String },
     /// rename(2); a directory that cannot be renamed (`EXDEV`) is copied, as
     /// mv(1) does.
@@ -46,7 +46,7 @@ pub enum Op {
     Unlink { path: String },
     /// rmdir(2).
     Rmdir { path: String },
-    /// A directory and all in it, removed.
+    /// Removes a directory and everything in it.
     RemoveAll { path: String },
     /// mkdir(2).
     Mkdir { path: String, mode: u32 },
@@ -68,8 +68,8 @@ pub enum Op {
     Times { path: String, seconds: i64 },
 }
 
-/// Does the operations in `directory`, one after the other, and returns what
-/// the kernel said to each: `ok` or the name of the errno.
+/// Runs the operations in `directory`, one after the other, and returns the
+/// result of each: `ok` or the name of the errno.
 pub fn run(directory: &Path, ops: &[Op]) -> Vec<String> {
     ops.iter()
         .map(|op| match one(directory, op) {
@@ -126,7 +126,7 @@ fn one(dir: &Path, op: &Op) -> io::Result<()> {
         Op::Fifo { path } => Ok(mkfifo(&dir.join(path), Mode::S_IRUSR)?),
         Op::Chmod { path, mode } => {
             let path = dir.join(path);
-            // chmod(2) would follow it.
+            // chmod(2) would follow a symbolic link.
             if fs::symlink_metadata(&path)?.is_symlink() {
                 return Err(Errno::ELOOP.into());
             }

@@ -1,4 +1,4 @@
-//! Pictures of trees: all that is there, and how two of them differ.
+//! Pictures of trees: every file in a tree, and how two trees differ.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -11,39 +11,39 @@ use anyhow::{Context, Result};
 use rustix::fs::{lgetxattr, llistxattr};
 use serde::{Deserialize, Serialize};
 
-/// What came of some operations.
+/// The result of a sequence of operations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operated {
-    /// What the kernel said to each.
+    /// The result of each operation: `ok` or the name of the errno.
     pub said: Vec<String>,
-    /// All that is there afterwards.
+    /// The tree afterwards, by path.
     pub tree: BTreeMap<String, Node>,
 }
 
-/// A file as a tree shows it.
+/// A file as a picture shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// `st_mode` in octal, type included.
+    /// `st_mode` in octal, including the file type.
     pub mode: String,
-    /// Owner and group.
+    /// The UID and GID of the owner.
     pub owner: (u32, u32),
-    /// Content of a file, a long one abridged; target of a link.
+    /// The content of a file (a long one abridged) or the target of a link.
     pub content: String,
-    /// Extended attributes `trusted.*` and `user.*`, without overlay's.
+    /// The extended attributes `trusted.*` and `user.*`, except overlay's.
     pub xattrs: BTreeMap<String, String>,
-    /// The first of the names of this file.
+    /// The first path of this file, in the order of the walk: the same for all
+    /// its hard links.
     pub first_name: String,
-    /// Seconds of the last change where they were set by hand, else nothing.
+    /// `st_mtime` in seconds if an operation or `fill` has set it; `None` for a
+    /// time of the run itself.
     pub mtime: Option<i64>,
 }
 
-/// Times from here on are those of the check itself, which differ.
+/// In seconds since 1970. Later times are those of the check's own run, which
+/// differ.
 const LONG_AGO: i64 = 1_500_000_000;
 
-/// A picture of everything in `directory`.
-///
-/// # Errors
-/// Those of looking.
+/// Takes a picture of everything in `directory`.
 pub fn tree(directory: &Path) -> Result<BTreeMap<String, Node>> {
     let mut nodes = BTreeMap::new();
     let mut firsts = HashMap::new();
@@ -105,8 +105,8 @@ fn node(at: &Path, shown: &str, firsts: &mut HashMap<(u64, u64), String>) -> io:
     })
 }
 
-/// A content as a picture shows it: whole if it is short, else its beginning, its
-/// length and a hash. Pictures are compared by their thousands.
+/// The content as a picture shows it: whole if it is short, else its beginning,
+/// its length and a hash. Pictures are compared by the thousand.
 fn shown_content(content: &[u8]) -> String {
     const SHORT: usize = 64;
     match content.len() {
@@ -142,7 +142,7 @@ pub(super) fn xattrs(path: &Path) -> io::Result<BTreeMap<String, String>> {
     Ok(all)
 }
 
-/// The first difference between two trees, in words; `None` if there is none.
+/// Describes the first difference between two trees; `None` if there is none.
 pub fn difference(
     expected: &BTreeMap<String, Node>,
     found: &BTreeMap<String, Node>,

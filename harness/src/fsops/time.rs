@@ -1,4 +1,4 @@
-//! Times of files: utimensat(2).
+//! Setting the times of files: utimensat(2).
 
 use std::io;
 use std::path::Path;

@@ -1,12 +1,12 @@
-//! The zip that Gradescope makes an autograder of: "Autograder Specifications"
-//! there. It is unpacked to `/autograder/source`; `setup.sh` runs once, when the
-//! image is built, and `run_autograder` for each submission, in a container
-//! without KVM.
+//! The zip that Gradescope makes an autograder from ("Autograder
+//! Specifications" there). Gradescope unpacks it to `/autograder/source`.
+//! `setup.sh` runs once, when the image is built, and `run_autograder` for each
+//! submission, in a container without KVM.
 //!
 //! ```text
 //! setup.sh run_autograder environment
-//! drydock/   a handout of the step: nothing that solves it
-//! kernel/    what the virtual machine boots
+//! drydock/   a handout of the step, without its solution
+//! kernel/    the kernel that the virtual machine boots
 //! ```
 
 use std::fs::{self, File};
@@ -27,16 +27,14 @@ use crate::vm::Kernel;
 use crate::vm::modules::Modules;
 use crate::workspace;
 
-/// What of a handout a grader does not need.
+/// The parts of a handout that a grader does not need.
 const LEFT_OUT: [&str; 3] = ["book", ".github", "README.md"];
 
-/// What Gradescope looks for, and what both of it read.
+/// The two scripts that Gradescope runs, and the settings that both read.
 const SCRIPTS: [&str; 3] = ["setup.sh", "run_autograder", "environment"];
 
-/// Writes the zip for step `number` to `file`. One submission may take `limit`.
-///
-/// # Errors
-/// Those of writing; in a handout, that the exercises are missing.
+/// Writes the zip for step `number` to `file`. `limit` is the time limit of one
+/// submission. Requires x86_64, the architecture of Gradescope's machines.
 pub fn pack(number: &str, limit: Duration, file: &Path) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
         bail!("Gradescope's machines are of x86_64, and the kernel here is not: pack it there");
@@ -48,10 +46,7 @@ pub fn pack(number: &str, limit: Duration, file: &Path) -> Result<()> {
     archive(dir.path(), new).with_context(|| format!("write {}", file.display()))
 }
 
-/// Writes what is in the zip, but for the kernel, into `dir`.
-///
-/// # Errors
-/// As [`pack`].
+/// Writes the content of the zip except the kernel into `dir`.
 pub fn lay_out(number: &str, limit: Duration, dir: &Path) -> Result<()> {
     let repository = dir.join("drydock");
     handout::lay_out(&repository, number, number)?;
@@ -89,8 +84,9 @@ pub fn lay_out(number: &str, limit: Duration, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies what the VM takes of the distribution's kernel to `to`, which can
-/// then stand in another machine's cache as `kernels/distribution`.
+/// Copies the parts of the distribution's kernel that the virtual machine uses
+/// to `to`, which can then be `kernels/distribution` in another machine's
+/// cache.
 fn carry_kernel(to: &Path) -> Result<()> {
     let image = Kernel::Distribution.image()?;
     let from = workspace::cache().join("kernels/distribution");
@@ -115,7 +111,7 @@ fn carry_kernel(to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The version of the compiler here: `1.95.0`.
+/// The version of the installed compiler: `1.95.0`.
 fn rust() -> Result<String> {
     let output = Command::new("rustc")
         .arg("--version")

@@ -1,5 +1,6 @@
-//! A folder of submissions, and a directory of results that is right at every
-//! moment: a run that ends early leaves what it has, and the next goes on.
+//! A folder of submissions, and a directory of results that is valid at every
+//! moment: a run that ends early leaves its results, and the next run
+//! continues.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +16,11 @@ use super::submission::Submission;
 use crate::outcome::Outcome;
 use crate::registry::Step;
 
-/// What one student has handed in.
+/// One student's submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The student: the directory's name, or the archive's without `.zip`.
+    /// The student: the name of the directory, or of the archive without
+    /// `.zip`.
     pub name: String,
     /// The directory or archive.
     pub path: PathBuf,
@@ -27,18 +29,18 @@ pub struct Entry {
 /// A folder of submissions.
 #[derive(Debug, Default)]
 pub struct Folder {
-    /// One a student, by name.
+    /// The submissions, one per student, by name.
     pub entries: Vec<Entry>,
-    /// The names of files that are no submissions.
+    /// The names of files that are not submissions.
     pub others: Vec<String>,
 }
 
 impl Folder {
-    /// Reads the folder. Hidden files are nobody's submission.
+    /// Reads the folder. Hidden files are skipped.
     ///
     /// # Errors
-    /// If a student is there twice, as a directory and as an archive, or a name
-    /// is no text, or there is no submission at all.
+    /// Names a student with both a directory and an archive, or a name that is
+    /// not UTF-8; says that the folder has no submission.
     pub fn read(dir: &Path) -> Result<Folder> {
         let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
         let mut others = Vec::new();
@@ -80,8 +82,8 @@ impl Folder {
     }
 }
 
-/// Whose submission a file is, by its name: nobody's, if it is neither a
-/// directory nor a zip.
+/// The student of a file, from its name; `None` if it is neither a directory
+/// nor a zip.
 pub fn student<'a>(path: &Path, file: &'a str) -> Option<&'a str> {
     if path.is_dir() {
         return Some(file);
@@ -90,25 +92,23 @@ pub fn student<'a>(path: &Path, file: &'a str) -> Option<&'a str> {
     (ending.eq_ignore_ascii_case("zip") && !name.is_empty()).then_some(name)
 }
 
-/// The marks of one student, as they are kept.
+/// A student's marks in the directory of results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Kept {
     /// The student.
     pub name: String,
-    /// What was marked: see [`fingerprint`].
+    /// The [`fingerprint`] of the submission that was marked.
     pub fingerprint: String,
-    /// Whether it was marked to its end.
+    /// Whether grading was completed.
     pub finished: bool,
     /// The marks.
     #[serde(flatten)]
     pub marks: Marks,
 }
 
-/// Changes with the sources of a submission, with the points, and when `tests`,
-/// the program with the checks, is built anew.
-///
-/// # Errors
-/// If there is no such program.
+/// A fingerprint that changes with the sources of a submission, with the step's
+/// checks and points, and when `tests`, the program with the checks, is
+/// rebuilt.
 pub fn fingerprint(step: &Step, tests: &Path, submission: &Submission) -> Result<String> {
     let about = fs::metadata(tests).with_context(|| format!("stat {}", tests.display()))?;
     let mut hasher = DefaultHasher::new();
@@ -124,10 +124,7 @@ pub struct Results {
 }
 
 impl Results {
-    /// The one in `dir`, which is made.
-    ///
-    /// # Errors
-    /// Those of making it.
+    /// The directory of results `dir`, which is created if necessary.
     pub fn at(dir: &Path) -> Result<Results> {
         fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
         Ok(Results {
@@ -135,18 +132,16 @@ impl Results {
         })
     }
 
-    /// What is kept of a student, if it was marked to its end and what was
-    /// marked is what is there now.
+    /// The kept marks of a student, if grading was completed and the
+    /// fingerprint is still the same.
     pub fn kept(&self, name: &str, fingerprint: &str) -> Option<Kept> {
         let text = fs::read(self.file(name, "json")).ok()?;
         let kept: Kept = serde_json::from_slice(&text).ok()?;
         (kept.finished && kept.fingerprint == fingerprint).then_some(kept)
     }
 
-    /// Keeps it: as JSON, and when it is finished as a text for the student.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes the marks as JSON, and once they are finished also as a text for
+    /// the student.
     pub fn keep(&self, kept: &Kept) -> Result<()> {
         let json = serde_json::to_string_pretty(kept).context("write the marks as JSON")?;
         replace(&self.file(&kept.name, "json"), &(json + "\n"))?;
@@ -163,20 +158,16 @@ impl Results {
     }
 }
 
-/// What a table says of a student.
+/// A student's row in the table.
 pub struct Row<'a> {
     /// The student.
     pub name: &'a str,
-    /// The marks, or why there are none.
+    /// The marks, or the reason why there are none.
     pub marks: Result<&'a Marks, &'a str>,
 }
 
-/// The table as a spreadsheet reads it: name, score, what could be had, what
-/// went wrong, and a column a check with its points, empty where there are none
-/// to be had.
-///
-/// # Errors
-/// Those of writing to memory.
+/// The table as CSV: name, score, available points, summary of what went wrong,
+/// and a column per check with its points, empty for an unsupported check.
 pub fn csv(step: &Step, rows: &[Row<'_>]) -> Result<String> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     let head = ["name", "score", "of", "note"].into_iter();
@@ -207,7 +198,7 @@ pub fn csv(step: &Step, rows: &[Row<'_>]) -> Result<String> {
     String::from_utf8(bytes).context("the table is no text")
 }
 
-/// A text that no spreadsheet takes for a formula: students choose the names of
+/// A text that no spreadsheet takes for a formula. Students choose the names of
 /// their files.
 fn literal(text: &str) -> String {
     let text = tame(text);

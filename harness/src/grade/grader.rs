@@ -20,7 +20,7 @@ use crate::report::progress;
 use crate::vm::{BrokenOff, Vm};
 use crate::{build, checking, workspace};
 
-/// Longest time for the compiler: a step takes it seconds.
+/// The time limit of the compiler, which takes seconds for a step.
 const COMPILER: Duration = Duration::from_secs(600);
 
 /// What one submission may cost.
@@ -38,7 +38,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// So many seconds for all of it, and for one check.
+    /// The time limits of a submission and of one check, in seconds.
     pub fn of(limit: u64, check_limit: Option<u64>) -> Self {
         Limits { limit, check_limit }
     }
@@ -48,13 +48,13 @@ impl Limits {
     }
 }
 
-/// What is going on with a submission.
+/// A stage of grading a submission.
 pub enum News<'a> {
-    /// It is being compiled.
+    /// The compiler is running.
     Building,
     /// The machine is being started.
     Booting,
-    /// Another check has ended.
+    /// Another check has ended; these are the records so far.
     Checked(&'a [Record]),
 }
 
@@ -70,10 +70,7 @@ pub struct Grader {
 }
 
 impl Grader {
-    /// Builds and fetches whatever is not the student's.
-    ///
-    /// # Errors
-    /// The harness's own: no such step, no compiler, no machine.
+    /// Builds and fetches everything that is not the student's.
     pub fn new(number: &str, limits: Limits) -> Result<Grader> {
         let step = Step::read(&workspace::checks(), number)?;
         let jail = Jail::find()?;
@@ -95,7 +92,7 @@ impl Grader {
         })
     }
 
-    /// The same with other limits.
+    /// The same grader with other limits.
     pub fn within(&self, limits: Limits) -> Grader {
         Grader {
             step: self.step.clone(),
@@ -106,11 +103,9 @@ impl Grader {
         }
     }
 
-    /// The marks of what `path` holds, built in `place`. A submission that
-    /// does not compile, hangs or breaks the machine has marks too.
-    ///
-    /// # Errors
-    /// The harness's own: nothing is known about the submission then.
+    /// Marks the submission in `path`, which is built in `place`. A submission
+    /// that does not compile, hangs or breaks the machine also has marks. An
+    /// error is a fault of the harness, and says nothing about the submission.
     pub fn grade(
         &self,
         path: &Path,
@@ -177,7 +172,8 @@ impl Grader {
         });
         let trouble = match ended {
             Ok(_) => None,
-            // The machine was its to break; not to have one is our own fault.
+            // A machine that breaks off is the submission's fault. A machine
+            // that does not start is the harness's.
             Err(error) if error.is::<BrokenOff>() => Some(format!("broken off: {error:#}")),
             Err(_) if self.left(begun).is_zero() => {
                 Some("broken off: no time was left to boot the machine".to_owned())
@@ -192,7 +188,7 @@ impl Grader {
     }
 }
 
-/// The submission's own fault: it has marks, and they are none.
+/// A fault of the submission as a whole. It has marks, with no points.
 #[derive(Debug)]
 struct Refused(String);
 

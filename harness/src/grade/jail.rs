@@ -1,13 +1,13 @@
-//! The walls around the compiler of a submission: it reads the toolchain, the
+//! The jail of a submission's compiler: it can read the toolchain, the
 //! libraries and the submission, and nothing else of this machine.
 //!
-//! What a source can make rustc, the linker and the assembler read has no end:
-//! macros that make up the name of a macro, attributes, scripts for the linker
-//! that pass for Rust. So those words are not what protects the teacher's files,
-//! but the kernel: landlock(7), which an ordinary user and a container without
-//! privileges have too, or else a mount namespace in which the rest does not
-//! exist. Whether one of them holds is tried, not assumed; if none does, nothing
-//! is compiled.
+//! A source can make rustc, the linker and the assembler read files in
+//! endlessly many ways: macros that make up the name of a macro, attributes,
+//! linker scripts that pass for Rust. So the teacher's files are not protected
+//! by looking for words but by the kernel: by landlock(7), which an ordinary
+//! user and a container without privileges have too, or by a mount namespace in
+//! which the other files do not exist. The harness tries whether one of them
+//! holds; if none does, nothing is compiled.
 
 use std::ffi::CString;
 use std::fs;
@@ -32,8 +32,8 @@ use nix::unistd::{getegid, geteuid};
 use super::limited;
 use crate::sys;
 
-/// What belongs to the system: programs, libraries, and how a linker is found.
-/// Packages fill these, so there is nothing in them that is the teacher's.
+/// The system's directories: programs, libraries, and the files that find a
+/// linker. Packages fill them, so nothing in them is the teacher's.
 pub const SYSTEM: [&str; 11] = [
     "/bin",
     "/lib",
@@ -48,8 +48,9 @@ pub const SYSTEM: [&str; 11] = [
     "/etc/ld.so.cache",
 ];
 
-/// Calls that a compiler does not need, and that would lead to other processes,
-/// to keys, and to the network: landlock(7) knows only a part of the last.
+/// System calls that a compiler does not need, and that lead to other
+/// processes, to keys, and to the network, of which landlock(7) covers only a
+/// part.
 const CALLS: [libc::c_long; 8] = [
     libc::SYS_socket,
     libc::SYS_io_uring_setup,
@@ -61,33 +62,33 @@ const CALLS: [libc::c_long; 8] = [
     libc::SYS_request_key,
 ];
 
-/// How the walls are made.
+/// The kernel's mechanism that confines the compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Jail {
-    /// landlock(7), at least of Linux 5.19: before that, nothing could be renamed
-    /// from one directory to another.
+    /// landlock(7) of Linux 5.19 or newer. Older ones refuse every rename from
+    /// one directory to another.
     Landlock,
     /// mount_namespaces(7), by root or in a user namespace.
     Namespaces,
 }
 
-/// What can be reached inside, besides [`SYSTEM`], under the names that it has
+/// The paths that exist inside besides [`SYSTEM`], under the same names as
 /// outside.
 #[derive(Debug, Default)]
 pub struct View {
-    /// Directories to read.
+    /// Readable directories.
     pub read: Vec<PathBuf>,
-    /// A directory to write to as well.
+    /// The directory that is also writable.
     pub write: PathBuf,
-    /// An empty directory in which another root can be put together.
+    /// An empty directory, in which another root can be assembled.
     pub root: PathBuf,
 }
 
 impl Jail {
-    /// The first that holds on this machine.
+    /// The first mechanism that holds on this machine.
     ///
     /// # Errors
-    /// If none does: says why, and what would help.
+    /// If none holds: says why, and what would help.
     pub fn find() -> Result<Jail> {
         let mut why = String::new();
         for jail in [Jail::Landlock, Jail::Namespaces] {
@@ -112,10 +113,11 @@ impl Jail {
         }
     }
 
-    /// Tries whether it shows what it should, and hides what it should.
+    /// Tries whether the mechanism shows the files that it should show, and
+    /// hides the others.
     ///
     /// # Errors
-    /// Says what does not work.
+    /// Says which of the two fails.
     pub fn holds(self) -> Result<()> {
         let dir = tempfile::tempdir().context("make a temporary directory")?;
         let view = View {
@@ -150,11 +152,8 @@ impl Jail {
         }
     }
 
-    /// Puts the walls around `command`, which starts in `cwd`. There it has
-    /// nothing of ours but the standard streams.
-    ///
-    /// # Errors
-    /// Those of the kernel, which may not have what it takes.
+    /// Confines `command`, which starts in `cwd`. It inherits only the standard
+    /// streams.
     pub fn confine(self, command: &mut Command, view: &View, cwd: &Path) -> Result<()> {
         match self {
             Jail::Landlock => {
@@ -168,8 +167,8 @@ impl Jail {
     }
 }
 
-/// The rules of landlock(7): reading and executing, writing in one place, no
-/// network, and no signals to others.
+/// The Landlock rules: read and execute, write in one directory, no network, no
+/// signals to other processes.
 fn ruleset(view: &View) -> Result<OwnedFd> {
     let read = AccessFs::from_read(ABI::V1);
     let write = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg
@@ -180,7 +179,7 @@ fn ruleset(view: &View) -> Result<OwnedFd> {
         let ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(ABI::V2))?
-            // What later kernels have besides.
+            // Rights that only later kernels know.
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(ABI::V5))?
             .handle_access(AccessNet::from_all(ABI::V4))?
@@ -193,7 +192,7 @@ fn ruleset(view: &View) -> Result<OwnedFd> {
     };
     match made() {
         Ok(Some(ruleset)) => Ok(ruleset),
-        // The reason is a list of rights that this kernel does not know.
+        // The cause is a list of rights that this kernel does not know.
         Ok(None) | Err(landlock::RulesetError::HandleAccesses(_)) => {
             bail!("landlock_create_ruleset: there is none, or it is older than Linux 5.19")
         }
@@ -201,8 +200,8 @@ fn ruleset(view: &View) -> Result<OwnedFd> {
     }
 }
 
-/// A root in which there is what the view shows: mount points, each for what is
-/// outside under the same name.
+/// A root with the view's paths: mount points, each for the path of the same
+/// name outside.
 fn root(view: &View, cwd: &Path) -> Result<sys::confine::Root> {
     let lasting = MsFlags::MS_NOSUID;
     let unchanged = lasting | MsFlags::MS_RDONLY;
@@ -250,8 +249,8 @@ fn within(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// The flags of the mount at `path` that a user namespace may not take away:
-/// `EPERM` of mount(2).
+/// The flags of the mount at `path` that a user namespace may not clear:
+/// mount(2) fails with `EPERM`.
 fn locked(path: &Path) -> Result<MsFlags> {
     let about = statvfs(path).with_context(|| format!("statvfs {}", path.display()))?;
     let known = [

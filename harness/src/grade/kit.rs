@@ -1,10 +1,10 @@
-//! What a submission of a step is compiled with: the calls of rustc that cargo
-//! would make, and the libraries that these name.
+//! The kit that compiles a submission of a step: the calls of rustc that cargo
+//! would make, and the libraries in these calls.
 //!
-//! cargo itself makes both, once, with a crate that does nothing in the place of
-//! the submission. From then on it is not needed: it would read manifests, the
-//! registry and its settings, and all that a submission's compiler can reach has
-//! to be as little as possible.
+//! cargo itself makes both, once, with a crate that does nothing in the place
+//! of the submission. After that cargo is not needed. It would read manifests,
+//! the registry and its settings, and a submission's compiler must reach as
+//! little as possible.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -22,23 +22,25 @@ use crate::exercise::skeleton;
 use crate::exercise::work::Work;
 use crate::{build, workspace};
 
-/// Stands in the place of a submission: both a library and a program.
+/// The source in the place of a submission: both a library and a program.
 const NOTHING: &str = "//! Nothing.\n#![allow(dead_code)]\nfn main() {}\n";
 
-/// What a submission of one step is compiled with.
+/// The calls and libraries that compile submissions of one step.
 #[derive(Debug)]
 pub struct Kit {
     /// The name of the crate's directory: `01-uts`.
     pub name: String,
-    /// The libraries: those of others, and ours of the steps below.
+    /// The directory of the libraries: those of others, and ours of the steps
+    /// below.
     pub libraries: PathBuf,
-    /// The compiler's `bin` and `lib`.
+    /// The toolchain's directories `bin` and `lib`.
     pub toolchain: [PathBuf; 2],
-    /// How the library is compiled, and then the program.
+    /// The call that compiles the library, then the one that compiles the
+    /// program.
     calls: [Call; 2],
 }
 
-/// A call of rustc, but for where the results go and where the libraries are.
+/// A call of rustc without the directories of the results and of the libraries.
 #[derive(Debug)]
 struct Call {
     crate_name: String,
@@ -49,11 +51,8 @@ struct Call {
 
 impl Kit {
     /// Has cargo compile everything that step `number` needs in the workspace
-    /// `dir`, which nobody else may use meanwhile. What is missing is fetched.
-    ///
-    /// # Errors
-    /// That cargo fails: the network may be missing, or our own code be broken.
-    /// What it says is on standard error.
+    /// `dir`, which no other process may use meanwhile. Missing crates are
+    /// fetched. cargo's messages are on standard error.
     pub fn make(number: &str, dir: &Path) -> Result<Kit> {
         let work = Work::at(dir);
         let own = work.step(number)?;
@@ -81,7 +80,7 @@ impl Kit {
                 workspace::root().join("tools/record-rustc"),
             )
             .env("DRYDOCK_CALLS", &calls)
-            // A submission is compiled once.
+            // A submission is compiled only once.
             .env("CARGO_INCREMENTAL", "0")
             .stderr(Stdio::inherit())
             .output()
@@ -104,7 +103,8 @@ impl Kit {
         Ok(kit)
     }
 
-    /// Makes sure that nothing of ours is where every compiler may read.
+    /// Makes sure that this repository is not below a directory that every
+    /// compiler may read.
     fn stand_apart(&self) -> Result<()> {
         let root = workspace::root();
         let readable = SYSTEM.iter().map(Path::new);
@@ -121,8 +121,8 @@ impl Kit {
         }
     }
 
-    /// The calls that compile the submission, in this order: from the directory
-    /// in which `NN-name/src` is, to the directory `out`.
+    /// The calls that compile the submission, in this order. They start in the
+    /// directory that holds `NN-name/src`, and write to the directory `out`.
     pub fn commands(&self, out: &Path) -> [Command; 2] {
         let out_text = out.display();
         let mut commands = self.calls.each_ref().map(|call| {
@@ -145,7 +145,7 @@ impl Kit {
         commands[1]
             .arg("--extern")
             .arg(format!("{own}={out_text}/lib{own}.rlib"))
-            // Not as -Wl, which would part a path at its commas.
+            // Not as -Wl, which splits a path at its commas.
             .args(["-C", "link-arg=-Xlinker", "-C"])
             .arg(format!(
                 "link-arg=--dependency-file={}",
@@ -154,12 +154,12 @@ impl Kit {
         commands
     }
 
-    /// What the linker has noted of the files that it has read.
+    /// The linker's list of the files that it has read.
     pub fn linked(&self, out: &Path) -> PathBuf {
         out.join("linked.d")
     }
 
-    /// What rustc has noted of the files that it has read, after
+    /// rustc's lists of the files that it has read, one for each of the
     /// [`commands`](Self::commands).
     pub fn lists(&self, out: &Path) -> [PathBuf; 2] {
         self.calls
@@ -167,14 +167,15 @@ impl Kit {
             .map(|call| out.join(format!("{}.d", call.crate_name)))
     }
 
-    /// Where the last of the [`commands`](Self::commands) leaves the program.
+    /// The program that the last of the [`commands`](Self::commands) makes.
     pub fn program(&self, out: &Path) -> PathBuf {
         out.join(&self.calls[1].crate_name)
     }
 }
 
 impl Call {
-    /// Reads what `tools/record-rustc` has noted, and where the toolchain is.
+    /// Reads a call that `tools/record-rustc` has recorded, and the toolchain's
+    /// directories.
     fn read(file: &Path) -> Result<(Call, [PathBuf; 2])> {
         let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
         let text = String::from_utf8(text)
@@ -193,7 +194,8 @@ impl Call {
             let (name, value) = pair.split_once('=')?;
             Some((name.to_owned(), value.to_owned()))
         });
-        // rustup's chooses a toolchain first, and reads its settings for that.
+        // rustup's rustc first chooses a toolchain, and reads its settings for
+        // that.
         let own = sysroot.join("bin/rustc");
         let call = Call {
             crate_name: file
@@ -208,8 +210,9 @@ impl Call {
         Ok((call, ["bin", "lib"].map(|dir| sysroot.join(dir))))
     }
 
-    /// The same call with the libraries where they are kept, and without what
-    /// is said of output. `own` is a library that is not yet there.
+    /// The same call with the libraries in the directory `libraries`, and
+    /// without the arguments for output and messages. `own` is a library that
+    /// does not exist yet.
     fn with(self, libraries: &Path, kept: &BTreeSet<OsString>, own: Option<&str>) -> Result<Call> {
         let mut args = Vec::new();
         let mut given = self.args.into_iter();
@@ -245,10 +248,10 @@ impl Call {
     }
 }
 
-/// What cargo says that it has made, or found made.
+/// The libraries that cargo has built, or found built.
 #[derive(Default)]
 struct Made {
-    /// The submission's library, as its crate is called.
+    /// The name of the submission's library crate.
     own_library: String,
     /// All other libraries that the program needs, and procedural macros.
     libraries: Vec<PathBuf>,
@@ -291,8 +294,9 @@ impl Made {
     }
 }
 
-/// Makes `to` hold these libraries and no others: as links, where that can be.
-/// Those that are there already stay, since somebody may be using them.
+/// Makes `to` hold exactly these libraries, as hard links where possible. Those
+/// that exist already are not replaced, because another process may be using
+/// them.
 fn gather(libraries: &[PathBuf], to: &Path) -> Result<BTreeSet<OsString>> {
     let mut kept = BTreeSet::new();
     for library in libraries {
@@ -318,7 +322,7 @@ fn gather(libraries: &[PathBuf], to: &Path) -> Result<BTreeSet<OsString>> {
     Ok(kept)
 }
 
-/// Whether two names are those of one file.
+/// Whether two paths name the same file.
 fn is_same(one: &Path, other: &Path) -> Result<bool> {
     let about = |file: &Path| match fs::metadata(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -1,4 +1,4 @@
-//! A program with limits on its time, its memory and its output.
+//! Runs a program with limits on its time, its memory and its output.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,31 +13,34 @@ use nix::unistd::Pid;
 
 use crate::sys;
 
-/// Most output that is kept, in bytes. The rest is not read.
+/// The limit of the output that is kept, in bytes. The rest is not read.
 const OUTPUT: u64 = 64 << 10;
 
-/// Each process of it: most address space, twice what rustc takes for our
-/// largest step; longest file, that of the output among them; no core dumps.
+/// The limits of each process, in bytes: address space (twice what rustc takes
+/// for our largest step), file size (also of the output), core dumps.
 const LIMITS: [(Resource, u64); 3] = [
     (Resource::RLIMIT_AS, 4 << 30),
     (Resource::RLIMIT_FSIZE, 1 << 30),
     (Resource::RLIMIT_CORE, 0),
 ];
 
-/// What came of it.
+/// The end of a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// The beginning of what it printed.
+    /// The beginning of its output, standard output and standard error
+    /// together.
     pub output: String,
 }
 
-/// Runs `command` to its end, and no longer than `limit`, with limits on its
-/// memory and its files. Its output, of both kinds, goes to a file without a name.
+/// Runs `command` to its end, at most for `limit`, with limits on its memory
+/// and its files. Standard output and standard error go to a file without a
+/// name.
 ///
 /// # Errors
-/// If it cannot be started, or had to be killed, with all that it had started.
+/// If `command` cannot be started. If it took too long: it is then killed, with
+/// everything it has started.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     let mut output = tempfile::tempfile().context("make a temporary file")?;
     let copy = |file: &File| file.try_clone().context("dup");

@@ -1,5 +1,5 @@
-//! Marks: what the checks give, for people and for the services that teachers
-//! use.
+//! Marks: the points for the checks, for people and for the services that
+//! teachers use.
 
 use std::fs;
 use std::path::Path;
@@ -26,22 +26,22 @@ pub enum Format {
     Classroom,
 }
 
-/// One check's mark.
+/// The mark for one check.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mark {
     /// The check's name.
     pub check: String,
-    /// Its title.
+    /// The check's title.
     pub title: String,
-    /// What came of it.
+    /// The check's outcome.
     pub outcome: Outcome,
-    /// What it gives.
+    /// The points given.
     pub points: u32,
-    /// What it could have given; 0 where the machine cannot show it.
+    /// The points available; 0 if the check is unsupported on this machine.
     pub of: u32,
-    /// What was seen instead, and what to look at.
+    /// What the check expected and found, changes on the host, and the hint.
     pub message: String,
-    /// How long it took, in milliseconds.
+    /// The duration of the check, in milliseconds.
     #[serde(default)]
     pub millis: u64,
 }
@@ -51,25 +51,25 @@ pub struct Mark {
 pub struct Marks {
     /// The step's number.
     pub step: String,
-    /// A mark a check.
+    /// The marks, one per check.
     pub marks: Vec<Mark>,
-    /// What went wrong with the submission as a whole: it does not compile, or
-    /// the machine did not come to its end.
+    /// The fault of the submission as a whole: it does not compile, or the
+    /// machine was broken off.
     pub trouble: Option<String>,
-    /// How long building and checking took, in seconds.
+    /// The duration of building and checking, in seconds.
     #[serde(default)]
     pub seconds: u64,
 }
 
-/// The message of a check of which nothing is known; the trouble says why.
+/// The message of a check without a record; the trouble has the reason.
 const NOT_RUN: &str = "was not run";
 
-/// Most characters of a message. What a program printed may be in it.
+/// The most characters of a message, which may contain a program's output.
 const MESSAGE: usize = 8000;
 
 impl Marks {
-    /// The marks that these records give. What was not run gives nothing; the
-    /// trouble says why.
+    /// The marks for these records. A check without a record gives no points;
+    /// `trouble` has the reason.
     pub fn of(step: &Step, records: &[Record], trouble: Option<String>) -> Self {
         let trouble = trouble.map(|trouble| tame(&trouble));
         let marks = step.checks.iter().map(|entry| {
@@ -100,27 +100,23 @@ impl Marks {
         }
     }
 
-    /// The marks as far as they are known, should nothing more come.
+    /// The marks so far, for the case that no more records arrive.
     pub fn so_far(step: &Step, records: &[Record]) -> Self {
         let unfinished = "the checks were broken off here".to_owned();
         Marks::of(step, records, Some(unfinished))
     }
 
-    /// The points given.
+    /// The sum of the points given.
     pub fn points(&self) -> u32 {
         self.marks.iter().map(|mark| mark.points).sum()
     }
 
-    /// The points that could be had on this machine.
+    /// The sum of the points that were available on this machine.
     pub fn of_all(&self) -> u32 {
         self.marks.iter().map(|mark| mark.of).sum()
     }
 
-    /// All of it in a format. The text begins with the name: whose marks these
-    /// are.
-    ///
-    /// # Errors
-    /// Those of writing JSON.
+    /// The marks in a format. The text begins with `name`: the student.
     pub fn format(&self, format: Format, name: &str) -> Result<String> {
         let value = match format {
             Format::Text => return Ok(self.text(name)),
@@ -131,20 +127,17 @@ impl Marks {
         serde_json::to_string_pretty(&value).context("write the marks as JSON")
     }
 
-    /// Writes all of it to `file`, in one step: whoever reads it at any time
-    /// finds it whole.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes the marks to `file` in one step, so that a reader at any time
+    /// finds a whole file.
     pub fn write(&self, format: Format, name: &str, file: &Path) -> Result<()> {
         let text = self.format(format, name)?;
         replace(file, &(text.trim_end().to_owned() + "\n"))
     }
 
-    /// What went wrong, in one line; empty if nothing did.
+    /// A summary of what went wrong, on one line; empty if nothing did.
     pub fn summary(&self) -> String {
         if let Some(trouble) = &self.trouble {
-            // The compiler's first error tells more than that there is one.
+            // The compiler's first error tells more than the first line.
             let mut lines = trouble.lines().filter(|line| !line.trim().is_empty());
             let first = lines.next().unwrap_or_default().trim();
             let error = lines.find(|line| line.contains("error"));
@@ -198,7 +191,7 @@ impl Marks {
         text
     }
 
-    /// Gradescope, "Autograder Specifications": results.json.
+    /// results.json, as in "Autograder Specifications" of Gradescope.
     fn gradescope(&self) -> Value {
         let tests: Vec<Value> = self
             .marks
@@ -212,8 +205,9 @@ impl Marks {
                     "tags": [mark.check, mark.outcome.to_string()],
                     "visibility": "visible",
                 });
-                // A check that cannot be shown is no test passed with 0 of 0
-                // points: without a score and a status it only informs.
+                // With 0 of 0 points an unsupported check would be shown as a
+                // passed test. Without a score and a status it is only
+                // information.
                 if mark.outcome == Outcome::Unsupported {
                     test["output"] = format!("not counted: {}", mark.message).into();
                 } else {
@@ -236,7 +230,7 @@ impl Marks {
             "score": self.points(),
             "execution_time": self.seconds,
             "output": output,
-            // By default it would be HTML, which rustc does not write.
+            // The default is HTML, which rustc does not write.
             "output_format": "text",
             "visibility": "visible",
             "stdout_visibility": "hidden",
@@ -244,8 +238,8 @@ impl Marks {
         })
     }
 
-    /// What GitHub Classroom's autograding reporter reads, version 1. It has no
-    /// place for what is wrong with all of it, so the tests have it.
+    /// The input of GitHub Classroom's autograding reporter, version 1. It has
+    /// no field for the trouble of the whole submission, so the tests have it.
     fn classroom(&self) -> Value {
         let message = |mark: &Mark| match &self.trouble {
             Some(trouble) if mark.message == NOT_RUN => trouble.clone(),
@@ -281,10 +275,7 @@ impl Marks {
     }
 }
 
-/// Puts `text` in the place of `file`, in one step.
-///
-/// # Errors
-/// Those of writing and renaming.
+/// Replaces `file` by one with the content `text`, in one step (rename(2)).
 pub fn replace(file: &Path, text: &str) -> Result<()> {
     let mut new = file.as_os_str().to_owned();
     new.push(".new");
@@ -292,8 +283,8 @@ pub fn replace(file: &Path, text: &str) -> Result<()> {
     fs::rename(&new, file).with_context(|| format!("rename to {}", file.display()))
 }
 
-/// A text in which a student's program may have had its say, as it can be
-/// shown: no character that a terminal obeys, and not without end.
+/// Makes a text safe to show that a student's program may have influenced: no
+/// control characters that a terminal obeys, and a limited length.
 pub fn tame(text: &str) -> String {
     let mut tame: String = text
         .chars()

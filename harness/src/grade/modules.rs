@@ -1,6 +1,6 @@
-//! Which files of a crate its modules reach, from `lib.rs` and `main.rs`. Others
-//! are not handed on: a file that no `mod` names is none of the program's, and
-//! may be there for the linker to find.
+//! The files of a crate that its modules reach, from `lib.rs` and `main.rs`.
+//! Other files are not passed on: a file that no `mod` names is not a part of
+//! the program, and may be there for the linker to find.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 use super::sources::DEPTH;
 
-/// Where a crate begins.
+/// The files that a crate begins with.
 const ROOTS: [&str; 2] = ["lib.rs", "main.rs"];
 
-/// The files that are reached: by `mod name;`, wherever that stands, within
-/// `mod outer { … }` or between the brackets of a macro. A name that a macro
-/// makes up is not found.
+/// The reached files: those of each `mod name;`, including one within `mod
+/// outer { … }` or between the brackets of a macro. A name that a macro makes
+/// up is not found.
 pub fn reached(files: &BTreeMap<PathBuf, String>) -> BTreeSet<PathBuf> {
     let mut reached = BTreeSet::new();
     let mut next: Vec<PathBuf> = ROOTS.map(PathBuf::from).into();
@@ -23,7 +23,7 @@ pub fn reached(files: &BTreeMap<PathBuf, String>) -> BTreeSet<PathBuf> {
         let Some(text) = files.get(&file) else {
             continue;
         };
-        // What cannot be read names nothing; it is refused later.
+        // A file that cannot be parsed names no modules. It is refused later.
         if let Ok(tokens) = TokenStream::from_str(text) {
             next.extend(named(&file, tokens));
         }

@@ -1,11 +1,11 @@
 //! Directories in which submissions are compiled: one submission at a time in
-//! each, and nothing of the one before.
+//! each, and nothing left of the one before.
 //!
 //! ```text
-//! target/grade/base      where cargo compiles what is not the submission's: see `kit`
+//! target/grade/base      what cargo compiles, all but submissions: see `kit`
 //! target/grade/1/build/  01-uts/src   the submission
-//!                        out          what is made of it
-//!                        root         where the jail may need a root
+//!                        out          the results
+//!                        root         empty, for a root of the jail
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -23,7 +23,7 @@ use super::reads;
 use super::submission::Submission;
 use crate::{build, workspace};
 
-/// A directory that is ours as long as this value lives: flock(2).
+/// A directory that is locked by flock(2) until this value is dropped.
 #[derive(Debug)]
 pub struct Place {
     dir: PathBuf,
@@ -31,10 +31,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place `dir`, which is made.
+    /// Locks the place `dir`, which is created if necessary.
     ///
     /// # Errors
-    /// If another run has it, and those of making it.
+    /// If another run has locked it.
     pub fn at(dir: &Path) -> Result<Place> {
         match Place::try_at(dir)? {
             Some(place) => Ok(place),
@@ -45,10 +45,7 @@ impl Place {
         }
     }
 
-    /// The first place below `target/grade` that nobody uses.
-    ///
-    /// # Errors
-    /// Those of making it.
+    /// Locks the first free place below `target/grade`.
     pub fn free() -> Result<Place> {
         let mut number = 1;
         loop {
@@ -84,11 +81,8 @@ impl Place {
         Ok((dir, lock))
     }
 
-    /// Compiles all that step `number` needs besides the submission, and fetches
-    /// it if need be.
-    ///
-    /// # Errors
-    /// Those of [`Kit::make`].
+    /// Compiles everything that step `number` needs besides the submission.
+    /// Missing crates are fetched.
     pub fn prepare(number: &str) -> Result<Kit> {
         let (dir, lock) = Place::open(&Place::all().join("base"))?;
         lock.lock()
@@ -97,10 +91,10 @@ impl Place {
         Kit::make(number, &base.dir)
     }
 
-    /// Compiles a submission, and says how the compiler ended.
+    /// Compiles a submission, and returns how the compiler ended.
     ///
     /// # Errors
-    /// Those of writing, and that the compiler took too long.
+    /// If the compiler took longer than `limit`.
     pub fn build(
         &self,
         kit: &Kit,
@@ -141,20 +135,17 @@ impl Place {
         Ok(ended)
     }
 
-    /// Makes sure that nothing but the submission, the kit and the system's
-    /// libraries is in what the last [`build`](Self::build) has made.
+    /// Makes sure that the last [`build`](Self::build) has read nothing but the
+    /// submission, the kit and the system's libraries.
     ///
     /// # Errors
-    /// Names what was read instead, and those of reading.
+    /// Names the file that was read instead.
     pub fn read_own_only(&self, kit: &Kit, submission: &Submission) -> Result<()> {
         reads::check(kit, &self.build_dir(), &self.out(), submission)
     }
 
-    /// The program that the last [`build`](Self::build) has left, under the name
-    /// that it has in `bin/`.
-    ///
-    /// # Errors
-    /// That of renaming it.
+    /// Renames the program of the last [`build`](Self::build) to its name in
+    /// `bin/`, and returns its path.
     pub fn program(&self, kit: &Kit, number: &str) -> Result<PathBuf> {
         let program = self.out().join(workspace::program(number));
         fs::rename(kit.program(&self.out()), &program)
@@ -162,7 +153,7 @@ impl Place {
         Ok(program)
     }
 
-    /// What a submission is compiled in: its sources, and what is made of them.
+    /// The directory of a submission: its sources, and what is made of them.
     pub fn build_dir(&self) -> PathBuf {
         self.dir.join("build")
     }
@@ -174,7 +165,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Closing the file would do it too, when no child has it any more.
+        // Closing the file unlocks it only when no child has it open any more.
         if let Err(error) = self.lock.unlock() {
             eprintln!("flock {}/.lock: {error}", self.dir.display());
         }

@@ -1,6 +1,7 @@
-//! What the compiler and the linker have read for a submission: a second look,
-//! behind the [`jail`](super::jail). Each lists its files as rules of make(1):
-//! rustc by `--emit dep-info`, the linker by `--dependency-file`.
+//! A check of the files that the compiler and the linker have read for a
+//! submission: a second protection, behind the [`jail`](super::jail). Both list
+//! their files as rules of make(1): rustc by `--emit dep-info`, the linker by
+//! `--dependency-file`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,12 +13,13 @@ use super::jail::SYSTEM;
 use super::kit::Kit;
 use super::submission::Submission;
 
-/// Looks through the lists of what was compiled from `dir` to `out`. rustc may
-/// have read the submission's sources; the linker objects and libraries, as far
-/// as they are made here, belong to the kit, or to the system.
+/// Checks the lists of a submission that was compiled from `dir` to `out`.
+/// rustc may have read the submission's sources. The linker may have read
+/// objects and libraries that were made here, or that belong to the kit or to
+/// the system.
 ///
 /// # Errors
-/// Names another file, and those of reading the lists.
+/// Names a file that should not have been read.
 pub fn check(kit: &Kit, dir: &Path, out: &Path, submission: &Submission) -> Result<()> {
     let sources = Path::new(&kit.name).join("src");
     let own: BTreeSet<PathBuf> = submission.files.keys().map(|f| sources.join(f)).collect();
@@ -45,8 +47,8 @@ fn refuse(who: &str, list: &Path, is_expected: impl Fn(&Path) -> bool) -> Result
     }
 }
 
-/// Whether a file has the name of what a linker reads. Sources are none, even if
-/// a linker would take them for a script of its own.
+/// Whether a file has the name of an object or a library. A source has not,
+/// even if the linker would accept it as a script.
 fn is_linked(file: &Path) -> bool {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     [".o", ".a", ".rlib", ".so"]
@@ -55,8 +57,8 @@ fn is_linked(file: &Path) -> bool {
         || name.contains(".so.")
 }
 
-/// Whether a file is below `dir`. What the linker is told of the C library has
-/// `..` in it.
+/// Whether a file is below `dir`. The linker's paths of the C library contain
+/// `..`.
 fn is_within(file: &Path, dir: &Path) -> bool {
     if file.components().all(|part| part != Component::ParentDir) && file.starts_with(dir) {
         return true;
@@ -67,9 +69,9 @@ fn is_within(file: &Path, dir: &Path) -> bool {
     }
 }
 
-/// The files after `target:`, as make(1) writes them: between blanks, with a
-/// backslash before a blank that belongs to a name, and one at the end of a line
-/// that goes on.
+/// The files after `target:`, in the syntax of make(1): separated by blanks,
+/// with a backslash before a blank within a name, and one at the end of a line
+/// that continues.
 fn files(text: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in text.replace("\\\n", " ").lines() {

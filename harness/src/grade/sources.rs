@@ -1,16 +1,16 @@
-//! What a student's source file may not contain: what makes the compiler read
-//! other files, of which the program could then tell. This is for the message
-//! only, which comes soon and names the place: words can be made up by macros,
-//! and what protects the files is the [`jail`](super::jail).
+//! Words that a student's source file may not contain: those that make the
+//! compiler read other files, whose content the program could then print. This
+//! serves only an early message that names the place. Macros can make up such
+//! words; the files are protected by the [`jail`](super::jail).
 
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// Macros that put a file, or the environment, into the program; those of the
-/// assembler have directives that do. One macro can hand a name to another, so it
-/// may not stand anywhere.
+/// Macros that put a file, or the environment, into the program; the
+/// assembler's macros have directives for that. One macro can pass a name to
+/// another, so these names are refused everywhere.
 const NOWHERE: [&str; 6] = [
     "include_str",
     "include_bytes",
@@ -20,18 +20,19 @@ const NOWHERE: [&str; 6] = [
     "naked_asm",
 ];
 
-/// The same, by names that are also those of a module, or of anything.
+/// Macros of the same kind whose names can also be those of a module or of
+/// anything else. They are refused if called or renamed.
 const NOT_CALLED: [&str; 2] = ["include", "env"];
 
-/// Deepest nesting of brackets. rustc's own limit on macros is 128; without
-/// any, a compiler runs out of its stack.
+/// The deepest nesting of brackets. rustc's own limit on macros is 128; without
+/// a limit, a compiler exhausts its stack.
 pub(super) const DEPTH: usize = 200;
 
-/// Looks through a source file.
+/// Checks a source file.
 ///
 /// # Errors
-/// Names what may not be there. What is no Rust at all is the compiler's to
-/// refuse.
+/// Names the word that is refused. Text that cannot be split into Rust tokens
+/// is refused as well; other errors are left to the compiler.
 pub fn check(text: &str) -> Result<()> {
     match TokenStream::from_str(text) {
         Ok(tokens) => look(tokens),
@@ -40,7 +41,7 @@ pub fn check(text: &str) -> Result<()> {
 }
 
 fn look(tokens: TokenStream) -> Result<()> {
-    // Not by calling itself: how deep this goes is the student's choice.
+    // Without recursion: the student chooses how deep this goes.
     let mut open = vec![(1, tokens)];
     while let Some((depth, tokens)) = open.pop() {
         if depth > DEPTH {
@@ -65,7 +66,7 @@ fn look(tokens: TokenStream) -> Result<()> {
 
 fn look_at(name: &str, tokens: &[TokenTree], place: usize) -> Result<()> {
     let name = name.trim_start_matches("r#");
-    // `use std::env as innocent` is a use of it too.
+    // `use std::env as innocent` also uses the macro.
     let called =
         NOT_CALLED.contains(&name) && (is_called(tokens, place) || is_renamed(tokens, place));
     if called || NOWHERE.contains(&name) {
@@ -80,7 +81,7 @@ fn is_attribute(tokens: &[TokenTree], place: usize) -> bool {
         && matches!(&tokens[place - 1], TokenTree::Punct(p) if "#!".contains(p.as_char()))
 }
 
-/// An attribute may hold others: `cfg_attr(all(), path = …)`.
+/// Checks an attribute, which may contain others: `cfg_attr(all(), path = …)`.
 fn look_at_attribute(tokens: TokenStream) -> Result<()> {
     let mut open = vec![(1, tokens)];
     while let Some((depth, tokens)) = open.pop() {

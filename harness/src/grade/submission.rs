@@ -1,5 +1,5 @@
-//! What is taken of a submission: the sources of one crate, as far as its modules
-//! reach.
+//! The sources that are taken from a submission: those of one crate that its
+//! modules reach.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,31 +10,33 @@ use anyhow::{Context, Result, bail};
 
 use super::{modules, sources};
 
-/// Most files, and most bytes of all of them: ten times the largest step.
+/// The most files, and the most bytes of all files together: ten times the
+/// largest step.
 const FILES: usize = 500;
 const BYTES: u64 = 4 << 20;
 
-/// Most entries that are looked at, of a directory or an archive, and most
-/// bytes of an archive: whole repositories are handed in, with what was built.
+/// The most entries of a directory or an archive, and the most bytes of an
+/// archive. Students hand in whole repositories, with what was built.
 const ENTRIES: usize = 100_000;
 const ARCHIVE: u64 = 1 << 30;
 
-/// Longest path, in bytes.
+/// The longest path, in bytes.
 const PATH: usize = 500;
 
-/// A student's sources, by their path below `src/`.
+/// A student's sources, by their paths below `src/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Submission {
-    /// UTF-8 texts.
+    /// The paths below `src/`, and the texts (UTF-8).
     pub files: BTreeMap<PathBuf, String>,
 }
 
 impl Submission {
-    /// Reads the crate of step `number` out of a directory or a zip archive:
-    /// the one whose directory is called `NN-…`, or the only one.
+    /// Reads the crate of step `number` from a directory or a zip archive: the
+    /// crate whose directory is called `NN-…`, or the only one.
     ///
     /// # Errors
-    /// If there is no such crate, or it is not only sources of usual size.
+    /// If there is no such crate, or if its sources are too large or refused by
+    /// [`sources`].
     pub fn read(path: &Path, number: &str) -> Result<Self> {
         let found = match path.is_dir() {
             true => in_directory(path)?,
@@ -78,9 +80,6 @@ impl Submission {
     }
 
     /// Writes the sources below `crate_dir/src`.
-    ///
-    /// # Errors
-    /// Those of writing.
     pub fn write(&self, crate_dir: &Path) -> Result<()> {
         for (file, text) in &self.files {
             let to = crate_dir.join("src").join(file);
@@ -93,7 +92,8 @@ impl Submission {
     }
 }
 
-/// `a/05-user/src/map.rs` in two: the crate's directory, and `map.rs`.
+/// Splits `a/05-user/src/map.rs` into the crate's directory and `map.rs`.
+/// `None` for a path that is not a source.
 fn split(file: &Path) -> Option<(PathBuf, PathBuf)> {
     let parts: Vec<Component<'_>> = file.components().collect();
     if !parts
@@ -107,7 +107,7 @@ fn split(file: &Path) -> Option<(PathBuf, PathBuf)> {
     (below.extension()? == "rs").then(|| (parts[..src].iter().collect(), below))
 }
 
-/// Counts what is taken, and stops where it is too much.
+/// The sources so far. Too many files or bytes are an error.
 #[derive(Default)]
 struct Taken {
     files: Vec<(PathBuf, String)>,
@@ -135,8 +135,9 @@ impl Taken {
     }
 }
 
-/// The sources below a directory. Links are passed over, and so are
-/// directories that are not the student's: `target`, and those with a dot.
+/// The sources below a directory. Links are skipped, and so are directories
+/// that are not the student's: `target`, and those whose names begin with a
+/// dot.
 fn in_directory(top: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut taken = Taken::default();
     let mut dirs = vec![PathBuf::new()];

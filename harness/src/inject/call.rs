@@ -1,5 +1,5 @@
-//! A system call as people name it: its name, and the files, strings and
-//! descriptors that it is about.
+//! Describes system calls: a call's name, and the files, strings and
+//! descriptors among its arguments.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
@@ -14,9 +14,9 @@ pub fn name(number: u64) -> &'static str {
     known.map_or("unknown", |call| call.name())
 }
 
-/// What the arguments of a call are, one letter each: `d` a directory that the
-/// path after it begins at, `p` a path, `f` a descriptor, `s` a string, `-`
-/// anything else.
+/// The kinds of a call's arguments, one letter each: `d` the directory at which
+/// the path in the next argument begins, `p` a path, `f` a descriptor, `s` a
+/// string, `-` anything else.
 const ARGUMENTS: [(&str, &str); 76] = [
     ("access", "p"),
     ("bind", "f"),
@@ -96,11 +96,11 @@ const ARGUMENTS: [(&str, &str); 76] = [
     ("write", "f"),
 ];
 
-/// The longest path that the kernel takes: `PATH_MAX`.
+/// Longest path in the kernel, in bytes: `PATH_MAX`.
 const PATH: usize = 4096;
 
-/// The files, strings and descriptors that a call is about, with a space
-/// between them, read from the memory of a tracee that is stopped at its entry.
+/// The files, strings and descriptors among a call's arguments, separated by
+/// spaces, read from the memory of a tracee that is stopped at its entry.
 pub fn object(tracee: Pid, name: &str, arguments: &[u64; 6]) -> String {
     let known = ARGUMENTS.iter().find(|(call, _)| *call == name);
     let letters = known.map_or("", |(_, letters)| letters);
@@ -128,7 +128,7 @@ pub fn object(tracee: Pid, name: &str, arguments: &[u64; 6]) -> String {
     parts.join(" ")
 }
 
-/// What a descriptor of a tracee is: a path, or `socket:[…]` and the like.
+/// The target of a tracee's descriptor: a path, or `socket:[…]` and the like.
 fn descriptor(tracee: Pid, fd: u64) -> Option<String> {
     let fd = fd as i32;
     if fd == libc::AT_FDCWD {
@@ -138,14 +138,14 @@ fn descriptor(tracee: Pid, fd: u64) -> Option<String> {
     Some(link.to_string_lossy().into_owned())
 }
 
-/// The string at an address of a tracee. A page that is missing ends it.
+/// The string at an address of a tracee. It ends at a missing page.
 fn text(tracee: Pid, address: u64) -> Option<String> {
     if address == 0 {
         return None;
     }
     let memory = File::open(format!("/proc/{tracee}/mem")).ok()?;
     let mut bytes = vec![0; PATH];
-    // Up to the end of a page first: the next one may not be there.
+    // Up to the end of a page first: the next page may be missing.
     let page = PATH - (address as usize % PATH);
     let mut read = memory.read_at(&mut bytes[..page], address).ok()?;
     if !bytes[..read].contains(&0) && read == page {

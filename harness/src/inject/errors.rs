@@ -1,9 +1,9 @@
-//! Which errors a call is made to fail with, and which calls are left alone.
+//! The errors that calls are made to fail with, and the calls that are spared.
 
 use nix::errno::Errno;
 
-/// The errors that are plausible for a call: those that its page in section 2
-/// of the manual names and a full, slow, forbidding or broken machine gives.
+/// The plausible errors of each call: its man page in section 2 names them, and
+/// a full, slow, forbidding or broken machine causes them.
 const ERRORS: &[(&[&str], &[Errno])] = {
     use Errno::*;
     &[
@@ -34,7 +34,7 @@ const ERRORS: &[(&[&str], &[Errno])] = {
         (&["read"], &[EIO, EINTR]),
         (&["copy_file_range", "sendfile"], &[ENOSPC, EIO]),
         (&["getdents64", "ftruncate", "fsync"], &[EIO]),
-        // Security calls: what is not had must not be done without.
+        // Security calls: a missing protection must be an error.
         (
             &[
                 "prctl",
@@ -136,7 +136,7 @@ const ERRORS: &[(&[&str], &[Errno])] = {
     ]
 };
 
-/// Calls that are neither failed nor an occasion to kill, and why.
+/// Calls at which no fault is injected, and why.
 const LEFT_ALONE: &[(&[&str], &str)] = &[
     (
         &["brk", "mmap", "mprotect", "mremap", "munmap", "madvise"],
@@ -190,8 +190,8 @@ const LEFT_ALONE: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Calls that change nothing that outlives the process: to be killed there
-/// leaves what it leaves to be killed after the last call that did.
+/// Calls that change nothing beyond the process. A kill there leaves the same
+/// as a kill after the last call that did change something.
 const CHANGE_NOTHING: &[&str] = &[
     "access",
     "bind",
@@ -245,7 +245,8 @@ const CHANGE_NOTHING: &[&str] = &[
     "statx",
 ];
 
-/// The errors that a call is made to fail with. None for one that is left alone.
+/// The errors that a call is made to fail with; empty for a call that is
+/// spared.
 pub fn of(call: &str) -> &'static [Errno] {
     ERRORS
         .iter()
@@ -253,7 +254,7 @@ pub fn of(call: &str) -> &'static [Errno] {
         .map_or(&[], |(_, errors)| errors)
 }
 
-/// Why a call is left alone, if it is.
+/// Why a call is spared; `None` for all others.
 pub fn left_alone(call: &str) -> Option<&'static str> {
     LEFT_ALONE
         .iter()
@@ -261,7 +262,7 @@ pub fn left_alone(call: &str) -> Option<&'static str> {
         .map(|(_, why)| *why)
 }
 
-/// Whether it makes a difference to be killed before a call or after it.
+/// Whether a kill before the call leaves something else than a kill after it.
 pub fn changes(call: &str) -> bool {
     left_alone(call).is_none() && !CHANGE_NOTHING.contains(&call)
 }

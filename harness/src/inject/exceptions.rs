@@ -1,4 +1,4 @@
-//! Faults that are known not to end as they should, and why that stays so.
+//! Known faults that end in a bad verdict, and why they stay so.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,20 +14,20 @@ use crate::workspace;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exception {
-    /// In this form only, if it is one.
+    /// Name of the form; `None` for all forms.
     pub form: Option<String>,
-    /// Of this process only, if it is one.
+    /// Name of the process; `None` for all processes.
     pub process: Option<String>,
-    /// The call.
+    /// Name of the call.
     pub call: String,
-    /// A part of what it is about.
+    /// A part of the call's object.
     #[serde(default)]
     pub object: String,
-    /// What is done there: `ENOSPC`, `killed before`.
+    /// What is injected: `ENOSPC`, `killed before`; `None` for every fault.
     pub fault: Option<String>,
-    /// How it ends.
+    /// The known verdict.
     pub verdict: Verdict,
-    /// Why that stays so.
+    /// Why it stays so.
     pub reason: String,
 }
 
@@ -38,15 +38,15 @@ struct Exceptions {
     exception: Vec<Exception>,
 }
 
-/// The file.
+/// The path of `exceptions.toml`.
 pub fn file() -> PathBuf {
     workspace::root().join("harness/src/inject/exceptions.toml")
 }
 
-/// All of them.
+/// Reads all exceptions.
 ///
 /// # Errors
-/// Names what is wrong in the file.
+/// Names the fault in the file.
 pub fn read() -> Result<Vec<Exception>> {
     let file = file();
     let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
@@ -56,7 +56,7 @@ pub fn read() -> Result<Vec<Exception>> {
 }
 
 impl Exception {
-    /// Whether a fault is meant.
+    /// Whether the exception applies to a fault of a form.
     pub fn covers(&self, planned: &Planned, form: &str) -> bool {
         let is = |wanted: &Option<String>, found: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == found)

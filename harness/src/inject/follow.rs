@@ -1,8 +1,8 @@
 //! Follows a program and all that it forks, call by call: ptrace(2).
 //!
-//! strace can do that too, and can make the n-th call of a process fail; here
-//! each process of a launch has a name that is the same in every run, so that a
-//! call of the launcher's is told from the same call of its child's.
+//! strace also does this, and can make a process's n-th call fail. Here each
+//! process of a launch has a name that is the same in every run, which tells a
+//! call of the launcher from the same call of its child.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,35 +22,36 @@ use nix::unistd::{Pid, pipe2};
 use super::call;
 use crate::sys::trace::{self, At};
 
-/// The name of the process that is started: see [`Call::process`].
+/// The name of the first process: see [`Call::process`].
 pub const LAUNCHER: &str = "launcher";
 
-/// What ptrace(2) calls `PTRACE_EVENT_STOP`: a tracee is born or interrupted.
+/// `PTRACE_EVENT_STOP` of ptrace(2): a tracee is born or interrupted.
 const EVENT_STOP: i32 = 128;
 
-/// A system call of a process that is followed, while it is stopped there.
+/// A system call at which a followed process is stopped.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Who calls: `launcher`, or `launcher.2` for the second process that it
-    /// has forked, `launcher.2.1` for the first that this one has forked.
+    /// Name of the calling process: `launcher`, or `launcher.2` for the second
+    /// process that it has forked, `launcher.2.1` for the first that this one
+    /// has forked.
     pub process: String,
-    /// Its PID.
+    /// PID of the calling process.
     pub pid: Pid,
-    /// The name of the call, as in syscalls(2).
+    /// Name of the call, as in syscalls(2).
     pub name: &'static str,
-    /// Which of the calls of that name by this process it is, from 1.
+    /// Number of the call among those of this name by this process, from 1.
     pub nth: usize,
     arguments: [u64; 6],
 }
 
 impl Call {
-    /// The files, strings and descriptors that the call is about, with a space
-    /// between them. Known at its entry.
+    /// The files, strings and descriptors among the call's arguments, separated
+    /// by spaces. Available at the call's entry.
     pub fn object(&self) -> String {
         call::object(self.pid, self.name, &self.arguments)
     }
 
-    /// Whether it makes a file that is not there: `O_CREAT`.
+    /// Whether the call makes a missing file: `O_CREAT`.
     pub fn creates(&self) -> bool {
         let flags = match self.name {
             "open" => self.arguments[1],
@@ -61,35 +62,32 @@ impl Call {
     }
 }
 
-/// A process is stopped at a call.
+/// A stop of a process at a call.
 pub enum Stop<'a> {
-    /// The kernel has not done it yet.
+    /// Before the kernel executes the call.
     Entry(&'a Call),
-    /// It is done; what the kernel answers, an errno negative.
+    /// After the call, with its result; an errno is negative.
     Exit(&'a Call, i64),
 }
 
-/// How it goes on.
+/// The next action of a stopped process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// To the next stop.
+    /// Continues to the next stop.
     GoOn,
-    /// Without the call, which fails. At its entry only.
+    /// Skips the call, which fails with this errno. At its entry only.
     Fail(Errno),
-    /// All processes go on by themselves; [`follow`] returns.
+    /// Continues untraced, as do all other processes; [`follow`] returns.
     Leave,
 }
 
 /// Starts a program as a process that waits, after its fork(2) and before its
-/// execve(2), until the calling thread traces it. [`follow`] goes on.
-///
-/// # Errors
-/// Those of starting it, and those of ptrace(2).
+/// execve(2), until the calling thread traces it. [`follow`] then continues it.
 pub fn start(mut command: Command) -> Result<Child> {
     let (told, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
     let (go, let_go) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
     trace::wait_before_exec(&mut command, tell, go);
-    // spawn() returns after execve(2) only, so somebody else has to call it.
+    // spawn() only returns after execve(2), so another thread has to call it.
     let starting = thread::spawn(move || command.spawn());
     let mut bytes = [0; 4];
     let told = File::from(told).read_exact(&mut bytes);
@@ -115,12 +113,10 @@ pub fn start(mut command: Command) -> Result<Child> {
 }
 
 /// Follows the program that the calling thread has [`start`]ed, and all that it
-/// forks, until `on_stop` wants to leave or the program has ended, which is left
-/// to whoever waits for it. A process that executes another program than its own is let go: the command of a container,
-/// or a tool that the engine calls.
-///
-/// # Errors
-/// Those of ptrace(2), and of `on_stop`.
+/// forks, until `on_stop` returns [`Next::Leave`] or the program has ended. The
+/// caller still has to wait for it. A process that executes another program,
+/// such as the command of a container or a tool of the engine, is no longer
+/// traced.
 pub fn follow(launcher: Pid, on_stop: &mut dyn FnMut(Stop<'_>) -> Result<Next>) -> Result<()> {
     let mut following = Following {
         launcher,
@@ -132,14 +128,14 @@ pub fn follow(launcher: Pid, on_stop: &mut dyn FnMut(Stop<'_>) -> Result<Next>) 
     following.leave()
 }
 
-/// A process that is followed.
+/// A followed process.
 struct Process {
     name: String,
-    /// How many it has forked.
+    /// Number of processes that it has forked.
     forked: usize,
-    /// How often it has made each call.
+    /// Number of its calls, by name.
     calls: BTreeMap<&'static str, usize>,
-    /// The call that it is in, and the errno that it fails with.
+    /// The call that it is in, and the errno that the call fails with, if any.
     within: Option<(Call, Option<Errno>)>,
 }
 
@@ -156,10 +152,11 @@ impl Process {
 
 struct Following {
     launcher: Pid,
-    /// What the launcher executes.
+    /// The launcher's program.
     program: Option<PathBuf>,
     processes: BTreeMap<Pid, Process>,
-    /// Those whose first stop was seen before their parent's.
+    /// Processes whose first stop arrived before the fork event of their
+    /// parent.
     early: Vec<Pid>,
 }
 
@@ -184,7 +181,7 @@ impl Following {
         }
     }
 
-    /// A process has stopped at a call: says so.
+    /// Reports a process that has stopped at a call to `on_stop`.
     fn at_call(
         &mut self,
         pid: Pid,
@@ -230,7 +227,7 @@ impl Following {
         }
     }
 
-    /// A process has stopped because of something else than a call, or ended.
+    /// Handles the end of a process, and every stop that is not at a call.
     fn elsewhere(&mut self, status: WaitStatus) -> Result<()> {
         match status {
             WaitStatus::PtraceEvent(pid, signal, event) => match event {
@@ -243,7 +240,8 @@ impl Following {
                     self.early.push(pid);
                     Ok(())
                 }
-                // Stopped by a signal, which the launcher's shell would see.
+                // Stopped by a signal: it must stay so, for the launcher's
+                // shell to see.
                 EVENT_STOP if signal != Signal::SIGTRAP => {
                     gone_is_none(trace::listen(pid), "ptrace(LISTEN)").map(drop)
                 }
@@ -270,8 +268,8 @@ impl Following {
         }
     }
 
-    /// A process has executed a program: it is let go unless that is the
-    /// launcher's own, or one in memory, which only the engine has.
+    /// Detaches a process that has executed a program other than the launcher's
+    /// own or one in memory, which only the engine has.
     fn executes(&mut self, pid: Pid) -> Result<()> {
         let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let ours = match &self.program {
@@ -288,8 +286,8 @@ impl Following {
         gone_is_none(ptrace::detach(pid, None), "ptrace(DETACH)").map(drop)
     }
 
-    /// Lets all go on by themselves. Each has to be stopped for that (ptrace(2));
-    /// for one that is, to be interrupted means nothing.
+    /// Detaches all processes. ptrace(2) requires each to be stopped first; an
+    /// interrupt does not affect one that is stopped already.
     fn leave(&mut self) -> Result<()> {
         let mut left: Vec<Pid> = self.processes.keys().copied().collect();
         left.append(&mut self.early);
@@ -318,7 +316,8 @@ impl Following {
         Ok(())
     }
 
-    /// A call that is being skipped has its result still to come.
+    /// Sets the result of a call that is being skipped, before the process is
+    /// detached.
     fn finish_failing(&mut self, pid: Pid) -> Result<()> {
         let within = self.processes.get_mut(&pid).and_then(|p| p.within.take());
         if let Some((_, Some(errno))) = within {
@@ -337,15 +336,16 @@ fn is_birth(event: i32) -> bool {
     births.contains(&event)
 }
 
-/// Tracees of any kind, and of this thread only.
+/// Tracees of all kinds, of this thread only.
 const OURS: WaitPidFlag = WaitPidFlag::__WALL.union(WaitPidFlag::__WNOTHREAD);
 
 fn has_ended(status: WaitStatus) -> bool {
     matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..))
 }
 
-/// What has become of one of the processes that this thread traces, or of any.
-/// It is still to be taken: nobody else can wait for a launcher that was.
+/// Waits for an event of one of this thread's tracees, or of any, without
+/// consuming it: a launcher that was reaped here could not be waited for
+/// elsewhere.
 fn peek(which: Option<Pid>) -> Result<WaitStatus> {
     let what = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT;
     loop {
@@ -356,7 +356,7 @@ fn peek(which: Option<Pid>) -> Result<WaitStatus> {
     }
 }
 
-/// Waits for the next that becomes of a process.
+/// Waits for the next event of a process and consumes it.
 fn take(pid: Pid) -> Result<WaitStatus> {
     loop {
         match waitpid(pid, Some(OURS)) {
@@ -366,12 +366,12 @@ fn take(pid: Pid) -> Result<WaitStatus> {
     }
 }
 
-/// On to the next stop.
+/// Continues a tracee to its next stop.
 fn resume(pid: Pid, signal: Option<Signal>) -> Result<()> {
     gone_is_none(ptrace::syscall(pid, signal), "ptrace(SYSCALL)").map(drop)
 }
 
-/// A tracee may be killed at any time, and be gone then.
+/// Turns ESRCH into `None`: a tracee may be killed at any time.
 fn gone_is_none<T>(result: nix::Result<T>, what: &str) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

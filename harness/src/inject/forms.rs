@@ -1,23 +1,23 @@
-//! The forms of `drydock run` whose calls fail.
+//! The forms of `drydock run` into whose calls faults are injected.
 
 /// One way to call `drydock run`.
 pub struct Form {
-    /// What it is called in tables.
+    /// Name in tables.
     pub name: &'static str,
     /// The options, without `--root` and the image.
     pub options: &'static [&'static str],
     /// The ordinary user that calls it; `None` for root.
     pub user: Option<u32>,
-    /// Whether the container is to be there afterwards.
+    /// Whether the container exists afterwards.
     pub kept: bool,
-    /// The options of the container that is run after it, which finds what the
-    /// fault left.
+    /// Options of the next container, which runs after the fault and meets its
+    /// remains.
     pub next: &'static [&'static str],
 }
 
 const ALONE: &[&str] = &["--rm", "--network", "none"];
 
-/// All of them.
+/// All forms.
 pub const FORMS: [Form; 5] = [
     Form {
         name: "alone",

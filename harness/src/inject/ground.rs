@@ -1,5 +1,5 @@
-//! Where the launches of one form happen: a state directory with an image, and
-//! how all of it looks when nothing has gone wrong.
+//! The setting for the launches of one form: a state directory with an image,
+//! and its state without faults.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use super::protections::Protections;
 use crate::guard::Snapshot;
 use crate::{host, sys, workspace};
 
-/// The name of the image.
+/// Name of the image.
 const IMAGE: &str = "bb";
 
 /// The programs and the root file system that all forms share.
@@ -26,10 +26,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes it: a directory in /var/tmp, because layers are to be on a disk.
-    ///
-    /// # Errors
-    /// Those of copying.
+    /// Makes a directory for them in /var/tmp, because layers must be on a
+    /// disk.
     pub fn make() -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("drydock-inject-")
@@ -47,7 +45,7 @@ impl Place {
             fs::create_dir(&directory).context("mkdir in the image")?;
             fs::write(directory.join("file"), "text\n").context("write in the image")?;
         }
-        // In an archive, which an ordinary user can read as a whole.
+        // An ordinary user can read all of an archive.
         let archive = place.path("image.tar");
         run(Command::new("tar")
             .arg("-C")
@@ -67,27 +65,24 @@ impl Place {
     }
 }
 
-/// Where the launches of one form happen.
+/// The setting for the launches of one form.
 pub struct Ground<'a> {
     place: &'a Place,
-    /// The form.
+    /// The form that is launched.
     pub form: &'a Form,
-    /// What differs from launch to launch here.
+    /// Rules that remove what varies between launches.
     pub plain: Plain,
     /// The host before the launches.
     host: Snapshot,
     /// The state directory before the launches.
     state: BTreeSet<String>,
-    /// What the command saw without a fault.
+    /// The report of the command without a fault.
     pub protections: Protections,
 }
 
 impl<'a> Ground<'a> {
-    /// Makes the state directory, and runs the form there as it is, so that all
-    /// that is made once is there.
-    ///
-    /// # Errors
-    /// If the form does not run without a fault.
+    /// Makes the state directory and runs the form without a fault, so that
+    /// everything that is made only once exists.
     pub fn make(place: &'a Place, form: &'a Form) -> Result<Self> {
         let dir = place.path(form.name);
         fs::create_dir(&dir).context("mkdir")?;
@@ -123,7 +118,7 @@ impl<'a> Ground<'a> {
         self.place.path(self.form.name)
     }
 
-    /// A command of the engine here.
+    /// A command of the engine in this state directory.
     fn tool(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.place.program());
         command
@@ -141,27 +136,25 @@ impl<'a> Ground<'a> {
         command
     }
 
-    /// The launch whose calls fail.
+    /// The launch into which a fault is injected.
     pub fn run(&self) -> Command {
         let run = [&["run"][..], self.form.options].concat();
         self.tool(&[&run[..], &[IMAGE, "probe", "protections"]].concat())
     }
 
-    /// A program of ours that does nothing but start.
+    /// A launch of the engine that only starts and prints its version.
     pub fn version(&self) -> Command {
         self.tool(&["--version"])
     }
 
-    /// The container that is run after it.
+    /// The next container, which runs after that launch.
     pub fn next(&self) -> Command {
         let run = [&["run"][..], self.form.next].concat();
         self.tool(&[&run[..], &[IMAGE, "true"]].concat())
     }
 
-    /// What the command has reported, if it has run.
-    ///
-    /// # Errors
-    /// If it has reported something else.
+    /// The report of the command; `None` if the command has not run. Fails if
+    /// it has printed anything else.
     pub fn protections_of(&self, launch: &Launch) -> Result<Option<Protections>> {
         if launch.stdout.is_empty() {
             return Ok(None);
@@ -169,7 +162,7 @@ impl<'a> Ground<'a> {
         let mut seen: Protections = serde_json::from_str(&launch.stdout)
             .with_context(|| format!("parse the report {:?}", launch.stdout))?;
         let keyring = format!("session {:?}", sys::session_keyring());
-        // Those of now: numbers are used again.
+        // The present ones only, because the kernel reuses their numbers.
         let namespaces: BTreeSet<u64> = host::namespaces("self")?.into_values().collect();
         for (what, lines) in &mut seen {
             for line in lines {
@@ -190,11 +183,9 @@ impl<'a> Ground<'a> {
         Ok(Some(seen))
     }
 
-    /// Removes what a container that is kept leaves on purpose, with the
-    /// engine's own commands. Returns how many containers there were.
-    ///
-    /// # Errors
-    /// If they fail.
+    /// Removes what a form with `kept` leaves on purpose, containers and
+    /// volumes, with the engine's own commands. Returns the number of
+    /// containers.
     pub fn tidy(&self) -> Result<usize> {
         if !self.form.kept {
             return Ok(0);
@@ -210,28 +201,23 @@ impl<'a> Ground<'a> {
         Ok(containers.lines().count())
     }
 
-    /// How the host and the state directory differ from before, at this moment.
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// The differences of the host and the state directory from before, at this
+    /// moment.
     pub fn differences(&self) -> Result<Vec<String>> {
         let mut all = self.of_ours(self.host.differences(&Snapshot::take()?));
         all.extend(self.differences_of_state()?);
         Ok(all.into_iter().map(|line| self.plain.text(&line)).collect())
     }
 
-    /// The same, of what does not go away by itself.
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// The differences that persist.
     pub fn settled_differences(&self) -> Result<Vec<String>> {
         let mut all = self.of_ours(self.host.settled_differences()?);
         all.extend(self.differences_of_state()?);
         Ok(all.into_iter().map(|line| self.plain.text(&line)).collect())
     }
 
-    /// Without devices of disks, which are the whole machine's: the forms use
-    /// none, and others may.
+    /// Omits disk devices, which belong to the whole machine: the forms use
+    /// none, but others may.
     fn of_ours(&self, mut differences: Vec<String>) -> Vec<String> {
         differences.retain(|line| !line.starts_with("devices:"));
         differences
@@ -249,10 +235,7 @@ impl<'a> Ground<'a> {
         Ok(gone.chain(left).collect())
     }
 
-    /// Puts host and state directory back by force.
-    ///
-    /// # Errors
-    /// Those of doing so.
+    /// Forces the host and the state directory back to their original state.
     pub fn restore(&mut self) -> Result<()> {
         let failed = self.host.restore();
         fs::remove_dir_all(self.dir()).context("remove the state directory")?;
@@ -269,7 +252,7 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// Runs a command that must succeed, and returns what it prints.
+/// Runs a command that must succeed, and returns its standard output.
 pub fn succeed(command: Command, what: &str) -> Result<String> {
     let ran = launch(command, Watch::Not)?;
     match ran.status {
@@ -279,7 +262,7 @@ pub fn succeed(command: Command, what: &str) -> Result<String> {
     }
 }
 
-/// Every file below a directory: mode, owner, size, target.
+/// Every file below a directory, with mode, owner, size and target.
 fn picture(dir: &Path) -> Result<BTreeSet<String>> {
     fn walk(dir: &Path, all: &mut BTreeSet<String>) -> Result<()> {
         let listing = || format!("list {}", dir.display());

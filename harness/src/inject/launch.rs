@@ -1,5 +1,5 @@
-//! One launch: recorded, with a fault, or as it is; to its end, and to the end
-//! of all that it has started.
+//! One launch, recorded, with a fault or unobserved, to its end and to the end
+//! of everything that it has started.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -20,56 +20,55 @@ use super::follow::{self, Call, Next, Stop};
 use super::plan::{Fault, Recorded};
 use crate::host;
 
-/// How long a launch may take before it counts as hung.
+/// Longest launch. Beyond it the launch counts as hung.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 
-/// How long what it has started may outlive it.
+/// Longest time that what it has started may outlive it.
 const LEFT_LIMIT: Duration = Duration::from_secs(5);
 
-/// What is done while a program runs.
+/// The tracer's task during a launch.
 pub enum Watch {
-    /// Nothing.
+    /// Nothing: the launch is not traced.
     Not,
-    /// Its calls are written down.
+    /// Records the calls.
     Record,
-    /// A fault.
+    /// Injects a fault.
     Inject(Recorded, Fault),
-    /// The n-th call of this name by the launcher waits.
+    /// Delays the launcher's n-th call of this name.
     Delay(String, usize, Duration),
 }
 
 /// A launch that has ended.
 #[derive(Debug, Default)]
 pub struct Launch {
-    /// Exit status; 128 + N where signal N ended it; `None` if it hung.
+    /// Exit status; 128 + N after signal N; `None` if it hung.
     pub status: Option<i32>,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
-    /// Its calls, as they are, if they were recorded.
+    /// Its calls, with their objects unchanged; empty unless they were
+    /// recorded.
     pub calls: Vec<Recorded>,
-    /// What the call with the fault was about; `None` if it was not made.
+    /// The object of the call with the fault; `None` if it was not made.
     pub reached: Option<String>,
-    /// Processes that outlived it, and were killed.
+    /// Processes that outlived it and had to be killed.
     pub left: Vec<String>,
 }
 
-/// What the tracer has seen.
+/// The tracer's observations.
 #[derive(Default)]
 struct Seen {
     calls: Vec<Recorded>,
     reached: Option<String>,
-    /// The process at whose exit from the call there is something to do.
+    /// The process for which something is to be done when it exits from the
+    /// call.
     at_exit_of: Option<Pid>,
 }
 
 /// Runs a program to its end.
 ///
 /// The caller must be a child subreaper (prctl(2)) without other children.
-///
-/// # Errors
-/// Those of starting it, of ptrace(2), and of waiting.
 pub fn launch(mut command: Command, watch: Watch) -> Result<Launch> {
     command
         .stdin(Stdio::null())
@@ -90,7 +89,7 @@ pub fn launch(mut command: Command, watch: Watch) -> Result<Launch> {
     if !in_time {
         kill_tree(pid)?;
     }
-    // The tracer first: it has to see the end, too.
+    // Join the tracer first: it has to see the program's end too.
     if let Some(tracer) = tracer {
         let seen = tracer
             .join()
@@ -107,7 +106,7 @@ pub fn launch(mut command: Command, watch: Watch) -> Result<Launch> {
     Ok(launch)
 }
 
-/// Starts a program that a thread of its own traces.
+/// Starts a program, traced by a thread of its own.
 fn traced(command: Command, watch: Watch) -> Result<(Child, JoinHandle<Result<Seen>>)> {
     let (tell_child, child) = channel();
     let tracer = thread::spawn(move || {
@@ -183,7 +182,7 @@ fn kill_here(call: &Call) -> Result<Next> {
     Ok(Next::Leave)
 }
 
-/// Whether a process ends in time. It is still to be waited for.
+/// Whether a process ends in time. It still has to be waited for.
 fn ends(pid: Pid, limit: Duration) -> Result<bool> {
     let raw = rustix::process::Pid::from_raw(pid.as_raw()).context("no PID")?;
     let process = match pidfd_open(raw, PidfdFlags::empty()) {
@@ -205,7 +204,7 @@ fn ends(pid: Pid, limit: Duration) -> Result<bool> {
     }
 }
 
-/// Kills a process and all below it.
+/// Kills a process and all its descendants.
 fn kill_tree(pid: Pid) -> Result<()> {
     for child in host::children(pid.as_raw())? {
         kill_tree(Pid::from_raw(child.pid))?;
@@ -216,8 +215,8 @@ fn kill_tree(pid: Pid) -> Result<()> {
     }
 }
 
-/// Waits for all that a launch has left behind, which is this process's by now,
-/// and kills what does not end. Says what that was.
+/// Waits for everything that a launch has left behind, which is now this
+/// process's, and kills what does not end. Returns the killed processes.
 fn left_over() -> Result<Vec<String>> {
     let mut killed = Vec::new();
     loop {

@@ -3,12 +3,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`follow`](mod@follow), [`call`] | a program and all that it forks, call by call: ptrace(2) |
-//! | [`window`] | for checks: a launcher is stopped at a call, and something is done meanwhile |
-//! | [`errors`], [`forms`], [`plan`] | which calls of which launches fail, and how |
-//! | [`launch`](mod@launch), [`ground`], [`plain`] | one launch, and the place where it happens |
+//! | [`follow`](mod@follow), [`call`] | tracing of a program and all that it forks, call by call: ptrace(2) |
+//! | [`window`] | for checks: stops a launcher at a call while the check does something |
+//! | [`errors`], [`forms`], [`plan`] | the calls of the launches, and their faults |
+//! | [`launch`](mod@launch), [`ground`], [`plain`] | one launch, and its setting |
 //! | [`protections`], [`verdict`], [`exceptions`] | whether it ended as it should |
-//! | [`run`], [`table`] | all of them, and what came of it |
+//! | [`run`], [`table`] | all launches, and their results |
 
 pub mod call;
 pub mod errors;
@@ -32,12 +32,9 @@ use nix::sys::prctl::set_child_subreaper;
 
 use crate::{rtnl, sys};
 
-/// Gives this process what launches with faults must not spoil on the host:
-/// mounts, a network, IPC objects, a host name, a session keyring of its own;
-/// and makes it the parent of all orphans.
-///
-/// # Errors
-/// Those of the calls. They need root.
+/// Gives this process its own mounts, network, IPC objects, host name and
+/// session keyring, so that launches with faults cannot damage the host's; and
+/// makes it the parent of all orphans. Needs root.
 pub fn keep_to_itself() -> Result<()> {
     let new = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     unshare(new).context("unshare(CLONE_NEWNS|CLONE_NEWIPC|CLONE_NEWUTS)")?;
@@ -52,7 +49,7 @@ pub fn keep_to_itself() -> Result<()> {
     }
 }
 
-/// A new network for this process.
+/// Moves this process into a new network.
 fn new_network() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET)")?;
     rtnl::set_up("lo")

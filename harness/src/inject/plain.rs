@@ -1,17 +1,17 @@
-//! Texts without what differs from launch to launch.
+//! Removes from texts what varies between launches.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use regex::Regex;
 
-/// Replaces what differs.
+/// The rules that replace what varies.
 pub struct Plain {
     place: PathBuf,
     rules: Vec<(Regex, &'static str)>,
 }
 
-/// What differs, and what stands for it.
+/// Patterns of what varies, and their replacements.
 const RULES: [(&str, &str); 13] = [
     (r"\b[0-9a-f]{64}\b", "ID"),
     (r"\b[0-9a-f]{12}\b", "ID"),
@@ -32,10 +32,7 @@ const RULES: [(&str, &str); 13] = [
 ];
 
 impl Plain {
-    /// For launches in this place.
-    ///
-    /// # Errors
-    /// None, unless a rule is wrong.
+    /// The rules for launches in the directory `place`.
     pub fn new(place: &Path) -> Result<Self> {
         let rules = RULES.into_iter().map(|(pattern, with)| {
             let rule = Regex::new(pattern).with_context(|| format!("the pattern {pattern:?}"))?;
@@ -47,7 +44,7 @@ impl Plain {
         })
     }
 
-    /// The text without it.
+    /// Replaces everything in a text that varies.
     pub fn text(&self, text: &str) -> String {
         let mut text = text.replace(&*self.place.to_string_lossy(), "…");
         for (rule, with) in &self.rules {

@@ -1,4 +1,4 @@
-//! Which faults there are: of each call of a launch that was recorded.
+//! The faults to inject into the calls of a recorded launch.
 
 use std::fmt;
 
@@ -8,34 +8,35 @@ use serde::Serialize;
 use super::errors;
 use super::follow::LAUNCHER;
 
-/// A call of a launch, as it was recorded.
+/// A recorded call of a launch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recorded {
-    /// Who called: see [`Call::process`](super::follow::Call::process).
+    /// Name of the process: see
+    /// [`Call::process`](super::follow::Call::process).
     pub process: String,
-    /// The name of the call.
+    /// Name of the call.
     pub call: String,
-    /// Which of that name by that process, from 1.
+    /// Number among the calls of this name by this process, from 1.
     pub nth: usize,
-    /// What it was about, without what differs from launch to launch.
+    /// Its object, without what varies between launches.
     pub object: String,
-    /// Whether a file is made if it is not there, for calls that can.
+    /// Whether the call makes a missing file.
     pub creates: bool,
 }
 
-/// What is done at a call.
+/// A fault at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails.
+    /// The call fails with this errno.
     Fail(Errno),
-    /// The process is killed before it is done.
+    /// The process is killed before the call.
     KillBefore,
-    /// The process is killed after it is done.
+    /// The process is killed after the call.
     KillAfter,
 }
 
 impl Fault {
-    /// Whether the process is killed.
+    /// Whether the fault kills the process.
     pub fn kills(self) -> bool {
         !matches!(self, Fault::Fail(_))
     }
@@ -51,20 +52,20 @@ impl fmt::Display for Fault {
     }
 }
 
-/// One fault at one call.
+/// A fault in the plan.
 #[derive(Clone, Debug)]
 pub struct Planned {
-    /// Its number in the plan of all forms, from 1.
+    /// Number in the plan of all forms, from 1.
     pub number: usize,
-    /// Which form of `run`: its place among [`FORMS`](super::forms::FORMS).
+    /// Index of the form in [`FORMS`](super::forms::FORMS).
     pub form: usize,
-    /// The call.
+    /// The call at which it is injected.
     pub at: Recorded,
-    /// What is done there.
+    /// What is injected.
     pub fault: Fault,
 }
 
-/// All faults of the calls of a launch.
+/// All faults for the calls of a launch.
 pub fn faults(recorded: &[Recorded]) -> Vec<(Recorded, Fault)> {
     let mut all = Vec::new();
     for at in recorded {
@@ -72,7 +73,7 @@ pub fn faults(recorded: &[Recorded]) -> Vec<(Recorded, Fault)> {
             continue;
         }
         for errno in errors::of(&at.call) {
-            // There is no space for what is not made.
+            // Only a call that makes a file needs space.
             if *errno == Errno::ENOSPC && at.call.starts_with("open") && !at.creates {
                 continue;
             }
@@ -81,7 +82,7 @@ pub fn faults(recorded: &[Recorded]) -> Vec<(Recorded, Fault)> {
         let opens = at.call.starts_with("open");
         if errors::changes(&at.call) && (!opens || at.creates) {
             all.push((at.clone(), Fault::KillBefore));
-            // A child that is killed after a call is killed before its next one.
+            // A kill of a child after a call equals a kill before its next one.
             if at.process == LAUNCHER {
                 all.push((at.clone(), Fault::KillAfter));
             }
@@ -90,9 +91,9 @@ pub fn faults(recorded: &[Recorded]) -> Vec<(Recorded, Fault)> {
     all
 }
 
-/// The calls of `launch` without those that it makes as any program of ours
-/// does: what is before main, and the reading of arguments. `other` is a launch
-/// that does nothing else.
+/// The calls of `launch` without those that every program of ours makes: the
+/// start before main, and the parsing of arguments. `other` is a launch that
+/// only starts.
 pub fn without_start(launch: Vec<Recorded>, other: &[Recorded]) -> Vec<Recorded> {
     let alike = launch
         .iter()

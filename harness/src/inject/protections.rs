@@ -1,5 +1,6 @@
-//! What keeps a command from the host, as the command sees it: the same with a
-//! fault as without one, or the fault has dropped a protection.
+//! The protections of the host, as a command sees them. A difference between a
+//! launch with a fault and one without means that the fault has dropped a
+//! protection.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +12,11 @@ use nix::unistd::{getgroups, getresgid, getresuid};
 
 use crate::{host, sys};
 
-/// What was looked at, and what was seen, a line each.
+/// What was observed: subject to lines.
 pub type Protections = BTreeMap<String, Vec<String>>;
 
-/// Looks, from inside. What cannot be seen is empty: that too is the same each
-/// time.
+/// Observes from inside. What cannot be observed is empty, which is also the
+/// same each time.
 pub fn look() -> Protections {
     let one = |line: String| vec![line];
     let mut seen: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -81,7 +82,7 @@ fn status() -> Vec<String> {
     all.into_iter().filter(is_wanted).collect()
 }
 
-/// Limits of the container's group, where it sees it.
+/// Limits of the container's cgroup, if the container can see them.
 fn cgroup_limits() -> Vec<String> {
     let files = [
         "memory/memory.limit_in_bytes",
@@ -102,7 +103,7 @@ fn cgroup_limits() -> Vec<String> {
     all
 }
 
-/// What the kernel says to a device that no container may have: one of a disk
+/// The kernel's answers to devices that no container may have: one of a disk,
 /// and the kernel's log.
 fn devices() -> Vec<String> {
     let tried = [
@@ -126,7 +127,7 @@ fn devices() -> Vec<String> {
     all
 }
 
-/// The entries of a directory: kind, mode, owner, and the number of a device.
+/// The entries of a directory: kind, mode, owner and device number.
 fn nodes(directory: &str) -> Vec<String> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -163,7 +164,7 @@ fn descriptors() -> Vec<String> {
         .flatten()
         .flatten()
     {
-        // That of the listing itself is gone by now.
+        // The descriptor of the listing itself is closed by now.
         if let Ok(target) = fs::read_link(entry.path()) {
             let number = entry.file_name().to_string_lossy().into_owned();
             all.push(format!("{number} {}", target.display()));

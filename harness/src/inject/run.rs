@@ -1,4 +1,4 @@
-//! Runs the plan: fault by fault, each launch judged, the host looked at.
+//! Runs the plan, fault by fault: judges each launch, and compares the host.
 
 use std::time::Instant;
 
@@ -12,18 +12,15 @@ use super::plan::{Fault, Planned, Recorded, faults, without_start};
 use super::table::Record;
 use super::verdict::{self, Judged, Verdict};
 
-/// All forms, each recorded: what there is to fail.
+/// All forms with their recorded calls, and the faults to inject.
 pub struct Plan<'a> {
     grounds: Vec<Ground<'a>>,
-    /// The faults, in order.
+    /// The faults, in the order of their numbers.
     pub faults: Vec<Planned>,
 }
 
 impl<'a> Plan<'a> {
-    /// Runs each form as it is, and records its calls.
-    ///
-    /// # Errors
-    /// If one does not run.
+    /// Runs each wanted form without a fault, and records its calls.
     pub fn make(place: &'a Place, wanted: impl Fn(&Form) -> bool) -> Result<Self> {
         let mut plan = Plan {
             grounds: Vec::new(),
@@ -46,11 +43,8 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// Injects one fault. A call that was not made is tried once more: launches
-    /// differ where one process waits for another.
-    ///
-    /// # Errors
-    /// The harness's own.
+    /// Injects one fault. If the call was not made, tries once more: launches
+    /// differ when one process waits for another.
     pub fn inject(&mut self, planned: &Planned, exceptions: &[Exception]) -> Result<Record> {
         let started = Instant::now();
         let ground = &mut self.grounds[planned.form];
@@ -77,10 +71,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Runs the first form with one call of the launcher's delayed.
-    ///
-    /// # Errors
-    /// The harness's own.
+    /// Runs the first form with one of the launcher's calls delayed.
     pub fn delay(&mut self, call: &str, nth: usize, time: std::time::Duration) -> Result<Launch> {
         let ground = self.grounds.first().context("no form")?;
         let launch = launch(ground.run(), Watch::Delay(call.to_owned(), nth, time))?;
@@ -89,7 +80,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The calls of a form, without those of any program's start.
+/// Records the calls of a form, without those of every program's start.
 fn record(ground: &Ground<'_>) -> Result<Vec<Recorded>> {
     let recorded = |command| -> Result<Vec<Recorded>> {
         let mut calls = launch(command, Watch::Record)?.calls;
@@ -104,7 +95,7 @@ fn record(ground: &Ground<'_>) -> Result<Vec<Recorded>> {
     Ok(without_start(run, &version))
 }
 
-/// One launch with the fault, and what is left of it.
+/// Runs a launch with the fault, and judges its end and its remains.
 fn once(ground: &Ground<'_>, planned: &Planned) -> Result<Judged> {
     let watch = Watch::Inject(planned.at.clone(), planned.fault);
     let launch = launch(ground.run(), watch)?;
@@ -133,7 +124,8 @@ fn once(ground: &Ground<'_>, planned: &Planned) -> Result<Judged> {
     })
 }
 
-/// What is left of a launch once another container has run, if anything is.
+/// Judges the remains of a launch after the next container has run; `None` if
+/// there are none.
 fn left(ground: &Ground<'_>, launch: &Launch) -> Result<Option<Judged>> {
     match ground.tidy() {
         Ok(0) if ground.form.kept && launch.status == Some(0) => {
@@ -143,7 +135,7 @@ fn left(ground: &Ground<'_>, launch: &Launch) -> Result<Option<Judged>> {
             )));
         }
         Ok(_) => {}
-        // The next container may have to tidy up first.
+        // Perhaps only the next container tidies up.
         Err(_) if ground.form.kept => {}
         Err(error) => return Err(error),
     }
@@ -160,7 +152,8 @@ fn left(ground: &Ground<'_>, launch: &Launch) -> Result<Option<Judged>> {
     Ok((!differences.is_empty()).then(|| (Verdict::Left, differences.join("; "))))
 }
 
-/// Whether `fault` is one that `filter` names: a part of its call or object.
+/// Whether `filter` selects a fault: by the name of its call, a part of its
+/// object with a `/`, or its errno.
 pub fn matches(planned: &Planned, filter: &str) -> bool {
     planned.at.call == filter
         || (planned.at.object.contains(filter) && filter.contains('/'))

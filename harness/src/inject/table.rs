@@ -1,4 +1,4 @@
-//! What came of all faults, as a table and as records.
+//! The results of all faults, as a table and as records.
 
 use std::collections::BTreeMap;
 
@@ -8,36 +8,36 @@ use serde::Serialize;
 use super::plan::Recorded;
 use super::verdict::Verdict;
 
-/// One fault and what became of it.
+/// The result of one fault.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
-    /// Its number in the plan.
+    /// Number of the fault in the plan.
     pub number: usize,
-    /// The form of `run`.
+    /// Name of the form.
     pub form: String,
-    /// The call.
+    /// The call at which it was injected.
     #[serde(flatten)]
     pub at: Recorded,
-    /// What was done there.
+    /// What was injected.
     pub fault: String,
-    /// What became of it.
+    /// How the launch ended.
     pub verdict: Verdict,
-    /// Why, where it is not as it should be.
+    /// Reason for a bad verdict; else empty.
     pub reason: String,
-    /// Why that stays so, where it is known.
+    /// Why the bad verdict stays, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exception: Option<String>,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub millis: u64,
 }
 
 impl Record {
-    /// Whether it fails the run.
+    /// Whether this result fails the run.
     pub fn is_bad(&self) -> bool {
         !self.verdict.is_good() && self.exception.is_none()
     }
 
-    /// In a line: what was done where.
+    /// The fault and its call in one line.
     pub fn describe(&self) -> String {
         let Recorded {
             process,
@@ -53,7 +53,7 @@ impl Record {
     }
 }
 
-/// How often each call was made to fail, with what, and what became of it.
+/// A table with a row per call and fault, and the numbers of each verdict.
 pub fn of(records: &[Record]) -> Table {
     let mut counts: BTreeMap<(&str, &str), BTreeMap<Verdict, usize>> = BTreeMap::new();
     let mut all: BTreeMap<Verdict, usize> = BTreeMap::new();

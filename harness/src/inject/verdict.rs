@@ -1,4 +1,4 @@
-//! What became of a launch with a fault.
+//! Verdicts on launches with a fault.
 
 use std::fmt;
 
@@ -10,37 +10,38 @@ use super::launch::Launch;
 use super::plan::{Fault, Planned};
 use super::protections::Protections;
 
-/// What became of it. The first four are as it should be.
+/// How a launch with a fault ended. The first four are good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The call was not made this time: nothing is known.
+    /// The call was not made this time, so nothing was tested.
     Missed,
-    /// The command has run as without the fault.
+    /// The command ran as it does without the fault.
     Success,
-    /// A clean error: status 125, 126 or 127, one line that names call and
-    /// object.
+    /// A clean error: status 125, 126 or 127, and one line that names the call
+    /// and its object.
     Refused,
-    /// It was killed, and the next container has removed what was left.
+    /// The launch was killed, and the next container removed its remains.
     Killed,
-    /// The error names neither call nor object, or not in one line.
+    /// The error names neither the call nor its object, or is not one line.
     Unclear,
-    /// The exit status is none of a launcher's, or a success without a command.
+    /// Not an exit status of a launcher, or success although the command did
+    /// not run.
     Status,
-    /// The host or the state directory is not as before, or a process is left.
+    /// The host or the state directory is changed.
     Left,
-    /// The container that is run next fails, or what is left cannot be removed.
+    /// The next container fails, or the remains cannot be removed.
     Next,
-    /// A panic, or an end by a signal that nobody has sent.
+    /// A panic, or death by a signal that was not injected.
     Died,
-    /// It had to be killed.
+    /// The launcher, or a process that it left behind, had to be killed.
     Hung,
-    /// The command has run with less around it than without the fault.
+    /// The command ran with fewer protections than without the fault.
     Protection,
 }
 
 impl Verdict {
-    /// All of them, in order.
+    /// All verdicts, in order.
     pub const ALL: [Verdict; 11] = [
         Verdict::Missed,
         Verdict::Success,
@@ -55,7 +56,7 @@ impl Verdict {
         Verdict::Protection,
     ];
 
-    /// Whether it is as it should be.
+    /// Whether the launch ended as it should.
     pub fn is_good(self) -> bool {
         self <= Verdict::Killed
     }
@@ -79,12 +80,12 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A verdict and its reason, which is empty where it is as it should be.
+/// A verdict and its reason, which is empty for a good one.
 pub type Judged = (Verdict, String);
 
-/// Judges the end of the launch itself. `reported` is what the command saw, if
-/// it has run; `expected` what it sees without a fault; `said` is what the
-/// launcher has said, without what differs from launch to launch.
+/// Judges the end of the launch itself. `reported` is the report of the
+/// command, if it has run; `expected` is the report without a fault; `said` is
+/// the launcher's standard error, without what varies between launches.
 pub fn of_end(
     planned: &Planned,
     launch: &Launch,
@@ -110,7 +111,8 @@ pub fn of_end(
     match (planned.fault, status) {
         _ if said.contains("panicked at") => (Verdict::Died, said.to_owned()),
         (_, 137) if launcher_killed => (Verdict::Killed, String::new()),
-        // The command of a container, or what was to become it.
+        // The killed process was the command of a container, or was to become
+        // it.
         (Fault::KillBefore | Fault::KillAfter, 137) => (Verdict::Killed, String::new()),
         (_, 0) if reported.is_some() => (Verdict::Success, String::new()),
         (_, 0) => (
@@ -128,7 +130,8 @@ pub fn of_end(
     }
 }
 
-/// How what was reported differs from what was expected, if it does.
+/// How the reported protections differ from the expected ones; `None` if they
+/// are equal.
 fn difference(expected: &Protections, reported: &Protections) -> Option<String> {
     let mut all = Vec::new();
     for (what, lines) in expected {
@@ -141,18 +144,19 @@ fn difference(expected: &Protections, reported: &Protections) -> Option<String> 
     (!all.is_empty()).then(|| all.join("; "))
 }
 
-/// What an error message does not name: the errno, or the call and its object.
-/// A library may call the call otherwise; then the object has to be there.
+/// The part that an error message fails to name: the errno, the call or its
+/// object. A library may use another name for the call; then the message must
+/// name the object.
 fn unnamed(planned: &Planned, errno: Errno, said: &str) -> Option<&'static str> {
     let has = |word: &str| said.to_lowercase().contains(&word.to_lowercase());
     let object = &planned.at.object;
     let is_named = |part: &str| {
         let name = part.rsplit('/').find(|name| !name.is_empty());
-        // What differs from launch to launch is called otherwise in the message.
+        // Varying parts have other names in the message.
         let varies = ["ID", "PID", "NAME", "LINK", "…"];
         has(part) || name.is_some_and(|name| !varies.contains(&name) && has(name))
     };
-    // A directory stands for what is in it, a file for the directories above.
+    // A directory stands for its content, a file for the directories above it.
     let paths = said.split(['"', ' ', '(', ')', ':', ',']);
     let paths = paths.map(|path| path.trim_end_matches('/'));
     let mut paths =
@@ -164,11 +168,11 @@ fn unnamed(planned: &Planned, errno: Errno, said: &str) -> Option<&'static str> 
     let names_object = object.split(' ').any(is_named) || paths.any(is_below);
     let names_call = words(&planned.at.call).iter().any(|word| has(word));
     let names_errno = has(&format!("{errno:?}")) || has(errno.desc()) || has(&words_for(errno));
-    // The standard library's mkdir -p answers EEXIST where it could not look.
+    // The standard library's mkdir -p returns EEXIST where it could not look.
     if !(names_errno || names_object && object.contains('/')) {
         return Some("errno");
     }
-    // A descriptor has no name of its own, but what it is opened for has.
+    // A descriptor has no name of its own, but its target has one.
     let names_place = said.contains(['/', '"']) || !object.contains('/');
     match (names_object && object.contains('/'), names_call) {
         (true, _) => None,
@@ -178,7 +182,7 @@ fn unnamed(planned: &Planned, errno: Errno, said: &str) -> Option<&'static str> 
     }
 }
 
-/// The C library's words for an errno, which the standard library prints.
+/// The C library's text for an errno, which the standard library prints.
 fn words_for(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     text.split(" (os error")
@@ -187,7 +191,7 @@ fn words_for(errno: Errno) -> String {
         .to_owned()
 }
 
-/// What a message may call a call.
+/// The names that a message may use for a call.
 fn words(call: &str) -> Vec<String> {
     let stem = call.trim_end_matches(|c: char| c.is_ascii_digit());
     let stem = stem.strip_suffix("at").unwrap_or(stem);

@@ -1,8 +1,8 @@
-//! For checks: a launcher is stopped at a call, something is done meanwhile, and
-//! it goes on, is killed there, or the call fails.
+//! Windows for checks: a launcher is stopped at a call while the check does
+//! something, and then continues, is killed there, or has the call fail.
 //!
-//! That makes a window between two calls as wide as one likes, where a check
-//! would else have to win a race:
+//! This widens the window between two calls as far as a check needs, where it
+//! would otherwise have to win a race:
 //!
 //! ```ignore
 //! let note = Point::after("openat").about("/run/drydock/net");
@@ -25,10 +25,10 @@ use super::follow::{self, Call, LAUNCHER, Next, Stop};
 use crate::expect::failed;
 use crate::step::{Held, Ran, Step};
 
-/// How long a launcher may take to come to where it is stopped.
+/// Longest time for a launcher to reach the point.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// Where a process of a launch is stopped.
+/// The point at which a process of a launch is stopped.
 #[derive(Clone, Debug)]
 pub struct Point {
     call: &'static str,
@@ -39,7 +39,8 @@ pub struct Point {
 }
 
 impl Point {
-    /// Before the launcher's first call of this name (syscalls(2)) is done.
+    /// Stops before the launcher's first call of this name (syscalls(2)) is
+    /// executed.
     pub fn before(call: &'static str) -> Self {
         Point {
             call,
@@ -50,7 +51,7 @@ impl Point {
         }
     }
 
-    /// After the launcher's first call of this name is done.
+    /// Stops after the launcher's first call of this name.
     pub fn after(call: &'static str) -> Self {
         Point {
             after: true,
@@ -58,29 +59,29 @@ impl Point {
         }
     }
 
-    /// Of those calls only that are about this: a part of the path that is
-    /// handed over, or to which the descriptor leads; of a string.
+    /// Restricts the point to calls about `text`: it must be part of a path or
+    /// a string that is passed, or of the target of a descriptor.
     #[must_use]
     pub fn about(mut self, text: impl Into<String>) -> Self {
         self.about = text.into();
         self
     }
 
-    /// The `n`-th of those calls, from 1.
+    /// Selects the `n`-th of those calls, from 1.
     #[must_use]
     pub fn nth(mut self, n: usize) -> Self {
         self.nth = n;
         self
     }
 
-    /// Of another process: see [`Call::process`].
+    /// Selects another process: see [`Call::process`].
     #[must_use]
     pub fn by(mut self, process: impl Into<String>) -> Self {
         self.by = process.into();
         self
     }
 
-    /// Whether a call is the one, or one before it, which is then counted.
+    /// Whether a call is the selected one. Counts those before it.
     fn matches(&mut self, call: &Call) -> bool {
         let alike = call.name == self.call
             && call.process == self.by
@@ -100,18 +101,18 @@ impl Point {
     }
 }
 
-/// What becomes of a process that is stopped.
+/// An order to a stopped process.
 enum Order {
-    /// On to the next point.
+    /// Continue to the next point.
     Until(Point),
-    /// On, and nobody follows any more.
+    /// Continue untraced.
     GoOn,
-    /// The call fails; then as above.
+    /// Let the call fail, and continue untraced.
     Fail(Errno),
 }
 
-/// A launch, one process of which is stopped. Dropped, it goes on, and is ended
-/// as a [`Held`] is.
+/// A launch with one process stopped. When dropped, it continues, and is ended
+/// in the same way as a [`Held`].
 pub struct Stopped {
     call: String,
     pid: Pid,
@@ -122,11 +123,11 @@ pub struct Stopped {
 }
 
 impl Step {
-    /// Starts it and returns when it is stopped at `point`.
+    /// Starts the program and returns when it is stopped at `point`.
     ///
     /// # Errors
-    /// [`Failed`](crate::outcome::Failed) if it ends without coming there, or does
-    /// not in time.
+    /// [`Failed`](crate::outcome::Failed) if it ends without reaching the
+    /// point, or does not reach it in time.
     pub fn stop(self, point: Point) -> Result<Stopped> {
         let call = self.call();
         let mut command = self.command();
@@ -146,7 +147,7 @@ impl Step {
         });
         let child: Child = match child.recv() {
             Ok(child) => child,
-            // Without a child there is an error.
+            // Without a child the tracer has an error.
             Err(_) => {
                 joined(tracer)?;
                 bail!("`{call}` was not started");
@@ -165,7 +166,7 @@ impl Step {
     }
 }
 
-/// Stops at one point after another, as ordered.
+/// Stops at one point after another, as the orders say.
 fn follower(
     mut until: Point,
     reached: Sender<Pid>,
@@ -203,50 +204,35 @@ fn follower(
 }
 
 impl Stopped {
-    /// The PID of the process that is stopped.
+    /// The PID of the stopped process.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
-    /// Lets it go on, to its end.
-    ///
-    /// # Errors
-    /// As [`Held::wait`].
+    /// Continues the launch to its end.
     pub fn go_on(mut self) -> Result<Ran> {
         self.order(Order::GoOn)?.end()
     }
 
-    /// Lets it go on; its command is `probe hold`, whose first report is still to
-    /// come: [`Held::wait_until_held`].
-    ///
-    /// # Errors
-    /// Those of ptrace(2).
+    /// Continues the launch, whose command is `probe hold`. Read its first
+    /// report with [`Held::wait_until_held`].
     pub fn go_on_holding(mut self) -> Result<Held> {
         self.order(Order::GoOn)
     }
 
-    /// Has the call at whose entry it is stopped fail, and lets it go on to its
-    /// end.
-    ///
-    /// # Errors
-    /// As [`Held::wait`].
+    /// Makes the call fail at whose entry the process is stopped, and continues
+    /// the launch to its end.
     pub fn fail(mut self, errno: Errno) -> Result<Ran> {
         self.order(Order::Fail(errno))?.end()
     }
 
-    /// Kills the process that is stopped, and waits for the launcher's end.
-    ///
-    /// # Errors
-    /// As [`Held::wait`].
+    /// Kills the stopped process, and waits for the launcher's end.
     pub fn kill(mut self) -> Result<Ran> {
         kill(self.pid, Signal::SIGKILL).with_context(|| format!("kill({})", self.pid))?;
         self.order(Order::GoOn)?.end()
     }
 
-    /// Lets it go on to another point.
-    ///
-    /// # Errors
-    /// As [`Step::stop`].
+    /// Continues the launch to another point.
     pub fn until(mut self, point: Point) -> Result<Stopped> {
         self.orders
             .send(Order::Until(point.clone()))
@@ -255,9 +241,9 @@ impl Stopped {
         Ok(self)
     }
 
-    /// What is left once nobody traces it any more.
+    /// Gives the last order and returns the launch, which is then untraced.
     fn order(&mut self, order: Order) -> Result<Held> {
-        // The tracer may have seen the end already.
+        // The tracer may have seen the end of the program already.
         let ordered = self.orders.send(order);
         self.tracer.take().map_or(Ok(()), joined)?;
         ordered.context("nobody traces the launcher any more")?;
@@ -286,7 +272,7 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // Killed, so that the tracer ends whatever it waits for.
+        // Kill the launcher, so that the tracer ends in any case.
         if let (Some(held), Some(tracer)) = (&self.held, self.tracer.take()) {
             let killed = held.signal(Signal::SIGKILL);
             let ordered = self.orders.send(Order::GoOn);

@@ -1,9 +1,9 @@
-//! Cgroups of ours, in every hierarchy: cgroups(7).
+//! Removes our cgroups from every hierarchy: cgroups(7).
 //!
-//! Step 07 made most of them. It knows best how to let a hierarchy go, without
-//! harm to what a learner has moved into it, and what it has switched on above
-//! its groups. What it leaves, or all of it where it has not been built, is
-//! removed here.
+//! Step 07 made most of them, and knows how to release a hierarchy without harm
+//! to what a learner has moved into it, and to what it has enabled above its
+//! groups. What it leaves, or everything if it has not been built, is removed
+//! here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,7 @@ use super::files::RUN;
 use super::running::kill_and_wait;
 use crate::{host, workspace};
 
-/// Removes them, and ends what runs in them.
-///
-/// # Errors
-/// Those of reading mountinfo.
+/// Removes our cgroups and ends the processes in them.
 pub fn sweep(broom: &mut Broom) -> Result<()> {
     by_step_07(broom)?;
     for mount in host::mounts("self")? {
@@ -28,7 +25,7 @@ pub fn sweep(broom: &mut Broom) -> Result<()> {
             continue;
         }
         let top = PathBuf::from(&mount.mount_point);
-        // A hierarchy that is mounted there is ours with all that is in it.
+        // A hierarchy that is mounted there is ours completely.
         let all = top.starts_with(RUN);
         let mut found = Vec::new();
         find(&top, all, &mut found);
@@ -55,7 +52,7 @@ fn by_step_07(broom: &mut Broom) -> Result<()> {
     Ok(())
 }
 
-/// The topmost cgroups of ours below `dir`.
+/// Finds the topmost of our cgroups below `dir`.
 fn find(dir: &Path, all: bool, found: &mut Vec<PathBuf>) {
     for child in children(dir) {
         let name = child.file_name().unwrap_or_default().to_string_lossy();
@@ -68,16 +65,14 @@ fn find(dir: &Path, all: bool, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Removes a cgroup, those in it first, and ends what runs there.
-///
-/// # Errors
-/// If a process does not end, and those of rmdir(2).
+/// Removes a cgroup and the cgroups in it, and ends the processes in them.
+/// Fails if one does not end.
 pub fn remove(group: &Path) -> Result<()> {
     thaw(group);
     let procs = group.join("cgroup.procs");
     let text = fs::read_to_string(&procs).with_context(|| format!("read {}", procs.display()))?;
     let mut pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
-    // A learner may have moved the shell in here from which this was called.
+    // A learner may have moved the shell that called this into the cgroup.
     pids.retain(|pid| *pid != Pid::this().as_raw());
     kill_and_wait(&pids)?;
     for child in children(group) {
@@ -86,16 +81,16 @@ pub fn remove(group: &Path) -> Result<()> {
     fs::remove_dir(group).with_context(|| format!("rmdir {}", group.display()))
 }
 
-/// A frozen process does not die: on v1 it has to be thawed first.
+/// Thaws a cgroup on v1: a frozen process there does not die.
 fn thaw(group: &Path) {
     let state = group.join("freezer.state");
     if state.exists() && fs::write(&state, "THAWED").is_err() {
-        // Then the processes do not end, which is said.
+        // The processes then do not end, which is reported.
     }
 }
 
 fn children(dir: &Path) -> Vec<PathBuf> {
-    // A group may vanish while it is looked at.
+    // A group may vanish during the listing.
     let mut all: Vec<PathBuf> = fs::read_dir(dir)
         .into_iter()
         .flatten()

@@ -1,5 +1,5 @@
-//! Loop devices over files of ours, and device-mapper devices named as ours:
-//! loop(4), dmsetup(8).
+//! Removes loop devices over our files, and device-mapper devices with our
+//! names: loop(4), dmsetup(8).
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::Broom;
 use super::files;
 
-/// Removes the device-mapper devices, which use the loop devices, and those.
+/// Removes the device-mapper devices, and then the loop devices that they use.
 pub fn sweep(broom: &mut Broom) {
     let places = files::places();
     let mut mapped = Vec::new();
@@ -28,7 +28,7 @@ pub fn sweep(broom: &mut Broom) {
             loops.push((device, file.to_owned()));
         }
     }
-    // A pool has a shorter name than what is in it, and goes last.
+    // A pool has a shorter name than the volumes in it, and goes last.
     mapped.sort_by_key(|name| std::cmp::Reverse(name.len()));
     for name in mapped {
         broom.take(&format!("device-mapper device {name}"), || {

@@ -1,4 +1,4 @@
-//! Directories of ours.
+//! Removes our directories.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,17 +11,26 @@ use nix::unistd::geteuid;
 use super::Broom;
 use crate::{host, workspace};
 
-/// Where root's containers keep what lives as long as they do.
+/// Run-time state of root's containers.
 pub const RUN: &str = "/run/drydock";
 
-/// Where root's containers keep what outlives them.
+/// State that outlives root's containers.
 const LIB: &str = "/var/lib/drydock";
 
-/// How the temporary directories of checks and benches are called.
-const TEMPORARY: [&str; 3] = ["drydock-check-", "drydock-plan-", "drydock-bench-"];
+/// Prefixes of the harness's temporary directories.
+const TEMPORARY: [&str; 8] = [
+    "drydock-bench-",
+    "drydock-check-",
+    "drydock-hostile-",
+    "drydock-inject-",
+    "drydock-learner-",
+    "drydock-machine-",
+    "drydock-plan-",
+    "drydock-record-",
+];
 
-/// The directories below which every mount and every loop device's file is
-/// ours.
+/// The directories below which every mount, and the file of every loop device,
+/// is ours.
 pub fn places() -> Vec<PathBuf> {
     let mut all = passing();
     all.extend(lasting());
@@ -29,16 +38,15 @@ pub fn places() -> Vec<PathBuf> {
     all
 }
 
-/// Whether this is the name of a temporary directory of a check or a bench.
+/// Whether this is a temporary directory of a check or a benchmark, by its
+/// name.
 pub fn is_temporary(dir: &Path) -> bool {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     TEMPORARY.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Removes what passes; images, layers and volumes only if `all`.
-///
-/// # Errors
-/// Those of reading mountinfo.
+/// Removes the directories of runs. Keeps images, layers and volumes unless
+/// `all`.
 pub fn sweep(broom: &mut Broom, all: bool) -> Result<()> {
     for dir in passing() {
         if dir.exists() {
@@ -59,7 +67,7 @@ pub fn sweep(broom: &mut Broom, all: bool) -> Result<()> {
     Ok(())
 }
 
-/// Directories that live as long as a run.
+/// Directories that last as long as a run.
 fn passing() -> Vec<PathBuf> {
     let mut all: BTreeSet<PathBuf> = BTreeSet::from([PathBuf::from(RUN)]);
     if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR") {
@@ -71,7 +79,7 @@ fn passing() -> Vec<PathBuf> {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let named = name == own || is_temporary(&entry.path());
-            // Anybody can make a directory of that name in /tmp.
+            // Anyone can make a directory of that name in /tmp.
             let owned = entry
                 .metadata()
                 .is_ok_and(|meta| meta.is_dir() && meta.uid() == geteuid().as_raw());
@@ -95,8 +103,8 @@ fn lasting() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes a directory in which nothing is mounted: whatever a mount shows
-/// belongs to somebody else.
+/// Removes a directory if nothing is mounted in it: the files in a mount belong
+/// to somebody else.
 fn remove(dir: &Path) -> Result<()> {
     let mounts = host::mounts("self")?;
     if let Some(mount) = mounts

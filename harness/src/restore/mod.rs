@@ -1,9 +1,9 @@
-//! What an interrupted run left on this host, found by its name or place, and
-//! removed. The same names are the only ones that the steps and the checks use.
+//! Removes what an interrupted run left on this host, found by its name or
+//! place. The steps and the checks use no other names.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`running`] | programs of ours that are alive |
+//! | [`running`] | our running programs |
 //! | [`cgroups`] | cgroups named `drydock`, `drydock-…`, `drydock.…`, and what runs in them |
 //! | [`network`] | the bridge, its links, the nft table: step 06 knows them |
 //! | [`mounts`] | mounts below the directories of [`files`] |
@@ -19,7 +19,7 @@ pub mod running;
 
 use anyhow::Result;
 
-/// Removes things and says so.
+/// Removes things and prints their names, or only prints them.
 pub struct Broom {
     dry_run: bool,
     removed: usize,
@@ -27,7 +27,7 @@ pub struct Broom {
 }
 
 impl Broom {
-    /// One that only says what it would do, if `dry_run`.
+    /// A broom that only prints what it would do, if `dry_run`.
     pub fn new(dry_run: bool) -> Self {
         Broom {
             dry_run,
@@ -36,7 +36,7 @@ impl Broom {
         }
     }
 
-    /// Removes `what` by calling `remove`.
+    /// Removes `what` by calling `remove`, and prints the result.
     pub fn take(&mut self, what: &str, remove: impl FnOnce() -> Result<()>) {
         if self.dry_run {
             self.removed += 1;
@@ -52,18 +52,19 @@ impl Broom {
         }
     }
 
-    /// Says that `what` has been removed.
+    /// Prints that `what` has been removed.
     pub fn took(&mut self, what: &str) {
         self.removed += 1;
         println!("removed {what}");
     }
 
-    /// Whether this one removes nothing.
+    /// Whether this broom only prints.
     pub fn is_dry(&self) -> bool {
         self.dry_run
     }
 
-    /// Says so if there was nothing, and returns how much could not be removed.
+    /// Prints whether nothing was found, and returns the number of things that
+    /// could not be removed.
     pub fn end(self) -> usize {
         if self.removed + self.failed == 0 {
             println!("Nothing to restore: no run of ours has left anything on this host.");

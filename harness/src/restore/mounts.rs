@@ -1,4 +1,4 @@
-//! Mounts below the directories that are ours: umount(2).
+//! Unmounts what is mounted below our directories: umount(2).
 
 use std::path::Path;
 
@@ -9,10 +9,7 @@ use super::Broom;
 use super::files;
 use crate::host;
 
-/// Unmounts them, the latest first.
-///
-/// # Errors
-/// Those of reading mountinfo.
+/// Unmounts our mounts, latest first.
 pub fn sweep(broom: &mut Broom) -> Result<()> {
     let places = files::places();
     for mount in host::mounts("self")?.iter().rev() {
@@ -28,10 +25,10 @@ pub fn sweep(broom: &mut Broom) -> Result<()> {
     Ok(())
 }
 
-/// Whether a mount at `point` is one of ours because of the directory `place`.
+/// Whether a mount at `point` is ours, according to our directory `place`.
 fn is_ours(point: &Path, place: &Path) -> bool {
     if point == place {
-        // A lasting directory may be a disk that the host mounts there.
+        // The host may mount a disk at a lasting directory.
         return files::is_temporary(place);
     }
     point.starts_with(place)

@@ -1,5 +1,5 @@
-//! The bridge, its links and the nft table. Step 06 made them, and knows best
-//! how to remove them and what to put back.
+//! Removes the bridge, its links and the nft table, with step 06: it made them,
+//! and knows how to remove them and what to restore.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,10 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::Broom;
 use crate::{nft, workspace};
 
-/// Has step 06 remove them.
-///
-/// # Errors
-/// If it cannot be run. That it failed is counted.
+/// Calls step 06 to remove them. Its failure is counted, and not an error here.
 pub fn sweep(broom: &mut Broom) -> Result<()> {
     let mut found: Vec<String> = nft::tables()?
         .into_iter()

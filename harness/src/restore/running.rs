@@ -1,4 +1,4 @@
-//! Programs of ours that are alive: what they use is in use, and not left.
+//! Finds running programs of ours: what they use is not left over.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,9 +15,6 @@ use crate::host::{self, Process};
 
 /// Processes that execute a step, the engine, the probe, a check or another
 /// harness.
-///
-/// # Errors
-/// Those of reading /proc.
 pub fn ours() -> Result<Vec<Process>> {
     let family = ancestors()?;
     let mut ours = host::processes()?;
@@ -25,7 +22,7 @@ pub fn ours() -> Result<Vec<Process>> {
     Ok(ours)
 }
 
-/// Ends `processes`.
+/// Kills `processes`.
 pub fn end(broom: &mut Broom, processes: &[Process]) {
     for process in processes {
         broom.take(
@@ -35,10 +32,7 @@ pub fn end(broom: &mut Broom, processes: &[Process]) {
     }
 }
 
-/// Kills processes and waits until they are gone.
-///
-/// # Errors
-/// Those of kill(2), and if one does not go.
+/// Kills processes and waits until they have ended.
 pub fn kill_and_wait(pids: &[i32]) -> Result<()> {
     for pid in pids {
         match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
@@ -47,7 +41,7 @@ pub fn kill_and_wait(pids: &[i32]) -> Result<()> {
         }
     }
     let end = Instant::now() + Duration::from_secs(5);
-    // A zombie uses nothing any more; reaping it is its parent's.
+    // A zombie holds nothing; its parent reaps it.
     let lives = |pid: &&i32| host::process(**pid).is_some_and(|process| process.state != 'Z');
     while let Some(pid) = pids.iter().find(lives) {
         if Instant::now() > end {
@@ -65,10 +59,10 @@ fn is_ours(pid: i32) -> bool {
     is_name_of_ours(&program.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Whether a program is called as one of ours: `step-03`, or as its checks:
-/// `step_03-1f2e3d4c5b6a7988`.
+/// Whether a program has one of our names: `step-03`, or
+/// `step_03-1f2e3d4c5b6a7988` for its checks.
 fn is_name_of_ours(name: &str) -> bool {
-    // What has been rebuilt since it was started.
+    // A program that was rebuilt after its start.
     let name = name.trim_end_matches(" (deleted)");
     let step = name
         .strip_prefix("step-")
@@ -79,7 +73,7 @@ fn is_name_of_ours(name: &str) -> bool {
             .is_some_and(|number| number.parse::<u8>().is_ok())
 }
 
-/// This process and those that wait for it: its parent, and so on.
+/// This process and its ancestors, which wait for it.
 fn ancestors() -> Result<BTreeSet<i32>> {
     let mut all = BTreeSet::new();
     let mut pid = Pid::this().as_raw();

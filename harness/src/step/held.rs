@@ -1,5 +1,5 @@
-//! A container that is held: its command waits, and answers questions, while the
-//! host is looked at.
+//! A held container: its command waits, and answers questions, while the check
+//! looks at the host.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -20,12 +20,13 @@ use crate::host;
 use crate::outcome::Failed;
 use crate::seen::Seen;
 
-/// How long a running program may take to answer or to end.
+/// Longest time for a running program to answer or to end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A container whose command is `probe hold`: it waits, and answers questions.
+/// A container whose command is `probe hold`, which waits and answers
+/// questions.
 ///
-/// Dropped, it is killed together with its launcher.
+/// When dropped, it is killed together with its launcher.
 pub struct Held {
     call: String,
     launcher: Option<Child>,
@@ -35,10 +36,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// A program that has just been started, with pipes on its standard streams.
-    ///
-    /// # Errors
-    /// Where one of them is no pipe.
+    /// Wraps a program that has just been started with pipes on its standard
+    /// streams.
     pub(crate) fn of(call: String, mut launcher: Child) -> Result<Self> {
         let stdin = launcher.stdin.take().context("no standard input")?;
         let stdout = launcher.stdout.take().context("no standard output")?;
@@ -51,16 +50,16 @@ impl Held {
         })
     }
 
-    /// Waits until the probe inside has started, and said what it sees.
+    /// Waits until the probe inside has started and reported.
     ///
     /// # Errors
-    /// [`Failed`] if the command does not come to run.
+    /// [`Failed`] if the command does not run.
     pub fn wait_until_held(&mut self) -> Result<()> {
         self.seen = self.read()?;
         Ok(())
     }
 
-    /// What the probe saw when it started.
+    /// The report of the probe at its start.
     pub fn seen(&self) -> &Seen {
         &self.seen
     }
@@ -70,11 +69,11 @@ impl Held {
         self.launcher.as_ref().map_or(0, |child| child.id() as i32)
     }
 
-    /// The PID, on the host, of the container's first process: the child of
-    /// the launcher.
+    /// The PID, on the host, of the container's first process, which is the
+    /// launcher's child.
     ///
     /// # Errors
-    /// [`Failed`] if the launcher has not exactly one child.
+    /// [`Failed`] if the launcher does not have exactly one child.
     pub fn pid(&self) -> Result<i32> {
         let children = host::children(self.launcher())?;
         match children.as_slice() {
@@ -86,18 +85,15 @@ impl Held {
         }
     }
 
-    /// Has the probe inside do something more: its arguments, one line.
+    /// Makes the probe inside do something more. `args` are its arguments.
     ///
     /// # Errors
-    /// [`Failed`] if there is no answer of that type.
+    /// [`Failed`] without an answer of this type.
     pub fn ask<T: DeserializeOwned>(&mut self, args: &[&str]) -> Result<T> {
         self.ask_within(args, ANSWER_LIMIT)
     }
 
-    /// The same, for what may take longer.
-    ///
-    /// # Errors
-    /// As [`ask`](Self::ask).
+    /// Does the same as [`ask`](Self::ask), with a time limit of its own.
     pub fn ask_within<T: DeserializeOwned>(&mut self, args: &[&str], limit: Duration) -> Result<T> {
         let question = serde_json::to_string(args).context("write the question as JSON")? + "\n";
         let stdin = self.stdin.as_mut().context("standard input is closed")?;
@@ -107,18 +103,15 @@ impl Held {
         self.read_within(limit)
     }
 
-    /// Reads the next line that the probe prints.
+    /// Reads the next line of the probe as JSON.
     ///
     /// # Errors
-    /// [`Failed`] if there is none, or not of that type.
+    /// [`Failed`] without a line, or if it is not of this type.
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
         self.read_within(ANSWER_LIMIT)
     }
 
-    /// The same, for an answer that may take longer.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
+    /// Does the same as [`read`](Self::read), with a time limit of its own.
     pub fn read_within<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {
         if self.stdout.buffer().is_empty() {
             let mut ready = [PollFd::new(
@@ -128,7 +121,8 @@ impl Held {
             let timeout = PollTimeout::try_from(limit).context("a time limit")?;
             let answered = loop {
                 match poll(&mut ready, timeout) {
-                    // Stopped and continued, say.
+                    // For example because this process was stopped and
+                    // continued.
                     Err(Errno::EINTR) => {}
                     answered => break answered.context("poll the probe")?,
                 }
@@ -173,32 +167,26 @@ impl Held {
     }
 
     /// Sends a signal to the launcher.
-    ///
-    /// # Errors
-    /// Those of kill(2).
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.launcher()), signal)
             .with_context(|| format!("kill({}, {signal})", self.launcher()))
     }
 
-    /// Closes the probe's standard input, at which it ends with status 0.
+    /// Closes the probe's standard input: the probe then ends with status 0.
     pub fn let_go(&mut self) {
         self.stdin = None;
     }
 
     /// Closes the probe's standard input and waits for the launcher.
-    ///
-    /// # Errors
-    /// Those of waiting.
     pub fn end(mut self) -> Result<Ran> {
         self.let_go();
         self.wait()
     }
 
-    /// Waits for the launcher, which something else makes end.
+    /// Waits for the launcher, which must end for another reason.
     ///
     /// # Errors
-    /// [`Failed`] if it does not end in time: it is then killed, with its
+    /// [`Failed`] if it does not end in time. It is then killed, with its
     /// children.
     pub fn wait(mut self) -> Result<Ran> {
         let mut child = self
@@ -233,8 +221,8 @@ impl Drop for Held {
         let Some(mut child) = self.launcher.take() else {
             return;
         };
-        // The probe ends at the end of its input; a launcher that is wrong
-        // may not notice. What is left is the guard's to find.
+        // The probe ends at the end of its input; a faulty launcher may not
+        // notice. The host guard finds what is left.
         self.stdin = None;
         for _ in 0..200 {
             match child.try_wait() {
@@ -252,8 +240,8 @@ impl Drop for Held {
     }
 }
 
-/// Keeps what a launcher has said so far for the report: others may still have
-/// the pipe, so nobody can wait for its end.
+/// Keeps the launcher's standard error so far for the report. Others may still
+/// have the pipe, so it cannot be read to its end.
 fn keep_words(call: &str, child: &mut Child) {
     let Some(stderr) = child.stderr.take() else {
         return;
@@ -270,7 +258,7 @@ fn keep_words(call: &str, child: &mut Child) {
     said::keep(call, &String::from_utf8_lossy(&bytes));
 }
 
-/// SIGKILL. A process that is gone meanwhile needs none.
+/// Sends SIGKILL. A process may be gone by now.
 fn kill_hard(pid: i32) {
     if let Err(errno) = kill(Pid::from_raw(pid), Signal::SIGKILL)
         && errno != Errno::ESRCH

@@ -1,11 +1,11 @@
-//! Running a step's program, to its end or while it is looked at.
+//! Runs a step's program to its end, or holds it while a check looks at it.
 //!
 //! | module | what |
 //! |---|---|
 //! | here | a call of the program: [`Step`] |
-//! | `ran` | its end, and what it has said: [`Ran`] |
+//! | `ran` | its end and its output: [`Ran`] |
 //! | `held` | a container that waits and answers questions: [`Held`] |
-//! | [`said`] | what all of them have said on standard error, for the report |
+//! | [`said`] | standard error of all of them, for the report |
 
 mod held;
 mod ran;
@@ -30,11 +30,11 @@ pub use ran::Ran;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long a program may take before it counts as hung. Generous: under
-/// emulation a machine is twenty times slower.
+/// Longest run of a program, beyond which it counts as hung. Generous: an
+/// emulated machine is twenty times slower.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 
-/// Whether anything under test was started yet.
+/// Whether a program under test was started.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process has called a program under test, or is about to.
@@ -42,7 +42,7 @@ pub fn started() -> bool {
     STARTED.load(Ordering::Relaxed)
 }
 
-/// A call of a step's program, under construction.
+/// A call of a step's program, built up by its methods.
 pub struct Step {
     program: PathBuf,
     args: Vec<OsString>,
@@ -52,7 +52,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// A call of `program` without arguments.
+    /// Begins a call of `program` without arguments.
     pub fn new(program: PathBuf) -> Self {
         Step {
             program,
@@ -79,14 +79,15 @@ impl Step {
         self
     }
 
-    /// Runs it as an ordinary user: this uid, the same gid, no other groups.
+    /// Runs the program as an ordinary user: this UID, the same GID, no other
+    /// groups.
     #[must_use]
     pub fn user(mut self, uid: u32) -> Self {
         self.user = Some(uid);
         self
     }
 
-    /// What it reads from standard input; nothing by default.
+    /// Sets the standard input; empty by default.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
@@ -109,12 +110,12 @@ impl Step {
         words.join(" ")
     }
 
-    /// The call as a command of the standard library, for what this type
-    /// cannot express.
+    /// The call as a command of the standard library, for options that this
+    /// type lacks.
     pub fn command(&self) -> Command {
         STARTED.store(true, Ordering::Relaxed);
         let mut command = Command::new(&self.program);
-        // The probe is found on the host, and /bin/probe in a root file system.
+        // To find the probe on the host, and /bin/probe in a root file system.
         command.env(
             "PATH",
             format!("{}:{DEFAULT_PATH}", workspace::bin().display()),
@@ -128,7 +129,7 @@ impl Step {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the program to its end.
     ///
     /// # Errors
     /// [`Failed`] if it does not end in time or cannot be started.
@@ -148,7 +149,7 @@ impl Step {
         Ok(Ran::of(call, &output))
     }
 
-    /// Runs `probe report` as the command and returns what it saw.
+    /// Runs `probe report` as the command and returns its report.
     ///
     /// # Errors
     /// [`Failed`] if the program fails or prints no report.
@@ -156,26 +157,27 @@ impl Step {
         self.args(["probe", "report"]).run()?.success()?.json()
     }
 
-    /// Starts it with `probe hold` as the command, and returns while that runs.
+    /// Starts the program with `probe hold` as the command, and returns once
+    /// that runs.
     ///
     /// # Errors
-    /// [`Failed`] if the command does not come to run.
+    /// [`Failed`] if the command does not run.
     pub fn hold(self) -> Result<Held> {
         let mut held = self.start_holding()?;
         held.wait_until_held()?;
         Ok(held)
     }
 
-    /// Starts it with `probe hold` as the command and does not wait:
-    /// [`Held::wait_until_held`] does.
+    /// Starts the program with `probe hold` as the command, without waiting for
+    /// that: [`Held::wait_until_held`] waits.
     ///
     /// # Errors
-    /// [`Failed`] if it cannot be started.
+    /// [`Failed`] if the program cannot be started.
     pub fn start_holding(self) -> Result<Held> {
         self.args(["probe", "hold"]).start()
     }
 
-    /// Starts it, with pipes on its standard streams.
+    /// Starts the program with pipes on its standard streams.
     ///
     /// # Errors
     /// [`Failed`] if it cannot be started.

@@ -1,4 +1,4 @@
-//! A program that has ended: how, and what it has said.
+//! An ended program: its status and its output.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Output};
@@ -13,9 +13,9 @@ use crate::outcome::Failed;
 /// A program that has ended.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// How it was called, for messages.
+    /// The call, for messages.
     pub call: String,
-    /// Exit status; 128 + N where signal N ended the program itself.
+    /// Exit status; 128 + N if signal N ended the program.
     pub status: i32,
     /// Standard output.
     pub stdout: String,
@@ -35,18 +35,18 @@ impl Ran {
         }
     }
 
-    /// Goes on if the exit status was 0.
+    /// Requires exit status 0.
     ///
     /// # Errors
-    /// [`Failed`] with what it said on standard error.
+    /// [`Failed`] with its standard error.
     pub fn success(self) -> Result<Self> {
         self.expect_status(0)
     }
 
-    /// Goes on if the exit status was `expected`.
+    /// Requires the exit status `expected`.
     ///
     /// # Errors
-    /// [`Failed`] with what it said on standard error.
+    /// [`Failed`] with its standard error.
     pub fn expect_status(self, expected: i32) -> Result<Self> {
         if self.status == expected {
             return Ok(self);
@@ -57,12 +57,12 @@ impl Ran {
         ))
     }
 
-    /// Goes on if it failed as a program should on bad input: this exit
-    /// status, nothing on standard output, one line on standard error that
-    /// holds every one of `words`.
+    /// Requires the failure of a good program on bad input: this exit status,
+    /// no standard output, and one line on standard error that contains all of
+    /// `words`.
     ///
     /// # Errors
-    /// [`Failed`] with what it said instead.
+    /// [`Failed`] with the actual output.
     pub fn expect_error(self, expected: i32, words: &[&str]) -> Result<Self> {
         let ran = self.expect_status(expected)?;
         let lines = ran.stderr.lines().count();
@@ -83,10 +83,10 @@ impl Ran {
         Ok(ran)
     }
 
-    /// Standard output as JSON.
+    /// Parses standard output as JSON.
     ///
     /// # Errors
-    /// [`Failed`] with the output if it is not.
+    /// [`Failed`] with the output if it does not parse.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.stdout).map_err(|e| {
             anyhow!(Failed(format!(
@@ -98,7 +98,7 @@ impl Ran {
         })
     }
 
-    /// How it ended and what it has said, as what was found.
+    /// Status and standard error, in words for a [`Failed`].
     pub(crate) fn end(&self) -> String {
         format!("its end with status {}{}", self.status, self.said())
     }
@@ -117,8 +117,8 @@ pub(super) fn status(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// What a program has said, quoted: its first and last lines, if it is much; of
-/// an exercise that was not begun, only that.
+/// A program's standard error, quoted: first and last lines, if there are many;
+/// for an unfinished exercise only the words that say so.
 pub(super) fn words(said: &str) -> String {
     if let Some((_, rest)) = said.split_once("not yet implemented: ") {
         return format!("{:?}", rest.lines().next().unwrap_or_default());

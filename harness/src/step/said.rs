@@ -1,23 +1,22 @@
-//! What the programs under test have said on standard error, for the report of a
-//! check that fails.
+//! Standard error of the programs under test, for the report of a failed check.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Mutex;
 
-/// So many calls are kept, the last ones.
+/// Number of calls kept: the last ones.
 const CALLS: usize = 8;
 
-/// So many lines of each, the last ones.
+/// Number of lines kept of each call: the last ones.
 const LINES: usize = 20;
 
-/// So many characters of each line.
+/// Number of characters kept of each line.
 const WIDTH: usize = 300;
 
-/// Of the check that this process runs: checks are run one by one.
+/// The calls of the current check: a process runs its checks one by one.
 static SAID: Mutex<VecDeque<Vec<String>>> = Mutex::new(VecDeque::new());
 
-/// Keeps what a program has said: how it was called, then its last lines.
+/// Keeps the call of a program and the last lines of its standard error.
 pub(super) fn keep(call: &str, stderr: &str) {
     let lines: Vec<&str> = stderr.lines().collect();
     if lines.is_empty() {
@@ -29,7 +28,7 @@ pub(super) fn keep(call: &str, stderr: &str) {
         kept.push(format!("  ({first} lines before)"));
     }
     kept.extend(lines[first..].iter().map(|line| {
-        // It is printed to a terminal, and need not be text.
+        // The text goes to a terminal, and may contain any bytes.
         let text: String = line.chars().take(WIDTH).collect();
         format!("  {}", text.replace(char::is_control, "·"))
     }));
@@ -40,7 +39,7 @@ pub(super) fn keep(call: &str, stderr: &str) {
     }
 }
 
-/// Takes what was kept: the calls in their order, a line each.
+/// Takes everything that was kept: the lines of the calls, in order.
 pub fn take() -> Vec<String> {
     match SAID.lock() {
         Ok(mut said) => mem::take(&mut *said).into_iter().flatten().collect(),

@@ -1,5 +1,4 @@
-//! Walls around a program that is about to be started: calls that it may not
-//! make, files that it may not reach.
+//! Confines a program before its start: forbidden calls, unreachable files.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -16,19 +15,21 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid, chdir, fork, pivot_root, write};
 
 /// Makes these calls of `command` and of all that it starts fail with `errno`,
-/// and gives it no descriptors but the standard streams.
+/// and gives it no descriptors except the standard streams.
 pub fn forbid_child(command: &mut Command, calls: &[libc::c_long], errno: Errno) {
     let mut filter = filter(calls, errno);
     let forbid = move || {
-        // SAFETY: the flag closes them at execve(2); until then nobody misses them.
+        // SAFETY: the flag closes them at execve(2); nothing uses them until
+        // then.
         let closed = unsafe {
             let flag = libc::CLOSE_RANGE_CLOEXEC;
             libc::syscall(libc::SYS_close_range, 3, u32::MAX, flag)
         };
         if closed != 0 {
-            // Before Linux 5.11 one by one, as far as a process has any by default.
+            // Before Linux 5.11: one by one, up to the default limit of a
+            // process.
             for fd in 3..1024 {
-                // SAFETY: as above; there may be no such descriptor.
+                // SAFETY: as above; the descriptor may not exist.
                 unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
             }
         }
@@ -38,8 +39,8 @@ pub fn forbid_child(command: &mut Command, calls: &[libc::c_long], errno: Errno)
     unsafe { command.pre_exec(forbid) };
 }
 
-/// The instructions of seccomp(2) that refuse `calls`, and every call by the
-/// numbers of another architecture.
+/// The instructions of seccomp(2) that refuse `calls`, and all calls of other
+/// architectures.
 fn filter(calls: &[libc::c_long], errno: Errno) -> Vec<libc::sock_filter> {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter {
         code: code as u16,
@@ -51,10 +52,10 @@ fn filter(calls: &[libc::c_long], errno: Errno) -> Vec<libc::sock_filter> {
     let equal = |jt, jf, k| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, jt, jf, k);
     let give = |what| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what);
     // The architecture is at offset 4 of struct seccomp_data, the call at 0.
-    // Jumps count the instructions that are passed over.
+    // Jumps count the instructions that they skip.
     let to_refusal = calls.len() as u8 + 3;
     let mut filter = vec![load(4), equal(0, to_refusal, ARCHITECTURE), load(0)];
-    // On x86_64 the numbers from here up are those of x32.
+    // On x86_64, numbers from here on are those of x32.
     const X32: u32 = 0x4000_0000;
     let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
     filter.push(instruction(at_least, to_refusal - 2, 0, X32));
@@ -74,7 +75,7 @@ const ARCHITECTURE: u32 = libc::EM_X86_64 as u32 | 0xc000_0000;
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = libc::EM_AARCH64 as u32 | 0xc000_0000;
 
-/// Puts a filter on this process; allocates nothing.
+/// Installs a filter in this process; allocates nothing.
 fn set_filter(filter: &mut [libc::sock_filter]) -> nix::Result<()> {
     let program = libc::sock_fprog {
         len: filter.len() as u16,
@@ -90,7 +91,7 @@ fn set_filter(filter: &mut [libc::sock_filter]) -> nix::Result<()> {
 pub fn landlock_child(command: &mut Command, ruleset: OwnedFd) {
     let restrict = move || {
         prctl::set_no_new_privs()?;
-        // SAFETY: it takes a descriptor, which lives, and a number.
+        // SAFETY: it takes an open descriptor and a number.
         let restricted =
             unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
         Ok(Errno::result(restricted).map(drop)?)
@@ -102,25 +103,25 @@ pub fn landlock_child(command: &mut Command, ruleset: OwnedFd) {
 /// A root file system of bind mounts, for [`enter_root`].
 #[derive(Debug)]
 pub struct Root {
-    /// Where it is put together. A directory, in which there is a mount point
-    /// for each bind.
+    /// Directory that becomes the root. It contains a mount point for each
+    /// bind.
     pub dir: CString,
-    /// What is mounted: from where, to where below [`dir`](Self::dir), and with
-    /// which flags, besides `MS_BIND | MS_REMOUNT`.
+    /// Bind mounts: source, target below [`dir`](Self::dir), and flags besides
+    /// `MS_BIND | MS_REMOUNT`.
     pub binds: Vec<(CString, CString, MsFlags)>,
-    /// Where /proc is mounted, below [`dir`](Self::dir): programs ask it where
-    /// they are themselves.
+    /// Mount point of /proc below [`dir`](Self::dir). Programs find themselves
+    /// there.
     pub proc: CString,
-    /// The working directory, as it is called inside.
+    /// Working directory, as a path inside.
     pub cwd: CString,
-    /// The line of uid_map and the line of gid_map, if it takes a user
+    /// The lines of uid_map and of gid_map, for the case that it takes a user
     /// namespace: see user_namespaces(7).
     pub maps: [String; 2],
 }
 
-/// Starts `command` with another root, without a network, and with the IPC
-/// objects and the processes of nobody: mount_namespaces(7). Who has no right to
-/// that makes a user namespace first.
+/// Starts `command` with another root, without a network, and in IPC and PID
+/// namespaces of its own: mount_namespaces(7). A caller without the privilege
+/// makes a user namespace first.
 pub fn enter_root(command: &mut Command, root: Root) {
     let apart = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
@@ -135,7 +136,8 @@ pub fn enter_root(command: &mut Command, root: Root) {
             put(c"/proc/self/gid_map", root.maps[1].as_bytes())?;
         }
         // Only a child is in the new PID namespace.
-        // SAFETY: this is the only thread, and both go on with system calls.
+        // SAFETY: this is the only thread, and both processes go on with system
+        // calls.
         if let ForkResult::Parent { child } = unsafe { fork() }? {
             end_as(child);
         }
@@ -151,7 +153,7 @@ pub fn enter_root(command: &mut Command, root: Root) {
         mount(Some(dir), dir, none, MsFlags::MS_BIND, none)?;
         for (from, to, flags) in &root.binds {
             let to = to.as_c_str();
-            // With what is mounted below it: a user namespace may not part them.
+            // With the mounts below it: a user namespace may not separate them.
             let whole = MsFlags::MS_BIND | MsFlags::MS_REC;
             mount(Some(from.as_c_str()), to, none, whole, none)?;
             let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | *flags;
@@ -165,7 +167,8 @@ pub fn enter_root(command: &mut Command, root: Root) {
             safe,
             none,
         )?;
-        // The old root is mounted over the new one, and taken away from there.
+        // pivot_root stacks the old root on the new one, where it can be
+        // unmounted.
         chdir(dir)?;
         pivot_root(c".", c".")?;
         umount2(c".", MntFlags::MNT_DETACH)?;
@@ -173,11 +176,11 @@ pub fn enter_root(command: &mut Command, root: Root) {
         Ok(chdir(root.cwd.as_c_str())?)
     };
     // SAFETY: the closure only makes system calls, and allocates nothing: every
-    // path is a string of C already.
+    // path is a C string already.
     unsafe { command.pre_exec(enter) };
 }
 
-/// Waits for `child`, and ends as it has ended; allocates nothing.
+/// Waits for `child` and ends with its status; allocates nothing.
 fn end_as(child: Pid) -> ! {
     let mut status = 0;
     // SAFETY: whoever has started this process waits until its descriptors are

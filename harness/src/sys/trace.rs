@@ -23,8 +23,8 @@ pub fn wait_before_exec(command: &mut Command, tell: OwnedFd, go: OwnedFd) {
 }
 
 /// Makes a tracee that is stopped at the entry of a system call skip it: the
-/// kernel gets a number that no call has. [`set_result`] at the exit says what
-/// the tracee is told.
+/// kernel gets the number of no call. [`set_result`] at the exit sets the
+/// result for the tracee.
 ///
 /// # Errors
 /// `ESRCH` if the tracee is gone.
@@ -35,7 +35,7 @@ pub fn skip_call(tracee: Pid) -> nix::Result<()> {
     ptrace::setregs(tracee, registers)
 }
 
-/// Makes the call at whose exit a tracee is stopped fail with `errno`.
+/// Makes a call fail with `errno`, at whose exit a tracee is stopped.
 ///
 /// # Errors
 /// `ESRCH` if the tracee is gone.
@@ -47,14 +47,14 @@ pub fn set_result(tracee: Pid, errno: Errno) -> nix::Result<()> {
 }
 
 /// Makes a tracee that is stopped at the entry of a system call skip it: the
-/// kernel gets a number that no call has. [`set_result`] at the exit says what
-/// the tracee is told.
+/// kernel gets the number of no call. [`set_result`] at the exit sets the
+/// result for the tracee.
 ///
 /// # Errors
 /// `ESRCH` if the tracee is gone.
 #[cfg(target_arch = "aarch64")]
 pub fn skip_call(tracee: Pid) -> nix::Result<()> {
-    /// The register set of one number, that of the call (elf.h).
+    /// The register set that consists of the call's number (elf.h).
     const NT_ARM_SYSTEM_CALL: usize = 0x404;
     let mut none: libc::c_int = -1;
     let mut set = libc::iovec {
@@ -73,7 +73,7 @@ pub fn skip_call(tracee: Pid) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
-/// Makes the call at whose exit a tracee is stopped fail with `errno`.
+/// Makes a call fail with `errno`, at whose exit a tracee is stopped.
 ///
 /// # Errors
 /// `ESRCH` if the tracee is gone.
@@ -85,18 +85,17 @@ pub fn set_result(tracee: Pid, errno: Errno) -> nix::Result<()> {
     ptrace::setregset::<NT_PRSTATUS>(tracee, registers)
 }
 
-/// Where a tracee is stopped at a system call.
+/// A stop of a tracee at a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
-    /// Before the kernel does it: the call's number and its arguments.
+    /// Before the call: its number and its arguments.
     Entry(u64, [u64; 6]),
-    /// After: what the kernel answers, an errno negative.
+    /// After the call: its result; an errno is negative.
     Exit(i64),
 }
 
-/// The call at whose entry or exit a tracee is stopped:
-/// `PTRACE_GET_SYSCALL_INFO`, since Linux 5.3. `None` where it is stopped
-/// elsewhere.
+/// The system call at which a tracee is stopped: `PTRACE_GET_SYSCALL_INFO`,
+/// since Linux 5.3. `None` if it is stopped elsewhere.
 ///
 /// # Errors
 /// `ESRCH` if the tracee is gone.

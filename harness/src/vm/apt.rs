@@ -11,22 +11,20 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-/// How long package lists of another suite are good.
+/// Age at which the package lists of another suite are fetched again.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Fetches packages, the system's way: from where the system gets them.
+/// A client of the package sources that the system uses.
 pub struct Apt {
-    /// Configuration of an apt whose package lists are ours.
+    /// Configuration of an apt with package lists of our own; `None` for the
+    /// system's.
     own: Option<PathBuf>,
 }
 
 impl Apt {
-    /// Runs `work` with the system's package lists. Where they are missing or
-    /// out of date, and `work` fails, fetches lists into the cache and runs it
-    /// with those.
-    ///
-    /// # Errors
-    /// If there is no apt, and those of the second run of `work`.
+    /// Runs `work` with the system's package lists. If it fails, because they
+    /// are missing or out of date, fetches lists into the cache and runs it
+    /// again with those.
     pub fn with_lists<T>(work: impl Fn(&Apt) -> Result<T>) -> Result<T> {
         if let Ok(done) = work(&Apt { own: None }) {
             return Ok(done);
@@ -40,12 +38,9 @@ impl Apt {
         work(&apt)
     }
 
-    /// Packages of another suite of the distribution, such as `oldstable` or
-    /// `trixie`, from where the system gets those of its own. The lists are in
-    /// the cache, and fetched again when they are older than a day.
-    ///
-    /// # Errors
-    /// If there is no apt, or the distribution has no such suite.
+    /// A client of another suite of the distribution, such as `oldstable` or
+    /// `trixie`, from the archive of the system's own suite. Its lists are in
+    /// the cache, and are fetched again when they are older than a day.
     pub fn of_suite(suite: &str) -> Result<Apt> {
         let dir = workspace::cache().join("apt").join(suite);
         let archive = archive()?;
@@ -70,14 +65,13 @@ impl Apt {
         Ok(apt)
     }
 
-    /// An apt with package lists in `dir`, and with `sources` instead of the
-    /// system's.
+    /// An apt with package lists in `dir`. `sources` replace the system's.
     fn with_own_lists(dir: &Path, sources: Option<&str>) -> Result<Apt> {
         for part in ["state/lists/partial", "cache/archives/partial", "no-parts"] {
             let part = dir.join(part);
             fs::create_dir_all(&part).with_context(|| format!("mkdir {}", part.display()))?;
         }
-        // The system's hooks are cleared because they change the system.
+        // Clear the system's hooks, which change the system.
         let mut text = format!(
             "Dir::State {:?};\nDir::State::status \"/var/lib/dpkg/status\";\nDir::Cache {:?};\n\
              Acquire::Languages \"none\";\n\
@@ -99,15 +93,12 @@ impl Apt {
     fn update(&self, dir: &Path) -> Result<()> {
         eprintln!("Fetching package lists into {} …", dir.display());
         let mut update = self.command("apt-get");
-        // A suite that is not there is a warning only, but for this.
+        // Without this, a missing suite is a warning only.
         update.args(["update", "-qq", "-o", "APT::Update::Error-Mode=any"]);
         finish(&mut update).map(|_| ())
     }
 
     /// The packages on which a package depends.
-    ///
-    /// # Errors
-    /// If apt knows no such package.
     pub fn depends(&self, package: &str) -> Result<Vec<String>> {
         let args = ["depends", "--important", "--no-recommends", package];
         let text = finish(self.command("apt-cache").args(args))?;
@@ -121,10 +112,8 @@ impl Apt {
         Ok(depends)
     }
 
-    /// Fetches a package and unpacks its files into `into`, which exists.
-    ///
-    /// # Errors
-    /// If it cannot be fetched or unpacked.
+    /// Fetches a package and unpacks its files into the existing directory
+    /// `into`.
     pub fn unpack(&self, package: &str, into: &Path) -> Result<()> {
         let dir = tempfile::tempdir_in(into).context("mkdir")?;
         eprintln!("Fetching {package} …");
@@ -147,7 +136,7 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        // The user that apt would become cannot write to the cache.
+        // The user that apt would switch to cannot write to the cache.
         command.args(["-o", "APT::Sandbox::User=root"]);
         if let Some(config) = &self.own {
             command.arg("-c").arg(config);
@@ -157,8 +146,8 @@ impl Apt {
     }
 }
 
-/// Where the system gets the packages of its own suite: what stands before
-/// `dists/SUITE` in the addresses that an update would ask for.
+/// The archive of the system's own suite: the part before `dists/SUITE` of the
+/// addresses that an update would fetch.
 fn archive() -> Result<String> {
     let suite = os_release("VERSION_CODENAME").context("/etc/os-release names no suite")?;
     let uris = finish(
@@ -180,7 +169,7 @@ pub fn os_release(key: &str) -> Option<String> {
         .map(|value| value.trim_matches('"').to_owned())
 }
 
-/// Runs a command and returns what it says.
+/// Runs a command and returns its standard output.
 fn finish(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command

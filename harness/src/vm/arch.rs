@@ -1,21 +1,21 @@
-//! What differs from one processor architecture to another: all of it is here.
+//! Everything that depends on the processor architecture.
 
-/// The names under which an architecture is known to QEMU and to Debian.
+/// An architecture's names in QEMU and Debian, and its settings.
 pub struct Arch {
-    /// QEMU's program.
+    /// Name of QEMU's program.
     pub qemu: &'static str,
     /// QEMU's machine type. `microvm` would boot 0.15 s sooner, but has no
     /// clock against which a kernel under TCG could calibrate its own: one boot
     /// in twenty hung.
     pub machine: &'static str,
-    /// The processor that QEMU shows the guest where it translates.
+    /// The processor that QEMU emulates under TCG.
     pub processor: &'static str,
-    /// The first serial port's name in the guest.
+    /// Name of the first serial port in the guest.
     pub console: &'static str,
-    /// The flavour of Debian's kernel for virtual machines, as its packages
-    /// are called: `linux-image-cloud-amd64`, `linux-image-6.12-cloud-amd64`.
+    /// Flavour of Debian's kernels for virtual machines, as in the packages
+    /// `linux-image-cloud-amd64` and `linux-image-6.12-cloud-amd64`.
     pub flavour: &'static str,
-    /// What the kernel needs to be told.
+    /// Additional arguments of the guest's kernel.
     pub kernel_arguments: &'static str,
 }
 
@@ -24,21 +24,21 @@ pub struct Arch {
 pub const ARCH: Arch = Arch {
     qemu: "qemu-system-x86_64",
     machine: "q35",
-    // A plain one, with what x86-64-v2 has besides, for which some
-    // distributions build. QEMU could show more (`max`), but kernel and
-    // programs then do with vectors, protection keys and the like what costs
-    // the translation half as much again.
+    // A plain one, plus the features of x86-64-v2, for which some distributions
+    // build. QEMU could emulate more (`max`), but kernel and programs would
+    // then use vectors, protection keys and the like, which take half as long
+    // again to translate.
     processor: "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt",
     console: "ttyS0",
     flavour: "cloud-amd64",
     // The clock is read through a device. The processor's counter would be
-    // quicker, but on a busy host the guest has been seen to run ahead of it,
-    // and then every time limit is over before its time. The test whether the
-    // timer interrupts also fails where the host lets the guest wait.
+    // faster, but on a busy host the guest has been seen to run ahead of it,
+    // and then every time limit ends too early. The test of the timer
+    // interrupts also fails if the host lets the guest wait.
     //
-    // No random addresses: QEMU finds its translation of a program again only at
-    // the same address, and the second start then takes a seventh of the time.
-    // And no retpolines, which protect nobody here and cost some.
+    // No random addresses: QEMU reuses its translation of a program only at the
+    // same address, and the second start then takes a seventh of the time. No
+    // retpolines, which cost time and protect nobody here.
     kernel_arguments: "tsc=unstable clocksource=hpet no_timer_check norandmaps mitigations=off",
 };
 

@@ -1,5 +1,5 @@
-//! An archive as the kernel unpacks it: cpio(5), format "newc"; the kernel's
-//! `Documentation/driver-api/early-userspace/buffer-format.rst`.
+//! Writes an initramfs archive for the kernel: cpio(5), format "newc"; the
+//! kernel's `Documentation/driver-api/early-userspace/buffer-format.rst`.
 //!
 //! Owners and device nodes are only numbers in it, so no root is needed.
 
@@ -13,17 +13,17 @@ use anyhow::{Context, Result, bail};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use nix::unistd::{Uid, geteuid};
 
-/// Writes an archive.
+/// A writer of an archive.
 pub struct Archive<W: Write> {
     out: W,
-    /// Inode numbers so far: the kernel takes equal ones for hard links.
+    /// Inode numbers so far: the kernel links files with equal ones.
     inodes: u32,
     dirs: BTreeSet<String>,
     caller: Uid,
 }
 
 impl<W: Write> Archive<W> {
-    /// An empty archive, to be unpacked where the directories `dirs` exist.
+    /// Starts an archive, to be unpacked where the directories `dirs` exist.
     pub fn new(out: W, dirs: &[&str]) -> Self {
         Archive {
             out,
@@ -33,10 +33,8 @@ impl<W: Write> Archive<W> {
         }
     }
 
-    /// A directory, and those above it with mode 755. Nothing if it exists.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Adds a directory, and missing ones above it with mode 755. Does nothing
+    /// if it exists.
     pub fn dir(&mut self, path: &str, mode: u32, owner: (u32, u32)) -> Result<()> {
         if path.is_empty() || !self.dirs.insert(path.to_owned()) {
             return Ok(());
@@ -50,10 +48,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// A file of root's.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Adds a file that belongs to root.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
         let size = u32::try_from(content.len()).with_context(|| format!("{path} is too large"))?;
         self.parents(path)?;
@@ -64,10 +59,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// A symbolic link.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Adds a symbolic link.
     pub fn link(&mut self, path: &str, target: &str) -> Result<()> {
         self.parents(path)?;
         let entry = self.entry(path, ModeFileType::Symlink, 0o777, (0, 0));
@@ -79,10 +71,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// A character device.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Adds a character device.
     pub fn device(&mut self, path: &str, mode: u32, device: (u32, u32)) -> Result<()> {
         self.parents(path)?;
         let entry = self
@@ -96,15 +85,15 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// A file or directory of this host, with everything in it, under the
-    /// absolute path `inside`. What belongs to the caller belongs to root
-    /// inside. Sockets and FIFOs stay behind.
+    /// Adds a file or directory of this host, with its content, under the
+    /// absolute path `inside`. Files of the caller belong to root in the
+    /// archive. Sockets, FIFOs and block devices are omitted.
     ///
     /// # Errors
-    /// Names what cannot be read.
+    /// Names the file that cannot be read.
     pub fn tree(&mut self, from: &Path, inside: &Path) -> Result<()> {
         let path = relative(inside)?;
-        // The caller named it, so a link to it is as good as itself.
+        // The caller named it, so follow a symbolic link.
         let meta = fs::metadata(from).with_context(|| format!("stat {}", from.display()))?;
         self.copy(from, &path, &meta)
     }
@@ -159,11 +148,8 @@ impl<W: Write> Archive<W> {
         }
     }
 
-    /// Ends the archive. The kernel wants a following one at a multiple of 4
-    /// bytes; 512 is customary.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Ends the archive. The kernel requires a following one to start at a
+    /// multiple of 4 bytes; 512 is customary.
     pub fn finish(self, length: impl FnOnce(&mut W) -> io::Result<u64>) -> Result<W> {
         let mut out = trailer(self.out).context("write the initramfs")?;
         let length = length(&mut out).context("write the initramfs")?;
@@ -191,7 +177,8 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// An absolute path as the archive has it: from the root, without a `/` first.
+/// An absolute path in the archive's form: from the root, without a leading
+/// `/`.
 fn relative(path: &Path) -> Result<String> {
     let mut names = Vec::new();
     for component in path.components() {

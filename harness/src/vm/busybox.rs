@@ -1,5 +1,5 @@
-//! The busybox that is the VM's userland: a static one, because the VM has no
-//! libc. busybox(1).
+//! The busybox for the VM's userland. It is static, because the VM has no libc.
+//! busybox(1).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,7 @@ use super::apt::Apt;
 use super::cached::publish;
 use crate::workspace;
 
-/// A static busybox: the system's, or one fetched into the cache.
-///
-/// # Errors
-/// If there is none and the package cannot be fetched.
+/// Finds a static busybox: the system's, or one that is fetched into the cache.
 pub fn find() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let cached = workspace::cache().join("busybox");
@@ -41,10 +38,7 @@ pub fn find() -> Result<PathBuf> {
         .context("the package busybox-static has no static busybox")
 }
 
-/// The paths, without a leading `/`, under which busybox is to be linked.
-///
-/// # Errors
-/// If it does not run.
+/// The paths, without a leading `/`, of the links to busybox.
 pub fn links(busybox: &Path) -> Result<Vec<String>> {
     let output = Command::new(busybox)
         .arg("--list-full")
@@ -57,7 +51,7 @@ pub fn links(busybox: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// Whether a file is a program that needs no dynamic loader.
+/// Whether a file is a program without a dynamic loader.
 fn is_static(path: &Path) -> bool {
     fs::File::open(path)
         .ok()

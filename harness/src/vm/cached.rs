@@ -1,4 +1,4 @@
-//! Directories of the cache that are there whole, or not at all.
+//! Directories of the cache that are complete or absent.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -6,22 +6,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::unistd::syncfs;
 
-/// As [`publish`], without a word where another run does the same: for what
-/// takes a moment only.
-///
-/// # Errors
-/// As [`publish`].
+/// Does the same as [`publish`], without a message while another run does it:
+/// for short work only.
 pub fn publish_quietly(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     publish_under(path, false, fill)
 }
 
-/// Makes the directory `path` out of what `fill` puts into an empty one,
-/// unless it is there. It appears under its name when it is complete and on
-/// the disk, so that neither an interruption nor a second run at the same time
-/// leaves anything half done that a later one trusts.
-///
-/// # Errors
-/// Those of `fill`, and of the file system.
+/// Makes the directory `path` from what `fill` puts into an empty one, unless
+/// it exists. It gets its name when it is complete and on the disk, so that
+/// neither an interruption nor a simultaneous second run leaves a partial
+/// directory that a later run trusts.
 pub fn publish(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     publish_under(path, true, fill)
 }
@@ -55,14 +49,14 @@ fn publish_under(path: &Path, tells: bool, fill: impl FnOnce(&Path) -> Result<()
     let dir = File::open(unfinished.path()).context("open the new directory")?;
     syncfs(dir).context("syncfs")?;
     fs::rename(unfinished.path(), path).with_context(|| format!("rename to {}", path.display()))?;
-    // It is no temporary directory any more.
+    // The rename has ended its life as a temporary directory.
     let _renamed = unfinished.keep();
     Ok(())
 }
 
 const UNFINISHED: &str = ".unfinished-";
 
-/// Only the holder of the lock fills directories: others were interrupted.
+/// Only the holder of the lock fills directories: any other was interrupted.
 fn remove_unfinished(parent: &Path) -> Result<()> {
     for entry in fs::read_dir(parent).with_context(|| format!("read {}", parent.display()))? {
         let entry = entry.with_context(|| format!("read {}", parent.display()))?;

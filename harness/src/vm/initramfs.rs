@@ -1,10 +1,10 @@
-//! What the VM boots into: busybox, the kernel's modules, `vm/init`, and the
-//! files of the caller.
+//! The initramfs of the VM: busybox, the kernel's modules, `vm/init`, and the
+//! caller's files.
 //!
-//! Two archives, one behind the other, which the kernel unpacks in turn. The
-//! first is the same from run to run and kept in the cache. The second is made
-//! each time. Both end up in memory only, so that nothing is left behind by a
-//! run that is killed.
+//! It consists of two archives, one after the other, which the kernel unpacks
+//! in turn. The first is the same for every run and kept in the cache. The
+//! second is made for each run. Both are in memory only, so that a run that is
+//! killed leaves nothing behind.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,18 +22,18 @@ use super::modules::{self, Modules};
 use super::{Vm, busybox};
 use crate::workspace;
 
-/// The first program of the VM.
+/// The first program of the VM: `vm/init`.
 const INIT: &str = include_str!("../../../vm/init");
 
-/// Where `vm/init` finds the command.
+/// Path of the command for `vm/init`.
 const COMMAND: &str = "etc/drydock/command";
 
-/// Where `vm/init` finds the program that sets a resumed machine's clock, and
-/// the random bytes that it stirs in.
+/// Paths, for `vm/init`, of the program that sets a resumed machine's clock and
+/// of the random bytes that it adds.
 const WAKE: &str = "etc/drydock/wake";
 const SEED: &str = "etc/drydock/seed";
 
-/// The directories of the base, without those of modules.
+/// The directories of the base, except those of the modules.
 const DIRS: &[(&str, u32)] = &[
     ("bin", 0o755),
     ("dev", 0o755),
@@ -61,7 +61,7 @@ const DIRS: &[(&str, u32)] = &[
     ("var/tmp", 0o1777),
 ];
 
-/// The files of the base. There is an ordinary user, with subordinate ids.
+/// The files of the base. They include an ordinary user with subordinate IDs.
 const FILES: &[(&str, &str)] = &[
     (
         "etc/passwd",
@@ -95,10 +95,7 @@ pub fn pack(vm: &Vm, image: &Image) -> Result<File> {
 }
 
 /// Packs what a resumed machine needs besides its base: the command, the files,
-/// and what wakes it. `disk` is empty.
-///
-/// # Errors
-/// As [`pack`].
+/// the program [`wake`] and random bytes. `disk` is empty.
 pub fn pack_files(vm: &Vm, disk: File) -> Result<File> {
     let mut seed = [0; 64];
     File::open("/dev/urandom")
@@ -112,7 +109,7 @@ pub fn pack_files(vm: &Vm, disk: File) -> Result<File> {
     })
 }
 
-/// The program that wakes a resumed machine.
+/// The path of the program that sets a resumed machine's clock.
 pub fn wake() -> PathBuf {
     workspace::bin().join("wake")
 }
@@ -133,7 +130,7 @@ fn pack_onto(
     out.into_inner().context("write the initramfs")
 }
 
-/// The command as a shell script, which can carry any environment.
+/// The command as a shell script, with its environment.
 fn script(vm: &Vm) -> String {
     let mut script = String::from("#!/bin/sh\n");
     for (name, value) in &vm.env {
@@ -143,15 +140,12 @@ fn script(vm: &Vm) -> String {
     script + "exec " + &words.join(" ") + "\n"
 }
 
-/// A word that the shell takes as it is.
+/// Quotes a word for the shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The base archive for a kernel, from the cache or made now.
-///
-/// # Errors
-/// As [`pack`].
+/// The base archive for a kernel, from the cache or newly made.
 pub fn base(image: &Image) -> Result<PathBuf> {
     let busybox = busybox::find()?;
     let key = fingerprint(image, &busybox)?;
@@ -171,7 +165,7 @@ pub fn base(image: &Image) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Changes with everything of which the base is made.
+/// A hash of everything that the base is made of.
 fn fingerprint(image: &Image, busybox: &Path) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     (
@@ -191,7 +185,7 @@ fn fingerprint(image: &Image, busybox: &Path) -> Result<u64> {
     Ok(hasher.finish())
 }
 
-/// Removes bases that nobody has needed for a month, and unfinished ones.
+/// Removes bases that have been unused for a month, and unfinished ones.
 fn forget_old(dir: &Path) -> Result<()> {
     const MONTH: u64 = 30 * 24 * 60 * 60;
     for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {

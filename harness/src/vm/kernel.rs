@@ -1,4 +1,4 @@
-//! Which kernel is booted, and where it comes from.
+//! Kernels to boot, and their sources.
 
 use std::fmt;
 use std::fs;
@@ -20,33 +20,34 @@ use crate::workspace;
 /// The kernel to boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kernel {
-    /// The one that the distribution packages for virtual machines.
+    /// The distribution's package for virtual machines.
     #[default]
     Distribution,
-    /// The same, of another version that the distribution has in this suite or
-    /// another, such as `6.12`.
+    /// The same package in another version, such as `6.12`, from this suite of
+    /// the distribution or another.
     Version(String),
-    /// That of this host.
+    /// The kernel of this host.
     Host,
-    /// A kernel image. Its modules are sought beside it: in
-    /// `lib/modules/RELEASE` there or one directory up.
+    /// A kernel image. Its modules are in `lib/modules/RELEASE` beside it or
+    /// one directory up.
     File(PathBuf),
 }
 
-/// A kernel that can be booted.
+/// The files of a kernel.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The kernel, as QEMU's `-kernel` takes it.
+    /// The image for QEMU's `-kernel`.
     pub file: PathBuf,
-    /// The directory of its modules.
+    /// The directory of its modules; `None` without modules.
     pub modules: Option<PathBuf>,
-    /// What uname(1) `-r` says in it.
+    /// Its release, as uname(1) `-r` prints it.
     pub release: String,
-    /// Its name for people: `Debian 6.1`.
+    /// Its name for people, such as `Debian 6.1`.
     pub name: String,
 }
 
-/// What the cache says of a kernel, with paths below its directory.
+/// The description of a kernel in the cache. Paths are relative to its
+/// directory.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     file: PathBuf,
@@ -82,10 +83,7 @@ impl fmt::Display for Kernel {
 }
 
 impl Kernel {
-    /// The kernel's files. Fetches it if it is not in the cache.
-    ///
-    /// # Errors
-    /// If there is no such kernel, or it cannot be fetched or read.
+    /// Returns the kernel's files. Fetches them if they are not in the cache.
     pub fn image(&self) -> Result<Image> {
         match self {
             Kernel::Distribution => packaged("distribution", |dir| {
@@ -103,8 +101,7 @@ impl Kernel {
     }
 }
 
-/// The kernel that `fill` puts into a directory of the cache, unless it is
-/// there.
+/// The kernel in a directory of the cache, which `fill` fills if it is missing.
 fn packaged(key: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Image> {
     let dir = workspace::cache().join("kernels").join(key);
     publish(&dir, |dir| {
@@ -124,14 +121,14 @@ fn packaged(key: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Image> 
     })
 }
 
-/// Unpacks the kernel on which `package` depends, of the newest release.
+/// Unpacks the newest kernel on which `package` depends.
 fn unpack(apt: &Apt, package: &str, files: &Path) -> Result<()> {
     if files.exists() {
         fs::remove_dir_all(files).context("remove what was left")?;
     }
     fs::create_dir(files).with_context(|| format!("mkdir {}", files.display()))?;
-    // An image has the modules in it, or depends on them, or is itself empty
-    // and depends on both.
+    // An image package contains the modules, or depends on them, or is empty
+    // and depends on both image and modules.
     for image in kernel_packages(&apt.depends(package)?) {
         apt.unpack(&image, files)?;
         for part in kernel_packages(&apt.depends(&image).unwrap_or_default()) {
@@ -141,16 +138,17 @@ fn unpack(apt: &Apt, package: &str, files: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Prepares what was unpacked, and notes what it is.
+/// Runs depmod on an unpacked kernel and writes its manifest.
 fn describe(dir: &Path) -> Result<()> {
     let files = dir.join("files");
-    // Newer packages install into /usr/lib, to which an installed system links.
+    // Newer packages install into /usr/lib; an installed system has a link to
+    // it.
     if !files.join("lib").exists() {
         symlink("usr/lib", files.join("lib")).context("symlink lib")?;
     }
     let release = only_entry(&files.join("lib/modules"))?;
     modules::depmod(&busybox::find()?, &files, &release)?;
-    // In /boot, or beside its modules.
+    // The image is in /boot, or beside the modules.
     let places = [
         format!("files/boot/vmlinuz-{release}"),
         format!("files/lib/modules/{release}/vmlinuz"),
@@ -224,7 +222,7 @@ fn from_file(file: &Path) -> Result<Image> {
 }
 
 /// The release of an x86 kernel image, from its header: the kernel's
-/// `Documentation/arch/x86/boot.rst`, `kernel_version`. Of any other file, its
+/// `Documentation/arch/x86/boot.rst`, `kernel_version`. For any other file, its
 /// name.
 fn release_of(file: &Path) -> Result<String> {
     let mut head = Vec::new();

@@ -1,5 +1,5 @@
-//! Whether KVM works here. `/dev/kvm` can exist, open, and then run no guest:
-//! inside other virtual machines, for instance. So a VM is booted with it.
+//! Tests whether KVM works here, by booting a VM with it: inside other virtual
+//! machines, for instance, `/dev/kvm` can exist and open, and yet run no guest.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,16 +15,12 @@ use super::qemu::{self, Guest, Terminal, Way};
 use super::{Accel, Vm, initramfs};
 use crate::workspace;
 
-/// How long a boot with KVM may take: it takes less than a second where KVM
-/// works.
+/// Longest boot with KVM. It takes less than a second where KVM works.
 const LIMIT: Duration = Duration::from_secs(6);
 
-/// KVM if it works here, TCG otherwise. The answer is remembered until the
-/// host boots again, or gets another QEMU, for each kernel: a guest may also fail
-/// for reasons of its own.
-///
-/// # Errors
-/// Those of the trial's preparation, and of the memory.
+/// Chooses KVM if it works here, else TCG. The answer is kept for each kernel,
+/// because a guest may fail for reasons of its own, until the host reboots or
+/// gets another QEMU.
 pub fn choose(image: &Image) -> Result<Accel> {
     Ok(match why_not(image)? {
         None => Accel::Kvm,
@@ -32,10 +28,7 @@ pub fn choose(image: &Image) -> Result<Accel> {
     })
 }
 
-/// What keeps KVM from working here; nothing if it does.
-///
-/// # Errors
-/// As [`choose`].
+/// Why KVM does not work here; `None` if it does.
 pub fn why_not(image: &Image) -> Result<Option<String>> {
     let device = Path::new("/dev/kvm");
     if !device.exists() {
@@ -65,7 +58,7 @@ pub fn why_not(image: &Image) -> Result<Option<String>> {
     known.retain(|key, _| key.starts_with(&boot));
     known.insert(key, answer.clone());
     let json = serde_json::to_vec(&known).context("write JSON")?;
-    // Replaced as a whole: two runs may try at the same time.
+    // Replaced in one step: two runs may try at the same time.
     let mut file = tempfile::NamedTempFile::new_in(workspace::cache()).context("create a file")?;
     file.write_all(&json)
         .context("write what is known of KVM")?;
@@ -86,7 +79,7 @@ fn trial(image: &Image) -> Result<Option<String>> {
     Ok(ended.status.err())
 }
 
-/// This boot of the host, and this QEMU.
+/// Identifies this boot of the host and this QEMU.
 fn boot() -> Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read boot_id")?;
     let qemu = qemu::find()?;

@@ -1,5 +1,5 @@
-//! The virtual machine in which the checks run: nobody's host is at risk, and
-//! neither root nor KVM is needed.
+//! The virtual machine in which the checks run. It protects the host, and needs
+//! neither root nor KVM.
 //!
 //! | module | what |
 //! |---|---|
@@ -40,31 +40,29 @@ use saved::Saved;
 
 use crate::workspace;
 
-/// What to boot, and what to run in it.
+/// A machine to boot and the command to run in it.
 #[derive(Clone, Debug)]
 pub struct Vm {
-    /// The kernel.
+    /// The kernel to boot.
     pub kernel: Kernel,
-    /// How cgroups are mounted.
+    /// Layout of the cgroup file systems.
     pub cgroup: CgroupLayout,
-    /// Memory, in MiB. The files take of it.
+    /// Memory in MiB. The files take part of it.
     pub memory_mib: u32,
     /// Number of processors.
     pub cpus: u32,
     /// How QEMU runs the guest's code.
     pub accel: Accel,
-    /// Files or directories of this host, and the absolute path that each has
-    /// inside.
+    /// Files or directories of this host, each with its absolute path inside.
     pub files: Vec<(PathBuf, PathBuf)>,
-    /// The command and its arguments. It runs as root in /root.
+    /// The command and its arguments. It runs as root, in /root.
     pub command: Vec<String>,
-    /// Variables added to its environment.
+    /// Variables added to the command's environment.
     pub env: Vec<(String, String)>,
-    /// The VM is ended when it has run so long, its boot included.
+    /// Time after which the VM is ended, boot included.
     pub time_limit: Duration,
-    /// Whether a machine that has booted before may be resumed instead. One is
-    /// saved if there is none. With KVM, which boots in less than a second, it
-    /// is not done.
+    /// Whether to resume a machine that has booted before, and to save one if
+    /// there is none. Ignored with KVM, which boots in less than a second.
     pub resume: bool,
 }
 
@@ -105,34 +103,34 @@ pub enum Accel {
     Tcg,
 }
 
-/// How long what took.
+/// The durations of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timings {
-    /// Putting the initramfs together.
+    /// Packing the initramfs.
     pub packing: Duration,
-    /// From QEMU's start until the command's.
+    /// From QEMU's start to the command's start.
     pub boot: Duration,
-    /// Whether it was resumed in that time, and not booted.
+    /// Whether the machine was resumed in that time, and not booted.
     pub resumed: bool,
     /// The command.
     pub command: Duration,
 }
 
-/// What came of a command in the VM.
+/// The result of a command in the VM.
 #[derive(Debug)]
 pub struct VmResult {
-    /// Its exit status.
+    /// Exit status of the command.
     pub status: i32,
-    /// How long what took.
+    /// Durations.
     pub timings: Timings,
-    /// The machine: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
+    /// Description of the machine: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
     pub description: String,
-    /// What the kernel and `vm/init` had to say.
+    /// Console output of the kernel and `vm/init`.
     pub console: String,
 }
 
-/// The VM ended before its command did, which had begun: by then it was the
-/// command's to break.
+/// The VM ended after the start of the command and before its end, so that the
+/// command may be the cause.
 #[derive(Debug)]
 pub struct BrokenOff(pub String);
 
@@ -162,15 +160,13 @@ impl Default for Vm {
 }
 
 impl Vm {
-    /// Boots, runs the command and hands each line that it writes to its
-    /// standard output to `on_line` as it arrives, without the newline. Its
-    /// standard error goes to ours. A VM that is interrupted in whatever way
-    /// leaves nothing behind.
+    /// Boots the VM, runs the command and passes each line of its standard
+    /// output to `on_line` as it arrives, without the newline. Its standard
+    /// error goes to ours. An interrupted VM leaves nothing behind.
     ///
     /// # Errors
-    /// If there is no kernel, a file cannot be read, QEMU is missing, or,
-    /// as [`BrokenOff`], the VM ends before its command does. The console is then kept in a file
-    /// that the error names.
+    /// [`BrokenOff`] if the VM ends after the start of the command and before
+    /// its end. The console is then kept in a file that the error names.
     pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<VmResult> {
         let (image, accel) = self.machine()?;
         let begun = Instant::now();
@@ -185,8 +181,8 @@ impl Vm {
         rest.boot(&image, accel, Terminal::None, on_line)
     }
 
-    /// Runs the command in a machine that was saved. Where that cannot be had,
-    /// it says so and returns nothing.
+    /// Runs the command in a saved machine. If there is none or it does not
+    /// resume, prints the reason and returns `None`.
     fn resume(
         &self,
         image: &Image,
@@ -234,11 +230,8 @@ impl Vm {
         Ok(None)
     }
 
-    /// Boots, runs the command at this terminal and returns its exit status.
-    /// There is no time limit. Ctrl-] and then x ends a VM that hangs.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
+    /// Boots the VM, runs the command at this terminal and returns its exit
+    /// status. There is no time limit. Ctrl-] and then x ends a VM that hangs.
     pub fn shell(&self) -> Result<i32> {
         let (image, accel) = self.machine()?;
         let mut vm = self.clone();
@@ -252,7 +245,7 @@ impl Vm {
         Ok(result.status)
     }
 
-    /// The machine in a few words: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
+    /// Describes a machine in a few words: `Debian 6.1 · cgroup v2 · QEMU/TCG`.
     pub fn description(&self, image: &Image, accel: Accel) -> String {
         let accel = match accel {
             Accel::Kvm => "KVM",
@@ -261,11 +254,8 @@ impl Vm {
         format!("{} · cgroup {} · QEMU/{accel}", image.name, self.cgroup)
     }
 
-    /// Fetches the kernel and tries KVM where that has not been done yet, and
-    /// describes the machine that [`run`](Self::run) will boot.
-    ///
-    /// # Errors
-    /// Those of fetching the kernel.
+    /// Describes the machine that [`run`](Self::run) will boot. Fetches the
+    /// kernel and tests KVM, if necessary.
     pub fn machine_description(&self) -> Result<String> {
         let (image, accel) = self.machine()?;
         Ok(self.description(&image, accel))
@@ -323,7 +313,7 @@ impl Vm {
     }
 }
 
-/// Keeps the console of a VM that failed, and says where.
+/// Saves the console of a failed VM in a file and returns words that name it.
 fn keep_console(console: &str) -> Result<String> {
     if console.trim().is_empty() {
         return Ok(String::new());

@@ -1,5 +1,5 @@
-//! The kernel modules that go into the VM: those that the course needs, and
-//! those that they need. modules.dep(5), depmod(8).
+//! The kernel modules for the VM: those that the course needs, and their
+//! dependencies. modules.dep(5), depmod(8).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,9 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The modules to have at hand. The kernel asks modprobe(8) for most of them
-/// at their first use (`mount -t overlay`, a bridge, an nft expression). A
-/// name that a kernel does not have as a module is built into it, or missing.
+/// The modules to include. The kernel runs modprobe(8) for most of them at
+/// their first use (`mount -t overlay`, a bridge, an nft expression). A name
+/// without a module is built into the kernel, or missing.
 pub const WANTED: &str = "
     virtio_pci virtio_mmio virtio_console virtio_blk virtio_net virtio_rng virtiofs
     overlay fuse squashfs ext4 btrfs loop dm_mod dm_thin_pool dm_snapshot bfq
@@ -26,16 +26,13 @@ pub const WANTED: &str = "
 /// The modules of one kernel: `/lib/modules/RELEASE`.
 pub struct Modules {
     dir: PathBuf,
-    /// Path of each module below `dir`, and the paths of those it needs.
+    /// Path of each module below `dir`, and the paths of its dependencies.
     depends: BTreeMap<String, Vec<String>>,
 }
 
 impl Modules {
-    /// Reads `modules.dep`. Packages do not contain it, so a kernel that was
-    /// unpacked and not installed needs [`depmod`] first.
-    ///
-    /// # Errors
-    /// If the file is missing or cannot be read.
+    /// Reads `modules.dep`. Packages lack it, so a kernel that was unpacked but
+    /// not installed needs [`depmod`] first.
     pub fn read(dir: &Path) -> Result<Modules> {
         let path = dir.join("modules.dep");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -53,7 +50,7 @@ impl Modules {
         })
     }
 
-    /// The paths, below the directory, of the modules that the VM needs.
+    /// The paths, below the directory, of the modules for the VM.
     pub fn needed(&self) -> BTreeSet<&str> {
         let wanted: BTreeSet<&str> = WANTED.split_whitespace().collect();
         self.depends
@@ -64,11 +61,8 @@ impl Modules {
             .collect()
     }
 
-    /// A module as the kernel takes it. Some distributions keep them
-    /// compressed; the kernel need not be able to read that.
-    ///
-    /// # Errors
-    /// If it cannot be read or decompressed.
+    /// The content of a module, decompressed: some distributions compress
+    /// modules, and the kernel may be unable to read them.
     pub fn content(&self, module: &str) -> Result<Vec<u8>> {
         let path = self.dir.join(module);
         let tool = match path.extension().and_then(|e| e.to_str()) {
@@ -88,11 +82,8 @@ impl Modules {
         Ok(output.stdout)
     }
 
-    /// `modules.dep`, `modules.alias`, … of nothing but `modules`, with the
-    /// names that [`plain`] gives them: modprobe reads them at every call.
-    ///
-    /// # Errors
-    /// If one exists and cannot be read.
+    /// `modules.dep`, `modules.alias` and so on, reduced to `modules` and with
+    /// their [`plain`] names: modprobe reads these files at every call.
     pub fn indexes(&self, modules: &BTreeSet<&str>) -> Result<Vec<(&'static str, String)>> {
         let mut dep = String::new();
         for module in modules {
@@ -126,7 +117,7 @@ impl Modules {
     }
 }
 
-/// The path of a module without the ending of its compression.
+/// The path of a module without the extension of its compression.
 pub fn plain(path: &str) -> &str {
     [".xz", ".gz", ".zst"]
         .into_iter()
@@ -142,10 +133,7 @@ fn name(path: &str) -> String {
 }
 
 /// Writes `modules.dep` and `modules.alias` of the kernel that was unpacked
-/// into `root`, with the depmod of `busybox`.
-///
-/// # Errors
-/// If it cannot be run, or fails.
+/// into `root`, with busybox's depmod.
 pub fn depmod(busybox: &Path, root: &Path, release: &str) -> Result<()> {
     let output = Command::new(busybox)
         .args(["depmod", "-b"])

@@ -1,4 +1,5 @@
-//! Programs of the host that a check needs inside, with their libraries.
+//! Programs of this host that a check needs inside the VM, with their
+//! libraries.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,9 @@ use anyhow::{Context, Result};
 use crate::plan::Plan;
 use crate::requirement;
 
-/// The programs that checks of `plan` require or use (`tool:NAME`) and that this
-/// host has, and the libraries that they load. One that is missing here is missing
-/// inside, and the check says so.
-///
-/// # Errors
-/// If ldd(1) cannot be run.
+/// The programs that checks of `plan` require or use (`tool:NAME`) and that
+/// this host has, with the libraries that they load. A missing program is
+/// missing inside too, and the check reports it.
 pub fn required(plan: &Plan) -> Result<BTreeSet<PathBuf>> {
     let programs = plan
         .batches
@@ -31,7 +29,7 @@ pub fn required(plan: &Plan) -> Result<BTreeSet<PathBuf>> {
     Ok(all)
 }
 
-/// What ldd(1) says that a program loads; nothing for a static one.
+/// The libraries that a program loads, by ldd(1); none for a static program.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd")
         .arg(program)
@@ -40,7 +38,8 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     Ok(parse(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// A line is `name => /path (address)`, or `/path (address)`.
+/// Parses ldd's output. A line is `name => /path (address)`, or `/path
+/// (address)`.
 fn parse(text: &str) -> Vec<PathBuf> {
     text.lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))

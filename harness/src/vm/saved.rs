@@ -1,20 +1,20 @@
-//! Machines that have booted and wait for orders, to be resumed as often as
-//! wanted: a boot under TCG takes seconds of the processor, and a resumption
-//! tenths of one.
+//! Machines that have booted and wait for orders. They can be resumed any
+//! number of times: a boot under TCG takes seconds of processor time, a
+//! resumption tenths of one.
 //!
 //! ```text
-//! machines/KEY/.lock              held by who makes the image; its time is the last use
+//! machines/KEY/.lock              held while the image is made; its time is the last use
 //! machines/KEY/image/memory       the machine's memory, sparse
 //! machines/KEY/image/state        its processors and devices, as QEMU's migration sends them
 //! machines/KEY/image/manifest.json
 //! ```
 //!
-//! What is saved has neither files of the caller nor secrets: these come when
-//! it is resumed, on a disk (`vm/init`). A resumed machine writes to a copy of
-//! the memory, page by page, so that any number of them run from one image.
+//! An image contains neither files of the caller nor secrets: a resumed machine
+//! gets them on a disk (`vm/init`). It writes to a copy of the memory, page by
+//! page, so that any number of machines run from one image.
 //!
-//! An image is trusted if it is whole, and if nobody else may write it: the
-//! kernel in it would do what they want.
+//! An image is trusted if it is complete and only its owner may write it:
+//! another user could change the kernel in it.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,37 +35,37 @@ use super::qemu::{self, Guest, Terminal, Way, kernel_arguments};
 use super::{Accel, Vm, cached, initramfs};
 use crate::workspace;
 
-/// Most that all images may take of the disk, in bytes. One takes 100 to 200 MB.
+/// Most space of all images, in bytes. One takes 100 to 200 MB.
 const MOST: u64 = 2 << 30;
 
-/// Images that nobody has resumed for so long are removed.
+/// Age of the last use at which an image is removed.
 const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// What must be free on the disk before an image is made, in bytes.
+/// Space in bytes that must be free before an image is made.
 const ROOM: u64 = 1 << 30;
 
-/// Size of a page: pages of zeros are not written.
+/// Size of a page in bytes. Pages of zeros are not written.
 const PAGE: usize = 4096;
 
 /// A machine that can be resumed.
 pub struct Saved {
-    /// Where it is.
+    /// Directory of the image.
     pub place: PathBuf,
     initrd: File,
     memory: File,
     state: Vec<u8>,
 }
 
-/// What is known of an image.
+/// The manifest of an image.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
-    /// All of which it was made.
+    /// Everything that it was made from.
     key: String,
     memory: Sum,
     state: Sum,
 }
 
-/// By which a file is known again: a damaged one is none.
+/// Length and checksum of a file, which show damage.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Sum {
     length: u64,
@@ -73,10 +73,8 @@ struct Sum {
 }
 
 impl Saved {
-    /// The machine that `vm` wants, made now if there is none.
-    ///
-    /// # Errors
-    /// Why there is none. The caller boots instead.
+    /// The machine that `vm` asks for, made now if there is none. On an error
+    /// the caller boots instead.
     pub fn get(vm: &Vm, image: &Image) -> Result<Saved> {
         let base = initramfs::base(image)?;
         let key = key(vm, image, &base)?;
@@ -87,7 +85,7 @@ impl Saved {
         for dir in [&all, &place] {
             fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
         }
-        // Who may write to a directory puts others in the place of what is there.
+        // Whoever may write to a directory can replace what is in it.
         let cache = workspace::cache();
         let metas = [
             (&cache, fs::metadata(&cache)), // where a link leads, perhaps
@@ -130,7 +128,7 @@ impl Saved {
         let memory = open(&dir.join("memory"))?;
         let found = sum_of_pages(&memory, |_, _| Ok(())).context("read its memory")?;
         ensure!(manifest.memory == found, "its memory is damaged");
-        // The last use, for `forget_old`.
+        // The time of the last use, for `forget_old`.
         File::create(place.join(".lock"))
             .and_then(|lock| lock.set_modified(SystemTime::now()))
             .context("set the time of .lock")?;
@@ -142,7 +140,7 @@ impl Saved {
         })
     }
 
-    /// How QEMU resumes it, with these files.
+    /// The [`Way`] to resume it, with these files.
     pub fn way(self, files: File) -> Way {
         Way::Resume {
             initrd: self.initrd,
@@ -153,13 +151,10 @@ impl Saved {
     }
 }
 
-/// Removes a machine. Those that run from it go on.
-///
-/// # Errors
-/// Those of removing.
+/// Removes a machine. Machines that run from it continue.
 pub fn forget(place: &Path) -> Result<()> {
     match fs::remove_dir_all(place) {
-        // Another run removes it too.
+        // Another run may remove it too.
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", place.display()))
         }
@@ -167,7 +162,7 @@ pub fn forget(place: &Path) -> Result<()> {
     }
 }
 
-/// Changes with everything that a saved machine holds, and with what has to
+/// A description of everything that a saved machine consists of and that has to
 /// understand it.
 fn key(vm: &Vm, image: &Image, base: &Path) -> Result<String> {
     let file = |path: &Path| -> Result<String> {
@@ -231,8 +226,8 @@ fn make(vm: &Vm, image: &Image, base: &Path, key: &str, dir: &Path) -> Result<()
         .context("write manifest.json")
 }
 
-/// Reads the pages of a sparse file that are not all zero, hands each to
-/// `on_page` with its place, and sums them up.
+/// Reads the pages of a sparse file that are not all zero, passes each with its
+/// offset to `on_page`, and returns their sum.
 fn sum_of_pages(
     file: &File,
     mut on_page: impl FnMut(u64, &[u8]) -> std::io::Result<()>,
@@ -289,7 +284,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a file or directory is this user's, and nobody else may write it.
+/// Checks that a file or directory belongs to this user and that nobody else
+/// may write it.
 fn only_ours(meta: &fs::Metadata) -> Result<()> {
     let own = geteuid().as_raw();
     if meta.uid() != own {
@@ -300,8 +296,8 @@ fn only_ours(meta: &fs::Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Removes machines that nobody has resumed for a month, and then those whose
-/// last use is longest ago, until all take at most `most` bytes. `but` stays.
+/// Removes machines that were last resumed more than a month ago, then the
+/// least recently used ones until all take at most `most` bytes. `but` stays.
 fn forget_old(all: &Path, but: &Path, most: u64) -> Result<()> {
     let mut places = Vec::new();
     for entry in fs::read_dir(all).with_context(|| format!("list {}", all.display()))? {
@@ -311,7 +307,7 @@ fn forget_old(all: &Path, but: &Path, most: u64) -> Result<()> {
         if place == but {
             continue;
         }
-        // What another run removes at the same time takes no room either.
+        // Another run may remove it at the same time; then it takes no space.
         let used = fs::metadata(place.join(".lock")).and_then(|lock| lock.modified());
         let used = used.unwrap_or(SystemTime::UNIX_EPOCH);
         let memory = fs::metadata(place.join("image/memory"));

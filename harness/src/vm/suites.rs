@@ -1,19 +1,19 @@
-//! The kernels that the distribution's suites have.
+//! The kernels in the distribution's suites.
 
 use anyhow::{Result, bail};
 
 use super::apt::{Apt, os_release};
 use super::arch::ARCH;
 
-/// Debian's, as each release of it calls them, the oldest first.
+/// Debian's names for its releases by age, oldest first.
 const DEBIAN: [&str; 5] = ["oldoldstable", "oldstable", "stable", "testing", "unstable"];
 
-/// A kernel that a suite has.
+/// A kernel in a suite.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// The suite.
     pub suite: String,
-    /// Such as `6.12`.
+    /// Version, such as `6.12`.
     pub version: String,
 }
 
@@ -22,7 +22,8 @@ pub fn package() -> String {
     format!("linux-image-{}", ARCH.flavour)
 }
 
-/// The oldest and the newest suite that the distribution names.
+/// The oldest and the newest suite that the distribution names; empty if it
+/// names none.
 pub fn ends() -> Vec<String> {
     match are_named() {
         true => [DEBIAN[0], DEBIAN[DEBIAN.len() - 1]]
@@ -32,11 +33,8 @@ pub fn ends() -> Vec<String> {
     }
 }
 
-/// The kernels of these suites, or of all that the distribution names, each
-/// version once, the oldest first.
-///
-/// # Errors
-/// If a suite does not exist, or the distribution has no names for its suites.
+/// The kernels of these suites, or of all named ones if `suites` is empty: each
+/// version once, oldest first.
 pub fn kernels(suites: &[String]) -> Result<Vec<Offer>> {
     let suites = match (suites, are_named()) {
         ([], true) => DEBIAN.map(str::to_owned).to_vec(),
@@ -64,15 +62,12 @@ pub fn kernels(suites: &[String]) -> Result<Vec<Offer>> {
     Ok(offers)
 }
 
-/// Whether the distribution has names for its suites that do not change.
+/// Whether the distribution has fixed names for its suites.
 pub fn are_named() -> bool {
     os_release("ID").as_deref() == Some("debian")
 }
 
-/// The packages of the first suite whose kernel has this version.
-///
-/// # Errors
-/// If there is none.
+/// The client of the first suite whose kernel has this version.
 pub fn find(version: &str) -> Result<Apt> {
     let offers = kernels(&[])?;
     match offers.iter().find(|offer| offer.version == version) {
@@ -84,13 +79,13 @@ pub fn find(version: &str) -> Result<Apt> {
     }
 }
 
-/// Their versions, in words.
+/// The versions of the offers, separated by commas.
 pub fn versions(offers: &[Offer]) -> String {
     let versions: Vec<&str> = offers.iter().map(|offer| offer.version.as_str()).collect();
     versions.join(", ")
 }
 
-/// `6.12` as numbers, which compare as versions do.
+/// The parts of a version as numbers, for comparison.
 fn numbers(version: &str) -> Vec<u32> {
     version
         .split('.')
@@ -98,7 +93,7 @@ fn numbers(version: &str) -> Vec<u32> {
         .collect()
 }
 
-/// `6.1` of `6.1.0-56-cloud-amd64`.
+/// Shortens a release to its version: `6.1.0-56-cloud-amd64` to `6.1`.
 pub(super) fn short(release: &str) -> String {
     release.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }

@@ -1,4 +1,4 @@
-//! Building wrong solutions.
+//! Builds wrong solutions.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,17 +10,14 @@ use super::Wrong;
 use crate::exercise::work;
 use crate::{build, workspace};
 
-/// Builds wrong solutions in a copy of the workspace that holds only the steps.
+/// Builds wrong solutions in a copy of the workspace that has only the steps.
 pub struct Builder {
     dir: PathBuf,
     out: PathBuf,
 }
 
 impl Builder {
-    /// Lays the copy out below `target/wrong`, afresh.
-    ///
-    /// # Errors
-    /// Those of copying.
+    /// Updates the copy below `target/wrong`.
     pub fn new() -> Result<Self> {
         let root = workspace::root();
         let builder = Builder {
@@ -38,10 +35,7 @@ impl Builder {
         Ok(builder)
     }
 
-    /// Builds one and returns its program.
-    ///
-    /// # Errors
-    /// An edit that does not fit, or does not compile.
+    /// Builds a wrong solution and returns the path of its program.
     pub fn build(&self, wrong: &Wrong) -> Result<PathBuf> {
         let files = wrong.files()?;
         for (file, text) in &files {
@@ -55,8 +49,8 @@ impl Builder {
                 "build",
                 "--profile",
                 "wrong",
-                // Not one package: with the same features whichever step it is,
-                // what they share is built once.
+                // The whole workspace, not one package: with the same features
+                // for every step, shared crates are built once.
                 "--workspace",
                 "--bin",
                 &name,
@@ -79,8 +73,8 @@ impl Builder {
     }
 }
 
-/// The workspace's manifest with the steps as its only members, and no warning:
-/// what a wrong solution leaves unused is of no interest.
+/// The workspace's manifest with the steps as its only members, and with all
+/// warnings allowed: unused code in a wrong solution does not matter.
 fn steps_only(manifest: &str) -> Result<String> {
     let mut manifest: toml::Table = toml::from_str(manifest).context("parse Cargo.toml")?;
     let workspace = manifest
@@ -93,7 +87,8 @@ fn steps_only(manifest: &str) -> Result<String> {
     toml::to_string(&manifest).context("write a Cargo.toml")
 }
 
-/// Writes a file unless it has that content already: cargo goes by times.
+/// Writes a file unless it has that content already. cargo goes by modification
+/// times.
 fn write_changed(to: &Path, content: &[u8]) -> Result<()> {
     if fs::read(to).is_ok_and(|old| old == content) {
         return Ok(());
@@ -104,7 +99,7 @@ fn write_changed(to: &Path, content: &[u8]) -> Result<()> {
     fs::write(to, content).with_context(|| format!("write {}", to.display()))
 }
 
-/// Makes `to` the same as `from`, touching only what differs.
+/// Makes `to` equal to `from`, and touches only what differs.
 fn copy_changed(from: &Path, to: &Path) -> Result<()> {
     let names = |dir: &Path| -> Result<BTreeSet<std::ffi::OsString>> {
         let mut names = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! What the checks say of a wrong solution, which is what its author would
-//! read: recorded by insta in `harness/wrong/snapshots`, a file a solution.
+//! The messages of checks about a wrong solution, which its author would read.
+//! insta records them in `harness/wrong/snapshots`, one file per solution.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,34 +15,31 @@ use super::redact::redacted;
 use crate::outcome::{Outcome, Record};
 use crate::workspace;
 
-/// insta's environment variable: `always` makes it rewrite its records.
+/// insta's environment variable: with `always` it rewrites its records.
 pub const UPDATE: &str = "INSTA_UPDATE";
 
-/// So many bytes of a program's name are the name of the process.
+/// The longest name of a process, in bytes; the kernel cuts off the rest.
 const COMM: usize = 15;
 
-/// In the host's differences, what was not there before.
+/// The words of the host guard for something that did not exist before.
 const LEFT: &str = "left behind";
 
-/// Where the records are.
+/// The directory of the records.
 pub fn snapshots() -> PathBuf {
     workspace::root().join("harness/wrong/snapshots")
 }
 
-/// The messages of one wrong solution's failed checks, without what is another
-/// one in each run.
+/// The messages of one wrong solution's failed checks, without the parts that
+/// vary from run to run.
 pub struct Messages<'a> {
     wrong: &'a Wrong,
     text: String,
 }
 
 impl<'a> Messages<'a> {
-    /// Puts them together: the name of each check, and indented what it says of
-    /// the solution and of the host. What a check that cannot run here says is
-    /// taken from the record.
-    ///
-    /// # Errors
-    /// If the record cannot be read.
+    /// Composes the messages: the name of each check, then indented its message
+    /// and, if there is none, what it left on the host. For a check that is
+    /// unsupported here, the recorded text is used.
     pub fn of(wrong: &'a Wrong, records: &[Record]) -> Result<Self> {
         let mut sections = Vec::new();
         for record in records.iter().filter(|r| wrong.fails.contains(&r.check)) {
@@ -60,26 +57,21 @@ impl<'a> Messages<'a> {
         })
     }
 
-    /// What is recorded of a wrong solution, by the name of the check; nothing
-    /// if there is no record yet.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// The recorded messages of a wrong solution, by check; `None` if there is
+    /// no record yet.
     pub fn recorded(wrong: &Wrong) -> Result<Option<BTreeMap<String, String>>> {
         Ok(text(wrong)?.map(|text| by_check(&text)))
     }
 
-    /// Whether this is what is recorded.
-    ///
-    /// # Errors
-    /// If the record cannot be read.
+    /// Whether the record has exactly these messages.
     pub fn are_recorded(&self) -> Result<bool> {
         Ok(text(self.wrong)?.is_some_and(|text| text.trim() == self.text.trim()))
     }
 
-    /// Has insta compare them with the record. Where they differ it prints how,
-    /// and leaves the new ones beside the record, for `cargo insta review`, or
-    /// in its place: see [`UPDATE`]. Returns whether the record holds them now.
+    /// Has insta compare the messages with the record. If they differ, insta
+    /// prints the difference, and writes the new messages beside the record,
+    /// for `cargo insta review`, or in its place: see [`UPDATE`]. Returns
+    /// whether the record now has these messages.
     pub fn compare(&self) -> bool {
         let mut settings = insta::Settings::new();
         settings.set_snapshot_path(snapshots());
@@ -92,7 +84,7 @@ impl<'a> Messages<'a> {
     }
 }
 
-/// The text of the record, if there is one.
+/// The text of the record; `None` if there is no record.
 fn text(wrong: &Wrong) -> Result<Option<String>> {
     let path = snapshots().join(format!("{}.snap", wrong.name));
     match fs::metadata(&path) {
@@ -106,14 +98,14 @@ fn text(wrong: &Wrong) -> Result<Option<String>> {
 
 fn section(wrong: &Wrong, record: &Record) -> Result<String> {
     let mut lines: Vec<String> = record.message.lines().map(str::to_owned).collect();
-    // What a program that went wrong leaves on the host, and when it is gone
-    // again, is chance. It is recorded where it is all that went wrong.
+    // It is chance what a failed program leaves on the host, and when that
+    // disappears. It is recorded only if the check has no message.
     if lines.is_empty() {
         let left = record.host.iter().filter(|line| line.contains(LEFT));
         lines.extend(left.map(|line| format!("host changed: {line}")));
     }
-    // A learner's program has the name of the step, which the kernel cuts off
-    // (PR_SET_NAME(2const)).
+    // A learner's program has the name of the step. The kernel cuts off the
+    // name of a process (PR_SET_NAME(2const)).
     let program = workspace::program(&wrong.step);
     let comm = wrong.name.get(..COMM).unwrap_or(&wrong.name);
     let mut variations = Vec::new();
@@ -130,7 +122,7 @@ fn section(wrong: &Wrong, record: &Record) -> Result<String> {
             line = pattern.replace_all(&line, NoExpand(shown)).into_owned();
         }
         let line = format!("  {}\n", line.trim_end());
-        // Many of a kind may be left behind, and nobody knows how many.
+        // Several of a kind may be left behind, and their number varies.
         if !text.ends_with(&line) {
             text += &line;
         }

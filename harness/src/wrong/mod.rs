@@ -1,6 +1,6 @@
-//! Wrong solutions: `harness/wrong/*.toml`, edits of ours that a learner might
-//! have written. Each must fail exactly the checks that it names, and what the
-//! checks say is recorded.
+//! Wrong solutions: `harness/wrong/*.toml`, edits of our solution that a
+//! learner might have written. Each must fail exactly the checks that it names,
+//! and the messages of these checks are recorded.
 
 mod builder;
 mod messages;
@@ -24,58 +24,56 @@ pub use messages::{Messages, UPDATE, snapshots};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wrong {
-    /// The file's name without its ending: `04-no-ms-private`.
+    /// The file's name without its extension: `04-no-ms-private`.
     #[serde(skip)]
     pub name: String,
-    /// What its author believes.
+    /// The author's belief.
     pub title: String,
-    /// Its number among the misconceptions that the book lists, if it is there.
+    /// Its number in the book's list of misconceptions; `None` if it is not
+    /// there.
     pub misconception: Option<u32>,
-    /// The step whose solution it is.
+    /// The step that it is a solution of.
     pub step: String,
-    /// The layout of the cgroup file systems on which it fails, where it fails
-    /// on one only; otherwise the caller's choice.
+    /// The layout of cgroups on which it fails, if it fails on one only;
+    /// otherwise the caller chooses.
     pub cgroup: Option<CgroupLayout>,
-    /// The checks that fail on it, and no others.
+    /// The checks that must fail: these, and no others.
     pub fails: BTreeSet<String>,
-    /// What the report of one of these checks must say.
+    /// Words that the report of one of these checks must contain.
     pub says: String,
-    /// What is different from our solution.
+    /// The differences to our solution.
     #[serde(rename = "edit")]
     pub edits: Vec<Edit>,
-    /// What the checks may say in one of several ways, as chance has it.
+    /// Parts of the messages that vary by chance.
     #[serde(rename = "varies", default)]
     pub variations: Vec<Variation>,
 }
 
-/// A part of a message that is not the same in each run, and why.
+/// A part of a message that varies from run to run, and the reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variation {
-    /// A regular expression that holds all the ways, as `a|b`.
+    /// A regular expression that matches all variants, as `a|b`.
     pub pattern: String,
-    /// What is recorded in its place.
+    /// The recorded text in the place of each match.
     pub shown: String,
-    /// On what it depends.
+    /// The reason why it varies.
     pub because: String,
 }
 
-/// A text of ours in the place of which the wrong solution has another one.
+/// A text of ours, and the text of the wrong solution in its place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
-    /// Path from the top of the repository.
+    /// The path from the top of the repository.
     pub file: String,
-    /// What we wrote: occurs exactly once in the file.
+    /// Our text, which occurs exactly once in the file.
     pub from: String,
-    /// What the learner wrote.
+    /// The learner's text.
     pub to: String,
 }
 
 /// All wrong solutions, in the order of their names.
-///
-/// # Errors
-/// Names the file that cannot be read.
 pub fn all() -> Result<Vec<Wrong>> {
     let all = toml_dir::read(&workspace::root().join("harness/wrong"))?;
     let named = |(name, wrong)| Wrong { name, ..wrong };
@@ -83,11 +81,11 @@ pub fn all() -> Result<Vec<Wrong>> {
 }
 
 impl Wrong {
-    /// The files that it changes, with their text.
+    /// The files that it changes, with their new text.
     ///
     /// # Errors
-    /// Where the text to be replaced does not occur exactly once: our solution
-    /// has moved on, and the wrong one with it must.
+    /// If our text does not occur exactly once: our solution has changed, and
+    /// the wrong one must follow.
     pub fn files(&self) -> Result<Vec<(String, String)>> {
         let mut files: Vec<(String, String)> = Vec::new();
         for edit in &self.edits {
@@ -116,12 +114,9 @@ impl Wrong {
         Ok(files)
     }
 
-    /// Whether the checks found it out: `Ok`, or in words what they did
-    /// instead.
-    ///
-    /// # Errors
-    /// A check that fails or does not fail against the list, or a report that
-    /// does not name what is wrong.
+    /// Compares the outcomes with the list: `Err` describes a check that should
+    /// have failed or passed, an error of the harness, or reports that lack the
+    /// words of `says`.
     pub fn judge(&self, step: &Step, records: &[Record]) -> std::result::Result<(), String> {
         let with = |outcome| -> BTreeSet<String> {
             records
@@ -131,7 +126,7 @@ impl Wrong {
                 .collect()
         };
         let (failed, unsupported) = (with(Outcome::Fail), with(Outcome::Unsupported));
-        // A check that cannot run on this kernel cannot find anything out.
+        // A check that this kernel does not support cannot fail.
         let due: BTreeSet<String> = self.fails.difference(&unsupported).cloned().collect();
         let mut complaints = Vec::new();
         for record in records.iter().filter(|r| r.outcome == Outcome::Error) {
@@ -164,7 +159,7 @@ impl Wrong {
         }
     }
 
-    /// Whether the report of a failed check names the misconception.
+    /// Whether the report of a failed check contains the words of `says`.
     pub fn named(&self, step: &Step, records: &[Record]) -> bool {
         records
             .iter()

@@ -1,5 +1,5 @@
-//! Takes out of a message what is another one in each run: what the check drew,
-//! and what the kernel counts.
+//! Redaction of the parts of a message that vary from run to run: values that
+//! the check drew, and numbers that the kernel counts.
 
 use std::sync::LazyLock;
 
@@ -7,20 +7,20 @@ use regex::{Captures, Regex};
 
 use crate::draws::{Draws, WORD};
 
-/// Patterns and what stands in their place, in the order of their use. Process
-/// 1 and 2 of a namespace are no accident, so PIDs have two digits at least.
+/// Patterns and their replacements, in the order of their use. PIDs have at
+/// least two digits: process 1 and 2 of a namespace are no accident.
 const PATTERNS: &[(&str, &str)] = &[
     // Directories of checks, and of tempfile in general.
     (r"(/tmp)?/drydock-check-[A-Za-z0-9]{6}", "[dir]"),
     (r"\.tmp[A-Za-z0-9]{6}\b", "[temporary]"),
     (r"\btrial-\d+", "trial-[pid]"),
     (r"\bdrydock-rules-\d+", "drydock-rules-[pid]"),
-    // Short names of layers, which are drawn.
+    // Short names of layers, which are drawn at random.
     (r"/l/[A-Z2-7]{26}\b", "/l/[link]"),
     // Namespaces (nsfs), pipes and sockets.
     (r"\b402653\d{4}\b", "[inode]"),
     (r"\b(pipe|socket):\[\d+\]", "$1:[inode]"),
-    // Processes: in words, in options, in what -v prints, in paths, in names.
+    // Processes: in words, in options, in the output of -v, in paths, in names.
     (
         r"\b(pid|PID|pids|process|child|namespaces) \d{2,}\b",
         "$1 [pid]",
@@ -37,46 +37,46 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"/proc/\d+", "/proc/[pid]"),
     (r"\bdrydock-\d+-\d+", "drydock-[pid]-[time]"),
     (r"/run/drydock/net/\d+", "/run/drydock/net/[pid]"),
-    // System V objects: key and identifier, which the kernel counts on.
+    // System V objects: key and identifier, which the kernel counts up.
     (r"\b(msg|sem|shm) (\S+) \d+$", "$1 $2 [id]"),
     (r"\b(queue|semaphore|memory) \d{4,}", "$1 [id]"),
-    // A name that is filled up to the longest that is allowed.
+    // A name that is padded to the longest allowed.
     (r"\bxy\.[a-z]{8}a+\b", "xy.[word]"),
-    // Users that were drawn.
+    // Users that are drawn at random.
     (r"--user \d+:\d+", "--user [uid]:[gid]"),
     (r"\b(UID|GID) \d{2,}", "$1 [id]"),
-    // Subnets that were drawn; ours is 10.213.0.0/16.
+    // Subnets that are drawn at random; ours is 10.213.0.0/16.
     (r"\b10\.(\d|[1-9]\d|1\d\d)\.\d+\.\d+(/\d+)?", "[address]"),
-    // Times, links' addresses, digests and what containers are called by.
+    // Times, link addresses, digests and IDs of containers.
     (r"\b\d{4}-\d\d-\d\dT[0-9:.]+Z?", "[time]"),
     (r"\b1[7-9]\d{8}\b", "[time]"),
     (r"\b\d+(\.\d+)(ms|s)\b", "[seconds]"),
     (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[digest]"),
     (r"(\\n|\b)[0-9a-f]{12}\b", "$1[id]"),
-    // Operations on a tree, which the seed determines.
+    // Operations on a tree, which follow from the seed.
     (
         r"after \[.*\] \(seed \d+, ",
         "after [operations] (seed [seed], ",
     ),
-    // What is measured: the sizes of images are those of the distribution's
+    // Measured values. The sizes of images depend on the distribution's
     // programs.
     (r"\b\d{6,} bytes\b", "[number] bytes"),
     (r"\b\d+ µs\b", "[number] µs"),
     (r"\b\d+\.\d{2,3} (s|%)", "[number] $1"),
     (r"\b(up|exited \(\d+\)) \d+ s\b", "$1 [number] s"),
-    // Hierarchies are counted from the boot on.
+    // Hierarchies, which are counted from the boot on.
     (r"\b\d+:name=", "[number]:name="),
 ];
 
-/// Numbers of five or six digits are drawn: users, ports, ranges. Not these.
+/// Numbers of five or six digits are drawn at random (users, ports, ranges),
+/// except these.
 const CONSTANTS: &[&str] = &["65534", "65535", "65536", "100000", "165535"];
 
-/// How many letters the checks may have drawn.
+/// The most letters that the checks may have drawn.
 const DRAWN: usize = 1 << 16;
 
-/// The message without them. Names that were drawn with `seed` become
-/// `[word]`.
+/// Redacts a message. Names that were drawn with `seed` become `[word]`.
 pub(super) fn redacted(message: &str, seed: u64) -> String {
     static COMPILED: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         let compiled = PATTERNS.iter().map(|(p, to)| Ok((Regex::new(p)?, *to)));
@@ -103,8 +103,8 @@ fn without_numbers(message: &str) -> String {
     number.replace_all(message, replace).into_owned()
 }
 
-/// Names are a prefix, a hyphen and letters, which only the seed's sequence
-/// tells from an ordinary word.
+/// Redacts drawn names: a prefix, a hyphen and letters. Only the seed's
+/// sequence of letters tells them from ordinary words.
 fn without_words(message: &str, seed: u64) -> String {
     static NAME: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(&format!("-[a-z]{{{WORD}}}")).ok());

@@ -1,4 +1,4 @@
-//! The child's birth: clone(2), in the namespaces that the isolations name.
+//! The creation of the child: clone(2) into the namespaces of the isolations.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,12 +16,8 @@ use crate::isolation::Isolation;
 use kit::sys;
 
 // ANCHOR: clone_child
-/// Clones the child into the new namespaces that all isolations ask for, and
-/// into those of other processes that they join.
-///
-/// # Errors
-/// Those of clone(2) and setns(2), with what the isolations know about the
-/// cause.
+/// Clones the child into the new namespaces that the isolations request, and
+/// into the namespaces of other processes that they join.
 pub(crate) fn clone_child(isolations: &[Box<dyn Isolation>]) -> Result<ForkResult> {
     // ANCHOR: exercise_clone_the_child
     let clone = |more| {
@@ -66,15 +62,15 @@ fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
 }
 
 // ANCHOR: by_messenger
-/// Has `clone` called by a process that exists for nothing else. It enters the
+/// Calls `clone` in a short-lived messenger process. The messenger enters the
 /// namespaces to be joined and there clones the child as its own sibling
 /// (`CLONE_PARENT`), that is, as the launcher's child.
 ///
-/// The launcher cannot go itself, because there is no way back out of a user
-/// namespace (setns(2)). And the child cannot go after its birth: its new
-/// namespaces would belong to the launcher's user namespace instead of the
-/// joined one (user_namespaces(7)), and a PID namespace takes in no process
-/// that lives already.
+/// The launcher cannot enter them itself, because it could never leave a user
+/// namespace again (setns(2)). The child cannot enter them after its creation:
+/// its new namespaces would belong to the launcher's user namespace instead of
+/// the joined one (user_namespaces(7)), and a running process cannot move into
+/// a PID namespace.
 fn by_messenger(clone: impl FnOnce() -> Result<ForkResult>) -> Result<ForkResult> {
     let (message, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
     let ForkResult::Parent { child: messenger } = sys::fork()? else {
@@ -85,7 +81,7 @@ fn by_messenger(clone: impl FnOnce() -> Result<ForkResult>) -> Result<ForkResult
             Ok(ForkResult::Parent { child }) => tell.write_all(child.to_string().as_bytes()),
             Err(error) => tell.write_all(&Report::Failed(error).encode()),
         };
-        // Without a message the launcher knows that something failed.
+        // An empty message tells the launcher that something failed.
         sys::exit(u8::from(told.is_err()))
     };
     drop(tell);
@@ -105,8 +101,8 @@ fn by_messenger(clone: impl FnOnce() -> Result<ForkResult>) -> Result<ForkResult
 }
 // ANCHOR_END: by_messenger
 
-/// Adds to an error of clone(2) or setns(2) what can be done about it. An
-/// isolation that knows better goes first.
+/// Adds the remedy to an error of clone(2) or setns(2). The answer of an
+/// isolation takes precedence over the general one.
 fn explained(error: Error, isolations: &[Box<dyn Isolation>]) -> Error {
     let Some(errno) = error.downcast_ref::<Errno>() else {
         return error;

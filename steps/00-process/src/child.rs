@@ -1,9 +1,8 @@
-//! The child's side of the launch, between clone3 and execve.
+//! The child's side of the launch, between clone3(2) and execve(2).
 //!
-//! As soon as the child is in the container's root, an image has a say in where
-//! a path leads, and `/proc/self/fd` makes a path of every descriptor. So the
-//! child holds nothing of the host that it does not need: see
-//! [`Isolation::keeps`].
+//! In the container's root the image decides where a path leads, and
+//! `/proc/self/fd` turns every descriptor into a path. The child therefore
+//! keeps only the descriptors that it needs: see [`Isolation::keeps`].
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -24,23 +23,23 @@ use kit::SignalSet;
 use kit::say::verbose;
 use kit::{say, sys};
 
-/// The child's ends of what connects it with the launcher.
+/// The child's ends of the two pipes, and the launcher's settings that it
+/// needs.
 pub(crate) struct InChild<'a> {
     pub(crate) release: File,
     pub(crate) report: File,
     pub(crate) umask: &'a Umask,
-    /// What to execute instead of looking the command up.
+    /// The program to execute instead of looking the command up.
     pub(crate) program: Option<BorrowedFd<'a>>,
-    /// The descriptors that were explained when they were last looked at.
+    /// The descriptors that the last `hold_only` kept open.
     pub(crate) held: Vec<RawFd>,
 }
 
 impl InChild<'_> {
-    /// Sets the container up, executes the command, and ends this process if
-    /// anything fails.
+    /// Sets the container up and executes the command. Exits if anything fails.
     pub(crate) fn run(mut self, isolations: &mut [Box<dyn Isolation>], command: &Command) -> ! {
-        // A panic must not unwind into the launcher's frames: they belong to
-        // the other process, whose cleanups would then run twice.
+        // A panic must not unwind into the launcher's stack frames: their
+        // cleanups are the launcher's, and would run twice.
         let failed = catch_unwind(AssertUnwindSafe(|| {
             self.become_command(isolations, command)
         }));
@@ -49,7 +48,8 @@ impl InChild<'_> {
             Err(_) => anyhow!("the child panicked while it was set up"),
         };
         let status = Failure::status_of(&error);
-        // If even the report cannot be written, the status is all there is.
+        // If the report cannot be written, only the exit status reports the
+        // error.
         let sent = self.report.write_all(&Report::Failed(error).encode());
         sys::exit(if sent.is_ok() {
             status
@@ -88,7 +88,8 @@ impl InChild<'_> {
             .write_all(&Report::SetUp.encode())
             .context("write to the report pipe")?;
         self.wait_to_be_told()?;
-        // The launcher would say so too late if it told both at once.
+        // Said by the child: the launcher may have told both at once, and would
+        // say it too late.
         say!("start");
         self.umask.restore();
         for n in 0..isolations.len() {
@@ -98,10 +99,11 @@ impl InChild<'_> {
                 .with_context(|| isolations[n].name())?;
         }
         self.die_with_launcher()?;
-        // execve(2) keeps what is ignored: by the caller, as nohup(1) and a
-        // shell's `&` do, and SIGPIPE by every program in Rust.
+        // execve(2) keeps ignored signals ignored: those that the caller
+        // ignores, as nohup(1) and a shell's `&` do, and SIGPIPE, which every
+        // Rust program ignores.
         sys::signals::default_actions()?;
-        // What is open now is close-on-exec.
+        // All that stays open besides the standard streams is close-on-exec.
         self.hold_only(&[])?;
         self.say_held()?;
         sys::signals::set_mask(SignalSet::EMPTY)?;
@@ -111,9 +113,10 @@ impl InChild<'_> {
     // ANCHOR_END: become_command
 
     // ANCHOR: let_go
-    /// Closes everything but the standard streams, the two pipes and what the
-    /// isolations keep: close_range(2). The owners of what is closed stay
-    /// behind in this copy of the launcher's memory, and are never dropped.
+    /// Closes all descriptors except the standard streams, the two pipes, the
+    /// program to execute, and those that the isolations keep: close_range(2).
+    /// The owners of closed descriptors remain in this copy of the launcher's
+    /// memory, and are never dropped.
     fn hold_only(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
         keep.extend(self.program);
@@ -123,7 +126,7 @@ impl InChild<'_> {
         Ok(())
     }
 
-    /// With `-v`: what is open, whoever says that it is not.
+    /// With `-v`, prints the descriptors that are open according to the kernel.
     fn say_held(&self) -> Result<()> {
         if verbose() {
             say!("holds {}", names(&sys::open_descriptors()?));
@@ -131,9 +134,10 @@ impl InChild<'_> {
         Ok(())
     }
 
-    /// After a part: closes what it was kept for, and refuses to go on with a
-    /// descriptor that was opened and forgotten. Keeps the rest of the world
-    /// out, which a change of credentials may have let in.
+    /// Ends a part: closes the descriptors that only this part needed. Makes
+    /// the process undumpable again, because a change of credentials may have
+    /// reset the flag. Fails if the part has left a descriptor open that no
+    /// isolation keeps.
     fn let_go(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
         let keeps = isolations.iter().flat_map(|isolation| isolation.keeps());
         self.held.extend(keeps.map(|fd| fd.as_raw_fd()));
@@ -170,9 +174,9 @@ impl InChild<'_> {
     }
     // ANCHOR_END: wait_to_be_told
 
-    /// Asks for SIGKILL at the launcher's death: once more, because a change
-    /// of credentials has cleared it (prctl(2)). If the launcher died before
-    /// the call, its end of the release pipe is closed.
+    /// Requests SIGKILL at the launcher's death again, because a change of
+    /// credentials clears the request (prctl(2)). Fails if the launcher died
+    /// before the call: its end of the release pipe is then closed.
     fn die_with_launcher(&self) -> Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
         let mut lifeline = [PollFd::new(self.release.as_fd(), PollFlags::POLLIN)];
@@ -183,18 +187,15 @@ impl InChild<'_> {
     }
 }
 
-/// Keeps all who have no `CAP_SYS_PTRACE` over the launcher's user namespace
-/// out of this process: its memory, which is the launcher's, and its
-/// descriptors (ptrace(2), proc_pid_fd(5)). execve(2) gives the command the
-/// usual.
-///
-/// # Errors
-/// None that the kernel documents.
+/// Makes this process undumpable: without `CAP_SYS_PTRACE` over the launcher's
+/// user namespace, nobody can access its memory, which is a copy of the
+/// launcher's, or its descriptors (ptrace(2), proc_pid_fd(5)). execve(2) resets
+/// the flag for the command.
 pub(crate) fn conceal() -> Result<()> {
     prctl::set_dumpable(false).context("prctl(PR_SET_DUMPABLE, 0)")
 }
 
-/// Descriptors, each with where it leads, for people.
+/// Lists descriptors for a message, each with its path.
 fn names(fds: &[RawFd]) -> String {
     let name = |fd: &RawFd| match fs::read_link(format!("/proc/self/fd/{fd}")) {
         Ok(path) => format!("{fd} {}", path.display()),

@@ -1,5 +1,5 @@
-//! What all the steps' programs have in common: their arguments, their way of
-//! saying what they do, and their exit status.
+//! The command line that the programs of all steps share: arguments, `-v` and
+//! exit status.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -27,31 +27,31 @@ pub struct CommandArgs {
 }
 
 impl CommandArgs {
-    /// The command in the caller's environment. Turns on [`say!`](kit::say)
-    /// if `-v` was given.
+    /// Returns the command with the caller's environment. Turns on
+    /// [`say!`](kit::say) if `-v` was given.
     pub fn command(self) -> Command {
         kit::set_verbose(self.verbose);
         Command::new(self.command)
     }
 }
 
-/// The `main` of every step: parses the arguments, runs `run`, and turns what
-/// comes of it into an exit status as Docker's: the command's own, 128 + the
-/// number of the signal that ended it, or 125, 126, 127 with one line on
-/// standard error.
+/// The `main` function of every step: parses the arguments, calls `run`, and
+/// returns an exit status like Docker's: that of the command, 128 + N if signal
+/// N ended it, or 125, 126 or 127 with one line on standard error.
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
     let args = match A::try_parse() {
         Ok(args) => args,
         Err(error) => {
             let asked_for = !error.use_stderr();
-            // A closed standard output leaves nobody to tell.
+            // If printing fails, only the exit status can report it.
             return match error.print() {
                 Ok(()) if asked_for => ExitCode::SUCCESS,
                 _ => ExitCode::from(LAUNCHER_FAILED),
             };
         }
     };
-    // Who ignores it, and the caller may, has no children to wait for (wait(2)).
+    // The caller may ignore SIGCHLD: children would then leave no status to
+    // wait for (wait(2)).
     let children = default_action(Signal::SIGCHLD);
     match children.and_then(|()| run(args)) {
         Ok(exit) => ExitCode::from(exit.status()),
@@ -62,20 +62,20 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
     }
 }
 
-/// The chain of an error in one line, whatever the name of a file or the content
-/// of an archive may hold: nothing in it speaks to the terminal.
+/// Formats the chain of an error as one line. Escapes the control characters
+/// that a file name or an archive may contain: the terminal would obey them.
 fn one_line(error: &anyhow::Error) -> String {
     kit::say::printable(&format!("{error:#}"))
 }
 
-/// The end of every step's `--help`: its examples, a line each, the exit
-/// statuses, and the man pages to read.
+/// Returns the last part of every step's `--help`: the examples, one per line,
+/// the exit statuses, and the man pages to read.
 pub fn after_help(examples: &str, see_also: &str) -> String {
     let examples = examples.trim_matches('\n');
     format!("Examples:\n{examples}\n\n{EXIT_STATUS}\n\nSee also:\n  {see_also}")
 }
 
-/// The part of every step's `--help` about exit statuses.
+/// The exit statuses in every step's `--help`.
 pub const EXIT_STATUS: &str = "\
 Exit status:
   0 to 124   that of the command

@@ -1,5 +1,5 @@
-//! The launcher: runs the parts of every isolation in their order, and leaves
-//! the host as it was.
+//! The launcher: runs the parts of every isolation in their order, and cleans
+//! up the host.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -48,7 +48,7 @@ pub struct Running {
 }
 
 impl Container {
-    /// A container of nothing but the command: an ordinary process.
+    /// Creates a container without isolations: an ordinary process.
     pub fn new(command: Command) -> Self {
         Container {
             command,
@@ -58,19 +58,20 @@ impl Container {
         }
     }
 
-    /// Executes a program of ours, whatever the container has by the command's name:
-    /// a sealed copy in memory (memfd_create(2)), for a tool of the engine that
-    /// looks around inside. A container must not get hold of the engine's file.
+    /// Executes `program` instead of looking the command up: a sealed copy of
+    /// the engine's program in memory (memfd_create(2)), for a tool that
+    /// inspects the container. A container must not get hold of the engine's
+    /// file.
     #[must_use]
     pub fn program(mut self, program: Option<OwnedFd>) -> Self {
         self.program = program;
         self
     }
 
-    /// Keeps the launcher's terminal to the launcher: for a container in a
-    /// session of its own (setsid(2)), which has no use for it. What the
-    /// terminal tells the launcher, such as Ctrl-C, is then passed on, and the
-    /// launcher does not stop when the container does.
+    /// Keeps the terminal with the launcher: for a container in a session of
+    /// its own (setsid(2)), which does not use it. Signals from the terminal,
+    /// such as Ctrl-C, are then forwarded, and the launcher does not stop when
+    /// the container does.
     #[must_use]
     pub fn keep_terminal(mut self) -> Self {
         self.lends_terminal = false;
@@ -84,29 +85,29 @@ impl Container {
         self
     }
 
-    /// The names of its isolations, in their order.
+    /// The names of the isolations, in list order.
     pub fn isolations(&self) -> Vec<&'static str> {
         self.isolations.iter().map(|one| one.name()).collect()
     }
 
-    /// Creates the container, starts its command, waits for its end and leaves
-    /// the host as it was.
+    /// Creates the container, starts its command, waits for its end and cleans
+    /// up the host.
     ///
     /// # Errors
-    /// Any error of the three parts. The [`Failure`] in its chain, if there is
-    /// one, has the exit status.
+    /// Any error of the three parts. If its chain has a [`Failure`], that holds
+    /// the exit status.
     pub fn run(self) -> Result<Exit> {
-        // Nobody looks at the container between the two: the child is spared a
-        // wait.
+        // Nobody inspects the container between the two, so the child is told
+        // to start together with its release: this saves a wait.
         self.set_up(true)?.start()?.wait()
     }
 
-    /// Prepares the host, clones the child and sets it up, up to the point
-    /// where nothing is missing but execve(2).
+    /// Prepares the host, clones the child and sets it up. Only execve(2)
+    /// remains.
     ///
     /// # Errors
-    /// The first error of any isolation, host or child, by the isolation's
-    /// name. The child is then gone and every isolation cleaned up.
+    /// The first error of any isolation, host or child, with the isolation's
+    /// name. The child has then been reaped and every isolation cleaned up.
     pub fn create(self) -> Result<Created> {
         self.set_up(false)
     }
@@ -138,11 +139,11 @@ impl Created {
         self.child.launched.pid
     }
 
-    /// Lets the child execute the command.
+    /// Tells the child to execute the command.
     ///
     /// # Errors
-    /// A [`Failure`] of status 126 or 127 if that was impossible. The child is
-    /// then gone and every isolation cleaned up.
+    /// A [`Failure`] of status 126 or 127 if execve(2) fails. The child has
+    /// then been reaped and every isolation cleaned up.
     pub fn start(self) -> Result<Running> {
         let mut child = self.child;
         if !self.told
@@ -164,10 +165,7 @@ impl Running {
         self.child.launched.pid
     }
 
-    /// Passes signals on until the first process ends, then cleans up.
-    ///
-    /// # Errors
-    /// Those of waiting, and those of any `cleanup`.
+    /// Forwards signals until the first process ends, then cleans up.
     pub fn wait(self) -> Result<Exit> {
         let Child {
             mut launched,
@@ -180,14 +178,15 @@ impl Running {
     }
 }
 
-/// The isolations, and how far they have come.
+/// The launcher's state: the isolations, and how many of them are prepared.
 struct Host {
     isolations: Vec<Box<dyn Isolation>>,
-    /// How many `prepare`s have been begun: so many `cleanup`s are due.
+    /// The number of isolations whose `prepare` was called, and whose `cleanup`
+    /// is due.
     begun: usize,
-    /// Held back until the last `cleanup` is done.
+    /// Blocked until the last `cleanup` has ended.
     signals: Signals,
-    /// Put back after that.
+    /// Restored after that.
     umask: Umask,
     lends_terminal: bool,
 }
@@ -208,7 +207,7 @@ impl Host {
         stop_if_asked(&self.signals)?;
         let (release, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (report, tell_report) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
-        // The child inherits it: there is no moment at which it could be opened.
+        // The child inherits the flag: it is undumpable from its first moment.
         if !self
             .isolations
             .iter()
@@ -271,8 +270,8 @@ impl Host {
     // ANCHOR_END: on_host
 
     // ANCHOR: clean_up
-    /// Runs every `cleanup` that is due, last first, and does not let one
-    /// failure keep the others from running.
+    /// Runs every `cleanup` that is due, in reverse order, even if one of them
+    /// fails.
     fn clean_up(&mut self) -> Result<()> {
         let mut failed: Option<Error> = None;
         for isolation in self.isolations[..self.begun].iter_mut().rev() {
@@ -290,7 +289,8 @@ impl Host {
     }
     // ANCHOR_END: clean_up
 
-    /// Cleans up because of `error`, which stays the one to report.
+    /// Cleans up because of `error`, and returns it together with errors of
+    /// `cleanup`.
     fn clean_up_after(&mut self, error: Error) -> Error {
         match self.clean_up() {
             Ok(()) => error,
@@ -306,14 +306,15 @@ fn stop_if_asked(signals: &Signals) -> Result<()> {
     signals.asked_to_stop()?.map_or(Ok(()), broken_off)
 }
 
-/// A container with both its sides.
+/// The child, and the launcher's state for it.
 struct Child {
     launched: Launched,
     host: Host,
 }
 
 impl Child {
-    /// Ends the child, reaps it and cleans up; `error` stays the one to report.
+    /// Kills and reaps the child and cleans up because of `error`, which it
+    /// returns.
     fn abandon(self, error: Error) -> Error {
         let Child { launched, mut host } = self;
         let error = launched.kill(error);

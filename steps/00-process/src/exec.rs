@@ -1,4 +1,4 @@
-//! The last act of the child: find the command and become it.
+//! Execution of the command: the lookup in `PATH`, then execve(2).
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
@@ -22,7 +22,7 @@ use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::inside;
 use kit::sys::c_string;
 
-/// Where commands are looked for when the environment has no `PATH`.
+/// The search path for commands if the environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a container runs: a program, its arguments and its environment.
@@ -31,12 +31,12 @@ pub struct Command {
     /// The program and its arguments; the first is looked up in `PATH` unless
     /// it holds a slash. Never empty.
     pub argv: Vec<OsString>,
-    /// The whole environment, as `NAME=VALUE`.
+    /// The complete environment: `NAME=VALUE` strings.
     pub env: Vec<OsString>,
 }
 
 impl Command {
-    /// `argv` in the caller's environment.
+    /// Creates a command with the caller's environment.
     pub fn new(argv: Vec<OsString>) -> Self {
         let env = std::env::vars_os()
             .map(|(name, value)| {
@@ -56,7 +56,7 @@ impl Command {
             .map_or(OsStr::new(DEFAULT_PATH), OsStr::from_bytes)
     }
 
-    /// The files to try, in order, as execvp(3) would.
+    /// The paths to try, in the order of execvp(3).
     fn candidates(&self, program: &OsStr) -> Vec<PathBuf> {
         if program.as_bytes().contains(&b'/') {
             return vec![program.into()];
@@ -67,14 +67,15 @@ impl Command {
     }
 
     // ANCHOR: exec
-    /// Replaces this process by the command: execve(2). Returns only if that
-    /// could not be done. A `program` is executed instead of looking for one.
+    /// Replaces this process with the command: execve(2). Returns only if that
+    /// fails. If `program` is given, executes that file instead of looking the
+    /// command up.
     ///
     /// # Errors
-    /// A [`Failure`] of status 127 where there is no such command (`ENOENT`),
-    /// which names the missing interpreter where the file itself exists; 126
-    /// where there is one that cannot be executed (`EACCES`, `ENOEXEC`…), or to
-    /// which a magic link leads.
+    /// A [`Failure`] of status 127 if there is no such command (`ENOENT`), or
+    /// if the file exists but its interpreter does not: the message then names
+    /// the interpreter. A [`Failure`] of status 126 if the file cannot be
+    /// executed (`EACCES`, `ENOEXEC`…), or if a magic link leads to it.
     pub(crate) fn exec(&self, program: Option<BorrowedFd<'_>>) -> Result<Infallible> {
         // ANCHOR: exercise_execve
         let strings = |list: &[OsString]| {
@@ -91,8 +92,8 @@ impl Command {
         if program.is_empty() {
             return Err(Failure::new(NOT_FOUND, "the command is an empty string").into());
         }
-        // A file that cannot be executed does not end the search, but it is a
-        // better thing to report than that the other directories have none.
+        // The search continues after a file that cannot be executed. If no
+        // other directory has the command, that file is the error to report.
         let mut refused = None;
         for path in self.candidates(program) {
             let file = c_string(path.as_os_str())?;
@@ -121,7 +122,7 @@ impl Command {
     // ANCHOR_END: exec
 }
 
-/// The error for a file that is there and yet was not executed.
+/// The error for a file that exists but was not executed.
 fn why_refused(path: &Path, errno: Errno) -> Error {
     let (status, why) = match errno {
         Errno::ENOENT => (
@@ -151,14 +152,14 @@ fn why_refused(path: &Path, errno: Errno) -> Error {
     Failure::new(status, format!("execve({path:?}): {errno:?}: {why}")).into()
 }
 
-/// How many interpreters the kernel goes through: scripts whose interpreter is
-/// a script (execve(2)).
+/// The kernel's limit on nested interpreters: scripts whose interpreter is a
+/// script (execve(2)).
 const INTERPRETERS: usize = 5;
 
-/// Refuses a program to which a magic link leads, or whose interpreter one leads
-/// to. `/proc/self/exe` is the engine's program on the host until execve(2): the
-/// container could otherwise run it, and what it runs it can get hold of
-/// (CVE-2019-5736). What is not there, or may not be read, the kernel will say.
+/// Refuses a program if a magic link leads to it or to its interpreter. Until
+/// execve(2), `/proc/self/exe` is the engine's program on the host: a container
+/// that could execute it could also get hold of it (CVE-2019-5736). Missing and
+/// unreadable files are left to execve(2), which reports them.
 ///
 /// # Errors
 /// A [`Failure`] of status 126 that names the path.
@@ -183,16 +184,16 @@ fn refuse_magic(path: &Path, depth: usize) -> Result<()> {
 }
 // ANCHOR_END: refuse_magic
 
-/// The program that the kernel needs to run this file: `PT_INTERP` of an ELF
-/// file (elf(5)), or the rest of a `#!` line (execve(2)).
+/// The interpreter of a file: `PT_INTERP` of an ELF file (elf(5)), or the first
+/// word after `#!` (execve(2)).
 fn interpreter(path: &Path) -> Option<PathBuf> {
-    // A FIFO would wait for its writer.
+    // O_NONBLOCK: open(2) of a FIFO would wait for a writer.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = File::from(inside::open(path, flags).ok()?);
     if !inside::is_regular(&file).ok()? {
         return None;
     }
-    // As much as the kernel looks at (BINPRM_BUF_SIZE).
+    // The kernel reads the same number of bytes (BINPRM_BUF_SIZE).
     let mut start = [0; 256];
     let length = file.read_at(&mut start, 0).ok()?;
     let name = match start[..length].strip_prefix(b"#!") {
@@ -207,12 +208,12 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
     Some(OsString::from_vec(name).into())
 }
 
-/// `PT_INTERP` of an ELF file. Nothing is read of a length that only the file
-/// says: the limits are the kernel's own (`load_elf_phdrs`, `PATH_MAX`).
+/// Reads `PT_INTERP` of an ELF file. Lengths from the file are checked against
+/// the kernel's limits (`load_elf_phdrs`, `PATH_MAX`) before anything is read.
 fn elf_interpreter(file: &File, start: &[u8]) -> Result<Option<Vec<u8>>, ParseError> {
     const TABLE: usize = 64 * 1024;
     const NAME: u64 = libc::PATH_MAX as u64;
-    // The length of a 64-bit header. The library does not look at the length.
+    // The length of a 64-bit header, which the library does not check.
     if start.len() < 64 {
         return Ok(None);
     }

@@ -1,22 +1,23 @@
-//! How a container ended.
+//! The exit status of a container.
 
 use anyhow::Result;
 use kit::SignalNumber;
 
 use crate::failure::Failure;
 
-/// How the container's first process ended.
+/// The exit status or fatal signal of the container's first process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By exit(3), with this status.
+    /// It called exit(3) with this status.
     Code(u8),
-    /// By the signal of this number. Real-time signals have no names.
+    /// It was killed by the signal of this number, which may be a real-time
+    /// one.
     Signal(i32),
 }
 
 impl Exit {
-    /// The status with which a launcher passes it on: the same, or 128 + the
-    /// number of the signal.
+    /// The exit status of the launcher: the same, or 128 + the number of the
+    /// signal.
     pub fn status(self) -> u8 {
         match self {
             Exit::Code(code) => code,
@@ -25,7 +26,7 @@ impl Exit {
     }
 }
 
-/// The end of a set-up that a signal has broken off.
+/// The error for a set-up that `signal` has interrupted.
 pub(crate) fn broken_off<T>(signal: SignalNumber) -> Result<T> {
     Err(Failure::new(
         Exit::Signal(signal.raw()).status(),

@@ -1,5 +1,5 @@
-//! How errors travel and how they end: exit statuses as Docker's, and the
-//! child's error brought back to the launcher with every word of its context.
+//! Errors and their exit statuses, which are like Docker's, and the reports
+//! that bring the child's error to the launcher with its complete context.
 
 use std::fmt;
 
@@ -15,8 +15,8 @@ pub const NOT_FOUND: u8 = 127;
 /// An error with an exit status of its own.
 #[derive(Debug)]
 pub struct Failure {
-    /// The exit status of the launcher: 125, 126 or 127, or 128 + the signal
-    /// that broke the set-up off.
+    /// The exit status of the launcher: 125, 126 or 127, or 128 + N if signal N
+    /// interrupted the set-up.
     pub status: u8,
     message: String,
 }
@@ -30,8 +30,8 @@ impl Failure {
         }
     }
 
-    /// The exit status that `error` asks for: that of the `Failure` in its
-    /// chain, else [`LAUNCHER_FAILED`].
+    /// The exit status for `error`: that of the `Failure` in its chain, else
+    /// [`LAUNCHER_FAILED`].
     pub fn status_of(error: &Error) -> u8 {
         // ANCHOR: exercise_exit_status
         error
@@ -51,16 +51,16 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 // ANCHOR: report
-/// What the child writes into the report pipe, one tag byte first.
+/// A message from the child in the report pipe, with a tag as its first byte.
 ///
-/// The order is the protocol: `SetUp` at most once, then either `Failed` and
-/// the end of the pipe, or nothing and the end of the pipe, which execve(2)
-/// brings about because the pipe is close-on-exec.
+/// The protocol: `SetUp` at most once, then either `Failed` and end of file, or
+/// end of file alone. execve(2) causes the latter, because the pipe is
+/// close-on-exec.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// Every `in_container` is done.
+    /// Every `in_container` and `adjust` has succeeded.
     SetUp,
-    /// Something failed. The child is about to exit.
+    /// Something has failed. The child is about to exit.
     Failed(Error),
 }
 // ANCHOR_END: report
@@ -69,13 +69,14 @@ impl Report {
     const SET_UP: u8 = b'S';
     const FAILED: u8 = b'F';
 
-    /// Whether the report that begins with `bytes` goes on to the end of the pipe.
+    /// Whether the report that begins with `bytes` continues to the end of the
+    /// pipe.
     pub(crate) fn goes_on(bytes: &[u8]) -> bool {
         bytes != [Self::SET_UP]
     }
 
-    /// The bytes for the pipe. An error is its exit status and the chain of
-    /// its contexts, outermost first, with a NUL byte between them.
+    /// Encodes the report for the pipe. An error is encoded as its exit status
+    /// and the chain of its contexts, outermost first, separated by NUL bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
             Report::SetUp => vec![Self::SET_UP],
@@ -91,8 +92,8 @@ impl Report {
         }
     }
 
-    /// Reads one report from the front of `bytes`; `None` where there is none:
-    /// the child has exec'ed, or died without a word.
+    /// Decodes the report at the start of `bytes`. Returns `None` if `bytes` is
+    /// empty: the child has executed the command, or died without a report.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Report> {
         match bytes {
             [] => None,

@@ -1,4 +1,4 @@
-//! A descriptor for another process: unix(7), `SCM_RIGHTS`.
+//! Passing a descriptor to another process: `SCM_RIGHTS` of unix(7).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,10 +10,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Sends a descriptor to whoever holds the other end of `socket`.
+/// Sends a descriptor to the process at the other end of `socket`.
 ///
 /// # Errors
-/// Those of sendmsg(2): `EPIPE` if nobody does.
+/// `EPIPE` if the other end is closed.
 pub fn send(socket: impl AsFd, descriptor: BorrowedFd<'_>) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -21,7 +21,7 @@ pub fn send(socket: impl AsFd, descriptor: BorrowedFd<'_>) -> Result<()> {
     if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
         bail!("no room for a descriptor");
     }
-    // At least one byte has to go along (unix(7)).
+    // At least one byte of data is required (unix(7)).
     sendmsg(
         socket,
         &[IoSlice::new(b"t")],
@@ -32,10 +32,10 @@ pub fn send(socket: impl AsFd, descriptor: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the descriptor that the other end sends; it is closed on exec.
+/// Waits for a descriptor from the other end. The descriptor is close-on-exec.
 ///
 /// # Errors
-/// Those of recvmsg(2); that the other end was closed.
+/// Fails if the other end is closed before a descriptor arrives.
 pub fn receive(socket: impl AsFd) -> Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -1,10 +1,11 @@
-//! Files of the container, opened while the engine's own process is in its
-//! root: an image says what is there, and may have put anything in the way.
+//! Files of the container, opened by the engine's own process in the
+//! container's root: the image decides what the paths lead to.
 //!
-//! A link of `/proc/PID` that leads to an open file, a working directory or a
-//! program (a magic link, proc(5)) is not a path but a way straight to it, out
-//! of the root too: `/proc/self/exe` is the engine's own program on the host. No
-//! path here is resolved through one (openat2(2), `RESOLVE_NO_MAGICLINKS`).
+//! A magic link (proc(5)) is a link of `/proc/PID` to an open file, a working
+//! directory or a program. The kernel follows it straight to its target, even
+//! out of the root: `/proc/self/exe` is the engine's program on the host. The
+//! functions here resolve no path through a magic link (openat2(2),
+//! `RESOLVE_NO_MAGICLINKS`).
 
 use std::fs::File;
 use std::io::Read;
@@ -16,31 +17,31 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{SFlag, fstat};
 
-/// Opens `path`, close-on-exec, and follows no magic link.
+/// Opens `path` close-on-exec, without following magic links.
 ///
 /// # Errors
-/// Those of openat2(2), bare: `ELOOP` for a magic link.
+/// `ELOOP` for a magic link, or for too many symbolic links.
 pub fn open(path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
     loop {
         match openat2(AT_FDCWD, path, how) {
-            // Somebody renames in the tree at this moment (openat2(2)).
+            // Another process renames in the tree at this moment (openat2(2)).
             Err(Errno::EAGAIN) => {}
             done => return done,
         }
     }
 }
 
-/// Reads a regular file of at most `limit` bytes; `None` where there is none of
-/// that name.
+/// Reads a regular file of at most `limit` bytes. Returns `None` if the file
+/// does not exist.
 ///
 /// # Errors
-/// Those of openat2(2) and read(2); for what is no regular file, which might
-/// have no end or no beginning, or is too long.
+/// Refuses a magic link (`ELOOP`), a longer file, and a file that is not
+/// regular: reading it might never start or never end.
 pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    // The open of a FIFO would wait for its writer.
+    // O_NONBLOCK: open(2) of a FIFO would wait for a writer.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match open(path, flags) {
         Ok(file) => File::from(file),
@@ -49,7 +50,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
             "open {path:?}: ELOOP: too many symbolic links, or one of /proc that leads to an open \
              file, which is not followed"
         ),
-        // A socket cannot be opened, nor a device without a driver.
+        // Such as ENXIO for a socket, or for a device without a driver.
         Err(errno) => return Err(errno).with_context(|| format!("open {path:?}")),
     };
     if !is_regular(&file)? {
@@ -66,9 +67,6 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 }
 
 /// Whether `file` is a regular file.
-///
-/// # Errors
-/// Those of fstat(2).
 pub fn is_regular(file: impl AsFd) -> Result<bool> {
     let mode = fstat(file).context("fstat")?.st_mode;
     Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG)

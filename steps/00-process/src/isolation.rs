@@ -30,60 +30,61 @@ use kit::SignalNumber;
 ///  cleanup()   every isolation, in reverse order, on every way out
 /// ```
 ///
-/// A part that an isolation has no use for keeps its default, which does
+/// A part that an isolation does not need keeps its default, which does
 /// nothing. An error from any part ends the launch: the child is killed, every
 /// `cleanup` runs, and the error is reported under the isolation's name.
 // ANCHOR: trait
 pub trait Isolation {
-    /// What errors and `-v` call this isolation: the name of its step.
+    /// The name in errors and in the output of `-v`: that of the step.
     fn name(&self) -> &'static str;
 
-    /// New namespaces to ask of clone(2): `CLONE_NEW*` flags, nothing else.
+    /// The new namespaces to request from clone(2): only `CLONE_NEW*` flags.
     fn namespaces(&self) -> CloneFlags {
         CloneFlags::empty()
     }
 
-    /// Namespaces of a running process into which the child is born instead of
-    /// new ones: a pidfd (pidfd_open(2)) and the kinds to take from that
-    /// process, as setns(2) wants them. They are entered in list order, before
-    /// the new namespaces are made. The launcher itself never moves.
+    /// Namespaces of a running process for the child to enter instead of new
+    /// ones: a pidfd (pidfd_open(2)) and the `CLONE_NEW*` flags for setns(2).
+    /// They are entered in list order, before the new namespaces are made. The
+    /// launcher itself never moves.
     fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
         None
     }
 
-    /// A directory of a cgroup2 file system in which the child shall be born
-    /// (`CLONE_INTO_CGROUP`, clone(2)). Asked for after `prepare`. The first
-    /// isolation that names one wins.
+    /// The cgroup2 directory in which to create the child (`CLONE_INTO_CGROUP`,
+    /// clone(2)). Called after `prepare`. The first isolation that names one
+    /// wins.
     fn cgroup(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Why clone(2) or setns(2) may have been refused with `errno`, as far as
-    /// looking can tell, and what to do about it. Asked only then; the first
-    /// isolation that knows wins.
+    /// The probable cause of `errno` from clone(2) or setns(2), and the remedy.
+    /// Called only after such an error; the first isolation with an answer
+    /// wins.
     fn why_refused(&self, errno: Errno) -> Option<String> {
         let _ = errno;
         None
     }
 
-    /// Whether `on_host` opens files of the child that belong to root where the
-    /// child is undumpable, such as its uid_map, without being root. The child
-    /// is then undumpable from its release on, else from its birth.
+    /// Whether `on_host` opens files of the child, such as its uid_map, without
+    /// being root: they belong to root while the child is undumpable. If so,
+    /// the child becomes undumpable at its release, otherwise at its creation.
     fn opens_child(&self) -> bool {
         false
     }
 
-    /// Child: the descriptors that a later part still needs. All others are
-    /// closed at the child's birth and after each part, but for the standard
-    /// streams: until execve(2) a hostile image may reach what is open by
-    /// `/proc/self/fd`. A part that leaves another one open ends the launch. What
-    /// is no longer named here is closed, and must not be dropped afterwards.
+    /// Child: the descriptors that a later part still needs. All others except
+    /// the standard streams are closed at the child's creation and after each
+    /// part: until execve(2) a hostile image may reach open files through
+    /// `/proc/self/fd`. A part that leaves another descriptor open ends the
+    /// launch. A descriptor that is no longer listed is closed: its owner must
+    /// not be dropped afterwards.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
 
     /// Host, before the child exists: check the input, reserve what the
-    /// container will need.
+    /// container needs.
     fn prepare(&mut self) -> Result<()> {
         Ok(())
     }
@@ -100,9 +101,9 @@ pub trait Isolation {
         Ok(())
     }
 
-    /// Child, set up: change what it is about to become, where that depends on
-    /// what only now can be looked up: `HOME` is in the container's own
-    /// `/etc/passwd`. Nobody but the child sees the change.
+    /// Child, set up: change the command where that depends on the container's
+    /// files: `HOME` comes from the container's own `/etc/passwd`. `command` is
+    /// the child's copy: nobody else sees the change.
     fn adjust(&mut self, command: &mut Command) -> Result<()> {
         let _ = command;
         Ok(())
@@ -115,16 +116,18 @@ pub trait Isolation {
         Ok(())
     }
 
-    /// Host, while the command runs: a signal has arrived that would be passed on
-    /// to it. The first isolation that says `true` has dealt with it instead.
+    /// Host, while the command runs: a signal has arrived that would be
+    /// forwarded to the command. The first isolation that returns `true` has
+    /// handled it instead.
     fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         let _ = signal;
         Ok(false)
     }
 
-    /// Host, after the child is gone or was never born: leave the host as it
-    /// was. Runs for every isolation whose `prepare` was begun, also for one
-    /// that failed half-way, so it must bear a second call and missing pieces.
+    /// Host, after the child has ended or was never created: undo the changes
+    /// to the host. Runs for every isolation whose `prepare` was called, even
+    /// if it failed half-way: it must be idempotent and tolerate a partial
+    /// set-up.
     fn cleanup(&mut self) -> Result<()> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The launcher's side of a living child: telling it to go on, hearing its
-//! reports, passing signals on, waiting, and ending it.
+//! The launcher's side of a running child: release, reports, signals, waiting
+//! and killing.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,21 +22,22 @@ use kit::SignalNumber;
 use kit::say;
 use kit::sys::signals::kill;
 
-/// The launcher's ends of what connects it with a living child.
+/// A running child, and the launcher's ends of the pipes to it.
 pub(crate) struct Launched {
     pub(crate) pid: Pid,
-    /// The release pipe. One byte releases the child, a second one starts it,
-    /// and its end without a byte means that the launcher is gone.
+    /// The release pipe. The first byte releases the child, the second one
+    /// starts the command, and end of file without a byte means that the
+    /// launcher is gone.
     pub(crate) lifeline: File,
     pub(crate) reports: File,
     pub(crate) terminal: Option<Terminal>,
-    /// Whether the container is in a session of its own.
+    /// Whether the container has a session of its own (setsid(2)).
     pub(crate) own_session: bool,
 }
 
 impl Launched {
-    /// Writes the next bytes into the release pipe, one for each time that the
-    /// child waits.
+    /// Writes `times` bytes into the release pipe, one for each wait of the
+    /// child.
     pub(crate) fn tell(&mut self, times: usize) -> Result<()> {
         match self.lifeline.write_all(&[1; 2][..times]) {
             Ok(()) => Ok(()),
@@ -46,11 +47,12 @@ impl Launched {
         }
     }
 
-    /// Waits for the child's next report: `None` once it has exec'ed or died.
+    /// Waits for the child's next report. Returns `None` once the child has
+    /// executed the command or died.
     ///
     /// # Errors
     /// A [`Failure`](crate::Failure) of status 128 + N if signal N asks the
-    /// launcher to stop meanwhile: a set-up may hang.
+    /// launcher to stop in the meantime: a set-up may hang.
     pub(crate) fn report(&self, signals: &Signals) -> Result<Option<Report>> {
         match signals.unless_asked_to_stop(self.reports.as_fd())? {
             Some(signal) => broken_off(signal),
@@ -58,7 +60,7 @@ impl Launched {
         }
     }
 
-    /// Reads a report that is there, or is about to be.
+    /// Reads the next report, which has arrived or is about to.
     fn read_report(&self) -> Result<Option<Report>> {
         let mut bytes = [0; 1];
         let mut reports = &self.reports;
@@ -79,8 +81,8 @@ impl Launched {
     }
 
     // ANCHOR: wait
-    /// Passes signals on to the child until it ends, but those that an isolation
-    /// takes.
+    /// Forwards signals to the child until it ends, except those that an
+    /// isolation handles.
     pub(crate) fn wait(
         &mut self,
         signals: &mut Signals,
@@ -95,11 +97,13 @@ impl Launched {
             let signal = arrived.signal;
             match signal.named() {
                 Some(Signal::SIGCHLD) => {}
-                // The launcher's own limits, which ended a write with EFBIG.
+                // Caused by the launcher's own limits, which ended a write with
+                // EFBIG.
                 Some(Signal::SIGXCPU | Signal::SIGXFSZ) if arrived.from_kernel => {}
                 _ if taken(isolations, signal)? => {}
                 Some(Signal::SIGCONT) => self.go_on()?,
-                // The terminal has told the whole foreground group already.
+                // The terminal has signalled the whole foreground process group
+                // already.
                 _ if arrived.from_kernel && self.terminal.is_none() && !self.own_session => {}
                 _ => self.pass_on(signal)?,
             }
@@ -112,10 +116,10 @@ impl Launched {
     }
     // ANCHOR_END: wait
 
-    /// Collects what has become of the child: `None` while it lives.
+    /// Reaps the child if it has ended. Returns `None` while it lives.
     fn reap(&mut self) -> Result<Option<Exit>> {
-        // rustix's waitpid, because nix's fails for a child that a real-time
-        // signal has ended.
+        // rustix's waitpid, because nix's fails for a child that was killed by
+        // a real-time signal.
         let pid = rustix::process::Pid::from_raw(self.pid.as_raw());
         let flags = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         loop {
@@ -135,14 +139,14 @@ impl Launched {
         }
     }
 
-    /// The child was stopped (Ctrl-Z): the launcher stops too, so that the
-    /// shell which started it sees a stopped job and takes the terminal.
+    /// Stops the launcher because the child was stopped (Ctrl-Z): the shell
+    /// that started the launcher sees a stopped job and takes the terminal.
     fn stop_with_it(&mut self) -> Result<()> {
         if let Some(terminal) = &self.terminal {
             terminal.take_back()?;
         }
         kill(Pid::this(), Signal::SIGSTOP.into()).context("kill(self, SIGSTOP)")?;
-        // Here somebody has sent SIGCONT: `fg` or `bg` of the shell.
+        // SIGCONT has arrived: from `fg` or `bg` of the shell.
         self.go_on()
     }
 
@@ -162,13 +166,15 @@ impl Launched {
         ignore_gone(kill(self.pid, signal)).with_context(|| format!("kill({}, {signal})", self.pid))
     }
 
-    /// Why the child is dead already, in its own words or by its status; `None` if
-    /// it lives. Asked when something on the host has failed that needs the child:
-    /// its death is then the cause, and that only what came of it.
+    /// The cause of the child's death: the error that it reported, else its
+    /// exit status or signal. `None` if the child lives. Called after a failure
+    /// on the host: if the child has died, its death is the cause and the
+    /// failure a consequence.
     pub(crate) fn died_of(&self) -> Option<Error> {
         let pid = rustix::process::Pid::from_raw(self.pid.as_raw())?;
-        // It says why before it ends, and its end closes the pipe: then its status
-        // is not far. Without either it may still have been killed.
+        // The child writes its report before it ends, and its end closes the
+        // pipe. A closed pipe means that its status follows at once. With
+        // neither, it may still have been killed.
         let mut reports = [PollFd::new(self.reports.as_fd(), PollFlags::POLLIN)];
         let mut closed = false;
         if poll(&mut reports, PollTimeout::ZERO).ok()? > 0 {
@@ -179,7 +185,7 @@ impl Launched {
                 Err(error) => say!("{error:#}"),
             }
         }
-        // It stays to be reaped.
+        // WNOWAIT: the child remains to be reaped.
         let mut flags = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         flags.set(WaitIdOptions::NOHANG, !closed);
         let status = rustix::process::waitid(WaitId::Pid(pid), flags).ok()??;
@@ -192,7 +198,7 @@ impl Launched {
         })
     }
 
-    /// Ends and reaps the child because of `error`, which is handed through.
+    /// Kills and reaps the child because of `error`, and returns `error`.
     pub(crate) fn kill(mut self, error: Error) -> Error {
         let ended = ignore_gone(kill(self.pid, Signal::SIGKILL.into())).and_then(|()| {
             loop {
@@ -206,7 +212,7 @@ impl Launched {
             .terminal
             .take()
             .map_or(Ok(()), |terminal| terminal.take_back());
-        // ECHILD: it had been reaped before the error.
+        // ECHILD: the child was reaped before the error.
         match (ended, taken_back) {
             (Ok(()) | Err(Errno::ECHILD), Ok(())) => error,
             (Err(errno), _) => error.context(format!("kill and reap {}: {errno}", self.pid)),
@@ -215,7 +221,7 @@ impl Launched {
     }
 }
 
-/// Whether an isolation has dealt with a signal.
+/// Offers a signal to the isolations. Returns whether one has handled it.
 fn taken(isolations: &mut [Box<dyn Isolation>], signal: SignalNumber) -> Result<bool> {
     for isolation in isolations {
         if isolation.signal(signal).with_context(|| isolation.name())? {
@@ -225,7 +231,7 @@ fn taken(isolations: &mut [Box<dyn Isolation>], signal: SignalNumber) -> Result<
     Ok(false)
 }
 
-/// A process that is gone needs no signal.
+/// Ignores `ESRCH`: a process that has ended needs no signal.
 fn ignore_gone(sent: nix::Result<()>) -> nix::Result<()> {
     match sent {
         Err(Errno::ESRCH) => Ok(()),

@@ -1,27 +1,27 @@
 //! Step 00: a process.
 //!
 //! A container is an ordinary process, launched through a list of
-//! [`Isolation`]s. This crate is the launcher: it clones a child, holds it on a
-//! pipe while the host is made ready, releases it, brings its errors back,
-//! passes signals on, waits, and leaves the host as it was. It isolates
+//! [`Isolation`]s. This crate is the launcher: it clones a child, blocks it on
+//! a pipe while the host is prepared, releases it, reports its errors, forwards
+//! signals, waits for its end, and cleans up the host. The launcher isolates
 //! nothing: every later step adds one isolation to the list.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`isolation`] | the trait that the steps implement |
 //! | [`container`] | the launcher: the order of all parts on the host |
-//! | `launched`, `child` | the two ends of the pipes: the launcher's and the child's |
-//! | `birth` | clone3, in the namespaces that the isolations name |
-//! | `exit` | how a container ended |
-//! | [`exec`] | finding the command and becoming it |
-//! | [`inside`] | files of the container, opened before the command runs |
-//! | [`handover`] | a descriptor for another process |
-//! | [`failure`] | errors, their exit statuses and their way through the pipe |
-//! | `signals`, `terminal` | what makes a container a job like any other |
-//! | `umask` | the mode of what is made for a container |
+//! | `launched`, `child` | the launcher's and the child's side of the launch |
+//! | `birth` | clone3(2) into the namespaces of the isolations |
+//! | `exit` | the exit status of a container |
+//! | [`exec`] | the lookup of the command in `PATH`, and execve(2) |
+//! | [`inside`] | opening files of the container before the command runs |
+//! | [`handover`] | passing a descriptor to another process |
+//! | [`failure`] | errors, their exit statuses and the report pipe |
+//! | `signals`, `terminal` | job control, as for a job of a shell |
+//! | `umask` | the file mode creation mask during set-up |
 //! | [`cli`] | arguments and exit status of every step's program |
 //!
-//! What has no safe wrapper, clone3(2) above all, is in [`kit::sys`].
+//! System calls without a safe wrapper, such as clone3(2), are in [`kit::sys`].
 
 mod birth;
 mod child;

@@ -1,4 +1,4 @@
-//! `step-00`: launch a process, isolated in nothing.
+//! `step-00`: an ordinary process, without any isolation.
 
 use std::process::ExitCode;
 

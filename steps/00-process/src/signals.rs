@@ -1,4 +1,4 @@
-//! Signals to the launcher: held back during the set-up, then passed on.
+//! Signals to the launcher: blocked during set-up, then forwarded.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,9 +10,10 @@ use nix::sys::signal::Signal;
 use kit::sys::signals::{self, block, read_signal, set_mask, signalfd};
 use kit::{SignalNumber, SignalSet};
 
-/// What is not held back: two that nobody can, those by which the kernel tells
-/// a process of its own faults, and SIGTTIN, which stops a launcher that reads
-/// from the terminal in the background as it stops any job.
+/// Signals that stay unblocked: SIGKILL and SIGSTOP, which cannot be blocked,
+/// the signals for faults of the process itself, and SIGTTIN, which stops a
+/// launcher that reads from the terminal in the background, as it stops any
+/// job.
 const NOT_TAKEN: [Signal; 10] = [
     Signal::SIGKILL,
     Signal::SIGSTOP,
@@ -26,8 +27,8 @@ const NOT_TAKEN: [Signal; 10] = [
     Signal::SIGTTIN,
 ];
 
-/// What asks the launcher to stop: a set-up that has not come to the command yet
-/// is broken off instead of told.
+/// Signals that ask the launcher to stop. Until the command starts, they
+/// interrupt the set-up instead of being forwarded.
 const STOP: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -35,18 +36,19 @@ const STOP: [Signal; 4] = [
     Signal::SIGQUIT,
 ];
 
-/// A signal that has arrived, and from where.
+/// A signal that has arrived, and its origin.
 pub(crate) struct Arrived {
     pub(crate) signal: SignalNumber,
-    /// Sent by the kernel, on behalf of the terminal for instance (`si_code`
-    /// above 0, sigaction(2)): to the whole foreground process group, not to us
-    /// alone.
+    /// Whether the kernel has sent it (`si_code` above 0, sigaction(2)), for
+    /// example for the terminal: the whole foreground process group has then
+    /// got it.
     pub(crate) from_kernel: bool,
 }
 
-/// The launcher's signals, blocked while this lives and read from a descriptor.
+/// The launcher's signals: blocked until this is dropped, and read from a
+/// signalfd(2).
 ///
-/// Blocked, they cannot end the launcher before it has left the host as it was.
+/// A blocked signal cannot end the launcher before it has cleaned up the host.
 pub(crate) struct Signals {
     fd: OwnedFd,
     /// Readable when one of [`STOP`] has arrived.
@@ -56,16 +58,12 @@ pub(crate) struct Signals {
 
 impl Signals {
     // ANCHOR: block
-    /// Blocks every signal that somebody may send to the launcher and mean for
-    /// the container: `kill`, a terminal, a service manager. Real-time signals
-    /// are among them.
+    /// Blocks every signal that may be meant for the container: from `kill`, a
+    /// terminal or a service manager. Real-time signals are included.
     ///
-    /// What the caller ignores stays ignored, and is not passed on: `nohup` and
-    /// a shell's `&` count for the container as well. SIGCHLD is the launcher's
-    /// own: to ignore it would leave nothing to wait for.
-    ///
-    /// # Errors
-    /// Those of signalfd(2).
+    /// Signals that the caller ignores stay ignored and are not forwarded:
+    /// `nohup` and a shell's `&` apply to the container as well. SIGCHLD is an
+    /// exception: ignored, it would leave no child to wait for.
     pub(crate) fn block() -> Result<Self> {
         // ANCHOR: exercise_block_signals
         signals::default_action(Signal::SIGCHLD)?;
@@ -76,8 +74,8 @@ impl Signals {
         Ok(Signals {
             fd: signalfd(taken)?,
             stop: signalfd(stop.collect())?,
-            // SIGTTOU in any case: the launcher meets it when it takes the
-            // terminal back.
+            // SIGTTOU in any case: the kernel sends it when the launcher takes
+            // the terminal back.
             before: block(taken.with(Signal::SIGTTOU))?,
         })
         // ANCHOR_END: exercise_block_signals
@@ -85,9 +83,6 @@ impl Signals {
     // ANCHOR_END: block
 
     /// Waits for the next signal.
-    ///
-    /// # Errors
-    /// Those of read(2) on a signalfd.
     pub(crate) fn next(&mut self) -> Result<Arrived> {
         let (signal, code) = read_signal(&self.fd)?;
         Ok(Arrived {
@@ -97,11 +92,8 @@ impl Signals {
     }
 
     // ANCHOR: unless_asked_to_stop
-    /// Waits until `file` can be read, or is at its end. `Some` if a signal came
-    /// before that and asks the launcher to stop.
-    ///
-    /// # Errors
-    /// Those of poll(2) and of reading a signalfd.
+    /// Waits until `file` is readable or at its end. Returns the signal if one
+    /// that asks the launcher to stop arrives first.
     pub(crate) fn unless_asked_to_stop(
         &self,
         file: BorrowedFd<'_>,
@@ -112,7 +104,7 @@ impl Signals {
                 Err(Errno::EINTR) => continue,
                 other => other.context("poll")?,
             };
-            // What the child has to say comes first.
+            // A report of the child takes precedence.
             if fds[0].any() == Some(true) {
                 return Ok(None);
             }
@@ -121,10 +113,8 @@ impl Signals {
     }
     // ANCHOR_END: unless_asked_to_stop
 
-    /// The signal, already arrived, that asks the launcher to stop.
-    ///
-    /// # Errors
-    /// Those of poll(2) and of reading a signalfd.
+    /// Returns the pending signal that asks the launcher to stop, if there is
+    /// one.
     pub(crate) fn asked_to_stop(&self) -> Result<Option<SignalNumber>> {
         Ok(match readable(&self.stop)? {
             true => Some(read_signal(&self.stop)?.0),
@@ -133,15 +123,16 @@ impl Signals {
     }
 }
 
-/// Whether a signal waits there.
+/// Whether a signal is pending on `signalfd`.
 fn readable(signalfd: &OwnedFd) -> Result<bool> {
     let mut fd = [PollFd::new(signalfd.as_fd(), PollFlags::POLLIN)];
     Ok(poll(&mut fd, PollTimeout::ZERO).context("poll the signalfd")? > 0)
 }
 
 impl Drop for Signals {
-    /// What has arrived by now was meant for a command that is gone, or has
-    /// broken the set-up off; it must not end the launcher on top of that.
+    /// Discards pending signals before it restores the mask: they were meant
+    /// for a command that has ended, or have interrupted the set-up. They must
+    /// not end the launcher as well.
     fn drop(&mut self) {
         let restored = loop {
             match readable(&self.fd) {

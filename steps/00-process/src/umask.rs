@@ -2,23 +2,23 @@
 
 use nix::sys::stat::{Mode, umask};
 
-/// The mask of the set-up, on both sides: directories and files that are made
-/// for a container have the modes that their makers name, whatever the caller's
-/// mask is. Dropped, it puts the caller's back.
+/// The mask during set-up, in the launcher and in the child: files and
+/// directories of a container get the modes that the code names, whatever the
+/// caller's mask is. Dropping it restores the caller's mask.
 pub(crate) struct Umask {
     before: Mode,
 }
 
 impl Umask {
-    /// Sets the mask to 022: nobody but the owner may write.
+    /// Sets the mask to 022: only the owner may write.
     pub(crate) fn of_set_up() -> Self {
         Umask {
             before: umask(Mode::S_IWGRP | Mode::S_IWOTH),
         }
     }
 
-    /// Puts the caller's mask back: for the child, whose command shall start
-    /// with it unless an isolation sets another.
+    /// Restores the caller's mask: for the command in the child, unless an
+    /// isolation sets another mask.
     pub(crate) fn restore(&self) {
         umask(self.before);
     }

@@ -1,15 +1,15 @@
 //! Step 01: the UTS namespace (uts_namespaces(7)).
 //!
-//! The smallest of all namespaces holds two strings: the host name, which
-//! gethostname(2) and `uname -n` tell, and the NIS domain name of
-//! getdomainname(2). A new one begins as a copy of its creator's.
+//! The smallest of all namespaces holds two strings: the host name
+//! (gethostname(2), `uname -n`) and the NIS domain name (getdomainname(2)). A
+//! new namespace starts with a copy of its creator's.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`namespace_mode`] | new, the host's or another process's: the choice that every namespace of the later steps offers |
-//! | [`name`] | what a host name may look like |
-//! | [`namespaces`] | the namespaces of a process, as the kernel shows them |
-//! | [`table`] | those of two processes, side by side |
+//! | [`namespace_mode`] | `private`, `host` or `container:PID`: the choice for every namespace |
+//! | [`name`] | the rules for host names |
+//! | [`namespaces`] | the namespaces of a process, from `/proc/PID/ns` |
+//! | [`table`] | the namespaces of a process beside the caller's |
 
 pub mod name;
 pub mod namespace_mode;
@@ -50,7 +50,8 @@ pub struct UtsSettings {
     pub domainname: Option<OsString>,
 }
 
-/// A UTS namespace: a host name and a domain name that nobody outside sees.
+/// The isolation that makes or joins a UTS namespace, and sets its host name
+/// and NIS domain name.
 pub struct Uts {
     namespace: Namespace,
     hostname: Option<OsString>,
@@ -67,7 +68,7 @@ impl Uts {
         }
     }
 
-    /// The names that were asked for, with their options.
+    /// The names to set, each with its option.
     fn names(&self) -> impl Iterator<Item = (&'static str, &OsString)> {
         [
             ("--hostname", &self.hostname),
@@ -102,12 +103,12 @@ impl Isolation for Uts {
             name::check(name).with_context(|| format!("{option} {name:?}"))?;
             match self.namespace.mode() {
                 NamespaceMode::Private => {}
-                NamespaceMode::Host => bail!(
-                    "{option} with --uts host would rename the host: leave --uts away, or {option}"
-                ),
+                NamespaceMode::Host => {
+                    bail!("{option} with --uts host would rename the host: omit --uts, or {option}")
+                }
                 NamespaceMode::Container(pid) => bail!(
-                    "{option} with --uts container:{pid} would rename that container: leave one \
-                     of the two away"
+                    "{option} with --uts container:{pid} would rename that container: omit one \
+                     of the two"
                 ),
             }
         }

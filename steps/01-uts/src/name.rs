@@ -1,9 +1,9 @@
-//! What a host name may look like: the kernel's limit (sethostname(2)) and the
-//! form that RFC 1123, section 2.1, gives to names of hosts.
+//! The rules for host names: the kernel's limit (sethostname(2)) and the syntax
+//! of RFC 1123, section 2.1.
 //!
-//! The kernel takes any 64 bytes. A name that other programs cannot look up,
-//! or that holds a slash and ends up in a path, does its harm later and
-//! elsewhere; so it is refused here.
+//! The kernel accepts any 64 bytes. A name that other programs cannot look up,
+//! or whose slash ends up in a path, does harm later and elsewhere: it is
+//! refused here.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Result, bail, ensure};
 
-/// `__NEW_UTS_LEN` of the kernel: the length of both names, in bytes.
+/// The kernel's limit for either name, in bytes (`__NEW_UTS_LEN`).
 pub const KERNEL_LIMIT: usize = 64;
 
 /// The longest label of a host name, in bytes (RFC 1123, RFC 1035).
@@ -20,10 +20,10 @@ pub const LABEL_LIMIT: usize = 63;
 /// Checks a host name or domain name.
 ///
 /// # Errors
-/// Says which rule `name` breaks. The rules, in the order of the checks: not
-/// empty; [`KERNEL_LIMIT`]; labels, with dots between them, of 1 to
-/// [`LABEL_LIMIT`] letters of ASCII, digits and hyphens, without a hyphen at
-/// either end; not the form of an IPv4 address.
+/// Names the rule that `name` breaks. In the order of the checks, a name is not
+/// empty; has at most [`KERNEL_LIMIT`] bytes; consists of labels, separated by
+/// dots, of 1 to [`LABEL_LIMIT`] ASCII letters, digits and hyphens, without a
+/// hyphen at either end; and does not have the form of an IPv4 address.
 pub fn check(name: &OsStr) -> Result<()> {
     // ANCHOR: exercise_names_of_hosts
     let bytes = name.as_bytes();

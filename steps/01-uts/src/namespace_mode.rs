@@ -1,6 +1,6 @@
-//! Whose namespace a container gets: one of its own, the host's, or that of a
-//! running process (clone(2), setns(2), pidfd_open(2)). Every step that has a
-//! namespace offers this choice, in Docker's words.
+//! The namespace modes, in Docker's words: a new namespace, the host's, or that
+//! of a running process (clone(2), setns(2), pidfd_open(2)). Every step with a
+//! namespace offers this choice.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,15 +12,15 @@ use nix::unistd::Pid;
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
-/// `private`, `host` or `container:PID`.
+/// The namespace of a container: `private`, `host` or `container:PID`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NamespaceMode {
     /// A new namespace, born with the container.
     #[default]
     Private,
-    /// That of the launcher: no isolation.
+    /// The launcher's namespace: no isolation.
     Host,
-    /// That of a running process, by its PID as the launcher sees it.
+    /// The namespace of a running process, by its PID as the launcher sees it.
     Container(Pid),
 }
 
@@ -52,9 +52,9 @@ impl fmt::Display for NamespaceMode {
     }
 }
 
-/// A namespace of one kind as its mode asks for it: the `namespaces`,
-/// `prepare` and `joins` of an [`Isolation`](process::Isolation), which it
-/// calls in its own.
+/// A namespace of one kind, according to its mode. Provides the `namespaces`,
+/// `prepare` and `joins` of an [`Isolation`](process::Isolation), which calls
+/// them in its own.
 ///
 /// ```
 /// use nix::sched::CloneFlags;
@@ -72,7 +72,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A namespace of `kind`, which is one `CLONE_NEW*` flag.
+    /// Creates a namespace of `kind`, a single `CLONE_NEW*` flag.
     pub fn new(kind: CloneFlags, mode: NamespaceMode) -> Self {
         Namespace {
             kind,
@@ -81,13 +81,13 @@ impl Namespace {
         }
     }
 
-    /// The mode it was made with.
+    /// The mode given to [`new`](Self::new).
     pub fn mode(&self) -> NamespaceMode {
         self.mode
     }
 
     // ANCHOR: namespace_flags
-    /// The flag for clone(2), where a new namespace is wanted.
+    /// The flag for clone(2) if a new namespace is wanted, else none.
     pub fn namespaces(&self) -> CloneFlags {
         match self.mode {
             NamespaceMode::Private => self.kind,
@@ -97,12 +97,12 @@ impl Namespace {
     // ANCHOR_END: namespace_flags
 
     // ANCHOR: namespace_prepare
-    /// Takes hold of the process whose namespace is to be joined: a pidfd
-    /// stays that process, where its PID may be given to another one.
+    /// Opens a pidfd of the process whose namespace is to be joined. A pidfd
+    /// refers to that process even after its PID is reused.
     ///
     /// # Errors
-    /// Names the PID for which there is no process (`ESRCH`), or which is that
-    /// of a thread (`EINVAL`, since Linux 6.9 `ENOENT`).
+    /// Names the PID if there is no such process (`ESRCH`), or if it belongs to
+    /// a thread (`EINVAL`, since Linux 6.9 `ENOENT`).
     pub fn prepare(&mut self) -> Result<()> {
         // ANCHOR: exercise_join
         let NamespaceMode::Container(pid) = self.mode else {
@@ -123,8 +123,8 @@ impl Namespace {
     }
     // ANCHOR_END: namespace_prepare
 
-    /// The process to take the namespace from, for setns(2). `None` before
-    /// `prepare`, and in the other modes.
+    /// The pidfd of the process to join, and the flag for setns(2). `None`
+    /// before `prepare`, and in the other modes.
     pub fn joins(&self) -> Option<(BorrowedFd<'_>, CloneFlags)> {
         Some((self.process.as_ref()?.as_fd(), self.kind))
     }

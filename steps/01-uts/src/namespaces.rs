@@ -16,12 +16,12 @@ use nix::unistd::Pid;
 /// All kinds of namespaces, by their names in `/proc/PID/ns`.
 pub const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
-/// Whose namespaces: a process of this PID namespace.
+/// A process of this PID namespace whose namespaces are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// The one that asks.
+    /// The calling process.
     Caller,
-    /// Another one.
+    /// Another process, by its PID.
     Other(Pid),
 }
 
@@ -48,21 +48,20 @@ impl fmt::Display for Process {
 pub struct Membership {
     /// One of [`KINDS`].
     pub kind: &'static str,
-    /// The inode that stands for the namespace: two processes are in the same
-    /// one if these are equal. `None` where the kernel has no such kind, or
-    /// where the process has ended already and only waits to be reaped.
+    /// The inode of the namespace: equal for processes in the same namespace.
+    /// `None` if the kernel has no such kind, or if the process is a zombie.
     pub id: Option<u64>,
-    /// The user namespace that owns it: whoever has capabilities there has
-    /// them over this namespace. `None` where it is not the caller's to see
-    /// (`EPERM`: it lies above the caller's own).
+    /// The inode of the owning user namespace: capabilities in that namespace
+    /// apply to this one. `None` if the caller may not see it (`EPERM`: it is
+    /// above the caller's own), or if there is no `id`.
     pub owner: Option<u64>,
 }
 
-/// The namespaces of `process`, in the order of [`KINDS`].
+/// Returns the namespaces of `process`, in the order of [`KINDS`].
 ///
 /// # Errors
-/// Names the process that does not exist, or whose namespaces the caller may
-/// not read (`EACCES`, ptrace(2): another user's).
+/// Names a process that does not exist, or whose namespaces the caller may not
+/// read (`EACCES`, ptrace(2): another user's process).
 pub fn of(process: Process) -> Result<Vec<Membership>> {
     // ANCHOR: exercise_look_at_namespaces
     let dir = process.proc().join("ns");

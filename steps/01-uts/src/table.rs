@@ -21,11 +21,9 @@ pub struct NamespacesArgs {
 }
 
 /// Prints the table on standard output.
-///
-/// # Errors
-/// Those of [`namespaces::of`], and of writing.
 pub fn print(args: NamespacesArgs) -> Result<Exit> {
-    // A reader that has seen enough (`| head`) ends this program quietly.
+    // SIGPIPE ends this program quietly when a reader such as `head` closes the
+    // pipe.
     sys::signals::default_action(Signal::SIGPIPE)?;
     let caller = namespaces::of(Process::Caller)?;
     let table = match args.pid.map(|pid| Process::Other(Pid::from_raw(pid))) {

@@ -1,13 +1,13 @@
 //! Step 02: the IPC namespace (ipc_namespaces(7)).
 //!
-//! It holds what processes find by an identifier or a name of its own instead
-//! of a path: System V message queues, semaphore sets and shared memory
-//! (sysvipc(7)), and POSIX message queues (mq_overview(7)). They live as long
-//! as the kernel, or as their namespace, unless somebody removes them.
+//! It holds the objects that processes find by an identifier or a name of its
+//! own instead of a path: System V message queues, semaphore sets and shared
+//! memory (sysvipc(7)), and POSIX message queues (mq_overview(7)). They exist
+//! until they are removed, or until the namespace ends.
 //!
-//! Pipes and Unix sockets go by descriptors and paths (abstract sockets by the
-//! network namespace), POSIX shared memory and semaphores are files in
-//! `/dev/shm`: this namespace isolates none of them.
+//! This namespace does not isolate pipes and Unix sockets, which processes find
+//! by descriptors and paths (abstract sockets belong to the network namespace),
+//! or POSIX shared memory and semaphores, which are files in `/dev/shm`.
 //!
 //! | module | what |
 //! |---|---|
@@ -38,8 +38,9 @@ pub struct IpcSettings {
     pub ipc: NamespaceMode,
 }
 
-/// An IPC namespace: queues, semaphores and shared memory that nobody outside
-/// finds, and that end with the last process in it.
+/// The isolation that makes or joins an IPC namespace. Its queues, semaphores
+/// and shared memory are invisible outside, and end with the last process in
+/// it.
 pub struct Ipc {
     namespace: Namespace,
 }

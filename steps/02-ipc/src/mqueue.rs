@@ -1,5 +1,5 @@
-//! POSIX message queues (mq_overview(7)): files of a file system of their own,
-//! of which there is one for each IPC namespace.
+//! POSIX message queues (mq_overview(7)): files of the mqueue file system, of
+//! which every IPC namespace has its own instance.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,29 +12,30 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-/// How many messages a queue made here takes, and of how many bytes each: the
-/// kernel's own defaults (`/proc/sys/fs/mqueue`).
+/// The capacity of a new queue: the number of messages, and the bytes of each.
+/// These are the kernel's defaults (`/proc/sys/fs/mqueue`).
 const MESSAGES: i64 = 10;
 const MESSAGE_BYTES: i64 = 8192;
 
 /// One POSIX message queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Its name, with the slash that mq_open(3) wants in front.
+    /// The name, with the leading slash of mq_open(3).
     pub name: OsString,
-    /// The owner.
+    /// The user ID of the owner.
     pub uid: u32,
-    /// Nine bits of permissions, as of a file.
+    /// The permissions: nine bits, as of a file.
     pub mode: u32,
-    /// The bytes of all messages in it. `None` where the caller may not read it.
+    /// The size of all messages in it, in bytes. `None` if the caller may not
+    /// read it.
     pub bytes: Option<u64>,
 }
 
 /// Makes a queue.
 ///
 /// # Errors
-/// A name of another form than `/NAME`, or one that is taken (`EEXIST`);
-/// `ENOSPC` or `EMFILE` beyond the limits (mq_overview(7)).
+/// Refuses a name that is not of the form `/NAME`. `EEXIST` if the name is
+/// taken, `ENOSPC` or `EMFILE` beyond the limits (mq_overview(7)).
 pub fn make(name: &OsStr, mode: u32) -> Result<()> {
     check_name(name)?;
     let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR | MQ_OFlag::O_CLOEXEC;
@@ -46,24 +47,25 @@ pub fn make(name: &OsStr, mode: u32) -> Result<()> {
     mq_close(queue).with_context(|| format!("mq_close({name:?})"))
 }
 
-/// Removes a queue: its name at once, the rest when nobody has it open.
+/// Removes a queue: its name at once, its messages when the last process has
+/// closed it.
 ///
 /// # Errors
-/// `ENOENT` where there is none, `EACCES` where it is somebody else's.
+/// `ENOENT` if there is no such queue, `EACCES` if it belongs to another user.
 pub fn remove(name: &OsStr) -> Result<()> {
     check_name(name)?;
     mq_unlink(name).with_context(|| format!("mq_unlink({name:?})"))
 }
 
-/// The queues of the caller's IPC namespace.
+/// Lists the queues of the caller's IPC namespace.
 ///
-/// A file system at `/dev/mqueue` belongs to the namespace of whoever mounted
-/// it. So the caller's own is mounted here, attached nowhere: fsopen(2),
-/// fsmount(2), and a listing through the descriptor.
+/// The file system at `/dev/mqueue` belongs to the namespace of the process
+/// that mounted it. This function therefore mounts the caller's own, attached
+/// nowhere, with fsopen(2) and fsmount(2), and lists it through the descriptor.
 ///
 /// # Errors
-/// `EPERM` without `CAP_SYS_ADMIN`, as for every mount; `ENODEV` where the
-/// kernel has no POSIX message queues.
+/// `EPERM` without `CAP_SYS_ADMIN`, as for every mount; `ENODEV` if the kernel
+/// has no POSIX message queues.
 pub fn list() -> Result<Vec<Queue>> {
     // ANCHOR: exercise_list_queues
     let root = mount()?;
@@ -91,7 +93,7 @@ fn mount() -> Result<OwnedFd> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).context("fsmount(mqueue)")
 }
 
-/// The queue of this name in `dir`; `None` if it was removed meanwhile.
+/// The queue of this name in `dir`. `None` if it was removed in the meantime.
 fn queue(dir: impl AsFd, name: &OsStr) -> Result<Option<Queue>> {
     let stat = match statat(dir.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
@@ -117,7 +119,8 @@ fn queue(dir: impl AsFd, name: &OsStr) -> Result<Option<Queue>> {
     }))
 }
 
-/// `QSIZE:129 NOTIFY:2 SIGNO:0 NOTIFY_PID:8260`, as mq_overview(7) shows it.
+/// Parses the size, in bytes, from the content of a queue's file:
+/// `QSIZE:129 NOTIFY:2 SIGNO:0 NOTIFY_PID:8260` (mq_overview(7)).
 fn queue_size(text: &str) -> Result<u64> {
     text.split_whitespace()
         .find_map(|field| field.strip_prefix("QSIZE:"))

@@ -1,5 +1,5 @@
-//! System V IPC objects (sysvipc(7)), as `/proc/sysvipc` lists them
-//! (proc_sysvipc(5)): those of the reader's own IPC namespace, whoever mounted
+//! System V IPC objects (sysvipc(7)), read from `/proc/sysvipc`
+//! (proc_sysvipc(5)). It shows the IPC namespace of its reader, whoever mounted
 //! that /proc.
 
 use std::fs;
@@ -20,10 +20,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, in the order of a listing.
+    /// All kinds, in the order of a listing.
     pub const ALL: [Kind; 3] = [Kind::Queue, Kind::Semaphore, Kind::Memory];
 
-    /// What the tool calls it.
+    /// The name on the command line and in a listing.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Queue => "queue",
@@ -40,10 +40,11 @@ impl Kind {
         }
     }
 
-    /// Removes the object of this kind that has this identifier.
+    /// Removes the object of this kind with the identifier `id`.
     ///
     /// # Errors
-    /// `EINVAL` where there is none, `EPERM` where it is somebody else's.
+    /// `EINVAL` if there is no such object, `EPERM` if it belongs to another
+    /// user.
     pub fn remove(self, id: i32) -> Result<()> {
         match self {
             Kind::Queue => sysvipc::msgctl_rmid(id),
@@ -53,11 +54,7 @@ impl Kind {
     }
 
     // ANCHOR: list
-    /// The objects of this kind in the caller's IPC namespace.
-    ///
-    /// # Errors
-    /// Those of reading `/proc/sysvipc`, and lines that have not the form of
-    /// its header.
+    /// Lists the objects of this kind in the caller's IPC namespace.
     pub fn list(self) -> Result<Vec<Object>> {
         let path = self.listing();
         let text = fs::read_to_string(path).with_context(|| format!("read {path}"))?;
@@ -114,43 +111,44 @@ impl Kind {
 /// One System V object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its kind: identifiers are counted for each kind by itself.
+    /// The kind. Each kind has identifiers of its own.
     pub kind: Kind,
-    /// The identifier, by which it is used.
+    /// The identifier, for calls such as msgsnd(2).
     pub id: i32,
-    /// The key by which it was made: 0 for `IPC_PRIVATE`.
+    /// The key that it was made with: 0 for `IPC_PRIVATE`.
     pub key: i32,
-    /// The owner.
+    /// The user ID of the owner.
     pub uid: u32,
-    /// Nine bits of permissions, as of a file.
+    /// The permissions: nine bits, as of a file.
     pub mode: u32,
-    /// What is in it.
+    /// The content.
     pub holds: Holds,
 }
 
-/// What an object holds.
+/// The content of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// Messages not yet received, and their bytes.
+    /// The messages that have not been received yet.
     Messages {
-        /// The bytes of all of them.
+        /// Their total size, in bytes.
         bytes: u64,
-        /// How many there are.
+        /// Their number.
         count: u64,
     },
-    /// So many semaphores.
+    /// The number of semaphores.
     Semaphores(u64),
-    /// Memory.
+    /// Shared memory.
     Memory {
-        /// The size asked for.
+        /// The requested size, in bytes.
         bytes: u64,
-        /// How many processes have it attached (shmat(2)).
+        /// The number of attachments (shmat(2)).
         attached: u64,
     },
 }
 
-/// A line of a table whose first line names the columns. Kernels have added
-/// columns at the end, and pad them differently.
+/// A line of a table whose first line names the columns. Fields are looked up
+/// by column, because kernels have added columns at the end and pad them
+/// differently.
 struct Row<'a> {
     header: &'a [&'a str],
     fields: Vec<&'a str>,

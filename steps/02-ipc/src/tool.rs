@@ -1,5 +1,6 @@
-//! `step-02 ipc`: what ipcmk(1), ipcs(1) and ipcrm(1) do, and POSIX message
-//! queues, in one static program that also runs where util-linux is missing.
+//! `step-02 ipc`: the functions of ipcmk(1), ipcs(1) and ipcrm(1), and POSIX
+//! message queues, in one static program that also runs where util-linux is
+//! missing.
 
 use std::ffi::OsString;
 use std::io::{Write, stdout};
@@ -15,7 +16,7 @@ use process::Exit;
 use crate::mqueue;
 use crate::sysv::{self, Holds};
 
-/// Only the owner may use what is made here, as with ipcmk(1)'s own users.
+/// The permissions of new objects: only the owner may use them.
 const MODE: u32 = 0o600;
 
 /// What `step-02 ipc` can do.
@@ -73,12 +74,10 @@ pub enum Kind {
     Mqueue,
 }
 
-/// Runs the tool.
-///
-/// # Errors
-/// Those of what it is asked to do, with the limit or the missing object named.
+/// Runs the tool, and prints its output on standard output.
 pub fn run(tool: IpcTool) -> Result<Exit> {
-    // A reader that has seen enough (`| head`) ends this program quietly.
+    // SIGPIPE ends this program quietly when a reader such as `head` closes the
+    // pipe.
     sys::signals::default_action(Signal::SIGPIPE)?;
     let output = match tool {
         IpcTool::Ls => list()?,
@@ -124,7 +123,7 @@ fn remove(kind: Kind, id: OsString) -> Result<()> {
     // ANCHOR_END: exercise_remove_objects
 }
 
-/// Adds to an error what to do about it.
+/// Adds the remedy to an error.
 fn explain(error: Error) -> Error {
     let remedy = match error.downcast_ref::<Errno>() {
         Some(Errno::EEXIST) => "the name is taken in this IPC namespace: see ipc ls",
@@ -178,7 +177,7 @@ fn list() -> Result<String> {
                 );
             }
         }
-        // Half a list is worth having, if it says that it is one.
+        // An incomplete list is useful if it says that it is incomplete.
         Err(error) => eprintln!(
             "step-02: POSIX message queues are not listed: {error:#}; it takes root to mount \
              their file system"

@@ -1,15 +1,16 @@
 //! A minimal init: PID 1 of the container, with the command as its child.
 //!
 //! Its duties are those that the kernel gives to PID 1 of a PID namespace
-//! (pid_namespaces(7)): it must wait(2) for every orphan, or zombies stay; it
-//! must ask for the signals it wants, because PID 1 gets none of the others;
-//! and its end is the end of the namespace, so it ends when the command does.
+//! (pid_namespaces(7)). It must wait(2) for every orphan, or zombies remain. It
+//! must request the signals that it wants, because PID 1 gets no others. Its
+//! end is the end of the namespace, so it ends when the command does.
 
-//! It is a program of its own: a forked launcher would show the container its
-//! environment, its command line with every `-e`, and its memory. The engine
-//! has no second file to execute, so it executes a copy of itself that nobody
-//! can change: a memfd, sealed (memfd_create(2), fcntl(2) `F_ADD_SEALS`), made
-//! before the container is, and told by its name what it is.
+//! Init is executed as a program of its own: a forked launcher would show the
+//! container its environment, its command line with every `-e`, and its memory.
+//! The engine has no second file to execute, so it executes a copy of itself
+//! that nobody can change: a sealed memfd (memfd_create(2), fcntl(2)
+//! `F_ADD_SEALS`), made before the container. `argv[0]` tells the program that
+//! it is init.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -29,11 +30,11 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{WaitOptions, wait};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-/// The name under which the program is an init.
+/// The `argv[0]` that makes the program an init, and the name of its memfd.
 const NAME: &CStr = c"drydock-init";
 
-/// Signals that init leaves alone: two that nobody can hold back, and those by
-/// which the kernel tells a process of its own faults.
+/// Signals that stay unblocked: SIGKILL and SIGSTOP, which cannot be blocked,
+/// and the signals for faults of the process itself.
 const NOT_TAKEN: [Signal; 9] = [
     Signal::SIGKILL,
     Signal::SIGSTOP,
@@ -46,11 +47,8 @@ const NOT_TAKEN: [Signal; 9] = [
     Signal::SIGTRAP,
 ];
 
-/// A copy of this program in memory, sealed: nobody can write to it, through
-/// `/proc/1/exe` neither.
-///
-/// # Errors
-/// Those of memfd_create(2), of reading the program and of fcntl(2).
+/// Makes a sealed copy of this program in memory: nobody can write to it, not
+/// even through `/proc/1/exe`.
 // ANCHOR: seal
 pub fn seal() -> Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -68,37 +66,36 @@ pub fn seal() -> Result<OwnedFd> {
 }
 // ANCHOR_END: seal
 
-/// The signals that init takes: all but those above, the real-time ones too.
+/// The signals that init handles: all except [`NOT_TAKEN`], including real-time
+/// signals.
 fn taken() -> SignalSet {
     SignalSet::ALL.without(NOT_TAKEN.into_iter().collect())
 }
 
 // ANCHOR: fork
-/// Splits the caller in two. The parent, PID 1, executes `program` and never
-/// returns. The child returns, to become the command.
+/// Forks the caller. The parent, PID 1, executes `program` and never returns.
+/// The child returns, to execute the command.
 ///
-/// The signals for init are blocked from here on, across execve(2), and for good:
-/// a blocked signal is kept also for a PID 1 without a handler, and is read from
-/// a descriptor. The child has the same mask when it returns; the launcher empties
-/// it, as it does without init.
-///
-/// # Errors
-/// Those of prctl(2) and fork(2), before anything is split.
+/// The signals for init stay blocked from here on, across execve(2) too. A
+/// blocked signal is kept even for a PID 1 without a handler, and init reads it
+/// from a signalfd(2). The child returns with the same mask, which is emptied
+/// before execve(2), as it is without init.
 pub fn fork(program: OwnedFd) -> Result<()> {
     signals::block(taken())?;
-    // Once more, because a change of credentials clears it; and before the
-    // fork, because the child then looks whether the launcher still lives.
+    // Again, because a change of credentials clears the request. Before the
+    // fork, because the child checks afterwards whether the launcher still
+    // lives.
     prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
     match sys::fork()? {
         ForkResult::Child => Ok(()),
         ForkResult::Parent { child: command } => {
             say!("init: the command is process {command} of the container");
-            // Close-on-exec: if there is something to say, there is no init.
+            // Close-on-exec: needed only if execveat(2) fails.
             let complaints = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3);
             let Err(error) = execute(&program, command);
             if let Ok(complaints) = complaints {
                 let text = format!("init: {error:#}\n");
-                // Nobody is left to be told that it could not be said.
+                // There is nobody left to report a failed write to.
                 let _unheard = rustix::io::write(complaints, text.as_bytes());
             }
             sys::exit(LAUNCHER_FAILED)
@@ -107,10 +104,10 @@ pub fn fork(program: OwnedFd) -> Result<()> {
 }
 // ANCHOR_END: fork
 
-/// Becomes init. It gets an empty environment, and nothing of the caller's is
-/// open in it: whoever reads from the command's pipes waits for the last writer
-/// to close them, and init must not be it. A program wants three streams, so it
-/// gets itself for each.
+/// Executes init, with an empty environment and without any open file of the
+/// caller: a reader of the command's pipes waits until the last writer closes
+/// them, and that must not be init. A program expects three standard streams,
+/// so init gets its own program for each.
 fn execute(program: &OwnedFd, command: Pid) -> Result<std::convert::Infallible> {
     dup2_stdin(program).context("dup2(0)")?;
     dup2_stdout(program).context("dup2(1)")?;
@@ -127,8 +124,8 @@ fn execute(program: &OwnedFd, command: Pid) -> Result<std::convert::Infallible> 
     .context("execveat(the sealed copy of this program)")
 }
 
-/// What the program does as an init, if that is what it was executed for: `None`
-/// if not.
+/// Runs init if the program was executed as such, and returns its exit status.
+/// Returns `None` otherwise.
 pub fn asked_for() -> Option<u8> {
     let mut words = std::env::args_os();
     if words.next()?.as_encoded_bytes() != NAME.to_bytes() {
@@ -136,21 +133,22 @@ pub fn asked_for() -> Option<u8> {
     }
     let command = words.next()?.to_str()?.parse().ok()?;
     let served = || -> Result<u8> {
-        // It was blocked before; a signal in between is still there.
+        // The signals are blocked already: those that have arrived are pending.
         let signals = signalfd(taken())?;
         serve(Pid::from_raw(command), &signals)
     };
-    // Nobody is left to be told of an error: the streams are closed.
+    // The streams are closed, so only the status can report an error.
     Some(served().unwrap_or(LAUNCHER_FAILED))
 }
 
 // ANCHOR: serve
-/// Reaps and passes on until the command ends, and returns its status.
+/// Reaps processes and forwards signals until the command ends, and returns its
+/// exit status.
 fn serve(command: Pid, signals: &OwnedFd) -> Result<u8> {
     // ANCHOR: exercise_serve
-    // The streams, which are this program itself.
+    // Close the standard streams, which are this program itself.
     sys::close_all_but(signals.as_fd())?;
-    // Nor shall the directory in which it was started stay in use.
+    // Release the directory in which the launcher was started.
     chdir("/").context("chdir(/)")?;
     prctl::set_name(c"init").context("prctl(PR_SET_NAME)")?;
     loop {
@@ -160,8 +158,9 @@ fn serve(command: Pid, signals: &OwnedFd) -> Result<u8> {
         let (signal, code) = read_signal(signals)?;
         match signal.named() {
             Some(Signal::SIGCHLD) => {}
-            // From the kernel: what a terminal tells its foreground process
-            // group (si_code of sigaction(2)), the command has been told too.
+            // Sent by the kernel (si_code of sigaction(2)), for example for a
+            // terminal: the whole foreground process group, and so the command,
+            // has got it too.
             _ if code > 0 => {}
             _ => kill(command, signal).with_context(|| format!("kill({command})"))?,
         }
@@ -171,13 +170,13 @@ fn serve(command: Pid, signals: &OwnedFd) -> Result<u8> {
 // ANCHOR_END: serve
 
 // ANCHOR: reap
-/// Waits for all children that have ended: the command, and the orphans, which
-/// nobody else can wait for. The status of the command, once it has ended.
+/// Reaps all children that have ended: the command, and the orphans, which only
+/// PID 1 can wait for. Returns the status of the command once it has ended.
 fn reap(command: Pid) -> Result<Option<u8>> {
     // ANCHOR: exercise_reap
     loop {
-        // rustix's wait, because nix's knows no real-time signals, and a child
-        // may end by one.
+        // rustix's wait, because nix's fails for a child that was killed by a
+        // real-time signal.
         let found = match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
             Err(rustix::io::Errno::CHILD) => None,
             found => found.context("waitpid(-1)")?,
@@ -202,13 +201,14 @@ fn reap(command: Pid) -> Result<Option<u8>> {
 }
 // ANCHOR_END: reap
 
-/// Undoes Ctrl-Z. The shell outside waits for its own child, the launcher, and
-/// that for PID 1; but PID 1 cannot be stopped from inside, so that nobody
-/// outside would hear of it and the terminal would hang. Without init the
-/// kernel's rule has the same effect: the command is PID 1, and does not stop.
-/// A shell inside stops its own jobs, which are not concerned.
+/// Continues the command after Ctrl-Z. The shell outside waits for its own
+/// child, the launcher, which waits for PID 1. PID 1 cannot be stopped from
+/// inside, so nobody outside would notice the stop, and the terminal would
+/// hang. Without init the kernel's rule has the same effect: the command is PID
+/// 1, and does not stop. The jobs of a shell inside are not affected.
 fn resume(command: Pid) -> Result<()> {
-    // 0, its own group, if the command's is not of this PID namespace.
+    // 0, init's own group, if the command's group is outside this PID
+    // namespace.
     let group = getpgid(Some(command)).with_context(|| format!("getpgid({command})"))?;
     match killpg(group, Signal::SIGCONT) {
         Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => Ok(()),

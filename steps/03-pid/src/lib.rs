@@ -1,17 +1,17 @@
 //! Step 03: the PID namespace (pid_namespaces(7)).
 //!
-//! PIDs begin at 1 inside, and inside nobody sees a process of the outside.
-//! From outside every process is seen, under another PID. The namespace lives
-//! as long as its PID 1: with it the kernel kills all the others.
+//! Inside, PIDs begin at 1, and processes outside are invisible. Outside, every
+//! process is visible, under another PID. The namespace lives as long as its
+//! PID 1: when that ends, the kernel kills all others.
 //!
-//! PID 1 is adopted by every orphan of its namespace, and gets no signal from
-//! inside that it has no handler for. Programs that were not written for that
-//! leave zombies and cannot be ended by SIGTERM; `--init` puts an [`init`] in
-//! front of them.
+//! PID 1 adopts every orphan of its namespace, and gets a signal from inside
+//! only if it has a handler for it. Programs that were not written for this
+//! role leave zombies and cannot be ended by SIGTERM; `--init` puts an [`init`]
+//! in front of them.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`init`] | a minimal init: reaps orphans, passes signals on |
+//! | [`init`] | a minimal init: reaps orphans, forwards signals |
 //! | [`pids`] | `step-03 pids`: a container's processes, as the host sees them |
 //! | [`status`] | reading `/proc/PID/status` |
 
@@ -44,11 +44,13 @@ pub struct PidSettings {
     pub init: bool,
 }
 
-/// A PID namespace: PIDs of its own, which end with PID 1.
+/// The isolation that makes or joins a PID namespace, with an init as PID 1 if
+/// requested.
 pub struct PidNamespace {
     namespace: Namespace,
     init: bool,
-    /// What PID 1 will execute, if there shall be an init.
+    /// The sealed program that PID 1 executes. `None` without `--init`, and
+    /// before `prepare`.
     program: Option<OwnedFd>,
 }
 
@@ -63,8 +65,9 @@ impl PidNamespace {
     }
 }
 
-/// The `main` of this step's program and of those after it, as [`process::main`]
-/// is that of the others: the program is the container's [`init`] too.
+/// The `main` function of this step's program and of all later ones: runs the
+/// container's [`init`] if the program was executed as such, else calls
+/// [`process::main`].
 pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
     match init::asked_for() {
         Some(status) => status.into(),
@@ -93,15 +96,16 @@ impl Isolation for PidNamespace {
         if self.init {
             match self.namespace.mode() {
                 NamespaceMode::Private => {}
-                // Orphans go to PID 1 of their namespace, and only its end is
-                // that of the others: an init that is not PID 1 is none.
+                // An init has to be PID 1: orphans go to PID 1 of their
+                // namespace, and only the end of PID 1 ends the other
+                // processes.
                 NamespaceMode::Host => bail!(
-                    "--init with --pid host would not be PID 1: the host has an init; leave one \
-                     of the two away"
+                    "--init with --pid host would not be PID 1: the host has an init; omit one \
+                     of the two"
                 ),
                 NamespaceMode::Container(pid) => bail!(
                     "--init with --pid container:{pid} would not be PID 1: that container has \
-                     one; leave one of the two away"
+                     one; omit one of the two"
                 ),
             }
             self.program = Some(init::seal().context("--init")?);

@@ -1,5 +1,5 @@
-//! `step-03 pids`: the processes of containers as the host sees them, under
-//! the PID that they have here and those that they have inside.
+//! `step-03 pids`: the processes of containers, each with its PID on the host
+//! and its PIDs inside.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write, stdout};
@@ -25,24 +25,25 @@ pub struct PidsArgs {
     pub pid: Option<i32>,
 }
 
-/// A process, and the chain of PID namespaces that it is in.
+/// A process, and its chain of PID namespaces.
 struct Process {
     status: Status,
-    /// The inodes of its own PID namespace and of those around it, as far out
-    /// as the caller may look. Empty where it may not look at all.
+    /// The inodes of its PID namespace and of the ancestors that the caller may
+    /// see. Empty if the caller may not even see the first.
     namespaces: Vec<u64>,
 }
 
 /// Prints the table on standard output: with a PID, every process of that
-/// process's PID namespace and of those nested in it; without, every process
-/// of any PID namespace below the caller's.
+/// process's PID namespace and of those nested in it; without, every process of
+/// any PID namespace below the caller's.
 ///
 /// # Errors
-/// Names the process that does not exist, is in no container, or may not be
-/// looked into.
+/// Names a process that does not exist, is in no container, or may not be
+/// inspected by the caller.
 pub fn print(args: PidsArgs) -> Result<Exit> {
     // ANCHOR: exercise_show_pids
-    // A reader that has seen enough (`| head`) ends this program quietly.
+    // SIGPIPE ends this program quietly when a reader such as `head` closes the
+    // pipe.
     sys::signals::default_action(Signal::SIGPIPE)?;
     let container = args.pid.map(container_of).transpose()?;
     let mut found = Vec::new();
@@ -101,8 +102,8 @@ fn look_at(pid: Pid) -> Result<Option<Process>> {
 }
 
 // ANCHOR: namespaces_of
-/// The PID namespaces of a process, its own first: `/proc/PID/ns/pid`, and
-/// from there outwards by `NS_GET_PARENT` (ioctl_ns(2)).
+/// The PID namespaces of a process: its own first, from `/proc/PID/ns/pid`,
+/// then the ancestors, by `NS_GET_PARENT` (ioctl_ns(2)).
 fn namespaces_of(pid: Pid) -> Result<Vec<u64>> {
     let path = format!("/proc/{pid}/ns/pid");
     let mut namespace = match File::open(&path) {

@@ -1,4 +1,4 @@
-//! What `/proc/PID/status` tells of a process (proc_pid_status(5)).
+//! The status of a process, from `/proc/PID/status` (proc_pid_status(5)).
 
 use std::fs;
 use std::io;
@@ -9,21 +9,18 @@ use nix::unistd::Pid;
 /// A process, as the reader of this /proc sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Its PIDs (`NSpid`): in the PID namespace of this /proc first, then in
-    /// each one nested in that, down to its own. Never empty.
+    /// The PIDs (`NSpid`): in the PID namespace of this /proc first, then in
+    /// each one nested in it, down to the process's own. Never empty.
     pub pids: Vec<i32>,
-    /// The letter of its state: R, S, D, T, Z…
+    /// The letter of the state: `R`, `S`, `D`, `T`, `Z`…
     pub state: char,
-    /// Its command line, or its name in brackets where it has none: a zombie,
-    /// a thread of the kernel.
+    /// The command line, or the name in brackets if there is none: for a zombie
+    /// or a kernel thread.
     pub command: String,
 }
 
 impl Status {
-    /// Reads that of a process; `None` if it has ended meanwhile.
-    ///
-    /// # Errors
-    /// Those of reading /proc, and a `status` of another form.
+    /// Reads the status of a process. Returns `None` if it has ended.
     pub fn of(pid: Pid) -> Result<Option<Self>> {
         let (Some(text), Some(arguments)) = (read(pid, "status")?, read(pid, "cmdline")?) else {
             return Ok(None);
@@ -43,7 +40,7 @@ fn read(pid: Pid, file: &str) -> Result<Option<String>> {
     }
 }
 
-/// Whether an error in `/proc/PID` says that the process is no more: `ENOENT`
+/// Whether an error from `/proc/PID` means that the process has ended: `ENOENT`
 /// for its directory, `ESRCH` for a file that was open.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     use nix::errno::Errno;
@@ -77,7 +74,7 @@ fn parse(status: &str, arguments: &str) -> Result<Status> {
     })
 }
 
-/// An argument without what would break a line of a table.
+/// Replaces control characters, which would break a line of the table.
 fn shown(word: &str) -> String {
     word.chars()
         .map(|c| if c.is_control() { '?' } else { c })

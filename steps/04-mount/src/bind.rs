@@ -1,5 +1,5 @@
-//! `--bind SRC:DST[:ro]`: a directory or a file of the host, seen inside.
-//! open_tree(2), move_mount(2).
+//! `--bind SRC:DST[:ro]`: a directory or a file of the host, mounted in the
+//! container. open_tree(2), move_mount(2).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::detached::Detached;
 use crate::target::Target;
 
-/// A bind mount that was asked for, checked.
+/// A `--bind` option, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bind {
     source: PathBuf,
@@ -19,11 +19,11 @@ pub(crate) struct Bind {
 }
 
 impl Bind {
-    /// Reads `SRC:DST`, `SRC:DST:ro` or `SRC:DST:rw`, and checks that the
-    /// source exists. A relative source is one of the working directory.
+    /// Parses `SRC:DST`, `SRC:DST:ro` or `SRC:DST:rw`, and checks that the
+    /// source exists. A relative source is resolved from the working directory.
     ///
     /// # Errors
-    /// One that quotes the option and says what is wrong with it.
+    /// Quotes the option and says what is wrong with it.
     pub(crate) fn parse(option: &OsStr) -> Result<Self> {
         Self::read(option).with_context(|| format!("--bind {}", option.display()))
     }
@@ -51,11 +51,11 @@ impl Bind {
         Ok(Bind { read_only, ..bind })
     }
 
-    /// A bind of `source` on the host to `target` inside, for reading and
-    /// writing.
+    /// A read-write bind of `source` on the host to `target` inside.
     ///
     /// # Errors
-    /// Where the source does not exist, or the target can be no mount point.
+    /// Refuses a source that does not exist, and a target that cannot be a
+    /// mount point.
     pub(crate) fn of(source: &Path, target: &Path) -> Result<Self> {
         let target = Target::new(target)?;
         let source = source.canonicalize().with_context(|| {
@@ -68,15 +68,13 @@ impl Bind {
         })
     }
 
-    /// Copies the source's mount, while the host's paths still mean the host.
-    ///
-    /// # Errors
-    /// Those of open_tree(2).
+    /// Copies the source's mount: open_tree(2). Must be called before the root
+    /// is changed, while paths are the host's.
     pub(crate) fn take(&self) -> Result<Detached> {
         Detached::copy_of(&self.source)
     }
 
-    /// The option, as errors quote it.
+    /// The option, for error messages.
     pub(crate) fn option(&self) -> String {
         format!("--bind {}:{}", self.source.display(), self.target)
     }

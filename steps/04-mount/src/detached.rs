@@ -1,10 +1,10 @@
-//! Mounts that are in no tree yet: open_tree(2), move_mount(2),
-//! mount_setattr(2), and those that `file_system` makes.
+//! Detached mounts: made by open_tree(2) or by `file_system`, changed by
+//! mount_setattr(2), attached by move_mount(2).
 //!
-//! mount(2) makes a mount visible first and lets it be changed afterwards, and
-//! it takes its target by name. A detached mount is finished before anybody can
-//! see it, and it is attached to a descriptor: what the descriptor was opened
-//! for cannot be exchanged for a symbolic link on the way. Since Linux 5.2.
+//! mount(2) makes a mount visible before its attributes can be changed, and it
+//! takes its target by name. A detached mount is complete before anybody can
+//! see it, and it is attached to a descriptor: nobody can put a symbolic link
+//! in the place of the target in between. Since Linux 5.2.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -22,11 +22,11 @@ use crate::remount;
 
 pub use crate::remount::make_read_only;
 
-/// An option of a file system, as fsconfig(2) takes it: a name, and a value
-/// where it has one.
+/// An option of a file system for fsconfig(2): a name, and a value if it has
+/// one.
 pub type FsOption<'a> = (&'a str, Option<&'a str>);
 
-/// A mount without a place. Dropped, it is unmounted.
+/// A detached mount. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct Detached {
     fd: OwnedFd,
@@ -34,16 +34,16 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// A new instance of the file system `fs` with its options (proc(5),
+    /// Makes a new instance of the file system `fs` with its options (proc(5),
     /// tmpfs(5)…), mounted with `attributes`.
     ///
     /// # Errors
-    /// `ENODEV` where this kernel does not have the file system, `EPERM` where
-    /// the caller's user namespace may not mount it, `EINVAL` with the kernel's
-    /// own words for an option that it does not take.
+    /// `ENODEV` if the kernel does not have the file system, `EPERM` if the
+    /// caller's user namespace may not mount it, `EINVAL` with the kernel's
+    /// message for an option that it rejects.
     pub fn new(fs: &str, options: &[FsOption<'_>], attributes: MountAttrFlags) -> Result<Self> {
         let context = FileSystem::new(fs)?;
-        // What mountinfo shows as the source.
+        // The source that mountinfo shows.
         context.set("source", fs)?;
         for (name, value) in options {
             match value {
@@ -58,15 +58,15 @@ impl Detached {
         })
     }
 
-    /// A copy of the mount at `source`, a path as this process sees it now, and
-    /// of the mounts below it: the first half of a recursive bind mount.
+    /// Copies the mount at `source` and the mounts below it: the first half of
+    /// a recursive bind mount. The path is resolved now, in the root of this
+    /// process.
     ///
     /// Always recursive, because in a user namespace the kernel refuses
-    /// (`EINVAL`) to leave out mounts that may hide something.
+    /// (`EINVAL`) to omit mounts that may hide something.
     ///
     /// # Errors
-    /// Those of open_tree(2): `ENOENT`, `EACCES`, `EINVAL` for an unbindable
-    /// mount.
+    /// `EINVAL` for an unbindable mount.
     pub fn copy_of(source: &Path) -> Result<Self> {
         let fd = open_tree(rustix::fs::CWD, source, CLONE)
             .map_err(errno::nix)
@@ -77,10 +77,8 @@ impl Detached {
         })
     }
 
-    /// As [`copy_of`](Self::copy_of), of what a descriptor was opened for.
-    ///
-    /// # Errors
-    /// As there.
+    /// Copies a mount like [`copy_of`](Self::copy_of), of the file that
+    /// `source` refers to. Errors and `-v` call it `what`.
     pub fn copy_of_fd(source: BorrowedFd<'_>, what: &Path) -> Result<Self> {
         let fd = open_tree(source, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
             .map_err(errno::nix)
@@ -91,11 +89,10 @@ impl Detached {
         })
     }
 
-    /// Attaches the mount, read and write, to what `target` was opened for.
+    /// Attaches the mount to the file that `target` refers to.
     ///
     /// # Errors
-    /// Those of move_mount(2): `ENOTDIR` for a directory on a file or a file on
-    /// a directory.
+    /// `ENOTDIR` for a directory on a file or a file on a directory.
     pub fn attach(self, target: BorrowedFd<'_>) -> Result<OwnedFd> {
         say!("mount {} on {}", self.what, name_of(target));
         let flags =
@@ -106,11 +103,8 @@ impl Detached {
         Ok(self.fd)
     }
 
-    /// Attaches the mount, with `attributes` added to those that it and the
-    /// mounts below it have.
-    ///
-    /// # Errors
-    /// Those of [`attach`](Self::attach) and of mount_setattr(2) or mount(2).
+    /// Attaches the mount, after adding `attributes` to it and to the mounts
+    /// below it.
     pub fn attach_with(
         self,
         attributes: MountAttrFlags,
@@ -118,7 +112,7 @@ impl Detached {
     ) -> Result<OwnedFd> {
         match sys::mount_setattr(self.fd.as_fd(), true, attributes.bits().into()) {
             Ok(()) => self.attach(target),
-            // Before Linux 5.12 only a mount that is attached can be changed.
+            // Before Linux 5.12 only an attached mount can be changed.
             Err(Errno::ENOSYS) => {
                 let mount = self.attach(target)?;
                 remount::remount_tree(mount.as_fd(), attributes)?;

@@ -1,6 +1,6 @@
-//! `/dev`: a tmpfs with the nodes that every program may expect, and nothing of
-//! the host's disks. null(4), random(4), pts(4), mq_overview(7),
-//! shm_overview(7); the list is that of the OCI runtime specification,
+//! `/dev`: a tmpfs with the device nodes that every program may expect, and
+//! without the host's disks. null(4), random(4), pts(4), mq_overview(7),
+//! shm_overview(7). The nodes are those of the OCI runtime specification,
 //! “Default Devices”.
 
 use std::fs;
@@ -19,7 +19,8 @@ use crate::proc_sys::{INERT, directory};
 use kit::errno::is;
 
 // ANCHOR: nodes
-/// Name, major and minor number (Documentation/admin-guide/devices.txt).
+/// The device nodes: name, major and minor number
+/// (Documentation/admin-guide/devices.txt).
 const NODES: [(&str, u64, u64); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -30,8 +31,8 @@ const NODES: [(&str, u64, u64); 6] = [
 ];
 // ANCHOR_END: nodes
 
-/// Name and where it leads. `/dev/ptmx` has to be the one of the container's
-/// own devpts.
+/// The symbolic links: name and target. `/dev/ptmx` has to be that of the
+/// container's own devpts.
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -41,18 +42,15 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Mounts `/dev` of the root, with everything in it, and returns the tmpfs: what
-/// the user mounts on it later may cover its name. `hosts_queues` says whether
+/// Mounts a tmpfs on `/dev` of the root, fills it, and returns its descriptor:
+/// a volume of the user may cover the path later. `hosts_queues` says whether
 /// the IPC namespace is the one that the host's `/dev/mqueue` shows.
-///
-/// # Errors
-/// Those of the calls, by name.
 pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<OwnedFd> {
     // ANCHOR: exercise_mount_dev
     let target = directory(root, "/dev")?;
-    // No MOUNT_ATTR_NODEV here: device nodes are what it is for. Nodes take no
-    // space, so a small size keeps the container from using /dev as a disk of
-    // memory.
+    // Without MOUNT_ATTR_NODEV, because device nodes have to work here. Nodes
+    // take no space: a small size keeps the container from storing files in
+    // memory in /dev.
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("mode", Some("755")), ("size", Some("64k"))];
     let mounted = Detached::new("tmpfs", &options, attributes)?.attach(target.as_fd())?;
@@ -75,18 +73,20 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<Owne
 }
 
 // ANCHOR: node
-/// A device node, or, where this process may make none, the host's.
+/// Makes a device node, or binds the host's if this process may not make one.
 fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
     let mode = Mode::from_bits_truncate(0o666);
     match mknodat(dev, name, SFlag::S_IFCHR, mode, number) {
-        // Root of a user namespace may not: a node is a door to the kernel.
+        // Root of a user namespace may not make device nodes: they give access
+        // to the kernel.
         Err(Errno::EPERM) => {
             say!("mknod /dev/{name}: EPERM: a bind of the host's node instead");
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             let file =
                 openat(dev, name, flags, mode).with_context(|| format!("openat(/dev/{name})"))?;
-            // It stays the host's: nobody inside changes its mode or owner. One
-            // can write to a device on a read-only mount (mount(2)).
+            // The node is the host's: read-only, so that nobody inside changes
+            // its mode or owner. Writing to a device works on a read-only mount
+            // (mount(2)).
             let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -103,7 +103,7 @@ fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
 }
 // ANCHOR_END: node
 
-/// Pseudo-terminals of the container's own, numbered from 0 again.
+/// Mounts a devpts of the container's own, whose pseudo-terminals start at 0.
 fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
     let target = make_directory(dev, "pts")?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -124,9 +124,9 @@ fn mount_pts(dev: BorrowedFd<'_>) -> Result<()> {
     made?.attach(target.as_fd()).map(drop).context("/dev/pts")
 }
 
-/// POSIX message queues of this process's IPC namespace. A user namespace that does
-/// not own it may not mount them (`EPERM`). If it is the host's, the host's mount
-/// shows the same queues and is bound instead.
+/// Mounts the POSIX message queues of this process's IPC namespace. Only the
+/// user namespace that owns it may do so (`EPERM`). If the IPC namespace is the
+/// host's, the host's mount shows the same queues and is bound instead.
 fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
     let queues = match Detached::new("mqueue", &[], INERT) {
         Err(error) if is(&error, &[Errno::ENODEV]) && !has_queues()? => {
@@ -158,7 +158,7 @@ fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
 }
 
 /// Whether the kernel has POSIX message queues. They are never a module
-/// (CONFIG_POSIX_MQUEUE), so the list is complete.
+/// (CONFIG_POSIX_MQUEUE), so `/proc/filesystems` is complete.
 fn has_queues() -> Result<bool> {
     let known = fs::read_to_string("/proc/filesystems").context("read /proc/filesystems")?;
     Ok(known.lines().any(|line| line.ends_with("\tmqueue")))

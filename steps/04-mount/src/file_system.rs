@@ -1,6 +1,6 @@
 //! File systems that are set up step by step: fsopen(2), fsconfig(2),
-//! fsmount(2). mount(2) takes all options in one page and says no more than an
-//! errno; here each option is a call, and the kernel's own words can be read.
+//! fsmount(2). mount(2) takes all options in one page and reports only an
+//! errno. Here each option is a call, and the kernel's message can be read.
 //! Since Linux 5.2.
 
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ pub use rustix::mount::MountAttrFlags;
 
 use kit::errno;
 
-/// A file system that is being set up.
+/// A file system context (fsopen(2)): a file system that is being set up.
 #[derive(Debug)]
 pub struct FileSystem {
     context: OwnedFd,
@@ -28,11 +28,11 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    /// A context for the file system `name`.
+    /// Opens a context for the file system `name`.
     ///
     /// # Errors
-    /// `ENODEV` where this kernel does not have the file system, `EPERM` where
-    /// the caller's user namespace may not mount it.
+    /// `ENODEV` if the kernel does not have the file system, `EPERM` if the
+    /// caller's user namespace may not mount it.
     pub fn new(name: &str) -> Result<Self> {
         let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)
             .map_err(errno::nix)
@@ -43,11 +43,11 @@ impl FileSystem {
         })
     }
 
-    /// Sets an option that has a value of at most 255 bytes.
+    /// Sets an option with a value of at most 255 bytes.
     ///
     /// # Errors
-    /// `EINVAL` for an option that the file system does not know or like, with
-    /// the kernel's own words.
+    /// `EINVAL` for an unknown option or a wrong value, with the kernel's
+    /// message.
     pub fn set(&self, key: &str, value: impl AsRef<OsStr>) -> Result<()> {
         let value = value.as_ref();
         fsconfig_set_string(&self.context, key, value)
@@ -61,21 +61,15 @@ impl FileSystem {
             })
     }
 
-    /// Sets an option that has no value.
-    ///
-    /// # Errors
-    /// As [`set`](Self::set).
+    /// Sets an option without a value.
     pub fn flag(&self, key: &str) -> Result<()> {
         fsconfig_set_flag(&self.context, key)
             .map_err(|error| self.explain(errno::nix(error)))
             .with_context(|| format!("fsconfig({:?}, FSCONFIG_SET_FLAG, {key})", self.name))
     }
 
-    /// Makes the file system, and a mount of it without a place. Dropped, it is
-    /// unmounted.
-    ///
-    /// # Errors
-    /// Those of the file system, with the kernel's own words.
+    /// Creates the file system, and returns a detached mount of it. Dropping
+    /// the descriptor unmounts it.
     pub fn mount(self, attributes: MountAttrFlags) -> Result<OwnedFd> {
         fsconfig_create(&self.context)
             .map_err(|error| self.explain(errno::nix(error)))
@@ -85,7 +79,7 @@ impl FileSystem {
             .with_context(|| format!("fsmount({:?}, {attributes:?})", self.name))
     }
 
-    /// A context keeps messages about what it did not like, to be read(2) from
+    /// Adds the kernel's message to an error. read(2) from the context returns
     /// it: `e tmpfs: Unknown parameter 'foo'`.
     fn explain(&self, errno: Errno) -> anyhow::Error {
         let error = anyhow::Error::from(errno);
@@ -95,7 +89,7 @@ impl FileSystem {
                 let said = String::from_utf8_lossy(&message[..length]);
                 error.context(said.trim_start_matches("e ").trim().to_owned())
             }
-            // ENODATA: it has nothing to say.
+            // ENODATA: there is no message.
             Err(_) => error,
         }
     }
@@ -104,8 +98,8 @@ impl FileSystem {
 /// Attaches a detached mount to the directory `target`: move_mount(2).
 ///
 /// # Errors
-/// `EINVAL` where the mount is attached already, `EPERM` without
-/// `CAP_SYS_ADMIN` over the caller's mount namespace.
+/// `EINVAL` if the mount is attached already, `EPERM` without `CAP_SYS_ADMIN`
+/// over the caller's mount namespace.
 pub fn attach(mount: impl AsFd, target: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(mount, "", CWD, target, flags).with_context(|| format!("move_mount({target:?})"))

@@ -1,17 +1,17 @@
 //! Step 04: the mount namespace, and a root file system of the container's own.
 //!
 //! mount_namespaces(7), pivot_root(2), mount(2). A new mount namespace is a
-//! copy of the tree of mounts in which nothing looks different yet. What makes
-//! it a container's is done here, in one order:
+//! copy of the caller's mounts, in which nothing looks different yet. This
+//! crate makes a container's of it, in one order:
 //!
-//! 1. the copy is cut off from the host's tree ([`Propagation`]);
-//! 2. the volumes are taken, as long as the host's paths can be named;
+//! 1. the copy leaves the peer groups of the host's mounts ([`Propagation`]);
+//! 2. the mounts of the volumes are copied, while the host's paths are reachable;
 //! 3. the rootfs becomes a mount (`root`), and gets `/proc`, `/sys`
 //!    (`proc_sys`), `/dev` (`dev`), the volumes (`volumes`) and the masks
 //!    (`masks`), each attached to a descriptor that was resolved inside it
 //!    (`target`);
-//! 4. it is made read-only, if that was asked for (`remount`);
-//! 5. it becomes `/`, and the host's tree is taken away (`root`).
+//! 4. it is made read-only, if requested (`remount`);
+//! 5. it becomes `/`, and the host's tree is unmounted (`root`).
 
 mod bind;
 pub mod detached;
@@ -43,17 +43,17 @@ use crate::volumes::Volumes;
 
 pub use crate::propagation::Propagation;
 
-/// Whose tree of files a container has.
+/// The root file system of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootTree {
-    /// One of its own.
+    /// Its own: `--rootfs` was given.
     Own,
     /// The host's.
     Hosts,
 }
 
 impl RootTree {
-    /// That of a container with this `--rootfs`.
+    /// The root file system of a container with this `--rootfs`.
     pub fn of(rootfs: Option<&Path>) -> Self {
         match rootfs {
             Some(_) => RootTree::Own,
@@ -62,13 +62,13 @@ impl RootTree {
     }
 }
 
-/// How much of root's power over the host a container has.
+/// The privileges of a container over the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Privileges {
-    /// What every container has.
+    /// Those of every container.
     #[default]
     Reduced,
-    /// All that the launcher has: `--privileged`.
+    /// All privileges of the launcher: `--privileged`.
     All,
 }
 
@@ -109,7 +109,7 @@ pub struct MountSettings {
     pub chroot: bool,
 }
 
-/// A new mount namespace and what is in it.
+/// The isolation that makes a mount namespace, and the mounts in it.
 #[derive(Debug)]
 pub struct Mount {
     args: MountSettings,
@@ -123,7 +123,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// An isolation as the arguments say; they are checked by `prepare`.
+    /// The isolation that `args` describe. They are checked in `prepare`.
     pub fn new(args: MountSettings) -> Self {
         Mount {
             args,
@@ -137,32 +137,34 @@ impl Mount {
         }
     }
 
-    /// With all privileges nothing of `/proc` and `/sys` is hidden, and root inside
-    /// may write to both: to the host's kernel.
+    /// Sets the privileges. With [`Privileges::All`], nothing of `/proc` and
+    /// `/sys` is masked, and root inside may write to both, and so to settings
+    /// of the host's kernel.
     #[must_use]
     pub fn privileges(mut self, privileges: Privileges) -> Self {
         self.privileges = privileges;
         self
     }
 
-    /// Adds files that another isolation has for the container: each on the
-    /// host, where it exists when `prepare` is called, and its place inside.
-    /// They are mounted like `--bind`, but what the user mounts in their place
-    /// wins, and where there is no place and none can be made (a rootfs that is
-    /// not the user's, a dangling link), the container does without.
+    /// Adds files that another isolation has for the container: pairs of a path
+    /// on the host, which exists when `prepare` is called, and a target inside.
+    /// They are mounted like `--bind`, but a volume of the user on the same
+    /// target takes precedence. A file is omitted if its target does not exist
+    /// and cannot be made (a rootfs that is not the user's, a dangling link).
     #[must_use]
     pub fn offer(mut self, files: Vec<(PathBuf, PathBuf)>) -> Self {
         self.offered.extend(files);
         self
     }
 
-    /// The host's tree stays; only what the user asks for is mounted in it, and
-    /// a /proc that fits the PID namespace.
+    /// Keeps the host's tree, and mounts in it only the volumes and a /proc
+    /// that fits the PID namespace.
     fn keep_host_tree(&self, new_pids: bool) -> Result<()> {
         let volumes = self.volumes.take()?;
         let root = Root::open(Path::new("/"))?;
-        // Shared with the host, a new /proc would cover the host's too, and
-        // every program there that looks for itself in it would fail.
+        // If the mounts are shared with the host, a new /proc would cover the
+        // host's too, and every program there that looks for itself in it would
+        // fail.
         if new_pids && self.args.propagation != Propagation::Shared {
             proc_sys::mount_proc(root.fd(), new_pids)?;
         }
@@ -238,12 +240,12 @@ impl Isolation for Mount {
     }
 
     // ANCHOR: in_container
-    /// Everything happens here, in the child and in its namespace: when the
-    /// last process of the namespace ends, the kernel unmounts it all.
+    /// Makes all mounts, in the child and in its namespace: when the last
+    /// process of the namespace ends, the kernel unmounts them.
     fn in_container(&mut self) -> Result<()> {
         let new_pids = proc_sys::namespace("pid") != self.host_pids;
         // Nodes and directories get the modes that are written here, whatever
-        // the caller's mask; the command gets that mask back.
+        // the caller's mask. The mask is restored for the command.
         let before = umask(Mode::empty());
         self.args.propagation.cut(self.rootfs.is_some())?;
         match &self.rootfs {

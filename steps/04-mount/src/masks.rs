@@ -1,12 +1,13 @@
-//! What of `/proc` and `/sys` a container shall not see, and what it shall not
-//! change.
+//! The files of `/proc` and `/sys` that a container may not read or may not
+//! write.
 //!
-//! proc and sysfs have no namespace for most of what they show: the files below
-//! tell about the host, or command it, and root inside could use them. So they
-//! are covered, or made read-only, as Docker, containerd and Podman do today.
-//! This is the union of their default lists (moby `daemon/pkg/oci/defaults.go`,
-//! containerd `pkg/oci/spec.go`, Podman's `containers/common`
-//! `pkg/config/default.go`); a path that this kernel does not have is left out.
+//! Most of what proc and sysfs show belongs to no namespace: the files below
+//! show the host or control it, and root inside could use them. They are
+//! covered or made read-only, as Docker, containerd and Podman do today. The
+//! lists are the union of the default lists of the three (moby
+//! `daemon/pkg/oci/defaults.go`, containerd `pkg/oci/spec.go`, Podman's
+//! `containers/common` `pkg/config/default.go`). Paths that the kernel does not
+//! have are skipped.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::detached::{Detached, MountAttrFlags};
 use crate::proc_sys::INERT;
 use crate::target::{Kind, Target};
 
-/// Covered: read as empty.
+/// The paths that are covered and read as empty.
 const MASKED: [&str; 14] = [
     "/proc/acpi",
     "/proc/asound",
@@ -47,8 +48,9 @@ const MASKED: [&str; 14] = [
     "/sys/fs/selinux",
 ];
 
-/// Seen, but not written to. `/proc/sys` alone has switches for the whole host:
-/// `kernel/core_pattern` names a program that the host runs as root.
+/// The paths that are readable but not writable. `/proc/sys` alone has settings
+/// for the whole host: `kernel/core_pattern` names a program that the host runs
+/// as root.
 const READ_ONLY: [&str; 5] = [
     "/proc/bus",
     "/proc/fs",
@@ -57,18 +59,15 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// A directory per processor that counts its overheatings: a side channel like
-/// `/proc/interrupts`.
+/// The parent of a directory per processor whose `thermal_throttle` counts
+/// overheating: a side channel like `/proc/interrupts`.
 const PROCESSORS: &str = "/sys/devices/system/cpu";
 
 // ANCHOR: mask
-/// Covers the masked paths of the root and makes the others read-only. To be
-/// called when `/proc`, `/sys`, `/dev` and all volumes are mounted. `dev` is the
-/// tmpfs on /dev, by its descriptor: its name may mean a volume by now
+/// Covers the masked paths of the root and makes the others read-only. Must be
+/// called after `/proc`, `/sys`, `/dev` and all volumes are mounted. `dev` is
+/// the descriptor of the tmpfs on `/dev`: its path may lead to a volume by now
 /// (CVE-2025-31133).
-///
-/// # Errors
-/// Those of the calls, by path.
 pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
     let empty = EmptyFile::make(dev)?;
     for path in MASKED.map(PathBuf::from).into_iter().chain(throttles()) {
@@ -86,8 +85,8 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
 }
 // ANCHOR_END: mask
 
-/// A file without content that belongs to nobody but this container. Others use
-/// the null device: but that is the host's, and whoever may change its mode
+/// An empty file that belongs to this container alone. Other engines use the
+/// null device. That is the host's, and a process that may change its mode
 /// inside changes it everywhere.
 struct EmptyFile<'a> {
     dev: BorrowedFd<'a>,
@@ -95,7 +94,7 @@ struct EmptyFile<'a> {
 }
 
 impl<'a> EmptyFile<'a> {
-    /// Its name, as long as there are mounts to be made of it.
+    /// The name of the file, while mounts are made of it.
     const NAME: &'static str = ".empty";
 
     fn make(dev: BorrowedFd<'a>) -> Result<Self> {
@@ -105,13 +104,13 @@ impl<'a> EmptyFile<'a> {
         Ok(EmptyFile { dev, file })
     }
 
-    /// Takes its name away: the mounts keep it.
+    /// Removes the name. The mounts keep the file.
     fn forget(self) -> Result<()> {
         unlinkat(self.dev, Self::NAME, UnlinkatFlags::NoRemoveDir).context("unlinkat(/dev/.empty)")
     }
 }
 
-/// The file is hidden by an empty one, the directory by an empty file system,
+/// Covers a file with an empty file, and a directory with an empty file system,
 /// both read-only.
 fn cover(root: BorrowedFd<'_>, empty: &EmptyFile<'_>, path: &Path) -> Result<()> {
     // ANCHOR: exercise_mask
@@ -131,7 +130,8 @@ fn cover(root: BorrowedFd<'_>, empty: &EmptyFile<'_>, path: &Path) -> Result<()>
 }
 
 fn throttles() -> impl Iterator<Item = PathBuf> {
-    // Of the host's /sys: the same machine, and no entry means none to mask.
+    // From the host's /sys, which shows the same machine. Without an entry
+    // there is nothing to mask.
     std::fs::read_dir(PROCESSORS)
         .into_iter()
         .flatten()

@@ -1,9 +1,9 @@
-//! `/proc` and `/sys`: proc(5), sysfs(5), and what user_namespaces(7) says
-//! about mounting them.
+//! `/proc` and `/sys`: proc(5), sysfs(5), and the rules of user_namespaces(7)
+//! for mounting them.
 //!
-//! Both are made while the host's are still in the mount namespace. In a user
-//! namespace the kernel gives a new proc or sysfs only where an old one is
-//! wholly visible, because a new one would show again what was mounted over.
+//! Both are mounted while the host's are still in the mount namespace. In a
+//! user namespace the kernel allows a new proc or sysfs only where an existing
+//! one is fully visible, because a new one would reveal what was mounted over.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,20 +18,20 @@ use crate::detached::{Detached, MountAttrFlags};
 use crate::target::{Kind, Target};
 use kit::errno::is;
 
-/// Nothing on it is executed, no set-user-ID bit counts, no device node works.
+/// The attributes `nosuid`, `nodev` and `noexec`.
 pub(crate) const INERT: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
-/// Which namespace of a kind, such as `pid`, this process is in: the target of
-/// `/proc/self/ns/pid`. `None` where there is no `/proc` to tell.
+/// The namespace of this process, of a kind such as `pid`: the target of
+/// `/proc/self/ns/pid`. `None` if there is no `/proc`.
 pub(crate) fn namespace(kind: &str) -> Option<String> {
     let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
     Some(link.to_string_lossy().into_owned())
 }
 
-/// Whether this process is in a namespace that [`namespace`] has named. What
-/// cannot be told is no.
+/// Whether this process is in the namespace `of`, a result of [`namespace`].
+/// `false` if either is unknown.
 pub(crate) fn is_in(kind: &str, of: Option<&str>) -> bool {
     of.is_some() && namespace(kind).as_deref() == of
 }
@@ -40,13 +40,12 @@ pub(crate) fn is_in(kind: &str, of: Option<&str>) -> bool {
 /// Mounts a new proc on `/proc` of the root. It shows the processes of the PID
 /// namespace of the process that mounts it: this one.
 ///
-/// `new_pids` says whether that is a new namespace. If it is not, and the
-/// kernel does not let a user namespace have a new proc for processes that it
-/// does not own, the host's proc is as good.
+/// `new_pids` says whether that namespace is new. If it is not, and the kernel
+/// refuses a user namespace a proc of a PID namespace that it does not own, the
+/// host's proc is bound instead: it shows the same processes.
 ///
 /// # Errors
-/// Those of fsopen(2) and its kin; `EPERM` in a user namespace where the proc
-/// that is there is covered in part.
+/// `EPERM` in a user namespace if the existing proc is partly covered.
 pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
     // ANCHOR: exercise_mount_proc
     let target = directory(root, "/proc")?;
@@ -71,18 +70,18 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
 }
 // ANCHOR_END: mount_proc
 
-/// Mounts a sysfs, on `/sys` of the root, read-only unless the container has all
-/// privileges. It shows the network
-/// devices of the network namespace of the process that mounts it.
+/// Mounts a sysfs on `/sys` of the root, read-only unless the container has all
+/// privileges. It shows the network devices of the network namespace of the
+/// process that mounts it.
 ///
-/// In a user namespace that does not own the network namespace the kernel gives
-/// none (`EPERM`). Where that is the host's network (`hosts_network`), the
-/// host's sysfs shows no more of it than the container sees anyway, and is bound,
-/// with everything below it read-only; that is said. Else nothing is shown that
-/// is not the container's.
+/// Only the user namespace that owns the network namespace may mount one
+/// (`EPERM`). If the network is the host's (`hosts_network`), the host's sysfs
+/// shows no more of it than the container sees anyway: it is bound instead,
+/// with everything below it read-only, and with a warning.
 ///
 /// # Errors
-/// Those of fsopen(2), open_tree(2) and their kin.
+/// `EPERM` in a user namespace if the network is neither its own nor the
+/// host's, or if the existing sysfs is partly covered.
 pub(crate) fn mount_sys(
     root: BorrowedFd<'_>,
     privileges: Privileges,
@@ -114,11 +113,8 @@ pub(crate) fn mount_sys(
     .map(drop)
 }
 
-/// The directory of the root for one of the kernel's file systems, made where
-/// it is missing.
-///
-/// # Errors
-/// As [`Target::open_or_make`].
+/// Opens the directory `path` of the root, a mount point for one of the
+/// kernel's file systems. Makes it if it is missing.
 pub(crate) fn directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     Target::new(Path::new(path))?
         .open_or_make(root, Kind::Directory)

@@ -1,16 +1,16 @@
-//! Whether mounts made inside reach the host, and the other way round:
-//! mount_namespaces(7), “Shared subtrees”; mount(2), `MS_PRIVATE` and kin.
+//! The propagation of mounts between container and host: mount_namespaces(7),
+//! “Shared subtrees”; mount(2), `MS_PRIVATE` and the other types.
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
 
-/// How the container's mounts propagate.
+/// The propagation type of the container's mounts.
 ///
-/// A new mount namespace is a copy of the tree of mounts, not a separation of
-/// it: where a mount is shared, its copy joins the same peer group, and what
-/// is mounted on one appears on the other. systemd makes the whole host shared.
+/// A new mount namespace is a copy of the mounts, and not isolated by that: the
+/// copy of a shared mount joins the same peer group, and what is mounted on one
+/// appears on the other. systemd makes all mounts of the host shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
@@ -28,19 +28,17 @@ pub enum Propagation {
 
 impl Propagation {
     // ANCHOR: cut
-    /// Before anything is mounted: cuts the host's tree, or the container's
-    /// copy of it, off from its peers.
+    /// Takes the mounts of the namespace out of the host's peer groups, before
+    /// anything is mounted.
     ///
     /// `own_root` says whether the container gets a root of its own. If it does
-    /// not, `shared` cuts nothing. If it does, even `shared` begins private:
-    /// pivot_root refuses a shared parent (`EINVAL`), and the host must not see
-    /// the container's mounts come up. The rest is for [`settle`](Self::settle).
+    /// not, `shared` changes nothing. If it does, even `shared` begins as
+    /// private: pivot_root fails on a shared parent (`EINVAL`), and the host
+    /// must not see the container's mounts appear. [`settle`](Self::settle)
+    /// sets the final type.
     ///
-    /// `unbindable` begins private too: an unbindable rootfs could not be bound
-    /// on itself.
-    ///
-    /// # Errors
-    /// Those of mount(2).
+    /// `unbindable` begins as private too: an unbindable rootfs could not be
+    /// bound on itself.
     pub(crate) fn cut(self, own_root: bool) -> Result<()> {
         // ANCHOR: exercise_cut_propagation
         match self {
@@ -52,18 +50,16 @@ impl Propagation {
     }
     // ANCHOR_END: cut
 
-    /// After the last mount, in the root that the command will see.
+    /// Sets the final propagation type, after the last mount, in the root that
+    /// the command will see.
     ///
     /// With a root of its own and `shared`, the container's mounts become peer
     /// groups without a member on the host: they share with the mount
-    /// namespaces that will be made inside.
-    ///
-    /// # Errors
-    /// Those of mount(2).
+    /// namespaces that are made inside.
     pub(crate) fn settle(self) -> Result<()> {
         match self {
-            // A mount attached to a private one is private, and to a slave one
-            // as well: nothing has to be said again.
+            // A mount attached to a private or a slave mount is private: there
+            // is nothing to change.
             Propagation::Private | Propagation::Slave => Ok(()),
             Propagation::Shared => change("/", MsFlags::MS_SHARED),
             Propagation::Unbindable => change("/", MsFlags::MS_UNBINDABLE),

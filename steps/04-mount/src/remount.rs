@@ -1,5 +1,5 @@
-//! Attributes of mounts that are attached already: mount_setattr(2), and
-//! mount(2) with `MS_REMOUNT | MS_BIND` on kernels before 5.12.
+//! Attributes of attached mounts: mount_setattr(2), and mount(2) with
+//! `MS_REMOUNT | MS_BIND` on kernels before 5.12.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,10 +20,7 @@ use kit::descriptor::name_of;
 
 use crate::file_system::MountAttrFlags;
 
-/// Makes one attached mount read-only, and nothing below it.
-///
-/// # Errors
-/// Those of mount_setattr(2), or of mount(2) before Linux 5.12.
+/// Makes one attached mount read-only, without the mounts below it.
 pub fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
     match sys::mount_setattr(mount, false, libc::MOUNT_ATTR_RDONLY) {
         Err(Errno::ENOSYS) => remount(mount, MountAttrFlags::MOUNT_ATTR_RDONLY),
@@ -34,10 +31,7 @@ pub fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// Adds attributes to an attached mount and to every mount below it, one by
-/// one: what mount_setattr(2) does with `AT_RECURSIVE`.
-///
-/// # Errors
-/// Those of mount(2).
+/// one, as mount_setattr(2) does with `AT_RECURSIVE`.
 pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
     // ANCHOR: exercise_read_only_trees
     remount(top, attributes)?;
@@ -45,8 +39,8 @@ pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> R
     for (id, path) in below(mount_id(top)?, &table) {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = open(&path, flags, Mode::empty()).with_context(|| format!("open({path:?})"))?;
-        // Otherwise another mount lies on top of it. Then it has no name, and
-        // nobody can write to it either.
+        // If the IDs differ, another mount covers this one. Then it has no
+        // path, and nobody can write to it either.
         if mount_id(fd.as_fd())? == id {
             remount(fd.as_fd(), attributes)?;
         }
@@ -55,8 +49,8 @@ pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> R
     // ANCHOR_END: exercise_read_only_trees
 }
 
-/// An attribute under its three names: for mount_setattr(2), as statvfs(3)
-/// tells it, and for mount(2).
+/// The attributes, each with its flag for mount_setattr(2), from statvfs(3),
+/// and for mount(2).
 const ATTRIBUTES: [(MountAttrFlags, FsFlags, MsFlags); 4] = [
     (
         MountAttrFlags::MOUNT_ATTR_RDONLY,
@@ -80,11 +74,11 @@ const ATTRIBUTES: [(MountAttrFlags, FsFlags, MsFlags); 4] = [
     ),
 ];
 
-/// A remount of the bind replaces all flags of the mount by those given. In a
-/// user namespace the flags that the host has set are locked, and leaving one
-/// out is refused with `EPERM`; so those that the mount has are read first. Of
-/// the access-time flags the kernel keeps what it has where none is given
-/// (mount(2)).
+/// Adds attributes to one attached mount: mount(2) with `MS_REMOUNT | MS_BIND`.
+/// The call replaces all flags of the mount. In a user namespace the flags that
+/// the host has set are locked, and omitting one fails with `EPERM`: the
+/// present flags are therefore read first, and kept. The kernel keeps the
+/// access-time flags if none is given (mount(2)).
 fn remount(fd: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
     let has = fstatvfs(fd)
         .with_context(|| format!("fstatvfs({})", name_of(fd)))?
@@ -95,7 +89,7 @@ fn remount(fd: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
         .fold(MsFlags::empty(), |all, (_, _, flag)| all | flag);
     mount(
         None::<&str>,
-        // mount(2) wants a name; this one leads to the mount itself.
+        // mount(2) takes a path; this one leads to the mount itself.
         format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(),
         None::<&str>,
         MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags,
@@ -105,7 +99,7 @@ fn remount(fd: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
 }
 
 /// The ID of the mount that a descriptor is on, from statx(2). Before Linux 5.8
-/// from `/proc/self/fdinfo` (proc_pid_fdinfo(5)), which the kernel keeps from a
+/// from `/proc/self/fdinfo` (proc_pid_fdinfo(5)), which is unreadable for a
 /// process that has become another user.
 fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     let status = statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
@@ -120,14 +114,13 @@ fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
         .with_context(|| format!("{path} has no mnt_id"))
 }
 
-/// The mounts below the one with the ID `top`, with their mount points, from
-/// the text of `/proc/self/mountinfo`.
+/// The ID and mount point of each mount below the mount `top`, from the content
+/// of `/proc/self/mountinfo`.
 fn below(top: u64, mountinfo: &[u8]) -> Vec<(u64, PathBuf)> {
     let mut tree = HashSet::from([top]);
     let mut found = Vec::new();
     let mut rows: Vec<Mount> = mountinfo::parse(mountinfo);
-    // A mount may be listed before the one that it is on, so until no more
-    // are found.
+    // A mount may be listed before its parent: repeat until no more are found.
     loop {
         let (of_tree, rest): (Vec<_>, Vec<_>) = rows
             .into_iter()

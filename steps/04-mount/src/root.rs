@@ -14,7 +14,7 @@ use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use crate::remount::make_read_only;
 
-/// The tree that will be the container's, as seen from the host's.
+/// The container's root, as long as it is a directory of the host's tree.
 #[derive(Debug)]
 pub(crate) struct Root {
     fd: OwnedFd,
@@ -25,20 +25,17 @@ impl Root {
     // ANCHOR: bind
     /// Binds the directory `rootfs` on itself.
     ///
-    /// pivot_root works on mounts, not on directories: `EINVAL` if the new root
-    /// is not a mount point, and `EBUSY` if it is on the same mount as the
-    /// current root. A bind of the directory on itself is a mount of its own
-    /// with the same files.
-    ///
-    /// # Errors
-    /// Those of mount(2) and open(2).
+    /// pivot_root works on mounts, not on directories: it fails with `EINVAL`
+    /// if the new root is not a mount point, and with `EBUSY` if it is on the
+    /// same mount as the current root. A bind of the directory on itself is a
+    /// mount of its own with the same files.
     pub(crate) fn bind(rootfs: &Path) -> Result<Self> {
         mount(
             Some(rootfs),
             rootfs,
             None::<&str>,
-            // MS_REC: with what is mounted below it, which the kernel does not
-            // let a user namespace leave out.
+            // MS_REC: with the mounts below it, which a user namespace may not
+            // omit.
             MsFlags::MS_BIND | MsFlags::MS_REC,
             None::<&str>,
         )
@@ -47,10 +44,7 @@ impl Root {
     }
     // ANCHOR_END: bind
 
-    /// The tree as it is.
-    ///
-    /// # Errors
-    /// Those of open(2).
+    /// Opens `path` as the root, without a bind.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(path, flags, Mode::empty()).with_context(|| format!("open({path:?})"))?;
@@ -60,28 +54,22 @@ impl Root {
         })
     }
 
-    /// The directory, to resolve targets in.
+    /// The descriptor of the root, in which targets are resolved.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Makes the root's own mount read-only. What is mounted below it keeps its
-    /// mode: `/dev`, `/proc`, volumes.
-    ///
-    /// # Errors
-    /// Those of mount_setattr(2).
+    /// Makes the mount of the root read-only. The mounts below it stay as they
+    /// are: `/dev`, `/proc`, volumes.
     pub(crate) fn make_read_only(&self) -> Result<()> {
         make_read_only(self.fd())
     }
 
     // ANCHOR: pivot
-    /// Makes this the root of the mount namespace, and takes the old one away.
+    /// Makes this the root of the mount namespace, and unmounts the old root.
     ///
-    /// Afterwards nothing of the host's tree is left in the namespace. There is
-    /// no path back to it, whatever rights a process has.
-    ///
-    /// # Errors
-    /// Those of pivot_root(2), with what they mean here.
+    /// Afterwards nothing of the host's tree is left in the namespace. No
+    /// process in it has a path back, whatever its privileges.
     pub(crate) fn pivot(&self) -> Result<()> {
         // ANCHOR: exercise_pivot_root
         say!("pivot_root to {:?}", self.path);
@@ -91,12 +79,12 @@ impl Root {
         // top of the new one, and no directory for it has to exist in the
         // rootfs, which may be read-only.
         pivot_root(".", ".").map_err(why_not)?;
-        // “.” is the new root, and what is mounted on it is the old one. As
-        // long as it is, `cd ..` may lead to the host's files. MNT_DETACH,
-        // because a plain umount is refused (EBUSY) as long as anything, such
-        // as the mounts below it, is in use.
+        // “.” is the new root, and the old root is mounted on it. While it is
+        // there, `cd ..` may lead to the host's files. MNT_DETACH, because a
+        // plain umount fails with EBUSY while anything, such as the mounts
+        // below it, is in use.
         umount2(".", MntFlags::MNT_DETACH).context("umount2(old root, MNT_DETACH)")?;
-        // The working directory was the new root already, but from outside.
+        // The working directory is the new root, but was entered from outside.
         chdir("/").context("chdir(\"/\")")
         // ANCHOR_END: exercise_pivot_root
     }
@@ -104,15 +92,13 @@ impl Root {
 
     // ANCHOR: chroot
     /// Makes this the root directory of the process, and nothing else: the weak
-    /// alternative.
+    /// alternative to [`pivot`](Self::pivot).
     ///
     /// The host's tree stays mounted around it. chroot(2) itself says that it
-    /// is no security: a process that may call it again gets out, with
-    /// `mkdir x; chroot x; cd ../../..; chroot .`, because only one root
-    /// directory is remembered and the working directory is not moved into it.
-    ///
-    /// # Errors
-    /// Those of chroot(2).
+    /// is no security feature: a process that may call it again escapes with
+    /// `mkdir x; chroot x; cd ../../..; chroot .`, because the kernel remembers
+    /// only one root directory, and chroot(2) does not move the working
+    /// directory into it.
     pub(crate) fn chroot(&self) -> Result<()> {
         say!("chroot to {:?}, which is no jail", self.path);
         fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
@@ -122,9 +108,9 @@ impl Root {
     // ANCHOR_END: chroot
 }
 
-/// pivot_root(2) has one `EINVAL` for many causes. After the root was bound on
-/// itself and made private, the last one is left; whoever forgot either meets
-/// one of the others.
+/// Adds the causes to `EINVAL`, of which pivot_root(2) has many. Once the root
+/// is bound on itself and private, only the last cause remains; code that omits
+/// one of the two meets another cause.
 fn why_not(errno: Errno) -> Error {
     let call = "pivot_root(\".\", \".\")";
     match errno {

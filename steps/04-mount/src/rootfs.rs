@@ -1,15 +1,16 @@
-//! The directory that `--rootfs` names, checked before anything exists.
+//! The check of the `--rootfs` directory, before the container exists.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// Checks that `rootfs` can be a root, and returns it without links, absolute.
+/// Checks that `rootfs` can be a root, and returns its absolute path without
+/// links.
 ///
 /// # Errors
-/// Where there is no such directory, where it cannot be reached, and where it
-/// is the host's own root: with what to do.
+/// Refuses a path that does not exist, cannot be reached, is not a directory,
+/// or is the host's own root, and names the remedy.
 pub(crate) fn check(rootfs: &Path) -> Result<PathBuf> {
     let path = match rootfs.canonicalize() {
         Ok(path) => path,

@@ -1,10 +1,10 @@
-//! Where a mount goes: paths of the container, resolved inside its root while
-//! the host's root is still the process's own. openat2(2), `RESOLVE_IN_ROOT`.
+//! Targets of mounts: paths of the container, resolved inside its root while
+//! the process still has the host's root. openat2(2), `RESOLVE_IN_ROOT`.
 //!
 //! A rootfs is foreign data. A symbolic link in it, absolute or full of `..`,
-//! would lead a path that is put together from strings
-//! (`ROOTFS/data`) out to the host. The kernel can resolve it as if the
-//! descriptor of the root were `/`: then every link ends inside.
+//! would lead a path that is concatenated from strings (`ROOTFS/data`) out to
+//! the host. The kernel can resolve a path as if the descriptor of the root
+//! were `/`: then every link ends inside.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -20,21 +20,18 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use kit::descriptor::name_of;
 
-/// What a mount can be attached to: a directory takes a directory, and
-/// anything else takes anything else (`ENOTDIR` of mount(2)).
+/// The kind of a mount and of its target: a directory is attached to a
+/// directory, and anything else to anything else (`ENOTDIR` of mount(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
     Directory,
-    /// A file, a device node, a socket.
+    /// Anything else: a file, a device node, a socket.
     File,
 }
 
 impl Kind {
-    /// The kind of what `fd` was opened for.
-    ///
-    /// # Errors
-    /// Those of fstat(2).
+    /// The kind of the file that `fd` refers to.
     pub fn of(fd: BorrowedFd<'_>) -> Result<Self> {
         let mode = fstat(fd).context("fstat")?.st_mode;
         Ok(
@@ -61,10 +58,10 @@ impl fmt::Display for Kind {
 pub struct Target(PathBuf);
 
 impl Target {
-    /// Checks a path that a user has given.
+    /// Checks a path from the user.
     ///
     /// # Errors
-    /// One that says which of the three it is not.
+    /// Says which of the three conditions the path violates.
     pub fn new(path: &Path) -> Result<Self> {
         let mut inside = PathBuf::new();
         if !path.is_absolute() {
@@ -85,26 +82,24 @@ impl Target {
         Ok(Target(inside))
     }
 
-    /// How many directories deep it is. What is mounted at `/a` has to be
-    /// there before `/a/b` is.
+    /// The number of components. `/a` has to be mounted before `/a/b`.
     pub fn depth(&self) -> usize {
         self.0.components().count()
     }
 
-    /// Opens the target inside `root`, or `None` where there is none.
+    /// Opens the target inside `root`. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// Those of openat2(2): `ELOOP` for too many links, or a magic one.
+    /// Refuses a path with too many links, or with a magic one (`ELOOP`).
     pub fn open(&self, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
         resolve(root, &self.0)
     }
 
-    /// Opens the target inside `root`, made first where there is none, with the
-    /// directories that lead to it.
+    /// Opens the target inside `root`. Makes it, and the directories that lead
+    /// to it, if they are missing.
     ///
     /// # Errors
-    /// Those of [`open_or_make`]; where the target is the root, or not of this
-    /// kind.
+    /// Refuses a target that leads to the root, or is not of this kind.
     pub fn open_or_make(&self, root: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd> {
         let fd = open_or_make(root, &self.0, kind)?;
         let (there, top) = (fstat(&fd).context("fstat")?, fstat(root).context("fstat")?);
@@ -119,16 +114,15 @@ impl Target {
     }
 }
 
-/// Opens what `path` means inside `root`, made first where there is none, with
-/// the directories that lead to it. What is there is not changed, of whichever
-/// kind it is.
+/// Opens `path` inside `root`. Makes it, and the directories that lead to it,
+/// if they are missing. An existing file is not changed, whatever its kind.
 ///
-/// A link on the way may lead to what does not exist, such as `/var/run` to a
-/// `/run` that is not there yet: that is made, inside the root.
+/// A link on the way may be dangling, such as `/var/run` to a missing `/run`:
+/// its target is made, inside the root.
 ///
 /// # Errors
-/// Those of openat2(2), mkdirat(2) and openat(2): `ELOOP` for too many links, or
-/// a magic one; `ENOTDIR` for a file where a directory has to be.
+/// Refuses a path with too many links, or with a magic one (`ELOOP`). `ENOTDIR`
+/// for a file in the place of a directory.
 pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
     match resolve(root, path)? {
         Some(fd) => Ok(fd),
@@ -136,12 +130,13 @@ pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<Own
     }
 }
 
-/// How many links a path may go through (path_resolution(7)).
+/// The maximum number of links in a path (path_resolution(7)).
 const LINKS: usize = 40;
 
-/// A step at a time, each from a directory that is open already, and following
-/// no link but by its text: so nothing can be put in the way, and no step leads
-/// out. `..` goes back to the directory before, and not beyond the root.
+/// Makes `path`, one component at a time. Each component is opened from a
+/// directory that is open already, and a link is followed only by its text:
+/// nobody can put anything in the way, and no component leads out of the root.
+/// `..` goes back to the previous directory, and not beyond the root.
 // ANCHOR: make
 fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
     let top = || root.try_clone_to_owned().context("dup");
@@ -194,7 +189,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
 }
 // ANCHOR_END: make
 
-/// The names in a path, and its `..`.
+/// The components of a path: its names and `..`.
 fn steps(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     path.components().filter_map(|step| match step {
         Component::Normal(_) | Component::ParentDir => Some(step.as_os_str().to_owned()),
@@ -202,13 +197,13 @@ fn steps(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
     })
 }
 
-/// Opens one name, and a link as itself.
+/// Opens one component, without following a link.
 fn look(directory: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(directory, name, flags, Mode::empty())
 }
 
-/// Refuses a magic link of /proc. Its text is not where it leads.
+/// Refuses a magic link of /proc, whose text is not its target.
 fn refuse_magic(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
@@ -221,10 +216,7 @@ fn refuse_magic(directory: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     }
 }
 
-/// Whether it is a device node.
-///
-/// # Errors
-/// Those of fstat(2).
+/// Whether `fd` refers to a device node.
 pub fn is_device(fd: BorrowedFd<'_>) -> Result<bool> {
     let mode = fstat(fd).context("fstat")?.st_mode;
     let kind = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
@@ -236,8 +228,8 @@ fn is_link(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == SFlag::S_IFLNK)
 }
 
-/// Root of a user namespace may write only where the owner is mapped, and
-/// create only what an owner that is mapped can have.
+/// The remedy for `EACCES` and `EOVERFLOW`: root of a user namespace may write
+/// only where the owner is mapped, and create files only for mapped owners.
 fn whose(errno: Errno) -> &'static str {
     match errno {
         Errno::EACCES | Errno::EOVERFLOW => {
@@ -259,13 +251,14 @@ fn make_file(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
     openat(parent, name, flags, Mode::from_bits_truncate(0o644)).map(drop)
 }
 
-/// openat2(2) with `O_PATH` and `RESOLVE_IN_ROOT`; `None` for `ENOENT`.
+/// Opens `path` inside `root`: openat2(2) with `O_PATH` and `RESOLVE_IN_ROOT`.
+/// Returns `None` for `ENOENT`.
 fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     // ANCHOR: exercise_resolve_in_root
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    // As seen from the root: "" would be no path.
+    // Relative to the root: openat2(2) does not accept "".
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
@@ -276,7 +269,7 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
         match openat2(root, path, how) {
             Ok(fd) => return Ok(Some(fd)),
             Err(Errno::ENOENT) => return Ok(None),
-            // Somebody renames in the tree at this moment (openat2(2)).
+            // Another process renames in the tree at this moment (openat2(2)).
             Err(Errno::EAGAIN) => {}
             Err(Errno::ELOOP) => bail!(
                 "/{} leads through too many symbolic links, or through a magic one of /proc \

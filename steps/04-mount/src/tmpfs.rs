@@ -1,4 +1,4 @@
-//! `--tmpfs DST[:OPTIONS]`: an empty file system in memory, gone with the
+//! `--tmpfs DST[:OPTIONS]`: an empty file system in memory, which ends with the
 //! container. tmpfs(5).
 
 use std::path::Path;
@@ -12,22 +12,22 @@ use crate::proc_sys::INERT;
 use crate::target::Target;
 use kit::errno::is;
 
-/// A tmpfs that was asked for, checked as far as can be without the kernel.
+/// A `--tmpfs` option, checked as far as possible without the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tmpfs {
     pub(crate) target: Target,
     attributes: MountAttrFlags,
-    /// What the file system itself shall take: `size=64m`, `mode=700`…
+    /// The options of the file system itself: `size=64m`, `mode=700`…
     options: Vec<(String, Option<String>)>,
 }
 
 impl Tmpfs {
-    /// Reads `DST` or `DST:OPTION,OPTION=VALUE…`. As for Docker, the mount is
+    /// Parses `DST` or `DST:OPTION,OPTION=VALUE…`. As in Docker, the mount is
     /// `rw,nosuid,nodev,noexec` unless the options say otherwise.
     ///
     /// # Errors
-    /// One that quotes the option and says what is wrong with it. Whether tmpfs
-    /// takes a name or value, only the kernel knows.
+    /// Quotes the option and says what is wrong with it. Names and values that
+    /// tmpfs does not accept are found in [`make`](Self::make), by the kernel.
     pub(crate) fn parse(option: &str) -> Result<Self> {
         Self::read(option).with_context(|| format!("--tmpfs {option}"))
     }
@@ -54,11 +54,12 @@ impl Tmpfs {
         Ok(tmpfs)
     }
 
-    /// Makes the file system. Over a directory that was there before, it takes
-    /// its mode, user and group, unless the options say others.
+    /// Makes the file system. If its target existed before, it inherits the
+    /// mode, user and group of that directory (`over`), unless the options set
+    /// them.
     ///
     /// # Errors
-    /// `EINVAL`, with the kernel's words, for an option that it does not take.
+    /// `EINVAL`, with the kernel's message, for an option that tmpfs rejects.
     pub(crate) fn make(&self, over: Option<FileStat>) -> Result<Detached> {
         let inherited = over.map(|stat| self.inherited(&stat)).unwrap_or_default();
         let options: Vec<FsOption<'_>> = inherited
@@ -71,7 +72,7 @@ impl Tmpfs {
             )
             .collect();
         match Detached::new("tmpfs", &options, self.attributes) {
-            // Nobody in this user namespace is the owner of that directory.
+            // The owner of that directory is not mapped in this user namespace.
             Err(error) if inherited.len() > 1 && is(&error, &[Errno::EINVAL]) => {
                 let rest = &options[inherited.len()..];
                 let options: Vec<_> = options[..1].iter().chain(rest).copied().collect();
@@ -81,7 +82,8 @@ impl Tmpfs {
         }
     }
 
-    /// The mode first.
+    /// The options for the mode, user and group of a directory, except those
+    /// that are given. The mode comes first.
     fn inherited(&self, stat: &FileStat) -> Vec<(&'static str, String)> {
         let mut inherited = vec![
             ("mode", format!("{:o}", stat.st_mode & 0o7777)),
@@ -96,7 +98,8 @@ impl Tmpfs {
     }
 }
 
-/// The options of mount(8) that are about the mount, not about the file system.
+/// The mount attribute for an option of mount(8), and whether to set or to
+/// clear it. `None` for an option of the file system.
 fn attribute(word: &str) -> Option<(MountAttrFlags, bool)> {
     let (flag, set) = match word {
         "ro" => (MountAttrFlags::MOUNT_ATTR_RDONLY, true),

@@ -1,5 +1,6 @@
-//! What the user mounts: `--bind` and `--tmpfs`, together, because one may lie
-//! in the other. And the files that other isolations offer the container.
+//! Volumes: the user's `--bind` and `--tmpfs` mounts, in one list because one
+//! may lie in the other, and the files that other isolations offer the
+//! container.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,8 +21,8 @@ use crate::tmpfs::Tmpfs;
 enum Volume {
     Bind(Bind),
     Tmpfs(Tmpfs),
-    /// Nobody has asked for it: without a place for it, the container does
-    /// without it.
+    /// A file from another isolation. It is omitted if its target does not
+    /// exist and cannot be made.
     Offer(Bind),
 }
 
@@ -33,7 +34,8 @@ impl Volume {
         }
     }
 
-    /// A bind's mount. A tmpfs is made when its place is known.
+    /// Copies the mount of a bind. Returns `None` for a tmpfs, which is made
+    /// when its target is known.
     fn take(&self) -> Result<Option<Detached>> {
         match self {
             Volume::Bind(bind) | Volume::Offer(bind) => bind.take().map(Some),
@@ -41,8 +43,8 @@ impl Volume {
         }
     }
 
-    /// What became of attaching it. No harm is done where it was only offered, and
-    /// there is no place for it that root inside could make.
+    /// Checks the result of attaching the volume. An offered file whose target
+    /// cannot be made is omitted, unless the error is a fault of the machine.
     fn placed(&self, done: Result<()>) -> Result<()> {
         match done.with_context(|| self.option()) {
             Err(error) if matches!(self, Volume::Offer(_)) && !is_fault(&error) => {
@@ -65,7 +67,8 @@ impl Volume {
     }
 }
 
-/// Whether an error comes of the machine, and not of what is in the root.
+/// Whether an error is a fault of the machine, and not of the content of the
+/// root.
 fn is_fault(error: &anyhow::Error) -> bool {
     let faults = [
         Errno::EIO,
@@ -79,19 +82,19 @@ fn is_fault(error: &anyhow::Error) -> bool {
         .is_some_and(|errno| faults.contains(errno))
 }
 
-/// The volumes, in the order in which they have to be mounted.
+/// The volumes, in the order in which they are mounted.
 #[derive(Debug, Default)]
 pub(crate) struct Volumes(Vec<Volume>);
 
-/// The volumes as mounts that are still without a place.
+/// The volumes, each with its detached mount.
 pub(crate) struct Taken<'a>(Vec<(&'a Volume, Option<Detached>)>);
 
 impl Volumes {
-    /// Checks the options. The volumes are put in the order of their depth, so
-    /// that `/a` does not cover `/a/b`, whichever was given first.
+    /// Checks the options, and sorts the volumes by depth, so that `/a` does
+    /// not cover `/a/b`, whichever was given first.
     ///
     /// # Errors
-    /// Those of every option, and one for two volumes on the same target.
+    /// Quotes the option that is wrong, or the two with the same target.
     pub(crate) fn parse(binds: &[OsString], tmpfs: &[String]) -> Result<Self> {
         let mut volumes = Vec::new();
         for option in binds {
@@ -113,11 +116,11 @@ impl Volumes {
         Ok(Volumes(volumes))
     }
 
-    /// Adds files that are offered, each with its place, where the user mounts
-    /// nothing.
+    /// Adds files that are offered, pairs of source and target. A volume of the
+    /// user on the same target takes precedence.
     ///
     /// # Errors
-    /// Where a file does not exist.
+    /// Refuses a file that does not exist.
     pub(crate) fn offer(&mut self, files: &[(PathBuf, PathBuf)]) -> Result<()> {
         for (source, target) in files {
             let bind = Bind::of(source, target)?;
@@ -129,15 +132,13 @@ impl Volumes {
         Ok(())
     }
 
-    /// Whether there are none.
+    /// Whether there are no volumes.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Takes what the host's paths mean now.
-    ///
-    /// # Errors
-    /// Those of [`Detached`], by option.
+    /// Copies the mounts of the sources: to be called while paths are the
+    /// host's.
     pub(crate) fn take(&self) -> Result<Taken<'_>> {
         let mut taken = Vec::new();
         for volume in &self.0 {
@@ -152,9 +153,6 @@ impl Taken<'_> {
     ///
     /// `make` says whether missing targets may be made: in a root of the
     /// container's own, not in the host's tree.
-    ///
-    /// # Errors
-    /// Those of [`Target`] and [`Detached`], by option.
     pub(crate) fn attach(self, root: BorrowedFd<'_>, make: bool) -> Result<()> {
         for (volume, mount) in self.0 {
             volume.placed(attach(volume, mount, root, make))?;
@@ -190,8 +188,8 @@ fn attach(
         }
         (None, _) => bail!("{target}: nothing to mount"),
     };
-    // Whoever may change the owner of a node inside would change the host's. A
-    // read-only mount keeps nobody from writing to the device.
+    // A device node is the host's: read-only, so that nobody inside changes its
+    // owner. Writing to a device works on a read-only mount.
     match volume.read_only() || is_device(mount.as_fd())? {
         true => mount.attach_with(MountAttrFlags::MOUNT_ATTR_RDONLY, place.as_fd()),
         false => mount.attach(place.as_fd()),
@@ -200,8 +198,8 @@ fn attach(
 }
 // ANCHOR_END: attach
 
-/// Files of /proc that say how much of the host a container has, and that
-/// others put in its place (lxcfs): those that runc lets be mounted on.
+/// Files of /proc on which a volume may be mounted, as in runc. They show the
+/// resources of the host, and lxcfs replaces them with the container's.
 const IN_PROC: [&str; 8] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -213,8 +211,9 @@ const IN_PROC: [&str; 8] = [
     "/proc/uptime",
 ];
 
-/// Keeps /proc what it is: the engine, and every program in the container,
-/// believes it about themselves (CVE-2019-16884).
+/// Refuses a target in /proc, except those in [`IN_PROC`]: the engine and every
+/// program in the container trust /proc for facts about themselves
+/// (CVE-2019-16884).
 fn refuse_proc(target: &Target, place: BorrowedFd<'_>) -> Result<()> {
     let on_proc = fstatfs(place).context("fstatfs")?.filesystem_type() == PROC_SUPER_MAGIC;
     if on_proc && !IN_PROC.contains(&&*target.to_string()) {

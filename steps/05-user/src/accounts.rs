@@ -1,7 +1,7 @@
 //! Users and groups by name: passwd(5) and group(5), read as plain files.
 //!
-//! getpwnam(3) would ask the host's name services, whose libraries a static
-//! program cannot load and whose answers are not those of the container.
+//! getpwnam(3) would ask the host's name services. A static program cannot load
+//! their libraries, and their answers are not those of the container.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use process::inside;
 
 use crate::map::number;
 
-/// The most that is read of such a file, in bytes. An image may have put
+/// The most that is read of either file, in bytes. An image may have put
 /// anything in its place.
 const LIMIT: u64 = 16 << 20;
 
-/// A line of `/etc/passwd`, as far as it is needed.
+/// A line of `/etc/passwd`: the fields that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// The login name.
@@ -23,7 +23,7 @@ pub struct Account {
     pub uid: u32,
     /// The ID of the primary group.
     pub gid: u32,
-    /// The home directory; empty where the line has none.
+    /// The home directory; empty if the line has none.
     pub home: String,
 }
 
@@ -34,22 +34,16 @@ pub struct Group {
     pub name: String,
     /// The group ID.
     pub gid: u32,
-    /// The login names of those for whom it is a supplementary group.
+    /// The login names of the users for whom it is a supplementary group.
     pub members: Vec<String>,
 }
 
-/// The lines of `/etc/passwd`. None where there is no such file.
-///
-/// # Errors
-/// Those of reading it.
+/// Reads the lines of `/etc/passwd`. A missing file has none.
 pub fn accounts() -> Result<Vec<Account>> {
     Ok(parse_accounts(&read("/etc/passwd")?))
 }
 
-/// The lines of `/etc/group`. None where there is no such file.
-///
-/// # Errors
-/// Those of reading it.
+/// Reads the lines of `/etc/group`. A missing file has none.
 pub fn groups() -> Result<Vec<Group>> {
     Ok(parse_groups(&read("/etc/group")?))
 }
@@ -59,8 +53,7 @@ fn read(path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Lines that are not as passwd(5) wants them are passed over, as getpwnam(3)
-/// does.
+/// Parses passwd(5). Malformed lines are skipped, as getpwnam(3) does.
 fn parse_accounts(text: &str) -> Vec<Account> {
     text.lines()
         .filter_map(|line| {

@@ -1,10 +1,9 @@
-//! Trying what a process may do, without doing it.
+//! Attempts that show what a process may do, without doing it.
 //!
-//! Each attempt is made so that nothing changes even where it is allowed, and
-//! even for the real root of the host. Most rest on the order in which the
-//! kernel checks: rights first, arguments after. An argument that can never be
-//! valid then tells the two apart: `EPERM` for who may not, another errno for
-//! who may.
+//! No attempt changes anything, even where it is allowed, and even for the real
+//! root of the host. Most rely on the kernel's order of checks: rights first,
+//! arguments after. With an argument that can never be valid, `EPERM` means
+//! that the caller lacks the right, and another errno that it has it.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -20,24 +19,25 @@ use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 use rustix::process::{getpriority_process, setpriority_process};
 use rustix::system::sethostname;
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is allowed.
+    /// Allowed.
     May,
-    /// It is not, with this error.
+    /// Refused, with this errno.
     MayNot(Errno),
-    /// It could not be tried, and why.
+    /// Not tried, for this reason.
     Unknown(String),
 }
 
 /// An attempt and its outcome.
 pub struct Attempt {
-    /// What was tried.
+    /// The action that was tried.
     pub what: &'static str,
-    /// What it asks for: the right, and of which user namespace.
+    /// What the action requires: a capability, and the user namespace in which
+    /// it counts.
     pub asks_for: &'static str,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -101,7 +101,8 @@ pub fn attempts() -> Vec<Attempt> {
         .into()
 }
 
-/// Sorts an errno: `allowed` is the one that follows when the rights suffice.
+/// Sorts an errno into an outcome. `allowed` is the errno that follows when the
+/// rights suffice.
 fn sort(errno: Errno, allowed: Errno) -> Result<Outcome> {
     match errno {
         _ if errno == allowed => Ok(Outcome::May),
@@ -110,12 +111,12 @@ fn sort(errno: Errno, allowed: Errno) -> Result<Outcome> {
     }
 }
 
-/// To where it is already.
+/// Tries chroot(2) to the current root.
 fn change_root() -> Result<Outcome> {
     chroot("/").map_or_else(|errno| sort(errno, Errno::EINVAL), |()| Ok(Outcome::May))
 }
 
-/// To one that is too long (`EINVAL`).
+/// Tries sethostname(2) with a name that is too long (`EINVAL`).
 fn set_host_name() -> Result<Outcome> {
     match sethostname(&[b'x'; 65]) {
         Ok(()) => Ok(Outcome::May),
@@ -123,8 +124,8 @@ fn set_host_name() -> Result<Outcome> {
     }
 }
 
-/// On nothing: fsmount(2) makes a mount that is attached nowhere, and it is
-/// gone when its descriptor is.
+/// Tries to mount a tmpfs that is attached nowhere: the mount that fsmount(2)
+/// makes ends with its descriptor.
 fn mount_tmpfs() -> Result<Outcome> {
     let mounted = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|tmpfs| {
         fsconfig_create(&tmpfs)?;
@@ -140,7 +141,7 @@ fn mount_tmpfs() -> Result<Outcome> {
     }
 }
 
-/// With a tick of 0 µs, which is out of range (`EINVAL`, adjtimex(2)).
+/// Tries adjtimex(2) with a tick of 0 µs, which is out of range (`EINVAL`).
 fn set_clock() -> Result<Outcome> {
     match kit::sys::adjust_tick(0) {
         Ok(()) => Ok(Outcome::May),
@@ -148,7 +149,7 @@ fn set_clock() -> Result<Outcome> {
     }
 }
 
-/// An image of no bytes is no module (`ENOEXEC`, init_module(2)).
+/// Tries init_module(2) with an empty image, which is not a module (`ENOEXEC`).
 fn load_module() -> Result<Outcome> {
     match init_module(&[], &CString::default()) {
         Ok(()) => Ok(Outcome::May),
@@ -157,8 +158,8 @@ fn load_module() -> Result<Outcome> {
     }
 }
 
-/// In a directory that only the owner may enter, with a mode that lets nobody
-/// open it, and removed at once.
+/// Tries to make a block device node, in a directory that only the owner may
+/// enter, with mode 0. The node is removed at once.
 fn make_disk() -> Result<Outcome> {
     let Some(dir) = ["/tmp", "/dev/shm", "/run"]
         .iter()
@@ -179,7 +180,8 @@ fn make_disk() -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// From a source that is a directory (`ENOTBLK`), attached nowhere.
+/// Tries to mount a file system from a directory as its block device
+/// (`ENOTBLK`). The mount would be attached nowhere.
 fn mount_disk() -> Result<Outcome> {
     let Some(kind) = block_file_system()? else {
         return Ok(Outcome::Unknown(
@@ -196,7 +198,8 @@ fn mount_disk() -> Result<Outcome> {
     }
 }
 
-/// One that is loaded already: asking for another would load its module.
+/// Returns a block file system that is already loaded: the request for another
+/// would load its module.
 fn block_file_system() -> Result<Option<String>> {
     let list = "/proc/filesystems";
     Ok(fs::read_to_string(list)
@@ -206,7 +209,7 @@ fn block_file_system() -> Result<Option<String>> {
         .map(str::to_owned))
 }
 
-/// Opens it for writing and writes nothing.
+/// Tries to open `/etc/passwd` for writing, and writes nothing.
 fn change_file() -> Result<Outcome> {
     let opened: std::io::Result<File> = OpenOptions::new().write(true).open("/etc/passwd");
     match opened {
@@ -218,7 +221,7 @@ fn change_file() -> Result<Outcome> {
     }
 }
 
-/// Of this process alone, which is about to end.
+/// Tries to raise the priority of this process, which is about to end.
 fn raise_priority() -> Result<Outcome> {
     let nice = getpriority_process(None).context("getpriority")?;
     match setpriority_process(None, nice - 1) {

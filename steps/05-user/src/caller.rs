@@ -1,5 +1,4 @@
-//! Who calls the launcher, and what the kernel lets that user do
-//! (credentials(7), capabilities(7)).
+//! The caller of the launcher and its rights (credentials(7), capabilities(7)).
 
 use anyhow::{Context, Result};
 use nix::unistd::{getegid, geteuid};
@@ -20,10 +19,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Looks at this process.
-    ///
-    /// # Errors
-    /// Those of capget(2).
+    /// Reads the credentials of this process.
     pub fn look() -> Result<Self> {
         Ok(Caller {
             uid: geteuid().as_raw(),
@@ -32,13 +28,14 @@ impl Caller {
         })
     }
 
-    /// Whether other namespaces than that of users can be had without one:
-    /// `CAP_SYS_ADMIN`. Root in another engine's container does not have it.
+    /// Whether the process has `CAP_SYS_ADMIN` and so may create other
+    /// namespaces without a user namespace. Root in another engine's container
+    /// does not have it.
     pub fn is_privileged(&self) -> bool {
         self.capabilities.contains(CapabilitySet::SYS_ADMIN)
     }
 
-    /// The own ID of one kind.
+    /// The effective ID of the given kind.
     pub fn id(&self, ids: Ids) -> u32 {
         match ids {
             Ids::User => self.uid,
@@ -46,8 +43,8 @@ impl Caller {
         }
     }
 
-    /// Whether the kernel takes any map from this process: `CAP_SETUID` or
-    /// `CAP_SETGID` in the namespace around the new one.
+    /// Whether the kernel accepts any map from this process: `CAP_SETUID` or
+    /// `CAP_SETGID` in the parent of the new namespace.
     pub fn may_map(&self, ids: Ids) -> bool {
         self.capabilities.contains(match ids {
             Ids::User => CapabilitySet::SETUID,
@@ -56,9 +53,6 @@ impl Caller {
     }
 
     /// The login name, if `/etc/passwd` has one.
-    ///
-    /// # Errors
-    /// Those of reading that file.
     pub fn name(&self) -> Result<Option<String>> {
         let account = accounts()?
             .into_iter()

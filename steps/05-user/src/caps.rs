@@ -1,4 +1,4 @@
-//! `step-05 caps`: the capability sets of this process, and what they are worth
+//! `step-05 caps`: the capability sets of this process and what they permit
 //! (capabilities(7)).
 
 use std::ffi::OsString;
@@ -14,10 +14,7 @@ use rustix::thread::{
 use crate::attempts::{Outcome, attempts};
 
 /// Prints the five capability sets of this process and a table of what it may
-/// and may not do.
-///
-/// # Errors
-/// Those of capget(2) and prctl(2). A refused attempt is a result, not an error.
+/// and may not do. A refused attempt is a result, not an error.
 pub fn print() -> Result<Exit> {
     // ANCHOR: exercise_show_capabilities
     let namespace = fs::read_link("/proc/self/ns/user").context("readlink /proc/self/ns/user")?;
@@ -45,14 +42,14 @@ pub fn print() -> Result<Exit> {
     // ANCHOR_END: exercise_show_capabilities
 }
 
-/// The command that does the same inside a container. Its program is a copy of
-/// this one ([`Container::program`](process::Container::program)), which the
-/// root file system need not hold.
+/// The command line of `step-05 caps --here`, for a container. Its program is a
+/// copy of this one ([`Container::program`](process::Container::program)), so
+/// the root file system need not hold it.
 pub fn inside() -> Vec<OsString> {
     ["step-05", "caps", "--here"].map(OsString::from).into()
 }
 
-/// Every capability that this kernel and this program know.
+/// The capabilities that both this kernel and this program know.
 fn known() -> Result<CapabilitySet> {
     let last = "/proc/sys/kernel/cap_last_cap";
     let last: u32 = fs::read_to_string(last)
@@ -90,7 +87,7 @@ fn sets(known: CapabilitySet) -> Result<[(&'static str, CapabilitySet); 5]> {
     ])
 }
 
-/// The names of a set; of the absent ones, where these are fewer.
+/// The names of a set, or of the absent capabilities where these are fewer.
 fn in_words(set: CapabilitySet, known: CapabilitySet) -> String {
     let list = |set: CapabilitySet| {
         set.iter_names()

@@ -1,5 +1,5 @@
-//! From the options to the maps: which IDs shall be mapped, and who may write
-//! that.
+//! The choice of the maps: from the options to the IDs that are mapped and the
+//! writer of each map.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,27 +20,24 @@ pub struct Mapping {
     pub ids: Ids,
     /// The ranges; never empty.
     pub maps: Vec<IdMap>,
-    /// Who writes them.
+    /// Their writer.
     pub writer: Writer,
 }
 
-/// Who writes a map.
+/// The writer of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Writer {
-    /// The launcher, which has the capability for any map.
+    /// The launcher, which has the capability to write any map.
     Privileged,
-    /// The launcher, because nothing is mapped but its own ID. The kernel
-    /// allows that to everybody.
+    /// The launcher, whose own ID is the only one mapped. The kernel allows
+    /// everybody such a map.
     Own,
-    /// This set-user-ID program, which looks into `/etc/subuid` or
+    /// This set-user-ID program, which checks the ranges in `/etc/subuid` or
     /// `/etc/subgid`.
     Helper(PathBuf),
 }
 
-/// The maps that `args` ask for, of users and of groups.
-///
-/// # Errors
-/// As [`mapping`].
+/// Chooses the maps that `args` ask for, of users and of groups.
 pub fn mappings(args: &UserSettings, caller: &Caller) -> Result<Vec<Mapping>> {
     let mut mappings = Vec::new();
     for ids in [Ids::User, Ids::Group] {
@@ -49,11 +46,12 @@ pub fn mappings(args: &UserSettings, caller: &Caller) -> Result<Vec<Mapping>> {
     Ok(mappings)
 }
 
-/// The map of one kind that `args` ask for; `None` for none at all.
+/// Chooses the map of one kind that `args` ask for; `None` with `--map-none`.
 ///
 /// # Errors
-/// A map that the kernel would refuse ([`map::check`]), no range to be had for
-/// `--map-auto`, or no newuidmap(1) or newgidmap(1) where it is needed.
+/// A map that the kernel would refuse ([`map::check`]), no range for
+/// `--map-auto` in `/etc/subuid` or `/etc/subgid`, or no newuidmap(1) or
+/// newgidmap(1) where it is needed.
 pub fn mapping(args: &UserSettings, ids: Ids, caller: &Caller) -> Result<Option<Mapping>> {
     let maps = if args.map_none {
         return Ok(None);
@@ -75,7 +73,7 @@ pub fn mapping(args: &UserSettings, ids: Ids, caller: &Caller) -> Result<Option<
     Ok(Some(Mapping { ids, maps, writer }))
 }
 
-/// `--uid-map` and `--gid-map`; if there is only one of them, it is for both.
+/// `--uid-map` and `--gid-map`. If only one is given, it serves both kinds.
 fn given(args: &UserSettings, ids: Ids) -> Option<Vec<IdMap>> {
     let (own, other) = match ids {
         Ids::User => (&args.uid_map, &args.gid_map),
@@ -97,8 +95,8 @@ fn root(ids: Ids, caller: &Caller) -> IdMap {
 }
 
 /// `--map-auto`: root inside is the caller outside, and the IDs from 1 on are
-/// the caller's ranges. Where the caller is root itself, that would leave it
-/// root outside: there the ranges begin at 0.
+/// the caller's ranges. For root the ranges begin at 0: otherwise root inside
+/// would be root outside too.
 fn auto(ids: Ids, caller: &Caller) -> Result<Vec<IdMap>> {
     let name = caller.name()?;
     let ranges = subid::ranges(ids, name.as_deref(), caller.uid)?;
@@ -118,13 +116,13 @@ fn auto(ids: Ids, caller: &Caller) -> Result<Vec<IdMap>> {
     })
 }
 
-/// A user in words.
+/// The name of a user, or else its UID, for messages.
 pub(crate) fn who(name: Option<&str>, uid: u32) -> String {
     name.map_or_else(|| format!("UID {uid}"), str::to_owned)
 }
 
-/// How an administrator gives a range to a user: usermod(8), which wants a
-/// name.
+/// The command with which root gives a range to a user: usermod(8), which
+/// requires a name.
 pub(crate) fn grant(ids: Ids, name: Option<&str>) -> String {
     let option = match ids {
         Ids::User => "--add-subuids",
@@ -141,8 +139,8 @@ fn is_own(maps: &[IdMap], id: u32) -> bool {
     matches!(maps, [map] if map.outside == id && map.count == 1)
 }
 
-/// Looks newuidmap(1) or newgidmap(1) up in `PATH`, in absolute directories
-/// only: it is about to be trusted.
+/// Searches `PATH` for newuidmap(1) or newgidmap(1), in absolute directories
+/// only, because the launcher trusts the program.
 fn helper(ids: Ids) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| process::exec::DEFAULT_PATH.into());
     let found = std::env::split_paths(&path)

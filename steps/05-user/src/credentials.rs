@@ -1,4 +1,5 @@
-//! `--user`: the command's own IDs, taken at the very end (credentials(7)).
+//! `--user`: the command's own IDs, taken just before execve(2)
+//! (credentials(7)).
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -18,7 +19,7 @@ use crate::UserSettings;
 use crate::accounts::{Account, Group, accounts, groups};
 use crate::ids::Ids;
 
-/// What `--user` says: a user, and a group if one is named. Either may be empty.
+/// The value of `--user`: a user and a group, either of which may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserSpec {
     user: String,
@@ -26,12 +27,12 @@ pub struct UserSpec {
 }
 
 impl UserSpec {
-    /// Whether it says nothing: as if the option had not been given.
+    /// Whether both halves are empty, which is as if the option were not given.
     pub fn is_empty(&self) -> bool {
         self.user.is_empty() && self.group.is_empty()
     }
 
-    /// Whether the user is root by number, or by the name that is always root's.
+    /// Whether the user is root: by number, by the name `root`, or by default.
     pub(crate) fn is_root(&self) -> bool {
         ["", "root"].contains(&&*self.user)
             || id(Ids::User, &self.user).is_ok_and(|id| id == Some(0))
@@ -41,11 +42,13 @@ impl UserSpec {
 impl FromStr for UserSpec {
     type Err = Error;
 
-    /// Reads `USER[:GROUP]`, each a number or a name. As with Docker either may
-    /// be missing: the user is root then, and the groups are the user's.
+    /// Reads `USER[:GROUP]`, each a number or a name. Either may be missing, as
+    /// with Docker: the default user is root, the default groups are the
+    /// user's.
     ///
     /// # Errors
-    /// For a second colon, which is in no name, and for a number that is no ID.
+    /// A second colon, which no name contains, or a number outside the range of
+    /// IDs.
     fn from_str(text: &str) -> Result<Self> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
         ensure!(
@@ -64,12 +67,12 @@ impl FromStr for UserSpec {
 /// The highest ID that `--user` takes as a number: Docker's limit.
 const HIGHEST: u32 = i32::MAX as u32;
 
-/// The ID that half of `--user` stands for if it is a number; `None` for a name.
-/// What is written as a number is one, with a sign too, whatever names the
-/// container's files have: they are the image's.
+/// The ID that half of `--user` stands for if it is a number; `None` for a
+/// name. Digits, also after a sign, are always a number, whatever names the
+/// container's files define: the files come from the image.
 ///
 /// # Errors
-/// For a number that is no ID.
+/// A number that is negative or above [`HIGHEST`].
 fn id(ids: Ids, text: &str) -> Result<Option<u32>> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -81,8 +84,8 @@ fn id(ids: Ids, text: &str) -> Result<Option<u32>> {
     }
 }
 
-/// Refuses 4294967295. The kernel takes it for -1, which to setresuid(2) and
-/// setresgid(2) means “no change”: the command would stay root.
+/// Refuses 4294967295. The kernel reads it as -1, which setresuid(2) and
+/// setresgid(2) take for “no change”: the command would stay root.
 fn not_minus_one(ids: Ids, id: u32, file: &str) -> Result<u32> {
     ensure!(
         id != u32::MAX,
@@ -93,22 +96,22 @@ fn not_minus_one(ids: Ids, id: u32, file: &str) -> Result<u32> {
     Ok(id)
 }
 
-/// IDs, ready to be taken.
+/// The resolved IDs of the command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Resolved {
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// Of the line in `/etc/passwd`, else `/`.
+    /// The home directory in `/etc/passwd`, else `/`.
     home: String,
 }
 
-/// The credentials of the command.
+/// The isolation that gives the command its credentials.
 ///
-/// Goes last in the list: names are looked up in the root file system that the
-/// others have switched to, and all of them need the rights that this one gives
-/// up. It acts in `before_exec`, after any init of step 03 has forked: that one
-/// stays root, so that it may signal its children.
+/// It goes last in the list: it looks names up in the root file system that the
+/// others have switched to, and it gives up the rights that they need. It acts
+/// in `before_exec`, after any init of step 03 has forked: the init stays root,
+/// so that it may signal its children.
 pub struct Credentials {
     spec: Option<UserSpec>,
     resolved: Option<Resolved>,
@@ -125,8 +128,8 @@ impl Credentials {
         }
     }
 
-    /// The UID and GID that the command will have, once they are known: for
-    /// another isolation that has something to give to it.
+    /// The UID and GID of the command, set by `in_container`: for another
+    /// isolation that gives something to the command.
     pub fn owner(&self) -> Rc<OnceCell<(u32, u32)>> {
         Rc::clone(&self.owner)
     }
@@ -146,9 +149,9 @@ impl Isolation for Credentials {
         Ok(())
     }
 
-    /// Gives the command the user's `HOME` where its environment has none, as
-    /// Docker does: a program that looks for its files in somebody else's
-    /// directory finds the wrong ones, or may not read them.
+    /// Sets `HOME` to the user's home directory if the environment has no
+    /// `HOME`, as Docker does. With another user's `HOME` a program finds the
+    /// wrong files, or may not read them.
     fn adjust(&mut self, command: &mut Command) -> Result<()> {
         let Some(Resolved { home, .. }) = &self.resolved else {
             return Ok(());
@@ -161,8 +164,8 @@ impl Isolation for Credentials {
     }
 
     // ANCHOR: before_exec
-    /// Groups first and the user last: whoever is not root any more may change
-    /// neither.
+    /// Sets the groups first and the user last: a process that is no longer
+    /// root may change neither.
     fn before_exec(&mut self) -> Result<()> {
         // ANCHOR: exercise_become_the_user
         let Some(Resolved {
@@ -185,8 +188,8 @@ impl Isolation for Credentials {
 /// Looks the names up, as Docker does (moby/sys `user`, `GetExecUser`). A user
 /// without a named group gets the one of `/etc/passwd` and the supplementary
 /// groups of `/etc/group`; a UID that is in neither gets group 0. The group is
-/// among the supplementary ones too, so that a program which sets another group
-/// does not lose what the first one bars it from (CVE-2022-36109).
+/// also one of the supplementary groups, so that a program which sets another
+/// group does not lose the restrictions of the first (CVE-2022-36109).
 fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Resolved> {
     let asked = match &*spec.user {
         "" => Some(0),
@@ -262,12 +265,11 @@ fn refused(ids: Ids, id: u32, errno: Errno) -> Result<()> {
     }
 }
 
-/// Sets the supplementary groups, and so drops all that were there before:
-/// setgroups(2).
+/// Sets the supplementary groups and drops all previous ones: setgroups(2).
 ///
-/// In a user namespace with one mapped ID that is denied to everybody, because
-/// nobody with a right to it wrote the map. The caller's groups stay then, which
-/// is said unless there are none.
+/// In a user namespace with one mapped ID setgroups(2) is denied to everybody,
+/// because the map's writer was unprivileged. The caller's groups then stay,
+/// and a warning says so if there are any.
 ///
 /// # Errors
 /// `EINVAL` for a group that is not mapped, `EPERM` without `CAP_SETGID`.
@@ -279,8 +281,8 @@ pub(crate) fn set_groups(groups: &[u32]) -> Result<()> {
     }
 }
 
-/// Whether nobody may set groups in this user namespace: “deny” in
-/// /proc/self/setgroups, or no gid_map yet, which comes to the same.
+/// Whether this user namespace denies setgroups(2) to everybody: “deny” in
+/// /proc/self/setgroups, or an unwritten gid_map, which has the same effect.
 fn namespace_denies() -> Result<bool> {
     let read = |file: &str| fs::read_to_string(file).with_context(|| format!("read {file}"));
     Ok(read("/proc/self/setgroups")?.trim() == "deny" || read("/proc/self/gid_map")?.is_empty())

@@ -1,5 +1,5 @@
-//! Why the kernel, or newuidmap(1), said no. `EPERM` has a dozen causes; each
-//! of those named here has been looked at.
+//! Reasons for a refusal by the kernel or newuidmap(1). `EPERM` has a dozen
+//! causes; each cause named here is first checked on this system.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::ids::Ids;
 use crate::map::parse_file;
 use crate::subid;
 
-/// Why clone(2) with `CLONE_NEWUSER` failed, and what to do. `proc` is where
-/// /proc is. `None` where looking finds nothing.
+/// Explains why clone(2) with `CLONE_NEWUSER` failed, and names the remedy.
+/// `proc` is the mount point of proc(5). `None` if no known cause applies.
 pub fn clone_refused(proc: &Path, errno: Errno) -> Option<String> {
     let causes: &[fn(&Path) -> Option<String>] = match errno {
         Errno::ENOSPC | Errno::EUSERS => &[no_room],
@@ -32,7 +32,8 @@ pub fn clone_refused(proc: &Path, errno: Errno) -> Option<String> {
     causes.iter().find_map(|cause| cause(proc))
 }
 
-/// Why root of a new user namespace lacks the capabilities that capget(2) shows.
+/// Explains why root of a new user namespace lacks the capabilities that
+/// capget(2) shows.
 pub fn powerless(proc: &Path) -> String {
     apparmor(proc).unwrap_or_else(|| {
         "a security module (AppArmor, SELinux…) takes the rights away that come with a user \
@@ -48,8 +49,9 @@ fn sysctl(proc: &Path, name: &str) -> Option<String> {
         .map(|value| value.trim().to_owned())
 }
 
-/// `/proc/sys/user` (namespaces(7)) has a limit a kind; any may be the cause
-/// when several namespaces are asked for at once.
+/// A limit of 0 in `/proc/sys/user` (namespaces(7)). There is one limit per
+/// kind of namespace, and each may be the cause when one clone(2) asks for
+/// several.
 fn no_room(proc: &Path) -> Option<String> {
     ["user", "uts", "ipc", "pid", "mnt", "net", "cgroup", "time"]
         .map(|kind| format!("user.max_{kind}_namespaces"))
@@ -66,7 +68,7 @@ fn not_built_in(proc: &Path) -> Option<String> {
     })
 }
 
-/// Debian's and Ubuntu's own switch, gone in newer kernels.
+/// A switch of Debian and Ubuntu, absent from newer kernels.
 fn unprivileged_userns_clone(proc: &Path) -> Option<String> {
     (sysctl(proc, "kernel.unprivileged_userns_clone")? == "0").then(|| {
         "kernel.unprivileged_userns_clone is 0, so only root may make user namespaces: as root, \
@@ -75,8 +77,8 @@ fn unprivileged_userns_clone(proc: &Path) -> Option<String> {
     })
 }
 
-/// Ubuntu since 23.10: the namespace is refused, or made and then stripped of
-/// its rights.
+/// Ubuntu's restriction since 23.10: the namespace is refused, or made and then
+/// stripped of its rights.
 fn apparmor(proc: &Path) -> Option<String> {
     (sysctl(proc, "kernel.apparmor_restrict_unprivileged_userns")? == "1").then(|| {
         "AppArmor restricts user namespaces of ordinary users \
@@ -87,7 +89,8 @@ fn apparmor(proc: &Path) -> Option<String> {
     })
 }
 
-/// A caller who is nobody where it is cannot own a namespace (clone(2)).
+/// A caller whose IDs are not mapped in its own user namespace: it cannot own a
+/// new one (clone(2)).
 fn nobody(proc: &Path) -> Option<String> {
     let caller = Caller::look().ok()?;
     [Ids::User, Ids::Group].into_iter().find_map(|ids| {
@@ -105,8 +108,9 @@ fn nobody(proc: &Path) -> Option<String> {
     })
 }
 
-/// From inside a chroot(2) no user namespace can be made, because root of it
-/// could break out. Such a process sees no mount on its `/`.
+/// A process in a chroot(2): the kernel refuses it a user namespace, because
+/// root of one could break out. The mountinfo of such a process has no mount at
+/// `/`.
 fn chrooted(proc: &Path) -> Option<String> {
     let mounts = fs::read_to_string(proc.join("self/mountinfo")).ok()?;
     let root_is_mounted = mounts
@@ -132,10 +136,7 @@ fn filtered(proc: &Path) -> Option<String> {
     })
 }
 
-/// Why newuidmap(1) or newgidmap(1) refused `mapping`.
-///
-/// # Errors
-/// Those of reading `/etc/passwd` and `/etc/subuid` or `/etc/subgid`.
+/// Explains why newuidmap(1) or newgidmap(1) refused `mapping`.
 pub fn helper_refused(mapping: &Mapping, caller: &Caller) -> Result<String> {
     let Mapping { ids, maps, writer } = mapping;
     let name = caller.name()?;

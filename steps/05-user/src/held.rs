@@ -1,6 +1,6 @@
-//! A user namespace that nobody is in. What holds it is a descriptor, and what it
-//! is good for is its maps: a mount can be shown to its users (mount_setattr(2),
-//! “ID-mapped mounts”).
+//! A user namespace without processes, held by a descriptor for the sake of its
+//! maps: a mount can be ID-mapped to its users (mount_setattr(2), “ID-mapped
+//! mounts”).
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,13 +12,13 @@ use crate::choice::Mapping;
 use crate::ids::Ids;
 use crate::inside::in_new_namespace;
 
-/// Such a namespace, and who its root is outside.
+/// A held user namespace, and the IDs of its root outside.
 #[derive(Debug)]
 pub struct Users {
     namespace: OwnedFd,
-    /// The user that stands for UID 0, or for the first that there is.
+    /// The outside UID of UID 0 inside, or of the lowest mapped UID.
     pub uid: Uid,
-    /// The group likewise.
+    /// The outside GID of GID 0 inside, or of the lowest mapped GID.
     pub gid: Gid,
 }
 
@@ -28,11 +28,8 @@ impl AsFd for Users {
     }
 }
 
-/// A user namespace with these maps. A process is born to make it, and is gone
-/// when this returns.
-///
-/// # Errors
-/// Those of unshare(2), and of writing the maps; where the caller has threads.
+/// Creates a user namespace with these maps. A short-lived child process makes
+/// it; it has ended when this returns. The caller must be single-threaded.
 pub fn with_maps(mappings: &[Mapping]) -> Result<Users> {
     let hold = |child| {
         let path = format!("/proc/{child}/ns/user");

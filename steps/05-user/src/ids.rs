@@ -1,8 +1,6 @@
-//! Users and groups: what is done for the ones is done for the others, under
-//! other names.
+//! The two kinds of IDs, and the names that differ between them.
 
-/// The two kinds of IDs that a user namespace maps, and what is called after
-/// each.
+/// A kind of ID that a user namespace maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ids {
     /// User IDs.
@@ -12,7 +10,7 @@ pub enum Ids {
 }
 
 impl Ids {
-    /// What one of them is called.
+    /// The word for one ID of this kind.
     pub fn noun(self) -> &'static str {
         match self {
             Ids::User => "UID",
@@ -20,7 +18,7 @@ impl Ids {
         }
     }
 
-    /// The file in `/proc/PID` that holds the map.
+    /// The map's file in `/proc/PID`.
     pub fn file(self) -> &'static str {
         match self {
             Ids::User => "uid_map",
@@ -36,7 +34,7 @@ impl Ids {
         }
     }
 
-    /// The file of the ranges that users were given: subuid(5), subgid(5).
+    /// The file of the subordinate ranges: subuid(5), subgid(5).
     pub fn subordinate(self) -> &'static str {
         match self {
             Ids::User => "/etc/subuid",
@@ -44,7 +42,7 @@ impl Ids {
         }
     }
 
-    /// The set-user-ID program that writes such ranges: newuidmap(1),
+    /// The set-user-ID program that writes a map of such ranges: newuidmap(1),
     /// newgidmap(1).
     pub fn helper(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
-//! Work on files of mapped users, by an ordinary user: what a container's users
-//! have made belongs to the caller's subordinate IDs, and the caller may not
-//! touch it. Root of a user namespace that maps them all may
-//! (user_namespaces(7), “Capabilities”).
+//! Work of an ordinary user on the files of mapped users. The files that a
+//! container's users have made belong to the caller's subordinate IDs, and the
+//! caller may not touch them. Root of a user namespace that maps all these IDs
+//! may (user_namespaces(7), “Capabilities”).
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,13 +20,14 @@ use crate::caller::Caller;
 use crate::choice::{Mapping, mappings};
 use crate::write_maps;
 
-/// Does `work` in a process of its own, as root of a user namespace in which root
-/// is the caller and the others are the caller's ranges in /etc/subuid and
-/// /etc/subgid. The process ends with this one.
+/// Does `work` in a child process, as root of a user namespace in which root is
+/// the caller and the other IDs are the caller's ranges in /etc/subuid and
+/// /etc/subgid. The child is killed if this process ends. The caller must be
+/// single-threaded.
 ///
 /// # Errors
-/// The work's own, in words; where the caller has no ranges, or may not have such
-/// a namespace; where the caller has threads.
+/// The error of `work`, as text; a caller without ranges, or one that may not
+/// create a user namespace.
 pub fn as_mapped_root(work: impl FnOnce() -> Result<()>) -> Result<()> {
     let args = UserSettings {
         map_auto: true,
@@ -44,13 +45,10 @@ pub fn as_mapped_root(work: impl FnOnce() -> Result<()>) -> Result<()> {
     )
 }
 
-/// Forks a process into a new user namespace with these maps. Once they are
-/// written `meanwhile` is done here, with the process's PID; then the process
-/// does `work`, and ends.
-///
-/// # Errors
-/// Those of fork(2), unshare(2) and of writing the maps; those of both works, of
-/// the process's in words; where the caller has threads.
+/// Forks a process into a new user namespace with these maps. When they are
+/// written, `meanwhile` runs here, with the process's PID; then the process
+/// does `work` and ends. An error of `work` arrives as text. The caller must be
+/// single-threaded.
 pub(crate) fn in_new_namespace<T>(
     mappings: &[Mapping],
     meanwhile: impl FnOnce(Pid) -> Result<T>,
@@ -81,7 +79,7 @@ pub(crate) fn in_new_namespace<T>(
         expect(&mut answer)?;
         Ok(made)
     });
-    // It ends when its pipe does.
+    // The child ends when its pipe does.
     drop(answer);
     match waitpid(child, None).with_context(|| format!("waitpid({child})"))? {
         WaitStatus::Signaled(_, signal, _) if done.is_err() => bail!("the child died of {signal}"),
@@ -89,7 +87,7 @@ pub(crate) fn in_new_namespace<T>(
     }
 }
 
-/// The byte that says that a part is done.
+/// The byte that reports a part as done.
 const DONE: u8 = 0;
 
 fn expect(from: &mut File) -> Result<()> {

@@ -23,9 +23,9 @@ use crate::write_maps;
 
 /// A user namespace, in which the set-up that follows has every capability.
 ///
-/// Comes before every isolation that is to have its rights: the kernel makes the
-/// user namespace before the others of the same clone(2), which then belong to
-/// it, and what follows in the list finds itself to be root.
+/// It precedes every isolation that needs its rights. The kernel makes the user
+/// namespace before the others of the same clone(2), so it owns them, and the
+/// later isolations in the list run as its root.
 pub struct User {
     args: UserSettings,
     /// Decided in `prepare`.
@@ -34,7 +34,7 @@ pub struct User {
 }
 
 impl User {
-    /// The isolation that `args` describe. They are checked in `prepare`.
+    /// The isolation that `args` describe. `prepare` checks them.
     pub fn new(args: UserSettings) -> Self {
         User {
             args,
@@ -43,7 +43,7 @@ impl User {
         }
     }
 
-    /// The mode asked for, or the one that works for this caller.
+    /// The mode that was asked for, or the one that works for this caller.
     fn mode(&self, caller: &Caller) -> NamespaceMode {
         match self.args.userns {
             Some(mode) => mode,
@@ -77,8 +77,7 @@ impl Isolation for User {
             (NamespaceMode::Private, _) => diagnose::clone_refused(Path::new("/proc"), errno)
                 .or_else(|| (errno == Errno::EPERM).then(|| UNEXPLAINED.to_owned())),
             (NamespaceMode::Host, Errno::EPERM) if self.args.userns.is_some() => Some(
-                "with --userns host namespaces need root: leave the option away, or use sudo"
-                    .to_owned(),
+                "with --userns host namespaces need root: omit the option, or use sudo".to_owned(),
             ),
             (NamespaceMode::Container(pid), Errno::EPERM) => Some(format!(
                 "only root and the user who made the container may join the namespaces of \
@@ -132,17 +131,17 @@ impl Isolation for User {
         }
         require_power()?;
         become_root()?;
-        // A change of credentials has cleared it (prctl(2)). Had the launcher
-        // died before this call, the pipe on which the child waits next says so.
+        // A change of credentials has cleared it (prctl(2)). If the launcher
+        // died before this call, the pipe on which the child waits next says
+        // so.
         prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
     }
     // ANCHOR_END: in_container
 }
 
-/// Tries whether the capabilities that came with the namespace are worth
-/// something, by a call that needs one and changes nothing: a security module
-/// may have made them void, and then each later call would fail by another
-/// name.
+/// Tests that the capabilities of the new namespace are effective, with a call
+/// that needs one and changes nothing. A security module may have voided them,
+/// and then each later call would fail under another name.
 fn require_power() -> Result<()> {
     chroot("/").map_err(|errno| match errno {
         Errno::EPERM | Errno::EACCES => anyhow!(
@@ -154,9 +153,9 @@ fn require_power() -> Result<()> {
 }
 
 // ANCHOR: become_root
-/// Takes UID and GID 0 of the namespace and drops the caller's groups: what the
-/// set-up makes shall belong to root inside. Where 0 is not mapped the IDs stay
-/// what they are; the capabilities come from the namespace, not from the UID.
+/// Takes UID and GID 0 of the namespace and drops the caller's groups, so that
+/// what the set-up creates belongs to root inside. Where 0 is not mapped, the
+/// IDs stay; the capabilities come from the namespace, not from the UID.
 fn become_root() -> Result<()> {
     set_groups(&[])?;
     let gid = Gid::from_raw(0);
@@ -171,7 +170,7 @@ fn become_root() -> Result<()> {
 }
 // ANCHOR_END: become_root
 
-/// Whether the ID was refused because nothing outside stands for it.
+/// Whether the ID was refused with `EINVAL`, because it is not mapped.
 fn unless_unmapped(set: nix::Result<()>) -> nix::Result<bool> {
     match set {
         Ok(()) => Ok(false),

@@ -1,10 +1,10 @@
 //! Step 05: the user namespace (user_namespaces(7)).
 //!
-//! Every process has numbers for its user and its groups, and in a user
-//! namespace these mean something else than outside: a table for each kind,
-//! uid_map and gid_map, translates. UID 0 inside has every capability over the
-//! namespaces that belong to this one, and outside is whoever the table says.
-//! That is how an ordinary user comes to all the other namespaces.
+//! A process has numbers for its user and its groups. In a user namespace they
+//! mean something else than outside: two tables, uid_map and gid_map, translate
+//! them. UID 0 inside has every capability over the namespaces that this one
+//! owns; outside it is the user that the table names. So an ordinary user may
+//! create all the other namespaces.
 //!
 //! | module | what |
 //! |---|---|
@@ -12,13 +12,13 @@
 //! | [`credentials`] | `--user`: [`Credentials`], last in the list |
 //! | [`ids`] | users and groups, and the files and programs named after each |
 //! | [`map`] | the ranges of a map and the kernel's rules for them |
-//! | [`choice`] | from the options to the maps |
-//! | [`write_maps`] | writing them, while the child waits |
-//! | [`held`] | a user namespace that nobody is in, for its maps |
+//! | [`choice`] | the choice of the maps from the options |
+//! | [`write_maps`] | writing the maps, while the child waits |
+//! | [`held`] | a user namespace without processes, held for its maps |
 //! | [`inside`] | work on files of mapped users, without a container |
 //! | [`subid`], [`accounts`] | `/etc/subuid` and `/etc/subgid`, `/etc/passwd` and `/etc/group` |
-//! | [`caller`] | who calls, and with which rights |
-//! | [`diagnose`] | why there is no user namespace to be had |
+//! | [`caller`] | the caller and its rights |
+//! | [`diagnose`] | reasons why a user namespace is refused |
 //! | [`caps`], [`attempts`] | what root inside may and may not do |
 
 pub mod accounts;
@@ -90,9 +90,9 @@ pub struct UserSettings {
 }
 
 impl UserSettings {
-    /// Whether the command will surely be the user that the caller is: root
-    /// inside where root is not mapped to somebody else. It may then open the
-    /// files that the caller may.
+    /// Whether the command is certain to run as the caller: it is root inside,
+    /// and root is not mapped to another user. It may then open the files that
+    /// the caller may.
     pub fn opens_as_caller(&self) -> bool {
         let others = self.map_auto && geteuid().is_root()
             || !self.uid_map.is_empty()
@@ -100,12 +100,9 @@ impl UserSettings {
         self.user.as_ref().is_none_or(UserSpec::is_root) && !others
     }
 
-    /// The maps, where root of the host asks for a namespace whose users are
-    /// others outside; else none. Files that are root's have to be shown to these
-    /// users as theirs.
-    ///
-    /// # Errors
-    /// As [`mapping`](choice::mapping).
+    /// The maps, if root of the host asks for a namespace whose users have
+    /// other IDs outside; otherwise none. Root's files must be ID-mapped for
+    /// these users to own them.
     pub fn other_users(&self) -> Result<Vec<Mapping>> {
         if !self.asks_for_map() {
             return Ok(Vec::new());
@@ -122,7 +119,7 @@ impl UserSettings {
         Ok(if are_others { mappings } else { Vec::new() })
     }
 
-    /// Whether any option asks for a map, and so for a namespace to have it.
+    /// Whether any option asks for a map, and so for a new user namespace.
     fn asks_for_map(&self) -> bool {
         self.map_root
             || self.map_auto

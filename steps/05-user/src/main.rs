@@ -1,4 +1,4 @@
-//! `step-05`: a process that is root inside and not outside.
+//! `step-05`: a process that is root inside and unprivileged outside.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The ranges of a uid_map or gid_map, and the rules that the kernel has for
-//! them (user_namespaces(7), “User and group ID mappings”).
+//! The ranges of a uid_map or gid_map, and the kernel's rules for them
+//! (user_namespaces(7), “User and group ID mappings”).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,28 +8,26 @@ use anyhow::{Context, Error, Result, bail, ensure};
 
 use crate::ids::Ids;
 
-/// As many lines as the kernel takes in one map, since Linux 4.15. Before, 5.
+/// The most lines that the kernel takes in one map, since Linux 4.15. Before,
+/// it took 5.
 const MOST_RANGES: usize = 340;
 
 /// One line of a map: `count` IDs, which are `inside`, `inside` + 1… in the
-/// namespace and `outside`, `outside` + 1… where it was made.
+/// namespace and `outside`, `outside` + 1… in its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdMap {
     /// The first ID as the namespace sees it.
     pub inside: u32,
     /// The first ID as the parent namespace sees it.
     pub outside: u32,
-    /// How many IDs there are.
+    /// The number of IDs.
     pub count: u32,
 }
 
 impl FromStr for IdMap {
     type Err = Error;
 
-    /// Reads `INSIDE:OUTSIDE:COUNT`.
-    ///
-    /// # Errors
-    /// Where there are not three numbers from 0 to 4294967295.
+    /// Reads `INSIDE:OUTSIDE:COUNT`: three numbers from 0 to 4294967295.
     fn from_str(text: &str) -> Result<Self> {
         let numbers: Result<Vec<u32>> = text.split(':').map(number).collect();
         match numbers.as_deref() {
@@ -46,7 +44,7 @@ impl FromStr for IdMap {
     }
 }
 
-/// An ID or a count. `u32::from_str` would also take a plus sign.
+/// Reads an ID or a count. `u32::from_str` would also take a plus sign.
 pub(crate) fn number(text: &str) -> Result<u32> {
     ensure!(
         text.starts_with(|c: char| c.is_ascii_digit()),
@@ -56,7 +54,7 @@ pub(crate) fn number(text: &str) -> Result<u32> {
         .with_context(|| format!("{text:?} is no number from 0 to {}", u32::MAX))
 }
 
-/// As the kernel writes and reads it: `inside outside count`.
+/// The kernel's form: `inside outside count`.
 impl fmt::Display for IdMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let IdMap {
@@ -68,15 +66,12 @@ impl fmt::Display for IdMap {
     }
 }
 
-/// The content of a map file, a line a range.
+/// The content of a map file, one line per range.
 pub fn file_content(maps: &[IdMap]) -> String {
     maps.iter().map(|map| format!("{map}\n")).collect()
 }
 
-/// Reads a map file, such as `/proc/self/uid_map`.
-///
-/// # Errors
-/// Where a line is not three numbers.
+/// Parses the text of a map file, such as `/proc/self/uid_map`.
 pub fn parse_file(text: &str) -> Result<Vec<IdMap>> {
     text.lines()
         .map(|line| {
@@ -88,20 +83,20 @@ pub fn parse_file(text: &str) -> Result<Vec<IdMap>> {
         .collect()
 }
 
-/// Whether `count` IDs from `first` on lie in the range of as many IDs from
+/// Whether the `count` IDs from `first` on lie within the `size` IDs from
 /// `start` on.
 pub(crate) fn within(first: u32, count: u32, start: u32, size: u32) -> bool {
     first >= start && u64::from(first) + u64::from(count) <= u64::from(start) + u64::from(size)
 }
 
-/// Checks `maps` as the kernel will, with an error for each rule instead of
-/// its `EINVAL` and `EPERM`. `own` is the launcher's own map: what lies
-/// outside of the new namespace must exist where the launcher is.
+/// Checks `maps` by the kernel's rules, with an error for each rule instead of
+/// its `EINVAL` and `EPERM`. `own` is the launcher's own map: the outside IDs
+/// must exist in the launcher's namespace.
 ///
 /// # Errors
 /// An empty range, one that reaches 4294967295 (which stands for “no ID”, as
-/// -1), two that overlap on either side, too many, or one that is not mapped
-/// where the launcher is.
+/// -1), two that overlap on either side, too many, or one that is not mapped in
+/// the launcher's namespace.
 pub fn check(ids: Ids, maps: &[IdMap], own: &[IdMap]) -> Result<()> {
     // ANCHOR: exercise_check_maps
     ensure!(

@@ -1,4 +1,4 @@
-//! The ranges of IDs that an administrator has given to users for their
+//! Ranges of subordinate IDs, which an administrator gives to users for their
 //! namespaces: subuid(5), subgid(5).
 
 use std::fmt;
@@ -10,17 +10,17 @@ use anyhow::{Context, Result};
 use crate::ids::Ids;
 use crate::map::{IdMap, number, within};
 
-/// A range of subordinate IDs: `count` from `start` on.
+/// A range of subordinate IDs: the `count` IDs from `start` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// The first ID.
     pub start: u32,
-    /// How many there are.
+    /// The number of IDs.
     pub count: u32,
 }
 
 impl Range {
-    /// Whether everything that `map` has outside lies in this range.
+    /// Whether all outside IDs of `map` lie in this range.
     pub fn holds(&self, map: &IdMap) -> bool {
         within(map.outside, map.count, self.start, self.count)
     }
@@ -33,12 +33,9 @@ impl fmt::Display for Range {
     }
 }
 
-/// The ranges of the user `name` or `uid` in `/etc/subuid` or `/etc/subgid`,
-/// in the order of the file. Both files go by the user, never by a group.
-/// A file that is missing has none.
-///
-/// # Errors
-/// Those of reading the file.
+/// Reads the ranges of the user `name` or `uid` in `/etc/subuid` or
+/// `/etc/subgid`, in the order of the file. Both files list users, never
+/// groups. A missing file has no ranges.
 pub fn ranges(ids: Ids, name: Option<&str>, uid: u32) -> Result<Vec<Range>> {
     match fs::read_to_string(ids.subordinate()) {
         Ok(text) => Ok(parse(&text, name, uid)),
@@ -47,7 +44,8 @@ pub fn ranges(ids: Ids, name: Option<&str>, uid: u32) -> Result<Vec<Range>> {
     }
 }
 
-/// Lines that are not `USER:START:COUNT` are passed over, as newuidmap(1) does.
+/// Parses subuid(5). Lines other than `USER:START:COUNT` are skipped, as
+/// newuidmap(1) does.
 fn parse(text: &str, name: Option<&str>, uid: u32) -> Vec<Range> {
     let uid = uid.to_string();
     text.lines()
@@ -64,7 +62,7 @@ fn parse(text: &str, name: Option<&str>, uid: u32) -> Vec<Range> {
         .collect()
 }
 
-/// A map of all of `ranges`, one after the other, from `first` inside on.
+/// A map of all `ranges` without gaps, from `first` inside on.
 pub fn stacked(ranges: &[Range], mut first: u32) -> Vec<IdMap> {
     let mut maps = Vec::new();
     for range in ranges {
@@ -73,13 +71,13 @@ pub fn stacked(ranges: &[Range], mut first: u32) -> Vec<IdMap> {
             outside: range.start,
             count: range.count,
         });
-        // A sum that is too great is for `map::check` to refuse.
+        // `map::check` refuses a sum that is too great.
         first = first.saturating_add(range.count);
     }
     maps
 }
 
-/// The ranges in words, for errors.
+/// The ranges as text, for errors.
 pub fn in_words(ranges: &[Range]) -> String {
     match ranges {
         [] => "none".to_owned(),

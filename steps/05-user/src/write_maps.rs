@@ -1,12 +1,12 @@
 //! Writing the maps, from outside, while the child waits: user_namespaces(7),
 //! “Defining user and group ID mappings”.
 //!
-//! The child could write them itself, but only a map of one ID: for more the
-//! writer must have `CAP_SETUID` or `CAP_SETGID` in the *parent* namespace, and
-//! that is what the child gave up by being born in the new one. And it must
-//! not go on before they are written. Until then it has no IDs that it could
-//! take: setresuid(2) is refused with `EINVAL`, because 0 stands for nobody
-//! yet, and setgroups(2), since Linux 3.19, with `EPERM`.
+//! The child could write only a map of one ID itself. For more, the writer must
+//! have `CAP_SETUID` or `CAP_SETGID` in the *parent* namespace, which the child
+//! gave up when it was born in the new one. And the child must not go on before
+//! the maps are written. Until then there is no ID that it could take:
+//! setresuid(2) fails with `EINVAL`, because 0 is not mapped yet, and
+//! setgroups(2), since Linux 3.19, with `EPERM`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,12 +24,9 @@ use crate::diagnose;
 use crate::map::{IdMap, file_content};
 
 // ANCHOR: write_map
-/// Writes `mapping` for the new user namespace of `child`. Each map is written
-/// once and for all; a second write is `EPERM`.
-///
-/// # Errors
-/// Those of write(2) on the map, and the complaint of newuidmap(1) or
-/// newgidmap(1), with the cause where looking can tell it.
+/// Writes `mapping` for the new user namespace of `child`. A map can be written
+/// once; a second write fails with `EPERM`. An error of newuidmap(1) or
+/// newgidmap(1) includes the cause, if a known one applies.
 pub fn write_map(child: Pid, mapping: &Mapping) -> Result<()> {
     let Mapping { ids, maps, writer } = mapping;
     say!(
@@ -46,13 +43,11 @@ pub fn write_map(child: Pid, mapping: &Mapping) -> Result<()> {
 // ANCHOR_END: write_map
 
 // ANCHOR: deny_setgroups
-/// Takes setgroups(2) away from everybody in the namespace of `child`, for
-/// good. Since Linux 3.19 the kernel takes a gid_map from an unprivileged
-/// writer only after this. Otherwise a process could drop a group that bars it
-/// from a file: a mode such as 0705 gives the group less than others.
-///
-/// # Errors
-/// Those of write(2). A kernel that has no such file is too old to want it.
+/// Denies setgroups(2) to everybody in the namespace of `child`, for good.
+/// Since Linux 3.19 the kernel takes a gid_map from an unprivileged writer only
+/// after this. Otherwise a process could drop a group that bars it from a file:
+/// a mode such as 0705 gives the group less than others. An older kernel has no
+/// such file and does not require it.
 pub fn deny_setgroups(child: Pid) -> Result<()> {
     // ANCHOR: exercise_deny_setgroups
     say!("setgroups of process {child}: deny");
@@ -64,7 +59,7 @@ pub fn deny_setgroups(child: Pid) -> Result<()> {
 }
 // ANCHOR_END: deny_setgroups
 
-/// In one write(2), as the kernel wants it: it takes the whole map or nothing.
+/// Writes the file in one write(2): the kernel takes the whole map or nothing.
 fn write_file(child: Pid, file: &str, content: &str) -> Result<()> {
     let path = format!("/proc/{child}/{file}");
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;

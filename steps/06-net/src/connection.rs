@@ -1,5 +1,5 @@
-//! One container's plug in the bridge: its address and its published ports, from
-//! the reservation on the host to the device inside.
+//! One container's connection to the bridge: its address and its published
+//! ports, from the reservation on the host to the device inside.
 
 use std::fs;
 use std::io;
@@ -29,39 +29,36 @@ use crate::{NetSettings, comment, veth};
 use kit::ProcessIdentity;
 use kit::warn;
 
-/// The device of a container on the bridge, as it sees it.
+/// The name of a container's device on the bridge, inside the container.
 const INSIDE: &str = "eth0";
 
-/// How long to wait for the connection, in milliseconds.
+/// The time limit for the connection to become usable, in milliseconds.
 const PATIENCE: u32 = 5000;
 
-/// A container's place on the bridge.
+/// A container's connection to the bridge.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Opened on the host, it stays there: also the child's copy of it, in a
-    /// namespace of its own by then.
+    /// A socket of the host's network namespace, in which it was opened. The
+    /// child's copy stays there too, when the child is in a namespace of its
+    /// own.
     host: Route,
-    /// The name of the host's end of the cable.
+    /// The name of the veth pair's host end.
     host_end: String,
-    /// The index of the bridge.
+    /// The interface index of the bridge.
     bridge: u32,
     subnet: Ipv4Net,
-    /// The IPv6 subnet, if this container takes part in it.
+    /// The IPv6 subnet, for a container with `--ip6`.
     subnet6: Option<Ipv6Net>,
-    /// The address that the container will have.
+    /// The container's IPv4 address.
     pub address: Ipv4Addr,
-    /// The sockets by which its ports are kept from others.
+    /// The sockets that keep its host ports from other programs.
     ports: Vec<OwnedFd>,
 }
 
 impl Connection {
     // ANCHOR: prepare
-    /// Reserves an address and ports, writes down what is going to be made for
+    /// Reserves an address and ports, records what is going to be made for
     /// them, and then makes all of it that does not need the container.
-    ///
-    /// # Errors
-    /// An option that cannot be followed; those of netlink, nf_tables and
-    /// /proc/sys.
     pub(crate) fn prepare(locked: &mut Locked, id: &str, args: &NetSettings) -> Result<Self> {
         let mut route = link::route_client()?;
         link::check_privilege(&mut route)?;
@@ -117,10 +114,7 @@ impl Connection {
     // ANCHOR_END: prepare
 
     // ANCHOR: plug_in
-    /// Connects the network namespace of the process `child` with the bridge.
-    ///
-    /// # Errors
-    /// Those of [`link::add_veth`].
+    /// Connects the network namespace of the process `child` to the bridge.
     pub(crate) fn plug_in(&mut self, child: Pid) -> Result<()> {
         let (host_end, mac) = (&self.host_end, address::mac(self.address));
         say!("ip link add {host_end} master {BRIDGE} up type veth peer {INSIDE} netns {child}");
@@ -133,17 +127,14 @@ impl Connection {
     }
     // ANCHOR_END: plug_in
 
-    /// The socket in the host's network namespace, through which the child sees
-    /// in [`configure`](Self::configure) whether the bridge is ready.
+    /// The socket in the host's network namespace, through which the child
+    /// checks in [`configure`](Self::configure) whether the bridge is ready.
     pub(crate) fn keeps(&self) -> BorrowedFd<'_> {
         self.host.as_fd()
     }
 
     // ANCHOR: configure
     /// In the container: gives the device its addresses and routes.
-    ///
-    /// # Errors
-    /// Those of netlink and /proc/sys.
     pub(crate) fn configure(&mut self) -> Result<()> {
         if self.subnet6.is_none() {
             disable_ipv6(INSIDE)?;
@@ -163,11 +154,11 @@ impl Connection {
     }
     // ANCHOR_END: configure
 
-    /// Waits until packets come in and go out. The kernel does two things when
-    /// it has time for them: it tells the bridge that the other end of the cable
-    /// is up, and it takes a new IPv6 address for its own. Before that, the
-    /// container's first packet, a question for a neighbour's MAC address, or
-    /// the answer to it, would be lost, and asked again a second later.
+    /// Waits until the device can send and receive. The kernel does two things
+    /// with a delay: it tells the bridge that the inner end of the veth pair is
+    /// up, and it makes a new IPv6 address local. Until then the container's
+    /// first packet, a request for a neighbour's MAC address, or the answer to
+    /// it, would be lost, and sent again a second later.
     fn wait_until_usable(&mut self, own: &mut Route) -> Result<()> {
         for _ in 0..PATIENCE {
             let port = link::find(&mut self.host, &self.host_end)?;
@@ -182,8 +173,8 @@ impl Connection {
     }
 }
 
-/// Takes the ports, after a look at who of us has them: such a port is bound
-/// too, but /proc does not show sockets of TCP that do not listen.
+/// Reserves the ports. Looks for another container of ours on them first: its
+/// port is bound too, but /proc does not list TCP sockets that do not listen.
 fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
     for port in wanted {
@@ -221,8 +212,8 @@ fn rules(id: &str, address: Ipv4Addr, ports: &[Publish]) -> Vec<Rule> {
         .collect()
 }
 
-/// Keeps a device from giving itself a link-local IPv6 address. A kernel
-/// without IPv6 needs no telling.
+/// Prevents a device from giving itself a link-local IPv6 address. A kernel
+/// without IPv6 has no such file.
 fn disable_ipv6(device: &str) -> Result<()> {
     let path = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
     match fs::write(&path, "1") {

@@ -1,23 +1,22 @@
 //! Step 06: the network namespace (network_namespaces(7)).
 //!
-//! A new one holds a loopback device, which is down, and nothing else. To be of
-//! use it needs a cable (veth(4)), something to plug that into (a bridge),
-//! addresses, routes, names, and on the host rules by which packets get out
-//! and, to published ports, in (nf_tables).
+//! A new network namespace holds only a loopback device, which is down. To be
+//! useful it needs a pair of connected devices (veth(4)), a bridge to which one
+//! of them is attached, addresses, routes, names, and rules on the host
+//! (nf_tables) by which packets get out and, to published ports, in.
 //!
-//! Read these, in this order:
+//! Reading order:
 //!
 //! 1. this file: [`Net`], the isolation, and [`connection`], one container's
 //!    part of the network
 //! 2. [`kernel`]: netlink, devices, addresses, routes
-//! 3. [`bridge`]: what all containers share
-//! 4. [`nat`]: the way out, and published ports
+//! 3. [`bridge`]: the device and the subnet that all containers share
+//! 4. [`nat`]: the connections to the outside, and published ports
 //!
-//! What makes it safe to kill, and fit for odd hosts:
+//! Safety after a kill, and unusual hosts:
 //!
-//! - [`ledger`]: what was made is written down before it is made
-//! - [`names`]: the host's resolver, where it is one that a container cannot
-//!   reach
+//! - [`ledger`]: everything is recorded before it is made
+//! - [`names`]: the host's resolver, if a container cannot reach it
 //! - `kernel/ports_for_all`, `nat/firewall`: other users, other packet filters
 //!
 //! [`cli`] has the options and the tools.
@@ -55,15 +54,15 @@ use crate::ledger::state::{Locked, Member};
 use crate::ledger::{directory, reclaim};
 use crate::names::files::{self, Files};
 
-/// The beginning of the names of devices that are the host's ends of cables.
+/// The prefix of the names of veth devices on the host.
 pub const VETH: &str = "veth";
 
-/// The name of the host's end of a container's cable.
+/// The name of the host end of a container's veth pair.
 pub fn veth(id: &str) -> String {
     format!("{VETH}{id}")
 }
 
-/// The comment of a container's rules, by which they are found again.
+/// The comment on a container's rules, which identifies them.
 pub fn comment(id: &str) -> String {
     format!("container {id}")
 }
@@ -75,18 +74,19 @@ pub struct Net {
     id: String,
     directory: PathBuf,
     hostname: Option<OsString>,
-    /// The state has been opened, and there may be something to clean up.
+    /// The state has been opened, and cleanup is due.
     begun: bool,
-    /// In the child: its end of the cable has its addresses.
+    /// In the child: its device has its addresses.
     configured: bool,
     connection: Option<Connection>,
 }
 
 impl Net {
-    /// The isolation that `args` describe. They are checked in `prepare`.
+    /// The isolation that `args` describe. `prepare` checks them.
     ///
-    /// Its id, by which devices, rules and files are named, is the launcher's
-    /// PID: unique among those that live, and one sees what belongs to whom.
+    /// Its id, after which devices, rules and files are named, is the
+    /// launcher's PID: it is unique among running launchers, and shows to whom
+    /// a device belongs.
     pub fn new(args: NetSettings) -> Self {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let pid = std::process::id();
@@ -106,7 +106,7 @@ impl Net {
         }
     }
 
-    /// The host name that step 01 gives the container; without one it has the
+    /// Sets the host name that step 01 gives the container. The default is the
     /// launcher's.
     #[must_use]
     pub fn hostname(mut self, name: Option<OsString>) -> Self {
@@ -114,10 +114,9 @@ impl Net {
         self
     }
 
-    /// The container's resolv.conf, hosts and hostname on the host, and their
-    /// places inside, for step 04 to mount. A container without a root file
-    /// system of its own has the host's, which do for all but those on the
-    /// bridge.
+    /// The container's resolv.conf, hosts and hostname on the host, each with
+    /// its place inside, for step 04 to mount. A container on the host's root
+    /// file system uses the host's files unless it is on the bridge.
     pub fn files(&self, tree: RootTree) -> Vec<(PathBuf, PathBuf)> {
         if tree == RootTree::Hosts && self.args.mode() != NetworkMode::Bridge {
             return Vec::new();
@@ -179,7 +178,8 @@ impl Isolation for Net {
     }
     // ANCHOR_END: on_host
 
-    /// A socket of the host's network, until the container's own is configured.
+    /// The socket in the host's network namespace, until the container's
+    /// network is configured.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let connection = self.connection.as_ref().filter(|_| !self.configured);
         connection.map(Connection::keeps).into_iter().collect()
@@ -209,14 +209,14 @@ impl Isolation for Net {
         let mut locked = Locked::open(&self.directory)?;
         reclaim::remove(&mut locked, &self.id)?;
         locked.close()?;
-        // Not before its rules are gone may others have a port.
+        // Other programs may have the ports only when the rules are gone.
         self.connection = None;
         Ok(())
     }
     // ANCHOR_END: cleanup
 }
 
-/// Adds to a refusal for lack of privilege what can be done about it.
+/// Adds the remedy to a refusal for lack of privilege.
 fn explained(error: Error) -> Error {
     if !is(&error, &[Errno::EPERM, Errno::EACCES]) {
         return error;

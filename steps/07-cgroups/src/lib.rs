@@ -2,44 +2,47 @@
 //!
 //! A control group is a set of processes that the kernel limits, prioritises,
 //! accounts for and controls together. It is a directory in a file system, and
-//! everything about it is a file there. Namespaces decide what a process sees;
-//! control groups decide how much it gets.
+//! its limits, statistics and members are files there. Namespaces decide what a
+//! process sees; control groups decide how much it gets.
 //!
-//! Read these, in this order:
+//! Reading order:
 //!
-//! 1. this file: [`Cgroups`], the isolation, and [`namespace`], which shows the
-//!    container its groups as the root
-//! 2. [`host`]: which hierarchies there are, v1, v2 or both, and the caller's
-//!    place in each
-//! 3. [`plan`]: which of them a container needs, and what is not available
+//! 1. this file: [`Cgroups`], the isolation, and [`namespace`], in which the
+//!    container's group is the root
+//! 2. [`host`]: the mounted hierarchies, v1, v2 or both, and the caller's group
+//!    in each
+//! 3. [`plan`]: the hierarchies that a container needs, and what is unavailable
 //! 4. [`group`]: the directories, and how a process enters
 //! 5. [`limits`], [`devices`]: each limit, v1 and v2 side by side; the device
 //!    rules, as files and as a program
 //! 6. [`observe`]: accounting, pressure, the freezer
 //!
-//! What makes it safe to kill, and fit for odd hosts:
+//! Safety after a kill, and unusual hosts:
 //!
 //! - `group/end`, `group/find`: groups of dead launchers, and their processes
 //! - `group/leaf`, `host/systemd`: a group that was delegated to the caller
-//! - `limits/protection`: `memory.low` needs the groups above
+//! - `limits/protection`: `memory.low` depends on the groups above
 //!
-//! [`lab`] is for chapter 07's experiments only. [`cli`] has options and tools.
+//! [`lab`] serves chapter 07's experiments only. [`cli`] has the options and
+//! the tools.
 //!
 //! # cgroups-rs
 //!
 //! The library reads the accounting files ([`stats`]) and writes the freezer's
-//! ([`freeze`]): the same code for v1 and v2, given a directory. The rest is
-//! ours, because it
+//! ([`freeze`]): the same code for v1 and v2, given a directory. The rest is our
+//! own, because the library
 //!
-//! * takes a host for v2 or v1 by the type of `/sys/fs/cgroup`: no hybrid;
+//! * recognises v2 or v1 by the type of `/sys/fs/cgroup`, and so no hybrid host;
 //! * switches every controller on from the root down and ignores refusals,
 //!   whoever owns the groups;
 //! * moves processes by writing PIDs, which takes 10 ms where the child's own
 //!   move takes 0.1, and cannot hand a directory to clone3(2);
-//! * has no device rules on v2, no cgroup namespace, and leaves groups behind.
+//! * has no device rules on v2 and no cgroup namespace, and leaves groups
+//!   behind.
 //!
-//! Of its versions 0.3.4 is used. From 0.4 on it always brings a D-Bus client
-//! and an asynchronous runtime, seventy crates, which no feature switches off.
+//! The version in use is 0.3.4. From 0.4 on the library depends on a D-Bus
+//! client and an asynchronous runtime, seventy crates that no feature switches
+//! off.
 
 mod cli;
 mod devices;
@@ -82,26 +85,26 @@ use crate::limits::{apply, cpus, protection};
 use crate::observe::oom;
 use crate::plan::Plan;
 
-/// A control group for the container, with limits set before anything runs in
-/// it, and a cgroup namespace in which it is the root.
+/// A control group for the container, with its limits set before anything runs
+/// in it, and a cgroup namespace in which it is the root.
 pub struct Cgroups {
     args: CgroupSettings,
     namespace: Namespace,
-    /// What the container shall see, once that is known.
+    /// The hierarchies that the container shall see, set by `prepare`.
     view: Rc<OnceCell<Layout>>,
     group: Group,
-    /// Where its directories are made, which are left in the end.
+    /// The directories in which its groups are made, to be left at the end.
     parents: Vec<(PathBuf, Version)>,
-    /// Of each v1 member, open for the child to enter it.
+    /// The open `tasks` file of each v1 member, for the child to enter it.
     tasks: Vec<(File, PathBuf)>,
-    /// In the child: it has begun to enter them.
+    /// In the child: it has begun to enter its groups.
     entered: bool,
     leaf: Option<Leaf>,
     privileges: Privileges,
 }
 
 impl Cgroups {
-    /// The isolation that `args` describe. They are checked in `prepare`.
+    /// The isolation that `args` describe. `prepare` checks them.
     pub fn new(args: CgroupSettings) -> Self {
         Cgroups {
             namespace: Namespace::new(CloneFlags::CLONE_NEWCGROUP, args.cgroupns),
@@ -116,23 +119,23 @@ impl Cgroups {
         }
     }
 
-    /// With all privileges the use of devices is not limited: the container may
-    /// use, and make, the node of any.
+    /// Sets the privileges. With all privileges the container may make and use
+    /// every device.
     #[must_use]
     pub fn privileges(mut self, privileges: Privileges) -> Self {
         self.privileges = privileges;
         self
     }
 
-    /// What shows the groups in /sys/fs/cgroup of the container. Belongs behind
-    /// the mount namespace in the list, and does nothing in the host's tree, which is
-    /// not for us to mount in.
+    /// The isolation that mounts the container's /sys/fs/cgroup. Add it after
+    /// the mount namespace. It does nothing on the host's root file system,
+    /// which is not ours to mount in.
     pub fn view(&self, tree: RootTree) -> CgroupView {
         CgroupView::new(Rc::clone(&self.view), tree)
     }
 
-    /// Makes the group in all hierarchies of the plan.
-    /// Returns why it is not in some of them.
+    /// Makes the group in all hierarchies of the plan. Returns the reasons for
+    /// which it is missing in some.
     fn make(&mut self, plan: &Plan<'_>, limits: &[Limit]) -> Result<Vec<String>> {
         let name = group::new_name()?;
         let mut without = Vec::new();
@@ -175,18 +178,19 @@ impl Cgroups {
         Ok(without)
     }
 
-    /// Notes where a group is about to be made, to be left in the end.
+    /// Records the parent of a group that is about to be made, to be left at
+    /// the end.
     ///
-    /// If it is the first, looks for what launchers have left that were killed.
-    /// Every container has its group there: it is made before those in the other
-    /// hierarchies and removed after them, so there is no need to look there.
+    /// In the first parent, removes the groups of launchers that were killed.
+    /// Every container has a group there: it is made before those in the other
+    /// hierarchies and removed after them, so the other parents need no search.
     fn note_parent(&mut self, parent: &Path, version: Version) -> Result<()> {
         if self.parents.is_empty()
             && let Some(first) = Parent::existing(parent)?
         {
             let dead = group::dead(&first)?;
             drop(first);
-            // What somebody left and cannot be removed is no reason not to start.
+            // A leftover group that cannot be removed must not prevent a start.
             if !dead.is_empty()
                 && let Err(error) = find::sweep_named(&dead)
             {
@@ -197,9 +201,9 @@ impl Cgroups {
         Ok(())
     }
 
-    /// The hierarchies in which the container has a group: in the others its
-    /// namespace would show it the groups of everybody. All of them, if that was
-    /// asked for, or if there is no group of its own to begin with.
+    /// The hierarchies in which the container has a group. Its namespace would
+    /// show the groups of all processes in the others. With another
+    /// `--cgroupns`, or without any group of its own, all hierarchies.
     fn seen(&self, layout: &Layout) -> Layout {
         let mut seen = layout.clone();
         if self.args.cgroupns == NamespaceMode::Private && !self.group.members.is_empty() {
@@ -211,7 +215,8 @@ impl Cgroups {
         seen
     }
 
-    /// Says it if the kernel killed for lack of memory, which no exit status does.
+    /// Reports processes that the OOM killer ended: the exit status does not
+    /// show it.
     fn report_oom(&self) -> Result<()> {
         let Some(oom) = oom::of(&self.group)?.filter(|oom| oom.killed > 0) else {
             return Ok(());
@@ -235,7 +240,7 @@ impl Cgroups {
     }
 }
 
-/// Which of the limits needs one of these v1 controllers.
+/// The limit that needs one of these v1 controllers, as it was given.
 fn on_v1(limits: &[Limit], controllers: &[String]) -> String {
     limits
         .iter()
@@ -290,7 +295,8 @@ impl Isolation for Cgroups {
     }
     // ANCHOR_END: prepare
 
-    /// What the child enters its groups and namespace by, until it has.
+    /// The descriptors by which the child enters its groups and its namespace,
+    /// until it has.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         if self.entered {
             return Vec::new();
@@ -302,7 +308,7 @@ impl Isolation for Cgroups {
 
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
-        // After this part nothing is needed any more.
+        // After this part the descriptors are no longer needed.
         self.entered = true;
         let born_into = |member: &Member| member.version == Version::V2;
         if let Some(cpus) = &self.args.cpuset_cpus
@@ -331,7 +337,8 @@ impl Isolation for Cgroups {
         }
         for first in members {
             match left {
-                // It is where the next launcher looks, and finds the others by.
+                // The next launcher searches here, and finds the others by its
+                // name.
                 true => failed = failed.and(end::kill_all(&first.dir, first.version)),
                 false => failed = failed.and(end::end(&first.dir, first.version)),
             }

@@ -1,10 +1,10 @@
-//! The cgroup namespace (cgroup_namespaces(7)): what the container sees of the
-//! groups it is in, in /proc/self/cgroup and in /sys/fs/cgroup.
+//! The cgroup namespace (cgroup_namespaces(7)): the container's view of its
+//! groups, in /proc/self/cgroup and in /sys/fs/cgroup.
 //!
 //! `CLONE_NEWCGROUP` makes the group of the *caller* the root of the new
-//! namespace. Given to clone(2) it would be that of the launcher, except for
-//! the v2 group of `CLONE_INTO_CGROUP`. So the child calls unshare(2) itself,
-//! once it is in its group, whichever the version.
+//! namespace. With clone(2) that would be the launcher's group, except for the
+//! v2 group of `CLONE_INTO_CGROUP`. So the child calls unshare(2) itself, when
+//! it is in its groups, on v1 and on v2 alike.
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,14 +26,15 @@ use uts::{Namespace, NamespaceMode};
 use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::layout::Layout;
 
-/// Where the groups are seen.
+/// The mount point of the groups in the container.
 const PLACE: &str = "/sys/fs/cgroup";
 
 // ANCHOR: enter
-/// Enters the cgroup namespace that was asked for. The caller is in its group.
+/// Enters the requested cgroup namespace. The caller is already in its groups.
 ///
 /// # Errors
-/// `EPERM` without `CAP_SYS_ADMIN`, `EINVAL` where the kernel has none.
+/// `EPERM` without `CAP_SYS_ADMIN`; `EINVAL` if the kernel has no cgroup
+/// namespaces.
 pub(crate) fn enter(namespace: &Namespace) -> Result<()> {
     match (namespace.mode(), namespace.joins()) {
         (NamespaceMode::Private, _) => {
@@ -48,14 +49,13 @@ pub(crate) fn enter(namespace: &Namespace) -> Result<()> {
 }
 // ANCHOR_END: enter
 
-/// `/sys/fs/cgroup` inside: what the cgroup namespace shows, read-only, laid
-/// out as on the host. Comes behind the mount namespace in the list, and acts
-/// in the container's root.
+/// The isolation that mounts `/sys/fs/cgroup`: the view of the cgroup
+/// namespace, read-only, in the host's layout. Add it after the mount
+/// namespace; it acts in the container's root.
 ///
-/// The file systems are mounted afresh: a mount shows what the namespace of the
-/// process that mounts it shows. That costs nothing in a new cgroup namespace.
-/// In the first one, with `--cgroupns host`, mounting cgroup2 takes the kernel 8
-/// to 16 ms.
+/// The file systems are new mounts: a mount shows the namespace of the process
+/// that mounts it. In a new cgroup namespace that is cheap. In the initial one,
+/// with `--cgroupns host`, a mount of cgroup2 takes the kernel 8 to 16 ms.
 pub struct CgroupView {
     layout: Rc<OnceCell<Layout>>,
     tree: RootTree,
@@ -76,8 +76,8 @@ impl Isolation for CgroupView {
         let Some(layout) = self.layout.get().filter(|_| self.tree == RootTree::Own) else {
             return Ok(());
         };
-        // In a sysfs there is nothing else by that name. What an image has mounted
-        // on /sys may have anything, and then the groups are not shown.
+        // A sysfs has no other file of this name. An image's own mount on /sys
+        // may contain anything, and then the groups are not shown.
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let place = match inside::open(Path::new(PLACE), flags) {
             Ok(place) => place,
@@ -91,8 +91,8 @@ impl Isolation for CgroupView {
     }
 }
 
-/// A mount that shows groups; `None`, with a warning, where the kernel lets
-/// nobody make one.
+/// A mount of a cgroup file system; `None`, with a warning, if the kernel
+/// refuses it with `EPERM`.
 fn unless_refused(made: Result<Detached>) -> Result<Option<Detached>> {
     match made {
         Err(error) if error.downcast_ref::<Errno>() == Some(&Errno::EPERM) => {
@@ -103,7 +103,7 @@ fn unless_refused(made: Result<Detached>) -> Result<Option<Detached>> {
     }
 }
 
-/// What the namespace shows is looked at, and nothing else.
+/// The flags of the mounts: the groups are for reading only.
 const SHOWN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
@@ -125,7 +125,7 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
     let options = [("mode", Some("755")), ("size", Some("64k"))];
     let writable = SHOWN.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
     let tmpfs = Detached::new("tmpfs", &options, writable)?;
-    // The first that is refused is refused before anything can be seen.
+    // All are made before one is attached, so a refusal leaves nothing visible.
     let mut shown = Vec::new();
     for hierarchy in v1 {
         let (name, options) = names(hierarchy);
@@ -146,7 +146,7 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
     let top = top.as_fd();
     for (name, hierarchy, mount) in shown {
         mount.attach(make_dir(top, &name)?.as_fd())?;
-        // Programs look for a controller under its own name.
+        // Programs look for a controller by its own name.
         for controller in hierarchy.controllers.iter().filter(|c| **c != name) {
             symlinkat(&*name, top, &**controller)
                 .with_context(|| format!("symlinkat({PLACE}/{controller})"))?;
@@ -158,7 +158,7 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
     detached::make_read_only(top).context(PLACE)
 }
 
-/// The directory for a v1 hierarchy, and the options that name it.
+/// The directory for a v1 hierarchy, and the mount options that identify it.
 fn names(hierarchy: &Hierarchy) -> (String, Vec<String>) {
     let mut options = hierarchy.controllers.clone();
     let directory = match (&hierarchy.name, options.is_empty()) {

@@ -1,5 +1,5 @@
-//! Which hierarchies a container needs a group in, and whether what was asked
-//! for can be had there: decided before anything is made.
+//! The hierarchies in which a container needs a group, and the checks that they
+//! can enforce its limits, before anything is made.
 
 use std::path::Path;
 
@@ -13,21 +13,21 @@ use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::layout::Layout;
 use crate::limits::limit::{Limit, Value};
 
-/// What has to be made.
+/// The groups to make.
 #[derive(Debug, Default)]
 pub(crate) struct Plan<'a> {
     /// v1 hierarchies, and whether a limit depends on each.
     pub(crate) v1: Vec<(&'a Hierarchy, bool)>,
     /// The v2 hierarchy, if a group in it is needed.
     pub(crate) v2: Option<&'a Hierarchy>,
-    /// The controllers that must act on the v2 group, with the limit that
-    /// needs each.
+    /// The controllers that the v2 group must have, each with the limit that
+    /// needs it.
     pub(crate) controllers: Vec<(&'static str, String)>,
 }
 
 impl<'a> Plan<'a> {
-    /// The plan for these limits. A controller is taken from v1 where it is
-    /// there, else from v2: it can be in one of them only.
+    /// Plans the groups for these limits. A controller is either in a v1
+    /// hierarchy or in v2, never in both; v1 is tried first.
     ///
     /// # Errors
     /// Names the limit whose controller is in neither.
@@ -52,7 +52,7 @@ impl<'a> Plan<'a> {
                 plan.v1.push((hierarchy, needed));
             }
         }
-        // Beside v1, the v2 group would do nothing that is not done there.
+        // Beside the v1 groups, a v2 group would have no effect of its own.
         let devices_on_v1 = layout.find("devices").is_some();
         if !plan.controllers.is_empty() || !devices_on_v1 {
             plan.v2 = layout.v2();
@@ -61,10 +61,10 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// The version in which a limit is set.
+/// The version of the hierarchy in which a limit is set.
 ///
 /// # Errors
-/// Names the limit whose controller is not mounted on either.
+/// Names the limit whose controller is in no mounted hierarchy.
 pub(crate) fn version(layout: &Layout, limit: &Limit) -> Result<Version> {
     let on_v1 = |value: &Value| {
         layout
@@ -86,7 +86,7 @@ pub(crate) fn version(layout: &Layout, limit: &Limit) -> Result<Version> {
 /// Checks that a v2 group can have the controllers it needs.
 ///
 /// # Errors
-/// Names the limit, the controller and what to do.
+/// Names the limit, the controller and the remedy.
 pub(crate) fn require(
     needed: &[(&'static str, String)],
     available: &[String],
@@ -101,10 +101,10 @@ pub(crate) fn require(
     }
 }
 
-/// The error for a controller that is not to be had, with the cause as far as
-/// /proc/cgroups (cgroups(7)) tells it.
+/// The error for an unavailable controller, with the cause that /proc/cgroups
+/// (cgroups(7)) shows.
 fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error {
-    // v1's name for it, which is the one in that file.
+    // That file has v1's name for it.
     let listed = if controller == "io" {
         "blkio"
     } else {
@@ -143,10 +143,10 @@ fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error 
     anyhow!("{asked} cannot be enforced: {why}")
 }
 
-/// Why a place cannot be used, if no limit depends on it.
+/// Returns why a hierarchy cannot be used, if no limit depends on it.
 ///
 /// # Errors
-/// Names the limit that does.
+/// Names the limit that depends on it.
 pub(crate) fn do_without(why: anyhow::Error, asked: Option<&str>) -> Result<String> {
     match asked {
         Some(asked) => bail!("{asked} cannot be enforced: {why:#}"),
@@ -154,8 +154,8 @@ pub(crate) fn do_without(why: anyhow::Error, asked: Option<&str>) -> Result<Stri
     }
 }
 
-/// Says, in one line, which places are done without. An ordinary user has none
-/// as a rule, and is told with `-v`.
+/// Reports, in one line, the hierarchies without a group. An ordinary user
+/// usually has none, and sees the line with `-v` only.
 pub(crate) fn say_without(places: &[String]) {
     if places.is_empty() {
         return;

@@ -1,4 +1,5 @@
-//! Which drivers this machine can have, and why not the others.
+//! Detection of the drivers that work on this machine, with the reason for each
+//! that does not.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -19,11 +20,8 @@ use crate::trees::devicemapper::Devicemapper;
 use crate::trees::program;
 use crate::trees::vfs::Vfs;
 
-/// Whether a driver can work with the state directory `root` here: `None`, or
-/// the reason why not.
-///
-/// # Errors
-/// Those of looking.
+/// Why a driver does not work with the state directory `root` on this machine;
+/// `None` if it works.
 pub fn unsupported(kind: Kind, root: &Path) -> Result<Option<String>> {
     Ok(match kind {
         Kind::Overlay2 => match lacks_overlay()? {
@@ -63,7 +61,7 @@ fn devicemapper() -> Option<String> {
     if !geteuid().is_root() {
         return Some("it takes root to make block devices".into());
     }
-    // Whoever opens this has the kernel load the module.
+    // Opening this file makes the kernel load the module.
     let control = fs::File::open("/dev/mapper/control").is_ok();
     let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
     if !control && !misc.contains("device-mapper") {
@@ -90,7 +88,8 @@ fn has_thin_pools() -> Result<bool> {
     if Path::new("/sys/module/dm_thin_pool").exists() || listed()? {
         return Ok(true);
     }
-    // Listed once its module is loaded; built in, there is none to load.
+    // A target is listed once its module is loaded. A built-in one has no
+    // module to load.
     if let Err(error) = program::run("modprobe", &["-q", "dm_thin_pool"]) {
         kit::say!("{error:#}");
     }
@@ -112,11 +111,8 @@ fn no_loop_devices() -> Option<String> {
     }
 }
 
-/// Whether the kernel lists a file system, or lists it once its module is asked
-/// for, which fsopen(2) does.
-///
-/// # Errors
-/// Those of reading the list.
+/// Whether the kernel has a file system: /proc/filesystems lists it, or
+/// fsopen(2) loads its module.
 fn has_file_system(name: &'static str) -> Result<bool> {
     let list = "/proc/filesystems";
     let listed = fs::read_to_string(list).with_context(|| format!("read({list})"))?;
@@ -127,12 +123,13 @@ fn has_file_system(name: &'static str) -> Result<bool> {
         || crate::mounts::detached::FileSystem::new(name).is_ok())
 }
 
-/// The driver `kind` below the state directory `root`.
+/// Opens the driver `kind` below the state directory `root`.
 ///
 /// # Errors
-/// If this machine cannot have it: with the reason and what else there is.
+/// If the driver does not work on this machine, with the reason.
 pub fn open(kind: Kind, root: &Path) -> Result<Box<dyn StorageDriver>> {
-    // Overlay is not tried first: the container's own mount says what is wrong.
+    // No trial mount of overlay: the container's own mount reports what is
+    // wrong.
     let reason = match kind {
         Kind::Overlay2 => lacks_overlay()?,
         _ => unsupported(kind, root)?,
@@ -151,11 +148,8 @@ pub fn open(kind: Kind, root: &Path) -> Result<Box<dyn StorageDriver>> {
     })
 }
 
-/// The first driver of [`Kind::ALL`] that works, but the block devices and AUFS
-/// only where they are asked for: overlay2, else vfs.
-///
-/// # Errors
-/// Those of looking.
+/// The default driver: overlay2 if it works, else vfs. The others are used only
+/// on request.
 pub fn preferred(root: &Path) -> Result<Kind> {
     Ok(match unsupported(Kind::Overlay2, root)? {
         None => Kind::Overlay2,
@@ -164,11 +158,8 @@ pub fn preferred(root: &Path) -> Result<Kind> {
 }
 
 /// The layers of the driver `kind` below `root` that belong to containers with
-/// random ids, as step 09 gives them: 64 hexadecimal digits. Without opening the
-/// driver; none if it keeps nothing here.
-///
-/// # Errors
-/// Those of reading the directory.
+/// random ids of 64 hexadecimal digits, as step 09 assigns them. Does not open
+/// the driver. Empty if the driver keeps nothing here.
 pub fn container_layers(root: &Path, kind: Kind) -> Result<Vec<LayerId>> {
     let driver = root.join(kind.as_str());
     let layers = match kind {
@@ -184,8 +175,8 @@ pub fn container_layers(root: &Path, kind: Kind) -> Result<Vec<LayerId>> {
     Ok(layers)
 }
 
-/// Whether the driver `kind` below `root` has the layer `id`, without opening
-/// the driver: one call of stat(2).
+/// Whether the driver `kind` below `root` has the layer `id`: one call of
+/// stat(2), without opening the driver.
 pub fn has_layer(root: &Path, kind: Kind, id: &LayerId) -> bool {
     let driver = root.join(kind.as_str());
     match kind {

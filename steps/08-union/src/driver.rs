@@ -1,5 +1,5 @@
-//! The seam of storage drivers: what a layer and a container's view of a stack
-//! of layers are, whatever makes them.
+//! The seam of storage drivers: what a layer is, and what a container's view of
+//! a stack of layers is, whichever driver makes them.
 
 use std::io::{Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,78 +14,71 @@ use crate::layers::finding::Finding;
 use crate::layers::id::LayerId;
 use crate::layers::store::Store;
 
-/// What a view may be used for.
+/// The access that a view gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Looking only: the layer of an image.
+    /// Reading only: for a layer of an image.
     ReadOnly,
-    /// Changing the topmost layer: a container.
+    /// Changes go to the topmost layer: for a container.
     ReadWrite,
 }
 
-/// One way to keep layers and to show a stack of them as one tree.
+/// A way to keep layers and to show a stack of them as one tree.
 ///
-/// A layer is addressed by its id and holds what differs from its parent. It
-/// exists or it does not: a creation that was broken off, even by `kill -9`,
-/// leaves no layer, and what it leaves on the disk goes with the next use of
-/// the store. Once a layer has a child nothing writes to it any more; that the
-/// drivers do not enforce this is the reason why a container gets a layer of
-/// its own, on top of another one called ID-init.
+/// A layer is addressed by its id and holds the differences from its parent.
+/// Creation is atomic: if it is interrupted, even by `kill -9`, the layer does
+/// not exist, and the next change of the store removes its remains from the
+/// disk. Nothing writes to a layer that has a child. The drivers do not enforce
+/// this, which is why a container gets a layer of its own, on top of a layer
+/// called `ID-init`.
 ///
 /// Every method may be called by several processes at once.
 pub trait StorageDriver {
-    /// Which driver this is.
+    /// The driver's kind.
     fn kind(&self) -> Kind;
 
-    /// Where the driver keeps its layers.
+    /// The store in which the driver keeps its layers.
     fn store(&self) -> &Store;
 
-    /// What the driver works with, as names and values for people: the file
-    /// system below, the options, programs.
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// Names and values that describe the driver to the user: the backing file
+    /// system, mount options, the pool.
     fn status(&self) -> Result<Vec<(String, String)>>;
 
-    /// The layers that exist, sorted.
-    ///
-    /// # Errors
-    /// Those of reading the store.
+    /// The ids of the layers that exist, sorted.
     fn layers(&self) -> Result<Vec<LayerId>>;
 
-    /// Whether a layer exists: neither half of one, nor one that is going.
-    ///
-    /// # Errors
-    /// Those of looking: that it cannot be told is no answer.
+    /// Whether a layer exists. One that is half-made or being removed does not.
+    /// If the file system cannot tell, that is an error and not `false`.
     fn exists(&self, id: &LayerId) -> Result<bool>;
 
     /// The layers below `id`, its parent first.
     ///
     /// # Errors
-    /// If there is no such layer.
+    /// If the layer does not exist.
     fn parents(&self, id: &LayerId) -> Result<Vec<LayerId>>;
 
-    /// Creates an empty layer on `parent`, or on nothing.
+    /// Creates an empty layer on `parent`, or without a parent.
     ///
     /// # Errors
-    /// If it exists, the parent does not, or the driver allows no deeper stack.
+    /// If the layer exists, if the parent does not, or if the stack becomes
+    /// deeper than the driver allows.
     fn create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()>;
 
     /// Creates a layer on `parent` and applies to it the changes in `diff`, a
-    /// tar as [`diff`](Self::diff) writes it.
+    /// tar archive as [`diff`](Self::diff) writes it.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create), and for an archive that is damaged or
-    /// leaves the layer; there is then no such layer.
+    /// If the archive is damaged or would write outside the layer. The layer
+    /// then does not exist.
     fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()>;
 
-    /// Makes a layer of a directory elsewhere without copying it, and returns
-    /// true; false where the driver cannot. Whoever changes the directory while
-    /// a container uses it changes what that container sees, in ways that
-    /// overlayfs.rst leaves undefined (“Changes to underlying filesystems”).
+    /// Makes a layer that uses a directory where it is, without a copy. Returns
+    /// false if the driver cannot. A change of the directory while a container
+    /// uses it changes what that container sees, in ways that overlayfs.rst
+    /// leaves undefined (“Changes to underlying filesystems”).
     ///
     /// # Errors
-    /// As [`create`](Self::create); if the store itself lies in the directory.
+    /// If the store itself lies in the directory.
     fn refer(&self, _id: &LayerId, _directory: &Path) -> Result<bool> {
         Ok(false)
     }
@@ -93,95 +86,86 @@ pub trait StorageDriver {
     /// Removes a layer.
     ///
     /// # Errors
-    /// If there is none, or if another layer is on top of it.
+    /// If it does not exist, or if another layer is on top of it.
     fn remove(&self, id: &LayerId) -> Result<()>;
 
-    /// Where a container's view of the layer is to be mounted: an empty
-    /// directory of the driver's layout, which exists as long as the layer.
+    /// The directory on which a container's view of the layer is mounted: an
+    /// empty directory of the driver's layout, which exists as long as the
+    /// layer.
     fn mount_point(&self, id: &LayerId) -> PathBuf;
 
-    /// Makes ready a view of the layer and all below it: the work that must be
-    /// done on the host, by whoever owns the store. Nothing is mounted on the
-    /// host.
+    /// Prepares a view of the layer and all layers below it: the work that must
+    /// be done on the host, by the owner of the store. Mounts nothing on the
+    /// host's tree.
     ///
     /// # Errors
-    /// If there is no such layer, and those of the driver.
+    /// If the layer does not exist.
     fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>>;
 
-    /// As [`view`](Self::view), for a container with the user namespace `users`
-    /// whose root is not root of the host: what belongs to 0 in the layers is
-    /// shown as that root's, and what it makes belongs to 0 in its layer.
+    /// Prepares a view as [`view`](Self::view) does, for a container with the
+    /// user namespace `users`, whose root is not root of the host. Files of the
+    /// layers that belong to ID 0 are shown as files of that root, and files
+    /// that it creates belong to ID 0 in its layer.
     ///
     /// # Errors
-    /// As [`view`](Self::view); where the driver, its file system or the kernel
-    /// cannot.
+    /// If the driver, its file system or the kernel does not support it.
     fn view_for(&self, id: &LayerId, access: Access, users: &Users) -> Result<Box<dyn View>>;
 
-    /// Writes the changes of a layer against its parent as a tar, with
-    /// whiteouts as the layers of OCI images spell them: an empty file
-    /// `.wh.NAME` for a deleted NAME, `.wh..wh..opq` in a directory of which
-    /// nothing below is seen any more.
+    /// Writes the changes of a layer against its parent as a tar archive, with
+    /// the whiteouts of OCI image layers: an empty file `.wh.NAME` for a
+    /// deleted NAME, `.wh..wh..opq` in an opaque directory, which hides that
+    /// directory of all layers below.
     ///
     /// # Errors
-    /// If there is no such layer, or if a file's name itself begins with
-    /// `.wh.`, which no such archive can hold.
+    /// If the layer does not exist, or if a file's own name begins with `.wh.`,
+    /// which no such archive can hold.
     fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()>;
 
-    /// The bytes that the layer takes on the disk by itself, without those
-    /// below it.
+    /// The bytes that the layer itself takes on the disk, without those below
+    /// it.
     ///
     /// # Errors
-    /// If there is no such layer.
+    /// If the layer does not exist.
     fn usage(&self, id: &LayerId) -> Result<u64>;
 
-    /// The bytes that all layers take together.
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// The bytes that all layers together take on the disk.
     fn space(&self) -> Result<u64>;
 
-    /// What each layer, from `id` down, says about `path`, until one has the
-    /// last word.
+    /// What each layer says about `path`, from `id` down to the layer that ends
+    /// the search.
     ///
     /// # Errors
-    /// If there is no such layer, and those of looking.
+    /// If the layer does not exist.
     fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>>;
 }
 
-/// A view of a stack of layers: made on the host, mounted where it is needed.
+/// A view of a stack of layers: prepared on the host, mounted in the container.
 ///
-/// A container's view is mounted by its own first process, in its own mount
-/// namespace: when that namespace ends, however it ends, the kernel unmounts
-/// the view, and nothing is left on the host. Dropping a view gives up what the
-/// host holds for it.
+/// The container's first process mounts the view in its own mount namespace.
+/// When that namespace ends, for whatever reason, the kernel unmounts the view,
+/// and nothing is left on the host. Dropping a view releases what the host
+/// holds for it.
 pub trait View {
-    /// The view as a mount that is attached to no directory: a descriptor of
-    /// its root, which names the tree (`/proc/self/fd/N/…`) and can be attached
-    /// by [`attach`]. To be called by a process without threads, in a user
-    /// namespace that may mount: that of the store's owner if that is root, else
-    /// the container's.
-    ///
-    /// # Errors
-    /// Those of the driver's mount.
+    /// The view as a detached mount: a descriptor of its root, which names the
+    /// tree (`/proc/self/fd/N/…`) and which [`attach`] attaches. The caller is
+    /// a process without threads in a user namespace that may mount: that of
+    /// the store's owner if that is root, else the container's.
     fn detached(&mut self) -> Result<OwnedFd>;
 
-    /// In the child, the descriptor of a mount that was made before it was born,
-    /// until it is attached.
+    /// Child: the descriptor of a mount that was made before the child was
+    /// born, until it is attached.
     fn keeps(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Called on the host when the process that is to mount the view has been
-    /// cloned, and so has every descriptor of the view's: closes those that the
-    /// host has no more use for. The last one to be closed of a mount that is
-    /// attached nowhere makes the kernel wait for all processors.
+    /// Host, after the process that mounts the view has been cloned and has a
+    /// copy of every descriptor of the view: closes those that the host needs
+    /// no more. Closing the last descriptor of a detached mount makes the
+    /// kernel wait for all processors.
     fn handed_over(&mut self) {}
 
     /// Mounts the view on the directory `target`, in the caller's mount
     /// namespace.
-    ///
-    /// # Errors
-    /// Those of [`detached`](Self::detached) and of move_mount(2).
     fn mount(&mut self, target: &Path) -> Result<()> {
         attach(&self.detached()?, target)
     }

@@ -1,8 +1,8 @@
-//! A container on layers: an image's below, two of its own on top.
+//! A container on layers: those of an image below, two of its own on top.
 //!
 //! ```text
-//! ID          read-write: what the container changes, and what a diff of it shows
-//! ID-init     read-only: what steps 04 and 06 mount on
+//! ID          read-write: the container's changes, which a diff of it shows
+//! ID-init     read-only: the mount points of steps 04 and 06
 //! image       read-only, shared by all containers of the image
 //! ```
 
@@ -71,13 +71,14 @@ impl UnionSettings {
 /// When a container has layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layers {
-    /// Whatever the options say.
+    /// Always, whatever the options are.
     Always,
-    /// If an option asks for them.
+    /// If an option of this step is given.
     IfAsked,
 }
 
-/// A container's root on layers, or nothing where none were asked for.
+/// The isolation that mounts the container's root from layers. It does nothing
+/// if no layers were asked for.
 pub struct Union {
     container: Option<Box<Layered>>,
 }
@@ -88,10 +89,10 @@ struct Layered {
     id: LayerId,
     keep: bool,
     shares_init: bool,
-    /// Of the user namespace, where its root is not that of the host.
+    /// Maps of the user namespace; empty if its root is root of the host.
     mappings: Vec<Mapping>,
     view: Option<Box<dyn View>>,
-    /// Where it is mounted.
+    /// The directory on which the view is mounted.
     place: PathBuf,
     note: Option<File>,
     found_dead: Rc<Cell<bool>>,
@@ -99,22 +100,22 @@ struct Layered {
 
 #[derive(Debug)]
 enum Image {
-    /// A layer that there is.
+    /// An existing layer.
     Layer(LayerId),
-    /// A directory, to become a layer.
+    /// A directory that is copied into a layer.
     Directory(PathBuf),
-    /// None: a kept container brings its own.
+    /// No image given: a kept container has its own.
     OfContainer,
 }
 
 impl Union {
-    /// Decides on the driver and the container's name, and touches nothing but
+    /// Chooses the image, the driver and the container's name. Writes only to
     /// the state directory.
     ///
-    /// `rootfs` is what `--rootfs` says.
+    /// `rootfs` is the value of `--rootfs`.
     ///
     /// # Errors
-    /// If there is nothing to stand on, or the driver does not work here.
+    /// If no image is given, or two, or if the driver does not work here.
     pub fn plan(args: UnionSettings, rootfs: Option<&Path>, layers: Layers) -> Result<Self> {
         // ANCHOR: exercise_plan_the_container
         if layers == Layers::IfAsked && !args.asked_for() {
@@ -162,16 +163,13 @@ impl Union {
         // ANCHOR_END: exercise_plan_the_container
     }
 
-    /// On the layers of an image, which `settings` name.
-    ///
-    /// # Errors
-    /// As [`plan`](Self::plan).
+    /// Plans a container on the layers of the image that `settings` name.
     pub fn on_image(settings: UnionSettings) -> Result<Self> {
         Self::plan(settings, None, Layers::Always)
     }
 
-    /// Has all containers of an image share one `-init`, that of the image: what
-    /// this step puts into it is the same for all. It goes with the image.
+    /// Makes all containers of an image share the `-init` layer of the image:
+    /// its content is the same for all. It is removed with the image.
     #[must_use]
     pub fn share_init(mut self) -> Self {
         if let Some(container) = &mut self.container {
@@ -180,12 +178,12 @@ impl Union {
         self
     }
 
-    /// Has the layers shown to the users of a namespace with these maps, as
-    /// theirs: [`UserSettings::other_users`]. Without any nothing changes.
+    /// Shows the layers to a user namespace with these maps
+    /// ([`UserSettings::other_users`]) as files of its users. An empty list
+    /// changes nothing.
     ///
     /// # Errors
-    /// If a map leaves out ID 0, which owns the files of the layers. Those of
-    /// mkdir(2), for the place where the root will be.
+    /// If a map does not include ID 0, which owns the files of the layers.
     ///
     /// [`UserSettings::other_users`]: user::UserSettings::other_users
     pub fn for_users(mut self, mappings: Vec<Mapping>) -> Result<Self> {
@@ -208,14 +206,15 @@ impl Union {
         Ok(self)
     }
 
-    /// Where the container's root will be, for step 04 to pivot to; `None`
-    /// without layers.
+    /// The directory on which the container's root will be mounted, for step 04
+    /// to pivot_root(2) to; `None` without layers.
     pub fn mount_point(&self) -> Option<PathBuf> {
         self.container.as_ref().map(|c| c.place.clone())
     }
 
-    /// Becomes true in `prepare` if there were containers whose launcher was
-    /// killed: who keeps more of a container than its layers will look then.
+    /// A flag that `prepare` sets if it finds containers whose launcher was
+    /// killed. A caller that keeps more of a container than its layers then
+    /// cleans up as well.
     pub fn found_dead(&self) -> Rc<Cell<bool>> {
         let container = self.container.as_ref();
         container.map_or_else(Rc::default, |container| Rc::clone(&container.found_dead))
@@ -245,15 +244,16 @@ impl Isolation for Union {
         Ok(())
     }
 
-    /// The layers, if they are mounted already, until they have their place.
+    /// The mount of the layers, if it was made before the child was born, until
+    /// it is attached.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let view = self.container.as_ref().and_then(|c| c.view.as_ref());
         view.and_then(|view| view.keeps()).into_iter().collect()
     }
 
     // ANCHOR: in_container
-    /// In the child, in its mount namespace: when the namespace ends, the
-    /// kernel unmounts the view, whoever was killed.
+    /// Mounts the view in the child's mount namespace. When the namespace ends,
+    /// the kernel unmounts the view, whichever process was killed.
     fn in_container(&mut self) -> Result<()> {
         let Some(container) = &mut self.container else {
             return Ok(());
@@ -261,7 +261,7 @@ impl Isolation for Union {
         let Some(view) = &mut container.view else {
             return Ok(());
         };
-        // Before the first mount: the tree may be shared with the host's.
+        // Before the first mount: mounts may propagate to the host.
         cut_off()?;
         say!("mount {} on {:?}", container.id, container.place);
         view.mount(&container.place).map_err(|error| {
@@ -332,7 +332,7 @@ impl Layered {
         };
         if !driver.exists(&init)?
             && let Err(error) = driver.import(&init, Some(&image), &mut &mount_points()?[..])
-            // Where it is shared, another container may have been quicker.
+            // If it is shared, another container may have made it first.
             && !driver.exists(&init)?
         {
             return Err(error);
@@ -343,10 +343,10 @@ impl Layered {
     // ANCHOR_END: layers
 
     fn cleanup(&mut self) -> Result<()> {
-        // Before the layers can go, nothing may be mounted from them.
+        // Layers that are mounted cannot be removed.
         self.view = None;
-        // Held to the end: once it is given back, others take this container
-        // for a dead one's, and remove it too.
+        // Held to the end: once its lock is released, other processes take this
+        // container for a dead one and remove it too.
         let Some(note) = self.note.take() else {
             return Ok(());
         };
@@ -357,21 +357,18 @@ impl Layered {
     }
 }
 
-/// The name of the layer that a container on a directory gets for it.
+/// The id of the layer into which the directory of `--rootfs` is copied.
 fn image_of(id: &LayerId) -> Result<LayerId> {
     format!("{id}-image").parse()
 }
 
-/// What is in the note of a container that is kept, and of one whose layers
-/// could not be removed, which has been told.
+/// The content of the note of a container that is kept, and of one whose layers
+/// could not be removed and were reported.
 const KEEP: &str = "keep\n";
 const TOLD: &str = "told\n";
 
-/// Removes the layers of a container, as far as there are any. Others may do the
-/// same at the same time.
-///
-/// # Errors
-/// Those of the driver.
+/// Removes those layers of a container that exist. Several processes may do so
+/// at the same time.
 pub fn remove_container(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> {
     for layer in [id.clone(), id.init()?, image_of(id)?] {
         if driver.exists(&layer)?
@@ -384,8 +381,9 @@ pub fn remove_container(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> 
     Ok(())
 }
 
-/// The same for a container of which the caller has the note; whether they are
-/// gone. If not, that is told once and noted, for the next start to try again.
+/// Removes the layers of a container whose note the caller holds, and returns
+/// whether they are gone. If not, warns once and marks the note, for the next
+/// start to try again.
 fn removed_or_told(driver: &dyn StorageDriver, id: &LayerId, note: &File) -> Result<bool> {
     let Err(error) = remove_container(driver, id) else {
         return Ok(true);
@@ -400,7 +398,7 @@ fn removed_or_told(driver: &dyn StorageDriver, id: &LayerId, note: &File) -> Res
     Ok(false)
 }
 
-/// The beginning of a note: more than that nobody has written.
+/// The first 16 bytes of a note: none is longer.
 fn read_note(note: &File, id: &LayerId) -> Result<String> {
     let mut bytes = [0; 16];
     let length = note
@@ -409,11 +407,9 @@ fn read_note(note: &File, id: &LayerId) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
 }
 
-/// Removes what containers have left whose launcher was killed; whether there
-/// were any. One that cannot be removed is told, and nobody else's concern.
-///
-/// # Errors
-/// Those of reading the notes.
+/// Removes the remains of containers whose launcher was killed, and returns
+/// whether there were any. One that cannot be removed is a warning and does not
+/// stop the rest.
 // ANCHOR: sweep
 pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
     let store: &Store = driver.store();

@@ -22,7 +22,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them, the one to be preferred first.
+    /// All drivers, the preferred one first.
     pub const ALL: [Kind; 5] = [
         Kind::Overlay2,
         Kind::Aufs,
@@ -31,8 +31,8 @@ impl Kind {
         Kind::Vfs,
     ];
 
-    /// The driver's name: on the command line, and of its directory below the
-    /// state directory.
+    /// The driver's name on the command line, and the name of its directory
+    /// below the state directory.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Overlay2 => "overlay2",

@@ -2,24 +2,25 @@
 //!
 //! A container's root is a stack of layers: read-only ones that many containers
 //! share, and one on top that takes the container's changes. This crate has
-//! five ways to make one tree of the stack, behind one trait.
+//! five storage drivers that show the stack as one tree, behind one trait.
 //!
 //! Read these, in this order:
 //!
-//! 1. [`driver`]: the trait that a storage driver implements, and what a view is
+//! 1. [`driver`]: the trait that a storage driver implements, and the view of a
+//!    stack
 //! 2. [`overlay2`]: the driver that everybody uses
 //! 3. [`isolation`]: [`Union`], a container on layers
 //! 4. [`tree`], [`archive`]: trees of files compared and copied; layers as tar
 //!    archives with whiteouts
-//! 5. [`trees`]: drivers that keep a whole tree a layer
+//! 5. [`trees`]: drivers that keep a whole tree for each layer
 //! 6. [`aufs`], and the server of its file system in a crate of its own beside
 //!    this one
 //!
-//! What makes it safe to kill, and fit for odd hosts:
+//! What makes it safe to kill, and usable on unusual hosts:
 //!
-//! - [`layers`]: notes, locks, what a dead launcher has left, removal
+//! - [`layers`]: notes and locks, clean-up after a dead launcher, removal
 //! - [`mounts`]: mounts that end with their process
-//! - [`detect`]: which drivers work here, and why not the others
+//! - [`detect`]: the drivers that work here, and the reasons why others do not
 //!
 //! [`cli`] has the commands that a learner runs.
 

@@ -1,5 +1,5 @@
-//! The engine's list: one row an isolation, in order, each with the reason why it
-//! stands where it does. No other file of the engine calls `with`.
+//! The engine's list: one row per isolation, each with the reason for its
+//! position. No other file of the engine calls `with`.
 
 use std::path::PathBuf;
 
@@ -26,26 +26,24 @@ use crate::terminal::Streams;
 use crate::volume::Volumes;
 use crate::volume::mounts::VolumeMounts;
 
-/// What only this process knows of a container that it starts.
+/// What a start needs besides the [`Spec`]: facts of this process only.
 #[derive(Clone, Debug)]
 pub struct Here<'a> {
-    /// Where images, layers, volumes and records are kept.
+    /// The directories of images, layers, volumes and records.
     pub places: &'a Places,
-    /// A file of the caller's, to write the container's id into.
+    /// A file to create, with the container's id in it (`--cidfile`).
     pub cidfile: Option<PathBuf>,
 }
 
-/// The container that `spec` describes, and what is to be called with its end.
+/// Builds the container that `spec` describes, and the [`Ending`] to call with
+/// the result of its run.
 ///
-/// `prepare` and `on_host` are called from top to bottom on the host,
-/// `in_container` and `before_exec` from top to bottom in the child, `cleanup`
-/// from bottom to top.
-///
-/// # Errors
-/// For what does not go together, and those of opening the storage driver.
+/// The launcher calls `prepare`, `joins` and `on_host` from top to bottom on
+/// the host, `in_container`, `adjust` and `before_exec` from top to bottom in
+/// the child, and `cleanup` from bottom to top.
 pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
-    // Members that must know of one another are made first; what one hands to
-    // another is in the types of these lines.
+    // Isolations that depend on one another are made first. Their arguments
+    // show what one takes from another.
     let privileges = match spec.safety.privileged {
         true => Privileges::All,
         false => Privileges::Reduced,
@@ -88,36 +86,47 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     };
     let container = Container::new(command)
         .keep_terminal()
-        // The record comes before all else and goes after it: whoever finds it
-        // finds what is left.
+        // First, so that its `cleanup` is last: a container has its name before
+        // anything is made for it, and gives it up after everything is removed.
+        // By name and record a sweep finds what a killed launcher has left.
         .with(keeper)
-        // The kernel makes the user namespace before the others of the same
-        // clone(2), which then belong to it; whatever follows is root in it.
+        // The user namespace owns the others. clone(2) makes it before them in
+        // any case, but namespaces to join are entered in list order
+        // (setns(2)). All parts below run in it, as root.
         .with(User::new(spec.user))
-        // Limits are set before anything runs, and the child enters its group
-        // before it makes anything that counts.
+        // The child enters its v1 groups and its cgroup namespace before it
+        // makes anything that is charged to a group. The v2 group is entered at
+        // birth, and `prepare` has set the limits by then.
         .with(cgroups)
+        // At any position below `User`: the namespaces exist from the child's
+        // birth, and no other part needs the host name.
         .with(Uts::new(spec.uts))
         .with(Ipc::new(spec.ipc))
-        // An init forks in `before_exec`: what it shall be limited by and has to
-        // give up comes before it. It stays root, to signal its children, so
-        // credentials come after.
+        // In `before_exec`: raising a hard limit needs CAP_SYS_RESOURCE, which
+        // `Hardening` drops. Then `PidNamespace` forks, so that an init has the
+        // same limits and restrictions as the command. It stays root, to signal
+        // its children, so credentials come later.
         .with(Ulimits::new(spec.ulimits))
         .with(Hardening::new(spec.safety))
         .with(PidNamespace::new(spec.pids))
-        // Before the root is another one: it reads the host's /proc/sys.
+        // Before `mount`: its files must exist when `mount` prepares, and it
+        // writes to /proc/sys/net, which is read-only in the container's root.
         .with(net)
-        // The root, then what is filled from it, then the mounts on it.
+        // The layers are mounted, volumes are filled from them while nothing
+        // covers the image's files, then the volumes are mounted on them and
+        // the root changes.
         .with(union)
         .with(volumes)
         .with(mount)
-        // In the container's root, of which each of these opens something.
+        // After pivot_root(2): both open paths of the container's root.
         .with(view)
         .with(Workdir::new(spec.workdir))
-        // It duplicates streams over the launcher's: nothing after it speaks.
+        // After `mount`: it opens the container's /dev. After the init has
+        // forked: the command leads the session, not the init. Before
+        // `credentials`: giving the terminal to the command's user needs root.
         .with(streams)
-        // Last: names are looked up in the container's own files, and everything
-        // above needs the rights that this gives up.
+        // Last: users are looked up in the container's own files, and the parts
+        // above need the rights that this one gives up.
         .with(credentials);
     Ok((container, ending))
 }

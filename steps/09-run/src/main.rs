@@ -1,4 +1,4 @@
-//! `drydock`: run a command in a new container.
+//! `drydock`: runs commands in containers.
 
 use std::process::ExitCode;
 
@@ -48,14 +48,14 @@ const EXAMPLES: &str = "
                                                  with limits and a published port
   drydock run --name db -v data:/data IMAGE      with a volume that stays
   drydock ps -a                                  which containers there are
-  drydock rm db                                  away with one";
+  drydock rm db                                  remove one";
 
 const SEE_ALSO: &str = "namespaces(7), cgroups(7), capabilities(7), pty(7), mount(2), clone(2)";
 
 fn main() -> ExitCode {
     pid::main(|drydock: Drydock| {
-        // What is kept, and made for containers, has the modes that its makers
-        // name, whatever the caller's mask is.
+        // A fixed umask(2): files of the store and of containers get the modes
+        // named where they are made, whatever the caller's mask is.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_verbose(drydock.places.verbose);
         let places = drydock.places.places()?;

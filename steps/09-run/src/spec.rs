@@ -1,6 +1,6 @@
-//! What a container is: all that options, image and defaults have decided,
-//! before anything is made. No more is needed to start it, and nothing in it is
-//! known to this process only.
+//! The description of a container: everything that options, image and defaults
+//! decide, before anything is made. It is all that a start needs, and nothing
+//! in it depends on this process.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,64 +18,66 @@ use uts::UtsSettings;
 use crate::command::ulimit::Ulimit;
 use crate::volume::options::{Files, Source};
 
-/// A container that can be started: [`list`](crate::list::list) makes one of it.
+/// The description of a container, from which [`list`](crate::list::list)
+/// builds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    /// 64 hexadecimal digits; the first 12 are enough to name the container.
+    /// The id: 64 random hexadecimal digits. `drydock ps` shows the first 12.
     pub id: String,
-    /// Its name; empty for one that is drawn at random when it is started.
+    /// The name; empty if one is to be drawn at random at the start.
     pub name: String,
-    /// The image's name, as it was asked for.
+    /// The image, as the user named it.
     pub image: String,
-    /// The image's id.
+    /// The image's id: the digest of its configuration, or the id of its layer
+    /// if the image is a directory.
     pub image_id: String,
-    /// The topmost of the image's layers.
+    /// The topmost layer of the image.
     pub layer: LayerId,
-    /// The storage driver of the layers.
+    /// The storage driver that keeps the layers.
     pub driver: Kind,
-    /// What runs, and its arguments.
+    /// The program and its arguments.
     #[serde(with = "kit::text")]
     pub command: Vec<OsString>,
-    /// The environment of the command, as `NAME=VALUE`.
+    /// The environment, `NAME=VALUE` each.
     #[serde(with = "kit::text")]
     pub env: Vec<OsString>,
-    /// Where the command starts.
+    /// The working directory, made if it is missing.
     #[serde(with = "kit::text")]
     pub workdir: PathBuf,
-    /// Whether the command reads the caller's input.
+    /// Whether the command reads the caller's input (`--interactive`).
     pub interactive: bool,
-    /// Whether the command gets a terminal.
+    /// Whether the command gets a pseudo-terminal (`--tty`).
     pub tty: bool,
-    /// The UTS namespace, step 01.
+    /// The UTS namespace: step 01.
     pub uts: UtsSettings,
-    /// The IPC namespace, step 02.
+    /// The IPC namespace: step 02.
     pub ipc: IpcSettings,
-    /// The PID namespace, step 03.
+    /// The PID namespace: step 03.
     pub pids: PidSettings,
-    /// What is mounted: step 04 and volumes.
+    /// The mounts: step 04, and volumes.
     pub files: Files,
-    /// Users, step 05.
+    /// The user namespace and the command's credentials: step 05.
     pub user: UserSettings,
-    /// The network, step 06.
+    /// The network: step 06.
     pub net: NetSettings,
-    /// Control groups, step 07.
+    /// Control groups: step 07.
     pub cgroups: CgroupSettings,
-    /// Limits of setrlimit(2).
+    /// Resource limits, set by setrlimit(2).
     pub ulimits: Vec<Ulimit>,
-    /// What the command may not do.
+    /// Restrictions of the command.
     pub safety: Safety,
-    /// Its labels.
+    /// Labels: the image's, overridden by the caller's.
     pub labels: BTreeMap<String, String>,
-    /// How it is asked to end.
+    /// The signal that `drydock stop` sends, by name: `SIGTERM`.
     pub stop_signal: String,
-    /// How many seconds it is given for that.
+    /// Seconds from the stop signal to SIGKILL.
     pub stop_timeout: u64,
-    /// Whether it goes when its command ends.
+    /// Whether the container is removed when its command ends (`--rm`).
     pub auto_remove: bool,
 }
 
 impl Spec {
-    /// The volumes among what is mounted.
+    /// The volumes among the mounts.
     pub fn volumes(&self) -> impl Iterator<Item = Volume<'_>> {
         self.files.mounted.iter().filter_map(|mounted| {
             let Source::Volume {
@@ -92,24 +94,25 @@ impl Spec {
     }
 }
 
-/// A volume that a container has.
+/// A volume of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Volume<'a> {
-    /// Its name.
+    /// The volume's name.
     pub name: &'a str,
-    /// Whether it goes with the container.
+    /// Whether the volume is removed with the container.
     pub anonymous: bool,
 }
 
-/// What a command is kept from.
+/// Restrictions of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Safety {
-    /// Gives up what keeps the container from the host.
+    /// Whether the container has all of the launcher's power over the host
+    /// (`--privileged`).
     pub privileged: bool,
-    /// Whether system calls are filtered.
+    /// Whether a seccomp filter applies. None does if `privileged` is set.
     pub filter: bool,
-    /// Whether the command gets a session keyring of its own.
+    /// Whether the command gets a session keyring of its own (keyrings(7)).
     pub new_keyring: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `probe` attempts: what may be done in here, found out by doing it.
+//! `probe` attempts: finds out what is allowed in here by trying it.
 //!
 //! An attempt that the kernel refuses is a result, not an error.
 
@@ -154,7 +154,7 @@ pub(crate) enum Attempts {
         /// How much, in MiB
         mib: usize,
     },
-    /// Compute for so long, and print how much CPU time was to be had
+    /// Compute for so long, and print the CPU time that it got
     Burn {
         /// In milliseconds
         millis: u64,
@@ -229,7 +229,7 @@ pub(crate) enum Protocol {
 }
 
 impl Attempts {
-    /// Does it.
+    /// Makes the attempt.
     pub(crate) fn run(self) -> Result<Attempt> {
         match self {
             Attempts::Read { path } => Ok(io_result(read(path))),
@@ -361,7 +361,7 @@ fn execute(command: &[std::ffi::OsString]) -> Result<Attempt> {
     Err(std::process::Command::new(program).args(args).exec()).context("exec")
 }
 
-/// A signal by its number; `None` for 0.
+/// The signal of a number; `None` for 0.
 fn some_signal(number: i32) -> Result<Option<Signal>> {
     if number == 0 {
         return Ok(None);
@@ -371,7 +371,7 @@ fn some_signal(number: i32) -> Result<Option<Signal>> {
 
 fn make_queue(name: &Path) -> nix::Result<()> {
     let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR;
-    // nix passes the mode on only together with attributes.
+    // nix passes the mode only together with attributes.
     let attributes = MqAttr::new(0, 1, 64, 0);
     mq_open(
         name,
@@ -382,7 +382,7 @@ fn make_queue(name: &Path) -> nix::Result<()> {
     .and_then(mq_close)
 }
 
-/// What came of something that succeeded.
+/// The result of an attempt that succeeded.
 pub(crate) fn allowed(text: String) -> Attempt {
     Attempt {
         allowed: true,
@@ -391,7 +391,7 @@ pub(crate) fn allowed(text: String) -> Attempt {
     }
 }
 
-/// What came of something that the kernel refused; any other error is the
+/// The result of an attempt that the kernel refused; any other error is the
 /// probe's own.
 pub(crate) fn refused(error: &anyhow::Error) -> Result<Attempt> {
     let io = error
@@ -415,8 +415,8 @@ fn io_result(outcome: io::Result<String>) -> Attempt {
     result(outcome.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))))
 }
 
-/// Blocks what the launcher may pass on, says that it is ready, and then which
-/// signals have arrived.
+/// Blocks the signals that the launcher may pass on, reports that it is ready,
+/// and then each signal that arrives.
 fn signals() -> Result<Attempt> {
     let set: SigSet = [
         Signal::SIGHUP,
@@ -448,7 +448,8 @@ fn read(path: PathBuf) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// `directory 755`, `file 644`, `character 666 1:3`, `link /proc/self/fd`…
+/// Describes a file: `directory 755`, `file 644`, `character 666 1:3`, `link
+/// /proc/self/fd`…
 fn stat(path: PathBuf) -> io::Result<String> {
     let seen = fs::symlink_metadata(&path)?;
     let (kind, mode) = (seen.file_type(), format!("{:o}", seen.mode() & 0o7777));

@@ -1,5 +1,5 @@
-//! `probe` on file systems: operations one after the other, and a picture of
-//! what came of them.
+//! `probe` on file systems: performs operations in sequence, and prints the
+//! resulting tree.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ pub(crate) enum Files {
 }
 
 impl Files {
-    /// Does it, and prints what came of it.
+    /// Runs the subcommand and prints its result.
     pub(crate) fn run(self) -> Result<()> {
         match self {
             Files::Operate {

@@ -1,4 +1,4 @@
-//! What `probe` can do in a network: look at the devices, serve, and ask.
+//! `probe` in a network: lists the devices, serves, and asks.
 
 use std::io::ErrorKind::{TimedOut, WouldBlock};
 use std::io::{self, BufRead, BufReader, Read, Write, stdin};
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-/// The devices with their addresses, and the way out.
+/// The devices with their addresses, and the default gateway.
 pub(crate) fn look() -> Result<Network> {
     let mut network = Network::default();
     for entry in getifaddrs().context("getifaddrs")? {
@@ -34,8 +34,8 @@ pub(crate) fn look() -> Result<Network> {
     Ok(network)
 }
 
-/// From /proc/self/net/route: the gateway of the route to 0.0.0.0, in hex, its
-/// bytes in the order of the machine.
+/// The gateway of the route to 0.0.0.0, from /proc/self/net/route: hexadecimal,
+/// in the machine's byte order.
 fn gateway() -> Option<Ipv4Addr> {
     let routes = std::fs::read_to_string("/proc/self/net/route").ok()?;
     routes.lines().find_map(|line| {
@@ -50,10 +50,10 @@ fn gateway() -> Option<Ipv4Addr> {
     })
 }
 
-/// Answers everybody who asks with `word` and the asker's address, until
-/// standard input ends. `ready` is called as soon as one can ask.
+/// Answers every asker with `word` and the asker's address, until standard
+/// input ends. Calls `ready` as soon as the ports are bound.
 pub(crate) fn serve(port: u16, word: &str, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    // The IPv6 address takes IPv4 too, unless there is no IPv6.
+    // The IPv6 address accepts IPv4 too; without IPv6, bind the IPv4 one.
     let any = |v6: bool| -> SocketAddr {
         match v6 {
             true => (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
@@ -68,7 +68,7 @@ pub(crate) fn serve(port: u16, word: &str, ready: impl FnOnce() -> Result<()>) -
         loop {
             let (mut stream, from) = tcp.accept()?;
             if stream.write_all(answer(&streams, from).as_bytes()).is_err() {
-                // Who has gone away meanwhile needs no answer.
+                // The asker has gone away and needs no answer.
             }
         }
     });
@@ -88,7 +88,7 @@ pub(crate) fn serve(port: u16, word: &str, ready: impl FnOnce() -> Result<()>) -
     Ok(())
 }
 
-/// Asks a server, and returns its answer. Silence is `ETIMEDOUT`.
+/// Asks a server and returns its answer. Silence becomes `ETIMEDOUT`.
 pub(crate) fn talk(
     udp: bool,
     to: SocketAddr,
@@ -125,11 +125,11 @@ fn ask(udp: bool, to: SocketAddr, from_port: u16, patience: Duration) -> io::Res
     Ok(text.trim().to_owned())
 }
 
-/// Asks for 127.0.0.1 at the port, by TCP, of the neighbour `via` instead of
-/// itself: this network gives its own loopback addresses up for that.
+/// Asks the neighbour `via`, by TCP, for 127.0.0.1 at the port. This network
+/// gives up its own loopback address for that.
 pub(crate) fn forge(via: Ipv4Addr, port: u16, patience: Duration) -> Result<io::Result<String>> {
     let to = (Ipv4Addr::LOCALHOST, port).into();
-    // A second time there is nothing left to prepare.
+    // The second time everything is prepared.
     if rtnl::delete_address("lo", Ipv4Addr::LOCALHOST, 8).is_ok() {
         std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")
             .context("write to route_localnet")?;

@@ -1,5 +1,5 @@
-//! `probe odd-caller`: a caller that has much of what fork(2) and execve(2) hand
-//! on, and all of it unusual.
+//! `probe odd-caller`: a caller with an unusual value of everything that
+//! fork(2) and execve(2) hand on.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use rustix::thread::{
     set_capabilities, set_capabilities_secure_bits,
 };
 
-/// The signals that it ignores, one without a name among them.
+/// The signals that it ignores, including one without a name.
 const IGNORED: [i32; 7] = [
     Signal::SIGHUP as i32,
     Signal::SIGINT as i32,
@@ -23,10 +23,7 @@ const IGNORED: [i32; 7] = [
     40,
 ];
 
-/// Becomes that caller. The name is that of a key.
-///
-/// # Errors
-/// Those of the calls.
+/// Makes this process such a caller. `key` is the name of a key.
 pub(crate) fn become_odd(key: &str) -> Result<()> {
     umask(Mode::from_bits_truncate(0o077));
     for signal in IGNORED {

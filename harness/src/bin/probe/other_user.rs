@@ -1,5 +1,5 @@
-//! `probe as`: another user, perhaps with another /etc, for what is executed
-//! next.
+//! `probe as`: runs the next program as another user, perhaps with another
+//! /etc.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub(crate) struct OtherUser {
 }
 
 impl OtherUser {
-    /// Becomes that user.
+    /// Makes this process that user's.
     pub(crate) fn take(&self) -> Result<()> {
         if let Some(etc) = &self.etc {
             cover_etc(etc)?;
@@ -36,7 +36,7 @@ impl OtherUser {
     }
 }
 
-/// Binds a directory over /etc, for this process alone.
+/// Binds a directory over /etc, in a mount namespace of its own.
 fn cover_etc(etc: &Path) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
     let none = None::<&str>;

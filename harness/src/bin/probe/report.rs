@@ -1,5 +1,5 @@
-//! `probe report`: everything at once. What cannot be seen is left empty: a
-//! container without /proc is not an error of the probe's.
+//! `probe report`: reports everything at once. What cannot be seen is empty: a
+//! container without /proc is not an error of the probe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -97,7 +97,7 @@ fn fds() -> BTreeMap<i32, String> {
     names("/proc/self/fd")
         .iter()
         .filter_map(|name| {
-            // The descriptor of the listing itself is gone by now.
+            // The descriptor of the listing is closed by now.
             let target = fs::read_link(format!("/proc/self/fd/{name}")).ok()?;
             Some((name.parse().ok()?, target.display().to_string()))
         })

@@ -1,4 +1,4 @@
-//! Using what control groups limit: memory, CPU time, processes.
+//! Uses the resources that control groups limit: memory, CPU time, processes.
 
 use std::time::{Duration, Instant};
 
@@ -14,20 +14,20 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::attempt::allowed;
 
-/// Takes memory and writes to every page of it, a MiB at a time; returns how
-/// many MiB. Whoever may not have so much does not return.
+/// Allocates memory and writes to every page of it, one MiB at a time; returns
+/// how many MiB. Beyond its limit it is killed and does not return.
 pub(crate) fn allocate(mib: usize) -> usize {
     let mut all: Vec<Vec<u8>> = Vec::new();
     for _ in 0..mib {
         all.push(vec![1; 1 << 20]);
     }
-    // Looked at, so that none of it can be left out.
+    // Read back, so that the compiler cannot omit any of it.
     all.iter()
         .filter(|block| block.iter().all(|byte| *byte == 1))
         .count()
 }
 
-/// Spins for so long and returns the CPU time used for it, both in milliseconds.
+/// Spins for `millis` and returns the CPU time used, both in milliseconds.
 pub(crate) fn burn(millis: u64) -> nix::Result<u128> {
     let used = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
     let before = used()?;
@@ -38,7 +38,7 @@ pub(crate) fn burn(millis: u64) -> nix::Result<u128> {
     Ok((used()? - before).as_millis())
 }
 
-/// Forks until it fails or there are `count`; then ends them all.
+/// Forks until it fails or `count` children exist, then ends them all.
 pub(crate) fn fork_many(count: usize) -> Result<Attempt> {
     let mut children = Vec::new();
     let mut errno = None;
@@ -60,7 +60,8 @@ pub(crate) fn fork_many(count: usize) -> Result<Attempt> {
     Ok(attempt)
 }
 
-/// Makes every mount of a cgroup file system read-only, for this process alone.
+/// Makes every mounted cgroup file system read-only, in a mount namespace of
+/// its own.
 pub(crate) fn make_groups_read_only() -> Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;

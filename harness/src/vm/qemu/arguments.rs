@@ -1,5 +1,4 @@
-//! The words that QEMU gets, and the guest's kernel, and the command at a
-//! terminal.
+//! Command lines: QEMU's, the guest kernel's, and the command's at a terminal.
 
 use std::path::PathBuf;
 
@@ -9,10 +8,7 @@ use super::Terminal;
 use crate::vm::arch::ARCH;
 use crate::vm::{Accel, CgroupLayout, Vm};
 
-/// QEMU's program.
-///
-/// # Errors
-/// If it is not on the PATH.
+/// The path of QEMU's program.
 pub fn find() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -21,7 +17,7 @@ pub fn find() -> Result<PathBuf> {
         .with_context(|| format!("{} is not installed: run vm/setup.sh", ARCH.qemu))
 }
 
-/// The machine itself. One that was saved resumes in the same one only.
+/// The machine itself. A saved machine resumes only in the same one.
 pub fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
     let (accel, cpu) = match accel {
         Accel::Kvm => ("kvm", "host"),
@@ -50,17 +46,18 @@ pub fn machine(vm: &Vm, accel: Accel) -> Vec<String> {
     .to_vec()
 }
 
-/// What waits for its orders when it has booted, to be saved: `vm/init`.
+/// Kernel argument: `vm/init` waits for orders after the boot, so that the
+/// machine can be saved.
 pub const WAITS: &str = "drydock.orders=wait";
 
-/// What the guest's kernel is told.
+/// The command line of the guest's kernel.
 pub fn kernel_arguments(vm: &Vm, terminal: Terminal) -> String {
     let layout = match vm.cgroup {
         CgroupLayout::V2 => "v2",
         CgroupLayout::V1 => "v1",
         CgroupLayout::Hybrid => "hybrid",
     };
-    // The self-tests of the kernel's ciphers are an eighth of the boot.
+    // The self-tests of the kernel's ciphers take an eighth of the boot.
     format!(
         "console={} quiet panic=-1 cryptomgr.notests drydock.cgroup={layout}{} {}",
         ARCH.console,
@@ -79,8 +76,8 @@ pub(super) fn chardev(name: &str, fd: i32) -> [String; 2] {
     ]
 }
 
-/// The machine's memory in a file, and the file changed by the machine if it is
-/// `shared`, or left as it is: a machine writes to a copy then, page by page.
+/// The machine's memory, in a file. If `shared`, the machine changes the file;
+/// else it writes to a copy, page by page.
 pub(super) fn memory(vm: &Vm, fd: i32, shared: bool) -> [String; 4] {
     let shared = if shared { "on" } else { "off" };
     [
@@ -100,8 +97,8 @@ pub(super) fn path(fd: &i32) -> String {
     format!("/proc/self/fd/{fd}")
 }
 
-/// The command as the shell of a terminal starts it: in its size, and of its
-/// kind.
+/// The command, started by a shell that sets the size and the type of this
+/// terminal.
 pub fn at_terminal(command: &[String]) -> Vec<String> {
     let size = rustix::termios::tcgetwinsize(std::io::stdin()).ok();
     let (rows, columns) = size.map_or((24, 80), |size| (size.ws_row, size.ws_col));

@@ -1,4 +1,4 @@
-//! What comes out of the VM, each channel read by a thread of its own.
+//! The VM's output channels, each read by a thread of its own.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write, stderr};
@@ -6,25 +6,25 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::SyncSender;
 use std::thread::{JoinHandle, spawn};
 
-/// What comes out of the VM.
+/// An event on a channel of the VM.
 pub(super) enum Event {
     Output(String),
-    /// The machine can be saved now.
+    /// The machine can be saved.
     Ready,
-    /// The files are in place, and what they came on is needed no more.
+    /// The files are unpacked, and the disk with them can be emptied.
     Unpacked,
     Started,
     Ended(i32),
-    /// A channel that has no more to say.
+    /// The end of a channel.
     Closed,
 }
 
-/// How many channels send events: output and news.
+/// Number of channels that send events: output and news.
 pub(super) const CHANNELS: usize = 2;
 
-/// Most events that wait for us, longest line, most that is kept of the console,
-/// and most that is passed on from standard error, in bytes: a program in the
-/// VM may write to every channel for as long as it lives.
+/// Limits, because a program in the VM may write to every channel for as long
+/// as it lives: events in the queue; bytes of a line; bytes kept of the
+/// console; bytes passed on from standard error.
 pub(super) const QUEUE: usize = 64;
 const LINE: u64 = 8 << 20;
 const CONSOLE: usize = 4 << 20;
@@ -54,7 +54,8 @@ fn each_line(
     spawn(move || {
         let mut reader = BufReader::new(File::from(pipe));
         let mut line = Vec::new();
-        // A line that is too long comes in parts, which mean nothing to anybody.
+        // A line that is too long arrives in parts, which no reader
+        // understands.
         while matches!(
             (&mut reader).take(LINE).read_until(b'\n', &mut line),
             Ok(1..)
@@ -63,7 +64,7 @@ fn each_line(
                 line.pop();
             }
             let text = String::from_utf8_lossy(&line).into_owned();
-            // Nobody receives when the wait for the VM was given up.
+            // The receiver is gone after the wait for the VM was given up.
             if event(text).is_some_and(|event| events.send(event).is_err()) {
                 return;
             }
@@ -90,7 +91,7 @@ pub(super) fn copy_errors(pipe: OwnedFd) {
     });
 }
 
-/// The beginning of what comes, which is read to its end.
+/// Collects the beginning of a stream, which is read to its end.
 pub(super) fn collect(from: impl Into<OwnedFd>) -> JoinHandle<String> {
     let from = from.into();
     spawn(move || {
@@ -103,7 +104,7 @@ pub(super) fn collect(from: impl Into<OwnedFd>) -> JoinHandle<String> {
     })
 }
 
-/// Reads to the end, or to an error: what came before one is worth having.
+/// Reads to the end or to an error. What came before an error is kept.
 fn read_all(from: OwnedFd, mut on_bytes: impl FnMut(&[u8])) {
     let mut from = File::from(from);
     let mut buffer = [0; 4096];

@@ -1,15 +1,15 @@
-//! QEMU: a machine that runs, from its start to its end.
+//! A running machine in QEMU, from its start to its end.
 //!
 //! | module | what |
 //! |---|---|
 //! | `arguments` | its command line, and that of the guest's kernel |
-//! | `channels` | what comes out of it: the command's output, and news of it |
-//! | `monitor` | a machine's way into a file and out of it |
+//! | `channels` | its output: the command's, and news of the command |
+//! | `monitor` | saving a machine into a file and resuming it |
 //!
-//! Each channel is a pipe that QEMU inherits. The guest sees the console as a
-//! serial port, and the command's standard output, its standard error and the
-//! news of it as ports of a virtio console: those transport bytes unchanged,
-//! and a port is written when we have it. qemu(1), the kernel's
+//! Each channel is a pipe that QEMU inherits. In the guest the console is a
+//! serial port; the command's standard output, its standard error and the news
+//! of it are ports of a virtio console. Those transport bytes unchanged, and a
+//! write to a port returns when we have the bytes. qemu(1), the kernel's
 //! `Documentation/driver-api/virtio`.
 
 mod arguments;
@@ -41,48 +41,49 @@ use monitor::Monitor;
 
 pub use arguments::{WAITS, at_terminal, find, kernel_arguments, machine};
 
-/// Where the command's standard input and output are.
+/// The command's standard input and output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Terminal {
-    /// No terminal: nothing to read, and the ports to write to.
+    /// No terminal: no input, and ports for the output.
     None,
     /// The terminal of this process.
     Own,
 }
 
-/// How a machine comes to run its command.
+/// The way in which a machine gets to run its command.
 pub enum Way {
-    /// It boots, with the command and the files in its initramfs.
+    /// Boots with the command and the files in its initramfs.
     Boot {
         /// The initramfs.
         initrd: File,
     },
-    /// It boots without a command, and waits to be saved.
+    /// Boots without a command and waits to be saved.
     Save {
         /// The base of an initramfs.
         initrd: File,
-        /// Its memory, which is saved in it.
+        /// The file that becomes its memory.
         memory: File,
     },
-    /// It was saved, and goes on from there.
+    /// Resumes from a saved state.
     Resume {
         /// The base from which it was booted.
         initrd: File,
-        /// Its memory when it was saved. The file stays as it is.
+        /// Its memory when it was saved. The file is not changed.
         memory: File,
-        /// All else that it was.
+        /// The state of its processors and devices.
         state: Vec<u8>,
         /// The command and the files, in an archive of [`DISK`] bytes.
         files: File,
     },
 }
 
-/// Size of the disk on which a resumed machine gets its files: the same for
-/// all, because its kernel knows it by then. What is not written takes no room.
+/// Size in bytes of the disk on which a resumed machine gets its files. It is
+/// the same for all, because a saved kernel knows it already. Unwritten parts
+/// take no space.
 pub const DISK: u64 = 4 << 30;
 
-/// Our ends of what only a machine that is saved or resumed has, and the numbers
-/// of QEMU's.
+/// Our ends of the sockets of a machine that is saved or resumed, and the
+/// descriptor numbers of QEMU's ends.
 struct Ends {
     monitor: UnixStream,
     orders: UnixStream,
@@ -91,13 +92,13 @@ struct Ends {
     state_fd: i32,
 }
 
-/// The conversation with such a machine.
+/// The connections to such a machine.
 struct Lines {
     monitor: Monitor,
     orders: UnixStream,
 }
 
-/// A VM that runs. QEMU ends with the thread that started it, if not before.
+/// A running VM. QEMU ends with the thread that started it at the latest.
 pub struct Guest {
     qemu: Child,
     terminal: Terminal,
@@ -112,33 +113,29 @@ pub struct Guest {
 
 /// How a VM ended.
 pub struct Ended {
-    /// The command's exit status, or what happened instead.
+    /// The command's exit status, or the reason why there is none.
     pub status: Result<i32, String>,
-    /// Whether the kernel died on its way to the command. Under TCG it does so
-    /// now and then on a very busy machine, where timers come late.
+    /// Whether the kernel died before the command started. Under TCG this
+    /// happens occasionally on a very busy host, where timers fire late.
     pub died_booting: bool,
     /// Whether the command was started.
     pub started: bool,
-    /// From QEMU's start until the command's.
+    /// From QEMU's start to the command's start.
     pub boot: Duration,
-    /// How long the command took.
+    /// Duration of the command.
     pub command: Duration,
-    /// What the kernel and `vm/init` had to say.
+    /// Console output of the kernel and `vm/init`.
     pub console: String,
 }
 
-/// Longer than anybody waits, and short enough for every clock.
+/// A limit that means none, and that fits every clock.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Longest boot. On an idle machine it takes 1.5 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
 impl Guest {
-    /// Starts QEMU.
-    ///
-    /// # Errors
-    /// If QEMU is missing, or pipes cannot be had; for a machine that resumes,
-    /// if QEMU does not take it.
+    /// Starts QEMU, and resumes the machine if that is the `way`.
     pub fn start(
         vm: &Vm,
         image: &Image,
@@ -230,7 +227,7 @@ impl Guest {
                 command.args(["-chardev", "stdio,id=terminal,mux=on,signal=off"]);
                 command.args(["-mon", "terminal", "-echr", "0x1d"]);
                 command.args(["-device", "virtconsole,chardev=terminal,nr=4"]);
-                // QEMU then puts the terminal back as it was.
+                // QEMU restores the terminal when it gets SIGTERM.
                 Signal::SIGTERM
             }
         };
@@ -242,7 +239,7 @@ impl Guest {
         bind_child(&mut command, kept, death);
         let started = Instant::now();
         let mut qemu = command.spawn().context("start QEMU")?;
-        // The pipes' ends that QEMU has must not stay open here.
+        // Close our copies of QEMU's ends of the pipes.
         drop(command);
         let complaints = collect(qemu.stderr.take().context("QEMU has no standard error")?);
         let (events, received) = sync_channel(QUEUE);
@@ -267,7 +264,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Takes up the conversation with QEMU, and has a machine resume.
+    /// Opens QEMU's monitor, and resumes the machine if `resume` has its state.
     fn take_up(&mut self, ends: Ends, resume: Option<Vec<u8>>) -> Result<()> {
         let lines = self.lines.insert(Lines {
             monitor: Monitor::open(ends.monitor)?,
@@ -284,11 +281,8 @@ impl Guest {
             .context("tell the machine the time")
     }
 
-    /// Waits until the machine has booted, and returns its state. Its memory
-    /// is in the file that it was started with.
-    ///
-    /// # Errors
-    /// If it does not boot, or cannot be saved.
+    /// Waits until the machine has booted, ends it and returns its state. Its
+    /// memory is in the file that it was started with.
     pub fn save(mut self) -> Result<Vec<u8>> {
         let saved = self.save_when_ready();
         match saved {
@@ -314,8 +308,8 @@ impl Guest {
         lines.monitor.save()
     }
 
-    /// Ends a machine, and returns the last line of what QEMU or, if it has
-    /// said nothing, the machine complained of.
+    /// Ends a machine, and returns the last line of QEMU's standard error or,
+    /// if that is empty, of the console.
     fn last_words(mut self) -> Result<String> {
         self.end()?;
         self.qemu.wait().context("wait for QEMU")?;
@@ -326,8 +320,9 @@ impl Guest {
             .map_or_else(String::new, |line| format!(": {line}")))
     }
 
-    /// Empties the disk, whose files the machine has: nothing of them, a secret
-    /// perhaps, may be there for what runs next. Then lets it begin.
+    /// Empties the disk after its files are unpacked, so that the command
+    /// cannot read from it what was sent, perhaps a secret. Then lets the
+    /// command begin.
     fn let_begin(&mut self) -> Result<()> {
         let (Some(disk), Some(lines)) = (self.disk.take(), self.lines.as_mut()) else {
             return Ok(()); // said by a program, and not by vm/init
@@ -341,11 +336,8 @@ impl Guest {
             .context("let the machine begin")
     }
 
-    /// Waits for the command's end, but no longer than `limit` after the
-    /// start, and ends the VM.
-    ///
-    /// # Errors
-    /// Those of waiting for QEMU.
+    /// Waits for the command's end, at most until `limit` after the start, and
+    /// ends the VM.
     pub fn wait(mut self, limit: Duration, on_line: &mut dyn FnMut(&str)) -> Result<Ended> {
         let mut begun = None;
         let mut ended = None;
@@ -370,8 +362,8 @@ impl Guest {
                 Ok(Event::Ended(code)) => {
                     ended = Some(Instant::now());
                     status = Ok(code);
-                    // Whatever the command has written is in the pipes: the
-                    // guest's write(2) returned when it was there.
+                    // The command's output is in the pipes already: each
+                    // write(2) in the guest returned when it was there.
                     self.end()?;
                 }
                 Ok(Event::Closed) => closed += 1,
@@ -412,7 +404,7 @@ impl Guest {
         })
     }
 
-    /// Ends QEMU, if it has not ended.
+    /// Ends QEMU, if it still runs.
     fn end(&mut self) -> Result<()> {
         if self.qemu.try_wait().context("wait for QEMU")?.is_some() {
             return Ok(());
@@ -426,7 +418,7 @@ impl Guest {
     }
 }
 
-/// A disk without any files.
+/// Makes a disk without files.
 pub fn empty_disk() -> Result<File> {
     let disk = File::from(memfd_create(c"files", MFdFlags::MFD_CLOEXEC).context("memfd_create")?);
     disk.set_len(DISK).context("ftruncate")?;

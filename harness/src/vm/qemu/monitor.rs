@@ -1,5 +1,5 @@
-//! QEMU's monitor, and a machine's way into a file and out of it: QMP, a line
-//! of JSON each way; qemu-qmp-ref(7), "Migration".
+//! QEMU's monitor, which saves and resumes machines: QMP, a line of JSON each
+//! way; qemu-qmp-ref(7), "Migration".
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -10,17 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
-/// Longest time for an answer: a busy host lets QEMU wait too.
+/// Longest time for an answer. A busy host also delays QEMU.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The monitor of a QEMU that runs.
+/// A connection to the monitor of a running QEMU.
 pub(super) struct Monitor(BufReader<UnixStream>);
 
 impl Monitor {
-    /// Takes up the conversation.
-    ///
-    /// # Errors
-    /// If QEMU ends, or does not answer.
+    /// Opens the connection.
     pub(super) fn open(socket: UnixStream) -> Result<Monitor> {
         let limit = Some(LIMIT);
         socket.set_read_timeout(limit).context("SO_RCVTIMEO")?;
@@ -31,11 +28,9 @@ impl Monitor {
     }
 
     /// Returns the machine's state, except for the memory, which is in the file
-    /// that it was given. The machine is then stopped for good. It must not have
-    /// been before: one that was saved stopped is stopped when it resumes.
-    ///
-    /// # Errors
-    /// What QEMU says.
+    /// that the machine was started with, and stops it for good. The machine
+    /// must be running: one that was saved while stopped is stopped when it
+    /// resumes.
     pub(super) fn save(&mut self) -> Result<Vec<u8>> {
         let dir = tempfile::Builder::new()
             .prefix("drydock-machine-")
@@ -63,12 +58,9 @@ impl Monitor {
         Ok(state)
     }
 
-    /// Puts the machine, which waits for it, into a state that was saved. QEMU
-    /// reads it from the descriptor `fd`, of which `to` is the other end. The
-    /// machine runs on by itself.
-    ///
-    /// # Errors
-    /// What QEMU says. What it finds wrong with the state is in its last words.
+    /// Loads a saved state into a machine that waits for it. QEMU reads it from
+    /// its descriptor `fd`; `to` is the other end. The machine then runs by
+    /// itself. QEMU prints what is wrong with a bad state on standard error.
     pub(super) fn resume(&mut self, fd: i32, mut to: UnixStream, state: &[u8]) -> Result<()> {
         self.memory_stays()?;
         self.call("migrate-incoming", json!({ "uri": format!("fd:{fd}") }))?;
@@ -77,7 +69,7 @@ impl Monitor {
         self.completed()
     }
 
-    /// Waits for QEMU to say that all has arrived, which it is about to.
+    /// Waits until QEMU reports that all of the state has arrived.
     fn completed(&mut self) -> Result<()> {
         let end = Instant::now() + LIMIT;
         loop {
@@ -99,7 +91,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// How far saving is.
+    /// The status of saving or resuming.
     fn migration(&mut self) -> Result<String> {
         let answer = self.call("query-migrate", json!({}))?;
         Ok(answer["status"].as_str().unwrap_or_default().to_owned())
@@ -119,7 +111,7 @@ impl Monitor {
             if let Some(error) = answer.get("error") {
                 bail!("{command}: {}", error["desc"].as_str().unwrap_or_default());
             }
-            // Others are its greeting, and events.
+            // Skip the greeting and events.
             if answer.get("return").is_some() {
                 return Ok(answer["return"].take());
             }

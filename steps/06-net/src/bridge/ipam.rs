@@ -1,5 +1,6 @@
-//! Which addresses there are, and who gets which: the arithmetic of IP address
-//! management. What is taken is kept in [`state`](crate::ledger::state).
+//! IP address management: the choice of the subnet, and the allocation of
+//! addresses in it. [`state`](crate::ledger::state) records the allocated
+//! addresses.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,9 +12,9 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::kernel::route::Known;
 
-/// The subnets to choose from where none is asked for, in this order: of the
-/// private address space (RFC 1918), away from what home routers, companies
-/// and other engines like best.
+/// The default subnets, in the order in which they are tried: parts of the
+/// private address space (RFC 1918) that home routers, companies and other
+/// engines rarely use.
 pub(crate) const DEFAULTS: [Ipv4Net; 4] = [
     Ipv4Net::new_assert(Ipv4Addr::new(10, 213, 0, 0), 16),
     Ipv4Net::new_assert(Ipv4Addr::new(10, 214, 0, 0), 16),
@@ -21,11 +22,11 @@ pub(crate) const DEFAULTS: [Ipv4Net; 4] = [
     Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 213, 0), 24),
 ];
 
-/// The subnet of the bridge: the one asked for, or the first of [`DEFAULTS`]
-/// that is free.
+/// Chooses the subnet of the bridge: the one asked for, or the first free one
+/// of [`DEFAULTS`].
 ///
 /// # Errors
-/// Names the route of the host that would be cut off.
+/// Names the host's route that the subnet would cut off.
 pub(crate) fn choose(asked: Option<Ipv4Net>, routes: &[Known]) -> Result<Ipv4Net> {
     let in_the_way = |subnet: Ipv4Net| {
         routes.iter().find(|known| {
@@ -48,7 +49,7 @@ pub(crate) fn choose(asked: Option<Ipv4Net>, routes: &[Known]) -> Result<Ipv4Net
     }
 }
 
-/// Checks that containers can live in `subnet`.
+/// Checks that containers can have addresses in `subnet`.
 ///
 /// # Errors
 /// Says what is wrong with it, and what was probably meant.
@@ -74,17 +75,19 @@ pub(crate) fn check(subnet: Ipv4Net) -> Result<()> {
     Ok(())
 }
 
-/// The address of the bridge, by which containers leave the subnet: its first.
+/// The address of the bridge, which is the containers' gateway: the first of
+/// the subnet.
 pub(crate) fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     subnet.hosts().next().unwrap_or(subnet.addr())
 }
 
-/// An address for a container: the one asked for, or the lowest that is free.
-/// Never that of the network, of the bridge, or the broadcast address. `taken`
-/// has the ids of the containers that hold one.
+/// Allocates an address for a container: the one asked for, or the lowest free
+/// one. The addresses of the network and of the bridge and the broadcast
+/// address are never allocated. `taken` maps each allocated address to its
+/// container's id.
 ///
 /// # Errors
-/// The pool is exhausted; or the address asked for is not to be had, and why.
+/// The subnet is full; or the address asked for is unavailable, and why.
 pub(crate) fn allocate(
     subnet: Ipv4Net,
     taken: &BTreeMap<Ipv4Addr, String>,
@@ -120,11 +123,9 @@ pub(crate) fn allocate(
     // ANCHOR_END: exercise_allocate
 }
 
-/// A unique local IPv6 subnet (RFC 4193): fd00::/8, 40 random bits, so that two
-/// hosts which are connected one day need not renumber, and subnet 0.
-///
-/// # Errors
-/// Those of /dev/urandom.
+/// A unique local IPv6 subnet (RFC 4193): fd00::/8, 40 random bits from
+/// /dev/urandom, and subnet 0. The random bits let two hosts be connected later
+/// without renumbering.
 pub(crate) fn unique_local() -> Result<Ipv6Net> {
     let mut bytes = [0; 16];
     bytes[0] = 0xfd;
@@ -134,8 +135,8 @@ pub(crate) fn unique_local() -> Result<Ipv6Net> {
     Ok(Ipv6Net::new_assert(Ipv6Addr::from(bytes), 64))
 }
 
-/// The IPv6 address that goes with an IPv4 address: its 32 bits are the lowest
-/// of the interface identifier. So one allocator does for both.
+/// The IPv6 address that corresponds to an IPv4 address: its 32 bits are the
+/// lowest of the interface identifier. So one allocator serves both.
 pub(crate) fn ipv6(subnet: Ipv6Net, address: Ipv4Addr) -> Ipv6Addr {
     let host = u128::from(u32::from(address));
     Ipv6Addr::from(u128::from(subnet.network()) | host)

@@ -1,10 +1,9 @@
-//! The bridge: one device of the host, a switch to which every container is
-//! plugged in.
+//! The bridge: a switch on the host to which every container is connected.
 //!
 //! | module | what |
 //! |---|---|
 //! | this file | the bridge itself |
-//! | [`ipam`] | the addresses, and who gets which |
+//! | [`ipam`] | the subnet and the allocation of addresses |
 //! | [`network`] | bridge, packet filter and forwarding as one |
 
 pub(crate) mod ipam;
@@ -22,14 +21,14 @@ use crate::kernel::{address, forwarding};
 /// The name of the bridge.
 pub(crate) const BRIDGE: &str = "drydock0";
 
-/// The remark by which the bridge is known to be Drydock's, should the state
-/// be lost: `ip link show drydock0`.
+/// The alias that marks the bridge as Drydock's, in case the state is lost:
+/// `ip link show drydock0`.
 pub(crate) const ALIAS: &str = "made by Drydock";
 
-/// Makes the bridge, or whatever of it is missing, and returns its index.
+/// Creates the bridge, or its missing parts, and returns its interface index.
 ///
 /// # Errors
-/// Those of netlink; `EPERM` without `CAP_NET_ADMIN` on the host.
+/// `EPERM` without `CAP_NET_ADMIN` on the host.
 pub(crate) fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Result<u32> {
     // ANCHOR: exercise_bridge
     let gateway = ipam::gateway(subnet);
@@ -48,7 +47,7 @@ pub(crate) fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -
     // ANCHOR_END: exercise_bridge
 }
 
-/// An address of a member of the subnets, with the length of their prefixes.
+/// A member's addresses, with the prefix lengths of the subnets.
 pub(crate) fn networks(
     ip: Ipv4Addr,
     subnet: Ipv4Net,
@@ -63,19 +62,16 @@ pub(crate) fn networks(
 }
 
 /// Removes the bridge.
-///
-/// # Errors
-/// Those of netlink.
 pub(crate) fn down(route: &mut Route) -> Result<()> {
     say!("ip link del {BRIDGE}");
     link::delete(route, BRIDGE)
 }
 
-/// Removes a bridge that no state knows about, with what is plugged into it,
-/// if it bears Drydock's mark. Returns whether there was one.
+/// Removes a bridge that is in no state, and the veth devices on it, if it
+/// bears Drydock's alias. Returns whether there was one.
 ///
 /// # Errors
-/// A device of that name that somebody else made is not touched.
+/// A device of that name without the alias. It is not touched.
 pub(crate) fn remove_lost(route: &mut Route) -> Result<bool> {
     let Some(bridge) = link::find(route, BRIDGE)? else {
         return Ok(false);

@@ -1,6 +1,6 @@
-//! All that the containers on the bridge have in common: the bridge itself, the
-//! table of the packet filter, and forwarding. It comes with the first of them
-//! and goes with the last.
+//! The network that the containers on the bridge share: the bridge itself, the
+//! table of the packet filter, and forwarding. The first container on the
+//! bridge creates it, and the end of the last removes it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,27 +20,24 @@ use crate::nat::rule::Rule;
 use crate::nat::table::Netfilter;
 use crate::nat::{self, table};
 
-/// The network as it is written down.
+/// The shared network, as the state records it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Network {
-    /// The network namespace in which it lies, by its inode: that of the host,
-    /// but for experiments.
+    /// The inode of its network namespace, which is the host's except in
+    /// experiments.
     pub namespace: u64,
     /// The subnet of the bridge.
     pub subnet: Ipv4Net,
-    /// Its IPv6 subnet, once a container has asked for one.
+    /// Its IPv6 subnet, from the first container with `--ip6` on.
     pub subnet6: Option<Ipv6Net>,
-    /// What has to be restored when it goes.
+    /// The sysctls to restore when the network is removed.
     pub before: Before,
 }
 
 impl Network {
-    /// The network for a first container: chooses a subnet and remembers what
-    /// is going to be changed, and changes nothing but the leftovers of a
-    /// network that no state knows about.
-    ///
-    /// # Errors
-    /// Those of [`ipam::choose`], and of netlink.
+    /// Plans the network for a first container: chooses a subnet and records
+    /// the sysctls that will change. It changes nothing, but removes the
+    /// leftovers of a network that is in no state.
     pub(crate) fn plan(route: &mut Route, subnet: Option<Ipv4Net>) -> Result<Self> {
         if bridge::remove_lost(route)? {
             say!("removed a {BRIDGE} that was left behind");
@@ -55,12 +52,9 @@ impl Network {
         })
     }
 
-    /// Makes the network, or whatever of it is missing, and returns the index
-    /// of the bridge. `rules` are those of the containers that have published
-    /// ports, in case the table has to be made.
-    ///
-    /// # Errors
-    /// Those of netlink, nf_tables and /proc/sys.
+    /// Creates the network, or its missing parts, and returns the interface
+    /// index of the bridge. `rules` are those of all published ports, for a
+    /// table that must be made anew.
     pub(crate) fn up(
         &self,
         route: &mut Route,
@@ -78,9 +72,6 @@ impl Network {
     }
 
     /// Removes the network.
-    ///
-    /// # Errors
-    /// Those of netlink, nf_tables and /proc/sys.
     pub(crate) fn down(&self, route: &mut Route, netfilter: &mut Netfilter) -> Result<()> {
         forwarding::restore(&self.before)?;
         say!("nft delete table ip {}", table::TABLE);
@@ -88,10 +79,7 @@ impl Network {
         bridge::down(route)
     }
 
-    /// Whether it lies in the network namespace of the caller.
-    ///
-    /// # Errors
-    /// Those of stat(2).
+    /// Whether the network is in the caller's network namespace.
     pub(crate) fn is_here(&self) -> Result<bool> {
         Ok(self.namespace == current_namespace()?)
     }

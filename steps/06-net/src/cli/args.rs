@@ -1,4 +1,4 @@
-//! The options of the network, and what they mean together.
+//! The options of the network, and the checks across them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -50,11 +50,11 @@ pub struct NetSettings {
 }
 
 impl NetSettings {
-    /// The mode, also where none was given.
+    /// The mode that `--network` gives, or else the default.
     ///
-    /// A process that asks for nothing gets no network: what a learner runs
-    /// then changes nothing on the host and works without root. Who publishes
-    /// a port or wants an address has asked for a bridge.
+    /// The default is `none`, so that a learner's command changes nothing on
+    /// the host and works without root. An option that needs the bridge, such
+    /// as a published port or an address, makes it `bridge`.
     pub fn mode(&self) -> NetworkMode {
         match (self.network, self.needs_bridge()) {
             (Some(mode), _) => mode,
@@ -74,10 +74,10 @@ impl NetSettings {
         .find_map(|(option, given)| given.then_some(option))
     }
 
-    /// Checks each option, and that they go together.
+    /// Checks each option, and that the options are compatible.
     ///
     /// # Errors
-    /// Says which option is wrong, or needs another one.
+    /// Names the option that is wrong or needs another one.
     pub fn check(&self) -> Result<()> {
         let mode = self.mode();
         if let Some(option) = self.needs_bridge().filter(|_| mode != NetworkMode::Bridge) {

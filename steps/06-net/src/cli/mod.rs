@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`args`], [`mode`] | the options; none, host, bridge or container:PID |
+//! | [`args`], [`mode`] | the options; `none`, `host`, `bridge` or `container:PID` |
 //! | [`tool`] | `step-06 network`, `step-06 restore` |
 
 pub(crate) mod args;

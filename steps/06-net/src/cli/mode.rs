@@ -1,4 +1,4 @@
-//! Which network a container gets: `--network`, in Docker's words.
+//! The value of `--network`, in Docker's terms.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,22 +7,23 @@ use anyhow::{Error, Result, bail};
 use nix::unistd::Pid;
 use uts::NamespaceMode;
 
-/// `none`, `host`, `bridge` or `container:PID`.
+/// The network of a container: `none`, `host`, `bridge` or `container:PID`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkMode {
     /// A namespace with a loopback device and nothing else.
     None,
     /// The network namespace of the launcher: no isolation.
     Host,
-    /// A namespace that is connected to the others by the bridge.
+    /// A namespace that the bridge connects to the other containers and the
+    /// host.
     Bridge,
     /// The namespace of a running process, by its PID as the launcher sees it.
     Container(Pid),
 }
 
 impl NetworkMode {
-    /// What it means for the network namespace: both `none` and `bridge` begin
-    /// with a new one.
+    /// The mode of the network namespace: both `none` and `bridge` begin with a
+    /// new one.
     pub fn namespace(self) -> NamespaceMode {
         match self {
             NetworkMode::None | NetworkMode::Bridge => NamespaceMode::Private,
@@ -35,8 +36,7 @@ impl NetworkMode {
 impl FromStr for NetworkMode {
     type Err = Error;
 
-    /// # Errors
-    /// Lists the choices, for anything else.
+    /// Reads a mode. The error lists the choices.
     fn from_str(text: &str) -> Result<Self> {
         match (text, text.parse()) {
             ("none", _) => Ok(NetworkMode::None),

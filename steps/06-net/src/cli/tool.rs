@@ -1,5 +1,5 @@
-//! `step-06 network` and `step-06 restore`: what Drydock has made on this host's
-//! network, and the removal of what dead launchers have left of it.
+//! `step-06 network` and `step-06 restore`: print what Drydock has made on this
+//! host's network, and remove what dead launchers have left.
 
 use anyhow::Result;
 use process::Exit;
@@ -11,10 +11,7 @@ use crate::ledger::reclaim;
 use crate::ledger::state::Locked;
 use crate::veth;
 
-/// Prints the bridge and the containers, a line each.
-///
-/// # Errors
-/// Those of reading the state.
+/// Prints the bridge and the containers, one line each.
 pub fn show() -> Result<Exit> {
     // ANCHOR: exercise_show
     let locked = Locked::open(&directory())?;
@@ -50,16 +47,13 @@ pub fn show() -> Result<Exit> {
         }
         println!("{line}");
     }
-    // Reading must not leave a directory behind that was not there.
+    // Reading must not leave a new directory behind.
     locked.close()?;
     Ok(Exit::Code(0))
     // ANCHOR_END: exercise_show
 }
 
-/// Removes what dead launchers have left, and says what it was.
-///
-/// # Errors
-/// Those of [`reclaim::restore`].
+/// Removes what dead launchers have left, and prints each item.
 pub fn restore() -> Result<Exit> {
     // ANCHOR: exercise_restore
     for what in reclaim::restore(&directory())? {

@@ -1,5 +1,5 @@
-//! Addresses of devices (rtnetlink(7), `RTM_NEWADDR`), and the MAC addresses
-//! that follow from them.
+//! Addresses of devices (rtnetlink(7), `RTM_NEWADDR`), and MAC addresses
+//! derived from them.
 
 use std::net::Ipv4Addr;
 
@@ -13,17 +13,17 @@ use nix::errno::Errno;
 use crate::kernel::link::{Mac, Route};
 use crate::kernel::netlink::unless;
 
-/// Gives a device an address, and with it the route to the network that the
-/// prefix stands for: `ip address add ADDRESS/PREFIX dev NAME`. That it has
-/// the address already is as good.
+/// Adds an address to a device, and with it the route to the network of its
+/// prefix: `ip address add ADDRESS/PREFIX dev NAME`. An address that the device
+/// already has counts as added.
 ///
-/// Duplicate address detection is left out for IPv6 (`IFA_F_NODAD`): it would
-/// keep the address from being used for a second, and the addresses are known
-/// to differ because one allocator gives them.
+/// For IPv6 duplicate address detection is off (`IFA_F_NODAD`): it would delay
+/// the use of the address by a second, and the addresses are distinct because
+/// one allocator assigns them.
 ///
 /// # Errors
-/// `ENODEV`, `EPERM` without `CAP_NET_ADMIN`; `EACCES` for IPv6 on a device
-/// where that is switched off.
+/// `ENODEV` for an unknown device; `EPERM` without `CAP_NET_ADMIN`; `EACCES`
+/// for IPv6 on a device where it is disabled.
 pub(crate) fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
     let mut message = AddressMessage::default();
     message.header.index = index;
@@ -35,7 +35,7 @@ pub(crate) fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
     if matches!(address, IpNet::V6(_)) {
         message.header.flags = AddressHeaderFlags::Nodad;
     }
-    // On a network that is no point-to-point link the two are the same.
+    // The two differ on a point-to-point link only.
     message.attributes.extend([
         AddressAttribute::Local(address.addr()),
         AddressAttribute::Address(address.addr()),
@@ -47,11 +47,11 @@ pub(crate) fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
     unless(Errno::EEXIST, done).with_context(|| format!("RTM_NEWADDR({address})"))
 }
 
-/// The MAC address that belongs to an IPv4 address: locally administered
-/// (second lowest bit of the first byte), then "D", then the address.
+/// The MAC address for an IPv4 address: locally administered (second lowest bit
+/// of the first byte), then "D", then the address.
 ///
-/// A container that gets the address of one which is gone has its MAC address
-/// too, so nobody's neighbour table (arp(7)) holds a wrong entry.
+/// A container that reuses the address of an ended one has its MAC address too,
+/// so the neighbours' ARP caches (arp(7)) stay valid.
 pub(crate) fn mac(address: Ipv4Addr) -> Mac {
     let [a, b, c, d] = address.octets();
     [0x02, b'D', a, b, c, d]

@@ -1,4 +1,4 @@
-//! What the kernel answers in netlink(7): acknowledgements, refusals, data.
+//! The kernel's messages in netlink(7): acknowledgements, refusals, data.
 
 use anyhow::Result;
 use kit::errno::{Refused, errno_of};
@@ -12,16 +12,14 @@ use nix::errno::Errno;
 /// `NLMSG_ERROR` and `NLMSG_DONE` of netlink(7).
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-/// `NLMSGERR_ATTR_MSG`: the attribute of a refusal that holds the sentence.
+/// `NLMSGERR_ATTR_MSG`: the attribute of a refusal that holds the kernel's
+/// message.
 const ATTR_MSG: u16 = 1;
-/// The length of `struct nlmsghdr`.
+/// The length of `struct nlmsghdr`, in bytes.
 const HEADER: usize = 16;
 
-/// Turns the refusal `expected` into a success: for requests whose goal is
-/// reached already, such as the removal of what is not there.
-///
-/// # Errors
-/// All others.
+/// Turns the error `expected` into a success: for requests whose goal is
+/// already reached, such as the removal of a missing object.
 pub(crate) fn unless(expected: Errno, done: Result<()>) -> Result<()> {
     match done {
         Err(error) if errno_of(&error) == Some(expected) => Ok(()),
@@ -31,25 +29,26 @@ pub(crate) fn unless(expected: Errno, done: Result<()>) -> Result<()> {
 
 /// One message from the kernel.
 pub(crate) struct Reply<M> {
-    /// That of the request which it answers.
+    /// The sequence number of the request that it answers.
     pub(crate) sequence: u32,
-    /// It is part of a dump that was overtaken by changes (`NLM_F_DUMP_INTR`).
+    /// `NLM_F_DUMP_INTR`: the objects changed during the dump that it is part
+    /// of.
     pub(crate) interrupted: bool,
-    /// What it says about the request.
+    /// The answer, or a [`Refused`].
     pub(crate) answer: Result<Answer<M>>,
 }
 
-/// What a message says about the request that it answers.
+/// The content of a message that is not a refusal.
 pub(crate) enum Answer<M> {
-    /// It was done.
+    /// `NLMSG_ERROR` with errno 0: the request is done.
     Acknowledged,
-    /// An object that was asked for.
+    /// An object that was requested.
     Data(M),
-    /// The end of a dump.
+    /// `NLMSG_DONE`: the end of a dump.
     Done,
 }
 
-/// What one message says; `None` for data of a form that is not known.
+/// Parses one message; `None` for data of an unknown form.
 pub(crate) fn answer<M: NetlinkDeserializable>(bytes: &[u8]) -> Result<Option<Answer<M>>> {
     let message = NetlinkBuffer::new(bytes);
     Ok(Some(match message.message_type() {
@@ -57,7 +56,7 @@ pub(crate) fn answer<M: NetlinkDeserializable>(bytes: &[u8]) -> Result<Option<An
             Some(refused) => return Err(refused.into()),
             None => Answer::Acknowledged,
         },
-        // The payload of a DONE is the dump's errno, 0 mostly.
+        // The payload of a DONE is the dump's errno, usually 0.
         DONE => match refusal(message.payload(), message.flags() | NLM_F_CAPPED) {
             Some(refused) => return Err(refused.into()),
             None => Answer::Done,
@@ -65,7 +64,7 @@ pub(crate) fn answer<M: NetlinkDeserializable>(bytes: &[u8]) -> Result<Option<An
         _ => match NetlinkMessage::<M>::deserialize(bytes).map(|m| m.payload) {
             Ok(NetlinkPayload::InnerMessage(object)) => Answer::Data(object),
             Ok(_) => return Ok(None),
-            // Newer kernels tell things that the library does not know; one
+            // Newer kernels send objects that the library does not know; one
             // such object must not hide all others.
             Err(error) => {
                 say!("netlink: skipped a message: {error}");
@@ -75,7 +74,7 @@ pub(crate) fn answer<M: NetlinkDeserializable>(bytes: &[u8]) -> Result<Option<An
     }))
 }
 
-/// Reads a `struct nlmsgerr`, and the attributes behind it: `None` for an
+/// Parses a `struct nlmsgerr` and the attributes behind it; `None` for an
 /// acknowledgement.
 fn refusal(payload: &[u8], flags: u16) -> Option<Refused> {
     let error = ErrorBuffer::new_checked(payload).ok()?;

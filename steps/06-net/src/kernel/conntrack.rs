@@ -1,9 +1,11 @@
-//! The connections that the host remembers (nf_conntrack).
+//! The host's connection tracking (nf_conntrack).
 //!
-//! Rules for `nat` are asked for the first packet of a connection only; the
-//! others follow it. For UDP a "connection" is a pair of ports that were in
-//! use half a minute ago. So a client that goes on sending would be led to a
-//! container that is gone, or, if it began too early, to none at all.
+//! The kernel consults `nat` rules for the first packet of a connection only;
+//! the others follow it. For UDP a "connection" is a pair of addresses and
+//! ports, remembered for half a minute after the last packet, or for up to two
+//! minutes once both sides have sent. So a client that keeps sending would be
+//! directed to a container that has ended, or, if it began too early, to none
+//! at all.
 
 use anyhow::{Context, Result};
 use kit::errno::errno_of;
@@ -19,14 +21,12 @@ use crate::nat::protocol;
 use crate::nat::publish::Publish;
 use crate::nat::table::{Netfilter, message};
 
-/// Makes the host forget the UDP connections to these published ports. Those
-/// of TCP need it not: a new one begins with a SYN, and is new.
+/// Deletes the tracked UDP connections to these published ports. TCP does not
+/// need this: a new connection begins with a SYN and is tracked anew.
 ///
-/// Where the kernel has no means for that (module `nf_conntrack_netlink`) they
-/// expire by themselves, within 30 seconds without a packet.
-///
-/// # Errors
-/// Those of ctnetlink otherwise.
+/// On a kernel that cannot delete them (no module `nf_conntrack_netlink`) they
+/// expire after `nf_conntrack_udp_timeout`, 30 seconds, or
+/// `nf_conntrack_udp_timeout_stream`, 120 seconds, without a packet.
 pub(crate) fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()> {
     let is_ours = |port| {
         ports
@@ -53,13 +53,13 @@ pub(crate) fn forget(netfilter: &mut Netfilter, ports: &[Publish]) -> Result<()>
             NetfilterProtoFamily::IPv4,
             ConntrackMessage::Delete(attributes),
         );
-        // It may have expired meanwhile.
+        // The connection may have expired meanwhile.
         unless(Errno::ENOENT, netfilter.request(request, 0)).context("IPCTNL_MSG_CT_DELETE")?;
     }
     Ok(())
 }
 
-/// The addresses and ports of a connection as its first packet had them.
+/// The addresses and ports of a connection's first packet.
 fn original(message: NetfilterMessage) -> Option<Vec<Tuple>> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
         return None;
@@ -72,7 +72,7 @@ fn original(message: NetfilterMessage) -> Option<Vec<Tuple>> {
         })
 }
 
-/// The port that it was sent to, if it is of UDP.
+/// The destination port of a UDP connection.
 fn udp_port(tuple: &[Tuple]) -> Option<u16> {
     let proto = tuple.iter().find_map(|part| match part {
         Tuple::Proto(proto) => Some(proto),

@@ -1,10 +1,10 @@
-//! `net.ipv4.ip_forward`: whether the host passes packets on from one device
-//! to another (ip(7), ip-sysctl.rst of the kernel). Containers need it; a host
-//! that is no router has it switched off.
+//! `net.ipv4.ip_forward`: forwarding of packets from one device to another
+//! (ip(7), ip-sysctl.rst of the kernel). Containers need it; it is off on a
+//! host that is no router.
 //!
-//! Writing it has side effects: the kernel sets the `forwarding` of every
-//! device to the same value, and `accept_redirects` to the opposite. So these
-//! are remembered and restored as well.
+//! A write has side effects: the kernel sets the `forwarding` of every device
+//! to the same value, and `conf/all/accept_redirects` to the opposite. So these
+//! are recorded and restored as well.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,14 +17,11 @@ use kit::say;
 const IP_FORWARD: &str = "ip_forward";
 const ACCEPT_REDIRECTS: &str = "conf/all/accept_redirects";
 
-/// Values of `/proc/sys/net/ipv4` as they were, by their path below it. Empty
-/// where the host forwarded packets already: there is nothing to restore.
+/// Previous values in `/proc/sys/net/ipv4`, by their path below it. Empty if
+/// the host already forwarded packets: then there is nothing to restore.
 pub(crate) type Before = BTreeMap<String, String>;
 
-/// Reads what [`enable`] is going to change.
-///
-/// # Errors
-/// Those of reading `/proc/sys/net/ipv4`.
+/// Reads the values that [`enable`] is going to change.
 pub(crate) fn remember() -> Result<Before> {
     let mut before = Before::new();
     if read(IP_FORWARD)?.as_deref() != Some("0") {
@@ -33,7 +30,8 @@ pub(crate) fn remember() -> Result<Before> {
     for device in fs::read_dir(path("conf")).context("read /proc/sys/net/ipv4/conf")? {
         let device = device.context("read /proc/sys/net/ipv4/conf")?.file_name();
         let name = format!("conf/{}/forwarding", device.to_string_lossy());
-        // The others are off, and will be off again by themselves.
+        // The others are off, and the restored ip_forward switches them off
+        // again.
         if let Some(on) = read(&name)?.filter(|value| value != "0") {
             before.insert(name, on);
         }
@@ -48,7 +46,7 @@ pub(crate) fn remember() -> Result<Before> {
 /// Switches forwarding on.
 ///
 /// # Errors
-/// `EROFS` and `EPERM` where /proc/sys is not the launcher's to change.
+/// `EROFS` or `EPERM` if the launcher may not write to /proc/sys.
 pub(crate) fn enable() -> Result<()> {
     if read(IP_FORWARD)?.as_deref() == Some("1") {
         return Ok(());
@@ -56,12 +54,9 @@ pub(crate) fn enable() -> Result<()> {
     write(IP_FORWARD, "1")
 }
 
-/// Restores what was remembered. That a device is gone by now is as good.
-///
-/// # Errors
-/// As [`enable`].
+/// Restores the previous values. Those of a removed device are skipped.
 pub(crate) fn restore(before: &Before) -> Result<()> {
-    // First, because it overwrites the others.
+    // Restored first, because it overwrites the others.
     if let Some(value) = before.get(IP_FORWARD)
         && read(IP_FORWARD)?.as_ref() != Some(value)
     {
@@ -75,12 +70,10 @@ pub(crate) fn restore(before: &Before) -> Result<()> {
     Ok(())
 }
 
-/// Allows packets with loopback addresses to leave by `device`: what the host
-/// sends to a published port of its own 127.0.0.1 has such a source until it
-/// is masqueraded. The rules of [`nat`](crate::nat) keep others from using it.
-///
-/// # Errors
-/// As [`enable`].
+/// Allows packets with loopback addresses to leave by `device`: a packet from
+/// the host to a published port of its own 127.0.0.1 has such a source until it
+/// is masqueraded. The rules of [`nat`](crate::nat) prevent containers from
+/// using it.
 pub(crate) fn route_localnet(device: &str) -> Result<()> {
     write(&format!("conf/{device}/route_localnet"), "1")
 }

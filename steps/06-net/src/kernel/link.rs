@@ -17,33 +17,30 @@ use nix::unistd::Pid;
 
 use crate::kernel::netlink::{Client, unless};
 
-/// A connection to the part of the kernel that has links, addresses and
-/// routes, for the network namespace in which it was opened.
+/// A connection to the kernel's links, addresses and routes, for the network
+/// namespace in which it was opened.
 pub(crate) type Route = Client<RouteNetlinkMessage>;
 
 /// A MAC address.
 pub(crate) type Mac = [u8; 6];
 
 /// Opens a connection for the caller's network namespace.
-///
-/// # Errors
-/// Those of [`Client::new`].
 pub(crate) fn route_client() -> Result<Route> {
     Client::new(NETLINK_ROUTE)
 }
 
-/// A device as the kernel describes it, as far as it matters here.
+/// The attributes of a device that are used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
-    /// The number by which addresses and routes refer to it.
+    /// The interface index, by which addresses and routes refer to it.
     pub index: u32,
     /// Its name: 15 bytes at most (`IFNAMSIZ`).
     pub name: String,
-    /// A remark, 255 bytes at most: `ip link` shows it as `alias`.
+    /// The alias, 255 bytes at most, which `ip link` shows.
     pub alias: Option<String>,
-    /// The index of the bridge that it is a port of.
+    /// The index of the bridge to which it is attached.
     pub master: Option<u32>,
-    /// It is a port of a bridge, and the bridge passes on what comes in by it.
+    /// The device is a port of a bridge, in the state `forwarding`.
     pub forwarding: bool,
 }
 
@@ -76,10 +73,7 @@ fn forwards(info: &LinkInfo) -> bool {
     port.contains(&InfoBridgePort::State(BridgePortState::Forwarding))
 }
 
-/// The device of this name, `None` where there is none: `ip link show NAME`.
-///
-/// # Errors
-/// Those of `RTM_GETLINK`.
+/// Finds the device of this name: `ip link show NAME`. `None` if there is none.
 pub(crate) fn find(route: &mut Route, name: &str) -> Result<Option<Link>> {
     let request = RouteNetlinkMessage::GetLink(named(name));
     match route
@@ -91,10 +85,7 @@ pub(crate) fn find(route: &mut Route, name: &str) -> Result<Option<Link>> {
     }
 }
 
-/// All devices: `ip link show`.
-///
-/// # Errors
-/// Those of `RTM_GETLINK`.
+/// Lists all devices: `ip link show`.
 pub(crate) fn list(route: &mut Route) -> Result<Vec<Link>> {
     let replies = route
         .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))
@@ -108,16 +99,16 @@ pub(crate) fn list(route: &mut Route) -> Result<Vec<Link>> {
         .collect())
 }
 
-/// Makes a bridge with a MAC address of its own and sets it up:
+/// Creates a bridge with a fixed MAC address and sets it up:
 /// `ip link add NAME address MAC up type bridge`.
 ///
-/// The address matters: without one a bridge takes the lowest among its
-/// ports', which changes as containers come and go, and the other containers
-/// go on sending to the old one.
+/// Without a fixed address a bridge takes the lowest of its ports' addresses.
+/// That changes as containers come and go, and the other containers would keep
+/// sending to the old one.
 ///
 /// # Errors
-/// `EEXIST`, `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` where the kernel
-/// has no bridges.
+/// `EEXIST` if the name is taken; `EPERM` without `CAP_NET_ADMIN`; `EOPNOTSUPP`
+/// if the kernel has no bridges.
 pub(crate) fn add_bridge(route: &mut Route, name: &str, mac: Mac) -> Result<()> {
     let mut link = named(name);
     set_up_flag(&mut link);
@@ -129,19 +120,20 @@ pub(crate) fn add_bridge(route: &mut Route, name: &str, mac: Mac) -> Result<()> 
 }
 
 // ANCHOR: add_veth
-/// Makes a veth pair, a cable with two ends: one of them, `host_end`, is a port
-/// of the bridge `master` and up; the other is in the network namespace of the
-/// process `pid`, with the name and the MAC address given, and down.
+/// Creates a veth pair, two devices connected like the ends of a cable.
+/// `host_end` is a port of the bridge `master`, and up; the other end is in the
+/// network namespace of the process `pid`, with the given name and MAC address,
+/// and down.
 ///
-/// One message does what takes four commands: `ip link add HOST_END type veth
-/// peer name X`, `ip link set X netns PID`, `ip -n … link set X name PEER`,
-/// `ip link set HOST_END master BRIDGE up`. So the inner end never appears on
-/// the host, where its name may be taken, and there is no half of it to clean
-/// up after.
+/// One message does the work of four commands:
+/// `ip link add HOST_END type veth peer name X`, `ip link set X netns PID`,
+/// `ip -n … link set X name PEER`, `ip link set HOST_END master BRIDGE up`. So
+/// the inner end never appears on the host, where its name may be taken, and a
+/// failure leaves nothing behind.
 ///
 /// # Errors
-/// `EEXIST`; `ESRCH` where the process is gone; `EXFULL` where the bridge has
-/// its 1023 ports.
+/// `EEXIST` if a name is taken; `ESRCH` if the process has ended; `EXFULL` if
+/// the bridge has its maximum of 1023 ports.
 pub(crate) fn add_veth(
     route: &mut Route,
     host_end: &str,
@@ -174,11 +166,11 @@ pub(crate) fn add_veth(
 /// Lets a port of a bridge send packets back to where they come from:
 /// `ip link set NAME type bridge_slave hairpin on`.
 ///
-/// A bridge does not do that, and need not: for a packet from a container to a
-/// port of the host that leads to the same container, the host is the one who
-/// sends it back. But where the module `br_netfilter` is loaded, as Docker and
-/// Kubernetes have it, the bridge itself rewrites the destination, and then the
-/// packet would have to leave by the port by which it came in.
+/// By default a bridge does not, and need not: a packet from a container to a
+/// port of the host that leads to the same container is sent back by the host.
+/// But if the module `br_netfilter` is loaded, as it is with Docker and
+/// Kubernetes, the bridge itself rewrites the destination, and the packet must
+/// leave by the port by which it came in.
 ///
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN`.
@@ -198,7 +190,7 @@ pub(crate) fn set_hairpin(route: &mut Route, name: &str) -> Result<()> {
 /// Sets a device up: `ip link set NAME up`.
 ///
 /// # Errors
-/// `ENODEV`, `EPERM` without `CAP_NET_ADMIN`.
+/// `ENODEV` for an unknown device; `EPERM` without `CAP_NET_ADMIN`.
 pub(crate) fn set_up(route: &mut Route, name: &str) -> Result<()> {
     let mut link = named(name);
     set_up_flag(&mut link);
@@ -207,10 +199,10 @@ pub(crate) fn set_up(route: &mut Route, name: &str) -> Result<()> {
         .with_context(|| format!("RTM_SETLINK({name}, up)"))
 }
 
-/// Attaches a remark to a device: `ip link set NAME alias ALIAS`.
+/// Sets the alias of a device: `ip link set NAME alias ALIAS`.
 ///
 /// # Errors
-/// `ENODEV`, `EPERM` without `CAP_NET_ADMIN`.
+/// `ENODEV` for an unknown device; `EPERM` without `CAP_NET_ADMIN`.
 pub(crate) fn set_alias(route: &mut Route, name: &str, alias: &str) -> Result<()> {
     let mut link = named(name);
     link.attributes
@@ -220,13 +212,13 @@ pub(crate) fn set_alias(route: &mut Route, name: &str, alias: &str) -> Result<()
         .with_context(|| format!("RTM_SETLINK({name}, alias {alias})"))
 }
 
-/// Removes a device, and with one end of a veth pair the other:
-/// `ip link del NAME`. That there is none is as good, also for a caller without
-/// privilege.
+/// Deletes a device, and with one end of a veth pair the other:
+/// `ip link del NAME`. A missing device counts as deleted, even for a caller
+/// without privilege.
 ///
 /// # Errors
-/// `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` for a device that is not of
-/// the kind one can remove.
+/// `EPERM` without `CAP_NET_ADMIN`; `EOPNOTSUPP` for a device that cannot be
+/// deleted.
 pub(crate) fn delete(route: &mut Route, name: &str) -> Result<()> {
     if find(route, name)?.is_none() {
         return Ok(());
@@ -235,8 +227,8 @@ pub(crate) fn delete(route: &mut Route, name: &str) -> Result<()> {
     unless(Errno::ENODEV, done).with_context(|| format!("RTM_DELLINK({name})"))
 }
 
-/// Goes on if the caller may change this network. Found out by a request that
-/// changes nothing: the kernel asks for the right first.
+/// Checks that the caller may change this network, by a request that changes
+/// nothing: the kernel checks the privilege first.
 ///
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN` in the user namespace that owns the network

@@ -2,9 +2,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`netlink`], [`answer`] | a client: requests, and what the kernel answers |
+//! | [`netlink`], [`answer`] | a client: requests, and the kernel's answers |
 //! | [`link`], [`address`], [`route`] | devices, their addresses, routes (rtnetlink(7)) |
-//! | [`conntrack`] | the connections that the host remembers |
+//! | [`conntrack`] | the host's connection tracking |
 //! | [`forwarding`], [`ports_for_all`] | sysctls of the host and of a container |
 
 pub(crate) mod address;

@@ -1,12 +1,12 @@
-//! A client for netlink(7): send a request, wait for the kernel's answer.
+//! A client for netlink(7): sends a request and waits for the kernel's answer.
 //!
-//! The kernel works on a request within sendto(2), so the answer is there when
-//! that returns, and there is no need for threads or an event loop. A launcher
-//! must not have threads: it is going to clone(2).
+//! The kernel handles a request within sendto(2), so the answer is there when
+//! that returns, and no threads or event loop are needed. A launcher must not
+//! have threads: it is going to clone(2).
 //!
 //! An answer is an `NLMSG_ERROR` with errno 0 (acknowledged) or another
 //! (refused), or messages with data, for a dump up to an `NLMSG_DONE`. With
-//! `NETLINK_EXT_ACK` a refusal carries a sentence of the kernel's own.
+//! `NETLINK_EXT_ACK` a refusal carries a message of the kernel's own.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,7 +24,7 @@ use nix::errno::Errno;
 pub(crate) use crate::kernel::answer::unless;
 use crate::kernel::answer::{Answer, Reply, answer};
 
-/// How often a dump is begun again because its subject changed meanwhile.
+/// The number of attempts at a dump whose objects change meanwhile.
 const DUMPS: usize = 10;
 
 /// A netlink socket of one protocol, which exchanges messages of type `M`.
@@ -40,24 +40,23 @@ where
     M: NetlinkSerializable + NetlinkDeserializable + fmt::Debug,
     NetlinkPayload<M>: From<M>,
 {
-    /// The socket itself.
+    /// The descriptor of the socket.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// A socket in the network namespace of the caller, in which it stays.
+    /// Opens a socket in the network namespace of the caller, where it stays.
     /// `protocol` is `NETLINK_ROUTE` or another of netlink(7).
     ///
     /// # Errors
-    /// Those of socket(2) and bind(2): `EPROTONOSUPPORT` where the kernel was
-    /// built without the protocol.
+    /// `EPROTONOSUPPORT` if the kernel was built without the protocol.
     pub(crate) fn new(protocol: isize) -> Result<Self> {
         let mut socket = Socket::new(protocol).context("socket(AF_NETLINK)")?;
         socket.bind_auto().context("bind(AF_NETLINK)")?;
         socket
             .set_ext_ack(true)
             .context("setsockopt(NETLINK_EXT_ACK)")?;
-        // Without it a refusal repeats the whole request.
+        // Without this a refusal repeats the whole request.
         socket
             .set_cap_ack(true)
             .context("setsockopt(NETLINK_CAP_ACK)")?;
@@ -69,21 +68,18 @@ where
     }
 
     /// Sends a request and waits until the kernel has done it. `flags` are
-    /// those of netlink(7) beside `NLM_F_REQUEST` and `NLM_F_ACK`.
-    ///
-    /// # Errors
-    /// A [`Refused`].
+    /// those of netlink(7) other than `NLM_F_REQUEST` and `NLM_F_ACK`.
     pub(crate) fn request(&mut self, message: M, flags: u16) -> Result<()> {
         self.batch(vec![(message, flags | NLM_F_ACK)])
     }
 
     /// Sends several messages at once, for protocols that take them as one
-    /// transaction, and waits for the acknowledgement of those which ask for
-    /// one by `NLM_F_ACK`.
+    /// transaction, and waits for the acknowledgement of those with the flag
+    /// `NLM_F_ACK`.
     ///
     /// # Errors
-    /// The first [`Refused`]. What became of the other messages is up to the
-    /// protocol.
+    /// The first [`Refused`](kit::errno::Refused). The protocol decides what
+    /// happens to the other messages.
     pub(crate) fn batch(&mut self, messages: Vec<(M, u16)>) -> Result<()> {
         let first = self.sequence.wrapping_add(1);
         let mut due = 0;
@@ -105,11 +101,7 @@ where
         Ok(())
     }
 
-    /// Sends a request for one object and returns it, `None` where the kernel
-    /// has none (`ENODEV`, `ENOENT`).
-    ///
-    /// # Errors
-    /// A [`Refused`] for any other reason.
+    /// Requests one object; `None` if the kernel has none (`ENODEV`, `ENOENT`).
     pub(crate) fn get(&mut self, message: M) -> Result<Option<M>> {
         let bytes = self.serialize(message, 0);
         self.send(&bytes)?;
@@ -130,11 +122,8 @@ where
         }
     }
 
-    /// Sends a request for all objects of a kind (`NLM_F_DUMP`). Begins again
-    /// where they change in the middle of it.
-    ///
-    /// # Errors
-    /// A [`Refused`]; or that they never stood still.
+    /// Requests all objects of a kind (`NLM_F_DUMP`), again if they change
+    /// meanwhile. Fails after [`DUMPS`] attempts.
     pub(crate) fn dump(&mut self, message: M) -> Result<Vec<M>>
     where
         M: Clone,
@@ -168,7 +157,7 @@ where
         }
     }
 
-    /// The bytes of a message, under the next sequence number.
+    /// Serializes a message under the next sequence number.
     fn serialize(&mut self, message: M, flags: u16) -> Vec<u8> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::new(Default::default(), message.into());
@@ -187,7 +176,7 @@ where
         Ok(())
     }
 
-    /// The messages in the next datagram.
+    /// Receives the messages of the next datagram.
     fn receive(&mut self) -> Result<Vec<Reply<M>>> {
         let (bytes, sender) = self.socket.recv_from_full().context("recvfrom(netlink)")?;
         // Any process may write to this socket; the kernel is port 0.

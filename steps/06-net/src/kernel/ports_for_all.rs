@@ -1,8 +1,8 @@
-//! Sysctls of a container's own network, by which all of its users may do what
-//! on the host only root may: bind a port below 1024, and send ICMP echo
-//! requests (`ip_unprivileged_port_start`, `ping_group_range`, ip-sysctl.rst).
-//! On the host these keep a user from passing for a service; in a network that
-//! belongs to one container there is nobody to keep. Docker's defaults too.
+//! Two sysctls of a container's own network: with them all its users may bind a
+//! port below 1024 and send ICMP echo requests (`ip_unprivileged_port_start`,
+//! `ping_group_range`, ip-sysctl.rst). On the host only root may, so that no
+//! user can impersonate a service; in a network of one container there is no
+//! such risk. Docker has the same defaults.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,16 +11,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kit::say;
 
-/// The highest GID that the kernel takes here.
+/// The highest GID that the kernel takes in `ping_group_range`.
 const HIGHEST: u32 = i32::MAX as u32;
 
 /// Sets both in the network namespace of this process.
 ///
-/// A kernel without them, or a /proc/sys that is read-only, leaves these users
-/// with less, which is said with `-v`.
-///
-/// # Errors
-/// Those of reading /proc/self/gid_map and of writing to /proc/sys/net.
+/// On a kernel without them, or with a read-only /proc/sys, they stay as they
+/// are, and `-v` says so.
 pub(crate) fn allow() -> Result<()> {
     set("ip_unprivileged_port_start", "0")?;
     let map = fs::read_to_string("/proc/self/gid_map").context("read /proc/self/gid_map")?;
@@ -30,8 +27,8 @@ pub(crate) fn allow() -> Result<()> {
     }
 }
 
-/// The last of the groups from 0 on that are mapped: the kernel takes no others
-/// (`EINVAL`).
+/// The last GID of the mapped ones that are contiguous from 0 on. The kernel
+/// refuses an unmapped GID with `EINVAL`.
 fn last_group(gid_map: &str) -> Option<u32> {
     let mut ranges: Vec<(u32, u32)> = gid_map
         .lines()

@@ -1,5 +1,5 @@
-//! Routes (rtnetlink(7), `RTM_NEWROUTE`): the container's way out, and those
-//! of the host, which a new subnet must not cut off.
+//! Routes (rtnetlink(7), `RTM_NEWROUTE`): the container's default route, and
+//! the routes of the host, which a new subnet must not cut off.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,12 +16,11 @@ use nix::errno::Errno;
 
 use crate::kernel::link::{self, Route};
 
-/// Adds the route for everything that no other route is for:
-/// `ip route add default via GATEWAY`.
+/// Adds the default route: `ip route add default via GATEWAY`.
 ///
 /// # Errors
-/// `ENETUNREACH` where the gateway is on none of the networks of the devices
-/// that are up; `EPERM` without `CAP_NET_ADMIN`.
+/// `ENETUNREACH` if no device that is up has the gateway's network; `EPERM`
+/// without `CAP_NET_ADMIN`.
 pub(crate) fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
     // ANCHOR: exercise_default_route
     let mut message = RouteMessage::default();
@@ -41,11 +40,8 @@ pub(crate) fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
     // ANCHOR_END: exercise_default_route
 }
 
-/// Whether the kernel takes packets for `ip` as its own: `ip route get IP` says
-/// `local`.
-///
-/// # Errors
-/// Those of `RTM_GETROUTE`.
+/// Whether the kernel takes packets for `ip` as its own: `ip route get IP`
+/// prints `local`.
 pub(crate) fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {
     let mut request = RouteMessage::default();
     request.header.address_family = AddressFamily::Inet6;
@@ -64,9 +60,9 @@ pub(crate) fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {
 /// A route of the host to a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// The network it leads to.
+    /// The destination network.
     pub to: Ipv4Net,
-    /// The device it leads through.
+    /// The name of the outgoing device.
     pub device: String,
 }
 
@@ -76,11 +72,8 @@ impl fmt::Display for Known {
     }
 }
 
-/// The IPv4 routes of the host in all its tables, except the default route and
-/// those through `device`: `ip route show table all`.
-///
-/// # Errors
-/// Those of `RTM_GETROUTE` and `RTM_GETLINK`.
+/// Lists the IPv4 routes of the host in all its tables, except the default
+/// route and those through `device`: `ip route show table all`.
 pub(crate) fn list(route: &mut Route, device: &str) -> Result<Vec<Known>> {
     let mut request = RouteMessage::default();
     request.header.address_family = AddressFamily::Inet;
@@ -115,7 +108,7 @@ fn known(message: RouteMessage, name_of: impl Fn(u32) -> String) -> Option<Known
             _ => {}
         }
     }
-    // Without a destination it is the default route, which is for the rest.
+    // A route without a destination is the default route.
     Some(Known {
         to: Ipv4Net::new(to?, prefix).ok()?,
         device,

@@ -1,20 +1,21 @@
-//! Where the state is kept.
+//! The location of the state.
 
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-/// The variable that moves all of Drydock's state to another directory.
+/// The environment variable that moves all of Drydock's state to another
+/// directory.
 pub(crate) const VARIABLE: &str = "DRYDOCK_STATE";
 
-/// The directory in which the state is kept: below `$DRYDOCK_STATE`, or
-/// /run/drydock for root, or the user's own runtime directory.
+/// The directory of the state: below `$DRYDOCK_STATE`, or /run/drydock for
+/// root, or the user's runtime directory.
 pub(crate) fn directory() -> PathBuf {
     let base = match std::env::var_os(VARIABLE) {
         Some(directory) => directory.into(),
         None if geteuid().is_root() => "/run/drydock".into(),
-        // An empty one counts as none, and a relative one is no good
-        // (XDG Base Directory Specification).
+        // An empty one counts as unset, and a relative one is invalid (XDG Base
+        // Directory Specification).
         None => {
             match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
                 Some(runtime) => Path::new(&runtime).join("drydock"),

@@ -1,4 +1,4 @@
-//! A lock on a directory that is there only as long as there is something in it:
+//! A lock on the state's directory, which exists only while it has content:
 //! flock(2).
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -14,9 +14,9 @@ use nix::unistd::geteuid;
 
 use crate::ledger::directory::VARIABLE;
 
-/// Makes and locks the directory itself: a lock file would have to be left
-/// behind. Who waits for the lock may get that of a directory which was removed
-/// meanwhile, and has to begin again.
+/// Creates and locks the directory itself: a lock file would have to be left
+/// behind. A process that waits for the lock may get that of a directory which
+/// was removed meanwhile, and then begins again.
 pub(crate) fn lock(directory: &Path) -> Result<File> {
     loop {
         if let Some(file) = lock::directory(directory, Turn::Judging)? {
@@ -35,11 +35,11 @@ fn make(directory: &Path) -> Result<()> {
         let made = DirBuilder::new()
             .mode(mode)
             .create(level)
-            // Whatever the umask says.
+            // The umask does not apply.
             .and_then(|()| fs::set_permissions(level, Permissions::from_mode(mode)));
         match made {
             Ok(()) => {}
-            // Others make and remove it at the same time: the lock will tell.
+            // Another process creates or removes it: the lock decides.
             Err(error) if matches!(error.kind(), AlreadyExists | NotFound) => {}
             Err(error) if error.kind() == PermissionDenied => {
                 return Err(error)
@@ -51,7 +51,8 @@ fn make(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// In a directory such as /tmp anybody can make one of this name first.
+/// Refuses a directory that is not ours: in one such as /tmp anybody can create
+/// one of this name first.
 fn check(directory: &fs::Metadata) -> Result<()> {
     if directory.uid() != geteuid().as_raw() || directory.mode() & 0o022 != 0 {
         bail!("it belongs to another user, or others may write to it: remove it");
@@ -59,10 +60,8 @@ fn check(directory: &fs::Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Removes a directory, unless there is something in it that is not ours.
-///
-/// # Errors
-/// Those of rmdir(2) otherwise. That it is gone is as good.
+/// Removes a directory, unless it has other content. A missing one counts as
+/// removed.
 pub(crate) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Err(error)

@@ -1,11 +1,11 @@
-//! What was made on the host's network, by whom, and how it goes again.
+//! The record of what was made on the host's network, by whom, and its removal.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`state`] | the file that names all of it |
-//! | [`directory`], [`lock`] | where that is, and the lock on it |
-//! | [`reclaim`] | the removal of what a container had |
-//! | [`reserve`] | ports of the host that are kept for a container |
+//! | [`state`] | the file that lists all of it |
+//! | [`directory`], [`lock`] | the location of the file, and the lock on it |
+//! | [`reclaim`] | the removal of a container's objects |
+//! | [`reserve`] | reserved ports of the host |
 
 pub(crate) mod directory;
 mod lock;

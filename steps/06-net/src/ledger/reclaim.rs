@@ -1,6 +1,5 @@
-//! Taking away what belongs to a container: at its end, or later, if its
-//! launcher was killed. Every part bears being done twice, and pieces that are
-//! missing already.
+//! Removal of a container's objects: at its end, or later, if its launcher was
+//! killed. Every part is idempotent and tolerates missing objects.
 
 use std::fs;
 use std::io;
@@ -17,11 +16,8 @@ use crate::nat::table;
 use crate::{comment, veth};
 use kit::warn;
 
-/// Removes a container's device, rules and files, and its entry last of all.
-/// With the last container on the bridge goes the network.
-///
-/// # Errors
-/// Those of netlink and nf_tables.
+/// Removes a container's device, rules and files, and finally its entry. After
+/// the last container on the bridge it also removes the network.
 pub(crate) fn remove(locked: &mut Locked, id: &str) -> Result<()> {
     let Some(member) = locked.state.containers.get(id) else {
         return Ok(());
@@ -41,7 +37,7 @@ pub(crate) fn remove(locked: &mut Locked, id: &str) -> Result<()> {
     }
     remove_files(&locked.files_of(id))?;
     locked.state.containers.remove(id);
-    // Of an empty state nothing is kept: closing it removes the file.
+    // An empty state is not kept: closing it removes the file.
     match locked.state == State::default() {
         true => Ok(()),
         false => locked.save(),
@@ -49,9 +45,6 @@ pub(crate) fn remove(locked: &mut Locked, id: &str) -> Result<()> {
 }
 
 /// Removes the containers whose launchers are dead, and returns their ids.
-///
-/// # Errors
-/// Those of [`remove`], by container.
 pub(crate) fn sweep(locked: &mut Locked) -> Result<Vec<String>> {
     let here = match &locked.state.network {
         Some(network) => network.is_here()?,
@@ -66,12 +59,9 @@ pub(crate) fn sweep(locked: &mut Locked) -> Result<Vec<String>> {
     Ok(dead)
 }
 
-/// Removes whatever dead launchers have left on this host, also where the state
-/// is lost or damaged, and says what it was. Containers that live keep all of
-/// theirs.
-///
-/// # Errors
-/// Those of [`remove`].
+/// Removes everything that dead launchers have left on this host, even if the
+/// state is lost or damaged, and returns a list of it. Running containers are
+/// not affected.
 pub(crate) fn restore(directory: &Path) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let mut locked = match Locked::open(directory) {
@@ -101,8 +91,7 @@ pub(crate) fn restore(directory: &Path) -> Result<Vec<String>> {
     if locked.state == State::default() {
         for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
             let path = entry.with_context(|| format!("read {directory:?}"))?.path();
-            // Only what a container's files look like: their directory is
-            // named by a number.
+            // Only directories named by a number hold a container's files.
             let ours = path
                 .file_name()
                 .is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());

@@ -1,9 +1,9 @@
-//! A port of the host, kept from everybody else for as long as a container has
-//! it (bind(2), socket(7)).
+//! Reservation of a host port for a container (bind(2), socket(7)).
 //!
-//! The packet filter would send the connections to the container whoever else
-//! listens on the port. So the launcher binds a socket to it, on which nobody
-//! ever listens: that tells whether the port is free, and keeps it.
+//! The packet filter would direct the connections to the container even if
+//! another process listens on the port. So the launcher binds a socket to it,
+//! on which nobody ever listens: this shows whether the port is free, and
+//! reserves it.
 
 use std::io;
 use std::net::IpAddr;
@@ -20,12 +20,12 @@ use procfs::process::{FDTarget, all_processes};
 use crate::nat::protocol::Protocol;
 use crate::nat::publish::Publish;
 
-/// Takes the port, until the descriptor is closed.
+/// Reserves the port until the descriptor is closed.
 ///
 /// # Errors
-/// `EADDRINUSE` names the process that has it, as far as /proc tells;
-/// `EADDRNOTAVAIL`: the address is not the host's; `EACCES`: ports below
-/// `net.ipv4.ip_unprivileged_port_start` are for `CAP_NET_BIND_SERVICE`.
+/// `EADDRINUSE` with the name of the process that has it, if /proc shows it;
+/// `EADDRNOTAVAIL` if the address is not the host's; `EACCES` for a port below
+/// `net.ipv4.ip_unprivileged_port_start` without `CAP_NET_BIND_SERVICE`.
 pub(crate) fn reserve(publish: &Publish) -> Result<OwnedFd> {
     let kind = match publish.protocol {
         Protocol::Tcp => SockType::Stream,
@@ -34,8 +34,8 @@ pub(crate) fn reserve(publish: &Publish) -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)
         .context("socket(AF_INET)")?;
     if publish.protocol == Protocol::Tcp {
-        // For the moment of bind(2) only: the remains of a connection that an
-        // earlier server had closed (TIME_WAIT) do no harm.
+        // Only for the duration of bind(2): the remains of a connection that an
+        // earlier server closed (TIME_WAIT) are harmless.
         setsockopt(&socket, sockopt::ReuseAddr, &true).context("setsockopt(SO_REUSEADDR)")?;
     }
     match bind(socket.as_raw_fd(), &SockaddrIn::from(publish.host())) {
@@ -62,7 +62,7 @@ pub(crate) fn reserve(publish: &Publish) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The process that has a socket on the port: `process 812 (nginx)`.
+/// The process that has a socket on the port, as text: `process 812 (nginx)`.
 fn holder(publish: &Publish) -> Option<String> {
     let inodes = inodes(publish).unwrap_or_default();
     let processes = all_processes().ok()?;
@@ -76,8 +76,8 @@ fn holder(publish: &Publish) -> Option<String> {
     })
 }
 
-/// The inodes of the sockets that keep others from the port: of TCP those that
-/// listen, for others would not.
+/// The inodes of the sockets that occupy the port. Of TCP only listening
+/// sockets do.
 fn inodes(publish: &Publish) -> io::Result<Vec<u64>> {
     use procfs::net::{tcp, tcp6, udp, udp6};
     let sockets: Vec<_> = match publish.protocol {

@@ -1,10 +1,11 @@
-//! What Drydock has made on this host's network, in a file: `state.json`.
+//! The state: what Drydock has made on this host's network, recorded in a file,
+//! `state.json`.
 //!
-//! A launcher writes down what it is going to make before it makes it. If it
-//! is killed, the next one finds the note, sees that its writer is dead, and
-//! removes whatever there is of it. The file is replaced as a whole
-//! (rename(2)), so there is always a complete one, and only by the process
-//! that has the directory locked (flock(2)).
+//! A launcher records what it is going to make before it makes it. If it is
+//! killed, the next one finds the record, sees that its writer is dead, and
+//! removes what exists of it. The file is replaced as a whole (rename(2)), so
+//! it is always complete, and only by the process that holds the lock on the
+//! directory (flock(2)).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,23 +22,23 @@ use crate::ledger::lock::{lock, remove_directory};
 use crate::nat::publish::Publish;
 use kit::{ProcessIdentity, say};
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// The bridge and what belongs to it, as long as containers need it.
+    /// The shared network, while a container needs it.
     pub network: Option<Network>,
-    /// The containers, by their ids.
+    /// The containers, by id.
     pub containers: BTreeMap<String, Member>,
 }
 
-/// A container.
+/// A container in the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
-    /// The launcher. The container ends with it.
+    /// The launcher, with which the container ends.
     pub owner: ProcessIdentity,
-    /// The address on the bridge; none, if it is not connected to that.
+    /// The address on the bridge; `None` without a connection to it.
     pub address: Option<Ipv4Addr>,
-    /// The ports of the host that lead to it.
+    /// The published ports.
     pub ports: Vec<Publish>,
 }
 
@@ -49,7 +50,7 @@ impl State {
             .filter(|(_, member)| member.address.is_some())
     }
 
-    /// The addresses that are taken, and the ids of who has them.
+    /// The allocated addresses, each with the id of its container.
     pub(crate) fn addresses(&self) -> BTreeMap<Ipv4Addr, String> {
         self.connected()
             .filter_map(|(id, member)| Some((member.address?, id.clone())))
@@ -57,24 +58,24 @@ impl State {
     }
 }
 
-/// The state, locked: nobody else reads or changes it meanwhile.
+/// The state, locked against every other reader and writer.
 #[derive(Debug)]
 pub(crate) struct Locked {
     directory: PathBuf,
-    /// Holds the lock, until it is closed.
+    /// Holds the lock until it is closed.
     _lock: File,
-    /// What the file says, to be changed and then [saved](Self::save). One
-    /// that was opened is [closed](Self::close) where it may be empty.
+    /// The content of the file. Call [`save`](Self::save) after a change, and
+    /// [`close`](Self::close) where it may have become empty.
     pub state: State,
 }
 
 impl Locked {
-    /// Waits for the lock and reads the state. There is none if there are no
-    /// containers: then the directory is made.
+    /// Waits for the lock and reads the state. Without containers there is no
+    /// file, and the directory is created.
     ///
     /// # Errors
-    /// Those of mkdir(2), open(2) and flock(2); a directory that belongs to
-    /// somebody else; a file that is no state.
+    /// A directory that belongs to another user or that others may write to; a
+    /// damaged file.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let lock = lock(directory).with_context(|| format!("the state in {directory:?}"))?;
         let path = directory.join("state.json");
@@ -93,9 +94,6 @@ impl Locked {
     }
 
     /// Writes the state.
-    ///
-    /// # Errors
-    /// Those of writing and renaming the file.
     pub(crate) fn save(&self) -> Result<()> {
         let path = self.path();
         let text = serde_json::to_vec_pretty(&self.state).context("the state as JSON")?;
@@ -103,11 +101,8 @@ impl Locked {
         fs::rename(self.draft(), &path).with_context(|| format!("rename(…, {path:?})"))
     }
 
-    /// Gives the lock back. Where there is nothing in the state, nothing is
-    /// left of it, the directory included.
-    ///
-    /// # Errors
-    /// Those of unlink(2) and rmdir(2).
+    /// Releases the lock. Removes the file and its directory if the state is
+    /// empty.
     pub(crate) fn close(self) -> Result<()> {
         if self.state != State::default() {
             return Ok(());
@@ -129,12 +124,12 @@ impl Locked {
         self.directory.join("state.json.new")
     }
 
-    /// The directory for files of one container.
+    /// The directory for the files of one container.
     pub(crate) fn files_of(&self, id: &str) -> PathBuf {
         self.directory.join(id)
     }
 
-    /// The ids of containers whose launcher is dead.
+    /// The ids of the containers whose launchers are dead.
     pub(crate) fn dead(&self) -> Vec<String> {
         self.state
             .containers
@@ -154,12 +149,12 @@ fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses to go on where the state is about another host, so to speak: one
-/// directory is for one network namespace. Forgets it where that is gone, and
-/// everything in it with it.
+/// Checks that the state belongs to this network namespace: one directory
+/// serves one namespace. If its namespace no longer exists, the network and its
+/// containers are dropped from the state.
 ///
 /// # Errors
-/// Says which namespace the state is about, and what can be done.
+/// Names the namespace of the state, and the remedy.
 pub(crate) fn check_place(state: &mut State) -> Result<()> {
     let Some(network) = &state.network else {
         return Ok(());

@@ -1,9 +1,9 @@
-//! The files by which a container finds names: /etc/resolv.conf, /etc/hosts and
+//! The container's files for name resolution: /etc/resolv.conf, /etc/hosts and
 //! /etc/hostname (resolv.conf(5), hosts(5), hostname(5)).
 //!
-//! They lie with the state on the host, and step 04 mounts them into the
-//! container: so the root file system stays as it is, and may be read-only or
-//! that of several containers.
+//! They are next to the state on the host, and step 04 mounts them into the
+//! container. So the root file system is unchanged, and may be read-only or
+//! shared by several containers.
 
 use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
@@ -17,10 +17,10 @@ use crate::cli::mode::NetworkMode;
 use crate::names::resolv;
 use kit::warn;
 
-/// Their names below /etc.
+/// The files' names below /etc.
 pub(crate) const NAMES: [&str; 3] = ["resolv.conf", "hosts", "hostname"];
 
-/// What is in the files of one container.
+/// The contents of one container's files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Files {
     /// /etc/resolv.conf.
@@ -32,12 +32,9 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// The files for a container of this name, and with this address on the
-    /// bridge, if it is there. One that shares the network of the host, or of
-    /// another container, gets a copy of what that has.
-    ///
-    /// # Errors
-    /// Those of reading the host's files.
+    /// Composes the files of a container with this host name and, on the
+    /// bridge, this address. A container in the network of the host or of
+    /// another container gets a copy of that one's resolv.conf and hosts.
     pub(crate) fn of(
         args: &NetSettings,
         hostname: &str,
@@ -69,12 +66,9 @@ impl Files {
         })
     }
 
-    /// Writes them into `directory`, which is made.
-    ///
-    /// # Errors
-    /// Those of mkdir(2), open(2) and write(2).
+    /// Creates `directory` and writes the files into it.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
-        // Any user of the container may read them, whatever the umask says.
+        // Any user of the container may read them, whatever the umask.
         let allow = |path: &Path, mode| {
             fs::set_permissions(path, Permissions::from_mode(mode))
                 .with_context(|| format!("chmod({path:?})"))

@@ -1,9 +1,9 @@
-//! How a container finds names: /etc/resolv.conf, /etc/hosts, /etc/hostname.
+//! Name resolution in a container: /etc/resolv.conf, /etc/hosts, /etc/hostname.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`resolv`] | what is in these files |
-//! | [`files`] | the files on the host, shown to the container |
+//! | [`resolv`] | the content of these files |
+//! | [`files`] | the files on the host, mounted into the container |
 
 pub(crate) mod files;
 pub(crate) mod resolv;

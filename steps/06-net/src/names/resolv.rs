@@ -1,4 +1,4 @@
-//! What is in a container's resolv.conf(5) and hosts(5), and where it is from.
+//! The content of a container's resolv.conf(5) and hosts(5), and its sources.
 
 use std::fmt;
 use std::fs;
@@ -10,9 +10,10 @@ use anyhow::{Context, Error, Result, anyhow};
 use nix::unistd::Pid;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-/// Where to look for name servers, in this order. The second is for hosts whose
-/// first names nobody but systemd-resolved at 127.0.0.53, which in a container
-/// is nobody: there it keeps a list of those it asks itself.
+/// The files with the host's name servers, in the order in which they are read.
+/// The second is for hosts whose first lists only systemd-resolved at
+/// 127.0.0.53, which a container cannot reach: systemd-resolved lists its own
+/// servers there.
 const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// The most that is read of another container's file, in bytes.
@@ -21,7 +22,7 @@ const LIMIT: u64 = 1 << 20;
 /// A name for /etc/hosts, spelled `NAME:IP`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEntry {
-    /// The name.
+    /// The host name: letters, digits, `-`, `.` and `_`.
     pub name: String,
     /// Its address.
     pub ip: IpAddr,
@@ -30,8 +31,7 @@ pub struct HostEntry {
 impl FromStr for HostEntry {
     type Err = Error;
 
-    /// # Errors
-    /// Says how it is spelled.
+    /// Reads `NAME:IP`.
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || anyhow!("it is NAME:IP, as in db:10.213.0.7");
         let (name, ip) = text.split_once(':').ok_or_else(wrong)?;
@@ -46,11 +46,9 @@ impl FromStr for HostEntry {
     }
 }
 
-/// A resolv.conf for containers on the bridge, and whether the host has name
-/// servers of which none can be reached from there. `dns` replaces its servers.
-///
-/// # Errors
-/// Those of reading /etc/resolv.conf; that there is none is none.
+/// Composes a resolv.conf for containers on the bridge. Also returns whether
+/// the host has name servers but none that a container can reach. `dns`
+/// replaces the host's servers. A missing /etc/resolv.conf is no error.
 pub(crate) fn for_bridge(dns: &[IpAddr]) -> Result<(String, bool)> {
     let mut texts = Vec::new();
     for path in RESOLV_CONF {
@@ -72,8 +70,8 @@ fn best(texts: &[String], dns: &[IpAddr]) -> (String, bool) {
     (reachable(first, dns), lost)
 }
 
-/// The lines of a resolv.conf, with `dns` for its servers, or without those
-/// that cannot be reached from the bridge: a loopback address there is the
+/// The lines of a resolv.conf, with `dns` as its servers, or without the
+/// servers that the bridge does not reach: a loopback address is the
 /// container's own, and IPv6 leads to other containers only.
 fn reachable(text: &str, dns: &[IpAddr]) -> String {
     let mut lines: Vec<String> = dns.iter().map(|ip| format!("nameserver {ip}")).collect();
@@ -92,7 +90,8 @@ fn has_server(text: &str) -> bool {
     text.lines().any(|line| server(line).is_some())
 }
 
-/// The address in a `nameserver` line. One of IPv6 may have a zone: fe80::1%eth0.
+/// The address in a `nameserver` line. An IPv6 address may have a zone:
+/// fe80::1%eth0.
 fn server(line: &str) -> Option<IpAddr> {
     let mut words = line.split_whitespace();
     words.next().filter(|word| *word == "nameserver")?;
@@ -100,9 +99,9 @@ fn server(line: &str) -> Option<IpAddr> {
     ip.split('%').next()?.parse().ok()
 }
 
-/// The hosts file of a container whose name is `hostname`. Without an address
-/// on the bridge the name leads to the container's loopback, as Debian does it
-/// for hosts without a permanent one.
+/// Composes the hosts file of a container with the name `hostname`. Without an
+/// address on the bridge the name is that of 127.0.1.1, as on a Debian host
+/// without a permanent address.
 pub(crate) fn hosts(hostname: &str, address: Option<Ipv4Addr>, entries: &[HostEntry]) -> String {
     let own = address.unwrap_or(Ipv4Addr::new(127, 0, 1, 1));
     let mut text =
@@ -114,10 +113,7 @@ pub(crate) fn hosts(hostname: &str, address: Option<Ipv4Addr>, entries: &[HostEn
     text
 }
 
-/// A file of the host; `None` where it has none.
-///
-/// # Errors
-/// Those of reading it.
+/// Reads a file of the host; `None` if it is missing.
 pub(crate) fn read(path: &str) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -126,9 +122,9 @@ pub(crate) fn read(path: &str) -> Result<Option<String>> {
     }
 }
 
-/// A file of the container that the process `pid` is in; `None` where it has
-/// none. Links in it lead to that container's files, not to the host's
-/// (openat2(2), `RESOLVE_IN_ROOT`): what it has is not to be trusted.
+/// Reads a file of the container of the process `pid`; `None` if that fails.
+/// Symbolic links resolve within the container, not on the host (openat2(2),
+/// `RESOLVE_IN_ROOT`): its files are untrusted.
 pub(crate) fn read_of_container(pid: Pid, path: &str) -> Option<String> {
     let root = rustix::fs::open(
         format!("/proc/{pid}/root"),
@@ -136,7 +132,7 @@ pub(crate) fn read_of_container(pid: Pid, path: &str) -> Option<String> {
         Mode::empty(),
     )
     .ok()?;
-    // A FIFO must not keep us waiting for its writer.
+    // A FIFO must not make us wait for its writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = rustix::fs::openat2(root, path, flags, Mode::empty(), inside).ok()?;

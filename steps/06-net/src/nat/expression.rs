@@ -1,9 +1,9 @@
-//! The expressions of nf_tables: what a rule is made of.
+//! The expressions of nf_tables, of which rules consist.
 //!
-//! Each loads something into a register, changes a register, compares one and
-//! ends the rule if that fails, or acts. One register is enough for all but
-//! `nat`. `netlink-packet-netfilter` has no types for `ct`, `fib`, `masq` and
-//! `nat`; they are put together here, of the attributes that
+//! An expression loads a value into a register, changes a register, compares
+//! one and ends the rule if that fails, or acts. One register is enough for all
+//! but `nat`. `netlink-packet-netfilter` has no types for `ct`, `fib`, `masq`
+//! and `nat`; they are composed here, of the attributes that
 //! `linux/netfilter/nf_tables.h` lists.
 
 use std::net::Ipv4Addr;
@@ -16,10 +16,10 @@ use netlink_packet_netfilter::nftables::{
 
 pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
 
-/// The register that expressions pass on from one to the next.
+/// The register that one expression loads and the next reads.
 const REGISTER: Register = Register::Reg1;
 
-/// A header of the packet, and where in it a field begins, in bytes.
+/// A field of a packet: its header, its offset and its length in bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Field {
     /// `NFT_PAYLOAD_NETWORK_HEADER` (1) or `NFT_PAYLOAD_TRANSPORT_HEADER` (2).
@@ -60,12 +60,12 @@ pub(crate) fn payload(field: Field) -> Expression {
     .into()
 }
 
-/// Loads what the kernel knows about the packet beside its contents.
+/// Loads a property of the packet outside its contents, such as its device.
 pub(crate) fn meta(key: MetaKey) -> Expression {
     Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(REGISTER)]).into()
 }
 
-/// Loads what is known about the connection that the packet belongs to.
+/// Loads a property of the packet's connection.
 pub(crate) fn ct(key: u32) -> Expression {
     const NFTA_CT_DREG: u16 = 1;
     const NFTA_CT_KEY: u16 = 2;
@@ -78,8 +78,8 @@ pub(crate) fn ct(key: u32) -> Expression {
     )
 }
 
-/// Loads the type of the destination address, as the routing tables (fib) have
-/// it: `RTN_LOCAL` and so on of rtnetlink(7).
+/// Loads the type of the destination address by the routing tables (fib):
+/// `RTN_LOCAL` and so on of rtnetlink(7).
 pub(crate) fn fib_daddr_type() -> Expression {
     const NFTA_FIB_DREG: u16 = 1;
     const NFTA_FIB_RESULT: u16 = 2;
@@ -152,8 +152,7 @@ pub(crate) fn dnat(address: Ipv4Addr, port: u16) -> [Expression; 3] {
     ]
 }
 
-/// Rewrites the source of the connection to the address of the device by which
-/// it leaves.
+/// Rewrites the source of the connection to the address of the outgoing device.
 pub(crate) fn masq() -> Expression {
     other("masq", Vec::new())
 }
@@ -174,7 +173,8 @@ fn other(name: &str, attributes: Vec<DefaultNla>) -> Expression {
     .into()
 }
 
-/// A number in network byte order, as nf_tables wants all of its own.
+/// An attribute with a number in network byte order, which nf_tables uses for
+/// its own.
 fn number(kind: u16, value: u32) -> DefaultNla {
     DefaultNla::new(kind, value.to_be_bytes().to_vec())
 }

@@ -1,7 +1,7 @@
 //! The host's other packet filters. A packet passes only if none of them drops
-//! it, and Drydock's rules cannot overrule those of others: a chain at the
-//! `forward` hook whose policy is to drop keeps containers from the outside,
-//! unless it has a rule for them. Docker and ufw install such chains.
+//! it, and Drydock's rules cannot overrule theirs: a chain at the `forward`
+//! hook with the policy drop cuts containers off from the outside, unless it
+//! has a rule for them. Docker and ufw install such chains.
 
 use anyhow::{Context, Result};
 use netlink_packet_core::Emitable;
@@ -17,7 +17,8 @@ use crate::nat::table::{Netfilter, TABLE, message};
 /// `NF_DROP`, as a policy.
 const DROP: u32 = 0;
 
-/// A chain that drops what is forwarded and has no rule about the bridge.
+/// A chain that drops forwarded packets, in a table without a rule about the
+/// bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Obstacle {
     family: &'static str,
@@ -26,7 +27,7 @@ pub(crate) struct Obstacle {
 }
 
 impl Obstacle {
-    /// What it does, and how to have it let containers through.
+    /// The warning: its effect, and the commands that let containers through.
     pub(crate) fn warning(&self) -> String {
         let Obstacle {
             family,
@@ -42,12 +43,8 @@ impl Obstacle {
     }
 }
 
-/// The chains that stand in the way. Those of the old iptables (module
-/// `ip_tables`, not the iptables of today, which is a form of nf_tables) are
-/// not seen.
-///
-/// # Errors
-/// Those of nf_tables.
+/// Lists the chains that block containers. Those of legacy iptables (module
+/// `ip_tables`; today's iptables is based on nf_tables) are not visible here.
 pub(crate) fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
     let all = NfTablesMessage::GetChain(ChainMessage { attributes: vec![] });
     let chains = netfilter
@@ -77,7 +74,7 @@ pub(crate) fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
     Ok(obstacles)
 }
 
-/// The table and the name of a chain that drops what is forwarded.
+/// The table and the name of a chain that drops forwarded packets.
 fn dropping(message: ChainMessage) -> Option<(String, String)> {
     let forward = Hook::Number(HookNumber::Inet(InetHookNumber::Forward));
     let (mut table, mut name, mut drops, mut forwards) = (None, None, false, false);
@@ -93,8 +90,8 @@ fn dropping(message: ChainMessage) -> Option<(String, String)> {
     (drops && forwards).then_some((table?, name?))
 }
 
-/// Whether somebody has written a rule about the bridge: into the chain, or
-/// into one that it leads to.
+/// Whether any rule of the table mentions the bridge: it may be in the chain
+/// itself, or in one that it jumps to.
 fn mentions_bridge(
     netfilter: &mut Netfilter,
     family: NetfilterProtoFamily,

@@ -1,23 +1,22 @@
-//! What the host's packet filter does for all containers together: they reach
-//! the outside under the host's address, and the outside reaches nothing in
-//! them but published ports.
+//! The host's packet filter: containers reach the outside under the host's
+//! address, and the outside reaches only their published ports.
 //!
 //! | chain | when | what it does |
 //! |---|---|---|
 //! | `raw` | a packet arrives, before anything else | drops loopback addresses on the bridge |
 //! | `prerouting` | then | sends published ports to their containers |
-//! | `output` | the host itself sends | the same |
+//! | `output` | the host itself sends | sends published ports to their containers |
 //! | `forward` | a packet passes through | keeps others out of the bridge |
 //! | `postrouting` | a packet leaves | masquerades |
 //!
 //! | module | what |
 //! |---|---|
 //! | this file | the rules that all containers share |
-//! | [`rule`], [`expression`] | rules in the words of nft(8), and what they are made of |
-//! | [`table`] | the table that Drydock owns, and the transactions that change it |
+//! | [`rule`], [`expression`] | rules in the terms of nft(8), and their expressions |
+//! | [`table`] | Drydock's table, and the transactions that change it |
 //! | [`protocol`] | protocols that have ports, and the loopback network |
 //! | [`publish`] | the rules of one published port |
-//! | [`firewall`] | other packet filters of the host that stand in the way |
+//! | [`firewall`] | other packet filters of the host that block containers |
 
 mod expression;
 pub(crate) mod firewall;
@@ -37,8 +36,8 @@ use crate::nat::protocol::LOOPBACK;
 use crate::nat::rule::Rule;
 use crate::nat::table::{BaseChain, Netfilter, Transaction};
 
-/// The chains. The priorities are those which nft calls `raw` (before
-/// connections are tracked), `dstnat`, `filter` and `srcnat`.
+/// The base chains, with the priorities that nft calls `raw` (before connection
+/// tracking), `dstnat`, `filter` and `srcnat`.
 const CHAINS: [BaseChain; 5] = [
     BaseChain {
         name: "raw",
@@ -75,23 +74,22 @@ const CHAINS: [BaseChain; 5] = [
 // ANCHOR: rules
 /// The rules that all containers share.
 ///
-/// `router` says whether the host forwarded packets before the first
-/// container. If not, it is made not to do so for anybody else: forwarding can
-/// only be switched on for all of a host, and a host that lies in two networks
-/// would join them.
+/// `router` says whether the host forwarded packets before the first container.
+/// If it did not, it must not begin to do so for others: forwarding is switched
+/// on for a whole host, and a host in two networks would join them.
 pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
     // ANCHOR: exercise_masquerade
     let forward = || Rule::new("forward");
     let postrouting = || Rule::new("postrouting");
     let mut rules = vec![
-        // The bridge has route_localnet (see `bridge`), for the host's own
-        // sake. Without these a container could reach what listens on the
-        // host's loopback, or pretend to be it.
+        // The bridge has route_localnet (see `bridge`), which only the host
+        // needs. Without these rules a container could reach the services on
+        // the host's loopback, or impersonate them.
         Rule::new("raw").iifname(BRIDGE).ip_saddr(LOOPBACK).drop(),
         Rule::new("raw").iifname(BRIDGE).ip_daddr(LOOPBACK).drop(),
-        // Into the bridge come answers, what was sent to a published port, and
-        // what other containers send. A neighbour of the host that routes the
-        // subnet to it gets nowhere.
+        // Only answers, connections to published ports, and packets of other
+        // containers enter the bridge. A neighbour of the host that routes the
+        // subnet to it is dropped.
         forward()
             .iifname_not(BRIDGE)
             .oifname(BRIDGE)
@@ -103,7 +101,7 @@ pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
             .ct_status_dnat()
             .accept(),
         forward().iifname_not(BRIDGE).oifname(BRIDGE).drop(),
-        // To the outside: nobody there knows the way to the subnet.
+        // To the outside, where there is no route to the subnet.
         postrouting()
             .ip_saddr(subnet)
             .oifname_not(BRIDGE)
@@ -115,8 +113,8 @@ pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
             .oifname(BRIDGE)
             .masquerade(),
         // From a container to a published port of the host, and so to another
-        // container: that one would answer to its neighbour directly, which
-        // has never heard of it.
+        // container: that one would answer its neighbour directly, from an
+        // address to which the neighbour has no connection.
         postrouting()
             .ip_saddr(subnet)
             .oifname(BRIDGE)
@@ -131,10 +129,11 @@ pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
 }
 // ANCHOR_END: rules
 
-/// Makes the table anew, with the shared rules and those given.
+/// Recreates the table, with the shared rules and those given.
 ///
 /// # Errors
-/// Those of nf_tables; a kernel that lacks a part of it is named as such.
+/// `ENOENT`, `EOPNOTSUPP` or `EPROTONOSUPPORT` if the kernel lacks a part of
+/// nf_tables; the message lists the modules.
 pub(crate) fn install(
     netfilter: &mut Netfilter,
     subnet: Ipv4Net,

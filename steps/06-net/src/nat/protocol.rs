@@ -1,4 +1,4 @@
-//! Protocols that have ports, and the network that is every host's own.
+//! The protocols with ports, and the loopback network.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -6,10 +6,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-/// 127.0.0.0/8: addresses that never leave a host, or should not.
+/// The loopback network, 127.0.0.0/8: addresses that must not leave a host.
 pub(crate) const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
-/// The protocols that have ports to publish.
+/// A protocol whose ports can be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -20,7 +20,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The number in the header of IPv4 (protocols(5)).
+    /// The protocol number in the IPv4 header (protocols(5)).
     pub fn number(self) -> u8 {
         match self {
             Protocol::Tcp => nix::libc::IPPROTO_TCP as u8,

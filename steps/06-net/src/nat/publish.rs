@@ -1,5 +1,5 @@
-//! Published ports: a port of the host that leads to one of a container
-//! (`-p`), by rewriting the destination of connections (nf_tables, `dnat`).
+//! Published ports (`-p`): a port of the host that leads to one of a container,
+//! by a rewritten destination address (nf_tables, `dnat`).
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,24 +14,24 @@ use crate::nat::rule::Rule;
 /// One published port, spelled `[IP:]HOSTPORT:PORT[/tcp|/udp]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publish {
-    /// The address of the host; 0.0.0.0 for all of them.
+    /// The host's address; 0.0.0.0 for all its addresses.
     pub ip: Ipv4Addr,
-    /// The port of the host.
+    /// The host's port.
     pub host_port: u16,
-    /// The port of the container.
+    /// The container's port.
     pub port: u16,
-    /// Of which protocol both are.
+    /// The protocol of both ports.
     pub protocol: Protocol,
 }
 
 impl FromStr for Publish {
     type Err = Error;
 
-    /// # Errors
-    /// Says which part of the text is wrong.
+    /// Reads `[IP:]HOSTPORT:PORT[/tcp|/udp]`. The error names the invalid part.
     fn from_str(text: &str) -> Result<Self> {
         let (ports, protocol) = match text.rsplit_once('/') {
-            None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), Protocol::Tcp),
+            None => (text, Protocol::Tcp),
+            Some((ports, "tcp")) => (ports, Protocol::Tcp),
             Some((ports, "udp")) => (ports, Protocol::Udp),
             Some((_, other)) => bail!("the protocol is tcp or udp, not {other:?}"),
         };
@@ -77,23 +77,23 @@ impl fmt::Display for Publish {
 }
 
 impl Publish {
-    /// The address and port of the host, for bind(2).
+    /// The host's address and port, for bind(2).
     pub fn host(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.ip, self.host_port)
     }
 
-    /// Whether both want the same port of the host.
+    /// Whether both need the same port of the host.
     pub fn clashes_with(&self, other: &Publish) -> bool {
         let same_ip = self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified();
         same_ip && self.host_port == other.host_port && self.protocol == other.protocol
     }
 
-    /// The rules that lead from the host's port to the container at `address`.
+    /// The rules that direct the host's port to the container at `address`.
     ///
-    /// `prerouting` sees what comes from other hosts and from containers,
-    /// `output` what the host sends to itself. A port that is published on a
-    /// loopback address is for the host alone, so it has no rule in
-    /// `prerouting`: a neighbour may well send packets for 127.0.0.1 our way.
+    /// `prerouting` sees packets from other hosts and from containers, `output`
+    /// those that the host sends to itself. A port on a loopback address is for
+    /// the host alone, so it has no rule in `prerouting`: a neighbour may send
+    /// us packets for 127.0.0.1.
     pub fn rules(&self, address: Ipv4Addr, comment: &str) -> Vec<Rule> {
         // ANCHOR: exercise_publish
         let lead = |rule: Rule| {
@@ -117,10 +117,7 @@ impl Publish {
     }
 }
 
-/// Refuses ports that clash with one another.
-///
-/// # Errors
-/// Names the first two.
+/// Refuses ports that clash with one another. The error names the first two.
 pub(crate) fn check(ports: &[Publish]) -> Result<()> {
     for (n, port) in ports.iter().enumerate() {
         if let Some(other) = ports[..n].iter().find(|other| port.clashes_with(other)) {
@@ -157,6 +154,7 @@ mod tests {
             ("0:80", "no port"),
             ("80:65536", "no port"),
             ("80:-1", "no port"),
+            ("80:80/tcp/tcp", "no port"),
             ("80:80/sctp", "tcp or udp"),
             ("localhost:80:80", "no IPv4 address"),
             ("[::1]:80:80", "IPv4 addresses only"),

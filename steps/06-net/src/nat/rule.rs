@@ -1,4 +1,4 @@
-//! Rules of nf_tables, in the words of nft(8).
+//! Rules of nf_tables, in the terms of nft(8).
 //!
 //! A rule is a small program: its expressions run from left to right on a
 //! packet, and the first comparison that fails ends it.
@@ -22,8 +22,8 @@ const ESTABLISHED_RELATED: u32 = 2 | 4;
 /// Bit of `ct status`: `IPS_DST_NAT`.
 const DST_NAT: u32 = 32;
 
-/// A rule: the chain it belongs to, what it looks for, what it does. It shows
-/// itself in the words of nft(8).
+/// A rule: its chain, its matches and its action. It is displayed in the syntax
+/// of nft(8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub(crate) chain: &'static str,
@@ -39,7 +39,7 @@ impl fmt::Display for Rule {
 }
 
 impl Rule {
-    /// The empty rule, for the end of a chain.
+    /// An empty rule, to be appended to `chain`.
     pub fn new(chain: &'static str) -> Self {
         Rule {
             chain,
@@ -49,56 +49,57 @@ impl Rule {
         }
     }
 
-    /// The packet came in by the device `name`.
+    /// Matches a packet that came in by the device `name`.
     #[must_use]
     pub fn iifname(self, name: &str) -> Self {
         self.device(MetaKey::Iifname, Operator::Equal, name)
             .says(format_args!("iifname \"{name}\""))
     }
 
-    /// The packet came in by another device than `name`, or is the host's own.
+    /// Matches a packet that came in by another device than `name`, or that the
+    /// host sends.
     #[must_use]
     pub fn iifname_not(self, name: &str) -> Self {
         self.device(MetaKey::Iifname, Operator::NotEqual, name)
             .says(format_args!("iifname != \"{name}\""))
     }
 
-    /// The packet goes out by the device `name`.
+    /// Matches a packet that goes out by the device `name`.
     #[must_use]
     pub fn oifname(self, name: &str) -> Self {
         self.device(MetaKey::Oifname, Operator::Equal, name)
             .says(format_args!("oifname \"{name}\""))
     }
 
-    /// The packet goes out by another device than `name`.
+    /// Matches a packet that goes out by another device than `name`.
     #[must_use]
     pub fn oifname_not(self, name: &str) -> Self {
         self.device(MetaKey::Oifname, Operator::NotEqual, name)
             .says(format_args!("oifname != \"{name}\""))
     }
 
-    /// Its source address is in `network`.
+    /// Matches a source address in `network`.
     #[must_use]
     pub fn ip_saddr(self, network: Ipv4Net) -> Self {
         self.network(SOURCE_ADDRESS, Operator::Equal, network)
             .says(format_args!("ip saddr {network}"))
     }
 
-    /// Its destination address is in `network`.
+    /// Matches a destination address in `network`.
     #[must_use]
     pub fn ip_daddr(self, network: Ipv4Net) -> Self {
         self.network(DESTINATION_ADDRESS, Operator::Equal, network)
             .says(format_args!("ip daddr {network}"))
     }
 
-    /// Its destination address is outside `network`.
+    /// Matches a destination address outside `network`.
     #[must_use]
     pub fn ip_daddr_not(self, network: Ipv4Net) -> Self {
         self.network(DESTINATION_ADDRESS, Operator::NotEqual, network)
             .says(format_args!("ip daddr != {network}"))
     }
 
-    /// Its destination is one of the host's own addresses, whichever.
+    /// Matches a destination that is any of the host's own addresses.
     #[must_use]
     pub fn fib_daddr_local(self) -> Self {
         let local = RTN_LOCAL.to_ne_bytes().to_vec();
@@ -109,7 +110,7 @@ impl Rule {
         .says(format_args!("fib daddr type local"))
     }
 
-    /// It is of this protocol, and for this port.
+    /// Matches the protocol and the destination port.
     #[must_use]
     pub fn dport(self, protocol: Protocol, port: u16) -> Self {
         self.push([
@@ -121,7 +122,7 @@ impl Rule {
         .says(format_args!("{protocol} dport {port}"))
     }
 
-    /// It belongs to a connection that was let through before, or is an error
+    /// Matches a packet of a connection that was accepted before, or an error
     /// message about one.
     #[must_use]
     pub fn ct_state_established_related(self) -> Self {
@@ -129,43 +130,43 @@ impl Rule {
             .says(format_args!("ct state established,related"))
     }
 
-    /// It belongs to a connection whose destination was rewritten: for us, one
-    /// to a published port.
+    /// Matches a packet of a connection whose destination was rewritten: here,
+    /// one to a published port.
     #[must_use]
     pub fn ct_status_dnat(self) -> Self {
         self.connection(CT_STATUS, DST_NAT)
             .says(format_args!("ct status dnat"))
     }
 
-    /// Sends the connection to another address and port.
+    /// Redirects the connection to another address and port.
     #[must_use]
     pub fn dnat(self, address: Ipv4Addr, port: u16) -> Self {
         self.push(expression::dnat(address, port))
             .says(format_args!("dnat to {address}:{port}"))
     }
 
-    /// Gives the connection the address of the outgoing device as its source.
+    /// Replaces the connection's source by the address of the outgoing device.
     #[must_use]
     pub fn masquerade(self) -> Self {
         self.push([expression::masq()])
             .says(format_args!("masquerade"))
     }
 
-    /// Ends the chain: the packet may pass.
+    /// Accepts the packet: ends the chain.
     #[must_use]
     pub fn accept(self) -> Self {
         self.push([expression::verdict(1)])
             .says(format_args!("accept"))
     }
 
-    /// Ends everything: the packet is gone.
+    /// Drops the packet.
     #[must_use]
     pub fn drop(self) -> Self {
         self.push([expression::verdict(0)])
             .says(format_args!("drop"))
     }
 
-    /// A remark, shown by `nft list ruleset`: 253 bytes at most.
+    /// Sets the comment that `nft list ruleset` shows: 253 bytes at most.
     #[must_use]
     pub fn comment(mut self, text: &str) -> Self {
         self.comment = Some(text.to_owned());
@@ -183,7 +184,8 @@ impl Rule {
     }
 
     fn device(self, key: MetaKey, operator: Operator, name: &str) -> Self {
-        // The whole of the kernel's buffer, so that no longer name matches.
+        // The kernel's whole buffer is compared, so that no longer name
+        // matches.
         let mut bytes = name.as_bytes().to_vec();
         bytes.resize(nix::libc::IFNAMSIZ, 0);
         self.push([expression::meta(key), expression::cmp(operator, bytes)])

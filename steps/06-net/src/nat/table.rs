@@ -1,5 +1,4 @@
-//! The one table that Drydock has in nf_tables(8), and the transactions that
-//! change it.
+//! Drydock's table in nf_tables (nft(8)), and the transactions that change it.
 //!
 //! A transaction (`NFNL_MSG_BATCH_BEGIN` … `NFNL_MSG_BATCH_END`) takes effect
 //! as a whole or not at all, so a launcher that is killed never leaves half of
@@ -29,22 +28,19 @@ pub(crate) const TABLE: &str = "drydock";
 /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl: how `nft` stores a rule's comment.
 const UDATA_COMMENT: u8 = 0;
 
-/// A connection to the part of the kernel that has packet filters and tracks
-/// connections, for the network namespace in which it was opened.
+/// A connection to the kernel's packet filters and connection tracking, for the
+/// network namespace in which it was opened.
 ///
-/// One is used for all of a launcher's work: closing it waits until the kernel
-/// has freed what was deleted through it, 10 ms and more each time.
+/// A launcher uses one for all its work: closing it waits until the kernel has
+/// freed what was deleted through it, 10 ms and more each time.
 pub(crate) type Netfilter = Client<NetfilterMessage>;
 
 /// Opens a connection for the caller's network namespace.
-///
-/// # Errors
-/// Those of [`Client::new`].
 pub(crate) fn netfilter_client() -> Result<Netfilter> {
     Client::new(NETLINK_NETFILTER)
 }
 
-/// A message to the families of nf_tables.
+/// A netfilter message for one address family.
 pub(crate) fn message(
     family: NetfilterProtoFamily,
     inner: impl Into<NetfilterMessageInner>,
@@ -55,29 +51,29 @@ pub(crate) fn message(
 /// A chain that the kernel calls at one of its hooks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BaseChain {
-    /// How rules refer to it.
+    /// The chain's name, by which rules refer to it.
     pub name: &'static str,
-    /// `filter` or `nat`.
+    /// The chain's type: `filter` or `nat`.
     pub kind: &'static str,
-    /// Where on a packet's way.
+    /// The hook: the point on a packet's way.
     pub hook: InetHookNumber,
-    /// Before and after whom at that hook: the lowest goes first.
+    /// The order among the chains of that hook: the lowest runs first.
     pub priority: i32,
 }
 
-/// Changes to the table, to be made together.
+/// Changes to the table that take effect together.
 #[derive(Default)]
 pub(crate) struct Transaction {
     messages: Vec<(NetfilterMessage, u16)>,
 }
 
 impl Transaction {
-    /// No change yet.
+    /// An empty transaction.
     pub(crate) fn new() -> Self {
         Transaction::default()
     }
 
-    /// The table, empty, whether there was one or not: `nft add table`,
+    /// Creates the table, empty, whether or not it existed: `nft add table`,
     /// `delete table`, `add table`.
     #[must_use]
     pub(crate) fn fresh_table(mut self) -> Self {
@@ -87,7 +83,7 @@ impl Transaction {
         self
     }
 
-    /// A chain of the table, which lets pass what no rule drops.
+    /// Adds a chain to the table, with the policy accept.
     #[must_use]
     pub(crate) fn chain(mut self, chain: BaseChain) -> Self {
         let BaseChain {
@@ -115,7 +111,7 @@ impl Transaction {
         self
     }
 
-    /// A rule, at the end of its chain.
+    /// Appends a rule to its chain.
     #[must_use]
     pub(crate) fn rule(mut self, rule: Rule) -> Self {
         say!("nft add rule ip {TABLE} {rule}");
@@ -135,8 +131,8 @@ impl Transaction {
     /// Makes the changes.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_NET_ADMIN`; `ENOENT` where the table, a chain or a
-    /// rule to be removed is missing, or the kernel lacks an expression.
+    /// `EPERM` without `CAP_NET_ADMIN`; `ENOENT` if the table, a chain or a
+    /// rule to be removed is missing, or if the kernel lacks an expression.
     pub(crate) fn commit(self, netfilter: &mut Netfilter) -> Result<()> {
         let Some(last) = self.messages.len().checked_sub(1) else {
             return Ok(());
@@ -147,7 +143,7 @@ impl Transaction {
             (message, 0)
         };
         let mut batch = vec![mark(ControlMessage::BatchBegin)];
-        // Refusals come for every message, so one acknowledgement will do.
+        // Every message can be refused, so one acknowledgement is enough.
         let messages = self.messages.into_iter().enumerate();
         batch.extend(messages.map(|(n, (message, flags))| match n == last {
             true => (message, flags | NLM_F_ACK),
@@ -171,7 +167,7 @@ fn table() -> TableMessage {
     }
 }
 
-/// A comment as nft writes it: type, length, the text with its NUL.
+/// A comment in nft's form: type, length, the text with its NUL.
 fn userdata(comment: &str) -> RuleAttribute {
     let mut bytes = vec![UDATA_COMMENT, (comment.len() + 1) as u8];
     bytes.extend(comment.as_bytes());
@@ -180,9 +176,6 @@ fn userdata(comment: &str) -> RuleAttribute {
 }
 
 /// Whether the table exists: `nft list table ip drydock`.
-///
-/// # Errors
-/// Those of `NFT_MSG_GETTABLE`.
 pub(crate) fn exists(netfilter: &mut Netfilter) -> Result<bool> {
     let request = message(
         NetfilterProtoFamily::IPv4,
@@ -192,22 +185,16 @@ pub(crate) fn exists(netfilter: &mut Netfilter) -> Result<bool> {
     Ok(found.is_some())
 }
 
-/// Removes the table with all that is in it: `nft delete table ip drydock`.
-/// That there is none is as good.
-///
-/// # Errors
-/// Those of [`Transaction::commit`].
+/// Deletes the table and its content: `nft delete table ip drydock`. A missing
+/// table counts as deleted.
 pub(crate) fn delete(netfilter: &mut Netfilter) -> Result<()> {
     let mut transaction = Transaction::new();
     transaction.push(NfTablesMessage::DeleteTable(table()), 0);
     unless(Errno::ENOENT, transaction.commit(netfilter))
 }
 
-/// Removes the rules that have this comment, in one transaction. That there
-/// are none, or no table, is as good.
-///
-/// # Errors
-/// Those of `NFT_MSG_GETRULE` and [`Transaction::commit`].
+/// Deletes the rules with this comment, in one transaction. Missing rules, or a
+/// missing table, are no error.
 pub(crate) fn delete_rules(netfilter: &mut Netfilter, comment: &str) -> Result<()> {
     let request = message(
         NetfilterProtoFamily::IPv4,
@@ -228,7 +215,7 @@ pub(crate) fn delete_rules(netfilter: &mut Netfilter, comment: &str) -> Result<(
         if !rule.attributes.contains(&tag) {
             continue;
         }
-        // The table, the chain and the handle name a rule.
+        // A rule is identified by its table, chain and handle.
         let attributes = rule
             .attributes
             .into_iter()

@@ -96,8 +96,8 @@ pub struct CgroupSettings {
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     pub device: Vec<DeviceArg>,
 
-    /// Devices to allow inside, as \"c 10:* rwm\": c, b or a for both kinds,
-    /// major and minor number; \"a *:* rwm\" for no rules at all. May be given
+    /// Devices to allow inside, as "c 10:* rwm": c, b or a for both kinds,
+    /// major and minor number; "a *:* rwm" for no rules at all. May be given
     /// several times
     #[arg(long, value_name = "RULE")]
     pub device_cgroup_rule: Vec<RuleArg>,
@@ -115,15 +115,15 @@ pub struct CgroupSettings {
 }
 
 impl CgroupSettings {
-    /// The option that names the group to make the container's in, if it was given.
+    /// The `--cgroup-parent` option as it was given, for errors.
     pub(crate) fn parent_option(&self) -> Option<String> {
         let parent = self.cgroup_parent.as_ref()?;
         Some(format!("--cgroup-parent {}", parent.display()))
     }
 
     /// The devices of `--device`, each as `SRC:DST` for a bind mount: the
-    /// control groups allow a device, they do not make its node. In the host's
-    /// tree, those that are already there are left out.
+    /// control groups allow a device but do not make its node. On the host's
+    /// root file system the nodes that already exist are omitted.
     pub fn device_binds(&self, tree: RootTree) -> Vec<OsString> {
         self.device
             .iter()
@@ -148,8 +148,7 @@ where
 {
     type Err = Error;
 
-    /// # Errors
-    /// For what has no colon, or no rate behind the last one.
+    /// Reads `DEVICE:RATE`, divided at the last colon.
     fn from_str(text: &str) -> Result<Self> {
         let what = || format!("{text:?}: write /dev/sda:RATE");
         let (device, rate) = text

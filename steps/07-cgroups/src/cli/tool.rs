@@ -51,9 +51,6 @@ pub struct GroupArgs {
 }
 
 /// Runs a command.
-///
-/// # Errors
-/// Those of the command.
 pub fn run(tool: Tool) -> Result<Exit> {
     match tool {
         Tool::Stats(args) => stats(args),
@@ -65,12 +62,9 @@ pub fn run(tool: Tool) -> Result<Exit> {
     }
 }
 
-/// Prints what a group has used, or a table of the groups of all containers.
-///
-/// # Errors
-/// Where there is no such group.
+/// Prints the use of one group, or a table of the groups of all containers.
 fn stats(args: StatsArgs) -> Result<Exit> {
-    // A reader that has seen enough (`| head`) ends this program quietly.
+    // A reader that closes the pipe early (`| head`) ends this program quietly.
     sys::signals::default_action(Signal::SIGPIPE)?;
     let text = match args.group {
         Some(what) => details(&stats::of(&find::group(&what)?)?),
@@ -82,13 +76,11 @@ fn stats(args: StatsArgs) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-/// Freezes the group of a container, or lets it go on.
-///
-/// # Errors
-/// Where there is no such group, or it is not that of a container.
+/// Freezes or thaws the group of a container. Refuses the group of any other
+/// process.
 fn set(what: &str, state: State) -> Result<Exit> {
     let group = find::group(what)?;
-    // The caller's own shell may be in the group of any other process.
+    // The group of another process may contain the caller's own shell.
     if let Some(member) = group.members.iter().find(|m| !find::is_container(&m.dir)) {
         bail!("{} is not the group of a container", member.dir.display());
     }
@@ -96,11 +88,8 @@ fn set(what: &str, state: State) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-/// Removes what launchers that were killed left behind, and the hierarchies of
-/// `step-07 hierarchy make`, and says so, a line a thing.
-///
-/// # Errors
-/// What could not be removed.
+/// Removes the groups of launchers that were killed, and the hierarchies of
+/// `step-07 hierarchy make`, and prints each in a line.
 fn restore() -> Result<Exit> {
     let hierarchies = hierarchy::remove_all();
     let groups = find::sweep();

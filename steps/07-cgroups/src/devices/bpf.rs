@@ -1,9 +1,9 @@
-//! The device rules on v2: there is no file for them. A program of type
-//! `BPF_PROG_TYPE_CGROUP_DEVICE`, attached to the group, is asked at every
-//! open(2) and mknod(2) of a device (bpf(2), cgroup-v2.rst "Device controller").
+//! The device rules on v2. There is no file for them: a program of type
+//! `BPF_PROG_TYPE_CGROUP_DEVICE`, attached to the group, runs at every open(2)
+//! and mknod(2) of a device (bpf(2), cgroup-v2.rst "Device controller").
 //!
-//! cgroups-rs writes the v1 files only. The program is small enough to be put
-//! together by hand:
+//! cgroups-rs writes the v1 files only. The program is short enough to be
+//! assembled by hand:
 //!
 //! ```text
 //!   r2 = ctx->access_type & 0xffff      kind: 1 block, 2 char
@@ -30,7 +30,7 @@ use crate::devices::{Access, Kind, Rule};
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
-/// Programs of groups below run as well, and can only forbid more.
+/// Programs attached to groups below run as well, and can only forbid more.
 const BPF_F_ALLOW_MULTI: u32 = 2;
 
 // linux/bpf.h: struct bpf_cgroup_dev_ctx
@@ -38,7 +38,7 @@ const CTX_ACCESS_TYPE: i16 = 0;
 const CTX_MAJOR: i16 = 4;
 const CTX_MINOR: i16 = 8;
 
-// linux/bpf_common.h, linux/bpf.h: the operations that are needed.
+// linux/bpf_common.h, linux/bpf.h: the operations in use.
 const LDX_MEM_W: u8 = 0x61; // dst = *(u32 *)(src + offset)
 const ALU_MOV_K: u8 = 0xb4; // dst = immediate, 32 bits
 const ALU_MOV_X: u8 = 0xbc; // dst = src
@@ -63,7 +63,7 @@ fn instruction(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Instr
     }
 }
 
-/// The program for these rules.
+/// Assembles the program for these rules.
 pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
     // ANCHOR: exercise_device_program
     let mut program = vec![
@@ -79,7 +79,7 @@ pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
         let length = block.len();
         program.extend(block.into_iter().enumerate().map(|(at, mut one)| {
             if one.code == JMP_JNE_K {
-                // Counted from the instruction behind the jump.
+                // Offsets count from the instruction after the jump.
                 one.offset = (length - at - 1) as i16;
             }
             one
@@ -91,7 +91,7 @@ pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
     // ANCHOR_END: exercise_device_program
 }
 
-/// The instructions of one rule; the jumps out of it are still without a target.
+/// The instructions of one rule. Its jumps do not have their offsets yet.
 fn one_rule(rule: &Rule) -> Vec<Instruction> {
     let kind = match rule.kind {
         Kind::Block => 1,
@@ -113,15 +113,15 @@ fn one_rule(rule: &Rule) -> Vec<Instruction> {
     block
 }
 
-/// `BPF_DEVCG_ACC_*`
+/// The bits `BPF_DEVCG_ACC_*`.
 fn bits(access: Access) -> i32 {
     i32::from(access.mknod) | i32::from(access.read) << 1 | i32::from(access.write) << 2
 }
 
-/// Attaches the rules to a v2 group, for all that is not allowed to be refused.
+/// Attaches the rules to a v2 group; every other access is refused.
 ///
 /// # Errors
-/// `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN` in the first user namespace.
+/// `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN` in the initial user namespace.
 pub(crate) fn attach(group: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
     let loaded = prog_load(BPF_PROG_TYPE_CGROUP_DEVICE, &program(rules))?;
     prog_attach(group, loaded.as_fd(), BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)

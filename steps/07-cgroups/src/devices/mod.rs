@@ -1,5 +1,5 @@
-//! Which device nodes a container may open: the rules, and their v1 form
-//! (cgroup-v1/devices.rst). [`bpf`] has that of v2.
+//! The device nodes that a container may open: the rules, and their v1 form
+//! (cgroup-v1/devices.rst). [`bpf`] has their v2 form.
 
 pub(crate) mod bpf;
 
@@ -13,16 +13,16 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, bail};
 use nix::sys::stat::{major, minor};
 
-/// Kinds of device nodes.
+/// The kind of a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `c`
+    /// Character device, `c`.
     Char,
-    /// `b`
+    /// Block device, `b`.
     Block,
 }
 
-/// What may be done with a device: `r`, `w` and `m` for mknod(2).
+/// The permitted operations on a device: `r`, `w` and `m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// open(2) for reading.
@@ -49,8 +49,7 @@ impl Access {
 impl FromStr for Access {
     type Err = Error;
 
-    /// # Errors
-    /// For anything but some of the three letters, each once.
+    /// Reads some of the letters `r`, `w` and `m`, each at most once.
     fn from_str(text: &str) -> Result<Self> {
         let has = |letter| text.chars().filter(|c| *c == letter).count() == 1;
         let access = Access {
@@ -76,21 +75,21 @@ impl fmt::Display for Access {
     }
 }
 
-/// A device, or all devices of a kind, that may be used.
+/// A rule that allows one device, or all devices of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The kind of the node.
     pub kind: Kind,
-    /// Major number; `None` for every one.
+    /// Major number; `None` for all.
     pub major: Option<u32>,
-    /// Minor number; `None` for every one.
+    /// Minor number; `None` for all.
     pub minor: Option<u32>,
-    /// What may be done.
+    /// The permitted operations.
     pub access: Access,
 }
 
 impl fmt::Display for Rule {
-    /// As the v1 files want it, and show it: `c 1:3 rwm`, `b *:* m`.
+    /// The form of the v1 files: `c 1:3 rwm`, `b *:* m`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             Kind::Char => 'c',
@@ -120,8 +119,8 @@ const fn char(major: u32, minor: Option<u32>) -> Rule {
     }
 }
 
-/// What every container may use, as with Docker. A node of any device may be
-/// made: it is opening it that gives power.
+/// The rules for every container, as with Docker. Nodes of all devices may be
+/// made: only opening one gives access.
 pub(crate) const DEFAULT: [Rule; 11] = [
     all(Kind::Char, Access::MKNOD),
     all(Kind::Block, Access::MKNOD),
@@ -136,8 +135,8 @@ pub(crate) const DEFAULT: [Rule; 11] = [
     char(136, None),  // /dev/pts/*
 ];
 
-/// `--device-cgroup-rule`: rules as v1 shows them, `c 10:* rwm`, with `a` for
-/// both kinds.
+/// `--device-cgroup-rule`: a rule in v1's form, `c 10:* rwm`, with `a` for both
+/// kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleArg {
     kinds: Vec<Kind>,
@@ -147,8 +146,7 @@ pub struct RuleArg {
 impl FromStr for RuleArg {
     type Err = Error;
 
-    /// # Errors
-    /// For what is not of that form.
+    /// Reads `KIND MAJOR:MINOR ACCESS`.
     fn from_str(text: &str) -> Result<Self> {
         let what = || format!("{text:?}: write a rule such as \"c 10:* rwm\"");
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -179,7 +177,7 @@ impl FromStr for RuleArg {
 }
 
 impl RuleArg {
-    /// The rules, one a kind.
+    /// The rules, one per kind.
     pub(crate) fn rules(&self) -> impl Iterator<Item = Rule> + '_ {
         self.kinds.iter().map(|kind| Rule {
             kind: *kind,
@@ -187,7 +185,7 @@ impl RuleArg {
         })
     }
 
-    /// Whether it allows all that there is: `a *:* rwm`.
+    /// Whether it allows every operation on all devices: `a *:* rwm`.
     pub(crate) fn is_everything(&self) -> bool {
         let Rule {
             major,
@@ -199,24 +197,26 @@ impl RuleArg {
     }
 }
 
-/// `--device`: a device of the host, where it appears inside, and what may be
-/// done with it.
+/// `--device`: a device of the host, its path inside, and the permitted
+/// operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceArg {
-    /// Its node on the host.
+    /// The path of its node on the host.
     pub host: PathBuf,
-    /// Its node inside.
+    /// The path of its node inside, absolute.
     pub container: PathBuf,
-    /// What may be done with it.
+    /// The permitted operations.
     pub access: Access,
 }
 
 impl FromStr for DeviceArg {
     type Err = Error;
 
+    /// Reads `HOST`, `HOST:CONTAINER`, `HOST:rwm` or `HOST:CONTAINER:rwm`.
+    ///
     /// # Errors
-    /// For a part that is empty, a path inside that is not absolute, and
-    /// letters other than `rwm`.
+    /// An empty part, a path inside that is not absolute, or letters other than
+    /// `rwm`.
     fn from_str(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split(':').collect();
         let (host, container, access) = match parts[..] {
@@ -246,10 +246,8 @@ impl fmt::Display for DeviceArg {
 }
 
 impl DeviceArg {
-    /// The rule that allows it.
-    ///
-    /// # Errors
-    /// Those of stat(2); names what is no device.
+    /// The rule that allows the device. The path on the host must be a device
+    /// node.
     pub fn rule(&self) -> Result<Rule> {
         let meta =
             fs::metadata(&self.host).with_context(|| format!("stat {}", self.host.display()))?;

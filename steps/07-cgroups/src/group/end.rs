@@ -1,5 +1,5 @@
-//! The end of a group: every process in it killed, the group and those below
-//! it removed.
+//! The end of a group: kills its processes, and removes the group and those
+//! below it.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -19,19 +19,19 @@ use crate::group::file;
 use crate::group::parent::{directories, gone};
 use crate::host::hierarchy::Version;
 
-/// How long the kernel may take to end processes that were sent SIGKILL. One
-/// that hangs on a disk takes as long as the disk.
+/// The time limit for processes to end after SIGKILL. A process that waits for
+/// a disk ends only when the disk answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 // ANCHOR: end
-/// Kills what is left in the group `dir` and below, and removes all of it.
-/// Does nothing where the group is gone.
+/// Kills the processes in the group `dir` and below, and removes all these
+/// groups. A missing group counts as removed.
 ///
 /// # Errors
 /// Names the group that could not be emptied within ten seconds.
 pub(crate) fn end(dir: &Path, version: Version) -> Result<()> {
-    // The common case: the container's processes are all gone, and it has made
-    // no groups of its own.
+    // The common case: the container's processes have ended, and it has made no
+    // groups of its own.
     if remove(dir)? {
         return Ok(());
     }
@@ -42,8 +42,8 @@ pub(crate) fn end(dir: &Path, version: Version) -> Result<()> {
     }
     for group in tree(dir)?.iter().rev() {
         while !remove(group)? {
-            // A process that is dead is counted until the scheduler is done
-            // with it, and v1 tells nobody when that is.
+            // A dead process is counted until the scheduler is done with it,
+            // and v1 does not report when that is.
             if Instant::now() > deadline {
                 bail!(
                     "rmdir {}: EBUSY: processes are still in it",
@@ -57,7 +57,7 @@ pub(crate) fn end(dir: &Path, version: Version) -> Result<()> {
 }
 // ANCHOR_END: end
 
-/// Kills what is left in the group `dir` and below, and leaves the group.
+/// Kills the processes in the group `dir` and below, and keeps the group.
 ///
 /// # Errors
 /// Names the group that could not be emptied within ten seconds.
@@ -70,7 +70,7 @@ pub(crate) fn kill_all(dir: &Path, version: Version) -> Result<()> {
     }
 }
 
-/// rmdir(2): whether the group is gone now. `EBUSY` is the answer for one that
+/// Calls rmdir(2) and returns whether the group is gone. `EBUSY` means that it
 /// holds processes or groups.
 fn remove(dir: &Path) -> Result<bool> {
     match fs::remove_dir(dir) {
@@ -81,7 +81,7 @@ fn remove(dir: &Path) -> Result<bool> {
     }
 }
 
-/// The group and all groups below it, a group before those in it.
+/// The group and all groups below it, each before those in it.
 fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut all = vec![dir.to_owned()];
     for below in directories(dir)? {
@@ -90,10 +90,7 @@ fn tree(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// The processes in the group and in those below it.
-///
-/// # Errors
-/// Those of reading `cgroup.procs`. A group that is gone has none.
+/// The processes in the group and below. A missing group has none.
 pub(crate) fn processes(dir: &Path) -> Result<Vec<Pid>> {
     let mut all = Vec::new();
     for group in tree(dir)? {
@@ -106,8 +103,8 @@ pub(crate) fn processes(dir: &Path) -> Result<Vec<Pid>> {
     Ok(all)
 }
 
-/// `cgroup.kill` ends all of them at once, forks included. Before Linux 5.14
-/// they are killed one by one until none is left.
+/// Kills all processes at once with `cgroup.kill`, including those just forked.
+/// Before Linux 5.14 they are killed one by one until none is left.
 fn kill_v2(dir: &Path, deadline: Instant) -> Result<()> {
     let mut events = File::open(dir.join("cgroup.events"))
         .with_context(|| format!("open {}/cgroup.events", dir.display()))?;
@@ -127,16 +124,16 @@ fn kill_v2(dir: &Path, deadline: Instant) -> Result<()> {
         if !at_once {
             signal(&processes(dir)?)?;
         }
-        // The kernel announces a change of the file as POLLPRI.
+        // POLLPRI reports a change of the file.
         if !wait_for(&[events.as_fd()], PollFlags::POLLPRI, deadline)? {
             bail!("{}: processes survive SIGKILL", dir.display());
         }
     }
 }
 
-/// v1 has no such file: they are frozen, so that none forks meanwhile, where
-/// this hierarchy has the freezer; killed; and thawed, because a frozen process
-/// does not die.
+/// Kills all processes of a v1 group, which has no `cgroup.kill`. If this
+/// hierarchy has the freezer, they are frozen first, so that none forks
+/// meanwhile, and then thawed, because a frozen process does not die.
 fn kill_v1(dir: &Path, deadline: Instant) -> Result<()> {
     loop {
         freezer(dir, "FROZEN")?;
@@ -160,11 +157,9 @@ fn kill_v1(dir: &Path, deadline: Instant) -> Result<()> {
     }
 }
 
-/// Thaws a v1 group and those below it. What is frozen does not die, and the
-/// freezer may be in another hierarchy than the one in which it is killed.
-///
-/// # Errors
-/// Those of writing `freezer.state`.
+/// Thaws a v1 group and those below it. A frozen process does not die, and the
+/// freezer may be in another hierarchy than the one in which the group is
+/// killed.
 pub(crate) fn thaw(dir: &Path) -> Result<()> {
     freezer(dir, "THAWED")
 }
@@ -189,8 +184,8 @@ fn signal(processes: &[Pid]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until something happens on one of `files`; `false` if it did not
-/// before `deadline`.
+/// Waits for an event on one of `files`; `false` if there is none before
+/// `deadline`.
 pub(crate) fn wait_for(
     files: &[std::os::fd::BorrowedFd<'_>],
     what: PollFlags,

@@ -1,4 +1,4 @@
-//! Reading and writing the files of a cgroup: one value, one system call.
+//! Files of a cgroup, read and written: one value, one system call.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -10,13 +10,10 @@ use nix::errno::Errno;
 const ENODEV: i32 = Errno::ENODEV as i32;
 const EOPNOTSUPP: i32 = Errno::EOPNOTSUPP as i32;
 
-/// Writes `value` into a file that exists, in one write(2): the kernel takes
-/// each one as a whole.
-///
-/// # Errors
-/// Those of open(2), and what the controller answers to the value.
+/// Writes `value` into an existing file in one write(2): the kernel takes each
+/// write as a whole. The error is the controller's.
 pub(crate) fn write(file: &Path, value: &str) -> Result<()> {
-    // fs::write would ask for the file to be made, and a missing one would be
+    // fs::write would create the file, and a missing one would then fail with
     // EACCES instead of ENOENT.
     OpenOptions::new()
         .write(true)
@@ -25,22 +22,16 @@ pub(crate) fn write(file: &Path, value: &str) -> Result<()> {
         .with_context(|| format!("write {value:?} to {}", file.display()))
 }
 
-/// Reads a whole file, without the newline at its end.
-///
-/// # Errors
-/// Those of open(2) and read(2).
+/// Reads a whole file, without its trailing newline.
 pub(crate) fn read(file: &Path) -> Result<String> {
     let mut text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     text.truncate(text.trim_end().len());
     Ok(text)
 }
 
-/// As [`read`], but `None` where there is no such file, or no longer such a
-/// group (`ENODEV`).
-///
-/// # Errors
-/// As [`read`], for everything else. `EOPNOTSUPP` is how the kernel says that
-/// pressure is not accounted for, and counts as no such file.
+/// Reads a file as [`read`] does; `None` if the file or its group no longer
+/// exists (`ENOENT`, `ENODEV`), or if the kernel does not account for pressure
+/// (`EOPNOTSUPP`).
 pub(crate) fn read_if_there(file: &Path) -> Result<Option<String>> {
     match read(file) {
         Ok(text) => Ok(Some(text)),
@@ -52,16 +43,13 @@ pub(crate) fn read_if_there(file: &Path) -> Result<Option<String>> {
     }
 }
 
-/// The number behind `key` in a file of lines `key number` (cgroup-v2.rst,
-/// "flat keyed"); `None` where the file or the key is missing.
-///
-/// # Errors
-/// As [`read_if_there`].
+/// The number of `key` in a file of lines `key number` (cgroup-v2.rst, "flat
+/// keyed"); `None` if the file or the key is missing.
 pub(crate) fn keyed(file: &Path, key: &str) -> Result<Option<u64>> {
     Ok(read_if_there(file)?.and_then(|text| value_of(&text, key)))
 }
 
-/// The number behind `key` in the text of such a file.
+/// The number of `key` in the text of such a file.
 pub(crate) fn value_of(text: &str, key: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))

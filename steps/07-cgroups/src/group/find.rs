@@ -1,4 +1,4 @@
-//! Finding groups: that of a process, one by its name, all of them.
+//! Searches for groups: by a process, by name, and all of them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -17,11 +17,11 @@ use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::layout::{Layout, controllers};
 use crate::limits::protection;
 
-/// The group that `what` names: the PID of a process in it, its name as
+/// Finds the group `what`: the PID of a process in it, its name as
 /// `step-07 stats` lists it, or its path from the root of the hierarchy.
 ///
 /// # Errors
-/// For a process or a name that does not exist.
+/// Names the missing process or group.
 pub(crate) fn group(what: &str) -> Result<Group> {
     if what.bytes().all(|b| b.is_ascii_digit()) {
         return of_process(what);
@@ -50,10 +50,7 @@ pub(crate) fn group(what: &str) -> Result<Group> {
     })
 }
 
-/// The group of a container's process.
-///
-/// # Errors
-/// Where there is no such process.
+/// Finds the group of a container's process.
 fn of_process(pid: &str) -> Result<Group> {
     if !Path::new("/proc").join(pid).exists() {
         bail!("there is no process {pid}");
@@ -61,7 +58,7 @@ fn of_process(pid: &str) -> Result<Group> {
     let layout = ordered(Layout::of_process(pid)?);
     let mut members = Vec::new();
     for hierarchy in &layout.hierarchies {
-        // Where it stands in a root group, nothing limits or counts it.
+        // In a root group nothing limits or counts the process.
         if hierarchy.own != hierarchy.mount_point {
             members.push(member(hierarchy, hierarchy.own.clone())?);
         }
@@ -71,7 +68,7 @@ fn of_process(pid: &str) -> Result<Group> {
         Some(member) => file_name(&member.dir),
         None => bail!("process {pid} is in no group but the roots"),
     };
-    // A hierarchy in which it was not placed would show somebody else's use.
+    // A hierarchy in which it was not placed would show another group's use.
     if named.is_some() {
         members.retain(|member| file_name(&member.dir) == name);
     }
@@ -90,7 +87,7 @@ fn member(hierarchy: &Hierarchy, dir: PathBuf) -> Result<Member> {
     })
 }
 
-/// Whether it is the group of a container, which may be paused.
+/// Whether this is the group of a container, which may be paused.
 pub(crate) fn is_container(dir: &Path) -> bool {
     file_name(dir).starts_with(PREFIX)
 }
@@ -100,10 +97,7 @@ fn file_name(dir: &Path) -> String {
         .map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The groups of all containers, in whatever parents, by name.
-///
-/// # Errors
-/// Those of reading the hierarchies.
+/// Finds the groups of all containers, in any parent, sorted by name.
 pub(crate) fn containers() -> Result<Vec<Group>> {
     let mut all: Vec<Group> = Vec::new();
     for hierarchy in &ordered(Layout::detect()?).hierarchies {
@@ -126,7 +120,7 @@ pub(crate) fn containers() -> Result<Vec<Group>> {
     Ok(all)
 }
 
-/// All groups below a group, except those inside containers, and those that the
+/// All groups below a group, except those inside containers and those that the
 /// caller may not list.
 fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
@@ -142,17 +136,18 @@ fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Removes what launchers that were killed left behind: their groups in all
-/// hierarchies, with the processes in them, and the parents that are empty
-/// then. Returns the directories that were removed.
+/// Removes what killed launchers left behind: their groups in all hierarchies,
+/// with the processes in them, and then their empty parents. Returns the
+/// removed directories.
 ///
 /// # Errors
-/// The first that could not be removed; the others are tried all the same.
+/// The first group that could not be removed; the others are tried all the
+/// same.
 pub fn sweep() -> Result<Vec<PathBuf>> {
     // ANCHOR: exercise_sweep
     let mut swept = Vec::new();
     let mut failed = Ok(());
-    // The first one last, because that is where a launcher looks.
+    // The first hierarchy comes last, because a launcher searches there.
     for hierarchy in ordered(Layout::detect()?).hierarchies.iter().rev() {
         let all = walk(&hierarchy.mount_point)?;
         let leaves = all.iter().filter(|dir| leaf::is_leaf(dir));
@@ -170,10 +165,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     // ANCHOR_END: exercise_sweep
 }
 
-/// Thaws the group of this name, where the freezer is a controller of v1.
-///
-/// # Errors
-/// Those of reading the hierarchy and of writing `freezer.state`.
+/// Thaws the group of this name, if the freezer is a controller of v1.
 pub(crate) fn thaw(name: &OsStr) -> Result<()> {
     let layout = ordered(Layout::detect()?);
     let freezer = layout.find("freezer");
@@ -185,8 +177,9 @@ pub(crate) fn thaw(name: &OsStr) -> Result<()> {
     named.map(PathBuf::as_path).try_for_each(end::thaw)
 }
 
-/// Whether a leaf was nobody's. One that holds a launcher refuses; one that is
-/// about to is kept from this by its maker.
+/// Removes a leaf, and returns whether its launcher was gone. rmdir(2) refuses
+/// one that holds a launcher; the lock protects one that a launcher is about to
+/// enter.
 fn remove_leaf(dir: &Path) -> bool {
     let Some(Ok(_held)) = dir.parent().map(leaf::hold) else {
         return false;
@@ -194,10 +187,7 @@ fn remove_leaf(dir: &Path) -> bool {
     fs::remove_dir(dir).is_ok()
 }
 
-/// Removes, in all hierarchies, the groups that are called as these are.
-///
-/// # Errors
-/// As [`sweep`].
+/// Removes the groups with the names of these from all hierarchies.
 pub(crate) fn sweep_named(dead: &[PathBuf]) -> Result<()> {
     let mut failed = Ok(());
     for hierarchy in ordered(Layout::detect()?).hierarchies.iter().rev() {
@@ -210,7 +200,7 @@ pub(crate) fn sweep_named(dead: &[PathBuf]) -> Result<()> {
     failed
 }
 
-/// Sweeps in each of these parents once, and says what was removed.
+/// Sweeps in each of these parents once, and appends the removed directories.
 fn sweep_each(
     parents: impl Iterator<Item = PathBuf>,
     version: Version,
@@ -227,7 +217,7 @@ fn sweep_each(
 }
 
 fn sweep_in(dir: &Path, version: Version) -> Result<Vec<PathBuf>> {
-    // Somebody else's, whose launchers may live.
+    // Another user's parent, whose launchers may be alive.
     if !may_make_groups(dir) {
         return Ok(Vec::new());
     }

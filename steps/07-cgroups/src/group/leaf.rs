@@ -1,6 +1,6 @@
-//! The launcher's own leaf: where its group was delegated to it, it is in the
-//! way, because controllers can only be switched on in a group without
-//! processes. It moves into a group below, and back at the end.
+//! The launcher's own leaf. In a group that was delegated to it, the launcher
+//! is in the way, because controllers can only be switched on in a group
+//! without processes. It moves into a group below, and back at the end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use kit::say;
 use crate::group::file;
 use crate::group::parent::{directories, gone};
 
-/// What the names of all such leaves begin with.
+/// The prefix of the names of all leaves.
 const PREFIX: &str = "drydock.launcher-";
 
-/// A group that holds the launcher and nothing else.
+/// A group that holds only the launcher.
 pub(crate) struct Leaf {
     base: PathBuf,
     dir: PathBuf,
@@ -25,9 +25,10 @@ impl Leaf {
     /// Moves the launcher from `base` into a new leaf below.
     ///
     /// # Errors
-    /// Where `base` holds other processes too, which are not ours to move.
+    /// Lists the other processes that `base` holds, which are not ours to move.
     pub(crate) fn enter(base: &Path) -> Result<Self> {
-        // Until it holds the launcher, an empty leaf is taken for a dead one's.
+        // Until it holds the launcher, an empty leaf counts as that of a dead
+        // one.
         let _held = hold(base)?;
         sweep(base)?;
         let own = std::process::id().to_string();
@@ -59,11 +60,8 @@ impl Leaf {
         }
     }
 
-    /// Moves the launcher back and removes the leaf.
-    ///
-    /// # Errors
-    /// Those of the file and of rmdir(2). Not that controllers are still on in
-    /// the group above, for the containers of other launchers: then the leaf
+    /// Moves the launcher back and removes the leaf. If controllers are still
+    /// on in the group above, for the containers of other launchers, the leaf
     /// stays, and the next launcher removes it.
     pub(crate) fn leave(self) -> Result<()> {
         if let Err(error) = file::write(&self.base.join("cgroup.procs"), "0") {
@@ -71,24 +69,21 @@ impl Leaf {
             return Ok(());
         }
         match fs::remove_dir(&self.dir) {
-            // Somebody who looked for the dead was quicker.
+            // Another launcher's sweep may have removed it first.
             Err(e) if !gone(&e) => Err(e).with_context(|| format!("rmdir {}", self.dir.display())),
             _ => Ok(()),
         }
     }
 }
 
-/// Keeps others from making or judging leaves in a group.
-///
-/// # Errors
-/// Those of open(2) and flock(2).
+/// Locks `base` against others who make or remove leaves in it.
 pub(crate) fn hold(base: &Path) -> Result<File> {
     let held = lock::directory(base, Turn::Judging)?;
     held.with_context(|| format!("open {}: it is gone", base.display()))
 }
 
-/// Removes the leaves of launchers that are gone. Those of others hold a
-/// process, and rmdir(2) refuses. The caller holds the group.
+/// Removes the leaves of dead launchers. The others hold a process, and
+/// rmdir(2) refuses. The caller has locked the group.
 fn sweep(base: &Path) -> Result<()> {
     for dir in directories(base)? {
         if is_leaf(&dir) && fs::remove_dir(&dir).is_ok() {
@@ -98,7 +93,7 @@ fn sweep(base: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether it is the leaf of a launcher, by its name.
+/// Whether the group's name is that of a launcher's leaf.
 pub(crate) fn is_leaf(dir: &Path) -> bool {
     dir.file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))

@@ -1,11 +1,11 @@
-//! A group: one directory in each hierarchy that takes part.
+//! A container's group: one directory in each hierarchy that takes part.
 //!
 //! | module | what |
 //! |---|---|
-//! | this file, [`parent`] | the directories: made, told from abandoned ones, left |
-//! | [`v1`], [`v2`], [`leaf`] | what each version asks for before a process can enter |
-//! | [`find`], [`end`] | groups by name and by process; all of a group's processes killed |
-//! | [`file`](mod@file) | the files of a group, read and written |
+//! | this file, [`parent`] | the directories: creation, search for abandoned ones, removal |
+//! | [`v1`], [`v2`], [`leaf`] | what each version requires before a process can enter |
+//! | [`find`], [`end`] | search by name and by process; the end of all processes of a group |
+//! | [`file`](mod@file) | the files of a group |
 
 pub(crate) mod end;
 pub(crate) mod file;
@@ -29,35 +29,35 @@ use crate::host::hierarchy::Version;
 /// The group of a container.
 #[derive(Default)]
 pub(crate) struct Group {
-    /// Its name, the same in all hierarchies.
+    /// The name, the same in all hierarchies.
     pub name: String,
-    /// Its directories.
+    /// Its directory in each hierarchy.
     pub members: Vec<Member>,
 }
 
 /// A group's directory in one hierarchy.
 pub(crate) struct Member {
-    /// The hierarchy's interface.
+    /// The version of the hierarchy.
     pub version: Version,
-    /// The controllers that act on the group here.
+    /// The controllers that act on the group in this hierarchy.
     pub controllers: Vec<String>,
-    /// The directory.
+    /// The group's directory.
     pub dir: PathBuf,
-    /// Held by the launcher as long as it lives, and let go by the kernel
-    /// however it ends: that is how a group without a launcher is told, in
-    /// whichever PID namespace it was.
+    /// The lock on the directory. The kernel releases it when the launcher ends
+    /// in any way, so an unlocked group is one without a launcher, whatever the
+    /// PID namespace.
     pub(crate) lock: Option<File>,
 }
 
 impl Group {
-    /// The directory in which a controller acts on the group.
+    /// The member on which a controller acts.
     pub(crate) fn controller(&self, name: &str) -> Option<&Member> {
         self.members
             .iter()
             .find(|member| member.controllers.iter().any(|c| c == name))
     }
 
-    /// The v2 directory.
+    /// The member on v2.
     pub(crate) fn v2(&self) -> Option<&Member> {
         self.members
             .iter()
@@ -65,14 +65,11 @@ impl Group {
     }
 }
 
-/// A name that no other launcher gives: its PID and the time at which it
-/// started, in clock ticks since boot (proc_pid_stat(5)).
-///
-/// # Errors
-/// Those of reading /proc/self/stat.
+/// A unique name: the launcher's PID and its start time, in clock ticks since
+/// boot (proc_pid_stat(5)).
 pub(crate) fn new_name() -> Result<String> {
     let stat = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
-    // The program's name, in parentheses, may hold anything.
+    // The program's name, in parentheses, may contain any character.
     let start = stat
         .rsplit_once(')')
         .and_then(|(_, fields)| fields.split_whitespace().nth(19))
@@ -80,14 +77,12 @@ pub(crate) fn new_name() -> Result<String> {
     Ok(format!("{PREFIX}{}-{start}", std::process::id()))
 }
 
-/// Makes the directory of a group and locks it.
-///
-/// # Errors
-/// Those of mkdir(2), open(2) and flock(2). Nothing is left then.
+/// Makes the directory of a group and locks it. Leaves nothing behind on an
+/// error.
 pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, File)> {
     let dir = parent.dir.join(name);
     fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
-    // Nobody else can hold it: to sweep, one needs the parent's lock.
+    // Nobody else can hold it: a sweep requires the parent's lock.
     let lock = || {
         let file = File::open(&dir).with_context(|| format!("open {}", dir.display()))?;
         ensure!(
@@ -105,11 +100,12 @@ pub(crate) fn make(parent: &Parent, name: &str) -> Result<(PathBuf, File)> {
     }
 }
 
-/// Removes the groups in `parent` whose launcher is gone, with what is left in
-/// them, and returns them.
+/// Removes the groups in `parent` whose launchers are dead, with the processes
+/// in them, and returns them.
 ///
 /// # Errors
-/// The first that could not be removed; the others are tried all the same.
+/// The first group that could not be removed; the others are tried all the
+/// same.
 pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     let mut swept = Vec::new();
     let mut failed = Ok(());
@@ -124,10 +120,7 @@ pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     failed.map(|()| swept)
 }
 
-/// The groups in `parent` whose launcher is gone.
-///
-/// # Errors
-/// Those of reading the directory, and of flock(2).
+/// The groups in `parent` whose launchers are dead.
 pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
     let mut dead = Vec::new();
     for dir in parent.groups()? {

@@ -1,11 +1,11 @@
-//! The directory in which the groups of containers are made, one in each
-//! hierarchy: `drydock`, or what `--cgroup-parent` names.
+//! The parent of the containers' groups, one in each hierarchy: `drydock`, or
+//! the value of `--cgroup-parent`.
 //!
-//! It is made by the first container and removed by the last. Both happen
-//! under flock(2) on the directory itself, so that no container makes its group
-//! in a directory that another one is about to remove. What the first had to
-//! switch on above it is remembered in an extended attribute of the directory,
-//! and the last switches it off.
+//! The first container makes it and the last removes it. Both hold a flock(2)
+//! on the directory itself, so that no container makes its group in a directory
+//! that another one is about to remove. The controllers that the first had to
+//! switch on above it are recorded in an extended attribute of the directory,
+//! and the last switches them off.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -21,27 +21,28 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 use crate::group::file;
 use crate::host::hierarchy::Version;
 
-/// Its name, where none is asked for.
+/// Its default name.
 pub(crate) const NAME: &str = "drydock";
 
-/// What the names of all groups of containers begin with.
+/// The prefix of the names of all containers' groups.
 pub(crate) const PREFIX: &str = "drydock-";
 
-/// The extended attribute of a directory that we made: the controllers that
-/// were switched on for it in the group above.
+/// The extended attribute of a directory that we made: the list of the
+/// controllers that were switched on for it in the group above.
 const MARK: &str = "user.drydock";
 
-/// A parent that exists, and is ours alone as long as this lives.
+/// A parent that exists, locked while this lives.
 pub(crate) struct Parent {
     pub(crate) dir: PathBuf,
     lock: File,
 }
 
 impl Parent {
-    /// Makes the directory if it is missing, and those above it, and locks it.
+    /// Makes the directory and those above it if they are missing, and locks
+    /// it.
     ///
     /// # Errors
-    /// Those of mkdir(2): `EACCES` and `EROFS` where groups cannot be made.
+    /// `EACCES` or `EROFS` of mkdir(2) if groups cannot be made.
     pub(crate) fn enter(dir: &Path) -> Result<Self> {
         loop {
             make(dir)?;
@@ -51,10 +52,7 @@ impl Parent {
         }
     }
 
-    /// Locks the directory; `None` if there is none.
-    ///
-    /// # Errors
-    /// Those of open(2) and flock(2).
+    /// Locks the directory; `None` if it does not exist.
     pub(crate) fn existing(dir: &Path) -> Result<Option<Self>> {
         let lock = lock::directory(dir, Turn::Judging)?;
         Ok(lock.map(|lock| Parent {
@@ -63,10 +61,7 @@ impl Parent {
         }))
     }
 
-    /// The groups of containers in it, whether they live or not.
-    ///
-    /// # Errors
-    /// Those of reading a directory.
+    /// The groups of containers in it, with or without a launcher.
     pub(crate) fn groups(&self) -> Result<Vec<PathBuf>> {
         Ok(directories(&self.dir)?
             .into_iter()
@@ -74,11 +69,9 @@ impl Parent {
             .collect())
     }
 
-    /// Removes it if we made it and no group is left in it, and those above it
-    /// likewise. Returns the first that stays because there are groups in it.
-    ///
-    /// # Errors
-    /// Those of rmdir(2), except that it is in use.
+    /// Removes the directory if we made it and it holds no group, and then
+    /// those above it likewise. On v2 returns the first one that stays because
+    /// it holds groups.
     pub(crate) fn leave(self, version: Version) -> Result<Option<Self>> {
         let Some(controllers) = mark(&self.dir) else {
             return Ok(None);
@@ -93,7 +86,7 @@ impl Parent {
         }
         match fs::remove_dir(&dir) {
             Ok(()) => {}
-            // It holds a group, or somebody else's process.
+            // It holds a group, or another user's process.
             Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("rmdir {}", dir.display())),
         }
@@ -108,15 +101,12 @@ impl Parent {
     }
 }
 
-/// Whether we made the group, so that its files are ours to write.
+/// Whether we made the group, and so may write its files.
 pub(crate) fn ours(dir: &Path) -> bool {
     mark(dir).is_some()
 }
 
-/// Notes in a parent that a controller was switched on above it.
-///
-/// # Errors
-/// Those of setxattr(2).
+/// Records in a parent that a controller was switched on above it.
 pub(crate) fn remember(dir: &Path, controller: &str) -> Result<()> {
     let mut all = mark(dir).unwrap_or_default();
     all.push(controller.to_owned());
@@ -124,9 +114,9 @@ pub(crate) fn remember(dir: &Path, controller: &str) -> Result<()> {
 }
 
 /// Switches `controllers` off in the group above, where they were switched on
-/// for `dir`: first in `dir`, because a controller stays on as long as a group
-/// below has it on. Groups of other people in the group above may have come to
-/// rely on them; then they stay.
+/// for `dir`. They are first switched off in `dir`, because a controller stays
+/// on while a group below has it on. If the group above has groups of others,
+/// which may rely on the controllers, they stay on.
 fn switch_off(dir: &Path, controllers: &[String], above: &Path) -> Result<()> {
     let others = directories(above)?
         .iter()
@@ -153,12 +143,12 @@ fn switch_off(dir: &Path, controllers: &[String], above: &Path) -> Result<()> {
     Ok(())
 }
 
-/// mkdir(2), for it and for what is missing above it. Others may pass through
-/// the directory, as a container's mount of its own group does, but not open
-/// it, so that nobody else can hold our lock.
+/// Makes the directory, and the missing ones above it. Others may pass through
+/// it, as a container's mount of its own group does, but may not open it, so
+/// that nobody else can hold our lock.
 fn make(dir: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(0o711).create(dir) {
-        // Our name is mark enough.
+        // Our name is a sufficient mark.
         Ok(()) if dir.ends_with(NAME) => Ok(()),
         Ok(()) => set_mark(dir, &[]),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -170,10 +160,8 @@ fn make(dir: &Path) -> Result<()> {
     }
 }
 
-/// The directories in a directory: the groups in a group.
-///
-/// # Errors
-/// Those of reading a directory. What is gone holds none.
+/// The directories in a directory: the groups in a group. A missing directory
+/// has none.
 pub(crate) fn directories(dir: &Path) -> Result<Vec<PathBuf>> {
     let list = || -> std::io::Result<Vec<PathBuf>> {
         let mut all = Vec::new();
@@ -191,7 +179,8 @@ pub(crate) fn directories(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Whether a file is gone, also one that was just open (`ENODEV`).
+/// Whether the error means that a file is gone, including one that was just
+/// opened (`ENODEV`).
 pub(crate) fn gone(e: &std::io::Error) -> bool {
     e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(Errno::ENODEV as i32)
 }
@@ -201,8 +190,8 @@ fn named(dir: &Path, prefix: &str) -> bool {
         .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
 }
 
-/// What is noted in a directory that we made. One that has our name is ours,
-/// also with nothing noted.
+/// The controllers recorded in a directory that we made. A directory with our
+/// name is ours even without the attribute.
 fn mark(dir: &Path) -> Option<Vec<String>> {
     let mut buffer = [0; 256];
     let Ok(length) = getxattr(dir, MARK, &mut buffer) else {

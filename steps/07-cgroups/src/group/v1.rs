@@ -1,10 +1,11 @@
 //! Groups on v1: one in each hierarchy (cgroup-v1/cgroups.rst).
 //!
-//! The child moves itself: still single-threaded, it writes `0` into each
+//! The child moves itself: while it is single-threaded, it writes `0` into each
 //! `tasks`. Another process that writes the PID into `cgroup.procs` has to stop
 //! every fork on the machine first and wait for an RCU grace period, which
-//! takes longer than all the rest of a start. The files are opened beforehand,
-//! because the child may have neither the paths nor the permission any more.
+//! takes longer than the whole rest of a start. The files are opened
+//! beforehand, because the child may no longer have the paths or the
+//! permission.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -21,14 +22,14 @@ use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::layout::Layout;
 
 /// The controllers in which every container gets a group, so that it can be
-/// limited, accounted for, frozen and ended. Others only where they are asked
-/// for.
+/// limited, accounted for, frozen and ended. Other controllers are used on
+/// request only.
 pub(crate) const ALWAYS: [&str; 7] = [
     "cpu", "cpuacct", "memory", "pids", "blkio", "devices", "freezer",
 ];
 
-/// The hierarchies in the order in which groups are made: within a version those
-/// first in which every container has one.
+/// Sorts the hierarchies into the order in which groups are made: v1 before v2,
+/// and within a version first those in which every container has a group.
 pub(crate) fn ordered(mut layout: Layout) -> Layout {
     let order = |hierarchy: &Hierarchy| (hierarchy.version, !hierarchy.has(&ALWAYS));
     layout.hierarchies.sort_by_key(order);
@@ -36,10 +37,11 @@ pub(crate) fn ordered(mut layout: Layout) -> Layout {
 }
 
 /// The directory in which to make groups: `cgroup_parent`, or `drydock` in the
-/// topmost group that the caller may write. The root group, for root.
+/// root of the mount if the caller may write there, else in the caller's own
+/// group.
 ///
 /// # Errors
-/// Says why there is none.
+/// A hierarchy that is mounted read-only, or that the caller may not write.
 pub(crate) fn parent_of(hierarchy: &Hierarchy, cgroup_parent: Option<&Path>) -> Result<PathBuf> {
     let top = &hierarchy.mount_point;
     if hierarchy.read_only {
@@ -55,10 +57,10 @@ pub(crate) fn parent_of(hierarchy: &Hierarchy, cgroup_parent: Option<&Path>) -> 
         .with_context(|| format!("{} is not writable for this user", top.display()))
 }
 
-/// `path`, which is absolute or not, below `top`.
+/// The directory `path`, absolute or relative, below `top`.
 ///
 /// # Errors
-/// For a path with `..` in it.
+/// A path that contains `..` or begins with `.`, or that names no group.
 pub(crate) fn below(top: &Path, path: &Path) -> Result<PathBuf> {
     let parts = path.components().filter(|part| *part != Component::RootDir);
     let mut dir = top.to_owned();
@@ -88,10 +90,7 @@ pub(crate) fn may_make_groups(dir: &Path) -> bool {
     .is_ok()
 }
 
-/// Makes the group `name` in one hierarchy, and the parent if it is missing.
-///
-/// # Errors
-/// Those of mkdir(2) and of the files of cpuset.
+/// Makes the group `name` in one hierarchy, and its parent if that is missing.
 pub(crate) fn create(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result<Member> {
     let has_cpuset = hierarchy.has(&["cpuset"]);
     let parent = Parent::enter(parent)?;
@@ -111,8 +110,8 @@ pub(crate) fn create(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result
     Ok(member)
 }
 
-/// A new v1 cpuset has no CPU and no memory node, and no process may enter it
-/// until it has both (`ENOSPC`): the parent's are copied.
+/// Copies the CPUs and memory nodes of the group above into a new v1 cpuset. A
+/// new one has none, and no process may enter it until it has both (`ENOSPC`).
 fn fill_cpuset(dir: &Path) -> Result<()> {
     let Some(above) = dir.parent() else {
         return Ok(());
@@ -125,10 +124,7 @@ fn fill_cpuset(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The `tasks` file of a group, open for the child to write itself into.
-///
-/// # Errors
-/// Those of open(2).
+/// Opens the `tasks` file of a group, for the child to write itself into.
 pub(crate) fn open_tasks(member: &Member) -> Result<File> {
     let tasks = member.dir.join("tasks");
     OpenOptions::new()
@@ -141,7 +137,7 @@ pub(crate) fn open_tasks(member: &Member) -> Result<File> {
 /// Moves the calling thread, which must be the only one of its process.
 ///
 /// # Errors
-/// `ENOSPC` from a cpuset without CPUs or nodes; `EACCES` where the launcher's
+/// `ENOSPC` from a cpuset without CPUs or nodes; `EACCES` if the launcher's
 /// user may not move its processes.
 pub(crate) fn enter(tasks: &mut File, dir: &Path) -> Result<()> {
     say!("write 0 to {}/tasks", dir.display());

@@ -1,14 +1,14 @@
 //! The group on v2 (cgroup-v2.rst).
 //!
-//! Three rules decide where it can be:
+//! Three rules decide where it can be made:
 //!
 //! * a controller acts on a group only if it is switched on in
 //!   `cgroup.subtree_control` of the group above;
 //! * that can be done only in a group without processes of its own, except the
 //!   root group ("no internal processes");
 //! * a group belongs to one manager. We switch controllers on in the root group
-//!   where no service manager runs, in a group that was delegated to us, and in
-//!   groups that we made. Never in anybody else's.
+//!   if no service manager runs, in a group that was delegated to us, and in
+//!   groups that we made, but never in another manager's group.
 
 use std::path::{Path, PathBuf};
 
@@ -26,30 +26,31 @@ use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::layout::{Layout, controllers};
 use crate::host::systemd;
 
-/// Switched on where they are to be had, so that the use of every container
-/// can be told.
+/// Controllers that are switched on if available, to account for the use of
+/// every container.
 const WELCOME: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
-/// The group in which we may make others.
+/// The group below which we may make others.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Base {
     dir: PathBuf,
-    /// The launcher is in it: it must leave before controllers are switched on.
+    /// The launcher is in this group: it must leave before controllers are
+    /// switched on.
     home: bool,
 }
 
-/// Where the container's group will be.
+/// The place of the container's group.
 pub(crate) struct Place {
     base: Base,
     parent: PathBuf,
 }
 
 impl Place {
-    /// Finds it. Where systemd manages the tree, and `ask_systemd`, asks it for
-    /// a group of our own.
+    /// Finds the place. If systemd manages the tree, asks it for a group of our
+    /// own, provided that `ask_systemd` is set.
     ///
     /// # Errors
-    /// Says why there is none, and what to do.
+    /// Says why there is none, and names the remedy.
     pub(crate) fn find(
         hierarchy: &Hierarchy,
         cgroup_parent: Option<&Path>,
@@ -75,10 +76,7 @@ impl Place {
         })
     }
 
-    /// The controllers that groups here can have.
-    ///
-    /// # Errors
-    /// Those of reading `cgroup.controllers`.
+    /// The controllers that are available to groups here.
     pub(crate) fn controllers(&self) -> Result<Vec<String>> {
         controllers(&self.base.dir)
     }
@@ -88,13 +86,13 @@ impl Place {
         self.parent.clone()
     }
 
-    /// Where that list stands, for errors.
+    /// The group whose `cgroup.controllers` decides that, for errors.
     pub(crate) fn base(&self) -> &Path {
         &self.base.dir
     }
 
-    /// Makes the group, with the controllers that are `needed` switched on.
-    /// Returns the leaf as well into which the launcher had to move for that.
+    /// Makes the group, with the `needed` controllers switched on. If the
+    /// launcher has to move for that, `leaf` is set.
     ///
     /// # Errors
     /// Names the group in which a controller could not be switched on.
@@ -111,7 +109,7 @@ impl Place {
         let mut welcome = WELCOME.to_vec();
         let there = self.controllers()?;
         welcome.retain(|controller| there.iter().any(|c| c == controller));
-        // Before it has moved out of the way, there is no point in trying.
+        // While the launcher is in the base, the attempt would fail.
         if self.base.home && leaf.is_none() {
             welcome.clear();
         }
@@ -155,8 +153,8 @@ impl Place {
 }
 
 // ANCHOR: switch_on_in
-/// Switches a controller on in `dir`, for `below`, which is the next group on
-/// the way to the container's, or `None` if that is the container's own.
+/// Switches a controller on in `dir`, for `below`: the next group on the path
+/// to the container's, or `None` for the container's own.
 fn switch_on_in(dir: &Path, below: Option<&Path>, controller: &str, is_base: bool) -> Result<()> {
     let control = dir.join("cgroup.subtree_control");
     if file::read(&control)?
@@ -174,7 +172,7 @@ fn switch_on_in(dir: &Path, below: Option<&Path>, controller: &str, is_base: boo
             control.display()
         );
     }
-    // Noted first: what is noted and not on does no harm.
+    // Recorded first: a recorded controller that is off does no harm.
     if let Some(below) = below {
         parent::remember(below, controller)?;
     }
@@ -186,15 +184,15 @@ fn switch_on_in(dir: &Path, below: Option<&Path>, controller: &str, is_base: boo
 }
 // ANCHOR_END: switch_on_in
 
-/// The root group of a host that systemd manages; a scope that it delegated is
-/// ours.
+/// Whether systemd owns `dir`: the root group of a host that it manages. A
+/// scope that it delegated is ours.
 fn systemd_owns(dir: &Path) -> bool {
     systemd::manages(dir) && !systemd::delegated(dir)
 }
 
-/// Without systemd: the root of what is visible if we may write there and no
-/// process is in the way; else the topmost group above our own that was made
-/// writable for us.
+/// Finds the base without systemd: the root of the mount if we may write there
+/// and it has no processes or is the root group; else the topmost ancestor of
+/// our own group that is writable for us and has no processes; else our own.
 fn delegated(hierarchy: &Hierarchy) -> Result<Base> {
     let top = &hierarchy.mount_point;
     let is_root_group = !top.join("cgroup.type").exists();
@@ -230,8 +228,8 @@ fn delegated(hierarchy: &Hierarchy) -> Result<Base> {
     Ok(Base { dir, home })
 }
 
-/// With systemd: our own group if it was delegated, or a group above it that
-/// was; else a scope that we ask for.
+/// Finds the base with systemd: our own group or an ancestor if it was
+/// delegated, else a new scope, if `ask`.
 fn delegated_by_systemd(hierarchy: &Hierarchy, ask: bool) -> Result<Base> {
     let top = &hierarchy.mount_point;
     let own = || {
@@ -262,8 +260,8 @@ fn delegated_by_systemd(hierarchy: &Hierarchy, ask: bool) -> Result<Base> {
     })
 }
 
-/// Whether we may make groups in `dir` and move processes between them: that
-/// takes write permission on the `cgroup.procs` of the group above both.
+/// Whether we may make groups in `dir` and move processes between them. A move
+/// requires write permission on the `cgroup.procs` of the common ancestor.
 fn ours_to_use(dir: &Path) -> bool {
     may_make_groups(dir)
         && ["cgroup.procs", "cgroup.subtree_control"]
@@ -271,7 +269,7 @@ fn ours_to_use(dir: &Path) -> bool {
             .all(|file| accessat(CWD, dir.join(file), Access::WRITE_OK, AtFlags::EACCESS).is_ok())
 }
 
-/// The processes in the group itself.
+/// The processes in the group itself, without those below.
 fn processes(dir: &Path) -> Result<Vec<Pid>> {
     let text = file::read(&dir.join("cgroup.procs"))?;
     text.lines()

@@ -1,31 +1,31 @@
-//! A hierarchy of groups that is mounted on this host.
+//! A mounted hierarchy of groups.
 
 use std::path::PathBuf;
 
-/// Which interface a hierarchy has.
+/// The interface of a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
-    /// `cgroup`: a hierarchy for one controller, or for a few.
+    /// The file system `cgroup`: a hierarchy for one controller, or for a few.
     V1,
-    /// `cgroup2`: one hierarchy for all.
+    /// The file system `cgroup2`: one hierarchy for all controllers.
     V2,
 }
 
-/// One hierarchy that is mounted, and the caller's group in it.
+/// A mounted hierarchy, and the caller's group in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
-    /// Its interface.
+    /// The interface.
     pub version: Version,
-    /// Its controllers. Of a v2 hierarchy those that its topmost visible group
-    /// has; empty for a named v1 hierarchy.
+    /// The controllers. For v2, those of the topmost visible group; empty for a
+    /// named v1 hierarchy.
     pub controllers: Vec<String>,
     /// `name=` of a v1 hierarchy.
     pub name: Option<String>,
-    /// Where it is mounted.
+    /// The directory of its topmost visible group.
     pub mount_point: PathBuf,
-    /// The caller's group, as a directory under the mount point.
+    /// The caller's group, as a directory below the mount point.
     pub own: PathBuf,
-    /// Whether the mount is read-only.
+    /// The mount or the file system is read-only.
     pub read_only: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Which hierarchies this host has, and where the caller stands in each
-//! (cgroups(7), proc_pid_mountinfo(5), proc_pid_cgroup(5)).
+//! The hierarchies of this host, and the caller's group in each (cgroups(7),
+//! proc_pid_mountinfo(5), proc_pid_cgroup(5)).
 //!
 //! | layout | what is mounted |
 //! |---|---|
@@ -7,9 +7,9 @@
 //! | v1 | a cgroup file system for each controller, or for a few together |
 //! | hybrid | both: a controller is in one of them, never in both |
 //!
-//! cgroups-rs knows v1 or v2, by the type of /sys/fs/cgroup, and nothing of
-//! hybrid hosts, of other mount points, of read-only mounts or of a mount that
-//! shows only a part of a hierarchy, as in a container. So this is our own.
+//! cgroups-rs distinguishes v1 and v2 by the type of /sys/fs/cgroup. It does
+//! not support hybrid hosts, other mount points, read-only mounts or mounts of
+//! a part of a hierarchy, as in a container. So this module is our own.
 
 use std::fmt;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::group::file;
 use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::membership::{Membership, Mount};
 
-/// All hierarchies that are mounted where the caller sees them.
+/// All hierarchies with a mount that the caller sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// The hierarchies, v1 before v2.
@@ -28,18 +28,15 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Looks at the mounts of the caller and at its groups.
-    ///
-    /// # Errors
-    /// Those of reading /proc.
+    /// Reads the caller's mounts and groups.
     pub(crate) fn detect() -> Result<Self> {
         Self::of_process("self")
     }
 
-    /// The mounts of the caller, and the groups of process `pid` in them.
+    /// Reads the caller's mounts, and the groups of process `pid` in them.
     ///
     /// # Errors
-    /// Those of reading /proc: `ENOENT` where there is no such process.
+    /// `ENOENT` if there is no such process.
     pub(crate) fn of_process(pid: &str) -> Result<Self> {
         let mounts = file::read(Path::new("/proc/self/mountinfo"))?;
         let groups = file::read(&Path::new("/proc").join(pid).join("cgroup"))
@@ -53,8 +50,8 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The layout that the texts of mountinfo and /proc/PID/cgroup describe.
-    /// The controllers of v2 are in neither.
+    /// Parses mountinfo and /proc/PID/cgroup. The controllers of v2 are in
+    /// neither.
     pub(crate) fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mounts = Mount::all(mountinfo.as_bytes());
         let mut hierarchies: Vec<Hierarchy> = cgroup
@@ -79,7 +76,7 @@ impl Layout {
 }
 
 impl fmt::Display for Layout {
-    /// `v2`, `v1`, `hybrid`, or `none` where nothing is mounted. A named v1
+    /// `v2`, `v1`, `hybrid`, or `none` if nothing is mounted. A named v1
     /// hierarchy without controllers does not make a host hybrid.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let v1 = self
@@ -95,10 +92,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// The controllers that a v2 group has: `cgroup.controllers`.
-///
-/// # Errors
-/// Those of reading the file.
+/// The controllers of a v2 group: `cgroup.controllers`.
 pub(crate) fn controllers(group: &Path) -> Result<Vec<String>> {
     let text = file::read(&group.join("cgroup.controllers"))?;
     Ok(text.split_whitespace().map(String::from).collect())

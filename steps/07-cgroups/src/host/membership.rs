@@ -1,5 +1,5 @@
-//! The lines of /proc/self/mountinfo and /proc/PID/cgroup that say which group
-//! of a hierarchy a process is in, and where that group is seen.
+//! The group of a process in each hierarchy, and the mount that shows it: the
+//! lines of /proc/PID/cgroup and /proc/self/mountinfo.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,11 +8,12 @@ use crate::host::hierarchy::{Hierarchy, Version};
 /// A mount of a cgroup file system.
 pub(crate) struct Mount {
     version: Version,
-    /// Which group of the hierarchy is the root of this mount.
+    /// The group that is the root of this mount.
     root: PathBuf,
     mount_point: PathBuf,
     read_only: bool,
-    /// The controllers of a v1 hierarchy, and `name=…`, among other options.
+    /// The file system's options: among them a v1 hierarchy's controllers, and
+    /// `name=…`.
     options: Vec<String>,
 }
 
@@ -64,10 +65,10 @@ impl<'a> Membership<'a> {
         })
     }
 
-    /// The mount that shows this group: a writable one before a read-only one,
-    /// and the one that shows most of the hierarchy.
+    /// Finds the mount that shows this group: a writable one before a read-only
+    /// one, then the one that shows most of the hierarchy.
     pub(crate) fn find(&self, mounts: &[Mount]) -> Option<Hierarchy> {
-        // Seen from inside a cgroup namespace, a group above its root.
+        // A group above the root of the caller's cgroup namespace.
         if self
             .path
             .components()
@@ -85,7 +86,7 @@ impl<'a> Membership<'a> {
             controllers: self.controllers.iter().map(|c| (*c).to_owned()).collect(),
             name: self.name.map(String::from),
             mount_point: mount.mount_point.clone(),
-            // A path must not end in a slash when there is nothing below.
+            // Without a trailing slash if there is nothing below.
             own: mount.mount_point.join(below).components().collect(),
             read_only: mount.read_only,
         })

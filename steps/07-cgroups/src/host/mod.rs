@@ -1,9 +1,9 @@
-//! What this host has, and where the caller stands in it.
+//! The host's hierarchies, and the caller's group in each.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`hierarchy`](mod@hierarchy), [`layout`], [`membership`] | the hierarchies of v1 and v2, and the caller's group in each |
-//! | [`systemd`] | which groups of systemd's tree are ours to use |
+//! | [`systemd`] | the groups of systemd's tree that are ours to use |
 
 pub(crate) mod hierarchy;
 pub(crate) mod layout;

@@ -1,11 +1,12 @@
-//! systemd, which manages the v2 tree of most hosts (systemd.resource-control(5),
-//! org.freedesktop.systemd1(5)). A group in its tree is ours only if it says so:
-//! it marks a delegated group with an extended attribute.
+//! systemd, which manages the v2 tree of most hosts
+//! (systemd.resource-control(5), org.freedesktop.systemd1(5)). A group in its
+//! tree is ours only if systemd has marked it as delegated, with an extended
+//! attribute.
 //!
-//! cgroups-rs asks it over D-Bus from version 0.4 on, but only the system's
-//! manager and not a user's, and with threads, which a process that is about to
-//! clone must not have. busctl(1), which comes with systemd, does one call and
-//! is gone.
+//! cgroups-rs from version 0.4 on asks systemd over D-Bus, but only the
+//! system's manager and not a user's, and with threads, which a process that is
+//! about to clone must not have. busctl(1), which comes with systemd, makes one
+//! call and ends.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,29 +20,29 @@ use rustix::fs::getxattr;
 
 use crate::host::layout::Layout;
 
-/// How long systemd may take to make a scope.
+/// The time limit for systemd to make a scope.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether systemd manages the tree whose root is `root`: it runs (sd_booted(3)),
-/// and this is the root of all groups and not that of a container.
+/// Whether systemd manages the tree whose root is `root`: systemd runs
+/// (sd_booted(3)), and this is the root of all groups, not that of a container.
 pub(crate) fn manages(root: &Path) -> bool {
     Path::new("/run/systemd/system").is_dir() && !root.join("cgroup.type").exists()
 }
 
-/// Whether systemd has left the group `dir` to the processes in it.
+/// Whether systemd has delegated the group `dir` to the processes in it.
 pub(crate) fn delegated(dir: &Path) -> bool {
-    // user. is there for those who may not read trusted.
+    // user.delegate is for processes that may not read trusted attributes.
     ["user.delegate", "trusted.delegate"].iter().any(|name| {
         let mut value = [0; 8];
         getxattr(dir, *name, &mut value).is_ok_and(|length| value[..length] == *b"1")
     })
 }
 
-/// Asks for a new scope with this process in it, delegated to us. It ends with
-/// its last process.
+/// Asks systemd for a new delegated scope with this process in it. The scope
+/// ends with its last process.
 ///
 /// # Errors
-/// What busctl says, or that the process was not moved within ten seconds.
+/// The message of busctl, or a move that takes more than ten seconds.
 pub(crate) fn move_to_scope() -> Result<()> {
     let remedy = "start the launcher with systemd-run --scope -p Delegate=yes (--user for a user)";
     let pid = std::process::id().to_string();
@@ -76,7 +77,7 @@ pub(crate) fn move_to_scope() -> Result<()> {
             .replace('\n', "; ");
         bail!("busctl call StartTransientUnit: {said}; {remedy}");
     }
-    // The answer is the number of a job, not its end.
+    // The answer is the number of a job, which may still run.
     let deadline = Instant::now() + PATIENCE;
     while !own_group()?.is_some_and(|own| own.ends_with(&scope)) {
         if Instant::now() > deadline {

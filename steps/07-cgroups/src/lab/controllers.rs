@@ -1,4 +1,4 @@
-//! The controllers that the kernel has: /proc/cgroups (cgroups(7)).
+//! The kernel's controllers: /proc/cgroups (cgroups(7)).
 
 use std::path::Path;
 
@@ -6,21 +6,19 @@ use anyhow::Result;
 
 use crate::group::file;
 
-/// A controller, as /proc/cgroups lists it.
+/// A controller in /proc/cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Controller {
-    /// Its name.
+    /// The name, such as `memory`.
     pub name: String,
-    /// The number of its v1 hierarchy; 0 for none, or for that of v2.
+    /// The number of its v1 hierarchy; 0 if it has none or is on v2.
     pub hierarchy: u32,
-    /// Whether the kernel was started with it.
+    /// Whether the kernel was started with it: `cgroup_disable=` switches it
+    /// off.
     pub enabled: bool,
 }
 
-/// The controllers that the kernel has.
-///
-/// # Errors
-/// Those of reading /proc/cgroups.
+/// Reads the kernel's controllers.
 pub(crate) fn controllers() -> Result<Vec<Controller>> {
     let text = file::read(Path::new("/proc/cgroups"))?;
     Ok(parse_controllers(&text))

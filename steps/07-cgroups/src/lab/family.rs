@@ -1,4 +1,4 @@
-//! Two processes to move about in hierarchies.
+//! Two processes to move between hierarchies.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,8 +9,7 @@ use nix::fcntl::OFlag;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, pipe2};
 
-/// A process that does nothing but have a child when it is told to, which does
-/// nothing either.
+/// A process that forks one idle child on request.
 pub(crate) struct Family {
     pub(crate) parent: Pid,
     order: File,
@@ -18,10 +17,7 @@ pub(crate) struct Family {
 }
 
 impl Family {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// Those of pipe(2) and fork(2).
+    /// Starts the process.
     pub(crate) fn start() -> Result<Self> {
         let flags = OFlag::O_CLOEXEC;
         let (heard, order) = pipe2(flags).context("pipe2")?;
@@ -39,10 +35,7 @@ impl Family {
         }
     }
 
-    /// Has it fork, and returns the child's PID.
-    ///
-    /// # Errors
-    /// Where it could not.
+    /// Makes the process fork, and returns the child's PID.
     pub(crate) fn have_child(&self) -> Result<Pid> {
         (&self.order).write_all(&[1]).context("write to the pipe")?;
         let mut bytes = [0; 16];
@@ -53,11 +46,8 @@ impl Family {
         Ok(Pid::from_raw(text.parse().context("fork")?))
     }
 
-    /// Ends both, and does not return before the second is reaped: a zombie
+    /// Ends both processes, and returns when the second is reaped: a zombie
     /// keeps its groups.
-    ///
-    /// # Errors
-    /// Those of waitpid(2).
     pub(crate) fn end(self) -> Result<()> {
         let Family {
             parent,
@@ -70,8 +60,8 @@ impl Family {
     }
 }
 
-/// The life of the first process: it has a child when it is told to, and ends,
-/// as that does, when nobody is left to tell it anything.
+/// The main function of the first process: it forks on request. Both processes
+/// end when the pipe is closed.
 fn live(mut heard: File, mut answered: File) -> Result<()> {
     if heard.read(&mut [0])? == 0 {
         return Ok(());

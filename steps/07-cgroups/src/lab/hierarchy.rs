@@ -1,10 +1,10 @@
-//! `step-07 hierarchy`: v1 hierarchies to learn by (cgroups(7), mount(8),
+//! `step-07 hierarchy`: v1 hierarchies for experiments (cgroups(7), mount(8),
 //! cgroup-v1/cgroups.rst).
 //!
 //! A hierarchy is a tree of groups. The kernel allows one without a controller,
-//! which only needs a name (`-o none,name=NAME`): nothing is limited in it, and
-//! it can be made, filled and removed without disturbing anybody. Service
-//! managers kept their books in one. It works beside v2 as well.
+//! which only needs a name (`-o none,name=NAME`): it limits nothing, and can be
+//! made, filled and removed without disturbing anybody. Service managers used
+//! one to track their processes. It works beside v2 as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,19 +22,19 @@ use crate::group::file;
 use crate::group::parent::directories;
 use crate::host::layout::Layout;
 
-/// Where hierarchies are mounted, each under its name.
+/// The directory of the mount points, one per hierarchy, by name.
 const PLACE: &str = "/run/drydock/hierarchies";
 
-/// What the names of the hierarchies of `rules` begin with.
+/// The prefix of the names of the hierarchies that `rules` makes.
 pub(crate) const RULES: &str = "drydock-rules-";
 
-/// How long the kernel may take to let a hierarchy go.
+/// The time limit for the kernel to end a hierarchy.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A hierarchy that is mounted.
+/// A mounted hierarchy.
 #[derive(Debug)]
 pub(crate) struct Hierarchy {
-    /// Where it is mounted: its root group.
+    /// The mount point, which is its root group.
     pub root: PathBuf,
     name: String,
 }
@@ -43,8 +43,8 @@ impl Hierarchy {
     /// Makes a hierarchy with these controllers, or without any, and mounts it.
     ///
     /// # Errors
-    /// Where the name is taken; `EBUSY` where a controller is in another
-    /// hierarchy; `EINVAL` where the kernel does not know it.
+    /// A name that is taken; `EBUSY` if a controller is in another hierarchy;
+    /// `EINVAL` if the kernel does not know it.
     pub(crate) fn make(name: &str, controllers: &[String]) -> Result<Self> {
         // ANCHOR: exercise_make_hierarchy
         check_name(name)?;
@@ -59,10 +59,7 @@ impl Hierarchy {
         // ANCHOR_END: exercise_make_hierarchy
     }
 
-    /// Makes one and mounts it at `root`, which exists.
-    ///
-    /// # Errors
-    /// Those of mount(2).
+    /// Makes a hierarchy and mounts it at `root`, which exists.
     pub(crate) fn mount(root: &Path, name: &str, controllers: &[String]) -> Result<Self> {
         mount_at(root, &options(Some(name), controllers))?;
         Ok(Hierarchy {
@@ -71,10 +68,7 @@ impl Hierarchy {
         })
     }
 
-    /// One that [`make`](Self::make) made.
-    ///
-    /// # Errors
-    /// Where there is none of this name.
+    /// Opens a hierarchy that [`make`](Self::make) made.
     pub(crate) fn open(name: &str) -> Result<Self> {
         check_name(name)?;
         let root = Path::new(PLACE).join(name);
@@ -87,10 +81,7 @@ impl Hierarchy {
         })
     }
 
-    /// The directory of a group.
-    ///
-    /// # Errors
-    /// For a path that leaves the hierarchy.
+    /// The directory of a group. Refuses a path that contains `..`.
     pub(crate) fn group(&self, path: &str) -> Result<PathBuf> {
         let path = path.trim_matches('/');
         if path.split('/').any(|part| part == "..") {
@@ -105,7 +96,7 @@ impl Hierarchy {
     /// Moves a process, or one thread, into a group: `cgroup.procs`, `tasks`.
     ///
     /// # Errors
-    /// `ESRCH` where there is no such process.
+    /// `ESRCH` if there is no such process.
     pub(crate) fn attach(&self, path: &str, pid: i32, thread: bool) -> Result<()> {
         let dir = self.group(path)?;
         let file = dir.join(if thread { "tasks" } else { "cgroup.procs" });
@@ -113,9 +104,6 @@ impl Hierarchy {
     }
 
     /// All its groups, as paths from its root, with their processes.
-    ///
-    /// # Errors
-    /// Those of reading them.
     pub(crate) fn groups(&self) -> Result<Vec<(String, Vec<Pid>)>> {
         let mut all = Vec::new();
         let mut todo = vec![self.root.clone()];
@@ -132,13 +120,10 @@ impl Hierarchy {
     }
 
     /// Moves all processes to the root group, and removes the groups below.
-    ///
-    /// # Errors
-    /// Those of the moves and of rmdir(2).
     pub(crate) fn clear(&self) -> Result<()> {
         for (path, _) in self.groups()?.iter().rev().filter(|(path, _)| path != "/") {
             let dir = self.group(path)?;
-            // Until none is left: one may fork while it is moved.
+            // Until none is left: a process may fork while it is moved.
             loop {
                 let pids = processes(&dir)?;
                 if pids.is_empty() {
@@ -156,11 +141,8 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Clears and unmounts it, and removes its mount point. Returns whether the
-    /// kernel has let it go.
-    ///
-    /// # Errors
-    /// Those of [`clear`](Self::clear) and of umount(2).
+    /// Clears and unmounts the hierarchy, and removes its mount point. Returns
+    /// whether the kernel has ended it.
     pub(crate) fn remove(self) -> Result<bool> {
         self.clear()?;
         let gone = self.unmount()?;
@@ -168,17 +150,14 @@ impl Hierarchy {
         Ok(gone)
     }
 
-    /// Unmounts it, until the kernel has let it go, and returns whether it has.
+    /// Unmounts the hierarchy until the kernel has ended it, and returns
+    /// whether it has.
     ///
     /// A hierarchy ends with its last mount, but only if it has no groups then;
-    /// else it goes on without a mount, for ever. And a group that was just
-    /// removed counts until an RCU grace period is over. Then mounting it and
-    /// unmounting it once more is what ends it. It does not end as long as
-    /// another mount namespace shows it, that of a container which was started
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// Those of umount(2).
+    /// otherwise it remains, unmounted, for good. And a group that was just
+    /// removed counts until an RCU grace period is over. Then another mount and
+    /// unmount end it. It does not end while another mount namespace has a
+    /// mount of it, such as that of a container which was started meanwhile.
     pub(crate) fn unmount(&self) -> Result<bool> {
         unmount(&self.root, || named(&self.name))?;
         let deadline = Instant::now() + PATIENCE;
@@ -186,7 +165,7 @@ impl Hierarchy {
             if Instant::now() > deadline {
                 return Ok(false);
             }
-            // Only the name: that is enough for a hierarchy that exists.
+            // The name alone identifies an existing hierarchy.
             match mount_at(&self.root, &format!("name={}", self.name)) {
                 Ok(()) => unmount(&self.root, || named(&self.name))?,
                 Err(error) if is(&error, &[Errno::EINVAL]) => {}
@@ -197,11 +176,8 @@ impl Hierarchy {
     }
 }
 
-/// umount(2), and then some patience: the kernel takes a hierarchy apart in the
-/// background. Returns when it is not `still_there`, or after 100 ms.
-///
-/// # Errors
-/// Those of umount(2).
+/// Calls umount(2) and waits: the kernel removes a hierarchy in the background.
+/// Returns when it is no longer `still_there`, or after 100 ms.
 pub(crate) fn unmount(dir: &Path, still_there: impl Fn() -> Result<bool>) -> Result<()> {
     umount2(dir, MntFlags::empty()).with_context(|| format!("umount {}", dir.display()))?;
     let deadline = Instant::now() + Duration::from_millis(100);
@@ -212,9 +188,6 @@ pub(crate) fn unmount(dir: &Path, still_there: impl Fn() -> Result<bool>) -> Res
 }
 
 /// The names of the hierarchies that [`Hierarchy::make`] made.
-///
-/// # Errors
-/// Those of reading the directory.
 pub(crate) fn made() -> Result<Vec<String>> {
     let all = directories(Path::new(PLACE))?;
     let mut names: Vec<String> = all
@@ -226,21 +199,18 @@ pub(crate) fn made() -> Result<Vec<String>> {
 }
 
 /// Removes every hierarchy that was made and not removed, and returns their
-/// names.
-///
-/// # Errors
-/// The first that cannot be removed.
+/// names. Stops at the first that cannot be removed.
 pub(crate) fn remove_all() -> Result<Vec<String>> {
     let mut names = made()?;
     for name in &names {
         match Hierarchy::open(name) {
             Ok(hierarchy) => drop(hierarchy.remove()?),
-            // Made, and never mounted.
+            // Its directory was made, but it was never mounted.
             Err(_) => remove_place(&Path::new(PLACE).join(name)),
         }
     }
     names.retain(|name| !Path::new(PLACE).join(name).exists());
-    // `rules` mounts its own where nobody else sees it.
+    // `rules` mounts its own in a mount namespace that nobody else sees.
     for name in all_named()? {
         if name.starts_with(RULES) {
             let root = Path::new(PLACE).join(&name);
@@ -252,17 +222,15 @@ pub(crate) fn remove_all() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Mounts the hierarchy that `options` describe: makes it, or shows it once more.
-///
-/// # Errors
-/// Those of mount(2).
+/// Mounts the hierarchy that `options` describe: a new one, or an existing one
+/// once more.
 pub(crate) fn mount_at(dir: &Path, options: &str) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("cgroup"), dir, Some("cgroup"), flags, Some(options))
         .with_context(|| format!("mount(cgroup, {}, {options})", dir.display()))
 }
 
-/// The options of mount(8) for a name and some controllers.
+/// The options of mount(8) for a name and controllers.
 pub(crate) fn options(name: Option<&str>, controllers: &[String]) -> String {
     let list = match controllers {
         [] => "none".to_owned(),
@@ -279,7 +247,7 @@ fn named(name: &str) -> Result<bool> {
     Ok(all_named()?.iter().any(|other| other == name))
 }
 
-/// The names of all hierarchies that have one: `name=` in /proc/self/cgroup.
+/// The names of all named hierarchies: `name=` in /proc/self/cgroup.
 fn all_named() -> Result<Vec<String>> {
     let text = file::read(Path::new("/proc/self/cgroup"))?;
     Ok(text
@@ -293,14 +261,14 @@ fn all_named() -> Result<Vec<String>> {
 
 fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    // The kernel's own bound, MAX_CGROUP_ROOT_NAMELEN.
+    // The kernel's own limit, MAX_CGROUP_ROOT_NAMELEN.
     if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
         bail!("{name:?} is no name for a hierarchy: letters, digits, _, . and -, 63 at most");
     }
     Ok(())
 }
 
-/// The mount point and the directories above it, as far as they are empty.
+/// Removes the mount point and the directories above it that are empty.
 fn remove_place(root: &Path) {
     for dir in root.ancestors().take(3) {
         if fs::remove_dir(dir).is_err() {

@@ -1,9 +1,9 @@
-//! Hierarchies without a controller, to see by them how cgroups work:
-//! `step-07 hierarchy`. No container needs this.
+//! Hierarchies for experiments with the rules of cgroups: `step-07 hierarchy`.
+//! No container needs this.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`hierarchy`], [`controllers`] | such a hierarchy, and the controllers that the kernel has |
+//! | [`hierarchy`], [`controllers`] | such a hierarchy, and the kernel's controllers |
 //! | [`rules`], [`family`] | the four rules of hierarchies, tried with two processes |
 //! | [`tool`] | the commands |
 

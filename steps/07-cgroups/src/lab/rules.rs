@@ -1,9 +1,9 @@
-//! `step-07 hierarchy rules`: the four rules that tie hierarchies, controllers,
-//! groups and processes together (cgroup-v1/cgroups.rst), each tried, with the
-//! kernel's answer.
+//! `step-07 hierarchy rules`: the four rules that connect hierarchies,
+//! controllers, groups and processes (cgroup-v1/cgroups.rst), each tried, with
+//! the kernel's answer.
 //!
-//! All of it happens in a mount namespace and in hierarchies of its own, which
-//! end with the command.
+//! All attempts are made in a mount namespace and in hierarchies of their own,
+//! which end with the command.
 
 use std::fmt::Write;
 use std::fs;
@@ -23,11 +23,11 @@ use crate::lab::controllers::controllers;
 use crate::lab::family::Family;
 use crate::lab::hierarchy::{Hierarchy, RULES, mount_at, options, unmount};
 
-/// Tries the rules and says what came of it, a line a try. The second value is
-/// whether the kernel kept all of them.
+/// Tries the rules and returns the results, one line per attempt, and whether
+/// the kernel kept all rules.
 ///
 /// # Errors
-/// Those of what has to work for anything to be tried: `EPERM` for all but root.
+/// `EPERM` without the privileges of root, which every attempt needs.
 pub(crate) fn try_all() -> Result<(String, bool)> {
     // ANCHOR: exercise_rules
     unshare(CloneFlags::CLONE_NEWNS)
@@ -56,7 +56,7 @@ pub(crate) fn try_all() -> Result<(String, bool)> {
     // ANCHOR_END: exercise_rules
 }
 
-/// The lines for the reader.
+/// The text for the reader, and whether all rules were kept.
 struct Report {
     text: String,
     kept: bool,
@@ -83,7 +83,8 @@ impl Report {
         self.line(format_args!("rule {number}: {rule}"));
     }
 
-    /// What was tried, what the kernel said, and whether the rule says the same.
+    /// Adds an attempt, the kernel's answer, and a note if it contradicts the
+    /// rule.
     fn tried(&mut self, what: &str, said: &str, as_the_rule_says: bool) {
         let note = if as_the_rule_says {
             ""
@@ -107,7 +108,7 @@ impl Report {
     }
 }
 
-/// Rules 1 and 2, with two controllers that nobody uses.
+/// Rules 1 and 2, with two unused controllers.
 fn several_controllers(bench: &Path, report: &mut Report) -> Result<()> {
     report.rule(1, "a hierarchy may carry several controllers");
     let free = free_controllers()?;
@@ -170,23 +171,23 @@ fn several_controllers(bench: &Path, report: &mut Report) -> Result<()> {
         report.tried("  what that mount shows", said, same);
         unmount(&third, || Ok(false))?;
     }
-    // So that the next try finds them free.
+    // The next attempt must find them free.
     unmount(&first, || Ok(free_controllers()?.len() < free.len()))
 }
 
-/// Controllers that are in no hierarchy and do nothing for v2 either.
+/// The controllers that are in no hierarchy and have no use on v2 either.
 fn free_controllers() -> Result<Vec<String>> {
     let layout = Layout::detect()?;
     let mut free: Vec<String> = controllers()?
         .into_iter()
         .filter(|c| c.enabled && c.hierarchy == 0 && layout.find(&c.name).is_none())
-        // v2 uses the one without listing it, and lists the other as io.
+        // v2 uses perf_event without listing it, and lists blkio as io.
         .filter(|c| c.name != "perf_event" && c.name != "blkio")
         .map(|c| c.name)
         .collect();
-    // First those that only mark packets: nobody misses them. Last those that a
-    // kernel may have been built with for v2 only, since Linux 6.11 and 6.12
-    // (CONFIG_MEMCG_V1, CONFIG_CPUSETS_V1).
+    // First those that only mark packets, which are rarely used. Last those
+    // that a kernel may have been built with for v2 only, since Linux 6.11 and
+    // 6.12 (CONFIG_MEMCG_V1, CONFIG_CPUSETS_V1).
     free.sort_by_key(|name| match name.as_str() {
         name if name.starts_with("net_") => 0,
         "memory" | "cpuset" => 2,

@@ -70,12 +70,9 @@ pub enum HierarchyTool {
     },
 }
 
-/// Runs a command. Status 1 if the kernel does not keep a rule.
-///
-/// # Errors
-/// Those of the command.
+/// Runs a command. Status 1 means that the kernel did not keep a rule.
 pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
-    // A reader that has seen enough (`| head`) ends this program quietly.
+    // A reader that closes the pipe early (`| head`) ends this program quietly.
     sys::signals::default_action(Signal::SIGPIPE)?;
     let mut exit = Exit::Code(0);
     let text = match tool {
@@ -127,7 +124,7 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
     Ok(exit)
 }
 
-/// A table of the controllers: those of /proc/cgroups, and those that only v2
+/// A table of the controllers: those in /proc/cgroups, and those that only v2
 /// has.
 fn controllers() -> Result<String> {
     let layout = Layout::detect()?;
@@ -138,7 +135,7 @@ fn controllers() -> Result<String> {
     let mut all = crate::lab::controllers::controllers()?;
     let v2 = layout.v2().map_or(&[][..], |h| &h.controllers[..]);
     for name in v2 {
-        // v1 calls io by another name.
+        // On v1 io is called blkio.
         let old = if name == "io" { "blkio" } else { name };
         if !all.iter().any(|c| c.name == old) {
             all.push(Controller {

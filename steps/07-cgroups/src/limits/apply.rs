@@ -1,4 +1,4 @@
-//! Limits and device rules written into a group, before anything runs in it.
+//! Writes limits and device rules into a group, before anything runs in it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -24,7 +24,7 @@ use crate::limits::protection;
 /// Sets one limit on the group.
 ///
 /// # Errors
-/// Names the limit, the file, and what this kernel lacks.
+/// Names the limit, the file, and the feature that this kernel lacks.
 pub(crate) fn limit(group: &Group, limit: &Limit, version: Version) -> Result<()> {
     let values = match version {
         Version::V1 => &limit.v1,
@@ -74,7 +74,7 @@ fn set(member: &Member, value: &Value, limit: &Limit) -> Result<()> {
     }
 }
 
-/// What to do about a file that is missing.
+/// The remedy for a missing file.
 fn remedy(name: &str) -> &'static str {
     match name {
         "memory.memsw.limit_in_bytes" | "memory.swap.max" => {
@@ -86,8 +86,9 @@ fn remedy(name: &str) -> &'static str {
     }
 }
 
-/// A v2 cpuset silently takes what its parent has if none of its own CPUs is
-/// there, so the kernel is not asked.
+/// Checks that the CPUs or nodes exist in the group above. The kernel cannot
+/// tell: a v2 cpuset silently takes its parent's set if none of its own is
+/// available.
 fn check_ids(dir: &Path, version: Version, name: &str, asked: &str) -> Result<()> {
     let Some(above) = dir.parent() else {
         return Ok(());
@@ -108,8 +109,8 @@ fn check_ids(dir: &Path, version: Version, name: &str, asked: &str) -> Result<()
     Ok(())
 }
 
-/// A weight counts only where something weighs: BFQ schedules a disk, or
-/// io.cost is on for one. Otherwise the file takes it and nothing happens.
+/// Checks that a disk is scheduled by weight: by BFQ, or with io.cost on.
+/// Otherwise the kernel accepts a weight and ignores it.
 fn check_weight(name: &str) -> Result<()> {
     let bfq = || {
         let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
@@ -118,7 +119,7 @@ fn check_weight(name: &str) -> Result<()> {
             .any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains("[bfq]")))
     };
     let io_cost = || {
-        // Only the root group has it, and a container does not see that.
+        // Only the root group has this file, and a container does not see it.
         fs::read_to_string("/sys/fs/cgroup/io.cost.qos")
             .map_or(true, |text| text.contains("enable=1"))
     };
@@ -131,15 +132,16 @@ fn check_weight(name: &str) -> Result<()> {
     )
 }
 
-/// Denies the group every device but those of the default list and of `args`.
+/// Denies the group every device except those of the default list and of
+/// `args`.
 ///
-/// Where the kernel does not let us (it takes privileges in the first user
-/// namespace), nothing can be denied. Who cannot make nodes is then kept from
-/// devices by the permissions of those that there are.
+/// An unprivileged launcher cannot deny devices: that needs privileges in the
+/// initial user namespace. A container that cannot make nodes is then limited
+/// by the permissions of the existing ones.
 ///
 /// # Errors
-/// Names a device that is none, or whose `rwm` would have to be enforced; and
-/// says it if root, who can make nodes, could use the host's devices.
+/// Names a device option that is no device, or whose access cannot be enforced;
+/// or says that root inside, who can make nodes, could use the host's devices.
 pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     let asked = &args.device;
     let mut rules: Vec<Rule> = DEFAULT.to_vec();
@@ -186,8 +188,8 @@ pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     Ok(())
 }
 
-/// Whether a process of this container could make the node of a device: not in
-/// a user namespace, whatever its capabilities there (`mknod(2)`, `EPERM`).
+/// Whether a process of this container could make a device node. In a user
+/// namespace it cannot, whatever its capabilities there (mknod(2), `EPERM`).
 fn may_make_nodes() -> Result<bool> {
     let map = file::read(Path::new("/proc/self/uid_map"))?;
     let first = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
@@ -212,8 +214,8 @@ fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
             .write_all(rule.to_string().as_bytes())
             .with_context(|| format!("write {rule} to {}", allow.display()));
         match written {
-            // A group above denies it, as in a container; what is asked for by
-            // name must be had.
+            // A group above denies it, as in a container. A device that was
+            // asked for by name must be allowed.
             Err(error) if at < DEFAULT.len() && is(&error, &[Errno::EPERM, Errno::EACCES]) => {
                 say!("{error:#}")
             }

@@ -1,4 +1,4 @@
-//! The CPUs that a process may run on: sched_setaffinity(2).
+//! The CPU affinity of the command: sched_setaffinity(2).
 
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -6,15 +6,13 @@ use nix::unistd::Pid;
 
 use crate::limits::id_list::IdList;
 
-/// Sees to it that the caller, who is in a cpuset of `cpus`, runs on no other.
+/// Restricts the caller, which is in a cpuset of `cpus`, to these CPUs.
 ///
-/// Who is moved into a cpuset is put onto its CPUs at once. Who was born into
-/// it, by clone3(2) with `CLONE_INTO_CGROUP`, is not before Linux 6.3, nor in
-/// many a stable kernel of that time. It has to leave the other CPUs by itself,
-/// and cannot go back to them.
-///
-/// # Errors
-/// Those of sched_getaffinity(2) and sched_setaffinity(2).
+/// The kernel moves a process to the CPUs of a cpuset at once when it is moved
+/// into it. For one that is born into it, by clone3(2) with
+/// `CLONE_INTO_CGROUP`, Linux does so only since 6.3, and many stable kernels
+/// of that time do not. Such a process has to leave the other CPUs itself, and
+/// cannot return to them.
 pub(crate) fn stay_on(cpus: &IdList) -> Result<()> {
     let this = Pid::from_raw(0);
     let now = sched_getaffinity(this).context("sched_getaffinity")?;

@@ -6,16 +6,17 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail};
 
-/// Numbers of CPUs or memory nodes, as cpuset(7) lists them: `0-3,6`.
+/// A set of CPU or memory node numbers, in the list format of cpuset(7):
+/// `0-3,6`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdList(pub BTreeSet<u32>);
 
 impl IdList {
-    /// More than any kernel is built for; keeps a typing error from filling
-    /// the memory.
+    /// The limit of the numbers: more than any kernel is built for. It prevents
+    /// a typing error from filling the memory.
     const MOST: u32 = 1 << 16;
 
-    /// Those of `self` that `other` does not have.
+    /// The numbers of `self` that are not in `other`.
     pub fn without(&self, other: &IdList) -> IdList {
         IdList(self.0.difference(&other.0).copied().collect())
     }
@@ -24,8 +25,7 @@ impl IdList {
 impl FromStr for IdList {
     type Err = Error;
 
-    /// # Errors
-    /// For what is no list of numbers and ranges. An empty list is one.
+    /// Reads a list of numbers and ranges, which may be empty.
     fn from_str(text: &str) -> Result<Self> {
         let what = || format!("{text:?} is no list: write 0, 0-3 or 0,2");
         let mut ids = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The limits on disks: weights and rates (cgroup-v2.rst "IO",
+//! Disk limits: weights and rates (cgroup-v2.rst "IO",
 //! cgroup-v1/blkio-controller.rst).
 
 use std::fs;
@@ -13,12 +13,12 @@ use crate::limits::limit::{Limit, Value, value};
 use crate::limits::units::Bytes;
 use crate::limits::weight::io_weight;
 
-/// Adds the limits on disks that `args` ask for.
+/// Adds the disk limits that `args` ask for.
 ///
 /// # Errors
-/// Names the option whose value makes no sense.
+/// Names the option whose value is invalid.
 pub(crate) fn io(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
-    // 0 is Docker's word for none.
+    // With Docker 0 means no weight.
     if let Some(weight) = args.blkio_weight.filter(|weight| *weight != 0) {
         if !(10..=1000).contains(&weight) {
             bail!("--blkio-weight {weight}: give 10 to 1000");
@@ -70,7 +70,7 @@ pub(crate) fn io(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
         for DeviceRate { device, rate } in rates {
             let asked = format!("{option} {}:{rate}", device.display());
             let numbers = block_device(&device).with_context(|| asked.clone())?;
-            // Docker's word for none, here too.
+            // With Docker 0 means no limit.
             if rate == 0 {
                 continue;
             }
@@ -95,7 +95,7 @@ fn bps(rates: &[DeviceRate<Bytes>]) -> Vec<DeviceRate<u64>> {
         .collect()
 }
 
-/// The numbers of a block device, as the files want them: `8:0`.
+/// The numbers of a block device, in the form of the files: `8:0`.
 fn block_device(path: &Path) -> Result<String> {
     let meta = fs::metadata(path).with_context(|| format!("stat {}", path.display()))?;
     if !meta.file_type().is_block_device() {

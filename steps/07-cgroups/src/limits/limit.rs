@@ -1,24 +1,25 @@
-//! A limit, as each version of control groups writes it.
+//! A limit, in the form of each version of control groups.
 
-/// One limit, as each version writes it.
+/// A limit, in the form of each version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
     /// The option, as it was given: `--memory 128m`.
     pub(crate) asked: String,
-    /// Nobody asked for it: it comes with another option, and a kernel that
-    /// cannot do it does without.
+    /// The limit comes with another option. If the kernel lacks the file, it is
+    /// skipped.
     pub(crate) implied: bool,
-    /// What to write on v1, in this order.
+    /// The values to write on v1, in this order.
     pub(crate) v1: Vec<Value>,
-    /// What to write on v2, in this order.
+    /// The values to write on v2, in this order.
     pub(crate) v2: Vec<Value>,
 }
 
-/// A value for a file of a controller.
+/// A value for a controller's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Value {
     pub(crate) controller: &'static str,
-    /// File and value. Of several, the first that this kernel has.
+    /// File and value, as alternatives: the first file that this kernel has is
+    /// used.
     pub(crate) choices: Vec<(&'static str, String)>,
 }
 

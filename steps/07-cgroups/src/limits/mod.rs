@@ -1,5 +1,5 @@
-//! The limits: what each option becomes in the files of v1 and of v2, side by
-//! side (cgroup-v2.rst, cgroup-v1/*.rst, sched-bwc.rst).
+//! The limits: the files of v1 and v2 for each option, side by side
+//! (cgroup-v2.rst, cgroup-v1/*.rst, sched-bwc.rst).
 //!
 //! | option | v1 | v2 |
 //! |---|---|---|
@@ -11,11 +11,11 @@
 //! | `--cpuset-cpus`, `--cpuset-mems` | `cpuset.cpus`, `cpuset.mems` | the same |
 //! | `--pids-limit` | `pids.max` | the same |
 //! | `--blkio-weight` | `blkio.weight` or `blkio.bfq.weight` | `io.bfq.weight` or `io.weight` |
-//! | `--device-read-bps` and kin | `blkio.throttle.read_bps_device`… | `io.max` |
+//! | `--device-read-bps` and the like | `blkio.throttle.read_bps_device`… | `io.max` |
 //!
-//! Values are read by [`units`], [`id_list`] and [`weight`] and written by
-//! [`apply`]. [`io`] has the limits on disks, [`protection`] what
-//! `memory.low` asks of the groups above, [`cpus`] the affinity of the command.
+//! [`units`], [`id_list`] and [`weight`] read the values, [`apply`] writes
+//! them. [`io`] has the disk limits, [`protection`] what `memory.low` requires
+//! of the groups above, [`cpus`] the affinity of the command.
 
 pub(crate) mod apply;
 pub(crate) mod cpus;
@@ -35,19 +35,20 @@ use crate::limits::limit::{Limit, value};
 use crate::limits::units::{Bytes, Cpus, Swap};
 use crate::limits::weight::cpu_weight;
 
-/// Below this the kernel cannot even start a program; Docker's bound too.
+/// The least memory limit: with less the kernel cannot start a program. Docker
+/// has the same bound.
 const LEAST_MEMORY: Bytes = Bytes(6 << 20);
 
-/// The limits that `args` ask for.
+/// Translates the options into limits.
 ///
 /// # Errors
-/// Names the option whose value makes no sense, alone or with another one.
+/// Names the option whose value is invalid, alone or with another one.
 pub(crate) fn limits(args: &CgroupSettings) -> Result<Vec<Limit>> {
     // ANCHOR: exercise_limits
     let mut limits = Vec::new();
     memory(args, &mut limits)?;
     cpu(args, &mut limits)?;
-    // -1, and 0, are Docker's words for no limit.
+    // With Docker -1 and 0 mean no limit.
     if let Some(most @ 1..) = args.pids_limit {
         let pids = vec![value("pids", "pids.max", most)];
         limits.push(Limit {
@@ -62,7 +63,7 @@ pub(crate) fn limits(args: &CgroupSettings) -> Result<Vec<Limit>> {
     // ANCHOR_END: exercise_limits
 }
 
-/// What was asked for: 0 is Docker's word for nothing.
+/// The value of an option. With Docker `zero` means that it is not set.
 fn set<T: Copy + PartialEq>(asked: Option<T>, zero: T) -> Option<T> {
     asked.filter(|asked| *asked != zero)
 }
@@ -103,9 +104,9 @@ fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     Ok(())
 }
 
-/// Memory that may not be used would be swapped out instead, without end: a
-/// limit on memory always comes with one on swap. Docker's default is as much
-/// swap as memory.
+/// The swap limit that comes with every memory limit: without it the kernel
+/// would swap out what exceeds the limit, without end. Docker's default is as
+/// much swap as memory.
 fn swap(memory: Bytes, asked: Option<Swap>) -> Result<Limit> {
     let total = match asked {
         None => Bytes(memory.0.saturating_mul(2)),
@@ -137,7 +138,7 @@ fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
             .context("sysconf(_SC_NPROCESSORS_ONLN)")?
             .unwrap_or(1);
         let all = Cpus::whole(online as u64);
-        // The kernel takes no quota under a millisecond.
+        // The kernel's least quota is one millisecond.
         if cpus.quota() < 1000 || cpus > all {
             bail!("--cpus {cpus}: this machine has {all}: give 0.01 to {all}");
         }
@@ -185,7 +186,7 @@ fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
 /// `--cpu-quota` and `--cpu-period`, with the kernel's bounds (sched-bwc.rst).
 fn quota(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     let period = set(args.cpu_period, 0);
-    // 0 and below are Docker's words for no limit.
+    // With Docker 0 and below mean no limit.
     let quota = args.cpu_quota.filter(|quota| *quota > 0);
     if let Some(period) = period.filter(|period| !(1000..=1_000_000).contains(period)) {
         bail!("--cpu-period {period}: give 1000 to 1000000 microseconds");

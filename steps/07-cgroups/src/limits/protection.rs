@@ -1,9 +1,9 @@
-//! `memory.low` of v2 counts only as far as every group above has as much
-//! (cgroup-v2.rst, "limited by memory.low values of all ancestor cgroups"). In
-//! a group of zero, a container's reservation would be a number in a file.
+//! Memory protection: `memory.low` of v2 is limited by that of every group
+//! above (cgroup-v2.rst, "limited by memory.low values of all ancestor
+//! cgroups"). Below a group with 0, a container's reservation has no effect.
 //!
-//! A group that we made gets the sum of what its containers reserve. Others
-//! belong to somebody else: they have enough, or it is an error.
+//! A group that we made gets the sum of its containers' reservations. The
+//! others are not ours to change: they must protect enough, or it is an error.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use crate::group::parent::{Parent, directories, ours};
 
 const FILE: &str = "memory.low";
 
-/// Has every group above `group` protect at least what `group` does.
+/// Makes every group above `group` protect at least as much as `group`.
 ///
 /// # Errors
-/// Names the group that does not, and is not ours to change.
+/// Names the group that protects less and is not ours to change.
 pub(crate) fn raise_above(group: &Path) -> Result<()> {
     let wanted = low(group)?;
     // The root group has no such file.
@@ -41,10 +41,7 @@ pub(crate) fn raise_above(group: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives a group that we made what those in it reserve together.
-///
-/// # Errors
-/// Those of the files.
+/// Sets the protection of a group that we made to the sum of the groups in it.
 pub(crate) fn sum_up(parent: &Parent) -> Result<()> {
     let file = parent.dir.join(FILE);
     if !file.exists() {
@@ -61,8 +58,8 @@ pub(crate) fn sum_up(parent: &Parent) -> Result<()> {
     Ok(())
 }
 
-/// What a group protects: bytes, and `u64::MAX` for `max`. A group that is gone
-/// protects nothing.
+/// The bytes that a group protects; `u64::MAX` for `max`. A missing group
+/// protects 0.
 fn low(dir: &Path) -> Result<u64> {
     match file::read_if_there(&dir.join(FILE))?.as_deref() {
         None => Ok(0),

@@ -1,4 +1,4 @@
-//! Quantities, as Docker spells them.
+//! Quantities in Docker's spelling.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,8 +13,7 @@ pub struct Bytes(pub u64);
 impl FromStr for Bytes {
     type Err = Error;
 
-    /// # Errors
-    /// For anything else, and from 2^63 up, which no file of a cgroup takes.
+    /// Reads a number of bytes below 2^63, the limit of a cgroup's files.
     fn from_str(text: &str) -> Result<Self> {
         let what = || format!("{text:?} is no number of bytes: write 1048576, 128m, 1.5g");
         let number = text
@@ -42,7 +41,7 @@ impl FromStr for Bytes {
 }
 
 impl fmt::Display for Bytes {
-    /// In the largest unit that does not hide anything: `128m`, not `134217728`.
+    /// The largest unit without a fraction: `128m`, not `134217728`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (shift, unit) in [(40, "t"), (30, "g"), (20, "m"), (10, "k")] {
             if self.0 != 0 && self.0 & ((1 << shift) - 1) == 0 {
@@ -53,8 +52,8 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A decimal number as a fraction: its digits without the point, and the power
-/// of ten that they are to be divided by.
+/// Reads a decimal number as a fraction: its digits without the point, and the
+/// power of ten by which to divide them.
 fn decimal(text: &str) -> Result<(u128, u128)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if whole.len() + fraction.len() == 0 || text.len() > 19 {
@@ -64,25 +63,25 @@ fn decimal(text: &str) -> Result<(u128, u128)> {
     Ok((digits, 10u128.pow(fraction.len() as u32)))
 }
 
-/// A number of CPUs: `2`, `0.5`. Held in billionths, as Docker does.
+/// A number of CPUs: `2`, `0.5`. Stored in billionths, as Docker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus {
     billionths: u64,
 }
 
 impl Cpus {
-    /// The period over which a quota is counted, in microseconds: the kernel's
-    /// own default (sched-bwc.rst).
+    /// The period of a quota, in microseconds: the kernel's own default
+    /// (sched-bwc.rst).
     pub const PERIOD: u64 = 100_000;
 
-    /// So many whole CPUs.
+    /// A whole number of CPUs.
     pub fn whole(count: u64) -> Self {
         Cpus {
             billionths: count.saturating_mul(1_000_000_000),
         }
     }
 
-    /// CPU time for each [`Self::PERIOD`], in microseconds.
+    /// The CPU time per [`Self::PERIOD`], in microseconds.
     pub fn quota(self) -> u64 {
         (u128::from(self.billionths) * u128::from(Self::PERIOD) / 1_000_000_000) as u64
     }
@@ -91,8 +90,7 @@ impl Cpus {
 impl FromStr for Cpus {
     type Err = Error;
 
-    /// # Errors
-    /// For what is no decimal number, or has more than nine digits behind the point.
+    /// Reads a decimal number with at most nine digits after the point.
     fn from_str(text: &str) -> Result<Self> {
         let what = || format!("{text:?} is no number of CPUs: write 2 or 0.5");
         let (digits, scale) = decimal(text).with_context(what)?;
@@ -118,13 +116,13 @@ impl fmt::Display for Cpus {
     }
 }
 
-/// Memory and swap together: a number of bytes, or `-1` for as much swap as
-/// the host has.
+/// The limit on memory and swap together: a number of bytes, or `-1` for all
+/// the swap of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swap {
-    /// No limit on swap.
+    /// `-1`: no limit on swap.
     Unlimited,
-    /// Memory and swap together.
+    /// Memory and swap together, in bytes.
     Total(Bytes),
 }
 

@@ -1,14 +1,14 @@
-//! Weights: v1 and v2 measure them on different scales.
+//! Weights, which v1 and v2 measure on different scales.
 
 /// `cpu.weight` of v2 (1 to 10000, default 100) for `cpu.shares` of v1 (2 to
 /// 262144, default 1024).
 ///
-/// The curve through the two ends and the default: 2 is 1, 1024 is 100, 262144
-/// is 10000, and between them the exponent grows with the square of the
-/// logarithm. It is what runc since 1.3.2 and crun since 1.23 do. The older one,
+/// The curve passes through both ends and the default: 2 is 1, 1024 is 100,
+/// 262144 is 10000. Between them the exponent grows with the square of the
+/// logarithm. runc since 1.3.2 and crun since 1.23 use it. The older formula,
 /// `1 + (shares - 2) * 9999 / 262142`, is a straight line through the two ends
 /// alone: it made 39 of the default 1024, so that a container with the default
-/// shares had less than half the weight of a process without any.
+/// shares had less than half the weight of a process outside any container.
 pub(crate) fn cpu_weight(shares: u64) -> u64 {
     // ANCHOR: exercise_cpu_weight
     match shares {
@@ -24,7 +24,7 @@ pub(crate) fn cpu_weight(shares: u64) -> u64 {
 }
 
 /// `io.weight` of v2 (1 to 10000) for `blkio.weight` of v1 (10 to 1000): the
-/// straight line through both ends, as the runtimes do. Not for
+/// straight line through both ends, as in other runtimes. It does not apply to
 /// `io.bfq.weight`, which has v1's range.
 pub(crate) fn io_weight(weight: u64) -> u64 {
     1 + (weight - 10) * 9_999 / 990

@@ -1,9 +1,9 @@
-//! Stopping a group where it stands, and letting it go on (cgroup-v2.rst
-//! `cgroup.freeze`, cgroup-v1/freezer-subsystem.rst).
+//! Freezing and thawing of a group (cgroup-v2.rst `cgroup.freeze`,
+//! cgroup-v1/freezer-subsystem.rst).
 //!
-//! The processes cannot tell: no signal is involved. cgroups-rs writes the file
-//! that asks for it; waiting until it is done, and until which v1 says
-//! `FREEZING`, is ours.
+//! The processes do not notice: no signal is involved. cgroups-rs writes the
+//! file that requests it; the wait until it is done, during which v1 shows
+//! `FREEZING`, is our own.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -21,15 +21,16 @@ use crate::group::file;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 
-/// A process in the middle of a long system call is frozen when that returns.
+/// The time limit for a change of state. A process in a long system call
+/// freezes only when that returns.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether the group is to be frozen or to run.
+/// The state of a group's freezer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// No process in it runs.
+    /// No process of the group runs.
     Frozen,
-    /// They run.
+    /// The processes run.
     Thawed,
 }
 
@@ -37,8 +38,7 @@ pub(crate) enum State {
 /// are.
 ///
 /// # Errors
-/// Names the group whose processes did not freeze within ten seconds; it is
-/// thawed again.
+/// Names the group that did not change within ten seconds; it is then thawed.
 pub(crate) fn set(group: &Group, state: State) -> Result<()> {
     // ANCHOR: exercise_freeze
     let member = freezer(group)?;
@@ -52,6 +52,9 @@ pub(crate) fn set(group: &Group, state: State) -> Result<()> {
         Version::V1 => wait_v1(&controller, state)?,
         Version::V2 => wait_v2(member, state)?,
     };
+    if !done && state == State::Thawed {
+        bail!("{} is frozen after ten seconds", member.dir.display());
+    }
     if !done {
         controller.thaw().context("thaw")?;
         bail!("{} did not freeze in ten seconds", member.dir.display());
@@ -60,10 +63,7 @@ pub(crate) fn set(group: &Group, state: State) -> Result<()> {
     // ANCHOR_END: exercise_freeze
 }
 
-/// Whether the group is frozen; `None` where it cannot be.
-///
-/// # Errors
-/// Those of reading the files.
+/// The state of the group; `None` if it cannot be frozen.
 pub(crate) fn get(group: &Group) -> Result<Option<State>> {
     let Ok(member) = freezer(group) else {
         return Ok(None);
@@ -80,8 +80,8 @@ pub(crate) fn get(group: &Group) -> Result<Option<State>> {
     }))
 }
 
-/// Where the group can be frozen. On v2 it is a part of every group, on v1 a
-/// controller.
+/// The member that can be frozen. On v2 every group can, on v1 that takes the
+/// freezer controller.
 fn freezer(group: &Group) -> Result<&Member> {
     group
         .controller("freezer")
@@ -92,7 +92,7 @@ fn freezer(group: &Group) -> Result<&Member> {
 fn wait_v1(controller: &FreezerController, state: State) -> Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        // Reading the file is what makes the kernel look again.
+        // Only a read of the file makes the kernel update the state.
         let now = controller.state().context("read freezer.state")?;
         match (state, now) {
             (State::Frozen, FreezerState::Frozen) | (State::Thawed, FreezerState::Thawed) => {

@@ -1,10 +1,10 @@
-//! What a group has used, whether it met its limits, and how it is stopped.
+//! Statistics of a group, how often it reached its limits, and the freezer.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`stats`], [`oom`] | the accounting files, and the OOM killer's |
-//! | [`freeze`] | `step-07 pause` and `unpause` |
-//! | [`table`], [`top`] | what `step-07 stats` and `top` print |
+//! | [`stats`], [`oom`] | the accounting files; the OOM killer's count |
+//! | [`freeze`] | `step-07 pause` and `resume` |
+//! | [`table`], [`top`] | the output of `step-07 stats` and `top` |
 
 pub(crate) mod freeze;
 pub(crate) mod oom;

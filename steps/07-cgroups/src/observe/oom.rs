@@ -1,5 +1,5 @@
-//! Whether the OOM killer was at work in a group: a process killed by it looks
-//! like any other that was sent SIGKILL (cgroup-v2.rst `memory.events`,
+//! The OOM killer's work in a group. A process killed by it looks like any
+//! other that was sent SIGKILL (cgroup-v2.rst `memory.events`,
 //! cgroup-v1/memory.rst `memory.oom_control`).
 
 use anyhow::Result;
@@ -9,20 +9,17 @@ use crate::group::file;
 use crate::host::hierarchy::Version;
 use crate::limits::units::Bytes;
 
-/// What the OOM killer did.
+/// The OOM killer's count, and the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Oom {
-    /// How many processes it killed.
+    /// The number of processes that it killed.
     pub killed: u64,
-    /// The group's limit on memory; `None` without one.
+    /// The group's memory limit; `None` without one.
     pub limit: Option<Bytes>,
 }
 
-/// What the OOM killer did in a group and below it; `None` without the memory
-/// controller.
-///
-/// # Errors
-/// Those of reading the files.
+/// Reads the OOM killer's count for a group and those below it; `None` without
+/// the memory controller.
 pub(crate) fn of(group: &Group) -> Result<Option<Oom>> {
     // ANCHOR: exercise_oom
     let Some(member) = group.controller("memory") else {
@@ -41,6 +38,7 @@ pub(crate) fn of(group: &Group) -> Result<Option<Oom>> {
     // ANCHOR_END: exercise_oom
 }
 
-/// What v1 shows for no limit is the largest number of whole pages, which
-/// depends on their size; no machine has half as much.
+/// The bound above which a v1 value means no limit. v1 then shows the largest
+/// number of whole pages, which depends on the page size; no machine has half
+/// as much memory.
 pub(crate) const UNLIMITED: u64 = i64::MAX as u64 / 2;

@@ -1,9 +1,10 @@
-//! What a group has used, and where it met its limits (cgroup-v2.rst,
-//! cgroup-v1/{memory,cpuacct,blkio-controller}.rst, accounting/psi.rst).
+//! Statistics of a group: its use, and how often it reached its limits
+//! (cgroup-v2.rst, cgroup-v1/{memory,cpuacct,blkio-controller}.rst,
+//! accounting/psi.rst).
 //!
 //! cgroups-rs reads cpu, cpuacct, pids and swap, with the same calls for both
-//! versions. Its reader of memory panics when the group ends meanwhile, and its
-//! reader of I/O at a minor number above 32767, so these two are ours.
+//! versions. Its reader of memory panics if the group ends meanwhile, and its
+//! reader of I/O at a minor number above 32767, so these two are our own.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,64 +25,62 @@ use crate::limits::units::Bytes;
 use crate::observe::freeze::{self, State};
 use crate::observe::oom;
 
-/// What is known about a group. `None` where the controller, or the kernel's
-/// accounting, is missing.
+/// The statistics of a group. A value is `None` if the controller, or the
+/// kernel's accounting, is missing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stats {
-    /// Its name.
+    /// The group's name.
     pub name: String,
-    /// Whether it is frozen.
+    /// The state of its freezer.
     pub state: Option<State>,
-    /// Processes in it and below.
+    /// The number of processes in it and below.
     pub processes: u64,
-    /// Processes and threads, against `pids.max`.
+    /// The number of processes and threads, and `pids.max`.
     pub pids: Option<Used<u64>>,
-    /// How often fork(2) failed for that limit.
+    /// How many times fork(2) failed because of `pids.max`.
     pub forks_refused: Option<u64>,
-    /// CPU time.
+    /// The CPU time that it has used.
     pub cpu: Option<Duration>,
-    /// How often the quota of a period was used up, of how many periods, and
-    /// how long the group then had to wait.
+    /// The periods in which the quota was used up.
     pub throttled: Option<Throttled>,
-    /// Memory, page cache included.
+    /// Memory use, page cache included.
     pub memory: Option<Used<Bytes>>,
-    /// The most it ever was.
+    /// The highest memory use so far.
     pub memory_peak: Option<Bytes>,
-    /// Swap.
+    /// Swap use.
     pub swap: Option<Used<Bytes>>,
-    /// Processes that the OOM killer has ended.
+    /// The number of processes that the OOM killer has ended.
     pub oom_kills: Option<u64>,
     /// Bytes read from and written to disks.
     pub io: Option<(Bytes, Bytes)>,
     /// Pressure on cpu, memory and io: the share of the last ten seconds, in
-    /// percent, in which some process waited for it.
+    /// percent, in which at least one process waited for it.
     pub pressure: Vec<(&'static str, f64)>,
 }
 
-/// What is used of a limit; `None` for no limit.
+/// A use and its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Used<T> {
-    /// So much is used.
+    /// The present use.
     pub now: T,
-    /// So much may be.
+    /// The limit; `None` without one.
     pub limit: Option<T>,
 }
 
-/// Lines of `cpu.stat`.
+/// Throttling, from `cpu.stat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Throttled {
-    /// `nr_periods`.
+    /// The number of elapsed periods: `nr_periods`.
     pub periods: u64,
-    /// `nr_throttled`.
+    /// The number of periods in which the quota was used up: `nr_throttled`.
     pub throttled: u64,
-    /// `throttled_usec` of v2, `throttled_time` (in nanoseconds) of v1.
+    /// How long the group had to wait: `throttled_usec` of v2, `throttled_time`
+    /// (in nanoseconds) of v1.
     pub time: Duration,
 }
 
-/// Reads everything about a group.
-///
-/// # Errors
-/// Those of reading the files. A group that ends meanwhile is empty.
+/// Reads all statistics of a group. Those of a group that ends meanwhile are
+/// empty.
 pub(crate) fn of(group: &Group) -> Result<Stats> {
     // ANCHOR: exercise_stats
     let mut stats = Stats {
@@ -129,7 +128,7 @@ fn cpu(group: &Group, stats: &mut Stats) {
         let usage = CpuAcctController::new(member.dir.clone()).cpuacct().usage;
         stats.cpu = Some(Duration::from_nanos(usage));
     }
-    // v2 counts in every group, v1 in those of the cpu controller.
+    // v2 counts in every group, v1 only with the cpu controller.
     let member = group.controller("cpu").or_else(|| group.v2());
     let Some(member) = member else { return };
     let v2 = member.version == Version::V2;
@@ -161,7 +160,7 @@ fn memory(member: &Member, stats: &mut Stats) -> Result<()> {
         ),
         Version::V2 => ("memory.current", "memory.max", "memory.peak"),
     };
-    // "max", and on v1 a number beyond any machine, is no limit.
+    // "max" means no limit, and so does, on v1, a number beyond any machine.
     let bytes = |name: &str| -> Result<Option<Bytes>> {
         let text = file::read_if_there(&member.dir.join(name))?;
         Ok(text.and_then(|text| text.parse().ok()).map(Bytes))
@@ -185,7 +184,7 @@ fn memory(member: &Member, stats: &mut Stats) -> Result<()> {
             .ok()
             .map(Bytes)
             .filter(limited);
-        // v1 counts and limits both together.
+        // v1 counts and limits memory and swap together.
         let alone = |both: u64, memory: Bytes| match member.version {
             Version::V1 => Bytes(both.saturating_sub(memory.0)),
             Version::V2 => Bytes(both),
@@ -200,7 +199,7 @@ fn memory(member: &Member, stats: &mut Stats) -> Result<()> {
 
 const BLKIO_BYTES: &str = "blkio.throttle.io_service_bytes_recursive";
 
-/// Lines of `8:0 Read 4096`, and a total.
+/// Sums the lines `8:0 Read 4096` and `8:0 Write 4096`, without the total.
 fn io_v1(text: &str) -> (Bytes, Bytes) {
     let sum = |what: &str| {
         let fields = text
@@ -216,7 +215,7 @@ fn io_v1(text: &str) -> (Bytes, Bytes) {
     (sum("Read"), sum("Write"))
 }
 
-/// Lines of `8:0 rbytes=4096 wbytes=0 rios=1 …`.
+/// Sums the fields of lines `8:0 rbytes=4096 wbytes=0 rios=1 …`.
 fn io_v2(text: &str) -> (Bytes, Bytes) {
     let sum = |key: &str| {
         let fields = text.split_whitespace();
@@ -249,7 +248,7 @@ fn some_avg10(text: &str) -> Option<f64> {
     field.parse().ok()
 }
 
-/// The use of all containers.
+/// Reads the statistics of all containers.
 pub(crate) fn all() -> Result<Vec<Stats>> {
     containers()?.iter().map(of).collect()
 }

@@ -1,4 +1,4 @@
-//! What `step-07 stats` and `top` print.
+//! The output of `step-07 stats` and `top`.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use crate::limits::units::Bytes;
 use crate::observe::freeze::State;
 use crate::observe::stats::{Stats, Used};
 
-/// The use of CPUs by name of group, in percent of one CPU.
+/// CPU use by the name of the group, in percent of one CPU.
 pub(crate) type Percent = BTreeMap<String, f64>;
 
-/// A line a group. `percent` is what was used since the last look, where there
-/// was one.
+/// A table with one line per group. `percent` is the CPU use since the previous
+/// sample, if there is one.
 pub(crate) fn table(all: &[Stats], percent: Option<&Percent>) -> String {
     let line = |name: &str, rest: [String; 8]| {
         let [state, pids, cpu, throttled, memory, limit, oom, io] = rest;
@@ -65,8 +65,8 @@ pub(crate) fn table(all: &[Stats], percent: Option<&Percent>) -> String {
     text
 }
 
-/// Everything about one group, a line a thing; what this host does not account
-/// for is left out.
+/// All statistics of one group, one per line. Values that this host does not
+/// account for are omitted.
 pub(crate) fn details(stats: &Stats) -> String {
     let mut text = String::new();
     let mut line = |what: &str, value: Option<String>| {
@@ -122,7 +122,7 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or("-".to_owned(), |value| value.to_string())
 }
 
-/// A number of bytes in four characters or so.
+/// A number of bytes in about four characters.
 fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["", "k", "m", "g"] {

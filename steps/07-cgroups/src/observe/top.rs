@@ -1,4 +1,4 @@
-//! `step-07 top`: the table of `stats`, again every second, on a terminal.
+//! `step-07 top`: the table of `stats` on a terminal, updated every second.
 
 use std::io::{IsTerminal, Read, Write, stdin, stdout};
 use std::os::fd::AsFd;
@@ -18,18 +18,15 @@ use crate::observe::table::table;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shows the use of all containers until `q` or Ctrl-C, or once where standard
+/// Shows the use of all containers until `q` or Ctrl-C, or once if standard
 /// input or output is no terminal.
-///
-/// # Errors
-/// Those of reading the groups and of the terminal.
 pub(crate) fn run() -> Result<Exit> {
     // ANCHOR: exercise_top
     sys::signals::default_action(Signal::SIGPIPE)?;
     let mut last = Look::now()?;
     let mut stdout = stdout();
     if !stdin().is_terminal() || !stdout.is_terminal() {
-        // A use in percent takes two looks.
+        // A use in percent needs two samples.
         std::thread::sleep(INTERVAL / 4);
         let now = Look::now()?;
         stdout
@@ -41,7 +38,7 @@ pub(crate) fn run() -> Result<Exit> {
     let mut wait = INTERVAL / 4;
     while !quit(wait)? {
         let now = Look::now()?;
-        // Clear, and begin in the upper left corner: console_codes(4).
+        // Clear the screen and go to the upper left corner: console_codes(4).
         write!(stdout, "\x1b[2J\x1b[H{}\nq quits\n", now.since(&last))
             .and_then(|()| stdout.flush())
             .context("write to standard output")?;
@@ -52,19 +49,20 @@ pub(crate) fn run() -> Result<Exit> {
     // ANCHOR_END: exercise_top
 }
 
-/// Waits for a key, at most so long: whether it was one that ends.
+/// Waits for a key, for `wait` at most, and returns whether it ends the
+/// program.
 fn quit(wait: Duration) -> Result<bool> {
     if !wait_for(&[stdin().as_fd()], PollFlags::POLLIN, Instant::now() + wait)? {
         return Ok(false);
     }
     let mut key = [0];
     let read = stdin().read(&mut key).context("read standard input")?;
-    // Ctrl-C comes as the character 3, because signals are off; so the terminal
-    // is set back on every way out.
+    // Ctrl-C arrives as the character 3, because signals are off; so the
+    // terminal is restored on every way out.
     Ok(read == 0 || matches!(key[0], b'q' | 3 | 4))
 }
 
-/// What the groups had used at a moment.
+/// A sample of the groups' statistics.
 struct Look {
     at: Instant,
     groups: Vec<Stats>,
@@ -89,8 +87,8 @@ impl Look {
     }
 }
 
-/// A terminal that hands over each key at once and does not show it
-/// (termios(3)), until this is dropped.
+/// The terminal in a mode that passes each key on at once and does not echo it
+/// (termios(3)), restored on drop.
 struct Keys {
     before: Termios,
 }

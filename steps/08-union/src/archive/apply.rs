@@ -1,11 +1,11 @@
-//! An archive into a layer. Its entries are about the whole tree that a
-//! container would see, of this layer and those below ([`below`](super::below)):
-//! the tree that comes out is the same whether a driver keeps all of it or only
-//! what changes.
+//! Application of an archive to a layer. Its entries refer to the whole tree
+//! that a container would see, of this layer and those below
+//! ([`below`](super::below)): the resulting tree is the same whether a driver
+//! keeps all of it or only the changes.
 //!
 //! The archive may come from anywhere: nothing in it reaches a file outside the
-//! layer's directory (places.rs), takes more than is free
-//! ([`room`](super::room)), or says anything for overlay or AUFS
+//! layer's directory (places.rs), takes more than the free space
+//! ([`room`](super::room)), or sets a mark of overlay or AUFS
 //! ([`entry`](super::entry)).
 
 use std::collections::BTreeSet;
@@ -26,19 +26,19 @@ use super::{Marks, OPAQUE, PLINKS, whited_out};
 use crate::tree::remove::remove_at;
 use crate::tree::{Place, Tree, file_type};
 
-/// The most that may follow the end of an archive, in bytes: blocks of zeroes
-/// that fill the last record of a tape.
+/// The most bytes that may follow the end of an archive: blocks of zeroes that
+/// fill the last record of a tape.
 const TRAILING: u64 = 64 << 20;
 
-/// Applies the changes in the tar `from` to the layer in `tree`, which holds
-/// what `marks` say: nothing but changes, or the whole parent. `below` are the
-/// layers below, the nearest first, where they are not in `tree` already; they
-/// are marked alike. Reads `from` to its end, also beyond the end of the archive.
+/// Applies the changes in the tar archive `from` to the layer in `tree`, which
+/// holds only changes or the whole parent, as `marks` say. `below` are the
+/// layers below, the nearest first, if `tree` does not include them; they have
+/// the same marks. Reads `from` to its end, also beyond the end of the archive.
 ///
 /// # Errors
-/// For a damaged archive, a name with `..` or through a file, a hard link to
-/// what is not there, more than there is room for, and those of writing. The
-/// layer is then half-made.
+/// If the archive is damaged, if a name contains `..` or goes through a file,
+/// if a hard link leads to no file, or if there is not enough room. The layer
+/// is then half-made.
 pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> Result<()> {
     // ANCHOR: exercise_apply_a_diff
     let mut layer = Layer::new(tree, marks, below)?;
@@ -97,8 +97,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Takes away what the layer itself has at a place. What is below may show
-    /// again.
+    /// Removes what the layer itself has at `path`. The layers below may show
+    /// through again.
     pub(super) fn clear(&mut self, path: &Path, place: &Place) -> Result<()> {
         let stat = match statat(&place.directory, &place.name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(()),
@@ -111,7 +111,8 @@ impl Layer<'_> {
                 for known in [&mut self.made, &mut self.whited_out, &mut self.opaque] {
                     forget(known, path);
                 }
-                // With it go all that were in it, which come right behind it.
+                // Directories in it go as well. They follow it in the order of
+                // paths.
                 let gone: Vec<PathBuf> = self
                     .directories
                     .range(path.to_owned()..)
@@ -132,8 +133,8 @@ impl Layer<'_> {
     }
 
     fn finish(mut self) -> Result<()> {
-        // The innermost come first: a directory that is not writable takes
-        // nothing more.
+        // The innermost first: a directory that is not writable takes nothing
+        // more.
         for (path, metadata) in std::mem::take(&mut self.directories).into_iter().rev() {
             self.tree
                 .place(&path)
@@ -144,7 +145,7 @@ impl Layer<'_> {
     }
 }
 
-/// Takes a path, and all below it, out of a set.
+/// Removes a path, and all below it, from a set.
 fn forget(known: &mut BTreeSet<PathBuf>, path: &Path) {
     let gone: Vec<PathBuf> = known
         .range(path.to_owned()..)

@@ -1,7 +1,7 @@
-//! What a layer stands on: the finished layers below it, seen as the one tree
-//! that a container would see of them.
+//! The finished layers below a layer, seen as the one tree that a container
+//! would see of them.
 //!
-//! Nothing writes to them any more, so what was found once is remembered.
+//! Nothing writes to them any more, so that results are cached.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Stat};
 use super::{Marks, PREFIX, is_opaque, is_whited_out, is_whiteout};
 use crate::tree::{Tree, file_type};
 
-/// The names of every file of a layer that has several, by device and inode.
+/// The names of every file with several names in a layer, by device and inode.
 type Links = HashMap<(u64, u64), Vec<PathBuf>>;
 
 /// The layers below, the nearest first.
@@ -21,22 +21,22 @@ type Links = HashMap<(u64, u64), Vec<PathBuf>>;
 pub(super) struct Below<'a> {
     trees: &'a [Tree],
     marks: Marks,
-    /// For each directory that was asked for, the layers that it is merged of.
+    /// The layers of which each directory that was looked up is merged.
     directories: HashMap<PathBuf, Vec<usize>>,
     links: HashMap<usize, Links>,
 }
 
-/// A file of a layer below, and which layer's.
+/// A file of a layer below.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lower {
-    /// The number of the layer.
+    /// The index of its layer; 0 is the nearest.
     pub layer: usize,
-    /// What stat(2) says there.
+    /// Its status (stat(2)).
     pub stat: Stat,
 }
 
 impl<'a> Below<'a> {
-    /// The tree that `trees` make together, which mark deletions by `marks`.
+    /// The merged tree of `trees`, which mark deletions by `marks`.
     pub(super) fn new(trees: &'a [Tree], marks: Marks) -> Self {
         Below {
             trees,
@@ -46,16 +46,13 @@ impl<'a> Below<'a> {
         }
     }
 
-    /// A layer.
+    /// The tree of a layer.
     pub(super) fn tree(&self, layer: usize) -> &'a Tree {
         &self.trees[layer]
     }
 
-    /// The layers that the directory `path` is merged of, the nearest first;
+    /// The layers of which the directory `path` is merged, the nearest first;
     /// none if there is no such directory.
-    ///
-    /// # Errors
-    /// Those of stat(2) and getxattr(2).
     pub(super) fn directory(&mut self, path: &Path) -> Result<Vec<usize>> {
         if let Some(merged) = self.directories.get(path) {
             return Ok(merged.clone());
@@ -65,17 +62,14 @@ impl<'a> Below<'a> {
         Ok(merged)
     }
 
-    /// What stands at `path`, of which no directory on the way is a link.
-    ///
-    /// # Errors
-    /// As [`directory`](Self::directory).
+    /// The file at `path`. No directory of the path may be a symbolic link.
     pub(super) fn find(&mut self, path: &Path) -> Result<Option<Lower>> {
         Ok(self.look(path)?.0)
     }
 
     fn look(&mut self, path: &Path) -> Result<(Option<Lower>, Vec<usize>)> {
         let Some(name) = path.file_name() else {
-            // Overlay and AUFS merge the roots of layers whatever they are marked.
+            // Overlay and AUFS merge the roots of layers, opaque or not.
             return Ok((None, (0..self.trees.len()).collect()));
         };
         let (mut nearest, mut merged) = (None, Vec::new());
@@ -105,10 +99,7 @@ impl<'a> Below<'a> {
         Ok((nearest, merged))
     }
 
-    /// The names of the file `lower` in its layer, whether they show or not.
-    ///
-    /// # Errors
-    /// Those of looking through the layer.
+    /// The names of the file `lower` in its layer, visible or not.
     pub(super) fn names(&mut self, lower: &Lower) -> Result<Vec<PathBuf>> {
         let links = match self.links.entry(lower.layer) {
             Entry::Occupied(links) => links.into_mut(),

@@ -1,6 +1,5 @@
-//! Files of layers below that an entry of an archive changes: a new name of one
-//! makes it a file of the layer, as overlay and AUFS do when a container writes
-//! to it.
+//! copy_up of files of the layers below: a new name of one makes it a file of
+//! this layer, as overlay and AUFS do when a container writes to it.
 
 use std::path::Path;
 
@@ -16,7 +15,7 @@ use crate::tree::node::Metadata;
 
 impl Layer<'_> {
     /// Copies the file `lower`, which shows at `path`, to `place` in the layer,
-    /// with all of its names that show: they stay one file.
+    /// with all of its names that show, so that they stay one file.
     pub(super) fn copy_up(&mut self, path: &Path, place: &Place, lower: &Lower) -> Result<()> {
         self.check_name(place)?;
         self.room

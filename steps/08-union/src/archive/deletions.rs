@@ -1,4 +1,5 @@
-//! Whiteouts and opaque directories of an archive, as the layer marks them.
+//! Whiteouts and opaque directories of an archive, and the layer's marks for
+//! them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -18,7 +19,7 @@ use crate::tree::remove::remove_at;
 use crate::tree::{Place, file_type, names};
 
 impl Layer<'_> {
-    /// The mark at `path` is for the directory that it is in.
+    /// Makes the directory of the mark `path` opaque.
     pub(super) fn opaque(&mut self, path: &Path, place: &Place) -> Result<()> {
         let directory = path.parent().unwrap_or(Path::new(""));
         let here = Place {
@@ -28,9 +29,10 @@ impl Layer<'_> {
         self.hide_below(directory, &here)
     }
 
-    /// `path`, at `place` but for the name, is not there any more.
+    /// Deletes `path`, whose name is `deleted`. `place` is the place of the
+    /// whiteout.
     pub(super) fn whiteout(&mut self, path: &Path, deleted: &OsStr, place: &Place) -> Result<()> {
-        // `.wh.` alone, and `.wh...`, would take away a directory itself.
+        // `.wh.` alone, and `.wh...`, would delete a directory itself.
         if deleted.is_empty() || deleted == "." || deleted == ".." {
             bail!("a whiteout of no name: refused");
         }
@@ -39,7 +41,8 @@ impl Layer<'_> {
             directory: place.directory.try_clone().context("dup")?,
         };
         if self.made.contains(path) {
-            // The one below was meant. Of a directory it would show through.
+            // The file of a layer below is meant. A directory would be merged
+            // with it.
             return match self.here(path)? {
                 Here::Directory => self.hide_below(path, &target),
                 _ => Ok(()),
@@ -49,9 +52,9 @@ impl Layer<'_> {
         self.hide(path, &target)
     }
 
-    /// Hides what shows through at `path`, where the layer itself has nothing.
-    /// Without something to hide a whiteout would be a file: of a directory that
-    /// it does not merge overlay shows all names.
+    /// Hides the file of the layers below that shows at `path`, where the layer
+    /// itself has nothing. If there is none, makes no whiteout: overlay would
+    /// show it as a file in a directory that it does not merge.
     pub(super) fn hide(&mut self, path: &Path, place: &Place) -> Result<()> {
         if self.here(path)? == Here::Whiteout || self.shows_through(path)?.is_none() {
             return Ok(());
@@ -76,8 +79,8 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Something new stands where a whiteout was. In overlay it has taken its
-    /// place, but AUFS keeps whiteouts under names of their own.
+    /// Removes the whiteout at `path`, where a new file stands. In overlay the
+    /// file has replaced it, but AUFS keeps whiteouts under names of their own.
     pub(super) fn uncover(&mut self, path: &Path, place: &Place) -> Result<()> {
         if self.whited_out.remove(path) && self.marks == Marks::Aufs {
             remove_at(&place.directory, &whiteout(&place.name))?;
@@ -85,13 +88,14 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Of the directory at `place` nothing that is below is seen.
+    /// Makes the directory at `place` opaque: hides its content in the layers
+    /// below.
     pub(super) fn hide_below(&mut self, path: &Path, place: &Place) -> Result<()> {
         self.last = None;
         self.forget_below(path, place)?;
         match self.marks {
             Marks::Whole => return Ok(()),
-            // Overlay and AUFS merge the roots of layers whatever they are marked.
+            // Overlay and AUFS merge the roots of layers, opaque or not.
             _ if path.as_os_str().is_empty() => return self.hide_names(path),
             Marks::Overlay { opaque } => match set_xattr(place, opaque, b"y") {
                 // The file system has no such attributes: tmpfs before Linux 6.6.
@@ -107,7 +111,7 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Removes what is in a directory of the layer and did not come from this
+    /// Removes from a directory of the layer what did not come from this
     /// archive: files of a whole tree, whiteouts, files that were copied up.
     fn forget_below(&mut self, path: &Path, place: &Place) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -136,15 +140,15 @@ impl Layer<'_> {
             } else if let Some(stat) = self.tree.stat(&path)?
                 && file_type(&stat) == FileType::Directory
             {
-                // It came with the archive, what is in it may have been there.
+                // It came with the archive, but its content may be older.
                 self.forget_below(&path, &place)?;
             }
         }
         Ok(())
     }
 
-    /// Marks name by name that of the directory `path` nothing of the layers
-    /// below is seen.
+    /// Hides the content of the directory `path` in the layers below name by
+    /// name.
     fn hide_names(&mut self, path: &Path) -> Result<()> {
         let mut names = BTreeSet::new();
         for layer in self.below.directory(path)? {

@@ -1,4 +1,4 @@
-//! What an entry of an archive says about the file's metadata.
+//! Paths and metadata of the entries of an archive, checked.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -12,13 +12,13 @@ use super::reader::Entry;
 use super::{DOUBLE_PREFIX, OPAQUE, PREFIX};
 use crate::tree::node::{Metadata, ours};
 
-/// The most that one extended attribute may have, in bytes (xattr(7)).
+/// The largest value of an extended attribute, in bytes (xattr(7)).
 const XATTR: usize = 65536;
 
-/// A path of an archive as one below the root.
+/// A path of an archive as a path relative to the layer's root.
 ///
 /// # Errors
-/// For `..`.
+/// If it contains `..`.
 pub(super) fn inside(path: &Path) -> Result<PathBuf> {
     let mut inside = PathBuf::new();
     for component in path.components() {
@@ -31,8 +31,8 @@ pub(super) fn inside(path: &Path) -> Result<PathBuf> {
     Ok(inside)
 }
 
-/// Whether a path is one of AUFS's own, which archives made on it may hold and
-/// which mean nothing elsewhere.
+/// Whether a path belongs to AUFS itself. Archives made on AUFS may hold such
+/// files, which mean nothing elsewhere.
 ///
 /// # Errors
 /// If it goes through a whiteout, which is no directory.
@@ -53,7 +53,7 @@ pub(super) fn is_bookkeeping(path: &Path) -> Result<bool> {
 /// The metadata of an entry.
 ///
 /// # Errors
-/// For what no file can have.
+/// If an attribute is too long, or an ID out of range.
 pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> Result<Metadata> {
     let (uid, gid) = entry.owner();
     let mut xattrs = entry.xattrs().clone();
@@ -72,11 +72,11 @@ pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> R
     })
 }
 
-/// A user or group. Old programs wrote the highest ones as negative numbers.
+/// A user or group ID. Old programs wrote the highest ones as negative numbers.
 fn id(number: i64, what: &str) -> Result<u32> {
     let id = u32::try_from(number).ok();
     match id.or(i32::try_from(number).ok().map(i32::cast_unsigned)) {
-        // The highest one means “none” to chown(2).
+        // The highest one means “unchanged” to chown(2).
         Some(id) if id != u32::MAX => Ok(id),
         _ => bail!("its {what} {number} is out of range"),
     }

@@ -1,5 +1,5 @@
-//! A layer that is being made of an archive: what [`apply`](super::apply) and
-//! its helpers know of it.
+//! The state of a layer that [`apply`](super::apply) and its helpers make of an
+//! archive.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -15,7 +15,7 @@ use super::room::Room;
 use crate::tree::Tree;
 use crate::tree::node::Metadata;
 
-/// The last directory that was found without a link on the way: archives go
+/// The last directory that was resolved, without a link on the way: archives go
 /// through a tree directory by directory.
 #[derive(Debug)]
 pub(super) struct Last {
@@ -23,30 +23,31 @@ pub(super) struct Last {
     pub(super) directory: OwnedFd,
 }
 
-/// A file of AUFS's own directory, and what it looks like.
+/// A file of AUFS's own directory, and its metadata.
 pub(super) struct Plink {
     pub(super) file: File,
     pub(super) look: Metadata,
 }
 
-/// A layer that is being made. All paths here are without links.
+/// A layer that is being made. All its paths are without symbolic links.
 pub(super) struct Layer<'a> {
     pub(super) tree: &'a Tree,
     pub(super) marks: Marks,
     pub(super) below: Below<'a>,
     pub(super) room: Room,
     pub(super) last: Option<Last>,
-    /// What came from this archive, and the directories that it is in: its own
-    /// whiteouts do not concern them (image-spec, layer.md, “Whiteouts”).
+    /// Files that came from this archive, and the directories above them: the
+    /// archive's whiteouts do not apply to them (image-spec, layer.md,
+    /// “Whiteouts”).
     pub(super) made: BTreeSet<PathBuf>,
-    /// Where there is a whiteout in the layer.
+    /// Paths with a whiteout in the layer.
     pub(super) whited_out: BTreeSet<PathBuf>,
-    /// Which of its directories are marked opaque.
+    /// Directories of the layer that are marked opaque.
     pub(super) opaque: BTreeSet<PathBuf>,
-    /// All directories of the layer that were come by, and what they are to look
-    /// like: they get that when nothing more is put into them.
+    /// Directories of the layer that were visited, and the metadata that they
+    /// get when nothing more is put into them.
     pub(super) directories: BTreeMap<PathBuf, Metadata>,
-    /// AUFS's files of several names, by the names that they have there.
+    /// AUFS's files with several names, by their names in `.wh..wh.plnk`.
     pub(super) plinks: HashMap<OsString, Plink>,
 }
 

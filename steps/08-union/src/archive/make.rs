@@ -1,4 +1,4 @@
-//! The files of an archive, made one by one.
+//! Creation of the files of an archive, one by one.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,8 +23,8 @@ use crate::tree::copy::create;
 use crate::tree::{Place, file_type};
 
 impl Layer<'_> {
-    /// Makes what an entry stands for. What is there already goes, but a
-    /// directory that meets a directory stays.
+    /// Makes the file of an entry, in place of what is there. A directory in
+    /// place of a directory changes only its metadata.
     pub(super) fn make(
         &mut self,
         entry: &mut Entry<'_, impl Read>,
@@ -81,7 +81,8 @@ impl Layer<'_> {
         metadata.write(place)
     }
 
-    /// Calls `make`, and once more when what is in the way has gone.
+    /// Calls `make`; if that fails with `EEXIST`, removes what is in the way
+    /// and calls it again.
     pub(super) fn in_place_of_another<T>(
         &mut self,
         path: &Path,
@@ -142,8 +143,8 @@ impl Layer<'_> {
         })
     }
 
-    /// Keeps a file of AUFS's directory of files with several names, for links to
-    /// it: that it has no name yet is why it takes no place in the tree.
+    /// Keeps a file of AUFS's directory of files with several names, for links
+    /// to it. It has no name in the tree yet (`O_TMPFILE`).
     pub(super) fn keep_plink(
         &mut self,
         entry: &mut Entry<'_, impl Read>,
@@ -176,7 +177,7 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Makes a device or a FIFO; false where only root could.
+    /// Makes a device or a FIFO. Returns false if only root could.
     fn device(
         &mut self,
         entry: &Entry<'_, impl Read>,

@@ -1,5 +1,5 @@
-//! Layers as tar archives: what changed, with whiteouts as OCI image layers
-//! spell them (image-spec, “Image Layer Filesystem Changeset”).
+//! Layers as tar archives: the changes, with the whiteouts of OCI image layers
+//! (image-spec, “Image Layer Filesystem Changeset”).
 //!
 //! | module | what |
 //! |---|---|
@@ -7,9 +7,9 @@
 //! | [`write`] | a layer into an archive |
 //! | [`apply`] | an archive into a layer |
 //! | [`reader`] | archives, entry by entry |
-//! | [`entry`], places, make, deletions | its entries: what they say, where they go, what is made of them |
-//! | [`below`], copy_up | the layers below as one tree, and files of them that an entry changes |
-//! | [`room`] | a limit on all entries |
+//! | [`entry`], places, make, deletions | its entries: their metadata, their places, the files and marks made of them |
+//! | [`below`], copy_up | the layers below as one tree, and copies of their files that an entry changes |
+//! | [`room`] | a limit on the size of all entries |
 
 pub mod apply;
 mod below;
@@ -35,43 +35,44 @@ use rustix::fs::{FileType, Stat};
 use crate::tree::node::xattr;
 use crate::tree::{Tree, file_type};
 
-/// What a whiteout's name begins with, in archives and in AUFS.
+/// The prefix of a whiteout's name, in archives and in AUFS.
 pub const PREFIX: &str = ".wh.";
-/// What the names of AUFS's own files begin with, and that of the next.
+/// The prefix of the names of AUFS's own files, and of [`OPAQUE`].
 pub const DOUBLE_PREFIX: &str = ".wh..wh.";
-/// Where AUFS keeps files that have names in several of its branches.
+/// The directory in which AUFS keeps files that have names in several of its
+/// branches.
 pub const PLINKS: &str = ".wh..wh.plnk";
 /// The file that makes its directory opaque, in archives and in AUFS.
 pub const OPAQUE: &str = ".wh..wh..opq";
 
-/// How the files of a layer on the disk say that something below is deleted.
+/// The marks of deletions in a layer on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marks {
     /// A whiteout is a character device 0:0, an opaque directory has the
     /// attribute `opaque` (overlayfs.rst, “whiteouts and opaque directories”).
     Overlay {
-        /// Of this name: [`OPAQUE_TRUSTED`] or, without privilege,
+        /// The attribute's name: [`OPAQUE_TRUSTED`] or, without privilege,
         /// [`OPAQUE_USER`].
         opaque: &'static str,
     },
     /// As in archives: [`PREFIX`]NAME, [`OPAQUE`] (aufs(5)).
     Aufs,
-    /// Not at all: the tree is whole, what is deleted is not there.
+    /// No marks: the tree is whole, deleted files are absent.
     Whole,
 }
 
 /// Overlay's opaque mark, which takes `CAP_SYS_ADMIN` in the initial user
-/// namespace: no container can forge it.
+/// namespace to set: no container can forge it.
 pub const OPAQUE_TRUSTED: &str = "trusted.overlay.opaque";
-/// The same for an overlay mounted with `userxattr`, in a user namespace.
+/// The opaque mark of an overlay mounted with `userxattr`, in a user namespace.
 pub const OPAQUE_USER: &str = "user.overlay.opaque";
 
-/// Whether a file is overlay's whiteout.
+/// Whether a file is a whiteout of overlay.
 pub fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// Whether the layer `tree` says that there is no `path`.
+/// Whether the layer `tree` has a whiteout for `path`.
 pub(crate) fn is_whited_out(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
     Ok(match marks {
         Marks::Overlay { .. } => tree.stat(path)?.is_some_and(|stat| is_whiteout(&stat)),
@@ -83,8 +84,7 @@ pub(crate) fn is_whited_out(tree: &Tree, marks: Marks, path: &Path) -> Result<bo
     })
 }
 
-/// Whether the layer `tree` says that of its directory `path` nothing below is
-/// seen.
+/// Whether the directory `path` of the layer `tree` is opaque.
 pub(crate) fn is_opaque(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> {
     Ok(match marks {
         Marks::Overlay { opaque } => xattr(tree, path, opaque)?.as_deref() == Some(b"y"),
@@ -93,7 +93,7 @@ pub(crate) fn is_opaque(tree: &Tree, marks: Marks, path: &Path) -> Result<bool> 
     })
 }
 
-/// The name that a whiteout takes away, if `name` is a whiteout's.
+/// The name that the whiteout `name` deletes; `None` if `name` is no whiteout.
 pub fn whited_out(name: &OsStr) -> Option<&OsStr> {
     let name = name.as_bytes().strip_prefix(PREFIX.as_bytes())?;
     Some(OsStr::from_bytes(name))

@@ -1,12 +1,12 @@
-//! Where the entries of an archive go: names of the archive become places of
-//! the layer. A name means what it means in the whole stack: a link of a layer
-//! below is followed, a directory of one below is made here as it is there.
+//! The resolution of names of an archive to places of the layer. A name means
+//! what it means in the whole stack: a symbolic link of a layer below is
+//! followed, and a directory of a layer below is made here with the same
+//! metadata.
 //!
 //! Links on the way are followed by hand, so that `/` and `..` in them end at
-//! the layer's root, and the place that comes out is then opened without
-//! following any (openat2(2), `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`).
-//! Nobody else writes to the layer meanwhile; if somebody did, the second would
-//! stop it.
+//! the layer's root. The resulting place is then opened without following any
+//! (openat2(2), `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`). Nobody else writes
+//! to the layer meanwhile; if somebody did, openat2(2) would refuse.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -23,28 +23,28 @@ use super::{Marks, PREFIX};
 use crate::tree::node::{Metadata, Xattrs};
 use crate::tree::{Place, file_type};
 
-/// How many links the kernel follows in one path (path_resolution(7)).
+/// The most links in one path, as in the kernel (path_resolution(7)).
 const LINKS: usize = 40;
 
-/// The longest name that a file in AUFS can have: its whiteout has to be a name,
+/// The longest name of a file in AUFS, in bytes: its whiteout has to be a name,
 /// too.
 const AUFS_NAME_MAX: usize = 255 - PREFIX.len();
 
-/// What is to be done about directories that are not there.
+/// The treatment of directories that do not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// They are made.
+    /// Make them.
     Make,
-    /// Then there is no such place.
+    /// Fail.
     Refuse,
 }
 
 /// What the layer itself has at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Here {
-    /// Nothing: what is below shows.
+    /// Nothing: the layers below show through.
     Nothing,
-    /// A whiteout: what is below does not show.
+    /// A whiteout: the layers below are hidden.
     Whiteout,
     /// A directory, perhaps merged with those below.
     Directory,
@@ -55,11 +55,11 @@ pub(super) enum Here {
 }
 
 impl Layer<'_> {
-    /// The place that `named` means, which is not the root, and its path
-    /// without links. Its directory is in the layer then.
+    /// Resolves `named`, which is not the root, to its place and its path
+    /// without links. The place's directory is in the layer afterwards.
     ///
     /// # Errors
-    /// If something on the way is no directory; those of mkdir(2).
+    /// If something on the way is no directory.
     pub(super) fn find(&mut self, named: &Path, missing: Missing) -> Result<(Place, PathBuf)> {
         let name = named.file_name().context("the root of the layer")?;
         let parent = named.parent().unwrap_or(Path::new(""));
@@ -81,8 +81,8 @@ impl Layer<'_> {
             name: name.to_owned(),
         };
         let path = last.path.join(name);
-        // What stands on the way to a path without links is above it, and
-        // stays. A link may lead through what the next entry replaces.
+        // Directories on the way to a path without links are above it, and
+        // stay. A link may lead through what the next entry replaces.
         self.last = Some(last).filter(|last| last.path == parent);
         Ok((place, path))
     }
@@ -100,7 +100,8 @@ impl Layer<'_> {
         })
     }
 
-    /// What would show at `path` if the layer itself had nothing there.
+    /// The file of the layers below that shows at `path` if the layer itself
+    /// has nothing there.
     pub(super) fn shows_through(&mut self, path: &Path) -> Result<Option<Lower>> {
         let mut above = path.ancestors().skip(1);
         if above.any(|directory| self.opaque.contains(directory)) {
@@ -122,7 +123,7 @@ impl Layer<'_> {
                 }
                 b"." => continue,
                 b".." => {
-                    // As at the root of a file system: it has no parent.
+                    // The root has no parent: `..` stays there.
                     path.pop();
                     continue;
                 }
@@ -146,8 +147,8 @@ impl Layer<'_> {
         Ok(path)
     }
 
-    /// Sees to it that the directory `path` is in the layer; if it is a link,
-    /// returns where that leads instead.
+    /// Ensures that the directory `path` is in the layer. If `path` is a
+    /// symbolic link, returns its target instead.
     fn descend(&mut self, path: &Path, missing: Missing) -> Result<Option<OsString>> {
         let here = self.here(path)?;
         match here {
@@ -188,8 +189,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Makes a directory where none is. One that takes the place of a file or
-    /// of a whiteout is empty: what these have hidden must not show again.
+    /// Makes a new directory. One that replaces a file or a whiteout hides the
+    /// layers below, as these did.
     pub(super) fn make_directory(&mut self, path: &Path, place: &Place) -> Result<()> {
         self.check_name(place)?;
         self.room.take(0)?;
@@ -212,8 +213,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Notes what a directory looks like before something is put into it, and
-    /// lets its owner do that.
+    /// Records the metadata of a directory before something is put into it, and
+    /// gives its owner the rights to do so.
     fn keep_look(&mut self, path: &Path) -> Result<()> {
         if self.directories.contains_key(path) {
             return Ok(());
@@ -231,8 +232,7 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// # Errors
-    /// For a name that the layer's file system could not show.
+    /// Refuses a name that the layer's file system could not show.
     pub(super) fn check_name(&self, place: &Place) -> Result<()> {
         let length = place.name.len();
         if self.marks == Marks::Aufs && length > AUFS_NAME_MAX {
@@ -242,7 +242,7 @@ impl Layer<'_> {
     }
 }
 
-/// That of a directory of which an archive says nothing.
+/// The metadata of a directory that the archive does not describe.
 fn new_look() -> Metadata {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a layer may take at most: what is free. An archive of some kilobytes can
-//! claim to hold more than any disk has.
+//! The limit on the size of a layer: the free space. An archive of some
+//! kilobytes can claim to hold more than any disk has.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,11 +10,11 @@ use rustix::fs::{fstatvfs, ftruncate};
 
 use super::reader::Entry;
 
-/// How much is read and written at once, in bytes.
+/// The size of the buffer for copying, in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// What is left of the file system's room, as the archive's own words go: what
-/// is promised counts, also where holes take nothing.
+/// The free space of the file system, minus what the archive has declared so
+/// far. Declared sizes count in full, also where holes take no space.
 #[derive(Debug)]
 pub(super) struct Room {
     bytes: u64,
@@ -23,10 +23,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// What is free where `directory` is.
-    ///
-    /// # Errors
-    /// Those of fstatvfs(3).
+    /// The free space of the file system that `directory` is on.
     pub(super) fn of(directory: impl AsFd) -> Result<Self> {
         let stat = fstatvfs(directory).context("fstatvfs")?;
         Ok(Room {
@@ -40,10 +37,10 @@ impl Room {
         })
     }
 
-    /// Counts a file of `size` bytes.
+    /// Subtracts a file of `size` bytes.
     ///
     /// # Errors
-    /// If there is no room for it.
+    /// If there is not enough room for it.
     pub(super) fn take(&mut self, size: u64) -> Result<()> {
         let bytes = self.bytes.checked_sub(size);
         let files = self.files.checked_sub(1);
@@ -60,9 +57,6 @@ impl Room {
     }
 
     /// Writes the content of an entry to a new file; holes stay holes.
-    ///
-    /// # Errors
-    /// If the archive ends too early; those of writing.
     pub(super) fn fill(&mut self, file: &mut File, from: &mut Entry<'_, impl Read>) -> Result<()> {
         loop {
             let hole = i64::try_from(from.skip_hole()).context("a hole")?;

@@ -1,5 +1,6 @@
-//! A layer into an archive. Where plain tar has no field, PAX records carry it:
-//! nanoseconds as `mtime`, extended attributes as `SCHILY.xattr.NAME`.
+//! Output of a layer as a tar archive. PAX records carry what plain tar has no
+//! field for: nanoseconds as `mtime`, extended attributes as
+//! `SCHILY.xattr.NAME`.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -20,7 +21,7 @@ use crate::tree::{Tree, file_type};
 /// Writes a layer that is kept as its changes (overlay, AUFS).
 ///
 /// # Errors
-/// Those of reading and writing; a file whose own name looks like a whiteout.
+/// If a file's own name looks like a whiteout.
 pub fn layer(tree: &Tree, marks: Marks, to: &mut dyn Write) -> Result<()> {
     let mut archive = Archive::new(tree, to);
     archive.file(Path::new(""))?;
@@ -48,10 +49,7 @@ pub fn layer(tree: &Tree, marks: Marks, to: &mut dyn Write) -> Result<()> {
     archive.finish()
 }
 
-/// Writes the changes that make the whole tree `after` of `before`.
-///
-/// # Errors
-/// As [`layer`].
+/// Writes the changes that turn the whole tree `before` into `after`.
 pub fn difference(before: &Tree, after: &Tree, to: &mut dyn Write) -> Result<()> {
     let mut archive = Archive::new(after, to);
     for (path, change) in changes(before, after)? {
@@ -66,10 +64,7 @@ pub fn difference(before: &Tree, after: &Tree, to: &mut dyn Write) -> Result<()>
     archive.finish()
 }
 
-/// Writes a whole tree: the layer of which it is the content.
-///
-/// # Errors
-/// As [`layer`].
+/// Writes a whole tree, as the changes of a layer without a parent.
 pub fn whole(tree: &Tree, to: &mut dyn Write) -> Result<()> {
     layer(tree, Marks::Whole, to)
 }
@@ -94,7 +89,7 @@ impl<'a> Archive<'a> {
         self.builder.finish().context("write the archive")
     }
 
-    /// An empty file that marks a deletion.
+    /// Writes an empty file that marks a deletion.
     fn mark(&mut self, path: &Path) -> Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
@@ -171,7 +166,7 @@ impl<'a> Archive<'a> {
         match type_of {
             EntryType::Symlink => {
                 let target = self.tree.link(path)?;
-                // 100 bytes are what the field has.
+                // The field has 100 bytes.
                 if target.len() > 100 {
                     records.push(("linkpath".into(), target.as_bytes().to_vec()));
                 }
@@ -217,8 +212,8 @@ fn header(stat: &Stat, type_of: EntryType) -> Header {
     header
 }
 
-/// A time as PAX writes it: decimal seconds. Before 1970 the fraction counts
-/// away from zero.
+/// A time in the format of PAX: decimal seconds. Before 1970 the fraction
+/// counts away from zero.
 fn time((seconds, nanoseconds): (i64, i64)) -> String {
     match seconds {
         0.. => format!("{seconds}.{nanoseconds:09}"),
@@ -227,8 +222,8 @@ fn time((seconds, nanoseconds): (i64, i64)) -> String {
     }
 }
 
-/// A file's first bytes, as many as its header promised, whatever happens to
-/// the file meanwhile: zeroes if it becomes shorter.
+/// A reader of exactly as many bytes of a file as its header promised. If the
+/// file becomes shorter meanwhile, zeroes follow.
 struct Exactly<R> {
     inner: R,
     left: u64,
@@ -256,8 +251,8 @@ impl<R: Read> Read for Exactly<R> {
     }
 }
 
-/// Whether a path of an archive names a whiteout or an opaque mark, and of
-/// what.
+/// The path that a whiteout or an opaque mark of an archive deletes, `*`
+/// standing for the content of an opaque directory; `None` for other paths.
 pub fn deletion(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?;
     if name == OPAQUE {

@@ -1,8 +1,8 @@
 //! AUFS: the layout of its layers, and the file system itself.
 //!
 //! ```text
-//! aufs/diff/ID     what the layer changes, with whiteouts `.wh.NAME`
-//! aufs/layers/ID   the ids below, a line each, the parent first
+//! aufs/diff/ID     the layer's changes, with whiteouts `.wh.NAME`
+//! aufs/layers/ID   the ids of the layers below, one per line, the parent first
 //! aufs/mnt/ID      where a container's view is mounted
 //! ```
 //!
@@ -38,7 +38,7 @@ use kit::own::make;
 
 pub(crate) use mount::unsupported;
 
-/// The deepest stack: AUFS's own default limit on branches (aufs(5)).
+/// The most layers below another: AUFS's default limit on branches (aufs(5)).
 pub(crate) const DEEPEST: usize = 127;
 
 /// The AUFS driver.
@@ -49,10 +49,7 @@ pub(crate) struct Aufs {
 }
 
 impl Aufs {
-    /// The driver below the state directory `root`.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
+    /// Opens the driver below the state directory `root`.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let store = Store::open(root, Kind::Aufs)?;
         make(&store.directory().join("diff"), 0o710)?;

@@ -21,15 +21,15 @@ use aufs_server::device;
 use aufs_server::options::{Options, Udba};
 use aufs_server::spelling::{Access as Right, BranchOption, escape};
 
-/// How long a server may take to end once its mount is gone: the kernel takes a
-/// container's mount namespace apart in the background.
+/// Time limit for a server to end after its mount: the kernel dismantles a
+/// container's mount namespace in the background.
 const END: Duration = Duration::from_secs(5);
 
-/// Why there is no AUFS here; `None` if there is.
+/// Why AUFS does not work here; `None` if it does.
 pub(crate) fn unsupported() -> Option<String> {
     if !geteuid().is_root() {
         // A server in the container's user namespace would be within reach of
-        // the container's root, and it holds the layers of the image.
+        // the container's root, and it has the layers of the image open.
         return Some("it takes root: the file system's server has to stay outside".into());
     }
     match kernel_has_aufs() {
@@ -38,7 +38,7 @@ pub(crate) fn unsupported() -> Option<String> {
     }
 }
 
-/// Whose AUFS it is, for people.
+/// The implementation of AUFS in use, in words.
 pub(super) fn whose() -> &'static str {
     match kernel_has_aufs() {
         true => "the kernel's",
@@ -46,11 +46,8 @@ pub(super) fn whose() -> &'static str {
     }
 }
 
-/// A view of `branches`, the topmost first. Where AUFS is in user space, its
-/// server is started here, and ends with the mount.
-///
-/// # Errors
-/// Those of the mount.
+/// A view of `branches`, the topmost first. If AUFS is in user space, this
+/// starts its server, which ends with the mount.
 pub(super) fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn View>> {
     if kernel_has_aufs() {
         let made = by_kernel(&branches, access)?;
@@ -68,7 +65,7 @@ pub(super) fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn Vie
             whiteouts: true,
         });
     }
-    // Nobody but this union writes its topmost layer, and nobody the others.
+    // Only this union writes to its topmost layer, and nobody to the others.
     options.udba = Udba::None;
     if access == Access::ReadOnly {
         options.flags |= MountFlags::RDONLY;
@@ -81,7 +78,8 @@ pub(super) fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn Vie
     }))
 }
 
-/// The kernel's AUFS, a branch an option: fsconfig(2) takes 255 bytes at once.
+/// Mounts with the kernel's AUFS, one option per branch: fsconfig(2) takes 255
+/// bytes at once.
 fn by_kernel(branches: &[PathBuf], access: Access) -> Result<OwnedFd> {
     let aufs = FileSystem::new("aufs")?;
     aufs.set("source", "none")?;
@@ -115,8 +113,8 @@ impl View for Made {
 }
 
 impl Drop for Made {
-    /// The server ends with the mount, and is waited for: what it has open are
-    /// the layers, which may be removed next.
+    /// Waits for the server, which ends with the mount: it has the layers open,
+    /// and they may be removed next.
     fn drop(&mut self) {
         self.mount = None;
         let Some(server) = self.server.take() else {
@@ -134,7 +132,8 @@ fn reap(server: &ServerHandle) -> Result<()> {
     loop {
         match waitpid(server.pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => {}
-            // A copy of this in another process has no such child.
+            // ECHILD: the server is no child of a process that has a copy of
+            // this.
             Ok(_) | Err(Errno::ECHILD) => return Ok(()),
             Err(errno) => return Err(errno).with_context(|| format!("waitpid({})", server.pid)),
         }

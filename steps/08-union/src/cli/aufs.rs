@@ -1,5 +1,5 @@
-//! `step-08 mount`, `umount` and `branches`: the command line of the old
-//! courses, on kernels that have no AUFS.
+//! `step-08 mount`, `umount` and `branches`: the AUFS commands of older
+//! courses, on kernels without AUFS.
 
 use std::ffi::{CString, OsString};
 use std::io::{Write, stdout};
@@ -58,10 +58,7 @@ pub struct MountSettings {
     target: PathBuf,
 }
 
-/// Runs the tool.
-///
-/// # Errors
-/// Those of what it is asked to do.
+/// Runs the command.
 pub fn run(tool: AufsTool) -> Result<Exit> {
     match tool {
         AufsTool::Mount(args) => mount_aufs(&args)?,
@@ -98,7 +95,7 @@ fn mount_aufs(args: &MountSettings) -> Result<()> {
     // ANCHOR_END: exercise_mount_aufs
 }
 
-/// Whether the kernel has AUFS itself: as a module that is loaded, or built in.
+/// Whether the kernel itself has AUFS: as a loaded module, or built in.
 pub fn kernel_has_aufs() -> bool {
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     known
@@ -113,10 +110,11 @@ fn mount_by_kernel(args: &MountSettings, text: &OsString) -> Result<()> {
         .with_context(|| format!("mount(aufs, {target:?}, {text:?})"))
 }
 
-/// How long the server of an unmounted union may take to end, in milliseconds.
+/// Time limit for the server of an unmounted union to end, in milliseconds.
 const END: u16 = 2000;
 
-/// Unmounts, and waits for the server's end: only then are the branches free.
+/// Unmounts a union and waits for its server to end: only then are the branches
+/// free.
 fn umount(target: &Path, lazy: bool) -> Result<()> {
     // Something else may be mounted there, or the server may be dead.
     let server = si::server(target).ok();

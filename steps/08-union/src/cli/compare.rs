@@ -33,7 +33,7 @@ pub struct CompareArgs {
     store: StoreArgs,
 }
 
-/// One driver's figures.
+/// The measurements of one driver.
 #[derive(Debug)]
 struct Figures {
     create: Duration,
@@ -43,11 +43,9 @@ struct Figures {
     throughput: f64,
 }
 
-/// Prints the table: a line a driver. Works in a directory of its own below the
-/// state directory, which is removed.
-///
-/// # Errors
-/// Those of the drivers that work here; the others are listed with the reason.
+/// Prints the table, one line per driver; a driver that does not work here is
+/// listed with the reason. Works in a temporary directory below the state
+/// directory.
 pub fn run(args: CompareArgs) -> Result<()> {
     // ANCHOR: exercise_compare
     kit::set_verbose(args.store.verbose);
@@ -153,7 +151,7 @@ fn measure(driver: &dyn StorageDriver, image: &Path, args: &CompareArgs) -> Resu
     })
 }
 
-/// A container's view, mounted for as long as this lives.
+/// A container's view, mounted as long as this value lives.
 struct Mounted {
     root: std::os::fd::OwnedFd,
     _view: Box<dyn crate::driver::View>,
@@ -183,7 +181,8 @@ fn container(driver: &dyn StorageDriver, id: &LayerId, base: &LayerId) -> Result
 
 fn fill(path: &Path, bytes: u64) -> Result<()> {
     let mut file = File::create(path).with_context(|| format!("open({path:?}, O_CREAT)"))?;
-    // Not compressible and no holes, so that no file system can make it less.
+    // Incompressible and without holes, so that no file system can store it in
+    // less space.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut left = bytes;
     while left > 0 {
@@ -212,7 +211,7 @@ fn write_byte(path: &Path) -> Result<()> {
     file.sync_all().context("fsync")
 }
 
-/// Bytes a second.
+/// Reads a file to its end, and returns the throughput in bytes per second.
 fn throughput(path: &Path) -> Result<f64> {
     let mut file = File::open(path).with_context(|| format!("open({path:?})"))?;
     let mut buffer = vec![0; 1 << 20];

@@ -1,4 +1,4 @@
-//! `step-08 drivers`: which of them work here.
+//! `step-08 drivers`: the drivers that work here.
 
 use std::io::{Write, stdout};
 
@@ -16,10 +16,7 @@ pub struct DriversArgs {
     store: StoreArgs,
 }
 
-/// Prints a line a driver, and below it what it works with.
-///
-/// # Errors
-/// Those of looking.
+/// Prints one line per driver. If one was chosen, prints its status as well.
 pub fn run(args: DriversArgs) -> Result<()> {
     let root = args.store.root()?;
     let mut out = stdout().lock();
@@ -33,7 +30,7 @@ pub fn run(args: DriversArgs) -> Result<()> {
             continue;
         }
         writeln!(out, "{name:<13} works").context("write")?;
-        // Looked at more closely only when asked: it makes pools and images.
+        // Only on request: opening a driver creates pools and images.
         if args.store.driver.is_some() {
             for (key, value) in detect::open(kind, &root)?.status()? {
                 writeln!(out, "  {key}: {value}").context("write")?;

@@ -1,4 +1,4 @@
-//! `step-08 layer`: layers by hand.
+//! `step-08 layer`: layers without containers.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -78,10 +78,7 @@ pub enum LayerTool {
     },
 }
 
-/// Runs one of them.
-///
-/// # Errors
-/// Those of the store.
+/// Runs the command.
 pub fn run(tool: LayerTool) -> Result<()> {
     match tool {
         LayerTool::Create {
@@ -152,7 +149,7 @@ fn diff(driver: &dyn StorageDriver, id: &LayerId, tar: bool) -> Result<()> {
 
 fn tree(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> {
     driver.parents(id)?;
-    // The view is mounted for looking only, where nobody else sees it.
+    // The view is mounted read-only, where nobody else sees it.
     private::enter()?;
     let mut view = driver.view(id, Access::ReadOnly)?;
     let tree = Tree::at(view.detached()?)?;
@@ -183,7 +180,7 @@ fn rm(driver: &dyn StorageDriver, id: &LayerId) -> Result<()> {
     if !is_container {
         return driver.remove(id);
     }
-    // Held, so that nobody starts it meanwhile; refused if somebody has.
+    // Held, so that nobody starts the container meanwhile. Fails if it runs.
     let _note = driver.store().note(id, "")?;
     remove_container(driver, id)?;
     driver.store().forget(id)
@@ -200,7 +197,7 @@ fn ls(driver: &dyn StorageDriver) -> Result<()> {
     Ok(())
 }
 
-/// A path in one line.
+/// A path for one line of output: control characters become `?`.
 pub(super) fn shown(path: &Path) -> String {
     path.to_string_lossy().replace(char::is_control, "?")
 }

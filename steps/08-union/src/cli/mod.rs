@@ -6,7 +6,7 @@
 //! | [`whence`] | `where FILE` |
 //! | [`compare`] | `compare`: what the drivers cost |
 //! | [`aufs`] | `mount`, `umount`, `branches`: AUFS without a container |
-//! | [`drivers`] | `drivers`: which of them work here |
+//! | [`drivers`] | `drivers`: the drivers that work here |
 
 pub mod aufs;
 pub mod compare;
@@ -57,10 +57,7 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// The state directory.
-    ///
-    /// # Errors
-    /// Where there is no place for it.
+    /// The state directory: that of `--root`, or the default.
     pub fn root(&self) -> Result<PathBuf> {
         match &self.root {
             Some(root) => Ok(root.clone()),
@@ -68,10 +65,8 @@ impl StoreArgs {
         }
     }
 
-    /// Which driver. Turns on [`say!`](kit::say) if `-v` was given.
-    ///
-    /// # Errors
-    /// Those of looking which one works here.
+    /// The driver of `--driver`, or the default. Enables [`say!`](kit::say) if
+    /// `-v` was given.
     pub fn kind(&self) -> Result<Kind> {
         kit::set_verbose(self.verbose);
         match self.driver {
@@ -80,19 +75,13 @@ impl StoreArgs {
         }
     }
 
-    /// The driver.
-    ///
-    /// # Errors
-    /// Where it does not work here.
+    /// Opens the driver.
     pub fn open(&self) -> Result<Box<dyn StorageDriver>> {
         detect::open(self.kind()?, &self.root()?)
     }
 }
 
 /// Runs one of the commands.
-///
-/// # Errors
-/// Those of the command.
 pub fn run(tool: Tool) -> Result<Exit> {
     match tool {
         Tool::Layer(tool) => layer::run(tool),

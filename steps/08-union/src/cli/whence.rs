@@ -26,10 +26,8 @@ pub struct WhereArgs {
     store: StoreArgs,
 }
 
-/// Prints what each layer says, from the top, and what comes of it.
-///
-/// # Errors
-/// Those of looking.
+/// Prints what each layer says about the file, the topmost first, and the
+/// result.
 pub fn run(args: WhereArgs) -> Result<()> {
     let driver = args.store.open()?;
     let id = match args.layer {

@@ -1,4 +1,4 @@
-//! What each layer has to say about a path: how a union finds a file.
+//! What each layer says about a path: how a union finds a file.
 
 use std::path::PathBuf;
 
@@ -10,47 +10,48 @@ use crate::tree::file_type;
 /// What one layer says about a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The layer.
+    /// The layer's id.
     pub layer: LayerId,
-    /// What it says.
+    /// Its answer.
     pub what: What,
 }
 
-/// What a layer may say about a path.
+/// A layer's answer to the lookup of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Nothing: look further down.
+    /// Nothing: the search goes on in the layer below.
     Absent,
-    /// Here it is, and nothing below counts.
+    /// A file that is no directory. It hides everything below.
     File {
-        /// What kind of file, for people.
+        /// The type of the file, in words.
         kind: &'static str,
     },
-    /// Here it is a directory, merged with what is below.
+    /// A directory, merged with the directories below.
     Directory,
-    /// Here it is a directory that hides everything below it: `at` is opaque.
+    /// An opaque directory at or above the path. It hides everything below.
     Opaque {
-        /// The opaque directory: the path, or one above it.
+        /// The opaque directory: the path, or a directory above it.
         at: PathBuf,
-        /// Whether the path itself is here.
+        /// Whether the layer has the path itself.
         found: bool,
     },
-    /// Deleted: `at` has a whiteout here, and nothing below counts.
+    /// A whiteout: the path is deleted, and everything below is hidden.
     Whiteout {
-        /// The path, or a directory above it.
+        /// The name that the whiteout deletes: the path, or a directory above
+        /// it.
         at: PathBuf,
     },
-    /// Something else than a directory stands where one is on the path.
+    /// A file that is no directory stands where the path needs one.
     NotDirectory {
-        /// Where.
+        /// The path of that file.
         at: PathBuf,
     },
-    /// Here it is as in the layer below (drivers that keep whole trees).
+    /// The same as in the layer below (drivers that keep whole trees).
     Inherited,
 }
 
 impl What {
-    /// A file that is here.
+    /// The answer for a file that the layer has.
     pub fn of(stat: &Stat) -> Self {
         let kind = match file_type(stat) {
             FileType::Directory => return What::Directory,

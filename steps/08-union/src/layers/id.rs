@@ -6,31 +6,31 @@ use std::str::FromStr;
 
 use anyhow::{Error, Result, bail};
 
-/// The longest id, in bytes: with a suffix of ours it is still a file name
-/// (255 bytes).
+/// The longest id, in bytes. With the prefixes and suffixes of the stores it is
+/// still a file name (255 bytes).
 const LONGEST: usize = 128;
 
-/// The name of a layer within a driver: letters, digits, `_`, `.` and `-`, of
-/// which the first is a letter or a digit, at most 128 bytes.
+/// The name of a layer within a driver: at most 128 bytes of letters, digits,
+/// `_`, `.` and `-`, the first a letter or a digit.
 ///
-/// An id is a file name below the state directory and stands in mount options,
-/// so it cannot be `..`, hold a `/`, or a `,` or `:`, which would have to be
-/// escaped there.
+/// An id is a file name below the state directory and a part of mount options.
+/// It therefore cannot be `..` or contain a `/`, nor a `,` or `:`, which mount
+/// options would have to escape.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId(String);
 
 impl LayerId {
-    /// The id of the layer of a container that is below its read-write layer:
-    /// what a runtime writes into every container (`/etc/hosts`…) and no diff
-    /// of the container shall hold.
+    /// The id of the `-init` layer, which is below the container's read-write
+    /// layer. It holds what a runtime writes into every container
+    /// (`/etc/hosts`…) and what no diff of the container should show.
     ///
     /// # Errors
-    /// Where the id becomes too long.
+    /// If the id becomes too long.
     pub fn init(&self) -> Result<Self> {
         format!("{self}-init").parse()
     }
 
-    /// The layer that this one is the `-init` of, if its name says so.
+    /// The id without the suffix `-init`, if it has one.
     pub fn is_init_of(&self) -> Option<Self> {
         self.0.strip_suffix("-init")?.parse().ok()
     }

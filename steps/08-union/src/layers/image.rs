@@ -1,5 +1,5 @@
-//! What is below a container's own layer: a layer made of a directory, and the
-//! `-init` layer.
+//! The layers below a container's own: a directory as an image, and the `-init`
+//! layer.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +12,7 @@ use crate::driver::StorageDriver;
 use crate::layers::id::LayerId;
 use crate::tree::Tree;
 
-/// Makes a layer of all that is in a directory.
-///
-/// # Errors
-/// Those of reading and of the driver.
+/// Copies a directory into a new layer.
 pub fn import_directory(
     driver: &dyn StorageDriver,
     id: &LayerId,
@@ -28,13 +25,13 @@ pub fn import_directory(
     }
     let tree = Tree::open(directory)?;
     let (mut reader, mut writer) = std::io::pipe().context("pipe")?;
-    // The thread is gone before anything is cloned.
+    // The thread ends before any process is cloned.
     std::thread::scope(|scope| {
         let writing = scope.spawn(move || write::whole(&tree, &mut writer));
         let imported = driver.import(id, parent, &mut reader);
         drop(reader);
         match (imported, writing.join()) {
-            // Had the writer failed, the archive would have ended too early.
+            // If the writer fails, the archive ends too early.
             (_, Ok(Err(error))) if !is_broken_pipe(&error) => {
                 if driver.exists(id)? {
                     driver.remove(id)?;
@@ -54,16 +51,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// The `-init` layer as an archive: what is mounted over in every container,
-/// the directories of step 04 and the files of step 06. The container's own
-/// layer then does not show it as a change.
-///
-/// # Errors
-/// Those of writing the archive.
+/// The `-init` layer as a tar archive: the mount points of every container,
+/// which are the directories of step 04 and the files of step 06. The
+/// container's own layer then does not show them as changes.
 pub fn mount_points() -> Result<Vec<u8>> {
     const DIRECTORIES: [&str; 3] = ["dev", "proc", "sys"];
-    // Without an entry for /etc: where a layer holds the whole tree, it stays
-    // the image's.
+    // No entry for /etc: in a layer that holds a whole tree, it stays as in the
+    // image.
     const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
     let directories = DIRECTORIES.map(|name| (name, EntryType::Directory, 0o755));
     let files = FILES.map(|name| (name, EntryType::Regular, 0o644));

@@ -1,8 +1,9 @@
-//! Which layers exist, and on what: a file a layer, as AUFS's driver has it.
-//! `layers/ID` holds the ids below, a line each, the parent first.
+//! The records of which layers exist and of their parents, one file per layer,
+//! in the format of the AUFS driver: `layers/ID` holds the ids of the layers
+//! below, one per line, the parent first.
 //!
-//! The file is the last thing that is made of a layer and the first that goes:
-//! what has no file is no layer.
+//! The file is the last part of a layer to be created and the first to be
+//! removed: without a file there is no layer.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -23,41 +24,32 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// The records in `layers/` of a driver's directory.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
+    /// Opens the records in `layers/` of a driver's directory.
     pub fn open(driver: &Path) -> Result<Self> {
         let directory = driver.join("layers");
         make(&directory, 0o700)?;
         Ok(Lineage { directory })
     }
 
-    /// The layers that exist, sorted.
-    ///
-    /// # Errors
-    /// Those of readdir(3).
+    /// The ids of the layers that exist, sorted.
     pub fn layers(&self) -> Result<Vec<LayerId>> {
         layers_in(&self.directory)
     }
 
-    /// Whether a layer exists.
-    ///
-    /// # Errors
-    /// Those of stat(2): that it cannot be told is no answer.
+    /// Whether a layer exists. If stat(2) cannot tell, that is an error and not
+    /// `false`.
     pub fn has(&self, id: &LayerId) -> Result<bool> {
         is_there(&self.directory.join(id))
     }
 
-    /// Removes what a killed process has left of records, and the mount points in
-    /// `mnt` of layers that are gone. The caller holds the store's lock.
-    ///
-    /// # Errors
-    /// Those of reading the directories.
+    /// Removes the drafts of records that killed processes have left, and the
+    /// mount points in `mnt` of layers that are gone. The caller holds the
+    /// store's lock.
     pub fn sweep(&self, mnt: &Path) -> Result<()> {
         trash::sweep(&self.directory)?;
         for id in layers_in(mnt)? {
-            // Whatever somebody has mounted there is not ours to look into.
+            // Only rmdir(2): what somebody has mounted there is not ours to
+            // remove.
             if !self.has(&id)?
                 && let Err(error) = fs::remove_dir(mnt.join(&id))
             {
@@ -70,7 +62,7 @@ impl Lineage {
     /// The layers below `id`, its parent first.
     ///
     /// # Errors
-    /// If there is no such layer.
+    /// If the layer does not exist.
     pub fn parents(&self, id: &LayerId) -> Result<Vec<LayerId>> {
         let path = self.directory.join(id);
         let text = match fs::read_to_string(&path) {
@@ -83,10 +75,11 @@ impl Lineage {
             .collect()
     }
 
-    /// What would stand below a new layer on `parent`.
+    /// The layers below a new layer on `parent`, `parent` first; none without a
+    /// parent.
     ///
     /// # Errors
-    /// If there is no such parent.
+    /// If the parent does not exist.
     pub fn on(&self, parent: Option<&LayerId>) -> Result<Vec<LayerId>> {
         let Some(parent) = parent else {
             return Ok(Vec::new());
@@ -96,19 +89,16 @@ impl Lineage {
         Ok(below)
     }
 
-    /// From now on the layer exists.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Records a layer: from now on it exists.
     pub fn record(&self, id: &LayerId, below: &[LayerId]) -> Result<()> {
         let text: String = below.iter().map(|id| format!("{id}\n")).collect();
         write_file(&self.directory.join(id), &text)
     }
 
-    /// From now on the layer does not exist.
+    /// Removes the record of a layer: from now on it does not exist.
     ///
     /// # Errors
-    /// If it does not, or is below another.
+    /// If it does not exist, or if another layer is on top of it.
     pub fn strike(&self, id: &LayerId) -> Result<()> {
         self.parents(id)?;
         for other in self.layers()? {
@@ -120,10 +110,8 @@ impl Lineage {
     }
 }
 
-/// Whether there is anything at `path`.
-///
-/// # Errors
-/// Those of stat(2) but that there is none.
+/// Whether a file exists at `path`, a symbolic link counting as one. Errors
+/// other than `ENOENT` are returned, not taken for `false`.
 pub fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
@@ -132,10 +120,7 @@ pub fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// The names in a directory that are layers' ids, sorted.
-///
-/// # Errors
-/// Those of readdir(3).
+/// The names in a directory that are valid layer ids, sorted.
 pub fn layers_in(directory: &Path) -> Result<Vec<LayerId>> {
     let mut layers = Vec::new();
     for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
@@ -148,17 +133,18 @@ pub fn layers_in(directory: &Path) -> Result<Vec<LayerId>> {
     Ok(layers)
 }
 
-/// The words for a layer that is not there.
+/// The message for a layer that does not exist.
 pub fn no_layer(id: &LayerId) -> String {
     format!("there is no layer {id}: step-08 layer ls shows those that there are")
 }
 
-/// The words for a layer that is there already.
+/// The message for a layer that exists already.
 pub fn exists(id: &LayerId) -> String {
     format!("there is a layer {id} already: choose another name, or step-08 layer rm {id}")
 }
 
-/// The words for a layer that cannot go.
+/// The message for a layer that cannot be removed, because `other` is on top of
+/// it.
 pub fn below_another(id: &LayerId, other: &LayerId) -> String {
     format!("layer {id} is below {other}: remove that first")
 }

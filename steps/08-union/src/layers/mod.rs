@@ -1,4 +1,4 @@
-//! The layers that there are, whichever driver keeps them.
+//! The bookkeeping of layers that all drivers share.
 //!
 //! | module | what |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | [`id`], [`lineage`] | the name of a layer, and its parents |
 //! | [`image`] | the `-init` layer of a container, and a directory as an image |
 //! | [`finding`] | which layer a file comes from |
-//! | [`trash`] | removal that cannot be half done |
+//! | [`trash`] | removal that may be interrupted at any point |
 
 pub mod finding;
 pub mod id;

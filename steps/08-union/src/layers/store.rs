@@ -1,11 +1,12 @@
-//! The state directory: where a driver keeps its layers, who may change it at a
-//! moment, and which containers are alive.
+//! The state directory: a driver's layers, the lock for changing them, and the
+//! containers that are alive.
 //!
 //! ```text
 //! DIR/                    --root; /var/lib/drydock, or rootless $XDG_DATA_HOME/drydock
-//!   overlay2/             a directory a driver, as the driver lays it out
-//!   run/overlay2.lock     held while layers come and go
-//!   run/overlay2/ID       held as long as the launcher of container ID lives
+//!   overlay2/             one directory per driver, in the driver's own layout
+//!   run/overlay2.lock     locked while layers are created and removed
+//!   run/overlay2/ID       locked as long as the launcher of container ID lives
+//!   merged                the root of containers whose users may not enter the store
 //! ```
 
 use std::env;
@@ -25,10 +26,11 @@ use crate::kind::Kind;
 use crate::layers::id::LayerId;
 use crate::layers::trash;
 
-/// The directory for state where none is given.
+/// The default state directory: /var/lib/drydock for root, else `drydock` in
+/// `XDG_DATA_HOME` or in `~/.local/share`.
 ///
 /// # Errors
-/// Where an unprivileged caller has neither `XDG_DATA_HOME` nor `HOME`.
+/// If an unprivileged caller has neither `XDG_DATA_HOME` nor `HOME`.
 pub fn default_root() -> Result<PathBuf> {
     if geteuid().is_root() {
         return Ok("/var/lib/drydock".into());
@@ -52,15 +54,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// The store of a driver below the state directory `root`, made if there is
-    /// none. Nobody but its owner may enter: files in layers keep the owners
-    /// and set-user-ID bits that they have in their container.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
+    /// Opens the store of a driver below the state directory `root`, and
+    /// creates it if it does not exist. Other users may not enter: files in
+    /// layers keep the owners and set-user-ID bits that they have in their
+    /// container.
     pub fn open(root: &Path, kind: Kind) -> Result<Self> {
         make(root, 0o711)?;
-        // The container's root lies below: who is root there may be anybody here.
+        // The container's root lies below: its root user may be any user of the
+        // host.
         let root = root
             .canonicalize()
             .with_context(|| format!("realpath({root:?})"))?;
@@ -77,43 +78,38 @@ impl Store {
         })
     }
 
-    /// The driver's directory, absolute and without links.
+    /// The driver's directory, absolute and without symbolic links.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// A directory that everybody can reach as far as they can reach the state
-    /// directory, and in which there is nothing: where a container mounts its root
-    /// whose users may not go through the store. Each does so in its own mount
-    /// namespace.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
+    /// Creates an empty directory that everybody can reach who can reach the
+    /// state directory. A container whose users may not enter the store mounts
+    /// its root there, each in its own mount namespace.
     pub fn everybodys_place(&self) -> Result<PathBuf> {
         let place = self.run.with_file_name("merged");
         make(&place, 0o711)?;
         Ok(place)
     }
 
-    /// Waits until nobody else changes the store: flock(2).
-    ///
-    /// # Errors
-    /// Those of open(2) and flock(2).
+    /// Locks the store for a change; waits until nobody else changes it
+    /// (flock(2)).
     pub fn lock(&self) -> Result<Lock> {
         let path = self.run.join(format!("{}.lock", self.kind));
         LockFile::open(path)?.wait(Turn::Judging)
     }
 
-    /// Notes that a container runs, and what is to become of it, as long as the
-    /// caller lives or until the note is dropped by [`forget`](Self::forget). It
-    /// appears locked and whole.
+    /// Writes the note of a running container. Its lock says that the launcher
+    /// lives, its content `what` what to do with the layers afterwards. The
+    /// note appears complete and locked; the caller holds the lock as long as
+    /// it lives, and [`forget`](Self::forget) removes the note.
     ///
     /// # Errors
-    /// If a container of that id runs.
+    /// If a container with that id runs.
     // ANCHOR: note
     pub fn note(&self, id: &LayerId, what: &str) -> Result<File> {
         let path = self.note_path(id);
-        // Nobody looks for the dead meanwhile.
+        // Nobody looks for dead containers meanwhile.
         let _making = hold(&self.notes(), Turn::Making)?;
         let new = self.notes().join(format!(".{id}.{}", std::process::id()));
         write_new(&new, what)?;
@@ -144,19 +140,13 @@ impl Store {
     }
     // ANCHOR_END: note
 
-    /// Ends a note.
-    ///
-    /// # Errors
-    /// Those of unlink(2).
+    /// Removes the note of a container.
     pub fn forget(&self, id: &LayerId) -> Result<()> {
         remove_file(&self.note_path(id))
     }
 
-    /// The containers whose launcher died before it had cleaned up, each with
-    /// its note, held.
-    ///
-    /// # Errors
-    /// Those of reading the notes. One that is none is named, and passed over.
+    /// The containers whose launcher died before it cleaned up, each with its
+    /// note, locked. A file that is not a valid note is skipped with a warning.
     // ANCHOR: dead
     pub fn dead(&self) -> Result<Vec<(LayerId, File)>> {
         let run = self.notes();
@@ -185,11 +175,8 @@ impl Store {
     }
     // ANCHOR_END: dead
 
-    /// Whether the launcher of a container lives, or somebody removes what a
-    /// dead one has left: its note is held.
-    ///
-    /// # Errors
-    /// Those of open(2) and flock(2).
+    /// Whether a container's note is locked: its launcher lives, or another
+    /// process removes the remains of a dead container.
     pub fn is_held(&self, id: &LayerId) -> Result<bool> {
         let path = self.note_path(id);
         let Some(file) = open_own(&path)? else {
@@ -211,11 +198,10 @@ impl Store {
     }
 }
 
-/// Removes what killed processes have left of files that they wrote
-/// ([`write_file`]) in `directory`, which the caller has for [`Turn::Judging`].
-///
-/// # Errors
-/// Those of reading the directory. What cannot be removed is told, and no error.
+/// Removes the drafts that killed processes have left of files that they wrote
+/// ([`write_file`](kit::atomic_file::write_file)) in `directory`. The caller
+/// holds the directory for [`Turn::Judging`]. A draft that cannot be removed is
+/// a warning, not an error.
 pub fn sweep_drafts(directory: &Path) -> Result<()> {
     trash::sweep(directory).map(drop)
 }

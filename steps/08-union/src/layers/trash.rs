@@ -1,10 +1,11 @@
-//! What is no layer any more, or not yet: a name that begins with a dot, which
-//! no id does. It is removed where it is, by whoever changes the store next.
+//! Remains of layers, half-made or half-removed: their names begin with a dot,
+//! which no id does. The next process that changes the store removes them where
+//! they are.
 //!
-//! Some of it may refuse to go: a file that somebody else's mount keeps, one
-//! that is immutable, a disk that fails. That is one layer's misfortune. It is
-//! told once, the name then ends in `~` and a number, and it is tried again with
-//! each change of the store, while everybody else's layers come and go.
+//! Removal may fail: a mount of somebody else keeps a file busy, a file is
+//! immutable, the disk fails. This affects one layer only. It is reported once,
+//! and the name gets a suffix, `~` and a number. Each change of the store tries
+//! again, while other layers come and go.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,12 +18,10 @@ use kit::{say, warn};
 use crate::tree::remove::remove;
 use kit::lock::HELD;
 
-/// Takes what is at `path` out of the way, under a name that is no layer's, and
-/// then removes it. Killed or not, it is gone for everybody after the first.
-/// The caller holds the store's lock.
-///
-/// # Errors
-/// Those of rename(2). What cannot be removed then is told, and no error.
+/// Renames what is at `path` to a name that is no layer's, and then removes it.
+/// After the rename it is gone for everybody, even if the caller is killed. The
+/// caller holds the store's lock. What cannot be removed is a warning, not an
+/// error.
 pub fn discard(path: &Path) -> Result<()> {
     if let Some(gone) = set_aside(path)? {
         take(&gone);
@@ -30,10 +29,8 @@ pub fn discard(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The first half of that: the new name, if there was anything.
-///
-/// # Errors
-/// As there.
+/// Renames what is at `path` to a name that is no layer's, and returns the new
+/// path; `None` if there was nothing. The first half of [`discard`].
 pub fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
     let Some(gone) = free(path, ".", "")? else {
         return Ok(None);
@@ -46,25 +43,20 @@ pub fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// Removes what has such a name, or says once that it stays.
+/// Removes what [`set_aside`] has renamed, or warns once that it stays.
 pub fn take(path: &Path) {
     take_by(path, &remove);
 }
 
-/// Removes everything in `directory` that has such a name, and says whether
-/// there was any. The caller holds the lock that keeps others from making
-/// anything there.
-///
-/// # Errors
-/// Those of reading the directory. What cannot be removed is told, and no error.
+/// Removes everything in `directory` whose name begins with a dot, except the
+/// lock, and returns whether there was any. The caller holds the lock that
+/// keeps others from creating anything there. What cannot be removed is a
+/// warning, not an error.
 pub fn sweep(directory: &Path) -> Result<bool> {
     sweep_by(directory, &remove)
 }
 
-/// The same, where `remove` does it.
-///
-/// # Errors
-/// As there.
+/// Does what [`sweep`] does, with `remove` as the function that removes.
 pub fn sweep_by(directory: &Path, remove: &dyn Fn(&Path) -> Result<()>) -> Result<bool> {
     let mut found = false;
     for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
@@ -96,14 +88,14 @@ fn take_by(path: &Path, remove: &dyn Fn(&Path) -> Result<()>) {
         Some(to) => fs::rename(path, &to).with_context(|| format!("rename({path:?}, {to:?})")),
         None => Ok(()),
     });
-    // Then it is told once more.
+    // Without the new name the next attempt warns again.
     if let Err(error) = renamed {
         say!("{error:#}");
     }
 }
 
-/// A name beside `path` that nobody has, between `before` and `after`; `None` for
-/// a path without a name.
+/// A free path beside `path`: its name between `before` and `after`, with a
+/// number where needed; `None` for a path without a name.
 fn free(path: &Path, before: &str, after: &str) -> Result<Option<PathBuf>> {
     let Some(name) = path.file_name() else {
         return Ok(None);

@@ -1,7 +1,6 @@
-//! Mounts without a place, as step 04 has them: open_tree(2), fsopen(2),
-//! fsmount(2), mount_setattr(2).
-//! A descriptor is all that holds such a mount; when the process ends, however
-//! it ends, the kernel unmounts it.
+//! Detached mounts, as in step 04: open_tree(2), fsopen(2), fsmount(2),
+//! mount_setattr(2). Only a descriptor holds such a mount. When the process
+//! ends, for whatever reason, the kernel unmounts it.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,10 +18,7 @@ pub use mount::file_system::FileSystem;
 
 use crate::driver::Access;
 
-/// A mount of the directory `path` and what is below it: a bind mount.
-///
-/// # Errors
-/// Those of open_tree(2) and mount_setattr(2).
+/// A detached bind mount of the directory `path`, without the mounts below it.
 pub fn bind(path: &Path, access: Access) -> Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(CWD, path, flags)
@@ -34,11 +30,12 @@ pub fn bind(path: &Path, access: Access) -> Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Shows the files of a mount that is attached nowhere to the users of a user
-/// namespace, as theirs.
+/// Maps the owners of the files of a detached mount to the users of a user
+/// namespace (`MOUNT_ATTR_IDMAP`).
 ///
 /// # Errors
-/// Those of mount_setattr(2), with what to do.
+/// `EINVAL` and `ENOSYS` if the file system or the kernel has no ID-mapped
+/// mounts.
 pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> Result<()> {
     sys::map_ids(mount.as_fd(), users).map_err(|errno| match errno {
         Errno::EINVAL | Errno::ENOSYS => anyhow!(
@@ -50,11 +47,9 @@ pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> Result<()> {
     })
 }
 
-/// Makes a file system that has been set up, and a mount of it that may be
-/// read-only where the file system is not.
-///
-/// # Errors
-/// Those of the file system, with its own words.
+/// Creates a configured file system and a detached mount of it. `file_system`
+/// is the access of the file system, `access` that of the mount: the mount may
+/// be read-only where the file system is not.
 pub fn mount(set_up: FileSystem, file_system: Access, access: Access) -> Result<OwnedFd> {
     if file_system == Access::ReadOnly {
         set_up.flag("ro")?;
@@ -65,10 +60,8 @@ pub fn mount(set_up: FileSystem, file_system: Access, access: Access) -> Result<
     })
 }
 
-/// The name of the file system that a directory is on.
-///
-/// # Errors
-/// Those of statfs(2).
+/// The name of the type of the file system that a directory is on, or its magic
+/// number (statfs(2)).
 pub fn file_system(path: &Path) -> Result<String> {
     let magic = statfs(path)
         .with_context(|| format!("statfs({path:?})"))?
@@ -85,10 +78,8 @@ pub fn file_system(path: &Path) -> Result<String> {
     })
 }
 
-/// Lets everybody read a directory and enter it: the root of a container.
-///
-/// # Errors
-/// Those of chmod(2).
+/// Lets everybody read and enter a directory, the root of a container: mode
+/// 755.
 pub fn open_to_all(path: &Path) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("chmod({path:?}, 755)"))

@@ -1,5 +1,5 @@
-//! Mounts that leave nothing behind: attached nowhere, or in a mount namespace
-//! that ends with its process.
+//! Mounts that end with their process: detached ones, and those in a mount
+//! namespace of the process.
 
 pub mod detached;
 pub mod private;

@@ -1,5 +1,5 @@
-//! A mount namespace for this process alone, for the tools that look into
-//! layers: whatever they mount goes with them, also by `kill -9`.
+//! A private mount namespace for the tools that inspect layers: their mounts
+//! end with the process, also after `kill -9`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,10 +16,7 @@ use nix::unistd::{ForkResult, getegid, geteuid, pipe2};
 use process::handover;
 
 /// Makes every mount of this namespace a slave of the host's: what is mounted
-/// here does not appear there (mount_namespaces(7)).
-///
-/// # Errors
-/// Those of mount(2).
+/// here does not propagate to the host (mount_namespaces(7)).
 pub fn cut_off() -> Result<()> {
     mount(
         None::<&str>,
@@ -31,12 +28,12 @@ pub fn cut_off() -> Result<()> {
     .context("mount(\"/\", MS_REC | MS_SLAVE)")
 }
 
-/// Does `work` in a process and a mount namespace of its own, and takes over the
-/// descriptor that comes of it. What the work mounts is gone when this returns,
-/// but what the descriptor holds.
+/// Runs `work` in a child process with a mount namespace of its own, and
+/// returns the descriptor that it makes. The child's mounts end with it, except
+/// the one that the descriptor holds.
 ///
 /// # Errors
-/// The work's own, in words; those of fork(2) and unshare(2).
+/// An error of `work` arrives as text, without its errno.
 pub fn aside(work: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
     let (complaint, complain) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
@@ -65,11 +62,8 @@ pub fn aside(work: impl FnOnce() -> Result<OwnedFd>) -> Result<OwnedFd> {
     }
 }
 
-/// Enters a mount namespace of the caller's own; without root in a user
-/// namespace as well, in which the caller is root.
-///
-/// # Errors
-/// Those of unshare(2).
+/// Enters a new mount namespace; without root also a new user namespace, in
+/// which the caller is root.
 pub fn enter() -> Result<()> {
     if !geteuid().is_root() {
         become_root_inside()?;
@@ -78,7 +72,8 @@ pub fn enter() -> Result<()> {
     cut_off()
 }
 
-/// What `step-05 --map-root` does for its child.
+/// Makes the caller root of a new user namespace, as `step-05 --map-root` does
+/// for its child.
 fn become_root_inside() -> Result<()> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER)")?;

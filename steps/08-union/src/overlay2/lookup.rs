@@ -1,5 +1,5 @@
-//! Which layer a file comes from: the search that overlay and AUFS make, from
-//! the top down, done again in the open.
+//! The lookup of overlay and AUFS, from the topmost layer down, repeated in
+//! user space: it shows which layer a file comes from.
 
 use std::path::Path;
 
@@ -12,11 +12,8 @@ use crate::layers::id::LayerId;
 use crate::tree::{Tree, file_type};
 
 // ANCHOR: lookup
-/// What each layer says about `path`, the topmost first. What stands below one
-/// that ends the search is not asked.
-///
-/// # Errors
-/// Those of looking.
+/// What each layer says about `path`, the topmost first, down to the one that
+/// ends the search.
 pub(crate) fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Vec<Finding>> {
     // ANCHOR: exercise_which_layer
     let mut findings = Vec::new();

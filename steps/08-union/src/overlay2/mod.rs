@@ -1,22 +1,22 @@
 //! overlay2: the kernel's overlay file system, overlayfs.rst. A layer is a
-//! directory with what it changes; the kernel shows a stack of them as one tree.
+//! directory with its changes; the kernel shows a stack of them as one tree.
 //!
 //! ```text
 //! overlay2/l/LINK         short name of a layer: a link to ../ID/diff
 //! overlay2/ID/link        that short name, once there is a layer on it
 //! overlay2/ID/lower       the short names of the layers below: l/A:l/B, nearest first
-//! overlay2/ID/diff        what the layer changes: the upper directory of a container;
+//! overlay2/ID/diff        the layer's changes: the upperdir of a container;
 //!                         or a link to a directory that is used where it is
-//! overlay2/ID/work        overlay's own, on the same file system as diff
+//! overlay2/ID/work        the workdir, on the same file system as diff
 //! overlay2/ID/merged      where a container's view is mounted
 //! ```
 //!
-//! The short names are there because mount(2) takes one page of options, 4096
-//! bytes: 128 ids of 64 digits with their paths do not fit, 128 of `l/` and 26
-//! letters do. They are used relative to the driver's directory, which is also
-//! why a state directory with `,`, `:` or `\` in its name needs no escapes. A
-//! layer gets its short name when another is put on it: a container's layer, on
-//! which nobody builds, has none.
+//! Short names exist because mount(2) takes one page of options, 4096 bytes:
+//! 128 ids of 64 digits with their paths do not fit, 128 of `l/` and 26 letters
+//! do. They are relative to the driver's directory, so that a state directory
+//! with `,`, `:` or `\` in its name needs no escapes. A layer gets its short
+//! name when another layer is created on it: a container's layer, which has
+//! none on top, has no short name.
 //!
 //! | module | what |
 //! |---|---|
@@ -55,19 +55,19 @@ use kit::own::{make, remove_file};
 
 use stack::{Attributes, Stack, StackView};
 
-/// The deepest stack: what fits into the page of options, and what Docker
-/// allows.
+/// The most layers below another: what fits into the page of options, and what
+/// Docker allows.
 pub(crate) const DEEPEST: usize = 128;
 
-/// The length of a short name: 26 letters and digits, of 32, are 130 bits, so
-/// that no two layers ever draw the same.
+/// The length of a short name: 26 letters and digits, of 32, are 130 bits,
+/// enough that no two layers get the same name.
 const LINK_LENGTH: usize = 26;
 
-/// Where the content of a new layer comes from.
+/// The source of a new layer's content.
 enum Fill<'a> {
-    /// It is put into the layer's directory.
+    /// A function that fills the layer's directory.
     With(&'a mut dyn FnMut(&Tree) -> Result<()>),
-    /// It stays in this one.
+    /// A directory that is used where it is.
     Elsewhere(&'a Path),
 }
 
@@ -79,10 +79,7 @@ pub(crate) struct Overlay2 {
 }
 
 impl Overlay2 {
-    /// The driver below the state directory `root`.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
+    /// Opens the driver below the state directory `root`.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let store = Store::open(root, Kind::Overlay2)?;
         make(&store.directory().join("l"), 0o710)?;
@@ -96,7 +93,8 @@ impl Overlay2 {
         self.store.directory().join(id)
     }
 
-    /// What a file of a layer holds, if the layer has such a file.
+    /// The content of the file `file` of a layer; `None` if the layer has no
+    /// such file.
     fn read(&self, id: &LayerId, file: &str) -> Result<Option<String>> {
         let path = self.path(id).join(file);
         match fs::read_to_string(&path) {
@@ -109,7 +107,7 @@ impl Overlay2 {
         }
     }
 
-    /// The directory of a layer that there is.
+    /// The directory of an existing layer.
     fn layer(&self, id: &LayerId) -> Result<PathBuf> {
         let path = self.path(id);
         if !is_there(&path)? {
@@ -118,8 +116,8 @@ impl Overlay2 {
         Ok(path)
     }
 
-    /// What will stand in `lower` of a layer on `id`, which gets a short name if
-    /// it has none.
+    /// The entries of `lower` for a new layer on `id`. Gives `id` a short name
+    /// if it has none.
     fn stack_on(&self, id: &LayerId) -> Result<Vec<String>> {
         let link = match self.read(id, "link")? {
             Some(link) => link,
@@ -154,8 +152,8 @@ impl Overlay2 {
             .parse()
     }
 
-    /// The lock, and what a killed process has left taken away: a layer is made
-    /// under a name that is no layer's, and a short name may lead nowhere.
+    /// Locks the store, and removes the remains of killed processes: half-made
+    /// layers, whose names begin with a dot, and short names that lead nowhere.
     fn lock(&self) -> Result<Lock> {
         let lock = self.store.lock()?;
         if trash::sweep(self.store.directory())? {
@@ -164,8 +162,8 @@ impl Overlay2 {
         Ok(lock)
     }
 
-    /// Removes the short names of layers that are gone: one who was killed while
-    /// he removed a layer had no time for that.
+    /// Removes the short names of layers that are gone: a process that was
+    /// killed while it removed a layer leaves them.
     fn remove_lost_names(&self) -> Result<()> {
         let names = self.store.directory().join("l");
         for entry in fs::read_dir(&names).with_context(|| format!("read {names:?}"))? {
@@ -198,7 +196,7 @@ impl Overlay2 {
                 lower.len()
             );
         }
-        // Not a layer's name: what a broken-off creation leaves is known by it.
+        // Not a layer's name: it marks the remains of an interrupted creation.
         let new = self.store.directory().join(format!(".{id}"));
         let made = self.write_layer(&new, &lower, parent, fill).and_then(|()| {
             let done = self.path(id);
@@ -242,8 +240,8 @@ impl Overlay2 {
         make(&path, 0o755)?;
         let diff = Tree::open(&path)?;
         match parent {
-            // The root of the view is that of the topmost layer: without this,
-            // an image whose root has an owner of its own would lose it.
+            // The root of a view is that of the topmost layer: without this
+            // copy, the owner of the image's root would be lost.
             Some(parent) => {
                 let below = Tree::open(&self.path(parent).join("diff"))?;
                 if let Some(stat) = below.stat(Path::new(""))? {
@@ -256,7 +254,7 @@ impl Overlay2 {
         fill(&diff)
     }
 
-    /// What [`view`](StorageDriver::view) mounts.
+    /// The stack that [`view`](StorageDriver::view) mounts.
     fn stack_view(&self, id: &LayerId, access: Access) -> Result<StackView> {
         let stack = match access {
             Access::ReadOnly => Stack {
@@ -319,7 +317,7 @@ impl StorageDriver for Overlay2 {
         let marks = self.attributes.marks();
         let mut below = Vec::new();
         if let Some(parent) = parent {
-            // First, because it says so where there is no such layer.
+            // First, because its error says that there is no such layer.
             let parents = self.parents(parent)?;
             below.push(Tree::open(&self.path(parent).join("diff"))?);
             for id in parents {
@@ -330,12 +328,13 @@ impl StorageDriver for Overlay2 {
         self.make_layer(id, parent, Fill::With(fill))
     }
 
-    /// `diff` is a link to the directory: the short name then leads to it.
+    /// Makes `diff` a symbolic link to the directory, to which the short name
+    /// then leads.
     fn refer(&self, id: &LayerId, directory: &Path) -> Result<bool> {
         let directory =
             fs::canonicalize(directory).with_context(|| format!("realpath({directory:?})"))?;
         if self.store.directory().starts_with(&directory) {
-            // ELOOP of the mount: a layer must not lie in another.
+            // The mount would fail with ELOOP: a layer must not lie in another.
             bail!(
                 "{directory:?} holds the state directory itself: give another --root, outside it"
             );
@@ -347,7 +346,7 @@ impl StorageDriver for Overlay2 {
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
         let short = self.read(id, "link")?.map(|link| format!("l/{link}"));
-        // Without a short name there is no layer on it.
+        // A layer without a short name has no layer on top.
         if let Some(short) = &short {
             for other in self.layers()? {
                 if self.lowers(&other)?.contains(short) {
@@ -355,7 +354,8 @@ impl StorageDriver for Overlay2 {
                 }
             }
         }
-        // Out of the way first: from here on it is no layer, killed or not.
+        // Renamed first: from here on the layer does not exist, even if this
+        // process is killed.
         let path = self.layer(id)?;
         let gone = trash::set_aside(&path)?;
         if let Some(short) = &short {
@@ -386,7 +386,7 @@ impl StorageDriver for Overlay2 {
 
     fn usage(&self, id: &LayerId) -> Result<u64> {
         let diff = self.layer(id)?.join("diff");
-        // What lies elsewhere takes nothing here.
+        // A directory elsewhere takes no space here.
         if diff.is_symlink() {
             return Ok(0);
         }
@@ -409,7 +409,7 @@ impl StorageDriver for Overlay2 {
     }
 }
 
-/// A short name for a layer.
+/// A random short name for a layer.
 fn random_name() -> Result<String> {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     Ok(kit::random::bytes::<LINK_LENGTH>()?

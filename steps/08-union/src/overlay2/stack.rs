@@ -1,4 +1,4 @@
-//! The mount of a stack of layers, and the options that it gets.
+//! The overlay mount of a stack of layers, and its options.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -26,30 +26,32 @@ use crate::mounts::private::aside;
 /// The layers of a view, by their names relative to the driver's directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Stack {
-    /// The nearest first: `ID/diff`, or `l/LINK`, which leads there.
+    /// The lowerdirs, the nearest first: `ID/diff`, or `l/LINK`, a link to it.
     pub lower: Vec<String>,
-    /// The layer that takes the changes; without one the view is read-only.
+    /// The layer of the upperdir, which takes the changes; without one the view
+    /// is read-only.
     pub upper: Option<LayerId>,
 }
 
-/// Whose extended attributes overlay uses for its marks.
+/// The namespace of the extended attributes in which overlay keeps its marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attributes {
-    /// `trusted.overlay.*`: seen and set by root of the host only, so nobody in
-    /// a container can make a mark, or see one.
+    /// `trusted.overlay.*`: only root of the host sees and sets them, so nobody
+    /// in a container can forge a mark, or see one.
     Trusted,
-    /// `user.overlay.*` (option `userxattr`): all that an unprivileged user can
-    /// have. Since Linux 5.11.
+    /// `user.overlay.*` (option `userxattr`): the only ones available to an
+    /// unprivileged user. Since Linux 5.11.
     User,
 }
 
 impl Attributes {
-    /// Those that the caller may use: `trusted` for root of the host. Root of
-    /// another user namespace has UID 0 as well, so its map is asked.
+    /// The attributes that the caller may use: `trusted` for root of the host.
+    /// Root of another user namespace has UID 0 as well, so this reads its
+    /// uid_map.
     ///
     /// # Errors
-    /// If root cannot read the map: to guess would be to take the marks of a
-    /// container's users for ours, or the other way round.
+    /// If root cannot read its uid_map: a guess could confuse the marks of a
+    /// container's users with ours.
     pub(crate) fn of_caller() -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Attributes::User);
@@ -57,7 +59,7 @@ impl Attributes {
         let path = "/proc/self/uid_map";
         let is_host = match fs::read_to_string(path) {
             Ok(map) => map.split_whitespace().eq(["0", "0", "4294967295"]),
-            // A kernel without user namespaces: there is one root.
+            // A kernel without user namespaces: root is root of the host.
             Err(error) if error.kind() == NotFound => true,
             Err(error) => return Err(error).context(format!("read {path}")),
         };
@@ -67,7 +69,7 @@ impl Attributes {
         })
     }
 
-    /// How the layers say what is deleted.
+    /// The marks that the layers use for deletions.
     pub(crate) fn marks(self) -> Marks {
         let opaque = match self {
             Attributes::Trusted => OPAQUE_TRUSTED,
@@ -76,34 +78,35 @@ impl Attributes {
         Marks::Overlay { opaque }
     }
 
-    /// The options of every mount. Each is said, so that it does not depend on
-    /// how the kernel was built or the module loaded.
+    /// The options of every mount. Each is given explicitly, so that nothing
+    /// depends on the kernel's build or on module parameters.
     fn options(self) -> &'static [Setting] {
         match self {
             Attributes::Trusted => &[
-                // On, a renamed directory is a mark that points to where it
-                // was. A diff would be a mark without the files. `nofollow`,
-                // because a layer from outside may bring such a mark along.
-                // Off, rename(2) of a directory from below gives EXDEV, and
-                // mv(1) copies.
+                // If on, a renamed directory becomes a mark that points to its
+                // old place, and a diff would hold the mark without the files.
+                // `nofollow`, because a layer from outside may contain such a
+                // mark. If off, rename(2) of a directory of a lower layer fails
+                // with EXDEV, and mv(1) copies it.
                 Setting(
                     "redirect_dir",
                     Some("nofollow"),
                     "rename of a lower directory is EXDEV",
                 ),
-                // On, names of one lower file stay one file when it is copied
-                // up, but the layer then holds only one of them, and its diff
-                // would be wrong about the others.
+                // If on, the names of one lower file stay one file after
+                // copy_up, but the layer then holds only one of them, and its
+                // diff would be wrong about the others.
                 Setting("index", Some("off"), "copy-up separates hard links"),
-                // On, chmod(2) copies no content up: the diff would hold a file
-                // of holes.
+                // If on, chmod(2) copies up no content: the diff would hold a
+                // file of holes.
                 Setting("metacopy", Some("off"), "copy-up copies the content too"),
-                // Inode numbers that stay the same across copy-up, where the
-                // file system below leaves bits for it.
+                // Inode numbers that stay the same after copy_up, if the file
+                // system below leaves bits for them.
                 Setting("xino", Some("auto"), "stable inode numbers"),
             ],
-            // Without privilege redirects and metacopy are never followed: a
-            // user could forge the marks. The kernel refuses to be asked.
+            // Without privilege the kernel never follows redirects and
+            // metacopy, because a user could forge the marks. It rejects these
+            // options.
             Attributes::User => &[
                 Setting("userxattr", None, "marks are user.overlay.*"),
                 Setting("index", Some("off"), "copy-up separates hard links"),
@@ -112,7 +115,8 @@ impl Attributes {
         }
     }
 
-    /// The options, for people.
+    /// The options with their explanations, as
+    /// [`status`](crate::StorageDriver::status) shows them.
     pub(crate) fn explained(self) -> Vec<(String, String)> {
         self.options()
             .iter()
@@ -127,13 +131,13 @@ impl Attributes {
     }
 }
 
-/// An option, its value, and what it does, for people.
+/// An option, its value, and its effect in words.
 struct Setting(&'static str, Option<&'static str>, &'static str);
 
 const TOO_OLD: &str = "the layers are those of the host's root, and this kernel (before 6.8) \
                        cannot show them in a user namespace: use --userns host, or --driver vfs";
 
-/// A view of a stack, mounted by whoever asks for it.
+/// A view of a stack of overlay layers.
 #[derive(Debug)]
 pub(crate) struct StackView {
     directory: PathBuf,
@@ -153,12 +157,9 @@ impl StackView {
         }
     }
 
-    /// Has root make the mount at once, where the kernel can make one without
-    /// attaching it: in a container with a user namespace root is nobody who
-    /// may read `trusted.overlay.*`.
-    ///
-    /// # Errors
-    /// Those of the mount.
+    /// Makes the mount at once as root of the host, if the kernel supports
+    /// detached mounts of overlay: root of a container's user namespace may not
+    /// read `trusted.overlay.*`.
     pub(crate) fn made_by_root(mut self) -> Result<Self> {
         if self.attributes == Attributes::Trusted && !self.is_plain() {
             match self.in_directory(Self::by_fsconfig) {
@@ -170,12 +171,10 @@ impl StackView {
         Ok(self)
     }
 
-    /// The same for the users of a user namespace: each layer is shown to them as
-    /// theirs, and overlay is mounted on what they are shown (overlayfs.rst).
-    /// That takes names for these mounts, in a mount namespace of their own.
-    ///
-    /// # Errors
-    /// Those of the mounts; before Linux 6.8 there are none.
+    /// Makes the mount at once for the users of a user namespace. Overlay is
+    /// mounted on ID-mapped mounts of the layers (overlayfs.rst). These need
+    /// names, so they are attached in a mount namespace of their own. Needs
+    /// Linux 6.8.
     pub(crate) fn made_for(mut self, users: &Users) -> Result<Self> {
         let mount = || {
             self.map_layers(users)?;
@@ -195,8 +194,8 @@ impl StackView {
         Ok(self)
     }
 
-    /// Mounts each layer on itself, shown to `users`. An upper directory and its
-    /// work directory have to be on one mount.
+    /// Mounts each layer on itself as an ID-mapped mount for `users`. upperdir
+    /// and workdir have to be on one mount.
     fn map_layers(&self, users: &Users) -> Result<()> {
         let upper = self.stack.upper.as_ref().map(|id| self.directory.join(id));
         let lower = self
@@ -213,8 +212,8 @@ impl StackView {
         Ok(())
     }
 
-    /// Whether one directory is all there is to see: no overlay, which would
-    /// want two.
+    /// Whether the stack is a single directory, which needs no overlay: overlay
+    /// wants two.
     fn is_plain(&self) -> bool {
         self.stack.lower.len() + usize::from(self.stack.upper.is_some()) == 1
     }
@@ -229,12 +228,12 @@ impl StackView {
         bind(&path, self.access())
     }
 
-    /// All names are relative to the driver's directory, so this changes the
-    /// working directory and goes back.
+    /// Runs `work` in the driver's directory, to which all names are relative,
+    /// and returns to the former working directory.
     fn in_directory(&self, work: impl Fn(&Self) -> Result<OwnedFd>) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // A caller may stand where it is not allowed to be: then there is no way
-        // back, and none is needed.
+        // The caller may have no access to its working directory. Then there is
+        // no way back, and none is needed.
         let before = openat(CWD, ".", flags, Mode::empty());
         let directory = openat(CWD, &self.directory, flags, Mode::empty())
             .with_context(|| format!("open({:?})", self.directory))?;
@@ -262,7 +261,8 @@ impl StackView {
         Some((format!("{id}/diff"), format!("{id}/work")))
     }
 
-    /// One fsconfig(2) a layer: no page to be filled. Since Linux 6.8.
+    /// Mounts with one fsconfig(2) call per layer, so that no page of options
+    /// limits them. Since Linux 6.8.
     fn by_fsconfig(&self) -> Result<OwnedFd> {
         let overlay = self.file_system()?;
         for lower in &self.stack.lower {
@@ -289,8 +289,8 @@ impl StackView {
     }
     // ANCHOR_END: file_system
 
-    /// mount(2), for kernels before 6.8: all options in one page. It attaches
-    /// the mount somewhere, so it is taken off again at once.
+    /// Mounts with mount(2), for kernels before 6.8: all options in one page.
+    /// mount(2) attaches the mount, so this detaches it at once.
     fn by_mount(&self, at: &Path) -> Result<OwnedFd> {
         let mut options: Vec<OsString> = Vec::new();
         for Setting(key, value, _) in self.attributes.options() {
@@ -342,24 +342,24 @@ impl StackView {
     }
 }
 
-/// Has this process own what it makes as root of `users` would, with all the
-/// rights that it has: overlay makes files in the upper and in the work
-/// directory with the credentials of whoever mounts it, and root of the host is
-/// nobody there.
+/// Gives this process the file system IDs of root of `users` and keeps its
+/// capabilities. Overlay creates files in upperdir and workdir with the
+/// credentials of the process that mounts it, and root of the host is not
+/// mapped there.
 fn be_owner(users: &Users) -> Result<()> {
     let sets = capabilities(None).context("capget")?;
     setfsgid(users.gid);
     setfsuid(users.uid);
-    // They have no errors: what they answer is who one was before.
+    // These calls have no errors: they return the previous ID.
     if setfsgid(users.gid) != users.gid || setfsuid(users.uid) != users.uid {
         bail!("setfsuid({}), setfsgid({}): refused", users.uid, users.gid);
     }
-    // Gone with UID 0: setfsuid(2).
+    // Leaving UID 0 has cleared some of them: setfsuid(2).
     set_capabilities(None, sets).context("capset")
 }
 
-/// Whether overlay in this kernel does not know `lowerdir+`, or fsopen(2) is
-/// missing.
+/// Whether overlay in this kernel does not know `lowerdir+` (`EINVAL`), or
+/// fsopen(2) is missing (`ENOSYS`).
 fn is_old_kernel(error: &anyhow::Error) -> bool {
     let errno = error.downcast_ref::<Errno>();
     matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS))

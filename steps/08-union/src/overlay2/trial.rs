@@ -1,7 +1,7 @@
-//! Whether overlay works below a directory: by trying, because there is no
-//! other way to know. The file system below may lack what an upper directory
-//! needs (extended attributes, whiteouts, d_type), and whether an unprivileged
-//! user may mount depends on the kernel's version, build and settings.
+//! A trial mount of overlay: there is no other way to know whether it works
+//! below a directory. The file system may lack what an upperdir needs (extended
+//! attributes, whiteouts, d_type), and whether an unprivileged user may mount
+//! depends on the kernel's version, build and settings.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,16 +20,14 @@ use crate::tree::remove::remove;
 use kit::lock::{Turn, hold};
 use kit::own::make;
 
-/// Why overlay is refused below `root`; `None` if it works. Mounts in a
-/// namespace of its own, and leaves nothing.
-///
-/// # Errors
-/// Those of making the directories and the process.
+/// Why overlay does not work below `root`; `None` if it does. Mounts in a
+/// private mount namespace and leaves nothing behind.
 pub(crate) fn refused(root: &Path) -> Result<Option<String>> {
     make(root, 0o711)?;
     let run = root.join("run");
     make(&run, 0o700)?;
-    // One at a time: what is there of another one is of a killed process.
+    // One trial at a time: the remains of another one are those of a killed
+    // process.
     let _alone = hold(&run, Turn::Judging)?;
     trash::sweep(&run)?;
     let trial = run.join(".trial");

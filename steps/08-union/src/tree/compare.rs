@@ -1,5 +1,5 @@
-//! What differs between two trees: how the drivers that keep whole trees find
-//! out what a layer has changed.
+//! The differences between two trees, by which drivers that keep whole trees
+//! find the changes of a layer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
@@ -11,25 +11,21 @@ use rustix::fs::{FileType, Stat};
 use super::node::{Metadata, same_type};
 use super::{Tree, file_type};
 
-/// How a path differs.
+/// The kind of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is new, or is not what it was.
+    /// New, or different from before.
     Changed,
-    /// It is gone.
+    /// Removed.
     Deleted,
 }
 
-/// The changes that make `after` of `before`, in the order of paths, the
-/// directories above a change among them. What was below a deleted directory
-/// is not listed by itself.
+/// The changes that turn `before` into `after`, in the order of paths, with the
+/// directories above each change. The content of a deleted directory is not
+/// listed.
 ///
 /// Content is compared byte by byte where the sizes are equal: a time can be
-/// set back. Names of one file (hard links) go together: if one is listed, all
-/// are.
-///
-/// # Errors
-/// Those of reading both trees.
+/// set back. Hard links go together: if one name of a file is listed, all are.
 pub fn changes(before: &Tree, after: &Tree) -> Result<BTreeMap<PathBuf, Change>> {
     // ANCHOR: exercise_what_has_changed
     let mut changed = BTreeMap::new();
@@ -90,10 +86,7 @@ fn add_all(after: &Tree, path: &Path, changed: &mut BTreeMap<PathBuf, Change>) -
     Ok(())
 }
 
-/// Whether what stands at `path` differs, leaving aside what is in a directory.
-///
-/// # Errors
-/// Those of reading both.
+/// Whether the file at `path` differs; for a directory, without its content.
 pub fn differs(before: &Tree, after: &Tree, path: &Path) -> Result<bool> {
     let (Some(b), Some(a)) = (before.stat(path)?, after.stat(path)?) else {
         return Ok(true);
@@ -141,7 +134,7 @@ fn together(before: &Tree, after: &Tree, changed: &mut BTreeMap<PathBuf, Change>
             changed.extend(names.iter().map(|name| (name.clone(), Change::Changed)));
         }
     }
-    // A file that had other names and has one now.
+    // Files that had several names and have one now.
     for path in old.keys() {
         if !new.contains_key(path) && after.stat(path)?.is_some() {
             changed.insert(path.clone(), Change::Changed);

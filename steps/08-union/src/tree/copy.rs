@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::node::Metadata;
 use super::{Place, Tree, file_type};
 
-/// What was copied, and how.
+/// The numbers of copied files, by method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
     /// Files whose blocks are shared with the original.
@@ -24,11 +24,8 @@ pub struct Copied {
     pub written: u64,
 }
 
-/// Copies everything in `from` into the empty tree `to`, which also gets the
-/// metadata of its root.
-///
-/// # Errors
-/// Those of reading and writing.
+/// Copies everything in `from` into the empty tree `to`, with the metadata of
+/// the root.
 pub fn copy(from: &Tree, to: &Tree) -> Result<Copied> {
     let mut copied = Copied::default();
     let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
@@ -49,8 +46,8 @@ pub fn copy(from: &Tree, to: &Tree) -> Result<Copied> {
         }
         Ok(true)
     })?;
-    // Directories last, the innermost first: whatever is made in one changes
-    // its time, and one that is not writable takes nothing more.
+    // Directories last, the innermost first: creating a file in a directory
+    // changes its times, and a directory that is not writable takes no file.
     for path in directories.iter().rev() {
         if let Some(stat) = from.stat(path)? {
             Metadata::read(from, path, &stat)?.write(&to.place(path)?)?;
@@ -59,10 +56,7 @@ pub fn copy(from: &Tree, to: &Tree) -> Result<Copied> {
     Ok(copied)
 }
 
-/// Makes `path` another name of `first`.
-///
-/// # Errors
-/// Those of link(2).
+/// Makes `path` a hard link to `first`.
 pub fn link(tree: &Tree, first: &Path, path: &Path) -> Result<()> {
     let (from, to) = (tree.place(first)?, tree.place(path)?);
     linkat(
@@ -75,11 +69,8 @@ pub fn link(tree: &Tree, first: &Path, path: &Path) -> Result<()> {
     .with_context(|| format!("link({first:?}, {path:?})"))
 }
 
-/// Copies the file at `path`, which is of what `stat` says, without its
-/// metadata; of a directory the name only.
-///
-/// # Errors
-/// Those of reading and writing.
+/// Copies the file at `path`, whose status is `stat`, without its metadata; of
+/// a directory only the name.
 pub fn copy_file(
     from: &Tree,
     to: &Tree,
@@ -121,7 +112,7 @@ pub fn copy_file(
 /// Creates a new regular file.
 ///
 /// # Errors
-/// Those of open(2); `EEXIST`.
+/// `EEXIST` if the name is taken.
 pub fn create(place: &Place) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
@@ -130,7 +121,8 @@ pub fn create(place: &Place) -> Result<File> {
         .with_context(|| format!("open({:?}, O_CREAT | O_EXCL)", place.name))
 }
 
-/// Copies what is not a hole (lseek(2), `SEEK_DATA`), within the kernel.
+/// Copies the data between the holes (lseek(2), `SEEK_DATA`), within the
+/// kernel.
 fn copy_content(source: &File, target: &File, size: u64) -> Result<()> {
     ftruncate(target, size).context("ftruncate")?;
     let mut end = 0;

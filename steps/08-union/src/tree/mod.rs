@@ -1,13 +1,13 @@
-//! A tree of files by the descriptor of its root: everything below is reached
-//! without leaving it, whatever symbolic links are in the way (openat2(2)).
+//! A tree of files below a descriptor of its root. Lookups never leave it,
+//! whatever symbolic links are in the way (openat2(2)).
 //!
 //! | module | what |
 //! |---|---|
-//! | this | looking |
+//! | this | lookups in a tree |
 //! | [`node`] | a file's metadata, read and written |
 //! | [`copy`] | a copy of a tree, with reflinks where the file system has them |
 //! | [`compare`] | what differs between two trees |
-//! | [`remove`] | taking a tree away |
+//! | [`remove`] | removal of a tree |
 //! | [`size`] | the space it takes |
 
 pub mod compare;
@@ -35,16 +35,16 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Not a step out of the root, and not through a link that somebody may have
-/// put there in the meantime.
+/// Resolution that stays below the root and follows no symbolic link, which
+/// somebody may have put there in the meantime.
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
 
-/// A tree of files, by its root.
+/// A tree of files below its root.
 ///
-/// Paths are relative to the root; the empty path is the root itself. A path
-/// whose directories are symbolic links is not followed (`ELOOP`).
+/// Paths are relative to the root; the empty path is the root itself. Symbolic
+/// links among the directories of a path are not followed (`ELOOP`).
 #[derive(Debug)]
 pub struct Tree {
     root: OwnedFd,
@@ -60,10 +60,7 @@ pub struct Place {
 }
 
 impl Tree {
-    /// The tree below the directory at `path`.
-    ///
-    /// # Errors
-    /// Those of open(2).
+    /// Opens the tree below the directory at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())
@@ -71,24 +68,21 @@ impl Tree {
         Ok(Tree { root })
     }
 
-    /// The tree below the directory that `root` was opened for, `O_PATH`
-    /// sufficing.
-    ///
-    /// # Errors
-    /// Those of open(2).
+    /// Opens the tree below the directory `root`, for which an `O_PATH`
+    /// descriptor suffices.
     pub fn at(root: impl AsFd) -> Result<Self> {
         let root = openat(root, ".", DIRECTORY, Mode::empty()).context("openat(\".\")")?;
         Ok(Tree { root })
     }
 
-    /// The root.
+    /// A descriptor of the root.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// The path of this tree's `path` for calls that have no form with a
-    /// descriptor. Its last component is not checked: for calls that do not
-    /// follow it.
+    /// The path of `place` in /proc/self/fd, for system calls that take no
+    /// directory descriptor. Its last component is not checked: only for calls
+    /// that do not follow it.
     pub(crate) fn through_proc(place: &Place) -> PathBuf {
         Path::new("/proc/self/fd")
             .join(place.directory.as_raw_fd().to_string())
@@ -96,9 +90,6 @@ impl Tree {
     }
 
     /// The directory that holds `path`, and its name there.
-    ///
-    /// # Errors
-    /// Those of openat2(2).
     pub fn place(&self, path: &Path) -> Result<Place> {
         let Some(name) = path.file_name() else {
             return Ok(Place {
@@ -114,9 +105,6 @@ impl Tree {
     }
 
     /// Opens the directory `path`.
-    ///
-    /// # Errors
-    /// Those of openat2(2).
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
         if path.as_os_str().is_empty() {
             return self.root.try_clone().context("dup(the root of a tree)");
@@ -126,9 +114,6 @@ impl Tree {
     }
 
     /// Opens the file `path` for reading.
-    ///
-    /// # Errors
-    /// Those of openat2(2).
     pub fn file(&self, path: &Path) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         openat2(&self.root, path, flags, Mode::empty(), INSIDE)
@@ -136,10 +121,8 @@ impl Tree {
             .with_context(|| format!("openat2({path:?}, RESOLVE_BENEATH)"))
     }
 
-    /// What stands at `path`; `None` if nothing does.
-    ///
-    /// # Errors
-    /// Those of stat(2) other than `ENOENT` and `ENOTDIR`.
+    /// The status of the file at `path`; `None` if there is none (`ENOENT`,
+    /// `ENOTDIR`) or if a directory of the path is a symbolic link (`ELOOP`).
     pub fn stat(&self, path: &Path) -> Result<Option<Stat>> {
         let place = match self.place(path) {
             Ok(place) => place,
@@ -156,9 +139,6 @@ impl Tree {
     }
 
     /// The target of the symbolic link `path`.
-    ///
-    /// # Errors
-    /// Those of readlink(2).
     pub fn link(&self, path: &Path) -> Result<OsString> {
         let place = self.place(path)?;
         let target = readlinkat(&place.directory, &place.name, Vec::new())
@@ -167,23 +147,17 @@ impl Tree {
     }
 
     /// The names in the directory `path`, sorted.
-    ///
-    /// # Errors
-    /// Those of readdir(3).
     pub fn names(&self, path: &Path) -> Result<Vec<OsString>> {
-        // A descriptor of its own: the position in the directory is shared by
-        // duplicates.
+        // Opened anew: duplicates of a descriptor share the position in the
+        // directory.
         let directory = openat(self.directory(path)?, ".", DIRECTORY, Mode::empty())
             .with_context(|| format!("open({path:?})"))?;
         names(directory).with_context(|| format!("readdir({path:?})"))
     }
 
-    /// Calls `visit` for every file below `path`, directories before what is in
-    /// them, in the order of names; `path` itself is not visited. Where `visit`
-    /// says false of a directory, what is in it is passed over.
-    ///
-    /// # Errors
-    /// Those of looking, and of `visit`.
+    /// Calls `visit` for every file below `path`, but not for `path` itself: in
+    /// the order of names, directories before their content. If `visit` returns
+    /// false for a directory, its content is skipped.
     pub fn walk(
         &self,
         path: &Path,
@@ -203,10 +177,7 @@ impl Tree {
     }
 }
 
-/// The names in a directory, sorted.
-///
-/// # Errors
-/// Those of readdir(3).
+/// The names in an open directory, sorted.
 pub fn names(directory: OwnedFd) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::new(directory)? {

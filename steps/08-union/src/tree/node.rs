@@ -1,5 +1,5 @@
 //! A file's metadata: owner, permissions, times, extended attributes; read from
-//! one tree and given to another. chown(2), chmod(2), utimensat(2), xattr(7).
+//! one tree and written to another. chown(2), chmod(2), utimensat(2), xattr(7).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -18,29 +18,27 @@ use rustix::process::geteuid;
 
 use super::{Place, Tree, file_type};
 
-/// Extended attributes, by their names.
+/// Extended attributes by name.
 pub type Xattrs = BTreeMap<OsString, Vec<u8>>;
 
-/// What a file has besides its content.
+/// The metadata of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// Type and permissions, as `st_mode`.
+    /// Type and permissions, as in `st_mode`.
     pub mode: RawMode,
-    /// Owner.
+    /// User ID of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
-    /// Time of the last change of the content: seconds and nanoseconds.
+    /// Time of the last change of the content: seconds and nanoseconds since
+    /// 1970.
     pub mtime: (i64, i64),
-    /// Extended attributes.
+    /// Extended attributes, without those of overlay.
     pub xattrs: Xattrs,
 }
 
 impl Metadata {
-    /// The metadata of the file at `path`.
-    ///
-    /// # Errors
-    /// Those of listxattr(2) and getxattr(2).
+    /// Reads the metadata of the file at `path`, whose status is `stat`.
     pub fn read(tree: &Tree, path: &Path, stat: &Stat) -> Result<Self> {
         Ok(Metadata {
             mode: stat.st_mode,
@@ -52,11 +50,9 @@ impl Metadata {
     }
 
     /// Gives the file at `place` this metadata. Owner first, because chown(2)
-    /// takes away set-user-ID bits and capabilities; times last.
-    ///
-    /// # Errors
-    /// Those of the calls. Without root, an owner that cannot be given and an
-    /// attribute that only root may set are left out.
+    /// clears set-user-ID bits and capabilities; times last. Without root, an
+    /// owner that cannot be set and an attribute that only root may set are
+    /// skipped.
     pub fn write(&self, place: &Place) -> Result<()> {
         self.write_owner(place)?;
         let type_of = FileType::from_raw_mode(self.mode);
@@ -102,7 +98,7 @@ impl Metadata {
                 Err(errno @ Errno::PERM) if !geteuid().is_root() => {
                     say!("{:?} is without {name:?}: setxattr: {errno}", place.name);
                 }
-                // Only files and directories have these (xattr(7)).
+                // Only regular files and directories have these (xattr(7)).
                 Err(errno @ Errno::PERM) if name.as_bytes().starts_with(b"user.") => {
                     say!("{:?} is without {name:?}: setxattr: {errno}", place.name);
                 }
@@ -119,10 +115,8 @@ impl Metadata {
         Ok(())
     }
 
-    /// Gives the file at `place` the time of its last change.
-    ///
-    /// # Errors
-    /// Those of utimensat(2).
+    /// Sets the access and modification times of the file at `place` to
+    /// `mtime`.
     pub fn write_times(&self, place: &Place) -> Result<()> {
         let time = Timespec {
             tv_sec: self.mtime.0,
@@ -142,17 +136,15 @@ impl Metadata {
     }
 }
 
-/// The attributes with which overlay marks its own files. They belong to the
-/// layer, not to the file, and a file from outside must not bring them along.
+/// Whether an attribute is one with which overlay marks its own files. These
+/// belong to the layer, not to the file, and a file from outside must not bring
+/// them along.
 pub fn ours(name: &OsStr) -> bool {
     let name = name.as_bytes();
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
 /// The extended attributes of the file at `path`, without those of overlay.
-///
-/// # Errors
-/// Those of listxattr(2) and getxattr(2).
 pub fn xattrs(tree: &Tree, path: &Path) -> Result<Xattrs> {
     let place = tree.place(path)?;
     let path = Tree::through_proc(&place);
@@ -168,18 +160,12 @@ pub fn xattrs(tree: &Tree, path: &Path) -> Result<Xattrs> {
     Ok(xattrs)
 }
 
-/// One extended attribute of the file at `path`.
-///
-/// # Errors
-/// Those of getxattr(2) other than its being missing.
+/// One extended attribute of the file at `path`; `None` if it is not set.
 pub fn xattr(tree: &Tree, path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     get(&Tree::through_proc(&tree.place(path)?), OsStr::new(name))
 }
 
 /// Sets one extended attribute of the file at `place`.
-///
-/// # Errors
-/// Those of setxattr(2).
 pub fn set_xattr(place: &Place, name: &str, value: &[u8]) -> Result<()> {
     lsetxattr(Tree::through_proc(place), name, value, XattrFlags::empty())
         .with_context(|| format!("setxattr({:?}, {name})", place.name))
@@ -216,7 +202,7 @@ fn get(path: &Path, name: &OsStr) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Whether the files of both are of one type.
+/// Whether two files have the same type.
 pub fn same_type(one: &Stat, other: &Stat) -> bool {
     file_type(one) == file_type(other)
 }

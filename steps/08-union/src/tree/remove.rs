@@ -1,6 +1,6 @@
-//! Taking a tree away, whatever somebody has made of it: modes that keep its
-//! owner out, immutable files, depth without end, other people's files. Never
-//! what is mounted in it: that is another tree.
+//! Removal of a tree against obstacles: modes that keep its owner out,
+//! immutable files, unlimited depth, files of other users. Mounts in it are
+//! never entered: they are other trees.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,24 +22,24 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Not into what is mounted here, nor through a link that somebody may have put
-/// in a directory's place meanwhile.
+/// Resolution that enters no mount and follows no symbolic link, which somebody
+/// may have put in a directory's place meanwhile.
 const SAME_MOUNT: ResolveFlags = ResolveFlags::NO_XDEV.union(ResolveFlags::NO_SYMLINKS);
 
-/// How deep directories are taken away where they are. Each level holds a
-/// descriptor and some stack, and somebody who made the tree to annoy has made
-/// it deeper than there are descriptors.
+/// The depth to which directories are removed in place. Each level holds a
+/// descriptor and some stack, and a hostile tree is deeper than there are
+/// descriptors.
 const DEEP: usize = 100;
 
-/// Removes whatever is at `path`, if anything, and all that is in it. Links are
-/// removed, not followed. Modes and flags that its owner may change are no
-/// obstacle. What belongs to users of the caller's ranges in /etc/subuid is
-/// removed from within a user namespace that maps them.
+/// Removes what is at `path`, if anything, with all its content. Symbolic links
+/// are removed, not followed. Modes and flags that the owner may change are no
+/// obstacle. Files of users in the caller's ranges in /etc/subuid are removed
+/// from within a user namespace that maps them.
 ///
 /// One file that stays does not keep the others.
 ///
 /// # Errors
-/// The first of them: those of unlink(2); a mount point, which is not entered.
+/// The first failure. A mount point is one: it is not entered.
 pub fn remove(path: &Path) -> Result<()> {
     let removed = remove_here(path);
     match removed {
@@ -73,10 +73,8 @@ fn remove_here(path: &Path) -> Result<()> {
     }
 }
 
-/// The same for `name` in `directory`, by the caller's own rights.
-///
-/// # Errors
-/// As there.
+/// Removes `name` in `directory` with all its content, by the caller's own
+/// rights.
 pub fn remove_at(directory: impl AsFd, name: &OsStr) -> Result<()> {
     // The directory itself stays as it is: the tree begins below it.
     let top = Within::Keep(directory.as_fd());
@@ -90,12 +88,9 @@ pub fn remove_at(directory: impl AsFd, name: &OsStr) -> Result<()> {
 }
 
 /// Removes everything in a directory.
-///
-/// # Errors
-/// As [`remove`].
 pub fn empty(directory: &OwnedFd) -> Result<()> {
-    // What lies deep comes up here, under a name that is free, and goes in the
-    // next round.
+    // Directories that lie deep are moved up to here, under free names, and
+    // removed in the next round.
     loop {
         let mut round = Round {
             top: directory,
@@ -111,19 +106,19 @@ pub fn empty(directory: &OwnedFd) -> Result<()> {
     }
 }
 
-/// One way through a tree.
+/// One pass over a tree.
 struct Round<'a> {
-    /// Where directories go that are too deep.
+    /// The directory to which those that are too deep are moved.
     top: &'a OwnedFd,
-    /// Whether there were any.
+    /// Whether any were moved.
     moved: bool,
-    /// Why the first file that stays does so.
+    /// The first failure.
     failed: Option<Error>,
 }
 
 impl Round<'_> {
-    /// Removes what is in `directory`, which is `path` from the top, but moves
-    /// what is deeper than `deep` up.
+    /// Removes the content of `directory`, which is `path` from the top, but
+    /// moves directories that are deeper than `deep` up.
     fn empty(&mut self, directory: &OwnedFd, path: &Path, deep: usize) {
         let listing = openat(directory, ".", DIRECTORY, Mode::empty())
             .map_err(Error::from)
@@ -157,7 +152,7 @@ impl Round<'_> {
             if let Some(below) = below.with_context(|| format!("in the tree at {at:?}"))? {
                 self.empty(&below, at, deep - 1);
             }
-            // It holds what stays, and that is told already.
+            // It holds what stays, whose error is noted already.
             match within.unlink(name, AtFlags::REMOVEDIR) {
                 Err(_) if self.failed.is_some() && !failed => Ok(()),
                 removed => removed,
@@ -167,12 +162,12 @@ impl Round<'_> {
     }
 }
 
-/// A directory in which something is to go.
+/// A directory from which something is removed.
 #[derive(Clone, Copy)]
 enum Within<'a> {
-    /// It stays, as it is.
+    /// It stays, unchanged.
     Keep(BorrowedFd<'a>),
-    /// It goes as well, and may be changed before.
+    /// It is removed as well, and may be changed before.
     Change(BorrowedFd<'a>),
 }
 
@@ -211,7 +206,7 @@ impl Within<'_> {
         Ok(())
     }
 
-    /// Opens a directory; `None` where somebody else has removed it meanwhile.
+    /// Opens a directory; `None` if somebody has removed it meanwhile.
     fn open(&self, name: &OsStr) -> Result<Option<OwnedFd>> {
         let open = |flags| openat2(self.directory(), name, flags, Mode::empty(), SAME_MOUNT);
         let mut opened = self.with_rights(name, || open(DIRECTORY));
@@ -226,9 +221,10 @@ impl Within<'_> {
         }
     }
 
-    /// Does something to `name`; once more, if it was refused, when nothing that
-    /// the caller may change stands in the way: the directory's mode, and the
-    /// flags immutable and append-only of both (ioctl_iflags(2)).
+    /// Calls `act`, which does something to `name`. If that is refused
+    /// (`EACCES`, `EPERM`), clears what the caller may change and calls it once
+    /// more: the directory's mode, and the flags immutable and append-only of
+    /// both (ioctl_iflags(2)).
     fn with_rights<T>(
         &self,
         name: &OsStr,
@@ -238,7 +234,7 @@ impl Within<'_> {
             Err(refused @ (Errno::ACCESS | Errno::PERM)) => refused,
             done => return done,
         };
-        // Each that fails leaves the refusal as it was, which is told.
+        // If none of these succeeds, the refusal is returned.
         let directory = self.directory();
         let mut changed = thaw(directory, name).is_ok();
         if let Within::Change(_) = self {
@@ -252,8 +248,8 @@ impl Within<'_> {
     }
 }
 
-/// Gives the owner of a directory all rights to it. It may have been opened as a
-/// mere place (`O_PATH`).
+/// Gives the owner of a directory all rights to it. The descriptor may be one
+/// of `O_PATH`.
 fn open_up(directory: impl AsFd) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(fstat(&directory)?.st_mode) | Mode::RWXU;
     match fchmod(&directory, mode) {
@@ -269,7 +265,7 @@ fn reached(file: impl AsFd) -> PathBuf {
 fn thaw(directory: impl AsFd, name: &OsStr) -> rustix::io::Result<()> {
     const FROZEN: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
     let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    // Opening anything else may do something.
+    // Opening a file of another type may have side effects.
     if !matches!(
         file_type(&stat),
         FileType::RegularFile | FileType::Directory

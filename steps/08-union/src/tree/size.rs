@@ -7,12 +7,9 @@ use anyhow::Result;
 
 use super::Tree;
 
-/// The bytes that the files of a tree take on the disk, each counted once
-/// however many names it has: `st_blocks`, in units of 512 bytes (stat(2)).
-/// Blocks that files share by reflink count for each.
-///
-/// # Errors
-/// Those of looking.
+/// The bytes that the files of a tree take on the disk: `st_blocks`, in units
+/// of 512 bytes (stat(2)). A file with several names counts once; blocks that
+/// files share by reflink count for each file.
 pub fn size(tree: &Tree) -> Result<u64> {
     let mut bytes = 0;
     let mut seen = HashSet::new();

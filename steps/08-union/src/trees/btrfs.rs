@@ -1,16 +1,16 @@
-//! btrfs: every layer is a subvolume, a child begins as a snapshot of its
+//! btrfs: every layer is a subvolume. A child begins as a snapshot of its
 //! parent, and both share every block until one of them changes it.
 //!
 //! ```text
-//! btrfs/subvolumes/ID   the tree; in btrfs.img where the directory is no btrfs
+//! btrfs/subvolumes/ID   the tree; in btrfs.img if the directory is not on a btrfs
 //! btrfs/btrfs.img       a btrfs in a sparse file, over a loop device
-//! btrfs/layers/ID       the ids below
+//! btrfs/layers/ID       the ids of the layers below
 //! btrfs/mnt/ID          where a container's view is mounted
 //! ```
 //!
-//! The file system in the image is never mounted on the host's tree: a detached
-//! mount is all that this process has of it, and a container gets one of its
-//! subvolume only (mount option `subvol`).
+//! The file system in the image is never mounted on the host's tree: this
+//! process has only a detached mount of it, and a container gets a mount of its
+//! own subvolume only (mount option `subvol`).
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -37,8 +37,8 @@ use kit::own::remove_file;
 /// `BTRFS_SUPER_MAGIC` of statfs(2).
 const BTRFS_SUPER_MAGIC: i64 = 0x9123_683e;
 
-/// The size of the file system in an image: an upper bound, no space is taken
-/// before it is used.
+/// The size of the file system in an image in bytes, an upper bound: space is
+/// allocated on use.
 const IMAGE_BYTES: u64 = 16 << 30;
 
 /// The trees of the btrfs driver.
@@ -46,15 +46,12 @@ const IMAGE_BYTES: u64 = 16 << 30;
 pub(crate) struct Btrfs {
     directory: PathBuf,
     subvolumes: OwnedFd,
-    /// The image's device, where there is an image.
+    /// The loop device of the image, if there is an image.
     device: Option<LoopDevice>,
 }
 
 impl Btrfs {
-    /// The driver below the state directory `root`.
-    ///
-    /// # Errors
-    /// Those of loop(4) and of mounting the image.
+    /// Opens the driver below the state directory `root`.
     pub(crate) fn open(root: &Path) -> Result<Whole<Self>> {
         let store = Store::open(root, Kind::Btrfs)?;
         let directory = store.directory().to_owned();
@@ -85,15 +82,13 @@ impl Btrfs {
 }
 
 /// Whether a directory is on a btrfs.
-///
-/// # Errors
-/// Those of statfs(2).
 pub(crate) fn is_btrfs(directory: &Path) -> Result<bool> {
     let on = statfs(directory).with_context(|| format!("statfs({directory:?})"))?;
     Ok(on.f_type == BTRFS_SUPER_MAGIC)
 }
 
-/// The image, made if there is none: under another name until it is whole.
+/// The path of the image, which is created if it does not exist: under another
+/// name until it is complete.
 fn image(directory: &Path) -> Result<PathBuf> {
     let image = directory.join("btrfs.img");
     if !image.exists() {
@@ -106,7 +101,7 @@ fn image(directory: &Path) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// A path to what is in a directory that may be mounted nowhere.
+/// A path to a directory that may be part of no mounted tree.
 fn reached(directory: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", directory.as_raw_fd()).into()
 }
@@ -117,7 +112,7 @@ fn mount(device: &LoopDevice, subvolume: Option<&LayerId>, access: Access) -> Re
     if let Some(id) = subvolume {
         btrfs.set("subvol", format!("/subvolumes/{id}"))?;
     }
-    // Read-only is the mount's, not the file system's: others write to it.
+    // Only the mount is read-only, not the file system: others write to it.
     detached::mount(btrfs, Access::ReadWrite, access)
 }
 
@@ -208,7 +203,7 @@ impl Trees for Btrfs {
     }
 
     fn space(&self) -> Result<u64> {
-        // What is written is counted when it has a place on the disk.
+        // Written data counts once it has blocks on the disk.
         syncfs(&self.subvolumes).context("syncfs")?;
         let on = fstatvfs(&self.subvolumes).context("fstatvfs")?;
         Ok((on.f_blocks - on.f_bfree) * on.f_frsize)

@@ -18,12 +18,12 @@ pub(crate) struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// The loop device over the file `image`: one that there is already, or a
-    /// new one. The caller holds a lock that keeps others from the same: two
-    /// devices over one file would know nothing of one another's writes.
+    /// Opens the loop device over the file `image`: an existing one, or a new
+    /// one. The caller holds a lock that keeps others from doing the same: two
+    /// devices over one file would not see each other's writes.
     ///
     /// # Errors
-    /// Those of loop(4); `EBUSY` again and again.
+    /// If others keep taking the free device first (`EBUSY`).
     pub(crate) fn over(image: &Path) -> Result<Self> {
         let file = open(image)?;
         let wanted = file
@@ -80,7 +80,7 @@ fn existing(device: u64, inode: u64) -> Result<Option<LoopDevice>> {
         }
         let path = Path::new("/dev").join(name);
         let Ok(file) = open(&path) else { continue };
-        // Asked after it is open, when nobody can clear it any more.
+        // Asked after open(2), when nobody can clear it any more.
         match backing_file(file.as_fd()) {
             Ok(Some(found)) if same(found, (device, inode)) => {
                 return Ok(Some(LoopDevice {
@@ -97,16 +97,14 @@ fn existing(device: u64, inode: u64) -> Result<Option<LoopDevice>> {
     Ok(None)
 }
 
-/// The kernel tells the device in its own encoding (`huge_encode_dev`), which is
-/// stat(2)'s for all devices with a minor below 256 and close to it above.
+/// Whether both are the same file, by device and inode. The kernel reports the
+/// device in its own encoding (`huge_encode_dev`), which agrees with that of
+/// stat(2).
 fn same(found: (u64, u64), wanted: (u64, u64)) -> bool {
     found == wanted
 }
 
-/// Makes a file of `bytes` without a block of its own, if it is not there.
-///
-/// # Errors
-/// Those of open(2) and ftruncate(2).
+/// Creates a file of `bytes` bytes that is one hole. It must not exist yet.
 pub(crate) fn sparse_file(path: &Path, bytes: u64) -> Result<()> {
     let file = File::create_new(path).with_context(|| format!("open({path:?}, O_EXCL)"))?;
     file.set_len(bytes)

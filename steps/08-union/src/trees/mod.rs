@@ -1,5 +1,5 @@
-//! Drivers that keep a whole tree a layer, because what they stand on makes
-//! copies cheap (or, with vfs, although it does not).
+//! Drivers that keep a whole tree for each layer, because their storage makes
+//! copies cheap (except vfs).
 //!
 //! | module | what |
 //! |---|---|

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use kit::say;
 
-/// Where programs for root are, whatever the caller's PATH says.
+/// The directories of programs for root, independent of the caller's PATH.
 const DIRECTORIES: [&str; 6] = [
     "/usr/sbin",
     "/sbin",
@@ -17,7 +17,7 @@ const DIRECTORIES: [&str; 6] = [
     "/usr/local/bin",
 ];
 
-/// The path of a program; `None` where the host does not have it.
+/// The path of a program; `None` if the host does not have it.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     DIRECTORIES
         .iter()
@@ -25,11 +25,12 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Runs a program and returns what it prints. `-v` shows the command, so that
-/// it can be typed again.
+/// Runs a program and returns its standard output. `-v` shows the command, so
+/// that it can be repeated.
 ///
 /// # Errors
-/// If there is no such program, or it fails: with its last line that says why.
+/// If the program is missing, or if it fails: with the last useful line of its
+/// standard error.
 pub(crate) fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
     let Some(path) = find(name) else {
         bail!("the program {name} is missing: install its package");
@@ -40,7 +41,7 @@ pub(crate) fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
     say!("{shown}");
     let done = Command::new(&path)
         .args(args)
-        // Its words are read.
+        // Its messages are parsed.
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()

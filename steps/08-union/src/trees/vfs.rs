@@ -1,10 +1,10 @@
-//! vfs: every layer is a full copy of its parent. Slow and large, and right:
-//! the yardstick for the others. Reflinks (ioctl_ficlone(2)) make the copy share
-//! its blocks where the file system has them.
+//! vfs: every layer is a full copy of its parent. Slow and large, but correct:
+//! the reference for the other drivers. Where the file system has reflinks
+//! (ioctl_ficlone(2)), the copy shares the blocks of its parent.
 //!
 //! ```text
 //! vfs/dir/ID      the tree
-//! vfs/layers/ID   the ids below
+//! vfs/layers/ID   the ids of the layers below
 //! vfs/mnt/ID      where a container's view is mounted
 //! ```
 
@@ -36,10 +36,7 @@ pub(crate) struct Vfs {
 }
 
 impl Vfs {
-    /// The driver below the state directory `root`.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
+    /// Opens the driver below the state directory `root`.
     pub(crate) fn open(root: &Path) -> Result<Whole<Self>> {
         let store = Store::open(root, Kind::Vfs)?;
         let directory = store.directory().join("dir");

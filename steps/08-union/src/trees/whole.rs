@@ -1,5 +1,5 @@
-//! Drivers that keep a whole tree for every layer: what they have in common.
-//! What a layer has changed is found by comparing it with its parent.
+//! What the drivers that keep a whole tree for each layer have in common. They
+//! find the changes of a layer by a comparison with its parent.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,77 +22,55 @@ use crate::tree::compare::{Change, changes};
 use kit::lock::Lock;
 use kit::own::make;
 
-/// A way to keep a tree a layer.
+/// A way to keep one tree per layer.
 pub(crate) trait Trees {
-    /// Which driver this is.
+    /// The driver's kind.
     fn kind(&self) -> Kind;
 
-    /// For [`StorageDriver::status`].
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// The result of [`StorageDriver::status`].
     fn status(&self) -> Result<Vec<(String, String)>>;
 
-    /// Makes the tree of `id`: as its parent's, or empty.
-    ///
-    /// # Errors
-    /// Those of the driver.
+    /// Creates the tree of `id`: a copy of its parent's, or empty.
     fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()>;
 
-    /// Removes the tree of `id`, or what there is of it: afterwards it is present
-    /// no more. What of it cannot be removed is told, and no error.
+    /// Removes the tree of `id`, also a half-made one; it is no error if there
+    /// is none. Afterwards [`present`](Self::present) does not list it. Remains
+    /// that cannot be removed are reported, not returned as an error.
     ///
     /// # Errors
-    /// Where it is present still; not that there is none.
+    /// If the tree is still present.
     fn destroy(&self, id: &LayerId) -> Result<()>;
 
-    /// Tries again what [`destroy`](Self::destroy) could not remove.
-    ///
-    /// # Errors
-    /// Those of looking. What stays is told, and no error.
+    /// Tries again to remove what [`destroy`](Self::destroy) could not. What
+    /// stays is reported, not returned as an error.
     fn sweep(&self) -> Result<()>;
 
-    /// The trees that are there, whole or not.
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// The ids of the trees that exist, complete or not.
     fn present(&self) -> Result<Vec<LayerId>>;
 
-    /// The root of the tree of `id`, as a mount that is attached nowhere.
-    ///
-    /// # Errors
-    /// Those of the driver.
+    /// The root of the tree of `id` as a detached mount.
     fn detached(&self, id: &LayerId, access: Access) -> Result<OwnedFd>;
 
-    /// Whether [`detached`](Self::detached) must be left to the container,
-    /// because only there the caller may mount.
+    /// Whether the container must call [`detached`](Self::detached), because
+    /// the caller may mount only there.
     fn mounts_inside(&self) -> bool {
         false
     }
 
-    /// The tree of `id`, to look at and to fill.
-    ///
-    /// # Errors
-    /// Those of the driver.
+    /// The tree of `id`, for reading and filling.
     fn tree(&self, id: &LayerId, access: Access) -> Result<Tree> {
         Tree::at(self.detached(id, access)?)
     }
 
-    /// For [`StorageDriver::usage`]; `changed` is the layer's size as far as it
-    /// differs from its parent.
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// The result of [`StorageDriver::usage`], in bytes. `changed` is the size
+    /// of the files that differ from the parent's.
     fn usage(&self, id: &LayerId, changed: u64) -> Result<u64>;
 
-    /// For [`StorageDriver::space`].
-    ///
-    /// # Errors
-    /// Those of looking.
+    /// The result of [`StorageDriver::space`], in bytes.
     fn space(&self) -> Result<u64>;
 }
 
-/// A driver over [`Trees`].
+/// A storage driver over [`Trees`].
 pub(crate) struct Whole<T> {
     store: Store,
     lineage: Lineage,
@@ -101,9 +79,6 @@ pub(crate) struct Whole<T> {
 
 impl<T: Trees + 'static> Whole<T> {
     /// A driver over `trees`, which lie in `store`.
-    ///
-    /// # Errors
-    /// Those of mkdir(2).
     pub(crate) fn new(store: Store, trees: T) -> Result<Self> {
         let lineage = Lineage::open(store.directory())?;
         make(&store.directory().join("mnt"), 0o700)?;
@@ -114,7 +89,7 @@ impl<T: Trees + 'static> Whole<T> {
         })
     }
 
-    /// The lock, and what a killed process has left taken away.
+    /// Locks the store, and removes the remains of killed processes.
     fn lock(&self) -> Result<Lock> {
         let lock = self.store.lock()?;
         for id in self.trees.present()? {

@@ -55,10 +55,10 @@ pub enum RecordTool {
     },
 }
 
-/// Does what a command says.
+/// Runs one of the commands.
 ///
 /// # Errors
-/// Names the container that there is not, or that still runs.
+/// Names the container that does not exist, or that still runs.
 pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
     let records = Records::new(places);
     records.sweep()?;
@@ -111,12 +111,11 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-/// Sends the signal to the container's first process; after `patience` SIGKILL.
-/// Then waits for the launcher, which cleans up.
+/// Sends `signal` to the container's first process, and SIGKILL after
+/// `patience`. Then waits for the launcher, which cleans up.
 ///
-/// Nothing is sent to a process that is not the container's, whatever the record
-/// says: it is the child of the launcher, and the launcher is the one that holds
-/// the container.
+/// The record alone is not trusted: the process must be a child of the
+/// launcher, and the launcher must hold the container's note.
 fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Duration) -> Result<()> {
     let open = |pid: i32| -> Result<_> {
         let pid = Pid::from_raw(pid).context("the container has no process")?;
@@ -126,8 +125,8 @@ fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Durat
             Err(errno) => Err(errno).with_context(|| format!("pidfd_open({pid:?})")),
         }
     };
-    // The launcher first: as long as it has not ended, it has not waited for
-    // its child, whose PID is then still its own.
+    // The launcher first: the child's PID is not reused before the launcher has
+    // waited for it.
     let Some(launcher) = open(record.launcher.pid)? else {
         return Ok(());
     };
@@ -159,7 +158,7 @@ fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Durat
     wait(&launcher, None).map(drop)
 }
 
-/// Waits for the end of a process; whether it came in time.
+/// Waits for a process to end. Returns whether it did within `patience`.
 fn wait(process: &impl std::os::fd::AsFd, patience: Option<Duration>) -> Result<bool> {
     let until = patience.map(|patience| SystemTime::now() + patience);
     loop {
@@ -218,7 +217,7 @@ fn status(record: &Record) -> String {
     }
 }
 
-/// How long ago, in its largest unit.
+/// The time since `then`, in its largest unit.
 fn age(then: Option<&String>) -> String {
     let then = then.and_then(|then| humantime::parse_rfc3339(then).ok());
     let age = then.and_then(|then| SystemTime::now().duration_since(then).ok());

@@ -1,4 +1,4 @@
-//! What the options leave open.
+//! Defaults for options that are not given.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,12 +17,9 @@ use uts::{NamespaceMode, UtsSettings};
 
 use crate::image::config::Config;
 
-/// The storage driver: the one asked for, or the one that was found to work
-/// here when the first container was started. Trying takes longer than all the
-/// rest of a start.
-///
-/// # Errors
-/// Those of trying, and of writing down what came of it.
+/// The storage driver: the one asked for, or the preferred one. That is
+/// detected at the first start, which takes longer than all the rest of a
+/// start, and noted in the file `driver` below `root`.
 pub(super) fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
     if let Some(kind) = asked {
         return Ok(kind);
@@ -37,7 +34,7 @@ pub(super) fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
     Ok(kind)
 }
 
-/// The image's labels, and the caller's over them.
+/// The image's labels, overridden by the caller's.
 pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, String> {
     let mut labels = image.labels.clone();
     for label in given {
@@ -47,10 +44,11 @@ pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, Strin
     labels
 }
 
-/// The signal by which the container is asked to end, by its name.
+/// The name of the signal that asks the container to end: the caller's, else
+/// the image's, else SIGTERM.
 ///
 /// # Errors
-/// For what is no signal.
+/// If the caller's is no signal.
 pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<String> {
     if let Some(text) = asked {
         let signal: SignalNumber = text.parse().context("--stop-signal")?;
@@ -61,7 +59,7 @@ pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<Strin
         None | Some("") => DEFAULT.into(),
         Some(text) => match text.parse::<SignalNumber>() {
             Ok(signal) => signal.to_string(),
-            // As with Docker. Whoever runs an image cannot mend it.
+            // As Docker does: whoever runs an image cannot repair it.
             Err(error) => {
                 warn!("the image's StopSignal: {error:#}; {DEFAULT} is sent");
                 DEFAULT.into()
@@ -70,8 +68,8 @@ pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<Strin
     })
 }
 
-/// The host name: the container's id, unless another one was asked for or is
-/// shared.
+/// Sets the host name to the container's id, unless one is given or the UTS
+/// namespace is shared. Returns the name, or the launcher's if it is shared.
 pub(crate) fn hostname(uts: &mut UtsSettings, id: &str) -> OsString {
     if uts.hostname.is_none() && uts.uts == NamespaceMode::Private {
         uts.hostname = Some(id.into());
@@ -80,7 +78,8 @@ pub(crate) fn hostname(uts: &mut UtsSettings, id: &str) -> OsString {
     uts.hostname.clone().unwrap_or_else(shared)
 }
 
-/// The bridge, as with Docker, but for an ordinary user, who cannot have one.
+/// Chooses the network if no option does: the bridge, as Docker does, or none
+/// for an ordinary user, who cannot make a bridge.
 pub(crate) fn choose_network(net: &mut NetSettings) -> Result<()> {
     if net.network.is_some() || net.mode() == NetworkMode::Bridge {
         return Ok(());

@@ -80,10 +80,7 @@ pub struct RemoveArgs {
     images: Vec<String>,
 }
 
-/// Runs one of them.
-///
-/// # Errors
-/// Those of the command.
+/// Runs one of the commands.
 pub fn run(places: &Places, tool: ImageTool) -> Result<Exit> {
     let images = Images::open(&places.root)?;
     match tool {

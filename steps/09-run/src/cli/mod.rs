@@ -2,11 +2,11 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`options`], [`run`], [`defaults`] | `drydock run`: its options, and what they and the image make together |
+//! | [`options`], [`run`], [`defaults`] | `drydock run`: its options, their defaults, and the spec that they make with the image |
 //! | [`image`] | `load`, `import`, `images`, `rmi` |
 //! | [`container`] | `ps`, `inspect`, `stop`, `rm` |
 //! | [`volume`] | `volume create`, `ls`, `inspect`, `rm` |
-//! | [`places`] | `--root` and `--state`, which every command has |
+//! | [`places`] | `--root` and `--state`, options of every command |
 
 pub mod container;
 mod defaults;

@@ -1,4 +1,5 @@
-//! The options of `drydock run` that are not those of an earlier step.
+//! The options of `drydock run`: those of this step, together with those of the
+//! steps before.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use uts::UtsSettings;
 
 use crate::command::ulimit::Ulimit;
 
-/// What `drydock run` takes: Docker's options, grouped by the step that serves
+/// The options of `drydock run`: Docker's, grouped by the step that implements
 /// them.
 #[derive(Args, Clone, Debug, Default)]
 #[command(disable_help_flag = true, mut_arg("hostname", |arg| arg.short('h')))]
@@ -64,7 +65,7 @@ pub struct RunArgs {
     pub image_and_command: Vec<OsString>,
 }
 
-/// The container and what is said about it.
+/// The options of the container itself.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Container (step 09)")]
 pub struct ContainerArgs {
@@ -92,7 +93,7 @@ pub struct ContainerArgs {
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub label: Vec<String>,
 
-    /// Whether to fetch the image: never is all there is, in this part
+    /// Whether to fetch the image; only never is supported
     #[arg(long, value_name = "POLICY", value_parser = ["never"], default_value = "never")]
     pub pull: String,
 
@@ -110,7 +111,7 @@ pub struct ContainerArgs {
     help: Option<bool>,
 }
 
-/// What the command finds around it.
+/// The options of the command: environment, working directory, limits.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Process (step 00)")]
 pub struct ProcessArgs {
@@ -137,7 +138,7 @@ pub struct ProcessArgs {
     pub ulimit: Vec<Ulimit>,
 }
 
-/// What a container may not, unless it is asked for.
+/// The options that lift restrictions.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Safety (step 09)")]
 pub struct SafetyArgs {
@@ -167,7 +168,7 @@ pub enum SecurityOpt {
     NoNewPrivileges,
 }
 
-/// What is mounted in the container.
+/// The options of mounts.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Mount namespace (step 04)")]
 pub struct FilesArgs {
@@ -192,7 +193,7 @@ pub struct FilesArgs {
     pub read_only: bool,
 }
 
-/// How the image's layers are kept.
+/// The options of the image's layers.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Union file system (step 08)")]
 pub struct LayersArgs {

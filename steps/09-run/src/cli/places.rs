@@ -1,4 +1,4 @@
-//! Where things are kept.
+//! The directories of the engine: `--root` and `--state`.
 
 use std::path::PathBuf;
 
@@ -23,20 +23,21 @@ pub struct PlacesArgs {
     pub verbose: bool,
 }
 
-/// The same, decided. Neither needs to exist.
+/// The directories of the engine, absolute. Neither needs to exist.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// Images, layers, volumes.
+    /// The directory of images, layers and volumes.
     pub root: PathBuf,
-    /// Records of containers.
+    /// The directory of the records of containers.
     pub state: PathBuf,
 }
 
 impl PlacesArgs {
-    /// The directories, where none are given the defaults.
+    /// Fills in the defaults and makes both paths absolute.
     ///
     /// # Errors
-    /// Where an ordinary user has no home, and so no place for state.
+    /// If an ordinary user has neither `XDG_DATA_HOME` nor `HOME`, and no
+    /// `--root` is given.
     pub fn places(self) -> Result<Places> {
         let root = match self.root {
             Some(root) => root,

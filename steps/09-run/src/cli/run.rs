@@ -1,4 +1,4 @@
-//! `drydock run`: from options and image to a [`Spec`], and the launch.
+//! `drydock run`: turns options and image into a [`Spec`], and launches it.
 
 use anyhow::{Context, Result};
 use process::Exit;
@@ -14,13 +14,10 @@ use crate::list::{Here, list};
 use crate::spec::{Safety, Spec};
 use crate::volume::options::{Files, from_root};
 
-/// The seconds that a container is given to end, as with Docker.
+/// Seconds from the stop signal to SIGKILL: Docker's default.
 const STOP_TIMEOUT: u64 = 10;
 
 /// Starts a container and waits for its end.
-///
-/// # Errors
-/// For an option that cannot be followed; those of the image and of the launch.
 pub fn run(places: &Places, mut args: RunArgs) -> Result<Exit> {
     let here = Here {
         places,
@@ -30,11 +27,8 @@ pub fn run(places: &Places, mut args: RunArgs) -> Result<Exit> {
     ending.note(container.run())
 }
 
-/// Finds the image, which is unpacked if that has not been done before, and
-/// decides on all that the options leave open. Makes nothing else.
-///
-/// # Errors
-/// For an option that cannot be followed, and those of finding the image.
+/// Finds the image and decides everything that the options leave open. Unpacks
+/// the image and notes the storage driver the first time; makes nothing else.
 pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
     // ANCHOR: exercise_plan_the_container
     let RunArgs {

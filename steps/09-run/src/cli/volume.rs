@@ -36,10 +36,10 @@ pub enum VolumeTool {
     },
 }
 
-/// Does what a command says.
+/// Runs one of the commands.
 ///
 /// # Errors
-/// Names the volume that there is not, or the container that has it.
+/// Names the volume that does not exist, or the container that uses it.
 pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
     let volumes = Volumes::new(&places.root);
     match tool {

@@ -1,5 +1,5 @@
-//! The devices of the host, which a privileged container has too
-//! (`--privileged`, as docker-run(1) describes it).
+//! Device nodes of the host, for a privileged container (`--privileged`,
+//! docker-run(1)).
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -8,17 +8,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use mount::Privileges;
 
-/// What every container has of its own in /dev, or nobody else's is of use to.
+/// Names in the host's /dev that are omitted: each container has its own, and
+/// another's is of no use to it.
 const OWN: [&str; 12] = [
     "console", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "tty", "urandom",
     "zero",
 ];
 
-/// The nodes of devices in /dev and below, each with its place in the
-/// container, for step 04 to mount there: with all privileges, else none.
-///
-/// # Errors
-/// Those of reading /dev.
+/// The device nodes in /dev and below, each with its place in the container,
+/// for step 04 to mount. None unless `privileges` is [`Privileges::All`].
 pub fn of_host(privileges: Privileges) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut nodes = Vec::new();
     if privileges == Privileges::All {

@@ -1,8 +1,8 @@
-//! The command's environment, and the command itself: the image's, and what the
-//! caller says instead. environ(7).
+//! The command's environment (environ(7)) and command line: the image's, and
+//! what the caller gives instead.
 //!
-//! Nothing of the caller's own environment is passed on unless it is asked for
-//! by name: it may hold secrets, and its paths are those of the host.
+//! Of the caller's own environment only variables that are asked for by name
+//! are passed on: it may hold secrets, and its paths are those of the host.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -21,10 +21,11 @@ use crate::image::config::{Config, Words};
 
 /// The longest line of an `--env-file`, in bytes: Docker's limit.
 const LONGEST: u64 = 64 << 10;
-/// The most bytes of an `--env-file`: more than execve(2) takes.
+/// The largest `--env-file`, in bytes: more than execve(2) takes.
 const MOST: u64 = 8 << 20;
 
-/// Variables in the order of their first setting, the last value of each.
+/// Variables in the order in which they were first set, each with its last
+/// value.
 #[derive(Debug, Default)]
 struct Environment {
     pairs: Vec<OsString>,
@@ -45,7 +46,8 @@ impl Environment {
         }
     }
 
-    /// `NAME=VALUE`, or `NAME` for the caller's value, if there is one.
+    /// Sets a variable to `NAME=VALUE`, or for `NAME` alone to the caller's
+    /// value, if there is one.
     fn add(&mut self, variable: &OsStr) -> Result<()> {
         let bytes = variable.as_bytes();
         let end = bytes.iter().position(|byte| *byte == b'=');
@@ -65,13 +67,13 @@ impl Environment {
         Ok(())
     }
 
-    /// A file of such lines, as Docker reads it (docker/cli, `kvfile`): a byte
-    /// order mark, empty lines and those that begin with `#` are passed over;
-    /// quotes, and blanks at the end, are part of the value.
+    /// Reads variables from a file, one per line, as Docker does (docker/cli,
+    /// `kvfile`): a byte order mark, empty lines and those that begin with `#`
+    /// are skipped; quotes, and blanks at the end, are part of the value.
     ///
     /// # Errors
-    /// For a name with a blank in it, as in `export A=b`, and for more than
-    /// [`MOST`] bytes or [`LONGEST`] in a line.
+    /// If a name contains a blank, as in `export A=b`, if the file has more
+    /// than [`MOST`] bytes, or a line more than [`LONGEST`].
     fn add_file(&mut self, path: &Path) -> Result<()> {
         let file = File::open(path).with_context(|| format!("open {path:?}"))?;
         let mut file = BufReader::new(file.take(MOST + 1));
@@ -115,12 +117,13 @@ impl Environment {
     }
 }
 
-/// The whole environment: a `PATH`, the container's name, the kind of its
-/// terminal, then what the image says, then `--env-file`, then `--env`. `HOME`
-/// comes later, from the container's `/etc/passwd`.
+/// The environment of the command. In this order, each overriding the ones
+/// before: `PATH`, `HOSTNAME` and, with a terminal, `TERM`; the image's
+/// variables; `--env-file`; `--env`. `HOME` is added later, from the
+/// container's `/etc/passwd`.
 ///
 /// # Errors
-/// For a variable without a name, and those of reading a file.
+/// If a variable has no name.
 pub fn environment(
     image: &Config,
     args: &ProcessArgs,
@@ -135,7 +138,7 @@ pub fn environment(
         environment.set(OsStr::new("TERM"), OsStr::new("xterm"));
     }
     for variable in &image.env {
-        // What an image has without a value is not the caller's to fill in.
+        // An image's variable without a value does not get the caller's.
         if let Some((name, value)) = variable.split_once('=')
             && !name.is_empty()
         {
@@ -152,12 +155,12 @@ pub fn environment(
     // ANCHOR_END: exercise_environment
 }
 
-/// The program and its arguments: the entrypoint, then the caller's command or
-/// else the image's. Another entrypoint than the image's has no use for the
-/// image's arguments.
+/// The program and its arguments: the entrypoint, then the caller's command, or
+/// else the image's. With the caller's entrypoint the image's command is
+/// omitted: it holds arguments for the image's.
 ///
 /// # Errors
-/// If neither says what to run.
+/// A [`Failure`] of status [`LAUNCHER_FAILED`] if nobody says what to run.
 // ANCHOR: argv
 pub fn argv(
     image: &Config,
@@ -190,10 +193,10 @@ pub fn argv(
 }
 // ANCHOR_END: argv
 
-/// A string of the command line that has to be text.
+/// Converts an argument of the command line to text.
 ///
 /// # Errors
-/// Where it is no UTF-8.
+/// If it is not UTF-8. `what` names it in the error.
 pub fn text(what: &str, string: OsString) -> Result<String> {
     String::from_utf8(string.into_vec())
         .map_err(|error| error.utf8_error())

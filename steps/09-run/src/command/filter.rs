@@ -1,19 +1,19 @@
-//! The system calls that a container may not make, unless it is privileged:
+//! The system calls that are forbidden to a container unless it is privileged:
 //! seccomp(2).
 //!
-//! A user namespace gives its maker every capability in it, and with
-//! `CAP_SYS_ADMIN` there a process may mount its control group afresh,
-//! writable: root inside, who is the owner of the group's files if it is root
-//! outside, then lifts every limit. So a container cannot make one, nor enter
-//! another. Keys belong to a user, whichever namespaces that user is in: the
-//! calls about them are for the host.
+//! A user namespace gives its creator every capability in it. With
+//! `CAP_SYS_ADMIN` there a process may mount its control group again, writable.
+//! Root inside that is root outside owns the group's files, and could then lift
+//! every limit. So a container can neither make a user namespace nor enter
+//! another namespace. Keys belong to a user, whatever namespaces that user is
+//! in, so the calls that handle keys are forbidden too.
 //!
-//! Docker's default filter forbids the same, and several hundred calls more,
-//! which are the subject of step 10.
+//! Docker's default filter forbids the same calls and many more, which are the
+//! subject of step 10.
 //!
 //! ```text
 //!   A = arch;  native: goto N;  compatible: goto C;  return ENOSYS
-//!   A = number
+//!   A = number, on x86-64 without the x32 bit
 //!   for each call that is forbidden:    if A == number  return EPERM
 //!   clone3:                             if A == number  return ENOSYS
 //!   clone, unshare:                     if A == number
@@ -22,15 +22,15 @@
 //!   return ALLOW
 //! ```
 //!
-//! A filter cannot look into the structure of clone3(2). `ENOSYS` makes the C
-//! library fall back on clone(2), as on an old kernel.
+//! A filter cannot read the structure that is passed to clone3(2). `ENOSYS`
+//! makes the C library fall back on clone(2), as on an old kernel.
 
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
     CLONE_NEWUSER, ENOSYS, EPERM, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, sock_filter,
 };
 
-// linux/seccomp.h: struct seccomp_data
+// Offsets in struct seccomp_data (linux/seccomp.h).
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") {
@@ -39,10 +39,10 @@ const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") {
     20
 };
 
-/// The numbers of the calls in one of the interfaces that a kernel offers: a
-/// 64-bit one also runs 32-bit programs, for which they are others.
+/// The numbers of these calls in one ABI. A 64-bit kernel also runs 32-bit
+/// programs, whose numbers differ.
 struct Interface {
-    /// linux/audit.h
+    /// `AUDIT_ARCH_*` of linux/audit.h.
     arch: u32,
     clone: u32,
     clone3: u32,
@@ -88,7 +88,8 @@ const INTERFACES: [Interface; 2] = [
     },
 ];
 
-/// The bit that marks the numbers of x32, which otherwise are those of x86-64.
+/// The bit that marks a call of the x32 ABI; its numbers otherwise are those of
+/// x86-64.
 const X32: u32 = 0x4000_0000;
 
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
@@ -108,12 +109,12 @@ fn give(what: u32) -> sock_filter {
     instruction(BPF_RET | BPF_K, 0, 0, what)
 }
 
-/// Goes over the next `skip` instructions unless the value is `k`.
+/// Skips the next `skip` instructions unless the value is `k`.
 fn unless_equal(k: u32, skip: u8) -> sock_filter {
     instruction(BPF_JMP | BPF_JEQ | BPF_K, 0, skip, k)
 }
 
-/// The program.
+/// The filter, as a classic BPF program.
 pub fn program() -> Vec<sock_filter> {
     let mut program = vec![load(ARCH)];
     for interface in &INTERFACES {
@@ -121,7 +122,7 @@ pub fn program() -> Vec<sock_filter> {
         program.push(unless_equal(interface.arch, block.len() as u8));
         program.extend(block);
     }
-    // There is no third interface.
+    // Any other ABI.
     program.push(give(refuse(ENOSYS)));
     program
 }

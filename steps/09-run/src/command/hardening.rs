@@ -1,15 +1,15 @@
-//! What a container may not, unless it is privileged: capabilities(7),
+//! Restrictions of a container that is not privileged: capabilities(7),
 //! `PR_SET_NO_NEW_PRIVS` of prctl(2), keyrings(7).
 //!
-//! Root in a container without a user namespace is root of the host as far as
-//! the kernel can tell. What keeps it from the host is that most of root's
-//! power is taken from it: capabilities are given up in all five sets, so that
-//! no execve(2), set-user-ID program or file capability brings them back.
+//! To the kernel, root in a container without a user namespace is root of the
+//! host. What keeps it from the host is the lack of capabilities. They are
+//! dropped from all five sets, so that no execve(2), set-user-ID program or
+//! file capability restores them.
 //!
-//! Masked and read-only paths are those of step 04. Descriptors are closed by
-//! step 00 at the child's birth: a container has no way to a directory of the
-//! host through one, before execve(2) neither. Nor does a command, or its
-//! interpreter, come to be the engine's own program: no magic link leads to one.
+//! Step 04 masks paths and makes others read-only. Step 00 closes descriptors
+//! at the child's birth, so that not even before execve(2) one leads to a
+//! directory of the host. And a command, or its interpreter, cannot be the
+//! engine's own program: no magic link leads to it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -29,8 +29,9 @@ use rustix::thread::{
 use crate::command::filter;
 use crate::spec::Safety;
 
-/// What Docker leaves to a container (moby `daemon/pkg/oci/caps/defaults.go`):
-/// enough to be root among one's own files and processes.
+/// The capabilities that a container keeps: Docker's default (moby
+/// `daemon/pkg/oci/caps/defaults.go`), enough for root among the container's
+/// own files and processes.
 pub const KEPT: CapabilitySet = CapabilitySet::AUDIT_WRITE
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
@@ -46,21 +47,21 @@ pub const KEPT: CapabilitySet = CapabilitySet::AUDIT_WRITE
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SYS_CHROOT);
 
-/// Takes from the command what it does not need, and what the caller happened
-/// to have.
+/// The isolation that drops what the command does not need, and resets what the
+/// caller happens to have: umask(2), personality(2), securebits, oom_score_adj.
 pub struct Hardening {
     safety: Safety,
 }
 
 impl Hardening {
-    /// An isolation that takes no power from a privileged container, but what
-    /// the caller happened to have from it too.
+    /// An isolation with these restrictions. A privileged container keeps its
+    /// power; what the caller happens to have is reset for it too.
     pub fn new(safety: Safety) -> Self {
         Hardening { safety }
     }
 
-    /// The caller's keys are reachable through the session keyring, which
-    /// fork(2) and execve(2) hand on.
+    /// Replaces the session keyring, through which the caller's keys are
+    /// reachable: fork(2) and execve(2) pass it on.
     fn leave_keys(&self) -> Result<()> {
         if !self.safety.new_keyring {
             return Ok(());
@@ -70,7 +71,7 @@ impl Hardening {
         )
     }
 
-    /// What is in the way of a limit, see [`filter`].
+    /// Installs the seccomp filter: see [`filter`].
     fn filter(&self) -> Result<()> {
         if !self.safety.filter {
             return Ok(());
@@ -94,7 +95,8 @@ impl Isolation for Hardening {
     // ANCHOR: before_exec
     fn before_exec(&mut self) -> Result<()> {
         // ANCHOR: exercise_harden
-        // Docker's: the caller's would make files that a service cannot share.
+        // Docker's umask. With the caller's, a service might make files that it
+        // cannot share.
         umask(Mode::from_bits_truncate(0o022));
         sys::default_personality()?;
         default_securebits()?;
@@ -122,12 +124,12 @@ impl Isolation for Hardening {
     // ANCHOR_END: before_exec
 }
 
-/// What the kernel gives root by default, if the caller has other rules for it
-/// (capabilities(7), “The securebits flags”): with `SECBIT_NO_SETUID_FIXUP` a
-/// command that becomes an ordinary user would keep root's capabilities.
+/// Resets the securebits to the kernel's default (capabilities(7), “The
+/// securebits flags”): with the caller's `SECBIT_NO_SETUID_FIXUP`, a command
+/// that becomes an ordinary user would keep root's capabilities.
 ///
 /// # Errors
-/// `EPERM` where the caller has locked them.
+/// `EPERM` if the caller has locked them.
 fn default_securebits() -> Result<()> {
     let now = capabilities_secure_bits().context("prctl(PR_GET_SECUREBITS)")?;
     if now.is_empty() {
@@ -137,9 +139,9 @@ fn default_securebits() -> Result<()> {
         .with_context(|| format!("prctl(PR_SET_SECUREBITS, 0): the caller has set {now:?}"))
 }
 
-/// Makes the container no less likely to be killed for lack of memory than
-/// others: a caller such as a service that the kernel shall spare would hand
-/// that on. Docker's default too.
+/// Resets oom_score_adj to 0, as Docker does. A caller that the kernel spares
+/// when memory runs out, such as a system service, would otherwise pass that
+/// on.
 fn reset_oom_score(child: Pid) -> Result<()> {
     let file = format!("/proc/{child}/oom_score_adj");
     let now = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
@@ -148,11 +150,12 @@ fn reset_oom_score(child: Pid) -> Result<()> {
         return Ok(());
     }
     match fs::write(&file, "0") {
-        // Below the value that the caller was given needs CAP_SYS_RESOURCE.
+        // Going below the value that was set for the caller needs
+        // CAP_SYS_RESOURCE.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             match now.starts_with('-') {
                 true => warn!("hardening: the kernel spares the container too: {file} is {now}"),
-                // What is killed sooner than others spares the host.
+                // A container that is killed sooner spares the host.
                 false => say!("the caller's oom_score_adj stays: {now}"),
             }
             Ok(())
@@ -161,8 +164,9 @@ fn reset_oom_score(child: Pid) -> Result<()> {
     }
 }
 
-/// Takes all others from the bounding set, those too that this program has no
-/// name for: up to the first number that the kernel does not know (`EINVAL`).
+/// Drops all capabilities but [`KEPT`] from the bounding set, also those that
+/// are newer than this program: up to the first number that the kernel does not
+/// know (`EINVAL`).
 fn drop_from_bounding_set() -> Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);

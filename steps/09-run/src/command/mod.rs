@@ -1,10 +1,10 @@
-//! The command of a container: what it finds around it, and what it may not do.
+//! The command of a container: its environment and its restrictions.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`environment`], [`workdir`], [`ulimit`] | variables and words, the directory to start in, limits of setrlimit(2) |
+//! | [`environment`], [`workdir`], [`ulimit`] | environment and command line, working directory, limits of setrlimit(2) |
 //! | [`hardening`], [`filter`] | capabilities, `no_new_privs`, the filter of system calls, keyrings |
-//! | [`devices`] | the host's devices, for a container that is privileged |
+//! | [`devices`] | the host's devices, for a privileged container |
 
 pub mod devices;
 pub mod environment;

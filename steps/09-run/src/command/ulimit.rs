@@ -1,4 +1,5 @@
-//! `--ulimit`: limits on one process each, in Docker's words. getrlimit(2).
+//! `--ulimit`: resource limits of each process, in Docker's syntax.
+//! getrlimit(2).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +9,8 @@ use process::Isolation;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The names, which are those of getrlimit(2) without `RLIMIT_`.
+/// The names of the limits: those of getrlimit(2) without `RLIMIT_`, in lower
+/// case.
 const NAMES: [(&str, Resource); 16] = [
     ("as", Resource::As),
     ("core", Resource::Core),
@@ -28,8 +30,8 @@ const NAMES: [(&str, Resource); 16] = [
     ("stack", Resource::Stack),
 ];
 
-/// One limit: `NAME=SOFT[:HARD]`, -1 or `unlimited` for none, in the units of
-/// getrlimit(2).
+/// A limit: `NAME=SOFT[:HARD]` in the units of getrlimit(2); -1 or `unlimited`
+/// means none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ulimit {
     name: &'static str,
@@ -41,7 +43,8 @@ impl FromStr for Ulimit {
     type Err = Error;
 
     /// # Errors
-    /// Names what is wrong: the form, the name, a number, the order of both.
+    /// Says what is wrong: the form, the name, a number, or a soft limit above
+    /// the hard one.
     fn from_str(text: &str) -> Result<Self> {
         let (name, limits) = text
             .split_once('=')
@@ -77,7 +80,8 @@ fn number(text: &str) -> Result<Option<u64>> {
     }
 }
 
-/// The limits of the container's processes, which inherit them.
+/// The isolation that sets limits for the container's processes, which inherit
+/// them.
 pub struct Ulimits(Vec<Ulimit>);
 
 impl Ulimits {
@@ -92,8 +96,9 @@ impl Isolation for Ulimits {
         "ulimit"
     }
 
-    /// At the very end: what limits the command shall not limit its set-up. And
-    /// before capabilities are given up, of which raising a hard limit needs one.
+    /// Sets the limits at the very end, so that those of the command do not
+    /// limit its set-up, but before capabilities are dropped: raising a hard
+    /// limit needs `CAP_SYS_RESOURCE`.
     fn before_exec(&mut self) -> Result<()> {
         for Ulimit {
             name,

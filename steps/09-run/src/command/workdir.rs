@@ -10,9 +10,10 @@ use nix::unistd::fchdir;
 use process::{Isolation, inside};
 use rustix::process::getcwd;
 
-/// The directory in which the command starts, made where it is missing.
+/// The isolation that enters the command's working directory, and makes it if
+/// it is missing.
 ///
-/// Behind step 04 in the list: the path is one of the container's.
+/// Comes after step 04 in the list: the path is one of the container's.
 pub struct Workdir(PathBuf);
 
 impl Workdir {
@@ -37,11 +38,12 @@ impl Isolation for Workdir {
         Ok(())
     }
 
-    /// Made inside the root by a descriptor, and then entered by it. A path such
-    /// as `/proc/self/fd/7`, which an image may name, could lead to a directory of
-    /// the host that somebody left open (CVE-2024-21626): it is not followed, so
-    /// that nothing is made there either. Of a directory that is not below the
-    /// root the kernel says `(unreachable)`.
+    /// Makes the directory inside the root, by a descriptor, and enters it by
+    /// the same descriptor. A path such as `/proc/self/fd/7`, which an image
+    /// may name, could lead to a directory of the host that was left open
+    /// (CVE-2024-21626). Such a link is not followed, so that nothing is made
+    /// behind it either. For a directory that is not below the root the kernel
+    /// returns a path that begins with `(unreachable)`: getcwd(2).
     fn in_container(&mut self) -> Result<()> {
         // ANCHOR: exercise_workdir
         let directory = enter(&self.0).with_context(|| format!("--workdir {:?}", self.0))?;

@@ -1,4 +1,4 @@
-//! A container's record as an isolation: it comes with the container.
+//! The isolation that keeps a container's record.
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
@@ -16,20 +16,21 @@ use crate::container::name::random_name;
 use crate::container::{Record, Records, Status};
 use crate::spec::Spec;
 
-/// Keeps the record of one container.
+/// The isolation that takes the container's name and writes its record. With
+/// `--rm` it removes both.
 pub struct Keeper {
     records: Records,
     record: Record,
-    /// Whether the name was asked for.
+    /// Whether the user chose the name.
     named: bool,
     cidfile: Option<PathBuf>,
-    /// Whether step 08 came across containers of killed launchers.
+    /// Whether step 08 has found containers of killed launchers.
     found_dead: Rc<Cell<bool>>,
-    /// The name is taken.
+    /// Whether the name is taken.
     begun: bool,
 }
 
-/// What is left to do when the container has ended, and its end is known.
+/// The completion of a record, once the container has ended.
 pub struct Ending {
     records: Records,
     id: String,
@@ -37,11 +38,8 @@ pub struct Ending {
 }
 
 impl Keeper {
-    /// The keeper of a container's record, which draws a name if the container has
-    /// none.
-    ///
-    /// # Errors
-    /// Those of reading /proc/self/stat.
+    /// The keeper of the record of a container. `prepare` draws a name if
+    /// `spec` has none.
     pub fn new(
         records: Records,
         spec: Spec,
@@ -58,7 +56,7 @@ impl Keeper {
         })
     }
 
-    /// What is to be called with the container's end.
+    /// The [`Ending`] of this container, to call with the result of its run.
     pub fn ending(&self) -> Ending {
         Ending {
             records: self.records.clone(),
@@ -81,7 +79,7 @@ impl Keeper {
         if self.records.take_name(&name, &self.record)? {
             return Ok(());
         }
-        // Its holder may be dead.
+        // The launcher that holds it may be dead.
         self.records.sweep()?;
         let holder = self.records.holder(&name)?;
         let known = match &holder {
@@ -103,8 +101,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// What killed launchers have left, also under another --cgroup-parent than
-    /// this container's.
+    /// Removes what killed launchers have left, also below another
+    /// --cgroup-parent than this container's.
     fn sweep(&self) -> Result<()> {
         self.records.sweep()?;
         for group in cgroups::sweep()? {
@@ -142,7 +140,7 @@ impl Isolation for Keeper {
         self.record.pid = child.as_raw();
         self.record.started_at = kit::time::now();
         self.records.write(&self.record)?;
-        // What somebody left and cannot be removed is no reason not to start.
+        // A failed sweep does not keep the container from starting.
         let dead = match self.found_dead.get() {
             true => Ok(true),
             false => self.records.has_dead(),
@@ -161,7 +159,7 @@ impl Isolation for Keeper {
         if !self.begun {
             return Ok(());
         }
-        // One that was never born leaves nothing to be looked at.
+        // A container that was never born has nothing to keep.
         if self.record.spec.auto_remove || self.record.pid == 0 {
             return self
                 .records
@@ -172,10 +170,8 @@ impl Isolation for Keeper {
 }
 
 impl Ending {
-    /// Notes how the container ended, and hands that through.
-    ///
-    /// # Errors
-    /// `end`'s own, and those of writing the record.
+    /// Writes the exit status into the record, and returns `end`. If writing
+    /// fails, that is the error, or is added to the one of `end`.
     pub fn note(self, end: Result<Exit>) -> Result<Exit> {
         if self.auto_remove {
             return end;
@@ -196,7 +192,7 @@ impl Ending {
 
     // ANCHOR: ended
     fn write(&self, status: u8) -> Result<()> {
-        // None: it was never born.
+        // No record: the container was never born.
         let Some(mut record) = crate::container::store::read(&self.records.path(&self.id))? else {
             return Ok(());
         };

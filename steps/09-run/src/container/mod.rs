@@ -1,18 +1,19 @@
-//! Records of containers: what there is to know about one, in a file of its own.
+//! Records of containers: what is known about one, in a file of its own.
 //!
 //! ```text
 //! STATE/ID.json        the record, replaced as a whole (rename(2))
-//! STATE/names/NAME     a symbolic link: the short id of who has the name, and the
-//!                      launcher that took it (symlink(2))
+//! STATE/names/NAME     a symbolic link: the id of the container with that name,
+//!                      and the launcher that took it (symlink(2))
 //! ```
 //!
-//! `stop` kills what a record says, and `rm` removes it. So a record is believed
-//! only where nobody but the caller and root can have put it.
+//! `stop` kills the process that a record names, and `rm` removes the
+//! container. So a record is trusted only if nobody but the caller and root can
+//! have written it.
 //!
-//! Only the launcher writes a record while the container lives. It may be
-//! killed: then the record says that a process runs which is no more. So it
-//! names the launcher by its PID and its start, and whoever reads it looks
-//! whether that process is still there.
+//! Only the launcher writes the record of a running container. If it is killed,
+//! the record names a process that no longer runs. So a record identifies its
+//! launcher by PID and start time, and whoever reads it checks that this
+//! process still runs.
 
 pub mod keeper;
 mod name;
@@ -33,43 +34,41 @@ pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// What a container does.
+/// The state of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Its command runs, or is about to.
+    /// The command runs, or is about to.
     Running,
-    /// Its command has ended.
+    /// The command has ended.
     Exited,
 }
 
-/// What is known about a container.
+/// The record of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// What it is.
+    /// The description that it was started from.
     #[serde(flatten)]
     pub spec: Spec,
-    /// What it does.
+    /// The state that was last written: see [`is_running`](Self::is_running).
     pub status: Status,
-    /// The PID of its first process, as the host sees it; 0 when there is none.
+    /// The PID of the first process, as the host sees it; 0 if there is none.
     pub pid: i32,
-    /// The process that started it and waits for it.
+    /// The process that started the container and waits for it.
     pub launcher: ProcessIdentity,
-    /// When it was started, as RFC 3339 has it.
+    /// The time of the start, RFC 3339.
     pub started_at: String,
-    /// When it ended.
+    /// The time of the end, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<String>,
-    /// With which status; none while it runs, and where nobody was left to see.
+    /// The exit status; none while the command runs, and if the launcher was
+    /// killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
 }
 
 impl Record {
-    /// That of a container which this process is about to start.
-    ///
-    /// # Errors
-    /// Those of reading /proc/self/stat.
+    /// The record of a container that this process is about to start.
     pub fn new(spec: Spec) -> Result<Self> {
         Ok(Record {
             spec,
@@ -87,7 +86,7 @@ impl Record {
         short(&self.spec.id)
     }
 
-    /// Whether all in it can be what an engine has written into `path`.
+    /// Checks that an engine can have written this record into `path`.
     fn check(&self, path: &Path) -> Result<()> {
         let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         ensure!(
@@ -113,8 +112,8 @@ impl Record {
         Ok(())
     }
 
-    /// Whether the container runs: also what a record says is true only as long
-    /// as its writer lives.
+    /// Whether the container runs. A record is true only as long as its
+    /// launcher lives.
     pub fn is_running(&self) -> bool {
         self.status == Status::Running && self.launcher.is_alive()
     }

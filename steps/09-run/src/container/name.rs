@@ -1,24 +1,21 @@
-//! Names of containers, drawn at random.
+//! Random names of containers.
 
 use anyhow::Result;
 
-/// How a ship in a dry dock may be.
+/// First words: qualities of a ship in a dry dock.
 const HOW: [&str; 16] = [
     "able", "brave", "brisk", "calm", "eager", "fair", "gentle", "hardy", "jolly", "keen", "merry",
     "proud", "quiet", "steady", "swift", "trim",
 ];
 
-/// What lies in a dry dock, or passes it.
+/// Second words: ships.
 const WHAT: [&str; 16] = [
     "barge", "brig", "clipper", "cutter", "dhow", "ferry", "frigate", "galley", "junk", "ketch",
     "lugger", "pinnace", "schooner", "sloop", "trawler", "tug",
 ];
 
-/// A name for people: `quiet_ketch`, or `quiet_ketch7` for `attempt` 7, because
-/// there are only so many.
-///
-/// # Errors
-/// Those of getrandom(2).
+/// A name for people: `quiet_ketch`, or `quiet_ketch7` for `attempt` 7, since
+/// there are only 256 pairs.
 pub(super) fn random_name(attempt: u32) -> Result<String> {
     let [how, what] = kit::random::bytes()?.map(|byte| usize::from(byte) % 16);
     let name = format!("{}_{}", HOW[how], WHAT[what]);

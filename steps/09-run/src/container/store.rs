@@ -1,4 +1,4 @@
-//! The records of all containers: found, written, removed.
+//! The records of all containers: finds, writes and removes them.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -23,14 +23,14 @@ use crate::cli::places::Places;
 use crate::container::{Record, Status, short};
 use crate::volume::Volumes;
 
-/// All records below a state directory.
+/// The records in a state directory.
 #[derive(Clone, Debug)]
 pub struct Records {
     places: Places,
 }
 
 impl Records {
-    /// The records in `places`. Nothing is made yet.
+    /// The records in `places`. Creates nothing yet.
     pub fn new(places: &Places) -> Self {
         Records {
             places: places.clone(),
@@ -45,7 +45,7 @@ impl Records {
         self.places.state.join("names").join(name)
     }
 
-    /// The directory, made if there is none, and held for this turn.
+    /// Locks the directory for this turn, and creates it if it is missing.
     fn hold(&self, turn: Turn) -> Result<Lock> {
         let state = &self.places.state;
         make(&state.join("names"), 0o700)?;
@@ -53,12 +53,13 @@ impl Records {
         hold(state, turn)
     }
 
-    /// Takes a name for a container: whoever makes the link first has it. The link
-    /// says by whom, so that one can be told whose container never came to be, and
-    /// whether the name outlives its launcher.
+    /// Takes a name for a container. Returns whether it was free: of several
+    /// launchers only the first makes the link. The link names the launcher, by
+    /// which a sweep recognises the name of a container that was never born,
+    /// and says whether the container outlives its launcher.
     ///
     /// # Errors
-    /// Those of symlink(2); a state directory of somebody else.
+    /// If the state directory is not the caller's, or root's, alone.
     pub fn take_name(&self, name: &str, record: &Record) -> Result<bool> {
         let link = self.name_path(name);
         let ProcessIdentity { pid, start } = record.launcher;
@@ -75,15 +76,13 @@ impl Records {
         }
     }
 
-    /// The short id of who has a name; `None` for nobody.
-    ///
-    /// # Errors
-    /// Those of readlink(2).
+    /// The short id of the container with that name; `None` if the name is
+    /// free.
     pub fn holder(&self, name: &str) -> Result<Option<String>> {
         Ok(self.link(name)?.map(|text| short(&text).to_owned()))
     }
 
-    /// What the link of a name says.
+    /// The text of a name's link.
     fn link(&self, name: &str) -> Result<Option<String>> {
         let link = self.name_path(name);
         match fs::read_link(&link) {
@@ -93,10 +92,7 @@ impl Records {
         }
     }
 
-    /// Writes a record: it is there whole or not at all.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes a record, as a whole or not at all.
     pub fn write(&self, record: &Record) -> Result<()> {
         let _making = self.hold(Turn::Making)?;
         self.put(record)
@@ -107,10 +103,7 @@ impl Records {
         write_file(&self.path(&record.spec.id), &json)
     }
 
-    /// Forgets a container.
-    ///
-    /// # Errors
-    /// Those of unlink(2).
+    /// Removes a container's record, and its name if it still has it.
     pub fn forget(&self, id: &str, name: &str) -> Result<()> {
         let _making = self.hold(Turn::Making)?;
         remove_file(&self.path(id))?;
@@ -120,11 +113,11 @@ impl Records {
         }
     }
 
-    /// Every container, the youngest first. A record that is damaged, or not to
-    /// be trusted, is named on standard error, and passed over.
+    /// The records of all containers, the youngest first. One that is damaged,
+    /// or not trusted, is skipped with a warning.
     ///
     /// # Errors
-    /// Those of reading the directory; one of somebody else.
+    /// If the state directory is not the caller's, or root's, alone.
     pub fn all(&self) -> Result<Vec<Record>> {
         let directory = &self.places.state;
         let entries = match fs::read_dir(directory) {
@@ -150,10 +143,10 @@ impl Records {
         Ok(records)
     }
 
-    /// The container that is meant by a name, an id, or the beginning of one.
+    /// The container with that name, id, or beginning of an id.
     ///
     /// # Errors
-    /// If it is none, or could be several.
+    /// If there is none, or the beginning fits several.
     pub fn find(&self, reference: &str) -> Result<Record> {
         let all = self.all()?;
         if let Some(named) = all.iter().find(|record| record.spec.name == reference) {
@@ -169,13 +162,10 @@ impl Records {
         }
     }
 
-    /// Notices the containers whose launcher was killed. The kernel has ended
-    /// them with it; those that were to be removed are, and the others have
-    /// exited. Names, drafts, layers and volumes of containers that never came to
-    /// be go. What cannot be removed is told, and keeps nobody else.
-    ///
-    /// # Errors
-    /// Those of reading and writing.
+    /// Finds containers whose launcher was killed: the kernel has ended them
+    /// with it. Removes those with `--rm`, and marks the others as exited. Then
+    /// removes names, drafts, layers and volumes of containers that were never
+    /// born. Warns of what cannot be removed, and goes on.
     // ANCHOR: sweep
     pub fn sweep(&self) -> Result<()> {
         // ANCHOR: exercise_sweep
@@ -200,8 +190,8 @@ impl Records {
     }
     // ANCHOR_END: sweep
 
-    /// Writes the record of a dead launcher's container, unless another one did so
-    /// or removed it.
+    /// Writes the record of a dead launcher's container, unless somebody else
+    /// has done so or has removed it.
     fn mark(&self, record: &Record) -> Result<()> {
         let _judging = self.hold(Turn::Judging)?;
         match read(&self.path(&record.spec.id))? {
@@ -210,8 +200,8 @@ impl Records {
         }
     }
 
-    /// Removes what launchers have left that were killed before they had written
-    /// a record.
+    /// Removes what is left of launchers that were killed before they wrote a
+    /// record.
     fn sweep_unborn(&self) -> Result<()> {
         if !is_there(&self.places.state)? {
             return Ok(());
@@ -236,10 +226,10 @@ impl Records {
         Volumes::new(&self.places.root).sweep(&|id| is_there(&self.path(id)))
     }
 
-    /// Removes layers without a record, unless their launcher is at work.
+    /// Removes layers without a record, unless their launcher still runs.
     fn remove_unborn(&self, kind: Kind, id: &LayerId) -> Result<()> {
-        // In this order: a launcher that lets go of its note has written a record,
-        // or removed its layers.
+        // In this order: before a launcher releases its note, it has written a
+        // record or removed its layers.
         if Store::open(&self.places.root, kind)?.is_held(id)? || is_there(&self.path(id.as_str()))?
         {
             return Ok(());
@@ -249,12 +239,10 @@ impl Records {
         union::remove_container(&*driver, id)
     }
 
-    /// Whether a launcher was killed whose container should be gone with it, or has
-    /// no record: it may have been killed before it had anything but a name, and
-    /// after everything else was cleaned up.
-    ///
-    /// # Errors
-    /// Those of reading the names.
+    /// Whether a killed launcher has left a container that is to be removed:
+    /// one with `--rm`, or without a record. Such a launcher may have been
+    /// killed while it had nothing but a name, or after everything else was
+    /// removed.
     pub fn has_dead(&self) -> Result<bool> {
         let directory = self.places.state.join("names");
         for entry in fs::read_dir(&directory).with_context(|| format!("read {directory:?}"))? {
@@ -264,8 +252,8 @@ impl Records {
             let Some(text) = name.to_str().and_then(|name| self.link(name).ok()?) else {
                 continue;
             };
-            // By its PID only, which is quick. One that was given to another
-            // process is found out by the whole look, at another time.
+            // By PID only, which is fast. A PID that now belongs to another
+            // process is noticed by the next full sweep.
             let gone = owner(&text)
                 .is_none_or(|owner| kill(Pid::from_raw(owner.pid), None) == Err(Errno::ESRCH));
             let kept = text.ends_with(" kept");
@@ -277,8 +265,8 @@ impl Records {
         Ok(false)
     }
 
-    /// Gives back the names of containers that have no record, and no launcher
-    /// that might be about to write one.
+    /// Removes the names of containers without a record, unless their launcher
+    /// still runs and may write one.
     fn sweep_names(&self, records: &[Record]) -> Result<()> {
         let directory = self.places.state.join("names");
         for entry in fs::read_dir(&directory).with_context(|| format!("read {directory:?}"))? {
@@ -308,10 +296,8 @@ impl Records {
     }
 
     /// Removes a container that does not run: its layers, its anonymous
-    /// volumes, its record. Others may do the same at the same time.
-    ///
-    /// # Errors
-    /// Those of removing; the record goes last, so it can be tried again.
+    /// volumes, its record. The record goes last, so that a failed removal can
+    /// be repeated. Others may remove the same container at the same time.
     pub fn remove(&self, record: &Record) -> Result<()> {
         let driver = union::detect::open(record.spec.driver, &self.places.root)?;
         let id: LayerId = record.spec.id.parse()?;
@@ -326,18 +312,15 @@ impl Records {
         self.forget(&record.spec.id, &record.spec.name)
     }
 
-    /// Whether the note of a container is held: by its launcher, as long as that
-    /// lives.
-    ///
-    /// # Errors
-    /// Those of open(2) and flock(2).
+    /// Whether the note of a container is locked: its launcher holds it as long
+    /// as it lives.
     pub fn is_held(&self, record: &Record) -> Result<bool> {
         let store = Store::open(&self.places.root, record.spec.driver)?;
         store.is_held(&record.spec.id.parse()?)
     }
 }
 
-/// The launcher that the link of a name tells of.
+/// The launcher that the text of a link names.
 fn owner(text: &str) -> Option<ProcessIdentity> {
     let mut words = text.split(' ').skip(1);
     Some(ProcessIdentity {
@@ -346,20 +329,20 @@ fn owner(text: &str) -> Option<ProcessIdentity> {
     })
 }
 
-/// Whether a name begins as that of a file that is being written.
+/// Whether a file is a draft that is being written: its name begins with a dot.
 fn is_draft(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
-/// The most that a record may have, in bytes: the arguments of a command have
-/// two megabytes at most, and are in it twice.
+/// The largest record, in bytes. Most of it is the command and its environment,
+/// of which execve(2) takes 2 MiB by default.
 const LARGEST: u64 = 16 << 20;
 
-/// A record, unless it has gone meanwhile.
+/// Reads a record; `None` if it has been removed.
 ///
 /// # Errors
-/// If it is damaged, or not to be trusted.
+/// If it is damaged, or not trusted.
 pub(super) fn read(path: &Path) -> Result<Option<Record>> {
     let Some(json) = read_own(path, LARGEST)? else {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! What an image says about itself and about the containers made of it (OCI
-//! Image Specification, config.md).
+//! The configuration of an image: its metadata, and the defaults of its
+//! containers (OCI Image Specification, config.md).
 
 use std::collections::BTreeMap;
 
@@ -13,36 +13,37 @@ use crate::image::document::{FromJson, Json, Tail, from_json, parse};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Config {
-    /// Who runs: `USER[:GROUP]`, names or numbers; empty for root.
+    /// The command's user, `USER[:GROUP]`, names or numbers; empty for root.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// The environment, `NAME=VALUE` each.
     pub env: Vec<String>,
-    /// What is always run.
+    /// The words that every command line begins with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Words>,
-    /// What is run, or the entrypoint's arguments, where the caller gives none.
+    /// The command, or the entrypoint's arguments, if the caller gives none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Words>,
     /// The working directory; empty for `/`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
-    /// The directories that want a volume.
+    /// The paths at which a container gets a volume.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Empty>,
-    /// The ports that its services listen at, `80/tcp`.
+    /// The ports that its services listen on: `80/tcp`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub exposed_ports: BTreeMap<String, Empty>,
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// The signal that ends it gently, `SIGTERM` or a number.
+    /// The signal that asks a container to end, `SIGTERM` or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
 }
 
 impl Config {
-    /// That of a root file system which came without any: a shell is run.
+    /// The configuration of a root file system that comes without one: runs a
+    /// shell.
     pub fn of_a_root_file_system() -> Self {
         Config {
             cmd: Some(Words(vec!["sh".into()])),
@@ -63,18 +64,19 @@ from_json!(Config {
     stop_signal: "StopSignal",
 });
 
-/// What stands behind the keys of a set: `{}`.
+/// The value of each key of a set: `{}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
 impl FromJson for Empty {
-    /// Nothing looks at it, so it may be anything.
+    /// Accepts anything: nobody reads the value.
     fn fill(&mut self, _: Json) -> Result<()> {
         Ok(())
     }
 }
 
-/// A command: a list of words, or one word as a text, which Docker takes too.
+/// A command line: a list of words, or a single word as a string, which Docker
+/// accepts too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Words(pub Vec<String>);
@@ -89,14 +91,14 @@ impl FromJson for Words {
     }
 }
 
-/// The configuration of an image, of which the digest is the image's id.
+/// The configuration of an image. Its digest is the image's id.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ImageConfig {
-    /// The processor, as Go calls it: `amd64`.
+    /// The processor in Go's terms: `amd64`.
     pub architecture: String,
-    /// `linux`.
+    /// The operating system: `linux`.
     pub os: String,
-    /// When it was made, RFC 3339.
+    /// The time of its creation, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The execution parameters.
@@ -113,14 +115,13 @@ from_json!(ImageConfig {
     rootfs: "rootfs",
 });
 
-/// The layers of an image.
+/// The layers of an image (`rootfs`).
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RootFs {
     /// Always `layers`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The digests of the layers as tar archives, not compressed, the lowest
-    /// first.
+    /// The digests of the uncompressed layers, the lowest first.
     pub diff_ids: Vec<String>,
 }
 
@@ -130,10 +131,10 @@ from_json!(RootFs {
 });
 
 impl ImageConfig {
-    /// Reads a configuration.
+    /// Parses a configuration.
     ///
     /// # Errors
-    /// If it is no configuration, or of an image for another system than Linux.
+    /// If it is not a configuration, or is for another system than Linux.
     pub fn parse(json: &[u8]) -> Result<Self> {
         let config: ImageConfig =
             parse(json, Tail::Refused).context("the image's configuration")?;
@@ -146,11 +147,11 @@ impl ImageConfig {
         Ok(config)
     }
 
-    /// The digests of the layers, the lowest first.
+    /// The digests of the uncompressed layers, the lowest first.
     ///
     /// # Errors
-    /// If it does not say, or by another algorithm than SHA-256, by which
-    /// layers are known here as elsewhere.
+    /// If there is no `rootfs`, or a digest is not SHA-256, by which layers are
+    /// known here as elsewhere.
     pub fn diff_ids(&self) -> Result<Vec<Digest>> {
         let Some(rootfs) = &self.rootfs else {
             bail!("the image's configuration has no rootfs, which would list its layers");
@@ -165,7 +166,7 @@ impl ImageConfig {
         Ok(digests)
     }
 
-    /// That of an image which has one layer and nothing to say.
+    /// The configuration of an image with a single layer.
     pub fn plain(diff_id: Digest, config: Config) -> Self {
         ImageConfig {
             architecture: architecture().into(),
@@ -180,12 +181,13 @@ impl ImageConfig {
     }
 }
 
-/// An operating system as Go names it.
+/// Converts the name of an operating system to Go's.
 pub fn normal_os(os: &str) -> String {
     os.to_ascii_lowercase()
 }
 
-/// A processor as Go names it: other tools write what uname(1) says.
+/// Converts the name of a processor to Go's: other tools write what uname(1)
+/// prints.
 pub fn normal_architecture(architecture: &str) -> String {
     match &*architecture.to_ascii_lowercase() {
         "x86_64" | "x86-64" => "amd64",
@@ -197,7 +199,7 @@ pub fn normal_architecture(architecture: &str) -> String {
     .to_owned()
 }
 
-/// This machine's processor, as images name it.
+/// This machine's processor in Go's terms.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

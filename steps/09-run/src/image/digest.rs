@@ -1,6 +1,5 @@
-//! Digests: what content is called, so that anybody can check that it is what
-//! was meant. OCI Image Specification, descriptor.md “Digests” and config.md
-//! “Layer ChainID”.
+//! Digests: names of content by which anybody can verify it. OCI Image
+//! Specification, descriptor.md “Digests” and config.md “Layer ChainID”.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use union::LayerId;
 
-/// What the ids of layers that came with images begin with.
+/// The prefix of the ids of layers that come from images.
 const LAYER: &str = "sha256-";
 
-/// A SHA-256 digest. Written `sha256:` and 64 hexadecimal digits.
+/// A SHA-256 digest, written as `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
@@ -24,16 +23,16 @@ impl Digest {
         Self::finished(Sha256::new_with_prefix(bytes))
     }
 
-    /// The digest of what a hash has been fed with.
+    /// The digest of the data that `hash` has been fed.
     pub fn finished(hash: Sha256) -> Self {
         let bytes = hash.finalize();
         Digest(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// The digest of these 64 digits.
+    /// A digest from its hexadecimal digits.
     ///
     /// # Errors
-    /// If they are not.
+    /// If these are not 64 digits, 0 to 9 and a to f.
     pub fn from_hex(hex: &str) -> Result<Self> {
         let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         if hex.len() != 64 || !hex.chars().all(digit) {
@@ -42,21 +41,18 @@ impl Digest {
         Ok(Digest(hex.to_owned()))
     }
 
-    /// The 64 digits: a file name.
+    /// The 64 digits, which also serve as a file name.
     pub fn hex(&self) -> &str {
         &self.0
     }
 
-    /// As the id of a layer: `sha256-` and the digits. The digits alone are what
-    /// containers are called.
-    ///
-    /// # Errors
-    /// None: this is an id.
+    /// The id of the layer with this digest: `sha256-` and the digits. The
+    /// digits alone are ids of containers.
     pub fn layer_id(&self) -> Result<LayerId> {
         format!("{LAYER}{}", self.0).parse()
     }
 
-    /// The digest that the layer `id` is named by, if it is named by one.
+    /// The digest in the id of a layer, if the layer comes from an image.
     pub fn of_layer_id(id: &LayerId) -> Option<Self> {
         Self::from_hex(id.as_str().strip_prefix(LAYER)?).ok()
     }
@@ -94,8 +90,8 @@ impl From<Digest> for String {
     }
 }
 
-/// What a blob must hash to, by one of the algorithms that the specification
-/// registers. Images and layers are known by [`Digest`]s only.
+/// The hash that a blob must have, by any algorithm that the specification
+/// registers. Images and layers have [`Digest`]s only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checksum {
     algorithm: Algorithm,
@@ -130,12 +126,12 @@ impl Algorithm {
 }
 
 impl Checksum {
-    /// The file of an image layout that has it.
+    /// The path of the blob in an image layout.
     pub fn path(&self) -> String {
         format!("blobs/{}/{}", self.algorithm.name(), self.hex)
     }
 
-    /// A hash that finds out what something else has.
+    /// An empty hash of the same algorithm, to be fed the data.
     pub fn hash(&self) -> Hash {
         match self.algorithm {
             Algorithm::Sha256 => Hash::Sha256(Sha256::new()),
@@ -144,20 +140,20 @@ impl Checksum {
         }
     }
 
-    /// Whether `bytes` have it.
+    /// Checks that `bytes` have this checksum.
     ///
     /// # Errors
-    /// With both, if they have not.
+    /// Names both checksums if they differ.
     pub fn check(&self, bytes: &[u8]) -> Result<()> {
         let mut hash = self.hash();
         hash.update(bytes);
         self.compare(hash)
     }
 
-    /// Whether what `hash` was fed with has it.
+    /// Checks that the data that `hash` has been fed has this checksum.
     ///
     /// # Errors
-    /// With both, if it has not.
+    /// Names both checksums if they differ.
     pub fn compare(&self, hash: Hash) -> Result<()> {
         let hex = hash.hex();
         if hex != self.hex {
@@ -205,7 +201,7 @@ impl FromStr for Checksum {
     }
 }
 
-/// A hash that is being made.
+/// A hash that is being computed.
 #[derive(Clone, Debug)]
 pub enum Hash {
     /// SHA-256.
@@ -217,7 +213,7 @@ pub enum Hash {
 }
 
 impl Hash {
-    /// Feeds it.
+    /// Feeds data to the hash.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Hash::Sha256(hash) => hash.update(bytes),
@@ -236,9 +232,9 @@ impl Hash {
     }
 }
 
-/// The chain ids of a stack of layers, the lowest first: each names a layer
-/// together with all that is below it, which is what makes it safe to share. Of
-/// two equal changes on different layers one whiteout may mean different things.
+/// The chain ids of a stack of layers, the lowest first. Each names a layer
+/// together with all layers below it, which makes it safe to share: the same
+/// changes may mean different things on different layers, as a whiteout does.
 pub fn chain(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::new();
     for diff_id in diff_ids {

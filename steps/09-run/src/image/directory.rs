@@ -1,10 +1,10 @@
 //! A directory as an image.
 //!
-//! overlay2 uses it where it is: a layer whose content is a link to it, so that
-//! nothing is copied, ever. It must not change while a container uses it, as
-//! overlayfs.rst says. The other drivers cannot do that. For them it is copied
-//! into a layer, once for each state that it is in: a fingerprint of the names,
-//! the sizes, the owners and the times of all files tells whether it changed.
+//! overlay2 uses it in place: the layer's content is a link to it, and nothing
+//! is ever copied. It must not change while a container uses it
+//! (overlayfs.rst). The other drivers copy it into a layer, once for each state
+//! that it is in: a fingerprint of the names, sizes, owners and times of all
+//! files shows whether it has changed.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -23,10 +23,10 @@ use crate::image::config::Config;
 use crate::image::digest::Digest;
 use crate::image::{Image, Images};
 
-/// What the names of such layers begin with.
+/// The prefix of the ids of such layers.
 pub const PREFIX: &str = "dir-";
 
-/// The layer that a directory was copied into last.
+/// A note: the layer that a directory was last copied into.
 #[derive(Debug, Serialize, Deserialize)]
 struct Copied {
     layer: String,
@@ -89,8 +89,8 @@ fn layer_id(digest: &Digest) -> Result<LayerId> {
     format!("{PREFIX}{}", &digest.hex()[..32]).parse()
 }
 
-/// A digest of what can be seen of all files without reading them. Whoever
-/// changes a file changes its ctime, and nobody can set that (inode(7)).
+/// A digest of the metadata of all files, which are not read. Whoever changes a
+/// file changes its ctime, and nobody can set that (inode(7)).
 fn fingerprint(path: &Path) -> Result<Digest> {
     let mut hash = Sha256::new();
     hash.update(path.as_os_str().as_bytes());

@@ -1,14 +1,15 @@
-//! Documents as Go reads them. All engines and tools that write images are in
-//! Go, and what its encoding/json accepts is found in images:
+//! JSON documents as Go reads them. All engines and tools that write images are
+//! written in Go, and images contain what its encoding/json accepts:
 //!
-//! - `null` for anything is nothing: an empty text, list or object
+//! - `null` empties a list, a map or an optional value, and leaves a text, a
+//!   number or an object as it was
 //! - a key means the field of its name in upper or lower case
-//! - of a key that comes twice the last counts; two objects are put together
-//! - keys that nobody asked for are passed over
-//! - bytes that are no UTF-8, and halves of surrogate pairs, become U+FFFD
+//! - if a key occurs twice, the last value counts; two objects are merged
+//! - unknown keys are ignored
+//! - invalid UTF-8, and halves of surrogate pairs, become U+FFFD
 //!
 //! What Go refuses is refused: a byte order mark, a value of another type, and
-//! what follows the document unless [`Tail::Ignored`].
+//! data after the document unless [`Tail::Ignored`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +17,7 @@ use std::fmt;
 use anyhow::{Context, Result, bail};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// A value, its keys in the order of the document.
+/// A JSON value. An object keeps the order of its keys.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
     /// `null`
@@ -25,15 +26,15 @@ pub enum Json {
     Bool(bool),
     /// A number.
     Number(f64),
-    /// A text.
+    /// A string.
     Text(String),
-    /// A list.
+    /// An array.
     List(Vec<Json>),
-    /// An object. A key may be in it several times.
+    /// An object. A key may occur several times.
     Object(Vec<(String, Json)>),
 }
 
-/// What may follow a document.
+/// The data that may follow a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
     /// Blanks only, as with json.Unmarshal.
@@ -42,21 +43,21 @@ pub enum Tail {
     Ignored,
 }
 
-/// Something that is read from a document, piece by piece: what it does not
-/// mention stays as it was.
+/// A value that is read from a document, piece by piece: what the document does
+/// not mention stays as it was.
 pub trait FromJson: Default {
-    /// Takes what `json` says.
+    /// Takes over what `json` says.
     ///
     /// # Errors
-    /// If it is of another type.
+    /// If `json` is of another type.
     fn fill(&mut self, json: Json) -> Result<()>;
 }
 
-/// Reads a document.
+/// Parses a document.
 ///
 /// # Errors
-/// If it is no JSON, nested more than 128 deep, or says something of another
-/// type than is expected of it.
+/// If it is not JSON, is nested more than 128 deep, or has a value of another
+/// type than is expected.
 pub fn parse<T: FromJson>(bytes: &[u8], tail: Tail) -> Result<T> {
     let text = whole_surrogates(&String::from_utf8_lossy(bytes));
     let mut deserializer = serde_json::Deserializer::from_str(&text);
@@ -69,8 +70,8 @@ pub fn parse<T: FromJson>(bytes: &[u8], tail: Tail) -> Result<T> {
     Ok(read)
 }
 
-/// Puts the escape of U+FFFD in the place of `\uD800` to `\uDFFF` that are not
-/// in pairs.
+/// Replaces each of `\uD800` to `\uDFFF` that is not in a pair by the escape of
+/// U+FFFD.
 fn whole_surrogates(text: &str) -> String {
     let mut whole = String::with_capacity(text.len());
     let mut rest = text;
@@ -94,7 +95,7 @@ fn whole_surrogates(text: &str) -> String {
     whole
 }
 
-/// The UTF-16 unit that `\uXXXX` at the beginning stands for.
+/// The UTF-16 code unit of the `\uXXXX` at the beginning.
 fn unit(escape: &str) -> Option<u32> {
     let digits = escape.strip_prefix("\\u")?.get(..4)?;
     let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -105,8 +106,8 @@ fn unit_at(text: &str, at: usize) -> Option<u32> {
     unit(text.get(at..)?)
 }
 
-/// Whether `key` means `field`: Go compares without regard to case, to which
-/// the long s and the sign for Kelvin belong.
+/// Whether `key` means `field`: Go ignores case, which includes the long s and
+/// the Kelvin sign.
 pub fn is_called(key: &str, field: &str) -> bool {
     let folded = |c: char| match c {
         'ſ' => 's',
@@ -116,10 +117,10 @@ pub fn is_called(key: &str, field: &str) -> bool {
     key.chars().map(folded).eq(field.chars().map(folded))
 }
 
-/// The fields of an object: none of `null`.
+/// The fields of an object; none for `null`.
 ///
 /// # Errors
-/// If it is no object.
+/// If it is not an object.
 pub fn fields(json: Json) -> Result<Vec<(String, Json)>> {
     match json {
         Json::Null => Ok(Vec::new()),
@@ -128,7 +129,7 @@ pub fn fields(json: Json) -> Result<Vec<(String, Json)>> {
     }
 }
 
-/// Says which keys of an object a type's fields have.
+/// Implements [`FromJson`] for a struct, from the key of each field.
 macro_rules! from_json {
     ($name:ident { $($field:ident: $key:literal,)* }) => {
         impl $crate::image::document::FromJson for $name {
@@ -162,7 +163,7 @@ impl FromJson for u64 {
     fn fill(&mut self, json: Json) -> Result<()> {
         match json {
             Json::Null => {}
-            // Further up not every integer is one of these.
+            // An f64 does not hold every integer above.
             Json::Number(n) if (0.0..9e15).contains(&n) && n.fract() == 0.0 => *self = n as u64,
             other => bail!("{other} where a count is expected"),
         }
@@ -170,7 +171,7 @@ impl FromJson for u64 {
     }
 }
 
-/// Whatever it is.
+/// Accepts anything.
 impl FromJson for () {
     fn fill(&mut self, _: Json) -> Result<()> {
         Ok(())

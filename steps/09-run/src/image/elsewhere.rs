@@ -1,5 +1,5 @@
-//! The layers of an image in the store of one more driver: written there from
-//! that of another, so that nobody has to keep the archives.
+//! An image in the store of another driver: its layers are written there from
+//! the driver that has them, so that nobody has to keep the archives.
 
 use std::io::{BufReader, BufWriter, Seek, Write};
 
@@ -12,8 +12,8 @@ use crate::image::Images;
 use crate::image::record::Record;
 
 impl Images {
-    /// Makes the layers of an image, which other drivers have, in the store of
-    /// `kind`.
+    /// Makes the layers of an image in the store of `kind`, from those of other
+    /// drivers.
     pub(super) fn copy_from_elsewhere(&self, record: &Record, kind: Kind) -> Result<()> {
         let lock = self.changing(kind)?;
         let to = detect::open(kind, &self.root)?;
@@ -31,8 +31,8 @@ impl Images {
                     );
                 };
                 say!("layer {id}: from {other} to {kind}");
-                // Whole, before anything is made of it: half an archive may
-                // look like one.
+                // The whole archive before any of it is used: half an archive
+                // may look like one.
                 let mut file = self.spool(&lock)?;
                 let mut writer = BufWriter::new(&file);
                 detect::open(other, &self.root)?.diff(&id, &mut writer)?;

@@ -1,4 +1,5 @@
-//! What is read when images come, and how much of it there may be.
+//! The input of `load`, `import` and `run`: a path or standard input, limited
+//! by the space that is free.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -15,7 +16,7 @@ use crate::image::source::{Else, Source};
 use crate::image::store::Lock;
 
 impl Images {
-    /// What is at `path`, or comes over standard input.
+    /// The source at `path`, or on standard input.
     pub(super) fn source(&self, path: Option<&Path>, or: Else, lock: &Lock) -> Result<Source> {
         let Some(path) = path else {
             return self.source_of(self.standard_input(lock)?, or, lock);
@@ -27,26 +28,26 @@ impl Images {
         if !kind.is_fifo() {
             return Source::at(path, or, &|| self.spool(lock), self.room()?);
         }
-        // A pipe is read once, and an archive more than once.
+        // A pipe can be read once, but an archive is read several times.
         let file = File::open(path).with_context(|| format!("open {path:?}"))?;
         let blob = self.as_a_file(file, path.display().to_string(), lock)?;
         self.source_of(blob, or, lock)
     }
 
-    /// What `blob` is.
+    /// The source in `blob`.
     pub(super) fn source_of(&self, blob: Blob, or: Else, lock: &Lock) -> Result<Source> {
         Source::of(blob, or, &|| self.spool(lock), self.room()?)
     }
 
-    /// Standard input as a file: itself, if it is one.
+    /// Standard input as a blob: itself if it is a file, else a copy.
     fn standard_input(&self, lock: &Lock) -> Result<Blob> {
         let stdin = io::stdin();
         let copy = rustix::io::dup(&stdin).context("dup(0)")?;
         self.as_a_file(File::from(copy), "standard input".into(), lock)
     }
 
-    /// `file`, if it is one that is read from its beginning; else a copy of what
-    /// comes from it, as much as there is room for.
+    /// `file` itself, if it is a regular file at its beginning; else a copy of
+    /// what comes from it, limited by the space that is free.
     fn as_a_file(&self, mut file: File, what: String, lock: &Lock) -> Result<Blob> {
         let is_file = file
             .metadata()
@@ -67,7 +68,7 @@ impl Images {
         Blob::of(file, what)
     }
 
-    /// A file without a name.
+    /// A temporary file without a name.
     pub(super) fn spool(&self, _lock: &Lock) -> Result<File> {
         let path = self.root.join("images/spool");
         remove_file(&path)?;
@@ -81,7 +82,7 @@ impl Images {
         Ok(file)
     }
 
-    /// The bytes that are free where images are kept.
+    /// The space that is free where images are kept, in bytes.
     pub(super) fn room(&self) -> Result<u64> {
         let stat = statvfs(&self.root).with_context(|| format!("statvfs({:?})", self.root))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

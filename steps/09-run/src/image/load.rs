@@ -1,4 +1,4 @@
-//! Images come: from archives and layouts, by name or because they are run.
+//! Loading of images, from archives, layouts and root file systems.
 
 use std::io;
 use std::path::Path;
@@ -20,11 +20,11 @@ use crate::image::source::{self, Else, Source};
 use crate::image::store::Lock;
 
 impl Images {
-    /// Loads the images at `path`, or those that come over standard input, and
-    /// gives them the names that they bring along, or `name`.
+    /// Loads the images at `path`, or from standard input, and names them:
+    /// `name`, or the names that they bring along.
     ///
     /// # Errors
-    /// If there are none, or something about one is wrong: it is then not there.
+    /// If there are none, or one is damaged. That one is not kept.
     pub fn load(
         &self,
         path: Option<&Path>,
@@ -67,9 +67,6 @@ impl Images {
 
     /// Makes an image of a root file system: a tar at `path` or on standard
     /// input, or a directory.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
     pub fn import(
         &self,
         path: Option<&Path>,
@@ -106,8 +103,8 @@ impl Images {
         // ANCHOR_END: exercise_import
     }
 
-    /// From now on `name` means the image `id`. An image that loses it by that is
-    /// named, as docker(1) does.
+    /// Gives a name to the image `id`. Warns, as docker(1) does, if another
+    /// image loses it.
     fn give_name(&self, name: &Name, id: &Digest, lock: &Lock) -> Result<()> {
         let before = self.store.named(name)?;
         self.store.name(name, id, lock)?;
@@ -120,15 +117,15 @@ impl Images {
         Ok(())
     }
 
-    /// The lock, and what a killed process has left in the store of `kind`
-    /// taken away.
+    /// Locks the images, and removes what a killed process has left in the
+    /// store of `kind`.
     pub(super) fn changing(&self, kind: Kind) -> Result<Lock> {
         let lock = self.store.lock()?;
         self.sweep(kind, &lock)?;
         Ok(lock)
     }
 
-    /// Unpacks the layers that are not there yet, and keeps the record.
+    /// Unpacks the layers that are missing, and keeps the record.
     pub(super) fn keep(
         &self,
         parts: &Parts,
@@ -184,7 +181,7 @@ impl Images {
         Ok(record)
     }
 
-    /// The size of a layer that is there.
+    /// The size of a layer that is already unpacked, in bytes.
     fn size_of(&self, chain: &Digest, driver: &dyn StorageDriver) -> Result<u64> {
         let records = self.store.records()?;
         let mut layers = records.iter().flat_map(|record| &record.layers);
@@ -203,8 +200,8 @@ pub(super) fn root_file_system(blob: Blob, config: &ImageConfig) -> Result<Parts
     })
 }
 
-/// What an image is to be called: a bare tag is put behind the name of the file.
-/// A name that none can have here is passed over with a word.
+/// The names of an image. A bare tag is appended to the name of the file. A
+/// name that is not valid here is skipped, with a message.
 fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
     let stem = path.and_then(Path::file_name).map(|name| {
         let name = name.to_string_lossy();

@@ -2,14 +2,14 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | this file | finding one, and making it ready |
-//! | [`name`], [`digest`], [`config`], [`record`] | what images are called, and what they say |
-//! | [`document`] | JSON, read as Go reads it |
-//! | [`store`] | the files in which they are kept |
-//! | [`load`], [`path`], [`input`] | how they come: by name, by path, over standard input |
-//! | [`source`] | what an archive or a directory holds, checked while it streams |
+//! | this file | finding an image, and making it ready |
+//! | [`name`], [`digest`], [`config`], [`record`] | names, digests, and the documents about an image |
+//! | [`document`] | JSON as Go reads it |
+//! | [`store`] | the files in which images are kept |
+//! | [`load`], [`path`], [`input`] | loading: by command, by path, from standard input |
+//! | [`source`] | the contents of an archive or a directory, verified while they stream |
 //! | [`directory`], [`elsewhere`] | a root file system as an image; an image in the store of another driver |
-//! | [`remove`] | how they go |
+//! | [`remove`] | removal |
 
 use std::path::{Path, PathBuf};
 
@@ -40,15 +40,15 @@ use store::Store;
 /// An image that is ready to be run.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The digest of its configuration: `sha256:…`. A directory has none; it is
-    /// known by the id of its layer.
+    /// The digest of its configuration, `sha256:…`; for a directory, which has
+    /// none, the id of its layer.
     pub id: String,
-    /// The name it was found by, for people.
+    /// The reference that it was found by, for messages.
     pub name: String,
-    /// The topmost of its layers, in the store of the driver that it was made
-    /// ready for.
+    /// The topmost layer, in the store of the driver that it was made ready
+    /// for.
     pub top: LayerId,
-    /// What it says about the containers made of it.
+    /// The defaults of the containers made of it.
     pub config: Config,
 }
 
@@ -60,11 +60,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// The images below the state directory `root`. Nothing is made there
-    /// before an image comes.
-    ///
-    /// # Errors
-    /// Those of finding the current directory.
+    /// The images below the state directory `root`. Nothing is created there
+    /// before an image is loaded.
     pub fn open(root: &Path) -> Result<Self> {
         let root =
             std::path::absolute(root).with_context(|| format!("the path of --root {root:?}"))?;
@@ -74,17 +71,19 @@ impl Images {
         })
     }
 
-    /// Finds the image that `reference` means: the name or the id of one that
-    /// was loaded before, else a directory, a tar of a root file system, an OCI
-    /// image layout or a `docker save` archive (`PATH:TAG` if there are several
-    /// images in it); and makes its layers ready in the store of the storage
-    /// driver `kind`, once. What begins with `/` or `.` is always a path.
+    /// Finds the image that `reference` means, and makes its layers ready in
+    /// the store of the storage driver `kind`, once.
+    ///
+    /// A reference is the name or the id of an image that was loaded before,
+    /// else the path of a directory, a tar of a root file system, an OCI image
+    /// layout or a `docker save` archive (`PATH:TAG` if there are several
+    /// images in it). If it begins with `/` or `.` it is always a path.
     ///
     /// For an image that is ready this costs reading one small file and a
     /// stat(2); for a path also its realpath(3).
     ///
     /// # Errors
-    /// If nothing of this kind is there, and for an image that is damaged.
+    /// If there is no such image or path, or the image is damaged.
     // ANCHOR: ready
     pub fn ready(&self, reference: &str, kind: Kind) -> Result<Image> {
         // ANCHOR: exercise_ready
@@ -106,11 +105,11 @@ impl Images {
     }
     // ANCHOR_END: ready
 
-    /// The image of a name, an id, the beginning of an id, or the end of a name
-    /// that no other has.
+    /// The image with this name, id or beginning of an id, or the only image
+    /// with a name that ends in `reference`.
     ///
     /// # Errors
-    /// If several are meant.
+    /// If several images are meant.
     pub fn find(&self, reference: &str) -> Result<Option<Record>> {
         if reference.starts_with(['/', '.']) {
             return Ok(None);
@@ -154,7 +153,7 @@ impl Images {
         Ok(records.pop())
     }
 
-    /// The image of a record, its layers in the store of `kind`.
+    /// The image of a record, with its layers in the store of `kind`.
     fn image(&self, record: &Record, name: &str, kind: Kind) -> Result<Image> {
         let top = record.top()?;
         if !has_layer(&self.root, kind, &top) {

@@ -1,32 +1,31 @@
 //! Names of images: `busybox`, `team/app:1.2`. OCI Distribution Specification,
-//! “Pulling manifests”, for what may stand in one.
+//! “Pulling manifests”, defines their syntax.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Error, Result, bail};
 
-/// The longest name with its tag, in bytes: it is a file name, too.
+/// The longest name with its tag, in bytes: it serves as a file name, too.
 const LONGEST: usize = 200;
 
-/// The name of an image, with its tag; without one it is `latest`.
+/// The name of an image with its tag, by default `latest`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 
 impl Name {
-    /// As a file name: a `/` becomes a `%`, which no name holds.
+    /// The name as a file name: each `/` becomes `%`, which no name contains.
     pub fn file_name(&self) -> String {
         self.0.replace('/', "%")
     }
 
-    /// The name that stands for a file name; `None` if none does.
+    /// The name that a file name stands for, if any.
     pub fn of_file_name(file_name: &str) -> Option<Self> {
         file_name.replace('%', "/").parse().ok()
     }
 
-    /// Whether this one, which was loaded under the name of a place somewhere,
-    /// is what people mean by `short`: `place/team/app:1` by `app:1` and
-    /// `team/app:1`.
+    /// Whether `short` means this name, which has a host or more in front:
+    /// `app:1` and `team/app:1` mean `host/team/app:1`.
     pub fn ends_with(&self, short: &Name) -> bool {
         self.0
             .strip_suffix(&short.0)
@@ -43,7 +42,7 @@ impl FromStr for Name {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        // A colon before the last slash is that of a port.
+        // A colon before the last slash belongs to a port.
         let tag_at = text.rfind(':').filter(|at| !text[*at..].contains('/'));
         let (path, tag) = match tag_at {
             Some(at) => (&text[..at], &text[at + 1..]),
@@ -56,7 +55,7 @@ impl FromStr for Name {
         };
         let in_tag = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let is_tag = !tag.is_empty() && !tag.starts_with(['.', '-']) && tag.chars().all(in_tag);
-        // Only a place in front of a path may have a port.
+        // Only a host in front of a path may have a port.
         let (place, rest) = match path.split_once('/') {
             Some((place, rest)) => (Some(place), rest),
             None => (None, path),

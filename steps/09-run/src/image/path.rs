@@ -1,5 +1,5 @@
-//! An archive or a layout as an image, by its path: loaded when it is seen for
-//! the first time, and when it has changed.
+//! An archive or a layout as an image, by its path: loaded when it is first
+//! used, and again when it has changed.
 
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
@@ -20,8 +20,8 @@ use crate::image::record::Record;
 use crate::image::source::parts::Parts;
 use crate::image::source::{self, Else, Source};
 
-/// Which image a file was when it was last looked at, and how one sees that it
-/// is the same file still: whoever changes it changes its ctime (inode(7)).
+/// A note: the image in a file when it was last used, and the identity of the
+/// file then. Whoever changes the file changes its ctime (inode(7)).
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     image: Digest,
@@ -41,7 +41,7 @@ impl Images {
             return Ok(record);
         }
         let lock = self.changing(kind)?;
-        // Somebody else may have been as far meanwhile.
+        // Another process may have loaded it in the meantime.
         if let Some(record) = self.seen(&key, &file)? {
             return Ok(record);
         }
@@ -81,7 +81,8 @@ fn one(mut images: Vec<Parts>, path: &Path) -> Result<Parts> {
         .with_context(|| format!("{path:?} holds no image"))
 }
 
-/// How one sees that a file, or the index of a layout, is what it was.
+/// The identity of a file, or of the index of a layout: device, inode, size,
+/// mtime and ctime.
 fn identity(path: &Path) -> Result<[i64; 7]> {
     let file = match path.is_dir() {
         true => path.join("index.json"),

@@ -1,4 +1,4 @@
-//! What is kept about an image: all that starting a container needs, in a small
+//! The record of an image: all that starting a container needs, in a small
 //! file.
 
 use anyhow::{Context, Result};
@@ -8,17 +8,17 @@ use union::LayerId;
 use crate::image::config::Config;
 use crate::image::digest::{Digest, chain};
 
-/// An image that was loaded.
+/// A loaded image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The digest of its configuration.
+    /// The image's id: the digest of its configuration.
     pub id: Digest,
-    /// Its layers, the lowest first.
+    /// The layers, the lowest first.
     pub layers: Vec<Layer>,
-    /// When it was made, as the image says.
+    /// The time of its creation, as the image states it.
     #[serde(default)]
     pub created: Option<String>,
-    /// What it says about containers.
+    /// The defaults of its containers.
     pub config: Config,
 }
 
@@ -26,7 +26,7 @@ impl Record {
     /// The topmost layer.
     ///
     /// # Errors
-    /// If there is none, which no record says.
+    /// If there is none: the record is damaged.
     pub fn top(&self) -> Result<LayerId> {
         let top = self.layers.last();
         top.with_context(|| format!("the record of {} is damaged: no layers", self.id))?
@@ -34,7 +34,7 @@ impl Record {
             .layer_id()
     }
 
-    /// The sum of the sizes of its layers, as tars.
+    /// The sum of the sizes of its layers as tars, in bytes.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.size).sum()
     }
@@ -43,13 +43,14 @@ impl Record {
 /// A layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
-    /// Its chain id: its name in the stores of the drivers.
+    /// The chain id, by which the drivers' stores name it.
     pub chain: Digest,
     /// The size of its tar, in bytes.
     pub size: u64,
 }
 
-/// The chain id that an image without any layer stands on: one empty layer.
+/// The chain ids of an image's layers; for an image without layers, the id of
+/// one empty layer.
 pub fn chain_or_empty(diff_ids: &[Digest]) -> Vec<Digest> {
     match chain(diff_ids) {
         chain if chain.is_empty() => vec![Digest::of(b"")],

@@ -1,4 +1,4 @@
-//! Images go.
+//! Removal of images.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,18 +18,18 @@ use crate::image::store::Lock;
 /// What [`Images::remove`] has removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
-    /// A name of an image that has others.
+    /// The name of an image that has others.
     Name(Name),
     /// The image itself.
     Image(Digest),
 }
 
 impl Images {
-    /// Removes a name, and with the last one the image; by an id the image with
-    /// all its names.
+    /// Removes a name, and with the last one the image. An id removes the image
+    /// with all its names.
     ///
     /// # Errors
-    /// If there is no such image, or a container stands on it.
+    /// If there is no such image, or a container uses it.
     pub fn remove(&self, reference: &str) -> Result<Removed> {
         let lock = self.store.lock()?;
         let Some(record) = self.find(reference)? else {
@@ -76,7 +76,7 @@ impl Images {
         for kind in self.kinds() {
             let driver = detect::open(kind, &self.root)?;
             for layer in driver.layers()? {
-                // Containers come and go meanwhile; one that has gone is none.
+                // A container may have been removed in the meantime.
                 let parents = match driver.parents(&layer) {
                     Err(_) if !driver.exists(&layer)? => continue,
                     parents => parents?,
@@ -93,7 +93,7 @@ impl Images {
                 if is_image || !record.layers.iter().any(|layer| layer.chain == parent) {
                     continue;
                 }
-                // An image below this one may carry it as well, and stays then.
+                // If another image has that layer, it stays.
                 if self.is_needed_elsewhere(&parent, record)? {
                     continue;
                 }
@@ -113,8 +113,8 @@ impl Images {
             .any(|layer| layer.chain == *chain))
     }
 
-    /// Removes the layers in the store of `kind` that no image has, and nothing
-    /// stands on: of images that are gone, or that were never finished.
+    /// Removes the layers in the store of `kind` that belong to no image and
+    /// have none above: those of images that were removed, or never completed.
     pub(super) fn sweep(&self, kind: Kind, _lock: &Lock) -> Result<()> {
         if !self.root.join(kind.as_str()).is_dir() {
             return Ok(());
@@ -136,7 +136,7 @@ impl Images {
                     && (Digest::of_layer_id(&image).is_some() || self.is_forsaken(&*driver, &image))
             })
             .collect();
-        // From the top down: the driver keeps what another layer is on.
+        // From the top down: the driver keeps a layer with another one on it.
         loop {
             let before = unwanted.len();
             unwanted.retain(|layer| match driver.remove(layer) {
@@ -155,20 +155,20 @@ impl Images {
         }
     }
 
-    /// Whether a layer stands for a directory that is gone, or has changed.
+    /// Whether a layer belongs to a directory that is gone, or has changed.
     fn is_forsaken(&self, driver: &dyn StorageDriver, layer: &LayerId) -> bool {
         let diff = driver.store().directory().join(layer).join("diff");
         layer.as_str().starts_with(PREFIX)
             && match fs::read_link(diff) {
                 Ok(target) => !target.is_dir(),
-                // A copy, which no note names any more.
+                // A copy that no note names any more.
                 Err(_) => true,
             }
     }
 }
 
-/// The layer of an image that a layer belongs to: itself, or the one that it is
-/// the `-init` of, which all containers of the image share.
+/// The image layer that a layer belongs to: itself, or for an `-init`, which
+/// all containers of the image share, the one below.
 fn of_image(layer: &LayerId) -> LayerId {
     layer.is_init_of().unwrap_or_else(|| layer.clone())
 }

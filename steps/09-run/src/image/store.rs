@@ -1,18 +1,18 @@
 //! The files in which images are kept.
 //!
 //! ```text
-//! DIR/images/lock          held while images come and go
-//! DIR/images/config/HEX    a configuration, as it came; its digest is its name
+//! DIR/images/lock          locked while images are added or removed
+//! DIR/images/config/HEX    a configuration, as it came, named by its digest
 //! DIR/images/record/HEX    what a start needs of that image
-//! DIR/images/name/NAME     a link to the record that a name means
-//! DIR/images/source/HEX    which image a file somewhere was, when it was last used
+//! DIR/images/name/NAME     a link to the record of the image with that name
+//! DIR/images/source/HEX    the image in a file elsewhere, when it was last used
 //! ```
 //!
 //! The layers are in the stores of the drivers, under their chain ids. Each
-//! file is written elsewhere and renamed, the name last: what a killed process
-//! leaves are layers that no image has, and the next change of the store
-//! removes them. Against a loss of power the files are synchronised, the layers
-//! are not.
+//! file is written under another name and then renamed, the name of the image
+//! last. What a killed process leaves are layers that belong to no image, and
+//! the next change of the store removes them. The files are synchronised
+//! against a loss of power, the layers are not.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -34,27 +34,26 @@ pub struct Store {
     directory: PathBuf,
 }
 
-/// The right to change the store, given back when dropped, also by death.
+/// The right to change the store. It is released when dropped, also by the
+/// death of the process.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Store {
-    /// The images below the state directory `root`. Nothing is made yet.
+    /// The images below the state directory `root`. Creates nothing yet.
     pub fn new(root: &Path) -> Self {
         Store {
             directory: root.join("images"),
         }
     }
 
-    /// Waits until nobody else changes the store, and makes it if there is none.
-    ///
-    /// # Errors
-    /// Those of mkdir(2) and flock(2).
+    /// Waits until nobody else changes the store, and locks it. Creates it if
+    /// it is missing.
     pub fn lock(&self) -> Result<Lock> {
         if let Some(root) = self.directory.parent() {
-            // As the drivers make it: containers' roots lie below.
+            // The drivers' mode: containers' roots lie below.
             make(root, 0o711)?;
         }
         for part in ["", "config", "record", "name", "source"] {
@@ -67,36 +66,24 @@ impl Store {
         Ok(Lock { _file: file })
     }
 
-    /// The record of an image.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// The record of an image, if there is one.
     pub fn record(&self, id: &Digest) -> Result<Option<Record>> {
         read(&self.directory.join("record").join(id.hex()))
     }
 
-    /// The record of the image with that name.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// The record of the image with that name, if there is one.
     pub fn named(&self, name: &Name) -> Result<Option<Record>> {
         read(&self.directory.join("name").join(name.file_name()))
     }
 
-    /// All images, by their ids.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// The records of all images, sorted by id.
     pub fn records(&self) -> Result<Vec<Record>> {
         let records = self.each_record()?;
         records.into_iter().collect()
     }
 
-    /// All images whose records can be read, by their ids. Of the others there is
-    /// a warning: one that is damaged does not hide the rest.
-    ///
-    /// # Errors
-    /// Those of reading the directory.
+    /// The records that can be read, sorted by id. Warns of the others: a
+    /// damaged one does not hide the rest.
     pub fn readable_records(&self) -> Result<Vec<Record>> {
         let records = self.each_record()?.into_iter();
         Ok(records
@@ -104,7 +91,8 @@ impl Store {
             .collect())
     }
 
-    /// What reading each record gives. One that has just been removed is left out.
+    /// The result of reading each record. One that has just been removed is
+    /// skipped.
     fn each_record(&self) -> Result<Vec<Result<Record>>> {
         let ids = names(&self.directory.join("record"))?;
         Ok(ids
@@ -114,10 +102,7 @@ impl Store {
             .collect())
     }
 
-    /// All names, and the ids that they mean.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// All names, each with the id of its image.
     pub fn names(&self) -> Result<Vec<(Name, Digest)>> {
         let directory = self.directory.join("name");
         let mut named = Vec::new();
@@ -138,20 +123,14 @@ impl Store {
         Ok(named)
     }
 
-    /// Keeps an image.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes an image's configuration and record.
     pub fn keep(&self, record: &Record, config: &[u8], _lock: &Lock) -> Result<()> {
         self.write("config", record.id.hex(), config)?;
         let json = serde_json::to_vec(record).context("write the record as JSON")?;
         self.write("record", record.id.hex(), &json)
     }
 
-    /// From now on `name` means the image `id`, whatever it meant before.
-    ///
-    /// # Errors
-    /// Those of symlink(2) and rename(2).
+    /// Gives a name to the image `id`, and takes it from any other.
     pub fn name(&self, name: &Name, id: &Digest, _lock: &Lock) -> Result<()> {
         let new = self.directory.join("new");
         let path = self.directory.join("name").join(name.file_name());
@@ -161,44 +140,30 @@ impl Store {
         fs::rename(&new, &path).with_context(|| format!("rename({new:?}, {path:?})"))
     }
 
-    /// From now on `name` means nothing.
-    ///
-    /// # Errors
-    /// Those of unlink(2).
+    /// Removes a name.
     pub fn unname(&self, name: &Name, _lock: &Lock) -> Result<()> {
         remove_file(&self.directory.join("name").join(name.file_name()))
     }
 
-    /// Forgets an image, which has no name any more.
-    ///
-    /// # Errors
-    /// Those of unlink(2).
+    /// Removes the record and configuration of an image that has no name any
+    /// more.
     pub fn forget(&self, id: &Digest, _lock: &Lock) -> Result<()> {
         remove_file(&self.directory.join("record").join(id.hex()))?;
         remove_file(&self.directory.join("config").join(id.hex()))
     }
 
-    /// What was noted about the file that `key` stands for.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// The note about the file that `key` stands for, if there is one.
     pub fn source<T: DeserializeOwned>(&self, key: &Digest) -> Result<Option<T>> {
         read(&self.directory.join("source").join(key.hex()))
     }
 
-    /// Notes something about the file that `key` stands for.
-    ///
-    /// # Errors
-    /// Those of writing.
+    /// Writes a note about the file that `key` stands for.
     pub fn note_source(&self, key: &Digest, json: &[u8], _lock: &Lock) -> Result<()> {
         self.write("source", key.hex(), json)
     }
 
-    /// The layers that directories were copied into, as the notes about them
-    /// say: `{"layer": …}`.
-    ///
-    /// # Errors
-    /// Those of reading.
+    /// The layers that directories were copied into, from the notes about them:
+    /// `{"layer": …}`.
     pub fn copied_layers(&self) -> Result<Vec<String>> {
         let directory = self.directory.join("source");
         let mut layers = Vec::new();
@@ -222,7 +187,7 @@ impl Store {
     }
 }
 
-/// A JSON file; `None` if there is none.
+/// Reads a JSON file; `None` if there is none.
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Ok(json) => serde_json::from_slice(&json)

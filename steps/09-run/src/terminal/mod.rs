@@ -1,23 +1,23 @@
 //! The command's standard streams: credentials(7) “Sessions”, tty_ioctl(4),
 //! pty(7).
 //!
-//! A container never gets the caller's terminal itself. Who has a terminal for
-//! its controlling one may put words into it as if they had been typed
-//! (`TIOCSTI`), and the caller's shell would execute them. So the command is in
-//! a session of its own (setsid(2)), and what is a terminal on the host reaches
-//! it through a pipe, or with `--tty` through a pseudo-terminal of the
-//! container's own. Other streams are handed on as they are, and nothing is
-//! copied, with one exception: a file, where the command is not the user who
-//! may open it. Programs open `/dev/stdout` by its name, which leads to the file
-//! of the host, whose mode and owner are not ours to change.
+//! A container never gets the caller's terminal itself. A process may put input
+//! into its controlling terminal as if it had been typed (`TIOCSTI`), and the
+//! caller's shell would execute it. So the command runs in a session of its own
+//! (setsid(2)), and a terminal of the host reaches it through a pipe, or with
+//! `--tty` through a pseudo-terminal of the container's own. Other streams are
+//! passed on as they are, and nothing is copied, with one exception: a file, if
+//! the command runs as a user who may be unable to open it. Programs open
+//! `/dev/stdout` by its name, which leads to the file of the host, and the mode
+//! and owner of that are not ours to change.
 //!
 //! | module | what |
 //! |---|---|
-//! | this | which of both |
-//! | [`pipes`] | without `--tty` |
-//! | [`pty`] | with `--tty` |
-//! | [`relay`] | from one descriptor to the other |
-//! | [`raw`] | the host's terminal, out of the way |
+//! | this | the choice between the two |
+//! | [`pipes`] | the streams without `--tty` |
+//! | [`pty`] | the streams with `--tty` |
+//! | [`relay`] | copying from one descriptor to another |
+//! | [`raw`] | raw mode of the host's terminal |
 
 pub mod pipes;
 pub mod pty;
@@ -39,29 +39,28 @@ use rustix::io::Errno;
 use pipes::Pipes;
 use pty::Pty;
 
-/// Who the command will be: known once the container's `/etc/passwd` has been
-/// read.
+/// The UID and GID of the command, known once the container's `/etc/passwd` has
+/// been read.
 pub type Owner = Rc<OnceCell<(u32, u32)>>;
 
 /// The standard streams of a container.
 pub enum Streams {
-    /// Without a terminal.
+    /// Without `--tty`.
     Pipes(Pipes),
-    /// With one.
+    /// With `--tty`.
     Pty(Pty),
 }
 
 impl Streams {
-    /// The streams as `--interactive` and `--tty` ask for them. The terminal shall
-    /// belong to `owner`, or a program that opens `/dev/stdout` could not.
-    /// `as_caller` if the command may open what the caller may.
+    /// The streams that `--interactive` and `--tty` ask for. A pseudo-terminal
+    /// is given to `owner`, who otherwise could not open `/dev/stdout`.
+    /// `as_caller` says that the command may open what the caller may.
     ///
     /// # Errors
-    /// Where both are given and standard input is no terminal: what the caller
-    /// expects of it cannot be had.
+    /// If both options are given and standard input is not a terminal.
     pub fn new(interactive: bool, tty: bool, owner: Owner, as_caller: bool) -> Result<Self> {
         if tty && interactive && !stdin().is_terminal() {
-            bail!("-i with -t needs a terminal on standard input, and it is none: leave -t away");
+            bail!("-i with -t needs a terminal on standard input, and it is none: omit -t");
         }
         Ok(match tty {
             true => Streams::Pty(Pty::new(interactive, owner)),
@@ -115,7 +114,7 @@ impl Isolation for Streams {
     }
 }
 
-/// Gives the terminal that we have made to the command's user.
+/// Gives the pseudo-terminal to the command's user.
 fn give(stream: impl AsFd, owner: &Owner) -> Result<()> {
     let Some(&(uid, gid)) = owner.get() else {
         return Ok(());
@@ -124,7 +123,7 @@ fn give(stream: impl AsFd, owner: &Owner) -> Result<()> {
         return Ok(());
     }
     match fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
-        // EINVAL: that user is not mapped, which will be said when it is set.
+        // EINVAL: the user is not mapped, which setting the user will report.
         Ok(()) | Err(Errno::INVAL | Errno::PERM) => Ok(()),
         Err(errno) => Err(errno).with_context(|| format!("fchown(stream, {uid})")),
     }

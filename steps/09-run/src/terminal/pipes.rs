@@ -16,21 +16,22 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::terminal::relay::{self, Relay};
 
-/// A pipe of which the child has one end and the launcher the other.
+/// A pipe between the child and the launcher, each with one end.
 type Pipe = Option<(PipeReader, PipeWriter)>;
 
-/// The streams, of which those are relayed that are terminals on the host, or
-/// files that the command could not open by the name `/dev/stdout`.
+/// The streams without `--tty`. One that is a terminal on the host, or a file
+/// that the command could not open by the name `/dev/stdout`, is relayed
+/// through a pipe.
 pub struct Pipes {
     interactive: bool,
     as_caller: bool,
-    /// Whether both outputs are one file, and so have one pipe: what is written
-    /// to it stays in its order.
+    /// Whether both outputs are one file. They then share one pipe, which keeps
+    /// the order of what is written.
     one_output: bool,
     input: Pipe,
     output: Pipe,
     error: Pipe,
-    /// In the child: its ends are the standard streams.
+    /// In the child: whether its ends are the standard streams.
     connected: bool,
     relays: Vec<Relay>,
 }
@@ -50,7 +51,7 @@ impl Pipes {
     }
 }
 
-/// A pipe, of which everybody may open the end that the command gets.
+/// Makes a pipe if one is `needed`. Everybody may open the command's end of it.
 fn pipe_if(needed: bool, open: Mode) -> Result<Pipe> {
     let made = needed.then(pipe).transpose().context("pipe")?;
     if let Some((reader, _)) = &made {
@@ -59,16 +60,16 @@ fn pipe_if(needed: bool, open: Mode) -> Result<Pipe> {
     Ok(made)
 }
 
-/// Lets everybody open a pipe without a name, as `/dev/stdout` for instance: who
-/// is not its owner could use the descriptor only. Such a pipe is found through
-/// /proc/PID/fd alone, by processes that may look there.
+/// Lets everybody open an unnamed pipe, for instance as `/dev/stdout`: without
+/// that, only its owner can do more than use the descriptor. Such a pipe is
+/// found only through /proc/PID/fd, by processes that may look there.
 ///
-/// runc gives it to the command's user instead (`fixStdioPermissions`), and the
-/// caller's next command may then be the one who cannot open it.
+/// runc gives the pipe to the command's user instead (`fixStdioPermissions`),
+/// and then the caller's next command may be unable to open it.
 fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
     let now = Mode::from_raw_mode(fstat(&pipe).context("fstat(pipe)")?.st_mode);
     match fchmod(&pipe, now | open) {
-        // Somebody else's, who started the caller.
+        // The pipe belongs to another user, who started the caller.
         Err(Errno::PERM) => {
             say!("fchmod(pipe): EPERM: /dev/stdout and its kin may not open");
             Ok(())
@@ -80,15 +81,15 @@ fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
 const READ: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
 const WRITE: Mode = Mode::WUSR.union(Mode::WGRP).union(Mode::WOTH);
 
-/// linux/magic.h: the file system of pipes without a name.
+/// The file system of unnamed pipes (linux/magic.h).
 const PIPEFS_MAGIC: FsWord = 0x5049_5045;
 
-/// Whether it is a pipe without a name.
+/// Whether a stream is an unnamed pipe.
 fn is_pipe(stream: impl AsFd) -> Result<bool> {
     Ok(fstatfs(stream).context("fstatfs(stream)")?.f_type == PIPEFS_MAGIC)
 }
 
-/// Whether it has a name on the host by which to open it.
+/// Whether a stream has a name on the host by which it can be opened.
 fn is_file(stream: impl AsFd) -> Result<bool> {
     let mode = fstat(&stream).context("fstat(stream)")?.st_mode;
     Ok(match FileType::from_raw_mode(mode) {
@@ -105,13 +106,13 @@ fn is_same(one: impl AsFd, other: impl AsFd) -> Result<bool> {
     Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
-/// One more descriptor of a stream, for a thread of its own.
+/// Another descriptor of a stream, for a thread of its own.
 pub(super) fn duplicate(stream: impl AsFd) -> Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned().context("dup")
 }
 
-/// The container's own null device. What its image has mounted on `/dev` may
-/// have anything by that name.
+/// Opens the container's own null device. An image's mount on `/dev` may hold
+/// anything by that name.
 fn null() -> Result<OwnedFd> {
     const NULL: &str = "/dev/null";
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -130,7 +131,7 @@ fn is_null(stream: impl AsFd) -> Result<bool> {
     Ok(kind == FileType::CharacterDevice && found.st_rdev == makedev(1, 3))
 }
 
-/// Refuses a directory for a stream: it would be a way to the host's root.
+/// Refuses a directory as a stream: it would be a way to the host's root.
 fn refuse_directory(stream: impl AsFd) -> Result<()> {
     let found = fstat(stream).context("fstat")?;
     ensure!(
@@ -202,8 +203,8 @@ impl Isolation for Pipes {
     }
 
     fn before_exec(&mut self) -> Result<()> {
-        // The host's null device too is replaced by the container's: root inside
-        // could change its mode through the stream.
+        // The host's null device is replaced by the container's: through the
+        // stream root inside could change its mode.
         if !self.interactive || is_null(stdin())? {
             dup2_stdin(null()?).context("dup2(0)")?;
         }

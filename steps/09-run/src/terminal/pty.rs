@@ -2,8 +2,8 @@
 //!
 //! The child makes it, in the devpts of its own `/dev/pts`, and sends the
 //! master's descriptor to the launcher over a socket (unix(7), `SCM_RIGHTS`).
-//! The launcher does not look for it in the container's file system, where it
-//! would have to trust what it finds. Inside, `tty` says `/dev/pts/0`, and the
+//! So the launcher opens nothing in the container's file system, where it would
+//! have to trust what it finds. Inside, tty(1) prints `/dev/pts/0`, and that
 //! name leads to this terminal.
 
 use std::io::{IsTerminal, stderr, stdin, stdout};
@@ -33,18 +33,18 @@ use crate::terminal::raw::Raw;
 use crate::terminal::relay::{self, Relay};
 use crate::terminal::{Owner, give};
 
-/// Of a file system of pseudo-terminals (statfs(2)).
+/// The type of devpts, the file system of pseudo-terminals (statfs(2)).
 const DEVPTS_SUPER_MAGIC: u32 = 0x1cd1;
 
-/// The terminal, from both sides.
+/// A pseudo-terminal, with both its sides.
 pub struct Pty {
     interactive: bool,
     owner: Owner,
     /// The launcher's end, and the child's.
     socket: Option<(OwnedFd, OwnedFd)>,
-    /// In the child: the terminal itself.
+    /// In the child: the terminal itself (the slave of pty(7)).
     terminal: Option<OwnedFd>,
-    /// In the launcher: its other side, once it has come.
+    /// In the launcher: the master, once it has arrived.
     master: Arc<OnceLock<Arc<OwnedFd>>>,
     carrier: Option<JoinHandle<Option<Relay>>>,
     raw: Option<Raw>,
@@ -80,7 +80,8 @@ impl Isolation for Pty {
         let Some((socket, theirs)) = self.socket.take() else {
             return Ok(());
         };
-        // Only the child has it now: if it dies, the socket is at its end.
+        // Only the child has that end now: if it dies, the socket is at its
+        // end.
         drop(theirs);
         let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
         if self.interactive {
@@ -109,7 +110,7 @@ impl Isolation for Pty {
         Ok(())
     }
 
-    /// The socket until the terminal is sent, and then the terminal until it is
+    /// The socket until the master is sent, and then the terminal until it is
     /// the standard streams.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let socket = self.socket.iter().map(|(_, socket)| socket.as_fd());
@@ -123,7 +124,8 @@ impl Isolation for Pty {
         // ANCHOR: exercise_terminal
         let master = multiplexer()?;
         unlockpt(&master).context("ioctl(TIOCSPTLCK)")?;
-        // By the descriptor, not by its name, which could be anything by now.
+        // By the master's descriptor: the terminal's name could lead anywhere
+        // by now.
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let terminal = ioctl_tiocgptpeer(&master, flags).context("ioctl(TIOCGPTPEER)")?;
         if let Some(hosts) = hosts_terminal()? {
@@ -131,7 +133,7 @@ impl Isolation for Pty {
         }
         let name = ptsname(&master, Vec::new()).context("ptsname")?;
         say!("the terminal is {name:?}");
-        // What has no other terminal to write to writes there.
+        // Programs without another terminal write to /dev/console.
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let root = inside::open(Path::new("/"), flags).context("open(/)")?;
         let console = Target::new(Path::new("/dev/console"))?;
@@ -140,7 +142,8 @@ impl Isolation for Pty {
             .attach(console.as_fd())
             .context("mount the terminal on /dev/console")?;
         if let Some((launchers, socket)) = self.socket.take() {
-            // It was closed here when this process was born.
+            // Closed when this process was born: dropping it would close its
+            // number again.
             let _closed = launchers.into_raw_fd();
             send(&socket, master.as_fd())?;
         }
@@ -161,8 +164,9 @@ impl Isolation for Pty {
         dup2_stderr(&terminal).context("dup2(2)")
     }
 
-    /// The size of the window goes to the terminal, and the kernel tells those
-    /// in its foreground; nobody else needs the signal.
+    /// SIGWINCH: copies the size of the window to the terminal. The kernel then
+    /// signals the foreground process group there; nobody else needs the
+    /// signal. SIGCONT: enters raw mode again.
     fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         match signal.named() {
             Some(Signal::SIGWINCH) => {
@@ -182,7 +186,7 @@ impl Isolation for Pty {
     }
 
     fn cleanup(&mut self) -> Result<()> {
-        // In a launch that was broken off both ends may still be here.
+        // After an aborted launch both ends may still be open.
         self.socket = None;
         if let Some(carrier) = self.carrier.take() {
             match carrier.join() {
@@ -196,8 +200,8 @@ impl Isolation for Pty {
     }
 }
 
-/// The multiplexer of the container's own devpts. What its image has mounted on
-/// `/dev` may have anything by that name.
+/// Opens the multiplexer of the container's own devpts. An image's mount on
+/// `/dev` may hold anything by that name.
 fn multiplexer() -> Result<OwnedFd> {
     const PTMX: &str = "/dev/pts/ptmx";
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
@@ -210,7 +214,7 @@ fn multiplexer() -> Result<OwnedFd> {
     Ok(master)
 }
 
-/// The first of the streams that is a terminal.
+/// The first of the standard streams that is a terminal.
 fn hosts_terminal() -> Result<Option<OwnedFd>> {
     if stdin().is_terminal() {
         return duplicate(stdin()).map(Some);

@@ -1,8 +1,8 @@
-//! The host's terminal, out of the way: termios(3), “Raw mode”.
+//! Raw mode of the host's terminal: termios(3), “Raw mode”.
 //!
-//! In raw mode it neither echoes nor makes signals of keys: Ctrl-C is a byte
-//! that goes to the container's own terminal, which does that for whoever is in
-//! the foreground there.
+//! A raw terminal neither echoes nor makes signals of keys. Ctrl-C is a byte
+//! that goes to the container's own terminal, which sends the signal to its
+//! foreground process group.
 
 use std::os::fd::OwnedFd;
 
@@ -12,7 +12,7 @@ use nix::unistd::getpgrp;
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
-/// A terminal that was made raw, and is made what it was when this is dropped.
+/// A terminal in raw mode. Dropping it restores the settings from before.
 #[derive(Debug)]
 pub struct Raw {
     terminal: OwnedFd,
@@ -20,10 +20,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Makes the terminal raw, if this process is in its foreground.
-    ///
-    /// # Errors
-    /// Those of tcgetattr(3) and tcsetattr(3).
+    /// Puts the terminal into raw mode, if this process is in its foreground.
     pub fn enter(terminal: OwnedFd) -> Result<Self> {
         let before = tcgetattr(&terminal).context("tcgetattr")?;
         let raw = Raw { terminal, before };
@@ -31,10 +28,7 @@ impl Raw {
         Ok(raw)
     }
 
-    /// Makes it raw once more: the shell has had it meanwhile.
-    ///
-    /// # Errors
-    /// Those of tcsetattr(3).
+    /// Enters raw mode again, after the shell has had the terminal.
     pub fn again(&self) -> Result<()> {
         let own =
             tcgetpgrp(&self.terminal).is_ok_and(|group| group.as_raw_pid() == getpgrp().as_raw());
@@ -48,7 +42,7 @@ impl Raw {
 
     fn set(&self, termios: &Termios) -> Result<()> {
         match tcsetattr(&self.terminal, OptionalActions::Drain, termios) {
-            // It has been hung up.
+            // The terminal has been hung up.
             Ok(()) | Err(Errno::IO | Errno::NOTTY) => Ok(()),
             Err(errno) => Err(errno).context("tcsetattr"),
         }

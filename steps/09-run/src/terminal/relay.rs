@@ -1,5 +1,5 @@
-//! From one descriptor to another, in a thread: started when the child has been
-//! cloned, never before.
+//! Threads that copy from one descriptor to another. They are started after the
+//! child has been cloned, never before.
 
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use kit::say;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 
-/// A thread that carries the container's output to the host's.
+/// A thread that copies the container's output to the host's.
 #[derive(Debug)]
 pub struct Relay {
     thread: JoinHandle<()>,
@@ -19,10 +19,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Begins to carry what can be read from `from` to `to`.
-    ///
-    /// # Errors
-    /// Those of pipe(2) and of starting a thread.
+    /// Starts a thread that copies from `from` to `to`.
     pub fn output(from: Arc<OwnedFd>, to: OwnedFd) -> Result<Self> {
         let (stopped, stop) = std::io::pipe().context("pipe")?;
         let thread = thread::Builder::new()
@@ -32,8 +29,8 @@ impl Relay {
         Ok(Relay { thread, stop })
     }
 
-    /// Carries what is still there, and ends: also where somebody who outlives
-    /// the command holds the other end open.
+    /// Copies what is left, and ends, even if a process that outlives the
+    /// command holds the other end open.
     pub fn finish(self) {
         drop(self.stop);
         if self.thread.join().is_err() {
@@ -42,11 +39,9 @@ impl Relay {
     }
 }
 
-/// Carries the caller's input to the container until either ends, in a thread
-/// that nobody waits for: it may be reading when the container is gone.
-///
-/// # Errors
-/// Those of starting a thread.
+/// Starts a thread that copies the caller's input to the container until either
+/// ends. Nobody waits for it: it may still be reading when the container is
+/// gone.
 pub fn input(from: OwnedFd, to: Arc<OwnedFd>) -> Result<()> {
     thread::Builder::new()
         .name("input".into())
@@ -55,9 +50,9 @@ pub fn input(from: OwnedFd, to: Arc<OwnedFd>) -> Result<()> {
         .map(drop)
 }
 
-/// Reads and writes until the end of `from`, or until `stop` has ended and
-/// nothing more is to be read. What cannot be written any more is still read:
-/// the command need not know that nobody listens.
+/// Copies until the end of `from`, or until `stop` has ended and nothing more
+/// can be read. Output that can no longer be written is still read: the command
+/// need not know that nobody listens.
 fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stop: Option<&PipeReader>) {
     let mut buffer = [0; 32 * 1024];
     let mut deaf = false;
@@ -84,7 +79,7 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stop: Option<&PipeReader>) {
         };
         if !deaf && let Err(errno) = write_all(to, &buffer[..length]) {
             say!("write to a stream: {errno}");
-            // Input that nobody takes ends the relay; output goes on.
+            // Input that nobody takes ends the thread; output is still read.
             if stop.is_none() {
                 return;
             }

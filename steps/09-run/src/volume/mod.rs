@@ -1,12 +1,13 @@
 //! Volumes: directories that outlive containers, and that several may share.
 //!
 //! ```text
-//! ROOT/volumes/NAME/_data          what a container sees
-//! ROOT/volumes/NAME/volume.json    when it was made, and whether anybody named it
+//! ROOT/volumes/NAME/_data          the files, as a container sees them
+//! ROOT/volumes/NAME/volume.json    its description: when it was made, and whether
+//!                                  it is anonymous
 //! ```
 //!
-//! A volume lies outside of every layer: what is written to it is in no diff,
-//! costs no copy-up, and stays when the container goes.
+//! A volume lies outside of every layer: what is written to it appears in no
+//! diff, needs no copy_up, and outlives the container.
 
 pub mod mounts;
 pub mod options;
@@ -28,20 +29,20 @@ use union::layers::store::sweep_drafts;
 use union::layers::trash;
 use union::tree::remove::remove;
 
-/// What is known about a volume.
+/// The description of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Volume {
-    /// Its name.
+    /// The name: 64 random hexadecimal digits if it is anonymous.
     pub name: String,
-    /// Where its files are on the host.
+    /// The directory of its files on the host.
     #[serde(default)]
     pub mountpoint: PathBuf,
-    /// When it was made, as RFC 3339 has it.
+    /// The time of its creation, RFC 3339; empty if unknown.
     pub created_at: String,
-    /// Whether it was made for one container, and goes with it.
+    /// Whether the user gave it no name.
     pub anonymous: bool,
-    /// That container's id.
+    /// The id of the container that it was made for and is removed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
 }
@@ -53,14 +54,14 @@ pub struct Volumes {
 }
 
 impl Volumes {
-    /// The volumes below the state directory `root`. Nothing is made yet.
+    /// The volumes below the state directory `root`. Creates nothing yet.
     pub fn new(root: &Path) -> Self {
         Volumes {
             directory: root.join("volumes"),
         }
     }
 
-    /// Where a volume's files are, whether there is one of that name or not.
+    /// The directory of a volume's files, whether the volume exists or not.
     pub fn data(&self, name: &str) -> PathBuf {
         self.directory_of(name).join("_data")
     }
@@ -69,17 +70,17 @@ impl Volumes {
         self.directory.join(name)
     }
 
-    /// Where a container finds its volumes whose users may not enter the state
-    /// directory, in a mount namespace of its own.
+    /// The directory in which a container mounts its volumes, in a mount
+    /// namespace of its own, if its users may not enter the state directory.
     fn everybodys_place(&self) -> PathBuf {
         self.directory.with_file_name("shown")
     }
 
-    /// Makes a volume if there is none of that name, and says which it is.
-    /// Without a name it gets one at random, and is anonymous.
+    /// Creates a volume unless it exists, and returns its name. Without a name
+    /// it gets a random one, and is anonymous.
     ///
     /// # Errors
-    /// For what is no name, and those of mkdir(2).
+    /// If `name` is not valid.
     pub fn create(&self, name: Option<&str>) -> Result<String> {
         let (name, anonymous) = match name {
             Some(name) => (name.to_owned(), false),
@@ -89,21 +90,22 @@ impl Volumes {
         Ok(name)
     }
 
-    /// Makes a volume if there is none of that name, and holds it: as long as the
-    /// file is open, nobody removes the volume. It appears whole, and held.
-    /// `container` is whose it is, for one that goes with a container.
+    /// Creates a volume unless it exists, and locks it: nobody removes it while
+    /// the returned file is open. A new volume appears complete and locked.
+    /// `container` is the container that an anonymous volume is removed with.
     ///
     /// # Errors
-    /// For what is no name, and those of mkdir(2), open(2) and flock(2).
+    /// If `name` is not valid.
     // ANCHOR: take
     pub fn take(&self, name: &str, anonymous: bool, container: Option<&str>) -> Result<File> {
         kit::name::check(name)?;
-        // Files in a volume keep owners and set-user-ID bits: nobody else enters.
+        // Files in a volume keep owners and set-user-ID bits: only the caller
+        // enters.
         make(&self.directory, 0o700)?;
         let directory = self.directory.join(name);
         loop {
             if let Some(held) = lock::directory(&directory, Turn::Making)? {
-                // Also for one whose maker was killed between the two.
+                // Also for a volume that lacks it.
                 make(&self.data(name), 0o755)?;
                 return Ok(held);
             }
@@ -121,8 +123,8 @@ impl Volumes {
     }
     // ANCHOR_END: take
 
-    /// Makes a volume beside its place, holds it and moves it there; `None` where
-    /// another one was quicker.
+    /// Makes a volume under another name, locks it and renames it; `None` if
+    /// somebody else was faster.
     fn make_new(&self, volume: &Volume) -> Result<Option<File>> {
         let _making = hold(&self.directory, Turn::Making)?;
         let draft = format!(".{}.{}", volume.name, std::process::id());
@@ -148,10 +150,11 @@ impl Volumes {
         }
     }
 
-    /// What is known about a volume.
+    /// The description of a volume. If `volume.json` is missing, the volume
+    /// counts as named, and the time of its creation is unknown.
     ///
     /// # Errors
-    /// If there is none of that name.
+    /// If there is no volume of that name.
     pub fn get(&self, name: &str) -> Result<Volume> {
         kit::name::check(name)?;
         let data = self.data(name);
@@ -174,11 +177,11 @@ impl Volumes {
         Ok(volume)
     }
 
-    /// All volumes, by name. One of which the description is damaged is named on
-    /// standard error, and passed over.
+    /// All volumes, sorted by name. One whose description is damaged is skipped
+    /// with a warning.
     ///
     /// # Errors
-    /// Those of reading the directory; one of somebody else.
+    /// If the directory is not the caller's, or root's, alone.
     pub fn all(&self) -> Result<Vec<Volume>> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
@@ -205,21 +208,19 @@ impl Volumes {
         Ok(volumes)
     }
 
-    /// Removes a volume and all that is in it; false if a container holds it.
-    /// Containers that have it and do not run are for the caller to know.
+    /// Removes a volume with its files; false if a container holds it. Whether
+    /// a container that does not run has it, is for the caller to check. Files
+    /// that cannot be removed cause a warning, not an error.
     ///
     /// # Errors
-    /// If there is none, and those of moving it away. Files that cannot be removed
-    /// are told, and no error.
+    /// If there is no volume of that name.
     pub fn remove(&self, name: &str) -> Result<bool> {
         self.get(name)?;
         self.remove_if_there(name)
     }
 
-    /// The same; true if there is none.
-    ///
-    /// # Errors
-    /// As there.
+    /// Removes a volume as [`remove`](Self::remove) does; true also if there is
+    /// none.
     pub fn remove_if_there(&self, name: &str) -> Result<bool> {
         kit::name::check(name)?;
         let directory = self.directory.join(name);
@@ -235,11 +236,9 @@ impl Volumes {
         trash::discard(&directory).map(|()| true)
     }
 
-    /// Removes what killed processes have left: half of a volume, and volumes that
-    /// were made for a container of which nothing is `known`.
-    ///
-    /// # Errors
-    /// Those of looking. What cannot be removed is told, and no error.
+    /// Removes what killed processes have left: incomplete volumes, and volumes
+    /// that were made for a container that is not `known`. What cannot be
+    /// removed causes a warning, not an error.
     pub fn sweep(&self, known: &dyn Fn(&str) -> Result<bool>) -> Result<()> {
         if !self.directory.is_dir() {
             return Ok(());
@@ -251,23 +250,22 @@ impl Volumes {
             if let Some(container) = &volume.container
                 && !known(container)?
             {
-                // Unless it is just being made: then its launcher holds it.
+                // If it is just being made, its launcher holds it, and it
+                // stays.
                 self.remove_if_there(&volume.name)?;
             }
         }
         Ok(())
     }
 
-    /// Waits until nobody else fills the volume.
-    ///
-    /// # Errors
-    /// Those of open(2) and flock(2).
+    /// Waits until nobody else fills the volume, and keeps others from filling
+    /// it.
     pub fn fill_alone(&self, name: &str) -> Result<Lock> {
         hold(&self.directory_of(name), Turn::Judging)
     }
 }
 
-/// The most that the description of a volume may have, in bytes.
+/// The largest description of a volume, in bytes.
 const LARGEST: u64 = 64 << 10;
 
 #[cfg(test)]

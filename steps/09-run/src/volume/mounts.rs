@@ -1,5 +1,5 @@
-//! A container's volumes as an isolation: made and, the first time, filled with
-//! what the image has at their place.
+//! The isolation that makes a container's volumes, and fills new ones with the
+//! files that the image has at their place.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -26,36 +26,39 @@ use crate::spec::Spec;
 use crate::volume::Volumes;
 use crate::volume::options::Source;
 
-/// The volumes of a container, and the directories of the host that it is shown.
+/// The volumes of a container, and the directories of the host that are mounted
+/// in it.
 ///
-/// Stands between the layers and step 04 in the list: the image's files are to
-/// be seen at [`copied from`](Self::in_container), and nothing is mounted on
-/// them yet.
+/// Comes between the layers and step 04 in the list:
+/// [`in_container`](Self::in_container) copies files of the image, which
+/// nothing may cover yet.
 pub struct VolumeMounts {
     volumes: Volumes,
     used: Vec<Used>,
-    /// Directories of the host that are made if they are missing.
+    /// Directories of the host that are created if they are missing.
     made: Vec<PathBuf>,
     binds: Vec<OsString>,
     /// Where the layers are mounted before they become the root.
     root: PathBuf,
-    /// The container, and whether anonymous volumes go when it ends.
+    /// The container's id.
     id: String,
+    /// Whether anonymous volumes are removed when the container ends.
     remove: bool,
-    /// Keeps others from removing the volumes.
+    /// Locks that keep others from removing the volumes.
     held: Vec<File>,
-    /// Where root inside is another user outside.
+    /// Set if root inside is another user outside.
     shown: Option<Shown>,
 }
 
-/// Volumes that are shown to the users of a map as theirs. The launcher makes the
-/// mounts, and the child, who may not enter the state directory, attaches them.
+/// Volumes that belong, as seen in the container, to the users of a map. The
+/// launcher makes the mounts; the child, which may not enter the state
+/// directory, attaches them.
 struct Shown {
     users: Vec<Mapping>,
-    /// A directory that the child can reach. In it is an empty one a volume, on
-    /// which it mounts that, in a namespace of its own.
+    /// A directory that the child can reach. It holds an empty directory per
+    /// volume, on which the child mounts the volume in a namespace of its own.
     place: PathBuf,
-    /// Each volume, and the lock for filling it.
+    /// Each volume's mount, and the lock for filling the volume.
     volumes: Vec<(OwnedFd, LockFile)>,
 }
 
@@ -74,16 +77,17 @@ impl Shown {
 
 struct Used {
     name: String,
-    /// Its place in the container.
+    /// The path in the container.
     target: PathBuf,
     anonymous: bool,
     copy: bool,
 }
 
 impl VolumeMounts {
-    /// The volumes of `spec`. `root` is where the container's layers are mounted
-    /// before they become its root. `users` are those that volumes are shown to
-    /// as theirs, if they are others outside: [`UserSettings::other_users`].
+    /// The volumes of `spec`. `root` is where the container's layers are
+    /// mounted before they become its root. `users` are the maps of users who
+    /// have other IDs outside and are to own the volumes inside:
+    /// [`UserSettings::other_users`].
     ///
     /// [`UserSettings::other_users`]: user::UserSettings::other_users
     pub fn new(volumes: Volumes, spec: &Spec, root: Option<PathBuf>, users: Vec<Mapping>) -> Self {
@@ -137,14 +141,14 @@ impl VolumeMounts {
         this
     }
 
-    /// What step 04 shall bind in the container: the volumes, and directories of
-    /// the host.
+    /// The binds for step 04, as `--bind` takes them: the volumes, and
+    /// directories of the host.
     pub fn binds(&self) -> Vec<OsString> {
         self.binds.clone()
     }
 
-    /// Has each volume shown to the users of the map: mount_setattr(2), “ID-mapped
-    /// mounts”.
+    /// Makes an ID-mapped mount of each volume for the users of the map:
+    /// mount_setattr(2), “ID-mapped mounts”.
     fn show(&mut self) -> Result<()> {
         let Some(shown) = &mut self.shown else {
             return Ok(());
@@ -193,8 +197,8 @@ impl Isolation for VolumeMounts {
         Ok(())
     }
 
-    /// The child has its own descriptors of what is shown: a lock is free when the
-    /// last one is closed.
+    /// Closes the launcher's descriptors of the mounts and locks. The child has
+    /// its own, and a lock is released when the last one is closed (flock(2)).
     fn on_host(&mut self, _: Pid) -> Result<()> {
         self.shown = None;
         Ok(())
@@ -207,7 +211,8 @@ impl Isolation for VolumeMounts {
             .collect()
     }
 
-    /// In the child, where the layers have been mounted as they are.
+    /// Fills new volumes from the layers, which are mounted and not covered
+    /// yet.
     fn in_container(&mut self) -> Result<()> {
         let mut locks = Vec::new();
         let mut paths = Vec::new();
@@ -239,7 +244,7 @@ impl Isolation for VolumeMounts {
             return Ok(());
         }
         for used in &self.used {
-            // Unless another container has it, by its long name.
+            // It stays if another container has it, by its long name.
             if used.anonymous {
                 self.volumes.remove_if_there(&used.name)?;
             }
@@ -248,9 +253,9 @@ impl Isolation for VolumeMounts {
     }
 }
 
-/// Copies what the image has at `target` into the volume at `data`, if that is
-/// empty: with owners, modes and times, and those of the directory itself. `alone`
-/// waits until nobody else fills it.
+/// Copies the image's directory `target` into the volume at `data` if that is
+/// empty: with owners, modes and times, also those of the directory itself.
+/// `alone` waits until nobody else fills the volume.
 // ANCHOR: fill
 fn fill(
     data: &Path,
@@ -269,7 +274,7 @@ fn fill(
     let Some(image) = directory_in(root, target)? else {
         return Ok(());
     };
-    // Two containers may have been started with it at once.
+    // Two containers with the same new volume may start at once.
     let _alone = alone()?;
     if is_empty()? {
         say!("copy {target:?} of the image into its volume");
@@ -280,7 +285,8 @@ fn fill(
 }
 // ANCHOR_END: fill
 
-/// The directory `path` of a root; links in it do not lead out of it.
+/// The directory `path` of a root; `None` if there is none. Links in the path
+/// do not lead out of the root.
 fn directory_in(root: &Path, path: &Path) -> Result<Option<OwnedFd>> {
     let top = Tree::open(root)?;
     let relative = path.strip_prefix("/").unwrap_or(path);

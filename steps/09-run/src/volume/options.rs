@@ -1,5 +1,5 @@
-//! `--volume`, `--mount` and `--tmpfs`, in Docker's words, read into what
-//! steps 04 and 09 mount.
+//! `--volume`, `--mount` and `--tmpfs` in Docker's syntax, parsed into the
+//! mounts of steps 04 and 09.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,43 +9,44 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::options::FilesArgs;
 
-/// Where the files of a mount come from.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// A path of the host. `make` says whether a missing directory is made, as
-    /// Docker does for `--volume` and not for `--mount`.
+    /// A path of the host.
     Host {
-        /// The path, absolute.
+        /// The absolute path.
         #[serde(with = "kit::text")]
         path: PathBuf,
-        /// Whether a missing directory is made.
+        /// Whether a missing directory is created: Docker does so for
+        /// `--volume`, not for `--mount`.
         make: bool,
     },
     /// A volume.
     Volume {
-        /// Its name: for an anonymous one 64 digits at random.
+        /// The name; 64 random hexadecimal digits if it is anonymous.
         name: String,
-        /// Whether it is the container's own, and goes with it.
+        /// Whether the volume is removed with the container.
         anonymous: bool,
-        /// Whether an empty one gets what the image has at this place.
+        /// Whether an empty volume is filled with the image's files at the
+        /// target.
         copy: bool,
     },
 }
 
-/// A mount of files that outlive the container, or may.
+/// A mount of a volume, or of a path of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
-    /// Where its files come from.
+    /// The source of the files.
     pub source: Source,
-    /// Where it goes, in the container.
+    /// The absolute path in the container.
     #[serde(with = "kit::text")]
     pub target: PathBuf,
-    /// Whether the container may not write to it.
+    /// Whether the mount is read-only.
     pub read_only: bool,
 }
 
-/// What is mounted in a container.
+/// The mounts of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Files {
@@ -53,16 +54,16 @@ pub struct Files {
     pub mounted: Vec<Mounted>,
     /// File systems in memory, as `--tmpfs` of step 04 takes them.
     pub tmpfs: Vec<String>,
-    /// Whether the root is read-only, but not what is mounted in it.
+    /// Whether the root is read-only; mounts in it are not affected.
     pub read_only: bool,
 }
 
 impl Files {
-    /// What the options ask for, and anonymous volumes at those places of the
-    /// image's which the options leave.
+    /// The mounts that the options ask for, and anonymous volumes at those
+    /// places of the image's that no option covers.
     ///
     /// # Errors
-    /// One that quotes the option and says what is wrong with it.
+    /// Quotes the option and says what is wrong with it.
     pub fn parse<'a>(args: &FilesArgs, of_image: impl Iterator<Item = &'a String>) -> Result<Self> {
         let mut mounts = Files {
             mounted: Vec::new(),
@@ -97,8 +98,8 @@ impl Files {
     }
 }
 
-/// A path of an image as one from the container's root, which is where a
-/// relative one begins. `..` is not left to the links on the way, as in Go's
+/// Converts a path of an image to one from the container's root, where a
+/// relative path begins. `..` is resolved before any link, as by Go's
 /// filepath.Clean.
 pub fn from_root(path: &str) -> PathBuf {
     let mut clean = PathBuf::from("/");
@@ -118,8 +119,8 @@ fn before_colon(text: &str) -> &str {
     text.split_once(':').map_or(text, |(before, _)| before)
 }
 
-/// `[SRC:]DST[:OPTION,…]`. A source with a slash in it, or that begins with a
-/// dot, is a path.
+/// Parses `[SRC:]DST[:OPTION,…]`. A source that contains a slash or begins with
+/// a dot is a path.
 fn volume(option: &str) -> Result<Mounted> {
     let (source, target, options) = match option.split(':').collect::<Vec<_>>()[..] {
         [target] => (None, target, ""),
@@ -139,7 +140,7 @@ fn volume(option: &str) -> Result<Mounted> {
     }
     let source = match source {
         None => anonymous(copy)?,
-        Some("") => bail!("the source is empty: leave the colon away for an anonymous volume"),
+        Some("") => bail!("the source is empty: omit the colon for an anonymous volume"),
         Some(path) if path.contains('/') || path.starts_with('.') => Source::Host {
             path: absolute(path)?,
             make: true,
@@ -186,7 +187,7 @@ fn target_of(target: &str) -> Result<PathBuf> {
     Ok(target.into())
 }
 
-/// `KEY=VALUE,…` with the keys of `docker run --mount`.
+/// Parses `KEY=VALUE,…` with the keys of `docker run --mount`.
 fn mount(option: &str, mounts: &mut Files) -> Result<()> {
     let (mut kind, mut source, mut target) = ("volume", None, None);
     let (mut read_only, mut copy) = (false, true);

@@ -11,10 +11,10 @@ use super::sparse::{self, Extent};
 use super::{BLOCK, HEADERS, numbers};
 use crate::tree::node::Xattrs;
 
-/// What an entry stands for.
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryType {
-    /// A regular file; also one with holes, and one of a type that is not known.
+    /// A regular file; also one with holes, and one of an unknown type.
     Regular,
     /// A hard link to an earlier entry.
     Link,
@@ -30,22 +30,22 @@ pub enum EntryType {
     Fifo,
 }
 
-/// Reads an archive. It is at an end with two blocks of zeroes, or where the
-/// file ends; what follows the blocks is left to be read.
+/// A reader of an archive. The archive ends with two blocks of zeroes, or where
+/// the file ends; bytes after the blocks are not read.
 #[derive(Debug)]
 pub struct Reader<R> {
     from: R,
-    /// Passes over bytes: how many there were.
+    /// Skips bytes, and returns how many there were.
     skip: fn(&mut R, u64) -> io::Result<u64>,
-    /// How many bytes have been read.
+    /// The number of bytes read so far.
     at: u64,
-    /// How many entries.
+    /// The number of entries read so far.
     number: u64,
-    /// What has not been read of the last entry: its content, and what fills up
-    /// its last block.
+    /// Unread bytes of the last entry: its content, and the padding of its last
+    /// block.
     left: u64,
     padding: u64,
-    /// Records about all entries that follow.
+    /// Records that apply to all entries that follow.
     global: Records,
 }
 
@@ -54,13 +54,12 @@ pub struct Reader<R> {
 pub struct Entry<'a, R> {
     reader: &'a mut Reader<R>,
     head: Head,
-    /// How much of the file has been read, holes counted, and how many of its
-    /// pieces.
+    /// The position in the file, holes included, and the index of the piece.
     position: u64,
     piece: usize,
 }
 
-/// What an entry says.
+/// The metadata of an entry.
 #[derive(Debug)]
 struct Head {
     path: Vec<u8>,
@@ -76,13 +75,13 @@ struct Head {
     extents: Option<Vec<Extent>>,
 }
 
-/// What headers say about the entry that follows them.
+/// The headers that describe the entry after them.
 #[derive(Default)]
 struct About {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     records: Records,
-    /// How long they were.
+    /// Their length in bytes.
     bytes: u64,
     /// Whether there were any.
     is_due: bool,
@@ -108,11 +107,11 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The next entry; what has not been read of the last one is passed over.
+    /// The next entry; the unread rest of the last one is skipped.
     ///
     /// # Errors
-    /// For what is no archive, and an entry that is not understood, by its
-    /// number and the byte at which it begins.
+    /// If the input is no archive, or if an entry is not understood: with the
+    /// number of the entry and the byte at which it begins.
     #[allow(clippy::should_implement_trait)] // an entry borrows the reader
     pub fn next(&mut self) -> Result<Option<Entry<'_, R>>> {
         self.pass().with_context(|| self.place(self.at))?;
@@ -131,7 +130,7 @@ impl<R: Read> Reader<R> {
         format!("entry {} of the archive, at byte {at}", self.number)
     }
 
-    /// Passes over the rest of the last entry.
+    /// Skips the rest of the last entry.
     fn pass(&mut self) -> Result<()> {
         let left = std::mem::take(&mut self.left);
         let passed = (self.skip)(&mut self.from, left).context("read")?;
@@ -181,7 +180,7 @@ impl<R: Read> Reader<R> {
         Ok(None)
     }
 
-    /// The next header, unless the archive is at its end.
+    /// The next header; `None` at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>> {
         let Some(block) = self.block()? else {
             return Ok(None);
@@ -201,7 +200,7 @@ impl<R: Read> Reader<R> {
         Ok(None)
     }
 
-    /// The next block, unless there is nothing more.
+    /// The next block; `None` at the end of the file.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
@@ -218,7 +217,7 @@ impl<R: Read> Reader<R> {
         Ok(Some(block))
     }
 
-    /// Begins with the content of a header, by the size in it.
+    /// Starts with the content of a header, whose size is in it.
     fn content(&mut self, header: &Header) -> Result<()> {
         self.content_of(u64::try_from(header.size()?).context("its size is negative")?);
         Ok(())
@@ -229,7 +228,7 @@ impl<R: Read> Reader<R> {
         self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
     }
 
-    /// The content of a header that is about the next entry.
+    /// The content of a header that describes the next entry.
     fn special(&mut self, header: &Header, about: &mut About) -> Result<Vec<u8>> {
         self.content(header)?;
         about.bytes = about.bytes.saturating_add(self.left + BLOCK as u64);
@@ -245,8 +244,8 @@ impl<R: Read> Reader<R> {
         Ok(content)
     }
 
-    /// Takes note of records about all that follows: those of POSIX. Those of
-    /// others would give their attributes to every file, and each would keep a
+    /// Keeps the records of POSIX that apply to all entries that follow. Others
+    /// would give their attributes to every file, and each file would keep a
     /// copy of them.
     fn globally(&mut self, records: Records) {
         for (key, value) in records {
@@ -300,7 +299,8 @@ impl<R: Read> Reader<R> {
             b'4' => EntryType::Block,
             b'5' => EntryType::Directory,
             b'6' => EntryType::Fifo,
-            // With the names of what was in it, for incremental backups.
+            // A directory with the names in it as content, for incremental
+            // backups.
             b'D' => {
                 head.entry_type = EntryType::Directory;
                 self.content_of(size()?);
@@ -310,7 +310,7 @@ impl<R: Read> Reader<R> {
             b'N' => bail!("it renames others in a way of 1990, which is not understood"),
             0 | b'0' | b'7' | b'S' => EntryType::Regular,
             flag => {
-                // As POSIX says of types that one does not know.
+                // POSIX: a type that is not known is a regular file.
                 let name = String::from_utf8_lossy(&head.path);
                 say!("{name:?} has the unknown type {:?}", char::from(flag));
                 EntryType::Regular
@@ -318,14 +318,15 @@ impl<R: Read> Reader<R> {
         };
         if matches!(head.entry_type, EntryType::Char | EntryType::Block) {
             let (major, minor) = header.device()?;
-            // More than the kernel has bits for would be another device.
+            // A number that the kernel has not enough bits for would mean
+            // another device.
             let fits = (0..1 << 12).contains(&major) && (0..1 << 20).contains(&minor);
             if !fits {
                 bail!("there is no device {major}:{minor}");
             }
             head.device = (major as u32, minor as u32);
         }
-        // No content follows the others, whatever size they claim.
+        // Other types have no content, whatever size they claim.
         if head.entry_type == EntryType::Regular {
             let size = size()?;
             self.content_of(size);
@@ -335,7 +336,7 @@ impl<R: Read> Reader<R> {
         Ok(head)
     }
 
-    /// Where the data of a file with holes go.
+    /// Reads the map of a file with holes.
     fn sparse(&mut self, header: &Header, records: &Records, head: &mut Head) -> Result<()> {
         let extents = if header.flag() == b'S' {
             let sparse = header.sparse();
@@ -372,13 +373,13 @@ impl<R: Read> Reader<R> {
 }
 
 impl<R: Read + Seek> Reader<R> {
-    /// A reader that seeks over what nobody reads.
+    /// A reader that skips unread content with lseek(2).
     pub fn seeking(from: R) -> Self {
         Self::with(from, |from, length| {
             let Some(but_one) = length.checked_sub(1) else {
                 return Ok(0);
             };
-            // The last byte is read: lseek(2) knows no end.
+            // The last byte is read: lseek(2) does not stop at the end.
             let by = i64::try_from(but_one).map_err(|_| ErrorKind::UnexpectedEof)?;
             from.seek(SeekFrom::Current(by))?;
             Ok(match from.read(&mut [0])? {
@@ -389,8 +390,9 @@ impl<R: Read + Seek> Reader<R> {
     }
 }
 
-/// The path of an entry: Go's order. A sparse file has it elsewhere, since
-/// programs that know nothing of holes must not take its data for a file.
+/// The path of an entry, in Go's order of precedence. A sparse file has it in a
+/// record of its own, so that programs that do not know holes do not take its
+/// data for the file.
 fn path(header: &Header, about: &About, global: &Records) -> Vec<u8> {
     let record = |key| record(&about.records, global, key).map(<[u8]>::to_vec);
     record("GNU.sparse.name")
@@ -399,35 +401,35 @@ fn path(header: &Header, about: &About, global: &Records) -> Vec<u8> {
         .unwrap_or_else(|| header.path())
 }
 
-/// The value of a key. An empty one takes back what other headers say.
+/// The value of a key. An empty one cancels what other headers say.
 fn record<'a>(records: &'a Records, global: &'a Records, key: &str) -> Option<&'a [u8]> {
     let key = key.as_bytes();
     let value = records.get(key).or(global.get(key))?;
     Some(&value[..]).filter(|value| !value.is_empty())
 }
 
-/// A long name. What follows a NUL in it does not count.
+/// A long name, up to the first NUL.
 fn long(content: &[u8]) -> Option<Vec<u8>> {
     Some(header::text(content).to_vec()).filter(|name| !name.is_empty())
 }
 
 impl<R> Entry<'_, R> {
-    /// Its path, as the archive has it: perhaps empty, absolute, or with `..`.
+    /// The path as the archive has it: perhaps empty, absolute, or with `..`.
     pub fn path_bytes(&self) -> &[u8] {
         &self.head.path
     }
 
-    /// The target of a link, if it has one.
+    /// The target of a link, if there is one.
     pub fn link_name_bytes(&self) -> Option<&[u8]> {
         Some(&self.head.link[..]).filter(|link| !link.is_empty())
     }
 
-    /// What it stands for.
+    /// The type of the entry.
     pub fn entry_type(&self) -> EntryType {
         self.head.entry_type
     }
 
-    /// The size of a regular file in bytes, holes counted.
+    /// The size of a regular file in bytes, holes included.
     pub fn size(&self) -> u64 {
         self.head.size
     }
@@ -437,22 +439,23 @@ impl<R> Entry<'_, R> {
         self.head.extents.is_some()
     }
 
-    /// Permissions.
+    /// Permissions: the lower 12 bits of `st_mode`.
     pub fn mode(&self) -> u32 {
         self.head.mode
     }
 
-    /// Owner and group, as the archive says: perhaps more than a `uid_t` holds.
+    /// User and group ID as the archive has them: perhaps more than a `uid_t`
+    /// holds.
     pub fn owner(&self) -> (i64, i64) {
         (self.head.uid, self.head.gid)
     }
 
-    /// Time of the last change: seconds and nanoseconds.
+    /// Time of the last change: seconds and nanoseconds since 1970.
     pub fn mtime(&self) -> (i64, i64) {
         self.head.mtime
     }
 
-    /// Major and minor number of a device.
+    /// Major and minor number of a device; 0 and 0 for other types.
     pub fn device(&self) -> (u32, u32) {
         self.head.device
     }
@@ -462,7 +465,8 @@ impl<R> Entry<'_, R> {
         &self.head.xattrs
     }
 
-    /// Where in the archive its content begins.
+    /// The number of bytes of the archive that have been read: before the first
+    /// read of an entry, the offset of its content.
     pub fn offset(&self) -> u64 {
         self.reader.at
     }
@@ -492,7 +496,7 @@ impl<R: Read> Read for Entry<'_, R> {
 }
 
 impl<R> Entry<'_, R> {
-    /// Passes over the hole that comes next, if one does: how long it is.
+    /// Skips the hole that comes next, if one does, and returns its length.
     pub fn skip_hole(&mut self) -> u64 {
         match self.stretch() {
             (true, end) => end - std::mem::replace(&mut self.position, end),
@@ -500,7 +504,7 @@ impl<R> Entry<'_, R> {
         }
     }
 
-    /// What comes next in the file: whether it is a hole, and where it ends.
+    /// The next stretch of the file: whether it is a hole, and where it ends.
     fn stretch(&mut self) -> (bool, u64) {
         let Some(extents) = &self.head.extents else {
             return (false, self.head.size);

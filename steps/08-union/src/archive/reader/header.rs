@@ -4,13 +4,13 @@ use anyhow::{Context, Result};
 
 use super::{BLOCK, numbers};
 
-/// One block of an archive, taken for a header.
+/// A block of an archive, read as a header.
 pub(super) struct Header([u8; BLOCK]);
 
-/// The layouts behind the first 257 bytes, which all have.
+/// The layouts after the first 257 bytes, which are the same in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
-    /// Nothing there that means anything.
+    /// No fields there.
     V7,
     /// POSIX: names, device numbers, a prefix of the path.
     Ustar,
@@ -29,8 +29,8 @@ impl Header {
         self.0 == [0; BLOCK]
     }
 
-    /// Whether the checksum is right: the sum of all bytes, its own field taken
-    /// for blanks. Some old programs summed up signed bytes.
+    /// Whether the checksum is right: the sum of all bytes, its own field
+    /// counted as blanks. Some old programs added up signed bytes.
     pub(super) fn is_valid(&self) -> bool {
         let rest = || self.0[..148].iter().chain(&self.0[156..]);
         let blanks = 8 * i64::from(b' ');
@@ -60,8 +60,9 @@ impl Header {
             Format::V7 => &[],
             Format::Ustar => text(&self.0[345..500]),
             Format::Star => text(&self.0[345..476]),
-            // GNU has no prefix, but times in its place. Go before 1.8 wrote
-            // one all the same, and so did Docker; no time looks like that.
+            // GNU has times in place of the prefix. Go before 1.8 wrote a
+            // prefix nevertheless, and so did Docker; it does not look like a
+            // time.
             Format::Gnu if self.has_times() => &[],
             Format::Gnu => Some(text(&self.0[345..500]))
                 .filter(|prefix| prefix.is_ascii())
@@ -105,7 +106,8 @@ impl Header {
         numbers::field(&self.0[136..148]).context("its mtime is no number")
     }
 
-    /// Major and minor number. V7 had no fields for them.
+    /// Major and minor number of a device; 0 and 0 in V7, which has no fields
+    /// for them.
     pub(super) fn device(&self) -> Result<(i64, i64)> {
         if self.format() == Format::V7 {
             return Ok((0, 0));
@@ -115,8 +117,9 @@ impl Header {
         Ok((major, minor))
     }
 
-    /// Where GNU keeps the map of a sparse file: the entries in the header, and
-    /// the file's size with its holes.
+    /// GNU's map of a sparse file: the entries in the header, whether more
+    /// follow in the next block, and the file's size, holes included. `None` in
+    /// other formats.
     pub(super) fn sparse(&self) -> Option<(&[u8], bool, &[u8])> {
         (self.format() == Format::Gnu).then(|| {
             let is_continued = self.0[482] != 0;

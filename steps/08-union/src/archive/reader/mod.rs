@@ -1,13 +1,14 @@
-//! Archives, read as Go's archive/tar and GNU tar read them: images come from
-//! both, and each has its own ideas of what tar(5) and POSIX's pax(1) leave open.
+//! A reader of tar archives that reads them as Go's archive/tar and GNU tar do:
+//! images come from both, and each has its own interpretation of what tar(5)
+//! and POSIX's pax(1) leave open.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`entries`] | entries one by one, with what headers before them say |
+//! | [`entries`] | entries one by one, with the headers before them |
 //! | header | a block of 512 bytes: fields, formats, the checksum |
 //! | numbers | octal, base-256, decimal, and times |
 //! | pax | records of extended headers |
-//! | sparse | where the data of a file with holes go: four formats |
+//! | sparse | the map of a file with holes: four formats |
 //!
 //! The crate `tar` writes our archives and does not read them. Its reader
 //! (0.4.46) splits PAX records at newlines, which the binary value of a
@@ -36,10 +37,10 @@ mod sparse;
 pub use entries::{Entry, EntryType, Reader};
 pub use sparse::{EXTENTS, Extent};
 
-/// The most that the headers of one entry may have, in bytes: its long names
-/// and its PAX records. The kernel's limit on one extended attribute is 64 KiB,
-/// on a path 4 KiB; Go has the same limit on one header.
+/// The largest size of the headers of one entry, in bytes: its long names and
+/// its PAX records. The kernel's limit on one extended attribute is 64 KiB, on
+/// a path 4 KiB; Go has the same limit on one header.
 pub const HEADERS: u64 = 1 << 20;
 
-/// Archives are made of blocks of so many bytes (tar(5)).
+/// The size of the blocks of an archive, in bytes (tar(5)).
 const BLOCK: usize = 512;

@@ -1,7 +1,8 @@
 //! Numbers of headers: octal text, GNU's base-256, and the decimal text of PAX
 //! records.
 
-/// A numeric field. Empty ones, of NULs or blanks, are 0.
+/// The number in a field of a header; `None` if there is none. A field of NULs
+/// or blanks is 0.
 ///
 /// Base-256 begins with a set bit; the rest is a two's complement number, the
 /// highest byte first. Octal text may have NULs and blanks on both sides; GNU
@@ -23,7 +24,7 @@ pub(super) fn field(bytes: &[u8]) -> Option<i64> {
 }
 
 fn base_256(bytes: &[u8]) -> Option<i64> {
-    // The second bit is the sign, the first one says that this is no text.
+    // The first bit marks base-256, the second is the sign.
     let is_negative = bytes.first()? & 0x40 != 0;
     let mut number: i64 = if is_negative { -1 } else { 0 };
     for (at, byte) in bytes.iter().enumerate() {
@@ -36,12 +37,12 @@ fn base_256(bytes: &[u8]) -> Option<i64> {
     Some(number)
 }
 
-/// The number of a PAX record.
+/// The number in a PAX record.
 pub(super) fn decimal(bytes: &[u8]) -> Option<i64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-/// The time of a PAX record: seconds and nanoseconds since 1970. Digits beyond
+/// The time in a PAX record: seconds and nanoseconds since 1970. Digits after
 /// the ninth are cut off.
 pub(super) fn time(bytes: &[u8]) -> Option<(i64, i64)> {
     let text = std::str::from_utf8(bytes).ok()?;

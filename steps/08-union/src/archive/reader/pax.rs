@@ -13,16 +13,16 @@ use kit::say;
 use super::numbers;
 use crate::tree::node::Xattrs;
 
-/// The record with the map of format 0.1.
+/// The key of the record with the map of sparse format 0.1.
 pub(super) const MAP: &[u8] = b"GNU.sparse.map";
 
-/// Values by their keys. Of two with one key the last counts.
+/// Values by their keys. Of several with one key the last counts.
 pub(super) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Reads the records of a header. NULs may fill it up: they end it.
+/// Reads the records of an extended header, up to the NULs that may fill it up.
 ///
 /// # Errors
-/// For a record that is none.
+/// If a record is malformed.
 pub(super) fn records(mut bytes: &[u8]) -> Result<Records> {
     let mut records = Records::new();
     let mut map: Vec<&[u8]> = Vec::new();
@@ -50,7 +50,7 @@ pub(super) fn records(mut bytes: &[u8]) -> Result<Records> {
     Ok(records)
 }
 
-/// The first record: key, value, what follows it.
+/// The first record: its key, its value, and the bytes after it.
 fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let blank = bytes.iter().position(|byte| *byte == b' ')?;
     let length = usize::try_from(numbers::decimal(&bytes[..blank])?).ok()?;
@@ -65,9 +65,9 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, value, rest))
 }
 
-/// The extended attributes among records. star, GNU tar and Go keep them as
-/// `SCHILY.xattr.NAME`; libarchive beside that with the name encoded as in
-/// URLs, and the value in base64.
+/// The extended attributes among the records. star, GNU tar and Go keep them as
+/// `SCHILY.xattr.NAME`; libarchive also as `LIBARCHIVE.xattr.NAME`, with the
+/// name encoded as in URLs and the value in base64.
 pub(super) fn xattrs(records: &Records) -> Xattrs {
     let mut xattrs = Xattrs::new();
     for (key, value) in records {
@@ -78,7 +78,7 @@ pub(super) fn xattrs(records: &Records) -> Xattrs {
         let digits = value.split(|byte| *byte == b'=').next().unwrap_or_default();
         match BASE64_NOPAD.decode(digits) {
             Ok(value) => drop(xattrs.insert(name, value)),
-            // Go and GNU tar look at the others only.
+            // Go and GNU tar read only `SCHILY.xattr.NAME`.
             Err(error) => say!("the attribute {name:?} is left out: {error}"),
         }
     }

@@ -14,19 +14,19 @@ use anyhow::{Context, Result, bail};
 use super::pax::{MAP, Records};
 use super::{BLOCK, numbers};
 
-/// The most pieces that a file may have.
+/// The largest number of pieces of a file.
 pub const EXTENTS: usize = 1 << 18;
 
 /// A piece of a file's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it is in the file, in bytes.
+    /// Its position in the file, in bytes.
     pub offset: u64,
     /// Its length in bytes.
     pub length: u64,
 }
 
-/// What the PAX records of an entry say about holes.
+/// The sparse format of an entry with PAX records.
 pub(super) enum Format {
     /// 0.0 and 0.1: the map.
     InRecords(Vec<Extent>),
@@ -34,10 +34,10 @@ pub(super) enum Format {
     InContent,
 }
 
-/// How the records say that a file is sparse, if they do.
+/// The sparse format that the records declare; `None` for a file without holes.
 ///
 /// # Errors
-/// For a version that is not known, and for a damaged map.
+/// If the version is unknown, or the map damaged.
 pub(super) fn format(records: &Records) -> Result<Option<Format>> {
     let record = |key: &[u8]| records.get(key).filter(|value| !value.is_empty());
     let major = record(b"GNU.sparse.major").map(Vec::as_slice);
@@ -48,7 +48,7 @@ pub(super) fn format(records: &Records) -> Result<Option<Format>> {
         _ => bail!("it is sparse in a way that is not known"),
     }
     let Some(count) = record(b"GNU.sparse.numblocks") else {
-        // What a newer version may have said must not be taken for a plain file.
+        // A file of a newer version must not be taken for a plain one.
         let key = records.keys().find(|key| key.starts_with(b"GNU.sparse."));
         return match key {
             Some(_) => bail!("it is sparse, and where its data go is not said"),
@@ -76,7 +76,7 @@ pub(super) fn format(records: &Records) -> Result<Option<Format>> {
     Ok(Some(Format::InRecords(extents)))
 }
 
-/// A file's size with its holes, if the records have it.
+/// The size of a file in bytes, holes included, if the records have it.
 pub(super) fn size(records: &Records) -> Result<Option<u64>> {
     let record = |key: &[u8]| records.get(key).filter(|value| !value.is_empty());
     let size = record(b"GNU.sparse.size").or(record(b"GNU.sparse.realsize"));
@@ -84,11 +84,8 @@ pub(super) fn size(records: &Records) -> Result<Option<u64>> {
         .transpose()
 }
 
-/// Reads the map of format 1.0 with `block`, which yields the content block by
-/// block: a decimal number in each line, the first that of the pieces.
-///
-/// # Errors
-/// Those of `block`; for what is no map.
+/// Reads the map of format 1.0 by `block`, which returns the content block by
+/// block: one decimal number per line, the first that of the pieces.
 pub(super) fn in_content(mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Result<Vec<Extent>> {
     let mut text = block()?;
     let mut at = 0;
@@ -121,7 +118,7 @@ pub(super) fn in_content(mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Resu
 /// Adds the pieces that a block of the old format lists, up to an empty one.
 ///
 /// # Errors
-/// If there are too many, or they are no numbers.
+/// If there are more than [`EXTENTS`], or if they are no numbers.
 pub(super) fn in_header(block: &[u8], extents: &mut Vec<Extent>) -> Result<()> {
     for entry in block.chunks_exact(24) {
         if entry[0] == 0 {
@@ -138,9 +135,6 @@ pub(super) fn in_header(block: &[u8], extents: &mut Vec<Extent>) -> Result<()> {
 
 /// Checks that pieces follow one another, end within `size` bytes of a file,
 /// and have no more than the archive holds.
-///
-/// # Errors
-/// If not.
 pub(super) fn check(extents: &[Extent], size: u64, held: u64) -> Result<()> {
     let (mut end, mut data) = (0, 0_u64);
     for extent in extents {

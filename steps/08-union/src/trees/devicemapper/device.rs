@@ -1,4 +1,4 @@
-//! Devices of the device mapper: made and removed with dmsetup(8), found in
+//! Devices of the device mapper: created and removed with dmsetup(8), found in
 //! sysfs(5).
 
 use std::fs::{self, File};
@@ -13,17 +13,14 @@ use nix::errno::Errno;
 
 use crate::trees::program;
 
-/// The node of a device, if there is such a device: `/sys/block/dm-N/dm/name`
-/// says which it is. The node is the kernel's own (devtmpfs), because those in
-/// `/dev/mapper` are made by udev, where it runs.
-///
-/// # Errors
-/// Those of reading `/sys/block`.
+/// The node of a device, if the device exists: `/dev/dm-N`, where
+/// `/sys/block/dm-N/dm/name` holds the name. The kernel makes this node
+/// (devtmpfs); the nodes in `/dev/mapper` are made by udev, where it runs.
 pub(crate) fn node(name: &str) -> Result<Option<PathBuf>> {
     let block = Path::new("/sys/block");
     for entry in fs::read_dir(block).with_context(|| format!("read {block:?}"))? {
         let entry = entry.with_context(|| format!("read {block:?}"))?;
-        // Other devices have no such file, and one may just go.
+        // Other devices have no such file, and a device may vanish meanwhile.
         let Ok(found) = fs::read_to_string(entry.path().join("dm/name")) else {
             continue;
         };
@@ -34,14 +31,12 @@ pub(crate) fn node(name: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Opens a device, made with `table` if there is none, and has it removed when
-/// nobody uses it any more.
+/// Opens a device, created with `table` if it does not exist, and makes the
+/// kernel remove it when its last user closes it.
 ///
-/// The last user's end removes it in the background, and a killed user's dmsetup
-/// may still be making it: as long as it is busy this waits.
-///
-/// # Errors
-/// Those of dmsetup(8) and open(2).
+/// While the device is busy, this waits: the end of the last user removes the
+/// device in the background, and dmsetup(8) of a killed process may still be
+/// creating it.
 pub(crate) fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)> {
     let begun = Instant::now();
     let (path, file) = loop {
@@ -60,7 +55,7 @@ pub(crate) fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)>
                 made?;
                 match open(name) {
                     Ok(Some(opened)) => break opened,
-                    // What cannot be opened would stay for ever.
+                    // A device that cannot be opened would never be removed.
                     unusable => {
                         program::run("dmsetup", &["remove", "--noudevsync", name])?;
                         unusable?;
@@ -74,13 +69,13 @@ pub(crate) fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)>
     Ok((path, file))
 }
 
-/// How dmsetup(8) spells EBUSY, the error for a name that is in use.
+/// dmsetup(8)'s message for EBUSY: the name is in use.
 const BUSY: &str = "Device or resource busy";
-/// How long it may be.
+/// Time limit for a device to stay busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Opens a device, if it is there, whole, and not just being removed.
+/// Opens a device if it exists, has a table, and is not being removed.
 fn open(name: &str) -> Result<Option<(PathBuf, File)>> {
     let Some(path) = node(name)? else {
         return Ok(None);
@@ -92,9 +87,9 @@ fn open(name: &str) -> Result<Option<(PathBuf, File)>> {
         return Ok(None);
     };
     if suspended == "1" {
-        // Whoever had it stand still for a snapshot was killed: who holds the
-        // store's lock leaves no device like that, and now it is ours. One that
-        // is just being removed stands still too, and is not to be had.
+        // A process that suspended it for a snapshot was killed: holders of the
+        // store's lock leave no device suspended, and now the lock is ours. A
+        // device that is being removed is suspended too, and cannot be opened.
         if let Err(error) = program::run("dmsetup", &["resume", "--noudevsync", name]) {
             say!("{error:#}");
             return Ok(None);
@@ -107,15 +102,16 @@ fn open(name: &str) -> Result<Option<(PathBuf, File)>> {
     }
 }
 
-/// Whether a device was removed between two looks: its node is gone (`ENOENT`), or
-/// leads to nothing (`ENXIO`, `ENODEV`).
+/// Whether a device was removed meanwhile: its node is gone (`ENOENT`), or
+/// leads to no device (`ENXIO`, `ENODEV`).
 fn is_gone(error: &std::io::Error) -> bool {
     [Errno::ENOENT, Errno::ENXIO, Errno::ENODEV]
         .map(|errno| Some(errno as i32))
         .contains(&error.raw_os_error())
 }
 
-/// Its size. Without a table, as between two calls of its maker, it has none.
+/// The size of a device in sectors of 512 bytes; 0 without a table, as between
+/// the steps of its creation.
 fn sectors(path: &Path) -> Result<u64> {
     match attribute(path, "size")? {
         Some(size) => size
@@ -125,8 +121,8 @@ fn sectors(path: &Path) -> Result<u64> {
     }
 }
 
-/// What the kernel says of a device in a file of sysfs; `None` if the device is
-/// gone, or going: the device mapper then answers `EINVAL` (dm_attr_show).
+/// The value of a device's attribute in sysfs; `None` if the device is gone or
+/// being removed, for which the device mapper answers `EINVAL` (dm_attr_show).
 fn attribute(path: &Path, name: &str) -> Result<Option<String>> {
     let device = path.file_name().context("a device without a name")?;
     let file = Path::new("/sys/block").join(device).join(name);
@@ -137,7 +133,7 @@ fn attribute(path: &Path, name: &str) -> Result<Option<String>> {
     }
 }
 
-/// Removes what a dmsetup left that was killed between two calls.
+/// Removes a device without a table, which a killed dmsetup(8) has left.
 fn remove_half_made(name: &str) -> Result<()> {
     match node(name)? {
         Some(path) if sectors(&path)? == 0 => {
@@ -147,7 +143,7 @@ fn remove_half_made(name: &str) -> Result<()> {
     }
 }
 
-/// Makes a device.
+/// Creates a device.
 fn create(name: &str, table: &str) -> Result<()> {
     program::run(
         "dmsetup",
@@ -163,7 +159,7 @@ fn create(name: &str, table: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Has the kernel remove a device when its last user closes it.
+/// Makes the kernel remove a device when its last user closes it.
 fn remove_when_unused(name: &str) -> Result<()> {
     program::run(
         "dmsetup",

@@ -1,8 +1,8 @@
 //! devicemapper: every layer is a thin block device with a file system of its
-//! own, a child begins as a snapshot of its parent, and both share every block
+//! own. A child begins as a snapshot of its parent, and both share every block
 //! of 64 KiB until one of them writes to it. A layer without a parent begins as
-//! a snapshot of the base device, on which mkfs(8) has run, once.
-//! dm-thin, thin-provisioning.rst.
+//! a snapshot of the base device, on which mkfs(8) has run once. See
+//! thin-provisioning.rst (dm-thin).
 //!
 //! ```text
 //! devicemapper/data            a sparse file: the pool's blocks
@@ -10,13 +10,13 @@
 //! devicemapper/base            the number of the device with the empty file system
 //! devicemapper/devices/ID      the number of a layer's device in the pool
 //! devicemapper/next            the next number
-//! devicemapper/layers/ID       the ids below
+//! devicemapper/layers/ID       the ids of the layers below
 //! devicemapper/mnt/ID          where a container's view is mounted
 //! ```
 //!
 //! dmsetup(8) does the work, and `-v` shows each call. The crate `devicemapper`
-//! would need the kernel's headers and libclang to build, and a learner would
-//! see nothing that can be typed again.
+//! needs the kernel's headers and libclang to build, and would show a learner
+//! no commands to repeat.
 //!
 //! | module | what |
 //! |---|---|
@@ -24,9 +24,9 @@
 //! | [`pool`] | the pool over two files |
 //! | [`device`] | devices of the device mapper, whatever their target |
 //!
-//! Nothing is left behind by a killed process: every device is removed as soon
-//! as it is in use (`--deferred`), which the kernel does when the last user is
-//! gone, and the loop devices below go in the same way.
+//! A killed process leaves nothing behind: every device is marked for removal
+//! as soon as it is in use (`--deferred`), the kernel removes it when the last
+//! user is gone, and the loop devices below go in the same way.
 
 pub(crate) mod device;
 pub(crate) mod pool;
@@ -57,7 +57,7 @@ use kit::own::{make, remove_file};
 use device::{node, open_or_create};
 use pool::{BLOCK_SECTORS, Pool};
 
-/// The size that every layer's device pretends to have.
+/// The virtual size of every layer's device, in bytes.
 const DEVICE_BYTES: u64 = 10 << 30;
 
 /// The trees of the devicemapper driver.
@@ -65,15 +65,12 @@ const DEVICE_BYTES: u64 = 10 << 30;
 pub(crate) struct Devicemapper {
     store: Store,
     directory: PathBuf,
-    /// The pool is removed when this is closed, and nobody else uses it.
+    /// Keeps the pool open: the kernel removes it when its last user closes it.
     pool: Pool,
 }
 
 impl Devicemapper {
-    /// The driver below the state directory `root`.
-    ///
-    /// # Errors
-    /// Those of loop(4) and dmsetup(8).
+    /// Opens the driver below the state directory `root`.
     pub(crate) fn open(root: &Path) -> Result<Whole<Self>> {
         let store = Store::open(root, Kind::Devicemapper)?;
         let directory = store.directory().to_owned();
@@ -100,7 +97,8 @@ impl Devicemapper {
         read_number(&path)?.with_context(|| format!("{path:?} is missing"))
     }
 
-    /// The next number, never given out again. dm-thin takes 24 bits.
+    /// Allocates a device number that was never used before. dm-thin has 24
+    /// bits for it.
     fn next_number(&self) -> Result<u32> {
         let path = self.directory.join("next");
         let next = read_number(&path)?.unwrap_or(1);
@@ -108,7 +106,7 @@ impl Devicemapper {
         Ok(next)
     }
 
-    /// The number of the base device, which is made if there is none.
+    /// The number of the base device, which is created if it does not exist.
     fn base(&self) -> Result<u32> {
         let path = self.directory.join("base");
         if let Some(number) = read_number(&path)? {
@@ -145,15 +143,17 @@ impl Devicemapper {
         fchmod(root.root(), Mode::from_raw_mode(0o755)).context("fchmod(root, 755)")
     }
 
-    /// Gives back the blocks of the device of which the number is in a file, and
-    /// removes that.
+    /// Deletes the device whose number is in the file `path`, which returns its
+    /// blocks to the pool, and removes the file.
     ///
     /// # Errors
-    /// `EBUSY`: the kernel takes a container's mounts apart in the background.
+    /// `EBUSY` while the kernel dismantles a container's mounts in the
+    /// background.
     fn delete_noted(&self, path: &Path) -> Result<()> {
         let number = read_number(path)?.with_context(|| format!("{path:?} is gone"))?;
         if let Err(error) = self.pool.message(&format!("delete {number}"))
-            // Whoever was killed between the two had it deleted.
+            // ENODATA: a process that was killed between the two steps has
+            // deleted it.
             && !format!("{error:#}").contains("No data available")
         {
             return Err(error);
@@ -161,7 +161,7 @@ impl Devicemapper {
         remove_file(path)
     }
 
-    /// Gives a device's blocks back to the pool. It may not be there.
+    /// Deletes a device, if it exists, which returns its blocks to the pool.
     fn delete(&self, number: u32) {
         if let Err(error) = self.pool.message(&format!("delete {number}")) {
             say!("{error:#}");
@@ -172,7 +172,8 @@ impl Devicemapper {
         format!("{}-{number}", self.pool.name())
     }
 
-    /// A block device for a number; gone when nobody has it open or mounted.
+    /// The block device of a number, created if it does not exist. The kernel
+    /// removes it when nobody has it open or mounted.
     fn activate(&self, number: u32) -> Result<(PathBuf, File)> {
         let table = format!(
             "0 {} thin {} {number}",
@@ -197,7 +198,7 @@ impl Devicemapper {
     fn snapshot(&self, number: u32, origin: u32) -> Result<()> {
         // ANCHOR: exercise_thin_snapshots
         say!("devicemapper: device {number} is a snapshot of {origin}");
-        // A device that is in use has to stand still (thin-provisioning.rst).
+        // A device that is in use must be suspended (thin-provisioning.rst).
         let name = self.name(origin);
         let active = node(&name)?.is_some() && unless_gone(&["suspend", &name], &name)?;
         let made = self.pool.message(&format!("create_snap {number} {origin}"));
@@ -209,8 +210,8 @@ impl Devicemapper {
     }
 }
 
-/// Runs dmsetup(8) on the device `name`, and says whether it is still there: its
-/// last user may have gone meanwhile.
+/// Runs dmsetup(8) on the device `name`, and returns whether the device still
+/// exists: its last user may have ended meanwhile.
 fn unless_gone(args: &[&str], name: &str) -> Result<bool> {
     match program::run("dmsetup", args) {
         Ok(_) => Ok(true),
@@ -219,11 +220,11 @@ fn unless_gone(args: &[&str], name: &str) -> Result<bool> {
     }
 }
 
-/// The file system of a device, attached nowhere.
+/// A detached mount of the file system of a device.
 fn mount(device: &Path, access: Access) -> Result<OwnedFd> {
     let ext4 = FileSystem::new("ext4")?;
     ext4.set("source", device)?;
-    // A deleted file's blocks go back to the pool.
+    // The blocks of deleted files return to the pool.
     ext4.flag("discard")?;
     detached::mount(ext4, Access::ReadWrite, access)
 }
@@ -267,7 +268,7 @@ impl Trees for Devicemapper {
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {
-        // It may not have come to that.
+        // A half-made layer may have no number.
         match trash::set_aside(&self.number_file(id))? {
             Some(path) => {
                 if let Err(error) = self.delete_noted(&path) {
@@ -295,7 +296,7 @@ impl Trees for Devicemapper {
     }
 
     fn tree(&self, id: &LayerId, access: Access) -> Result<Tree> {
-        // The lock is held by those who make a layer.
+        // A caller that makes a layer holds the lock already.
         let mount = match access {
             Access::ReadWrite => self.mount_locked(id, access)?,
             Access::ReadOnly => self.mount(id, access)?,

@@ -1,5 +1,5 @@
-//! The pool: two files, over loop devices, from which all thin devices take
-//! their blocks. dm-thin, thin-provisioning.rst.
+//! The pool: two files over loop devices, from which all thin devices take
+//! their blocks (dm-thin, thin-provisioning.rst).
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -13,14 +13,15 @@ use crate::trees::program;
 
 /// The unit of sharing: 128 sectors of 512 bytes are 64 KiB.
 pub(crate) const BLOCK_SECTORS: u64 = 128;
-/// The pool's size, an upper bound: no space is taken before it is used.
+/// The pool's size in bytes, an upper bound: blocks are allocated on use.
 const DATA_BYTES: u64 = 16 << 30;
-/// 4 MiB for each GiB of data: 48 bytes a block, and some more.
+/// The size of the pool's metadata in bytes: 4 MiB per GiB of data, more than
+/// the minimum of 48 bytes per block.
 const METADATA_BYTES: u64 = 64 << 20;
-/// A warning is due when fewer blocks are left.
+/// The number of free blocks below which the kernel warns.
 const LOW_WATER_MARK: u64 = 1024;
 
-/// A pool in use. It is removed when this is dropped, and nobody else uses it.
+/// A pool in use. The kernel removes it when its last user closes it.
 #[derive(Debug)]
 pub(crate) struct Pool {
     name: String,
@@ -30,14 +31,12 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The pool over the files `data` and `metadata` in `directory`, which are
-    /// made if they are not there. The caller holds the store's lock.
-    ///
-    /// # Errors
-    /// Those of loop(4) and dmsetup(8).
+    /// Opens the pool over the files `data` and `metadata` in `directory`,
+    /// which are created if they do not exist. The caller holds the store's
+    /// lock.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let at = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
-        // Docker's way to make a name that is this directory's alone.
+        // A name that is unique to this directory, built as Docker does.
         let name = format!(
             "drydock-{}:{}-{}-pool",
             nix::sys::stat::major(at.dev()),
@@ -63,20 +62,18 @@ impl Pool {
         })
     }
 
-    /// Its name: this directory's alone.
+    /// The pool's name, unique to its directory.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its block device.
+    /// The pool's block device.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Tells it to make or delete a thin device (thin-provisioning.rst).
-    ///
-    /// # Errors
-    /// Those of dmsetup(8).
+    /// Sends the pool a message, which creates or deletes a thin device
+    /// (thin-provisioning.rst).
     pub(crate) fn message(&self, text: &str) -> Result<()> {
         program::run("dmsetup", &["message", &self.name, "0", text]).map(drop)
     }

@@ -1,4 +1,4 @@
-//! A piece of content: a file, or a part of one that is an archive.
+//! Blobs: content in a file, or in a part of one that is an archive.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,12 +10,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::image::digest::Checksum;
 
-/// The most that a document about an image may have, in bytes. Those of the
-/// largest images have some hundred thousand; what is read whole into memory
-/// has to end somewhere.
+/// The largest document about an image, in bytes: it is read into memory as a
+/// whole. Those of the largest images have some hundred thousand bytes.
 const LARGEST_DOCUMENT: u64 = 4 << 20;
 
-/// A piece of content that can be read several times, by several readers.
+/// Content that can be read several times, by several readers.
 #[derive(Clone, Debug)]
 pub struct Blob {
     file: Arc<File>,
@@ -25,12 +24,12 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// The file at `path`.
+    /// The blob in the file at `path`.
     ///
     /// # Errors
-    /// Those of open(2); if it is not a regular file.
+    /// If it is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        // Whoever puts a FIFO there must not hold us up.
+        // O_NONBLOCK: a FIFO there must not block the open.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -39,7 +38,7 @@ impl Blob {
         Self::of(file, format!("{path:?}"))
     }
 
-    /// A file that is open, called `what` in errors.
+    /// The blob in an open file, called `what` in errors.
     ///
     /// # Errors
     /// If it is not a regular file.
@@ -58,10 +57,11 @@ impl Blob {
         })
     }
 
-    /// `size` bytes of this one from `offset`, called `name` in errors.
+    /// A part of this blob: `size` bytes from `offset`, called `name` in
+    /// errors.
     ///
     /// # Errors
-    /// If they are not there.
+    /// If this blob ends before the part does.
     pub fn part(&self, offset: u64, size: u64, name: &str) -> Result<Self> {
         let what = format!("{name} in {}", self.what);
         if offset.checked_add(size).is_none_or(|end| end > self.size) {
@@ -75,17 +75,17 @@ impl Blob {
         })
     }
 
-    /// Its size in bytes.
+    /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// What it is called in errors.
+    /// The name in errors.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// Reads it from its beginning.
+    /// A reader at the beginning of the blob.
     pub fn reader(&self) -> Reader {
         Reader {
             blob: self.clone(),
@@ -93,10 +93,11 @@ impl Blob {
         }
     }
 
-    /// All of it: a document, of which the digest is `digest` if that is known.
+    /// Reads the whole blob as a document, and checks its digest if that is
+    /// known.
     ///
     /// # Errors
-    /// If it is another one, or too large for a document.
+    /// If the digest differs, or the blob is too large for a document.
     pub fn document(&self, digest: Option<&Checksum>) -> Result<Vec<u8>> {
         let what = &self.what;
         if self.size > LARGEST_DOCUMENT {
@@ -118,7 +119,7 @@ impl Blob {
     }
 }
 
-/// A reader of a blob: pread(2), so that readers do not move one another.
+/// A reader of a blob. It uses pread(2): readers do not move one another.
 #[derive(Debug)]
 pub struct Reader {
     blob: Blob,

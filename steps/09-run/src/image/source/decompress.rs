@@ -1,4 +1,4 @@
-//! What a layer is packed with, known by its first bytes: media types may lie,
+//! Compression of layers, recognised by their first bytes: media types may lie,
 //! and `docker save` archives have none.
 
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,26 +7,26 @@ use flate2::bufread::GzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// What a layer is packed with.
+/// The compression of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Packing {
-    /// Nothing.
+    /// None.
     Plain,
     /// gzip (RFC 1952).
     Gzip,
     /// Zstandard (RFC 8878).
     Zstd,
-    /// Something that no image is packed with, by name.
+    /// A compression that no image uses, by name.
     Other(&'static str),
 }
 
 impl Packing {
-    /// What something is packed with that begins with `bytes`.
+    /// The compression of data that begins with `bytes`.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         match bytes {
             [0x1f, 0x8b, ..] => Packing::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-            // A frame to be skipped; `zstd:chunked` may begin with one.
+            // A skippable frame, with which `zstd:chunked` may begin.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
             [b'B', b'Z', b'h', ..] => Packing::Other("bzip2"),
             [0xfd, b'7', b'z', b'X', b'Z', ..] => Packing::Other("xz"),
@@ -35,10 +35,10 @@ impl Packing {
     }
 }
 
-/// Reads what is in `from`, unpacked.
+/// A reader of what is in `from`, decompressed.
 ///
 /// # Errors
-/// Those of reading; `Unsupported` for [`Packing::Other`].
+/// `Unsupported` for [`Packing::Other`].
 pub(crate) fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut from = BufReader::with_capacity(1 << 16, from);
     Ok(match Packing::of(from.fill_buf()?) {
@@ -52,9 +52,9 @@ pub(crate) fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 
     })
 }
 
-/// One member after the other. The library has a decoder for that, too, which
-/// fails at the zeroes that fill the last block of a tape: gzip(1) passes over
-/// them.
+/// A reader of gzip members, one after another. The library's own decoder for
+/// several members fails at the zeroes that fill the last block of a tape,
+/// which gzip(1) ignores.
 struct Gzip<R: Read>(Option<GzDecoder<BufReader<R>>>);
 
 impl<R: Read> Read for Gzip<R> {
@@ -92,14 +92,14 @@ fn only_zeroes(from: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// One frame after the other: the library reads one.
+/// A reader of Zstandard frames, one after another: the library reads one.
 struct Zstd<R: Read> {
     from: BufReader<R>,
     frame: Option<FrameDecoder>,
 }
 
 impl<R: Read> Zstd<R> {
-    /// Begins with the next frame; false at the end.
+    /// Starts the next frame; false at the end.
     fn next(&mut self) -> io::Result<bool> {
         while !self.from.fill_buf()?.is_empty() {
             let mut decoder = self.frame.take().unwrap_or_default();
@@ -146,7 +146,7 @@ impl<R: Read> Read for Zstd<R> {
                 if read > 0 || buffer.is_empty() {
                     return Ok(read);
                 }
-                // The library leaves the comparison to its callers.
+                // The library leaves comparing the checksums to its callers.
                 let promised = frame.get_checksum_from_data();
                 if promised.is_some() && promised != frame.get_calculated_checksum() {
                     return Err(io::Error::other("zstd: the checksum is wrong"));

@@ -1,6 +1,6 @@
-//! The archive that `docker save` writes: `manifest.json` lists images, each
-//! with the names of the files that hold its configuration and its layers.
-//! Before Docker 1.10 there was `repositories` instead, and a directory a layer.
+//! The archive of `docker save`: `manifest.json` lists images, each with the
+//! names of the files that hold its configuration and its layers. Before Docker
+//! 1.10, `repositories` listed them, and each layer was a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +16,11 @@ use crate::image::source::verify::{Expected, content};
 const MANIFEST: &str = "manifest.json";
 const REPOSITORIES: &str = "repositories";
 
-/// The names of which such an archive has one.
+/// The files of which such an archive has at least one.
 pub(crate) const ARCHIVE: [&str; 2] = [MANIFEST, REPOSITORIES];
 
-/// The most layers of an image of the old kind: each names the next.
+/// The most layers of an image in the old format, where each layer names its
+/// parent.
 const MOST_LAYERS: usize = 1000;
 
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ from_json!(Image {
     layers: "Layers",
 });
 
-/// A layer before Docker 1.10, and the configuration of the image that ends
+/// A layer before Docker 1.10, with the configuration of the image that ends
 /// with it.
 #[derive(Debug, Default)]
 struct OldLayer {
@@ -54,15 +55,15 @@ from_json!(OldLayer {
     config: "config",
 });
 
-/// Whether `files` are such an archive.
+/// Whether `files` are an archive of `docker save`.
 pub(crate) fn is_archive(files: &Files) -> bool {
     ARCHIVE.iter().any(|name| files.has(name))
 }
 
-/// The images in it; those called `tag` only, if one is given.
+/// The images in the archive; only those called `tag`, if one is given.
 ///
 /// # Errors
-/// If it is damaged.
+/// If the archive is damaged, or has no such image.
 pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     let images = match files.has(MANIFEST) {
         true => listed(files, tag)?,
@@ -76,7 +77,7 @@ pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
 
 fn listed(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file(MANIFEST)?.document(None)?;
-    // Docker reads it as a stream, and does not look what follows.
+    // Docker reads a stream, and ignores what follows the document.
     let listed: Vec<Image> = parse(&json, Tail::Ignored).context(MANIFEST)?;
     let mut images = Vec::new();
     for image in listed {
@@ -90,7 +91,7 @@ fn listed(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
         }
         images.push(Parts {
             names,
-            // The file is called by its digest.
+            // The file's name is its digest.
             config: files
                 .file(&image.config)?
                 .document(digest_in(&image.config).as_ref())?,
@@ -104,16 +105,16 @@ fn is_called(name: &str, tag: &str) -> bool {
     name == tag || name.ends_with(&format!(":{tag}"))
 }
 
-/// The digest that the name of a configuration has: `HEX.json`, or since Docker
-/// 25 `blobs/sha256/HEX`.
+/// The digest in the name of a configuration: `HEX.json`, or since Docker 25
+/// `blobs/sha256/HEX`.
 fn digest_in(name: &str) -> Option<Checksum> {
     let hex = name.strip_prefix("blobs/sha256/").unwrap_or(name);
     let digest = Digest::from_hex(hex.strip_suffix(".json").unwrap_or(hex));
     digest.ok().map(Checksum::from)
 }
 
-/// The images of an archive before Docker 1.10. They have no configuration of
-/// the kind that is kept since, so one is made.
+/// The images of an archive before Docker 1.10. These have no configuration of
+/// today's kind, so one is made.
 fn old(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file(REPOSITORIES)?.document(None)?;
     let names: BTreeMap<String, BTreeMap<String, String>> =
@@ -150,7 +151,7 @@ fn old_image(files: &Files, top: &str) -> Result<Parts> {
     for (id, _) in stack.iter().rev() {
         let blob = files.file(&format!("{id}/layer.tar"))?;
         let expected = Expected {
-            // It is not packed.
+            // Such a layer is not compressed.
             at_most: blob.size(),
             ..Expected::default()
         };
@@ -176,7 +177,7 @@ fn old_image(files: &Files, top: &str) -> Result<Parts> {
 }
 
 fn old_layer(files: &Files, id: &str) -> Result<OldLayer> {
-    // A name in the archive, or in a directory.
+    // It becomes part of a path, in the archive or in a directory.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         bail!("{id:.80?} is no id of a layer");
     }

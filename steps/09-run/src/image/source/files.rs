@@ -1,5 +1,5 @@
-//! Files by name: of a directory, or of a tar archive that nobody unpacks. An
-//! image's parts are read where they are.
+//! Files by name, in a directory or in a tar archive that is not unpacked: an
+//! image's parts are read in place.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -11,15 +11,15 @@ use union::archive::reader::{EntryType, Reader};
 
 use crate::image::source::blob::Blob;
 
-/// How many links are followed from one name to the next.
+/// The most links that are followed for one name.
 const LINKS: usize = 8;
 
-/// Where the parts of an image are.
+/// The files that hold the parts of an image.
 #[derive(Debug)]
 pub enum Files {
     /// A directory.
     Directory(PathBuf),
-    /// A tar archive, by the places of its entries.
+    /// A tar archive, with the places of its entries.
     Archive(Contents),
 }
 
@@ -39,7 +39,7 @@ enum Entry {
 }
 
 impl Files {
-    /// Whether there is such a file.
+    /// Whether the file `name` exists.
     pub fn has(&self, name: &str) -> bool {
         match self {
             Files::Directory(directory) => directory.join(name).is_file(),
@@ -47,10 +47,10 @@ impl Files {
         }
     }
 
-    /// The file `name`.
+    /// Opens the file `name`.
     ///
     /// # Errors
-    /// If there is none.
+    /// If it does not exist.
     pub fn file(&self, name: &str) -> Result<Blob> {
         match self {
             Files::Directory(directory) => Blob::open(&directory.join(name)),
@@ -60,10 +60,10 @@ impl Files {
 }
 
 impl Contents {
-    /// Goes through the headers of an archive that is not packed.
+    /// Reads the headers of an uncompressed archive.
     ///
     /// # Errors
-    /// If it is no tar archive, or damaged.
+    /// If it is not a tar archive, or is damaged.
     pub fn of(blob: Blob) -> Result<Self> {
         let what = blob.what().to_owned();
         let mut archive = Reader::seeking(blob.reader());
@@ -78,7 +78,8 @@ impl Contents {
                         offset: entry.offset(),
                         size: entry.size(),
                     },
-                    // As `docker save` says that two images share a layer.
+                    // `docker save` writes a link for a layer that two images
+                    // share.
                     EntryType::Symlink => {
                         let to = target.context("a link without a target")?;
                         Entry::Link(plain(&path.parent().unwrap_or(Path::new("")).join(to)))
@@ -96,19 +97,19 @@ impl Contents {
         Ok(Contents { blob, entries })
     }
 
-    /// Whether there is such an entry.
+    /// Whether the archive has an entry `name`.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(Path::new(name))
     }
 
-    /// Whether the root of a file system is in it.
+    /// Whether the archive holds a root file system.
     pub fn is_root_file_system(&self) -> bool {
         self.entries
             .keys()
             .any(|path| is_of_a_root_file_system(path))
     }
 
-    /// What the archive is called in errors.
+    /// The archive's name in errors.
     pub fn what(&self) -> &str {
         self.blob.what()
     }
@@ -142,15 +143,16 @@ fn as_path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Whether a path of an archive is one that root file systems have and images'
-/// archives do not.
+/// Whether a path of an archive is in a directory that root file systems have
+/// and archives of images do not.
 pub(crate) fn is_of_a_root_file_system(path: &Path) -> bool {
     ["bin", "etc", "lib", "sbin", "usr"]
         .iter()
         .any(|directory| path.starts_with(directory))
 }
 
-/// A name of an archive without `.`, `..` and a leading `/`: for comparing only.
+/// A name in an archive without `.`, `..` and a leading `/`, for comparison
+/// only.
 pub(crate) fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {

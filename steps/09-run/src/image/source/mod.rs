@@ -1,11 +1,11 @@
-//! What a path, or what comes over standard input, is.
+//! Sources of images: what a path, or the data on standard input, contains.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`oci`], [`docker`] | the two layouts of archives: `index.json` and `manifest.json` |
 //! | [`files`] | the files of an archive or of a directory |
-//! | [`blob`], [`decompress`], [`verify`] | content, unpacked and checked while it streams |
-//! | [`parts`] | what comes of all that: a configuration, and where its layers are |
+//! | [`blob`], [`decompress`], [`verify`] | content, decompressed and verified while it streams |
+//! | [`parts`] | the result: a configuration, and where its layers are |
 
 pub(crate) mod blob;
 pub(crate) mod decompress;
@@ -30,26 +30,28 @@ use crate::image::source::files::{Contents, Files, is_of_a_root_file_system, pla
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Content, Expected, checked, content};
 
-/// What an archive is, or a directory with `index.json`.
+/// The contents of an archive, or of a directory with `index.json`.
 #[derive(Debug)]
 pub enum Source {
-    /// Images, to be found by [`images`](Source::images).
+    /// Images, which [`images`] lists.
     Images(Files),
-    /// The root of a file system: the tar, perhaps packed, and what is in it.
+    /// A root file system: the tar, perhaps compressed, and its digest and
+    /// size.
     RootFileSystem(Blob, Content),
 }
 
-/// What an archive is that holds neither images nor the usual directories.
+/// The treatment of an archive that holds neither images nor the usual
+/// directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Else {
-    /// Nothing that is understood.
+    /// It is an error.
     Refuse,
-    /// A root file system, of a single program for instance.
+    /// It is a root file system, for instance of a single program.
     Files,
 }
 
-/// The path that `reference` means, and the tag behind it, if there is such a
-/// file or directory.
+/// Splits `reference` into the path of a file or directory that exists, and the
+/// tag behind it; `None` if there is no such path.
 pub fn path_and_tag(reference: &str) -> Option<(PathBuf, Option<&str>)> {
     if Path::new(reference).exists() {
         return Some((reference.into(), None));
@@ -64,10 +66,10 @@ pub fn is_layout(directory: &Path) -> bool {
 }
 
 impl Source {
-    /// Finds out what is at `path`.
+    /// Determines what is at `path`.
     ///
     /// # Errors
-    /// If it is nothing that an image could come from.
+    /// If no image can be made of it.
     pub fn at(
         path: &Path,
         or: Else,
@@ -83,12 +85,13 @@ impl Source {
         Self::of(Blob::open(path)?, or, spool, at_most)
     }
 
-    /// Finds out what an archive is. `spool` makes a file without a name, for
-    /// an archive of images that is packed as a whole: its parts are not in the
-    /// order in which they are needed. No more than `at_most` bytes are unpacked.
+    /// Determines what an archive contains. `spool` makes a file without a
+    /// name, into which an archive of images that is compressed as a whole is
+    /// unpacked: its parts are not in the order in which they are needed. At
+    /// most `at_most` bytes are unpacked.
     ///
     /// # Errors
-    /// As [`at`](Self::at).
+    /// If no image can be made of it.
     pub fn of(
         blob: Blob,
         or: Else,
@@ -148,16 +151,16 @@ fn holds_images(contents: &Contents) -> bool {
     oci::LAYOUT.iter().all(has) || docker::ARCHIVE.iter().any(has)
 }
 
-/// The images in `files`; those called `tag` only, if one is given.
+/// The images in `files`; only those called `tag`, if one is given.
 ///
 /// # Errors
-/// If something is missing or damaged.
+/// If a part is missing or damaged.
 pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     if !oci::is_layout(files) {
         return docker::images(files, tag);
     }
-    // Since Docker 25 its archives are layouts too. Which of both says what
-    // the other does not depends on who wrote it.
+    // Since Docker 25 its archives are layouts too. Which of the two files
+    // lists an image depends on who wrote the archive.
     match oci::images(files, tag) {
         Err(error) if error.is::<oci::NoImage>() && docker::is_archive(files) => {
             docker::images(files, tag)
@@ -166,7 +169,8 @@ pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     }
 }
 
-/// Reads an archive to its end: whether images are in it, not files.
+/// Reads an archive to its end. Returns whether it holds images, and not a root
+/// file system.
 fn look_for_images(from: &mut dyn Read) -> Result<bool> {
     let mut archive = Reader::new(&mut *from);
     let (mut is_root, mut has_index) = (false, false);

@@ -2,7 +2,7 @@
 //! configuration and the layers, all by their digests (OCI Image Specification,
 //! image-layout.md, image-index.md, manifest.md).
 //!
-//! What is not an image for this machine is passed over with a word: images for
+//! Everything but images for this machine is skipped with a message: images for
 //! others, signatures, attestations, what other tools keep in layouts.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,20 +16,20 @@ use crate::image::document::{Tail, from_json, parse};
 use crate::image::source::files::Files;
 use crate::image::source::parts::Parts;
 
-/// The names that a layout has.
+/// The files that every layout has.
 pub(crate) const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
 
-/// How deep indexes may point to indexes, and how many documents are read: an
-/// index may name another many times.
+/// The deepest nesting of indexes.
 const DEEPEST: usize = 4;
+/// The most documents that are read: an index may name another many times.
 const MOST_DOCUMENTS: usize = 2000;
 
-/// How many of the things that were passed over are named.
+/// The most skipped items that are named.
 const MOST_SHOWN: usize = 20;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const IMAGE_NAME: &str = "io.containerd.image.name";
-/// What buildkit says of a manifest that tells of another one.
+/// buildkit's annotation of a manifest that is about another one.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 #[derive(Clone, Debug, Default)]
@@ -82,7 +82,7 @@ from_json!(Document {
     layers: "layers",
 });
 
-/// The error that there is no image for this machine, and what there is.
+/// The error that there is no image for this machine, with what there is.
 #[derive(Debug)]
 pub(crate) struct NoImage {
     passed: BTreeSet<String>,
@@ -116,8 +116,8 @@ impl Platform {
         normal.os == "linux" && normal.architecture == architecture()
     }
 
-    /// Whether every processor of its kind can run it: amd64/v3 takes a newer
-    /// one.
+    /// Whether every processor of this architecture can run it: amd64/v3 needs
+    /// a newer one.
     fn is_plain(&self) -> bool {
         let usual = match architecture() {
             "amd64" => "v1",
@@ -132,14 +132,15 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [&self.os, &self.architecture, &self.variant];
         let parts = parts.into_iter().filter(|part| !part.is_empty());
-        // From outside, and for a terminal.
+        // Foreign text, shown on a terminal.
         let shown = |part: &String| part.escape_debug().take(40).collect::<String>();
         f.write_str(&parts.map(shown).collect::<Vec<_>>().join("/"))
     }
 }
 
 impl Descriptor {
-    /// What it is if it is no image and no index of images.
+    /// The type of what the descriptor names, if that is neither an image nor
+    /// an index of images.
     fn is_other(&self) -> Option<String> {
         if !self.artifact_type.is_empty() {
             return Some(format!("{:.80?}", self.artifact_type));
@@ -162,7 +163,7 @@ impl Descriptor {
     }
 
     fn names(&self) -> Vec<String> {
-        // The second is the tag only, where the first is there.
+        // The second is only the tag if both are there.
         let name = self
             .annotations
             .get(IMAGE_NAME)
@@ -181,7 +182,7 @@ pub(crate) fn is_layout(files: &Files) -> bool {
     LAYOUT.iter().all(|name| files.has(name))
 }
 
-/// The images of a layout; those called `tag` only, if one is given.
+/// The images of a layout; only those called `tag`, if one is given.
 ///
 /// # Errors
 /// If the layout is damaged; [`NoImage`] if it has none for this machine.
@@ -222,25 +223,25 @@ pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     Ok(images)
 }
 
-/// Where to look whether an image is for this machine.
+/// Where to look for the platform of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
-    /// Where its descriptor says so.
+    /// In its descriptor.
     Said,
-    /// Also in its configuration, because there are others to choose from.
+    /// Also in its configuration: there are others to choose from.
     Configuration,
 }
 
 /// A layout that is being read.
 struct Layout<'a> {
     files: &'a Files,
-    /// What was passed over, for people.
+    /// What was skipped, for messages.
     passed: BTreeSet<String>,
     read: usize,
 }
 
 impl Layout<'_> {
-    /// The image that a descriptor means, or nothing if there is none for this
+    /// The image that a descriptor names; `None` if there is none for this
     /// machine.
     fn image(&mut self, descriptor: &Descriptor, ask: Ask, depth: usize) -> Result<Option<Parts>> {
         if let Some(what) = descriptor.is_other() {
@@ -276,8 +277,8 @@ impl Layout<'_> {
         self.of_manifest(descriptor, &document, ask)
     }
 
-    /// The first image of an index that fits; one for certain processors only
-    /// if there is no other.
+    /// The first suitable image of an index. One for certain processors only is
+    /// chosen if there is no other.
     fn of_index(&mut self, manifests: &[Descriptor], depth: usize) -> Result<Option<Parts>> {
         let is_plain =
             |descriptor: &&Descriptor| descriptor.platform.as_ref().is_none_or(Platform::is_plain);
@@ -359,7 +360,7 @@ impl Layout<'_> {
             let from = layer.urls.first();
             from.map_or_else(
                 || "a layer".to_owned(),
-                |url| format!("a layer that is to be had at {url:.200?} only"),
+                |url| format!("a layer that is available at {url:.200?} only"),
             )
         })?;
         if layer.size.is_some_and(|size| size != blob.size()) {

@@ -6,23 +6,24 @@ use crate::image::config::ImageConfig;
 use crate::image::digest::{Checksum, Digest};
 use crate::image::source::blob::Blob;
 
-/// The parts of an image, none of which has been unpacked.
+/// The parts of an image, none of them unpacked.
 #[derive(Debug)]
 pub struct Parts {
-    /// What it is called where it comes from: a name, or a tag only.
+    /// The names that it brings along: full names, or tags only.
     pub names: Vec<String>,
-    /// Its configuration, as it came.
+    /// The configuration, as it came.
     pub config: Vec<u8>,
-    /// Its layers, the lowest first, each with the digest of the blob if that
+    /// The layers, the lowest first, each with the digest of its blob if that
     /// is known.
     pub layers: Vec<(Blob, Option<Checksum>)>,
 }
 
 impl Parts {
-    /// The configuration, and what it says that the layers unpack to.
+    /// Parses the configuration. Returns it with the digests of the
+    /// uncompressed layers.
     ///
     /// # Errors
-    /// If it is none, or says something about more or fewer layers.
+    /// If it is not valid, or does not list as many layers as there are.
     pub fn config(&self) -> Result<(ImageConfig, Vec<Digest>)> {
         let config = ImageConfig::parse(&self.config)?;
         let diff_ids = config.diff_ids()?;

@@ -1,6 +1,6 @@
-//! The stream of a layer: read, unpacked and hashed by a thread, while the
-//! caller applies it. What it is given ends with an error instead of an end
-//! where a digest is wrong, so that no layer comes of it.
+//! The stream of a layer: read, decompressed and hashed by a thread, while the
+//! caller unpacks it. If a digest is wrong, the stream ends with an error
+//! instead of an end of file, so that no layer is made of it.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -13,37 +13,34 @@ use crate::image::digest::{Checksum, Digest, Hash};
 use crate::image::source::blob::Blob;
 use crate::image::source::decompress::decompress;
 
-/// How much goes from thread to thread at once, in bytes, and how often before
-/// the reader has to wait.
+/// The bytes that go from thread to thread at once.
 const CHUNK: usize = 256 << 10;
+/// The chunks that the caller may be behind before the reader waits.
 const CHUNKS: usize = 8;
 
-/// What a layer's content must be.
+/// The content that a layer must have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Expected {
-    /// The digest of the blob, packed as it is.
+    /// The digest of the blob, compressed as it is.
     pub digest: Option<Checksum>,
     /// The digest of the tar in it.
     pub diff_id: Option<Digest>,
-    /// The most that the tar may have, in bytes.
+    /// The largest size of the tar, in bytes.
     pub at_most: u64,
 }
 
-/// What a layer's content is.
+/// The content of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     /// The digest of the tar.
     pub diff_id: Digest,
-    /// Its size in bytes.
+    /// The size of the tar, in bytes.
     pub size: u64,
 }
 
-/// Gives the tar that is in `blob` to `work`.
-///
-/// # Errors
-/// Those of `work`, which sees what is wrong with the blob as an error of
-/// reading. If `work` does not read to the end, nothing has been checked, and
-/// that is an error too.
+/// Passes the tar in `blob` to `work`, and checks it against `expected`. `work`
+/// sees what is wrong with the blob as an error of reading. If `work` does not
+/// read to the end nothing has been checked, and that is an error too.
 pub(crate) fn checked(
     blob: &Blob,
     expected: &Expected,
@@ -51,7 +48,7 @@ pub(crate) fn checked(
 ) -> Result<Content> {
     // ANCHOR: exercise_check_digests
     let (sender, receiver) = sync_channel(CHUNKS);
-    // The thread is gone before anything is cloned.
+    // The thread has ended before any process is cloned.
     thread::scope(|scope| {
         let reading = scope.spawn(move || {
             let read = read(blob, expected, &sender);
@@ -60,8 +57,8 @@ pub(crate) fn checked(
                 Err(error) => Err(io::Error::other(format!("{error:#}"))),
             };
             match sender.send(last) {
-                // Or nobody is there to be told: the caller has given up, and
-                // says why.
+                // An error here means that the caller has given up, and says
+                // why.
                 Ok(()) | Err(_) => read,
             }
         });
@@ -80,10 +77,7 @@ pub(crate) fn checked(
     // ANCHOR_END: exercise_check_digests
 }
 
-/// What the content of `blob` is, without doing anything with it.
-///
-/// # Errors
-/// As [`checked`].
+/// The digest and size of the tar in `blob`, which is read and discarded.
 pub(crate) fn content(blob: &Blob, expected: &Expected) -> Result<Content> {
     checked(blob, expected, |from| {
         io::copy(from, &mut io::sink()).context("read")?;
@@ -123,7 +117,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
             }
         }
     }
-    // What follows the packed data is part of the blob, too.
+    // What follows the compressed data is part of the blob, too.
     io::copy(&mut packed, &mut io::sink()).with_context(|| format!("read {what}"))?;
     if let (Some(digest), Some(hash)) = (&expected.digest, packed.hash) {
         digest
@@ -140,7 +134,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
     })
 }
 
-/// A reader that hashes what passes.
+/// A reader that hashes what it reads.
 struct Hashing<R> {
     inner: R,
     hash: Option<Hash>,
@@ -156,7 +150,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-/// The other end: chunks until an empty one.
+/// The caller's end of the stream: chunks until an empty one.
 struct Chunks {
     receiver: Receiver<io::Result<Vec<u8>>>,
     chunk: Vec<u8>,
