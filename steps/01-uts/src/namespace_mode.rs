@@ -27,8 +27,6 @@ pub enum NamespaceMode {
 impl FromStr for NamespaceMode {
     type Err = Error;
 
-    /// # Errors
-    /// Lists the choices, for anything else.
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "private" => Ok(NamespaceMode::Private),

@@ -4,7 +4,7 @@
 //! (pid_namespaces(7)). It must wait(2) for every orphan, or zombies remain. It
 //! must request the signals that it wants, because PID 1 gets no others. Its
 //! end is the end of the namespace, so it ends when the command does.
-
+//!
 //! Init is executed as a program of its own: a forked launcher would show the
 //! container its environment, its command line with every `-e`, and its memory.
 //! The engine has no second file to execute, so it executes a copy of itself

@@ -1,5 +1,5 @@
-//! Detached mounts: made by open_tree(2) or by `file_system`, changed by
-//! mount_setattr(2), attached by move_mount(2).
+//! Detached mounts, which are in no tree of mounts yet: made by open_tree(2) or
+//! by `file_system`, changed by mount_setattr(2), attached by move_mount(2).
 //!
 //! mount(2) makes a mount visible before its attributes can be changed, and it
 //! takes its target by name. A detached mount is complete before anybody can
@@ -103,7 +103,7 @@ impl Detached {
         Ok(self.fd)
     }
 
-    /// Attaches the mount, after adding `attributes` to it and to the mounts
+    /// Attaches the mount, with `attributes` added to it and to the mounts
     /// below it.
     pub fn attach_with(
         self,

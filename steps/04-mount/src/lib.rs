@@ -2,10 +2,10 @@
 //!
 //! mount_namespaces(7), pivot_root(2), mount(2). A new mount namespace is a
 //! copy of the caller's mounts, in which nothing looks different yet. This
-//! crate makes a container's of it, in one order:
+//! crate turns the copy into the container's mounts, in one order:
 //!
 //! 1. the copy leaves the peer groups of the host's mounts ([`Propagation`]);
-//! 2. the mounts of the volumes are copied, while the host's paths are reachable;
+//! 2. the volumes' mounts are copied, while the host's paths are reachable;
 //! 3. the rootfs becomes a mount (`root`), and gets `/proc`, `/sys`
 //!    (`proc_sys`), `/dev` (`dev`), the volumes (`volumes`) and the masks
 //!    (`masks`), each attached to a descriptor that was resolved inside it
@@ -206,8 +206,6 @@ impl Isolation for Mount {
         // ANCHOR_END: exercise_new_namespace
     }
 
-    /// # Errors
-    /// For every option that cannot be followed, with what to do.
     fn prepare(&mut self) -> Result<()> {
         // ANCHOR: exercise_prepare
         self.rootfs = match &self.args.rootfs {

@@ -137,7 +137,7 @@ impl Volumes {
         self.0.is_empty()
     }
 
-    /// Copies the mounts of the sources: to be called while paths are the
+    /// Copies the mounts of the sources. Must be called while paths are the
     /// host's.
     pub(crate) fn take(&self) -> Result<Taken<'_>> {
         let mut taken = Vec::new();

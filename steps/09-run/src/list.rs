@@ -41,6 +41,7 @@ pub struct Here<'a> {
 /// The launcher calls `prepare`, `joins` and `on_host` from top to bottom on
 /// the host, `in_container`, `adjust` and `before_exec` from top to bottom in
 /// the child, and `cleanup` from bottom to top.
+// ANCHOR: list
 pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     // Isolations that depend on one another are made first. Their arguments
     // show what one takes from another.
@@ -130,7 +131,9 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         .with(credentials);
     Ok((container, ending))
 }
+// ANCHOR_END: list
 
+// ANCHOR: union
 fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
     let settings = UnionSettings {
         driver: Some(spec.driver),
@@ -141,6 +144,7 @@ fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
     };
     Ok(Union::on_image(settings)?.share_init())
 }
+// ANCHOR_END: union
 
 #[cfg(test)]
 mod tests {

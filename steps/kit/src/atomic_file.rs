@@ -1,5 +1,4 @@
-//! Files that are there whole or not at all: written under another name, then
-//! rename(2).
+//! Atomic writes: into a temporary file, then rename(2).
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -11,13 +10,10 @@ use anyhow::{Context, Result};
 
 use crate::own::remove_file;
 
-/// Writes a file so that it is there whole or not at all: under another name,
-/// then rename(2). Others may write the same file at the same time. The other
-/// name begins with a dot, which no id and no name does: what a killed process
-/// leaves of it is known by that.
-///
-/// # Errors
-/// Those of writing; nothing is left of it then.
+/// Writes a file atomically: into a temporary file beside it, then rename(2).
+/// Several processes may write the same file at the same time. The temporary
+/// name begins with a dot, unlike every ID and name: it identifies what a
+/// killed process has left. After an error the temporary file is removed.
 pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let name = path
         .file_name()
@@ -38,11 +34,8 @@ pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     }
 }
 
-/// Writes a file that is not there, for the caller alone to read and write. What
-/// is there is of a killed process that had the same PID, and goes.
-///
-/// # Errors
-/// Those of open(2) and write(2).
+/// Writes a new file of mode 0600. A file that exists is removed first: a
+/// killed process with the same PID has left it.
 pub fn write_new(new: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     remove_file(new)?;
     let mut file = OpenOptions::new()

@@ -7,13 +7,13 @@ use std::io;
 use anyhow::Error;
 use nix::errno::Errno;
 
-/// A refusal of the kernel with its own words, where it has any: of netlink(7)
-/// and of fsconfig(2).
+/// An error of the kernel with the kernel's message, if there is one: from
+/// netlink(7) and fsconfig(2).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Why, as a number.
+    /// The errno.
     pub errno: Errno,
-    /// Why, in the words of the kernel.
+    /// The message of the kernel.
     pub message: Option<String>,
 }
 
@@ -34,15 +34,16 @@ pub fn errno_of(error: &Error) -> Option<Errno> {
     error.chain().find_map(of_cause)
 }
 
-/// Whether that is one of `errnos`, in the words of nix or of rustix.
+/// Whether the errno of `error` is one of `errnos`, which are of nix or of
+/// rustix.
 pub fn is<E: Copy + Number>(error: &Error, errnos: &[E]) -> bool {
     let found = errno_of(error).map(Number::number);
     found.is_some_and(|found| errnos.iter().any(|errno| errno.number() == found))
 }
 
-/// An errno as a number.
+/// An errno of a library, as a number.
 pub trait Number {
-    /// As errno(3) has it, on this machine.
+    /// The number in errno(3), on this machine.
     fn number(self) -> i32;
 }
 
@@ -72,7 +73,7 @@ fn of_cause(cause: &(dyn StdError + 'static)) -> Option<Errno> {
     error.raw_os_error().map(Errno::from_raw)
 }
 
-/// An errno of rustix as nix has it.
+/// Converts an errno of rustix to one of nix.
 pub fn nix(errno: rustix::io::Errno) -> Errno {
     Errno::from_raw(errno.raw_os_error())
 }

@@ -1,17 +1,17 @@
-//! What the steps share and no step is about.
+//! Utilities that the steps share.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`sys`] | system calls without a safe wrapper: all `unsafe` of the engine |
 //! | [`errno`] | the errno of an error, whichever library has wrapped it |
-//! | [`descriptor`] | file descriptors, for people to read |
-//! | [`mod@say`] | [`say!`], for what is done, and [`warn!`] |
-//! | [`signal_number`] | signals by their numbers, real-time ones too |
-//! | [`lock`] | locks, also of what may vanish; who makes and who sweeps |
-//! | [`own`], [`atomic_file`] | files that are the engine's own; files that are there whole or not at all |
-//! | [`process_identity`] | a process, in a way that outlives it |
+//! | [`descriptor`] | the names of file descriptors in messages |
+//! | [`mod@say`] | messages on standard error: [`say!`] and [`warn!`] |
+//! | [`signal_number`] | signals by number, including real-time signals |
+//! | [`lock`] | flock(2), and directories whose entries several processes remove |
+//! | [`own`], [`atomic_file`] | files that only the engine changes; atomic writes |
+//! | [`process_identity`] | a process, by its PID and start time |
 //! | [`mountinfo`] | the mounts of a process |
-//! | [`name`], [`random`], [`time`] | names of people, random bytes, points in time |
+//! | [`name`], [`random`], [`time`] | names from users, random bytes, the current time |
 //! | [`text`] | values and names in documents |
 
 pub mod atomic_file;

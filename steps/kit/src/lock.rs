@@ -1,9 +1,12 @@
-//! Locks: flock(2), given back when the file is closed, also by death.
+//! Locks: flock(2), released when the file is closed, also by the death of its
+//! process.
 //!
-//! What others may sweep is found by its name. So between its name and its owner
-//! there must be no moment: who makes it has its directory shared, and who looks
-//! for what is left has it alone ([`hold`]). What is there then without an owner
-//! has lost it, and is not about to get one.
+//! Several processes make entries in a directory, and any of them may remove
+//! the entries whose owner has died. The making of an entry and the claim of
+//! its owner must look like one act. A process that makes an entry therefore
+//! holds a shared lock on the directory, and a process that looks for abandoned
+//! entries holds an exclusive lock ([`hold`]). An entry without an owner is
+//! then abandoned for good.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,36 +17,32 @@ use anyhow::{Context, Result};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 
-/// The right to change something; given back when dropped.
+/// A lock that is held. Dropping it releases it.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// What a directory of things that others may sweep is held for.
+/// The mode in which a directory is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// To make something in it, together with others who do.
+    /// Shared: to make entries, as others may at the same time.
     Making,
-    /// To tell what has lost its owner, while nobody makes anything.
+    /// Exclusive: to find abandoned entries, while nobody makes any.
     Judging,
 }
 
-/// The file in such a directory that is locked. No id and no name begins so.
+/// The lock file of such a directory. No ID and no name begins with a dot.
 pub const HELD: &str = ".lock";
 
-/// Waits until `directory` is free for this turn, by its file `.lock`. To be held
-/// for the moment of making or looking only, and not by one who waits for another
-/// lock meanwhile.
-///
-/// # Errors
-/// Those of open(2) and flock(2).
+/// Waits for the lock of `directory`, on its file `.lock`. Hold it only while
+/// making or examining entries, and not while waiting for another lock.
 pub fn hold(directory: &Path, turn: Turn) -> Result<Lock> {
     LockFile::of(directory)?.wait(turn)
 }
 
-/// The file of such a lock, open and not locked: for a child that may wait for its
-/// turn and may not enter the directory.
+/// A lock file, open but not locked: for a child that may wait for the lock but
+/// may not enter the directory.
 #[derive(Debug)]
 pub struct LockFile {
     file: File,
@@ -51,18 +50,12 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// The file `.lock` in `directory`, made if there is none.
-    ///
-    /// # Errors
-    /// Those of open(2).
+    /// Opens the file `.lock` in `directory`. Makes it if it is missing.
     pub fn of(directory: &Path) -> Result<Self> {
         Self::open(directory.join(HELD))
     }
 
-    /// The file `path`, made if there is none.
-    ///
-    /// # Errors
-    /// Those of open(2).
+    /// Opens the file `path`. Makes it if it is missing.
     pub fn open(path: PathBuf) -> Result<Self> {
         let file = OpenOptions::new()
             .create(true)
@@ -75,10 +68,7 @@ impl LockFile {
         Ok(LockFile { file, path })
     }
 
-    /// Waits for this turn.
-    ///
-    /// # Errors
-    /// Those of flock(2).
+    /// Waits for the lock.
     pub fn wait(self, turn: Turn) -> Result<Lock> {
         wait(&self.file, turn, &self.path)?;
         Ok(Lock { _file: self.file })
@@ -91,11 +81,8 @@ impl AsFd for LockFile {
     }
 }
 
-/// Opens a directory that others may remove, and waits for it; `None` if it is
-/// not there, or was removed, or replaced by another one, while this waited.
-///
-/// # Errors
-/// Those of open(2) and flock(2).
+/// Opens a directory that others may remove, and waits for its lock. Returns
+/// `None` if it does not exist, or was removed or replaced during the wait.
 pub fn directory(path: &Path, turn: Turn) -> Result<Option<File>> {
     let Some(file) = open_directory(path)? else {
         return Ok(None);
@@ -104,10 +91,8 @@ pub fn directory(path: &Path, turn: Turn) -> Result<Option<File>> {
     Ok(is_at(&file, path)?.then_some(file))
 }
 
-/// The same without waiting; also `None` if somebody holds it.
-///
-/// # Errors
-/// As there.
+/// Opens a directory like [`directory`], and takes its exclusive lock without
+/// waiting. Also returns `None` if another process holds the lock.
 pub fn directory_alone(path: &Path) -> Result<Option<File>> {
     let Some(file) = open_directory(path)? else {
         return Ok(None);
@@ -116,25 +101,19 @@ pub fn directory_alone(path: &Path) -> Result<Option<File>> {
     Ok(alone.then_some(file))
 }
 
-/// Opens a directory, and follows no link in the place of it; `None` if there is
-/// none.
-///
-/// # Errors
-/// Those of open(2).
+/// Opens a directory, without following a link in its place. Returns `None` if
+/// it does not exist.
 pub fn open_directory(path: &Path) -> Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(CWD, path, flags, Mode::empty()) {
         Ok(file) => Ok(Some(file.into())),
-        // ENODEV: a control group that goes.
+        // ENODEV: a cgroup that is being removed.
         Err(Errno::NOENT | Errno::NODEV) => Ok(None),
         Err(errno) => Err(errno).with_context(|| format!("open({path:?}, O_DIRECTORY)")),
     }
 }
 
-/// Takes a lock that nobody shares, if nobody has it; whether that was so.
-///
-/// # Errors
-/// Those of flock(2).
+/// Takes an exclusive lock if it is free. Returns whether it was.
 pub fn try_alone(file: &File, path: &Path) -> Result<bool> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
@@ -143,10 +122,7 @@ pub fn try_alone(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
-/// Waits for the lock of an open file, through signals.
-///
-/// # Errors
-/// Those of flock(2).
+/// Waits for the lock of an open file. Signals do not interrupt the wait.
 pub fn wait(file: &File, turn: Turn, path: &Path) -> Result<()> {
     let operation = match turn {
         Turn::Making => FlockOperation::LockShared,
@@ -161,10 +137,7 @@ pub fn wait(file: &File, turn: Turn, path: &Path) -> Result<()> {
     }
 }
 
-/// Whether `path` still means the file that was opened there.
-///
-/// # Errors
-/// Those of fstat(2).
+/// Whether `path` still leads to `file`, which was opened there.
 pub fn is_at(file: &File, path: &Path) -> Result<bool> {
     let ours = file.metadata().context("fstat")?;
     Ok(match fs::symlink_metadata(path) {

@@ -1,29 +1,29 @@
-//! `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
+//! Parsing of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// A mount: a line of the file. Its names may have any bytes.
+/// A mount: one line of the file. Paths may contain any bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Its ID.
+    /// The mount ID.
     pub id: u64,
-    /// The ID of the mount that it is on.
+    /// The ID of the parent mount.
     pub parent: u64,
-    /// Which directory of the file system is the root of this mount.
+    /// The directory of the file system that is the root of this mount.
     pub root: PathBuf,
-    /// Where it is mounted, from the root of the process.
+    /// The mount point, from the root of the process.
     pub mount_point: PathBuf,
-    /// The options of the mount: `ro,nosuid`.
+    /// The options of the mount, such as `ro` and `nosuid`.
     pub options: Vec<String>,
-    /// The type of the file system.
+    /// The type of the file system, such as `tmpfs`.
     pub file_system: String,
-    /// The options of the file system: `rw,memory`.
+    /// The options of the file system, such as `rw` and `memory`.
     pub file_system_options: Vec<String>,
 }
 
-/// The mounts of such a file, in its order. Lines that are none are passed over.
+/// Parses the content of a mountinfo file. Malformed lines are skipped.
 pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
     let lines = mountinfo.split(|byte| *byte == b'\n');
     lines.filter_map(line).collect()
@@ -38,7 +38,7 @@ fn line(line: &[u8]) -> Option<Mount> {
     let root = unescape(fields.nth(1)?);
     let mount_point = unescape(fields.next()?);
     let options = list(fields.next()?);
-    // Optional fields, and the end of them.
+    // Skip the optional fields and their separator.
     fields.find(|field| *field == b"-")?;
     let file_system = text(fields.next()?);
     let file_system_options = list(fields.nth(1)?);
@@ -53,7 +53,8 @@ fn line(line: &[u8]) -> Option<Mount> {
     })
 }
 
-/// Undoes the `\040` of a path with spaces, tabs, newlines and backslashes.
+/// Decodes the escapes of spaces, tabs, newlines and backslashes in a path,
+/// such as `\040`.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,12 +1,10 @@
-//! Names that people give: to containers, volumes, networks.
+//! Names that users give to containers, volumes and networks.
 
 use anyhow::{Result, bail};
 
-/// Checks that `name` can be such a name: a file name that says nothing to a
-/// shell.
-///
-/// # Errors
-/// Says what a name is made of.
+/// Checks a name: 1 to 128 ASCII letters, digits, `_`, `.` and `-`, of which
+/// the first is a letter or a digit. Such a name is a file name, and contains
+/// nothing that is special to a shell.
 pub fn check(name: &str) -> Result<()> {
     let usual = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     if name.len() > 128

@@ -1,5 +1,5 @@
-//! Files and directories that the engine keeps: believed only where nobody but
-//! the caller and root can have put them.
+//! Files and directories of the engine, trusted only if nobody but the caller
+//! and root can have written them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -11,11 +11,11 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Refuses a directory that others may have put things into: it belongs to the
-/// caller or to root, and nobody else may write to it.
+/// Refuses a directory that others may write to: it must belong to the caller
+/// or to root, and nobody else may have write permission.
 ///
 /// # Errors
-/// Says whose it is, and what can be done. Those of stat(2).
+/// Names the owner or the mode, and the remedy.
 pub fn require_own(directory: &Path) -> Result<()> {
     let stat = fs::metadata(directory).with_context(|| format!("stat({directory:?})"))?;
     if let Some(why) = not_ours(&stat) {
@@ -40,11 +40,12 @@ fn not_ours(stat: &fs::Metadata) -> Option<String> {
     })
 }
 
-/// Opens a file that the engine keeps, to read and write it; `None` if there is
-/// none. Neither a link is followed nor a FIFO waited for.
+/// Opens a file of the engine for reading and writing. Returns `None` if it
+/// does not exist. Does not follow a link, and does not wait for the other end
+/// of a FIFO.
 ///
 /// # Errors
-/// If it is no regular file, or is not the caller's or root's alone.
+/// Refuses a file that is not regular, or to which others may write.
 pub fn open_own(path: &Path) -> Result<Option<File>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new()
@@ -72,11 +73,8 @@ pub fn open_own(path: &Path) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// All of a file that the engine keeps, which has `most` bytes at most; `None`
-/// if there is none.
-///
-/// # Errors
-/// As [`open_own`]; if there is more of it.
+/// Reads a file of the engine of at most `most` bytes; a longer one is an
+/// error. Returns `None` if it does not exist.
 pub fn read_own(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     let Some(file) = open_own(path)? else {
         return Ok(None);
@@ -91,10 +89,7 @@ pub fn read_own(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Makes a directory and those above it, if they are not there.
-///
-/// # Errors
-/// Those of mkdir(2).
+/// Makes a directory and those above it, with `mode`, if they do not exist.
 pub fn make(path: &Path, mode: u32) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -103,10 +98,7 @@ pub fn make(path: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("mkdir({path:?})"))
 }
 
-/// Removes a file, if it is there.
-///
-/// # Errors
-/// Those of unlink(2).
+/// Removes a file if it exists.
 pub fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! A process, named in a way that outlives it.
+//! The identity of a process: its PID and start time.
 
 use std::thread;
 use std::time::Duration;
@@ -8,25 +8,21 @@ use nix::sys::signal::Signal;
 use procfs::process::{Process, Stat};
 use serde::{Deserialize, Serialize};
 
-/// How long to wait for the death of a process that was killed, in milliseconds.
+/// The longest wait for the death of a killed process, in milliseconds.
 const PATIENCE: u32 = 2000;
 
-/// A process, by its PID and the time at which it began (proc_pid_stat(5),
-/// field 22, in clock ticks since boot). The PID alone is given to another
-/// process some day; both together are not.
+/// A process, by its PID and start time. The kernel reuses a PID, but not
+/// together with the start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
-    /// Its PID.
+    /// The PID.
     pub pid: i32,
-    /// Its start.
+    /// The start time, in clock ticks since boot (proc_pid_stat(5), field 22).
     pub start: u64,
 }
 
 impl ProcessIdentity {
-    /// This process.
-    ///
-    /// # Errors
-    /// Those of reading /proc/self/stat.
+    /// The identity of this process.
     pub fn current() -> Result<Self> {
         let stat = Process::myself()
             .and_then(|process| process.stat())
@@ -37,9 +33,9 @@ impl ProcessIdentity {
         })
     }
 
-    /// Whether it still runs. One that was killed and has not been waited for
-    /// (state Z) does not. For one that has been sent SIGKILL, but is still at
-    /// work in the kernel, this waits: it may be making something there.
+    /// Whether the process still runs. A zombie (state Z) does not. If SIGKILL
+    /// is pending, waits up to two seconds for the death of the process: it may
+    /// still be at work in the kernel, and make something there.
     pub fn is_alive(&self) -> bool {
         let Some(stat) = self.stat() else {
             return false;
@@ -57,14 +53,15 @@ impl ProcessIdentity {
         true
     }
 
-    /// Whether the process `pid` is a child of this one, which runs. As long as
-    /// that is so, nobody else gets the PID.
+    /// Whether this process runs and the process `pid` is its child. As long as
+    /// that is so, `pid` is not reused.
     pub fn is_parent_of(&self, pid: i32) -> bool {
         let child = Process::new(pid).and_then(|child| child.stat());
         child.is_ok_and(|child| child.ppid == self.pid) && self.stat().is_some()
     }
 
-    /// Its line in /proc, as long as it is this process and runs.
+    /// The `stat` of the process in /proc. `None` if it has ended, or if
+    /// another process has its PID.
     fn stat(&self) -> Option<Stat> {
         let stat = Process::new(self.pid).ok()?.stat().ok()?;
         let is_it = stat.starttime == self.start && !matches!(stat.state, 'Z' | 'X');

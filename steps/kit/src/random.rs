@@ -3,10 +3,7 @@
 use anyhow::{Context, Result};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// So many random bytes. So few come at once.
-///
-/// # Errors
-/// Those of getrandom(2).
+/// Returns `N` random bytes. getrandom(2) returns up to 256 bytes in one call.
 pub fn bytes<const N: usize>() -> Result<[u8; N]> {
     const { assert!(N <= 256) };
     let mut bytes = [0; N];
@@ -14,10 +11,7 @@ pub fn bytes<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// `N` random bytes as twice as many hexadecimal digits.
-///
-/// # Errors
-/// As [`bytes`].
+/// Returns `N` random bytes as `2 * N` hexadecimal digits.
 pub fn hex<const N: usize>() -> Result<String> {
     let bytes: [u8; N] = bytes()?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

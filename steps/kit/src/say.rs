@@ -1,11 +1,10 @@
-//! What a program says on standard error: what it does, with `-v`, and what is
-//! not as it should be, always.
+//! Messages on standard error: progress with `-v`, warnings always.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
-/// Turns on [`say!`](crate::say), or off.
+/// Turns [`say!`](crate::say) on or off.
 pub fn set_verbose(verbose: bool) {
     VERBOSE.store(verbose, Ordering::Relaxed);
 }
@@ -16,7 +15,7 @@ pub fn verbose() -> bool {
 }
 
 /// Prints a line on standard error if `-v` was given, with the PID of the
-/// process that does it: the protocol of the launch, as it happens.
+/// process that prints it: the protocol of the launch.
 #[macro_export]
 macro_rules! say {
     ($($words:tt)*) => {
@@ -26,8 +25,9 @@ macro_rules! say {
     };
 }
 
-/// Prints a warning on standard error, with or without `-v`: something that was
-/// not asked for is missing, or weaker than it should be, and the work goes on.
+/// Prints a warning on standard error, with or without `-v`: something that the
+/// user did not request is missing, or weaker than it should be, and the work
+/// continues.
 #[macro_export]
 macro_rules! warn {
     ($($words:tt)*) => {
@@ -35,9 +35,9 @@ macro_rules! warn {
     };
 }
 
-/// A text without what a terminal obeys or what hides other text: control
-/// characters, those of them above ASCII too, and the ones that change the
-/// direction of writing are written as in a Rust string.
+/// Escapes, as in a Rust string, the characters that a terminal obeys or that
+/// hide other text: control characters, including those above ASCII, and
+/// characters that are invisible or change the direction of writing.
 pub fn printable(text: &str) -> String {
     let obeyed = |c: char| {
         c.is_control()

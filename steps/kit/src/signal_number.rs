@@ -1,5 +1,5 @@
-//! Signals by their numbers (signal(7)), the real-time ones included: nix's and
-//! rustix's types have the named ones only, and a launcher may be sent any.
+//! Signals by number (signal(7)), including real-time signals: the types of nix
+//! and rustix cover named signals only, and a launcher may get any signal.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,8 @@ use nix::sys::signal::Signal;
 
 /// The highest signal number.
 const LAST: i32 = 64;
-/// The first real-time signal that is free for programs. The kernel begins at
-/// 32, and C libraries keep the first two to themselves.
+/// The first real-time signal that is free for programs. The kernel's begin at
+/// 32, and C libraries reserve the first two.
 const RTMIN: i32 = 34;
 
 /// Other names of signals: signal(7), “Standard signals”.
@@ -20,22 +20,22 @@ const SYNONYMS: [(&str, Signal); 3] = [
     ("POLL", Signal::SIGIO),
 ];
 
-/// A signal, from 1 to 64.
+/// The number of a signal, from 1 to 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignalNumber(i32);
 
 impl SignalNumber {
-    /// The signal of this number; `None` where there is none.
+    /// The signal of this number. `None` if the number is out of range.
     pub fn new(number: i32) -> Option<Self> {
         (1..=LAST).contains(&number).then_some(SignalNumber(number))
     }
 
-    /// Its number.
+    /// The number.
     pub fn raw(self) -> i32 {
         self.0
     }
 
-    /// The signal of standard meaning that it is; `None` for a real-time one.
+    /// The standard signal of this number. `None` for a real-time signal.
     pub fn named(self) -> Option<Signal> {
         Signal::try_from(self.0).ok()
     }
@@ -61,11 +61,8 @@ impl fmt::Display for SignalNumber {
 impl FromStr for SignalNumber {
     type Err = Error;
 
-    /// Reads what kill(1) and Docker take: a name in either case, with or
+    /// Parses what kill(1) and Docker accept: a name in either case, with or
     /// without `SIG`, `RTMIN+n`, `RTMAX-n`, or a number.
-    ///
-    /// # Errors
-    /// For what is no signal.
     fn from_str(text: &str) -> Result<Self> {
         parse(text).with_context(|| {
             format!(
@@ -116,24 +113,24 @@ fn parse(text: &str) -> Option<SignalNumber> {
 pub struct SignalSet(pub(crate) u64);
 
 impl SignalSet {
-    /// No signal.
+    /// The empty set.
     pub const EMPTY: SignalSet = SignalSet(0);
-    /// All that there are.
+    /// All signals, from 1 to 64.
     pub const ALL: SignalSet = SignalSet(u64::MAX);
 
-    /// Those of this set that are not in `other`.
+    /// The signals of this set that are not in `other`.
     #[must_use]
     pub fn without(self, other: SignalSet) -> Self {
         SignalSet(self.0 & !other.0)
     }
 
-    /// This set and one more signal.
+    /// This set with `signal` added.
     #[must_use]
     pub fn with(self, signal: impl Into<SignalNumber>) -> Self {
         SignalSet(self.0 | 1 << (signal.into().raw() - 1))
     }
 
-    /// Whether the signal is in it.
+    /// Whether `signal` is in the set.
     pub fn contains(self, signal: impl Into<SignalNumber>) -> bool {
         self.0 & 1 << (signal.into().raw() - 1) != 0
     }

@@ -1,5 +1,5 @@
-//! Values as text in a document (serde): those that the command line has a
-//! spelling for, and names that may have any bytes.
+//! Text in documents (serde): values in the spelling of the command line, and
+//! names that may contain any bytes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Has types be written as they are shown, and read as they are parsed: as on
-/// the command line.
+/// Implements `Serialize` by `Display` and `Deserialize` by `FromStr`: a
+/// document has the spelling of the command line.
 #[macro_export]
 macro_rules! serde_as_text {
     ($($type:ty),+) => {$(
@@ -38,7 +38,7 @@ macro_rules! serde_as_text {
 #[doc(hidden)]
 pub use serde;
 
-/// A name in a document: a string where it is UTF-8, else its bytes.
+/// A name in a document: a string if it is UTF-8, else its bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Name {
@@ -46,9 +46,9 @@ enum Name {
     Bytes(Vec<u8>),
 }
 
-/// What holds names: for `#[serde(with = "kit::text")]`.
+/// A type that holds names, for `#[serde(with = "kit::text")]`.
 pub trait Names: Sized {
-    /// The same, to be written.
+    /// The serialized form.
     #[doc(hidden)]
     type Written: Serialize + for<'de> Deserialize<'de>;
     #[doc(hidden)]
@@ -116,18 +116,12 @@ impl<N: Names> Names for Vec<N> {
     }
 }
 
-/// Writes names.
-///
-/// # Errors
-/// The document's.
+/// Serializes names.
 pub fn serialize<N: Names, S: Serializer>(names: &N, to: S) -> Result<S::Ok, S::Error> {
     names.to_written().serialize(to)
 }
 
-/// Reads names.
-///
-/// # Errors
-/// The document's.
+/// Deserializes names.
 pub fn deserialize<'de, N: Names, D: Deserializer<'de>>(from: D) -> Result<N, D::Error> {
     N::Written::deserialize(from).map(N::from_written)
 }

@@ -1,8 +1,8 @@
-//! Points in time.
+//! The current time.
 
 use std::time::SystemTime;
 
-/// This moment, as RFC 3339 has it, to the second.
+/// The current time in the format of RFC 3339, to the second.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }

@@ -1,15 +1,14 @@
-//! What the kernel is told, and for how long it may go by that.
+//! Answers to the kernel, and how long it may cache them.
 
 use std::time::{Duration, SystemTime};
 
 use fuser::{Errno as Reply, FileAttr, FileType, INodeNo};
 use rustix::io::Errno;
 
-/// How long the kernel may go by what it was told where nobody else changes
-/// anything: as good as for ever.
+/// How long the kernel may cache what nobody else changes: over six months.
 pub(super) const ALWAYS: Duration = Duration::from_secs(1 << 24);
 
-/// The answer that there is no such file: the number 0.
+/// The answer for a file that does not exist: inode number 0.
 pub(super) const NOTHING: FileAttr = FileAttr {
     ino: INodeNo(0),
     size: 0,
@@ -32,7 +31,7 @@ pub(super) fn errno(errno: Errno) -> Reply {
     Reply::from_i32(errno.raw_os_error())
 }
 
-/// Answers with the value, or with the errno.
+/// Answers a request with the value of a result, or with its errno.
 macro_rules! reply {
     ($reply:ident, $result:expr, $value:pat => $answer:expr) => {
         match $result {

@@ -23,7 +23,7 @@ pub(crate) fn rdev(stat: &Statx) -> u64 {
     makedev(stat.stx_rdev_major, stat.stx_rdev_minor)
 }
 
-/// Attributes as FUSE passes them, under that inode number.
+/// The attributes in FUSE's form, with the inode number `ino`.
 pub(crate) fn to_fuse(ino: u64, stat: &Statx) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),
@@ -100,7 +100,7 @@ pub(crate) fn times(stat: &Statx) -> Timestamps {
     }
 }
 
-/// What setattr is asked to change.
+/// The attributes that a setattr request changes.
 pub(crate) struct Changes {
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
@@ -114,7 +114,7 @@ impl Union {
     /// The inode number and the attributes of a file.
     ///
     /// # Errors
-    /// `ESTALE` or `ENOENT` where it has gone from its branch.
+    /// `ESTALE` or `ENOENT` if it is gone from its branch.
     pub(crate) fn getattr(&self, id: u64) -> Result<(u64, Statx)> {
         let _names = self.read_names();
         let dir = lock(&self.nodes).dir(id);
@@ -152,11 +152,8 @@ impl Union {
         Ok((ino, crate::lookup::merged(&found, *top)))
     }
 
-    /// Changes attributes: of a copy, where the file is in a branch that is not
-    /// written.
-    ///
-    /// # Errors
-    /// Those of copying up, chown(2), chmod(2), truncate(2) and utimensat(2).
+    /// Changes attributes, after copy_up if the file is in a branch that is not
+    /// writable.
     pub(crate) fn setattr(&self, id: u64, changes: Changes) -> Result<()> {
         self.copy_up(id, changes.size)?;
         let _names = self.read_names();
@@ -185,7 +182,7 @@ impl Union {
     }
 }
 
-/// Opens the file that an `O_PATH` descriptor stands for.
+/// Opens the file of an `O_PATH` descriptor.
 pub(crate) fn reopen(place: &std::os::fd::OwnedFd, flags: OFlags) -> Result<std::os::fd::OwnedFd> {
     rustix::fs::open(magic(place), flags | OFlags::CLOEXEC, Mode::empty())
 }

@@ -1,5 +1,5 @@
-//! The server's process: one that does nothing else, ends with the mount, and
-//! holds nothing of the process that started it.
+//! The server's own process. It ends with the mount and holds nothing of the
+//! process that started it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,30 +24,28 @@ use crate::server::Server;
 use crate::{Union, device};
 use mount::file_system::attach;
 
-/// Requests are answered by as many threads.
+/// The number of threads that answer requests.
 const THREADS: usize = 4;
 
-/// When a server in the background ends, apart from the end of its mount.
+/// When a server in the background ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Die {
-    /// Not before.
+    /// With its mount.
     WithMount,
-    /// With the process that started it, also if that is killed.
+    /// With its mount, or with the process that started it, also if that is
+    /// killed.
     WithParent,
 }
 
-/// A server in a process of its own. Dropping this leaves it running.
+/// A server in a process of its own. Dropping the handle leaves it running.
 #[derive(Debug)]
 pub struct ServerHandle {
-    /// Its PID in the starter's PID namespace.
+    /// Its PID in the PID namespace of its starter.
     pub pid: Pid,
 }
 
 /// Mounts a union on `mountpoint` and serves it until it is unmounted. Calls
 /// `ready` when the mount answers. SIGTERM, SIGINT and SIGHUP unmount it.
-///
-/// # Errors
-/// Those of the branches and of the mount. Nothing is mounted then.
 pub fn serve(options: &Options, mountpoint: &Path, ready: impl FnOnce()) -> Result<()> {
     let signals = ending_signals();
     signals.thread_block().context("sigprocmask(SIG_BLOCK)")?;
@@ -66,7 +64,8 @@ pub fn serve(options: &Options, mountpoint: &Path, ready: impl FnOnce()) -> Resu
 /// when this returns.
 ///
 /// # Errors
-/// As [`serve`]; nothing is mounted and nothing runs then.
+/// If the union cannot be mounted or served. Nothing is mounted then, and the
+/// server ends.
 pub fn mount_in_background(options: &Options, mountpoint: &Path, die: Die) -> Result<ServerHandle> {
     let mountpoint = mountpoint
         .canonicalize()
@@ -76,11 +75,8 @@ pub fn mount_in_background(options: &Options, mountpoint: &Path, die: Die) -> Re
     Ok(server)
 }
 
-/// Mounts a union attached to no directory, served by a process of its own. The
+/// Makes a detached mount of a union, served by a process of its own. The
 /// server ends when the last reference to the mount is gone.
-///
-/// # Errors
-/// As [`serve`].
 pub fn detached(options: &Options, die: Die) -> Result<(ServerHandle, OwnedFd)> {
     start(options, die, None)
 }
@@ -106,7 +102,7 @@ fn start(
     };
     drop((await_mount, reporter));
     let mut report = File::from(report);
-    // The branches are open, or the reason why not is told.
+    // The server reports that the branches are open, or why not.
     expect(&mut report)?;
     let mount = device::mount(&device, options)?;
     drop(device);
@@ -115,7 +111,7 @@ fn start(
     Ok((ServerHandle { pid: child }, mount))
 }
 
-/// The byte that says that a part is done.
+/// The byte that reports a part as done.
 const DONE: u8 = 0;
 
 fn expect(report: &mut File) -> Result<()> {
@@ -136,7 +132,7 @@ fn expect(report: &mut File) -> Result<()> {
     }
 }
 
-/// What the server's process keeps of its starter's descriptors.
+/// What the server's process keeps of its starter: the PID and descriptors.
 struct Parts {
     starter: Pid,
     device: OwnedFd,
@@ -157,7 +153,7 @@ fn run(options: &Options, die: Die, mountpoint: Option<PathBuf>, parts: Parts) -
     let served = opened.and_then(|union| {
         rustix::process::chdir("/").context("chdir(\"/\")")?;
         reporter.write_all(&[DONE]).context("tell the starter")?;
-        // The end of the pipe says that the mount is there.
+        // The end of the pipe means that the mount exists.
         let mut await_mount = File::from(parts.await_mount);
         await_mount
             .read_to_end(&mut Vec::new())
@@ -174,8 +170,9 @@ fn run(options: &Options, die: Die, mountpoint: Option<PathBuf>, parts: Parts) -
     served
 }
 
-/// Gives up everything that belongs to the starter: its session, its signals,
-/// its descriptors, of which a pipe held open would let somebody wait for ever.
+/// Gives up everything that belongs to the starter: its session, its signal
+/// mask, its descriptors. A pipe that stays open would make its reader wait for
+/// ever.
 fn become_server(
     die: Die,
     starter: Pid,
@@ -208,7 +205,7 @@ fn become_server(
     Ok(())
 }
 
-/// Answers the kernel until the mount is gone.
+/// Answers the kernel's requests until the mount is gone.
 fn answer(
     union: Union,
     device: OwnedFd,
@@ -232,14 +229,15 @@ fn answer(
     session.run().context("serve the union")
 }
 
-/// As many open files as allowed: each open file of the union is one here.
+/// Raises the limit on open files to the maximum: each open file of the union
+/// is one of this process.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // With less, it works for fewer files.
+    // A lower limit works for fewer files.
     setrlimit(Resource::Nofile, raised).ok();
 }
 
@@ -249,7 +247,8 @@ fn ending_signals() -> SigSet {
         .collect()
 }
 
-/// Unmounts when told to end. What is still open there ends with the process.
+/// Waits for a signal to end, and unmounts. Files that are still open in the
+/// union end with the process.
 fn end_by_signal(mountpoint: Option<PathBuf>) {
     if ending_signals().wait().is_err() {
         return;

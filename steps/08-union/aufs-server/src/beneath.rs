@@ -1,6 +1,6 @@
-//! Opening by directory descriptor, so that no path ever leaves a branch:
-//! openat2(2) with `RESOLVE_BENEATH` and without symbolic links or mounts on
-//! the way.
+//! Opening of files by directory descriptor, so that no path ever leaves a
+//! branch: openat2(2) with `RESOLVE_BENEATH` and without symbolic links or
+//! mounts on the way.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -12,20 +12,22 @@ use fuser::FileType;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
 use rustix::io::Errno;
 
-/// What a file system operation comes to: a value, or the errno that goes back
-/// to the caller of the system call.
+/// The result of a file system operation: a value, or the errno for the caller
+/// of the system call.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
-/// Well under `PATH_MAX`, which counts for one system call, not for a file
-/// system: longer paths are walked in pieces.
+/// The longest path to open at once, in bytes. It is well under `PATH_MAX`,
+/// which limits one system call, not a file system: longer paths are walked in
+/// pieces.
 const PIECE: usize = 3800;
 
-/// Opens what `path`, relative to `root` and without `..`, leads to. A symbolic
-/// link at its end is opened itself with `O_PATH`, and is `ELOOP` otherwise.
+/// Opens the file at `path`, which is relative to `root` and has no `..`. A
+/// symbolic link at its end is opened itself with `O_PATH`, and is `ELOOP`
+/// otherwise.
 ///
 /// # Errors
-/// Those of openat2(2); `EXDEV` at a mount point inside the branch, `ELOOP` at
-/// a symbolic link that has replaced a directory on the way.
+/// `EXDEV` at a mount point inside the branch, `ELOOP` at a symbolic link that
+/// has replaced a directory on the way.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.len() <= PIECE {
@@ -39,7 +41,7 @@ pub(crate) fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<O
     open(middle.as_fd(), Path::new(OsStr::from_bytes(rest)), flags)
 }
 
-/// For a directory that is only a starting point for further calls.
+/// The flags for a directory that is only a starting point for further calls.
 pub(crate) const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
 fn open_piece(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd> {
@@ -54,26 +56,26 @@ fn open_piece(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedF
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     loop {
         match openat2(root, path, flags, Mode::empty(), beneath) {
-            // A rename went on at the same time (openat2(2)).
+            // A rename happened at the same time (openat2(2)).
             Err(Errno::AGAIN) if !flags.contains(OFlags::NONBLOCK) => {}
             opened => return opened,
         }
     }
 }
 
-/// The attributes of `name` in the directory, of a symbolic link itself.
+/// The attributes of `name` in a directory; of a symbolic link, its own.
 pub(crate) fn stat_at(dir: &OwnedFd, name: &OsStr) -> Result<Statx> {
     statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, WANTED)
 }
 
-/// The attributes of what a descriptor, `O_PATH` or not, stands for.
+/// The attributes of the file of a descriptor, `O_PATH` or not.
 pub(crate) fn stat_fd(fd: impl AsFd) -> Result<Statx> {
     statx(fd, c"", AtFlags::EMPTY_PATH, WANTED)
 }
 
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
-/// `None` where there is no such name; every other error stays one.
+/// Turns `ENOENT` and `ENOTDIR` into `None`; every other error stays one.
 pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -82,8 +84,9 @@ pub(crate) fn optional<T>(result: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// A path by which calls that take no `O_PATH` descriptor (chmod(2), setxattr(2))
-/// reach the very file that it stands for, even a symbolic link: proc_pid_fd(5).
+/// The path of a descriptor's file for calls that take no `O_PATH` descriptor
+/// (chmod(2), setxattr(2)). It leads to that very file, even to a symbolic
+/// link: proc_pid_fd(5).
 pub(crate) fn magic(fd: &impl AsRawFd) -> PathBuf {
     let mut text = Vec::with_capacity(24);
     // Writing to memory does not fail.
@@ -93,7 +96,7 @@ pub(crate) fn magic(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&text))
 }
 
-/// What kind of file it is.
+/// The type of a file.
 pub(crate) fn kind(stat: &Statx) -> FileType {
     match rustix::fs::FileType::from_raw_mode(stat.stx_mode.into()) {
         rustix::fs::FileType::Directory => FileType::Directory,

@@ -13,24 +13,24 @@ use crate::beneath::{self, DIRECTORY, Result};
 use crate::spelling::{Access, BranchOption, right_text};
 use crate::whiteout;
 
-/// `f_type` of an overlay, statfs(2): a file system stacked on others.
+/// `f_type` of an overlay, a file system stacked on others (statfs(2)).
 const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 
-/// One directory of the stack, held open: it may be hidden by a mount, even by
-/// that of the union itself, and stays what it was.
+/// One directory of the stack, held open: it stays the same even if a mount
+/// hides it, also that of the union itself.
 pub(crate) struct Branch {
-    /// Absolute, for the listing only: nothing is opened by it.
+    /// The absolute path, for the listing only: nothing is opened by it.
     pub(crate) path: PathBuf,
     pub(crate) access: Access,
-    /// Whether `.wh.` names in it hide what lies below.
+    /// Whether `.wh.` names in it hide files of the branches below.
     pub(crate) whiteouts: bool,
     pub(crate) root: OwnedFd,
 }
 
 impl Branch {
-    /// Opens the directory. One that is to be written is locked (flock(2)), so
-    /// that a second union cannot write it too, and freed of what an earlier
-    /// server left unfinished.
+    /// Opens the directory. A writable one is locked (flock(2)), so that no
+    /// second union writes to it, and unfinished work of an earlier server is
+    /// removed from it.
     pub(crate) fn open(option: &BranchOption) -> anyhow::Result<Self> {
         let given = &option.path;
         let path = given
@@ -69,27 +69,27 @@ impl Branch {
             .with_context(|| format!("remove unfinished copies in {path:?}"))
     }
 
-    /// Whether the union may write here.
+    /// Whether the union may write to the branch.
     pub(crate) fn writable(&self) -> bool {
         self.access == Access::Rw
     }
 
-    /// A directory of the branch, for `*at` calls.
+    /// Opens a directory of the branch, for `*at` calls.
     pub(crate) fn dir(&self, path: &Path) -> Result<OwnedFd> {
         self.open_at(path, DIRECTORY)
     }
 
-    /// Any file of the branch, as a place only (`O_PATH`).
+    /// Opens any file of the branch with `O_PATH`.
     pub(crate) fn place(&self, path: &Path) -> Result<OwnedFd> {
         self.open_at(path, OFlags::PATH)
     }
 
-    /// Any file of the branch.
+    /// Opens any file of the branch.
     pub(crate) fn open_at(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         beneath::open(self.root.as_fd(), path, flags)
     }
 
-    /// `PATH=rw`, as `/sys/fs/aufs/si_*/brN` has it.
+    /// The branch as `PATH=rw`, in the format of `/sys/fs/aufs/si_*/brN`.
     pub(crate) fn listing(&self) -> Vec<u8> {
         let mut line = self.path.as_os_str().as_encoded_bytes().to_vec();
         line.push(b'=');
@@ -97,8 +97,8 @@ impl Branch {
         line
     }
 
-    /// Whether its file system stands on others, as overlayfs does: passthrough
-    /// must then be allowed one level more.
+    /// Whether its file system is stacked on others, as overlayfs is:
+    /// passthrough then needs one more level.
     pub(crate) fn is_stacked(&self) -> bool {
         fstatfs(&self.root).is_ok_and(|fs| fs.f_type as u64 == OVERLAYFS_SUPER_MAGIC)
     }
@@ -107,8 +107,9 @@ impl Branch {
 /// Opens all branches.
 ///
 /// # Errors
-/// Names a branch that is missing, no directory, written by another union, or
-/// inside another branch: AUFS calls that overlapped and rejects it too.
+/// Names a branch that is missing, is no directory, is written by another
+/// union, or lies inside another branch. AUFS calls the last overlapped and
+/// rejects it too.
 pub(crate) fn open_all(options: &[BranchOption]) -> anyhow::Result<Vec<Branch>> {
     let branches = options
         .iter()

@@ -1,4 +1,4 @@
-//! Copying a file's data: as a reflink where the file system can share blocks,
+//! Copying of a file's data: as a reflink if the file system can share blocks,
 //! else inside the kernel, and always without filling holes.
 
 use std::os::fd::OwnedFd;
@@ -9,9 +9,6 @@ use rustix::io::{Errno, pread, pwrite};
 use crate::beneath::{Result, stat_fd};
 
 /// Copies the first `length` bytes. The copy is `length` bytes long.
-///
-/// # Errors
-/// Those of reading and writing, `ENOSPC` among them.
 pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd, length: u64) -> Result<()> {
     if stat_fd(from)?.stx_size == length && ioctl_ficlone(to, from).is_ok() {
         return Ok(());
@@ -42,7 +39,7 @@ fn copy_range(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<()> 
             // The file has become shorter meanwhile.
             Ok(0) => return Ok(()),
             Ok(_) | Err(Errno::INTR) => {}
-            // Different file systems, or one that cannot.
+            // Different file systems, or one without this call.
             Err(Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
                 return copy_through_memory(from, to, read, end);
             }

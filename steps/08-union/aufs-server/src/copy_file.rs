@@ -1,4 +1,4 @@
-//! A copy of one file, with everything that belongs to it.
+//! A copy of one file, with all its metadata.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -15,10 +15,8 @@ use crate::beneath::kind;
 use crate::beneath::{Result, magic, stat_fd};
 use crate::{copy_data, xattr};
 
-/// Copies any file but a directory.
-///
-/// # Errors
-/// Those of reading and writing, `ENOSPC` among them.
+/// Copies any file but a directory to `name` in `root`; of its data at most
+/// `length` bytes, if given.
 pub(crate) fn copy_file(
     original: &OwnedFd,
     root: &OwnedFd,
@@ -49,8 +47,8 @@ pub(crate) fn copy_file(
     copy_metadata(original, &openat(root, name, place, Mode::empty())?)
 }
 
-/// Opens for reading without leaving a trace in the access time, where the
-/// kernel allows that: to the owner and to `CAP_FOWNER`.
+/// Opens a file for reading without changing its access time, if the kernel
+/// allows that: to the owner and with `CAP_FOWNER`.
 fn reopen_quietly(place: &OwnedFd) -> Result<OwnedFd> {
     match reopen(place, OFlags::RDONLY | OFlags::NOATIME) {
         Err(Errno::PERM) => reopen(place, OFlags::RDONLY),
@@ -58,12 +56,9 @@ fn reopen_quietly(place: &OwnedFd) -> Result<OwnedFd> {
     }
 }
 
-/// Owner, extended attributes, mode and times, in this order: a change of
-/// owner takes capabilities and set-user-ID bits away, and every change takes
-/// new times.
-///
-/// # Errors
-/// Those of the calls.
+/// Copies owner, extended attributes, mode and times, in this order: a change
+/// of owner clears capabilities and set-user-ID bits, and every change sets new
+/// times.
 pub(crate) fn copy_metadata(original: &OwnedFd, copy: &OwnedFd) -> Result<()> {
     let stat = stat_fd(original)?;
     let (uid, gid) = (Uid::from_raw(stat.stx_uid), Gid::from_raw(stat.stx_gid));

@@ -1,7 +1,6 @@
-//! Copying up: before the first change, the whole file goes to a writable
-//! branch above. It is made under a temporary name and shown when it is
-//! complete, so that nobody ever sees half a copy, and the original is only
-//! read.
+//! copy_up: before the first change, the whole file is copied to a writable
+//! branch above. The copy is made under a temporary name and shown when it is
+//! complete, so that nobody ever sees half a copy. The original is only read.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -24,20 +23,18 @@ use crate::node::{Dir, ROOT, lock};
 use crate::whiteout;
 
 impl Union {
-    /// Sees to it that a file is in a branch that may be written; of its data,
-    /// no more than `length` bytes where that is given.
+    /// Ensures that a file is in a writable branch; copies at most `length`
+    /// bytes of its data, if given.
     ///
     /// # Errors
-    /// `EROFS` where no branch above may be written, `ENOSPC` and the like from
+    /// `EROFS` if no branch above is writable; `ENOSPC` and the like from
     /// copying. Nothing has changed then.
     pub(crate) fn copy_up(&self, id: u64, length: Option<u64>) -> Result<()> {
         self.copy_up_to(id, length, usize::MAX)
     }
 
-    /// As [`copy_up`](Self::copy_up), to `lowest` or a branch above it.
-    ///
-    /// # Errors
-    /// As there.
+    /// Does what [`copy_up`](Self::copy_up) does, to `lowest` or a branch above
+    /// it.
     pub(crate) fn copy_up_to(&self, id: u64, length: Option<u64>, lowest: usize) -> Result<()> {
         if self.may_be_written(id, lowest)? {
             return Ok(());
@@ -73,13 +70,13 @@ impl Union {
         made
     }
 
-    /// Whether a file is in a branch that may be written, and not below `lowest`.
+    /// Whether a file is in a writable branch that is not below `lowest`.
     fn may_be_written(&self, id: u64, lowest: usize) -> Result<bool> {
         let branch = lock(&self.nodes).get(id)?.key.branch;
         Ok(branch <= lowest && self.branches[branch].writable())
     }
 
-    /// Where the copy of a file goes.
+    /// The branch for the copy of a file.
     fn target(&self, id: u64, lowest: usize) -> Result<usize> {
         let nodes = lock(&self.nodes);
         let from = nodes.get(id)?.key.branch.min(lowest.saturating_add(1));
@@ -89,13 +86,13 @@ impl Union {
                 drop(nodes);
                 self.branch_for_copy(&parent, from)
             }
-            // Deleted, but still open: any branch will do.
+            // Deleted, but still open: any writable branch suffices.
             Err(_) => self.writable(from).last().ok_or(Errno::ROFS),
         }
     }
 
-    /// Moves a complete copy to its place, and takes note that the file is
-    /// there now.
+    /// Moves a complete copy to its place, and records that the file is there
+    /// now.
     fn show_copy(&self, id: u64, branch: usize, temporary: &OsStr, original: &Statx) -> Result<()> {
         let _names = self.write_names();
         let from = lock(&self.nodes).get(id)?.key.branch;
@@ -122,7 +119,7 @@ impl Union {
                 self.copied(origin, original.stx_nlink, copy)?;
             }
         } else {
-            // Its last name went while it was copied.
+            // Its last name was removed while it was copied.
             let place = openat(
                 root,
                 temporary,
@@ -135,7 +132,7 @@ impl Union {
         self.moved(id, branch, vec![branch], &stat)
     }
 
-    /// Takes note that a file is in `layers` now, the highest of which is
+    /// Records that a file is in `layers` now, the highest of which is
     /// `branch`, and keeps its inode number.
     fn moved(&self, id: u64, branch: usize, layers: Vec<usize>, stat: &Statx) -> Result<()> {
         let key = Key::of(branch, stat);
@@ -147,8 +144,8 @@ impl Union {
         self.handles.follow(id, self)
     }
 
-    /// The directory in that branch, made there with all that is missing above
-    /// it if need be. The caller holds the names for writing.
+    /// Opens a directory in `branch`, and makes it there if need be, with all
+    /// that is missing above it. The caller holds the names for writing.
     pub(crate) fn ensure_dir(&self, id: u64, branch: usize) -> Result<OwnedFd> {
         let (dir, parent) = {
             let nodes = lock(&self.nodes);
@@ -207,7 +204,7 @@ impl Union {
         made
     }
 
-    /// A name that nobody else uses, in a branch's root.
+    /// A name in a branch's root that nobody else uses.
     pub(crate) fn temporary(&self) -> OsString {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
         OsString::from(format!("{}{number}", whiteout::TEMPORARY))
@@ -215,8 +212,8 @@ impl Union {
 }
 
 /// Renames to a name that must not exist. File systems without
-/// `RENAME_NOREPLACE` say `EINVAL`; the names are locked, so a plain rename
-/// will do there.
+/// `RENAME_NOREPLACE` return `EINVAL`; a plain rename suffices there, because
+/// the names are locked.
 fn rename_new(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new: &OsStr) -> Result<()> {
     match renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL) => renameat(from, name, to, new),
@@ -224,8 +221,8 @@ fn rename_new(from: &OwnedFd, name: &OsStr, to: &OwnedFd, new: &OsStr) -> Result
     }
 }
 
-/// Sets the times of a directory back: a copy in it is no change that a user
-/// of the union made.
+/// Resets the times of a directory: a copy in it is no change by a user of the
+/// union.
 fn restore_times(dir: &OwnedFd, before: &Statx) -> Result<()> {
     utimensat(CWD, magic(dir), &times(before), AtFlags::empty())
 }

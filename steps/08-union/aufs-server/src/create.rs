@@ -1,5 +1,5 @@
-//! Making files: in the branch that the policy picks, owned by the caller,
-//! with a whiteout of the same name taken away.
+//! Creation of files: in the branch that the policy picks, owned by the caller,
+//! with a whiteout of the same name removed.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use crate::lookup::Found;
 use crate::node::{Dir, lock};
 use crate::{whiteout, xattr};
 
-/// Who makes a file, and what becomes of its mode.
+/// The process that creates a file: its IDs and its umask.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) uid: u32,
@@ -29,12 +29,12 @@ pub(crate) struct Caller {
     pub(crate) umask: u32,
 }
 
-/// A place for a new file.
+/// The place for a new file.
 struct Room {
     branch: usize,
-    /// The directory there.
+    /// The directory in that branch.
     place: OwnedFd,
-    /// Whether that branch holds a whiteout of the name.
+    /// Whether that branch has a whiteout of the name.
     whited_out: bool,
 }
 
@@ -42,7 +42,7 @@ impl Union {
     /// Makes a directory.
     ///
     /// # Errors
-    /// As mkdirat(2); `EROFS` where no branch may be written.
+    /// `EROFS` if no branch is writable.
     pub(crate) fn mkdir(
         &self,
         caller: Caller,
@@ -56,9 +56,6 @@ impl Union {
     }
 
     /// Makes a device node, FIFO, socket or empty file.
-    ///
-    /// # Errors
-    /// As mknodat(2).
     pub(crate) fn mknod(
         &self,
         caller: Caller,
@@ -74,9 +71,6 @@ impl Union {
     }
 
     /// Makes a symbolic link.
-    ///
-    /// # Errors
-    /// As symlinkat(2).
     pub(crate) fn symlink(
         &self,
         caller: Caller,
@@ -90,9 +84,6 @@ impl Union {
     }
 
     /// Makes a file and opens it.
-    ///
-    /// # Errors
-    /// As open(2) with `O_CREAT` and `O_EXCL`.
     pub(crate) fn create(
         &self,
         caller: Caller,
@@ -117,10 +108,10 @@ impl Union {
         Ok((id, stat, opened?))
     }
 
-    /// Makes another name for a file, in the branch where it is.
+    /// Makes another name for a file, in the branch that has it.
     ///
     /// # Errors
-    /// As linkat(2).
+    /// `EXDEV` if something above that branch hides the new name.
     pub(crate) fn link(&self, id: u64, parent: u64, name: &OsStr) -> Result<(u64, Statx)> {
         whiteout::check_new(name)?;
         self.copy_up(id, None)?;
@@ -133,7 +124,7 @@ impl Union {
         }
         let place = self.ensure_dir(parent, branch)?;
         let original = self.place(id)?;
-        // linkat(2) with AT_EMPTY_PATH asks for a capability; this does not.
+        // linkat(2) with AT_EMPTY_PATH takes a capability; this does not.
         linkat(
             CWD,
             magic(&*original),
@@ -148,8 +139,8 @@ impl Union {
         self.enter(parent, name, &found)
     }
 
-    /// Makes a file by `make`, which is given the directory in the branch and
-    /// the mode, and must fail where the name exists.
+    /// Makes a file by `make`, which gets the directory in the branch and the
+    /// mode, and must fail if the name exists.
     fn make(
         &self,
         caller: Caller,
@@ -183,7 +174,8 @@ impl Union {
         self.enter(parent, name, &found)
     }
 
-    /// The directory, and the branch with a whiteout of the name, if any.
+    /// The directory, and the branch with a whiteout of the name, if any;
+    /// `EEXIST` if the name is taken.
     fn vacant(&self, parent: u64, name: &OsStr) -> Result<(Dir, Option<usize>)> {
         let dir = lock(&self.nodes).dir(parent)?;
         let found = self.find(&dir, name)?;
@@ -225,7 +217,7 @@ impl Union {
                 Some(gid),
                 AtFlags::SYMLINK_NOFOLLOW,
             )?;
-            // A change of owner takes these bits away.
+            // A change of owner clears these bits.
             if kind(&stat) != FileType::Symlink && mode.intersects(Mode::SUID | Mode::SGID) {
                 chmodat(&room.place, name, mode_of(&stat), AtFlags::empty())?;
             }
@@ -244,7 +236,7 @@ impl Union {
     }
 }
 
-/// A find in one branch alone.
+/// The result of a lookup that finds a file in one branch only.
 pub(crate) fn one(branch: usize, floor: usize, stat: Statx) -> Found {
     Found {
         layers: vec![(branch, stat)],

@@ -1,6 +1,6 @@
-//! /dev/fuse and the mount: the new mount API (fsopen(2), fsmount(2)) makes the
-//! mount without attaching it anywhere, so that it can be attached in another
-//! mount namespace, or never be seen.
+//! /dev/fuse and the mount. The new mount API (fsopen(2), fsmount(2)) makes a
+//! detached mount, so that it can be attached in another mount namespace, or
+//! never be seen.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -15,15 +15,15 @@ use rustix::process::{getegid, geteuid};
 
 use crate::options::Options;
 
-/// What mountinfo shows as the type: `fuse.aufs`.
+/// The subtype of the file system: mountinfo shows `fuse.aufs`.
 const SUBTYPE: &str = "aufs";
 
-/// Opens /dev/fuse: the end of a connection that answers the kernel.
+/// Opens /dev/fuse: the server's end of a connection with the kernel. It must
+/// be opened in the user namespace that owns the mount namespace of the mount.
 ///
 /// # Errors
-/// `ENOENT`, `ENXIO` or `ENODEV` where the kernel has no FUSE; `EPERM` where a
-/// device cgroup forbids it. It must be opened in the user namespace that owns
-/// the mount namespace of the mount.
+/// `ENOENT`, `ENXIO` or `ENODEV` if the kernel has no FUSE; `EPERM` if a device
+/// cgroup forbids it.
 pub fn open() -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let opened = openat(CWD, "/dev/fuse", flags, Mode::empty());
@@ -36,12 +36,11 @@ pub fn open() -> Result<OwnedFd> {
     .context("open(\"/dev/fuse\")")
 }
 
-/// Mounts the file system that is served over `device`, detached: a descriptor
-/// of its root. The server need not answer yet.
+/// Makes a detached mount of the file system that is served over `device`: a
+/// descriptor of its root. The server need not answer yet.
 ///
 /// # Errors
-/// Those of fsopen(2), fsconfig(2) and fsmount(2): `EPERM` without
-/// `CAP_SYS_ADMIN` in the caller's user namespace.
+/// `EPERM` without `CAP_SYS_ADMIN` in the caller's user namespace.
 pub fn mount(device: &OwnedFd, options: &Options) -> Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).context("fsopen(\"fuse\")")?;
     let set = |key: &str, value: &str| {

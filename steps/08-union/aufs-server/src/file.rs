@@ -1,5 +1,5 @@
-//! Open files: read and written past this server where the kernel offers it
-//! (`FUSE_PASSTHROUGH`, since Linux 6.9), through it elsewhere.
+//! Open files: read and written past this server if the kernel supports it
+//! (`FUSE_PASSTHROUGH`, since Linux 6.9), else through it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -14,21 +14,22 @@ use crate::attr::reopen;
 use crate::beneath::{Result, stat_fd};
 use crate::node::{Io, lock};
 
-/// How the kernel is to use a file that was opened.
+/// How the kernel uses an open file.
 pub(crate) enum Opened {
-    /// Through this server. Whether what is cached of it is still good.
+    /// Through this server. `keep_cache`: what the kernel has cached of it is
+    /// still valid.
     Served { handle: u64, keep_cache: bool },
-    /// Past this server.
+    /// Past this server (passthrough).
     Passed {
         handle: u64,
         backing: Arc<BackingId>,
     },
 }
 
-/// Makes a file known to the kernel for passthrough.
+/// A function that registers a file with the kernel for passthrough.
 pub(crate) type Register<'a> = &'a dyn Fn(BorrowedFd<'_>) -> std::io::Result<BackingId>;
 
-/// The flags that have a meaning for the branch's own file.
+/// The flags that apply to the file in the branch.
 const KEPT: OFlags = OFlags::ACCMODE
     .union(OFlags::APPEND)
     .union(OFlags::NONBLOCK)
@@ -37,12 +38,11 @@ const KEPT: OFlags = OFlags::ACCMODE
     .union(OFlags::TRUNC);
 
 impl Union {
-    /// Opens a file, or a copy of it where it is to be changed.
+    /// Opens a file, after copy_up if it is to be changed.
     ///
     /// # Errors
-    /// Those of copying up and open(2). `ESTALE`, upon which the kernel looks
-    /// the name up again and comes with another node, where the original is
-    /// still open past this server.
+    /// `ESTALE` if the original is still open past this server: the kernel then
+    /// looks the name up again and gets another node.
     pub(crate) fn open_file(
         &self,
         id: u64,
@@ -59,7 +59,7 @@ impl Union {
         self.opened(id, flags, fd, register)
     }
 
-    /// Takes note of a file that is open now, and decides how it is used.
+    /// Records an open file, and decides how the kernel uses it.
     pub(crate) fn opened(
         &self,
         id: u64,
@@ -100,9 +100,8 @@ impl Union {
         if kind != FileType::RegularFile || !wanted.load(Ordering::Relaxed) {
             return None;
         }
-        // EPERM for a server without CAP_SYS_ADMIN on the host: it will not
-        // get it for any other file either. ELOOP for a branch that is itself
-        // too deeply stacked.
+        // EPERM: the server has no CAP_SYS_ADMIN on the host, which applies to
+        // every other file too. ELOOP: the branch itself is too deeply stacked.
         let registered = register(fd.as_fd());
         if registered
             .as_ref()
@@ -120,10 +119,8 @@ impl Union {
         }
     }
 
-    /// Reads up to `size` bytes: less only at the end of the file.
-    ///
-    /// # Errors
-    /// Those of pread(2).
+    /// Reads up to `size` bytes: fewer only at the end of the file, or before
+    /// an error.
     pub(crate) fn read(&self, handle: u64, offset: u64, size: usize) -> Result<Vec<u8>> {
         let fd = self.handles.get(handle)?.fd();
         let mut data = vec![0; size];
@@ -141,11 +138,8 @@ impl Union {
         Ok(data)
     }
 
-    /// Writes, and says how much: less than asked for only where the file
-    /// system filled up on the way.
-    ///
-    /// # Errors
-    /// Those of pwrite(2).
+    /// Writes, and returns the number of bytes: fewer than asked for only
+    /// before an error, such as a full file system.
     pub(crate) fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<usize> {
         let fd = self.handles.get(handle)?.fd();
         let mut written = 0;
@@ -161,10 +155,7 @@ impl Union {
         Ok(written)
     }
 
-    /// Brings a file to the disk.
-    ///
-    /// # Errors
-    /// Those of fsync(2).
+    /// Writes a file to the disk: fsync(2), or fdatasync(2).
     pub(crate) fn sync(&self, handle: u64, data_only: bool) -> Result<()> {
         let fd = self.handles.get(handle)?.fd();
         match data_only {
@@ -173,10 +164,7 @@ impl Union {
         }
     }
 
-    /// Allocates or frees space.
-    ///
-    /// # Errors
-    /// Those of fallocate(2).
+    /// Allocates or frees space: fallocate(2).
     pub(crate) fn allocate(&self, handle: u64, mode: i32, offset: u64, length: u64) -> Result<()> {
         let fd = self.handles.get(handle)?.fd();
         let mode = FallocateFlags::from_bits_retain(mode as u32);
@@ -197,10 +185,7 @@ impl Union {
         }
     }
 
-    /// Copies between two open files inside the kernel.
-    ///
-    /// # Errors
-    /// Those of copy_file_range(2).
+    /// Copies between two open files inside the kernel: copy_file_range(2).
     pub(crate) fn copy_range(
         &self,
         (from, mut read): (u64, u64),
@@ -208,7 +193,7 @@ impl Union {
         length: u64,
     ) -> Result<usize> {
         let (from, to) = (self.handles.get(from)?.fd(), self.handles.get(to)?.fd());
-        // One reply tells 32 bits.
+        // A reply has 32 bits for the length.
         let length = length.min(1 << 30) as usize;
         rustix::fs::copy_file_range(&*from, Some(&mut read), &*to, Some(&mut written), length)
     }

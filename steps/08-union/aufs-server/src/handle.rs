@@ -1,5 +1,4 @@
-//! What is open: files and directories, by the numbers that the kernel calls
-//! them by.
+//! Open files and directories, by the numbers that the kernel knows them by.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -14,13 +13,13 @@ use crate::attr::reopen;
 use crate::beneath::Result;
 use crate::readdir::Entry;
 
-/// Everything that is open.
+/// All open files and directories.
 #[derive(Default)]
 pub(crate) struct Handles {
     files: RwLock<HashMap<u64, Arc<File>>>,
     listings: RwLock<HashMap<u64, Arc<Listing>>>,
     next: AtomicU64,
-    /// Whether the kernel was asked for passthrough, and granted it.
+    /// Whether the kernel has granted passthrough.
     pub(crate) passthrough: AtomicBool,
 }
 
@@ -38,14 +37,14 @@ pub(crate) struct Listing {
 }
 
 impl File {
-    /// The descriptor for this moment: it is another one after a copy-up.
+    /// The current descriptor: copy_up replaces it.
     pub(crate) fn fd(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.fd.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Handles {
-    /// A new number for an open file.
+    /// Adds an open file and returns its number.
     pub(crate) fn add(&self, node: u64, flags: OFlags, fd: OwnedFd) -> u64 {
         let file = File {
             node,
@@ -58,19 +57,19 @@ impl Handles {
         number
     }
 
-    /// The open file with this number.
+    /// The open file with this number; `EBADF` if there is none.
     pub(crate) fn get(&self, number: u64) -> Result<Arc<File>> {
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
         files.get(&number).cloned().ok_or(Errno::BADF)
     }
 
-    /// Closes a file.
+    /// Removes a file and returns it.
     pub(crate) fn remove(&self, number: u64) -> Option<Arc<File>> {
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         files.remove(&number)
     }
 
-    /// A new number for an open directory.
+    /// Adds an open directory and returns its number.
     pub(crate) fn add_listing(&self, node: u64) -> u64 {
         let listing = Listing {
             node,
@@ -85,13 +84,13 @@ impl Handles {
         number
     }
 
-    /// The open directory with this number.
+    /// The open directory with this number; `EBADF` if there is none.
     pub(crate) fn listing(&self, number: u64) -> Result<Arc<Listing>> {
         let all = self.listings.read().unwrap_or_else(PoisonError::into_inner);
         all.get(&number).cloned().ok_or(Errno::BADF)
     }
 
-    /// Closes a directory.
+    /// Removes a directory and returns it.
     pub(crate) fn remove_listing(&self, number: u64) -> Option<Arc<Listing>> {
         let mut all = self
             .listings
@@ -100,11 +99,8 @@ impl Handles {
         all.remove(&number)
     }
 
-    /// Turns files that are open on the original to the copy, as AUFS does.
-    /// What the kernel reads past this server stays with the original.
-    ///
-    /// # Errors
-    /// Those of opening the copy.
+    /// Switches files that are open on the original to the copy, as AUFS does.
+    /// Files that the kernel reads past this server stay on the original.
     pub(crate) fn follow(&self, node: u64, union: &Union) -> Result<()> {
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
         let open: Vec<Arc<File>> = files.values().filter(|f| f.node == node).cloned().collect();

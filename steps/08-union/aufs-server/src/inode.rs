@@ -1,11 +1,11 @@
-//! Inode numbers that stay the same when a file is copied up: what AUFS keeps
-//! in its xino files, here in the server's memory for as long as it is mounted.
+//! Inode numbers that stay the same when a file is copied up. AUFS keeps them
+//! in its xino files, this server in its memory, for as long as it is mounted.
 
 use std::collections::HashMap;
 
 use rustix::fs::Statx;
 
-/// Which file of which branch it is.
+/// The identity of a file in a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub(crate) branch: usize,
@@ -25,32 +25,32 @@ impl Key {
     }
 }
 
-/// What the kernel knows a file by. The generation tells apart two files that
-/// had the same number, one after the other: it is made of the time of birth.
+/// The identity of a file for the kernel. The generation, made of the time of
+/// birth, tells apart two files that had the same number one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) ino: u64,
     pub(crate) generation: u64,
 }
 
-/// The numbers of all files whose number is not simply computed: those that
-/// were copied up, and the few that fit no rule.
+/// The numbers of files for which they are not computed: those that were copied
+/// up, and the few that fit no rule.
 #[derive(Default)]
 pub(crate) struct Numbers {
-    /// With the birth of the file that was meant, since the numbers of deleted
-    /// files come back in the branch.
+    /// Each with the file's time of birth, because a branch reuses the numbers
+    /// of deleted files.
     known: HashMap<Key, (u64, Identity)>,
     odd: u64,
 }
 
 /// Numbers of a branch are `(branch + 1) << 48 | number there`: the same after
-/// each mount, and found without a table.
+/// each mount, and computed without a table.
 const BRANCH_SHIFT: u32 = 48;
-/// Where numbers begin that follow no rule.
+/// The first of the numbers that follow no rule.
 const ODD: u64 = 1 << 62;
 
 impl Numbers {
-    /// The identity of a file that was found in a branch.
+    /// The identity of a file in a branch.
     pub(crate) fn identity(&mut self, key: Key, stat: &Statx, root_dev: (u32, u32)) -> Identity {
         let birth = birth(stat);
         if let Some((known, identity)) = self.known.get(&key) {
@@ -75,16 +75,16 @@ impl Numbers {
         identity
     }
 
-    /// The number of a directory entry, as far as it can be told without the
-    /// file's attributes; `None` where they are needed.
+    /// The number of a directory entry, if it can be computed without the
+    /// file's attributes; `None` if they are needed.
     pub(crate) fn of_entry(&self, branch: usize, ino: u64, dev: (u32, u32)) -> Option<u64> {
         let key = Key { branch, dev, ino };
         let computable = ino >> BRANCH_SHIFT == 0 && !self.known.contains_key(&key);
         computable.then(|| computed(branch, ino))
     }
 
-    /// Says that the file with `stat` in a branch goes by `identity` from now
-    /// on: it was copied up.
+    /// Makes the file with `stat` in a branch keep `identity` from now on: it
+    /// was copied up.
     pub(crate) fn keep(&mut self, key: Key, stat: &Statx, identity: Identity) {
         self.known.insert(key, (birth(stat), identity));
     }

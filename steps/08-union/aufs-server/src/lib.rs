@@ -1,9 +1,9 @@
 //! AUFS in user space: a FUSE server with AUFS's semantics.
 //!
 //! Several directories, the branches, are seen as one tree. The highest branch
-//! that has a name wins; directories merge. What is changed is changed in a
-//! branch that may be written: a file of a branch below is copied up first, and
-//! a deleted one is hidden by a whiteout. See aufs(5), fuse(4), fuse.rst.
+//! that has a name wins; directories merge. Changes go to a writable branch: a
+//! file of a branch below is copied up first, and a deleted one is hidden by a
+//! whiteout. See aufs(5), fuse(4), fuse.rst.
 //!
 //! | module | what |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `branch` | the directories, held open |
 //! | `beneath` | openat2(2): no path leaves a branch |
 //! | `whiteout` | `.wh.NAME`, `.wh..wh..opq`, and the names that users may not use |
-//! | `lookup` | finding a name in the stack |
-//! | `node`, `nodes`, `inode` | what the kernel knows of, and numbers that last |
+//! | `lookup` | lookup of a name in the stack |
+//! | `node`, `nodes`, `inode` | the files that the kernel knows, and stable inode numbers |
 //! | `attr`, `xattr` | attributes |
 //! | `readdir` | merged directories |
 //! | `plink` | hard links across branches |
@@ -23,15 +23,15 @@
 //! | `server`, `answer` | the FUSE operations |
 //! | [`device`] | /dev/fuse and the mount |
 //! | [`background`] | the server's own process |
-//! | [`si`] | what a mounted union tells about itself |
+//! | [`si`] | the branches and the server of a mounted union |
 //!
-//! # What differs from the kernel's AUFS
-//! - A directory of which a part lies below the written branch cannot be
-//!   renamed (`EXDEV`), as with AUFS unless `dirren` is given; there is no
-//!   `dirren` here.
-//! - A file that is read past the server (passthrough) while it is copied up is
-//!   read on in its old state by those who had it open; with `nopassthrough`
-//!   they see the new one, as with AUFS.
+//! # Differences from the kernel's AUFS
+//! - A directory with a part below the writable branch cannot be renamed
+//!   (`EXDEV`), as with AUFS unless `dirren` is given; there is no `dirren`
+//!   here.
+//! - Who has a file open past the server (passthrough) while it is copied up
+//!   goes on reading its old state; with `nopassthrough` they see the new one,
+//!   as with AUFS.
 //! - `O_TMPFILE` is `EOPNOTSUPP`: the FUSE library has no such request.
 //! - Branches cannot be added or removed while the union is mounted.
 
@@ -83,27 +83,24 @@ use nodes::Nodes;
 use plink::Plinks;
 use policy::Policy;
 
-/// A union of branches: everything that the server knows.
+/// A union of branches, with all that the server knows.
 pub(crate) struct Union {
     options: Options,
     branches: Vec<Branch>,
-    /// Of each branch's root: major and minor number.
+    /// Major and minor number of the device of each branch's root.
     devices: Vec<(u32, u32)>,
     nodes: Mutex<Nodes>,
     handles: Handles,
     policy: Policy,
     plinks: Mutex<Plinks>,
     temporaries: AtomicU64,
-    /// Held for writing by whoever changes names, for reading by whoever goes
-    /// by them. Copying data holds neither.
+    /// Held for writing by operations that change names, for reading by those
+    /// that use them. Copying data holds neither.
     names: RwLock<()>,
 }
 
 impl Union {
     /// Opens the branches.
-    ///
-    /// # Errors
-    /// Those of the branches, which are named.
     pub(crate) fn open(options: &Options) -> anyhow::Result<Self> {
         let branches = branch::open_all(&options.branches)?;
         let mut devices = Vec::new();
@@ -147,12 +144,12 @@ impl Union {
         self.names.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file itself, in the highest branch that has it: an `O_PATH`
+    /// The file itself in the highest branch that has it: an `O_PATH`
     /// descriptor.
     ///
     /// # Errors
-    /// `ESTALE` where it is not there any more, or another one is: somebody
-    /// changed the branch directly.
+    /// `ESTALE` if it is no longer there, or another file is: somebody changed
+    /// the branch directly.
     pub(crate) fn place(&self, id: u64) -> Result<Arc<OwnedFd>> {
         let (key, paths, is_dir) = {
             let nodes = lock(&self.nodes);

@@ -1,4 +1,4 @@
-//! Finding a name in the stack: the highest branch wins, directories merge,
+//! Lookup of a name in the stack: the highest branch wins, directories merge,
 //! whiteouts and opaque directories end the search.
 
 use std::ffi::OsStr;
@@ -13,21 +13,22 @@ use crate::node::{Dir, Entered, lock};
 use crate::plink::Origin;
 use crate::whiteout;
 
-/// What there is by a name.
+/// The result of a lookup.
 pub(crate) struct Found {
-    /// The branches that have it with its attributes there, the highest first;
-    /// none if there is no such file. More than one only for a directory.
+    /// The branches that have the file, with its attributes there, the highest
+    /// first; none if there is no such file. More than one only for a
+    /// directory.
     pub(crate) layers: Vec<(usize, Statx)>,
-    /// The branch whose whiteout says that there is none.
+    /// The branch whose whiteout of the name ends the search.
     pub(crate) whiteout: Option<usize>,
-    /// The lowest branch that may have a say.
+    /// The lowest branch that counts.
     pub(crate) floor: usize,
-    /// Where a name is whose file has several, and how many that are. The file
-    /// itself is elsewhere if it was copied up by another one of them.
+    /// The name as one of several of its file, if it is one. The file itself is
+    /// in another branch if it was copied up by another of its names.
     pub(crate) original: Option<Original>,
 }
 
-/// A name of a file with several.
+/// One of several names of a file.
 #[derive(Clone, Copy)]
 pub(crate) struct Original {
     pub(crate) branch: usize,
@@ -42,12 +43,12 @@ impl Found {
         original.or(self.layers.first().map(|(branch, _)| *branch))
     }
 
-    /// The highest branch that has it, with its attributes there.
+    /// The highest branch that has the file, with its attributes there.
     pub(crate) fn top(&self) -> Option<(usize, &Statx)> {
         self.layers.first().map(|(branch, stat)| (*branch, stat))
     }
 
-    /// Whether it is a directory.
+    /// Whether the file is a directory.
     pub(crate) fn is_dir(&self) -> bool {
         let dir = |(_, stat): (usize, &Statx)| kind(stat) == FileType::Directory;
         self.top().is_some_and(dir)
@@ -55,17 +56,14 @@ impl Found {
 }
 
 impl Union {
-    /// Looks for `name` in all branches of a directory.
-    ///
-    /// # Errors
-    /// Those of the branches, except that a directory which has vanished from
-    /// one of them counts as empty there.
+    /// Looks up `name` in all branches of a directory. A directory that has
+    /// vanished from one of them counts as empty there.
     pub(crate) fn find(&self, dir: &Dir, name: &OsStr) -> Result<Found> {
         self.find_from(dir, name, 0)
     }
 
-    /// Whether a branch below `branch` has something by that name, which would
-    /// be seen if nothing above hid it.
+    /// Whether a branch below `branch` has the name, which would show if
+    /// nothing above hid it.
     pub(crate) fn exists_below(&self, dir: &Dir, name: &OsStr, branch: usize) -> Result<bool> {
         Ok(!self.find_from(dir, name, branch + 1)?.layers.is_empty())
     }
@@ -91,7 +89,7 @@ impl Union {
                 continue;
             };
             if kind(&stat) != FileType::Directory {
-                // Below a directory it is hidden by that.
+                // A directory above it hides it.
                 if found.layers.is_empty() {
                     found.original = self.origin(index, &stat).map(|origin| Original {
                         branch: index,
@@ -108,8 +106,8 @@ impl Union {
                 break;
             }
             found.layers.push((index, stat));
-            // A name and its own whiteout in one branch: a change broken off
-            // in the middle. The whiteout counts for what is below.
+            // A name and its own whiteout in one branch: an interrupted change.
+            // The whiteout hides the branches below.
             let ends = branch.whiteouts
                 && (whiteout::is_opaque(&parent, name)? || whiteout::exists(&parent, name)?);
             if ends {
@@ -120,11 +118,12 @@ impl Union {
         Ok(found)
     }
 
-    /// Makes what was found known by its name: the id of its node, and its
-    /// attributes in the highest branch.
+    /// Records that the kernel knows what was found by its name, and returns
+    /// the id of its node and its attributes in the highest branch.
     ///
     /// # Errors
-    /// `ENOENT` where nothing was found, `ENAMETOOLONG` if nothing could be.
+    /// `ENOENT` if nothing was found, `ENAMETOOLONG` if the name is too long
+    /// for the union.
     pub(crate) fn enter(&self, parent: u64, name: &OsStr, found: &Found) -> Result<(u64, Statx)> {
         let mut nodes = lock(&self.nodes);
         let (branch, stat) = found.top().ok_or(whiteout::absent(name))?;
@@ -146,7 +145,7 @@ impl Union {
         Ok((id, stat))
     }
 
-    /// The id of the node that the kernel knows by this name, if it does.
+    /// The id of the node that the kernel knows by this name, if any.
     pub(crate) fn known(&self, parent: u64, name: &OsStr, found: &Found) -> Option<u64> {
         let mut nodes = lock(&self.nodes);
         let (branch, stat) = found.top()?;
@@ -156,8 +155,9 @@ impl Union {
     }
 }
 
-/// The link count of a merged directory is as many as could be, as in AUFS:
-/// programs take it as the most subdirectories that they may find.
+/// The attributes of a merged directory. The link count is the highest possible
+/// one, as in AUFS: programs take it for the most subdirectories that they may
+/// find.
 pub(crate) fn merged(found: &Found, mut top: Statx) -> Statx {
     for (_, stat) in found.layers.iter().skip(1) {
         top.stx_nlink += stat.stx_nlink.saturating_sub(2);

@@ -1,4 +1,4 @@
-//! The files that the kernel knows of: by which names, in which branches.
+//! The files that the kernel knows: their names and their branches.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -9,46 +9,49 @@ use fuser::{BackingId, FileType};
 
 use crate::inode::{Identity, Key};
 
-/// The root's node id, which FUSE prescribes.
+/// The node id of the root, as FUSE prescribes.
 pub(crate) const ROOT: u64 = 1;
 
 /// A file of the union.
 pub(crate) struct Node {
     pub(crate) identity: Identity,
     pub(crate) kind: FileType,
-    /// The directory and the name of every hard link seen, the latest last.
+    /// The directory and the name of every hard link that was seen, the latest
+    /// last.
     pub(crate) names: Vec<(u64, OsString)>,
-    /// The branches that have it, the highest first: one, for a non-directory.
+    /// The branches that have it, the highest first: one, unless it is a
+    /// directory.
     pub(crate) layers: Vec<usize>,
-    /// Which file it is in the highest of them.
+    /// The file in the highest of them.
     pub(crate) key: Key,
-    /// The lowest branch that this directory may show: one with a whiteout, or
-    /// in which it is opaque, ends the search.
+    /// The lowest branch that this directory may show: a branch with a whiteout
+    /// of it, or in which it is opaque, ends the search.
     pub(crate) floor: usize,
-    /// The file itself, once it has no name any more.
+    /// The file itself, once it has no name left.
     pub(crate) detached: Option<Arc<OwnedFd>>,
     /// How it is open.
     pub(crate) io: Io,
-    /// Held by whoever copies the file up.
+    /// Held while the file is copied up.
     pub(crate) copying: Arc<Mutex<()>>,
-    /// Modification time and size at the last opening, to keep what the kernel
+    /// Modification time and size at the last open(2), to keep what the kernel
     /// has cached of an unchanged file.
     pub(crate) seen: Option<(i64, u32, u64)>,
-    /// What keeps it in the table: the kernel's lookups, names below it, open
-    /// files.
+    /// Counts that keep it in the table: the kernel's lookups, names below it,
+    /// open files.
     pub(super) lookups: u64,
     pub(super) children: u64,
     pub(super) handles: u64,
 }
 
-/// How a file is open: all at once in the same way, as the kernel demands.
+/// How a file is open: in the same way for all who have it open, as the kernel
+/// demands.
 #[derive(Clone, Default)]
 pub(crate) enum Io {
     #[default]
     Closed,
     /// Through this server and the page cache.
     Served,
-    /// Past this server, on that file of a branch.
+    /// Past this server, on this file of a branch.
     Passed(Arc<BackingId>, Key),
 }
 
@@ -61,7 +64,7 @@ pub(crate) struct Dir {
     pub(crate) floor: usize,
 }
 
-/// What a lookup found, ready to become a node.
+/// The result of a lookup, ready to become a node.
 pub(crate) struct Entered {
     pub(crate) identity: Identity,
     pub(crate) kind: FileType,
@@ -94,7 +97,7 @@ impl Node {
     }
 }
 
-/// Locks, also after another thread has panicked: the file system goes on.
+/// Locks, even after another thread has panicked: the file system goes on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The table of the files that the kernel knows of.
+//! The table of the files that the kernel knows.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -11,21 +11,21 @@ use crate::beneath::Result;
 use crate::inode::{Identity, Key, Numbers};
 use crate::node::{Dir, Entered, Io, Node, ROOT};
 
-/// Where node ids begin that are not the file's inode number, because another
-/// node with that number is still in use.
+/// The first of the node ids that are not the file's inode number, because
+/// another node with that number is still in use.
 const SPLIT: u64 = 1 << 63;
 
-/// All nodes.
+/// The table of all nodes.
 pub(crate) struct Nodes {
     pub(crate) numbers: Numbers,
     nodes: HashMap<u64, Node>,
-    /// Inode numbers whose node has another id.
+    /// The ids of nodes by inode number, where the two differ.
     split: HashMap<u64, u64>,
     next_split: u64,
 }
 
 impl Nodes {
-    /// The table with nothing but the root in it.
+    /// A table with only the root.
     pub(crate) fn new(root: Entered) -> Self {
         let mut nodes = Nodes {
             numbers: Numbers::default(),
@@ -40,20 +40,20 @@ impl Nodes {
     /// The node with this id.
     ///
     /// # Errors
-    /// `ESTALE` where there is none: the kernel then looks the name up again.
+    /// `ESTALE` if there is none: the kernel then looks the name up again.
     pub(crate) fn get(&self, id: u64) -> Result<&Node> {
         self.nodes.get(&id).ok_or(Errno::STALE)
     }
 
-    /// As [`get`](Self::get), to be changed.
+    /// The node with this id, for a change.
     pub(crate) fn get_mut(&mut self, id: u64) -> Result<&mut Node> {
         self.nodes.get_mut(&id).ok_or(Errno::STALE)
     }
 
-    /// Where a directory is.
+    /// A directory, as a place in its branches.
     ///
     /// # Errors
-    /// `ENOENT` where it has been removed, `ENOTDIR` for other files.
+    /// `ENOENT` if it has been removed, `ENOTDIR` for other files.
     pub(crate) fn dir(&self, id: u64) -> Result<Dir> {
         let node = self.get(id)?;
         if node.kind != FileType::Directory {
@@ -70,7 +70,7 @@ impl Nodes {
     /// The path of a file below each branch's root, by the latest of its names.
     ///
     /// # Errors
-    /// `ENOENT` where it has no name any more.
+    /// `ENOENT` if it has no name left.
     pub(crate) fn path(&self, id: u64) -> Result<PathBuf> {
         let mut names = Vec::new();
         let mut at = id;
@@ -85,7 +85,7 @@ impl Nodes {
     /// The latest name of a file, and the directory that has it.
     ///
     /// # Errors
-    /// `ENOENT` where it has none any more.
+    /// `ENOENT` if it has no name left.
     pub(crate) fn name(&self, id: u64) -> Result<(u64, &OsStr)> {
         let names = &self.get(id)?.names;
         let (parent, name) = names.last().ok_or(Errno::NOENT)?;
@@ -99,8 +99,8 @@ impl Nodes {
         Ok(names.iter().rev().filter_map(path).collect())
     }
 
-    /// Takes note that the kernel learns of a file by this name, and returns
-    /// the id of its node.
+    /// Records that the kernel learns of a file by this name, and returns the
+    /// id of its node.
     pub(crate) fn enter(&mut self, parent: u64, name: &OsStr, found: Entered) -> u64 {
         let id = self.id_for(&found);
         let node = self
@@ -122,8 +122,8 @@ impl Nodes {
         id
     }
 
-    /// The node that stands for a file: that of its inode number, unless that
-    /// one is in use for something that the kernel must not confuse with it.
+    /// The id of the node for a file: its inode number, unless a node with that
+    /// number is in use for a file that the kernel must not confuse with it.
     fn id_for(&mut self, found: &Entered) -> u64 {
         let ino = found.identity.ino;
         let id = self.split.get(&ino).copied().unwrap_or(ino);
@@ -159,7 +159,7 @@ impl Nodes {
         }
     }
 
-    /// Takes a name from a node. Whether it has others left.
+    /// Removes a name of a node, and returns whether it has others left.
     pub(crate) fn remove_name(&mut self, id: u64, parent: u64, name: &OsStr) -> bool {
         let Some(node) = self.nodes.get_mut(&id) else {
             return false;
@@ -183,7 +183,7 @@ impl Nodes {
         node.names.iter().any(named).then_some(id)
     }
 
-    /// Says where a file is after it was copied up.
+    /// Records where a file is after it was copied up.
     pub(crate) fn moved(&mut self, id: u64, key: Key, layers: Vec<usize>) -> Result<()> {
         let node = self.get_mut(id)?;
         node.key = key;
@@ -210,7 +210,7 @@ impl Nodes {
         self.drop_unused(id);
     }
 
-    /// The kernel forgets that many lookups of a node.
+    /// Subtracts the lookups that the kernel has forgotten.
     pub(crate) fn forget(&mut self, id: u64, lookups: u64) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.lookups = node.lookups.saturating_sub(lookups);

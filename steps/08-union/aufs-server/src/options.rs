@@ -1,4 +1,4 @@
-//! The mount options of AUFS, as aufs(5) spells them:
+//! The mount options of AUFS in the syntax of aufs(5):
 //! `dirs=./rw:./ro=ro+wh,create=mfs,udba=none`.
 
 use std::ffi::OsStr;
@@ -10,10 +10,10 @@ use rustix::mount::MountFlags;
 
 use crate::spelling::{BranchOption, branch_option, split};
 
-/// The most branches that a union may have, as in AUFS.
+/// The largest number of branches of a union, as in AUFS.
 pub const MAX_BRANCHES: usize = 1023;
 
-/// `create=`: which of several writable branches gets a new file.
+/// `create=`: the choice of a writable branch for a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreatePolicy {
     /// `tdp`, top-down-parent: the highest writable branch in which the parent
@@ -21,42 +21,45 @@ pub enum CreatePolicy {
     TopDownParent,
     /// `rr`, round-robin: one writable branch after the other.
     RoundRobin,
-    /// `mfs[:SECONDS]`, most-free-space: looked at again after that time.
+    /// `mfs[:SECONDS]`, most-free-space: the one with the most free space,
+    /// measured again after that time.
     MostFreeSpace(Duration),
 }
 
-/// `udba=`, "user's direct branch access": what of others' changes in the
-/// branches is seen.
+/// `udba=`, "user's direct branch access": whether changes made directly in the
+/// branches are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Udba {
-    /// Nothing need be seen: the kernel may remember names and attributes.
+    /// They need not be seen: the kernel may cache names and attributes.
     None,
-    /// Each lookup looks at the branches again. The default.
+    /// They are seen: each lookup looks at the branches again. The default.
     Reval,
 }
 
-/// Everything that is said about a union when it is mounted.
+/// The mount options of a union.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The branches, the highest first.
     pub branches: Vec<BranchOption>,
-    /// Where new files go.
+    /// The branch for new files.
     pub create: CreatePolicy,
-    /// Whether changes behind the union's back are looked for.
+    /// Whether changes made directly in the branches are seen.
     pub udba: Udba,
-    /// `sum`: statfs(2) adds the branches up instead of showing the first.
+    /// `sum`: statfs(2) adds up all branches instead of showing the first
+    /// writable one.
     pub sum: bool,
     /// `acl`: POSIX access control lists are enforced.
     pub acl: bool,
-    /// Whether reads and writes of open files go past the server where the
-    /// kernel offers it (`FUSE_PASSTHROUGH`). `nopassthrough` turns it off.
+    /// Whether reads and writes of open files go past the server if the kernel
+    /// supports it (`FUSE_PASSTHROUGH`). `nopassthrough` turns it off.
     pub passthrough: bool,
-    /// `ro`, `nosuid`, `nodev`, `noexec`, `noatime` and their like.
+    /// `ro`, `nosuid`, `nodev`, `noexec`, `noatime`, `relatime`.
     pub flags: MountFlags,
 }
 
 impl Options {
-    /// A union of these branches with the defaults for everything else.
+    /// The options of a union of these branches, with the defaults for
+    /// everything else.
     pub fn new(branches: Vec<BranchOption>) -> Self {
         Options {
             branches,
@@ -69,13 +72,13 @@ impl Options {
         }
     }
 
-    /// Reads what stands after `-o`. Without a right given, the first branch
-    /// is `rw` and the others are `ro`. A backslash takes its meaning from a
-    /// following `,`, `:` or `\` in a path.
+    /// Parses the argument of `-o`. Without a right given, the first branch is
+    /// `rw` and the others are `ro`. In a path a backslash escapes a following
+    /// `,`, `:` or `\`.
     ///
     /// # Errors
-    /// Names the option that is unknown or wrong, and a missing list of
-    /// branches.
+    /// Names the option that is unknown or wrong. A missing list of branches is
+    /// an error.
     pub fn parse(text: &OsStr) -> Result<Self> {
         let mut options = Options::new(Vec::new());
         for option in split(text.as_bytes(), b',') {
@@ -119,7 +122,8 @@ impl Options {
             ("acl", "") => self.acl = true,
             ("noacl", "") => self.acl = false,
             ("nopassthrough", "") => self.passthrough = false,
-            // Numbers are kept in the server's memory: there is no file to place.
+            // Inode numbers are kept in the server's memory: there is no file
+            // to place.
             ("xino", _) | ("noxino" | "plink" | "diropq", _) => {}
             ("si", _) => {}
             _ => bail!("unknown AUFS option {text:?}"),

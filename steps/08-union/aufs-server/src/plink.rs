@@ -1,11 +1,11 @@
 //! Pseudo-links: hard links of a branch that is not written stay hard links of
 //! one another when one of them is copied up.
 //!
-//! The copy gets one more name, in `.wh..wh.plnk` of its branch, which says
-//! what it is a copy of. A name that still leads to the original then leads to
-//! the copy. Beside it a symbolic link holds two numbers as its target: how
-//! many names the original has, and how many of them are covered: hidden, or
-//! names of the copy by now.
+//! The copy gets one more name, in `.wh..wh.plnk` of its branch, which
+//! identifies its original. A name that still leads to the original then leads
+//! to the copy. Beside it a symbolic link holds two numbers as its target: how
+//! many names the original has, and how many of them are covered, that is,
+//! hidden or now names of the copy.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -22,13 +22,13 @@ use crate::inode::{Key, birth};
 use crate::node::lock;
 use crate::whiteout;
 
-/// The directory, in a branch's root.
+/// The directory of pseudo-links, in a branch's root.
 const DIRECTORY: &str = ".wh..wh.plnk";
-/// What the name of the symbolic link with the numbers ends with.
+/// The suffix of the symbolic link with the numbers.
 const COUNT: &str = ".n";
 
-/// A file with several names, by what lasts: the branches below the written one
-/// are the same in each mount, so they are counted from the bottom.
+/// The lasting identity of a file with several names. Branches are counted from
+/// the bottom: those below the written one are the same in each mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin {
     from_bottom: usize,
@@ -55,12 +55,12 @@ impl Origin {
 struct Links {
     /// The copy, and the branch that has it.
     copy: Option<(usize, Key)>,
-    /// How many names the original has, and how many are covered.
+    /// The number of names of the original, and how many of them are covered.
     names: u32,
     covered: u32,
 }
 
-/// All that is known of originals with several names.
+/// All known originals with several names.
 #[derive(Default)]
 pub(crate) struct Plinks {
     links: HashMap<Origin, Links>,
@@ -68,7 +68,7 @@ pub(crate) struct Plinks {
 }
 
 impl Union {
-    /// The file as an original, if it has several names.
+    /// The identity of a file as an original, if it has several names.
     pub(crate) fn origin(&self, branch: usize, stat: &Statx) -> Option<Origin> {
         (stat.stx_nlink > 1).then(|| Origin {
             from_bottom: self.branches.len() - branch,
@@ -77,7 +77,7 @@ impl Union {
         })
     }
 
-    /// Reads what earlier mounts have left.
+    /// Reads the pseudo-links of earlier mounts.
     pub(crate) fn load_plinks(&self) -> Result<()> {
         for (branch, place) in self.branches.iter().enumerate() {
             let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
@@ -141,12 +141,13 @@ impl Union {
             .transpose()
     }
 
-    /// Where a copy can be found, whatever names it has lost.
+    /// The path of a copy by its pseudo-link, whatever names it has lost.
     pub(crate) fn plink_path(&self, key: Key) -> Option<PathBuf> {
         lock(&self.plinks).copies.get(&key).map(path)
     }
 
-    /// Gives the copy `name` in a branch's root its name as a pseudo-link.
+    /// Makes the pseudo-link of the copy that is `name` in the root of
+    /// `branch`.
     pub(crate) fn make_plink(&self, origin: Origin, branch: usize, name: &OsStr) -> Result<()> {
         let root = &self.branches[branch].root;
         let dir = self.plink_dir(branch)?;
@@ -154,7 +155,7 @@ impl Union {
         linkat(root, name, &dir, origin.name(), AtFlags::empty())
     }
 
-    /// Takes note of a copy that has taken one name of the original.
+    /// Records a copy that has taken one name of the original.
     pub(crate) fn copied(&self, origin: Origin, names: u32, copy: (usize, Key)) -> Result<()> {
         let mut plinks = lock(&self.plinks);
         plinks.copies.insert(copy.1, origin);
@@ -168,8 +169,8 @@ impl Union {
         self.cover(origin, names)
     }
 
-    /// Takes note that a name of an original, which has `names`, is not seen any
-    /// more, or belongs to the copy.
+    /// Records that a name of an original with `names` names is hidden, or
+    /// belongs to the copy.
     pub(crate) fn cover(&self, origin: Origin, names: u32) -> Result<()> {
         let mut plinks = lock(&self.plinks);
         let links = plinks.links.entry(origin).or_insert(Links {
@@ -191,7 +192,7 @@ impl Union {
         symlinkat(count, &dir, &name)
     }
 
-    /// Makes the name a real one of the copy, in the copy's branch.
+    /// Makes `name` a real name of the copy, in the copy's branch.
     pub(crate) fn make_real(&self, place: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<()> {
         linkat(CWD, magic(place), dir, name, AtFlags::SYMLINK_FOLLOW)
     }
@@ -220,7 +221,7 @@ impl Union {
         optional(unlinkat(root, at, AtFlags::empty())).map(drop)
     }
 
-    /// How many names of a file are seen.
+    /// The number of visible names of a file.
     pub(crate) fn visible_links(&self, branch: usize, stat: &Statx) -> u32 {
         let plinks = lock(&self.plinks);
         if plinks.links.is_empty() {

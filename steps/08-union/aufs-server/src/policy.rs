@@ -1,4 +1,4 @@
-//! Which of several writable branches takes a new file or a copy.
+//! The choice of a writable branch for a new file or a copy.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,20 +12,20 @@ use crate::beneath::Result;
 use crate::node::{Dir, lock};
 use crate::options::CreatePolicy;
 
-/// What the policies remember.
+/// The state of the policies.
 #[derive(Default)]
 pub(crate) struct Policy {
     turn: AtomicUsize,
-    /// The branch with the most free space, and when that was so.
+    /// The branch with the most free space, and when it was measured.
     freest: Mutex<Option<(Instant, usize)>>,
 }
 
 impl Union {
-    /// The branch for a new file in `dir`: not below `floor`, where it would
-    /// not be seen.
+    /// The branch for a new file in `dir`: not below `floor`, where the file
+    /// would be hidden.
     ///
     /// # Errors
-    /// `EROFS` where no branch may be written.
+    /// `EROFS` if no branch is writable.
     pub(crate) fn branch_for_new(&self, dir: &Dir, floor: usize, is_dir: bool) -> Result<usize> {
         let writable: Vec<usize> = self.writable(floor).collect();
         match self.options.create {
@@ -39,17 +39,18 @@ impl Union {
         }
     }
 
-    /// The branch for a copy of a file in branch `from` of `dir`: above it.
+    /// The branch for a copy of a file of `dir` that is in branch `from`: one
+    /// above it.
     ///
     /// # Errors
-    /// `EROFS` where no branch above may be written.
+    /// `EROFS` if no branch above is writable.
     pub(crate) fn branch_for_copy(&self, dir: &Dir, from: usize) -> Result<usize> {
         let above = from.checked_sub(1).ok_or(Errno::ROFS)?;
         self.top_down_parent(dir, above.min(dir.floor))
     }
 
     /// The highest writable branch that has the directory, else the nearest
-    /// writable one above its highest, else any.
+    /// writable one above its highest, else the highest.
     fn top_down_parent(&self, dir: &Dir, floor: usize) -> Result<usize> {
         let has = |index: &usize| dir.layers.contains(index);
         let top = dir.layers.first().copied().unwrap_or(floor).min(floor);

@@ -1,6 +1,6 @@
-//! Reading a merged directory: every name once, the highest branch's, without
-//! what is whited out. The list is made when reading begins, so that changes
-//! under way neither repeat nor skip a name.
+//! Reading of a merged directory: every name once, from the highest branch that
+//! has it, without whited-out names. The list is made when reading begins, so
+//! that concurrent changes neither repeat nor skip a name.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -29,9 +29,6 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 impl Union {
     /// All names of a directory, `.` and `..` first.
-    ///
-    /// # Errors
-    /// Those of reading the branches.
     pub(crate) fn list(&self, id: u64) -> Result<Vec<Entry>> {
         let _names = self.read_names();
         let mut entries = self.dots(id)?;
@@ -46,7 +43,7 @@ impl Union {
         Ok(entries)
     }
 
-    /// Whether a directory looks empty: at most whiteouts are in it.
+    /// Whether a directory looks empty: it holds at most whiteouts.
     pub(crate) fn is_empty(&self, dir: &Dir) -> Result<bool> {
         let full = Err(Errno::NOTEMPTY);
         match self.merge(dir, |_, _, _, _, _| full) {
@@ -55,8 +52,8 @@ impl Union {
         }
     }
 
-    /// Calls `each` with every name that is seen: branch, directory there,
-    /// name, inode number there, kind.
+    /// Calls `each` for every visible name: branch, directory there, name,
+    /// inode number there, type.
     fn merge(
         &self,
         dir: &Dir,
@@ -102,7 +99,7 @@ impl Union {
         raw: Kind,
     ) -> Result<Entry> {
         let dev = self.devices[index];
-        // A name of a file with several may lead to a copy of it.
+        // One of several names of a file may lead to a copy of it.
         let linked = self.has_plinks();
         let known = lock(&self.nodes).numbers.of_entry(index, ino, dev);
         let known = known.filter(|_| !linked);
@@ -120,7 +117,7 @@ impl Union {
                     let number = nodes.numbers.identity(key, &stat, self.devices[index]);
                     (number.ino, kind(&stat))
                 }
-                // Removed since: any number will do.
+                // Removed since: any number suffices.
                 Err(_) => (ino, FileType::RegularFile),
             },
         };

@@ -1,4 +1,4 @@
-//! Removing files: what the union may write is removed, what is below is
+//! Removal of files: in a writable branch they are removed, below it they are
 //! whited out. The whiteout is made first; a crash between the two leaves the
 //! name as it was.
 
@@ -20,8 +20,7 @@ impl Union {
     /// Removes a name of a file that is no directory.
     ///
     /// # Errors
-    /// As unlinkat(2); `EROFS` where it would have to be whited out and no
-    /// branch above it may be written.
+    /// `EROFS` if it needs a whiteout and no branch above it is writable.
     pub(crate) fn unlink(&self, parent: u64, name: &OsStr) -> Result<()> {
         whiteout::check(name)?;
         let _names = self.write_names();
@@ -40,7 +39,7 @@ impl Union {
         self.unlinked(&found)
     }
 
-    /// Takes note that a name is not seen any more that its branch still has.
+    /// Records that a name is hidden which its branch still has.
     pub(crate) fn hidden(&self, found: &Found) -> Result<()> {
         match found.original {
             Some(original) => self.cover(original.origin, original.names),
@@ -48,7 +47,7 @@ impl Union {
         }
     }
 
-    /// Lets go of a file's copy if this was the last of its names.
+    /// Removes a file's copy if this was the last of its names.
     pub(crate) fn unlinked(&self, found: &Found) -> Result<()> {
         match found.top() {
             Some((branch, stat)) => self.drop_plink(Key::of(branch, stat)),
@@ -57,9 +56,6 @@ impl Union {
     }
 
     /// Removes a directory that looks empty.
-    ///
-    /// # Errors
-    /// As unlinkat(2) with `AT_REMOVEDIR`.
     pub(crate) fn rmdir(&self, parent: u64, name: &OsStr) -> Result<()> {
         whiteout::check(name)?;
         let _names = self.write_names();
@@ -80,9 +76,9 @@ impl Union {
         Ok(())
     }
 
-    /// Sees to it that `name`, which `branch` has, is not seen any more once it
-    /// is gone there: by a whiteout where something below would come to light.
-    /// Returns the directory in `branch` if that may be written.
+    /// Ensures that `name`, which `branch` has, is hidden once it is removed
+    /// there: by a whiteout if a file below would show. Returns the directory
+    /// in `branch` if that is writable.
     fn hide(&self, dir: &Dir, name: &OsStr, branch: usize) -> Result<Option<OwnedFd>> {
         if !self.branches[branch].writable() {
             let above = self.branch_for_copy(dir, branch)?;
@@ -96,8 +92,8 @@ impl Union {
         Ok(Some(place))
     }
 
-    /// Removes a directory that holds whiteouts at most: out of sight first,
-    /// since removing it takes several steps.
+    /// Removes a directory that holds at most whiteouts. It is moved out of
+    /// sight first, because the removal takes several steps.
     pub(crate) fn discard(&self, branch: usize, place: &OwnedFd, name: &OsStr) -> Result<()> {
         match unlinkat(place, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
@@ -109,8 +105,8 @@ impl Union {
         whiteout::remove_tree(root, &temporary)
     }
 
-    /// The file that the kernel knows by a name which is about to go: it may
-    /// still be open, and is then needed without a name.
+    /// The file that the kernel knows by a name that is about to be removed: it
+    /// may still be open, and is then needed without a name.
     pub(crate) fn hold(&self, parent: u64, name: &OsStr, found: &Found) -> Result<Held> {
         match self.known(parent, name, found) {
             Some(id) => Ok(Some((id, self.place(id)?))),
@@ -118,8 +114,8 @@ impl Union {
         }
     }
 
-    /// Takes the name from the file. If it was the last one, only what was held
-    /// leads to the file from now on.
+    /// Removes the name from the file's node. If it was the last one, only the
+    /// held descriptor leads to the file from now on.
     pub(crate) fn unname(&self, held: Held, parent: u64, name: &OsStr) {
         let Some((id, place)) = held else {
             return;

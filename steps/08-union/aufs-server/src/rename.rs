@@ -1,6 +1,6 @@
-//! Renaming. A file is copied up and renamed there. A directory is renamed if
-//! nothing of it lies in a branch below the one that is written; otherwise the
-//! answer is `EXDEV`, as AUFS's without `dirren`, and mv(1) copies.
+//! Renaming. A file is copied up and renamed in its new branch. A directory is
+//! renamed if no part of it lies in a branch below the written one; otherwise
+//! the answer is `EXDEV`, as with AUFS without `dirren`, and mv(1) copies.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -24,7 +24,7 @@ pub(crate) struct Name<'a> {
     pub(crate) name: &'a OsStr,
 }
 
-/// A name, and what there is by it.
+/// A name, and the result of its lookup.
 struct Seen<'a> {
     at: Name<'a>,
     dir: Dir,
@@ -32,23 +32,23 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// The branch that has it; that of its whiteout, or the lowest in which it
-    /// could be, where there is none.
+    /// The branch that has the name; if there is none, the branch of its
+    /// whiteout, or the lowest in which the name could be.
     fn lowest(&self) -> usize {
         let whiteout = self.found.whiteout.unwrap_or(self.dir.floor);
         self.found.branch().unwrap_or(whiteout)
     }
 }
 
-/// How often to look again when others move the files at the same time.
+/// The number of attempts when others move the files at the same time.
 const ATTEMPTS: usize = 16;
 
 impl Union {
     /// Renames a file.
     ///
     /// # Errors
-    /// As renameat2(2); `EXDEV` for a directory with parts in other branches;
-    /// `EINVAL` for `RENAME_WHITEOUT`.
+    /// `EXDEV` for a directory with parts in other branches; `EINVAL` for
+    /// `RENAME_WHITEOUT`; `EBUSY` if others move the files at each attempt.
     pub(crate) fn rename(&self, from: Name<'_>, to: Name<'_>, flags: Flags) -> Result<()> {
         whiteout::check(from.name)?;
         whiteout::check_new(to.name)?;
@@ -89,8 +89,8 @@ impl Union {
         Ok(Seen { at, dir, found })
     }
 
-    /// Brings files to where they can be renamed. Takes long where they are
-    /// big, so others may go on meanwhile.
+    /// Copies files up to where they can be renamed. This takes long for big
+    /// files, so others may go on meanwhile.
     fn make_ready(&self, from: Name<'_>, to: Name<'_>, exchange: bool) -> Result<()> {
         let (old, new) = {
             let _names = self.read_names();
@@ -124,7 +124,8 @@ impl Union {
         raised
     }
 
-    /// Gives a copy the name that leads to it only as a pseudo-link.
+    /// Makes a name that leads to a copy only as a pseudo-link a real name of
+    /// the copy.
     fn make_name_real(&self, at: Name<'_>) -> Result<()> {
         let _names = self.write_names();
         let seen = self.see(at)?;
@@ -157,8 +158,8 @@ impl Union {
         if opaque {
             make_opaque(&source, old.at.name)?;
         }
-        // First, so that nothing comes to light below even after a crash: a
-        // file beside its own whiteout is seen.
+        // First, so that nothing below shows even after a crash: a file beside
+        // its own whiteout is visible.
         let hides = self.exists_below(&old.dir, old.at.name, branch)?;
         if hides {
             whiteout::make(&source, old.at.name)?;

@@ -1,4 +1,4 @@
-//! The operations that the kernel asks for, each in a few lines: what they mean
+//! The operations that the kernel requests, each in a few lines: their meaning
 //! is in the other modules. See fuse(4).
 
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ use crate::rename::Name;
 use crate::spelling::Access;
 use crate::whiteout;
 
-/// The largest read or write of the kernel in one request.
+/// The largest read or write in one request, in bytes.
 const MAX_WRITE: u32 = 1 << 20;
 
 /// The union, as the FUSE library calls it.
@@ -48,10 +48,10 @@ impl Filesystem for Server {
         if options.acl {
             wanted |= InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK;
         }
-        // What an old kernel lacks is done without.
+        // Features that an old kernel lacks are not used.
         let wanted = wanted & config.capabilities();
         config.add_capabilities(wanted).ok();
-        // Beyond the bounds the library keeps its own value.
+        // Out of bounds, the library keeps its own value.
         config.set_max_write(MAX_WRITE).ok();
         config.set_max_background(64).ok();
         if options.passthrough && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() {
@@ -71,7 +71,7 @@ impl Filesystem for Server {
             union.enter(parent.0, name, &union.find(&dir, name)?)
         };
         match look() {
-            // Nobody else can make the name, so its absence is remembered too.
+            // Nobody else can make the name, so its absence is cached too.
             Err(Errno::NOENT) if self.0.options.udba == Udba::None => {
                 reply.entry(&ALWAYS, &NOTHING, Generation(0));
             }
@@ -282,7 +282,7 @@ impl Filesystem for Server {
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // Nothing is held back here, and after this answer nobody asks again.
+        // Nothing is buffered here. After this answer the kernel asks no more.
         reply.error(Reply::ENOSYS);
     }
 
@@ -427,7 +427,8 @@ fn served(keep_cache: bool) -> FopenFlags {
     }
 }
 
-/// Without room for the value, its size is asked for.
+/// Answers with the value. A `size` of 0 asks for its length; one that is too
+/// small is `ERANGE`.
 fn answer_xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
     match value {
         Ok(value) if size == 0 => reply.size(value.len() as u32),
@@ -437,7 +438,7 @@ fn answer_xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// What statfs(2) tells, in blocks of `block` bytes.
+/// The result of statfs(2), in blocks of `block` bytes.
 struct Space {
     block: u32,
     blocks: u64,
@@ -448,8 +449,8 @@ struct Space {
 }
 
 impl Union {
-    /// The space of the first branch that may be written, else of the first;
-    /// with `sum`, of all of them.
+    /// The space of the first writable branch, else of the first; with `sum`,
+    /// of all of them.
     fn space(&self) -> Result<Space> {
         let first = self.writable(self.branches.len()).next().unwrap_or(0);
         let mut space: Option<Space> = None;
@@ -478,7 +479,7 @@ impl Union {
 }
 
 impl Server {
-    /// How long names are good for.
+    /// How long the kernel may cache names.
     fn name_ttl(&self) -> Duration {
         match self.0.options.udba {
             Udba::None => ALWAYS,
@@ -486,8 +487,8 @@ impl Server {
         }
     }
 
-    /// How long attributes are good for: those of a branch that is really
-    /// read-only, always.
+    /// How long the kernel may cache attributes: those of a branch that is
+    /// `rr`, always.
     fn attr_ttl(&self, id: u64) -> Duration {
         let union = &self.0;
         let nodes = lock(&union.nodes);
@@ -502,8 +503,8 @@ impl Server {
     fn entry(&self, result: Result<(u64, Statx)>, reply: ReplyEntry) {
         reply!(reply, result, (id, stat) => {
             let (ino, generation) = self.identity(id);
-            // A node that is not called by its number shows the right one only
-            // when asked, so it must be asked.
+            // If the node's id is not its inode number, only getattr shows the
+            // right number, so that nothing is cached.
             let ttl = if ino == id { self.attr_ttl(id) } else { Duration::ZERO };
             let attr = to_fuse(id, &stat);
             reply.entry_with_ttls(&ttl, &self.name_ttl(), &attr, generation);

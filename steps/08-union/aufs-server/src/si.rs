@@ -1,6 +1,6 @@
-//! What the kernel's AUFS tells in `/sys/fs/aufs/si_*`: the branches of a
-//! mounted union and their rights. Here an extended attribute of its root tells
-//! the same, so that nothing is left behind when a server is killed.
+//! The branches of a mounted union and their rights, which the kernel's AUFS
+//! shows in `/sys/fs/aufs/si_*`. Here extended attributes show them, so that
+//! nothing is left behind when a server is killed.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ use crate::xattr::{BRANCHES, SERVER};
 /// `PATH=rw`.
 ///
 /// # Errors
-/// If nothing is mounted there by this program, or its server is gone.
+/// If `path` is in no union of this program, or its server is gone.
 pub fn branches(path: &Path) -> Result<Vec<OsString>> {
     let value = ask(path, BRANCHES)?;
     let lines = value.split(|&byte| byte == 0);
@@ -28,11 +28,12 @@ pub fn branches(path: &Path) -> Result<Vec<OsString>> {
         .collect())
 }
 
-/// The process that serves the union that `path` is in, for waiting for its
-/// end (pidfd_open(2)).
+/// The process that serves the union that `path` is in: a pidfd, to wait for
+/// its end (pidfd_open(2)).
 ///
 /// # Errors
-/// As [`branches`], and where the process is in a PID namespace out of sight.
+/// If `path` is in no union of this program, if its server is gone, or if the
+/// process is not in the caller's PID namespace.
 pub fn server(path: &Path) -> Result<OwnedFd> {
     let value = ask(path, SERVER)?;
     let pid = str::from_utf8(&value).ok().and_then(|t| t.parse().ok());

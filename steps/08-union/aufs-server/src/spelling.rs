@@ -1,5 +1,5 @@
-//! How a branch is written among the mount options: `./ro=ro+wh`, with
-//! backslashes before separators that belong to the name. aufs(5).
+//! The syntax of a branch in the mount options: `./ro=ro+wh`, with backslashes
+//! before separators that belong to the name. aufs(5).
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,33 +7,34 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 
-/// Whether a branch may be written, and whether anybody else writes it.
+/// The right to a branch: whether the union writes to it, and whether others
+/// do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `rw`: read and written through the union.
     Rw,
-    /// `ro`: never written through the union; what others change in it is seen.
+    /// `ro`: never written through the union; changes by others are seen.
     Ro,
-    /// `rr`: "real read-only": never changes at all, so it need not be looked
-    /// at twice.
+    /// `rr`: "real read-only": never changes at all, so that its attributes are
+    /// cached.
     Rr,
 }
 
-/// A branch as the options name it.
+/// A branch in the mount options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BranchOption {
     /// The directory, as given.
     pub path: PathBuf,
-    /// What may be done with it.
+    /// The right to it.
     pub access: Access,
-    /// Whether whiteouts in it count: always where it is written, else by `+wh`.
+    /// Whether whiteouts in it count: always if it is `rw`, else with `+wh`.
     pub whiteouts: bool,
 }
 
-/// Reads a branch. Without a right, the first is `rw` and the others are `ro`.
+/// Parses a branch. Without a right, the first is `rw` and the others are `ro`.
 ///
 /// # Errors
-/// Where there is a right and no directory.
+/// If there is no directory.
 pub(super) fn branch_option(text: Vec<u8>, first: bool) -> Result<BranchOption> {
     let by_place = if first { Access::Rw } else { Access::Ro };
     let equals = text.iter().rposition(|&byte| byte == b'=');
@@ -53,8 +54,8 @@ pub(super) fn branch_option(text: Vec<u8>, first: bool) -> Result<BranchOption> 
     })
 }
 
-/// `rw`, `ro+wh` and their like. Attributes that only say how AUFS stores
-/// whiteouts or watches a branch (`+nolwh`, `+moo`…) change nothing here.
+/// Parses `rw`, `ro+wh` and the like. Attributes that only say how AUFS stores
+/// whiteouts or watches a branch (`+nolwh`, `+moo`…) have no effect here.
 fn right(text: &[u8]) -> Option<(Access, bool)> {
     let mut parts = text.split(|&byte| byte == b'+');
     let access = match parts.next()? {
@@ -74,9 +75,9 @@ fn right(text: &[u8]) -> Option<(Access, bool)> {
     Some((access, whiteouts))
 }
 
-/// Splits at `separator`. A backslash before a separator of the option syntax
-/// or before a backslash makes it an ordinary character, and is dropped in the
-/// innermost split only, that of the branches.
+/// Splits at `separator`. A backslash makes a following separator of the option
+/// syntax, or a following backslash, an ordinary character. It is dropped only
+/// in the innermost split, that of the branches.
 pub(super) fn split(text: &[u8], separator: u8) -> Vec<Vec<u8>> {
     let innermost = separator == b':';
     let mut parts = vec![Vec::new()];
@@ -102,7 +103,8 @@ pub(super) fn split(text: &[u8], separator: u8) -> Vec<Vec<u8>> {
     parts
 }
 
-/// A path as [`Options::parse`](crate::Options::parse) reads it back, whatever bytes it has.
+/// Escapes a path of any bytes so that
+/// [`Options::parse`](crate::Options::parse) reads it back.
 pub fn escape(path: &OsStr) -> OsString {
     let mut escaped = Vec::new();
     for &byte in path.as_bytes() {

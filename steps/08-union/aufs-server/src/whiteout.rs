@@ -1,6 +1,6 @@
-//! Whiteouts: the names by which a branch says what is not there any more.
+//! Whiteouts: the names by which a branch marks what is deleted.
 //!
-//! | name | what it says |
+//! | name | meaning |
 //! |---|---|
 //! | `.wh.NAME` | `NAME` of the branches below does not exist |
 //! | `.wh..wh..opq` | nothing of this directory comes from the branches below |
@@ -16,23 +16,23 @@ use rustix::io::Errno;
 
 use crate::beneath::{Result, optional, stat_at};
 
-/// What every name of AUFS's own begins with.
+/// The prefix of every name of AUFS's own.
 pub(crate) const PREFIX: &[u8] = b".wh.";
-/// What every name begins with that is no whiteout, but AUFS's own business.
+/// The prefix of AUFS's own names that are no whiteouts.
 pub(crate) const META: &[u8] = b".wh..wh.";
 /// The mark of an opaque directory.
 pub(crate) const OPAQUE: &str = ".wh..wh..opq";
-/// Names under which files are made before they are shown.
+/// The prefix of the names under which files are made before they are shown.
 pub(crate) const TEMPORARY: &str = ".wh..wh.tmp.";
 
-/// The longest name: its whiteout must fit into `NAME_MAX`.
+/// The longest name, in bytes: its whiteout must fit into `NAME_MAX`.
 pub(crate) const NAME_MAX: usize = 255 - PREFIX.len();
 
-/// Refuses what a user of the union may not name.
+/// Refuses names that a user of the union may not use.
 ///
 /// # Errors
-/// `EPERM` for names that begin with `.wh.`, as AUFS has it; `ENAMETOOLONG` for
-/// those of more than 251 bytes.
+/// `EPERM` for names that begin with `.wh.`, as in AUFS; `ENAMETOOLONG` for
+/// those of them with more than 251 bytes.
 pub(crate) fn check(name: &OsStr) -> Result<()> {
     match name.as_bytes().starts_with(PREFIX) {
         true if name.len() > NAME_MAX => Err(Errno::NAMETOOLONG),
@@ -41,7 +41,7 @@ pub(crate) fn check(name: &OsStr) -> Result<()> {
     }
 }
 
-/// Refuses, beyond [`check`], names that could never be whited out.
+/// Refuses what [`check`] refuses, and names that could never be whited out.
 ///
 /// # Errors
 /// `ENAMETOOLONG` for names of more than 251 bytes.
@@ -53,9 +53,9 @@ pub(crate) fn check_new(name: &OsStr) -> Result<()> {
     }
 }
 
-/// What is wrong with a name that is not there. A branch that was not written
-/// through the union may have longer ones than the union lets anybody make, and
-/// shows them; any other is too long.
+/// The errno for a name that does not exist: `ENAMETOOLONG` if it is too long
+/// to be made, else `ENOENT`. A branch that was not written through the union
+/// may have longer names, which are shown.
 pub(crate) fn absent(name: &OsStr) -> Errno {
     match name.len() > NAME_MAX {
         true => Errno::NAMETOOLONG,
@@ -63,12 +63,12 @@ pub(crate) fn absent(name: &OsStr) -> Errno {
     }
 }
 
-/// `.wh.NAME`.
+/// The name of a whiteout: `.wh.NAME`.
 pub(crate) fn of(name: &OsStr) -> OsString {
     OsString::from_vec([PREFIX, name.as_bytes()].concat())
 }
 
-/// Whether the directory whites `name` out.
+/// Whether the directory has a whiteout of `name`.
 pub(crate) fn exists(dir: &OwnedFd, name: &OsStr) -> Result<bool> {
     if name.len() > NAME_MAX {
         return Ok(false);
@@ -76,7 +76,7 @@ pub(crate) fn exists(dir: &OwnedFd, name: &OsStr) -> Result<bool> {
     Ok(optional(stat_at(dir, &of(name)))?.is_some())
 }
 
-/// Makes `.wh.NAME`; one that is there already will do.
+/// Makes `.wh.NAME`, if it does not exist yet.
 pub(crate) fn make(dir: &OwnedFd, name: &OsStr) -> Result<()> {
     mark(dir, &of(name))
 }
@@ -108,7 +108,8 @@ pub(crate) fn is_opaque(dir: &OwnedFd, name: &OsStr) -> Result<bool> {
     Ok(optional(stat_at(dir, OsStr::from_bytes(&mark)))?.is_some())
 }
 
-/// Removes what a server that was killed left in the root of a branch.
+/// Removes the unfinished work that a killed server left in the root of a
+/// branch.
 pub(crate) fn clear_temporary(root: &OwnedFd) -> Result<()> {
     for (name, _) in names(root)? {
         if name.as_bytes().starts_with(TEMPORARY.as_bytes()) {
@@ -118,8 +119,8 @@ pub(crate) fn clear_temporary(root: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Removes `name` in `dir` with everything in it: leftovers, and directories
-/// that hold whiteouts only.
+/// Removes `name` in `dir` with everything in it: unfinished work, and
+/// directories that hold only whiteouts.
 pub(crate) fn remove_tree(dir: &OwnedFd, name: &OsStr) -> Result<()> {
     match unlinkat(dir, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}

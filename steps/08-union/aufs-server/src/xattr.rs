@@ -11,23 +11,21 @@ use rustix::io::Errno;
 use crate::Union;
 use crate::beneath::{Result, magic};
 
-/// The attribute under which every directory of a union tells its branches.
+/// The attribute of every file of a union that lists its branches.
 pub(crate) const BRANCHES: &str = "user.aufs.branches";
-/// The attribute under which it tells its server's PID.
+/// The attribute that holds the PID of its server.
 pub(crate) const SERVER: &str = "user.aufs.server";
-/// What the names of AUFS's own attributes begin with.
+/// The prefix of AUFS's own attributes.
 const OWN: &[u8] = b"user.aufs.";
-/// Access control lists, which count only where `acl` was asked for.
+/// The prefix of POSIX access control lists, which count only with the option
+/// `acl`.
 const ACL: &[u8] = b"system.posix_acl_";
-/// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX`, xattr(7).
+/// The largest value and the longest list of names, in bytes: `XATTR_SIZE_MAX`
+/// and `XATTR_LIST_MAX`, xattr(7).
 const LARGEST: usize = 64 << 10;
 
-/// Copies all attributes.
-///
-/// # Errors
-/// Those of setxattr(2), except that attributes which this server may not set,
-/// in a user namespace, or which the branch cannot keep are left out, as cp(1)
-/// does.
+/// Copies all attributes. Those that this server may not set, in a user
+/// namespace, or that the branch cannot keep are skipped, as cp(1) does.
 pub(crate) fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let (from, to) = (magic(from), magic(to));
     for name in names(&from)? {
@@ -69,7 +67,7 @@ impl Union {
     /// The value of an attribute.
     ///
     /// # Errors
-    /// `ENODATA` where there is none, also for AUFS's own names.
+    /// `ENODATA` if there is none, also for AUFS's own names.
     pub(crate) fn getxattr(&self, id: u64, name: &OsStr) -> Result<Vec<u8>> {
         if name == BRANCHES {
             return Ok(self.listing());
@@ -82,8 +80,8 @@ impl Union {
         get(&magic(&*self.place(id)?), name)
     }
 
-    /// The names of all attributes, each with a NUL byte after it. Those of
-    /// `trusted.` are root's to see (xattr(7)).
+    /// The names of all attributes, each with a NUL byte after it. Only root
+    /// sees those of `trusted.` (xattr(7)).
     pub(crate) fn listxattr(&self, id: u64, for_root: bool) -> Result<Vec<u8>> {
         let _names = self.read_names();
         let mut list = Vec::new();
@@ -97,7 +95,7 @@ impl Union {
         Ok(list)
     }
 
-    /// Sets an attribute, of a copy if need be.
+    /// Sets an attribute, after copy_up if need be.
     pub(crate) fn setxattr(&self, id: u64, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         self.check(name, Errno::PERM)?;
         self.copy_up(id, None)?;
@@ -106,7 +104,7 @@ impl Union {
         setxattr(magic(&*self.place(id)?), name, value, flags)
     }
 
-    /// Removes an attribute, of a copy if need be.
+    /// Removes an attribute, after copy_up if need be.
     pub(crate) fn removexattr(&self, id: u64, name: &OsStr) -> Result<()> {
         self.check(name, Errno::PERM)?;
         self.getxattr(id, name)?;
@@ -115,8 +113,9 @@ impl Union {
         removexattr(magic(&*self.place(id)?), name)
     }
 
-    /// Refuses AUFS's own names with `own`, and access control lists where they
-    /// are not enforced: a list that is kept but does not count would lie.
+    /// Refuses AUFS's own names with the errno `own`, and access control lists
+    /// where they are not enforced (`EOPNOTSUPP`): a list that is kept without
+    /// effect would mislead.
     fn check(&self, name: &OsStr, own: Errno) -> Result<()> {
         let name = name.as_bytes();
         if name.starts_with(OWN) {
@@ -128,7 +127,8 @@ impl Union {
         }
     }
 
-    /// A line a branch, `PATH=rw`, as the files of `/sys/fs/aufs/si_*` are.
+    /// The branches as `PATH=rw`, as in the files of `/sys/fs/aufs/si_*`, each
+    /// with a NUL byte after it.
     fn listing(&self) -> Vec<u8> {
         let mut lines = Vec::new();
         for branch in &self.branches {
@@ -139,8 +139,8 @@ impl Union {
     }
 }
 
-/// Whether a directory has a default access control list, which takes the
-/// place of the umask.
+/// Whether a directory has a default access control list, which replaces the
+/// umask.
 pub(crate) fn has_default_acl(dir: &OwnedFd) -> bool {
     const DEFAULT: &CStr = c"system.posix_acl_default";
     get(&magic(dir), OsStr::from_bytes(DEFAULT.to_bytes())).is_ok()

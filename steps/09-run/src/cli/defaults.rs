@@ -48,7 +48,7 @@ pub(crate) fn labels(image: &Config, given: &[String]) -> BTreeMap<String, Strin
 /// the image's, else SIGTERM.
 ///
 /// # Errors
-/// If the caller's is no signal.
+/// If the caller's text names no signal.
 pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<String> {
     if let Some(text) = asked {
         let signal: SignalNumber = text.parse().context("--stop-signal")?;

@@ -156,11 +156,12 @@ pub fn environment(
 }
 
 /// The program and its arguments: the entrypoint, then the caller's command, or
-/// else the image's. With the caller's entrypoint the image's command is
-/// omitted: it holds arguments for the image's.
+/// else the image's. If the caller gives an entrypoint, the image's command is
+/// omitted: it holds arguments for the image's entrypoint.
 ///
 /// # Errors
-/// A [`Failure`] of status [`LAUNCHER_FAILED`] if nobody says what to run.
+/// A [`Failure`] of status [`LAUNCHER_FAILED`] if neither image nor caller
+/// names a command.
 // ANCHOR: argv
 pub fn argv(
     image: &Config,

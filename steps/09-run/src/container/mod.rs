@@ -50,7 +50,7 @@ pub struct Record {
     /// The description that it was started from.
     #[serde(flatten)]
     pub spec: Spec,
-    /// The state that was last written: see [`is_running`](Self::is_running).
+    /// The state that was last written: see [`Record::is_running`].
     pub status: Status,
     /// The PID of the first process, as the host sees it; 0 if there is none.
     pub pid: i32,

@@ -46,7 +46,7 @@ pub enum Tail {
 /// A value that is read from a document, piece by piece: what the document does
 /// not mention stays as it was.
 pub trait FromJson: Default {
-    /// Takes over what `json` says.
+    /// Sets the value, or parts of it, from `json`.
     ///
     /// # Errors
     /// If `json` is of another type.
@@ -163,7 +163,7 @@ impl FromJson for u64 {
     fn fill(&mut self, json: Json) -> Result<()> {
         match json {
             Json::Null => {}
-            // An f64 does not hold every integer above.
+            // Beyond this an f64 does not hold every integer.
             Json::Number(n) if (0.0..9e15).contains(&n) && n.fract() == 0.0 => *self = n as u64,
             other => bail!("{other} where a count is expected"),
         }

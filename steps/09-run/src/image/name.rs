@@ -24,8 +24,8 @@ impl Name {
         file_name.replace('%', "/").parse().ok()
     }
 
-    /// Whether `short` means this name, which has a host or more in front:
-    /// `app:1` and `team/app:1` mean `host/team/app:1`.
+    /// Whether `short` means this name without the host, and perhaps more, in
+    /// front: `app:1` and `team/app:1` mean `host/team/app:1`.
     pub fn ends_with(&self, short: &Name) -> bool {
         self.0
             .strip_suffix(&short.0)

@@ -10,9 +10,9 @@
 //!
 //! The layers are in the stores of the drivers, under their chain ids. Each
 //! file is written under another name and then renamed, the name of the image
-//! last. What a killed process leaves are layers that belong to no image, and
-//! the next change of the store removes them. The files are synchronised
-//! against a loss of power, the layers are not.
+//! last. A killed process leaves only layers that belong to no image, and the
+//! next change of the store removes them. The files are synchronised against a
+//! loss of power, the layers are not.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};

@@ -1,5 +1,5 @@
-//! bpf(2): loading a program and attaching it to a cgroup. nix and rustix have
-//! neither, and the libraries that do compile programs as well.
+//! bpf(2): loading a program and attaching it to a cgroup. nix and rustix do
+//! not have these calls, and libraries that have them compile programs as well.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 
-/// One instruction, as the kernel lays it out: eight bytes (linux/bpf.h,
+/// One instruction of eight bytes, in the layout of the kernel (linux/bpf.h,
 /// `struct bpf_insn`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,8 @@ struct Attach {
 ///
 /// # Errors
 /// `EPERM` without `CAP_BPF` (before Linux 5.8 `CAP_SYS_ADMIN`), also for root
-/// of a user namespace other than the first; `EINVAL` or `EACCES` where the
-/// verifier refuses the program, with its last words.
+/// of a user namespace other than the initial one; `EINVAL` or `EACCES` if the
+/// verifier rejects the program, with the last line of its log.
 pub fn prog_load(prog_type: u32, program: &[Instruction]) -> Result<OwnedFd> {
     let attempt = |log: &mut [u8]| {
         let attr = Load {
@@ -83,7 +83,7 @@ pub fn prog_load(prog_type: u32, program: &[Instruction]) -> Result<OwnedFd> {
         Err(errno @ (Errno::EINVAL | Errno::EACCES)) => errno,
         Err(errno) => return Err(errno).context("bpf(BPF_PROG_LOAD)"),
     };
-    // Once more, to hear why: the verifier only writes its log where it is told.
+    // Again, for the reason: the verifier writes its log only on request.
     let mut log = vec![0; 1 << 16];
     if let Ok(fd) = attempt(&mut log) {
         return Ok(owned(fd));
@@ -98,11 +98,11 @@ pub fn prog_load(prog_type: u32, program: &[Instruction]) -> Result<OwnedFd> {
 }
 
 /// Attaches a loaded program to the cgroup2 directory `cgroup`. The kernel
-/// keeps it there until that group is removed.
+/// keeps it there until that cgroup is removed.
 ///
 /// # Errors
-/// `EPERM` without `CAP_NET_ADMIN` or as in [`prog_load`], or where a group
-/// above forbids it; `EBADF` where `cgroup` is not of cgroup2.
+/// `EPERM` without `CAP_NET_ADMIN`, as in [`prog_load`], or if a cgroup above
+/// forbids it; `EBADF` if `cgroup` is not of cgroup2.
 pub fn prog_attach(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,

@@ -1,7 +1,7 @@
-//! Subvolumes of a btrfs: the requests of `linux/btrfs.h`, as ioctl(2).
+//! Subvolumes of a btrfs: the ioctl(2) requests of `linux/btrfs.h`.
 //!
 //! libbtrfsutil has them too, but it is a C library that would have to be
-//! linked statically, and the program `btrfs` would be a process for each.
+//! linked statically, and the program `btrfs` would be a process for each call.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -51,7 +51,7 @@ fn by_name(directory: BorrowedFd<'_>, request: libc::c_ulong, name: &str) -> nix
 /// Creates the empty subvolume `name` in `directory`.
 ///
 /// # Errors
-/// `ENOTTY` where that is no btrfs, `EEXIST`; bare.
+/// `ENOTTY` if `directory` is not on a btrfs, `EEXIST` if the name is taken.
 pub fn create_subvolume(directory: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
     by_name(directory, BTRFS_IOC_SUBVOL_CREATE, name)
 }
@@ -60,7 +60,8 @@ pub fn create_subvolume(directory: BorrowedFd<'_>, name: &str) -> nix::Result<()
 /// share every block until one of them changes it.
 ///
 /// # Errors
-/// `EINVAL` where `subvolume` is no subvolume's root, `EEXIST`; bare.
+/// `EINVAL` if `subvolume` is not the root of a subvolume, `EEXIST` if the name
+/// is taken.
 pub fn create_snapshot(
     directory: BorrowedFd<'_>,
     name: &str,
@@ -79,11 +80,11 @@ pub fn create_snapshot(
     Errno::result(done).map(drop)
 }
 
-/// Deletes the subvolume `name` of `directory`, with all that is in it.
+/// Deletes the subvolume `name` of `directory`, with its content.
 ///
 /// # Errors
-/// `ENOENT`, `ENOTEMPTY` where another subvolume is in it, `EPERM` without
-/// `CAP_SYS_ADMIN`; bare.
+/// `ENOENT` if it does not exist, `ENOTEMPTY` if another subvolume is in it,
+/// `EPERM` without `CAP_SYS_ADMIN`.
 pub fn destroy_subvolume(directory: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
     by_name(directory, BTRFS_IOC_SNAP_DESTROY, name)
 }

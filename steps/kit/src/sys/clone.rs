@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid};
 
-/// `CLONE_INTO_CGROUP` of clone(2): the child is born in the cgroup whose
+/// `CLONE_INTO_CGROUP` of clone(2): the child is created in the cgroup whose
 /// directory `clone_args.cgroup` names. Since Linux 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -18,23 +18,23 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// memory, so it returns twice like fork(2). With `CLONE_PARENT` among the
 /// flags the new process is the caller's sibling instead of its child.
 ///
-/// Falls back to clone(2) where clone3 is missing (`ENOSYS`: before Linux 5.3,
-/// or filtered by seccomp) or forbidden by an old filter (`EPERM`). clone(2)
-/// cannot place the child in a cgroup; the PID is then written into
-/// `cgroup.procs` by the parent, while the child still waits to be released.
+/// Falls back to clone(2) if clone3 is missing (`ENOSYS`: before Linux 5.3, or
+/// filtered by seccomp) or forbidden by an old filter (`EPERM`). clone(2)
+/// cannot place the child in a cgroup: the parent then writes the PID into
+/// `cgroup.procs`, while the child still waits to be released.
 ///
 /// # Errors
-/// `EPERM` without `CAP_SYS_ADMIN` for the namespaces asked for, `ENOSPC` or
+/// `EPERM` without `CAP_SYS_ADMIN` for the requested namespaces, `ENOSPC` or
 /// `EUSERS` beyond the limits in `/proc/sys/user`, `EAGAIN` beyond the limits
-/// on processes. An error of its own where the caller has threads: the child
-/// would hold their locks for ever.
+/// on processes. Refuses a caller that has threads: the child would hold their
+/// locks for ever.
 // ANCHOR: clone3
 pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
     require_single_thread()?;
     let mut flags = namespaces.bits() as u32 as u64;
     // SAFETY: `clone_args` is a plain C structure for which all zeroes is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    // A sibling dies with the signal of its sibling; EINVAL if one is named.
+    // A sibling has the exit signal of its sibling; EINVAL if one is named.
     if !namespaces.contains(CloneFlags::CLONE_PARENT) {
         args.exit_signal = libc::SIGCHLD as u64;
     }
@@ -76,25 +76,23 @@ fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkR
     }
 }
 
-/// The flags by their names in clone(2), with `|` between them.
+/// The names of the flags in clone(2), separated by `|`.
 pub fn names(flags: CloneFlags) -> String {
     let names: Vec<&str> = flags.iter_names().map(|(name, _)| name).collect();
     names.join("|")
 }
 
-/// Creates a child process without anything new around it: fork(2).
-///
-/// # Errors
-/// As [`clone3`], except for those about namespaces.
+/// Creates a child process in the caller's namespaces: fork(2). Refuses a
+/// caller that has threads, like [`clone3`].
 pub fn fork() -> Result<ForkResult> {
     require_single_thread()?;
     // SAFETY: one thread, so the child's copy of the memory is consistent.
     unsafe { nix::unistd::fork() }.context("fork")
 }
 
-/// One directory entry a thread, so the link count of `/proc/self/task` is
-/// their number plus two: one stat(2) tells, where reading `status` would have
-/// to parse. Without /proc there is nothing to ask.
+/// Refuses a process that has threads. `/proc/self/task` has one directory
+/// entry per thread, so its link count is their number plus two: one stat(2)
+/// suffices, without parsing `status`. Without /proc nothing is checked.
 fn require_single_thread() -> Result<()> {
     match fs::metadata("/proc/self/task") {
         Ok(task) if task.nlink() > 3 => bail!(

@@ -1,4 +1,4 @@
-//! File descriptors: which are open, and closing them (close_range(2)).
+//! File descriptors: listing and closing them (close_range(2)).
 
 use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -6,31 +6,26 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// Closes every file descriptor but `keep`, the standard streams too. For a
-/// forked child that must hold nobody's pipe, terminal or file open.
+/// Closes every file descriptor except `keep`, including the standard streams:
+/// for a forked child that must not keep another process's pipe, terminal or
+/// file open.
 ///
-/// The caller's other owners of descriptors, such as `OwnedFd`, are left with
-/// closed ones: it must be a process that neither uses nor drops them, and
-/// ends with [`exit`](super::exit).
-///
-/// # Errors
-/// Those of close_range(2), and of `/proc/self/fd` where it is needed.
+/// Other owners of descriptors in the caller, such as `OwnedFd`, then own
+/// closed ones: the caller must neither use nor drop them, and must end with
+/// [`exit`](super::exit).
 pub fn close_all_but(keep: BorrowedFd<'_>) -> Result<()> {
     close_gaps(0, vec![keep.as_raw_fd() as u32])
 }
 
-/// Closes every file descriptor but standard input, output, error and those in
-/// `keep`: for a forked process that goes on as a server and must not hold
-/// anybody's pipe open. As with [`close_all_but`], owners of what is closed must
-/// not be used or dropped afterwards.
-///
-/// # Errors
-/// As there.
+/// Closes every file descriptor except the standard streams and those in
+/// `keep`: for a forked process that continues, and must not keep another
+/// process's pipe open. As with [`close_all_but`], owners of closed descriptors
+/// must not be used or dropped afterwards.
 pub fn close_except(keep: &[BorrowedFd<'_>]) -> Result<()> {
     close_gaps(3, keep.iter().map(|fd| fd.as_raw_fd() as u32).collect())
 }
 
-/// Closes what is open from `first` on, but for `keep`.
+/// Closes all descriptors from `first` on, except `keep`.
 fn close_gaps(mut first: u32, mut keep: Vec<u32>) -> Result<()> {
     keep.sort_unstable();
     for kept in keep {
@@ -42,12 +37,9 @@ fn close_gaps(mut first: u32, mut keep: Vec<u32>) -> Result<()> {
     close_range(first, u32::MAX)
 }
 
-/// The descriptors that are open, from 3 on: poll(2) says of every other one
-/// that it is invalid. Of those beyond 256 it tells nothing: the kernel gives the
-/// lowest number that is free, so only a process with as many comes there.
-///
-/// # Errors
-/// Those of getrlimit(2) and poll(2).
+/// The open descriptors from 3 to 255: poll(2) reports all others as invalid.
+/// Higher ones are not checked: the kernel assigns the lowest free number, so
+/// only a process with as many open files reaches them.
 pub fn open_descriptors() -> Result<Vec<i32>> {
     const FIRST: i32 = 3;
     const END: libc::rlim_t = 256;
@@ -56,7 +48,7 @@ pub fn open_descriptors() -> Result<Vec<i32>> {
     // SAFETY: a valid structure, which the kernel overwrites.
     Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })
         .context("getrlimit(RLIMIT_NOFILE)")?;
-    // More of them poll(2) refuses. No descriptor is above the limit.
+    // poll(2) refuses more entries than the limit. No descriptor is above it.
     let end = limit.rlim_cur.min(END) as i32;
     let mut asked: Vec<libc::pollfd> = (FIRST..end)
         .map(|fd| libc::pollfd {
@@ -77,7 +69,7 @@ fn close_range(first: u32, last: u32) -> Result<()> {
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     match Errno::result(done) {
         Ok(_) => Ok(()),
-        // Before Linux 5.9, or under an old filter, one by one.
+        // Before Linux 5.9, or under an old filter, close them one by one.
         Err(Errno::ENOSYS | Errno::EPERM) => {
             let fds = fs::read_dir("/proc/self/fd")
                 .context("read /proc/self/fd")?

@@ -8,8 +8,8 @@ const LOOP_GET_STATUS64: libc::c_ulong = 0x4C05;
 const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
 
-/// The device is cleared when its last user closes it: nobody has to, and
-/// nobody can fail to (loop(4)).
+/// Clears the device when its last user closes it: no explicit step is
+/// necessary, and none can fail (loop(4)).
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
 /// `struct loop_info64` of `linux/loop.h`.
@@ -40,21 +40,19 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// The number of a loop device that is not in use, made if need be; `control`
-/// is `/dev/loop-control`. Somebody else may take it at any moment.
-///
-/// # Errors
-/// Those of `LOOP_CTL_GET_FREE`, bare.
+/// Returns the number of a free loop device, and makes one if necessary.
+/// `control` is `/dev/loop-control`. Another process may take the device at any
+/// moment.
 pub fn get_free(control: BorrowedFd<'_>) -> nix::Result<u32> {
     // SAFETY: this request takes no argument.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
     Errno::result(number).map(|number| number as u32)
 }
 
-/// Puts the loop device `device` over `file`, until its last user closes it.
+/// Binds the loop device `device` to `file`, until its last user closes it.
 ///
 /// # Errors
-/// `EBUSY` where somebody else has taken the device; bare, for a next try.
+/// `EBUSY` if another process has taken the device: the caller tries again.
 pub fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> nix::Result<()> {
     // SAFETY: a plain C structure for which all zeroes is valid.
     let mut config: LoopConfig = unsafe { std::mem::zeroed() };
@@ -65,11 +63,8 @@ pub fn configure(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> nix::Result<()
     Errno::result(done).map(drop)
 }
 
-/// The device number and the inode of the file below a loop device; `None`
-/// where it is not in use.
-///
-/// # Errors
-/// Those of `LOOP_GET_STATUS64`, bare.
+/// The device number and the inode of the file below a loop device. `None` if
+/// the device is not in use.
 pub fn backing_file(device: BorrowedFd<'_>) -> nix::Result<Option<(u64, u64)>> {
     // SAFETY: as in `configure`.
     let mut info: LoopInfo64 = unsafe { std::mem::zeroed() };

@@ -7,7 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`clone`], [`descriptors`], [`signals`], [`own`] | a process, its files, its signals, its keyring |
-//! | [`namespaces`], [`mounts`] | what belongs to which user namespace; attributes of mounts |
+//! | [`namespaces`], [`mounts`] | relations of namespaces; attributes of mounts |
 //! | [`bpf`], [`seccomp`] | programs in the kernel |
 //! | [`btrfs`], [`loop_device`] | ioctls of a file system and of a block device |
 //! | [`sysvipc`] | System V IPC |
@@ -36,10 +36,10 @@ pub use mounts::{map_ids, mount_setattr};
 pub use namespaces::{owning_user_namespace, parent_namespace};
 pub use own::{adjust_tick, default_personality, new_session_keyring};
 
-/// Turns a string into what the kernel takes: without a NUL inside.
+/// Converts a string for a system call.
 ///
 /// # Errors
-/// Names the string that holds a NUL byte.
+/// Names a string that contains a NUL byte.
 pub fn c_string(s: &OsStr) -> Result<CString> {
     CString::new(s.as_bytes()).with_context(|| format!("{s:?} holds a NUL byte"))
 }

@@ -4,15 +4,14 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-/// Sets attributes of a mount, attached or not: mount_setattr(2) with
-/// `AT_EMPTY_PATH`, and with `AT_RECURSIVE` for the mounts below it too. No
-/// attribute is taken away, so what a mount of a user namespace has locked
-/// stays. Since Linux 5.12.
+/// Sets attributes of a mount, attached or detached: mount_setattr(2) with
+/// `AT_EMPTY_PATH`, and with `AT_RECURSIVE` for the mounts below it too.
+/// Attributes that are set stay set, including those that are locked in a user
+/// namespace. Since Linux 5.12.
 ///
 /// # Errors
-/// `ENOSYS` before Linux 5.12, `EPERM` without `CAP_SYS_ADMIN` over the mount
-/// namespace, `EINVAL` for an unknown attribute. Bare, so that callers can fall
-/// back to mount(2).
+/// `ENOSYS` before Linux 5.12: callers fall back to mount(2). `EPERM` without
+/// `CAP_SYS_ADMIN` over the mount namespace, `EINVAL` for an unknown attribute.
 pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> nix::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let attr = libc::mount_attr {
@@ -24,14 +23,15 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> n
     set_attributes(mount, flags, &attr)
 }
 
-/// Has a mount that is attached nowhere show its files as those of the users of
-/// the user namespace `users`: what belongs to 0 on the disk is root's of that
-/// namespace, and what that root makes belongs to 0 on the disk
-/// (mount_setattr(2), “ID-mapped mounts”). For good. Since Linux 5.12.
+/// Maps the users of a detached mount to the user namespace `users`: what
+/// belongs to 0 on the disk belongs to root of that namespace, and what that
+/// root makes belongs to 0 on the disk (mount_setattr(2), “ID-mapped mounts”).
+/// The map is permanent. Since Linux 5.12.
 ///
 /// # Errors
-/// `EINVAL` where the file system cannot, `EPERM` without `CAP_SYS_ADMIN` over
-/// the file system, or where the mount has been attached or has a map already.
+/// `EINVAL` if the file system does not support it, `EPERM` without
+/// `CAP_SYS_ADMIN` over the file system, or if the mount has been attached or
+/// has a map already.
 pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> nix::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,

@@ -1,4 +1,4 @@
-//! How namespaces are related: ioctl_ns(2).
+//! Relations of namespaces: ioctl_ns(2).
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -8,8 +8,8 @@ use nix::errno::Errno;
 /// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
 ///
 /// # Errors
-/// `EPERM` where that user namespace is not the caller's own or below it;
-/// `ENOTTY` for a descriptor that is no namespace.
+/// `EPERM` if that user namespace is neither the caller's own nor below it;
+/// `ENOTTY` for a descriptor that is not a namespace.
 pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
     related_namespace(namespace, libc::NS_GET_USERNS).context("ioctl(NS_GET_USERNS)")
 }
@@ -18,8 +18,8 @@ pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// `NS_GET_PARENT`.
 ///
 /// # Errors
-/// `EPERM` where it is not the caller's own or below it, and for the first of
-/// all; `EINVAL` for namespaces of other kinds, which have no parents.
+/// `EPERM` if it is neither the caller's own nor below it, and for the initial
+/// namespace; `EINVAL` for namespaces of other kinds, which have no parents.
 pub fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
     related_namespace(namespace, libc::NS_GET_PARENT).context("ioctl(NS_GET_PARENT)")
 }

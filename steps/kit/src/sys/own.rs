@@ -1,17 +1,17 @@
-//! What a process has of its own: its session keyring, its execution domain; and
-//! the clock, which it shares.
+//! The session keyring and the execution domain of a process, and the system
+//! clock.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// Asks the kernel to advance its clock by `microseconds` a tick: adjtimex(2)
-/// with `ADJ_TICK`. Rights are checked before the value, so a value that is
-/// always out of range, such as 0, tells whether the clock might be set and
-/// leaves it alone.
+/// Sets the tick of the system clock to `microseconds`: adjtimex(2) with
+/// `ADJ_TICK`. The kernel checks rights before the value: a value that is
+/// always out of range, such as 0, tells whether the caller may set the clock,
+/// without setting it.
 ///
 /// # Errors
-/// `EPERM` without `CAP_SYS_TIME` in the first user namespace, then `EINVAL`
-/// for what differs from the nominal tick by more than a tenth.
+/// `EPERM` without `CAP_SYS_TIME` in the initial user namespace, then `EINVAL`
+/// for a value that differs from the nominal tick by more than a tenth.
 pub fn adjust_tick(microseconds: libc::c_long) -> nix::Result<()> {
     // SAFETY: `timex` is a plain C structure for which all zeroes is valid.
     let mut request: libc::timex = unsafe { std::mem::zeroed() };
@@ -22,12 +22,12 @@ pub fn adjust_tick(microseconds: libc::c_long) -> nix::Result<()> {
 }
 
 /// Gives this process a session keyring of its own, anonymous and empty:
-/// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`. Where the kernel has no keys
-/// (`ENOSYS`) there is nothing to part from.
+/// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`. Succeeds without a keyring if the
+/// kernel has no keys (`ENOSYS`).
 ///
 /// # Errors
-/// `EDQUOT` where the user has too many keys (`/proc/sys/kernel/keys`), `EPERM`
-/// where another engine's filter forbids the call.
+/// `EDQUOT` if the user has too many keys (`/proc/sys/kernel/keys`), `EPERM` if
+/// another engine's filter forbids the call.
 pub fn new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; nothing is read.
@@ -38,12 +38,9 @@ pub fn new_session_keyring() -> Result<()> {
     }
 }
 
-/// Sets the execution domain back to Linux's own, with nothing switched off:
-/// personality(2). A caller's (setarch(8), a debugger) may switch the
-/// randomisation of addresses off.
-///
-/// # Errors
-/// None that the kernel documents.
+/// Resets the execution domain to Linux's own, with all features on:
+/// personality(2). The caller's may have address space randomization switched
+/// off (setarch(8), a debugger).
 pub fn default_personality() -> Result<()> {
     // SAFETY: only the layout of programs that are executed later changes.
     let before = unsafe { libc::personality(0) };

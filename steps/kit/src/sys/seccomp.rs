@@ -1,19 +1,21 @@
-//! seccomp(2): a program of the kernel's own small language (classic BPF) that
-//! decides on every system call of this process and of its descendants.
+//! seccomp(2): a program in classic BPF that decides on every system call of
+//! this process and of its descendants.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`: before Linux 5.16 a filter would also make
-/// the processor slower, as a defence that the engine does not ask for.
+/// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`: without it, a filter before Linux 5.16
+/// also makes the processor slower, as a defence that the engine does not
+/// request.
 const SPEC_ALLOW: libc::c_ulong = 1 << 2;
 
-/// Filters the system calls of this process for good: seccomp(2),
-/// `SECCOMP_SET_MODE_FILTER`. The process must have set `PR_SET_NO_NEW_PRIVS`.
+/// Installs a permanent filter for the system calls of this process:
+/// seccomp(2), `SECCOMP_SET_MODE_FILTER`. The process must have set
+/// `PR_SET_NO_NEW_PRIVS`.
 ///
 /// # Errors
-/// `EINVAL` for a program that the kernel does not take, and where it has no
-/// seccomp; `EACCES` without `PR_SET_NO_NEW_PRIVS`.
+/// `EINVAL` for a program that the kernel rejects, and if it has no seccomp;
+/// `EACCES` without `PR_SET_NO_NEW_PRIVS`.
 pub fn set_filter(program: &mut [libc::sock_filter]) -> Result<()> {
     let program = libc::sock_fprog {
         len: program.len() as u16,

@@ -1,6 +1,6 @@
-//! The calls about signals, with sets and numbers as the kernel has them. Those
-//! of the C library refuse the signals that it keeps to itself (32 and 33), and
-//! nix's know no real-time ones.
+//! The calls about signals, with the sets and numbers of the kernel. The
+//! functions of the C library refuse the signals that it reserves (32 and 33),
+//! and those of nix do not support real-time signals.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -11,22 +11,16 @@ use nix::unistd::Pid;
 
 use crate::signal_number::{SignalNumber, SignalSet};
 
-/// What the kernel wants to hear of the size of a set, in bytes.
+/// The size of the kernel's signal set, in bytes.
 const SET: usize = size_of::<u64>();
 
-/// Adds `set` to the signals that this thread holds back, and returns those
-/// that it did before: rt_sigprocmask(2).
-///
-/// # Errors
-/// None that the kernel documents for valid arguments.
+/// Adds `set` to the blocked signals of this thread, and returns the previous
+/// set: rt_sigprocmask(2).
 pub fn block(set: SignalSet) -> Result<SignalSet> {
     change_mask(libc::SIG_BLOCK, set).context("rt_sigprocmask(SIG_BLOCK)")
 }
 
-/// Holds back exactly the signals in `set`: rt_sigprocmask(2).
-///
-/// # Errors
-/// None that the kernel documents for valid arguments.
+/// Blocks exactly the signals in `set`: rt_sigprocmask(2).
 pub fn set_mask(set: SignalSet) -> Result<()> {
     change_mask(libc::SIG_SETMASK, set)
         .map(drop)
@@ -41,11 +35,8 @@ fn change_mask(how: libc::c_int, set: SignalSet) -> nix::Result<SignalSet> {
     Errno::result(done).map(|_| SignalSet(before))
 }
 
-/// A descriptor from which the signals in `set` are read while they are
+/// Returns a descriptor from which to read the signals in `set` while they are
 /// blocked: signalfd(2), close-on-exec.
-///
-/// # Errors
-/// `EMFILE` and `ENFILE`.
 pub fn signalfd(set: SignalSet) -> Result<OwnedFd> {
     // SAFETY: the set is valid for as many bytes as are named; -1 asks for a
     // new descriptor.
@@ -55,10 +46,7 @@ pub fn signalfd(set: SignalSet) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// The next signal, and its `si_code`: waits for one.
-///
-/// # Errors
-/// Those of read(2) on a signalfd.
+/// Waits for the next signal, and returns it with its `si_code`.
 pub fn read_signal(signalfd: impl AsFd) -> Result<(SignalNumber, i32)> {
     // SAFETY: the structure is made of integers, for which all zeroes is valid.
     let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
@@ -78,15 +66,12 @@ pub fn read_signal(signalfd: impl AsFd) -> Result<(SignalNumber, i32)> {
     }
 }
 
-/// The kernel's `struct sigaction`, of which only the handler matters here: it
-/// comes first, and all others are zero in whichever order they follow.
+/// The kernel's `struct sigaction`, of which only the handler matters here. It
+/// comes first, and all others are zero, in whichever order they follow.
 type Action = [usize; 8];
 const SIG_DFL: Action = [libc::SIG_DFL; 8];
 
 /// The signals that this process ignores: rt_sigaction(2).
-///
-/// # Errors
-/// None that the kernel documents for valid arguments.
 pub fn ignored() -> Result<SignalSet> {
     let mut set = SignalSet::EMPTY;
     for signal in all() {
@@ -109,7 +94,7 @@ pub fn ignored() -> Result<SignalSet> {
     Ok(set)
 }
 
-/// Sets a signal back to its default action: rt_sigaction(2) with `SIG_DFL`.
+/// Resets a signal to its default action: rt_sigaction(2) with `SIG_DFL`.
 ///
 /// # Errors
 /// `EINVAL` for SIGKILL and SIGSTOP.
@@ -130,10 +115,7 @@ pub fn default_action(signal: impl Into<SignalNumber>) -> Result<()> {
         .with_context(|| format!("rt_sigaction({signal}, SIG_DFL)"))
 }
 
-/// Sets every signal back to its default action.
-///
-/// # Errors
-/// None that the kernel documents for valid arguments.
+/// Resets every signal to its default action.
 pub fn default_actions() -> Result<()> {
     // The action of these two cannot be changed, so it is the default.
     let fixed = |signal: &SignalNumber| {
@@ -152,18 +134,19 @@ fn all() -> impl Iterator<Item = SignalNumber> {
 /// kill(2).
 ///
 /// # Errors
-/// `ESRCH` where there is no such process, `EPERM`.
+/// `ESRCH` if there is no such process, `EPERM` if the caller may not signal
+/// it.
 pub fn kill(pid: Pid, signal: SignalNumber) -> nix::Result<()> {
     // SAFETY: kill(2) takes two numbers.
     Errno::result(unsafe { libc::kill(pid.as_raw(), signal.raw()) }).map(drop)
 }
 
-/// Sends a signal to the process that a pidfd stands for: pidfd_send_signal(2).
+/// Sends a signal to the process that a pidfd refers to: pidfd_send_signal(2).
 ///
 /// # Errors
-/// `ESRCH` where it has ended, `EPERM`.
+/// `ESRCH` if it has ended, `EPERM` if the caller may not signal it.
 pub fn pidfd_send_signal(process: BorrowedFd<'_>, signal: SignalNumber) -> nix::Result<()> {
-    // SAFETY: null stands for what kill(2) would say of the sender.
+    // SAFETY: null stands for the information that kill(2) would send.
     let sent = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,

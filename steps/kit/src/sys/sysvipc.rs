@@ -1,8 +1,8 @@
-//! System V IPC (sysvipc(7)): making and removing objects, in the IPC
-//! namespace of the caller. No well-kept library has safe wrappers.
+//! System V IPC (sysvipc(7)): making and removing objects, in the IPC namespace
+//! of the caller. No maintained library has safe wrappers.
 //!
-//! Every object is made with the key `IPC_PRIVATE`: a new one, which only its
-//! identifier names. `mode` is the lower nine bits, as in chmod(2).
+//! Every object is made with the key `IPC_PRIVATE`: it is a new one, to which
+//! only its identifier refers. `mode` is the lower nine bits, as in chmod(2).
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -40,7 +40,7 @@ pub fn semget(count: u16, mode: u32) -> Result<i32> {
 ///
 /// # Errors
 /// `EINVAL` for 0 bytes or beyond `/proc/sys/kernel/shmmax`, `ENOSPC` beyond
-/// `shmmni` segments or `shmall` pages, `ENOMEM`.
+/// `shmmni` segments or `shmall` pages.
 pub fn shmget(bytes: usize, mode: u32) -> Result<i32> {
     // SAFETY: takes numbers only.
     let id = unsafe { libc::shmget(libc::IPC_PRIVATE, bytes, flags(mode)) };
@@ -50,7 +50,7 @@ pub fn shmget(bytes: usize, mode: u32) -> Result<i32> {
 /// Removes a message queue: msgctl(2) with `IPC_RMID`.
 ///
 /// # Errors
-/// `EINVAL` where there is none of this identifier, `EPERM` for all but its
+/// `EINVAL` if there is no queue of this identifier, `EPERM` for all but its
 /// owner, its creator and root.
 pub fn msgctl_rmid(id: i32) -> Result<()> {
     // SAFETY: IPC_RMID does not use the pointer.
@@ -60,9 +60,6 @@ pub fn msgctl_rmid(id: i32) -> Result<()> {
 }
 
 /// Removes a set of semaphores: semctl(2) with `IPC_RMID`.
-///
-/// # Errors
-/// As [`msgctl_rmid`].
 pub fn semctl_rmid(id: i32) -> Result<()> {
     // SAFETY: IPC_RMID takes no further argument.
     let done = unsafe { libc::semctl(id, 0, libc::IPC_RMID) };
@@ -70,11 +67,8 @@ pub fn semctl_rmid(id: i32) -> Result<()> {
     Ok(())
 }
 
-/// Removes a shared memory segment, as soon as nobody has it attached:
-/// shmctl(2) with `IPC_RMID`.
-///
-/// # Errors
-/// As [`msgctl_rmid`].
+/// Removes a shared memory segment, as soon as the last process has detached
+/// it: shmctl(2) with `IPC_RMID`.
 pub fn shmctl_rmid(id: i32) -> Result<()> {
     // SAFETY: IPC_RMID does not use the pointer.
     let done = unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
