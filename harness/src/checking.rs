@@ -12,6 +12,7 @@ use nix::unistd::geteuid;
 use crate::build::Tests;
 use crate::guest::{self, Machine};
 use crate::outcome::Record;
+use crate::own_host::OwnHost;
 use crate::plan::{Batch, Plan};
 use crate::registry::Step;
 use crate::report::{Report, colour, kernel_release, seconds};
@@ -88,6 +89,7 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
     let mut printer = Printer::new(checking.steps);
     let timings = if checking.place.here {
         let machine = format!("{} · this host", kernel_release());
+        let _own = OwnHost::enter()?;
         let started = Instant::now();
         runner::run(&plan, &mut |record| printer.record(record, &machine))?;
         format!("checks {}", seconds(started.elapsed()))

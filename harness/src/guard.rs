@@ -33,7 +33,7 @@ pub const WATCHED: [&str; 11] = [
 ];
 
 /// State directories of the engine, in which a run must leave nothing.
-const STATE: [&str; 2] = ["/run/drydock", "/var/lib/drydock"];
+pub(crate) const STATE: [&str; 2] = ["/run/drydock", "/var/lib/drydock"];
 
 /// Longest time for the kernel's work after a process has ended: a work queue
 /// dismantles its namespaces, and with them links and mounts. Nothing announces
@@ -43,7 +43,11 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// The state of the host at one moment: for each watched part, the lines that
 /// describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot(BTreeMap<&'static str, BTreeSet<String>>);
+pub struct Snapshot {
+    parts: BTreeMap<&'static str, BTreeSet<String>>,
+    /// The cgroups in which, or below which, other people's processes are.
+    others: BTreeSet<String>,
+}
 
 impl Snapshot {
     /// Takes a snapshot of the host. A part that this kernel lacks is empty.
@@ -55,26 +59,32 @@ impl Snapshot {
                 look(what).with_context(|| format!("host guard: {what}"))?,
             );
         }
-        Ok(Snapshot(seen))
+        Ok(Snapshot {
+            parts: seen,
+            others: groups_of_others()?,
+        })
     }
 
     /// The differences from `self` to `later`, one per line.
     pub fn differences(&self, later: &Snapshot) -> Vec<String> {
         let mut lines = Vec::new();
         for what in WATCHED {
-            let (before, after) = (&self.0[what], &later.0[what]);
-            lines.extend(
-                before
-                    .difference(after)
-                    .map(|line| format!("{what}: gone: {line}")),
-            );
-            lines.extend(
-                after
-                    .difference(before)
-                    .map(|line| format!("{what}: left behind: {line}")),
-            );
+            let (before, after) = (&self.parts[what], &later.parts[what]);
+            // Somebody else's container has ended meanwhile, or begun.
+            let gone = before
+                .difference(after)
+                .filter(|line| !self.is_others(what, line));
+            let new = after
+                .difference(before)
+                .filter(|line| !later.is_others(what, line));
+            lines.extend(gone.map(|line| format!("{what}: gone: {line}")));
+            lines.extend(new.map(|line| format!("{what}: left behind: {line}")));
         }
         lines
+    }
+
+    fn is_others(&self, what: &str, line: &str) -> bool {
+        what == "cgroups" && self.others.contains(line)
     }
 
     /// The differences from `self` to now that persist. Waits up to five
@@ -101,7 +111,7 @@ impl Snapshot {
             }
         };
         if let Ok(mounts) = host::mounts("self") {
-            let before: BTreeSet<_> = self.0["mounts"].iter().cloned().collect();
+            let before: BTreeSet<_> = self.parts["mounts"].iter().cloned().collect();
             for mount in mounts
                 .iter()
                 .rev()
@@ -111,13 +121,13 @@ impl Snapshot {
                 note(format!("umount {}", mount.mount_point), result);
             }
         }
-        if let Some(name) = self.0["hostname"]
+        if let Some(name) = self.parts["hostname"]
             .iter()
             .find_map(|l| l.strip_prefix("hostname "))
         {
             note("sethostname".into(), sethostname(name));
         }
-        if let Some(name) = self.0["hostname"]
+        if let Some(name) = self.parts["hostname"]
             .iter()
             .find_map(|l| l.strip_prefix("domainname "))
         {
@@ -128,17 +138,18 @@ impl Snapshot {
             );
         }
         if let Ok(now) = ipc() {
-            for object in now.difference(&self.0["ipc"]) {
+            for object in now.difference(&self.parts["ipc"]) {
                 note(format!("remove {object}"), remove_ipc(object));
             }
         }
-        if let Ok(now) = look("cgroups") {
+        if let (Ok(now), Ok(others)) = (look("cgroups"), groups_of_others()) {
             // Deepest first.
             for group in now
-                .difference(&self.0["cgroups"])
+                .difference(&self.parts["cgroups"])
                 .collect::<Vec<_>>()
                 .into_iter()
                 .rev()
+                .filter(|group| !others.contains(*group))
             {
                 let gone = fs::remove_dir(group)
                     .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error().unwrap_or(0)));
@@ -224,6 +235,32 @@ fn cgroups() -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut all);
     Ok(all)
+}
+
+/// The cgroups with processes that are neither this one nor come from it, and
+/// those above them.
+fn groups_of_others() -> Result<BTreeSet<String>> {
+    let parents: BTreeMap<i32, i32> = host::processes()?
+        .into_iter()
+        .map(|process| (process.pid, process.ppid))
+        .collect();
+    let own = Pid::this().as_raw();
+    let is_ours = |pid: i32| {
+        let line = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
+        line.take_while(|pid| *pid > 0).any(|pid| pid == own)
+    };
+    let mut others = BTreeSet::new();
+    for group in cgroups()? {
+        // One that has just gone has none.
+        let procs = fs::read_to_string(Path::new(&group).join("cgroup.procs"));
+        let procs = procs.unwrap_or_default();
+        let mut pids = procs.lines().filter_map(|pid| pid.parse().ok());
+        if pids.any(|pid| !is_ours(pid)) {
+            let path = Path::new(&group);
+            others.extend(path.ancestors().map(|above| above.display().to_string()));
+        }
+    }
+    Ok(others)
 }
 
 /// System V objects and POSIX message queues.
@@ -348,7 +385,10 @@ mod tests {
                 .map(|what| (what, BTreeSet::new()))
                 .collect();
             seen.insert("mounts", lines.map(String::from).into());
-            Snapshot(seen)
+            Snapshot {
+                parts: seen,
+                others: BTreeSet::new(),
+            }
         };
         let differences =
             with(["/ ext4", "/proc proc"]).differences(&with(["/ ext4", "/mnt tmpfs"]));
@@ -358,6 +398,28 @@ mod tests {
                 "mounts: gone: /proc proc",
                 "mounts: left behind: /mnt tmpfs"
             ]
+        );
+    }
+
+    #[test]
+    fn groups_of_other_people_come_and_go() {
+        let snapshot = |groups: &[&str], others: &[&str]| {
+            let mut parts: BTreeMap<_, _> = WATCHED
+                .into_iter()
+                .map(|what| (what, BTreeSet::new()))
+                .collect();
+            let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
+            parts.insert("cgroups", owned(groups));
+            Snapshot {
+                parts,
+                others: owned(others),
+            }
+        };
+        let before = snapshot(&["/theirs", "/empty"], &["/theirs"]);
+        let after = snapshot(&["/new", "/ours"], &["/new"]);
+        assert_eq!(
+            before.differences(&after),
+            ["cgroups: gone: /empty", "cgroups: left behind: /ours"]
         );
     }
 }

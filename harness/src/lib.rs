@@ -5,6 +5,7 @@
 //! | [`check`](mod@check), [`mod@expect`], [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`disk`], [`lan`], [`rtnl`], [`firewall`] | the tools of the checks in `tests/` |
 //! | [`inject`] | a launcher stopped, killed or failed at any of its calls |
 //! | [`fsops`] | operations on files, and pictures of trees, for the checks of file systems |
+//! | [`own_host`] | namespaces of a run's own on this host |
 //! | [`guard`], [`nft`] | comparison of the host before and after a check |
 //! | [`registry`], [`requirement`] | titles, points, needs, requirements, hints |
 //! | [`outcome`], [`plan`], [`runner`], [`report`], [`wrap`] | running checks one by one, and printing the results |
@@ -47,6 +48,7 @@ pub mod lan;
 pub mod matrix;
 pub mod nft;
 pub mod outcome;
+pub mod own_host;
 pub mod plan;
 pub mod pool;
 pub mod registry;

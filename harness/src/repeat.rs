@@ -13,6 +13,7 @@ use crate::checking::Checking;
 use crate::draws::Draws;
 use crate::guest;
 use crate::outcome::{Outcome, Record};
+use crate::own_host::OwnHost;
 use crate::plan::{Batch, Plan};
 use crate::registry::{Entry, Step};
 use crate::report::seconds;
@@ -72,6 +73,7 @@ pub fn run(checking: &Checking<'_>, times: usize) -> Result<Vec<Record>> {
         Ok(())
     };
     if checking.place.here {
+        let _own = OwnHost::enter()?;
         runner::run(&plan, &mut on_record)?;
     } else {
         let mut machine = checking.place.machine.clone();

@@ -25,11 +25,11 @@ use kit::sys::c_string;
 /// The search path for commands if the environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a container runs: a program, its arguments and its environment.
+/// The command of a container: a program, its arguments and its environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The program and its arguments; the first is looked up in `PATH` unless
-    /// it holds a slash. Never empty.
+    /// it contains a slash. Never empty.
     pub argv: Vec<OsString>,
     /// The complete environment: `NAME=VALUE` strings.
     pub env: Vec<OsString>,

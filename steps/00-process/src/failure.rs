@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::{Error, anyhow};
 
-/// Exit status when the launcher itself fails, before the command could run.
+/// Exit status when the launcher itself fails.
 pub const LAUNCHER_FAILED: u8 = 125;
 /// Exit status when the command exists but cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;

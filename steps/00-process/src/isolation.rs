@@ -1,4 +1,4 @@
-//! The seam: what every later step implements.
+//! The trait that every later step implements.
 
 use std::os::fd::BorrowedFd;
 
@@ -109,9 +109,9 @@ pub trait Isolation {
         Ok(())
     }
 
-    /// Child, completely set up and told to start, just before execve(2):
-    /// give up what only the set-up needed. A part may fork here; only the
-    /// process that returns goes on to the command.
+    /// Child, completely set up and told to start, just before execve(2): give
+    /// up what only the set-up needed. A part may fork here; only the process
+    /// that returns executes the command.
     fn before_exec(&mut self) -> Result<()> {
         Ok(())
     }

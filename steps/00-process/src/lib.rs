@@ -6,20 +6,25 @@
 //! signals, waits for its end, and cleans up the host. The launcher isolates
 //! nothing: every later step adds one isolation to the list.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`isolation`] | the trait that the steps implement |
-//! | [`container`] | the launcher: the order of all parts on the host |
-//! | `launched`, `child` | the launcher's and the child's side of the launch |
-//! | `birth` | clone3(2) into the namespaces of the isolations |
-//! | `exit` | the exit status of a container |
-//! | [`exec`] | the lookup of the command in `PATH`, and execve(2) |
-//! | [`inside`] | opening files of the container before the command runs |
-//! | [`handover`] | passing a descriptor to another process |
-//! | [`failure`] | errors, their exit statuses and the report pipe |
-//! | `signals`, `terminal` | job control, as for a job of a shell |
-//! | `umask` | the file mode creation mask during set-up |
-//! | [`cli`] | arguments and exit status of every step's program |
+//! Read these, in this order:
+//!
+//! 1. [`isolation`]: the trait that the steps implement
+//! 2. [`container`]: the launcher, the order of all parts on the host
+//! 3. `child`: the child's side, up to execve(2); [`exec`], the lookup of the
+//!    command in `PATH`
+//! 4. `birth`: clone3(2) into the namespaces of the isolations
+//! 5. [`failure`], `exit`: errors, exit statuses and the report pipe
+//! 6. `signals`, `terminal`: job control, as for a job of a shell
+//!
+//! What makes it safe to kill, and fit for odd hosts:
+//!
+//! - `launched`: the launcher's side of the pipes; the end of a child, however
+//!   it comes
+//! - [`inside`]: opening files of the container before the command runs
+//! - [`handover`]: passing a descriptor to another process
+//! - `umask`: the file mode creation mask during set-up
+//!
+//! [`cli`] has the arguments and the exit status of every step's program.
 //!
 //! System calls without a safe wrapper, such as clone3(2), are in [`kit::sys`].
 

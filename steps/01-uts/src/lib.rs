@@ -4,12 +4,16 @@
 //! (gethostname(2), `uname -n`) and the NIS domain name (getdomainname(2)). A
 //! new namespace starts with a copy of its creator's.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`namespace_mode`] | `private`, `host` or `container:PID`: the choice for every namespace |
-//! | [`name`] | the rules for host names |
-//! | [`namespaces`] | the namespaces of a process, from `/proc/PID/ns` |
-//! | [`table`] | the namespaces of a process beside the caller's |
+//! Read these, in this order:
+//!
+//! 1. this file: [`Uts`], the isolation
+//! 2. [`namespace_mode`]: `private`, `host` or `container:PID`, the choice for
+//!    every namespace
+//! 3. [`namespaces`], [`table`]: the namespaces of a process, from
+//!    `/proc/PID/ns`, and beside the caller's
+//!
+//! What makes it safe: [`name`], the rules for host names, checked before the
+//! kernel sees one.
 
 pub mod name;
 pub mod namespace_mode;

@@ -15,7 +15,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 /// The namespace of a container: `private`, `host` or `container:PID`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NamespaceMode {
-    /// A new namespace, born with the container.
+    /// A new namespace, created with the container.
     #[default]
     Private,
     /// The launcher's namespace: no isolation.

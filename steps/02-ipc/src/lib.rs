@@ -9,11 +9,15 @@
 //! by descriptors and paths (abstract sockets belong to the network namespace),
 //! or POSIX shared memory and semaphores, which are files in `/dev/shm`.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`sysv`] | System V objects: make, list, remove |
-//! | [`mqueue`] | POSIX message queues: make, list, remove |
-//! | [`tool`] | `step-02 ipc`: the same from the command line |
+//! Read these, in this order:
+//!
+//! 1. this file: [`Ipc`], the isolation
+//! 2. [`sysv`]: System V objects: make, list, remove
+//! 3. [`mqueue`]: POSIX message queues: make, list, remove
+//! 4. [`tool`]: `step-02 ipc`, the same from the command line
+//!
+//! Nothing here needs to be cleaned up: the namespace ends with its last
+//! process, and its objects with it.
 
 pub mod mqueue;
 pub mod sysv;

@@ -9,11 +9,15 @@
 //! role leave zombies and cannot be ended by SIGTERM; `--init` puts an [`init`]
 //! in front of them.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`init`] | a minimal init: reaps orphans, forwards signals |
-//! | [`pids`] | `step-03 pids`: a container's processes, as the host sees them |
-//! | [`status`] | reading `/proc/PID/status` |
+//! Read these, in this order:
+//!
+//! 1. this file: [`PidNamespace`], the isolation
+//! 2. [`init`]: a minimal init: reaps orphans, forwards signals
+//! 3. [`pids`], [`status`]: `step-03 pids`, a container's processes as the host
+//!    sees them
+//!
+//! What makes it safe: the init is a program of its own, in a sealed copy, with
+//! nothing of the launcher in its memory.
 
 pub mod init;
 pub mod pids;

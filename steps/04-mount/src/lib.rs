@@ -12,6 +12,12 @@
 //!    (`target`);
 //! 4. it is made read-only, if requested (`remount`);
 //! 5. it becomes `/`, and the host's tree is unmounted (`root`).
+//!
+//! Read [`Mount`] in this file and the files in parentheses, in this order.
+//!
+//! What makes it safe, and fit for odd hosts: `target` follows no link out of
+//! the root; `detached` and `file_system` make mounts that vanish with their
+//! descriptor; `remount` has the way of kernels before 5.12.
 
 mod bind;
 pub mod detached;
@@ -65,7 +71,7 @@ impl RootTree {
 /// The privileges of a container over the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Privileges {
-    /// Those of every container.
+    /// The privileges of every container.
     #[default]
     Reduced,
     /// All privileges of the launcher: `--privileged`.

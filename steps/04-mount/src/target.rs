@@ -99,7 +99,7 @@ impl Target {
     /// to it, if they are missing.
     ///
     /// # Errors
-    /// Refuses a target that leads to the root, or is not of this kind.
+    /// Refuses a target that leads to the root, or is not of this `kind`.
     pub fn open_or_make(&self, root: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd> {
         let fd = open_or_make(root, &self.0, kind)?;
         let (there, top) = (fstat(&fd).context("fstat")?, fstat(root).context("fstat")?);

@@ -61,29 +61,33 @@ impl Tmpfs {
     /// # Errors
     /// `EINVAL`, with the kernel's message, for an option that tmpfs rejects.
     pub(crate) fn make(&self, over: Option<FileStat>) -> Result<Detached> {
-        let inherited = over.map(|stat| self.inherited(&stat)).unwrap_or_default();
-        let options: Vec<FsOption<'_>> = inherited
-            .iter()
-            .map(|(name, value)| (*name, Some(value.as_str())))
-            .chain(
-                self.options
-                    .iter()
-                    .map(|(name, value)| (name.as_str(), value.as_deref())),
-            )
-            .collect();
-        match Detached::new("tmpfs", &options, self.attributes) {
+        let mut inherited = over.map(|stat| self.inherited(&stat)).unwrap_or_default();
+        let make = |inherited: &[(&'static str, String)]| {
+            let inherited = inherited
+                .iter()
+                .map(|(name, value)| (*name, Some(value.as_str())));
+            let given = self
+                .options
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_deref()));
+            let options: Vec<FsOption<'_>> = inherited.chain(given).collect();
+            Detached::new("tmpfs", &options, self.attributes)
+        };
+        match make(&inherited) {
             // The owner of that directory is not mapped in this user namespace.
-            Err(error) if inherited.len() > 1 && is(&error, &[Errno::EINVAL]) => {
-                let rest = &options[inherited.len()..];
-                let options: Vec<_> = options[..1].iter().chain(rest).copied().collect();
-                Detached::new("tmpfs", &options, self.attributes)
+            Err(error)
+                if is(&error, &[Errno::EINVAL])
+                    && inherited.iter().any(|(name, _)| *name != "mode") =>
+            {
+                inherited.retain(|(name, _)| *name == "mode");
+                make(&inherited)
             }
             made => made,
         }
     }
 
     /// The options for the mode, user and group of a directory, except those
-    /// that are given. The mode comes first.
+    /// that are given.
     fn inherited(&self, stat: &FileStat) -> Vec<(&'static str, String)> {
         let mut inherited = vec![
             ("mode", format!("{:o}", stat.st_mode & 0o7777)),

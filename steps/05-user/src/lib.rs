@@ -6,20 +6,22 @@
 //! owns; outside it is the user that the table names. So an ordinary user may
 //! create all the other namespaces.
 //!
-//! | module | what |
-//! |---|---|
-//! | [`isolation`] | the namespace: [`User`] |
-//! | [`credentials`] | `--user`: [`Credentials`], last in the list |
-//! | [`ids`] | users and groups, and the files and programs named after each |
-//! | [`map`] | the ranges of a map and the kernel's rules for them |
-//! | [`choice`] | the choice of the maps from the options |
-//! | [`write_maps`] | writing the maps, while the child waits |
-//! | [`held`] | a user namespace without processes, held for its maps |
-//! | [`inside`] | work on files of mapped users, without a container |
-//! | [`subid`], [`accounts`] | `/etc/subuid` and `/etc/subgid`, `/etc/passwd` and `/etc/group` |
-//! | [`caller`] | the caller and its rights |
-//! | [`diagnose`] | reasons why a user namespace is refused |
-//! | [`caps`], [`attempts`] | what root inside may and may not do |
+//! Read these, in this order:
+//!
+//! 1. [`isolation`]: the namespace, [`User`]
+//! 2. [`map`], [`choice`]: the ranges of a map, the kernel's rules for them, and
+//!    the choice of the maps from the options
+//! 3. [`write_maps`]: writing the maps, while the child waits
+//! 4. [`credentials`]: `--user`: [`Credentials`], last in the list
+//! 5. [`caps`], [`attempts`]: what root inside may and may not do
+//!
+//! What makes it safe, and fit for odd hosts:
+//!
+//! - [`ids`], [`subid`], [`accounts`], [`caller`]: numbers and names, ranges of
+//!   subordinate IDs, the caller and its rights
+//! - [`diagnose`]: reasons why a user namespace is refused
+//! - [`held`], [`inside`]: a user namespace without processes; work on files of
+//!   mapped users, without a container
 
 pub mod accounts;
 pub mod attempts;

@@ -7,11 +7,11 @@
 //! | [`descriptor`] | the names of file descriptors in messages |
 //! | [`mod@say`] | messages on standard error: [`say!`] and [`warn!`] |
 //! | [`signal_number`] | signals by number, including real-time signals |
-//! | [`lock`] | flock(2), and directories whose entries several processes remove |
+//! | [`lock`] | flock(2), for directories that several processes clean up |
 //! | [`own`], [`atomic_file`] | files that only the engine changes; atomic writes |
 //! | [`process_identity`] | a process, by its PID and start time |
 //! | [`mountinfo`] | the mounts of a process |
-//! | [`name`], [`random`], [`time`] | names from users, random bytes, the current time |
+//! | [`name`], [`random`], [`time`] | names from users, random bytes, the time |
 //! | [`text`] | values and names in documents |
 
 pub mod atomic_file;

@@ -45,7 +45,8 @@ fn not_ours(stat: &fs::Metadata) -> Option<String> {
 /// of a FIFO.
 ///
 /// # Errors
-/// Refuses a file that is not regular, or to which others may write.
+/// Refuses a file that is not regular, belongs to another user, or is writable
+/// for others.
 pub fn open_own(path: &Path) -> Result<Option<File>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = OpenOptions::new()

@@ -48,7 +48,7 @@ enum Name {
 
 /// A type that holds names, for `#[serde(with = "kit::text")]`.
 pub trait Names: Sized {
-    /// The serialized form.
+    /// The serialised form.
     #[doc(hidden)]
     type Written: Serialize + for<'de> Deserialize<'de>;
     #[doc(hidden)]
@@ -116,12 +116,12 @@ impl<N: Names> Names for Vec<N> {
     }
 }
 
-/// Serializes names.
+/// Serialises names.
 pub fn serialize<N: Names, S: Serializer>(names: &N, to: S) -> Result<S::Ok, S::Error> {
     names.to_written().serialize(to)
 }
 
-/// Deserializes names.
+/// Deserialises names.
 pub fn deserialize<'de, N: Names, D: Deserializer<'de>>(from: D) -> Result<N, D::Error> {
     N::Written::deserialize(from).map(N::from_written)
 }

@@ -29,9 +29,9 @@
 //! - A directory with a part below the writable branch cannot be renamed
 //!   (`EXDEV`), as with AUFS unless `dirren` is given; there is no `dirren`
 //!   here.
-//! - Who has a file open past the server (passthrough) while it is copied up
-//!   goes on reading its old state; with `nopassthrough` they see the new one,
-//!   as with AUFS.
+//! - Processes that have a file open past the server (passthrough) while it is
+//!   copied up go on reading its old state; with `nopassthrough` they see the
+//!   new one, as with AUFS.
 //! - `O_TMPFILE` is `EOPNOTSUPP`: the FUSE library has no such request.
 //! - Branches cannot be added or removed while the union is mounted.
 

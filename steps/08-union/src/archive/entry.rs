@@ -57,7 +57,7 @@ pub(super) fn is_bookkeeping(path: &Path) -> Result<bool> {
 pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> Result<Metadata> {
     let (uid, gid) = entry.owner();
     let mut xattrs = entry.xattrs().clone();
-    // A layer from outside must not speak for overlay.
+    // A layer from outside must not set overlay's marks.
     xattrs.retain(|name, _| !ours(name));
     if let Some((name, value)) = xattrs.iter().find(|(_, value)| value.len() > XATTR) {
         let length = value.len();

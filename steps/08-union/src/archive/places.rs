@@ -3,10 +3,11 @@
 //! followed, and a directory of a layer below is made here with the same
 //! metadata.
 //!
-//! Links on the way are followed by hand, so that `/` and `..` in them end at
-//! the layer's root. The resulting place is then opened without following any
-//! (openat2(2), `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`). Nobody else writes
-//! to the layer meanwhile; if somebody did, openat2(2) would refuse.
+//! Links on the way are followed in user space, so that `/` and `..` in them
+//! end at the layer's root. The resulting place is then opened without
+//! following any (openat2(2), `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`). Nobody
+//! else writes to the layer meanwhile; if somebody did, openat2(2) would
+//! refuse.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

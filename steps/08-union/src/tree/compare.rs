@@ -24,8 +24,9 @@ pub enum Change {
 /// directories above each change. The content of a deleted directory is not
 /// listed.
 ///
-/// Content is compared byte by byte where the sizes are equal: a time can be
-/// set back. Hard links go together: if one name of a file is listed, all are.
+/// Content is compared byte by byte where the sizes are equal, because a time
+/// can be set back. Hard links go together: if one name of a file is listed,
+/// all are.
 pub fn changes(before: &Tree, after: &Tree) -> Result<BTreeMap<PathBuf, Change>> {
     // ANCHOR: exercise_what_has_changed
     let mut changed = BTreeMap::new();

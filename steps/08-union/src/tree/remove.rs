@@ -1,4 +1,4 @@
-//! Removal of a tree against obstacles: modes that keep its owner out,
+//! Removal of a tree in spite of obstacles: modes that keep its owner out,
 //! immutable files, unlimited depth, files of other users. Mounts in it are
 //! never entered: they are other trees.
 
@@ -36,7 +36,7 @@ const DEEP: usize = 100;
 /// obstacle. Files of users in the caller's ranges in /etc/subuid are removed
 /// from within a user namespace that maps them.
 ///
-/// One file that stays does not keep the others.
+/// A file that cannot be removed does not stop the removal of the rest.
 ///
 /// # Errors
 /// The first failure. A mount point is one: it is not entered.

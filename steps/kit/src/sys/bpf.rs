@@ -24,7 +24,7 @@ pub struct Instruction {
     pub immediate: i32,
 }
 
-/// The members of `union bpf_attr` for `BPF_PROG_LOAD`, as far as they are used.
+/// The first members of `union bpf_attr` for `BPF_PROG_LOAD`.
 #[repr(C)]
 #[derive(Default)]
 struct Load {
@@ -101,8 +101,8 @@ pub fn prog_load(prog_type: u32, program: &[Instruction]) -> Result<OwnedFd> {
 /// keeps it there until that cgroup is removed.
 ///
 /// # Errors
-/// `EPERM` without `CAP_NET_ADMIN`, as in [`prog_load`], or if a cgroup above
-/// forbids it; `EBADF` if `cgroup` is not of cgroup2.
+/// `EPERM` without `CAP_NET_ADMIN`, in the cases of [`prog_load`], or if a
+/// cgroup above forbids it; `EBADF` if `cgroup` is not on cgroup2.
 pub fn prog_attach(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,

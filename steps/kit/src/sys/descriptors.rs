@@ -57,7 +57,7 @@ pub fn open_descriptors() -> Result<Vec<i32>> {
             revents: 0,
         })
         .collect();
-    // SAFETY: as many valid structures as are said, which the kernel changes.
+    // SAFETY: the kernel changes `asked.len()` structures, all of them valid.
     let told = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as libc::nfds_t, 0) };
     Errno::result(told).context("poll")?;
     let open = asked.iter().filter(|fd| fd.revents & libc::POLLNVAL == 0);

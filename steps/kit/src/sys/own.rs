@@ -27,7 +27,7 @@ pub fn adjust_tick(microseconds: libc::c_long) -> nix::Result<()> {
 ///
 /// # Errors
 /// `EDQUOT` if the user has too many keys (`/proc/sys/kernel/keys`), `EPERM` if
-/// another engine's filter forbids the call.
+/// another engine's seccomp filter forbids the call.
 pub fn new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; nothing is read.
@@ -39,7 +39,7 @@ pub fn new_session_keyring() -> Result<()> {
 }
 
 /// Resets the execution domain to Linux's own, with all features on:
-/// personality(2). The caller's may have address space randomization switched
+/// personality(2). The caller's may have address space randomisation switched
 /// off (setarch(8), a debugger).
 pub fn default_personality() -> Result<()> {
     // SAFETY: only the layout of programs that are executed later changes.

@@ -14,8 +14,8 @@ const SPEC_ALLOW: libc::c_ulong = 1 << 2;
 /// `PR_SET_NO_NEW_PRIVS`.
 ///
 /// # Errors
-/// `EINVAL` for a program that the kernel rejects, and if it has no seccomp;
-/// `EACCES` without `PR_SET_NO_NEW_PRIVS`.
+/// `EINVAL` if the kernel rejects the program or has no seccomp; `EACCES`
+/// without `PR_SET_NO_NEW_PRIVS`.
 pub fn set_filter(program: &mut [libc::sock_filter]) -> Result<()> {
     let program = libc::sock_fprog {
         len: program.len() as u16,

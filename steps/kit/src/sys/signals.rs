@@ -29,7 +29,7 @@ pub fn set_mask(set: SignalSet) -> Result<()> {
 
 fn change_mask(how: libc::c_int, set: SignalSet) -> nix::Result<SignalSet> {
     let mut before = 0u64;
-    // SAFETY: both sets are valid for as many bytes as are named.
+    // SAFETY: both sets are valid for `SET` bytes.
     let done =
         unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &set.0, &raw mut before, SET) };
     Errno::result(done).map(|_| SignalSet(before))
@@ -38,8 +38,7 @@ fn change_mask(how: libc::c_int, set: SignalSet) -> nix::Result<SignalSet> {
 /// Returns a descriptor from which to read the signals in `set` while they are
 /// blocked: signalfd(2), close-on-exec.
 pub fn signalfd(set: SignalSet) -> Result<OwnedFd> {
-    // SAFETY: the set is valid for as many bytes as are named; -1 asks for a
-    // new descriptor.
+    // SAFETY: the set is valid for `SET` bytes; -1 asks for a new descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &set.0, SET, libc::SFD_CLOEXEC) };
     let fd = Errno::result(fd).context("signalfd4")?;
     // SAFETY: the kernel has just opened this descriptor for us alone.

@@ -15,16 +15,18 @@
 //! capability may hold; takes the size in the header of a link for content and
 //! swallows the file behind it; knows no PAX sparse format, which yields files
 //! called `GNUSparseFile.0/NAME`; refuses empty numeric fields, and a long name
-//! that comes twice. `astral-tokio-tar` is asynchronous, and `tar-core` a 0.1.0.
+//! that comes twice. `astral-tokio-tar` is asynchronous, and `tar-core` is at
+//! version 0.1.0.
 //!
-//! Where the peers differ, the rules are these:
+//! Where Go and GNU tar differ, the rules are these:
 //!
-//! 1. What Go and GNU tar both accept is accepted, with the tree that they make.
-//! 2. No file is silently missing or renamed: what is not understood is an error
-//!    that says which entry it is and at which byte it begins.
+//! 1. What both accept is accepted, with the same resulting tree.
+//! 2. No file is silently missing or renamed: what is not understood is an
+//!    error that names the entry and the byte at which it begins.
 //! 3. Of several headers about one entry the last counts, as a whole; a long
 //!    name comes before a PAX path (Go).
-//! 4. Memory is bounded by [`HEADERS`] and [`EXTENTS`], whatever a size says.
+//! 4. Memory is bounded by [`HEADERS`] and [`EXTENTS`], whatever size a header
+//!    claims.
 //!
 //! `tests/archives.rs` compares the trees with those of GNU tar and of Python.
 

@@ -16,7 +16,7 @@ pub(crate) const BLOCK_SECTORS: u64 = 128;
 /// The pool's size in bytes, an upper bound: blocks are allocated on use.
 const DATA_BYTES: u64 = 16 << 30;
 /// The size of the pool's metadata in bytes: 4 MiB per GiB of data, more than
-/// the minimum of 48 bytes per block.
+/// 48 bytes per block.
 const METADATA_BYTES: u64 = 64 << 20;
 /// The number of free blocks below which the kernel warns.
 const LOW_WATER_MARK: u64 = 1024;
