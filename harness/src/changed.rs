@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::wrong::Wrong;
+use course::wrong::Wrong;
 
 /// The selection of what to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,7 +89,7 @@ fn number(file: &str, before: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wrong;
+    use course::wrong;
 
     fn by_one(file: &str) -> Touched {
         let steps = ["00", "07", "08", "09"].map(str::to_owned);
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_not_known_touches_everything() {
         for file in [
-            "harness/src/guard.rs",
+            "harness/check/src/guard.rs",
             "vm/init",
             "Cargo.lock",
             "harness/tests/layers/mod.rs",

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use course::handout;
 use harness::commands::{
-    bench, book, build, changed, check, claims, doctor, grade, grade_all, gradescope, handout,
-    hint, inject, kernel, kernels, progress, restore, run, solution, start, test_exercises,
-    test_hostile, test_step, test_wrong, vm, watch, why,
+    bench, book, build, changed, check, claims, doctor, grade, grade_all, gradescope, hint, inject,
+    kernel, kernels, progress, restore, run, solution, start, test_exercises, test_hostile,
+    test_step, test_wrong, vm, watch, why,
 };
 
 /// Checks, virtual machine and housekeeping of the course

@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use harness::bench::report::{Report, Table};
-use harness::bench::session::{Session, built};
-use harness::bench::{claims, density, images, native, start, tools, whereto};
-use harness::host;
+use bench::report::{Report, Table};
+use bench::session::{Session, built};
+use bench::{claims, density, images, native, start, tools, whereto};
+use check::host;
 use serial_test::serial;
 
 /// Whether a cell is a figure: digits at its beginning.
@@ -37,7 +37,7 @@ fn assert_measured(report: &Report) {
         assert!(measure.summary.median >= 0.0, "{measure:?}");
     }
     for chart in &report.charts {
-        let svg = harness::bench::chart::standalone(chart);
+        let svg = bench::chart::standalone(chart);
         roxmltree::Document::parse(&svg).unwrap();
     }
     assert!(report.page(None).unwrap().contains(&report.about));

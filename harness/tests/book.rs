@@ -4,8 +4,8 @@
 
 use std::fs;
 
-use harness::book::{self, Page, experiments, includes, look, preprocess, transcript};
-use harness::wrong;
+use book::{self, Page, experiments, includes, look, preprocess, transcript};
+use course::wrong;
 
 #[test]
 fn every_include_resolves() {

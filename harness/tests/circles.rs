@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use harness::exercise::skeleton;
-use harness::workspace;
+use check::workspace;
+use course::exercise::skeleton;
 
 /// The modules of a crate by their paths (`group::v1`), and what each imports.
 type Graph = BTreeMap<String, BTreeSet<String>>;
@@ -160,7 +160,12 @@ fn no_modules_import_one_another_in_a_circle() {
             .iter()
             .map(|dir| steps.join(dir)),
     );
-    crates.push(workspace::root().join("harness"));
+    let harness = workspace::root().join("harness");
+    for entry in fs::read_dir(&harness).unwrap() {
+        let path = entry.unwrap().path();
+        crates.extend(path.join("Cargo.toml").is_file().then_some(path));
+    }
+    crates.push(harness);
     let mut circles = Vec::new();
     for dir in crates {
         let graph = graph(&dir.join("src"));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use harness::workspace;
+use check::workspace;
 
 /// The folders of the picture, by their paths.
 fn pictured(page: &str) -> BTreeSet<String> {
@@ -23,8 +23,8 @@ fn pictured(page: &str) -> BTreeSet<String> {
     folders
 }
 
-/// The folders of the repository that the picture shows: two levels, of the
-/// harness's sources three, and the crates below a step.
+/// The folders of the repository that the picture shows: two levels, and the
+/// crates below a step.
 fn of_the_tree() -> BTreeSet<String> {
     let root = workspace::root();
     let listed = Command::new("git")
@@ -39,7 +39,6 @@ fn of_the_tree() -> BTreeSet<String> {
         let folders_of = parts.len() - 1;
         let depth = match parts[..] {
             [".cargo", ..] => 0,
-            ["harness", "src", ..] => 3,
             ["steps", _, inner, ..]
                 if root
                     .join("steps")

@@ -5,7 +5,7 @@
 use std::fs;
 use std::process::Command;
 
-use harness::workspace;
+use check::workspace;
 
 /// What is not written, in lower case, and what is.
 const BANNED: [(&str, &str); 13] = [

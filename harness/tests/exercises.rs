@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use harness::exercise::skeleton::{self, Solutions};
-use harness::exercise::work::Work;
-use harness::exercise::{Exercises, Level};
-use harness::{registry, workspace};
+use check::{registry, workspace};
+use course::exercise::skeleton::{self, Solutions};
+use course::exercise::work::Work;
+use course::exercise::{Exercises, Level};
 
 fn of_each_step(look: impl Fn(&str, &Exercises, &BTreeSet<String>) -> Result<()>) -> Result<()> {
     for number in registry::numbers(&workspace::checks())? {

@@ -9,17 +9,18 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::exercise::skeleton::Solutions;
-use harness::grade::autograder;
-use harness::grade::class::{Folder, Kept, Results, Row, csv, fingerprint};
-use harness::grade::jail::Jail;
-use harness::grade::marks::Marks;
-use harness::grade::place::Place;
-use harness::grade::submission::Submission;
-use harness::hostile::{self, Bait};
-use harness::outcome::{Outcome, Record};
-use harness::registry::Step;
-use harness::{exercise, sys, workspace};
+use check::outcome::{Outcome, Record};
+use check::registry::Step;
+use check::{sys, workspace};
+use course::exercise;
+use course::exercise::skeleton::Solutions;
+use course::grade::autograder;
+use course::grade::class::{Folder, Kept, Results, Row, csv, fingerprint};
+use course::grade::jail::Jail;
+use course::grade::marks::Marks;
+use course::grade::place::Place;
+use course::grade::submission::Submission;
+use course::hostile::{self, Bait};
 use nix::errno::Errno;
 
 fn step() -> Result<Step> {

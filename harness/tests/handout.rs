@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use harness::exercise::skeleton::{self, Solutions};
-use harness::workspace;
+use check::workspace;
+use course::exercise::skeleton::{self, Solutions};
 
 const FIRST: &str = "01";
 const LAST: &str = "05";

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use harness::inject::window::Point;
-use harness::step::Step;
+use check::step::Step;
+use check::trace::window::Point;
 use nix::errno::Errno;
 
 /// A shell that makes a file and then reads it in a child of its own.

@@ -3,10 +3,10 @@
 //! they refuse it.
 
 use anyhow::{Context, Result, ensure};
-use harness::grade::marks::{Format, Marks};
-use harness::outcome::{Outcome, Record};
-use harness::registry::Step;
-use harness::workspace;
+use check::outcome::{Outcome, Record};
+use check::registry::Step;
+use check::workspace;
+use course::grade::marks::{Format, Marks};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use harness::registry::{Step, numbers};
-use harness::{requirement, workspace};
+use check::registry::{Step, numbers};
+use check::{requirement, workspace};
 
 /// The names of the test functions in `step_NN.rs` and in the files of
 /// `step_NN/`, its modules.

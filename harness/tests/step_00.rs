@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
-use harness::prelude::*;
-use harness::sys::{Streams, spawn_on_pty};
+use check::prelude::*;
+use check::sys::{Streams, spawn_on_pty};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serial_test::serial;
 

@@ -1,7 +1,7 @@
 //! Checks of step 01: the UTS namespace, and looking at namespaces.
 
-use harness::host::NAMESPACES;
-use harness::prelude::*;
+use check::host::NAMESPACES;
+use check::prelude::*;
 use serial_test::serial;
 
 #[test]

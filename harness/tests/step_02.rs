@@ -3,8 +3,8 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-use harness::prelude::*;
-use harness::sys::{SysV, make_sysv, remove_sysv};
+use check::prelude::*;
+use check::sys::{SysV, make_sysv, remove_sysv};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open, mq_unlink};
 use nix::sys::stat::Mode;
 use serial_test::serial;

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::Write;
 
-use harness::host::Process;
-use harness::prelude::*;
-use harness::sys::{Streams, spawn_on_pty};
+use check::host::Process;
+use check::prelude::*;
+use check::sys::{Streams, spawn_on_pty};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serial_test::serial;

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use harness::prelude::*;
-use harness::requirement;
+use check::prelude::*;
+use check::requirement;
 use nix::pty::openpty;
 use serial_test::serial;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::check::open_to_all;
-use harness::prelude::*;
+use check::check::open_to_all;
+use check::prelude::*;
 use serial_test::serial;
 
 /// What the kernel calls who is not mapped: /proc/sys/kernel/overflowuid.

@@ -9,9 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harness::check::open_to_all;
-use harness::prelude::*;
-use harness::{firewall, lan, rtnl};
+use check::check::open_to_all;
+use check::prelude::*;
+use check::{firewall, lan, rtnl};
 use serial_test::serial;
 
 /// A port that is not 80, and not below 1024.

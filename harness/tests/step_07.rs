@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::cgroup::{self, Groups};
-use harness::check::open_to_all;
-use harness::prelude::*;
+use check::cgroup::{self, Groups};
+use check::check::open_to_all;
+use check::prelude::*;
 use serial_test::serial;
 
 const MIB: u64 = 1 << 20;

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use harness::fsops::{Op, Operated};
-use harness::prelude::*;
-use harness::requirement::tool;
+use check::fsops::{Op, Operated};
+use check::prelude::*;
+use check::requirement::tool;
 use layers::{DRIVERS, Store, experiment, stacks};
 use nix::mount::{MntFlags, umount2};
 use serial_test::serial;
@@ -465,7 +465,7 @@ fn a_full_disk_loses_nothing() {
             let done = full_disk(c, driver, disk.path(), &rootfs);
             disk.remove()?;
             match done {
-                Err(error) if error.is::<harness::outcome::Unsupported>() => {}
+                Err(error) if error.is::<check::outcome::Unsupported>() => {}
                 done => done?,
             }
         }
@@ -805,7 +805,7 @@ fn where_says_which_layer_and_why() {
     check(|c| {
         for driver in ["overlay2", "aufs", "vfs"] {
             let store = match Store::new(c, driver) {
-                Err(error) if error.is::<harness::outcome::Unsupported>() => continue,
+                Err(error) if error.is::<check::outcome::Unsupported>() => continue,
                 store => store?,
             };
             store.image("base", &layers::rootfs(c)?)?;
@@ -896,7 +896,7 @@ fn the_layout_is_that_of_the_documents() {
         held.end()?.success()?;
 
         let aufs = match Store::new(c, "aufs") {
-            Err(error) if error.is::<harness::outcome::Unsupported>() => return Ok(()),
+            Err(error) if error.is::<check::outcome::Unsupported>() => return Ok(()),
             store => store?,
         };
         aufs.image("base", &rootfs)?;

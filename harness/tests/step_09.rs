@@ -27,9 +27,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 
+use check::lan::Lan;
+use check::prelude::*;
 use engine::Engine;
-use harness::lan::Lan;
-use harness::prelude::*;
 use serial_test::serial;
 
 #[test]
@@ -54,8 +54,7 @@ fn everything_at_once() {
         expect_eq("the domain name", seen.domainname.as_str(), "dock")?;
         let root = seen.mount("/").map(|mount| mount.fstype.clone());
         expect_eq("the file system of the root", root, Some("overlay".into()))?;
-        let memory =
-            harness::cgroup::of(held.pid()?)?.read("memory.limit_in_bytes", "memory.max")?;
+        let memory = check::cgroup::of(held.pid()?)?.read("memory.limit_in_bytes", "memory.max")?;
         expect_eq("the limit on memory", memory.as_str(), "67108864")?;
         held.end()?.success()?;
         Ok(())

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use harness::registry::{self, Step};
-use harness::workspace;
-use harness::wrong::{self, Messages};
+use check::registry::{self, Step};
+use check::workspace;
+use course::wrong::{self, Messages};
 
 #[test]
 fn every_edit_fits_and_names_checks_that_exist() {

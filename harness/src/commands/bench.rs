@@ -7,12 +7,10 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use nix::unistd::geteuid;
 
-use crate::bench::report::Results;
-use crate::bench::session::{Session, built};
-use crate::bench::{
-    Bench, claims, density, images, keep, native, place, recorded, start, tools, whereto,
-};
-use crate::report::progress;
+use bench::report::Results;
+use bench::session::{Session, built};
+use bench::{Bench, claims, density, images, keep, native, place, recorded, start, tools, whereto};
+use check::report::progress;
 
 /// Arguments of `harness bench`.
 #[derive(clap::Args)]

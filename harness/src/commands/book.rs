@@ -9,8 +9,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use crate::book::shell::Session;
-use crate::book::{self, look, pages, preprocess, session, shell};
+use book::shell::Session;
+use book::{self, look, pages, preprocess, session, shell};
 
 /// What `harness book` can do.
 #[derive(Subcommand)]

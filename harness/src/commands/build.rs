@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::{build, workspace};
+use check::{build, workspace};
 
 /// Builds all steps and lists the programs.
 pub fn build() -> Result<ExitCode> {

@@ -5,7 +5,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{changed, registry, workspace, wrong};
+use crate::changed;
+use check::{registry, workspace};
+use course::wrong;
 
 /// Arguments of `harness changed`.
 #[derive(clap::Args)]

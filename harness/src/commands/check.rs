@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::checking::{self, Checking, Where};
-use crate::exercise::work::Work;
-use crate::outcome::Record;
-use crate::registry::Step;
-use crate::report::{print_totals, progress, seconds};
-use crate::{build, workspace};
+use check::outcome::Record;
+use check::registry::Step;
+use check::report::{print_totals, progress, seconds};
+use check::{build, workspace};
+use course::exercise::work::Work;
+use vm::checking::{self, Checking, Where};
 
 /// Arguments of `harness check`.
 #[derive(clap::Args)]

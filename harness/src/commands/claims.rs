@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
-use crate::bench::claims as measured;
-use crate::bench::report::Results;
-use crate::bench::session::{Session, built};
-use crate::bench::{keep, place};
+use bench::claims as measured;
+use bench::report::Results;
+use bench::session::{Session, built};
+use bench::{keep, place};
 
 /// Arguments of `harness claims`.
 #[derive(clap::Args)]

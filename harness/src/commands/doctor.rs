@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use crate::doctor::{Finding, Grade, isolation, machine, tools};
-use crate::report::colour;
+use check::report::colour;
 
 /// Arguments of `harness doctor`.
 #[derive(clap::Args)]

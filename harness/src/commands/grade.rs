@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::grade::class::student;
-use crate::grade::grader::{Grader, Limits, News};
-use crate::grade::marks::{Format, Marks};
-use crate::grade::place::Place;
-use crate::report::progress;
+use check::report::progress;
+use course::grade::class::student;
+use course::grade::grader::{Grader, Limits, News};
+use course::grade::marks::{Format, Marks};
+use course::grade::place::Place;
 
 /// Arguments of `harness grade`.
 #[derive(clap::Args)]

@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::grade::class::{Entry, Folder, Kept, Results, Row, csv, fingerprint};
-use crate::grade::grader::{Grader, Limits, News};
-use crate::grade::marks::{Marks, replace, tame};
-use crate::grade::place::Place;
-use crate::grade::submission::Submission;
-use crate::report::seconds;
+use check::report::seconds;
+use course::grade::class::{Entry, Folder, Kept, Results, Row, csv, fingerprint};
+use course::grade::grader::{Grader, Limits, News};
+use course::grade::marks::{Marks, replace, tame};
+use course::grade::place::Place;
+use course::grade::submission::Submission;
 
 /// Width of the table in columns.
 const WIDTH: usize = 100;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::exercise::skeleton;
-use crate::grade::autograder;
+use course::exercise::skeleton;
+use course::grade::autograder;
 
 /// Arguments of `harness gradescope`.
 #[derive(clap::Args)]

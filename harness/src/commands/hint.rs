@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::check;
-use crate::checking::Where;
-use crate::exercise::skeleton::{self, Place};
-use crate::exercise::work::Work;
-use crate::outcome::Record;
-use crate::registry::Step;
-use crate::workspace;
+use super::check as check_step;
+use check::outcome::Record;
+use check::registry::Step;
+use check::workspace;
+use course::exercise::skeleton::{self, Place};
+use course::exercise::work::Work;
+use vm::checking::Where;
 
 /// Arguments of `harness hint`.
 #[derive(clap::Args)]
@@ -28,7 +28,7 @@ pub struct Args {
 pub fn hint(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
-    let records = check::run(&number, &args.place, None)?;
+    let records = check_step::run(&number, &args.place, None)?;
     println!();
     let Some(record) = records.iter().find(|record| record.is_open()) else {
         println!("Nothing is left to do. Ours for comparison: just solution {number}");

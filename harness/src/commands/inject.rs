@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-use crate::inject::exceptions::{self, Exception};
-use crate::inject::forms::FORMS;
-use crate::inject::ground::Place;
-use crate::inject::plan::Planned;
-use crate::inject::run::{Plan, matches};
-use crate::inject::table::{self, Record};
-use crate::inject::verdict::Verdict;
-use crate::report::{progress, seconds};
-use crate::share::Share;
-use crate::{build, inject, workspace};
+use check::report::{progress, seconds};
+use check::share::Share;
+use check::{build, workspace};
+use inject::exceptions::{self, Exception};
+use inject::forms::FORMS;
+use inject::ground::Place;
+use inject::plan::Planned;
+use inject::run::{Plan, matches};
+use inject::table::{self, Record};
+use inject::verdict::Verdict;
 
 /// Arguments of `harness inject`.
 #[derive(clap::Args)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::vm::Kernel;
+use vm::Kernel;
 
 /// Arguments of `harness kernel`.
 #[derive(clap::Args)]

@@ -11,17 +11,17 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 
-use crate::build::{self, Tests};
-use crate::checking;
-use crate::guest::{self, Machine};
-use crate::matrix::{self, Cell, Outcomes};
-use crate::outcome::{Outcome, Record};
-use crate::plan::{Batch, Plan};
-use crate::registry::{self, Step};
-use crate::report::{print_totals, progress, seconds};
-use crate::vm::suites::{self, Offer};
-use crate::vm::{Accel, CgroupLayout, Kernel, kvm};
-use crate::workspace;
+use check::build::{self, Tests};
+use check::outcome::{Outcome, Record};
+use check::plan::{Batch, Plan};
+use check::registry::{self, Step};
+use check::report::{print_totals, progress, seconds};
+use check::workspace;
+use vm::checking;
+use vm::guest::{self, Machine};
+use vm::matrix::{self, Cell, Outcomes};
+use vm::suites::{self, Offer};
+use vm::{Accel, CgroupLayout, Kernel, kvm};
 
 /// Arguments of `harness kernels`.
 #[derive(clap::Args)]

@@ -10,7 +10,6 @@ pub mod doctor;
 pub mod grade;
 pub mod grade_all;
 pub mod gradescope;
-pub mod handout;
 pub mod hint;
 pub mod inject;
 pub mod kernel;

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::exercise::skeleton;
-use crate::exercise::work::Work;
-use crate::registry::{self, Step};
-use crate::workspace;
+use check::registry::{self, Step};
+use check::workspace;
+use course::exercise::skeleton;
+use course::exercise::work::Work;
 
 /// Prints a table of the steps.
 pub fn progress() -> Result<ExitCode> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
-use crate::restore::{Broom, cgroups, devices, files, mounts, network, running};
+use check::restore::{Broom, cgroups, devices, files, mounts, network, running};
 
 /// Arguments of `harness restore`.
 #[derive(clap::Args)]

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::fence::{self, Fence};
-use crate::guest::Orders;
-use crate::runner;
+use check::fence::{self, Fence};
+use check::runner;
+use vm::guest::Orders;
 
 /// Arguments of `harness run`.
 #[derive(clap::Args)]

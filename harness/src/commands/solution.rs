@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use similar::TextDiff;
 
-use crate::exercise::region::solved;
-use crate::exercise::skeleton;
-use crate::exercise::work::Work;
-use crate::report::colour;
+use check::report::colour;
+use course::exercise::region::solved;
+use course::exercise::skeleton;
+use course::exercise::work::Work;
 
 /// Arguments of `harness solution`.
 #[derive(clap::Args)]

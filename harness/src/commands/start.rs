@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::check;
-use crate::checking::Where;
-use crate::exercise::skeleton;
-use crate::exercise::work::Work;
-use crate::workspace;
+use super::check as check_step;
+use check::workspace;
+use course::exercise::skeleton;
+use course::exercise::work::Work;
+use vm::checking::Where;
 
 /// Arguments of `harness start`.
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ pub fn start(args: Args) -> Result<ExitCode> {
     println!();
     println!("All of it is red to begin with:");
     println!();
-    check::run(&number, &args.place, None)?;
+    check_step::run(&number, &args.place, None)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,16 +10,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::build::Tests;
-use crate::exercise::skeleton::{self, Solutions};
-use crate::exercise::work::{WORK, Work};
-use crate::guest::{self, Machine};
-use crate::outcome::{Outcome, Record};
-use crate::plan::{Batch, Plan};
-use crate::registry::{self, Step};
-use crate::report::{progress, seconds};
-use crate::share::Share;
-use crate::{build, pool, workspace};
+use check::build::Tests;
+use check::outcome::{Outcome, Record};
+use check::plan::{Batch, Plan};
+use check::registry::{self, Step};
+use check::report::{progress, seconds};
+use check::share::Share;
+use check::{build, workspace};
+use course::exercise::skeleton::{self, Solutions};
+use course::exercise::work::{WORK, Work};
+use vm::guest::{self, Machine};
+use vm::pool;
 
 /// Arguments of `harness test-exercises`.
 #[derive(clap::Args)]

@@ -9,15 +9,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::prctl::set_child_subreaper;
 
-use crate::build;
-use crate::exercise::skeleton::{self, Solutions};
-use crate::grade::grader::{Grader, Limits};
-use crate::grade::marks::Marks;
-use crate::grade::place::Place;
-use crate::guard::reap_left_behind;
-use crate::hostile::{self, Bait, Hostile};
-use crate::report::{progress, seconds};
-use crate::share::Share;
+use check::build;
+use check::guard::reap_left_behind;
+use check::report::{progress, seconds};
+use check::share::Share;
+use course::exercise::skeleton::{self, Solutions};
+use course::grade::grader::{Grader, Limits};
+use course::grade::marks::Marks;
+use course::grade::place::Place;
+use course::hostile::{self, Bait, Hostile};
 
 /// Arguments of `harness test-hostile`.
 #[derive(clap::Args)]

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::checking::{self, Checking, Where};
-use crate::outcome::Outcome;
-use crate::registry::{self, Step};
-use crate::report::{print_totals, progress, seconds};
-use crate::{build, repeat, workspace};
+use check::outcome::Outcome;
+use check::registry::{self, Step};
+use check::report::{print_totals, progress, seconds};
+use check::{build, workspace};
+use vm::checking::{self, Checking, Where};
+use vm::repeat;
 
 /// Arguments of `harness test-step`.
 #[derive(clap::Args)]

@@ -7,17 +7,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::build::{self, Tests};
-use crate::guest::Machine;
-use crate::outcome::Record;
-use crate::plan::{Batch, Plan};
-use crate::registry::Step;
-use crate::report::{progress, seconds};
-use crate::runner;
-use crate::share::Share;
-use crate::vm::CgroupLayout;
-use crate::wrong::{self, Builder, Messages, UPDATE, Wrong};
-use crate::{guest, pool, workspace};
+use check::build::{self, Tests};
+use check::outcome::Record;
+use check::plan::{Batch, Plan};
+use check::registry::Step;
+use check::report::{progress, seconds};
+use check::runner;
+use check::share::Share;
+use check::workspace;
+use course::wrong::{self, Builder, Messages, UPDATE, Wrong};
+use vm::CgroupLayout;
+use vm::guest::Machine;
+use vm::{guest, pool};
 
 /// Arguments of `harness test-wrong`.
 #[derive(clap::Args)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::report::{kernel_release, seconds};
-use crate::vm::{Accel, CgroupLayout, Kernel, Vm};
-use crate::workspace;
+use check::report::{kernel_release, seconds};
+use check::workspace;
+use vm::{Accel, CgroupLayout, Kernel, Vm};
 
 /// Arguments of `harness vm`.
 #[derive(clap::Args)]
@@ -107,7 +107,7 @@ fn or_login_shell(command: Vec<String>) -> Vec<String> {
 
 /// The files that `--file` names, and those for the book's transcripts.
 fn files(named: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let mut files = crate::book::session::files();
+    let mut files = book::session::files();
     for pair in named {
         let (from, inside) = pair
             .rsplit_once(':')

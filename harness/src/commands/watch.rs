@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use notify::{EventKind, RecursiveMode, Watcher};
 
 use super::check;
-use crate::checking::Where;
-use crate::exercise::work::Work;
+use course::exercise::work::Work;
+use vm::checking::Where;
 
 /// Pause that ends a change: editors write a file in several steps.
 const QUIET: Duration = Duration::from_millis(200);

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::registry::Step;
-use crate::workspace;
-use crate::wrong::{self, Wrong};
+use check::registry::Step;
+use check::workspace;
+use course::wrong::{self, Wrong};
 
 /// Arguments of `harness why`.
 #[derive(clap::Args)]

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Uid, User, geteuid};
 
 use super::{Finding, read};
-use crate::host::{self, NAMESPACES};
+use check::host::{self, NAMESPACES};
 
 /// The examinations, in order.
 pub const LOOKS: &[fn() -> Finding] = &[

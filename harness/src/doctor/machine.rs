@@ -6,8 +6,8 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::geteuid;
 
 use super::{Finding, read};
-use crate::report::kernel_release;
-use crate::{host, requirement, workspace};
+use check::report::kernel_release;
+use check::{host, requirement, workspace};
 
 /// The examinations, in order.
 pub const LOOKS: &[fn() -> Finding] = &[kernel, place, privileges, filter, memory, disk];

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::Finding;
-use crate::report::seconds;
-use crate::vm::{Accel, Kernel, Vm, busybox, kvm, qemu};
+use check::report::seconds;
+use vm::{Accel, Kernel, Vm, busybox, kvm, qemu};
 
 /// The examinations, in order.
 pub const LOOKS: &[fn() -> Finding] = &[rust, linker, qemu_itself, userland, packages];

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::prelude::*;
-use harness::workspace;
+use check::prelude::*;
+use check::workspace;
 
 /// A command, as typed, and what it prints; a line `…` stands for any others.
 pub type Line = (&'static str, &'static str);

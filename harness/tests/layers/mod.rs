@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use harness::check::{SEED, open_to_all};
-use harness::fsops::{self, Node, Op, Operated};
-use harness::prelude::*;
-use harness::runner::SEQUENCES;
-use harness::workspace;
+use check::check::{SEED, open_to_all};
+use check::fsops::{self, Node, Op, Operated};
+use check::prelude::*;
+use check::runner::SEQUENCES;
+use check::workspace;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -71,7 +71,7 @@ impl<'a> Store<'a> {
         for driver in DRIVERS {
             match Self::new(check, driver) {
                 Ok(store) => all.push(store),
-                Err(error) if error.is::<harness::outcome::Unsupported>() => {}
+                Err(error) if error.is::<check::outcome::Unsupported>() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 
-use harness::fsops::Node;
-use harness::prelude::*;
+use check::fsops::Node;
+use check::prelude::*;
 use tar::{Builder, EntryType, Header};
 
 use super::Store;

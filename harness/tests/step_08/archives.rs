@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use harness::prelude::*;
+use check::prelude::*;
 use rustix::fs::lgetxattr;
 use serial_test::serial;
 

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use harness::prelude::*;
-use harness::workspace;
+use check::prelude::*;
+use check::workspace;
 use serde_json::{Value, json};
 use serial_test::serial;
 use sha2::{Digest, Sha512};

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use harness::prelude::*;
-use harness::sys::{Streams, spawn_on_pty};
+use check::prelude::*;
+use check::sys::{Streams, spawn_on_pty};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use harness::prelude::*;
+use check::prelude::*;
 use serde_json::json;
 use serial_test::serial;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use harness::prelude::*;
+use check::prelude::*;
 use nix::sys::signal::Signal;
 use serial_test::serial;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::prelude::*;
+use check::prelude::*;
 use serde_json::json;
 use serial_test::serial;
 
@@ -213,7 +213,7 @@ fn image_is_loaded_once_by_many() {
 fn image_of_an_ordinary_user() {
     check(|c| {
         let root = c.dir().join("rootless");
-        harness::check::open_to_all(c.dir())?;
+        check::check::open_to_all(c.dir())?;
         fs::create_dir(&root)?;
         chown(&root, Some(1000), Some(1000))?;
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700))?;

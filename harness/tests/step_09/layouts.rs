@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::prelude::*;
-use harness::workspace;
+use check::prelude::*;
+use check::workspace;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
@@ -22,7 +22,7 @@ pub struct State<'a> {
 impl<'a> State<'a> {
     /// One that does not exist yet.
     pub fn new(check: &'a Check) -> Result<Self> {
-        harness::check::open_to_all(check.dir())?;
+        check::check::open_to_all(check.dir())?;
         Ok(State {
             check,
             root: check.dir().join(check.word("state")),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-use harness::prelude::*;
+use check::prelude::*;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serial_test::serial;
 

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use harness::prelude::*;
+use check::prelude::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serial_test::serial;

@@ -1,0 +1,314 @@
+//! `harness handout DIR`: makes a repository for students, without solutions.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use toml::Table;
+
+use crate::exercise::skeleton::{self, Solutions, read, write};
+use crate::exercise::work::UNFINISHED;
+use crate::wrong::{self, Wrong};
+use check::report::progress;
+use check::workspace;
+
+/// Arguments of `harness handout`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The directory, which is made
+    dir: PathBuf,
+
+    /// The steps to be solved: 05, or 01-05. Those below are handed out solved,
+    /// those above not at all
+    #[arg(long, default_value = "00-09", value_name = "FIRST-LAST")]
+    steps: String,
+}
+
+/// Files for teachers only: solutions, and what reveals them.
+const OURS: [&str; 16] = [
+    "harness/wrong/",
+    "harness/hostile/",
+    "harness/exercises/",
+    "harness/handout/",
+    "harness/autograder/",
+    "harness/tests/circles.rs",
+    "harness/tests/contributing.rs",
+    "harness/tests/english.rs",
+    "harness/tests/wrong.rs",
+    "harness/tests/exercises.rs",
+    "harness/tests/grading.rs",
+    "harness/tests/handout.rs",
+    "tools/test-class",
+    ".ci/",
+    "CONTRIBUTING.md",
+    "README.md",
+];
+
+/// Writes the repository with a single commit, so that no solution is in its
+/// history. `DIR` must not exist.
+pub fn handout(args: Args) -> Result<ExitCode> {
+    let (first, last) = range(&args.steps)?;
+    let dir = &args.dir;
+    if dir.exists() {
+        bail!("{} is there already: choose another place", dir.display());
+    }
+    let steps = lay_out(dir, &first, &last)?;
+    commit(dir)?;
+    println!("{}: steps {} to be solved", dir.display(), steps.join(", "));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the files of a handout into `dir` and returns the steps to be solved.
+pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>> {
+    progress("copying");
+    let root = workspace::root();
+    let mut steps = Vec::new();
+    let wrongs = wrong::all()?;
+    let shared = skeleton::shared()?;
+    let is_shared = |file: &Path| {
+        let within = file.strip_prefix("steps");
+        within.is_ok_and(|file| shared.iter().any(|shared| file.starts_with(shared)))
+    };
+    for file in tracked(&root)? {
+        let text = file.to_string_lossy().into_owned();
+        if OURS.iter().any(|ours| text.starts_with(ours)) {
+            continue;
+        }
+        match step_of(&text) {
+            Some(step) if step.as_str() > last => continue,
+            // Skeletons follow below.
+            Some(step)
+                if step.as_str() >= first && text.starts_with("steps/") && !is_shared(&file) =>
+            {
+                continue;
+            }
+            _ if text.starts_with("book/src/") && text.ends_with(".md") => {
+                let page = without_solutions(&read(&root.join(&file))?, last, &wrongs)?;
+                write(&dir.join(&file), &page)?;
+            }
+            _ => copy(&root.join(&file), &dir.join(&file))?,
+        }
+    }
+    for (number, ours) in skeleton::steps()? {
+        if number.as_str() < first || number.as_str() > last {
+            continue;
+        }
+        let to = dir.join("steps").join(ours.file_name().unwrap_or_default());
+        skeleton::copy(&number, &to, Solutions::CutOut)?;
+        steps.push(number);
+    }
+    for manifest in ["harness/Cargo.toml", "harness/check/Cargo.toml"] {
+        let manifest = dir.join(manifest);
+        write(&manifest, &with_tests_in(dir, &read(&manifest)?)?)?;
+    }
+    for file in ["README.md", "test"] {
+        let text = read(&root.join("harness/handout").join(file))?
+            .replace("STEPS", &format!("steps {first} to {last}"))
+            .replace("FIRST", first);
+        let to = match file {
+            "test" => dir.join("tools/test"),
+            _ => dir.join(file),
+        };
+        write(&to, &text)?;
+    }
+    let workflow = read(&root.join("harness/handout/classroom.yml"))?;
+    write(
+        &dir.join(".github/workflows/classroom.yml"),
+        &with_steps(&workflow, &steps),
+    )?;
+    let manifest = dir.join("Cargo.toml");
+    write(&manifest, &quiet(&read(&manifest)?)?)?;
+    lock(dir)?;
+    Ok(steps)
+}
+
+/// The workflow with a job step for each step of the course. The reporter reads
+/// the result of the step `NAME` from the variable `NAME_RESULTS`; a variable
+/// holds at most 128 KiB (execve(2)), so messages are shortened.
+fn with_steps(workflow: &str, steps: &[String]) -> String {
+    let (mut jobs, mut results) = (String::new(), String::new());
+    for step in steps {
+        jobs += &format!(
+            "      - name: Step {step}
+        id: step{step}
+        run: |
+          tools/harness grade {step} --submission . --format classroom --output marks-{step}.json
+          jq . marks-{step}.json
+          result=$(jq -c '.tests[].message |= .[:300]' marks-{step}.json | base64 -w 0)
+          echo \"result=$result\" >>\"$GITHUB_OUTPUT\"
+"
+        );
+        results += &format!(
+            "          STEP{step}_RESULTS: \"${{{{ steps.step{step}.outputs.result }}}}\"\n"
+        );
+    }
+    let runners: Vec<String> = steps.iter().map(|step| format!("step{step}")).collect();
+    workflow
+        .replace("STEPS\n", &jobs)
+        .replace("RESULTS\n", &results)
+        .replace("RUNNERS", &runners.join(","))
+}
+
+/// The manifest of the workspace with the lints off that skeletons violate.
+fn quiet(manifest: &str) -> Result<String> {
+    let lints = "[workspace.lints.rust]\n";
+    if !manifest.contains(lints) {
+        bail!("Cargo.toml has no {}", lints.trim());
+    }
+    let allowed: String = UNFINISHED
+        .iter()
+        .map(|lint| format!("{lint} = \"allow\"\n"))
+        .collect();
+    Ok(manifest
+        .replace(lints, &format!("{lints}{allowed}"))
+        .replace("todo = \"warn\"", "todo = \"allow\""))
+}
+
+fn range(text: &str) -> Result<(String, String)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| -> Result<String> {
+        let number: u8 = text
+            .parse()
+            .with_context(|| format!("--steps {text:?}: a number such as 05, or 01-05"))?;
+        Ok(format!("{number:02}"))
+    };
+    let (first, last) = (number(first)?, number(last)?);
+    skeleton::step_dir(&first)?;
+    skeleton::step_dir(&last)?;
+    if first > last {
+        bail!("--steps {text}: the first step comes after the last");
+    }
+    Ok((first, last))
+}
+
+/// The number of the step that a file belongs to: `steps/05-user/…`,
+/// `harness/tests/step_05.rs`.
+fn step_of(file: &str) -> Option<String> {
+    let rest = file
+        .strip_prefix("steps/")
+        .or_else(|| file.strip_prefix("harness/tests/step_"))?;
+    let number = rest.get(..2)?;
+    number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| number.to_owned())
+}
+
+/// The files that git tracks.
+fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
+    let output = git(root, &["ls-files", "-z"])?;
+    Ok(output
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(PathBuf::from)
+        .collect())
+}
+
+fn git(dir: &Path, args: &[&str]) -> Result<String> {
+    let output = Command::new("git")
+        .current_dir(dir)
+        .args(args)
+        .output()
+        .context("run git")?;
+    if !output.status.success() {
+        bail!(
+            "git {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Removes unneeded packages from Cargo.lock.
+fn lock(dir: &Path) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(dir)
+        .args(["update", "--workspace", "--offline", "--quiet"])
+        .output()
+        .context("run cargo update")?;
+    if !output.status.success() {
+        bail!(
+            "cargo update --workspace: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+fn commit(dir: &Path) -> Result<()> {
+    git(dir, &["init", "--quiet", "--initial-branch", "main"])?;
+    git(dir, &["add", "--all"])?;
+    git(
+        dir,
+        &[
+            "-c",
+            "user.name=Drydock",
+            "-c",
+            "user.email=drydock@localhost",
+            "commit",
+            "--quiet",
+            "--message",
+            "The exercises",
+        ],
+    )?;
+    Ok(())
+}
+
+/// A manifest of the harness with those of its tests that are handed out.
+fn with_tests_in(dir: &Path, text: &str) -> Result<String> {
+    let mut manifest: Table = text.parse().context("parse the manifest of the harness")?;
+    if let Some(tests) = manifest.get_mut("test").and_then(|t| t.as_array_mut()) {
+        let tests_in = dir.join("harness/tests");
+        tests.retain(|test| {
+            let name = test.get("name").and_then(|name| name.as_str());
+            name.is_some_and(|name| tests_in.join(format!("{name}.rs")).is_file())
+        });
+    }
+    toml::to_string(&manifest).context("write the manifest of the harness")
+}
+
+/// A page of the book that students can build: of a wrong solution it keeps the
+/// belief only, and of a step that is not handed out nothing.
+fn without_solutions(page: &str, last: &str, wrongs: &[Wrong]) -> Result<String> {
+    let mut out = String::new();
+    for line in page.lines() {
+        let words = line
+            .strip_prefix("{{#")
+            .and_then(|rest| rest.strip_suffix("}}"))
+            .and_then(|words| words.split_once(' '));
+        let above = |step: &str| step.get(..2).is_some_and(|number| number > last);
+        match words {
+            Some(("wrong", name)) => {
+                let wrong = wrongs.iter().find(|wrong| wrong.name == name);
+                let wrong = wrong.with_context(|| format!("there is no wrong solution {name}"))?;
+                out += &format!(
+                    "**Belief: {}.** What comes of it, and who notices?",
+                    wrong.title
+                );
+            }
+            Some(("main-diff", step)) if above(step) => out += "That step was not handed out.",
+            Some(("include", path)) if path.strip_prefix("../../steps/").is_some_and(above) => {
+                out += "// this step was not handed out";
+            }
+            _ => out += line,
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    match fs::read_link(from) {
+        Ok(target) => symlink(target, to).with_context(|| format!("symlink {}", to.display())),
+        Err(_) => fs::copy(from, to)
+            .map(|_| ())
+            .with_context(|| format!("copy {}", from.display())),
+    }
+}

@@ -1,0 +1,138 @@
+//! Builds wrong solutions.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Wrong;
+use crate::exercise::work;
+use check::{build, workspace};
+
+/// Builds wrong solutions in a copy of the workspace that has only the steps.
+pub struct Builder {
+    dir: PathBuf,
+    out: PathBuf,
+}
+
+impl Builder {
+    /// Updates the copy below `target/wrong`.
+    pub fn new() -> Result<Self> {
+        let root = workspace::root();
+        let builder = Builder {
+            dir: root.join("target/wrong/source"),
+            out: root.join("target/wrong/bin"),
+        };
+        fs::create_dir_all(&builder.out)
+            .with_context(|| format!("mkdir {}", builder.out.display()))?;
+        copy_changed(&root.join("steps"), &builder.dir.join("steps"))?;
+        let manifest = fs::read_to_string(root.join("Cargo.toml")).context("read Cargo.toml")?;
+        let manifest = steps_only(&manifest)?;
+        write_changed(&builder.dir.join("Cargo.toml"), manifest.as_bytes())?;
+        let lock = fs::read(root.join("Cargo.lock")).context("read Cargo.lock")?;
+        write_changed(&builder.dir.join("Cargo.lock"), &lock)?;
+        Ok(builder)
+    }
+
+    /// Builds a wrong solution and returns the path of its program.
+    pub fn build(&self, wrong: &Wrong) -> Result<PathBuf> {
+        let files = wrong.files()?;
+        for (file, text) in &files {
+            write_changed(&self.dir.join(file), text.as_bytes())?;
+        }
+        let name = workspace::program(&wrong.step);
+        let target = work::target();
+        let built = build::cargo(
+            &self.dir,
+            &[
+                "build",
+                "--profile",
+                "wrong",
+                // The whole workspace, not one package: with the same features
+                // for every step, shared crates are built once.
+                "--workspace",
+                "--bin",
+                &name,
+                "--target-dir",
+                &target.to_string_lossy(),
+            ],
+        )
+        .with_context(|| format!("build the wrong solution {}", wrong.name))?;
+        for (file, _) in &files {
+            let ours =
+                fs::read(workspace::root().join(file)).with_context(|| format!("read {file}"))?;
+            write_changed(&self.dir.join(file), &ours)?;
+        }
+        let program = built
+            .last()
+            .with_context(|| format!("cargo built no {name}"))?;
+        let to = self.out.join(&wrong.name);
+        build::replace(program, &to)?;
+        Ok(to)
+    }
+}
+
+/// The workspace's manifest with the steps as its only members, and with all
+/// warnings allowed: unused code in a wrong solution does not matter.
+fn steps_only(manifest: &str) -> Result<String> {
+    let mut manifest: toml::Table = toml::from_str(manifest).context("parse Cargo.toml")?;
+    let workspace = manifest
+        .get_mut("workspace")
+        .and_then(toml::Value::as_table_mut)
+        .context("Cargo.toml has no [workspace]")?;
+    workspace.insert("members".to_owned(), vec!["steps/*"].into());
+    let lints = toml::toml! { rust.warnings = "allow" };
+    workspace.insert("lints".to_owned(), lints.into());
+    toml::to_string(&manifest).context("write a Cargo.toml")
+}
+
+/// Writes a file unless it has that content already. cargo goes by modification
+/// times.
+fn write_changed(to: &Path, content: &[u8]) -> Result<()> {
+    if fs::read(to).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("mkdir {}", dir.display()))?;
+    }
+    fs::write(to, content).with_context(|| format!("write {}", to.display()))
+}
+
+/// Makes `to` equal to `from`, and touches only what differs.
+fn copy_changed(from: &Path, to: &Path) -> Result<()> {
+    let names = |dir: &Path| -> Result<BTreeSet<std::ffi::OsString>> {
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+            names.insert(
+                entry
+                    .with_context(|| format!("list {}", dir.display()))?
+                    .file_name(),
+            );
+        }
+        Ok(names)
+    };
+    fs::create_dir_all(to).with_context(|| format!("mkdir {}", to.display()))?;
+    let wanted = names(from)?;
+    for name in names(to)?.difference(&wanted) {
+        let gone = to.join(name);
+        let removed = if gone.is_dir() {
+            fs::remove_dir_all(&gone)
+        } else {
+            fs::remove_file(&gone)
+        };
+        removed.with_context(|| format!("remove {}", gone.display()))?;
+    }
+    for name in wanted {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if from.is_dir() {
+            copy_changed(&from, &to)?;
+        } else {
+            write_changed(
+                &to,
+                &fs::read(&from).with_context(|| format!("read {}", from.display()))?,
+            )?;
+        }
+    }
+    Ok(())
+}

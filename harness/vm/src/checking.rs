@@ -1,0 +1,185 @@
+//! Runs the checks of steps, in the virtual machine or on this host, and prints
+//! their report.
+
+use std::collections::BTreeMap;
+use std::io::stdout;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+use crate::guest::{self, Machine};
+use check::build::Tests;
+use check::outcome::Record;
+use check::own_host::OwnHost;
+use check::plan::{Batch, Plan};
+use check::registry::Step;
+use check::report::{Report, colour, kernel_release, seconds};
+use check::runner;
+
+/// Where checks are run, as options.
+#[derive(clap::Args, Clone)]
+pub struct Where {
+    /// Check on this host, as root, instead of in the virtual machine
+    #[arg(long)]
+    pub here: bool,
+
+    /// Which virtual machine.
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+impl Where {
+    /// Fails if the checks are to run on this host and the caller is not root.
+    pub fn require_root(&self) -> Result<()> {
+        if self.here && !geteuid().is_root() {
+            bail!(
+                "--here runs the checks on this host, which needs root: use sudo, or leave \
+                 --here out"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A seed for a run without a given one, derived from the process ID.
+pub fn any_seed() -> u64 {
+    u64::from(std::process::id()) * 7919 % 1_000_000
+}
+
+/// The checks to run, and where to run them.
+pub struct Checking<'a> {
+    /// The steps, each with the selected checks.
+    pub steps: &'a [Step],
+    /// The program under test; `None` for the one in `bin/`.
+    pub program: Option<PathBuf>,
+    /// The test programs.
+    pub tests: &'a Tests,
+    /// Where the checks run.
+    pub place: &'a Where,
+    /// Seed of the names and numbers that the checks draw.
+    pub seed: u64,
+}
+
+/// Runs the checks and prints the report as they end. Returns the records, and
+/// the timings in words. A check that fails is a record, not an error.
+pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
+    let plan = Plan {
+        batches: checking
+            .steps
+            .iter()
+            .map(|step| {
+                Ok(Batch {
+                    seed: None,
+                    variant: None,
+                    program: checking.program.clone(),
+                    tests: checking
+                        .tests
+                        .get(&step.step)
+                        .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
+                        .clone(),
+                    step: step.clone(),
+                })
+            })
+            .collect::<Result<_>>()?,
+        seed: checking.seed,
+        untrusted: false,
+    };
+    let mut printer = Printer::new(checking.steps);
+    let timings = if checking.place.here {
+        let machine = format!("{} · this host", kernel_release());
+        let _own = OwnHost::enter()?;
+        let started = Instant::now();
+        runner::run(&plan, &mut |record| printer.record(record, &machine))?;
+        format!("checks {}", seconds(started.elapsed()))
+    } else {
+        let ended =
+            guest::run_side_by_side(&plan, &checking.place.machine, &mut |record, machine| {
+                printer.record(record, machine)
+            });
+        match ended {
+            Ok(timings) => timings,
+            // Show the records that have arrived.
+            Err(error) => return printer.end().and(Err(error)),
+        }
+    };
+    Ok((printer.end()?, timings))
+}
+
+/// Prints the records of several steps, each under its own heading, in the
+/// order of the checks. A record that arrives early waits for its turn.
+struct Printer<'a> {
+    steps: &'a [Step],
+    /// Records of steps whose turn has not come.
+    waiting: BTreeMap<&'a str, Vec<Record>>,
+    /// The step whose turn it is (index), and how many of its records are
+    /// printed.
+    turn: (usize, usize),
+    report: Option<Report<'a, std::io::Stdout>>,
+    records: Vec<Record>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(steps: &'a [Step]) -> Self {
+        Printer {
+            steps,
+            waiting: BTreeMap::new(),
+            turn: (0, 0),
+            report: None,
+            records: Vec::new(),
+        }
+    }
+
+    fn record(&mut self, record: Record, machine: &str) -> Result<()> {
+        let step = self
+            .steps
+            .iter()
+            .find(|step| step.step == record.step)
+            .with_context(|| {
+                format!("a record of step {}, which was not asked for", record.step)
+            })?;
+        self.waiting.entry(&step.step).or_default().push(record);
+        while let Some(step) = self.steps.get(self.turn.0) {
+            while let Some(check) = step.checks.get(self.turn.1) {
+                let waiting = self.waiting.entry(&step.step).or_default();
+                let Some(place) = waiting.iter().position(|r| r.check == check.name) else {
+                    break;
+                };
+                let record = waiting.remove(place);
+                let report = match &mut self.report {
+                    Some(report) => report,
+                    None => self
+                        .report
+                        .insert(Report::begin(stdout(), colour(), step, machine).context("print")?),
+                };
+                report.record(record).context("print")?;
+                self.turn.1 += 1;
+            }
+            if self.turn.1 < step.checks.len() {
+                break;
+            }
+            self.close()?;
+            self.turn = (self.turn.0 + 1, 0);
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Some(report) = self.report.take() {
+            self.records.extend(report.end().context("print")?);
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Vec<Record>> {
+        // Records that still wait, because one before them never arrived.
+        if let (Some(report), Some(step)) = (&mut self.report, self.steps.get(self.turn.0)) {
+            for record in self.waiting.remove(step.step.as_str()).unwrap_or_default() {
+                report.record(record).context("print")?;
+            }
+        }
+        self.close()?;
+        Ok(self.records)
+    }
+}
