@@ -361,7 +361,7 @@ const READERS: [&str; 8] = [
     "path-by-a-macro",
 ];
 
-/// Those of them after which a file of others is in the program, where nothing
+/// The submissions after which a file of others is in the program, where nothing
 /// holds them.
 const WORK_ELSEWHERE: [&str; 2] = ["linker-reads-another-student", "linker-script-in-a-module"];
 

@@ -896,7 +896,7 @@ fn groups_that_stay_are_said() {
             ran.stderr.contains("warning") && ran.stderr.contains("2 supplementary groups stay"),
             "a warning, without -v, that the caller's groups stay",
             format!(
-                "{:?}: a protection that cannot be had must not be missing in silence",
+                "{:?}: a protection that is not available must not be missing in silence",
                 ran.stderr
             ),
         )?;

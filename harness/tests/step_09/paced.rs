@@ -45,9 +45,6 @@ pub fn names(places: &[PathBuf]) -> BTreeSet<PathBuf> {
 /// Runs `step`; each time that the names in `places` have changed calls `moment`
 /// with the number of such moments and what is there, while the launcher stands
 /// still.
-///
-/// # Errors
-/// Those of ptrace(2), and of `moment`.
 pub fn paced(
     step: &Step,
     places: &[PathBuf],
@@ -160,9 +157,6 @@ fn changes_names(pid: Pid) -> bool {
 
 /// Starts a program, and waits until it is [`settled`]. To be waited for when the
 /// launcher goes on.
-///
-/// # Errors
-/// Those of starting it.
 pub fn beside(step: Step) -> Result<Held> {
     let mut held = step.start()?;
     held.let_go();
