@@ -67,8 +67,8 @@ where
         })
     }
 
-    /// Sends a request and waits until the kernel has done it. `flags` are
-    /// those of netlink(7) other than `NLM_F_REQUEST` and `NLM_F_ACK`.
+    /// Sends a request and waits until the kernel has done it. `flags` are the
+    /// flags of netlink(7) other than `NLM_F_REQUEST` and `NLM_F_ACK`.
     pub(crate) fn request(&mut self, message: M, flags: u16) -> Result<()> {
         self.batch(vec![(message, flags | NLM_F_ACK)])
     }

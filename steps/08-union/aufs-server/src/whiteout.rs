@@ -31,8 +31,8 @@ pub(crate) const NAME_MAX: usize = 255 - PREFIX.len();
 /// Refuses names that a user of the union may not use.
 ///
 /// # Errors
-/// `EPERM` for names that begin with `.wh.`, as in AUFS; `ENAMETOOLONG` for
-/// those of them with more than 251 bytes.
+/// `EPERM` for names that begin with `.wh.`, as in AUFS; `ENAMETOOLONG` if
+/// they have more than 251 bytes.
 pub(crate) fn check(name: &OsStr) -> Result<()> {
     match name.as_bytes().starts_with(PREFIX) {
         true if name.len() > NAME_MAX => Err(Errno::NAMETOOLONG),
