@@ -42,13 +42,16 @@ pub fn shared() -> Result<Vec<PathBuf>> {
     let top = workspace::root().join("steps");
     let mut shared = Vec::new();
     for name in directories(&top)? {
-        let is_step = name.to_string_lossy().contains('-');
-        let within = match is_step {
-            true => directories(&top.join(&name))?,
-            false => vec![PathBuf::new()],
+        let crates: Vec<PathBuf> = match name.to_string_lossy().contains('-') {
+            // A step: what lies in it.
+            true => directories(&top.join(&name))?
+                .iter()
+                .map(|inner| name.join(inner))
+                .collect(),
+            false => vec![name],
         };
-        let crates = within.into_iter().map(|inner| name.join(inner));
-        shared.extend(crates.filter(|path| top.join(path).join("Cargo.toml").is_file()));
+        let is_crate = |path: &PathBuf| top.join(path).join("Cargo.toml").is_file();
+        shared.extend(crates.into_iter().filter(is_crate));
     }
     shared.sort();
     Ok(shared)
