@@ -92,7 +92,10 @@ fn secrets() -> Result<BTreeSet<String>> {
             }
         }
     }
-    for dir in ["harness/src", "harness/tests"] {
+    let mut folders: Vec<PathBuf> = ["harness/src", "harness/tests"].map(PathBuf::from).into();
+    let steps = Path::new("steps");
+    folders.extend(skeleton::shared()?.iter().map(|dir| steps.join(dir)));
+    for dir in folders {
         for file in files(&workspace::root().join(dir))? {
             open.extend(lines(&fs::read_to_string(file)?));
         }

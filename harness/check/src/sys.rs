@@ -455,7 +455,9 @@ mod tests {
             let line = String::from_utf8(output.stdout).unwrap();
             u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
         };
+        // Without 32 and 33, which the C library keeps for itself.
+        let kept = 3 << 31;
         assert_eq!(seen(|_| ()) & 1, 1);
-        assert_eq!(seen(default_signals), 0);
+        assert_eq!(seen(default_signals) & !kept, 0);
     }
 }
