@@ -92,7 +92,11 @@ fn secrets() -> Result<BTreeSet<String>> {
             }
         }
     }
-    let mut folders: Vec<PathBuf> = ["harness/src", "harness/tests"].map(PathBuf::from).into();
+    let ours = [
+        "bench", "book", "check", "course", "inject", "src", "tests", "vm",
+    ];
+    let harness = Path::new("harness");
+    let mut folders: Vec<PathBuf> = ours.map(|dir| harness.join(dir)).into();
     let steps = Path::new("steps");
     folders.extend(skeleton::shared()?.iter().map(|dir| steps.join(dir)));
     for dir in folders {
