@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bench::report::{Report, Table};
+use bench::report::Report;
 use bench::session::{Session, built};
+use bench::table::Table;
 use bench::{claims, density, images, native, start, tools, whereto};
 use check::host;
 use serial_test::serial;

@@ -9,17 +9,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
-
-use anyhow::bail;
 
 use check::fsops::{Op, Operated};
 use check::prelude::*;
-use check::requirement::tool;
 use layers::{DRIVERS, Store, experiment, stacks};
-use nix::mount::{MntFlags, umount2};
 use serial_test::serial;
 
 /// What every driver does alike: a table of one row a driver.

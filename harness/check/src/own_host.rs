@@ -39,7 +39,10 @@ impl OwnHost {
         rtnl::set_up("lo")?;
         own_sysfs()?;
         let queues = Path::new("/dev/mqueue");
-        if queues.is_dir() {
+        let is_mount = |mount: &host::Mount| Path::new(&mount.mount_point) == queues;
+        if host::mounts("self")?.iter().any(is_mount) {
+            umount2(queues, MntFlags::MNT_DETACH)
+                .with_context(|| format!("umount2({queues:?})"))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mount(Some("mqueue"), queues, Some("mqueue"), flags, None::<&str>)
                 .with_context(|| format!("mount({queues:?}, mqueue)"))?;
@@ -104,6 +107,11 @@ fn own_sysfs() -> Result<()> {
         let tree = open_tree(CWD, &place, flags)
             .with_context(|| format!("open_tree({place:?}, OPEN_TREE_CLONE)"))?;
         kept.push((place, tree));
+    }
+    // Mounts that others hide are in mountinfo all the same.
+    let old = kept.iter().map(|(place, _)| place.as_path());
+    for place in old.chain([Path::new("/sys")]) {
+        umount2(place, MntFlags::MNT_DETACH).with_context(|| format!("umount2({place:?})"))?;
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>)

@@ -9,10 +9,10 @@ use check::prelude::*;
 use check::workspace;
 
 /// A command, as typed, and what it prints; a line `…` stands for any others.
-pub type Line = (&'static str, &'static str);
+pub(crate) type Line = (&'static str, &'static str);
 
 /// Five directories as one tree.
-pub const FIVE_DIRECTORIES: [Line; 14] = [
+pub(crate) const FIVE_DIRECTORIES: [Line; 14] = [
     (
         "mount -t aufs -o dirs=./container-layer/:./image-layer1/:image-layer2/:image-layer3/:image-layer4/ none ./mnt",
         "",
@@ -59,7 +59,7 @@ pub const FIVE_DIRECTORIES: [Line; 14] = [
 
 /// What each branch's right says, and which of several writable branches gets a
 /// new file.
-pub const RIGHTS_AND_POLICIES: [Line; 19] = [
+pub(crate) const RIGHTS_AND_POLICIES: [Line; 19] = [
     ("touch image-layer1/.wh.image-layer2.txt", ""),
     // A whiteout in a branch that is ro does nothing.
     (
@@ -124,7 +124,7 @@ cat() { case $1 in /sys/fs/aufs/*) "$STEP" branches ./mnt ;; *) busybox cat "$@"
 "#;
 
 /// The directories of the experiment, with a file in each.
-pub fn directories(c: &Check) -> Result<PathBuf> {
+pub(crate) fn directories(c: &Check) -> Result<PathBuf> {
     let work = c.dir().join("aufs");
     for (name, text) in [
         ("container-layer", "I am container layer\n"),
@@ -142,7 +142,7 @@ pub fn directories(c: &Check) -> Result<PathBuf> {
 }
 
 /// Types each command in `work`, in a shell of its own, and compares.
-pub fn type_in(c: &Check, work: &Path, lines: &[Line]) -> Result<()> {
+pub(crate) fn type_in(c: &Check, work: &Path, lines: &[Line]) -> Result<()> {
     let busybox = workspace::rootfs("busybox").join("bin/busybox");
     let step = c.step().command();
     let links = c.dir().join("busybox");

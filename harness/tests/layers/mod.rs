@@ -1,8 +1,8 @@
 //! What the checks of step 08 have in common: a store of layers of the check's
 //! own, and random operations on files.
 
-pub mod experiment;
-pub mod stacks;
+pub(crate) mod experiment;
+pub(crate) mod stacks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -22,7 +22,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// All drivers.
-pub const DRIVERS: [&str; 5] = ["overlay2", "aufs", "btrfs", "devicemapper", "vfs"];
+pub(crate) const DRIVERS: [&str; 5] = ["overlay2", "aufs", "btrfs", "devicemapper", "vfs"];
 
 /// How many trees for random operations an image holds.
 const TREES: usize = 60;
@@ -40,7 +40,7 @@ const SHRINKING: Duration = Duration::from_secs(15);
 const CHANGED: usize = 12;
 
 /// A state directory and a driver in it.
-pub struct Store<'a> {
+pub(crate) struct Store<'a> {
     check: &'a Check,
     pub driver: &'static str,
     pub root: PathBuf,
@@ -48,11 +48,11 @@ pub struct Store<'a> {
 
 impl<'a> Store<'a> {
     /// An empty store. `unsupported` where the driver says that it is.
-    pub fn new(check: &'a Check, driver: &'static str) -> Result<Self> {
+    pub(crate) fn new(check: &'a Check, driver: &'static str) -> Result<Self> {
         Self::at(check, driver, check.dir().join(check.word("state")))
     }
 
-    pub fn at(check: &'a Check, driver: &'static str, root: PathBuf) -> Result<Self> {
+    pub(crate) fn at(check: &'a Check, driver: &'static str, root: PathBuf) -> Result<Self> {
         let store = Store {
             check,
             driver,
@@ -66,7 +66,7 @@ impl<'a> Store<'a> {
     }
 
     /// The stores of all drivers that work here.
-    pub fn all(check: &'a Check) -> Result<Vec<Self>> {
+    pub(crate) fn all(check: &'a Check) -> Result<Vec<Self>> {
         let mut all = Vec::new();
         for driver in DRIVERS {
             match Self::new(check, driver) {
@@ -79,7 +79,7 @@ impl<'a> Store<'a> {
     }
 
     /// A command of the step on this store.
-    pub fn tool<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Step {
+    pub(crate) fn tool<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Step {
         self.check
             .step()
             .args(args)
@@ -88,12 +88,12 @@ impl<'a> Store<'a> {
     }
 
     /// `union run` on this store; the command follows.
-    pub fn container(&self, args: &[&str]) -> Step {
+    pub(crate) fn container(&self, args: &[&str]) -> Step {
         self.tool(["union", "run"]).args(args)
     }
 
     /// Makes the layer `id` of all that is in a directory.
-    pub fn image(&self, id: &str, from: &Path) -> Result<()> {
+    pub(crate) fn image(&self, id: &str, from: &Path) -> Result<()> {
         self.tool(["layer", "create", id])
             .args([OsStr::new("--from"), from.as_ref()])
             .run()?
@@ -102,7 +102,7 @@ impl<'a> Store<'a> {
     }
 
     /// The changes of a layer, as a tar in a file.
-    pub fn tar(&self, id: &str) -> Result<PathBuf> {
+    pub(crate) fn tar(&self, id: &str) -> Result<PathBuf> {
         let path = self.check.dir().join(self.check.word("diff"));
         let file = fs::File::create(&path).context("make a file")?;
         let done = self
@@ -117,7 +117,7 @@ impl<'a> Store<'a> {
     }
 
     /// The layers that there are.
-    pub fn layers(&self) -> Result<Vec<String>> {
+    pub(crate) fn layers(&self) -> Result<Vec<String>> {
         let listed = self.tool(["layer", "ls"]).run()?.success()?.stdout;
         let names = listed.lines().skip(1);
         Ok(names
@@ -152,7 +152,7 @@ fn small(check: &Check) -> Result<PathBuf> {
 }
 
 /// A root file system with some files in /data.
-pub fn rootfs(check: &Check) -> Result<PathBuf> {
+pub(crate) fn rootfs(check: &Check) -> Result<PathBuf> {
     let rootfs = small(check)?;
     let data = rootfs.join("data");
     for directory in ["dir/sub", "open"] {
@@ -369,7 +369,7 @@ impl<'a> Pair<'a> {
 /// Does random operations to a plain directory and to a container of the
 /// driver, and compares what the kernel said and what is there. A difference is
 /// made as small as possible before it is shown.
-pub fn random_operations_agree(check: &Check, driver: &'static str) -> Result<()> {
+pub(crate) fn random_operations_agree(check: &Check, driver: &'static str) -> Result<()> {
     let store = Store::new(check, driver)?;
     let rootfs = rootfs_of_trees(check, TREES)?;
     store.image("trees", &rootfs)?;
@@ -421,14 +421,14 @@ fn compare(ops: &[Op], expected: &Operated, found: &Operated) -> Option<String> 
 }
 
 /// What a container did to the trees of its image, and the archive of it.
-pub struct Changed {
+pub(crate) struct Changed {
     pub trees: Vec<BTreeMap<String, Node>>,
     pub tar: PathBuf,
 }
 
 /// Has a container of the driver do random operations, and takes its diff. The
 /// image is made in every store given.
-pub fn changed(check: &Check, store: &Store<'_>) -> Result<Changed> {
+pub(crate) fn changed(check: &Check, store: &Store<'_>) -> Result<Changed> {
     let mut held = store
         .container(&["--layer", "trees", "--name", "one", "--keep"])
         .hold()?;
@@ -471,14 +471,17 @@ pub fn changed(check: &Check, store: &Store<'_>) -> Result<Changed> {
 }
 
 /// Operates on the trees of a container, the first and so on.
-pub fn operate(held: &mut Held, sequences: &[Vec<Op>]) -> Result<Vec<BTreeMap<String, Node>>> {
+pub(crate) fn operate(
+    held: &mut Held,
+    sequences: &[Vec<Op>],
+) -> Result<Vec<BTreeMap<String, Node>>> {
     let json = serde_json::to_string(sequences)?;
     let done: Vec<Operated> = held.ask_within(&["operate-all", "/", "0", &json], PATIENCE)?;
     Ok(done.into_iter().map(|done| done.tree).collect())
 }
 
 /// Makes the image of trees in a store.
-pub fn image_of_trees(check: &Check, stores: &[Store<'_>]) -> Result<()> {
+pub(crate) fn image_of_trees(check: &Check, stores: &[Store<'_>]) -> Result<()> {
     let rootfs = rootfs_of_trees(check, CHANGED)?;
     stores
         .iter()
@@ -486,7 +489,7 @@ pub fn image_of_trees(check: &Check, stores: &[Store<'_>]) -> Result<()> {
 }
 
 /// Applies changes in a store and compares what a container then sees.
-pub fn applied(store: &Store<'_>, from: &str, changed: &Changed) -> Result<()> {
+pub(crate) fn applied(store: &Store<'_>, from: &str, changed: &Changed) -> Result<()> {
     let id = format!("from-{from}");
     store
         .tool(["layer", "create", &id, "--parent", "trees"])
@@ -512,7 +515,7 @@ pub fn applied(store: &Store<'_>, from: &str, changed: &Changed) -> Result<()> {
 
 /// The container's first process: the launcher's child that is not in the
 /// host's mount namespace, as the server of an AUFS is.
-pub fn first_process(held: &Held) -> Result<i32> {
+pub(crate) fn first_process(held: &Held) -> Result<i32> {
     let ours = host::namespaces("self")?["mnt"];
     for child in host::children(held.launcher())? {
         let theirs = host::namespaces(&child.pid.to_string())?;
@@ -524,7 +527,7 @@ pub fn first_process(held: &Held) -> Result<i32> {
 }
 
 /// The size of a file of `bin/` and of the image, for file systems to fill.
-pub fn bytes_of(directory: &Path) -> Result<u64> {
+pub(crate) fn bytes_of(directory: &Path) -> Result<u64> {
     let done = std::process::Command::new("du")
         .args(["-s", "-k"])
         .arg(directory)

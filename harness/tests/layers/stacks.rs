@@ -13,10 +13,10 @@ use super::Store;
 
 /// An entry: a file NAME=CONTENT, a directory NAME/, a symbolic link
 /// NAME->TARGET, a hard link NAME=>FILE. Behind a blank the mode.
-pub type Line = &'static str;
+pub(crate) type Line = &'static str;
 
 /// What is in the directory of a case.
-pub struct Case {
+pub(crate) struct Case {
     pub what: &'static str,
     pub below: &'static [Line],
     pub above: &'static [Line],
@@ -24,7 +24,7 @@ pub struct Case {
     pub there: &'static [Line],
 }
 
-pub const CASES: [Case; 15] = [
+pub(crate) const CASES: [Case; 15] = [
     Case {
         what: "a name through a link below",
         below: &["opt/ 1777", "opt/a=A", "lnk->opt", "l2->lnk"],
@@ -141,7 +141,7 @@ pub const CASES: [Case; 15] = [
 ];
 
 /// Layers, and layers on them that must be refused.
-pub const REFUSED: [(&[Line], &[Line]); 8] = [
+pub(crate) const REFUSED: [(&[Line], &[Line]); 8] = [
     (&["file=F"], &["file/x=X"]),
     (&["file=F", "lnk->file"], &["lnk/x=X"]),
     (&["file=F"], &["file/.wh.x="]),
@@ -153,7 +153,7 @@ pub const REFUSED: [(&[Line], &[Line]); 8] = [
 ];
 
 /// A tar with these entries below the directory `at`.
-pub fn tar(at: &str, lines: &[Line]) -> Result<Vec<u8>> {
+pub(crate) fn tar(at: &str, lines: &[Line]) -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     add(&mut builder, at, lines)?;
     Ok(builder.into_inner()?)
@@ -191,7 +191,7 @@ fn add(builder: &mut Builder<Vec<u8>>, at: &str, lines: &[Line]) -> Result<()> {
 }
 
 /// Makes a layer of one part of all cases, each in a directory of its own.
-pub fn layer(
+pub(crate) fn layer(
     store: &Store<'_>,
     id: &str,
     parent: &str,
@@ -202,7 +202,7 @@ pub fn layer(
 }
 
 /// A tar with the entries of each case in a directory of its own: 0, 1, ….
-pub fn tar_of_cases(cases: impl IntoIterator<Item = &'static [Line]>) -> Result<Vec<u8>> {
+pub(crate) fn tar_of_cases(cases: impl IntoIterator<Item = &'static [Line]>) -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     for (n, lines) in cases.into_iter().enumerate() {
         add(&mut builder, &format!("{n}/"), lines)?;
@@ -211,7 +211,7 @@ pub fn tar_of_cases(cases: impl IntoIterator<Item = &'static [Line]>) -> Result<
 }
 
 /// Makes a layer of a tar.
-pub fn create(store: &Store<'_>, id: &str, parent: Option<&str>, tar: &[u8]) -> Result<Ran> {
+pub(crate) fn create(store: &Store<'_>, id: &str, parent: Option<&str>, tar: &[u8]) -> Result<Ran> {
     let path = store.root.with_extension(id);
     fs::write(&path, tar).context("write a tar")?;
     let mut args = vec![OsStr::new("layer"), OsStr::new("create"), OsStr::new(id)];
@@ -223,7 +223,7 @@ pub fn create(store: &Store<'_>, id: &str, parent: Option<&str>, tar: &[u8]) -> 
 }
 
 /// A tree as lines: those that an archive of it would have.
-pub fn shown(tree: &BTreeMap<String, Node>) -> Vec<String> {
+pub(crate) fn shown(tree: &BTreeMap<String, Node>) -> Vec<String> {
     let line = |(path, node): (&String, &Node)| {
         let (kind, mode) = node.mode.split_at(node.mode.len().saturating_sub(4));
         let mode = mode.trim_start_matches('0');

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 /// A state directory and an image.
-pub struct Engine<'a> {
+pub(crate) struct Engine<'a> {
     check: &'a Check,
     pub root: PathBuf,
     pub image: PathBuf,
@@ -26,7 +26,7 @@ pub struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     /// An empty state directory, and a directory to be the image.
-    pub fn new(check: &'a Check) -> Result<Self> {
+    pub(crate) fn new(check: &'a Check) -> Result<Self> {
         let image = check.rootfs()?;
         let root = check.dir().join("root");
         std::fs::create_dir(&root).context("mkdir")?;
@@ -39,12 +39,12 @@ impl<'a> Engine<'a> {
     }
 
     /// The image, as a word of the command line.
-    pub fn image(&self) -> &str {
+    pub(crate) fn image(&self) -> &str {
         &self.image_name
     }
 
     /// A command of the engine, on this state directory.
-    pub fn tool<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Step {
+    pub(crate) fn tool<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Step {
         self.check
             .step()
             .env("DRYDOCK_STATE", self.check.dir().join("net"))
@@ -53,18 +53,18 @@ impl<'a> Engine<'a> {
     }
 
     /// `run --rm -i` without a network; options, image and command follow.
-    pub fn run(&self, options: &[&str]) -> Step {
+    pub(crate) fn run(&self, options: &[&str]) -> Step {
         self.tool(["run", "--rm", "-i", "--network", "none"])
             .args(options)
     }
 
     /// The same on the bridge.
-    pub fn bridged(&self, options: &[&str]) -> Step {
+    pub(crate) fn bridged(&self, options: &[&str]) -> Step {
         self.tool(["run", "--rm", "-i"]).args(options)
     }
 
     /// The bytes that the state directory takes on the disk.
-    pub fn space(&self) -> Result<u64> {
+    pub(crate) fn space(&self) -> Result<u64> {
         let du = std::process::Command::new("du")
             .args(["-skx"])
             .arg(&self.root)
@@ -81,7 +81,7 @@ impl<'a> Engine<'a> {
 }
 
 /// A program on a terminal of its own, of which the check is the user.
-pub struct Screen {
+pub(crate) struct Screen {
     child: Child,
     terminal: File,
     /// All that has been printed.
@@ -92,7 +92,7 @@ pub struct Screen {
 
 impl Screen {
     /// Starts a program, with a window of 33 rows and 101 columns.
-    pub fn start(step: &Step) -> Result<Self> {
+    pub(crate) fn start(step: &Step) -> Result<Self> {
         let (child, terminal) = spawn_on_pty(&mut step.command(), Streams::All)?;
         let mut screen = Screen {
             child,
@@ -105,7 +105,7 @@ impl Screen {
     }
 
     /// Makes the window another size, of which the kernel tells the foreground.
-    pub fn resize(&mut self, rows: u16, columns: u16) -> Result<()> {
+    pub(crate) fn resize(&mut self, rows: u16, columns: u16) -> Result<()> {
         let size = Winsize {
             ws_row: rows,
             ws_col: columns,
@@ -116,21 +116,21 @@ impl Screen {
     }
 
     /// Whether the terminal is as it was: lines, echo, signals.
-    pub fn is_cooked(&self) -> Result<bool> {
+    pub(crate) fn is_cooked(&self) -> Result<bool> {
         let modes = tcgetattr(&self.terminal).context("tcgetattr")?.local_modes;
         let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         Ok(modes.contains(cooked))
     }
 
     /// Types.
-    pub fn press(&mut self, keys: &str) -> Result<()> {
+    pub(crate) fn press(&mut self, keys: &str) -> Result<()> {
         self.terminal
             .write_all(keys.as_bytes())
             .context("write to the terminal")
     }
 
     /// Reads until `text` is there, behind what was waited for before.
-    pub fn until(&mut self, text: &str) -> Result<()> {
+    pub(crate) fn until(&mut self, text: &str) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(at) = self.text[self.read..].find(text) {
@@ -164,7 +164,7 @@ impl Screen {
     }
 
     /// Waits for the program's end: its status and all that it printed.
-    pub fn end(mut self) -> Result<(Option<i32>, String)> {
+    pub(crate) fn end(mut self) -> Result<(Option<i32>, String)> {
         let end = Instant::now() + Duration::from_secs(20);
         while self.more()? && Instant::now() < end {
             if self.child.try_wait().context("wait")?.is_some() {
@@ -194,7 +194,7 @@ impl Drop for Screen {
 }
 
 /// Waits ten seconds at most for a program's end.
-pub fn ended(child: &mut Child) -> Result<Option<ExitStatus>> {
+pub(crate) fn ended(child: &mut Child) -> Result<Option<ExitStatus>> {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         match child.try_wait().context("wait")? {

@@ -14,14 +14,14 @@ use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
 /// A state directory.
-pub struct State<'a> {
+pub(crate) struct State<'a> {
     check: &'a Check,
     pub root: PathBuf,
 }
 
 impl<'a> State<'a> {
     /// One that does not exist yet.
-    pub fn new(check: &'a Check) -> Result<Self> {
+    pub(crate) fn new(check: &'a Check) -> Result<Self> {
         check::check::open_to_all(check.dir())?;
         Ok(State {
             check,
@@ -30,20 +30,20 @@ impl<'a> State<'a> {
     }
 
     /// A command of the engine on this state.
-    pub fn drydock(&self, args: &[&str]) -> Step {
+    pub(crate) fn drydock(&self, args: &[&str]) -> Step {
         let root = self.root.to_string_lossy().into_owned();
         self.check.step().args(["--root", &root]).args(args)
     }
 
     /// A container of `image` that runs `script`.
-    pub fn run(&self, image: &str, script: &str) -> Result<Ran> {
+    pub(crate) fn run(&self, image: &str, script: &str) -> Result<Ran> {
         self.drydock(&["run", "--rm", "--network", "none", image])
             .args(["sh", "-c", script])
             .run()
     }
 
     /// The names in `drydock images`, and the first digits of their ids.
-    pub fn images(&self) -> Result<Vec<(String, String)>> {
+    pub(crate) fn images(&self) -> Result<Vec<(String, String)>> {
         let listed = self.drydock(&["images"]).run()?.success()?.stdout;
         let rows = listed.lines().skip(1).map(str::split_whitespace);
         Ok(rows
@@ -53,7 +53,7 @@ impl<'a> State<'a> {
 
     /// The layers in the store of a driver, also those that are half made, but
     /// without the `-init` that all containers of an image share.
-    pub fn layers(&self, driver: &str) -> Vec<String> {
+    pub(crate) fn layers(&self, driver: &str) -> Vec<String> {
         let mut layers = self.all_layers(driver);
         layers.retain(|name| !name.ends_with("-init"));
         layers
@@ -72,7 +72,7 @@ impl<'a> State<'a> {
     }
 
     /// Nothing is there but what was there before any image came.
-    pub fn expect_empty(&self, driver: &str, after: &str) -> Result<()> {
+    pub(crate) fn expect_empty(&self, driver: &str, after: &str) -> Result<()> {
         expect_eq(&format!("the images after {after}"), self.images()?, vec![])?;
         expect_eq(
             &format!("the layers of {driver} after {after}"),
@@ -84,7 +84,7 @@ impl<'a> State<'a> {
 
 /// The bytes that the files below a directory take on the disk. What goes
 /// meanwhile takes nothing.
-pub fn bytes_of(directory: &Path) -> Result<u64> {
+pub(crate) fn bytes_of(directory: &Path) -> Result<u64> {
     let mut bytes = 0;
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
@@ -105,7 +105,7 @@ pub fn bytes_of(directory: &Path) -> Result<u64> {
 }
 
 /// Runs a program of the host, which must succeed.
-pub fn tool(name: &str, args: &[&str]) -> Result<String> {
+pub(crate) fn tool(name: &str, args: &[&str]) -> Result<String> {
     let done = Command::new(name)
         .args(args)
         .output()
@@ -116,7 +116,7 @@ pub fn tool(name: &str, args: &[&str]) -> Result<String> {
 }
 
 /// A directory as a tar.
-pub fn tar_of(directory: &Path) -> Result<Vec<u8>> {
+pub(crate) fn tar_of(directory: &Path) -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     builder.follow_symlinks(false);
     builder
@@ -126,7 +126,7 @@ pub fn tar_of(directory: &Path) -> Result<Vec<u8>> {
 }
 
 /// The smallest root file system in which a shell runs, as a tar.
-pub fn small_root() -> Result<Vec<u8>> {
+pub(crate) fn small_root() -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     let busybox = workspace::rootfs("busybox").join("bin/busybox");
     builder
@@ -159,10 +159,10 @@ fn header(kind: EntryType, size: u64) -> Header {
 }
 
 /// An entry of a tar: kind, name, target of a link, content.
-pub type Entry<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
+pub(crate) type Entry<'a> = (EntryType, &'a str, &'a str, &'a [u8]);
 
 /// A tar, written past the library, which would not write such names.
-pub fn tar(entries: &[Entry<'_>]) -> Result<Vec<u8>> {
+pub(crate) fn tar(entries: &[Entry<'_>]) -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     for (kind, name, target, content) in entries {
         let mut header = header(*kind, content.len() as u64);
@@ -181,24 +181,24 @@ pub fn tar(entries: &[Entry<'_>]) -> Result<Vec<u8>> {
 }
 
 /// A file of a tar.
-pub fn file<'a>(name: &'a str, content: &'a str) -> Entry<'a> {
+pub(crate) fn file<'a>(name: &'a str, content: &'a str) -> Entry<'a> {
     (EntryType::Regular, name, "", content.as_bytes())
 }
 
 /// `bytes`, packed by gzip.
-pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     to.write_all(bytes)?;
     Ok(to.finish()?)
 }
 
 /// `bytes`, packed by zstd.
-pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
 }
 
 /// The digest of `bytes`, as images spell it.
-pub fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))
@@ -207,14 +207,19 @@ pub fn digest(bytes: &[u8]) -> String {
 }
 
 /// An OCI image layout in a directory.
-pub struct Layout {
+pub(crate) struct Layout {
     pub directory: PathBuf,
 }
 
 impl Layout {
     /// One with a single image: layers as tars, and the part `config` of its
     /// configuration.
-    pub fn new(directory: PathBuf, tag: &str, layers: &[Vec<u8>], config: Value) -> Result<Self> {
+    pub(crate) fn new(
+        directory: PathBuf,
+        tag: &str,
+        layers: &[Vec<u8>],
+        config: Value,
+    ) -> Result<Self> {
         fs::create_dir_all(directory.join("blobs/sha256")).context("make a layout")?;
         let layout = Layout { directory };
         layout.write("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
@@ -237,7 +242,7 @@ impl Layout {
     }
 
     /// Writes the manifest and the index, which then has this image only.
-    pub fn manifest(&self, tag: &str, config: Value, layers: Vec<Value>) -> Result<()> {
+    pub(crate) fn manifest(&self, tag: &str, config: Value, layers: Vec<Value>) -> Result<()> {
         let manifest = json!({"schemaVersion": 2, "config": config, "layers": layers});
         let kind = "application/vnd.oci.image.manifest.v1+json";
         let mut descriptor = self.blob(kind, manifest.to_string().as_bytes())?;
@@ -247,7 +252,7 @@ impl Layout {
     }
 
     /// The manifest of the only image.
-    pub fn read_manifest(&self) -> Result<Value> {
+    pub(crate) fn read_manifest(&self) -> Result<Value> {
         let index = fs::read(self.directory.join("index.json")).context("read the index")?;
         let index: Value = serde_json::from_slice(&index).context("parse the index")?;
         let path = self.path(&index["manifests"][0]);
@@ -256,7 +261,7 @@ impl Layout {
     }
 
     /// Adds a blob, and describes it.
-    pub fn blob(&self, kind: &str, bytes: &[u8]) -> Result<Value> {
+    pub(crate) fn blob(&self, kind: &str, bytes: &[u8]) -> Result<Value> {
         let descriptor = json!({
             "mediaType": kind, "digest": digest(bytes), "size": bytes.len(),
         });
@@ -265,13 +270,13 @@ impl Layout {
     }
 
     /// The file of a blob.
-    pub fn path(&self, descriptor: &Value) -> PathBuf {
+    pub(crate) fn path(&self, descriptor: &Value) -> PathBuf {
         let digest = descriptor["digest"].as_str().unwrap_or_default();
         self.directory.join("blobs").join(digest.replace(':', "/"))
     }
 
     /// The directory, as a string.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.directory.to_string_lossy().into_owned()
     }
 

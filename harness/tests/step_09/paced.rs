@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 /// What becomes of the launcher after such a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub(crate) enum Then {
     /// It goes on.
     GoOn,
     /// It dies: SIGKILL.
@@ -25,7 +25,7 @@ pub enum Then {
 
 /// The end of such a launcher.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Its exit status; 128 + the number of a signal.
     pub status: i32,
     /// What it has said on standard error.
@@ -33,7 +33,7 @@ pub struct Ended {
 }
 
 /// The names in some directories.
-pub fn names(places: &[PathBuf]) -> BTreeSet<PathBuf> {
+pub(crate) fn names(places: &[PathBuf]) -> BTreeSet<PathBuf> {
     let entries = places.iter().filter_map(|place| fs::read_dir(place).ok());
     entries
         .flatten()
@@ -45,7 +45,7 @@ pub fn names(places: &[PathBuf]) -> BTreeSet<PathBuf> {
 /// Runs `step`; each time that the names in `places` have changed calls `moment`
 /// with the number of such moments and what is there, while the launcher stands
 /// still.
-pub fn paced(
+pub(crate) fn paced(
     step: &Step,
     places: &[PathBuf],
     mut moment: impl FnMut(usize, &BTreeSet<PathBuf>) -> Result<Then>,
@@ -157,7 +157,7 @@ fn changes_names(pid: Pid) -> bool {
 
 /// Starts a program, and waits until it is [`settled`]. To be waited for when the
 /// launcher goes on.
-pub fn beside(step: Step) -> Result<Held> {
+pub(crate) fn beside(step: Step) -> Result<Held> {
     let mut held = step.start()?;
     held.let_go();
     settled(&held)?;
@@ -169,7 +169,7 @@ pub fn beside(step: Step) -> Result<Held> {
 ///
 /// # Errors
 /// If it does neither.
-pub fn settled(program: &Held) -> Result<()> {
+pub(crate) fn settled(program: &Held) -> Result<()> {
     let pid = program.launcher();
     let came = wait_for(|| {
         let ended = host::process(pid).is_none_or(|process| process.state == 'Z');
