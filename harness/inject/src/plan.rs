@@ -12,7 +12,7 @@ use check::trace::follow::LAUNCHER;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recorded {
     /// Name of the process: see
-    /// [`Call::process`](super::follow::Call::process).
+    /// [`Call::process`](check::trace::follow::Call::process).
     pub process: String,
     /// Name of the call.
     pub call: String,

@@ -28,7 +28,7 @@ pub struct CommandArgs {
 
 impl CommandArgs {
     /// Returns the command with the caller's environment. Turns on
-    /// [`say!`](kit::say) if `-v` was given.
+    /// [`say!`](kit::say!) if `-v` was given.
     pub fn command(self) -> Command {
         kit::set_verbose(self.verbose);
         Command::new(self.command)

@@ -28,8 +28,8 @@
 //!
 //! # cgroups-rs
 //!
-//! The library reads the accounting files ([`stats`]) and writes the freezer's
-//! ([`freeze`]): the same code for v1 and v2, given a directory. The rest is our
+//! The library reads the accounting files ([`stats`](observe::stats)) and writes the freezer's
+//! ([`freeze`](observe::freeze)): the same code for v1 and v2, given a directory. The rest is our
 //! own, because the library
 //!
 //! * recognises v2 or v1 by the type of `/sys/fs/cgroup`, and so no hybrid host;

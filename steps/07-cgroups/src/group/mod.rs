@@ -4,7 +4,7 @@
 //! |---|---|
 //! | this file, [`parent`] | the directories: creation, search for abandoned ones, removal |
 //! | [`v1`], [`v2`], [`leaf`] | what each version requires before a process can enter |
-//! | [`find`], [`end`] | search by name and by process; the end of all processes of a group |
+//! | [`find`], [`mod@end`] | search by name and by process; the end of all processes of a group |
 //! | [`file`](mod@file) | the files of a group |
 
 pub(crate) mod end;

@@ -14,7 +14,7 @@
 //! | `--device-read-bps` and the like | `blkio.throttle.read_bps_device`… | `io.max` |
 //!
 //! [`units`], [`id_list`] and [`weight`] read the values, [`apply`] writes
-//! them. [`io`] has the disk limits, [`protection`] what `memory.low` requires
+//! them. [`mod@io`] has the disk limits, [`protection`] what `memory.low` requires
 //! of the groups above, [`cpus`] the affinity of the command.
 
 pub(crate) mod apply;

@@ -4,7 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | this | how deletions are marked, in archives and in layers |
-//! | [`write`] | a layer into an archive |
+//! | [`mod@write`] | a layer into an archive |
 //! | [`apply`] | an archive into a layer |
 //! | [`reader`] | archives, entry by entry |
 //! | [`entry`], places, make, deletions | its entries: their metadata, their places, the files and marks made of them |

@@ -65,7 +65,7 @@ impl StoreArgs {
         }
     }
 
-    /// The driver of `--driver`, or the default. Enables [`say!`](kit::say) if
+    /// The driver of `--driver`, or the default. Enables [`say!`](kit::say!) if
     /// `-v` was given.
     pub fn kind(&self) -> Result<Kind> {
         kit::set_verbose(self.verbose);
