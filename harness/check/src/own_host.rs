@@ -2,7 +2,7 @@
 //! are copies or new ones. Other people's containers, another run of the checks
 //! or a Docker on the same host then change nothing that a check looks at, and a
 //! check changes nothing of theirs. Control groups, devices and processes stay
-//! the host's: the [guard](guard) tells whose they are.
+//! the host's: the [`guard`] tells whose they are.
 
 use std::fs;
 use std::io::ErrorKind;
