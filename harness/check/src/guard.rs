@@ -60,8 +60,8 @@ impl Snapshot {
             );
         }
         Ok(Snapshot {
+            others: groups_of_others(&seen["cgroups"])?,
             parts: seen,
-            others: groups_of_others()?,
         })
     }
 
@@ -142,7 +142,9 @@ impl Snapshot {
                 note(format!("remove {object}"), remove_ipc(object));
             }
         }
-        if let (Ok(now), Ok(others)) = (look("cgroups"), groups_of_others()) {
+        if let Ok(now) = look("cgroups")
+            && let Ok(others) = groups_of_others(&now)
+        {
             // Deepest first.
             for group in now
                 .difference(&self.parts["cgroups"])
@@ -237,9 +239,9 @@ fn cgroups() -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// The cgroups with processes that are neither this one nor come from it, and
+/// Those of `groups` with processes that are neither this one nor come from it, and
 /// those above them.
-fn groups_of_others() -> Result<BTreeSet<String>> {
+fn groups_of_others(groups: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     let parents: BTreeMap<i32, i32> = host::processes()?
         .into_iter()
         .map(|process| (process.pid, process.ppid))
@@ -250,13 +252,13 @@ fn groups_of_others() -> Result<BTreeSet<String>> {
         line.take_while(|pid| *pid > 0).any(|pid| pid == own)
     };
     let mut others = BTreeSet::new();
-    for group in cgroups()? {
+    for group in groups {
         // One that has just gone has none.
-        let procs = fs::read_to_string(Path::new(&group).join("cgroup.procs"));
+        let procs = fs::read_to_string(Path::new(group).join("cgroup.procs"));
         let procs = procs.unwrap_or_default();
         let mut pids = procs.lines().filter_map(|pid| pid.parse().ok());
         if pids.any(|pid| !is_ours(pid)) {
-            let path = Path::new(&group);
+            let path = Path::new(group);
             others.extend(path.ancestors().map(|above| above.display().to_string()));
         }
     }

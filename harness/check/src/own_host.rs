@@ -28,15 +28,7 @@ impl OwnHost {
     /// Moves this process, and what it starts from now on, into the namespaces.
     /// Needs root, and a process without threads that use the old ones.
     pub fn enter() -> Result<Self> {
-        let new = CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWUTS;
-        unshare(new).with_context(|| format!("unshare({new:?})"))?;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-            .context("mount(/, MS_REC | MS_PRIVATE)")?;
-        rtnl::set_up("lo")?;
+        own_namespaces()?;
         own_sysfs()?;
         let queues = Path::new("/dev/mqueue");
         let is_mount = |mount: &host::Mount| Path::new(&mount.mount_point) == queues;
@@ -89,6 +81,20 @@ impl Drop for OwnHost {
             }
         }
     }
+}
+
+/// Moves this process into its own mounts, network with a loopback device, IPC
+/// objects and host name.
+pub fn own_namespaces() -> Result<()> {
+    let new = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    unshare(new).with_context(|| format!("unshare({new:?})"))?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .context("mount(/, MS_REC | MS_PRIVATE)")?;
+    rtnl::set_up("lo")
 }
 
 /// Mounts a sysfs that shows the devices of the new network, with the same

@@ -15,28 +15,22 @@ pub mod ground;
 pub mod launch;
 pub mod plain;
 pub mod plan;
-
 pub mod run;
 pub mod table;
 pub mod verdict;
 
 use anyhow::{Context, Result};
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_child_subreaper;
 
+use check::own_host::own_namespaces;
 use check::{rtnl, sys};
 
 /// Gives this process its own mounts, network, IPC objects, host name and
 /// session keyring, so that launches with faults cannot damage the host's; and
 /// makes it the parent of all orphans. Needs root.
 pub fn keep_to_itself() -> Result<()> {
-    let new = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    unshare(new).context("unshare(CLONE_NEWNS|CLONE_NEWIPC|CLONE_NEWUTS)")?;
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-        .context("mount(/, MS_REC|MS_PRIVATE)")?;
-    new_network()?;
+    own_namespaces()?;
     set_child_subreaper(true).context("prctl(PR_SET_CHILD_SUBREAPER)")?;
     match sys::join_session_keyring() {
         Ok(()) | Err(nix::errno::Errno::ENOSYS) => Ok(()),

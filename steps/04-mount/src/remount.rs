@@ -119,7 +119,7 @@ fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
 fn below(top: u64, mountinfo: &[u8]) -> Vec<(u64, PathBuf)> {
     let mut tree = HashSet::from([top]);
     let mut found = Vec::new();
-    let mut rows: Vec<Mount> = mountinfo::parse(mountinfo);
+    let mut rows: Vec<Mount<'_>> = mountinfo::parse(mountinfo).collect();
     // A mount may be listed before its parent: repeat until no more are found.
     loop {
         let (of_tree, rest): (Vec<_>, Vec<_>) = rows
@@ -132,7 +132,7 @@ fn below(top: u64, mountinfo: &[u8]) -> Vec<(u64, PathBuf)> {
         found.extend(
             of_tree
                 .into_iter()
-                .map(|mount| (mount.id, mount.mount_point)),
+                .map(|mount| (mount.id, mount.mount_point())),
         );
         rows = rest;
     }

@@ -272,7 +272,7 @@ impl Isolation for Cgroups {
             v1::below(Path::new("/"), parent)?;
         }
         self.namespace.prepare()?;
-        let layout = v1::ordered(Layout::detect()?);
+        let layout = v1::layout()?;
         say!("control groups: {layout}");
         let plan = Plan::new(&layout, &limits)?;
         let without = self.make(&plan, &limits)?;
@@ -345,10 +345,7 @@ impl Isolation for Cgroups {
         }
         for (dir, version) in take(&mut self.parents).into_iter().rev() {
             let left = Parent::existing(&dir).and_then(|parent| match parent {
-                Some(parent) => match parent.leave(version)? {
-                    Some(stays) => protection::sum_up(&stays),
-                    None => Ok(()),
-                },
+                Some(parent) => protection::leave(parent, version),
                 None => Ok(()),
             });
             failed = failed.and(left);

@@ -78,7 +78,7 @@ pub struct Spec {
 
 impl Spec {
     /// The volumes among the mounts.
-    pub fn volumes(&self) -> impl Iterator<Item = Volume<'_>> {
+    pub fn volumes(&self) -> impl Iterator<Item = UsedVolume<'_>> {
         self.files.mounted.iter().filter_map(|mounted| {
             let Source::Volume {
                 name, anonymous, ..
@@ -86,7 +86,7 @@ impl Spec {
             else {
                 return None;
             };
-            Some(Volume {
+            Some(UsedVolume {
                 name,
                 anonymous: *anonymous,
             })
@@ -96,7 +96,7 @@ impl Spec {
 
 /// A volume of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Volume<'a> {
+pub struct UsedVolume<'a> {
     /// The volume's name.
     pub name: &'a str,
     /// Whether the volume is removed with the container.

@@ -9,6 +9,7 @@
 //! then abandoned for good.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -91,16 +92,6 @@ pub fn directory(path: &Path, turn: Turn) -> Result<Option<File>> {
     Ok(is_at(&file, path)?.then_some(file))
 }
 
-/// Opens a directory like [`directory`], and takes its exclusive lock without
-/// waiting. Also returns `None` if another process holds the lock.
-pub fn directory_alone(path: &Path) -> Result<Option<File>> {
-    let Some(file) = open_directory(path)? else {
-        return Ok(None);
-    };
-    let alone = try_alone(&file, path)? && is_at(&file, path)?;
-    Ok(alone.then_some(file))
-}
-
 /// Opens a directory, without following a link in its place. Returns `None` if
 /// it does not exist.
 pub fn open_directory(path: &Path) -> Result<Option<File>> {
@@ -137,11 +128,12 @@ pub fn wait(file: &File, turn: Turn, path: &Path) -> Result<()> {
     }
 }
 
-/// Whether `path` still leads to `file`, which was opened there.
+/// Whether `path` still names the file that was opened there.
 pub fn is_at(file: &File, path: &Path) -> Result<bool> {
     let ours = file.metadata().context("fstat")?;
-    Ok(match fs::symlink_metadata(path) {
-        Ok(there) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
-        Err(_) => false,
-    })
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("stat({path:?})")),
+    }
 }

@@ -4,53 +4,80 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-/// A mount: one line of the file. Paths may contain any bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// The mount ID.
+/// A mount: a line of the file. Names are decoded when they are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Mount<'a> {
+    /// The mount's ID.
     pub id: u64,
-    /// The ID of the parent mount.
+    /// The ID of the mount that this one is on.
     pub parent: u64,
-    /// The directory of the file system that is the root of this mount.
-    pub root: PathBuf,
-    /// The mount point, from the root of the process.
-    pub mount_point: PathBuf,
-    /// The options of the mount, such as `ro` and `nosuid`.
-    pub options: Vec<String>,
-    /// The type of the file system, such as `tmpfs`.
-    pub file_system: String,
-    /// The options of the file system, such as `rw` and `memory`.
-    pub file_system_options: Vec<String>,
+    root: &'a [u8],
+    mount_point: &'a [u8],
+    options: &'a [u8],
+    /// Optional fields, `-`, and the fields of the file system.
+    rest: &'a [u8],
 }
 
-/// Parses the content of a mountinfo file. Malformed lines are skipped.
-pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
+/// The mounts in the content of such a file, in its order. Skips lines that are
+/// not mounts.
+pub fn parse(mountinfo: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     let lines = mountinfo.split(|byte| *byte == b'\n');
-    lines.filter_map(line).collect()
+    lines.filter_map(Mount::of)
 }
 
-fn line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-    let list = |field: &[u8]| text(field).split(',').map(str::to_owned).collect();
-    let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
-    let (id, parent) = (number()?, number()?);
-    let root = unescape(fields.nth(1)?);
-    let mount_point = unescape(fields.next()?);
-    let options = list(fields.next()?);
-    // Skip the optional fields and their separator.
-    fields.find(|field| *field == b"-")?;
-    let file_system = text(fields.next()?);
-    let file_system_options = list(fields.nth(1)?);
-    Some(Mount {
-        id,
-        parent,
-        root,
-        mount_point,
-        options,
-        file_system,
-        file_system_options,
-    })
+impl<'a> Mount<'a> {
+    fn of(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.splitn(7, |byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse().ok();
+        Some(Mount {
+            id: number()?,
+            parent: number()?,
+            root: fields.nth(1)?,
+            mount_point: fields.next()?,
+            options: fields.next()?,
+            rest: fields.next().unwrap_or_default(),
+        })
+    }
+
+    /// The directory of the file system that is the root of this mount.
+    pub fn root(&self) -> PathBuf {
+        unescape(self.root)
+    }
+
+    /// The mount point, from the root of the process.
+    pub fn mount_point(&self) -> PathBuf {
+        unescape(self.mount_point)
+    }
+
+    /// The options of the mount: `ro`, `nosuid`.
+    pub fn options(&self) -> impl Iterator<Item = &'a str> {
+        list(self.options)
+    }
+
+    /// The type of the file system.
+    pub fn file_system(&self) -> &'a str {
+        text(self.behind_dash(0))
+    }
+
+    /// The options of the file system: `rw`, `memory`.
+    pub fn file_system_options(&self) -> impl Iterator<Item = &'a str> {
+        list(self.behind_dash(2))
+    }
+
+    fn behind_dash(&self, number: usize) -> &'a [u8] {
+        let mut fields = self.rest.split(|byte| *byte == b' ');
+        fields.find(|field| *field == b"-");
+        fields.nth(number).unwrap_or_default()
+    }
+}
+
+fn list(field: &[u8]) -> impl Iterator<Item = &str> {
+    text(field).split(',')
+}
+
+/// A field without names of files; empty if it is not UTF-8.
+fn text(field: &[u8]) -> &str {
+    std::str::from_utf8(field).unwrap_or_default()
 }
 
 /// Decodes the escapes of spaces, tabs, newlines and backslashes in a path,
@@ -90,17 +117,17 @@ mod tests {
             b"41 31 0:38 / /sys/fs/my\\040groups rw,nosuid shared:9 master:1 - cgroup2 none rw,x\n\
                      nonsense\n\
                      7 6 0:1 /sub /a\\134b\\012c ro - tmpfs none ro\n";
-        let mounts = parse(text);
+        let mounts: Vec<Mount<'_>> = parse(text).collect();
         assert_eq!(mounts.len(), 2);
         let [group, tmpfs] = &mounts[..] else {
             panic!("two mounts")
         };
         assert_eq!((group.id, group.parent), (41, 31));
-        assert_eq!(group.mount_point, Path::new("/sys/fs/my groups"));
-        assert_eq!(group.options, ["rw", "nosuid"]);
-        assert_eq!(group.file_system, "cgroup2");
-        assert_eq!(group.file_system_options, ["rw", "x"]);
-        assert_eq!(tmpfs.root, Path::new("/sub"));
-        assert_eq!(tmpfs.mount_point, Path::new("/a\\b\nc"));
+        assert_eq!(group.mount_point(), Path::new("/sys/fs/my groups"));
+        assert!(group.options().eq(["rw", "nosuid"]));
+        assert_eq!(group.file_system(), "cgroup2");
+        assert!(group.file_system_options().eq(["rw", "x"]));
+        assert_eq!(tmpfs.root(), Path::new("/sub"));
+        assert_eq!(tmpfs.mount_point(), Path::new("/a\\b\nc"));
     }
 }

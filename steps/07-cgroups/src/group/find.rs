@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use crate::group::end;
 use crate::group::leaf;
 use crate::group::parent::{NAME, PREFIX, Parent, directories};
-use crate::group::v1::{may_make_groups, ordered};
+use crate::group::v1::{self, may_make_groups};
 use crate::group::{self, Group, Member};
 use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::layout::{Layout, controllers};
@@ -26,7 +26,7 @@ pub(crate) fn group(what: &str) -> Result<Group> {
     if what.bytes().all(|b| b.is_ascii_digit()) {
         return of_process(what);
     }
-    let layout = ordered(Layout::detect()?);
+    let layout = v1::layout()?;
     let members = |dir: &dyn Fn(&Hierarchy) -> PathBuf| -> Result<Vec<Member>> {
         let dirs = layout.hierarchies.iter().map(|h| (h, dir(h)));
         dirs.filter(|(_, dir)| dir.is_dir())
@@ -55,7 +55,7 @@ fn of_process(pid: &str) -> Result<Group> {
     if !Path::new("/proc").join(pid).exists() {
         bail!("there is no process {pid}");
     }
-    let layout = ordered(Layout::of_process(pid)?);
+    let layout = v1::ordered(Layout::of_process(pid)?);
     let mut members = Vec::new();
     for hierarchy in &layout.hierarchies {
         // In a root group nothing limits or counts the process.
@@ -100,7 +100,7 @@ fn file_name(dir: &Path) -> String {
 /// Finds the groups of all containers, in any parent, sorted by name.
 pub(crate) fn containers() -> Result<Vec<Group>> {
     let mut all: Vec<Group> = Vec::new();
-    for hierarchy in &ordered(Layout::detect()?).hierarchies {
+    for hierarchy in &v1::layout()?.hierarchies {
         for dir in walk(&hierarchy.mount_point)? {
             let name = file_name(&dir);
             if !is_container(&dir) {
@@ -148,7 +148,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     let mut swept = Vec::new();
     let mut failed = Ok(());
     // The first hierarchy comes last, because a launcher searches there.
-    for hierarchy in ordered(Layout::detect()?).hierarchies.iter().rev() {
+    for hierarchy in v1::layout()?.hierarchies.iter().rev() {
         let all = walk(&hierarchy.mount_point)?;
         let leaves = all.iter().filter(|dir| leaf::is_leaf(dir));
         swept.extend(leaves.filter(|dir| remove_leaf(dir)).cloned());
@@ -167,7 +167,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
 
 /// Thaws the group of this name, if the freezer is a controller of v1.
 pub(crate) fn thaw(name: &OsStr) -> Result<()> {
-    let layout = ordered(Layout::detect()?);
+    let layout = v1::layout()?;
     let freezer = layout.find("freezer");
     let Some(freezer) = freezer.filter(|hierarchy| hierarchy.version == Version::V1) else {
         return Ok(());
@@ -190,7 +190,7 @@ fn remove_leaf(dir: &Path) -> bool {
 /// Removes the groups with the names of these from all hierarchies.
 pub(crate) fn sweep_named(dead: &[PathBuf]) -> Result<()> {
     let mut failed = Ok(());
-    for hierarchy in ordered(Layout::detect()?).hierarchies.iter().rev() {
+    for hierarchy in v1::layout()?.hierarchies.iter().rev() {
         let all = walk(&hierarchy.mount_point)?;
         let named = |dir: &&PathBuf| dead.iter().any(|one| one.file_name() == dir.file_name());
         let parents = all.iter().filter(named);
@@ -225,9 +225,7 @@ fn sweep_in(dir: &Path, version: Version) -> Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     };
     let mut swept = group::sweep(&parent, version)?;
-    if let Some(stays) = parent.leave(version)? {
-        protection::sum_up(&stays)?;
-    }
+    protection::leave(parent, version)?;
     if !dir.exists() {
         swept.push(dir.to_owned());
     }

@@ -36,6 +36,11 @@ pub(crate) fn ordered(mut layout: Layout) -> Layout {
     layout
 }
 
+/// The hierarchies that the caller sees, [`ordered`].
+pub(crate) fn layout() -> Result<Layout> {
+    Layout::detect().map(ordered)
+}
+
 /// The directory in which to make groups: `cgroup_parent`, or `drydock` in the
 /// root of the mount if the caller may write there, else in the caller's own
 /// group.

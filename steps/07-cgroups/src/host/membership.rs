@@ -20,23 +20,24 @@ pub(crate) struct Mount {
 impl Mount {
     /// The cgroup file systems among the mounts of a mountinfo.
     pub(crate) fn all(mountinfo: &[u8]) -> Vec<Self> {
-        let mounts = kit::mountinfo::parse(mountinfo).into_iter();
-        mounts.filter_map(Self::of).collect()
+        kit::mountinfo::parse(mountinfo)
+            .filter_map(Self::of)
+            .collect()
     }
 
-    fn of(mount: kit::mountinfo::Mount) -> Option<Self> {
-        let version = match &*mount.file_system {
+    fn of(mount: kit::mountinfo::Mount<'_>) -> Option<Self> {
+        let version = match mount.file_system() {
             "cgroup" => Version::V1,
             "cgroup2" => Version::V2,
             _ => return None,
         };
-        let is_ro = |options: &[String]| options.iter().any(|option| option == "ro");
+        let mut all = mount.options().chain(mount.file_system_options());
         Some(Mount {
             version,
-            root: mount.root,
-            mount_point: mount.mount_point,
-            read_only: is_ro(&mount.options) || is_ro(&mount.file_system_options),
-            options: mount.file_system_options,
+            root: mount.root(),
+            mount_point: mount.mount_point(),
+            read_only: all.any(|option| option == "ro"),
+            options: mount.file_system_options().map(str::to_owned).collect(),
         })
     }
 }

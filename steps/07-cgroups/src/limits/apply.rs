@@ -175,7 +175,7 @@ pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
              there; --device-cgroup-rule \"a *:* rwm\" says that it may",
         ));
     }
-    if !is(&error, &[Errno::EPERM, Errno::EACCES]) {
+    if !not_permitted(&error) {
         return Err(error.context("limit the devices"));
     }
     if let Some(device) = asked
@@ -197,6 +197,14 @@ fn may_make_nodes() -> Result<bool> {
     Ok(first && own.contains(CapabilitySet::MKNOD))
 }
 
+/// Whether the caller lacks the right: `EPERM`, or `EACCES` of a file. `EACCES`
+/// of bpf(2) is another matter: the verifier has refused the program.
+fn not_permitted(error: &anyhow::Error) -> bool {
+    let of_file = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    is(error, &[Errno::EPERM]) || causes.any(of_file)
+}
+
 fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
     say!(
         "deny all devices but {} rules in {}",
@@ -216,7 +224,7 @@ fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
         match written {
             // A group above denies it, as in a container. A device that was
             // asked for by name must be allowed.
-            Err(error) if at < DEFAULT.len() && is(&error, &[Errno::EPERM, Errno::EACCES]) => {
+            Err(error) if at < DEFAULT.len() && not_permitted(&error) => {
                 say!("{error:#}")
             }
             Err(error) => return Err(anyhow!("{error:#}: a group above denies it")),

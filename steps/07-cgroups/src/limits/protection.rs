@@ -12,6 +12,7 @@ use kit::say;
 
 use crate::group::file;
 use crate::group::parent::{Parent, directories, ours};
+use crate::host::hierarchy::Version;
 
 const FILE: &str = "memory.low";
 
@@ -41,8 +42,17 @@ pub(crate) fn raise_above(group: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Leaves a parent. The first above that stays is given what the groups in it
+/// still reserve.
+pub(crate) fn leave(parent: Parent, version: Version) -> Result<()> {
+    match parent.leave(version)? {
+        Some(stays) => sum_up(&stays),
+        None => Ok(()),
+    }
+}
+
 /// Sets the protection of a group that we made to the sum of the groups in it.
-pub(crate) fn sum_up(parent: &Parent) -> Result<()> {
+fn sum_up(parent: &Parent) -> Result<()> {
     let file = parent.dir.join(FILE);
     if !file.exists() {
         return Ok(());

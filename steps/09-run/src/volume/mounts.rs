@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::mem::take;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -67,11 +68,16 @@ impl Shown {
         self.place.join(number.to_string())
     }
 
-    fn attach(&self) -> Result<()> {
-        for (number, (volume, _)) in self.volumes.iter().enumerate() {
-            attach(volume, &self.path(number))?;
-        }
-        Ok(())
+    /// Attaches the mounts, in the child. Returns where each is, and its lock.
+    fn attach(mut self) -> Result<Vec<(PathBuf, Option<LockFile>)>> {
+        let volumes = take(&mut self.volumes).into_iter().enumerate();
+        volumes
+            .map(|(number, (volume, lock))| {
+                let path = self.path(number);
+                attach(volume, &path)?;
+                Ok((path, Some(lock)))
+            })
+            .collect()
     }
 }
 
@@ -214,18 +220,14 @@ impl Isolation for VolumeMounts {
     /// Fills new volumes from the layers, which are mounted and not covered
     /// yet.
     fn in_container(&mut self) -> Result<()> {
-        let mut locks = Vec::new();
-        let mut paths = Vec::new();
-        if let Some(shown) = self.shown.take().filter(|shown| !shown.volumes.is_empty()) {
-            shown.attach()?;
-            paths.extend((0..shown.volumes.len()).map(|number| shown.path(number)));
-            locks.extend(shown.volumes.into_iter().map(|(_, lock)| lock));
-        } else {
-            paths.extend(self.used.iter().map(|used| self.volumes.data(&used.name)));
-        }
-        let mut locks = locks.into_iter();
-        for (used, path) in self.used.iter().zip(paths) {
-            let lock = locks.next();
+        let places = match self.shown.take() {
+            Some(shown) => shown.attach()?,
+            None => {
+                let data = |used: &Used| (self.volumes.data(&used.name), None);
+                self.used.iter().map(data).collect()
+            }
+        };
+        for (used, (path, lock)) in self.used.iter().zip(places) {
             if used.copy {
                 let alone = || match lock {
                     Some(lock) => lock.wait(Turn::Judging),
