@@ -239,7 +239,7 @@ fn cgroups() -> Result<BTreeSet<String>> {
     Ok(all)
 }
 
-/// Those of `groups` with processes that are neither this one nor come from it, and
+/// The groups among `groups` with processes that are neither this one nor come from it, and
 /// those above them.
 fn groups_of_others(groups: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     let parents: BTreeMap<i32, i32> = host::processes()?

@@ -18,7 +18,7 @@ pub struct Form {
 const ALONE: &[&str] = &["--rm", "--network", "none"];
 
 /// All forms.
-pub const FORMS: [Form; 5] = [
+pub const FORMS: [Form; 6] = [
     Form {
         name: "alone",
         options: ALONE,
@@ -69,6 +69,23 @@ pub const FORMS: [Form; 5] = [
         ],
         user: None,
         kept: true,
+        next: ALONE,
+    },
+    Form {
+        name: "mapped",
+        options: &[
+            "--rm",
+            "--network",
+            "none",
+            "--uid-map",
+            "0:100000:65536",
+            "-v",
+            "vol:/data",
+            "-v",
+            "/anonymous",
+        ],
+        user: None,
+        kept: false,
         next: ALONE,
     },
 ];

@@ -621,6 +621,19 @@ fn an_image_belongs_to_the_users_of_the_map() {
                     "0 100000 65536",
                 ],
             )?;
+            // The record holds the maps, and is read again.
+            run(
+                &["--name", "mapped", "--uid-map", "0:100000:65536"],
+                &["true"],
+            )?
+            .success()?;
+            let listed = tool(&["ps", "-a"]).run()?.success()?;
+            expect(
+                listed.stdout.contains("mapped") && listed.stderr.is_empty(),
+                "ps to know the container with a map",
+                format!("{:?}, saying {:?}", listed.stdout, listed.stderr),
+            )?;
+            tool(&["rm", "mapped"]).run()?.success()?;
             let refused = run(&["--rm", "--uid-map", "1000:100000:1000"], &["true"])?;
             refused.expect_error(125, &["--uid-map", "UID 0"])?;
             let volumes = [&map[..], &["-v", "kept:/etc", "-v", "/data"]].concat();

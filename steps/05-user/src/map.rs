@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::ids::Ids;
 
@@ -14,7 +15,7 @@ const MOST_RANGES: usize = 340;
 
 /// One line of a map: `count` IDs, which are `inside`, `inside` + 1… in the
 /// namespace and `outside`, `outside` + 1… in its parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdMap {
     /// The first ID as the namespace sees it.
     pub inside: u32,
@@ -155,8 +156,6 @@ pub fn check(ids: Ids, maps: &[IdMap], own: &[IdMap]) -> Result<()> {
 fn colons(map: &IdMap) -> String {
     map.to_string().replace(' ', ":")
 }
-
-kit::serde_as_text!(IdMap);
 
 #[cfg(test)]
 mod tests {

@@ -149,9 +149,13 @@ fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::options::RunArgs;
     use crate::spec::Safety;
     use crate::volume::options::Files;
+    use clap::Parser;
+    use std::ffi::OsString;
     use std::fs;
+    use std::os::unix::ffi::OsStringExt;
     use union::Kind;
 
     fn spec() -> Spec {
@@ -218,11 +222,51 @@ mod tests {
         );
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
     #[test]
     fn a_spec_is_a_document() {
-        let spec = spec();
+        let line = "run --uts container:7 --hostname one --domainname two --ipc host --pid host --init \
+                    --uid-map 0:100000:65536 --gid-map 0:200000:10 --gid-map 10:5:1 --user 33:staff \
+                    --network bridge -p 127.0.0.1:80:8080/udp -p 81:81 --ip 10.213.0.9 --ip6 \
+                    --subnet 10.213.0.0/24 --dns 9.9.9.9 --dns ::1 --add-host db:fd00::1 \
+                    -m 100000001 --memory-swap -1 --memory-reservation 1.5g --cpus 0.125 \
+                    --cpuset-cpus 0-2,7 --cpuset-mems 0 --cpu-shares 5 --pids-limit -1 \
+                    --blkio-weight 10 --device-read-bps /dev/a:b:1m --device-write-iops /dev/c:7 \
+                    --device /dev/null --device /dev/zero:/dev/nought:rw \
+                    --device-cgroup-rule=a*:*rwm --device-cgroup-rule=c1:3m --cgroupns host \
+                    --cgroup-parent /a/b --ulimit nofile=10:20 --ulimit core=-1 -v data:/data:ro \
+                    -v /srv:/srv -v /own --mount type=tmpfs,dst=/t --tmpfs /u:size=1m --read-only box";
+        // A rule has blanks in it.
+        let words = line.split_whitespace().map(|word| {
+            let rule = word.strip_prefix("--device-cgroup-rule=");
+            rule.map_or(word.to_owned(), |rule| {
+                let (kind, rest) = rule.split_at(1);
+                let access = rest.find(['r', 'm']).unwrap();
+                let (numbers, access) = rest.split_at(access);
+                format!("--device-cgroup-rule={kind} {numbers} {access}")
+            })
+        });
+        let run = Line::try_parse_from(words).unwrap().run;
+        let spec = Spec {
+            command: vec!["printf".into(), OsString::from_vec(vec![b'a', 0xff])],
+            uts: run.uts,
+            ipc: run.ipc,
+            pids: run.pid,
+            files: Files::parse(&run.files, [].iter()).unwrap(),
+            user: run.user,
+            net: run.net,
+            cgroups: run.cgroups,
+            ulimits: run.process.ulimit,
+            ..spec()
+        };
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+        assert_eq!(spec.files.mounted.len(), 3);
     }
 
     #[test]
