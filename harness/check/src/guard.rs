@@ -70,10 +70,12 @@ impl Snapshot {
         let mut lines = Vec::new();
         for what in WATCHED {
             let (before, after) = (&self.parts[what], &later.parts[what]);
-            // Somebody else's container has ended meanwhile, or begun.
+            // Somebody else's container has ended meanwhile, or begun; or a run before this
+            // one was killed, and the check's has removed what it left.
             let gone = before
                 .difference(after)
-                .filter(|line| !self.is_others(what, line));
+                .filter(|line| !self.is_others(what, line))
+                .filter(|line| what != "cgroups" || !is_the_engines(line));
             let new = after
                 .difference(before)
                 .filter(|line| !later.is_others(what, line));
@@ -237,6 +239,12 @@ fn cgroups() -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut all);
     Ok(all)
+}
+
+/// Whether the engine made this group, or one above it.
+fn is_the_engines(group: &str) -> bool {
+    let mut names = group.split('/');
+    names.any(|name| name == "drydock" || name.starts_with("drydock-"))
 }
 
 /// The groups among `groups` with processes that are neither this one nor come from it, and
@@ -417,7 +425,8 @@ mod tests {
                 others: owned(others),
             }
         };
-        let before = snapshot(&["/theirs", "/empty"], &["/theirs"]);
+        let of_a_killed_run = "/cpu/drydock/drydock-1-2";
+        let before = snapshot(&["/theirs", "/empty", of_a_killed_run], &["/theirs"]);
         let after = snapshot(&["/new", "/ours"], &["/new"]);
         assert_eq!(
             before.differences(&after),

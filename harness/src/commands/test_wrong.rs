@@ -113,8 +113,8 @@ pub fn test_wrong(args: Args) -> Result<ExitCode> {
         |load| work(&load, seed, &args, &tally),
         |hand_on| {
             for (layout, some) in loads_of(wrongs, args.machine.cgroup) {
-                let load = build(layout, some, &builder, &tests, args.quick)?;
-                if !hand_on(load) {
+                let load = build(layout, some, &builder, &tests, args.quick, &tally)?;
+                if !load.batches.is_empty() && !hand_on(load) {
                     break; // every machine has failed, and says why
                 }
             }
@@ -193,34 +193,47 @@ fn loads_of(mut wrongs: Vec<Wrong>, usual: CgroupLayout) -> Vec<(CgroupLayout, V
         .collect()
 }
 
+/// Builds wrong solutions. One that does not compile has failed, and the others go on.
 fn build(
     layout: CgroupLayout,
     wrongs: Vec<Wrong>,
     builder: &Builder,
     tests: &Tests,
     quick: bool,
+    tally: &Mutex<Tally>,
 ) -> Result<Load> {
     let mut batches = Vec::new();
-    for wrong in &wrongs {
+    let mut built = Vec::new();
+    for wrong in wrongs {
         progress(&format!("building {}", wrong.name));
         let mut step = Step::read(&workspace::checks(), &wrong.step)?;
         if quick {
             step.only(|check| wrong.fails.contains(&check.name));
         }
+        let program = match builder.build(&wrong) {
+            Ok(program) => program,
+            Err(error) => {
+                let mut tally = tally.lock().map_err(|_| anyhow!("a thread panicked"))?;
+                tally.failed += 1;
+                println!("  ✗ {}: {}\n      {error:#}", wrong.name, wrong.title);
+                continue;
+            }
+        };
         batches.push(Batch {
             seed: None,
             variant: Some(wrong.name.clone()),
-            program: Some(builder.build(wrong)?),
+            program: Some(program),
             tests: tests
                 .get(&wrong.step)
                 .with_context(|| format!("tests/step_{}.rs was not built", wrong.step))?
                 .clone(),
             step,
         });
+        built.push(wrong);
     }
     Ok(Load {
         layout,
-        wrongs,
+        wrongs: built,
         batches,
     })
 }
