@@ -62,6 +62,16 @@ pub struct Checking<'a> {
     pub seed: u64,
 }
 
+impl Checking<'_> {
+    /// The checks of one step against the program under test.
+    pub(crate) fn batch(&self, step: Step) -> Result<Batch> {
+        Ok(Batch {
+            program: self.program.clone(),
+            ..Batch::new(step, self.tests)?
+        })
+    }
+}
+
 /// Runs the checks and prints the report as they end. Returns the records, and
 /// the timings in words. A check that fails is a record, not an error.
 pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
@@ -69,19 +79,7 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
         batches: checking
             .steps
             .iter()
-            .map(|step| {
-                Ok(Batch {
-                    seed: None,
-                    variant: None,
-                    program: checking.program.clone(),
-                    tests: checking
-                        .tests
-                        .get(&step.step)
-                        .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
-                        .clone(),
-                    step: step.clone(),
-                })
-            })
+            .map(|step| checking.batch(step.clone()))
             .collect::<Result<_>>()?,
         seed: checking.seed,
         untrusted: false,
