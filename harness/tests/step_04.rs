@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use check::prelude::*;
 use check::requirement;
 use nix::pty::openpty;
-use serial_test::serial;
 
 /// The names in a directory, sorted.
 fn names(dir: &Path) -> Result<Vec<String>> {
@@ -103,7 +102,6 @@ fn expect_writable(held: &mut Held, path: &str) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn the_root_is_the_rootfs() {
     check(|c| {
         let _tree = shared_host(c)?;
@@ -127,7 +125,6 @@ fn the_root_is_the_rootfs() {
 }
 
 #[test]
-#[serial]
 fn nothing_of_the_hosts_tree_is_left() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -158,7 +155,6 @@ fn nothing_of_the_hosts_tree_is_left() {
 }
 
 #[test]
-#[serial]
 fn an_escape_ends_in_the_containers_root() {
     check(|c| {
         let (rootfs, mark) = marked(c)?;
@@ -178,7 +174,6 @@ fn an_escape_ends_in_the_containers_root() {
 }
 
 #[test]
-#[serial]
 fn a_chroot_can_be_left() {
     check(|c| {
         let (rootfs, mark) = marked(c)?;
@@ -208,7 +203,6 @@ fn a_chroot_can_be_left() {
 }
 
 #[test]
-#[serial]
 fn proc_shows_the_container_only() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -248,7 +242,6 @@ fn proc_shows_the_container_only() {
 }
 
 #[test]
-#[serial]
 fn sys_is_read_only() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -262,7 +255,6 @@ fn sys_is_read_only() {
 }
 
 #[test]
-#[serial]
 fn dev_has_what_programs_expect() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -323,7 +315,6 @@ fn dev_has_what_programs_expect() {
 }
 
 #[test]
-#[serial]
 fn terminals_are_its_own() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -358,7 +349,6 @@ fn terminals_are_its_own() {
 }
 
 #[test]
-#[serial]
 fn shared_memory_is_its_own() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -387,7 +377,6 @@ fn shared_memory_is_its_own() {
 }
 
 #[test]
-#[serial]
 fn what_tells_about_the_host_is_masked() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -425,7 +414,6 @@ fn what_tells_about_the_host_is_masked() {
 }
 
 #[test]
-#[serial]
 fn what_commands_the_host_is_read_only() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -454,7 +442,6 @@ fn what_commands_the_host_is_read_only() {
 }
 
 #[test]
-#[serial]
 fn a_bind_shows_the_hosts_files() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -488,7 +475,6 @@ fn a_bind_shows_the_hosts_files() {
 }
 
 #[test]
-#[serial]
 fn a_read_only_bind_refuses_writes() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -513,7 +499,6 @@ fn a_read_only_bind_refuses_writes() {
 }
 
 #[test]
-#[serial]
 fn missing_targets_are_made_in_order() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -541,7 +526,6 @@ fn missing_targets_are_made_in_order() {
 }
 
 #[test]
-#[serial]
 fn a_link_cannot_lead_a_mount_out() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -607,7 +591,6 @@ fn a_link_cannot_lead_a_mount_out() {
 }
 
 #[test]
-#[serial]
 fn a_tmpfs_has_its_options() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -648,7 +631,6 @@ fn a_tmpfs_has_its_options() {
 }
 
 #[test]
-#[serial]
 fn a_read_only_root_refuses_writes() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -672,7 +654,6 @@ fn a_read_only_root_refuses_writes() {
 }
 
 #[test]
-#[serial]
 fn the_host_sees_no_mount_of_the_container() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -705,7 +686,6 @@ fn the_host_sees_no_mount_of_the_container() {
 }
 
 #[test]
-#[serial]
 fn a_slave_sees_what_the_host_mounts() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -741,7 +721,6 @@ fn a_slave_sees_what_the_host_mounts() {
 }
 
 #[test]
-#[serial]
 fn shared_mounts_go_both_ways() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -773,7 +752,6 @@ fn shared_mounts_go_both_ways() {
 }
 
 #[test]
-#[serial]
 fn mountinfo_shows_the_propagation() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -809,7 +787,6 @@ fn mountinfo_shows_the_propagation() {
 }
 
 #[test]
-#[serial]
 fn a_bad_rootfs_is_refused() {
     check(|c| {
         let missing = c.dir().join(c.word("missing"));
@@ -831,7 +808,6 @@ fn a_bad_rootfs_is_refused() {
 }
 
 #[test]
-#[serial]
 fn a_command_is_looked_for_inside() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -883,7 +859,6 @@ fn write_dynamic(path: &Path, loader: &str) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn bad_volumes_are_refused() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -919,7 +894,6 @@ fn bad_volumes_are_refused() {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_is_told_what_to_do() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -933,7 +907,6 @@ fn an_ordinary_user_is_told_what_to_do() {
 }
 
 #[test]
-#[serial]
 fn debian_runs() {
     check(|c| {
         let debian = c.debian()?;
@@ -955,7 +928,6 @@ fn debian_runs() {
 }
 
 #[test]
-#[serial]
 fn a_mask_is_nobody_elses() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
@@ -988,7 +960,6 @@ fn a_mask_is_nobody_elses() {
 }
 
 #[test]
-#[serial]
 fn what_a_link_leads_to_is_made_inside() {
     check(|c| {
         let (rootfs, mark) = marked(c)?;
@@ -1027,7 +998,6 @@ fn what_a_link_leads_to_is_made_inside() {
 }
 
 #[test]
-#[serial]
 fn a_tmpfs_is_as_the_directory_below_it() {
     check(|c| {
         let (rootfs, _) = marked(c)?;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use check::check::open_to_all;
 use check::prelude::*;
-use serial_test::serial;
 
 /// What the kernel calls who is not mapped: /proc/sys/kernel/overflowuid.
 const NOBODY: u32 = 65534;
@@ -101,7 +100,6 @@ fn option(first: u32, outside: u32, count: u32) -> String {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_is_root_inside() {
     check(|c| {
         let uid = somebody(c);
@@ -133,7 +131,6 @@ fn an_ordinary_user_is_root_inside() {
 }
 
 #[test]
-#[serial]
 fn setgroups_is_denied_where_it_must_be() {
     check(|c| {
         let uid = somebody(c);
@@ -158,7 +155,6 @@ fn setgroups_is_denied_where_it_must_be() {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_gets_the_other_namespaces() {
     check(|c| {
         let name = c.word("box");
@@ -193,7 +189,6 @@ fn an_ordinary_user_gets_the_other_namespaces() {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_gets_a_root() {
     check(|c| {
         let uid = somebody(c);
@@ -239,7 +234,6 @@ fn an_ordinary_user_gets_a_root() {
 }
 
 #[test]
-#[serial]
 fn without_a_map_everybody_is_nobody() {
     check(|c| {
         let uid = somebody(c);
@@ -267,7 +261,6 @@ fn without_a_map_everybody_is_nobody() {
 }
 
 #[test]
-#[serial]
 fn maps_are_written_as_given() {
     check(|c| {
         let (a, b, g) = (somebody(c), 100_000 + somebody(c), 200_000 + somebody(c));
@@ -298,7 +291,6 @@ fn maps_are_written_as_given() {
 }
 
 #[test]
-#[serial]
 fn the_callers_groups_are_dropped() {
     check(|c| {
         let groups = format!("{},{}", somebody(c), somebody(c));
@@ -329,7 +321,6 @@ fn the_callers_groups_are_dropped() {
 }
 
 #[test]
-#[serial]
 fn the_commands_user_comes_last() {
     check(|c| {
         let rootfs = c.rootfs()?;
@@ -372,7 +363,6 @@ fn the_commands_user_comes_last() {
 }
 
 #[test]
-#[serial]
 fn users_are_looked_up_inside() {
     check(|c| {
         let rootfs = c.rootfs()?;
@@ -424,7 +414,6 @@ fn users_are_looked_up_inside() {
 }
 
 #[test]
-#[serial]
 fn root_stays_where_it_is_unless_asked() {
     check(|c| {
         let own = hosts_user_namespace()?;
@@ -468,7 +457,6 @@ fn etc(c: &Check, user: &str, uid: u32, subuid: &str, subgid: &str) -> Result<Pa
 }
 
 #[test]
-#[serial]
 fn ranges_come_from_subuid_and_subgid() {
     check(|c| {
         let (uid, user) = (somebody(c), c.word("user"));
@@ -534,7 +522,6 @@ fn ranges_come_from_subuid_and_subgid() {
 }
 
 #[test]
-#[serial]
 fn a_missing_helper_is_named() {
     check(|c| {
         let uid = somebody(c);
@@ -549,7 +536,6 @@ fn a_missing_helper_is_named() {
 }
 
 #[test]
-#[serial]
 fn bad_maps_are_refused() {
     check(|c| {
         let cases: [(&[&str], &str); 7] = [
@@ -585,7 +571,6 @@ fn bad_maps_are_refused() {
 }
 
 #[test]
-#[serial]
 fn an_exhausted_limit_is_named() {
     check(|c| {
         // The limit of a user namespace of the check's own, not the host's.
@@ -599,7 +584,6 @@ fn an_exhausted_limit_is_named() {
 }
 
 #[test]
-#[serial]
 fn a_switch_of_the_distribution_is_named() {
     check(|c| {
         let switch = "/proc/sys/kernel/unprivileged_userns_clone";
@@ -614,7 +598,6 @@ fn a_switch_of_the_distribution_is_named() {
 }
 
 #[test]
-#[serial]
 fn a_container_can_be_joined() {
     check(|c| {
         let (uid, name) = (somebody(c), c.word("box"));
@@ -645,7 +628,6 @@ fn a_container_can_be_joined() {
 }
 
 #[test]
-#[serial]
 fn root_inside_is_nobody_outside() {
     check(|c| {
         open_to_all(c.dir())?;
@@ -711,7 +693,6 @@ fn verdict(table: &str, word: &str) -> Result<&'static str> {
 }
 
 #[test]
-#[serial]
 fn caps_tells_what_root_may_do() {
     check(|c| {
         let before = fs::metadata("/etc/passwd").context("stat /etc/passwd")?;
@@ -763,7 +744,6 @@ fn caps_tells_what_root_may_do() {
 }
 
 #[test]
-#[serial]
 fn it_dies_with_its_launcher() {
     check(|c| {
         let (first, uid) = (100_000 + somebody(c), somebody(c).to_string());
@@ -799,7 +779,6 @@ fn it_dies_with_its_launcher() {
 }
 
 #[test]
-#[serial]
 fn nobody_becomes_root_by_a_number() {
     check(|c| {
         let rootfs = c.rootfs()?;
@@ -883,7 +862,6 @@ fn nobody_becomes_root_by_a_number() {
 }
 
 #[test]
-#[serial]
 fn groups_that_stay_are_said() {
     check(|c| {
         let uid = somebody(c);
@@ -910,7 +888,6 @@ fn groups_that_stay_are_said() {
 }
 
 #[test]
-#[serial]
 fn accounts_are_regular_files() {
     check(|c| {
         let rootfs = c.rootfs()?;
@@ -967,7 +944,6 @@ fn accounts_are_regular_files() {
 }
 
 #[test]
-#[serial]
 fn what_is_bound_of_the_host_cannot_be_changed() {
     check(|c| {
         let rootfs = c.rootfs()?;
@@ -1004,7 +980,6 @@ fn what_is_bound_of_the_host_cannot_be_changed() {
 }
 
 #[test]
-#[serial]
 fn the_hosts_queues_take_no_others_place() {
     check(|c| {
         let rootfs = c.rootfs()?;

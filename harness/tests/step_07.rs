@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use check::cgroup::{self, Groups};
 use check::check::open_to_all;
 use check::prelude::*;
-use serial_test::serial;
 
 const MIB: u64 = 1 << 20;
 
@@ -189,7 +188,6 @@ impl Drop for Loop {
 }
 
 #[test]
-#[serial]
 fn the_container_has_a_group_of_its_own() {
     check(|c| {
         let one = c.step().args(["-m", "64m", "--pids-limit", "50"]).hold()?;
@@ -240,7 +238,6 @@ fn the_container_has_a_group_of_its_own() {
 }
 
 #[test]
-#[serial]
 fn it_is_there_before_its_first_instruction() {
     check(|c| {
         let own = own_groups()?;
@@ -289,7 +286,6 @@ fn it_is_there_before_its_first_instruction() {
 }
 
 #[test]
-#[serial]
 fn memory_limits_are_in_the_files() {
     check(|c| {
         let held = c
@@ -318,7 +314,6 @@ fn memory_limits_are_in_the_files() {
 }
 
 #[test]
-#[serial]
 fn swap_is_limited_with_memory() {
     check(|c| {
         for (option, v1, v2) in [
@@ -352,7 +347,6 @@ fn swap_is_limited_with_memory() {
 }
 
 #[test]
-#[serial]
 fn beyond_its_memory_it_is_killed() {
     check(|c| {
         for (limit, asked) in [("100m", "200"), ("50m", "60")] {
@@ -381,7 +375,6 @@ fn beyond_its_memory_it_is_killed() {
 }
 
 #[test]
-#[serial]
 fn the_oom_killer_is_named() {
     check(|c| {
         let killed = c
@@ -411,7 +404,6 @@ fn the_oom_killer_is_named() {
 }
 
 #[test]
-#[serial]
 fn a_reservation_is_kept() {
     check(|c| {
         // Room for 80 MiB, and page cache for more than that.
@@ -470,7 +462,6 @@ fn a_reservation_is_kept() {
 }
 
 #[test]
-#[serial]
 fn cpus_are_a_share_of_time() {
     check(|c| {
         let mut held = c.step().args(["--cpus", "0.25"]).hold()?;
@@ -500,7 +491,6 @@ fn cpus_are_a_share_of_time() {
 }
 
 #[test]
-#[serial]
 fn shares_divide_what_there_is() {
     check(|c| {
         for (shares, weight) in [("1024", "100"), ("2", "1"), ("262144", "10000")] {
@@ -541,7 +531,6 @@ fn shares_divide_what_there_is() {
 }
 
 #[test]
-#[serial]
 fn a_cpuset_keeps_it_on_its_cpus() {
     check(|c| {
         let cpu = last_cpu()?.to_string();
@@ -569,7 +558,6 @@ fn a_cpuset_keeps_it_on_its_cpus() {
 }
 
 #[test]
-#[serial]
 fn a_v1_cpuset_has_cpus_and_nodes() {
     check(|c| {
         if !own_groups()?.on_v1("cpuset") {
@@ -599,7 +587,6 @@ fn a_v1_cpuset_has_cpus_and_nodes() {
 }
 
 #[test]
-#[serial]
 fn fork_fails_at_the_limit_on_pids() {
     check(|c| {
         let ran = c
@@ -624,7 +611,6 @@ fn fork_fails_at_the_limit_on_pids() {
 }
 
 #[test]
-#[serial]
 fn devices_are_denied_but_for_the_usual_ones() {
     check(|c| {
         let refused = |held: &mut Held, path: &str, why: &str| -> Result<()> {
@@ -672,7 +658,6 @@ fn devices_are_denied_but_for_the_usual_ones() {
 }
 
 #[test]
-#[serial]
 fn a_device_is_allowed_as_far_as_asked() {
     check(|c| {
         let ask = |held: &mut Held, path: &str, mode: &str, expected: bool| -> Result<()> {
@@ -724,7 +709,6 @@ fn a_device_is_allowed_as_far_as_asked() {
 }
 
 #[test]
-#[serial]
 fn disks_are_throttled() {
     check(|c| {
         let disk = Loop::new(c, 8)?;
@@ -778,7 +762,6 @@ fn disks_are_throttled() {
 }
 
 #[test]
-#[serial]
 fn a_paused_container_stands_still() {
     check(|c| {
         let burner = c.step().args(["probe", "burn", "60000"]).start()?;
@@ -813,7 +796,6 @@ fn a_paused_container_stands_still() {
 }
 
 #[test]
-#[serial]
 fn stats_tell_what_was_used() {
     check(|c| {
         let mut held = c
@@ -870,7 +852,6 @@ fn stats_tell_what_was_used() {
 }
 
 #[test]
-#[serial]
 fn its_own_group_is_the_root_it_sees() {
     check(|c| {
         let private = c.step().args(["-m", "64m", "--pids-limit", "50"]).hold()?;
@@ -919,7 +900,6 @@ fn its_own_group_is_the_root_it_sees() {
 }
 
 #[test]
-#[serial]
 fn it_sees_its_limits_and_cannot_change_them() {
     check(|c| {
         let rootfs = c.rootfs()?;
@@ -952,7 +932,6 @@ fn it_sees_its_limits_and_cannot_change_them() {
 }
 
 #[test]
-#[serial]
 fn what_is_left_in_the_group_is_ended() {
     check(|c| {
         let mut held = c.step().args(["--pid", "host"]).hold()?;
@@ -981,7 +960,6 @@ fn what_is_left_in_the_group_is_ended() {
 }
 
 #[test]
-#[serial]
 fn the_next_run_removes_what_a_killed_launcher_left() {
     check(|c| {
         // On v1 a hierarchy of its own, which the next run does not need.
@@ -1018,7 +996,6 @@ fn the_next_run_removes_what_a_killed_launcher_left() {
 }
 
 #[test]
-#[serial]
 fn a_limit_that_cannot_be_set_is_an_error() {
     check(|c| {
         let uid = 20_000 + c.number(20_000) as u32;
@@ -1051,7 +1028,6 @@ fn a_limit_that_cannot_be_set_is_an_error() {
 }
 
 #[test]
-#[serial]
 fn a_delegated_subtree_is_enough() {
     check(|c| {
         let uid = 20_000 + c.number(20_000) as u32;
@@ -1096,7 +1072,6 @@ fn a_delegated_subtree_is_enough() {
 }
 
 #[test]
-#[serial]
 fn foreign_groups_are_left_alone() {
     check(|c| {
         let theirs = Made::in_v2(&c.word("theirs"))?;
@@ -1142,7 +1117,6 @@ fn foreign_groups_are_left_alone() {
 }
 
 #[test]
-#[serial]
 fn ten_containers_at_once() {
     check(|c| {
         let mut all = Vec::new();
@@ -1173,7 +1147,6 @@ fn ten_containers_at_once() {
 }
 
 #[test]
-#[serial]
 fn a_hierarchy_can_be_made_without_a_controller() {
     check(|c| {
         let name = c.word("learn");
@@ -1243,7 +1216,6 @@ fn a_hierarchy_can_be_made_without_a_controller() {
 }
 
 #[test]
-#[serial]
 fn the_four_rules_are_tried() {
     check(|c| {
         let before = fs::read_to_string("/proc/cgroups").context("read /proc/cgroups")?;
@@ -1307,7 +1279,6 @@ fn the_four_rules_are_tried() {
 }
 
 #[test]
-#[serial]
 fn what_makes_no_sense_is_refused() {
     check(|c| {
         let cpus = (last_cpu()? + 2).to_string();
@@ -1352,7 +1323,6 @@ fn what_makes_no_sense_is_refused() {
 }
 
 #[test]
-#[serial]
 fn devices_that_cannot_be_limited_are_an_error() {
     check(|c| {
         let read_only = |args: &[&str]| {
@@ -1394,7 +1364,6 @@ fn devices_that_cannot_be_limited_are_an_error() {
 }
 
 #[test]
-#[serial]
 fn zero_is_no_limit() {
     check(|c| {
         for options in [
@@ -1426,7 +1395,6 @@ fn zero_is_no_limit() {
 }
 
 #[test]
-#[serial]
 fn what_a_dead_launcher_left_running_is_killed() {
     check(|c| {
         let mut held = c.step().hold()?;

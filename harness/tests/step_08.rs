@@ -16,7 +16,6 @@ use std::time::Duration;
 use check::fsops::{Op, Operated};
 use check::prelude::*;
 use layers::{DRIVERS, Store, experiment, stacks};
-use serial_test::serial;
 
 /// What every driver does alike: a table of one row a driver.
 fn contract(c: &Check, driver: &'static str) -> Result<()> {
@@ -119,67 +118,56 @@ fn contract(c: &Check, driver: &'static str) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn overlay2_keeps_the_contract() {
     check(|c| contract(c, "overlay2"));
 }
 
 #[test]
-#[serial]
 fn aufs_keeps_the_contract() {
     check(|c| contract(c, "aufs"));
 }
 
 #[test]
-#[serial]
 fn btrfs_keeps_the_contract() {
     check(|c| contract(c, "btrfs"));
 }
 
 #[test]
-#[serial]
 fn devicemapper_keeps_the_contract() {
     check(|c| contract(c, "devicemapper"));
 }
 
 #[test]
-#[serial]
 fn vfs_keeps_the_contract() {
     check(|c| contract(c, "vfs"));
 }
 
 #[test]
-#[serial]
 fn overlay2_does_as_a_plain_directory_does() {
     check(|c| layers::random_operations_agree(c, "overlay2"));
 }
 
 #[test]
-#[serial]
 fn aufs_does_as_a_plain_directory_does() {
     check(|c| layers::random_operations_agree(c, "aufs"));
 }
 
 #[test]
-#[serial]
 fn btrfs_does_as_a_plain_directory_does() {
     check(|c| layers::random_operations_agree(c, "btrfs"));
 }
 
 #[test]
-#[serial]
 fn devicemapper_does_as_a_plain_directory_does() {
     check(|c| layers::random_operations_agree(c, "devicemapper"));
 }
 
 #[test]
-#[serial]
 fn vfs_does_as_a_plain_directory_does() {
     check(|c| layers::random_operations_agree(c, "vfs"));
 }
 
 #[test]
-#[serial]
 fn a_diff_is_the_same_tree_with_every_driver() {
     check(|c| {
         let stores = Store::all(c)?;
@@ -195,7 +183,6 @@ fn a_diff_is_the_same_tree_with_every_driver() {
 }
 
 #[test]
-#[serial]
 fn files_of_the_runtime_are_no_changes() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -227,7 +214,6 @@ fn files_of_the_runtime_are_no_changes() {
 }
 
 #[test]
-#[serial]
 fn twenty_containers_leave_the_image_alone() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -289,7 +275,6 @@ fn ended(pid: i32) -> bool {
 }
 
 #[test]
-#[serial]
 fn a_killed_launcher_leaves_nothing() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -336,7 +321,6 @@ fn a_killed_launcher_leaves_nothing() {
 }
 
 #[test]
-#[serial]
 fn a_killed_import_leaves_no_layer() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -409,7 +393,6 @@ fn kill_half_way(store: &Store<'_>) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn a_killed_aufs_server_takes_no_layer_along() {
     check(|c| {
         let store = Store::new(c, "aufs")?;
@@ -451,7 +434,6 @@ fn a_killed_aufs_server_takes_no_layer_along() {
 }
 
 #[test]
-#[serial]
 fn a_full_disk_loses_nothing() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -501,7 +483,6 @@ fn full_disk(c: &Check, driver: &'static str, disk: &Path, rootfs: &Path) -> Res
 }
 
 #[test]
-#[serial]
 fn a_stack_may_have_128_layers_and_no_more() {
     check(|c| {
         let store = Store::new(c, "overlay2")?;
@@ -548,7 +529,6 @@ fn a_stack_may_have_128_layers_and_no_more() {
 }
 
 #[test]
-#[serial]
 fn odd_names_are_names() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -598,7 +578,6 @@ fn odd_names_are_names() {
 }
 
 #[test]
-#[serial]
 fn a_name_of_a_whiteout_is_refused_somewhere() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -635,7 +614,6 @@ fn a_name_of_a_whiteout_is_refused_somewhere() {
 }
 
 #[test]
-#[serial]
 fn a_hostile_archive_stays_inside() {
     check(|c| {
         for store in Store::all(c)? {
@@ -750,7 +728,6 @@ fn archive(entries: &[Entry]) -> Result<Vec<u8>> {
 }
 
 #[test]
-#[serial]
 fn a_layer_is_about_the_whole_tree_below() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -774,7 +751,6 @@ fn a_layer_is_about_the_whole_tree_below() {
 }
 
 #[test]
-#[serial]
 fn a_layer_that_does_not_fit_is_refused_by_every_driver() {
     check(|c| {
         let below = stacks::tar_of_cases(stacks::REFUSED.map(|(below, _)| below))?;
@@ -796,7 +772,6 @@ fn a_layer_that_does_not_fit_is_refused_by_every_driver() {
 }
 
 #[test]
-#[serial]
 fn where_says_which_layer_and_why() {
     check(|c| {
         for driver in ["overlay2", "aufs", "vfs"] {
@@ -848,7 +823,6 @@ fn where_says_which_layer_and_why() {
 }
 
 #[test]
-#[serial]
 fn the_layout_is_that_of_the_documents() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -918,7 +892,6 @@ fn the_layout_is_that_of_the_documents() {
 }
 
 #[test]
-#[serial]
 fn overlay_marks_are_the_kernels() {
     check(|c| {
         let store = Store::new(c, "overlay2")?;
@@ -959,7 +932,6 @@ fn overlay_marks_are_the_kernels() {
 }
 
 #[test]
-#[serial]
 fn the_documents_aufs_experiment_holds() {
     check(|c| {
         Store::new(c, "aufs")?;
@@ -969,7 +941,6 @@ fn the_documents_aufs_experiment_holds() {
 }
 
 #[test]
-#[serial]
 fn the_rights_of_aufs_branches_are_kept() {
     check(|c| {
         Store::new(c, "aufs")?;
@@ -979,7 +950,6 @@ fn the_rights_of_aufs_branches_are_kept() {
 }
 
 #[test]
-#[serial]
 fn a_name_too_long_for_aufs_is_called_so() {
     check(|c| {
         Store::new(c, "aufs")?;
@@ -1076,7 +1046,6 @@ fn every_call(mnt: &Path) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_has_layers_too() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;
@@ -1131,7 +1100,6 @@ fn an_ordinary_user_has_layers_too() {
 }
 
 #[test]
-#[serial]
 fn compare_measures_every_driver() {
     check(|c| {
         let root = c.dir().join("state");
@@ -1177,7 +1145,6 @@ fn compare_measures_every_driver() {
 }
 
 #[test]
-#[serial]
 fn bad_input_is_refused_in_one_line() {
     check(|c| {
         let root = c.dir().join("state");

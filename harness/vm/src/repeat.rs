@@ -190,7 +190,6 @@ mod tests {
         let checks: Vec<Entry> = (0..12)
             .map(|n| Entry {
                 name: format!("check_{n}"),
-                module: None,
                 title: String::new(),
                 points: 0,
                 needs: (n > 8).then(|| "check_3".to_owned()).into_iter().collect(),
