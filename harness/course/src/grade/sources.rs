@@ -43,9 +43,7 @@ pub fn check(text: &str) -> Result<()> {
 fn look(tokens: TokenStream) -> Result<()> {
     each_token(tokens, &mut |tokens, place| match &tokens[place] {
         TokenTree::Ident(name) => look_at(&name.to_string(), tokens, place),
-        TokenTree::Group(group) if is_attribute(tokens, place) => {
-            look_at_attribute(group.stream())
-        }
+        TokenTree::Group(group) if is_attribute(tokens, place) => look_at_attribute(group.stream()),
         _ => Ok(()),
     })
 }
