@@ -30,10 +30,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use check::lan::Lan;
 use check::prelude::*;
 use engine::Engine;
-use serial_test::serial;
 
 #[test]
-#[serial]
 fn everything_at_once() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -62,7 +60,6 @@ fn everything_at_once() {
 }
 
 #[test]
-#[serial]
 fn the_container_is_named_after_itself() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -89,7 +86,6 @@ fn the_container_is_named_after_itself() {
 }
 
 #[test]
-#[serial]
 fn the_environment_is_not_the_callers() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -122,7 +118,6 @@ fn the_environment_is_not_the_callers() {
 }
 
 #[test]
-#[serial]
 fn user_workdir_and_entrypoint() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -148,7 +143,6 @@ fn user_workdir_and_entrypoint() {
 }
 
 #[test]
-#[serial]
 fn the_end_is_passed_on() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -169,7 +163,6 @@ fn the_end_is_passed_on() {
 }
 
 #[test]
-#[serial]
 fn memory_is_limited_and_its_end_is_said() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -187,7 +180,6 @@ fn memory_is_limited_and_its_end_is_said() {
 }
 
 #[test]
-#[serial]
 fn a_port_leads_into_the_container() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -212,7 +204,6 @@ fn a_port_leads_into_the_container() {
 }
 
 #[test]
-#[serial]
 fn ten_containers_take_the_images_space_once() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -245,7 +236,6 @@ fn ten_containers_take_the_images_space_once() {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_runs_the_same() {
     check(|c| {
         const USER: u32 = 12_345;

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::build::Tests;
 use crate::registry::Step;
 
 /// Checks to run.
@@ -33,4 +35,21 @@ pub struct Batch {
     /// Seed for this batch, instead of the plan's.
     #[serde(default)]
     pub seed: Option<u64>,
+}
+
+impl Batch {
+    /// The checks of a step against its program in `bin/`.
+    pub fn new(step: Step, tests: &Tests) -> Result<Self> {
+        let tests = tests
+            .get(&step.step)
+            .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
+            .clone();
+        Ok(Batch {
+            variant: None,
+            program: None,
+            tests,
+            step,
+            seed: None,
+        })
+    }
 }

@@ -131,15 +131,10 @@ fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
         .step(number)?
         .with_file_name(format!("{name}.skeleton"));
     build::replace(&work.build(number)?, &program)?;
+    let step = Step::read(&workspace::checks(), number)?;
     Ok(Batch {
-        seed: None,
-        variant: None,
         program: Some(program),
-        tests: tests
-            .get(number)
-            .with_context(|| format!("tests/step_{number}.rs was not built"))?
-            .clone(),
-        step: Step::read(&workspace::checks(), number)?,
+        ..Batch::new(step, tests)?
     })
 }
 

@@ -220,14 +220,9 @@ fn build(
             }
         };
         batches.push(Batch {
-            seed: None,
             variant: Some(wrong.name.clone()),
             program: Some(program),
-            tests: tests
-                .get(&wrong.step)
-                .with_context(|| format!("tests/step_{}.rs was not built", wrong.step))?
-                .clone(),
-            step,
+            ..Batch::new(step, tests)?
         });
         built.push(wrong);
     }

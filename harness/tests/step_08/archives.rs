@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use check::prelude::*;
 use rustix::fs::lgetxattr;
-use serial_test::serial;
 
 use crate::layers::Store;
 
@@ -141,7 +140,6 @@ impl<'a> Layers<'a> {
 }
 
 #[test]
-#[serial]
 fn a_size_without_content_swallows_nothing() {
     check(|c| {
         let layers = Layers::new(c)?;
@@ -165,7 +163,6 @@ fn a_size_without_content_swallows_nothing() {
 }
 
 #[test]
-#[serial]
 fn headers_say_what_others_read_in_them() {
     check(|c| {
         let layers = Layers::new(c)?;
@@ -244,7 +241,6 @@ fn headers_say_what_others_read_in_them() {
 }
 
 #[test]
-#[serial]
 fn files_with_holes_are_whole() {
     check(|c| {
         let layers = Layers::new(c)?;
@@ -342,7 +338,6 @@ fn files_with_holes_are_whole() {
 }
 
 #[test]
-#[serial]
 fn no_file_is_missing_without_a_word() {
     check(|c| {
         let layers = Layers::new(c)?;

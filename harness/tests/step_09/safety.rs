@@ -6,7 +6,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use check::prelude::*;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use serial_test::serial;
 
 use crate::engine::Engine;
 
@@ -14,7 +13,6 @@ use crate::engine::Engine;
 const KEPT: u64 = 0xa804_25fb;
 
 #[test]
-#[serial]
 fn capabilities_are_dropped_from_every_set() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -51,7 +49,6 @@ fn capabilities_are_dropped_from_every_set() {
 }
 
 #[test]
-#[serial]
 fn there_are_no_new_privileges() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -67,7 +64,6 @@ fn there_are_no_new_privileges() {
 }
 
 #[test]
-#[serial]
 fn the_kernel_is_masked_and_read_only() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -118,7 +114,6 @@ fn host_devices() -> Result<Vec<String>> {
 }
 
 #[test]
-#[serial]
 fn privileged_lifts_it_all() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -164,7 +159,6 @@ fn privileged_lifts_it_all() {
 }
 
 #[test]
-#[serial]
 fn no_descriptor_of_the_host_gets_in() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -194,7 +188,6 @@ fn no_descriptor_of_the_host_gets_in() {
 }
 
 #[test]
-#[serial]
 fn limits_on_a_process_are_set() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -223,7 +216,6 @@ fn limits_on_a_process_are_set() {
 }
 
 #[test]
-#[serial]
 fn a_limit_cannot_be_lifted_from_inside() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -266,7 +258,6 @@ fn a_limit_cannot_be_lifted_from_inside() {
 }
 
 #[test]
-#[serial]
 fn nothing_of_the_caller_gets_in() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -338,7 +329,6 @@ fn nothing_of_the_caller_gets_in() {
 }
 
 #[test]
-#[serial]
 fn a_keyring_that_cannot_be_left_is_an_error() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -393,7 +383,6 @@ fn held_after(stderr: &str) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-#[serial]
 fn nothing_of_the_host_is_held_when_the_image_has_a_say() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -457,7 +446,6 @@ fn nothing_of_the_host_is_held_when_the_image_has_a_say() {
 }
 
 #[test]
-#[serial]
 fn a_hostile_image_reaches_nothing() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -573,7 +561,6 @@ fn a_hostile_image_reaches_nothing() {
 }
 
 #[test]
-#[serial]
 fn an_image_belongs_to_the_users_of_the_map() {
     check(|c| {
         let engine = Engine::new(c)?;
