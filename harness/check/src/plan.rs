@@ -19,6 +19,10 @@ pub struct Plan {
     /// [`fence`](crate::fence).
     #[serde(default)]
     pub untrusted: bool,
+    /// Whether a batch ends with the first check in which the program hangs. A
+    /// program that hangs once mostly hangs everywhere, at one time limit each.
+    #[serde(default)]
+    pub until_hang: bool,
 }
 
 /// Checks of one step against one program.

@@ -46,6 +46,10 @@ fn time_limit() -> Duration {
     }
 }
 
+/// Shortest time of a failed check in which the program must have hung: the
+/// shortest of the limits that checks set it.
+const HANG: Duration = Duration::from_secs(30);
+
 /// Longest message of a record, and longest line about the host, in bytes: a
 /// program under test may print without end, and checks quote it.
 const MESSAGE: usize = 16 << 10;
@@ -80,6 +84,7 @@ pub fn run_behind(
     for batch in &plan.batches {
         let functions = &functions[batch.tests.as_path()];
         let mut outcomes: BTreeMap<&str, (Outcome, String)> = BTreeMap::new();
+        let mut hung: Option<&str> = None;
         for entry in &batch.step.checks {
             let of = |need: &&String| outcomes.get(need.as_str());
             let unmet = entry
@@ -103,6 +108,13 @@ pub fn run_behind(
                 ..record.clone()
             };
             let mut record = match (unmet, missing, broken) {
+                (_, None, None) if hung.is_some() => without_running(
+                    Outcome::Blocked,
+                    format!(
+                        "was not run: your program hung in “{}”",
+                        hung.unwrap_or_default()
+                    ),
+                ),
                 (_, Some(missing), _) => without_running(Outcome::Unsupported, missing),
                 (_, None, Some(broken)) => without_running(
                     Outcome::Fail,
@@ -117,6 +129,10 @@ pub fn run_behind(
                     run_one(fence, plan.untrusted, batch, path, record)?
                 }
             };
+            let in_vain = Duration::from_millis(record.millis) >= HANG;
+            if plan.until_hang && record.outcome == Outcome::Fail && in_vain {
+                hung.get_or_insert(&entry.title);
+            }
             record.message = shortened(record.message);
             record.host.truncate(64);
             record.host = record.host.into_iter().map(shortened).collect();
@@ -327,6 +343,7 @@ mod tests {
             batches: vec![batch],
             seed: 1,
             untrusted: false,
+            until_hang: false,
         }
     }
 

@@ -10,7 +10,7 @@ use check::registry::Step;
 use check::workspace;
 use course::exercise::skeleton::{self, Place};
 use course::exercise::work::Work;
-use vm::checking::Where;
+use vm::checking::{Reader, Where};
 
 /// Arguments of `harness hint`.
 #[derive(clap::Args)]
@@ -28,10 +28,9 @@ pub struct Args {
 pub fn hint(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
-    let records = check_step::run(&number, &args.place, None)?;
-    println!();
+    let records = check_step::run(&number, &args.place, None, Reader::Caller)?;
     let Some(record) = records.iter().find(|record| record.is_open()) else {
-        println!("Nothing is left to do. Ours for comparison: just solution {number}");
+        println!("Nothing is left to do. Ours for comparison: ./just solution {number}");
         return Ok(ExitCode::SUCCESS);
     };
     let mut progress = work.progress()?;
@@ -102,13 +101,13 @@ fn say(step: &Step, record: &Record, asked: u32, begun: Option<&Place>) -> Resul
                 }
             }
             None => println!(
-                "  All exercises were begun. Yours against ours: just solution {} --force",
+                "  All exercises were begun. Yours against ours: ./just solution {} --force",
                 step.step
             ),
         }
     } else {
         println!();
-        println!("  More: just hint {}", step.step);
+        println!("  More: ./just hint {}", step.step);
     }
     Ok(())
 }

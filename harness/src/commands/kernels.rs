@@ -255,6 +255,7 @@ fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> R
         batches: batches.collect::<Result<_>>()?,
         seed,
         untrusted: false,
+        until_hang: false,
     };
     let machine = Machine {
         kernel: Kernel::Version(cell.kernel.clone()),

@@ -1,8 +1,9 @@
 //! `harness progress`: prints a learner's progress.
 
+use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use check::registry::{self, Step};
 use check::workspace;
@@ -12,23 +13,29 @@ use course::exercise::work::Work;
 /// Prints a table of the steps.
 pub fn progress() -> Result<ExitCode> {
     let progress = Work::here().progress()?;
-    println!("step            checks    points  exercises left");
+    let mut table = String::from("step            checks    points  best  exercises left\n");
     for number in registry::numbers(&workspace::checks())? {
         let step = Step::read(&workspace::checks(), &number)?;
         let dir = Work::here().step(&number)?;
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        let (passed, points, left) = match progress.steps.get(&number) {
-            None => ("–".to_owned(), "–".to_owned(), "not started".to_owned()),
-            Some(step) => (
+        let [passed, points, best, left] = match progress.steps.get(&number) {
+            None => ["–", "–", "–", "not started"].map(str::to_owned),
+            Some(step) => [
                 step.passed.to_string(),
                 step.points.to_string(),
+                step.best.to_string(),
                 left(&dir)?,
-            ),
+            ],
         };
-        println!(
-            "{name:12} {passed:>5}/{:<4} {points:>5}/100  {left}",
+        table += &format!(
+            "{name:12} {passed:>5}/{:<4} {points:>5}/100  {best:>4}  {left}\n",
             step.checks.len()
         );
+    }
+    match stdout().write_all(table.as_bytes()) {
+        // Whoever reads it has seen enough: progress | head.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.context("write to standard output")?,
     }
     Ok(ExitCode::SUCCESS)
 }

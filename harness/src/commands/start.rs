@@ -8,7 +8,7 @@ use super::check as check_step;
 use check::workspace;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
-use vm::checking::Where;
+use vm::checking::{Reader, Where};
 
 /// Arguments of `harness start`.
 #[derive(clap::Args)]
@@ -58,14 +58,14 @@ pub fn start(args: Args) -> Result<ExitCode> {
     }
     println!();
     println!("The chapter: {}", chapter(&number)?);
-    println!("Then: just check {number}, just hint {number}, just watch {number}");
+    println!("Then: ./just check {number}, ./just hint {number}, ./just watch {number}");
     if args.no_check {
         return Ok(ExitCode::SUCCESS);
     }
     println!();
     println!("All of it is red to begin with:");
     println!();
-    check_step::run(&number, &args.place, None)?;
+    check_step::run(&number, &args.place, None, Reader::Learner)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,6 +78,6 @@ fn chapter(number: &str) -> Result<String> {
     let page = root.join(format!("target/book/{name}.html"));
     Ok(match page.exists() {
         true => format!("file://{}", page.display()),
-        false => "just book".to_owned(),
+        false => "./just book".to_owned(),
     })
 }

@@ -144,6 +144,7 @@ fn check(batch: Batch, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
         batches: vec![batch],
         seed,
         untrusted: false,
+        until_hang: false,
     };
     guest::run(&plan, &Machine::default(), &mut |record, _| {
         progress(&format!(

@@ -245,6 +245,7 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) 
         batches: load.batches.clone(),
         seed,
         untrusted: false,
+        until_hang: false,
     };
     let mut records = Vec::new();
     let mut keep = |record: Record| {

@@ -51,6 +51,7 @@ pub fn run(checking: &Checking<'_>, times: usize) -> Result<Vec<Record>> {
         batches,
         seed: checking.seed,
         untrusted: false,
+        until_hang: false,
     };
     let started = Instant::now();
     let mut records = Vec::new();

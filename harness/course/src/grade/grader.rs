@@ -161,6 +161,7 @@ impl Grader {
             }],
             seed: checking::any_seed(),
             untrusted: true,
+            until_hang: false,
         };
         let machine = Machine {
             time_limit: Some(self.left(begun)),
