@@ -20,7 +20,7 @@ pub fn run(session: &Session) -> Result<Report> {
     let name = ["debian", "busybox"]
         .into_iter()
         .find(|name| workspace::rootfs(name).is_dir() && (session.runs > 9 || *name == "busybox"))
-        .context("there is no root file system: just rootfs busybox")?;
+        .context("there is no root file system: ./just rootfs busybox")?;
     let rootfs = workspace::rootfs(name);
     let scratch = &session.scratch;
     let dir = scratch.make("images")?;

@@ -236,7 +236,7 @@ impl Check {
     pub fn rootfs(&self) -> Result<PathBuf> {
         let from = workspace::rootfs("busybox");
         if !from.join("bin").is_dir() {
-            bail!("{} is missing: just rootfs busybox", from.display());
+            bail!("{} is missing: ./just rootfs busybox", from.display());
         }
         let to = self.dir.path().join(self.word("rootfs"));
         let copy = std::process::Command::new("cp")
@@ -267,7 +267,7 @@ impl Check {
         if dir.join("usr/bin").is_dir() {
             Ok(dir)
         } else {
-            Err(Unsupported(format!("{} is missing: just rootfs debian", dir.display())).into())
+            Err(Unsupported(format!("{} is missing: ./just rootfs debian", dir.display())).into())
         }
     }
 

@@ -36,7 +36,7 @@ pub fn solution(args: Args) -> Result<ExitCode> {
         .is_some_and(|step| step.done());
     if !done && !args.force {
         bail!(
-            "not all checks of step {number} have passed: just check {number}, just hint \
+            "not all checks of step {number} have passed: ./just check {number}, ./just hint \
              {number}, or --force"
         );
     }

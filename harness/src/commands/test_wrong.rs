@@ -64,7 +64,7 @@ const LOAD: usize = 4;
 
 /// The complaint about checks that fail as they should, with other messages.
 const OTHER_WORDS: &str = "the checks say something else than is recorded in \
-    harness/wrong/snapshots: see above; if it is better, just test-wrong --accept";
+    harness/wrong/snapshots: see above; if it is better, ./just test-wrong --accept";
 
 /// Wrong solutions of one step that share a machine.
 struct Load {

@@ -86,7 +86,7 @@ pub fn exercises(number: &str) -> Result<Exercises> {
     let dir = workspace::root().join("harness/exercises");
     if !dir.is_dir() {
         bail!(
-            "this repository was handed out: your steps are in steps/, and just test-step \
+            "this repository was handed out: your steps are in steps/, and ./just test-step \
              {number} checks yours"
         );
     }

@@ -78,7 +78,7 @@ impl Work {
             return Ok(dir);
         }
         bail!(
-            "{} is not there: just start {number}",
+            "{} is not there: ./just start {number}",
             dir.strip_prefix(workspace::root())
                 .unwrap_or(&dir)
                 .display()
