@@ -267,7 +267,11 @@ impl Check {
         if dir.join("usr/bin").is_dir() {
             Ok(dir)
         } else {
-            Err(Unsupported(format!("{} is missing: ./just rootfs debian", dir.display())).into())
+            Err(Unsupported(format!(
+                "{} is missing: ./just rootfs debian",
+                dir.display()
+            ))
+            .into())
         }
     }
 

@@ -66,6 +66,9 @@ pub fn need_rootfs(name: &str) -> Result<()> {
         .status();
     match made {
         Ok(status) if status.success() => Ok(()),
-        _ => bail!("{} is missing: ./just rootfs {name}", rootfs(name).display()),
+        _ => bail!(
+            "{} is missing: ./just rootfs {name}",
+            rootfs(name).display()
+        ),
     }
 }

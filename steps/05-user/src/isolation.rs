@@ -144,10 +144,10 @@ impl Isolation for User {
 /// and then each later call would fail under another name.
 fn require_power() -> Result<()> {
     chroot("/").map_err(|errno| match errno {
-        Errno::EPERM | Errno::EACCES => anyhow!(
+        Errno::EPERM | Errno::EACCES => Error::new(errno).context("chroot(/)").context(format!(
             "root of the new user namespace has no rights: {}",
             diagnose::powerless(Path::new("/proc"))
-        ),
+        )),
         other => Error::new(other).context("chroot(/)"),
     })
 }
