@@ -14,7 +14,7 @@ pub fn build() -> Result<ExitCode> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(&dir).with_context(reading)? {
         let name = entry.with_context(reading)?.file_name();
-        if let Some(number) = name.to_str().and_then(|name| name.get(..2)) {
+        if let Some((number, _)) = name.to_str().and_then(|name| name.split_once('-')) {
             numbers.push(number.to_owned());
         }
     }
