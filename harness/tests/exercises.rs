@@ -3,10 +3,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use check::{registry, workspace};
+use check::registry::{self, Step};
+use check::workspace;
 use course::exercise::skeleton::{self, Solutions};
 use course::exercise::work::Work;
-use course::exercise::{Exercises, Level};
+use course::exercise::{Exercises, Level, region};
+
+/// The number of files in which the exercises of a step lie, at most: with more,
+/// a chapter has lost its lesson.
+const MOST_FILES: usize = 4;
 
 fn of_each_step(look: impl Fn(&str, &Exercises, &BTreeSet<String>) -> Result<()>) -> Result<()> {
     for number in registry::numbers(&workspace::checks())? {
@@ -37,6 +42,35 @@ fn every_step_has_several_exercises_and_the_core_comes_first() -> Result<()> {
         ensure!(levels.len() >= 4, "{} exercises", levels.len());
         ensure!(levels[0] == Level::Core, "the first is not of the core");
         ensure!(levels.is_sorted(), "{levels:?} are not in order");
+        for level in [Level::More, Level::Bonus] {
+            ensure!(levels.contains(&level), "none is {level}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_steps_exercises_lie_in_at_most_four_files() -> Result<()> {
+    for (number, dir) in skeleton::steps()? {
+        let places = skeleton::places(&dir)?;
+        let files: BTreeSet<_> = places.into_iter().map(|place| place.file).collect();
+        ensure!(files.len() <= MOST_FILES, "step {number}: {files:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_exercise_names_the_checks_that_it_turns_green() -> Result<()> {
+    of_each_step(|number, exercises, _| {
+        let step = Step::read(&workspace::checks(), number)?;
+        let mut turned = BTreeSet::new();
+        for exercise in &exercises.all {
+            ensure!(!exercise.turns.is_empty(), "{} names none", exercise.name);
+            for check in &exercise.turns {
+                ensure!(step.entry(check).is_some(), "{}: {check}", exercise.name);
+                ensure!(turned.insert(check), "{check} is named twice");
+            }
+        }
         Ok(())
     })
 }
@@ -57,9 +91,10 @@ fn a_skeleton_has_no_solution_in_it() -> Result<()> {
                 file.display(),
                 place.exercise
             );
+            let exercise = exercises.get(&place.exercise).context("no task")?;
             ensure!(
-                text.contains(&format!("todo!(\"exercise {}:", place.exercise)),
-                "{} does not name {}",
+                region::is_open(&text, exercise),
+                "{} has no gap for {}",
                 file.display(),
                 place.exercise
             );

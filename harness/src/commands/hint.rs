@@ -10,6 +10,7 @@ use check::registry::Step;
 use check::workspace;
 use course::exercise::skeleton::{self, Place};
 use course::exercise::work::Work;
+use course::exercise::{Exercise, region};
 use vm::checking::{Reader, Where};
 
 /// Arguments of `harness hint`.
@@ -45,33 +46,31 @@ pub fn hint(args: Args) -> Result<ExitCode> {
     let asked = *asked;
     work.note(&progress)?;
     let step = Step::read(&workspace::checks(), &number)?;
-    let begun = begun(&number, &work)?;
-    say(&step, record, asked, begun.as_ref())?;
+    let open = open(&number, &work, &record.check)?;
+    say(&step, record, asked, open.as_ref())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first exercise, in our order, that the learner has not begun: its
-/// `todo!` is still there.
-fn begun(number: &str, work: &Work) -> Result<Option<Place>> {
+/// The exercise that turns `check` green, or else the first in our order, if the
+/// learner has not begun it: its gap is still there.
+fn open(number: &str, work: &Work, check: &str) -> Result<Option<(Exercise, Place)>> {
     let dir = work.started(number)?;
-    let order: Vec<String> = skeleton::exercises(number)?
-        .all
-        .into_iter()
-        .map(|exercise| exercise.name)
-        .collect();
+    let places = skeleton::places(&skeleton::step_dir(number)?)?;
     let mut open = Vec::new();
-    for place in skeleton::places(&skeleton::step_dir(number)?)? {
-        let file = dir.join(&place.file);
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        if text.contains(&format!("todo!(\"exercise {}:", place.exercise)) {
-            open.push(place);
+    for exercise in skeleton::exercises(number)?.all {
+        for place in places.iter().filter(|p| p.exercise == exercise.name) {
+            let text = std::fs::read_to_string(dir.join(&place.file)).unwrap_or_default();
+            if region::is_open(&text, &exercise) {
+                open.push((exercise.clone(), place.clone()));
+            }
         }
     }
-    open.sort_by_key(|place| order.iter().position(|name| *name == place.exercise));
-    Ok(open.into_iter().next())
+    let turns = |(exercise, _): &(Exercise, Place)| exercise.turns.iter().any(|t| t == check);
+    let wanted = open.iter().position(turns).unwrap_or(0);
+    Ok(open.into_iter().nth(wanted))
 }
 
-fn say(step: &Step, record: &Record, asked: u32, begun: Option<&Place>) -> Result<()> {
+fn say(step: &Step, record: &Record, asked: u32, open: Option<&(Exercise, Place)>) -> Result<()> {
     let Some(entry) = step.entry(&record.check) else {
         return Ok(());
     };
@@ -82,18 +81,19 @@ fn say(step: &Step, record: &Record, asked: u32, begun: Option<&Place>) -> Resul
     if asked > 1 {
         println!();
         println!("  Look: {}", entry.hint);
-        if let Some(place) = begun {
+        if let Some((exercise, place)) = open {
             println!(
                 "  Not begun yet: exercise {}, in {}",
-                place.exercise,
+                exercise.name,
                 place.file.display()
             );
+            println!("  It turns green: {}", exercise.turns.join(", "));
         }
     }
     if asked > 2 {
         println!();
-        match begun {
-            Some(place) => {
+        match open {
+            Some((_, place)) => {
                 println!("  Ours, of exercise {}:", place.exercise);
                 println!();
                 for line in place.solution.lines() {

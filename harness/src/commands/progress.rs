@@ -9,6 +9,7 @@ use check::registry::{self, Step};
 use check::workspace;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
+use course::exercise::{Exercise, region};
 
 /// Prints a table of the steps.
 pub fn progress() -> Result<ExitCode> {
@@ -24,7 +25,7 @@ pub fn progress() -> Result<ExitCode> {
                 step.passed.to_string(),
                 step.points.to_string(),
                 step.best.to_string(),
-                left(&dir)?,
+                left(&number, &dir)?,
             ],
         };
         table += &format!(
@@ -41,14 +42,16 @@ pub fn progress() -> Result<ExitCode> {
 }
 
 /// The number of exercises in a crate that were not begun.
-fn left(dir: &std::path::Path) -> Result<String> {
+fn left(number: &str, dir: &std::path::Path) -> Result<String> {
     if !dir.join("src").is_dir() {
         return Ok("gone".to_owned());
     }
-    let mut left = 0;
+    let mut sources = Vec::new();
     for file in skeleton::sources(dir)? {
-        let text = std::fs::read_to_string(dir.join(&file)).unwrap_or_default();
-        left += text.matches("todo!(\"exercise ").count();
+        sources.push(std::fs::read_to_string(dir.join(&file)).unwrap_or_default());
     }
+    let exercises = skeleton::exercises(number)?.all;
+    let open = |exercise: &Exercise| sources.iter().any(|text| region::is_open(text, exercise));
+    let left = exercises.iter().filter(|exercise| open(exercise)).count();
     Ok(left.to_string())
 }

@@ -55,6 +55,7 @@ pub fn start(args: Args) -> Result<ExitCode> {
         {
             println!("         {}", shown.join(&place.file).display());
         }
+        println!("         turns green: {}", exercise.turns.join(", "));
     }
     println!();
     println!("The chapter: {}", chapter(&number)?);

@@ -207,13 +207,10 @@ impl Isolation for Mount {
     }
 
     fn namespaces(&self) -> CloneFlags {
-        // ANCHOR: exercise_new_namespace
         CloneFlags::CLONE_NEWNS
-        // ANCHOR_END: exercise_new_namespace
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         self.rootfs = match &self.args.rootfs {
             Some(rootfs) => Some(rootfs::check(rootfs)?),
             None => None,
@@ -240,7 +237,6 @@ impl Isolation for Mount {
         self.host_network = proc_sys::namespace("net");
         self.host_ipc = proc_sys::namespace("ipc");
         Ok(())
-        // ANCHOR_END: exercise_prepare
     }
 
     // ANCHOR: in_container

@@ -33,7 +33,6 @@ pub fn make_read_only(mount: BorrowedFd<'_>) -> Result<()> {
 /// Adds attributes to an attached mount and to every mount below it, one by
 /// one, as mount_setattr(2) does with `AT_RECURSIVE`.
 pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> Result<()> {
-    // ANCHOR: exercise_read_only_trees
     remount(top, attributes)?;
     let table = fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     for (id, path) in below(mount_id(top)?, &table) {
@@ -46,7 +45,6 @@ pub(crate) fn remount_tree(top: BorrowedFd<'_>, attributes: MountAttrFlags) -> R
         }
     }
     Ok(())
-    // ANCHOR_END: exercise_read_only_trees
 }
 
 /// The attributes, each with its flag for mount_setattr(2), from statvfs(3),

@@ -254,7 +254,6 @@ fn make_file(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
 /// Opens `path` inside `root`: openat2(2) with `O_PATH` and `RESOLVE_IN_ROOT`.
 /// Returns `None` for `ENOENT`.
 fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
-    // ANCHOR: exercise_resolve_in_root
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -283,7 +282,6 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
             }
         }
     }
-    // ANCHOR_END: exercise_resolve_in_root
 }
 
 #[cfg(test)]

@@ -88,7 +88,6 @@ impl Isolation for User {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         let caller = Caller::look()?;
         let mode = self.mode(&caller);
         self.namespace = Namespace::new(CloneFlags::CLONE_NEWUSER, mode);
@@ -98,7 +97,6 @@ impl Isolation for User {
             bail!("a map with --userns {mode}: only a new user namespace can be given one");
         }
         self.namespace.prepare()
-        // ANCHOR_END: exercise_prepare
     }
 
     fn opens_child(&self) -> bool {

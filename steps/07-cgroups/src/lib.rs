@@ -185,6 +185,7 @@ impl Cgroups {
     /// Every container has a group there: it is made before those in the other
     /// hierarchies and removed after them, so the other parents need no search.
     fn note_parent(&mut self, parent: &Path, version: Version) -> Result<()> {
+        // ANCHOR: exercise_sweep_the_dead
         if self.parents.is_empty()
             && let Some(first) = Parent::existing(parent)?
         {
@@ -197,6 +198,7 @@ impl Cgroups {
                 warn!("cgroups: {error:#}");
             }
         }
+        // ANCHOR_END: exercise_sweep_the_dead
         self.parents.push((parent.to_owned(), version));
         Ok(())
     }
@@ -266,7 +268,6 @@ impl Isolation for Cgroups {
 
     // ANCHOR: prepare
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         let limits = limits::limits(&self.args)?;
         if let Some(parent) = &self.args.cgroup_parent {
             v1::below(Path::new("/"), parent)?;
@@ -291,7 +292,6 @@ impl Isolation for Cgroups {
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);
         Ok(())
-        // ANCHOR_END: exercise_prepare
     }
     // ANCHOR_END: prepare
 

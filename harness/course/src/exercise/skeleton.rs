@@ -14,6 +14,8 @@ use check::workspace;
 pub enum Solutions {
     /// Exercises replace the solutions.
     CutOut,
+    /// Exercises replace the solutions of all but the first so many.
+    First(usize),
     /// The solutions stay.
     Stay,
 }
@@ -123,16 +125,16 @@ pub fn places(dir: &Path) -> Result<Vec<Place>> {
 /// which is created. The tests beside `src/` are not copied.
 pub fn copy(number: &str, to: &Path, solutions: Solutions) -> Result<()> {
     let from = step_dir(number)?;
-    let exercises = match solutions {
-        Solutions::CutOut => exercises(number)?,
-        Solutions::Stay => Exercises::default(),
+    let (exercises, done) = match solutions {
+        Solutions::CutOut => (exercises(number)?, 0),
+        Solutions::First(done) => (exercises(number)?, done),
+        Solutions::Stay => (Exercises::default(), 0),
     };
     for file in sources(&from)? {
         let text = read(&from.join(&file))?;
         let text = match solutions {
-            Solutions::CutOut => {
-                cut(&text, &exercises).with_context(|| from.join(&file).display().to_string())?
-            }
+            Solutions::CutOut | Solutions::First(_) => cut(&text, &exercises, done)
+                .with_context(|| from.join(&file).display().to_string())?,
             Solutions::Stay => solved(&text),
         };
         write(&to.join(&file), &text)?;

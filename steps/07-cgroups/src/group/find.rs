@@ -144,7 +144,6 @@ fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
 /// The first group that could not be removed; the others are tried all the
 /// same.
 pub fn sweep() -> Result<Vec<PathBuf>> {
-    // ANCHOR: exercise_sweep
     let mut swept = Vec::new();
     let mut failed = Ok(());
     // The first hierarchy comes last, because a launcher searches there.
@@ -162,7 +161,6 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
         failed = failed.and(sweep_each(parents, hierarchy.version, &mut swept));
     }
     failed.map(|()| swept)
-    // ANCHOR_END: exercise_sweep
 }
 
 /// Thaws the group of this name, if the freezer is a controller of v1.

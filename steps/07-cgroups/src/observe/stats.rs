@@ -82,7 +82,6 @@ pub(crate) struct Throttled {
 /// Reads all statistics of a group. Those of a group that ends meanwhile are
 /// empty.
 pub(crate) fn of(group: &Group) -> Result<Stats> {
-    // ANCHOR: exercise_stats
     let mut stats = Stats {
         name: group.name.clone(),
         state: freeze::get(group)?,
@@ -108,7 +107,6 @@ pub(crate) fn of(group: &Group) -> Result<Stats> {
         stats.pressure = pressure(&member.dir)?;
     }
     Ok(stats)
-    // ANCHOR_END: exercise_stats
 }
 
 fn pids(member: &Member, stats: &mut Stats) {

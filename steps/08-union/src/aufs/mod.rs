@@ -81,7 +81,6 @@ impl Aufs {
         parent: Option<&LayerId>,
         fill: &mut dyn FnMut(&Tree) -> Result<()>,
     ) -> Result<()> {
-        // ANCHOR: exercise_aufs_layers
         let _lock = self.lock()?;
         if self.lineage.has(id)? {
             bail!("{}", exists(id));
@@ -104,7 +103,6 @@ impl Aufs {
                 Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
             },
         }
-        // ANCHOR_END: exercise_aufs_layers
     }
 
     fn write_layer(

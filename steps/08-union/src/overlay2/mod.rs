@@ -179,7 +179,6 @@ impl Overlay2 {
     }
 
     fn make_layer(&self, id: &LayerId, parent: Option<&LayerId>, fill: Fill<'_>) -> Result<()> {
-        // ANCHOR: exercise_make_a_layer
         let _lock = self.lock()?;
         // `l` is the directory of short names.
         if id.as_str() == "l" || self.exists(id)? {
@@ -209,7 +208,6 @@ impl Overlay2 {
                 Err(error)
             }
         }
-        // ANCHOR_END: exercise_make_a_layer
     }
 
     fn write_layer(

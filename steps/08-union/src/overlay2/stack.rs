@@ -264,15 +264,18 @@ impl StackView {
     /// Mounts with one fsconfig(2) call per layer, so that no page of options
     /// limits them. Since Linux 6.8.
     fn by_fsconfig(&self) -> Result<OwnedFd> {
+        // ANCHOR: exercise_mount_the_overlay
         let overlay = self.file_system()?;
         for lower in &self.stack.lower {
             overlay.set("lowerdir+", lower)?;
         }
         detached::mount(overlay, self.access(), self.access())
+        // ANCHOR_END: exercise_mount_the_overlay
     }
 
     // ANCHOR: file_system
     fn file_system(&self) -> Result<FileSystem> {
+        // ANCHOR: exercise_mount_the_overlay
         let overlay = FileSystem::new("overlay")?;
         overlay.set("source", "overlay")?;
         for Setting(key, value, _) in self.attributes.options() {
@@ -286,6 +289,7 @@ impl StackView {
             overlay.set("workdir", work)?;
         }
         Ok(overlay)
+        // ANCHOR_END: exercise_mount_the_overlay
     }
     // ANCHOR_END: file_system
 
@@ -325,7 +329,6 @@ impl StackView {
     }
 
     fn overlaid(&self) -> Result<OwnedFd> {
-        // ANCHOR: exercise_mount_the_overlay
         match self.by_fsconfig() {
             Err(error) if is_old_kernel(&error) => {
                 say!("overlay: {error:#}; once more in the old way");
@@ -338,7 +341,6 @@ impl StackView {
             }
             done => done,
         }
-        // ANCHOR_END: exercise_mount_the_overlay
     }
 }
 

@@ -62,7 +62,6 @@ impl Trees for Vfs {
     }
 
     fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
-        // ANCHOR: exercise_full_copy
         let path = self.path(id);
         fs::create_dir(&path).with_context(|| format!("mkdir({path:?})"))?;
         if let Some(parent) = parent {
@@ -77,7 +76,6 @@ impl Trees for Vfs {
             detached::open_to_all(&path)?;
         }
         Ok(())
-        // ANCHOR_END: exercise_full_copy
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {

@@ -30,7 +30,6 @@ pub fn run(places: &Places, mut args: RunArgs) -> Result<Exit> {
 /// Finds the image and decides everything that the options leave open. Unpacks
 /// the image and notes the storage driver the first time; makes nothing else.
 pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
-    // ANCHOR: exercise_plan_the_container
     let RunArgs {
         container,
         process,
@@ -106,5 +105,4 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         stop_timeout: container.stop_timeout.unwrap_or(STOP_TIMEOUT),
         auto_remove: container.rm,
     })
-    // ANCHOR_END: exercise_plan_the_container
 }

@@ -168,7 +168,6 @@ impl Records {
     /// born. Warns of what cannot be removed, and goes on.
     // ANCHOR: sweep
     pub fn sweep(&self) -> Result<()> {
-        // ANCHOR: exercise_sweep
         for mut record in self.all()? {
             if record.status != Status::Running || record.launcher.is_alive() {
                 continue;
@@ -186,7 +185,6 @@ impl Records {
             }
         }
         self.sweep_unborn()
-        // ANCHOR_END: exercise_sweep
     }
     // ANCHOR_END: sweep
 

@@ -31,7 +31,6 @@ impl Images {
         name: Option<&Name>,
         kind: Kind,
     ) -> Result<Vec<(Digest, Vec<Name>)>> {
-        // ANCHOR: exercise_load
         let (path, tag) = match path.map(|path| (path, path.to_str())) {
             Some((path, Some(text))) if !path.exists() => match source::path_and_tag(text) {
                 Some((path, tag)) => (Some(path), tag),
@@ -62,7 +61,6 @@ impl Images {
             loaded.push((record.id, names));
         }
         Ok(loaded)
-        // ANCHOR_END: exercise_load
     }
 
     /// Makes an image of a root file system: a tar at `path` or on standard
@@ -74,7 +72,6 @@ impl Images {
         config: Config,
         kind: Kind,
     ) -> Result<Digest> {
-        // ANCHOR: exercise_import
         let lock = self.changing(kind)?;
         let source = match path.filter(|path| path.is_dir()) {
             Some(directory) => {
@@ -100,7 +97,6 @@ impl Images {
         let record = self.keep(&parts, &*driver, &lock)?;
         self.give_name(name, &record.id, &lock)?;
         Ok(record.id)
-        // ANCHOR_END: exercise_import
     }
 
     /// Gives a name to the image `id`. Warns, as docker(1) does, if another
