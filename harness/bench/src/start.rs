@@ -55,9 +55,9 @@ pub fn run(session: &Session) -> Result<Report> {
     present(&mut report, &remarks);
     if let Some(words) = &session.hidden {
         report.notes.push(format!(
-            "This host has cgroups of version 1, and version 2 beside them with what is left of \
-             the controllers. crun refuses that: \"{words}\". So version 2 is unmounted in the \
-             mount namespace of the bench, for all."
+            "This host has cgroups of version 1, and beside them version 2 with the remaining \
+             controllers. crun refuses that: \"{words}\". So version 2 is unmounted in the mount \
+             namespace of the bench, for all contenders."
         ));
     }
     Ok(report)
