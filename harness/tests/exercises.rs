@@ -1,6 +1,7 @@
 //! The exercises and their data agree, and every skeleton can be made.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use check::registry::{self, Step};
@@ -120,4 +121,62 @@ fn what_a_learner_has_begun_is_not_written_over() -> Result<()> {
         "written over"
     );
     Ok(())
+}
+
+/// The rows of a chapter's table of exercises, with the header first.
+fn table(chapter: &str) -> Vec<Vec<String>> {
+    chapter
+        .lines()
+        .skip_while(|line| !line.starts_with("| exercise |"))
+        .take_while(|line| line.starts_with('|'))
+        .filter(|line| !line.starts_with("|---"))
+        .map(|line| {
+            let cells = line.trim_matches('|').split('|');
+            cells.map(|cell| cell.trim().to_owned()).collect()
+        })
+        .collect()
+}
+
+/// Exercise, level, file or concern, and the title of a check that it turns
+/// green.
+#[test]
+fn every_chapter_has_the_table_of_its_exercises() -> Result<()> {
+    let pages = book::pages()?;
+    of_each_step(|number, exercises, _| {
+        let chapter = pages.iter().find(|page| page.name().starts_with(number));
+        let Some(chapter) = chapter else {
+            return Ok(());
+        };
+        let checks = registry::Step::read(&workspace::checks(), number)?.checks;
+        let places = skeleton::places(&skeleton::step_dir(number)?)?;
+        let rows = table(&chapter.text);
+        let (header, rows) = rows.split_first().context("the chapter has no table")?;
+        let names = header.iter().any(|column| column.starts_with("file"));
+        ensure!(rows.len() == exercises.all.len(), "{} rows", rows.len());
+        for (row, exercise) in rows.iter().zip(&exercises.all) {
+            let [name, level, place, check] = &row[..] else {
+                anyhow::bail!("not four columns: {row:?}");
+            };
+            ensure!(
+                *name == format!("`{}`", exercise.name) && *level == exercise.level.to_string(),
+                "{name} {level} stands where {} ({}) should",
+                exercise.name,
+                exercise.level
+            );
+            ensure!(
+                checks.iter().any(|entry| entry.title == *check),
+                "{name}: no check has the title {check:?}"
+            );
+            let file = Path::new("src").join(place.trim_matches('`'));
+            ensure!(
+                !names
+                    || places
+                        .iter()
+                        .any(|place| place.exercise == exercise.name && place.file == file),
+                "{name} is not in {}",
+                file.display()
+            );
+        }
+        Ok(())
+    })
 }

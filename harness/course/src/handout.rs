@@ -286,7 +286,7 @@ fn without_solutions(page: &str, last: &str, wrongs: &[Wrong]) -> Result<String>
                 let wrong = wrongs.iter().find(|wrong| wrong.name == name);
                 let wrong = wrong.with_context(|| format!("there is no wrong solution {name}"))?;
                 out += &format!(
-                    "**Belief: {}.** What comes of it, and who notices?",
+                    "**Belief: {}.** What follows from it, and which check finds it?",
                     wrong.title
                 );
             }
