@@ -51,9 +51,16 @@ pub fn hint(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The exercise that turns `check` green, or else the first in our order, if the
-/// learner has not begun it: its gap is still there.
-fn open(number: &str, work: &Work, check: &str) -> Result<Option<(Exercise, Place)>> {
+/// An exercise whose gap the learner has not begun to fill.
+struct Open {
+    exercise: Exercise,
+    place: Place,
+    /// Whether it is the one that turns the failing check green.
+    turns: bool,
+}
+
+/// The open exercise that turns `check` green, or else the first in our order.
+fn open(number: &str, work: &Work, check: &str) -> Result<Option<Open>> {
     let dir = work.started(number)?;
     let places = skeleton::places(&skeleton::step_dir(number)?)?;
     let mut open = Vec::new();
@@ -61,16 +68,19 @@ fn open(number: &str, work: &Work, check: &str) -> Result<Option<(Exercise, Plac
         for place in places.iter().filter(|p| p.exercise == exercise.name) {
             let text = std::fs::read_to_string(dir.join(&place.file)).unwrap_or_default();
             if region::is_open(&text, &exercise) {
-                open.push((exercise.clone(), place.clone()));
+                open.push(Open {
+                    turns: exercise.turns.iter().any(|turned| turned == check),
+                    exercise: exercise.clone(),
+                    place: place.clone(),
+                });
             }
         }
     }
-    let turns = |(exercise, _): &(Exercise, Place)| exercise.turns.iter().any(|t| t == check);
-    let wanted = open.iter().position(turns).unwrap_or(0);
+    let wanted = open.iter().position(|open| open.turns).unwrap_or(0);
     Ok(open.into_iter().nth(wanted))
 }
 
-fn say(step: &Step, record: &Record, asked: u32, open: Option<&(Exercise, Place)>) -> Result<()> {
+fn say(step: &Step, record: &Record, asked: u32, open: Option<&Open>) -> Result<()> {
     let Some(entry) = step.entry(&record.check) else {
         return Ok(());
     };
@@ -81,19 +91,28 @@ fn say(step: &Step, record: &Record, asked: u32, open: Option<&(Exercise, Place)
     if asked > 1 {
         println!();
         println!("  Look: {}", entry.hint);
-        if let Some((exercise, place)) = open {
+        if let Some(Open {
+            exercise, place, ..
+        }) = open
+        {
             println!(
                 "  Not begun yet: exercise {}, in {}",
                 exercise.name,
                 place.file.display()
             );
-            println!("  It turns green: {}", exercise.turns.join(", "));
+            let title = |name: &String| step.entry(name).map_or(name.clone(), |e| e.title.clone());
+            let titles: Vec<String> = exercise.turns.iter().map(title).collect();
+            println!("  It turns green: {}", titles.join("; "));
         }
     }
     if asked > 2 {
         println!();
         match open {
-            Some((_, place)) => {
+            Some(open) if !open.turns => println!(
+                "  Do exercise {} first: others build on it.",
+                open.exercise.name
+            ),
+            Some(Open { place, .. }) => {
                 println!("  Ours, of exercise {}:", place.exercise);
                 println!();
                 for line in place.solution.lines() {
