@@ -268,6 +268,23 @@ impl Volumes {
         Ok(())
     }
 
+    /// Whether a removal has failed, and is to be tried again.
+    pub fn has_remains(&self) -> Result<bool> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            entries => entries.with_context(|| format!("read {:?}", self.directory))?,
+        };
+        for entry in entries {
+            let name = entry
+                .with_context(|| format!("read {:?}", self.directory))?
+                .file_name();
+            if trash::is_remains(&name) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Waits until nobody else fills the volume, and keeps others from filling
     /// it.
     pub fn fill_alone(&self, name: &str) -> Result<Lock> {
