@@ -40,6 +40,7 @@ pub fn check(args: Args) -> Result<ExitCode> {
     let bad = records.iter().any(Record::is_open);
     if args.filter.is_none() {
         match bad {
+            false if workspace::is_handed_out() => println!("All of step {number}."),
             false => {
                 println!("All of step {number}. Ours for comparison: ./just solution {number}")
             }

@@ -1,5 +1,6 @@
 //! `harness hint NN`: hints at the next thing to look at in a learner's step.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,9 +9,9 @@ use super::check as check_step;
 use check::outcome::Record;
 use check::registry::Step;
 use check::workspace;
-use course::exercise::skeleton::{self, Place};
+use course::exercise::Exercise;
+use course::exercise::skeleton;
 use course::exercise::work::Work;
-use course::exercise::{Exercise, region};
 use vm::checking::{Reader, Where};
 
 /// Arguments of `harness hint`.
@@ -31,7 +32,10 @@ pub fn hint(args: Args) -> Result<ExitCode> {
     let work = Work::here();
     let records = check_step::run(&number, &args.place, None, Reader::Caller)?;
     let Some(record) = records.iter().find(|record| record.is_open()) else {
-        println!("Nothing is left to do. Ours for comparison: ./just solution {number}");
+        println!("Nothing is left to do.");
+        if !workspace::is_handed_out() {
+            println!("Ours for comparison: ./just solution {number}");
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let mut progress = work.progress()?;
@@ -54,30 +58,32 @@ pub fn hint(args: Args) -> Result<ExitCode> {
 /// An exercise whose gap the learner has not begun to fill.
 struct Open {
     exercise: Exercise,
-    place: Place,
+    file: PathBuf,
     /// Whether it is the one that turns the failing check green.
     turns: bool,
+    /// Our solution; `None` in a handout.
+    solution: Option<String>,
 }
 
 /// The open exercise that turns `check` green, or else the first in our order.
 fn open(number: &str, work: &Work, check: &str) -> Result<Option<Open>> {
-    let dir = work.started(number)?;
-    let places = skeleton::places(&skeleton::step_dir(number)?)?;
-    let mut open = Vec::new();
-    for exercise in skeleton::exercises(number)?.all {
-        for place in places.iter().filter(|p| p.exercise == exercise.name) {
-            let text = std::fs::read_to_string(dir.join(&place.file)).unwrap_or_default();
-            if region::is_open(&text, &exercise) {
-                open.push(Open {
-                    turns: exercise.turns.iter().any(|turned| turned == check),
-                    exercise: exercise.clone(),
-                    place: place.clone(),
-                });
-            }
-        }
-    }
-    let wanted = open.iter().position(|open| open.turns).unwrap_or(0);
-    Ok(open.into_iter().nth(wanted))
+    let open = skeleton::open(&work.started(number)?, number)?;
+    let turns = |exercise: &Exercise| exercise.turns.iter().any(|turned| turned == check);
+    let wanted = open.iter().position(|(exercise, _)| turns(exercise));
+    let Some((exercise, file)) = open.into_iter().nth(wanted.unwrap_or(0)) else {
+        return Ok(None);
+    };
+    // A handout has none.
+    let ours = skeleton::places(&skeleton::step_dir(number)?)?;
+    let ours = ours
+        .into_iter()
+        .find(|place| place.exercise == exercise.name && place.file == file);
+    Ok(Some(Open {
+        turns: wanted.is_some(),
+        solution: ours.map(|place| place.solution),
+        exercise,
+        file,
+    }))
 }
 
 fn say(step: &Step, record: &Record, asked: u32, open: Option<&Open>) -> Result<()> {
@@ -91,14 +97,11 @@ fn say(step: &Step, record: &Record, asked: u32, open: Option<&Open>) -> Result<
     if asked > 1 {
         println!();
         println!("  Look: {}", entry.hint);
-        if let Some(Open {
-            exercise, place, ..
-        }) = open
-        {
+        if let Some(Open { exercise, file, .. }) = open {
             println!(
                 "  Not begun yet: exercise {}, in {}",
                 exercise.name,
-                place.file.display()
+                file.display()
             );
             let title = |name: &String| step.entry(name).map_or(name.clone(), |e| e.title.clone());
             let titles: Vec<String> = exercise.turns.iter().map(title).collect();
@@ -112,12 +115,20 @@ fn say(step: &Step, record: &Record, asked: u32, open: Option<&Open>) -> Result<
                 "  Do exercise {} first: others build on it.",
                 open.exercise.name
             ),
-            Some(Open { place, .. }) => {
-                println!("  Ours, of exercise {}:", place.exercise);
+            Some(Open {
+                exercise,
+                solution: Some(solution),
+                ..
+            }) => {
+                println!("  Ours, of exercise {}:", exercise.name);
                 println!();
-                for line in place.solution.lines() {
+                for line in solution.lines() {
                     println!("  {line}");
                 }
+            }
+            Some(_) => println!("  The task stands above the gap, as a comment."),
+            None if workspace::is_handed_out() => {
+                println!("  All exercises were begun: the chapter shows what each call does.");
             }
             None => println!(
                 "  All exercises were begun. Yours against ours: ./just solution {} --force",

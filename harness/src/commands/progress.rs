@@ -9,7 +9,6 @@ use check::registry::{self, Step};
 use check::workspace;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
-use course::exercise::{Exercise, region};
 
 /// Prints a table of the steps.
 pub fn progress() -> Result<ExitCode> {
@@ -46,12 +45,10 @@ fn left(number: &str, dir: &std::path::Path) -> Result<String> {
     if !dir.join("src").is_dir() {
         return Ok("gone".to_owned());
     }
-    let mut sources = Vec::new();
-    for file in skeleton::sources(dir)? {
-        sources.push(std::fs::read_to_string(dir.join(&file)).unwrap_or_default());
-    }
-    let exercises = skeleton::exercises(number)?.all;
-    let open = |exercise: &Exercise| sources.iter().any(|text| region::is_open(text, exercise));
-    let left = exercises.iter().filter(|exercise| open(exercise)).count();
-    Ok(left.to_string())
+    let mut open: Vec<String> = skeleton::open(dir, number)?
+        .into_iter()
+        .map(|(exercise, _)| exercise.name)
+        .collect();
+    open.dedup();
+    Ok(open.len().to_string())
 }

@@ -43,17 +43,14 @@ pub fn start(args: Args) -> Result<ExitCode> {
     let shown = dir.strip_prefix(&root).unwrap_or(&dir);
     println!("{} is yours. Its exercises:", shown.display());
     println!();
-    let places = skeleton::places(&skeleton::step_dir(&number)?)?;
+    let open = skeleton::open(&dir, &number)?;
     for exercise in skeleton::exercises(&number)?.all {
         println!(
             "  {:5}  {}: {}",
             exercise.level, exercise.name, exercise.title
         );
-        for place in places
-            .iter()
-            .filter(|place| place.exercise == exercise.name)
-        {
-            println!("         {}", shown.join(&place.file).display());
+        for (_, file) in open.iter().filter(|(open, _)| open.name == exercise.name) {
+            println!("         {}", shown.join(file).display());
         }
         println!("         turns green: {}", exercise.turns.join(", "));
     }
