@@ -12,6 +12,8 @@ mod interrupted;
 mod lineage;
 #[path = "step_08/names.rs"]
 mod names;
+#[path = "step_08/tarball.rs"]
+mod tarball;
 
 #[allow(dead_code)]
 mod layers;

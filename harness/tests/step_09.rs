@@ -6,8 +6,12 @@ mod archives;
 mod documents;
 #[path = "step_09/engine.rs"]
 mod engine;
+#[path = "step_09/hostile_images.rs"]
+mod hostile_images;
 #[path = "step_09/images.rs"]
 mod images;
+#[path = "step_09/inherited.rs"]
+mod inherited;
 #[path = "step_09/keeping.rs"]
 mod keeping;
 #[path = "step_09/keeping_images.rs"]
