@@ -21,11 +21,14 @@
 //! | module | what |
 //! |---|---|
 //! | this | the layers |
-//! | [`stack`] | the mount |
+//! | [`stack`], [`options`] | the mount, its layers and settings |
+//! | [`mount_legacy`] | the mount on kernels before 6.8 |
 //! | [`lookup`] | which layer a file comes from |
 //! | [`trial`] | whether it works here |
 
 pub(crate) mod lookup;
+mod mount_legacy;
+pub(crate) mod options;
 pub(crate) mod stack;
 pub(crate) mod trial;
 
@@ -53,7 +56,8 @@ use kit::atomic_file::write_file;
 use kit::lock::Lock;
 use kit::own::{make, remove_file};
 
-use stack::{Attributes, Stack, StackView};
+use options::{Attributes, Stack};
+use stack::StackView;
 
 /// The most layers below another: what fits into the page of options, and what
 /// Docker allows.
