@@ -117,7 +117,17 @@ fn the_environment_is_not_the_callers() {
             "\"two\"".into(),
         )?;
         expect_eq("HOME of root", found("HOME"), "/root".into())?;
-        expect(found("PATH").contains("/usr/sbin"), "a PATH", found("PATH"))
+        expect(found("PATH").contains("/usr/sbin"), "a PATH", found("PATH"))?;
+        let name = c.word("first");
+        let first = engine.run(&["--hostname", &name, engine.image()]).hold()?;
+        let joins = format!("container:{}", first.pid()?);
+        let second = engine.run(&["--uts", &joins, engine.image()]).probe()?;
+        expect_eq(
+            "HOSTNAME in the joined UTS namespace",
+            second.env.get("HOSTNAME").cloned(),
+            Some(name),
+        )?;
+        first.end()?.success()
     });
 }
 

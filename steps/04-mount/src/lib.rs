@@ -17,7 +17,7 @@
 //!
 //! What makes it safe, and fit for odd hosts: `target` follows no link out of
 //! the root; `detached` and `file_system` make mounts that vanish with their
-//! descriptor; `remount` has the way of kernels before 5.12.
+//! descriptor; `remount_legacy` has the way of kernels before 5.12.
 
 mod bind;
 pub mod detached;
@@ -27,6 +27,7 @@ mod masks;
 mod proc_sys;
 mod propagation;
 mod remount;
+mod remount_legacy;
 mod root;
 mod rootfs;
 pub mod target;

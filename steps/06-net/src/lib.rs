@@ -106,11 +106,11 @@ impl Net {
         }
     }
 
-    /// Sets the host name that step 01 gives the container. The default is the
-    /// launcher's.
+    /// Sets the host name inside, for /etc/hostname and /etc/hosts. The default
+    /// is the launcher's.
     #[must_use]
-    pub fn hostname(mut self, name: Option<OsString>) -> Self {
-        self.hostname = name;
+    pub fn hostname(mut self, name: OsString) -> Self {
+        self.hostname = Some(name);
         self
     }
 

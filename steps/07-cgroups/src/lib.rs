@@ -20,6 +20,7 @@
 //! Safety after a kill, and unusual hosts:
 //!
 //! - `group/end`, `group/find`: groups of dead launchers, and their processes
+//! - `group/kill_legacy`: v1, and v2 before Linux 5.14
 //! - `group/leaf`, `host/systemd`: a group that was delegated to the caller
 //! - `limits/protection`: `memory.low` depends on the groups above
 //!

@@ -16,8 +16,8 @@ use cgroups_rs::freezer::{FreezerController, FreezerState};
 
 use nix::poll::PollFlags;
 
-use crate::group::end::wait_for;
 use crate::group::file;
+use crate::group::processes::wait_for;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 

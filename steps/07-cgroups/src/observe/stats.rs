@@ -16,9 +16,9 @@ use cgroups_rs::cpuacct::CpuAcctController;
 use cgroups_rs::memory::MemController;
 use cgroups_rs::pid::PidController;
 
-use crate::group::end::processes;
 use crate::group::file;
 use crate::group::find::containers;
+use crate::group::processes::processes;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 use crate::limits::units::Bytes;

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use process::Exit;
 
-use crate::group::end::wait_for;
+use crate::group::processes::wait_for;
 use crate::observe::stats::Stats;
 use crate::observe::stats::all;
 use crate::observe::table::table;

@@ -25,6 +25,7 @@ use crate::layers::trash;
 use crate::mounts::detached;
 use crate::tree::Tree;
 use crate::tree::copy::copy;
+use crate::tree::root::open_to_all;
 use crate::tree::size::size;
 use crate::trees::whole::{Trees, Whole};
 use kit::own::make;
@@ -73,7 +74,7 @@ impl Trees for Vfs {
                 copied.reflinked
             );
         } else {
-            detached::open_to_all(&path)?;
+            open_to_all(&path)?;
         }
         Ok(())
     }

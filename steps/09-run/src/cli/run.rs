@@ -60,7 +60,7 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         kit::name::check(&name).context("--name")?;
     }
     let id = kit::random::hex::<32>()?;
-    let hostname = hostname(&mut uts, short(&id));
+    let hostname = hostname(&mut uts, short(&id))?;
     let env = environment(config, &process, &hostname, container.tty)?;
     let command = argv(config, process.entrypoint.as_ref(), given)?;
     if user.user.as_ref().is_none_or(UserSpec::is_empty) && !user.map_none {
