@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
+use check::outcome::{Outcome, Record};
 use check::registry::{self, Step};
 use check::workspace;
+use course::exercise::proof::{self, Stage};
 use course::exercise::skeleton::{self, Solutions};
 use course::exercise::work::Work;
 use course::exercise::{Exercises, Level, region};
@@ -182,4 +184,60 @@ fn every_chapter_has_the_table_of_its_exercises() -> Result<()> {
         ensure!(rows.len() == exercises.all.len(), "{} rows", rows.len());
         Ok(())
     })
+}
+
+/// The stage of step 01 with `done` exercises done, in which these checks pass.
+fn stage(done: usize, passed: &[&str]) -> Result<Stage> {
+    let step = Step::read(&workspace::checks(), "01")?;
+    let records: Vec<Record> = step
+        .checks
+        .iter()
+        .map(|check| Record {
+            outcome: match passed.contains(&check.name.as_str()) {
+                true => Outcome::Pass,
+                false => Outcome::Fail,
+            },
+            ..Record::new("01", &check.name, 0)
+        })
+        .collect();
+    Ok(Stage::new(&step, done, &records))
+}
+
+#[test]
+fn a_level_that_gains_too_little_is_named() -> Result<()> {
+    let exercises = skeleton::exercises("01")?;
+    let [none, core, ..] = exercises.level_ends();
+    let first = "the_uts_namespace_and_no_other_is_new";
+    let stages = [stage(none, &[first])?, stage(core, &[first])?];
+    let complaints = proof::complaints(&exercises, &stages);
+    ensure!(complaints.len() == 2, "{complaints:?}");
+    ensure!(complaints[0].contains("the skeleton passes the_uts_namespace"));
+    ensure!(complaints[1].contains("up to core gain 10 points of 100"));
+    Ok(())
+}
+
+#[test]
+fn an_exercise_must_turn_green_what_it_names() -> Result<()> {
+    let exercises = skeleton::exercises("01")?;
+    let turns: Vec<&str> = exercises.all[0].turns.iter().map(String::as_str).collect();
+    let nothing = stage(0, &[])?;
+    let good = proof::complaints(&exercises, &[nothing.clone(), stage(1, &turns)?]);
+    ensure!(good.is_empty(), "{good:?}");
+    let bad = proof::complaints(&exercises, &[nothing, stage(1, &turns[1..])?]);
+    ensure!(bad.len() == 1, "{bad:?}");
+    ensure!(bad[0].contains(&format!("does not turn {} green", turns[0])));
+    let lost = [
+        stage(1, &turns)?,
+        stage(
+            2,
+            &exercises.all[1]
+                .turns
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        )?,
+    ];
+    let lost = proof::complaints(&exercises, &lost);
+    ensure!(lost.len() == 1 && lost[0].contains("turns red"), "{lost:?}");
+    Ok(())
 }

@@ -106,7 +106,7 @@ impl Isolation for User {
 
     // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
-        // ANCHOR: exercise_write_maps
+        // ANCHOR: exercise_new_namespace
         if self
             .mappings
             .iter()
@@ -118,7 +118,7 @@ impl Isolation for User {
             write_maps::write_map(child, mapping)?;
         }
         Ok(())
-        // ANCHOR_END: exercise_write_maps
+        // ANCHOR_END: exercise_new_namespace
     }
     // ANCHOR_END: on_host
 
@@ -155,6 +155,7 @@ fn require_power() -> Result<()> {
 /// what the set-up creates belongs to root inside. Where 0 is not mapped, the
 /// IDs stay; the capabilities come from the namespace, not from the UID.
 fn become_root() -> Result<()> {
+    // ANCHOR: exercise_become_root
     set_groups(&[])?;
     let gid = Gid::from_raw(0);
     if unless_unmapped(setresgid(gid, gid, gid)).context("setresgid(0)")? {
@@ -165,6 +166,7 @@ fn become_root() -> Result<()> {
         say!("UID 0 is not mapped: the user stays as it is");
     }
     Ok(())
+    // ANCHOR_END: exercise_become_root
 }
 // ANCHOR_END: become_root
 

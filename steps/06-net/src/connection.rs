@@ -178,9 +178,9 @@ impl Connection {
 /// Reserves the ports. Looks for another container of ours on them first: its
 /// port is bound too, but /proc does not list TCP sockets that do not listen.
 fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
-    // ANCHOR: exercise_reserve_ports
     let mut sockets = Vec::new();
     for port in wanted {
+        // ANCHOR: exercise_name_the_holder
         let other = state
             .containers
             .iter()
@@ -194,10 +194,10 @@ fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
                 member.owner.pid
             );
         }
+        // ANCHOR_END: exercise_name_the_holder
         sockets.push(reserve(port).with_context(|| format!("-p {port}"))?);
     }
     Ok(sockets)
-    // ANCHOR_END: exercise_reserve_ports
 }
 
 /// The rules for the published ports of all containers.
