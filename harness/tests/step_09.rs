@@ -127,7 +127,7 @@ fn the_environment_is_not_the_callers() {
             second.env.get("HOSTNAME").cloned(),
             Some(name),
         )?;
-        first.end()?.success()
+        first.end()?.success().map(drop)
     });
 }
 
