@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use book::varies::{self, Varies};
 use book::{self, Page, experiments, includes, look, preprocess, transcript};
 use course::wrong;
 
@@ -48,6 +49,16 @@ fn every_transcript_can_be_read_and_nearly_all_are_run() {
         .collect();
     let run = blocks.iter().filter(|b| b.norun.is_none()).count();
     assert!(run * 100 >= blocks.len() * 95, "{run} of {}", blocks.len());
+}
+
+#[test]
+fn every_page_shows_values_and_every_pattern_fits_some() {
+    let pages = book::pages().unwrap();
+    let mut complaints = varies::strays(&pages).unwrap();
+    for page in &pages {
+        complaints.extend(Varies::of(page).unwrap().complaints(page).unwrap());
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
 #[test]
