@@ -14,9 +14,10 @@ pub fn build() -> Result<ExitCode> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(&dir).with_context(reading)? {
         let name = entry.with_context(reading)?.file_name();
-        if let Some(number) = name.to_str().and_then(|name| name.get(..2)) {
-            numbers.push(number.to_owned());
-        }
+        // steps/kit is no step.
+        let number = name.to_str().and_then(|name| name.get(..2));
+        let number = number.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+        numbers.extend(number.map(str::to_owned));
     }
     numbers.sort();
     build::programs(&numbers)?;
