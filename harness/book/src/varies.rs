@@ -8,10 +8,14 @@
 //! ```
 //!
 //! A key is a command of the page, as it is typed there. Its patterns are lines
-//! of its output. In a pattern, `[..]` stands for a value that varies: for text
-//! with a blank in it if the page's value has one, and for one word if not.
-//! `[name..]` has a name: it is the same value wherever the name is used on the
-//! page.
+//! of its output, with placeholders for the values that vary and the blanks
+//! around these (so that columns may be wider or narrower):
+//!
+//! | placeholder | value |
+//! |---|---|
+//! | `[0..]` | a number |
+//! | `[..]` | one word if that of the page is one, otherwise any text |
+//! | `[name..]` | the same, and the same value wherever the name is used on the page |
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,15 +51,19 @@ pub struct Shape {
 impl Pattern {
     /// Parses a pattern.
     pub fn new(text: &str) -> Result<Self> {
-        let placeholder = Regex::new(r"\[([a-z-]*)\.\.\]").context("compile a placeholder")?;
+        let placeholder = Regex::new(r"\[(0|[a-z-]*)\.\.\]").context("compile a placeholder")?;
         let (mut regex, mut names, mut end) = (String::from("^"), Vec::new(), 0);
         for found in placeholder.captures_iter(text) {
             let (Some(whole), Some(name)) = (found.get(0), found.get(1)) else {
                 continue;
             };
             regex += &regex::escape(&text[end..whole.start()]);
-            regex += "(.+?)";
-            names.push(name.as_str().to_owned());
+            let (name, value) = match name.as_str() {
+                "0" => ("", r"\d+(?:\.\d+)?"),
+                name => (name, r"\S+?|\S.*?\S"),
+            };
+            regex += &format!(r"\s*({value})\s*");
+            names.push(name.to_owned());
             end = whole.end();
         }
         if names.is_empty() {
@@ -71,12 +79,11 @@ impl Pattern {
     }
 
     /// The values of a line with the names of their placeholders (empty for
-    /// `[..]`), or `None` if the line does not fit.
+    /// those without one), or `None` if the line does not fit.
     pub fn values<'a>(&'a self, line: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
         let found = self.regex.captures(line)?;
-        let values = found.iter().skip(1).flatten().map(|v| v.as_str().trim());
-        let values: Vec<_> = self.names.iter().map(String::as_str).zip(values).collect();
-        (!values.iter().any(|(_, value)| value.is_empty())).then_some(values)
+        let values = found.iter().skip(1).flatten().map(|v| v.as_str());
+        Some(self.names.iter().map(String::as_str).zip(values).collect())
     }
 }
 
@@ -220,6 +227,14 @@ mod tests {
         );
         assert_eq!(pattern.values("[12] holds 3 pipe:[77]!"), None);
         assert_eq!(pattern.values("[12] holds   pipe:[77]"), None);
+        let pattern = Pattern::new("[a..] [..] sleep").unwrap();
+        assert_eq!(
+            pattern.values("  145   140 sleep"),
+            Some(vec![("a", "145"), ("", "140")])
+        );
+        let pattern = Pattern::new("[0..]s").unwrap();
+        assert_eq!(pattern.values("1.20s"), Some(vec![("", "1.20")]));
+        assert_eq!(pattern.values("x20s"), None);
         assert!(Pattern::new("nothing [sleep] ...").is_err());
     }
 
