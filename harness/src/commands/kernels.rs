@@ -250,22 +250,12 @@ fn run_all(
 }
 
 fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> Result<Outcomes> {
-    let batches = steps.iter().map(|step| {
-        let tests = tests
-            .get(&step.step)
-            .with_context(|| format!("tests/step_{}.rs was not built", step.step))?;
-        Ok(Batch {
-            seed: None,
-            variant: None,
-            program: None,
-            tests: tests.clone(),
-            step: step.clone(),
-        })
-    });
+    let batches = steps.iter().map(|step| Batch::new(step.clone(), tests));
     let plan = Plan {
         batches: batches.collect::<Result<_>>()?,
         seed,
         untrusted: false,
+        until_hang: false,
     };
     let machine = Machine {
         kernel: Kernel::Version(cell.kernel.clone()),

@@ -7,7 +7,6 @@ use std::time::Instant;
 use check::prelude::*;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
-use serial_test::serial;
 use tar::EntryType::{Char, GNULongName, Link, Regular, Symlink};
 
 use crate::layouts::{Entry, Layout, State, file, gzip, small_root, tar, zstd};
@@ -20,7 +19,6 @@ fn load(state: &State<'_>, layout: &Layout, driver: &str) -> Result<Ran> {
 }
 
 #[test]
-#[serial]
 fn archive_reaches_nothing_outside() {
     check(|c| {
         let outside = c.dir().join(c.word("outside"));
@@ -94,7 +92,6 @@ fn archive_reaches_nothing_outside() {
 }
 
 #[test]
-#[serial]
 fn archive_is_what_its_digests_say() {
     check(|c| {
         let layers = [small_root()?, tar(&[file("a", "right")])?];
@@ -156,7 +153,6 @@ fn archive_is_what_its_digests_say() {
 }
 
 #[test]
-#[serial]
 fn archive_packing_ends_where_its_stream_does() {
     check(|c| {
         let layers = [small_root()?, tar(&[file("a", "packed")])?];
@@ -219,7 +215,6 @@ fn archive_packing_ends_where_its_stream_does() {
 }
 
 #[test]
-#[serial]
 fn archive_bombs_do_not_go_off() {
     check(|c| {
         let disk = c.dir().join("disk");

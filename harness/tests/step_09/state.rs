@@ -13,7 +13,6 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-use serial_test::serial;
 
 use crate::engine::Engine;
 use crate::paced::{Then, beside, names, paced, settled};
@@ -45,7 +44,6 @@ fn begun(engine: &Engine<'_>) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn nobody_is_taken_for_dead_while_he_starts() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -82,7 +80,6 @@ fn nobody_is_taken_for_dead_while_he_starts() {
 }
 
 #[test]
-#[serial]
 fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -130,7 +127,6 @@ fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
 }
 
 #[test]
-#[serial]
 fn a_file_that_stays_keeps_nobody_from_starting() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -198,7 +194,6 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
 }
 
 #[test]
-#[serial]
 fn directories_that_are_read_only_go_without_root() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -233,7 +228,6 @@ fn directories_that_are_read_only_go_without_root() {
 }
 
 #[test]
-#[serial]
 fn records_of_others_are_not_believed() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -312,7 +306,6 @@ fn records_of_others_are_not_believed() {
 }
 
 #[test]
-#[serial]
 fn a_volume_is_held_from_the_first_moment() {
     check(|c| {
         let engine = Engine::new(c)?;

@@ -53,7 +53,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         // Such as ENXIO for a socket, or for a device without a driver.
         Err(errno) => return Err(errno).with_context(|| format!("open {path:?}")),
     };
-    if !is_regular(&file)? {
+    if !is_regular(&file).with_context(|| format!("read {path:?}"))? {
         bail!("{path:?} is no regular file: it is not read");
     }
     let mut bytes = Vec::new();

@@ -9,12 +9,14 @@
 //! 1. this file: [`Uts`], the isolation
 //! 2. [`namespace_mode`]: `private`, `host` or `container:PID`, the choice for
 //!    every namespace
-//! 3. [`namespaces`], [`table`]: the namespaces of a process, from
+//! 3. [`hostname`](mod@hostname), the name inside, and in a joined namespace
+//! 4. [`namespaces`], [`table`]: the namespaces of a process, from
 //!    `/proc/PID/ns`, and beside the caller's
 //!
 //! What makes it safe: [`name`], the rules for host names, checked before the
 //! kernel sees one.
 
+mod hostname;
 pub mod name;
 pub mod namespace_mode;
 pub mod namespaces;

@@ -102,10 +102,10 @@ impl Namespace {
     /// Names the PID if there is no such process (`ESRCH`), or if it belongs to
     /// a thread (`EINVAL`, since Linux 6.9 `ENOENT`).
     pub fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_join
         let NamespaceMode::Container(pid) = self.mode else {
             return Ok(());
         };
+        // ANCHOR: exercise_join
         let raw = rustix::process::Pid::from_raw(pid.as_raw())
             .with_context(|| format!("container:{pid}: no PID is 0"))?;
         let process = pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {

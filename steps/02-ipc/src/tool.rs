@@ -94,7 +94,7 @@ pub fn run(tool: IpcTool) -> Result<Exit> {
 }
 
 fn make(new: New) -> Result<String> {
-    // ANCHOR: exercise_make_objects
+    // ANCHOR: exercise_make_and_remove_objects
     Ok(match new {
         New::Queue => sysvipc::msgget(MODE)?.to_string(),
         New::Semaphore { count } => sysvipc::semget(count, MODE)?.to_string(),
@@ -104,11 +104,11 @@ fn make(new: New) -> Result<String> {
             name.display().to_string()
         }
     })
-    // ANCHOR_END: exercise_make_objects
+    // ANCHOR_END: exercise_make_and_remove_objects
 }
 
 fn remove(kind: Kind, id: OsString) -> Result<()> {
-    // ANCHOR: exercise_remove_objects
+    // ANCHOR: exercise_make_and_remove_objects
     let kind = match kind {
         Kind::Queue => sysv::Kind::Queue,
         Kind::Semaphore => sysv::Kind::Semaphore,
@@ -120,7 +120,7 @@ fn remove(kind: Kind, id: OsString) -> Result<()> {
         .and_then(|id| id.parse().ok())
         .with_context(|| format!("{id:?} is no identifier: it is a number that ipc ls shows"))?;
     kind.remove(number)
-    // ANCHOR_END: exercise_remove_objects
+    // ANCHOR_END: exercise_make_and_remove_objects
 }
 
 /// Adds the remedy to an error.

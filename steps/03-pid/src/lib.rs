@@ -96,8 +96,8 @@ impl Isolation for PidNamespace {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         if self.init {
+            // ANCHOR: exercise_refuse_without_a_namespace
             match self.namespace.mode() {
                 NamespaceMode::Private => {}
                 // An init has to be PID 1: orphans go to PID 1 of their
@@ -112,10 +112,10 @@ impl Isolation for PidNamespace {
                      one; omit one of the two"
                 ),
             }
+            // ANCHOR_END: exercise_refuse_without_a_namespace
             self.program = Some(init::seal().context("--init")?);
         }
         self.namespace.prepare()
-        // ANCHOR_END: exercise_prepare
     }
 
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {

@@ -46,7 +46,6 @@ const LINKS: [(&str, &str); 6] = [
 /// a volume of the user may cover the path later. `hosts_queues` says whether
 /// the IPC namespace is the one that the host's `/dev/mqueue` shows.
 pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<OwnedFd> {
-    // ANCHOR: exercise_mount_dev
     let target = directory(root, "/dev")?;
     // Without MOUNT_ATTR_NODEV, because device nodes have to work here. Nodes
     // take no space: a small size keeps the container from storing files in
@@ -69,7 +68,6 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<Owne
         .context("/dev/shm")?;
     mount_mqueue(dev, hosts_queues)?;
     Ok(mounted)
-    // ANCHOR_END: exercise_mount_dev
 }
 
 // ANCHOR: node

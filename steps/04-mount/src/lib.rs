@@ -17,7 +17,7 @@
 //!
 //! What makes it safe, and fit for odd hosts: `target` follows no link out of
 //! the root; `detached` and `file_system` make mounts that vanish with their
-//! descriptor; `remount` has the way of kernels before 5.12.
+//! descriptor; `remount_legacy` has the way of kernels before 5.12.
 
 mod bind;
 pub mod detached;
@@ -27,6 +27,7 @@ mod masks;
 mod proc_sys;
 mod propagation;
 mod remount;
+mod remount_legacy;
 mod root;
 mod rootfs;
 pub mod target;
@@ -207,13 +208,10 @@ impl Isolation for Mount {
     }
 
     fn namespaces(&self) -> CloneFlags {
-        // ANCHOR: exercise_new_namespace
         CloneFlags::CLONE_NEWNS
-        // ANCHOR_END: exercise_new_namespace
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         self.rootfs = match &self.args.rootfs {
             Some(rootfs) => Some(rootfs::check(rootfs)?),
             None => None,
@@ -240,7 +238,6 @@ impl Isolation for Mount {
         self.host_network = proc_sys::namespace("net");
         self.host_ipc = proc_sys::namespace("ipc");
         Ok(())
-        // ANCHOR_END: exercise_prepare
     }
 
     // ANCHOR: in_container

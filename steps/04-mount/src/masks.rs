@@ -73,6 +73,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
     for path in MASKED.map(PathBuf::from).into_iter().chain(throttles()) {
         cover(root, &empty, &path).with_context(|| format!("mask {path:?}"))?;
     }
+    // ANCHOR: exercise_read_only_paths
     for path in READ_ONLY.map(Path::new) {
         if let Some(target) = Target::new(path)?.open(root)? {
             // A bind of the path on itself: read-only is a property of a mount.
@@ -81,6 +82,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
                 .with_context(|| format!("make {path:?} read-only"))?;
         }
     }
+    // ANCHOR_END: exercise_read_only_paths
     empty.forget()
 }
 // ANCHOR_END: mask

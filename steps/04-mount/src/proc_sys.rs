@@ -87,6 +87,7 @@ pub(crate) fn mount_sys(
     privileges: Privileges,
     hosts_network: bool,
 ) -> Result<()> {
+    // ANCHOR: exercise_mount_sys
     let target = directory(root, "/sys")?;
     let mut attributes = INERT;
     if privileges == Privileges::Reduced {
@@ -111,6 +112,7 @@ pub(crate) fn mount_sys(
         made => made?.attach(target.as_fd()),
     }
     .map(drop)
+    // ANCHOR_END: exercise_mount_sys
 }
 
 /// Opens the directory `path` of the root, a mount point for one of the

@@ -57,6 +57,7 @@ impl Propagation {
     /// groups without a member on the host: they share with the mount
     /// namespaces that are made inside.
     pub(crate) fn settle(self) -> Result<()> {
+        // ANCHOR: exercise_settle_propagation
         match self {
             // A mount attached to a private or a slave mount is private: there
             // is nothing to change.
@@ -64,6 +65,7 @@ impl Propagation {
             Propagation::Shared => change("/", MsFlags::MS_SHARED),
             Propagation::Unbindable => change("/", MsFlags::MS_UNBINDABLE),
         }
+        // ANCHOR_END: exercise_settle_propagation
     }
 }
 

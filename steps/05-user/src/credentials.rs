@@ -260,7 +260,8 @@ fn refused(ids: Ids, id: u32, errno: Errno) -> Result<()> {
              --map-auto",
             ids.option()
         ),
-        Errno::EPERM => bail!("--user: becoming {noun} {id} needs root, inside or outside"),
+        Errno::EPERM => Err(errno)
+            .with_context(|| format!("--user: becoming {noun} {id} needs root, inside or outside")),
         other => Err(other).with_context(|| format!("set the {noun} {id}")),
     }
 }

@@ -4,7 +4,7 @@
 //! may (user_namespaces(7), “Capabilities”).
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kit::{say, sys};
@@ -73,9 +73,11 @@ pub(crate) fn in_new_namespace<T>(
             write_maps::write_map(child, mapping)?;
         }
         let made = meanwhile(child)?;
-        File::from(map)
-            .write_all(&[DONE])
-            .context("tell the child")?;
+        match File::from(map).write_all(&[DONE]) {
+            // The child has ended, and says why.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            written => written.context("write to a pipe")?,
+        }
         expect(&mut answer)?;
         Ok(made)
     });

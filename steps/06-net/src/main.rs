@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Some(Tool::Restore) => tool::restore(),
         None => {
             let credentials = Credentials::new(&args.user);
-            let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+            let net = Net::new(args.net).hostname(args.uts.hostname_inside()?);
             let files = net.files(RootTree::of(args.mount.rootfs.as_deref()));
             Container::new(args.command.command())
                 .with(User::new(args.user))

@@ -69,7 +69,7 @@ fn run(mut args: Args) -> Result<Exit> {
     let credentials = Credentials::new(&args.user);
     let cgroups = Cgroups::new(args.cgroups);
     let view = cgroups.view(tree);
-    let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+    let net = Net::new(args.net).hostname(args.uts.hostname_inside()?);
     let files = net.files(tree);
     Container::new(args.command.command())
         .with(User::new(args.user))

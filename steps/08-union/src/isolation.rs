@@ -117,7 +117,6 @@ impl Union {
     /// # Errors
     /// If no image is given, or two, or if the driver does not work here.
     pub fn plan(args: UnionSettings, rootfs: Option<&Path>, layers: Layers) -> Result<Self> {
-        // ANCHOR: exercise_plan_the_container
         if layers == Layers::IfAsked && !args.asked_for() {
             return Ok(Union { container: None });
         }
@@ -160,7 +159,6 @@ impl Union {
                 found_dead: Rc::default(),
             })),
         })
-        // ANCHOR_END: exercise_plan_the_container
     }
 
     /// Plans a container on the layers of the image that `settings` name.
@@ -412,6 +410,7 @@ fn read_note(note: &File, id: &LayerId) -> Result<String> {
 /// stop the rest.
 // ANCHOR: sweep
 pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
+    // ANCHOR: exercise_sweep
     let store: &Store = driver.store();
     let dead = store.dead()?;
     let found = !dead.is_empty();
@@ -422,6 +421,7 @@ pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
         }
     }
     Ok(found)
+    // ANCHOR_END: exercise_sweep
 }
 // ANCHOR_END: sweep
 

@@ -109,7 +109,7 @@ fn launch(mut run: Run, layers: Layers) -> Result<Exit> {
     run.mount.bind.extend(run.cgroups.device_binds(tree));
     let cgroups = Cgroups::new(run.cgroups);
     let view = cgroups.view(tree);
-    let net = Net::new(run.net).hostname(run.uts.hostname.clone());
+    let net = Net::new(run.net).hostname(run.uts.hostname_inside()?);
     let files = net.files(tree);
     let credentials = Credentials::new(&run.user);
     Container::new(command)

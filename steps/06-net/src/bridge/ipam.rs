@@ -93,7 +93,6 @@ pub(crate) fn allocate(
     taken: &BTreeMap<Ipv4Addr, String>,
     asked: Option<Ipv4Addr>,
 ) -> Result<Ipv4Addr> {
-    // ANCHOR: exercise_allocate
     let gateway = gateway(subnet);
     let Some(ip) = asked else {
         let free = subnet
@@ -120,7 +119,6 @@ pub(crate) fn allocate(
         Some(holder) => bail!("--ip {ip} is taken by container {holder}"),
         None => Ok(ip),
     }
-    // ANCHOR_END: exercise_allocate
 }
 
 /// A unique local IPv6 subnet (RFC 4193): fd00::/8, 40 random bits from

@@ -1,5 +1,5 @@
-//! Published ports (`-p`): a port of the host that leads to one of a container,
-//! by a rewritten destination address (nf_tables, `dnat`).
+//! The option `-p`: a port of the host that leads to one of a container. Its
+//! rules are `nat::published`.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -8,8 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::nat::protocol::{LOOPBACK, Protocol};
-use crate::nat::rule::Rule;
+use crate::nat::protocol::Protocol;
 
 /// One published port, spelled `[IP:]HOSTPORT:PORT[/tcp|/udp]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,34 +86,6 @@ impl Publish {
         let same_ip = self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified();
         same_ip && self.host_port == other.host_port && self.protocol == other.protocol
     }
-
-    /// The rules that direct the host's port to the container at `address`.
-    ///
-    /// `prerouting` sees packets from other hosts and from containers, `output`
-    /// those that the host sends to itself. A port on a loopback address is for
-    /// the host alone, so it has no rule in `prerouting`: a neighbour may send
-    /// us packets for 127.0.0.1.
-    pub fn rules(&self, address: Ipv4Addr, comment: &str) -> Vec<Rule> {
-        // ANCHOR: exercise_publish
-        let lead = |rule: Rule| {
-            rule.dport(self.protocol, self.host_port)
-                .dnat(address, self.port)
-                .comment(comment)
-        };
-        let (outside, own) = (Rule::new("prerouting"), Rule::new("output"));
-        if self.ip.is_unspecified() {
-            return vec![
-                lead(outside.ip_daddr_not(LOOPBACK).fib_daddr_local()),
-                lead(own.fib_daddr_local()),
-            ];
-        }
-        let own = lead(own.ip_daddr(self.ip.into()));
-        if self.ip.is_loopback() {
-            return vec![own];
-        }
-        vec![lead(outside.ip_daddr(self.ip.into())), own]
-        // ANCHOR_END: exercise_publish
-    }
 }
 
 /// Refuses ports that clash with one another. The error names the first two.
@@ -175,31 +146,5 @@ mod tests {
         assert!(!clash("8080:80", "8080:80/udp"));
         assert!(!clash("127.0.0.1:8080:80", "127.0.0.2:8080:80"));
         assert!(!clash("8080:80", "8081:80"));
-    }
-
-    fn rules(text: &str) -> Vec<String> {
-        let publish: Publish = text.parse().unwrap();
-        let rules = publish.rules(Ipv4Addr::new(10, 0, 0, 2), "7");
-        rules.iter().map(Rule::to_string).collect()
-    }
-
-    #[test]
-    fn a_port_on_all_addresses_is_for_the_addresses_of_the_host_only() {
-        assert_eq!(
-            rules("8080:80"),
-            [
-                "prerouting ip daddr != 127.0.0.0/8 fib daddr type local tcp dport 8080 dnat to \
-                 10.0.0.2:80 comment \"7\"",
-                "output fib daddr type local tcp dport 8080 dnat to 10.0.0.2:80 comment \"7\"",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_port_on_loopback_is_not_for_other_hosts() {
-        assert_eq!(
-            rules("127.0.0.1:8080:80/udp"),
-            ["output ip daddr 127.0.0.1/32 udp dport 8080 dnat to 10.0.0.2:80 comment \"7\""]
-        );
     }
 }

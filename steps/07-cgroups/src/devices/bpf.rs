@@ -65,7 +65,6 @@ fn instruction(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Instr
 
 /// Assembles the program for these rules.
 pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
-    // ANCHOR: exercise_device_program
     let mut program = vec![
         instruction(LDX_MEM_W, R2, R1, CTX_ACCESS_TYPE, 0),
         instruction(ALU_MOV_X, R3, R2, 0, 0),
@@ -88,7 +87,6 @@ pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
     program.push(instruction(ALU_MOV_K, R0, 0, 0, 0));
     program.push(instruction(EXIT, 0, 0, 0, 0));
     program
-    // ANCHOR_END: exercise_device_program
 }
 
 /// The instructions of one rule. Its jumps do not have their offsets yet.

@@ -18,11 +18,11 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// The cgroup file systems among the mounts of a mountinfo.
+    /// The cgroup file systems among the mounts of a mountinfo. Omits those that
+    /// another mount hides: their mount point leads to something else.
     pub(crate) fn all(mountinfo: &[u8]) -> Vec<Self> {
-        kit::mountinfo::parse(mountinfo)
-            .filter_map(Self::of)
-            .collect()
+        let mounts = kit::mountinfo::reachable(mountinfo);
+        mounts.into_iter().filter_map(Self::of).collect()
     }
 
     fn of(mount: kit::mountinfo::Mount<'_>) -> Option<Self> {

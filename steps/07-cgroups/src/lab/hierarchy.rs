@@ -17,9 +17,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::Pid;
 
-use crate::group::end::processes;
 use crate::group::file;
 use crate::group::parent::directories;
+use crate::group::processes::processes;
 use crate::host::layout::Layout;
 
 /// The directory of the mount points, one per hierarchy, by name.

@@ -29,7 +29,6 @@ use crate::lab::hierarchy::{Hierarchy, RULES, mount_at, options, unmount};
 /// # Errors
 /// `EPERM` without the privileges of root, which every attempt needs.
 pub(crate) fn try_all() -> Result<(String, bool)> {
-    // ANCHOR: exercise_rules
     unshare(CloneFlags::CLONE_NEWNS)
         .context("unshare(CLONE_NEWNS): only root can try the rules")?;
     mount(
@@ -53,7 +52,6 @@ pub(crate) fn try_all() -> Result<(String, bool)> {
     several_controllers(&bench, &mut report)?;
     processes(&bench, &mut report)?;
     Ok((report.text, report.kept))
-    // ANCHOR_END: exercise_rules
 }
 
 /// The text for the reader, and whether all rules were kept.

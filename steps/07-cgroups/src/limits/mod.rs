@@ -44,10 +44,10 @@ const LEAST_MEMORY: Bytes = Bytes(6 << 20);
 /// # Errors
 /// Names the option whose value is invalid, alone or with another one.
 pub(crate) fn limits(args: &CgroupSettings) -> Result<Vec<Limit>> {
-    // ANCHOR: exercise_limits
     let mut limits = Vec::new();
     memory(args, &mut limits)?;
     cpu(args, &mut limits)?;
+    // ANCHOR: exercise_limit_pids
     // With Docker -1 and 0 mean no limit.
     if let Some(most @ 1..) = args.pids_limit {
         let pids = vec![value("pids", "pids.max", most)];
@@ -58,9 +58,9 @@ pub(crate) fn limits(args: &CgroupSettings) -> Result<Vec<Limit>> {
             v2: pids,
         });
     }
+    // ANCHOR_END: exercise_limit_pids
     io(args, &mut limits)?;
     Ok(limits)
-    // ANCHOR_END: exercise_limits
 }
 
 /// The value of an option. With Docker `zero` means that it is not set.
@@ -69,6 +69,7 @@ fn set<T: Copy + PartialEq>(asked: Option<T>, zero: T) -> Option<T> {
 }
 
 fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
+    // ANCHOR: exercise_limit_memory
     let (most, kept) = (
         set(args.memory, Bytes(0)),
         set(args.memory_reservation, Bytes(0)),
@@ -102,6 +103,7 @@ fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
         });
     }
     Ok(())
+    // ANCHOR_END: exercise_limit_memory
 }
 
 /// The swap limit that comes with every memory limit: without it the kernel
@@ -133,6 +135,7 @@ fn swap(memory: Bytes, asked: Option<Swap>) -> Result<Limit> {
 }
 
 fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
+    // ANCHOR: exercise_limit_cpu
     if let Some(cpus) = set(args.cpus, Cpus::whole(0)) {
         let online = sysconf(SysconfVar::_NPROCESSORS_ONLN)
             .context("sysconf(_SC_NPROCESSORS_ONLN)")?
@@ -181,6 +184,7 @@ fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
         });
     }
     Ok(())
+    // ANCHOR_END: exercise_limit_cpu
 }
 
 /// `--cpu-quota` and `--cpu-period`, with the kernel's bounds (sched-bwc.rst).

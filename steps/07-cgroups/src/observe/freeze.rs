@@ -16,8 +16,8 @@ use cgroups_rs::freezer::{FreezerController, FreezerState};
 
 use nix::poll::PollFlags;
 
-use crate::group::end::wait_for;
 use crate::group::file;
+use crate::group::processes::wait_for;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 
@@ -40,7 +40,6 @@ pub(crate) enum State {
 /// # Errors
 /// Names the group that did not change within ten seconds; it is then thawed.
 pub(crate) fn set(group: &Group, state: State) -> Result<()> {
-    // ANCHOR: exercise_freeze
     let member = freezer(group)?;
     let controller = FreezerController::new(member.dir.clone(), member.version == Version::V2);
     match state {
@@ -60,7 +59,6 @@ pub(crate) fn set(group: &Group, state: State) -> Result<()> {
         bail!("{} did not freeze in ten seconds", member.dir.display());
     }
     Ok(())
-    // ANCHOR_END: exercise_freeze
 }
 
 /// The state of the group; `None` if it cannot be frozen.

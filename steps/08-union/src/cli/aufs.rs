@@ -78,7 +78,6 @@ pub fn run(tool: AufsTool) -> Result<Exit> {
 }
 
 fn mount_aufs(args: &MountSettings) -> Result<()> {
-    // ANCHOR: exercise_mount_aufs
     let text = args.options.join(std::ffi::OsStr::new(","));
     let options = Options::parse(&text)?;
     if kernel_has_aufs() {
@@ -92,7 +91,6 @@ fn mount_aufs(args: &MountSettings) -> Result<()> {
     let server = mount_in_background(&options, &args.target, Die::WithMount)?;
     say!("aufs: mounted, served by process {}", server.pid);
     Ok(())
-    // ANCHOR_END: exercise_mount_aufs
 }
 
 /// Whether the kernel itself has AUFS: as a loaded module, or built in.

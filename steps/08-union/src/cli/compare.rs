@@ -47,7 +47,6 @@ struct Figures {
 /// listed with the reason. Works in a temporary directory below the state
 /// directory.
 pub fn run(args: CompareArgs) -> Result<()> {
-    // ANCHOR: exercise_compare
     kit::set_verbose(args.store.verbose);
     let root = args.store.root()?;
     let work = root
@@ -58,7 +57,6 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let printed = table(&args, &work);
     let removed = remove(&work);
     printed.and(removed)
-    // ANCHOR_END: exercise_compare
 }
 
 fn table(args: &CompareArgs, work: &Path) -> Result<()> {

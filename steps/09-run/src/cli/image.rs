@@ -98,7 +98,7 @@ fn load(places: &Places, images: &Images, args: LoadArgs) -> Result<()> {
     if input.is_none() {
         refuse_terminal("drydock load -i FILE")?;
     }
-    let loaded = images.load(input, args.name.as_ref(), kind)?;
+    let loaded = images.loader().load(input, args.name.as_ref(), kind)?;
     let mut out = stdout().lock();
     for (id, names) in loaded {
         if names.is_empty() {
@@ -124,7 +124,7 @@ fn import(places: &Places, images: &Images, args: ImportArgs) -> Result<()> {
         env: args.env,
         ..Config::default()
     };
-    let id = images.import(from, &args.name, config, kind)?;
+    let id = images.loader().import(from, &args.name, config, kind)?;
     writeln!(stdout(), "{id}").context("write")
 }
 

@@ -63,16 +63,19 @@ impl Hardening {
     /// Replaces the session keyring, through which the caller's keys are
     /// reachable: fork(2) and execve(2) pass it on.
     fn leave_keys(&self) -> Result<()> {
+        // ANCHOR: exercise_leave_keys
         if !self.safety.new_keyring {
             return Ok(());
         }
         sys::new_session_keyring().context(
             "the caller's keys would stay within reach: --no-new-keyring says that they may",
         )
+        // ANCHOR_END: exercise_leave_keys
     }
 
     /// Installs the seccomp filter: see [`filter`].
     fn filter(&self) -> Result<()> {
+        // ANCHOR: exercise_filter
         if !self.safety.filter {
             return Ok(());
         }
@@ -80,6 +83,7 @@ impl Hardening {
             "without it the container could lift its limits: --security-opt seccomp=unconfined \
              says that it may",
         )
+        // ANCHOR_END: exercise_filter
     }
 }
 

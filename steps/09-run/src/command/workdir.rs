@@ -45,7 +45,6 @@ impl Isolation for Workdir {
     /// behind it either. For a directory that is not below the root the kernel
     /// returns a path that begins with `(unreachable)`: getcwd(2).
     fn in_container(&mut self) -> Result<()> {
-        // ANCHOR: exercise_workdir
         let directory = enter(&self.0).with_context(|| format!("--workdir {:?}", self.0))?;
         fchdir(&directory).with_context(|| format!("--workdir: fchdir({:?})", self.0))?;
         let here = getcwd(Vec::new()).context("getcwd")?;
@@ -53,7 +52,6 @@ impl Isolation for Workdir {
             bail!("--workdir {:?} leads out of the container: refused", self.0);
         }
         Ok(())
-        // ANCHOR_END: exercise_workdir
     }
 }
 

@@ -8,7 +8,8 @@
 //! | [`store`] | the files in which images are kept |
 //! | [`load`], [`path`], [`input`] | loading: by command, by path, from standard input |
 //! | [`source`] | the contents of an archive or a directory, verified while they stream |
-//! | [`directory`], [`elsewhere`] | a root file system as an image; an image in the store of another driver |
+//! | [`layers`] | the layers of images, in the stores of the drivers |
+//! | [`directory`] | a root file system as an image |
 //! | [`remove`] | removal |
 
 use std::path::{Path, PathBuf};
@@ -19,10 +20,10 @@ use union::{Kind, LayerId};
 
 pub mod config;
 pub mod digest;
-pub mod directory;
+mod directory;
 pub mod document;
-pub mod elsewhere;
 mod input;
+pub(crate) mod layers;
 pub mod load;
 pub mod name;
 mod path;
@@ -33,8 +34,12 @@ pub mod store;
 
 use config::Config;
 use digest::Digest;
+use input::Spool;
+use layers::ImageLayers;
+use load::Loader;
 use name::Name;
 use record::Record;
+use remove::Removed;
 use store::Store;
 
 /// An image that is ready to be run.
@@ -71,6 +76,41 @@ impl Images {
         })
     }
 
+    /// The layers of the images.
+    fn layers(&self) -> ImageLayers<'_> {
+        ImageLayers {
+            root: &self.root,
+            store: &self.store,
+        }
+    }
+
+    /// Where input is copied to.
+    fn spool(&self) -> Spool<'_> {
+        Spool { root: &self.root }
+    }
+
+    /// Loads images from archives, layouts and root file systems.
+    pub fn loader(&self) -> Loader<'_> {
+        Loader {
+            store: &self.store,
+            layers: self.layers(),
+            spool: self.spool(),
+        }
+    }
+
+    /// Removes a name, and with the last one the image. An id removes the image
+    /// with all its names.
+    ///
+    /// # Errors
+    /// If there is no such image, or a container uses it.
+    pub fn remove(&self, reference: &str) -> Result<Removed> {
+        let lock = self.store.lock()?;
+        let Some(record) = self.find(reference)? else {
+            bail!("there is no image {reference:?}: drydock images shows those that there are");
+        };
+        remove::remove(self.layers(), &record, reference, &lock)
+    }
+
     /// Finds the image that `reference` means, and makes its layers ready in
     /// the store of the storage driver `kind`, once.
     ///
@@ -97,9 +137,15 @@ impl Images {
             );
         };
         if path.is_dir() && !source::is_layout(&path) {
-            return self.directory(&path, reference, kind);
+            let top = directory::layer_of(self.layers(), &path, kind)?;
+            return Ok(Image {
+                id: top.to_string(),
+                name: reference.to_owned(),
+                top,
+                config: Config::of_a_root_file_system(),
+            });
         }
-        let record = self.of_path(&path, tag, kind)?;
+        let record = path::of_path(self.loader(), &path, tag, kind)?;
         self.image(&record, reference, kind)
         // ANCHOR_END: exercise_ready
     }
@@ -157,7 +203,8 @@ impl Images {
     fn image(&self, record: &Record, name: &str, kind: Kind) -> Result<Image> {
         let top = record.top()?;
         if !has_layer(&self.root, kind, &top) {
-            self.copy_from_elsewhere(record, kind)?;
+            self.layers()
+                .copy_from_elsewhere(record, kind, self.spool())?;
         }
         Ok(Image {
             id: record.id.to_string(),

@@ -121,7 +121,6 @@ impl Isolation for Pty {
 
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
-        // ANCHOR: exercise_terminal
         let master = multiplexer()?;
         unlockpt(&master).context("ioctl(TIOCSPTLCK)")?;
         // By the master's descriptor: the terminal's name could lead anywhere
@@ -149,7 +148,6 @@ impl Isolation for Pty {
         }
         self.terminal = Some(terminal);
         Ok(())
-        // ANCHOR_END: exercise_terminal
     }
     // ANCHOR_END: in_container
 

@@ -267,8 +267,10 @@ fn fill(
 ) -> Result<()> {
     // ANCHOR: exercise_fill_a_volume
     let is_empty = || -> Result<bool> {
-        let mut entries = fs::read_dir(data).with_context(|| format!("read {data:?}"))?;
-        Ok(entries.next().is_none())
+        let reading = || format!("readdir({data:?})");
+        let mut entries = fs::read_dir(data).with_context(reading)?;
+        let first = entries.next().transpose().with_context(reading)?;
+        Ok(first.is_none())
     };
     if !is_empty()? {
         return Ok(());

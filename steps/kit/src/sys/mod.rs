@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`clone`], [`descriptors`], [`signals`], [`own`] | a process, its files, its signals, its keyring |
+//! | `clone_legacy`, `close_legacy` | the same on kernels before 5.3 and 5.9 |
 //! | [`namespaces`], [`mounts`] | relations of namespaces; attributes of mounts |
 //! | [`bpf`], [`seccomp`] | programs in the kernel |
 //! | [`btrfs`], [`loop_device`] | ioctls of a file system and of a block device |
@@ -16,6 +17,8 @@
 pub mod bpf;
 pub mod btrfs;
 mod clone;
+mod clone_legacy;
+mod close_legacy;
 mod descriptors;
 pub mod loop_device;
 mod mounts;

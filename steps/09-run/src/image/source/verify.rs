@@ -46,7 +46,6 @@ pub(crate) fn checked(
     expected: &Expected,
     work: impl FnOnce(&mut dyn Read) -> Result<()>,
 ) -> Result<Content> {
-    // ANCHOR: exercise_check_digests
     let (sender, receiver) = sync_channel(CHUNKS);
     // The thread has ended before any process is cloned.
     thread::scope(|scope| {
@@ -74,7 +73,6 @@ pub(crate) fn checked(
         worked?;
         read
     })
-    // ANCHOR_END: exercise_check_digests
 }
 
 /// The digest and size of the tar in `blob`, which is read and discarded.
