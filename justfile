@@ -98,7 +98,7 @@ test-step NN *ARGS:
 kernels *ARGS:
     @{{ harness }} kernels "$@"
 
-# Run the book's transcripts, of chapter NN or all; --accept rewrites them
+# Run the book's transcripts, of chapter NN or all; --accept and --record rewrite them
 [no-exit-message]
 [group('check')]
 book-test *ARGS:

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+use book::session::Rewrite;
 use book::shell::Session;
 use book::{self, look, pages, preprocess, session, shell};
 
@@ -34,6 +35,10 @@ pub enum Args {
         /// Rewrite the pages to say what was printed, to be reviewed
         #[arg(long)]
         accept: bool,
+        /// Write the values of this run into the pages, where book/varies lets
+        /// them vary
+        #[arg(long)]
+        record: bool,
     },
     /// Run sessions; used inside the virtual machine
     #[command(hide = true)]
@@ -64,8 +69,16 @@ pub fn book(args: Args) -> Result<ExitCode> {
             Err(error).context("run mdbook")
         }
         Args::Look { shots } => look_at_it(shots.as_deref()),
-        Args::Test { pages, accept } => {
-            let tally = session::run(&pages, accept)?;
+        Args::Test {
+            pages,
+            accept,
+            record,
+        } => {
+            let rewrite = Rewrite {
+                differences: accept,
+                values: record,
+            };
+            let tally = session::run(&pages, rewrite)?;
             let run = tally.passed + tally.failed;
             println!(
                 "{} passed, {} failed: {run} of {} console blocks were run",
