@@ -30,7 +30,7 @@ pub enum IpcTool {
     /// Remove an object
     Rm {
         /// What it is
-        kind: Kind,
+        kind: IpcKind,
         /// Its identifier; for an mqueue its name
         #[arg(value_name = "ID", allow_negative_numbers = true)]
         id: OsString,
@@ -63,7 +63,7 @@ pub enum New {
 
 /// The kinds of objects, as the command line names them.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum IpcKind {
     /// A System V message queue
     Queue,
     /// A System V semaphore set
@@ -107,13 +107,13 @@ fn make(new: New) -> Result<String> {
     // ANCHOR_END: exercise_make_and_remove_objects
 }
 
-fn remove(kind: Kind, id: OsString) -> Result<()> {
+fn remove(kind: IpcKind, id: OsString) -> Result<()> {
     // ANCHOR: exercise_make_and_remove_objects
     let kind = match kind {
-        Kind::Queue => sysv::Kind::Queue,
-        Kind::Semaphore => sysv::Kind::Semaphore,
-        Kind::Memory => sysv::Kind::Memory,
-        Kind::Mqueue => return mqueue::remove(&id),
+        IpcKind::Queue => sysv::SysvKind::Queue,
+        IpcKind::Semaphore => sysv::SysvKind::Semaphore,
+        IpcKind::Memory => sysv::SysvKind::Memory,
+        IpcKind::Mqueue => return mqueue::remove(&id),
     };
     let number = id
         .to_str()
@@ -150,7 +150,7 @@ fn explain_removal(error: Error) -> Error {
 
 fn list() -> Result<String> {
     let mut table = line("kind", "id", "key", "uid", "mode", "holds");
-    for kind in sysv::Kind::ALL {
+    for kind in sysv::SysvKind::ALL {
         for object in kind.list()? {
             table += &line(
                 kind.name(),

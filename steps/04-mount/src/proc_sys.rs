@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use crate::Privileges;
 use crate::detached::{Detached, MountAttrFlags};
-use crate::target::{Kind, Target};
+use crate::target::{FileKind, Target};
 use kit::errno::is;
 
 /// The attributes `nosuid`, `nodev` and `noexec`.
@@ -119,6 +119,6 @@ pub(crate) fn mount_sys(
 /// kernel's file systems. Makes it if it is missing.
 pub(crate) fn directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     Target::new(Path::new(path))?
-        .open_or_make(root, Kind::Directory)
+        .open_or_make(root, FileKind::Directory)
         .with_context(|| format!("a place for {path}"))
 }

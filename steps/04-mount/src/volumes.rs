@@ -14,7 +14,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::bind::Bind;
 use crate::detached::{Detached, MountAttrFlags};
-use crate::target::{Kind, Target, is_device};
+use crate::target::{FileKind, Target, is_device};
 use crate::tmpfs::Tmpfs;
 
 #[derive(Clone, Debug)]
@@ -174,8 +174,8 @@ fn attach(
         bail!("{target} does not exist, and without --rootfs it would be made on the host");
     }
     let kind = match &taken {
-        Some(mount) => Kind::of(mount.as_fd())?,
-        None => Kind::Directory,
+        Some(mount) => FileKind::of(mount.as_fd())?,
+        None => FileKind::Directory,
     };
     let place = target.open_or_make(root, kind)?;
     if make {

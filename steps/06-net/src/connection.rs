@@ -20,7 +20,7 @@ use crate::kernel::link::Route;
 use crate::kernel::{address, conntrack, link, route};
 use crate::ledger::reclaim;
 use crate::ledger::reserve::reserve;
-use crate::ledger::state::{self, Locked, Member, State};
+use crate::ledger::state::{self, Endpoint, Locked, State};
 use crate::nat::publish::Publish;
 use crate::nat::rule::Rule;
 use crate::nat::table::{self, Transaction};
@@ -82,7 +82,7 @@ impl Connection {
         let ports = reserve_ports(&locked.state, &args.publish)?;
         let others = published(&locked.state);
 
-        let member = Member {
+        let member = Endpoint {
             owner: ProcessIdentity::current()?,
             address: Some(address),
             ports: args.publish.clone(),

@@ -50,7 +50,7 @@ pub use crate::cli::mode::NetworkMode;
 pub use crate::cli::tool;
 use crate::connection::Connection;
 use crate::kernel::{link, ports_for_all};
-use crate::ledger::state::{Locked, Member};
+use crate::ledger::state::{Endpoint, Locked};
 use crate::ledger::{directory, reclaim};
 use crate::names::files::{self, Files};
 
@@ -150,7 +150,7 @@ impl Isolation for Net {
             self.connection = Some(connection.map_err(explained)?);
         } else {
             reclaim::sweep(&mut locked)?;
-            let member = Member {
+            let member = Endpoint {
                 owner: ProcessIdentity::current()?,
                 address: None,
                 ports: Vec::new(),

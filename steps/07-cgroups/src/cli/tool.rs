@@ -11,7 +11,7 @@ use process::Exit;
 use crate::group::find;
 use crate::lab::hierarchy;
 use crate::lab::tool::{self as lab, HierarchyTool};
-use crate::observe::freeze::{self, State};
+use crate::observe::freeze::{self, GroupState};
 use crate::observe::stats::{self};
 use crate::observe::table::{details, table};
 use crate::observe::top;
@@ -55,8 +55,8 @@ pub fn run(tool: Tool) -> Result<Exit> {
     match tool {
         Tool::Stats(args) => stats(args),
         Tool::Top => top::run(),
-        Tool::Pause(args) => set(&args.group, State::Frozen),
-        Tool::Resume(args) => set(&args.group, State::Thawed),
+        Tool::Pause(args) => set(&args.group, GroupState::Frozen),
+        Tool::Resume(args) => set(&args.group, GroupState::Thawed),
         Tool::Hierarchy(tool) => lab::run(tool),
         Tool::Restore => restore(),
     }
@@ -78,7 +78,7 @@ fn stats(args: StatsArgs) -> Result<Exit> {
 
 /// Freezes or thaws the group of a container. Refuses the group of any other
 /// process.
-fn set(what: &str, state: State) -> Result<Exit> {
+fn set(what: &str, state: GroupState) -> Result<Exit> {
     let group = find::group(what)?;
     // The group of another process may contain the caller's own shell.
     if let Some(member) = group.members.iter().find(|m| !find::is_container(&m.dir)) {

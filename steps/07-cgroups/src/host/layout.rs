@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::group::file;
 use crate::host::hierarchy::{Hierarchy, Version};
-use crate::host::membership::{Membership, Mount};
+use crate::host::membership::{CgroupMount, Membership};
 
 /// All hierarchies with a mount that the caller sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Layout {
     /// Parses mountinfo and /proc/PID/cgroup. The controllers of v2 are in
     /// neither.
     pub(crate) fn parse(mountinfo: &str, cgroup: &str) -> Self {
-        let mounts = Mount::all(mountinfo.as_bytes());
+        let mounts = CgroupMount::all(mountinfo.as_bytes());
         let mut hierarchies: Vec<Hierarchy> = cgroup
             .lines()
             .filter_map(|line| Membership::parse(line)?.find(&mounts))

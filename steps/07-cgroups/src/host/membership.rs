@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::host::hierarchy::{Hierarchy, Version};
 
 /// A mount of a cgroup file system.
-pub(crate) struct Mount {
+pub(crate) struct CgroupMount {
     version: Version,
     /// The group that is the root of this mount.
     root: PathBuf,
@@ -17,7 +17,7 @@ pub(crate) struct Mount {
     options: Vec<String>,
 }
 
-impl Mount {
+impl CgroupMount {
     /// The cgroup file systems among the mounts of a mountinfo. Omits those that
     /// another mount hides: their mount point leads to something else.
     pub(crate) fn all(mountinfo: &[u8]) -> Vec<Self> {
@@ -32,7 +32,7 @@ impl Mount {
             _ => return None,
         };
         let mut all = mount.options().chain(mount.file_system_options());
-        Some(Mount {
+        Some(CgroupMount {
             version,
             root: mount.root(),
             mount_point: mount.mount_point(),
@@ -68,7 +68,7 @@ impl<'a> Membership<'a> {
 
     /// Finds the mount that shows this group: a writable one before a read-only
     /// one, then the one that shows most of the hierarchy.
-    pub(crate) fn find(&self, mounts: &[Mount]) -> Option<Hierarchy> {
+    pub(crate) fn find(&self, mounts: &[CgroupMount]) -> Option<Hierarchy> {
         // A group above the root of the caller's cgroup namespace.
         if self
             .path
@@ -93,7 +93,7 @@ impl<'a> Membership<'a> {
         })
     }
 
-    fn is_of(&self, mount: &Mount) -> bool {
+    fn is_of(&self, mount: &CgroupMount) -> bool {
         let has = |option: &str| mount.options.iter().any(|o| o == option);
         self.version == mount.version
             && match (self.version, self.name, self.controllers.first()) {

@@ -33,13 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A mounted hierarchy.
 #[derive(Debug)]
-pub(crate) struct Hierarchy {
+pub(crate) struct LabHierarchy {
     /// The mount point, which is its root group.
     pub root: PathBuf,
     name: String,
 }
 
-impl Hierarchy {
+impl LabHierarchy {
     /// Makes a hierarchy with these controllers, or without any, and mounts it.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Hierarchy {
     /// Makes a hierarchy and mounts it at `root`, which exists.
     pub(crate) fn mount(root: &Path, name: &str, controllers: &[String]) -> Result<Self> {
         mount_at(root, &options(Some(name), controllers))?;
-        Ok(Hierarchy {
+        Ok(LabHierarchy {
             root: root.to_owned(),
             name: name.to_owned(),
         })
@@ -75,7 +75,7 @@ impl Hierarchy {
         if !root.join("cgroup.procs").exists() {
             bail!("there is no hierarchy {name}: step-07 hierarchy make {name}");
         }
-        Ok(Hierarchy {
+        Ok(LabHierarchy {
             root,
             name: name.to_owned(),
         })
@@ -187,7 +187,7 @@ pub(crate) fn unmount(dir: &Path, still_there: impl Fn() -> Result<bool>) -> Res
     Ok(())
 }
 
-/// The names of the hierarchies that [`Hierarchy::make`] made.
+/// The names of the hierarchies that [`LabHierarchy::make`] made.
 pub(crate) fn made() -> Result<Vec<String>> {
     let all = directories(Path::new(PLACE))?;
     let mut names: Vec<String> = all
@@ -203,7 +203,7 @@ pub(crate) fn made() -> Result<Vec<String>> {
 pub(crate) fn remove_all() -> Result<Vec<String>> {
     let mut names = made()?;
     for name in &names {
-        match Hierarchy::open(name) {
+        match LabHierarchy::open(name) {
             Ok(hierarchy) => drop(hierarchy.remove()?),
             // Its directory was made, but it was never mounted.
             Err(_) => remove_place(&Path::new(PLACE).join(name)),
@@ -215,7 +215,7 @@ pub(crate) fn remove_all() -> Result<Vec<String>> {
         if name.starts_with(RULES) {
             let root = Path::new(PLACE).join(&name);
             fs::create_dir_all(&root).with_context(|| format!("mkdir {}", root.display()))?;
-            Hierarchy::mount(&root, &name, &[])?.remove()?;
+            LabHierarchy::mount(&root, &name, &[])?.remove()?;
             names.push(name);
         }
     }
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_group_stays_in_its_hierarchy() {
-        let hierarchy = Hierarchy {
+        let hierarchy = LabHierarchy {
             root: "/h".into(),
             name: "h".into(),
         };

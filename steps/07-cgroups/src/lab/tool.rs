@@ -14,7 +14,7 @@ use process::Exit;
 use crate::group::file;
 use crate::host::layout::Layout;
 use crate::lab::controllers::Controller;
-use crate::lab::hierarchy::{self, Hierarchy};
+use crate::lab::hierarchy::{self, LabHierarchy};
 use crate::lab::rules;
 
 /// What `step-07 hierarchy` can do.
@@ -78,11 +78,11 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
     let text = match tool {
         HierarchyTool::Controllers => controllers()?,
         HierarchyTool::Make { name, controllers } => {
-            let made = Hierarchy::make(&name, &controllers)?;
+            let made = LabHierarchy::make(&name, &controllers)?;
             format!("{}\n", made.root.display())
         }
         HierarchyTool::Group { name, path } => {
-            let dir = Hierarchy::open(&name)?.group(&path)?;
+            let dir = LabHierarchy::open(&name)?.group(&path)?;
             fs::create_dir_all(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
             format!("{}\n", dir.display())
         }
@@ -90,14 +90,14 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
             .iter()
             .map(|name| format!("{name}\n"))
             .collect(),
-        HierarchyTool::Ls { name: Some(name) } => groups(&Hierarchy::open(&name)?)?,
+        HierarchyTool::Ls { name: Some(name) } => groups(&LabHierarchy::open(&name)?)?,
         HierarchyTool::Move {
             name,
             path,
             pid,
             thread,
         } => {
-            Hierarchy::open(&name)?.attach(&path, pid, thread)?;
+            LabHierarchy::open(&name)?.attach(&path, pid, thread)?;
             String::new()
         }
         HierarchyTool::Of { pid } => {
@@ -110,7 +110,7 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
             text
         }
         HierarchyTool::Rm { name } => {
-            if !Hierarchy::open(&name)?.remove()? {
+            if !LabHierarchy::open(&name)?.remove()? {
                 eprintln!(
                     "step-07: the hierarchy {name} goes with the last mount namespace that shows it"
                 );
@@ -165,7 +165,7 @@ fn controllers() -> Result<String> {
     Ok(text)
 }
 
-fn groups(hierarchy: &Hierarchy) -> Result<String> {
+fn groups(hierarchy: &LabHierarchy) -> Result<String> {
     let mut text = String::new();
     for (path, pids) in hierarchy.groups()? {
         let list: Vec<String> = pids.iter().map(ToString::to_string).collect();

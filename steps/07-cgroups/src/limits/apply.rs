@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 
 use crate::cli::args::CgroupSettings;
 use crate::devices::bpf;
-use crate::devices::{DEFAULT, Rule, RuleArg};
+use crate::devices::{DEFAULT, DeviceRule, RuleArg};
 use crate::group::file;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
@@ -144,7 +144,7 @@ fn check_weight(name: &str) -> Result<()> {
 /// or says that root inside, who can make nodes, could use the host's devices.
 pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     let asked = &args.device;
-    let mut rules: Vec<Rule> = DEFAULT.to_vec();
+    let mut rules: Vec<DeviceRule> = DEFAULT.to_vec();
     rules.extend(args.device_cgroup_rule.iter().flat_map(RuleArg::rules));
     for device in asked {
         let rule = device
@@ -205,7 +205,7 @@ fn not_permitted(error: &anyhow::Error) -> bool {
     is(error, &[Errno::EPERM]) || causes.any(of_file)
 }
 
-fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
+fn deny_v1(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
     say!(
         "deny all devices but {} rules in {}",
         rules.len(),

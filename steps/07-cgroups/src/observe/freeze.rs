@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The state of a group's freezer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum GroupState {
     /// No process of the group runs.
     Frozen,
     /// The processes run.
@@ -39,19 +39,19 @@ pub(crate) enum State {
 ///
 /// # Errors
 /// Names the group that did not change within ten seconds; it is then thawed.
-pub(crate) fn set(group: &Group, state: State) -> Result<()> {
+pub(crate) fn set(group: &Group, state: GroupState) -> Result<()> {
     let member = freezer(group)?;
     let controller = FreezerController::new(member.dir.clone(), member.version == Version::V2);
     match state {
-        State::Frozen => controller.freeze(),
-        State::Thawed => controller.thaw(),
+        GroupState::Frozen => controller.freeze(),
+        GroupState::Thawed => controller.thaw(),
     }
     .with_context(|| format!("{state:?}: {}", member.dir.display()))?;
     let done = match member.version {
         Version::V1 => wait_v1(&controller, state)?,
         Version::V2 => wait_v2(member, state)?,
     };
-    if !done && state == State::Thawed {
+    if !done && state == GroupState::Thawed {
         bail!("{} is frozen after ten seconds", member.dir.display());
     }
     if !done {
@@ -62,7 +62,7 @@ pub(crate) fn set(group: &Group, state: State) -> Result<()> {
 }
 
 /// The state of the group; `None` if it cannot be frozen.
-pub(crate) fn get(group: &Group) -> Result<Option<State>> {
+pub(crate) fn get(group: &Group) -> Result<Option<GroupState>> {
     let Ok(member) = freezer(group) else {
         return Ok(None);
     };
@@ -73,8 +73,8 @@ pub(crate) fn get(group: &Group) -> Result<Option<State>> {
         Version::V2 => file::keyed(&member.dir.join("cgroup.events"), "frozen")?.map(|n| n == 1),
     };
     Ok(frozen.map(|frozen| match frozen {
-        true => State::Frozen,
-        false => State::Thawed,
+        true => GroupState::Frozen,
+        false => GroupState::Thawed,
     }))
 }
 
@@ -87,13 +87,14 @@ fn freezer(group: &Group) -> Result<&Member> {
         .with_context(|| format!("{} is in no hierarchy that can freeze", group.name))
 }
 
-fn wait_v1(controller: &FreezerController, state: State) -> Result<bool> {
+fn wait_v1(controller: &FreezerController, state: GroupState) -> Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         // Only a read of the file makes the kernel update the state.
         let now = controller.state().context("read freezer.state")?;
         match (state, now) {
-            (State::Frozen, FreezerState::Frozen) | (State::Thawed, FreezerState::Thawed) => {
+            (GroupState::Frozen, FreezerState::Frozen)
+            | (GroupState::Thawed, FreezerState::Thawed) => {
                 return Ok(true);
             }
             _ => sleep(Duration::from_millis(1)),
@@ -102,8 +103,8 @@ fn wait_v1(controller: &FreezerController, state: State) -> Result<bool> {
     Ok(false)
 }
 
-fn wait_v2(member: &Member, state: State) -> Result<bool> {
-    let wanted = u64::from(state == State::Frozen);
+fn wait_v2(member: &Member, state: GroupState) -> Result<bool> {
+    let wanted = u64::from(state == GroupState::Frozen);
     let deadline = Instant::now() + PATIENCE;
     let path = member.dir.join("cgroup.events");
     let mut events = File::open(&path).with_context(|| format!("open {}", path.display()))?;

@@ -22,7 +22,7 @@ use crate::group::processes::processes;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 use crate::limits::units::Bytes;
-use crate::observe::freeze::{self, State};
+use crate::observe::freeze::{self, GroupState};
 use crate::observe::oom;
 
 /// The statistics of a group. A value is `None` if the controller, or the
@@ -32,7 +32,7 @@ pub(crate) struct Stats {
     /// The group's name.
     pub name: String,
     /// The state of its freezer.
-    pub state: Option<State>,
+    pub state: Option<GroupState>,
     /// The number of processes in it and below.
     pub processes: u64,
     /// The number of processes and threads, and `pids.max`.

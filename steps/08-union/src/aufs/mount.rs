@@ -19,7 +19,7 @@ use crate::mounts::detached::{self, FileSystem};
 use aufs_server::background::{self, Die, ServerHandle};
 use aufs_server::device;
 use aufs_server::options::{Options, Udba};
-use aufs_server::spelling::{Access as Right, BranchOption, escape};
+use aufs_server::spelling::{BranchOption, Rights, escape};
 
 /// Time limit for a server to end after its mount: the kernel dismantles a
 /// container's mount namespace in the background.
@@ -61,7 +61,7 @@ pub(super) fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn Vie
         let written = n == 0 && access == Access::ReadWrite;
         options.branches.push(BranchOption {
             path,
-            access: if written { Right::Rw } else { Right::Rr },
+            access: if written { Rights::Rw } else { Rights::Rr },
             whiteouts: true,
         });
     }

@@ -20,7 +20,7 @@ use aufs_server::{Die, Options, mount_in_background, serve, si};
 #[derive(Subcommand, Clone, Debug)]
 pub enum AufsTool {
     /// Mount a stack of directories as one tree, as mount(8) does where the kernel has AUFS
-    Mount(MountSettings),
+    Mount(MountAufs),
     /// Unmount it
     Umount {
         /// Also if it is in use: its users keep it until they are done
@@ -40,7 +40,7 @@ pub enum AufsTool {
 
 /// The arguments of `mount`.
 #[derive(Args, Clone, Debug)]
-pub struct MountSettings {
+pub struct MountAufs {
     /// The file system type
     #[arg(short = 't', long = "types", value_name = "TYPE", default_value = "aufs", value_parser = ["aufs"])]
     kind: String,
@@ -77,7 +77,7 @@ pub fn run(tool: AufsTool) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-fn mount_aufs(args: &MountSettings) -> Result<()> {
+fn mount_aufs(args: &MountAufs) -> Result<()> {
     let text = args.options.join(std::ffi::OsStr::new(","));
     let options = Options::parse(&text)?;
     if kernel_has_aufs() {
@@ -101,7 +101,7 @@ pub fn kernel_has_aufs() -> bool {
         .any(|line| line.split('\t').nth(1) == Some("aufs"))
 }
 
-fn mount_by_kernel(args: &MountSettings, text: &OsString) -> Result<()> {
+fn mount_by_kernel(args: &MountAufs, text: &OsString) -> Result<()> {
     let data: CString = sys::c_string(text)?;
     let (target, flags) = (&args.target, rustix::mount::MountFlags::empty());
     mount(&args.source, target, "aufs", flags, data.as_c_str())

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mount::target::{Kind, open_or_make};
+use mount::target::{FileKind, open_or_make};
 use nix::fcntl::OFlag;
 use nix::unistd::fchdir;
 use process::{Isolation, inside};
@@ -58,5 +58,5 @@ impl Isolation for Workdir {
 fn enter(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let root = inside::open(Path::new("/"), flags).context("open(/)")?;
-    open_or_make(root.as_fd(), path, Kind::Directory)
+    open_or_make(root.as_fd(), path, FileKind::Directory)
 }

@@ -12,7 +12,7 @@ use rustix::fs::statvfs;
 
 use crate::image::source::blob::Blob;
 use crate::image::source::{Else, Source};
-use crate::image::store::Lock;
+use crate::image::store::ImageLock;
 
 /// The directory of images, for temporary files.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Spool<'a> {
 
 impl Spool<'_> {
     /// The source at `path`, or on standard input.
-    pub(super) fn source(&self, path: Option<&Path>, or: Else, lock: &Lock) -> Result<Source> {
+    pub(super) fn source(&self, path: Option<&Path>, or: Else, lock: &ImageLock) -> Result<Source> {
         let Some(path) = path else {
             return self.source_of(self.standard_input(lock)?, or, lock);
         };
@@ -41,12 +41,12 @@ impl Spool<'_> {
     }
 
     /// The source in `blob`.
-    pub(super) fn source_of(&self, blob: Blob, or: Else, lock: &Lock) -> Result<Source> {
+    pub(super) fn source_of(&self, blob: Blob, or: Else, lock: &ImageLock) -> Result<Source> {
         Source::of(blob, or, &|| self.file(lock), self.room()?)
     }
 
     /// Standard input as a blob: itself if it is a file, else a copy.
-    fn standard_input(&self, lock: &Lock) -> Result<Blob> {
+    fn standard_input(&self, lock: &ImageLock) -> Result<Blob> {
         let stdin = io::stdin();
         let copy = rustix::io::dup(&stdin).context("dup(0)")?;
         self.as_a_file(File::from(copy), "standard input".into(), lock)
@@ -54,7 +54,7 @@ impl Spool<'_> {
 
     /// `file` itself, if it is a regular file at its beginning; else a copy of
     /// what comes from it, limited by the space that is free.
-    fn as_a_file(&self, mut file: File, what: String, lock: &Lock) -> Result<Blob> {
+    fn as_a_file(&self, mut file: File, what: String, lock: &ImageLock) -> Result<Blob> {
         let is_file = file
             .metadata()
             .with_context(|| format!("fstat({what})"))?
@@ -75,7 +75,7 @@ impl Spool<'_> {
     }
 
     /// A temporary file without a name.
-    pub(super) fn file(&self, _lock: &Lock) -> Result<File> {
+    pub(super) fn file(&self, _lock: &ImageLock) -> Result<File> {
         let path = self.root.join("images/spool");
         remove_file(&path)?;
         let file = File::options()

@@ -12,8 +12,8 @@ use union::{Kind, LayerId, StorageDriver};
 
 use crate::image::digest::Digest;
 use crate::image::input::Spool;
-use crate::image::record::Record;
-use crate::image::store::{Lock, Store};
+use crate::image::record::ImageRecord;
+use crate::image::store::{ImageLock, ImageStore};
 
 /// The prefix of the ids of layers that are directories, or copies of some.
 pub(crate) const DIRECTORY: &str = "dir-";
@@ -24,13 +24,13 @@ pub(crate) struct ImageLayers<'a> {
     /// The state directory, below which each driver has a store.
     pub root: &'a Path,
     /// The images.
-    pub store: &'a Store,
+    pub store: &'a ImageStore,
 }
 
 impl ImageLayers<'_> {
     /// Locks the images, and removes what a killed process has left in the
     /// store of `kind`.
-    pub(super) fn changing(&self, kind: Kind) -> Result<Lock> {
+    pub(super) fn changing(&self, kind: Kind) -> Result<ImageLock> {
         let lock = self.store.lock()?;
         self.sweep(kind, &lock)?;
         Ok(lock)
@@ -44,7 +44,7 @@ impl ImageLayers<'_> {
 
     /// Removes the layers in the store of `kind` that belong to no image and
     /// have none above: those of images that were removed, or never completed.
-    pub(super) fn sweep(&self, kind: Kind, _lock: &Lock) -> Result<()> {
+    pub(super) fn sweep(&self, kind: Kind, _lock: &ImageLock) -> Result<()> {
         if !self.root.join(kind.as_str()).is_dir() {
             return Ok(());
         }
@@ -88,7 +88,7 @@ impl ImageLayers<'_> {
     /// drivers.
     pub(super) fn copy_from_elsewhere(
         &self,
-        record: &Record,
+        record: &ImageRecord,
         kind: Kind,
         spool: Spool<'_>,
     ) -> Result<()> {
@@ -135,7 +135,7 @@ impl ImageLayers<'_> {
 
     /// Refuses an image of which a container uses a layer that no other image
     /// has.
-    pub(super) fn refuse_if_used(&self, record: &Record) -> Result<()> {
+    pub(super) fn refuse_if_used(&self, record: &ImageRecord) -> Result<()> {
         for kind in self.kinds() {
             let driver = detect::open(kind, self.root)?;
             for layer in driver.layers()? {
@@ -167,7 +167,7 @@ impl ImageLayers<'_> {
         Ok(())
     }
 
-    fn is_needed_elsewhere(&self, chain: &Digest, but: &Record) -> Result<bool> {
+    fn is_needed_elsewhere(&self, chain: &Digest, but: &ImageRecord) -> Result<bool> {
         let records = self.store.records()?;
         Ok(records
             .iter()

@@ -13,17 +13,17 @@ use crate::image::digest::Digest;
 use crate::image::input::Spool;
 use crate::image::layers::ImageLayers;
 use crate::image::name::Name;
-use crate::image::record::{Layer, Record, chain_or_empty};
+use crate::image::record::{ImageRecord, Layer, chain_or_empty};
 use crate::image::source::blob::Blob;
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Expected, checked};
 use crate::image::source::{self, Else, Source};
-use crate::image::store::{Lock, Store};
+use crate::image::store::{ImageLock, ImageStore};
 
 /// Loads images: unpacks their layers, and keeps their records.
 #[derive(Clone, Copy, Debug)]
 pub struct Loader<'a> {
-    pub(super) store: &'a Store,
+    pub(super) store: &'a ImageStore,
     pub(super) layers: ImageLayers<'a>,
     pub(super) spool: Spool<'a>,
 }
@@ -110,7 +110,7 @@ impl Loader<'_> {
 
     /// Gives a name to the image `id`. Warns, as docker(1) does, if another
     /// image loses it.
-    fn give_name(&self, name: &Name, id: &Digest, lock: &Lock) -> Result<()> {
+    fn give_name(&self, name: &Name, id: &Digest, lock: &ImageLock) -> Result<()> {
         let before = self.store.named(name)?;
         self.store.name(name, id, lock)?;
         if let Some(before) = before.filter(|before| before.id != *id) {
@@ -123,7 +123,7 @@ impl Loader<'_> {
     }
 
     /// Locks the images for changes, with layers in the store of `kind`.
-    pub(super) fn changing(&self, kind: Kind) -> Result<Lock> {
+    pub(super) fn changing(&self, kind: Kind) -> Result<ImageLock> {
         self.layers.changing(kind)
     }
 
@@ -132,8 +132,8 @@ impl Loader<'_> {
         &self,
         parts: &Parts,
         driver: &dyn StorageDriver,
-        lock: &Lock,
-    ) -> Result<Record> {
+        lock: &ImageLock,
+    ) -> Result<ImageRecord> {
         let (config, diff_ids) = parts.config()?;
         let made_for = normal_architecture(&config.architecture);
         if !made_for.is_empty() && made_for != architecture() {
@@ -173,7 +173,7 @@ impl Loader<'_> {
             };
             layers.push(Layer { chain, size });
         }
-        let record = Record {
+        let record = ImageRecord {
             id: Digest::of(&parts.config),
             layers,
             created: config.created,

@@ -38,9 +38,9 @@ use input::Spool;
 use layers::ImageLayers;
 use load::Loader;
 use name::Name;
-use record::Record;
+use record::ImageRecord;
 use remove::Removed;
-use store::Store;
+use store::ImageStore;
 
 /// An image that is ready to be run.
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub struct Images {
     root: PathBuf,
-    pub(crate) store: Store,
+    pub(crate) store: ImageStore,
 }
 
 impl Images {
@@ -71,7 +71,7 @@ impl Images {
         let root =
             std::path::absolute(root).with_context(|| format!("the path of --root {root:?}"))?;
         Ok(Images {
-            store: Store::new(&root),
+            store: ImageStore::new(&root),
             root,
         })
     }
@@ -156,7 +156,7 @@ impl Images {
     ///
     /// # Errors
     /// If several images are meant.
-    pub fn find(&self, reference: &str) -> Result<Option<Record>> {
+    pub fn find(&self, reference: &str) -> Result<Option<ImageRecord>> {
         if reference.starts_with(['/', '.']) {
             return Ok(None);
         }
@@ -186,7 +186,7 @@ impl Images {
         self.find_by_part_of_id(reference, hex)
     }
 
-    fn find_by_part_of_id(&self, reference: &str, hex: &str) -> Result<Option<Record>> {
+    fn find_by_part_of_id(&self, reference: &str, hex: &str) -> Result<Option<ImageRecord>> {
         let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         if hex.len() < 4 || !hex.chars().all(digit) {
             return Ok(None);
@@ -200,7 +200,7 @@ impl Images {
     }
 
     /// The image of a record, with its layers in the store of `kind`.
-    fn image(&self, record: &Record, name: &str, kind: Kind) -> Result<Image> {
+    fn image(&self, record: &ImageRecord, name: &str, kind: Kind) -> Result<Image> {
         let top = record.top()?;
         if !has_layer(&self.root, kind, &top) {
             self.layers()

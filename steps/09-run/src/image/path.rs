@@ -15,10 +15,10 @@ use union::detect;
 use crate::image::config::{Config, ImageConfig};
 use crate::image::digest::Digest;
 use crate::image::load::{Loader, root_file_system};
-use crate::image::record::Record;
+use crate::image::record::ImageRecord;
 use crate::image::source::parts::Parts;
 use crate::image::source::{self, Else, Source};
-use crate::image::store::Store;
+use crate::image::store::ImageStore;
 
 /// A note: the image in a file when it was last used, and the identity of the
 /// file then. Whoever changes the file changes its ctime (inode(7)).
@@ -34,7 +34,7 @@ pub(super) fn of_path(
     path: &Path,
     tag: Option<&str>,
     kind: Kind,
-) -> Result<Record> {
+) -> Result<ImageRecord> {
     let path = path
         .canonicalize()
         .with_context(|| format!("realpath({path:?})"))?;
@@ -67,7 +67,7 @@ pub(super) fn of_path(
     Ok(record)
 }
 
-fn seen(store: &Store, key: &Digest, file: &[i64; 7]) -> Result<Option<Record>> {
+fn seen(store: &ImageStore, key: &Digest, file: &[i64; 7]) -> Result<Option<ImageRecord>> {
     match store.source::<Seen>(key)? {
         Some(seen) if seen.file == *file => store.record(&seen.image),
         _ => Ok(None),

@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::image::digest::Digest;
 use crate::image::layers::ImageLayers;
 use crate::image::name::Name;
-use crate::image::record::Record;
-use crate::image::store::Lock;
+use crate::image::record::ImageRecord;
+use crate::image::store::ImageLock;
 
 /// What [`Images::remove`](super::Images::remove) has removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +24,9 @@ pub enum Removed {
 /// If a container uses the image.
 pub(super) fn remove(
     layers: ImageLayers<'_>,
-    record: &Record,
+    record: &ImageRecord,
     reference: &str,
-    lock: &Lock,
+    lock: &ImageLock,
 ) -> Result<Removed> {
     let names = layers.store.names()?.into_iter();
     let names: Vec<Name> = names

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, ensure};
 use kit::{SignalNumber, say};
 use mount::detached::Detached;
-use mount::target::{Kind, Target};
+use mount::target::{FileKind, Target};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -136,7 +136,7 @@ impl Isolation for Pty {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let root = inside::open(Path::new("/"), flags).context("open(/)")?;
         let console = Target::new(Path::new("/dev/console"))?;
-        let console = console.open_or_make(root.as_fd(), Kind::File)?;
+        let console = console.open_or_make(root.as_fd(), FileKind::File)?;
         Detached::copy_of_fd(terminal.as_fd(), Path::new("the terminal"))?
             .attach(console.as_fd())
             .context("mount the terminal on /dev/console")?;

@@ -12,7 +12,7 @@ use crate::cli::options::FilesArgs;
 /// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum MountSource {
     /// A path of the host.
     Host {
         /// The absolute path.
@@ -38,7 +38,7 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
     /// The source of the files.
-    pub source: Source,
+    pub source: MountSource,
     /// The absolute path in the container.
     #[serde(with = "kit::text")]
     pub target: PathBuf,
@@ -141,7 +141,7 @@ fn volume(option: &str) -> Result<Mounted> {
     let source = match source {
         None => anonymous(copy)?,
         Some("") => bail!("the source is empty: omit the colon for an anonymous volume"),
-        Some(path) if path.contains('/') || path.starts_with('.') => Source::Host {
+        Some(path) if path.contains('/') || path.starts_with('.') => MountSource::Host {
             path: absolute(path)?,
             make: true,
         },
@@ -154,17 +154,17 @@ fn volume(option: &str) -> Result<Mounted> {
     })
 }
 
-fn named(name: &str, copy: bool) -> Result<Source> {
+fn named(name: &str, copy: bool) -> Result<MountSource> {
     kit::name::check(name)?;
-    Ok(Source::Volume {
+    Ok(MountSource::Volume {
         name: name.to_owned(),
         anonymous: false,
         copy,
     })
 }
 
-fn anonymous(copy: bool) -> Result<Source> {
-    Ok(Source::Volume {
+fn anonymous(copy: bool) -> Result<MountSource> {
+    Ok(MountSource::Volume {
         name: kit::random::hex::<32>()?,
         anonymous: true,
         copy,
@@ -227,7 +227,7 @@ fn mount(option: &str, mounts: &mut Files) -> Result<()> {
         }
         ("tmpfs", Some(_)) => bail!("a tmpfs begins empty: it has no src"),
         (_, _) if !tmpfs.is_empty() => bail!("tmpfs-size and tmpfs-mode need type=tmpfs"),
-        ("bind", Some(path)) => Source::Host {
+        ("bind", Some(path)) => MountSource::Host {
             path: absolute(path)?,
             make: false,
         },

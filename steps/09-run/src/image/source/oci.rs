@@ -13,7 +13,7 @@ use anyhow::{Context, Error, Result, bail};
 use crate::image::config::{ImageConfig, architecture, normal_architecture, normal_os};
 use crate::image::digest::Checksum;
 use crate::image::document::{Tail, from_json, parse};
-use crate::image::source::files::Files;
+use crate::image::source::files::ImageFiles;
 use crate::image::source::parts::Parts;
 
 /// The files that every layout has.
@@ -178,7 +178,7 @@ impl Descriptor {
 }
 
 /// Whether `files` are an image layout.
-pub(crate) fn is_layout(files: &Files) -> bool {
+pub(crate) fn is_layout(files: &ImageFiles) -> bool {
     LAYOUT.iter().all(|name| files.has(name))
 }
 
@@ -186,7 +186,7 @@ pub(crate) fn is_layout(files: &Files) -> bool {
 ///
 /// # Errors
 /// If the layout is damaged; [`NoImage`] if it has none for this machine.
-pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file("index.json")?.document(None)?;
     let index: Document = parse(&json, Tail::Refused).context("index.json")?;
     let manifests = index.manifests.unwrap_or_default();
@@ -234,7 +234,7 @@ enum Ask {
 
 /// A layout that is being read.
 struct Layout<'a> {
-    files: &'a Files,
+    files: &'a ImageFiles,
     /// What was skipped, for messages.
     passed: BTreeSet<String>,
     read: usize,
