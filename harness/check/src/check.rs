@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::draws::{Draws, WORD};
 use crate::expect::failed;
-use crate::guard::{Snapshot, reap_left_behind};
+use crate::guard::{CHECK_DIR, Snapshot, reap_left_behind};
 use crate::outcome::{Failed, Outcome, Record, Unsupported};
 use crate::step::{self, Step, said};
 use crate::{build, workspace};
@@ -112,11 +112,12 @@ fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Res
         seed: record.seed,
         draws: RefCell::new(Draws::new(record.seed)),
         dir: tempfile::Builder::new()
-            .prefix("drydock-check-")
+            .prefix(CHECK_DIR)
             .tempdir()
             .context("make a temporary directory")?,
     };
     let path = check.dir.path().to_path_buf();
+    let before = before.of_check(&path);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&check)));
     let result = result.unwrap_or_else(|panic| {
         let text = panic

@@ -100,7 +100,9 @@ impl<'a, W: Write> Report<'a, W> {
             Outcome::Error => wrapped(&mut self.out, "error of the harness: ", &record.message)?,
             _ if record.message.is_empty() => {}
             _ => {
-                let alike = |other: &&Record| other.message == record.message;
+                let alike = |other: &&Record| {
+                    record.outcome == Outcome::Fail && other.message == record.message
+                };
                 match self.records.iter().find(alike).map(|first| &first.check) {
                     Some(first) => {
                         let title = self.step.entry(first).map_or(first, |entry| &entry.title);
