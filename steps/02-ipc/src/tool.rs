@@ -24,14 +24,14 @@ const MODE: u32 = 0o600;
 pub enum IpcTool {
     /// List the objects of the caller's IPC namespace
     Ls,
-    /// Make an object, and print its identifier or name
+    /// Create an object, and print its identifier or name
     #[command(subcommand)]
     Make(New),
     /// Remove an object
     Rm {
-        /// What it is
+        /// Type of the object
         kind: IpcKind,
-        /// Its identifier; for an mqueue its name
+        /// Identifier of the object; the name of an mqueue
         #[arg(value_name = "ID", allow_negative_numbers = true)]
         id: OsString,
     },
@@ -44,19 +44,19 @@ pub enum New {
     Queue,
     /// A System V semaphore set
     Semaphore {
-        /// How many semaphores it has
+        /// Number of semaphores
         #[arg(default_value_t = 1)]
         count: u16,
     },
     /// A System V shared memory segment
     Memory {
-        /// Its size
+        /// Size in bytes
         #[arg(default_value_t = 4096)]
         bytes: usize,
     },
     /// A POSIX message queue
     Mqueue {
-        /// Its name: a slash, and then no other
+        /// Name of the queue: a slash, then characters other than slashes
         name: OsString,
     },
 }

@@ -20,7 +20,7 @@ use crate::status::{Status, is_gone};
 /// The arguments of `step-03 pids`.
 #[derive(Args, Clone, Debug)]
 pub struct PidsArgs {
-    /// A process of the container [default: those of all containers]
+    /// A process of the container [default: all containers]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: Option<i32>,
 }
