@@ -118,7 +118,7 @@ fn remove(kind: IpcKind, id: OsString) -> Result<()> {
     let number = id
         .to_str()
         .and_then(|id| id.parse().ok())
-        .with_context(|| format!("{id:?} is no identifier: it is a number that ipc ls shows"))?;
+        .with_context(|| format!("{id:?} is not an identifier: use a number from ipc ls"))?;
     kind.remove(number)
     // ANCHOR_END: exercise_remove_objects
 }
@@ -140,7 +140,7 @@ fn explain(error: Error) -> Error {
 fn explain_removal(error: Error) -> Error {
     let remedy = match error.downcast_ref::<Errno>() {
         Some(Errno::EINVAL | Errno::EIDRM | Errno::ENOENT) => {
-            "there is none in this IPC namespace: see ipc ls"
+            "there is no such object in this IPC namespace: see ipc ls"
         }
         Some(Errno::EPERM | Errno::EACCES) => "it is another user's",
         _ => return error,
@@ -179,8 +179,8 @@ fn list() -> Result<String> {
         }
         // An incomplete list is useful if it says that it is incomplete.
         Err(error) => eprintln!(
-            "step-02: POSIX message queues are not listed: {error:#}; it takes root to mount \
-             their file system"
+            "step-02: POSIX message queues are not listed: {error:#}; only root may mount their \
+             file system"
         ),
     }
     Ok(table)

@@ -318,9 +318,9 @@ impl Layered {
         }
         let image = match &self.image {
             Image::Layer(layer) => layer.clone(),
-            Image::OfContainer => bail!(
-                "there is no container {id} that was kept: give its image by --layer or --rootfs"
-            ),
+            Image::OfContainer => {
+                bail!("there is no kept container {id}: give its image by --layer or --rootfs")
+            }
             Image::Directory(directory) => {
                 let image = image_of(id)?;
                 say!("copy {directory:?} into layer {image}");

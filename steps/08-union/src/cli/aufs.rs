@@ -127,13 +127,16 @@ fn umount(target: &Path, lazy: bool) -> Result<()> {
     };
     match unmount(target, flags | UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => bail!("{target:?} is in use: leave it first, or umount --lazy"),
-        Err(Errno::INVAL) => bail!("{target:?} is no mount point"),
+        Err(Errno::INVAL) => bail!("{target:?} is not a mount point"),
         unmounted => unmounted.with_context(|| format!("umount2({target:?})"))?,
     }
     if let Some(server) = server.filter(|_| !lazy) {
         let mut ends = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
         if poll(&mut ends, PollTimeout::from(END)).context("poll(pidfd)")? == 0 {
-            say!("aufs: another mount namespace still has the union, so its server goes on");
+            say!(
+                "aufs: the union is still mounted in another mount namespace: its server keeps \
+                  running"
+            );
         }
     }
     Ok(())

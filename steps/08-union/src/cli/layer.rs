@@ -126,7 +126,7 @@ fn create(
 fn diff(driver: &dyn StorageDriver, id: &LayerId, tar: bool) -> Result<()> {
     if tar {
         if stdout().is_terminal() {
-            bail!("an archive is nothing for a terminal: send it to a file or a program");
+            bail!("standard output is a terminal: send the archive to a file or a program");
         }
         return driver.diff(id, &mut stdout().lock());
     }

@@ -78,7 +78,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                 if record.is_running() {
                     if !force {
                         bail!(
-                            "the container {} runs: stop it first, or use --force",
+                            "the container {} is running: stop it first, or use --force",
                             record.spec.name
                         );
                     }
@@ -139,7 +139,8 @@ fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Durat
     }
     if !record.launcher.is_parent_of(record.pid) || !records.is_held(record)? {
         bail!(
-            "the record of the container {} is wrong: process {} is none of its, and is left alone",
+            "the record of the container {} is wrong: process {} does not belong to it, and is \
+             not signalled",
             record.spec.name,
             record.pid
         );

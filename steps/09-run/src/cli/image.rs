@@ -188,7 +188,7 @@ fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
 
 fn refuse_terminal(instead: &str) -> Result<()> {
     if stdin().is_terminal() {
-        bail!("an archive does not come from a terminal: {instead}");
+        bail!("standard input is a terminal: {instead}");
     }
     Ok(())
 }

@@ -75,7 +75,8 @@ pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
                     .find(|record| record.spec.volumes().any(|volume| volume.name == name));
                 if let Some(user) = user {
                     bail!(
-                        "the volume {name:?} is used by the container {}: remove that first",
+                        "the volume {name:?} is used by the container {}: remove the container \
+                         first",
                         user.spec.name
                     );
                 }

@@ -66,9 +66,8 @@ impl Hardening {
         if !self.safety.new_keyring {
             return Ok(());
         }
-        sys::new_session_keyring().context(
-            "the caller's keys would stay within reach: --no-new-keyring says that they may",
-        )
+        sys::new_session_keyring()
+            .context("the caller's keys would stay accessible: allow it by --no-new-keyring")
     }
 
     /// Installs the seccomp filter: see [`filter`].
@@ -77,8 +76,8 @@ impl Hardening {
             return Ok(());
         }
         sys::seccomp::set_filter(&mut filter::program()).context(
-            "without it the container could lift its limits: --security-opt seccomp=unconfined \
-             says that it may",
+            "without it the container could lift its limits: allow it by --security-opt \
+             seccomp=unconfined",
         )
     }
 }
