@@ -243,7 +243,7 @@ fn accounts_are_regular_files() {
                 .run()
                 .map_err(|_| {
                     failed(
-                        "an /etc/passwd that is no regular file to be refused",
+                        "an /etc/passwd that is not a regular file to be refused",
                         "that it is read, or waited for, without end",
                     )
                 })?;
@@ -270,14 +270,14 @@ fn accounts_are_regular_files() {
             }
         };
         replace(None)?;
-        run(&["/etc/passwd", "no regular file"])?;
+        run(&["/etc/passwd", "not a regular file"])?;
         // The memory of the kernel's zeroes is the first to end otherwise.
         replace(Some("/dev/tty"))?;
         run(&["/etc/passwd"])?;
         replace(Some("/proc/self/fd/0"))?;
         run(&["/etc/passwd", "ELOOP"])?;
         replace(Some("/etc"))?;
-        run(&["/etc/passwd", "no regular file"])?;
+        run(&["/etc/passwd", "not a regular file"])?;
         // A link to nothing is no file: names are unknown.
         replace(Some("/no/such/file"))?;
         run(&["no user \"alice\""])

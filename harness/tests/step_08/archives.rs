@@ -245,7 +245,7 @@ fn no_file_is_missing_without_a_word() {
                 [&file("a")[..], &cut[..300]].concat(),
                 &["entry 2", "1024"],
             ),
-            ("name", long(b'L', b"nothing"), &["none that follows"]),
+            ("name", long(b'L', b"nothing"), &["ends after the headers"]),
             (
                 "version",
                 [sparse, file("a")].concat(),

@@ -46,9 +46,9 @@ fn archive_reaches_nothing_outside() {
             (evil("evil", &aim), None),
             (one(Link, "linked", &aim), Some("no")),
             (one(Link, "linked", &up), Some("leaves")),
-            (one(Regular, ".wh.", ""), Some("no name")),
-            (one(Regular, ".wh...", ""), Some("no name")),
-            (one(Regular, ".wh.d/x", ""), Some("no directory")),
+            (one(Regular, ".wh.", ""), Some("without a name")),
+            (one(Regular, ".wh...", ""), Some("without a name")),
+            (one(Regular, ".wh.d/x", ""), Some("not a directory")),
             (one(Char, "forged", ""), Some("0:0")),
         ];
         for driver in ["overlay2", "vfs", "aufs"] {
@@ -205,7 +205,7 @@ fn archive_packing_ends_where_its_stream_does() {
         let garbage = garbage.to_string_lossy().into_owned();
         let state = State::new(c)?;
         let ran = state.drydock(&["load", "-i", &garbage]).run()?;
-        let ran = ran.expect_error(125, &["garbage.tar", "no tar archive"])?;
+        let ran = ran.expect_error(125, &["garbage.tar", "not a tar archive"])?;
         expect(
             !ran.stderr.trim_end().chars().any(char::is_control),
             "an error that says nothing to the terminal",

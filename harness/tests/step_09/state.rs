@@ -252,7 +252,7 @@ fn records_of_others_are_not_believed() {
             engine
                 .tool(["stop", &name])
                 .run()?
-                .expect_error(125, &[&name, "none of its"])?;
+                .expect_error(125, &[&name, "does not belong to it"])?;
             let alive = host::process(victim.id() as i32).is_some_and(|p| p.state != 'Z');
             expect(alive, "stop to leave others' processes alone", "one killed")?;
             fs::write(&path, &text).context("write")?;

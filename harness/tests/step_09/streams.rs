@@ -288,7 +288,7 @@ fn a_stop_signal_may_be_real_time() {
             .run(&["--stop-signal", "RTMIN+31"])
             .args([engine.image(), "true"])
             .run()?
-            .expect_error(125, &["--stop-signal", "no signal"])?;
+            .expect_error(125, &["--stop-signal", "not a signal"])?;
         Ok(())
     });
 }

@@ -93,8 +93,8 @@ fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
                 .map(drop)
         }
         Err(Errno::EOVERFLOW) => bail!(
-            "mknodat(/dev/{name}): EOVERFLOW: this user namespace maps nobody to whom it could \
-             belong: give it a map, or leave --rootfs out"
+            "mknodat(/dev/{name}): EOVERFLOW: no ID of this user namespace is mapped that could \
+             own it: give a map, or omit --rootfs"
         ),
         made => made.with_context(|| format!("mknodat(/dev/{name})")),
     }
@@ -143,8 +143,8 @@ fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
         Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
                 "/dev/mqueue: only the user namespace that owns an IPC namespace may mount its \
-                 message queues: join that user namespace too (--userns container:PID), or take an \
-                 IPC namespace of your own (--ipc private)",
+                 message queues: join that user namespace too (--userns container:PID), or use a \
+                 new IPC namespace (--ipc private)",
             ));
         }
         made => made?,

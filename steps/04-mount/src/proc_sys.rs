@@ -58,9 +58,9 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
         }
         Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
-                "a user namespace may have a new /proc only where one is wholly visible, and \
-                 parts of the present one are covered, as in most containers: start outside of \
-                 it, or use --pid host",
+                "a user namespace may mount proc only if a fully visible one exists, and here \
+                 parts of /proc are masked, as in most containers: start outside of the \
+                 container, or use --pid host",
             ));
         }
         made => made?,
@@ -96,17 +96,17 @@ pub(crate) fn mount_sys(
     match Detached::new("sysfs", &[], attributes) {
         Err(error) if is(&error, &[Errno::EPERM]) && hosts_network => {
             eprintln!(
-                "warning: mount: /sys is the host's, read-only: the kernel gives a user namespace \
-                 a sysfs of its own only with a network of its own"
+                "warning: mount: /sys is the host's, read-only: a user namespace may mount sysfs \
+                 only with a network namespace of its own"
             );
             let attributes = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
             Detached::copy_of(Path::new("/sys"))?.attach_with(attributes, target.as_fd())
         }
         Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
-                "a user namespace may have a sysfs only of a network that is its own, and only \
-                 where the present one is not covered in part, as in most containers: start \
-                 outside of it, or use --network host, with the host's /sys",
+                "a user namespace may mount sysfs only with a network namespace of its own, and \
+                 only if a fully visible sysfs exists, unlike in most containers: start outside \
+                 of the container, or use --network host, with the host's /sys",
             ));
         }
         made => made?.attach(target.as_fd()),

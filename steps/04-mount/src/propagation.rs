@@ -14,15 +14,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
-    /// Nothing goes out, nothing comes in
+    /// No propagation in either direction
     #[default]
     Private,
-    /// Nothing goes out; what the host mounts comes in
+    /// The host's mounts propagate into the container, not the reverse
     Slave,
-    /// Both ways, where the host's mounts are shared; /proc then stays the
-    /// host's. With --rootfs only between namespaces that are made inside
+    /// Both directions, for mounts that the host shares; /proc is then the
+    /// host's. With --rootfs only between namespaces created inside
     Shared,
-    /// As private, and no mount can be the source of a bind
+    /// Like private, and no mount can be bind mounted
     Unbindable,
 }
 

@@ -72,7 +72,10 @@ impl Target {
         for component in path.components() {
             match component {
                 Component::Normal(name) => inside.push(name),
-                Component::ParentDir => bail!("the target {path:?} has a \"..\": name it without"),
+                Component::ParentDir => bail!(
+                    "the target {path:?} contains \"..\": use a path \
+                                               without it"
+                ),
                 _ => {}
             }
         }
@@ -108,7 +111,7 @@ impl Target {
         }
         let found = FileKind::of(fd.as_fd())?;
         if found != kind {
-            bail!("the target {self} is {found}, and what shall be mounted there is {kind}");
+            bail!("the target {self} is {found}, but the source is {kind}");
         }
         Ok(fd)
     }
@@ -233,8 +236,8 @@ fn is_link(fd: BorrowedFd<'_>) -> Result<bool> {
 fn whose(errno: Errno) -> &'static str {
     match errno {
         Errno::EACCES | Errno::EOVERFLOW => {
-            ", which does not belong to root inside: make it beforehand, or give the whole root \
-             to the user that is root inside (chown -R)"
+            ", which root inside does not own: create it beforehand, or give the whole root to \
+             the user that is root inside (chown -R)"
         }
         _ => "",
     }

@@ -171,7 +171,7 @@ fn attach(
     let target = volume.target();
     let before = target.open(root)?;
     if !make && before.is_none() {
-        bail!("{target} does not exist, and without --rootfs it would be made on the host");
+        bail!("{target} does not exist, and without --rootfs it would be created on the host");
     }
     let kind = match &taken {
         Some(mount) => FileKind::of(mount.as_fd())?,

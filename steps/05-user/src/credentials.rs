@@ -51,10 +51,7 @@ impl FromStr for UserSpec {
     /// IDs.
     fn from_str(text: &str) -> Result<Self> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
-        ensure!(
-            !group.contains(':'),
-            "it is UID or UID:GID, numbers or names"
-        );
+        ensure!(!group.contains(':'), "use UID or UID:GID, numbers or names");
         id(Ids::User, user)?;
         id(Ids::Group, group)?;
         Ok(UserSpec {

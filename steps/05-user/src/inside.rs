@@ -95,7 +95,7 @@ const DONE: u8 = 0;
 fn expect(from: &mut File) -> Result<()> {
     let mut first = [DONE];
     match from.read(&mut first).context("read from a pipe")? {
-        0 => bail!("the child died without a word"),
+        0 => bail!("the child died without a report"),
         _ if first == [DONE] => Ok(()),
         _ => {
             let mut words = first.to_vec();

@@ -94,7 +94,7 @@ impl Isolation for User {
         if mode == NamespaceMode::Private {
             self.mappings = mappings(&self.args, &caller)?;
         } else if self.args.asks_for_map() {
-            bail!("a map with --userns {mode}: only a new user namespace can be given one");
+            bail!("a map with --userns {mode}: only a new user namespace can have one");
         }
         self.namespace.prepare()
     }

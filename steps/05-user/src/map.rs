@@ -38,7 +38,7 @@ impl FromStr for IdMap {
                 count,
             }),
             _ => bail!(
-                "it is INSIDE:OUTSIDE:COUNT, each a number from 0 to {}",
+                "use INSIDE:OUTSIDE:COUNT, each a number from 0 to {}",
                 u32::MAX
             ),
         }
@@ -52,7 +52,7 @@ pub(crate) fn number(text: &str) -> Result<u32> {
         "{text:?} is no number"
     );
     text.parse()
-        .with_context(|| format!("{text:?} is no number from 0 to {}", u32::MAX))
+        .with_context(|| format!("{text:?} is not a number from 0 to {}", u32::MAX))
 }
 
 /// The kernel's form: `inside outside count`.

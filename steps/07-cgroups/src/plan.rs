@@ -128,9 +128,9 @@ fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error 
             base.display()
         ),
         (_, _, Some(base)) if base.join("cgroup.type").exists() => format!(
-            "the {controller} controller is not in {}/cgroup.controllers: it was not delegated; have \
-             it switched on in cgroup.subtree_control of the group above, or with systemd: \
-             systemctl edit user@.service, [Service] Delegate=yes",
+            "the {controller} controller is not in {}/cgroup.controllers: it was not delegated; \
+             enable it in cgroup.subtree_control of the parent group, or with systemd: systemctl \
+             edit user@.service, [Service] Delegate=yes",
             base.display()
         ),
         (Some("0"), _, None) => format!(

@@ -76,7 +76,7 @@ pub(crate) fn remove_lost(route: &mut Route) -> Result<bool> {
     };
     if bridge.alias.as_deref() != Some(ALIAS) {
         bail!(
-            "there is a device {BRIDGE} that Drydock did not make: rename it, or remove it \
+            "the device {BRIDGE} exists and was not created by Drydock: rename it, or remove it \
              (ip link del {BRIDGE})"
         );
     }

@@ -164,7 +164,8 @@ pub(crate) fn check_place(state: &mut State) -> Result<()> {
     }
     if network.exists() {
         bail!(
-            "the state is about another network namespace, net:[{}]: set {} to another directory",
+            "the state belongs to another network namespace, net:[{}]: set {} to another \
+             directory",
             network.namespace,
             VARIABLE
         );

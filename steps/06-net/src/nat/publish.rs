@@ -41,7 +41,7 @@ impl FromStr for Publish {
             [host, inside] => (Ipv4Addr::UNSPECIFIED, host, inside),
             [ip, host, inside] => (
                 ip.parse()
-                    .map_err(|_| anyhow!("{ip:?} is no IPv4 address"))?,
+                    .map_err(|_| anyhow!("{ip:?} is not an IPv4 address"))?,
                 host,
                 inside,
             ),
@@ -59,7 +59,7 @@ impl FromStr for Publish {
 fn port(text: &str) -> Result<u16> {
     match text.parse() {
         Ok(port @ 1..) => Ok(port),
-        _ => bail!("{text:?} is no port: ports are the numbers from 1 to 65535"),
+        _ => bail!("{text:?} is not a port: use a number from 1 to 65535"),
     }
 }
 
@@ -92,7 +92,7 @@ impl Publish {
 pub(crate) fn check(ports: &[Publish]) -> Result<()> {
     for (n, port) in ports.iter().enumerate() {
         if let Some(other) = ports[..n].iter().find(|other| port.clashes_with(other)) {
-            return Err(anyhow!("both want the same port of the host"))
+            return Err(anyhow!("both publish the same port of the host"))
                 .with_context(|| format!("-p {other} and {port}"));
         }
     }
@@ -121,13 +121,13 @@ mod tests {
         for (text, reason) in [
             ("80", "[IP:]HOSTPORT:PORT"),
             ("1:2:3:4", "[IP:]HOSTPORT:PORT"),
-            (":80", "no port"),
-            ("0:80", "no port"),
-            ("80:65536", "no port"),
-            ("80:-1", "no port"),
-            ("80:80/tcp/tcp", "no port"),
+            (":80", "not a port"),
+            ("0:80", "not a port"),
+            ("80:65536", "not a port"),
+            ("80:-1", "not a port"),
+            ("80:80/tcp/tcp", "not a port"),
             ("80:80/sctp", "tcp or udp"),
-            ("localhost:80:80", "no IPv4 address"),
+            ("localhost:80:80", "not an IPv4 address"),
             ("[::1]:80:80", "IPv4 addresses only"),
         ] {
             let error = text.parse::<Publish>().unwrap_err().to_string();

@@ -19,18 +19,20 @@ use crate::observe::top;
 /// What `step-07` can do besides launching.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Tool {
-    /// Show what a container has used, or a table of all containers
+    /// Show the resource usage of a container, or a table of all containers
     Stats(StatsArgs),
-    /// Show that table again every second, until q
+    /// Show the table of all containers, updated every second, until q is
+    /// pressed
     Top,
-    /// Freeze a container where it stands
+    /// Freeze all processes of a container
     Pause(GroupArgs),
-    /// Let it go on
+    /// Thaw a frozen container
     Resume(GroupArgs),
-    /// Make v1 hierarchies, to see the rules by
+    /// Create and examine v1 hierarchies
     #[command(subcommand)]
     Hierarchy(HierarchyTool),
-    /// Remove the groups of launchers that are gone, and all such hierarchies
+    /// Remove the groups of killed launchers, and all hierarchies created by
+    /// step-07
     Restore,
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn group(what: &str) -> Result<Group> {
         }
     }
     if name.is_empty() || found.is_empty() {
-        bail!("there is no group {what}: step-07 stats lists those of containers");
+        bail!("there is no group {what}: step-07 stats lists the groups of containers");
     }
     Ok(Group {
         name: name.to_owned(),
@@ -66,7 +66,7 @@ fn of_process(pid: &str) -> Result<Group> {
     let named = members.iter().find(|member| is_container(&member.dir));
     let name = match named.or(members.first()) {
         Some(member) => file_name(&member.dir),
-        None => bail!("process {pid} is in no group but the roots"),
+        None => bail!("process {pid} is only in root groups"),
     };
     // A hierarchy in which it was not placed would show another group's use.
     if named.is_some() {

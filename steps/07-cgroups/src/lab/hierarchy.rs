@@ -49,7 +49,7 @@ impl LabHierarchy {
         // ANCHOR: exercise_make_hierarchy
         check_name(name)?;
         if named(name)? {
-            bail!("there is a hierarchy of the name {name} already");
+            bail!("there is already a hierarchy {name}");
         }
         let root = Path::new(PLACE).join(name);
         fs::create_dir_all(&root).with_context(|| format!("mkdir {}", root.display()))?;
@@ -263,7 +263,7 @@ fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     // The kernel's own limit, MAX_CGROUP_ROOT_NAMELEN.
     if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
-        bail!("{name:?} is no name for a hierarchy: letters, digits, _, . and -, 63 at most");
+        bail!("{name:?} is not a name for a hierarchy: use at most 63 letters, digits, _, . and -");
     }
     Ok(())
 }
@@ -290,7 +290,7 @@ fn explain(error: Error, controllers: &[String]) -> Error {
     } else if is(&error, &[Errno::EINVAL]) {
         anyhow!("{error:#}: see step-07 hierarchy controllers")
     } else if is(&error, &[Errno::EPERM]) {
-        anyhow!("{error:#}: only root makes hierarchies")
+        anyhow!("{error:#}: only root may create hierarchies")
     } else {
         error
     }

@@ -20,52 +20,53 @@ use crate::lab::rules;
 /// What `step-07 hierarchy` can do.
 #[derive(Subcommand, Clone, Debug)]
 pub enum HierarchyTool {
-    /// List the controllers that the kernel has, and where each is
+    /// List the controllers of the kernel, and the hierarchy of each
     Controllers,
-    /// Make a v1 hierarchy, without a controller unless some are given
+    /// Create a v1 hierarchy [default: without controllers]
     Make {
-        /// Its name; it is mounted under /run/drydock/hierarchies
+        /// Name of the hierarchy; it is mounted below /run/drydock/hierarchies
         name: String,
-        /// Controllers for it to carry, which must be in no other hierarchy
+        /// Controllers to attach, which no other hierarchy may have
         #[arg(short = 'o', long, value_delimiter = ',', value_name = "LIST")]
         controllers: Vec<String>,
     },
-    /// Make a group in it, and those above
+    /// Create a group in a hierarchy, with missing parents
     Group {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: String,
-        /// The group, as a path from the root group
+        /// Path of the group from the root group
         path: String,
     },
-    /// List the hierarchies that were made, or the groups of one with their processes
+    /// List the created hierarchies, or the groups of one with their processes
     Ls {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: Option<String>,
     },
     /// Move a process into a group
     Move {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: String,
-        /// The group; / is the root group
+        /// Path of the group; / is the root group
         path: String,
-        /// The process
+        /// PID of the process
         #[arg(value_parser = clap::value_parser!(i32).range(1..))]
         pid: i32,
-        /// Move this one thread only: write to tasks instead of cgroup.procs
+        /// Move a single thread: write to tasks instead of cgroup.procs
         #[arg(long)]
         thread: bool,
     },
-    /// Show the group of a process in every hierarchy, mounted or not
+    /// Show the group of a process in every hierarchy, including unmounted ones
     Of {
-        /// The process [default: the caller]
+        /// PID of the process [default: the caller]
         #[arg(value_parser = clap::value_parser!(i32).range(1..))]
         pid: Option<i32>,
     },
-    /// Try the four rules, and show what the kernel answers
+    /// Try the four rules of hierarchies, and show the kernel's answers
     Rules,
-    /// Remove a hierarchy, its groups first; their processes go to the root group
+    /// Remove a hierarchy and its groups; their processes move to the root
+    /// group
     Rm {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: String,
     },
 }

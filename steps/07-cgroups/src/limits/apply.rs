@@ -104,7 +104,7 @@ fn check_ids(dir: &Path, version: Version, name: &str, asked: &str) -> Result<()
             "cpuset.cpus" => "CPU",
             _ => "memory node",
         };
-        bail!("there is no {what} {missing}, or it may not be used here: there are {there}");
+        bail!("there is no {what} {missing}, or it may not be used here: available are {there}");
     }
     Ok(())
 }
@@ -171,8 +171,8 @@ pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     if may_make_nodes()? {
         return Err(error.context(
             "the use of devices cannot be limited, and root inside could use every device of the \
-             host: mount the devices controller or cgroup2 and let this launcher make groups \
-             there; --device-cgroup-rule \"a *:* rwm\" says that it may",
+             host: mount the devices controller or cgroup2 and let this launcher create groups \
+             there, or allow it by --device-cgroup-rule \"a *:* rwm\"",
         ));
     }
     if !not_permitted(&error) {
@@ -184,7 +184,7 @@ pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     {
         bail!("--device {device} cannot be enforced: only root may limit the use of devices");
     }
-    say!("devices are not limited: nobody inside can make a node ({error:#})");
+    say!("devices are not limited: nobody inside can create a device node ({error:#})");
     Ok(())
 }
 

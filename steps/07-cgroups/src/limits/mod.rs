@@ -77,7 +77,7 @@ fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     let both = set(args.memory_swap, Swap::Total(Bytes(0)));
     for (option, bytes) in [("--memory", most), ("--memory-reservation", kept)] {
         if let Some(bytes) = bytes.filter(|bytes| *bytes < LEAST_MEMORY) {
-            bail!("{option} {bytes}: the least that a process can start in is {LEAST_MEMORY}");
+            bail!("{option} {bytes}: the minimum in which a process can start is {LEAST_MEMORY}");
         }
     }
     if let Some(most) = most {
@@ -159,7 +159,7 @@ fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     quota(args, limits)?;
     if let Some(shares) = set(args.cpu_shares, 0) {
         if !(2..=262_144).contains(&shares) {
-            bail!("--cpu-shares {shares}: give 2 to 262144; 1024 is what a group has by itself");
+            bail!("--cpu-shares {shares}: give 2 to 262144; 1024 is the default of a group");
         }
         limits.push(Limit {
             asked: format!("--cpu-shares {shares}"),
@@ -197,7 +197,7 @@ fn quota(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     }
     let Some(quota) = quota else { return Ok(()) };
     if quota < 1000 {
-        bail!("--cpu-quota {quota}: the least is 1000 microseconds");
+        bail!("--cpu-quota {quota}: the minimum is 1000 microseconds");
     }
     let period = period.unwrap_or(Cpus::PERIOD);
     limits.push(Limit {
@@ -303,7 +303,7 @@ mod tests {
             (args(|a| a.blkio_weight = Some(5)), "--blkio-weight 5"),
             (
                 args(|a| a.device_write_bps = vec!["/dev/null:1m".parse().unwrap()]),
-                "no block device",
+                "not a block device",
             ),
         ] {
             let error = format!("{:#}", limits(&args).unwrap_err());

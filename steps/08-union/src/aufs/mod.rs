@@ -99,7 +99,10 @@ impl Aufs {
             Ok(()) => Ok(()),
             Err(error) => match trash::discard(&self.diff_path(id)) {
                 Ok(()) => Err(error),
-                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+                Err(more) => Err(error.context(format!(
+                    "and its remains cannot be removed: \
+                                                        {more:#}"
+                ))),
             },
         }
     }
@@ -177,8 +180,8 @@ impl StorageDriver for Aufs {
 
     fn view_for(&self, _: &LayerId, _: Access, _: &Users) -> Result<Box<dyn View>> {
         bail!(
-            "AUFS has no ID-mapped mounts: choose the driver overlay2, btrfs or vfs, or leave the map \
-             out"
+            "AUFS has no ID-mapped mounts: choose the driver overlay2, btrfs or vfs, or omit the \
+             map"
         )
     }
 

@@ -30,7 +30,11 @@ pub(crate) fn unsupported() -> Option<String> {
     if !geteuid().is_root() {
         // A server in the container's user namespace would be within reach of
         // the container's root, and it has the layers of the image open.
-        return Some("it takes root: the file system's server has to stay outside".into());
+        return Some(
+            "it needs root: the server of the file system must run outside of the \
+                     container"
+                .into(),
+        );
     }
     match kernel_has_aufs() {
         true => None,
@@ -139,7 +143,10 @@ fn reap(server: &ServerHandle) -> Result<()> {
         }
         let waited = start.elapsed();
         if waited > 2 * END {
-            bail!("process {} serves an AUFS that nobody ends", server.pid);
+            bail!(
+                "process {} does not end: the AUFS that it serves is still mounted",
+                server.pid
+            );
         }
         if waited > END && !told {
             told = true;

@@ -19,20 +19,22 @@ use aufs_server::{Die, Options, mount_in_background, serve, si};
 /// What can be done with an AUFS without a container.
 #[derive(Subcommand, Clone, Debug)]
 pub enum AufsTool {
-    /// Mount a stack of directories as one tree, as mount(8) does where the kernel has AUFS
+    /// Mount a stack of directories as an AUFS, like mount(8) on a kernel with
+    /// AUFS
     Mount(MountAufs),
-    /// Unmount it
+    /// Unmount an AUFS
     Umount {
-        /// Also if it is in use: its users keep it until they are done
+        /// Detach the mount now, and end the file system when it is no longer
+        /// in use
         #[arg(short, long)]
         lazy: bool,
-        /// Where it is mounted
+        /// Mount point
         #[arg(value_name = "DIR")]
         target: PathBuf,
     },
-    /// List the branches of a mounted AUFS and their rights, as /sys/fs/aufs/si_*/br* do
+    /// List the branches of a mounted AUFS, like /sys/fs/aufs/si_*/br*
     Branches {
-        /// Where it is mounted
+        /// Mount point
         #[arg(value_name = "DIR")]
         target: PathBuf,
     },
@@ -41,19 +43,20 @@ pub enum AufsTool {
 /// The arguments of `mount`.
 #[derive(Args, Clone, Debug)]
 pub struct MountAufs {
-    /// The file system type
+    /// File system type
     #[arg(short = 't', long = "types", value_name = "TYPE", default_value = "aufs", value_parser = ["aufs"])]
     kind: String,
-    /// The branches, the highest first, and other options: dirs=TOP=rw:NEXT=ro+wh,create=mfs
+    /// Mount options: branches from the top down, and others, as in
+    /// dirs=TOP=rw:NEXT=ro+wh,create=mfs
     #[arg(short, long, value_name = "OPTIONS", value_delimiter = None)]
     options: Vec<OsString>,
-    /// Serve the file system in this process instead of one in the background
+    /// Serve the file system in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// What mountinfo shows as the source: nothing needs it
+    /// Source shown in mountinfo; it has no other effect
     #[arg(value_name = "SOURCE")]
     source: OsString,
-    /// The directory to mount it on
+    /// Mount point
     #[arg(value_name = "DIR")]
     target: PathBuf,
 }
@@ -122,13 +125,16 @@ fn umount(target: &Path, lazy: bool) -> Result<()> {
     };
     match unmount(target, flags | UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => bail!("{target:?} is in use: leave it first, or umount --lazy"),
-        Err(Errno::INVAL) => bail!("{target:?} is no mount point"),
+        Err(Errno::INVAL) => bail!("{target:?} is not a mount point"),
         unmounted => unmounted.with_context(|| format!("umount2({target:?})"))?,
     }
     if let Some(server) = server.filter(|_| !lazy) {
         let mut ends = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
         if poll(&mut ends, PollTimeout::from(END)).context("poll(pidfd)")? == 0 {
-            say!("aufs: another mount namespace still has the union, so its server goes on");
+            say!(
+                "aufs: the union is still mounted in another mount namespace: its server keeps \
+                  running"
+            );
         }
     }
     Ok(())

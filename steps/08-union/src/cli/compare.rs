@@ -21,7 +21,7 @@ use crate::tree::remove::remove;
 /// What to measure with.
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
-    /// Size of the big file, in MB (10^6 bytes)
+    /// Size of the large file, in MB (10^6 bytes)
     #[arg(long, value_name = "MB", default_value_t = 100)]
     pub size: u64,
 

@@ -145,16 +145,16 @@ pub fn layers_in(directory: &Path) -> Result<Vec<LayerId>> {
 
 /// The message for a layer that does not exist.
 pub fn no_layer(id: &LayerId) -> String {
-    format!("there is no layer {id}: step-08 layer ls shows those that there are")
+    format!("there is no layer {id}: see step-08 layer ls")
 }
 
 /// The message for a layer that exists already.
 pub fn exists(id: &LayerId) -> String {
-    format!("there is a layer {id} already: choose another name, or step-08 layer rm {id}")
+    format!("layer {id} already exists: choose another name, or step-08 layer rm {id}")
 }
 
 /// The message for a layer that cannot be removed, because `other` is on top of
 /// it.
 pub fn below_another(id: &LayerId, other: &LayerId) -> String {
-    format!("layer {id} is below {other}: remove that first")
+    format!("layer {id} is the parent of {other}: remove {other} first")
 }

@@ -39,7 +39,7 @@ pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> Result<()> {
         Errno::EINVAL | Errno::ENOSYS => anyhow!(
             "mount_setattr(MOUNT_ATTR_IDMAP): {errno}: this file system or this kernel has no \
              ID-mapped mounts: keep the state on ext4, xfs or btrfs with Linux 5.12 or later, or \
-             leave the map out"
+             omit the map"
         ),
         other => Error::new(other).context("mount_setattr(MOUNT_ATTR_IDMAP)"),
     })

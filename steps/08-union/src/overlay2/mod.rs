@@ -152,7 +152,7 @@ impl Overlay2 {
         let target = fs::read_link(&path).with_context(|| format!("readlink({path:?})"))?;
         let id = target.parent().and_then(Path::file_name);
         id.and_then(|id| id.to_str())
-            .with_context(|| format!("{path:?} leads to {target:?}, which is no layer"))?
+            .with_context(|| format!("{path:?} leads to {target:?}, which is not a layer"))?
             .parse()
     }
 

@@ -171,9 +171,9 @@ impl StackView {
     fn overlaid(&self) -> Result<OwnedFd> {
         match self.by_fsconfig() {
             Err(error) if is_old_kernel(&error) => {
-                say!("overlay: {error:#}; once more in the old way");
+                say!("overlay: {error:#}; trying mount(2)");
                 mount_legacy::mount(&self.stack, self.attributes)
-                    .map_err(|second| second.context(format!("{error:#}; and in the old way")))
+                    .map_err(|second| second.context(format!("{error:#}; and by mount(2)")))
             }
             done => done,
         }

@@ -125,7 +125,10 @@ impl<T: Trees + 'static> Whole<T> {
             Ok(()) => Ok(()),
             Err(error) => match self.trees.destroy(id) {
                 Ok(()) => Err(error),
-                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+                Err(more) => Err(error.context(format!(
+                    "and its remains cannot be removed: \
+                                                        {more:#}"
+                ))),
             },
         }
     }

@@ -90,7 +90,7 @@ pub(crate) fn choose_network(net: &mut NetSettings) -> Result<()> {
     net.network = Some(NetworkMode::None);
     eprintln!(
         "drydock: without root there is no bridge: this container has a loopback device only \
-         (--network none says that this is meant, --network host shares the host's)"
+         (--network none avoids this message, --network host shares the host's network)"
     );
     Ok(())
 }

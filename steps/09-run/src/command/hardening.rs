@@ -67,9 +67,8 @@ impl Hardening {
         if !self.safety.new_keyring {
             return Ok(());
         }
-        sys::new_session_keyring().context(
-            "the caller's keys would stay within reach: --no-new-keyring says that they may",
-        )
+        sys::new_session_keyring()
+            .context("the caller's keys would stay accessible: allow it by --no-new-keyring")
         // ANCHOR_END: exercise_leave_keys
     }
 
@@ -80,8 +79,8 @@ impl Hardening {
             return Ok(());
         }
         sys::seccomp::set_filter(&mut filter::program()).context(
-            "without it the container could lift its limits: --security-opt seccomp=unconfined \
-             says that it may",
+            "without it the container could lift its limits: allow it by --security-opt \
+             seccomp=unconfined",
         )
         // ANCHOR_END: exercise_filter
     }

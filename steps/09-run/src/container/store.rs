@@ -157,7 +157,7 @@ impl Records {
             .filter(|record| !reference.is_empty() && record.spec.id.starts_with(reference));
         match (begun.next(), begun.next()) {
             (Some(record), None) => Ok(record.clone()),
-            (Some(_), Some(_)) => bail!("{reference:?} is the beginning of several ids: say more"),
+            (Some(_), Some(_)) => bail!("{reference:?} is ambiguous: several ids begin with it"),
             _ => bail!("there is no container {reference:?}: see drydock ps -a"),
         }
     }
@@ -286,7 +286,7 @@ impl Records {
                 .iter()
                 .any(|record| record.spec.name == name && record.short_id() == short(id));
             if !known && !owner.is_some_and(|owner| owner.is_alive()) {
-                say!("the name {name:?} is nobody's");
+                say!("the name {name:?} has no container");
                 remove_file(&self.name_path(name))?;
             }
         }
@@ -349,6 +349,6 @@ pub(super) fn read(path: &Path) -> Result<Option<Record>> {
         serde_json::from_slice(&json).with_context(|| format!("{path:?} is damaged: remove it"))?;
     record
         .check(path)
-        .with_context(|| format!("{path:?} is no record of a container: remove it"))?;
+        .with_context(|| format!("{path:?} is not a record of a container: remove it"))?;
     Ok(Some(record))
 }

@@ -103,7 +103,8 @@ impl ImageLayers<'_> {
                     .find(|other| has_layer(self.root, *other, &id))
                 else {
                     bail!(
-                        "layer {id} of the image is gone: load it once more, after drydock rmi {}",
+                        "layer {id} of the image is gone: run drydock rmi {} and load the image \
+                         again",
                         record.id.hex()
                     );
                 };
@@ -161,7 +162,7 @@ impl ImageLayers<'_> {
                     continue;
                 }
                 let container = layer.as_str().trim_end_matches("-init");
-                bail!("the image is used by container {container}: remove that first");
+                bail!("the image is used by container {container}: remove the container first");
             }
         }
         Ok(())

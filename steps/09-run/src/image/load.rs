@@ -50,11 +50,14 @@ impl Loader<'_> {
         let lock = self.changing(kind)?;
         let source = self.spool.source(path.as_deref(), Else::Refuse, &lock)?;
         let Source::Images(files) = source else {
-            bail!("this is a root file system, not an image: drydock import gives it a name");
+            bail!("this is a root file system, not an image: use drydock import");
         };
         let images = source::images(&files, tag)?;
         if name.is_some() && images.len() > 1 {
-            bail!("one name for {} images: give PATH:TAG", images.len());
+            bail!(
+                "one name for {} images: select one by PATH:TAG",
+                images.len()
+            );
         }
         let driver = detect::open(kind, self.layers.root)?;
         let mut loaded = Vec::new();
@@ -98,7 +101,7 @@ impl Loader<'_> {
             None => self.spool.source(path, Else::Files, &lock)?,
         };
         let Source::RootFileSystem(blob, content) = source else {
-            bail!("this is an image, not a root file system: drydock load keeps it");
+            bail!("this is an image, not a root file system: use drydock load");
         };
         let config = ImageConfig::plain(content.diff_id, config);
         let parts = root_file_system(blob, &config)?;

@@ -106,7 +106,7 @@ impl Images {
     pub fn remove(&self, reference: &str) -> Result<Removed> {
         let lock = self.store.lock()?;
         let Some(record) = self.find(reference)? else {
-            bail!("there is no image {reference:?}: drydock images shows those that there are");
+            bail!("there is no image {reference:?}: see drydock images");
         };
         remove::remove(self.layers(), &record, reference, &lock)
     }
@@ -132,8 +132,8 @@ impl Images {
         }
         let Some((path, tag)) = source::path_and_tag(reference) else {
             bail!(
-                "there is no image {reference:?}: drydock images shows those that were loaded, \
-                 and no file or directory is called so"
+                "there is no image, file or directory {reference:?}: drydock images shows the \
+                 loaded images"
             );
         };
         if path.is_dir() && !source::is_layout(&path) {
@@ -178,7 +178,7 @@ impl Images {
         if let [(one, id), (other, _), ..] = &meant[..]
             && meant.iter().any(|(_, another)| another != id)
         {
-            bail!("{reference:?} may be {one} or {other}: say which");
+            bail!("{reference:?} is ambiguous: it may be {one} or {other}");
         }
         if let Some((_, id)) = meant.first() {
             return self.store.record(id);
@@ -194,7 +194,7 @@ impl Images {
         let mut records = self.store.records()?;
         records.retain(|record| record.id.hex().starts_with(hex));
         if records.len() > 1 {
-            bail!("{reference:?} is the beginning of several ids: give more of it");
+            bail!("{reference:?} is ambiguous: several ids begin with it");
         }
         Ok(records.pop())
     }

@@ -77,7 +77,7 @@ fn seen(store: &ImageStore, key: &Digest, file: &[i64; 7]) -> Result<Option<Imag
 fn one(mut images: Vec<Parts>, path: &Path) -> Result<Parts> {
     if images.len() > 1 {
         let names: Vec<&String> = images.iter().flat_map(|parts| &parts.names).collect();
-        bail!("{path:?} holds several images, {names:?}: say which as PATH:TAG");
+        bail!("{path:?} holds several images, {names:?}: select one by PATH:TAG");
     }
     images
         .pop()

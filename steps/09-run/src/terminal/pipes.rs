@@ -71,7 +71,7 @@ fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
     match fchmod(&pipe, now | open) {
         // The pipe belongs to another user, who started the caller.
         Err(Errno::PERM) => {
-            say!("fchmod(pipe): EPERM: /dev/stdout and its kin may not open");
+            say!("fchmod(pipe): EPERM: opening /dev/stdout may fail");
             Ok(())
         }
         changed => changed.with_context(|| format!("fchmod(pipe, {:#o})", (now | open).bits())),

@@ -207,7 +207,7 @@ fn multiplexer() -> Result<OwnedFd> {
     let found = fstatfs(&master).context("fstatfs")?;
     ensure!(
         found.f_type as u64 == u64::from(DEVPTS_SUPER_MAGIC),
-        "{PTMX} of the container is on no devpts: what is mounted on /dev?"
+        "{PTMX} of the container is not on a devpts: what is mounted on /dev?"
     );
     Ok(master)
 }

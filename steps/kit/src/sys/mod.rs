@@ -44,5 +44,5 @@ pub use own::{adjust_tick, default_personality, new_session_keyring};
 /// # Errors
 /// Names a string that contains a NUL byte.
 pub fn c_string(s: &OsStr) -> Result<CString> {
-    CString::new(s.as_bytes()).with_context(|| format!("{s:?} holds a NUL byte"))
+    CString::new(s.as_bytes()).with_context(|| format!("{s:?} contains a NUL byte"))
 }

@@ -65,7 +65,7 @@ impl Blob {
     pub fn part(&self, offset: u64, size: u64, name: &str) -> Result<Self> {
         let what = format!("{name} in {}", self.what);
         if offset.checked_add(size).is_none_or(|end| end > self.size) {
-            bail!("{what} is cut off: the archive ends before it does");
+            bail!("{what} is truncated: the archive ends before it");
         }
         Ok(Blob {
             file: self.file.clone(),

@@ -142,7 +142,7 @@ fn old_image(files: &ImageFiles, top: &str) -> Result<Parts> {
     while let Some((_, last)) = stack.last().filter(|(_, last)| !last.parent.is_empty()) {
         let next = last.parent.clone();
         if !seen.insert(next.clone()) || stack.len() == MOST_LAYERS {
-            bail!("its layers have no end");
+            bail!("its layers form a circle");
         }
         let layer = old_layer(files, &next)?;
         stack.push((next, layer));
@@ -179,7 +179,7 @@ fn old_image(files: &ImageFiles, top: &str) -> Result<Parts> {
 fn old_layer(files: &ImageFiles, id: &str) -> Result<OldLayer> {
     // It becomes part of a path, in the archive or in a directory.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        bail!("{id:.80?} is no id of a layer");
+        bail!("{id:.80?} is not the id of a layer");
     }
     let name = format!("{id}/json");
     let json = files.file(&name)?.document(None)?;

@@ -93,7 +93,7 @@ impl Contents {
             }
             Ok(())
         };
-        found().with_context(|| format!("{what} is no tar archive, or damaged"))?;
+        found().with_context(|| format!("{what} is not a tar archive, or damaged"))?;
         Ok(Contents { blob, entries })
     }
 
@@ -131,11 +131,14 @@ impl Contents {
                     "{name:?} in {} has holes: pack it without tar's --sparse",
                     self.blob.what()
                 ),
-                Some(Entry::Other) => bail!("{name:?} in {} is no file", self.blob.what()),
+                Some(Entry::Other) => bail!("{name:?} in {} is not a file", self.blob.what()),
                 None => bail!("{name:?} is missing in {}", self.blob.what()),
             }
         }
-        bail!("{name:?} in {} is a link without an end", self.blob.what())
+        bail!(
+            "{name:?} in {} is a link that leads to itself",
+            self.blob.what()
+        )
     }
 }
 

@@ -78,7 +78,7 @@ impl Source {
     ) -> Result<Self> {
         if path.is_dir() {
             if !is_layout(path) {
-                bail!("{path:?} is a directory, but no OCI image layout: it has no index.json");
+                bail!("{path:?} is a directory, but not an OCI image layout: it has no index.json");
             }
             return Ok(Source::Images(ImageFiles::Directory(path.into())));
         }

@@ -195,7 +195,7 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
         && !manifests.iter().any(|descriptor| descriptor.is_called(tag))
     {
         let all: Vec<String> = manifests.iter().flat_map(Descriptor::names).collect();
-        bail!("there is no image {tag:?} in it: there are {all:?}");
+        bail!("there is no image {tag:?} in it: available are {all:?}");
     }
     let mut layout = Layout {
         files,
@@ -245,7 +245,7 @@ impl Layout<'_> {
     /// machine.
     fn image(&mut self, descriptor: &Descriptor, ask: Ask, depth: usize) -> Result<Option<Parts>> {
         if let Some(what) = descriptor.is_other() {
-            self.passed.insert(format!("{what}, which is no image"));
+            self.passed.insert(format!("{what}, which is not an image"));
             return Ok(None);
         }
         if let Some(platform) = &descriptor.platform
@@ -299,7 +299,7 @@ impl Layout<'_> {
     ) -> Result<Option<Parts>> {
         let Some(config) = &manifest.config else {
             bail!(
-                "{} is no manifest: it names no configuration",
+                "{} is not a manifest: it names no configuration",
                 descriptor.digest
             );
         };
@@ -320,7 +320,7 @@ impl Layout<'_> {
         };
         if let Some(what) = artifact {
             self.passed
-                .insert(format!("{what:.80?}, which is no image"));
+                .insert(format!("{what:.80?}, which is not an image"));
             return Ok(None);
         }
         let checksum: Checksum = config.digest.parse().context("the configuration")?;

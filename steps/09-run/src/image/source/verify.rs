@@ -105,7 +105,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
             size += read as u64;
             if size > expected.at_most {
                 bail!(
-                    "{what} unpacks to more than {} MB, for which there is no room",
+                    "{what} unpacks to more than the {} MB that are free",
                     expected.at_most / 1_000_000
                 );
             }
@@ -124,7 +124,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
     }
     let found = Digest::finished(hash);
     if let Some(diff_id) = expected.diff_id.as_ref().filter(|id| **id != found) {
-        bail!("{what} is not the layer that the image means: it unpacks to {found}, not {diff_id}");
+        bail!("{what} is not the layer of the image: it unpacks to {found}, not {diff_id}");
     }
     Ok(Content {
         diff_id: found,
