@@ -94,7 +94,7 @@ fn overlay_marks_are_the_kernels() {
         let tar = store.tar("one")?;
         store
             .tool(["layer", "create", "two", "--parent", "base"])
-            .args([OsStr::new("--tar"), &tar.as_ref()])
+            .args([OsStr::new("--tar"), tar.as_ref()])
             .run()?
             .success()?;
         for id in ["one", "two"] {

@@ -80,7 +80,7 @@ fn a_killed_import_leaves_no_layer() {
             store.tool(["layer", "rm", "half"]).run()?.success()?;
             let mut importing = store
                 .tool(["layer", "create", "half"])
-                .args([OsStr::new("--from"), &rootfs.as_ref()])
+                .args([OsStr::new("--from"), rootfs.as_ref()])
                 .command()
                 .spawn()
                 .context("start layer create")?;

@@ -42,7 +42,7 @@ fn odd_names_are_names() {
             let tar = store.tar("one")?;
             store
                 .tool(["layer", "create", "two", "--parent", "base"])
-                .args([OsStr::new("--tar"), &tar.as_ref()])
+                .args([OsStr::new("--tar"), tar.as_ref()])
                 .run()?
                 .success()?;
             let mut held = store.container(&["--layer", "two"]).hold()?;
@@ -108,7 +108,7 @@ fn a_hostile_archive_stays_inside() {
                 let id = format!("evil{n}");
                 let ran = store
                     .tool(["layer", "create", &id])
-                    .args([OsStr::new("--tar"), &path.as_ref()])
+                    .args([OsStr::new("--tar"), path.as_ref()])
                     .run()?;
                 let there: Vec<_> = fs::read_dir(&outside)?
                     .map(|entry| entry.map(|entry| entry.file_name()))

@@ -171,7 +171,7 @@ fn image_is_found_among_what_is_none() {
         let signed = layout.blob("application/vnd.dev.cosign.simplesigning.v1+json", b"{}")?;
         let signature = manifest(&layout, &config, &[signed])?;
         let empty = layout.blob("application/vnd.oci.empty.v1+json", b"{}")?;
-        let artifact = manifest(&layout, &empty, &[empty.clone()])?;
+        let artifact = manifest(&layout, &empty, std::slice::from_ref(&empty))?;
 
         let inner = index(&[
             for_platform(absent.clone(), "windows", OURS),

@@ -140,7 +140,7 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
             .success()?;
         let layers = engine.root.join("overlay2");
         let at = |file: &str| -> Result<PathBuf> {
-            let found = names(&[layers.clone()]).into_iter();
+            let found = names(std::slice::from_ref(&layers)).into_iter();
             let mut found = found.map(|layer| layer.join("diff").join(file));
             found
                 .find(|path| path.exists())
@@ -238,7 +238,7 @@ fn records_of_others_are_not_believed() {
             .args([engine.image()])
             .hold()?;
         let state = engine.root.join("containers");
-        let path = names(&[state.clone()])
+        let path = names(std::slice::from_ref(&state))
             .into_iter()
             .find(|path| path.extension().is_some_and(|end| end == "json"))
             .context("no record")?;
