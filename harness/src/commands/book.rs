@@ -24,7 +24,7 @@ pub enum Args {
     },
     /// Build the pages, check every link, and look at every page in a browser
     Look {
-        /// Leave a picture of every view in this directory
+        /// Write a screenshot of every view to this directory
         #[arg(long, value_name = "DIR")]
         shots: Option<PathBuf>,
     },
@@ -32,7 +32,7 @@ pub enum Args {
     Test {
         /// Pages, by the beginning of their names; all of them by default
         pages: Vec<String>,
-        /// Rewrite the pages to say what was printed, to be reviewed
+        /// Write the output into the pages, for review
         #[arg(long)]
         accept: bool,
         /// Write the values of this run into the pages, where book/varies lets

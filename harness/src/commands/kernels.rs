@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
 
-    /// How many machines run at once [default: as many as there are processors]
+    /// Number of machines at once [default: the number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 
@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "target/kernels")]
     output: PathBuf,
 
-    /// Only say which kernels there are
+    /// Only list the available kernels
     #[arg(long)]
     list: bool,
 }

@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long)]
     on_mine: bool,
 
-    /// Do not run the checks to begin with
+    /// Do not run the checks
     #[arg(long)]
     no_check: bool,
 
