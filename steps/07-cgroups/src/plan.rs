@@ -133,7 +133,7 @@ fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error 
              edit user@.service, [Service] Delegate=yes",
             base.display()
         ),
-        (Some("0"), _, None) => format!(
+        (Some(_), _, None) => format!(
             "no hierarchy with the {controller} controller is mounted: mount -t cgroup -o {listed} \
              cgroup /sys/fs/cgroup/{listed}, or if that says EINVAL mount cgroup2, because this \
              kernel has it there only"

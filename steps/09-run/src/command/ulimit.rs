@@ -151,8 +151,8 @@ mod tests {
         assert_eq!(limit.limit.maximum, Some(0));
         for (text, why) in [
             ("nofile", "NAME=SOFT"),
-            ("files=1", "there are as, core"),
-            ("nofile=x", "no number"),
+            ("files=1", "available are as, core"),
+            ("nofile=x", "not a number"),
             ("nofile=3:2", "above the hard"),
         ] {
             let error = text.parse::<Ulimit>().unwrap_err().to_string();

@@ -312,7 +312,7 @@ mod tests {
             (":/a", "empty"),
             ("a:b:c:d", "[SRC:]DST"),
             ("x", "absolute"),
-            ("-x:/a", "no name"),
+            ("-x:/a", "not a name"),
         ] {
             let error = format!("{:#}", parse(&[option], &[]).unwrap_err());
             assert!(error.contains(why), "{option}: {error}");
