@@ -97,7 +97,7 @@ fn contract(c: &Check, driver: &'static str) -> Result<()> {
     store
         .tool(["layer", "rm", "base"])
         .run()?
-        .expect_error(125, &["base", "below"])?;
+        .expect_error(125, &["base", "parent of"])?;
     store.tool(["layer", "rm", "one"]).run()?.success()?;
     expect_eq(
         "the layers that are left",
