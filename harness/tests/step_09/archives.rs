@@ -256,7 +256,7 @@ fn bombs(c: &Check, disk: &Path) -> Result<()> {
         ("large", large, "room"),
         ("promised", promised, "room"),
         ("long", long, "headers"),
-        ("trailing", trailing, "room"),
+        ("trailing", trailing, "free"),
     ];
     for (name, layer, word) in cases {
         let layout = Layout::new(c.dir().join(name), "1", &[layer], json!({}))?;

@@ -181,7 +181,7 @@ fn a_container_has_a_record() {
         engine
             .tool(["rm", &name])
             .run()?
-            .expect_error(125, &[&name, "runs"])?;
+            .expect_error(125, &[&name, "running"])?;
         held.end()?.success()?;
         let listed = engine.tool(["ps", "-aq"]).run()?.success()?.stdout;
         expect_eq("the containers after --rm", listed.as_str(), "")
