@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Context, Result};
 
 use crate::expect::failed;
-use crate::host;
+use crate::host::{self, Mount};
 use crate::seen::Seen;
 use crate::workspace;
 
@@ -115,8 +115,14 @@ fn difference(pid: i32, seen: &Seen) -> Option<String> {
             ));
         }
         if !seen.mounts.is_empty() {
-            let mounts = host::mounts(&pid.to_string())?;
-            told.push(("list of mounts".to_owned(), mounts == seen.mounts));
+            // What is mounted there: the roots of cgroup mounts and the peer groups
+            // depend on who reads (cgroup_namespaces(7)).
+            let what = |mounts: &[Mount]| -> Vec<_> {
+                let place = |mount: &Mount| (mount.mount_point.clone(), mount.fstype.clone());
+                mounts.iter().map(place).collect()
+            };
+            let found = what(&host::mounts(&pid.to_string())?);
+            told.push(("list of mounts".to_owned(), found == what(&seen.mounts)));
         }
         Ok(told
             .into_iter()
