@@ -72,10 +72,9 @@ impl Target {
         for component in path.components() {
             match component {
                 Component::Normal(name) => inside.push(name),
-                Component::ParentDir => bail!(
-                    "the target {path:?} contains \"..\": use a path \
-                                               without it"
-                ),
+                Component::ParentDir => {
+                    bail!("the target {path:?} contains \"..\": use a path without it")
+                }
                 _ => {}
             }
         }

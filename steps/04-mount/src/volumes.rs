@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use kit::errno::is;
 use kit::say;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
@@ -77,9 +78,7 @@ fn is_fault(error: &anyhow::Error) -> bool {
         Errno::ENOMEM,
         Errno::ENOSPC,
     ];
-    error
-        .downcast_ref()
-        .is_some_and(|errno| faults.contains(errno))
+    is(error, &faults)
 }
 
 /// The volumes, in the order in which they are mounted.

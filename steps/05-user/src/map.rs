@@ -49,7 +49,7 @@ impl FromStr for IdMap {
 pub(crate) fn number(text: &str) -> Result<u32> {
     ensure!(
         text.starts_with(|c: char| c.is_ascii_digit()),
-        "{text:?} is no number"
+        "{text:?} is not a number"
     );
     text.parse()
         .with_context(|| format!("{text:?} is not a number from 0 to {}", u32::MAX))

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A mount: a line of the file. Names are decoded when they are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -26,32 +26,43 @@ pub fn parse(mountinfo: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     lines.filter_map(Mount::of)
 }
 
-/// The mounts in the content of such a file to which a path leads. Omits those
-/// that are hidden by a mount over their mount point, or over a directory above
-/// it.
-pub fn reachable(mountinfo: &[u8]) -> Vec<Mount<'_>> {
-    let mounts: Vec<Mount<'_>> = parse(mountinfo).collect();
+/// The `wanted` mounts in the content of such a file to which a path leads.
+/// Omits those that are hidden by a mount over their mount point, or over a
+/// directory above it.
+pub fn reachable<'a>(
+    mountinfo: &'a [u8],
+    wanted: impl Fn(&Mount<'a>) -> bool,
+) -> impl Iterator<Item = Mount<'a>> {
+    let mounts: Vec<Mount<'a>> = parse(mountinfo).collect();
     let ids: HashSet<u64> = mounts.iter().map(|mount| mount.id).collect();
-    // By parent and mount point. Of a process in a chroot(2), neither the root
-    // nor the parents of some mounts need be listed: they are on `None`.
+    // By parent and mount point, escaped as it is. Of a process in a chroot(2),
+    // neither the root nor the parents of some mounts need be listed: they are
+    // on `None`.
     let mut children = HashMap::new();
     for mount in &mounts {
         let on = Some(mount.parent).filter(|id| *id != mount.id && ids.contains(id));
-        children.insert((on, mount.mount_point()), mount.id);
+        children.insert((on, mount.mount_point), mount.id);
     }
-    let leads_to = |path: &Path| {
-        let mut way: Vec<&Path> = path.ancestors().collect();
-        way.reverse();
-        way.into_iter().fold(None, |mut on, place| {
+    let leads_to = move |path: &'a [u8]| {
+        way(path).fold(None, |mut on, place| {
             // Several may be stacked on one place.
-            while let Some(id) = children.get(&(on, place.to_owned())) {
+            while let Some(id) = children.get(&(on, place)) {
                 on = Some(*id);
             }
             on
         })
     };
-    let is_reachable = |mount: &Mount<'_>| leads_to(&mount.mount_point()) == Some(mount.id);
-    mounts.into_iter().filter(is_reachable).collect()
+    let is_reachable = move |mount: &Mount<'a>| leads_to(mount.mount_point) == Some(mount.id);
+    mounts
+        .into_iter()
+        .filter(move |mount| wanted(mount) && is_reachable(mount))
+}
+
+/// The directories on the way to a path, from the root to the path itself.
+fn way(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    let above = slashes.map(|(place, _)| &path[..place.max(1)]);
+    above.chain((path != b"/").then_some(path))
 }
 
 impl<'a> Mount<'a> {
@@ -138,6 +149,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn a_line_has_optional_fields_and_escapes() {
@@ -162,8 +174,8 @@ mod tests {
     #[test]
     fn a_mount_below_another_is_hidden() {
         let ids = |text: &str| -> Vec<u64> {
-            let mounts = reachable(text.as_bytes());
-            mounts.iter().map(|mount| mount.id).collect()
+            let mounts = reachable(text.as_bytes(), |_| true);
+            mounts.map(|mount| mount.id).collect()
         };
         let root = "1 0 8:1 / / rw - ext4 none rw\n";
         let tree = "\

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::poll::PollFlags;
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::group::file;
@@ -25,11 +26,18 @@ pub(super) fn kill_v1(dir: &Path, deadline: Instant) -> Result<()> {
     loop {
         freezer(dir, "FROZEN")?;
         let processes = processes(dir)?;
-        let pidfds: Vec<OwnedFd> = processes
-            .iter()
-            .filter_map(|pid| rustix::process::Pid::from_raw(pid.as_raw()))
-            .filter_map(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-            .collect();
+        let mut pidfds: Vec<OwnedFd> = Vec::new();
+        for pid in &processes {
+            let process = rustix::process::Pid::from_raw(pid.as_raw());
+            match process.map(|process| pidfd_open(process, PidfdFlags::empty())) {
+                Some(Ok(pidfd)) => pidfds.push(pidfd),
+                // It has ended.
+                None | Some(Err(Errno::SRCH)) => {}
+                Some(Err(errno)) => {
+                    return Err(errno).with_context(|| format!("pidfd_open({pid})"));
+                }
+            }
+        }
         kill_each(&processes)?;
         freezer(dir, "THAWED")?;
         let waiting: Vec<_> = pidfds.iter().map(AsFd::as_fd).collect();

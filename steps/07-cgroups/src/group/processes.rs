@@ -55,21 +55,36 @@ pub(super) fn until_empty(
     deadline: Instant,
     each: impl Fn() -> Result<()>,
 ) -> Result<()> {
-    let mut events = File::open(dir.join("cgroup.events"))
-        .with_context(|| format!("open {}/cgroup.events", dir.display()))?;
+    match until(dir, "populated", 0, deadline, each)? {
+        true => Ok(()),
+        false => bail!("{}: processes survive SIGKILL", dir.display()),
+    }
+}
+
+/// Waits until `key` in the `cgroup.events` of a v2 group is `value`, and calls
+/// `each` whenever it is not; `false` if it is not before `deadline`.
+pub(crate) fn until(
+    dir: &Path,
+    key: &str,
+    value: u64,
+    deadline: Instant,
+    each: impl Fn() -> Result<()>,
+) -> Result<bool> {
+    let path = dir.join("cgroup.events");
+    let mut events = File::open(&path).with_context(|| format!("open {}", path.display()))?;
     loop {
         let mut text = String::new();
         events.rewind().context("rewind cgroup.events")?;
         events
             .read_to_string(&mut text)
             .context("read cgroup.events")?;
-        if file::value_of(&text, "populated") == Some(0) {
-            return Ok(());
+        if file::value_of(&text, key) == Some(value) {
+            return Ok(true);
         }
         each()?;
         // POLLPRI reports a change of the file.
         if !wait_for(&[events.as_fd()], PollFlags::POLLPRI, deadline)? {
-            bail!("{}: processes survive SIGKILL", dir.display());
+            return Ok(false);
         }
     }
 }

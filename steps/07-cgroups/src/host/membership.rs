@@ -3,6 +3,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use kit::mountinfo::{self, Mount};
+
 use crate::host::hierarchy::{Hierarchy, Version};
 
 /// A mount of a cgroup file system.
@@ -21,16 +23,12 @@ impl CgroupMount {
     /// The cgroup file systems among the mounts of a mountinfo. Omits those that
     /// another mount hides: their mount point leads to something else.
     pub(crate) fn all(mountinfo: &[u8]) -> Vec<Self> {
-        let mounts = kit::mountinfo::reachable(mountinfo);
-        mounts.into_iter().filter_map(Self::of).collect()
+        let mounts = mountinfo::reachable(mountinfo, |mount| version(mount).is_some());
+        mounts.filter_map(Self::of).collect()
     }
 
-    fn of(mount: kit::mountinfo::Mount<'_>) -> Option<Self> {
-        let version = match mount.file_system() {
-            "cgroup" => Version::V1,
-            "cgroup2" => Version::V2,
-            _ => return None,
-        };
+    fn of(mount: Mount<'_>) -> Option<Self> {
+        let version = version(&mount)?;
         let mut all = mount.options().chain(mount.file_system_options());
         Some(CgroupMount {
             version,
@@ -39,6 +37,15 @@ impl CgroupMount {
             read_only: all.any(|option| option == "ro"),
             options: mount.file_system_options().map(str::to_owned).collect(),
         })
+    }
+}
+
+/// The version of a cgroup file system; `None` for another file system.
+fn version(mount: &Mount<'_>) -> Option<Version> {
+    match mount.file_system() {
+        "cgroup" => Some(Version::V1),
+        "cgroup2" => Some(Version::V2),
+        _ => None,
     }
 }
 

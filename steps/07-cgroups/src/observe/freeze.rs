@@ -5,19 +5,14 @@
 //! file that requests it; the wait until it is done, during which v1 shows
 //! `FREEZING`, is our own.
 
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use cgroups_rs::freezer::{FreezerController, FreezerState};
 
-use nix::poll::PollFlags;
-
 use crate::group::file;
-use crate::group::processes::wait_for;
+use crate::group::processes::until;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 
@@ -106,19 +101,5 @@ fn wait_v1(controller: &FreezerController, state: GroupState) -> Result<bool> {
 fn wait_v2(member: &Member, state: GroupState) -> Result<bool> {
     let wanted = u64::from(state == GroupState::Frozen);
     let deadline = Instant::now() + PATIENCE;
-    let path = member.dir.join("cgroup.events");
-    let mut events = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    loop {
-        let mut text = String::new();
-        events.rewind().context("rewind cgroup.events")?;
-        events
-            .read_to_string(&mut text)
-            .context("read cgroup.events")?;
-        if file::value_of(&text, "frozen") == Some(wanted) {
-            return Ok(true);
-        }
-        if !wait_for(&[events.as_fd()], PollFlags::POLLPRI, deadline)? {
-            return Ok(false);
-        }
-    }
+    until(&member.dir, "frozen", wanted, deadline, || Ok(()))
 }

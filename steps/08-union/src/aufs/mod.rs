@@ -99,10 +99,9 @@ impl Aufs {
             Ok(()) => Ok(()),
             Err(error) => match trash::discard(&self.diff_path(id)) {
                 Ok(()) => Err(error),
-                Err(more) => Err(error.context(format!(
-                    "and its remains cannot be removed: \
-                                                        {more:#}"
-                ))),
+                Err(more) => {
+                    Err(error.context(format!("and its remains cannot be removed: {more:#}")))
+                }
             },
         }
     }

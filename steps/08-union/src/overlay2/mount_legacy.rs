@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kit::errno::is;
 use kit::say;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
@@ -13,13 +14,12 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use crate::driver::Access;
 use crate::mounts::detached::bind;
 
-use super::options::{Attributes, Setting, Stack};
+use super::options::{Attributes, Stack};
 
 /// Whether overlay in this kernel does not know `lowerdir+` (`EINVAL`), or
 /// fsopen(2) is missing (`ENOSYS`).
 pub(super) fn is_old_kernel(error: &anyhow::Error) -> bool {
-    let errno = error.downcast_ref::<Errno>();
-    matches!(errno, Some(Errno::EINVAL | Errno::ENOSYS))
+    is(error, &[Errno::EINVAL, Errno::ENOSYS])
 }
 
 /// Mounts the stack, whose names are relative to the working directory, on a
@@ -29,13 +29,8 @@ pub(super) fn mount(stack: &Stack, attributes: Attributes) -> Result<OwnedFd> {
         Some(id) => PathBuf::from(id.as_str()).join("merged"),
         None => PathBuf::from("l"),
     };
-    let mut options: Vec<OsString> = Vec::new();
-    for Setting(key, value, _) in attributes.options() {
-        options.push(match value {
-            Some(value) => format!("{key}={value}").into(),
-            None => (*key).into(),
-        });
-    }
+    let settings = attributes.options().iter();
+    let mut options: Vec<OsString> = settings.map(|s| s.to_string().into()).collect();
     options.push(format!("lowerdir={}", stack.lower.join(":")).into());
     if let Some((upper, work)) = stack.upper_and_work() {
         options.push(format!("upperdir={upper}").into());

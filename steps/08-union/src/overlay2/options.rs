@@ -1,6 +1,7 @@
 //! The options of an overlay mount: its layers, and the settings of each mount
 //! (overlayfs.rst).
 
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind::NotFound;
 
@@ -123,12 +124,9 @@ impl Attributes {
     pub(crate) fn explained(self) -> Vec<(String, String)> {
         self.options()
             .iter()
-            .map(|Setting(key, value, why)| {
-                let option = match value {
-                    Some(value) => format!("{key}={value}"),
-                    None => (*key).to_owned(),
-                };
-                ("Option".to_owned(), format!("{option}: {why}"))
+            .map(|setting| {
+                let Setting(_, _, why) = setting;
+                ("Option".to_owned(), format!("{setting}: {why}"))
             })
             .collect()
     }
@@ -136,3 +134,13 @@ impl Attributes {
 
 /// An option, its value, and its effect in words.
 pub(super) struct Setting(pub &'static str, pub Option<&'static str>, pub &'static str);
+
+impl fmt::Display for Setting {
+    /// As mount(8) takes it: `KEY=VALUE`, or `KEY`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Setting(key, Some(value), _) => write!(f, "{key}={value}"),
+            Setting(key, None, _) => f.write_str(key),
+        }
+    }
+}

@@ -125,10 +125,9 @@ impl<T: Trees + 'static> Whole<T> {
             Ok(()) => Ok(()),
             Err(error) => match self.trees.destroy(id) {
                 Ok(()) => Err(error),
-                Err(more) => Err(error.context(format!(
-                    "and its remains cannot be removed: \
-                                                        {more:#}"
-                ))),
+                Err(more) => {
+                    Err(error.context(format!("and its remains cannot be removed: {more:#}")))
+                }
             },
         }
     }

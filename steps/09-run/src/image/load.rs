@@ -18,12 +18,11 @@ use crate::image::source::blob::Blob;
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Expected, checked};
 use crate::image::source::{self, Else, Source};
-use crate::image::store::{ImageLock, ImageStore};
+use crate::image::store::ImageLock;
 
 /// Loads images: unpacks their layers, and keeps their records.
 #[derive(Clone, Copy, Debug)]
 pub struct Loader<'a> {
-    pub(super) store: &'a ImageStore,
     pub(super) layers: ImageLayers<'a>,
     pub(super) spool: Spool<'a>,
 }
@@ -114,8 +113,8 @@ impl Loader<'_> {
     /// Gives a name to the image `id`. Warns, as docker(1) does, if another
     /// image loses it.
     fn give_name(&self, name: &Name, id: &Digest, lock: &ImageLock) -> Result<()> {
-        let before = self.store.named(name)?;
-        self.store.name(name, id, lock)?;
+        let before = self.layers.store.named(name)?;
+        self.layers.store.name(name, id, lock)?;
         if let Some(before) = before.filter(|before| before.id != *id) {
             warn!(
                 "the image {name} already exists, renaming the old one with ID {} to empty string",
@@ -182,7 +181,7 @@ impl Loader<'_> {
             created: config.created,
             config: config.config,
         };
-        self.store.keep(&record, &parts.config, lock)?;
+        self.layers.store.keep(&record, &parts.config, lock)?;
         Ok(record)
     }
 }

@@ -92,7 +92,6 @@ impl Images {
     /// Loads images from archives, layouts and root file systems.
     pub fn loader(&self) -> Loader<'_> {
         Loader {
-            store: &self.store,
             layers: self.layers(),
             spool: self.spool(),
         }

@@ -41,12 +41,12 @@ pub(super) fn of_path(
     let bytes = path.as_os_str().as_bytes();
     let key = Digest::of(&[bytes, b":", tag.unwrap_or_default().as_bytes()].concat());
     let file = identity(&path)?;
-    if let Some(record) = seen(loader.store, &key, &file)? {
+    if let Some(record) = seen(loader.layers.store, &key, &file)? {
         return Ok(record);
     }
     let lock = loader.changing(kind)?;
     // Another process may have loaded it in the meantime.
-    if let Some(record) = seen(loader.store, &key, &file)? {
+    if let Some(record) = seen(loader.layers.store, &key, &file)? {
         return Ok(record);
     }
     say!("{path:?} was not seen before, or has changed: unpack it");
@@ -63,7 +63,7 @@ pub(super) fn of_path(
         file,
     };
     let json = serde_json::to_vec(&seen).context("write a note as JSON")?;
-    loader.store.note_source(&key, &json, &lock)?;
+    loader.layers.store.note_source(&key, &json, &lock)?;
     Ok(record)
 }
 

@@ -8,11 +8,13 @@ use anyhow::{Context, Result};
 
 /// Closes the open descriptors in `range`, found in `/proc/self/fd`.
 pub(super) fn close_each(range: RangeInclusive<u32>) -> Result<()> {
-    let fds = fs::read_dir("/proc/self/fd")
-        .context("read /proc/self/fd")?
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|fd| range.contains(&(*fd as u32)))
-        .collect::<Vec<_>>();
+    let reading = || "read /proc/self/fd";
+    let mut fds = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").with_context(reading)? {
+        let name = entry.with_context(reading)?.file_name();
+        fds.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    fds.retain(|fd| range.contains(&(*fd as u32)));
     for fd in fds {
         // SAFETY: see `close_all_but`: what is closed is never used again.
         // EBADF is the listing's own descriptor.

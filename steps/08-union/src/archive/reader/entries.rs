@@ -262,12 +262,9 @@ impl<R: Read> Reader<R> {
     fn entry(&mut self, header: &Header, about: About, path: Vec<u8>) -> Result<Head> {
         let record = |key: &str| record(&about.records, &self.global, key);
         let number = |key: &str, field: Result<i64>| match record(key) {
-            Some(text) => numbers::decimal(text).with_context(|| {
-                format!(
-                    "its {key} is not a \
-                                                                          number"
-                )
-            }),
+            Some(text) => {
+                numbers::decimal(text).with_context(|| format!("its {key} is not a number"))
+            }
             None => field,
         };
         let mut head = Head {
