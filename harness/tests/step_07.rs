@@ -18,7 +18,7 @@ mod processors;
 mod view;
 
 use check::prelude::*;
-use common::{called_by, last_cpu};
+use common::{called_by, last_cpu, read_only};
 
 #[test]
 fn a_limit_that_cannot_be_set_is_an_error() {
@@ -38,15 +38,7 @@ fn a_limit_that_cannot_be_set_is_an_error() {
             "a warning under -v that there is no control group",
             said.stderr,
         )?;
-        let read_only = |args: &[&str]| {
-            let program = c.step().command().get_program().to_owned();
-            c.other_program("probe")
-                .args(["read-only-groups", "--"])
-                .args([program])
-                .args(args)
-                .run()
-        };
-        read_only(&["--pids-limit", "50", "true"])?
+        read_only(c, &["--pids-limit", "50", "true"])?
             .expect_error(125, &["--pids-limit 50", "read-only"])?;
         Ok(())
     });

@@ -232,6 +232,25 @@ impl Check {
         format!("{prefix}-{letters}")
     }
 
+    /// A directory that everybody may enter, with the step's program and the
+    /// probe in it: the checkout may be in somebody's home.
+    pub fn programs_for_all(&self) -> Result<PathBuf> {
+        let bin = self.dir().join("bin");
+        if bin.exists() {
+            return Ok(bin);
+        }
+        open_to_all(self.dir())?;
+        fs::create_dir(&bin).context("mkdir")?;
+        open_to_all(&bin)?;
+        for (from, to) in [
+            (self.step().command(), &*workspace::program(&self.step)),
+            (self.other_program("probe").command(), "probe"),
+        ] {
+            fs::copy(from.get_program(), bin.join(to)).context("copy a program")?;
+        }
+        Ok(bin)
+    }
+
     /// Makes a fresh root file system of busybox and the probe, which the check
     /// may change. Needs `just rootfs busybox`.
     pub fn rootfs(&self) -> Result<PathBuf> {

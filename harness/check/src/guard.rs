@@ -412,22 +412,24 @@ fn reap_dead() -> Result<()> {
 mod tests {
     use super::*;
 
+    /// A snapshot with these lines of one part.
+    fn with(what: &str, lines: &[&str]) -> Snapshot {
+        let lines = || lines.iter().map(|line| (*line).to_owned()).collect();
+        let of = |part| match part == what {
+            true => lines(),
+            false => BTreeSet::new(),
+        };
+        Snapshot {
+            parts: WATCHED.into_iter().map(|part| (part, of(part))).collect(),
+            others: BTreeSet::new(),
+            check: None,
+        }
+    }
+
     #[test]
     fn what_comes_and_what_goes_are_both_named() {
-        let with = |lines: [&str; 2]| {
-            let mut seen: BTreeMap<_, _> = WATCHED
-                .into_iter()
-                .map(|what| (what, BTreeSet::new()))
-                .collect();
-            seen.insert("mounts", lines.map(String::from).into());
-            Snapshot {
-                parts: seen,
-                others: BTreeSet::new(),
-                check: None,
-            }
-        };
-        let differences =
-            with(["/ ext4", "/proc proc"]).differences(&with(["/ ext4", "/mnt tmpfs"]));
+        let before = with("mounts", &["/ ext4", "/proc proc"]);
+        let differences = before.differences(&with("mounts", &["/ ext4", "/mnt tmpfs"]));
         assert_eq!(
             differences,
             [
@@ -439,21 +441,9 @@ mod tests {
 
     #[test]
     fn a_loop_device_of_another_check_is_not_ours() {
-        let with = |device: &str| {
-            let mut parts: BTreeMap<_, _> = WATCHED
-                .into_iter()
-                .map(|what| (what, BTreeSet::new()))
-                .collect();
-            parts.insert("devices", BTreeSet::from([device.to_owned()]));
-            Snapshot {
-                parts,
-                others: BTreeSet::new(),
-                check: None,
-            }
-        };
-        let before = with("loop0 /tmp/drydock-check-other/btrfs.img");
+        let before = with("devices", &["loop0 /tmp/drydock-check-other/btrfs.img"]);
         let before = before.of_check(Path::new("/tmp/drydock-check-own"));
-        let after = with("loop1 /tmp/drydock-check-own/btrfs.img");
+        let after = with("devices", &["loop1 /tmp/drydock-check-own/btrfs.img"]);
         assert_eq!(
             before.differences(&after),
             ["devices: left behind: loop1 /tmp/drydock-check-own/btrfs.img"]
@@ -462,22 +452,13 @@ mod tests {
 
     #[test]
     fn groups_of_other_people_come_and_go() {
-        let snapshot = |groups: &[&str], others: &[&str]| {
-            let mut parts: BTreeMap<_, _> = WATCHED
-                .into_iter()
-                .map(|what| (what, BTreeSet::new()))
-                .collect();
-            let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
-            parts.insert("cgroups", owned(groups));
-            Snapshot {
-                parts,
-                others: owned(others),
-                check: None,
-            }
+        let with_others = |groups: &[&str], others: &str| Snapshot {
+            others: BTreeSet::from([others.to_owned()]),
+            ..with("cgroups", groups)
         };
         let of_a_killed_run = "/cpu/drydock/drydock-1-2";
-        let before = snapshot(&["/theirs", "/empty", of_a_killed_run], &["/theirs"]);
-        let after = snapshot(&["/new", "/ours"], &["/new"]);
+        let before = with_others(&["/theirs", "/empty", of_a_killed_run], "/theirs");
+        let after = with_others(&["/new", "/ours"], "/new");
         assert_eq!(
             before.differences(&after),
             ["cgroups: gone: /empty", "cgroups: left behind: /ours"]

@@ -95,29 +95,28 @@ impl<'a, W: Write> Report<'a, W> {
     }
 
     fn details(&mut self, record: &Record) -> std::io::Result<()> {
-        match record.outcome {
-            Outcome::Pass => return Ok(()),
-            Outcome::Error => wrapped(&mut self.out, "error of the harness: ", &record.message)?,
-            _ if record.message.is_empty() => {}
-            _ => {
-                let alike = |other: &&Record| {
-                    record.outcome == Outcome::Fail && other.message == record.message
-                };
-                match self.records.iter().find(alike).map(|first| &first.check) {
-                    Some(first) => {
-                        let title = self.step.entry(first).map_or(first, |entry| &entry.title);
-                        wrapped(&mut self.out, "", &format!("the same as in “{title}”"))?;
-                        return Ok(());
-                    }
-                    None => wrapped(&mut self.out, "", &record.message)?,
-                }
+        let alike =
+            |other: &&Record| record.outcome == Outcome::Fail && other.message == record.message;
+        let before = self.records.iter().find(alike);
+        match (record.outcome, before) {
+            (Outcome::Pass, _) => return Ok(()),
+            (Outcome::Error, _) => {
+                wrapped(&mut self.out, "error of the harness: ", &record.message)?;
             }
+            _ if record.message.is_empty() => {}
+            (_, Some(Record { check, .. })) => {
+                let title = self.step.entry(check).map_or(check, |entry| &entry.title);
+                wrapped(&mut self.out, "", &format!("the same as in “{title}”"))?;
+            }
+            (_, None) => wrapped(&mut self.out, "", &record.message)?,
         }
         for line in &record.host {
             wrapped(&mut self.out, "host changed: ", line)?;
         }
-        for line in &record.said {
-            writeln!(self.out, "      {line}")?;
+        if before.is_none() {
+            for line in &record.said {
+                writeln!(self.out, "      {line}")?;
+            }
         }
         if self.explained {
             return Ok(());
@@ -280,6 +279,17 @@ mod tests {
         let said = report(["a", "b", "c"].map(|check| failed(check, "panicked at choice.rs")));
         assert_eq!(said.matches("panicked").count(), 1, "{said}");
         assert_eq!(said.matches("the same as in “title of a”").count(), 2);
+    }
+
+    #[test]
+    fn the_same_words_hide_no_change_of_the_host() {
+        let mut records = ["a", "b", "c"].map(|check| failed(check, "no"));
+        records[1].host.push("mounts: left behind: /x".to_owned());
+        let said = report(records);
+        assert!(
+            said.contains("host changed: mounts: left behind: /x"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -107,24 +107,21 @@ pub fn run_behind(
                 message,
                 ..record.clone()
             };
-            let mut record = match (unmet, missing, broken) {
-                (_, None, None) if hung.is_some() => without_running(
-                    Outcome::Blocked,
-                    format!(
-                        "was not run: your program hung in “{}”",
-                        hung.unwrap_or_default()
-                    ),
-                ),
-                (_, Some(missing), _) => without_running(Outcome::Unsupported, missing),
-                (_, None, Some(broken)) => without_running(
+            let mut record = match (unmet, missing, broken, hung) {
+                (_, Some(missing), ..) => without_running(Outcome::Unsupported, missing),
+                (_, None, Some(broken), _) => without_running(
                     Outcome::Fail,
                     format!("was not run: {broken:#}, which is not the program's to change"),
                 ),
-                (Some(need), None, None) => without_running(
+                (_, None, None, Some(title)) => without_running(
+                    Outcome::Blocked,
+                    format!("was not run: your program hung in “{title}”"),
+                ),
+                (Some(need), None, None, None) => without_running(
                     Outcome::Blocked,
                     format!("needs “{}”", title(&batch.step, need)),
                 ),
-                (None, None, None) => {
+                (None, None, None, None) => {
                     let path = functions.path(&entry.name)?;
                     run_one(fence, plan.untrusted, batch, path, record)?
                 }

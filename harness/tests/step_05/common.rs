@@ -1,10 +1,9 @@
 //! What the checks of step 05 have in common: users, their programs, maps.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use check::check::open_to_all;
 use check::prelude::*;
 
 /// What the kernel calls who is not mapped: /proc/sys/kernel/overflowuid.
@@ -15,28 +14,10 @@ pub(crate) fn somebody(c: &Check) -> u32 {
     20_000 + c.number(20_000) as u32
 }
 
-/// The step's program in a directory that everybody may enter, with the probe
-/// beside it: the checkout may be in somebody's home.
-pub(crate) fn programs(c: &Check) -> Result<PathBuf> {
-    let bin = c.dir().join("bin");
-    if !bin.exists() {
-        open_to_all(c.dir())?;
-        fs::create_dir(&bin).context("mkdir")?;
-        open_to_all(&bin)?;
-        for (from, to) in [
-            (c.step().command(), "step-05"),
-            (c.other_program("probe").command(), "probe"),
-        ] {
-            fs::copy(from.get_program(), bin.join(to)).context("copy a program")?;
-        }
-    }
-    Ok(bin)
-}
-
 /// A call of the step's program by this user. `more` are options of
 /// `probe as`: groups, another /etc.
 pub(crate) fn called_by(c: &Check, uid: u32, more: &[&str]) -> Result<Step> {
-    let bin = programs(c)?;
+    let bin = c.programs_for_all()?;
     Ok(c.other_program("probe")
         .args(["as", "--uid", &uid.to_string()])
         .args(more)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use check::check::open_to_all;
 use check::prelude::*;
 
-use crate::common::{NOBODY, called_by, give, map, on_host, option, programs, somebody};
+use crate::common::{NOBODY, called_by, give, map, on_host, option, somebody};
 
 #[test]
 fn without_a_map_everybody_is_nobody() {
@@ -159,7 +159,7 @@ fn a_missing_helper_is_named() {
         let (own, more) = (option(0, uid, 1), option(1, 100_000, 10));
         called_by(c, uid, &[])?
             .args(["--uid-map", &own, "--uid-map", &more, "probe", "report"])
-            .env("PATH", programs(c)?)
+            .env("PATH", c.programs_for_all()?)
             .run()?
             .expect_error(125, &["newuidmap", "package uidmap"])?;
         Ok(())

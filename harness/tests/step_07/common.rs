@@ -8,7 +8,6 @@ use std::process::Command;
 
 use check::cgroup;
 use check::cgroup::Groups;
-use check::check::open_to_all;
 use check::prelude::*;
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -79,21 +78,19 @@ pub(crate) fn path_in<'a>(lines: &'a [String], controller: &str) -> &'a str {
         .unwrap_or("none")
 }
 
-/// The step's program in a directory that everybody may enter, with the probe
-/// beside it, called by an ordinary user: the checkout may be in somebody's home.
+/// A call of the step's program where it may change no group.
+pub(crate) fn read_only(c: &Check, args: &[&str]) -> Result<Ran> {
+    let program = c.step().command().get_program().to_owned();
+    c.other_program("probe")
+        .args(["read-only-groups", "--"])
+        .args([program])
+        .args(args)
+        .run()
+}
+
+/// A call of the step's program by this user, in the group `dir`.
 pub(crate) fn called_by(c: &Check, uid: u32, dir: Option<&Path>) -> Result<Step> {
-    let bin = c.dir().join("bin");
-    if !bin.exists() {
-        open_to_all(c.dir())?;
-        fs::create_dir(&bin).context("mkdir")?;
-        open_to_all(&bin)?;
-        for (from, to) in [
-            (c.step().command(), "step-07"),
-            (c.other_program("probe").command(), "probe"),
-        ] {
-            fs::copy(from.get_program(), bin.join(to)).context("copy a program")?;
-        }
-    }
+    let bin = c.programs_for_all()?;
     let mut step = c.other_program("probe");
     if let Some(dir) = dir {
         step = step.args(["in-group".as_ref(), dir.as_os_str(), "--".as_ref()]);

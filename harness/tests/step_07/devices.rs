@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use check::prelude::*;
 
-use crate::common::Loop;
+use crate::common::{Loop, read_only};
 
 #[test]
 fn devices_are_denied_but_for_the_usual_ones() {
@@ -161,15 +161,7 @@ fn disks_are_throttled() {
 #[test]
 fn devices_that_cannot_be_limited_are_an_error() {
     check(|c| {
-        let read_only = |args: &[&str]| {
-            let program = c.step().command().get_program().to_owned();
-            c.other_program("probe")
-                .args(["read-only-groups", "--"])
-                .args([program])
-                .args(args)
-                .run()
-        };
-        let ran = read_only(&["true"])?;
+        let ran = read_only(c, &["true"])?;
         expect(
             ran.status == 125,
             "a launch without a devices group to be refused (125)",
@@ -179,7 +171,7 @@ fn devices_that_cannot_be_limited_are_an_error() {
             ),
         )?;
         ran.expect_error(125, &["devices", "--device-cgroup-rule"])?;
-        let ran = read_only(&["--device-cgroup-rule", "a *:* rwm", "true"])?.success()?;
+        let ran = read_only(c, &["--device-cgroup-rule", "a *:* rwm", "true"])?.success()?;
         expect(
             ran.stderr.contains("warning: cgroups: no control group"),
             "a warning, without -v, that there is no control group",

@@ -10,16 +10,20 @@ fn a_stack_may_have_128_layers_and_no_more() {
     check(|c| {
         let store = Store::new(c, "overlay2")?;
         store.image("l0", &layers::rootfs(c)?)?;
-        let mut top = "l0".to_owned();
+        // Puts layers on one another, and returns the topmost.
+        let stack = |numbers: std::ops::Range<u32>, mut top: String| -> Result<String> {
+            for n in numbers {
+                let id = format!("l{n}");
+                store
+                    .tool(["layer", "create", &id, "--parent", &top])
+                    .run()?
+                    .success()?;
+                top = id;
+            }
+            Ok(top)
+        };
         // Below a container are these and its -init layer.
-        for n in 1..127 {
-            let id = format!("l{n}");
-            store
-                .tool(["layer", "create", &id, "--parent", &top])
-                .run()?
-                .success()?;
-            top = id;
-        }
+        let top = stack(1..127, "l0".to_owned())?;
         let ran = store
             .container(&["--layer", &top])
             .args(["sh", "-c", "echo above >> /data/keep; cat /data/keep"])
@@ -30,14 +34,7 @@ fn a_stack_may_have_128_layers_and_no_more() {
             ran.stdout,
             "below\nabove\n".into(),
         )?;
-        for n in 127..129 {
-            let id = format!("l{n}");
-            store
-                .tool(["layer", "create", &id, "--parent", &top])
-                .run()?
-                .success()?;
-            top = id;
-        }
+        let top = stack(127..129, top)?;
         store
             .tool(["layer", "create", "one-more", "--parent", &top])
             .run()?

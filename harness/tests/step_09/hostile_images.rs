@@ -14,6 +14,17 @@ fn a_hostile_image_reaches_nothing() {
         let mark = c.dir().join(c.word("outside"));
         fs::create_dir(&mark).context("mkdir")?;
         let up = format!("{}{}", "../".repeat(12), mark.display());
+        let refused = |options: &[&str], directory: &str| -> Result<()> {
+            let ran = engine
+                .run(&[options, &["-w", directory]].concat())
+                .args([engine.image(), "true"])
+                .run()?;
+            expect(
+                ran.status == 125 && fs::read_dir(&mark).context("list")?.next().is_none(),
+                format!("the working directory {directory} to be refused, and not made"),
+                format!("status {}, {:?}", ran.status, ran.stderr),
+            )
+        };
         for start in [
             "/proc/self/fd/N",
             "/proc/thread-self/fd/N",
@@ -22,29 +33,13 @@ fn a_hostile_image_reaches_nothing() {
         ] {
             for n in 3..9 {
                 let directory = format!("{}/{up}/made", start.replace('N', &n.to_string()));
-                let ran = engine
-                    .run(&["-w", &directory])
-                    .args([engine.image(), "true"])
-                    .run()?;
-                expect(
-                    ran.status == 125 && fs::read_dir(&mark).context("list")?.next().is_none(),
-                    format!("the working directory {directory} to be refused, and not made"),
-                    format!("status {}, {:?}", ran.status, ran.stderr),
-                )?;
+                refused(&[], &directory)?;
             }
         }
         // With the host's processes in sight, each has a way to the host's root.
         let root = format!("/proc/{}/root", std::process::id());
         let directory = format!("{root}{}/made", mark.display());
-        let ran = engine
-            .run(&["--pid", "host", "-w", &directory])
-            .args([engine.image(), "true"])
-            .run()?;
-        expect(
-            ran.status == 125 && fs::read_dir(&mark).context("list")?.next().is_none(),
-            format!("the working directory {directory} to be refused, and not made"),
-            format!("status {}, {:?}", ran.status, ran.stderr),
-        )?;
+        refused(&["--pid", "host"], &directory)?;
         let program = format!("{root}/bin/sh");
         engine
             .run(&["--pid", "host", "--entrypoint", &program])

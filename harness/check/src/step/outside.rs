@@ -19,26 +19,27 @@ use crate::workspace;
 /// # Errors
 /// [`Failed`](crate::outcome::Failed), with what differs.
 pub(super) fn agrees(call: &str, launcher: i32, seen: &Seen) -> Result<()> {
-    let candidates = candidates(launcher, seen.pid)?;
-    let Some(last) = candidates.last() else {
-        return Err(failed(
+    let mut found = None;
+    // Several may be process 1 of a namespace of theirs.
+    for pid in candidates(launcher, seen.pid)? {
+        match difference(pid, seen) {
+            None => return Ok(()),
+            what => found = what,
+        }
+    }
+    Err(match found {
+        Some(what) => failed(
+            format!("the answer of the probe in `{call}` to say what the host sees of its process"),
+            format!("another {what}: the answer is not the probe's, or was changed on its way"),
+        ),
+        None => failed(
             format!(
                 "the probe to run in `{call}`, as process {} inside",
                 seen.pid
             ),
             "no such process on the host: something else answers in its place",
-        ));
-    };
-    // Several may be process 1 of a namespace of theirs.
-    let differs = |pid: &i32| difference(*pid, seen);
-    if candidates.iter().any(|pid| differs(pid).is_none()) {
-        return Ok(());
-    }
-    let what = differs(last).unwrap_or_default();
-    Err(failed(
-        format!("the answer of the probe in `{call}` to say what the host sees of its process"),
-        format!("another {what}: the answer is not the probe's, or was changed on its way"),
-    ))
+        ),
+    })
 }
 
 /// The processes that are `launcher` or come from it, or were left to this
