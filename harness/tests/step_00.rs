@@ -2,31 +2,13 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use check::prelude::*;
 use check::sys::{Streams, spawn_on_pty};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 const SIGPIPE: u64 = 1 << 12;
-
-/// The launcher's exit status; `None` if it had to be killed.
-fn wait_or_kill(launcher: &mut Child) -> Result<Option<i32>> {
-    let pid = launcher.id() as i32;
-    if wait_for(|| {
-        host::process(pid)
-            .is_none_or(|p| p.state == 'Z')
-            .then_some(())
-    })
-    .is_none()
-    {
-        for child in host::children(pid)? {
-            kill(child.pid);
-        }
-        kill(pid);
-    }
-    Ok(launcher.wait().context("wait for the launcher")?.code())
-}
 
 #[test]
 fn the_command_runs() {
