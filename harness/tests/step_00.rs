@@ -527,7 +527,9 @@ fn a_set_up_that_hangs_is_ended() {
                     "{signal} to end a set-up that hangs, with status {}",
                     128 + signal as i32
                 ),
-                format!("{status:?}: the launcher must handle signals also while it waits for the child"),
+                format!(
+                    "{status:?}: the launcher must handle signals also while it waits for the child"
+                ),
             )?;
             let child = child
                 .and_then(host::process)

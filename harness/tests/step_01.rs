@@ -107,11 +107,7 @@ fn bad_names_are_refused() {
         let bad = [
             // What, the rule that it breaks, and a word that must name it.
             (dotted, "the kernel takes 64 bytes", "64"),
-            (
-                format!("{word}/x"),
-                "a name may not contain a slash",
-                "/",
-            ),
+            (format!("{word}/x"), "a name may not contain a slash", "/"),
             (
                 format!("{word}_x"),
                 "a name may not contain an underscore",

@@ -765,7 +765,9 @@ fn a_firewall_in_the_way_is_named() {
                 warned.stderr.contains(word),
                 format!("a warning about the chain that drops forwarded packets, with {word:?}"),
                 match warned.stderr.trim() {
-                    "" => "none: accepting packets in one table does not overrule another".to_owned(),
+                    "" => {
+                        "none: accepting packets in one table does not overrule another".to_owned()
+                    }
                     said => format!("{said:?}"),
                 },
             )?;

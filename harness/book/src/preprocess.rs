@@ -136,7 +136,9 @@ fn measured(words: &str) -> Result<String> {
 }
 
 fn main_diff(step: &str) -> Result<String> {
-    let number: u32 = step.parse().with_context(|| format!("{step} is not a step"))?;
+    let number: u32 = step
+        .parse()
+        .with_context(|| format!("{step} is not a step"))?;
     let before = number
         .checked_sub(1)
         .context("step 00 has none before it")?;

@@ -31,9 +31,7 @@ fn a_hierarchy_can_be_made_without_a_controller() {
         let pid = held.pid()?;
         let made = c.step().args(["hierarchy", "make", &name]).run()?;
         if made.stderr.contains("cgroup_no_v1") {
-            return Err(unsupported(
-                "v1 hierarchies are disabled (cgroup_no_v1)",
-            ));
+            return Err(unsupported("v1 hierarchies are disabled (cgroup_no_v1)"));
         }
         made.success()?;
         expect_eq(
@@ -53,7 +51,11 @@ fn a_hierarchy_can_be_made_without_a_controller() {
             place(child)?.as_str(),
             "/a/b",
         )?;
-        expect_eq("the group in which the process still is", place(pid)?.as_str(), "/a")?;
+        expect_eq(
+            "the group in which the process still is",
+            place(pid)?.as_str(),
+            "/a",
+        )?;
         let listed = run(&["ls", &name])?;
         expect(
             listed.lines().any(|line| line == format!("/a/b: {child}")),
