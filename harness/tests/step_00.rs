@@ -158,7 +158,7 @@ fn no_descriptor_is_inherited() {
             more.is_empty(),
             "no descriptors but the standard streams",
             format!(
-                "inherited ones: {more:?}; whoever leaks a descriptor leaks the host's file behind it"
+                "inherited ones: {more:?}; a leaked descriptor leaks the host's file behind it"
             ),
         )
     });
@@ -265,7 +265,7 @@ fn an_ordinary_process_of_the_host() {
         expect(
             other.is_empty(),
             "the host's namespaces inside, none of which is isolated yet",
-            format!("others for {other:?}: a process needs no namespace of its own to be one"),
+            format!("others for {other:?}: an ordinary process needs no namespace of its own"),
         )?;
         held.end()?.success()?;
         Ok(())
@@ -475,7 +475,7 @@ fn real_time_signals_are_passed_on() {
                 ran.status == status,
                 format!("status {status} after signal {signal} to the launcher"),
                 format!(
-                    "{:?}: real-time signals have no names, and end who does not expect them",
+                    "{:?}: real-time signals have no names, and kill a process that does not expect them",
                     ran.status
                 ),
             )?;
@@ -509,7 +509,9 @@ fn a_set_up_that_hangs_is_ended() {
                     "{signal} to end a set-up that hangs, with status {}",
                     128 + signal as i32
                 ),
-                format!("{status:?}: nobody looks at signals while the child has nothing to say"),
+                format!(
+                    "{status:?}: the launcher must handle signals also while it waits for the child"
+                ),
             )?;
             let child = child
                 .and_then(host::process)

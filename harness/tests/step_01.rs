@@ -107,17 +107,13 @@ fn bad_names_are_refused() {
         let bad = [
             // What, the rule that it breaks, and a word that must name it.
             (dotted, "the kernel takes 64 bytes", "64"),
-            (
-                format!("{word}/x"),
-                "a slash is no character of a name",
-                "/",
-            ),
+            (format!("{word}/x"), "a name may not contain a slash", "/"),
             (
                 format!("{word}_x"),
-                "an underscore is no character of a name",
+                "a name may not contain an underscore",
                 "_",
             ),
-            (format!("{word} x"), "a space is no character of a name", ""),
+            (format!("{word} x"), "a name may not contain a space", ""),
             (String::new(), "a name is not empty", "empty"),
             (
                 format!("-{word}"),
@@ -130,7 +126,7 @@ fn bad_names_are_refused() {
                 "hyphen",
             ),
             (format!("{word}..x"), "a label is not empty", "empty"),
-            ("a".repeat(64), "a label has 63 bytes at most", "63"),
+            ("a".repeat(64), "a label has at most 63 bytes", "63"),
         ];
         for option in ["--hostname", "--domainname"] {
             for (name, rule, word) in &bad {
@@ -217,7 +213,7 @@ fn without_privilege_it_fails_and_says_so() {
         let ran = c.step().user(1000).args(["probe", "report"]).run()?;
         expect(
             ran.stdout.is_empty(),
-            "no command to run where its namespace cannot be made",
+            "no command to run if its namespace cannot be made",
             "it ran, in the host's",
         )?;
         ran.expect_error(125, &["root"])?;
@@ -251,7 +247,7 @@ fn the_table_shows_both_processes_and_what_differs() {
                     false => format!("{kind} to be marked as one that differs"),
                 },
                 format!(
-                    "{}: a namespace is told from another by its inode",
+                    "{}: namespaces are distinguished by their inodes",
                     row.join(" ")
                 ),
             )?;

@@ -62,7 +62,7 @@ fn what_is_made_inside_is_not_seen_outside() {
             .collect();
         expect(
             new.is_empty(),
-            "what was made inside to be unseen on the host, by ipcs and in /dev/mqueue",
+            "objects made inside to be invisible on the host, to ipcs and in /dev/mqueue",
             format!("{new:?} there: the command makes its objects in the host's namespace"),
         )?;
         held.end()?.success()?;

@@ -255,8 +255,8 @@ fn init_holds_nothing_open() {
         let open = open().unwrap_or_default();
         expect(
             open.is_empty(),
-            "init to hold nothing open of the caller's: no pipe, terminal or file",
-            format!("{open:?}: who reads from the other end waits for init, which never writes"),
+            "init to hold no pipe, terminal or file of the caller open",
+            format!("{open:?}: a reader at the other end waits for init, which never writes"),
         )?;
         held.end()?.success()?;
         Ok(())

@@ -78,7 +78,7 @@ fn the_kernel_is_masked_and_read_only() {
         ] {
             let written: Attempt = held.ask(&["open", path, "w"])?;
             expect_eq(
-                &format!("what comes of writing to {path}"),
+                &format!("the result of writing to {path}"),
                 written.errno.as_str(),
                 "EROFS",
             )?;
@@ -217,7 +217,7 @@ fn a_limit_cannot_be_lifted_from_inside() {
             let made: Attempt = held.ask(&["unshare-user"])?;
             expect(
                 made.allowed,
-                format!("one to be allowed with {options:?}"),
+                format!("a user namespace to be allowed with {options:?}"),
                 made.errno,
             )?;
             held.end()?.success()?;
