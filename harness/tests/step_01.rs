@@ -24,6 +24,11 @@ fn the_uts_namespace_and_no_other_is_new() {
                 )?,
             }
         }
+        expect(
+            host::namespaces(&held.launcher().to_string())? == ours,
+            "the launcher to stay in the host's namespaces",
+            "it in another one: unshare(2) moves its caller, and clone(2) only the child",
+        )?;
         held.end()?.success()?;
         Ok(())
     });

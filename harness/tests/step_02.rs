@@ -33,6 +33,11 @@ fn the_ipc_namespace_is_new() {
                 "another one: this step isolates names and IPC",
             )?;
         }
+        expect(
+            host::namespaces(&held.launcher().to_string())? == ours,
+            "the launcher to stay in the host's namespaces",
+            "it in another one: unshare(2) moves its caller, and clone(2) only the child",
+        )?;
         held.end()?.success()?;
         Ok(())
     });
