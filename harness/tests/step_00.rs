@@ -10,17 +10,41 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 const SIGPIPE: u64 = 1 << 12;
 
+/// A command that runs, and its signal masks (bit N-1 is signal N), as the host
+/// sees them.
+struct Running {
+    blocked: u64,
+    ignored: u64,
+}
+
+/// Waits until the launcher's child has executed the program `name`.
+fn running(held: &Held, name: &str) -> Result<Running> {
+    let launcher = held.launcher();
+    let pid = wait_for(|| {
+        let child = host::children(launcher).ok()?.into_iter().next()?;
+        (child.comm == name).then_some(child.pid)
+    });
+    let Some(pid) = pid else {
+        return Err(failed(
+            format!("{name} to run as the launcher's child"),
+            "no such process on the host",
+        ));
+    };
+    let mask = |field: &str| -> Result<u64> {
+        let text = host::status_field(pid, field).unwrap_or_default();
+        u64::from_str_radix(&text, 16).with_context(|| format!("parse {field} of {pid}"))
+    };
+    Ok(Running {
+        blocked: mask("SigBlk")?,
+        ignored: mask("SigIgn")?,
+    })
+}
+
 #[test]
 fn the_command_runs() {
     check(|c| {
         let words = [c.word("one"), c.word("two words ")];
-        let seen: Seen = c
-            .step()
-            .args(["probe", "report"])
-            .args(&words)
-            .run()?
-            .success()?
-            .json()?;
+        let seen = c.step().report(&words)?;
         expect_eq("the command's arguments", seen.args, words.to_vec())?;
         // Without a command it is a shell.
         let status = 1 + c.number(100) as i32;
@@ -135,24 +159,11 @@ fn the_launchers_own_failure_is_125() {
 fn no_descriptor_is_inherited() {
     check(|c| {
         // A shell opens files which the launcher knows nothing about.
-        let mut command = std::process::Command::new("sh");
-        let launcher = c.step().command();
-        command.args(["-c", "exec 7</proc/version 9>/dev/null \"$@\"", "sh"]);
-        command
-            .arg(launcher.get_program())
-            .args(["probe", "report"]);
-        command.envs(
-            launcher
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        let output = command.stdin(Stdio::null()).output().context("run sh")?;
-        let seen: Seen = serde_json::from_slice(&output.stdout).map_err(|e| {
-            failed(
-                "a report",
-                format!("{e}: {}", String::from_utf8_lossy(&output.stderr)),
-            )
-        })?;
+        let program = c.step().command().get_program().to_owned();
+        let seen = Step::new("sh".into())
+            .args(["-c", "exec 7</proc/version 9>/dev/null \"$@\"", "sh"])
+            .args([program])
+            .probe()?;
         let more: Vec<_> = seen.fds.iter().filter(|(fd, _)| **fd > 2).collect();
         expect(
             more.is_empty(),
@@ -168,27 +179,19 @@ fn no_descriptor_is_inherited() {
 fn the_command_starts_with_clean_signals() {
     check(|c| {
         // Not the probe: the runtime of Rust ignores SIGPIPE in it as well.
-        let status = c
-            .step()
-            .args(["cat", "/proc/self/status"])
-            .run()?
-            .success()?
-            .stdout;
-        let mask = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            u64::from_str_radix(line.unwrap_or_default().trim(), 16)
-                .context("parse /proc/self/status")
-        };
+        let held = c.step().args(["cat"]).start()?;
+        let cat = running(&held, "cat")?;
+        held.end()?.success()?;
         expect(
-            mask("SigBlk:")? == 0,
+            cat.blocked == 0,
             "no signal to be blocked in the command",
             format!(
                 "the mask {:#x}: execve(2) keeps the signal mask, and the launcher's is not undone",
-                mask("SigBlk:")?
+                cat.blocked
             ),
         )?;
         expect(
-            mask("SigIgn:")? & SIGPIPE == 0,
+            cat.ignored & SIGPIPE == 0,
             "SIGPIPE at its default action",
             "it ignored: Rust ignores it in every program, and execve(2) keeps that",
         )
@@ -277,17 +280,11 @@ fn clone_where_clone3_is_missing() {
     check(|c| {
         for errno in [nix::errno::Errno::ENOSYS, nix::errno::Errno::EPERM] {
             let launcher = c.step().command();
-            let output = c
-                .other_program("probe")
+            c.other_program("probe")
                 .args(["without-clone3", &(errno as i32).to_string(), "--"])
                 .args([launcher.get_program()])
-                .args(["probe", "report"])
-                .run()?;
-            output
-                .clone()
-                .expect_status(0)
+                .probe()
                 .with_context(|| format!("clone3 fails with {errno:?}"))?;
-            output.json::<Seen>()?;
         }
         Ok(())
     });
@@ -431,26 +428,22 @@ fn in_a_pipeline_it_stays_in_its_group() {
 fn what_the_caller_ignores_is_not_inherited() {
     check(|c| {
         let launcher = c.step().command();
-        let status = c
+        let held = c
             .other_program("probe")
             .args(["odd-caller", &c.word("key"), "--"])
             .args([launcher.get_program()])
-            .args(["cat", "/proc/self/status"])
-            .run()?
-            .success()?
-            .stdout;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().trim().to_owned()
-        };
+            .args(["cat"])
+            .start()?;
+        let cat = running(&held, "cat")?;
+        held.end()?.success()?;
         expect_eq(
             "the ignored signals of the command, whose caller ignores some",
-            field("SigIgn:").as_str(),
+            format!("{:016x}", cat.ignored).as_str(),
             "0000000000000000",
         )?;
         expect_eq(
             "the blocked signals of the command, whose caller blocks some",
-            field("SigBlk:").as_str(),
+            format!("{:016x}", cat.blocked).as_str(),
             "0000000000000000",
         )
     });

@@ -33,6 +33,11 @@ fn the_ipc_namespace_is_new() {
                 "another one: this step isolates names and IPC",
             )?;
         }
+        expect(
+            host::namespaces(&held.launcher().to_string())? == ours,
+            "the launcher to stay in the host's namespaces",
+            "it in another one: unshare(2) moves its caller, and clone(2) only the child",
+        )?;
         held.end()?.success()?;
         Ok(())
     });
@@ -48,7 +53,7 @@ fn what_is_made_inside_is_not_seen_outside() {
             made(held.ask(&["make-sysv", kind])?)?;
         }
         made(held.ask(&["mq-open", &name])?)?;
-        let seen: Seen = held.ask(&["report"])?;
+        let seen = held.report()?;
         expect_eq("the number of System V objects inside", seen.sysv.len(), 3)?;
         expect_eq(
             "the POSIX queues inside",
@@ -118,7 +123,7 @@ fn an_object_outlives_its_maker() {
         let attempt: Attempt = call.run()?.success()?.json()?;
         let id = made(attempt)?;
         // The maker is gone; another member of the namespace finds the queue.
-        let seen: Seen = first.ask(&["report"])?;
+        let seen = first.report()?;
         let found = seen.sysv.iter().any(|line| {
             let words: Vec<&str> = line.split(' ').collect();
             words.first() == Some(&"msg") && words.get(2) == Some(&id.as_str())
@@ -144,18 +149,29 @@ fn sockets_are_not_isolated() {
     check(|c| {
         let name = c.word("socket");
         let address = SocketAddr::from_abstract_name(&name).context("name of a socket")?;
-        let _listener = UnixListener::bind_addr(&address).context("bind an abstract socket")?;
-        let attempt: Attempt = c
-            .step()
-            .args(["probe", "connect", &name])
-            .run()?
-            .success()?
-            .json()?;
+        let listener = UnixListener::bind_addr(&address).context("bind an abstract socket")?;
+        let mut held = c.step().hold()?;
+        expect(
+            held.seen().namespaces.get("ipc") != host::namespaces("self")?.get("ipc"),
+            "an IPC namespace of its own inside",
+            "the host's, where a socket of the host proves nothing",
+        )?;
+        let attempt: Attempt = held.ask(&["connect", &name])?;
         expect(
             attempt.allowed,
             "a Unix socket of the host to be reached: it is not what an IPC namespace isolates",
             attempt.errno,
-        )
+        )?;
+        listener
+            .set_nonblocking(true)
+            .context("fcntl(O_NONBLOCK)")?;
+        expect(
+            listener.accept().is_ok(),
+            "a connection to the host's socket",
+            "none: the answer does not come from the command",
+        )?;
+        held.end()?.success()?;
+        Ok(())
     });
 }
 
