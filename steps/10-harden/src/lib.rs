@@ -1,0 +1,2 @@
+//! Step 10: harden.
+pub mod seccomp;
