@@ -35,7 +35,7 @@ use crate::seccomp::abi::{Abi, X32_BIT};
 use crate::seccomp::action::Action;
 use crate::seccomp::bpf::{Instruction, LONGEST, Test, Word};
 use crate::seccomp::profile::Operator;
-use crate::seccomp::resolve::{Condition, Decision, FOREIGN, Filter, Interface};
+use crate::seccomp::resolve::{Condition, Decision, FOREIGN, Filter, Interface, SKIPPED};
 
 /// Compiles a filter.
 ///
@@ -158,6 +158,9 @@ impl Graph {
         {
             let Some(Interface { newest, calls, .. }) = of(abi) else {
                 run(start, foreign);
+                if abi == Abi::X32 {
+                    run(SKIPPED, default);
+                }
                 continue;
             };
             run(start, default);

@@ -51,6 +51,10 @@ pub struct Filter {
 /// libseccomp's.
 pub const FOREIGN: Action = Action::KillThread;
 
+/// The number of a call that a tracer has had skipped (ptrace(2)): -1, which is
+/// no call of x32, whatever its bit 30.
+pub const SKIPPED: u32 = u32::MAX;
+
 /// The decisions for an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -435,12 +439,19 @@ impl Filter {
         }
     }
 
+    fn has_arch(&self, arch: u32) -> bool {
+        self.interfaces.iter().any(|one| one.abi.audit_arch() == arch)
+    }
+
     /// What the filter decides, without a program: the meaning that the
     /// compiled program must have.
     pub fn decide(&self, arch: u32, number: u32, arguments: &[u64; 6]) -> Action {
         let abi = Abi::of_call(arch, number);
         let Some(interface) = self.interfaces.iter().find(|one| Some(one.abi) == abi) else {
-            return FOREIGN;
+            return match (abi, number) {
+                (Some(Abi::X32), SKIPPED) if self.has_arch(arch) => self.default,
+                _ => FOREIGN,
+            };
         };
         match interface.calls.get(&number) {
             Some(Decision::Always(action)) => *action,
