@@ -107,7 +107,12 @@ impl InChild<'_> {
         self.hold_only(&[])?;
         self.say_held()?;
         sys::signals::set_mask(SignalSet::EMPTY)?;
-        command.exec(self.program)
+        command.exec(self.program, || {
+            for isolation in isolations {
+                isolation.seal().with_context(|| isolation.name())?;
+            }
+            Ok(())
+        })
         // ANCHOR_END: exercise_become_the_command
     }
     // ANCHOR_END: become_command
