@@ -18,8 +18,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
-use kit::sys::signals::{self, kill, read_signal, signalfd};
 use kit::sys::Arguments;
+use kit::sys::signals::{self, kill, read_signal, signalfd};
 use kit::{SignalSet, say, sys};
 use nix::errno::Errno;
 use nix::sys::prctl;

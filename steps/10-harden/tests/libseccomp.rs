@@ -71,7 +71,11 @@ impl Library {
 
     /// The library's program for a profile, and the names that it does not
     /// know.
-    fn build(&mut self, profile: &Profile, situation: &Situation) -> (Vec<sock_filter>, Vec<String>) {
+    fn build(
+        &mut self,
+        profile: &Profile,
+        situation: &Situation,
+    ) -> (Vec<sock_filter>, Vec<String>) {
         let filter = request(profile, situation);
         writeln!(self.input, "{filter}").unwrap();
         let mut line = String::new();
@@ -104,7 +108,11 @@ fn request(profile: &Profile, situation: &Situation) -> String {
         Abi::X32 => 0x4000_003e,
         abi => abi.audit_arch(),
     };
-    let archs: Vec<u32> = filter.interfaces.iter().map(|one| token(&one.abi)).collect();
+    let archs: Vec<u32> = filter
+        .interfaces
+        .iter()
+        .map(|one| token(&one.abi))
+        .collect();
     let mut rules = Vec::new();
     for call in &profile.syscalls {
         if not_here(call, situation).unwrap().is_some() {
@@ -122,10 +130,17 @@ fn request(profile: &Profile, situation: &Situation) -> String {
                 for one in *args {
                     let comma = if list.is_empty() { "" } else { "," };
                     let (index, op) = (one.index, one.op as u32 + 1);
-                    write!(list, "{comma}[{index},{op},{},{}]", one.value, one.value_two).unwrap();
+                    write!(
+                        list,
+                        "{comma}[{index},{op},{},{}]",
+                        one.value, one.value_two
+                    )
+                    .unwrap();
                 }
                 let action = action.value();
-                rules.push(format!(r#"{{"name":"{name}","action":{action},"args":[{list}]}}"#));
+                rules.push(format!(
+                    r#"{{"name":"{name}","action":{action},"args":[{list}]}}"#
+                ));
             }
         }
     }
@@ -161,7 +176,12 @@ fn boundaries(profile: &Profile) -> BTreeMap<String, [BTreeSet<u64>; 6]> {
             let sets = all.entry(name.to_owned()).or_default();
             for one in &call.args {
                 let set = &mut sets[one.index as usize];
-                for value in [one.value, one.value_two, one.value | one.value_two, !one.value] {
+                for value in [
+                    one.value,
+                    one.value_two,
+                    one.value | one.value_two,
+                    !one.value,
+                ] {
                     let half = value ^ (1 << 32);
                     for value in [value, half, value & 0xffff_ffff] {
                         set.extend([value, value.wrapping_add(1), value.wrapping_sub(1)]);
@@ -191,7 +211,10 @@ fn compare(profile: &Profile, situation: &Situation, library: &mut Library, seed
     let mut check = |call: &Call, what: &dyn Fn() -> String| {
         let expected = run(&theirs, call).unwrap().action;
         let action = run(&ours, call).unwrap().action;
-        assert_eq!(action, filter.decide(call.arch, call.number, &call.arguments));
+        assert_eq!(
+            action,
+            filter.decide(call.arch, call.number, &call.arguments)
+        );
         count += 1;
         if action == expected {
             return;
@@ -210,7 +233,15 @@ fn compare(profile: &Profile, situation: &Situation, library: &mut Library, seed
     };
     for abi in Abi::ALL {
         let arch = abi.audit_arch();
-        let beyond = [600, 1 << 16, X32_BIT - 1, X32_BIT + 600, 0x7fff_ffff, 0x8000_0000, u32::MAX];
+        let beyond = [
+            600,
+            1 << 16,
+            X32_BIT - 1,
+            X32_BIT + 600,
+            0x7fff_ffff,
+            0x8000_0000,
+            u32::MAX,
+        ];
         let numbers = (0..600).chain((0..600).map(|n| n | X32_BIT));
         for number in numbers.chain(beyond).chain(0xf_0000..0xf_0008) {
             let name = Abi::of_call(arch, number).and_then(|abi| abi.call_name(number));
@@ -231,8 +262,14 @@ fn compare(profile: &Profile, situation: &Situation, library: &mut Library, seed
             let Some(sets) = name.and_then(|name| boundaries.get(name)) else {
                 continue;
             };
-            let wide = if abi.is_32_bit() { u64::from(u32::MAX) } else { u64::MAX };
-            let lists = sets.each_ref().map(|set| set.iter().copied().collect::<Vec<u64>>());
+            let wide = if abi.is_32_bit() {
+                u64::from(u32::MAX)
+            } else {
+                u64::MAX
+            };
+            let lists = sets
+                .each_ref()
+                .map(|set| set.iter().copied().collect::<Vec<u64>>());
             for n in 0..6 {
                 for value in &lists[n] {
                     for _ in 0..4 {
@@ -269,7 +306,9 @@ fn known_profiles_are_what_libseccomp_makes_of_them() {
     for (name, profile) in [("docker", docker), ("podman", podman)] {
         let mut count = 0;
         let mut sets = vec![CapabilitySet::empty(), CapabilitySet::all()];
-        sets.extend(CapabilitySet::from_iter(CapabilitySet::all().iter_names().map(|(_, one)| one)));
+        sets.extend(CapabilitySet::from_iter(
+            CapabilitySet::all().iter_names().map(|(_, one)| one),
+        ));
         for capabilities in sets {
             let situation = situation(Abi::X86_64, capabilities);
             count += compare(&profile, &situation, &mut library, 1);
@@ -280,9 +319,27 @@ fn known_profiles_are_what_libseccomp_makes_of_them() {
 
 /// A profile with which libseccomp's tree has no choice.
 fn random(draw: &mut Draw) -> Profile {
-    const ACTIONS: [&str; 7] = ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "TRAP", "LOG", "TRACE"];
+    const ACTIONS: [&str; 7] = [
+        "ALLOW",
+        "ERRNO",
+        "KILL",
+        "KILL_PROCESS",
+        "TRAP",
+        "LOG",
+        "TRACE",
+    ];
     const OPS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
-    const VALUES: [u64; 9] = [0, 1, 5, 0xff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 1 << 32, u64::MAX];
+    const VALUES: [u64; 9] = [
+        0,
+        1,
+        5,
+        0xff,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        1 << 32,
+        u64::MAX,
+    ];
     let action = |draw: &mut Draw| {
         let action = draw.one(&ACTIONS);
         let errno = match action {

@@ -440,7 +440,9 @@ impl Filter {
     }
 
     fn has_arch(&self, arch: u32) -> bool {
-        self.interfaces.iter().any(|one| one.abi.audit_arch() == arch)
+        self.interfaces
+            .iter()
+            .any(|one| one.abi.audit_arch() == arch)
     }
 
     /// What the filter decides, without a program: the meaning that the

@@ -1,6 +1,8 @@
 //! seccomp(2): a program in classic BPF that decides on every system call of
 //! this process and of its descendants.
 
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
@@ -45,4 +47,82 @@ pub fn install(program: &[libc::sock_filter], flags: u32) -> Result<()> {
     Errno::result(set)
         .map(drop)
         .context("seccomp(SECCOMP_SET_MODE_FILTER)")
+}
+
+/// Installs a filter and returns the descriptor by which another process
+/// decides on `SECCOMP_RET_USER_NOTIF` (seccomp_unotify(2)). It is
+/// close-on-exec.
+///
+/// # Errors
+/// `EBUSY` if a filter of before has such a descriptor; those of [`install`].
+pub fn install_listener(program: &[libc::sock_filter]) -> Result<OwnedFd> {
+    const NEW_LISTENER: libc::c_ulong = 1 << 3;
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: as in `install`.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            NEW_LISTENER,
+            &program,
+        )
+    };
+    let fd = Errno::result(set).context("seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)")?;
+    // SAFETY: the kernel has just opened this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A call that waits for another process to decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Notified {
+    /// Names the call in the answer.
+    pub id: u64,
+    /// `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// The number of the call.
+    pub number: u32,
+}
+
+const MAGIC: u8 = b'!';
+mod request {
+    nix::ioctl_readwrite!(notif_recv, super::MAGIC, 0, libc::seccomp_notif);
+    nix::ioctl_readwrite!(notif_send, super::MAGIC, 1, libc::seccomp_notif_resp);
+}
+
+/// Waits for the next call (`SECCOMP_IOCTL_NOTIF_RECV`). `None` if its process
+/// was killed meanwhile.
+pub fn notified(listener: BorrowedFd<'_>) -> Result<Option<Notified>> {
+    // SAFETY: a structure of integers; the kernel requires all zeroes.
+    let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid structure of the size that the request names.
+    match unsafe { request::notif_recv(listener.as_raw_fd(), &mut notification) } {
+        Ok(_) => Ok(Some(Notified {
+            id: notification.id,
+            arch: notification.data.arch,
+            number: notification.data.nr as u32,
+        })),
+        Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno).context("ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
+    }
+}
+
+/// Lets the kernel make the call (`SECCOMP_USER_NOTIF_FLAG_CONTINUE`). No
+/// decision about safety may rest on it: the process can change what its
+/// arguments point to after they were looked at.
+pub fn let_continue(listener: BorrowedFd<'_>, id: u64) -> Result<()> {
+    let mut answer = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: 0,
+        flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+    };
+    // SAFETY: a valid structure of the size that the request names.
+    match unsafe { request::notif_send(listener.as_raw_fd(), &mut answer) } {
+        // Its process was killed meanwhile.
+        Ok(_) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno).context("ioctl(SECCOMP_IOCTL_NOTIF_SEND)"),
+    }
 }
