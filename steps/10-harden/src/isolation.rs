@@ -28,6 +28,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use kit::{say, sys, warn};
+use libc::sock_filter;
 use nix::unistd::Pid;
 use process::Isolation;
 use rustix::thread::{
@@ -39,6 +40,8 @@ use crate::capabilities::{CapabilityArg, bound, names, of_kernel, wanted};
 use crate::label;
 use crate::options::{HardenSettings, Seccomp};
 use crate::seccomp::abi::Abi;
+use crate::seccomp::action::Action;
+use crate::seccomp::bpf::Instruction;
 use crate::seccomp::cache::{Cache, Program};
 use crate::seccomp::interpret::{Call, run};
 use crate::seccomp::profile::{DEFAULT, LARGEST};
@@ -131,20 +134,35 @@ pub(crate) fn read(file: &std::path::Path) -> Result<String> {
 
 // ANCHOR: must_start
 /// Refuses a filter under which no command can start: execve(2) is the one call
-/// that is left to make behind it.
+/// that is left to make behind it. Where that fails, two more calls are needed
+/// to say so.
 fn must_start(program: &Program) -> Result<()> {
-    let number = Abi::NATIVE
-        .number("execve")
-        .context("no number of execve")?;
-    let call = Call {
-        arch: Abi::NATIVE.audit_arch(),
-        number,
-        ..Call::default()
+    let action = |name| -> Result<Action> {
+        let call = Call {
+            arch: Abi::NATIVE.audit_arch(),
+            number: Abi::NATIVE.number(name).context("no such call")?,
+            ..Call::default()
+        };
+        Ok(run(&program.code, &call)?.action)
     };
-    let action = run(&program.code, &call)?.action;
+    let execve = action("execve")?;
     ensure!(
-        action.lets_pass(),
-        "no command can start under it: execve is {action}"
+        execve.lets_pass(),
+        "no command can start under it: execve is {execve}"
+    );
+    for name in ["write", "exit_group"] {
+        let action = action(name)?;
+        if !action.lets_pass() {
+            warn!("under this filter an error of execve may go unsaid: {name} is {action}");
+        }
+    }
+    // Nobody would listen, and the kernel would answer ENOSYS.
+    let notifies = |one: &sock_filter| {
+        Instruction::decode(one) == Some(Instruction::Return(Action::Notify.value()))
+    };
+    ensure!(
+        !program.code.iter().any(notifies),
+        "SCMP_ACT_NOTIFY is not supported: nobody hands its descriptor to listenerPath"
     );
     Ok(())
 }

@@ -26,7 +26,7 @@ use harden::seccomp::abi::{Abi, MULTIPLEXERS, X32_BIT};
 use harden::seccomp::action::Action;
 use harden::seccomp::compile::compile;
 use harden::seccomp::interpret::{Call, run};
-use harden::seccomp::profile::{Argument, KernelVersion, Operator, Profile};
+use harden::seccomp::profile::{Argument, KernelVersion, Profile};
 use harden::seccomp::resolve::{Situation, not_here};
 use libc::sock_filter;
 use rustix::thread::CapabilitySet;

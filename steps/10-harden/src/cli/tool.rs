@@ -33,6 +33,7 @@ pub enum Tool {
 pub enum SeccompTool {
     /// Compile a profile: write the program to a file, or only say its size
     Compile {
+        /// Of which profile.
         #[command(flatten)]
         which: Which,
         /// Write the program here, eight bytes an instruction, as the kernel
@@ -42,11 +43,13 @@ pub enum SeccompTool {
     },
     /// Show the program, an instruction a line
     Show {
+        /// Of which profile.
         #[command(flatten)]
         which: Which,
     },
     /// Say what happens to a system call, and why
     Explain {
+        /// Of which profile.
         #[command(flatten)]
         which: Which,
         /// The call

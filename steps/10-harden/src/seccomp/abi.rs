@@ -131,7 +131,9 @@ macro_rules! table {
     ($library:ident) => {
         (0..END).filter_map(|number| {
             let call = $library::Sysno::new(number)?;
-            Some((number as u32, call.name()))
+            let name = call.name();
+            // `break` is a word of Rust.
+            Some((number as u32, name.strip_prefix("r#").unwrap_or(name)))
         })
     };
 }
@@ -241,10 +243,10 @@ impl Abi {
 
     /// The interface of a call as the kernel reports it.
     pub fn of_call(arch: u32, number: u32) -> Option<Abi> {
-        let x32 = number >= X32_BIT;
-        Abi::ALL.into_iter().find(|abi| {
-            abi.audit_arch() == arch && !(*abi == Abi::X86_64 && x32) && !(*abi == Abi::X32 && !x32)
-        })
+        match Abi::ALL.into_iter().find(|abi| abi.audit_arch() == arch)? {
+            Abi::X86_64 if number >= X32_BIT => Some(Abi::X32),
+            abi => Some(abi),
+        }
     }
 }
 

@@ -53,7 +53,7 @@ impl Word {
             4 => Word::Arch,
             8 => Word::PointerLow,
             12 => Word::PointerHigh,
-            16..64 if offset % 8 == 0 => Word::Low(argument),
+            16..64 if offset.is_multiple_of(8) => Word::Low(argument),
             16..64 if offset % 8 == 4 => Word::High(argument),
             _ => return None,
         })

@@ -397,9 +397,9 @@ impl<'a> Writer<'a> {
     /// a copy of its return, which in turn moves the other one further away.
     fn reach(&mut self, yes: Id, no: Id) -> (u8, u8) {
         loop {
-            let far = [yes, no].into_iter().find_map(|id| {
-                let distance = self.places[id].map_or(0, |place| self.distance(place));
-                u8::try_from(distance).is_err().then_some(id)
+            let far = [yes, no].into_iter().find(|id| {
+                let distance = self.places[*id].map_or(0, |place| self.distance(place));
+                u8::try_from(distance).is_err()
             });
             match far {
                 Some(id) => {

@@ -9,7 +9,7 @@ use crate::seccomp::action::Action;
 use crate::seccomp::cache::Program;
 use crate::seccomp::interpret::{self, Verdict};
 use crate::seccomp::profile::{Operator, Profile};
-use crate::seccomp::resolve::{Condition, Decision, Filter, NotHere, Situation, not_here};
+use crate::seccomp::resolve::{Condition, Decision, Filter, NotHere, Rule, Situation, not_here};
 
 /// Explains the verdict on a call with these arguments, a line an interface;
 /// missing arguments are 0. The verdict is the program's, not the profile's.
@@ -111,15 +111,15 @@ fn why(
     match decision {
         Some(Decision::Always(_)) => return Ok("by a rule for all its arguments".to_owned()),
         Some(Decision::ByArguments(rules)) => {
-            let rules: Vec<String> = rules
-                .iter()
-                .map(|rule| {
-                    let conditions: Vec<String> = rule.conditions.iter().map(condition).collect();
-                    format!("{} if {}", rule.action, conditions.join(" and "))
-                })
-                .collect();
-            let rest = format!("else {}", filter.default);
-            return Ok(format!("by its arguments: {}; {rest}", rules.join("; ")));
+            let mut rest: Vec<&Rule> = rules.iter().collect();
+            let mut groups = Vec::new();
+            while let Some(first) = rest.first().map(|rule| rule.action) {
+                let (same, others) = rest.into_iter().partition(|rule| rule.action == first);
+                rest = others;
+                groups.push(format!("{first} if {}", any(same)));
+            }
+            groups.push(format!("else {}", filter.default));
+            return Ok(format!("by its arguments: {}", groups.join("; ")));
         }
         None if newer && filter.for_newer() != filter.default => {
             return Ok("because it is newer than all that the profile names".to_owned());
@@ -154,6 +154,24 @@ fn why(
     })
 }
 // ANCHOR_END: why
+
+/// How many rules are shown of those with the same action.
+const SHOWN: usize = 4;
+
+fn any(rules: Vec<&Rule>) -> String {
+    let mut words: Vec<String> = rules
+        .iter()
+        .take(SHOWN)
+        .map(|rule| {
+            let conditions: Vec<String> = rule.conditions.iter().map(condition).collect();
+            conditions.join(" and ")
+        })
+        .collect();
+    if rules.len() > SHOWN {
+        words.push(format!("one of {} more", rules.len() - SHOWN));
+    }
+    words.join(", or ")
+}
 
 fn condition(condition: &Condition) -> String {
     let Condition {
