@@ -172,6 +172,7 @@ impl Lock {
     // ANCHOR: close
     /// Loads the filter. Nothing but execve(2) may follow.
     fn close(&self) -> Result<()> {
+        // ANCHOR: exercise_close
         if self.no_new_privileges {
             set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
         }
@@ -190,6 +191,7 @@ impl Lock {
              seccomp=unconfined says that it needs none, and no-new-privileges that the caller \
              needs no CAP_SYS_ADMIN",
         )
+        // ANCHOR_END: exercise_close
     }
     // ANCHOR_END: close
 }

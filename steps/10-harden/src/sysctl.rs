@@ -124,6 +124,7 @@ impl Isolation for Sysctls {
 
     // ANCHOR: sysctls
     fn in_container(&mut self) -> Result<()> {
+        // ANCHOR: exercise_set
         for sysctl in &self.sysctls {
             // The file shows the parameter of whoever writes it. In the host's
             // namespace that would be the host's.
@@ -143,6 +144,7 @@ impl Isolation for Sysctls {
                 .with_context(|| format!("write {:?} to {}", sysctl.value, file.display()))?;
         }
         Ok(())
+        // ANCHOR_END: exercise_set
     }
     // ANCHOR_END: sysctls
 }

@@ -182,12 +182,14 @@ impl Graph {
     // ANCHOR: search
     /// Which run? Half of them are left after each question.
     fn search(&mut self, runs: &[(u32, Id)]) -> Id {
+        // ANCHOR: exercise_search
         if let [(_, id)] = runs {
             return *id;
         }
         let (lower, upper) = runs.split_at(runs.len() / 2);
         let (no, yes) = (self.search(lower), self.search(upper));
         self.ask(Test::AtLeast, upper[0].0, yes, no)
+        // ANCHOR_END: exercise_search
     }
     // ANCHOR_END: search
 
@@ -195,6 +197,7 @@ impl Graph {
     /// Which arguments? The strictest rule is asked for first; its last "no"
     /// leads to the next rule, and that of the last rule to the default.
     fn decision(&mut self, decision: &Decision, default: Action, abi: Abi) -> Id {
+        // ANCHOR: exercise_decision
         let rules = match decision {
             Decision::Always(action) => return self.end(*action),
             Decision::ByArguments(rules) => rules,
@@ -211,6 +214,7 @@ impl Graph {
             next = yes;
         }
         next
+        // ANCHOR_END: exercise_decision
     }
     // ANCHOR_END: decision
 
@@ -240,6 +244,7 @@ impl Graph {
     ///   greater
     /// - not equal, less: the same questions with the answers exchanged
     fn halves(&mut self, condition: &Condition, yes: Id, no: Id) -> Id {
+        // ANCHOR: exercise_halves
         let Condition {
             index,
             op,
@@ -275,6 +280,7 @@ impl Graph {
             _ => self.ask(Test::Greater, high_value, yes, equal),
         };
         self.load(high, upper, yes, no)
+        // ANCHOR_END: exercise_halves
     }
     // ANCHOR_END: halves
 

@@ -146,6 +146,7 @@ pub enum NotHere {
 
 /// Why `call` does not apply in `situation`; `None` if it applies.
 pub fn not_here(call: &Call, situation: &Situation) -> Result<Option<NotHere>> {
+    // ANCHOR: exercise_not_here
     let has =
         |name: &String| -> Result<bool> { Ok(situation.capabilities.contains(capability(name)?)) };
     let native = situation.native.go_name();
@@ -184,6 +185,7 @@ pub fn not_here(call: &Call, situation: &Situation) -> Result<Option<NotHere>> {
     }
     let newer = min_kernel.filter(|version| situation.kernel < *version);
     Ok(newer.map(NotHere::OlderThan))
+    // ANCHOR_END: exercise_not_here
 }
 
 /// Calls of machines on which the engine does not run, which common profiles
@@ -382,6 +384,7 @@ impl Filter {
     /// earlier and later, and the first of two without wins: so libseccomp does
     /// it, and so runc and Docker.
     fn put(&mut self, interface: usize, number: u32, mut rule: Rule, name: &str) {
+        // ANCHOR: exercise_put
         // What happens anyway needs no rule.
         if rule.action == self.default {
             return;
@@ -428,6 +431,7 @@ impl Filter {
                 self.notes.push(note);
             }
         }
+        // ANCHOR_END: exercise_put
     }
     // ANCHOR_END: put
 
