@@ -9,7 +9,8 @@
 //! 1. [`isolation`]: [`Harden`], the isolation, and why the filter comes last
 //! 2. [`capabilities`]: what a container may have
 //! 3. [`seccomp`]: from a profile to a program in the kernel
-//! 4. [`sysctl`], `label`: parameters of namespaces; AppArmor and SELinux
+//! 4. [`sysctl`], [`time`], `label`: parameters of namespaces; clocks; AppArmor and
+//!    SELinux
 //!
 //! [`cli`] has the tools, [`options`] the options.
 
@@ -20,7 +21,9 @@ mod label;
 pub mod options;
 pub mod seccomp;
 pub mod sysctl;
+pub mod time;
 
 pub use isolation::Harden;
 pub use options::HardenSettings;
 pub use sysctl::Sysctls;
+pub use time::TimeNamespace;

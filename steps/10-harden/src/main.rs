@@ -6,7 +6,7 @@ use anyhow::Result;
 use cgroups::{CgroupSettings, Cgroups};
 use clap::Parser;
 use harden::cli::tool::{self, Tool};
-use harden::{Harden, HardenSettings, Sysctls};
+use harden::{Harden, HardenSettings, Sysctls, TimeNamespace};
 use ipc::{Ipc, IpcSettings};
 use mount::{Mount, MountSettings, Privileges, RootTree};
 use net::{Net, NetSettings};
@@ -82,6 +82,7 @@ fn run(mut args: Args) -> Result<Exit> {
     let net = Net::new(args.net).hostname(args.uts.hostname.clone());
     let files = net.files(tree);
     let sysctls = Sysctls::new(args.harden.sysctl.clone());
+    let time = TimeNamespace::new(args.harden.time_offset.clone());
     let harden = Harden::new(args.harden);
     let seal = harden.seal_of_init();
     Container::new(args.command.command())
@@ -93,6 +94,7 @@ fn run(mut args: Args) -> Result<Exit> {
         .with(PidNamespace::new(args.pid).sealed(Some(seal)))
         .with(net)
         .with(sysctls)
+        .with(time)
         .with(Mount::new(args.mount).offer(files).privileges(privileges))
         .with(view)
         .with(credentials)

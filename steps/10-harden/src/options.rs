@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capabilities::CapabilityArg;
 use crate::sysctl::Sysctl;
+use crate::time::TimeOffset;
 
 /// The options of what a container is kept from.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,11 @@ pub struct HardenSettings {
     /// times
     #[arg(long, value_name = "NAME=VALUE")]
     pub sysctl: Vec<Sysctl>,
+
+    /// Shift a clock that counts from the machine's start, in a time namespace:
+    /// monotonic or boottime. May be given several times
+    #[arg(long, value_name = "CLOCK=SECONDS")]
+    pub time_offset: Vec<TimeOffset>,
 
     /// How soon the container is chosen when memory runs out: from -1000
     /// (never) to 1000 (first) [default: 0]
