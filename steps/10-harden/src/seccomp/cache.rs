@@ -114,7 +114,7 @@ impl Cache {
     /// and put there. A cache that cannot be used costs time, and nothing else.
     ///
     /// # Errors
-    /// Those of the profile.
+    /// A profile that cannot be read, resolved or compiled.
     pub fn program(&self, text: &str, situation: &Situation) -> Result<Program> {
         let path = self.directory.join(key(text, situation));
         match self.read(&path) {

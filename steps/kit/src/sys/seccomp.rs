@@ -16,7 +16,7 @@ const SPEC_ALLOW: u32 = 1 << 2;
 /// `PR_SET_NO_NEW_PRIVS`, or have `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// Those of [`install`].
+/// As [`install`].
 pub fn set_filter(program: &mut [libc::sock_filter]) -> Result<()> {
     install(program, SPEC_ALLOW)
 }
