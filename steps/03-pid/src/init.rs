@@ -14,7 +14,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -22,9 +22,10 @@ use kit::sys::Arguments;
 use kit::sys::signals::{self, kill, read_signal, signalfd};
 use kit::{SignalSet, say, sys};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{ForkResult, Pid, chdir, getpgid};
+use nix::unistd::{ForkResult, Pid, chdir, getpgid, pipe2};
 use process::LAUNCHER_FAILED;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{WaitOptions, wait};
@@ -81,15 +82,17 @@ fn taken() -> SignalSet {
 /// from a signalfd(2). The child returns with the same mask, which is emptied
 /// before execve(2), as it is without init.
 ///
-/// PID 1 calls `seal` when nothing but its own execve(2) is left.
+/// PID 1 calls `seal` when nothing but its own execve(2) is left. The child
+/// waits until that has happened.
 pub fn fork(program: OwnedFd, seal: impl FnOnce() -> Result<()>) -> Result<()> {
     signals::block(taken())?;
     // Again, because a change of credentials clears the request. Before the
     // fork, because the child checks afterwards whether the launcher still
     // lives.
     prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
+    let (executed, executing) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
     match sys::fork()? {
-        ForkResult::Child => Ok(()),
+        ForkResult::Child => wait_for_init(executed, executing),
         ForkResult::Parent { child: command } => {
             say!("init: the command is process {command} of the container");
             // Close-on-exec: needed only if execveat(2) fails.
@@ -105,6 +108,17 @@ pub fn fork(program: OwnedFd, seal: impl FnOnce() -> Result<()>) -> Result<()> {
     }
 }
 // ANCHOR_END: fork
+
+/// Waits until init executes its program: end of file, since the other end is
+/// close-on-exec. Before that it has all the rights of the set-up, and the
+/// command must not meet it.
+fn wait_for_init(executed: OwnedFd, executing: OwnedFd) -> Result<()> {
+    drop(executing);
+    File::from(executed)
+        .read_to_end(&mut Vec::new())
+        .map(drop)
+        .context("wait for the init")
+}
 
 /// Executes init, with an empty environment and without any open file of the
 /// caller: a reader of the command's pipes waits until the last writer closes
