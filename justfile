@@ -9,49 +9,49 @@ usage := "Usage: ./just COMMAND [ARG…]\n\n"
 default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted --list-heading {{ quote(usage) }}
 
-# Start a container that shows you around, and stay in it
+# Start a container with a short tour, and a shell in it
 [no-exit-message]
 [group('learn')]
 demo *ARGS:
     @tools/demo "$@"
 
-# Begin step NN: its skeleton and its exercises, in work/
+# Start step NN: create its skeleton, with its exercises, in work/
 [no-exit-message]
 [group('learn')]
 start NN *ARGS:
     @{{ harness }} start "$@"
 
-# Check your step NN; `watch` does so whenever you save
+# Check your step NN; `watch` checks it whenever you save a file
 [no-exit-message]
 [group('learn')]
 check NN *ARGS:
     @{{ harness }} check "$@"
 
-# Check your step NN whenever you save a file of it
+# Check your step NN whenever you save a file
 [no-exit-message]
 [group('learn')]
 watch NN *ARGS:
     @{{ harness }} watch "$@"
 
-# Say what to look at next in your step NN, and more each time
+# Give a hint for your step NN; each call says more
 [no-exit-message]
 [group('learn')]
 hint NN *ARGS:
     @{{ harness }} hint "$@"
 
-# The difference of your step NN to ours
+# Show the difference between your step NN and our solution
 [no-exit-message]
 [group('learn')]
 solution NN *ARGS:
     @{{ harness }} solution "$@"
 
-# What you have achieved
+# Show your progress
 [no-exit-message]
 [group('learn')]
 progress:
     @{{ harness }} progress
 
-# A shell, or a command, in the virtual machine, with bin/ on its PATH
+# Run a shell, or a command, in the virtual machine, with bin/ on its PATH
 [no-exit-message]
 [group('learn')]
 vm *ARGS:
@@ -63,24 +63,24 @@ vm *ARGS:
 book *ARGS:
     @{{ harness }} book serve "$@"
 
-# The engine: run OPTIONS IMAGE COMMAND…, as in ./just run --rm -it busybox sh
+# Run the engine: run OPTIONS IMAGE COMMAND…, as in ./just run --rm -it busybox sh
 [no-exit-message]
 [group('run')]
 run *ARGS:
     @tools/run "$@"
 
-# Build the steps, static, into bin/
+# Build static programs of all steps into bin/
 [no-exit-message]
 [group('run')]
 build:
     @{{ harness }} build
 
-# Make the root file system NAME: busybox or debian
+# Build the root file system NAME: busybox or debian
 [group('run')]
 rootfs NAME *ARGS:
     @vm/rootfs.sh "$@"
 
-# Check everything, as CI does; --changed [BASE]: what your changes can have touched
+# Run all tests, as CI does; --changed [BASE]: those that your changes can affect
 [no-exit-message]
 [group('check')]
 test *ARGS:
@@ -92,49 +92,49 @@ test *ARGS:
 test-step NN *ARGS:
     @{{ harness }} test-step "$@"
 
-# Check steps on every kernel that the distribution has, and every cgroup layout
+# Check steps on every kernel of the distribution, and every cgroup layout
 [no-exit-message]
 [group('check')]
 kernels *ARGS:
     @{{ harness }} kernels "$@"
 
-# Run the book's transcripts, of chapter NN or all; --accept rewrites them
+# Run the book's transcripts, of chapter NN or all; --accept and --record rewrite them
 [no-exit-message]
 [group('check')]
 book-test *ARGS:
     @{{ harness }} book test "$@"
 
-# Check the book's links and look at every page in a browser
+# Check the book's links, and open every page in a browser
 [no-exit-message]
 [group('check')]
 book-look *ARGS:
     @{{ harness }} book look "$@"
 
-# Measure beside others: start, where, density, native, images, or all; as root
+# Measure beside other engines: start, where, density, native, images, or all; as root
 [no-exit-message]
 [group('measure')]
 bench *ARGS:
     @{{ harness }} bench "$@"
 
-# Container against virtual machine, measured here; as root
+# Measure a container against a virtual machine; as root
 [no-exit-message]
 [group('measure')]
 claims *ARGS:
     @{{ harness }} claims "$@"
 
-# Fail every call of a launch, one at a time, and kill it at each; as root
+# Make every system call of a launch fail, one at a time, and kill it at each; as root
 [no-exit-message]
 [group('check')]
 inject *ARGS:
     @{{ harness }} inject "$@"
 
-# Say what this machine can and cannot do, and how to mend it
+# Report what this machine supports, and how to install what is missing
 [no-exit-message]
 [group('check')]
 doctor *ARGS:
     @{{ harness }} doctor "$@"
 
-# Remove what an interrupted run left on this host
+# Remove the remains of an interrupted run from this host
 [no-exit-message]
 [group('check')]
 restore *ARGS:
@@ -146,31 +146,31 @@ restore *ARGS:
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
 
-# Which wrong solutions and checks prove a source FILE; which files have none
+# List the wrong solutions and checks that prove a source FILE; the files without any
 [no-exit-message]
 [group('teach')]
 why *FILES:
     @{{ harness }} why "$@"
 
-# Marks for a student's crate: grade NN --submission DIR_OR_ZIP
+# Grade a student's crate: grade NN --submission DIR_OR_ZIP
 [no-exit-message]
 [group('teach')]
 grade NN *ARGS:
     @{{ harness }} grade "$@"
 
-# Marks for a folder of submissions: grade-all NN DIR --jobs 2
+# Grade a folder of submissions: grade-all NN DIR --jobs 2
 [no-exit-message]
 [group('teach')]
 grade-all NN *ARGS:
     @{{ harness }} grade-all "$@"
 
-# An autograder for Gradescope: gradescope NN --output FILE.zip
+# Pack an autograder for Gradescope: gradescope NN --output FILE.zip
 [no-exit-message]
 [group('teach')]
 gradescope NN *ARGS:
     @{{ harness }} gradescope "$@"
 
-# A repository for students: handout DIR --steps 01-05
+# Make a repository for students: handout DIR --steps 01-05
 [no-exit-message]
 [group('teach')]
 handout DIR *ARGS:
@@ -193,7 +193,7 @@ test-hostile *ARGS:
 fmt:
     @cargo fmt
 
-# Look for what fmt, clippy and typos would complain of
+# Run fmt, clippy and typos, without changes
 [no-exit-message]
 [group('maintain')]
 lint:

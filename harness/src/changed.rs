@@ -6,7 +6,7 @@
 //! | `harness/tests/step_NN…` | the checks, the skeleton and the wrong solutions of NN |
 //! | `harness/wrong/NAME.toml`, its record | that wrong solution |
 //! | `harness/hostile/…` | the hostile submissions |
-//! | `book/src/PAGE.md` | its transcripts |
+//! | `book/src/PAGE.md`, `book/varies/PAGE.toml` | the transcripts of that page |
 //! | `*.md` elsewhere, licences | no machine is needed |
 //! | anything else | all |
 
@@ -69,7 +69,8 @@ pub fn by(files: &[String], steps: &[String], wrongs: &[Wrong]) -> Touched {
             touched.hostile = true;
         } else if file.starts_with("book/") {
             touched.book = true;
-            if file.starts_with("book/src/") && file.ends_with(".md") && stem != "SUMMARY" {
+            let text = file.starts_with("book/src/") && file.ends_with(".md") && stem != "SUMMARY";
+            if text || file.starts_with("book/varies/") {
                 touched.pages.insert(stem);
             }
         } else if !file.ends_with(".md") && !file.starts_with("LICENSE") {
@@ -126,6 +127,10 @@ mod tests {
         let touched = by_one("book/src/04-mount.md");
         assert_eq!(names(&touched.pages), ["04-mount"]);
         assert!(touched.steps.is_empty() && touched.book);
+        assert_eq!(
+            names(&by_one("book/varies/04-mount.toml").pages),
+            ["04-mount"]
+        );
         assert_eq!(by_one("README.md"), Touched::default());
         assert!(by_one("harness/hostile/x.toml").hostile);
     }

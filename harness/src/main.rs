@@ -24,54 +24,54 @@ enum Command {
     TestStep(test_step::Args),
     /// Prove that every check can fail, with the wrong solutions
     TestWrong(test_wrong::Args),
-    /// A repository for students, without solutions
+    /// Make a repository for students, without solutions
     Handout(handout::Args),
-    /// Which wrong solutions and checks prove a source file
+    /// List the wrong solutions and checks that prove a source file
     Why(why::Args),
-    /// Marks for a student's crate, in the virtual machine
+    /// Grade a student's crate, in the virtual machine
     Grade(grade::Args),
-    /// Marks for a folder of submissions
+    /// Grade a folder of submissions
     GradeAll(grade_all::Args),
-    /// An autograder for Gradescope, in a zip
+    /// Pack an autograder for Gradescope into a zip
     Gradescope(gradescope::Args),
     /// Prove that no skeleton gains a point
     TestExercises(test_exercises::Args),
     /// Prove that hostile submissions gain nothing
     TestHostile(test_hostile::Args),
-    /// Begin a step: its skeleton, in work/
+    /// Start a step: create its skeleton in work/
     Start(start::Args),
     /// Check your step
     Check(check::Args),
-    /// Check your step whenever you save a file of it
+    /// Check your step whenever you save a file
     Watch(watch::Args),
-    /// Say what to look at next in your step, and more each time
+    /// Give a hint for your step; each call says more
     Hint(hint::Args),
-    /// The difference of your step to ours
+    /// Show the difference between your step and our solution
     Solution(solution::Args),
-    /// What you have achieved
+    /// Show your progress
     Progress,
-    /// A shell, or a command, in the virtual machine
+    /// Run a shell, or a command, in the virtual machine
     Vm(vm::Args),
     /// Build the book, run its transcripts, look at its pages
     #[command(subcommand)]
     Book(book::Args),
-    /// Measure starts, density, speed and images, beside others
+    /// Measure starts, density, speed and images, beside other engines
     Bench(bench::Args),
-    /// Container against virtual machine, measured here
+    /// Measure a container against a virtual machine
     Claims(claims::Args),
-    /// Build every step, static, into bin/
+    /// Build static programs of all steps into bin/
     Build,
-    /// Say what this machine can and cannot do, and how to mend it
+    /// Report what this machine supports, and how to install what is missing
     Doctor(doctor::Args),
-    /// Remove what an interrupted run left on this host
+    /// Remove the remains of an interrupted run from this host
     Restore(restore::Args),
-    /// Fail every call of a launch, one at a time; kill it at each
+    /// Make every system call of a launch fail, one at a time; kill it at each
     Inject(inject::Args),
-    /// Check steps on every kernel that the distribution has
+    /// Check steps on every kernel of the distribution
     Kernels(kernels::Args),
-    /// Make sure that a kernel is in the cache
+    /// Fetch a kernel into the cache
     Kernel(kernel::Args),
-    /// What is worth running after a change, for tools/test
+    /// List the tests that a change can affect, for tools/test
     #[command(hide = true)]
     Changed(changed::Args),
     /// Run the checks of a plan; used inside the virtual machine

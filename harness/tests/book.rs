@@ -4,6 +4,8 @@
 
 use std::fs;
 
+use book::compare::Known;
+use book::varies::{self, Varies};
 use book::{self, Page, experiments, includes, look, preprocess, transcript};
 use course::wrong;
 
@@ -48,6 +50,46 @@ fn every_transcript_can_be_read_and_nearly_all_are_run() {
         .collect();
     let run = blocks.iter().filter(|b| b.norun.is_none()).count();
     assert!(run * 100 >= blocks.len() * 95, "{run} of {}", blocks.len());
+}
+
+#[test]
+fn every_page_shows_values_and_every_pattern_fits_some() {
+    let pages = book::pages().unwrap();
+    let mut complaints = varies::strays(&pages).unwrap();
+    for page in &pages {
+        complaints.extend(Varies::of(page).unwrap().complaints(page).unwrap());
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn a_transcript_with_another_line_is_found_out() {
+    for page in book::pages().unwrap() {
+        let varies = Varies::of(&page).unwrap();
+        let blocks = transcript::blocks(&page.text).unwrap();
+        let run = blocks.iter().filter(|block| block.norun.is_none());
+        for command in run.flat_map(|block| &block.commands) {
+            let patterns = varies.patterns(command);
+            let differs = |actual: &str| {
+                let mut known = Known::default();
+                let compared = known.compare(&command.expected, actual, patterns);
+                !compared.differences.is_empty()
+            };
+            assert!(!differs(&command.expected), "{}", command.text);
+            let lines: Vec<&str> = command.expected.lines().collect();
+            for (at, line) in lines.iter().enumerate() {
+                let changed = format!("{line}!");
+                let may_vary = patterns.iter().any(|p| p.values(&changed).is_some());
+                if *line == "..." || may_vary {
+                    continue;
+                }
+                let mut actual = lines.clone();
+                actual[at] = &changed;
+                let place = format!("{}:{}", page.path, command.from + at + 1);
+                assert!(differs(&actual.join("\n")), "{place}: {changed}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::process::{Child, Stdio};
 use check::prelude::*;
 use check::sys::{Streams, spawn_on_pty};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use serial_test::serial;
 
 const SIGPIPE: u64 = 1 << 12;
 
@@ -30,7 +29,6 @@ fn wait_or_kill(launcher: &mut Child) -> Result<Option<i32>> {
 }
 
 #[test]
-#[serial]
 fn the_command_runs() {
     check(|c| {
         let words = [c.word("one"), c.word("two words ")];
@@ -53,7 +51,6 @@ fn the_command_runs() {
 }
 
 #[test]
-#[serial]
 fn the_commands_status_is_passed_on() {
     check(|c| {
         for status in [0, 1 + c.number(123) as i32, 255] {
@@ -67,7 +64,6 @@ fn the_commands_status_is_passed_on() {
 }
 
 #[test]
-#[serial]
 fn a_signals_death_is_128_plus_n() {
     check(|c| {
         for signal in [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGABRT] {
@@ -82,7 +78,6 @@ fn a_signals_death_is_128_plus_n() {
 }
 
 #[test]
-#[serial]
 fn a_missing_command_is_127() {
     check(|c| {
         let name = c.word("no-such-command");
@@ -110,7 +105,6 @@ fn a_missing_command_is_127() {
 }
 
 #[test]
-#[serial]
 fn a_command_that_cannot_be_executed_is_126() {
     check(|c| {
         let plain = c.dir().join(c.word("plain"));
@@ -138,7 +132,6 @@ fn executable(file: &std::path::Path) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn the_launchers_own_failure_is_125() {
     check(|c| {
         let option = format!("--{}", c.word("no-such-option"));
@@ -157,7 +150,6 @@ fn the_launchers_own_failure_is_125() {
 }
 
 #[test]
-#[serial]
 fn no_descriptor_is_inherited() {
     check(|c| {
         // A shell opens files which the launcher knows nothing about.
@@ -191,7 +183,6 @@ fn no_descriptor_is_inherited() {
 }
 
 #[test]
-#[serial]
 fn the_command_starts_with_clean_signals() {
     check(|c| {
         // Not the probe: the runtime of Rust ignores SIGPIPE in it as well.
@@ -223,7 +214,6 @@ fn the_command_starts_with_clean_signals() {
 }
 
 #[test]
-#[serial]
 fn signals_are_passed_on() {
     check(|c| {
         let mut held = c.step().args(["probe", "signals"]).start()?;
@@ -258,7 +248,6 @@ fn kill(pid: i32) {
 }
 
 #[test]
-#[serial]
 fn the_command_dies_with_its_launcher() {
     check(|c| {
         let held = c.step().hold()?;
@@ -279,7 +268,6 @@ fn the_command_dies_with_its_launcher() {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_process_of_the_host() {
     check(|c| {
         let held = c.step().hold()?;
@@ -303,7 +291,6 @@ fn an_ordinary_process_of_the_host() {
 }
 
 #[test]
-#[serial]
 fn clone_where_clone3_is_missing() {
     check(|c| {
         for errno in [nix::errno::Errno::ENOSYS, nix::errno::Errno::EPERM] {
@@ -325,7 +312,6 @@ fn clone_where_clone3_is_missing() {
 }
 
 #[test]
-#[serial]
 fn the_protocol_can_be_watched() {
     check(|c| {
         let ran = c
@@ -344,7 +330,6 @@ fn the_protocol_can_be_watched() {
 }
 
 #[test]
-#[serial]
 fn the_terminal_is_handed_over() {
     check(|c| {
         // All three streams on the terminal: a job of its own.
@@ -382,7 +367,6 @@ fn the_terminal_is_handed_over() {
 }
 
 #[test]
-#[serial]
 fn a_stopped_command_stops_its_launcher() {
     check(|c| {
         let (mut child, pty) = spawn_on_pty(&mut c.step().args(["cat"]).command(), Streams::All)?;
@@ -444,7 +428,6 @@ fn a_stopped_command_stops_its_launcher() {
 }
 
 #[test]
-#[serial]
 fn in_a_pipeline_it_stays_in_its_group() {
     check(|c| {
         let mut command = c.step().args(["probe", "report"]).command();
@@ -463,7 +446,6 @@ fn in_a_pipeline_it_stays_in_its_group() {
 }
 
 #[test]
-#[serial]
 fn what_the_caller_ignores_is_not_inherited() {
     check(|c| {
         let launcher = c.step().command();
@@ -493,7 +475,6 @@ fn what_the_caller_ignores_is_not_inherited() {
 }
 
 #[test]
-#[serial]
 fn real_time_signals_are_passed_on() {
     check(|c| {
         let script = "trap 'exit 9' 37; echo '{\"allowed\": true, \"errno\": \"\", \"text\": \"ready\"}'; \
@@ -522,7 +503,6 @@ fn real_time_signals_are_passed_on() {
 }
 
 #[test]
-#[serial]
 fn a_set_up_that_hangs_is_ended() {
     check(|c| {
         let launcher = c.step().command();
@@ -577,7 +557,6 @@ fn holds(stderr: &str) -> Vec<Vec<&str>> {
 }
 
 #[test]
-#[serial]
 fn the_child_holds_its_two_pipes_only() {
     check(|c| {
         // As a careless caller leaves one behind: open, and not close-on-exec.
@@ -609,7 +588,6 @@ fn the_child_holds_its_two_pipes_only() {
 }
 
 #[test]
-#[serial]
 fn a_magic_link_is_not_executed() {
     check(|c| {
         let script = c.dir().join("script");

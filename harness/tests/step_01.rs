@@ -2,10 +2,8 @@
 
 use check::host::NAMESPACES;
 use check::prelude::*;
-use serial_test::serial;
 
 #[test]
-#[serial]
 fn the_uts_namespace_and_no_other_is_new() {
     check(|c| {
         let ours = host::namespaces("self")?;
@@ -32,7 +30,6 @@ fn the_uts_namespace_and_no_other_is_new() {
 }
 
 #[test]
-#[serial]
 fn the_host_name_is_set_inside_only() {
     check(|c| {
         let before = host_names()?;
@@ -65,7 +62,6 @@ fn the_host_name_is_set_inside_only() {
 }
 
 #[test]
-#[serial]
 fn the_domain_name_is_set_inside_only() {
     check(|c| {
         let before = host_names()?;
@@ -82,7 +78,6 @@ fn the_domain_name_is_set_inside_only() {
 }
 
 #[test]
-#[serial]
 fn a_new_namespace_begins_with_the_hosts_names() {
     check(|c| {
         let seen = c.step().probe()?;
@@ -92,7 +87,6 @@ fn a_new_namespace_begins_with_the_hosts_names() {
 }
 
 #[test]
-#[serial]
 fn the_longest_names_are_taken() {
     check(|c| {
         // 64 bytes, the kernel's limit, and a label of 63, RFC 1123's.
@@ -106,7 +100,6 @@ fn the_longest_names_are_taken() {
 }
 
 #[test]
-#[serial]
 fn bad_names_are_refused() {
     check(|c| {
         let word = c.word("x");
@@ -158,7 +151,6 @@ fn bad_names_are_refused() {
 }
 
 #[test]
-#[serial]
 fn the_hosts_namespace_is_shared_but_never_renamed() {
     check(|c| {
         let seen = c.step().args(["--uts", "host"]).probe()?;
@@ -186,7 +178,6 @@ fn the_hosts_namespace_is_shared_but_never_renamed() {
 }
 
 #[test]
-#[serial]
 fn the_namespace_of_a_running_process_is_joined() {
     check(|c| {
         let name = c.word("first");
@@ -209,7 +200,6 @@ fn the_namespace_of_a_running_process_is_joined() {
 }
 
 #[test]
-#[serial]
 fn a_process_to_join_that_does_not_exist_is_named() {
     check(|c| {
         let pid = nobody()?;
@@ -222,7 +212,6 @@ fn a_process_to_join_that_does_not_exist_is_named() {
 }
 
 #[test]
-#[serial]
 fn without_privilege_it_fails_and_says_so() {
     check(|c| {
         let ran = c.step().user(1000).args(["probe", "report"]).run()?;
@@ -237,7 +226,6 @@ fn without_privilege_it_fails_and_says_so() {
 }
 
 #[test]
-#[serial]
 fn the_table_shows_both_processes_and_what_differs() {
     check(|c| {
         let held = c.step().hold()?;
@@ -274,7 +262,6 @@ fn the_table_shows_both_processes_and_what_differs() {
 }
 
 #[test]
-#[serial]
 fn the_table_names_the_owning_user_namespace() {
     check(|c| {
         let mut held = c.step().hold()?;
@@ -302,7 +289,6 @@ fn the_table_names_the_owning_user_namespace() {
 }
 
 #[test]
-#[serial]
 fn a_table_of_nobody_names_the_pid() {
     check(|c| {
         let pid = nobody()?;

@@ -7,12 +7,10 @@ use check::prelude::*;
 use check::sys::{SysV, make_sysv, remove_sysv};
 use nix::mqueue::{MQ_OFlag, MqAttr, mq_close, mq_open, mq_unlink};
 use nix::sys::stat::Mode;
-use serial_test::serial;
 
 const KINDS: [(SysV, &str); 3] = [(SysV::Msg, "msg"), (SysV::Sem, "sem"), (SysV::Shm, "shm")];
 
 #[test]
-#[serial]
 fn the_ipc_namespace_is_new() {
     check(|c| {
         let ours = host::namespaces("self")?;
@@ -41,7 +39,6 @@ fn the_ipc_namespace_is_new() {
 }
 
 #[test]
-#[serial]
 fn what_is_made_inside_is_not_seen_outside() {
     check(|c| {
         let before = on_host()?;
@@ -74,7 +71,6 @@ fn what_is_made_inside_is_not_seen_outside() {
 }
 
 #[test]
-#[serial]
 fn what_the_host_has_is_not_seen_inside() {
     check(|c| {
         let _objects = OnHost::new(c)?;
@@ -97,7 +93,6 @@ fn what_the_host_has_is_not_seen_inside() {
 }
 
 #[test]
-#[serial]
 fn the_hosts_objects_are_shared_with_ipc_host() {
     check(|c| {
         let objects = OnHost::new(c)?;
@@ -115,7 +110,6 @@ fn the_hosts_objects_are_shared_with_ipc_host() {
 }
 
 #[test]
-#[serial]
 fn an_object_outlives_its_maker() {
     check(|c| {
         let mut first = c.step().hold()?;
@@ -146,7 +140,6 @@ fn an_object_outlives_its_maker() {
 }
 
 #[test]
-#[serial]
 fn sockets_are_not_isolated() {
     check(|c| {
         let name = c.word("socket");
@@ -167,7 +160,6 @@ fn sockets_are_not_isolated() {
 }
 
 #[test]
-#[serial]
 fn what_is_made_is_listed_under_its_id() {
     check(|c| {
         let name = format!("/{}", c.word("queue"));
@@ -207,7 +199,6 @@ fn what_is_made_is_listed_under_its_id() {
 }
 
 #[test]
-#[serial]
 fn the_listing_is_of_the_callers_namespace() {
     check(|c| {
         let objects = OnHost::new(c)?;
@@ -240,7 +231,6 @@ fn the_listing_is_of_the_callers_namespace() {
 }
 
 #[test]
-#[serial]
 fn what_is_removed_is_gone() {
     check(|c| {
         let name = format!("/{}", c.word("queue"));
@@ -267,7 +257,6 @@ fn what_is_removed_is_gone() {
 }
 
 #[test]
-#[serial]
 fn bad_input_is_refused() {
     check(|c| {
         let id = (1_000_000 + c.number(1_000_000)).to_string();

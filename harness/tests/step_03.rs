@@ -8,10 +8,8 @@ use check::prelude::*;
 use check::sys::{Streams, spawn_on_pty};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use serial_test::serial;
 
 #[test]
-#[serial]
 fn the_command_is_pid_1() {
     check(|c| {
         let ours = host::namespaces("self")?;
@@ -39,7 +37,6 @@ fn the_command_is_pid_1() {
 }
 
 #[test]
-#[serial]
 fn the_host_sees_it_under_another_pid() {
     check(|c| {
         let held = c.step().hold()?;
@@ -56,7 +53,6 @@ fn the_host_sees_it_under_another_pid() {
 }
 
 #[test]
-#[serial]
 fn nobody_outside_is_seen_inside() {
     check(|c| {
         let mut held = c.step().hold()?;
@@ -81,7 +77,6 @@ fn nobody_outside_is_seen_inside() {
 }
 
 #[test]
-#[serial]
 fn pid_1_gets_only_the_signals_it_handles() {
     check(|c| {
         let mut held = c.step().hold()?;
@@ -105,7 +100,6 @@ fn pid_1_gets_only_the_signals_it_handles() {
 }
 
 #[test]
-#[serial]
 fn the_namespace_ends_with_its_first_process() {
     check(|c| {
         for init in [false, true] {
@@ -128,7 +122,6 @@ fn the_namespace_ends_with_its_first_process() {
 }
 
 #[test]
-#[serial]
 fn orphans_are_adopted_by_pid_1() {
     check(|c| {
         let mut held = c.step().hold()?;
@@ -145,7 +138,6 @@ fn orphans_are_adopted_by_pid_1() {
 }
 
 #[test]
-#[serial]
 fn with_init_the_command_is_its_child() {
     check(|c| {
         let held = c.step().args(["--init"]).hold()?;
@@ -164,7 +156,6 @@ fn with_init_the_command_is_its_child() {
 }
 
 #[test]
-#[serial]
 fn init_reaps_orphans() {
     check(|c| {
         let mut held = c.step().args(["--init"]).hold()?;
@@ -193,7 +184,6 @@ fn init_reaps_orphans() {
 }
 
 #[test]
-#[serial]
 fn init_passes_signals_on() {
     check(|c| {
         let mut held = c.step().args(["--init", "probe", "signals"]).start()?;
@@ -226,7 +216,6 @@ fn init_passes_signals_on() {
 }
 
 #[test]
-#[serial]
 fn init_gives_the_commands_status() {
     check(|c| {
         let number = 1 + c.number(120) as i32;
@@ -246,7 +235,6 @@ fn init_gives_the_commands_status() {
 }
 
 #[test]
-#[serial]
 fn init_holds_nothing_open() {
     check(|c| {
         let held = c.step().args(["--init"]).hold()?;
@@ -276,7 +264,6 @@ fn init_holds_nothing_open() {
 }
 
 #[test]
-#[serial]
 fn jobs_can_be_controlled_under_init() {
     check(|c| {
         let mut command = c.step().args(["--init", "sh"]).env("ENV", "").command();
@@ -336,7 +323,6 @@ fn jobs_can_be_controlled_under_init() {
 }
 
 #[test]
-#[serial]
 fn init_needs_a_namespace_of_its_own() {
     check(|c| {
         c.step()
@@ -353,7 +339,6 @@ fn init_needs_a_namespace_of_its_own() {
 }
 
 #[test]
-#[serial]
 fn the_namespace_of_a_running_process_is_joined() {
     check(|c| {
         let first = c.step().hold()?;
@@ -381,7 +366,6 @@ fn the_namespace_of_a_running_process_is_joined() {
 }
 
 #[test]
-#[serial]
 fn pids_shows_every_process_with_all_its_pids() {
     check(|c| {
         // A container in a container.
@@ -434,7 +418,6 @@ fn pids_shows_every_process_with_all_its_pids() {
 }
 
 #[test]
-#[serial]
 fn pids_of_no_container_is_an_error() {
     check(|c| {
         let own = std::process::id().to_string();
@@ -500,7 +483,6 @@ fn members(namespace: u64) -> Result<Vec<Process>> {
 }
 
 #[test]
-#[serial]
 fn init_knows_nothing_of_the_launcher() {
     check(|c| {
         let (value, argument) = (c.word("secret"), c.word("argument"));

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use check::check::open_to_all;
 use check::prelude::*;
 use check::{firewall, lan, rtnl};
-use serial_test::serial;
 
 /// A port that is not 80, and not below 1024.
 fn port(c: &Check) -> u16 {
@@ -75,7 +74,6 @@ fn gateway(lan: &Lan, container: &Held) -> Result<Ipv4Addr> {
 }
 
 #[test]
-#[serial]
 fn a_new_network_has_lo_up() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -112,7 +110,6 @@ fn a_new_network_has_lo_up() {
 }
 
 #[test]
-#[serial]
 fn a_network_can_be_shared() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -145,7 +142,6 @@ fn a_network_can_be_shared() {
 }
 
 #[test]
-#[serial]
 fn a_container_is_connected() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -186,7 +182,6 @@ fn a_container_is_connected() {
 }
 
 #[test]
-#[serial]
 fn containers_talk_to_each_other() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -211,7 +206,6 @@ fn containers_talk_to_each_other() {
 }
 
 #[test]
-#[serial]
 fn two_containers_have_port_80() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -232,7 +226,6 @@ fn two_containers_have_port_80() {
 }
 
 #[test]
-#[serial]
 fn a_published_port_is_reached_from_everywhere() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -268,7 +261,6 @@ fn a_published_port_is_reached_from_everywhere() {
 }
 
 #[test]
-#[serial]
 fn a_port_on_one_address_is_on_no_other() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -302,7 +294,6 @@ fn a_port_on_one_address_is_on_no_other() {
 }
 
 #[test]
-#[serial]
 fn the_outside_is_reached_through_nat() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -325,7 +316,6 @@ fn the_outside_is_reached_through_nat() {
 }
 
 #[test]
-#[serial]
 fn others_do_not_get_in() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -360,7 +350,6 @@ fn others_do_not_get_in() {
 }
 
 #[test]
-#[serial]
 fn a_taken_port_is_refused() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -400,7 +389,6 @@ fn a_taken_port_is_refused() {
 }
 
 #[test]
-#[serial]
 fn a_port_is_free_when_its_container_ends() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -448,7 +436,6 @@ fn a_port_is_free_when_its_container_ends() {
 }
 
 #[test]
-#[serial]
 fn names_are_found() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -506,7 +493,6 @@ fn names_are_found() {
 }
 
 #[test]
-#[serial]
 fn addresses_are_given_once() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -538,7 +524,6 @@ fn addresses_are_given_once() {
 }
 
 #[test]
-#[serial]
 fn routes_of_the_host_stay_open() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -564,7 +549,6 @@ fn routes_of_the_host_stay_open() {
 }
 
 #[test]
-#[serial]
 fn fifty_at_once_have_fifty_addresses() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -588,7 +572,6 @@ fn fifty_at_once_have_fifty_addresses() {
 }
 
 #[test]
-#[serial]
 fn an_empty_pool_is_an_error_and_no_more() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -606,7 +589,6 @@ fn an_empty_pool_is_an_error_and_no_more() {
 }
 
 #[test]
-#[serial]
 fn the_last_container_puts_the_host_back() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -650,7 +632,6 @@ fn the_last_container_puts_the_host_back() {
 }
 
 #[test]
-#[serial]
 fn what_a_killed_launcher_leaves_is_found() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -688,7 +669,6 @@ fn what_a_killed_launcher_leaves_is_found() {
 }
 
 #[test]
-#[serial]
 fn ipv6_connects_containers() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -722,7 +702,6 @@ fn ipv6_connects_containers() {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_gets_no_bridge() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -765,7 +744,6 @@ fn an_ordinary_user_gets_no_bridge() {
 }
 
 #[test]
-#[serial]
 fn a_firewall_in_the_way_is_named() {
     check(|c| {
         let lan = Lan::enter(c)?;
@@ -797,7 +775,6 @@ fn a_firewall_in_the_way_is_named() {
 }
 
 #[test]
-#[serial]
 fn every_user_may_bind_low_ports_and_ping() {
     check(|c| {
         let files = [

@@ -6,8 +6,12 @@ mod archives;
 mod documents;
 #[path = "step_09/engine.rs"]
 mod engine;
+#[path = "step_09/hostile_images.rs"]
+mod hostile_images;
 #[path = "step_09/images.rs"]
 mod images;
+#[path = "step_09/inherited.rs"]
+mod inherited;
 #[path = "step_09/keeping.rs"]
 mod keeping;
 #[path = "step_09/keeping_images.rs"]
@@ -30,10 +34,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use check::lan::Lan;
 use check::prelude::*;
 use engine::Engine;
-use serial_test::serial;
 
 #[test]
-#[serial]
 fn everything_at_once() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -62,7 +64,6 @@ fn everything_at_once() {
 }
 
 #[test]
-#[serial]
 fn the_container_is_named_after_itself() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -89,7 +90,6 @@ fn the_container_is_named_after_itself() {
 }
 
 #[test]
-#[serial]
 fn the_environment_is_not_the_callers() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -117,12 +117,21 @@ fn the_environment_is_not_the_callers() {
             "\"two\"".into(),
         )?;
         expect_eq("HOME of root", found("HOME"), "/root".into())?;
-        expect(found("PATH").contains("/usr/sbin"), "a PATH", found("PATH"))
+        expect(found("PATH").contains("/usr/sbin"), "a PATH", found("PATH"))?;
+        let name = c.word("first");
+        let first = engine.run(&["--hostname", &name, engine.image()]).hold()?;
+        let joins = format!("container:{}", first.pid()?);
+        let second = engine.run(&["--uts", &joins, engine.image()]).probe()?;
+        expect_eq(
+            "HOSTNAME in the joined UTS namespace",
+            second.env.get("HOSTNAME").cloned(),
+            Some(name),
+        )?;
+        first.end()?.success().map(drop)
     });
 }
 
 #[test]
-#[serial]
 fn user_workdir_and_entrypoint() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -148,7 +157,6 @@ fn user_workdir_and_entrypoint() {
 }
 
 #[test]
-#[serial]
 fn the_end_is_passed_on() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -169,7 +177,6 @@ fn the_end_is_passed_on() {
 }
 
 #[test]
-#[serial]
 fn memory_is_limited_and_its_end_is_said() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -187,7 +194,6 @@ fn memory_is_limited_and_its_end_is_said() {
 }
 
 #[test]
-#[serial]
 fn a_port_leads_into_the_container() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -212,7 +218,6 @@ fn a_port_leads_into_the_container() {
 }
 
 #[test]
-#[serial]
 fn ten_containers_take_the_images_space_once() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -245,7 +250,6 @@ fn ten_containers_take_the_images_space_once() {
 }
 
 #[test]
-#[serial]
 fn an_ordinary_user_runs_the_same() {
     check(|c| {
         const USER: u32 = 12_345;

@@ -61,7 +61,7 @@ fn what_the_checks_say_of_each_is_recorded_and_names_it() {
         let step = Step::read(&workspace::checks(), &wrong.step).unwrap();
         let recorded = Messages::recorded(&wrong).unwrap();
         let recorded = recorded.unwrap_or_else(|| {
-            panic!("{}: no record: just test-wrong --accept", wrong.name);
+            panic!("{}: no record: ./just test-wrong --accept", wrong.name);
         });
         let checks: BTreeSet<String> = recorded.keys().cloned().collect();
         assert_eq!(checks, wrong.fails, "{}", wrong.name);

@@ -48,7 +48,7 @@ struct Machines {
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
         "claims",
-        "Container against virtual machine: what is said of them, and what it is here.",
+        "Container against virtual machine: the common claims, and the figures here.",
     );
     let weight = herd(session, By::Drydock, CONTAINERS)?;
     let mut inside = Figures::new();
@@ -62,7 +62,7 @@ pub fn run(session: &Session) -> Result<Report> {
             "Container against virtual machine ({})",
             machines.description
         ),
-        &["it is said", "", "container", "virtual machine", "ratio"],
+        &["claim", "", "container", "virtual machine", "ratio"],
     );
     let (ms, kib) = (weight.start.median, together(&weight));
     let (boot, memory) = (machines.boot.median, machines.memory.median);
@@ -105,7 +105,7 @@ pub fn run(session: &Session) -> Result<Report> {
     ]);
     table.row(&[
         "",
-        "how many are in 4 GiB, from that",
+        "number in 4 GiB, computed from that",
         &format!("{:.0}", MEMORY / kib),
         &format!("{:.0}", MEMORY / memory),
         &ratio(memory / kib),
@@ -133,16 +133,15 @@ pub fn run(session: &Session) -> Result<Report> {
 fn notes(machines: &Machines) -> Vec<String> {
     let mut notes = vec![format!(
         "The virtual machine is QEMU with Debian's cloud kernel, {VM_MIB} MiB and an initramfs: \
-         no firmware menu, no services. A server with a distribution in it takes longer to start, \
-         and more of everything. How many fit is computed from what {CONTAINERS} sleeping \
-         containers, and a guest that idles, took: launcher, process and kernel memory of the \
-         one, PSS of QEMU for the other."
+         no firmware menu, no services. An installed server takes longer to start, and more of \
+         everything. The number that fits is computed from {CONTAINERS} sleeping containers \
+         (launcher, process and kernel memory) and from an idle guest (PSS of QEMU)."
     )];
     if machines.description.contains("TCG") {
         notes.push(
             "KVM does not work here, so QEMU translates the guest's instructions (TCG). The \
-             comparison of speed is with an emulator, and so is, in part, that of the start. With \
-             KVM a virtual machine computes nearly as fast as its host."
+             speed, and partly the start, are those of an emulator. With KVM a virtual machine \
+             computes nearly as fast as its host."
                 .to_owned(),
         );
     }
@@ -179,7 +178,7 @@ fn disk(session: &Session, weight: &Weight, table: &mut Table) -> Result<()> {
             let shared = image + kernel + ten * snapshot as f64 / 1024.0;
             table.row(&[
                 "",
-                "the same, with disks that are copies on write",
+                "the same, with copy-on-write disks",
                 &mb(containers),
                 &mb(shared),
                 &ratio(shared / containers),
@@ -187,7 +186,7 @@ fn disk(session: &Session, weight: &Weight, table: &mut Table) -> Result<()> {
         }
         Err(why) => table.row(&[
             "",
-            "the same, with disks that are copies on write",
+            "the same, with copy-on-write disks",
             "",
             &format!("{why:#}"),
         ]),

@@ -15,12 +15,11 @@ use super::tools::named;
 pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
     let mut report = Report::new(
         "density",
-        "Sleeping containers, each with its own namespaces, cgroup, root and limits, started one \
-         after another and counted as started when they say their first word. All sleep in the \
-         same busybox.",
+        "Sleeping containers of the same busybox, each with its own namespaces, cgroup, root and \
+         limits, started one after another. A container counts as started at its first output.",
     );
     let mut times = Table::new(
-        "Start them, and end them",
+        "Start and end",
         &[
             "",
             "containers",
@@ -33,7 +32,7 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
         ],
     );
     let mut memory = Table::new(
-        "What each takes, in KiB",
+        "Memory and disk of each, in KiB",
         &[
             "",
             "containers",
@@ -81,16 +80,17 @@ pub fn run(session: &Session, counts: &[usize]) -> Result<Report> {
     report.tables.extend([times, memory]);
     report.charts.push(chart);
     report.notes.push(
-        "PSS counts a page that several processes share for each of them by its share. \"Kernel\" \
-         is what slabs, kernel stacks, page tables and per-CPU data of the whole machine grew by. \
-         What others do meanwhile is in that, and in what the available memory fell by. \"cgroup\" is what was charged to \
-         it, \"disk\" what the state directory grew by."
+        "PSS divides a shared page among the processes that share it. \"Kernel\" is the growth \
+         of slabs, kernel stacks, page tables and per-CPU data of the whole machine. It includes \
+         the activity of other programs, and so does the fall of the available memory. \
+         \"cgroup\" is the memory charged to the cgroup, \"disk\" the growth of the state \
+         directory."
             .to_owned(),
     );
     report.notes.push(
         "drydock has a launcher for each container, which waits for it. runc --detach leaves \
-         none: who uses it has a monitor of its own (conmon, containerd-shim), which is not \
-         counted here. Its containers share one overlay; each of ours has its own."
+         none: its users have a monitor (conmon, containerd-shim), which is not counted here. \
+         Its containers share one overlay; each of drydock's has its own."
             .to_owned(),
     );
     Ok(report)

@@ -1,13 +1,16 @@
 //! Many containers at once: started one after another, weighed, ended.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::bundle;
@@ -68,7 +71,8 @@ pub struct Weight {
 const FOR_ONE: u64 = 3 << 20;
 const RESERVE: u64 = 1 << 30;
 
-/// The time limit for the launchers of a herd to end.
+/// The time limit for a container to start, and for the launchers of a herd to
+/// end.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The reason why `count` containers would not fit into memory; `None` if they
@@ -153,20 +157,22 @@ impl Herd<'_> {
         let mut child = command
             .spawn()
             .with_context(|| format!("run {}", argv[0]))?;
-        let mut word = String::new();
-        let said = BufReader::new(child.stdout.take().context("no standard output")?)
-            .read_line(&mut word)
-            .context("read from a container")?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let started = first_byte(stdout, LIMIT, &|| self.session.scratch.stop.check());
         let elapsed = begun.elapsed();
         match self.by {
-            By::Drydock => self.launchers.push(child),
+            By::Drydock if started.is_ok() => self.launchers.push(child),
             // runc has ended, or is about to.
-            By::Runc => drop(child.wait().context("wait for runc")?),
+            By::Runc if started.is_ok() && ends_by(&mut child, Instant::now() + LIMIT)? => {}
+            _ => {
+                child.kill().context("kill a launcher")?;
+                child.wait().context("wait for a launcher")?;
+            }
         }
-        if said == 0 {
+        started.with_context(|| {
             let words = last_words(&fs::read(&complaints).unwrap_or_default());
-            bail!("container {} does not start: {words}", self.count);
-        }
+            format!("container {} does not start: {words}", self.count)
+        })?;
         self.count += 1;
         Ok(elapsed)
     }
@@ -222,11 +228,8 @@ impl Herd<'_> {
         self.count = 0;
         let end = Instant::now() + LIMIT;
         for mut child in self.launchers.drain(..) {
-            while child.try_wait().context("wait for a launcher")?.is_none() {
-                if Instant::now() > end {
-                    bail!("launcher {} does not end", child.id());
-                }
-                sleep(Duration::from_millis(1));
+            if !ends_by(&mut child, end)? {
+                bail!("launcher {} does not end", child.id());
             }
         }
         Ok(())
@@ -241,6 +244,44 @@ impl Drop for Herd<'_> {
             eprintln!("end of the containers: {error:#}");
         }
     }
+}
+
+/// Waits for the first byte that a container writes.
+///
+/// # Errors
+/// If there is none within `limit`, or before the pipe is closed; if `go_on`
+/// says so when a signal arrives.
+fn first_byte(
+    mut pipe: impl Read + AsFd,
+    limit: Duration,
+    go_on: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let wait = PollTimeout::try_from(left).context("a time limit of poll(2)")?;
+        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], wait) {
+            Ok(0) => bail!("no output within {} s", limit.as_secs_f64()),
+            Ok(_) => break,
+            Err(Errno::EINTR) => go_on()?,
+            Err(errno) => return Err(errno).context("poll"),
+        }
+    }
+    if pipe.read(&mut [0]).context("read from a container")? == 0 {
+        bail!("no output");
+    }
+    Ok(())
+}
+
+/// Waits until a child has ended, but not beyond `end`; whether it has.
+fn ends_by(child: &mut Child, end: Instant) -> Result<bool> {
+    while child.try_wait().context("wait for a launcher")?.is_none() {
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Ok(true)
 }
 
 /// The memory that the kernel uses, and the available memory, in bytes.
@@ -312,6 +353,26 @@ fn charged(groups: &[PathBuf]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn first_byte_of(script: &str, limit: Duration) -> Result<()> {
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let first = first_byte(child.stdout.take().unwrap(), limit, &|| Ok(()));
+        child.kill()?;
+        child.wait()?;
+        first
+    }
+
+    #[test]
+    fn a_container_that_says_nothing_is_not_waited_for_without_end() {
+        assert!(first_byte_of("echo ready; exec sleep 60", LIMIT).is_ok());
+        let silent = first_byte_of("exec sleep 60", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(silent.to_string(), "no output within 0.05 s");
+        let closed = first_byte_of("exit 1", LIMIT).unwrap_err();
+        assert_eq!(closed.to_string(), "no output");
+    }
 
     #[test]
     fn this_process_has_a_share_of_memory_and_no_herd_is_endless() {

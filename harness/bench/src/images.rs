@@ -20,7 +20,7 @@ pub fn run(session: &Session) -> Result<Report> {
     let name = ["debian", "busybox"]
         .into_iter()
         .find(|name| workspace::rootfs(name).is_dir() && (session.runs > 9 || *name == "busybox"))
-        .context("there is no root file system: just rootfs busybox")?;
+        .context("there is no root file system: ./just rootfs busybox")?;
     let rootfs = workspace::rootfs(name);
     let scratch = &session.scratch;
     let dir = scratch.make("images")?;
@@ -66,9 +66,9 @@ pub fn run(session: &Session) -> Result<Report> {
     let pack = pack(session, &rootfs, layout.as_deref())?;
     add(session, &mut report, "Pack a layer", &pack, size)?;
     report.notes.push(
-        "Throughput is counted in bytes of the unpacked layer. tar is the yardstick: it keeps no \
-         store. umoci repack compares the whole tree with what it was first, and compresses what \
-         it packs; layer diff packs what is in the layer, as it is."
+        "Throughput is counted in bytes of the unpacked layer. tar is the reference: it keeps no \
+         store. umoci repack compares the whole tree with its first state, and compresses the \
+         difference; layer diff packs the layer's files, uncompressed."
             .to_owned(),
     );
     Ok(report)

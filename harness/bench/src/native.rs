@@ -33,8 +33,9 @@ pub struct Pair {
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
         "native",
-        "The same work outside and inside, in turns, without limits. It measures itself, so the \
-         start of the container is not in it. More is better; the ratio is inside to outside.",
+        "The same work outside and inside, in turns, without limits. The work measures itself, \
+         so the figures exclude the start of the container. More is better; the ratio is inside \
+         to outside.",
     );
     let mut table = Table::new(
         "Inside against outside",
@@ -104,10 +105,10 @@ pub fn run(session: &Session) -> Result<Report> {
     });
     report.tables.push(table);
     report.notes.push(
-        "Files are written to the root of the container, which is the driver's, and outside to a \
-         directory of the same disk. Writing ends with fsync(2). Reading is from the page cache. \
-         AUFS is ours in user space, over FUSE; btrfs is a file with a loop device, on the same \
-         disk."
+        "Inside, files are written to the container's root, which the driver mounts; outside, to \
+         a directory of the same disk. Writing ends with fsync(2). Reading is from the page \
+         cache. AUFS is our server in user space, over FUSE; btrfs is on a loop device, in a \
+         file of the same disk."
             .to_owned(),
     );
     Ok(report)

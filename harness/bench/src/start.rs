@@ -12,14 +12,6 @@ use super::session::Session;
 use super::stats::{Summary, figure, ratio, spread};
 use super::table::Table;
 
-/// The goals: drydock's median is at most this multiple of the contender's.
-const GOALS: [(&str, f64); 4] = [
-    ("floor", 1.5),
-    ("crun", 1.0 / 2.0),
-    ("runc", 1.0 / 4.0),
-    ("docker", 1.0 / 40.0),
-];
-
 /// Measures all contenders, and tabulates what each isolates.
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
@@ -63,16 +55,15 @@ pub fn run(session: &Session) -> Result<Report> {
     present(&mut report, &remarks);
     if let Some(words) = &session.hidden {
         report.notes.push(format!(
-            "This host has cgroups of version 1, and version 2 beside them with what is left of \
-             the controllers. crun refuses that: \"{words}\". So version 2 is unmounted in the \
-             mount namespace of the bench, for all."
+            "This host has cgroups of version 1, and beside them version 2 with the remaining \
+             controllers. crun refuses that: \"{words}\". So version 2 is unmounted in the mount \
+             namespace of the bench, for all contenders."
         ));
     }
     Ok(report)
 }
 
-/// Adds the table of times, the chart and the goals, all computed from the
-/// measures.
+/// Adds the table of times and the chart, computed from the measures.
 fn present(report: &mut Report, remarks: &[(&str, String)]) {
     let median = |name: &str| {
         let found = report.measures.iter().find(|m| m.name == name);
@@ -106,20 +97,6 @@ fn present(report: &mut Report, remarks: &[(&str, String)]) {
         ]);
         chart.bars.push(Bar::of(name, summary));
     }
-    let goals = GOALS.iter().filter_map(|(name, most)| {
-        let (ours, theirs) = (ours?, median(name)?);
-        let verdict = match ours <= theirs * most {
-            true => "met",
-            false => "not met",
-        };
-        let is = ratio(ours / theirs);
-        Some(format!(
-            "Goal: at most {} of {name}. It is {is}: {verdict}.",
-            ratio(*most)
-        ))
-    });
-    let goals: Vec<String> = goals.collect();
-    report.notes.extend(goals);
     report.tables.push(table);
     report.charts.push(chart);
 }
@@ -176,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_contenders_are_rows_and_goals_are_judged() {
+    fn absent_contenders_are_rows() {
         let mut report = Report::new("start", "");
         for (name, ms) in [("floor", 2.0), ("drydock", 4.0), ("runc", 20.0)] {
             report.measured(name, "ms", Summary::of(&[ms, ms]).unwrap());
@@ -192,8 +169,6 @@ mod tests {
         assert_eq!(rows[2][..4], ["runc", "20.0", "20.0 … 20.0", "5.00×"]);
         assert_eq!(rows[3], ["youki", "–", "", "", "", "missing"]);
         assert_eq!(report.charts[0].bars.len(), 3);
-        assert_eq!(report.notes.len(), 2);
-        assert!(report.notes[0].ends_with("It is 2.00×: not met."));
-        assert!(report.notes[1].ends_with("It is 0.200×: met."));
+        assert!(report.notes.is_empty());
     }
 }

@@ -20,9 +20,9 @@ const TOP: usize = 12;
 pub fn run(session: &Session) -> Result<Report> {
     let mut report = Report::new(
         "where",
-        "The system calls of one start, with the time that each took, by strace; the mean of \
-         some starts. strace stops a process at each call, so all of it is slower than without, \
-         and the more calls, the more so. The shares count, not the milliseconds.",
+        "The system calls of one start and their times, by strace; the mean of several starts. \
+         strace stops a process at each call, so it slows down a start with many calls most. \
+         Compare the shares, not the milliseconds.",
     );
     let standings = all(session)?;
     let dir = session.scratch.make("strace")?;
@@ -54,9 +54,9 @@ pub fn run(session: &Session) -> Result<Report> {
     }
     report.charts.push(chart(&means));
     report.notes.push(
-        "\"Waiting for others\" is time in which another process or thread of the same start \
-         works, or is waited for by the kernel: futex, wait4, reading from a pipe or socket. It \
-         overlaps with the rest, so it is left out of the shares and of the chart."
+        "\"Waiting for others\" is time spent waiting for another process or thread of the same \
+         start, or for the kernel: futex, wait4, reading from a pipe or socket. It overlaps with \
+         the rest, so the shares and the chart omit it."
             .to_owned(),
     );
     Ok(report)

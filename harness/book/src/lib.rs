@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`transcript`] | the console blocks of a chapter, as commands with the output that they must have |
 //! | [`shell`] | runs such commands, one by one, in the virtual machine |
+//! | [`varies`] | what may vary in an output, from the file beside the page |
 //! | [`compare`] | compares an output with the book's |
 //! | [`session`] | boots the machine, runs the chapters, compares, rewrites |
 //! | [`preprocess`] | insertions that mdBook lacks: differences, measurements, wrong solutions |
@@ -21,6 +22,7 @@ pub mod preprocess;
 pub mod session;
 pub mod shell;
 pub mod transcript;
+pub mod varies;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -224,14 +224,14 @@ fn wrong_solution(name: &str) -> Result<String> {
             out += &format!("{}{}", change.tag(), change.value());
         }
     }
-    out += "```\n\nFound out by:\n\n";
+    out += "```\n\nFound by:\n\n";
     let step = Step::read(&workspace::checks(), &wrong.step)?;
     for check in &wrong.fails {
         out += &format!("- {}\n", check_title(&step, check)?);
     }
     let (check, message) = message(wrong)?;
     let title = check_title(&step, &check)?;
-    out += &format!("\nSays the check “{title}”:\n\n```text\n{message}```\n");
+    out += &format!("\nThe check “{title}” reports:\n\n```text\n{message}```\n");
     Ok(out)
 }
 

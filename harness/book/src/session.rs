@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::compare::Inodes;
+use super::compare::Known;
 use super::shell::{self, Kind, Line, Output, Session};
 use super::transcript::{self, Block, Command};
+use super::varies::Varies;
 use super::{Page, shown};
 use check::report::seconds;
 use check::{build, registry, workspace};
@@ -42,16 +43,26 @@ impl Tally {
     }
 }
 
-/// A page with its blocks.
+/// What is written into the pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite {
+    /// Outputs that differ.
+    pub differences: bool,
+    /// The values of this run, into pages in which nothing differs or
+    /// differences are written too.
+    pub values: bool,
+}
+
+/// A page with its blocks, and what may vary in them.
 struct Script {
     page: Page,
     blocks: Vec<Block>,
+    varies: Varies,
 }
 
 /// Runs the transcripts of the pages whose names begin with one of `wanted`, or
-/// of all pages, and prints the results. With `accept`, rewrites the pages with
-/// the actual output.
-pub fn run(wanted: &[String], accept: bool) -> Result<Tally> {
+/// of all pages, and prints the results. Rewrites the pages as told.
+pub fn run(wanted: &[String], rewrite: Rewrite) -> Result<Tally> {
     let scripts = read(wanted)?;
     let numbers = registry::numbers(&workspace::checks())?;
     build::programs(&numbers)?;
@@ -59,7 +70,7 @@ pub fn run(wanted: &[String], accept: bool) -> Result<Tally> {
     let (outputs, trouble) = run_all(&scripts)?;
     let mut tally = Tally::default();
     for script in &scripts {
-        judge(script, &outputs, accept, &mut tally)?;
+        judge(script, &outputs, rewrite, &mut tally)?;
     }
     for line in trouble {
         println!("  {line}");
@@ -111,7 +122,12 @@ fn read(wanted: &[String]) -> Result<Vec<Script>> {
         }
         let blocks = transcript::blocks(&page.text)
             .with_context(|| format!("{}: its transcripts", shown(&page.file())))?;
-        scripts.push(Script { page, blocks });
+        let varies = Varies::of(&page)?;
+        scripts.push(Script {
+            page,
+            blocks,
+            varies,
+        });
     }
     if scripts.is_empty() {
         bail!("no page of the book begins with {}", wanted.join(" or "));
@@ -211,11 +227,11 @@ pub fn files() -> Vec<(PathBuf, PathBuf)> {
     files
 }
 
-fn judge(script: &Script, outputs: &Outputs, accept: bool, tally: &mut Tally) -> Result<()> {
+fn judge(script: &Script, outputs: &Outputs, rewrite: Rewrite, tally: &mut Tally) -> Result<()> {
     let name = script.page.name();
     let mut changes: Vec<(&Command, String)> = Vec::new();
     let mut places: BTreeMap<CgroupLayout, usize> = BTreeMap::new();
-    let mut inodes: BTreeMap<CgroupLayout, Inodes> = BTreeMap::new();
+    let mut known: BTreeMap<CgroupLayout, Known> = BTreeMap::new();
     let before = (tally.passed, tally.failed, tally.not_run);
     for block in &script.blocks {
         if block.norun.is_some() {
@@ -232,16 +248,24 @@ fn judge(script: &Script, outputs: &Outputs, accept: bool, tally: &mut Tally) ->
                 good = false;
                 continue;
             };
-            let known = inodes.entry(block.cgroup).or_default();
-            if let Err(instead) = known.compare(&command.expected, output) {
+            let known = known.entry(block.cgroup).or_default();
+            let patterns = script.varies.patterns(command);
+            let seen = known.compare(&command.expected, output, patterns);
+            if !seen.differences.is_empty() {
                 good = false;
                 println!(
                     "{}:{}: {} {}",
                     name, command.from, command.prompt, command.text
                 );
-                for line in difference(&command.expected, &instead) {
+                for line in &seen.differences {
                     println!("    {line}");
                 }
+            }
+            let instead = match rewrite.values {
+                true => seen.recorded,
+                false => seen.corrected,
+            };
+            if instead != command.expected {
                 changes.push((command, instead));
             }
         }
@@ -258,20 +282,16 @@ fn judge(script: &Script, outputs: &Outputs, accept: bool, tally: &mut Tally) ->
     if passed + failed + not_run > 0 {
         println!("{name}: {passed} of {} blocks", passed + failed + not_run);
     }
-    if accept && !changes.is_empty() {
-        rewrite(&script.page, &changes)?;
+    let write = rewrite.differences || (rewrite.values && failed == 0);
+    if write && !changes.is_empty() {
+        write_page(&script.page, &changes)?;
+    } else if rewrite.values && failed > 0 {
+        println!("{name}: it differs, so its values are not recorded");
     }
     Ok(())
 }
 
-fn difference(expected: &str, actual: &str) -> Vec<String> {
-    let diff = similar::TextDiff::from_lines(expected, actual);
-    diff.iter_all_changes()
-        .map(|change| format!("{}{}", change.tag(), change.value().trim_end()))
-        .collect()
-}
-
-fn rewrite(page: &Page, changes: &[(&Command, String)]) -> Result<()> {
+fn write_page(page: &Page, changes: &[(&Command, String)]) -> Result<()> {
     let mut lines: Vec<String> = page.text.lines().map(str::to_owned).collect();
     for (command, instead) in changes.iter().rev() {
         let new = instead.lines().map(str::to_owned);

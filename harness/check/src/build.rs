@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::registry::{Functions, Step};
 use crate::workspace;
 
 /// The test programs: step number to path.
@@ -47,6 +48,9 @@ pub fn programs(steps: &[String]) -> Result<()> {
 }
 
 /// Builds the checks of these steps and returns the path of each test program.
+///
+/// # Errors
+/// Names a check that has a function but no data, or data but no function.
 pub fn tests(numbers: &[String]) -> Result<Tests> {
     let names: Vec<String> = numbers.iter().map(|n| format!("step_{n}")).collect();
     let mut args = vec!["test", "--no-run", "--workspace"];
@@ -55,17 +59,20 @@ pub fn tests(numbers: &[String]) -> Result<Tests> {
     }
     let mut tests = Tests::new();
     for program in cargo(&workspace::root(), &args)? {
-        // step_03-1f2e3d4c5b6a7988
-        let name = program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if let Some(number) = name.strip_prefix("step_").and_then(|rest| rest.get(..2)) {
-            tests.insert(number.to_owned(), program);
+        if let Some(number) = step_of(&program) {
+            Step::read(&workspace::checks(), &number)?.agree(&Functions::of(&program)?)?;
+            tests.insert(number, program);
         }
     }
     Ok(tests)
+}
+
+/// The number of the step whose checks a test program holds, by its name:
+/// `step_03-1f2e3d4c5b6a7988`.
+pub fn step_of(program: &Path) -> Option<String> {
+    let name = program.file_name()?.to_str()?;
+    let number = name.strip_prefix("step_")?.get(..2)?;
+    Some(number.to_owned())
 }
 
 /// A cargo command in `dir` with the settings of this repository, wherever

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -15,10 +16,10 @@ use tempfile::TempDir;
 
 use crate::draws::{Draws, WORD};
 use crate::expect::failed;
-use crate::guard::{Snapshot, reap_left_behind};
+use crate::guard::{CHECK_DIR, Snapshot, reap_left_behind};
 use crate::outcome::{Failed, Outcome, Record, Unsupported};
 use crate::step::{self, Step, said};
-use crate::workspace;
+use crate::{build, workspace};
 
 /// Environment variable, set if standard input is a socket to the runner, which
 /// sends [`Orders`] and receives the [`Record`]. A hostile program under test
@@ -33,6 +34,10 @@ pub const SEED: &str = "DRYDOCK_SEED";
 /// The runner's orders to a check.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Orders {
+    /// Number of the step, two digits.
+    pub step: String,
+    /// Name of the check.
+    pub check: String,
     /// Seed of the names and numbers that the check draws.
     pub seed: u64,
     /// Whether the program under test may be hostile. If so, its claims about
@@ -45,11 +50,13 @@ pub struct Orders {
 /// programs.
 pub struct Check {
     step: String,
-    name: String,
     seed: u64,
     draws: RefCell<Draws>,
     dir: TempDir,
 }
+
+/// One check at a time: each compares the host before and after it.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs `body` between two snapshots of the host. Every check calls it.
 ///
@@ -60,42 +67,21 @@ pub struct Check {
 /// # Panics
 /// If the check does not pass: a panic is how Rust's test harness learns of it.
 pub fn check<F: FnOnce(&Check) -> Result<()>>(body: F) {
-    // "step_03::the_command_is_pid_1::{{closure}}", perhaps with a module
-    let path = std::any::type_name::<F>();
-    let mut parts = path.split("::");
-    let step = parts
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("step_")
-        .to_owned();
-    let name = parts
-        .filter(|part| !part.starts_with('{'))
-        .last()
-        .unwrap_or_default()
-        .to_owned();
+    // A plain `cargo test` starts several at once.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut runner = runner();
-    let mut record = Record {
-        step,
-        check: name,
-        variant: None,
-        outcome: Outcome::Error,
-        message: String::new(),
-        host: Vec::new(),
-        said: Vec::new(),
-        seed: 0,
-        millis: 0,
+    let orders = match orders(&mut runner) {
+        Ok(orders) => orders,
+        Err(error) => panic!("{error:#}"),
     };
+    let mut record = Record::new(&orders.step, &orders.check, orders.seed);
     let start = Instant::now();
-    let result = orders(&mut runner).and_then(|orders| {
-        record.seed = orders.seed;
-        let result = guarded(&mut record, body);
-        // A check that asks the program which features are missing here would
-        // cost fewer points than one that fails.
-        match orders.untrusted && step::started() {
-            true => result.map_err(not_to_be_had),
-            false => result,
-        }
-    });
+    let mut result = guarded(&mut record, body);
+    // A check that asks the program which features are missing here would cost
+    // fewer points than one that fails.
+    if orders.untrusted && step::started() {
+        result = result.map_err(not_to_be_had);
+    }
     if result.is_err() || record.host.is_empty() {
         record.judge(&result);
     } else {
@@ -123,15 +109,15 @@ fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Res
     let before = Snapshot::take()?;
     let check = Check {
         step: record.step.clone(),
-        name: record.check.clone(),
         seed: record.seed,
         draws: RefCell::new(Draws::new(record.seed)),
         dir: tempfile::Builder::new()
-            .prefix("drydock-check-")
+            .prefix(CHECK_DIR)
             .tempdir()
             .context("make a temporary directory")?,
     };
     let path = check.dir.path().to_path_buf();
+    let before = before.of_check(&path);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&check)));
     let result = result.unwrap_or_else(|panic| {
         let text = panic
@@ -168,22 +154,34 @@ fn runner() -> Option<UnixStream> {
 
 fn orders(runner: &mut Option<UnixStream>) -> Result<Orders> {
     let Some(runner) = runner else {
-        let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
-        let seed = given.unwrap_or_else(|| {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(1, |age| age.as_nanos() as u64 & 0xffff_ffff)
-        });
-        return Ok(Orders {
-            seed,
-            untrusted: false,
-        });
+        return without_runner();
     };
     let mut line = String::new();
     BufReader::new(runner)
         .read_line(&mut line)
         .context("read the runner's orders")?;
     serde_json::from_str(&line).context("parse the runner's orders")
+}
+
+/// The orders of a check that a person has started: under cargo, or under a
+/// debugger.
+fn without_runner() -> Result<Orders> {
+    let program = std::env::current_exe().context("readlink /proc/self/exe")?;
+    let step = build::step_of(&program)
+        .with_context(|| format!("{} is not named after a step", program.display()))?;
+    let given = std::env::var(SEED).ok().and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |age| age.as_nanos() as u64 & 0xffff_ffff)
+    });
+    Ok(Orders {
+        step,
+        // Only a runner reads the record.
+        check: String::new(),
+        seed,
+        untrusted: false,
+    })
 }
 
 fn report(record: &Record, runner: Option<UnixStream>) {
@@ -234,12 +232,31 @@ impl Check {
         format!("{prefix}-{letters}")
     }
 
+    /// A directory that everybody may enter, with the step's program and the
+    /// probe in it: the checkout may be in somebody's home.
+    pub fn programs_for_all(&self) -> Result<PathBuf> {
+        let bin = self.dir().join("bin");
+        if bin.exists() {
+            return Ok(bin);
+        }
+        open_to_all(self.dir())?;
+        fs::create_dir(&bin).context("mkdir")?;
+        open_to_all(&bin)?;
+        for (from, to) in [
+            (self.step().command(), &*workspace::program(&self.step)),
+            (self.other_program("probe").command(), "probe"),
+        ] {
+            fs::copy(from.get_program(), bin.join(to)).context("copy a program")?;
+        }
+        Ok(bin)
+    }
+
     /// Makes a fresh root file system of busybox and the probe, which the check
     /// may change. Needs `just rootfs busybox`.
     pub fn rootfs(&self) -> Result<PathBuf> {
         let from = workspace::rootfs("busybox");
         if !from.join("bin").is_dir() {
-            bail!("{} is missing: just rootfs busybox", from.display());
+            bail!("{} is missing: ./just rootfs busybox", from.display());
         }
         let to = self.dir.path().join(self.word("rootfs"));
         let copy = std::process::Command::new("cp")
@@ -270,13 +287,12 @@ impl Check {
         if dir.join("usr/bin").is_dir() {
             Ok(dir)
         } else {
-            Err(Unsupported(format!("{} is missing: just rootfs debian", dir.display())).into())
+            Err(Unsupported(format!(
+                "{} is missing: ./just rootfs debian",
+                dir.display()
+            ))
+            .into())
         }
-    }
-
-    /// The name of the test function.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// The seed of this run.

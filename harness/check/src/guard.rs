@@ -35,6 +35,9 @@ pub const WATCHED: [&str; 11] = [
 /// State directories of the engine, in which a run must leave nothing.
 pub(crate) const STATE: [&str; 2] = ["/run/drydock", "/var/lib/drydock"];
 
+/// The beginning of the names of checks' directories.
+pub(crate) const CHECK_DIR: &str = "drydock-check-";
+
 /// Longest time for the kernel's work after a process has ended: a work queue
 /// dismantles its namespaces, and with them links and mounts. Nothing announces
 /// the end.
@@ -47,6 +50,8 @@ pub struct Snapshot {
     parts: BTreeMap<&'static str, BTreeSet<String>>,
     /// The cgroups in which, or below which, other people's processes are.
     others: BTreeSet<String>,
+    /// The name of the directory of the check that is watched.
+    check: Option<String>,
 }
 
 impl Snapshot {
@@ -62,7 +67,16 @@ impl Snapshot {
         Ok(Snapshot {
             others: groups_of_others(&seen["cgroups"])?,
             parts: seen,
+            check: None,
         })
+    }
+
+    /// Watches the check with this directory: what lies in the directory of
+    /// another check, in another run on this host, is not its own.
+    #[must_use]
+    pub fn of_check(mut self, dir: &Path) -> Self {
+        self.check = dir.file_name().map(|name| name.to_string_lossy().into());
+        self
     }
 
     /// The differences from `self` to `later`, one per line.
@@ -75,10 +89,12 @@ impl Snapshot {
             let gone = before
                 .difference(after)
                 .filter(|line| !self.is_others(what, line))
-                .filter(|line| what != "cgroups" || !is_the_engines(line));
+                .filter(|line| what != "cgroups" || !is_the_engines(line))
+                .filter(|line| !self.is_of_another_check(what, line));
             let new = after
                 .difference(before)
-                .filter(|line| !later.is_others(what, line));
+                .filter(|line| !later.is_others(what, line))
+                .filter(|line| !self.is_of_another_check(what, line));
             lines.extend(gone.map(|line| format!("{what}: gone: {line}")));
             lines.extend(new.map(|line| format!("{what}: left behind: {line}")));
         }
@@ -87,6 +103,15 @@ impl Snapshot {
 
     fn is_others(&self, what: &str, line: &str) -> bool {
         what == "cgroups" && self.others.contains(line)
+    }
+
+    /// Whether a loop device has its file in the directory of another check.
+    fn is_of_another_check(&self, what: &str, line: &str) -> bool {
+        let mut names = line.split('/');
+        let of = names.find(|name| name.starts_with(CHECK_DIR));
+        what == "devices"
+            && self.check.is_some()
+            && of.is_some_and(|of| Some(of) != self.check.as_deref())
     }
 
     /// The differences from `self` to now that persist. Waits up to five
@@ -387,21 +412,24 @@ fn reap_dead() -> Result<()> {
 mod tests {
     use super::*;
 
+    /// A snapshot with these lines of one part.
+    fn with(what: &str, lines: &[&str]) -> Snapshot {
+        let lines = || lines.iter().map(|line| (*line).to_owned()).collect();
+        let of = |part| match part == what {
+            true => lines(),
+            false => BTreeSet::new(),
+        };
+        Snapshot {
+            parts: WATCHED.into_iter().map(|part| (part, of(part))).collect(),
+            others: BTreeSet::new(),
+            check: None,
+        }
+    }
+
     #[test]
     fn what_comes_and_what_goes_are_both_named() {
-        let with = |lines: [&str; 2]| {
-            let mut seen: BTreeMap<_, _> = WATCHED
-                .into_iter()
-                .map(|what| (what, BTreeSet::new()))
-                .collect();
-            seen.insert("mounts", lines.map(String::from).into());
-            Snapshot {
-                parts: seen,
-                others: BTreeSet::new(),
-            }
-        };
-        let differences =
-            with(["/ ext4", "/proc proc"]).differences(&with(["/ ext4", "/mnt tmpfs"]));
+        let before = with("mounts", &["/ ext4", "/proc proc"]);
+        let differences = before.differences(&with("mounts", &["/ ext4", "/mnt tmpfs"]));
         assert_eq!(
             differences,
             [
@@ -412,22 +440,25 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_device_of_another_check_is_not_ours() {
+        let before = with("devices", &["loop0 /tmp/drydock-check-other/btrfs.img"]);
+        let before = before.of_check(Path::new("/tmp/drydock-check-own"));
+        let after = with("devices", &["loop1 /tmp/drydock-check-own/btrfs.img"]);
+        assert_eq!(
+            before.differences(&after),
+            ["devices: left behind: loop1 /tmp/drydock-check-own/btrfs.img"]
+        );
+    }
+
+    #[test]
     fn groups_of_other_people_come_and_go() {
-        let snapshot = |groups: &[&str], others: &[&str]| {
-            let mut parts: BTreeMap<_, _> = WATCHED
-                .into_iter()
-                .map(|what| (what, BTreeSet::new()))
-                .collect();
-            let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
-            parts.insert("cgroups", owned(groups));
-            Snapshot {
-                parts,
-                others: owned(others),
-            }
+        let with_others = |groups: &[&str], others: &str| Snapshot {
+            others: BTreeSet::from([others.to_owned()]),
+            ..with("cgroups", groups)
         };
         let of_a_killed_run = "/cpu/drydock/drydock-1-2";
-        let before = snapshot(&["/theirs", "/empty", of_a_killed_run], &["/theirs"]);
-        let after = snapshot(&["/new", "/ours"], &["/new"]);
+        let before = with_others(&["/theirs", "/empty", of_a_killed_run], "/theirs");
+        let after = with_others(&["/new", "/ours"], "/new");
         assert_eq!(
             before.differences(&after),
             ["cgroups: gone: /empty", "cgroups: left behind: /ours"]

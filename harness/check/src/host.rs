@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use procfs::FromRead;
+use procfs::process::Stat;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,10 @@ use serde::{Deserialize, Serialize};
 pub const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
 /// A line of /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+///
+/// Not procfs's: that has no order of options and no octal escapes undone, and
+/// drops the source `none` and optional fields it does not know. A change of
+/// any of them is a change of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Mount ID.
@@ -161,21 +167,14 @@ pub struct Process {
 
 /// Looks up one process; `None` if it does not exist.
 pub fn process(pid: i32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may contain parentheses and spaces.
-    let (start, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let ppid = fields.next()?.parse().ok()?;
-    let pgrp = fields.next()?.parse().ok()?;
-    let tpgid = fields.nth(2)?.parse().ok()?;
+    let stat = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
     Some(Process {
         pid,
-        comm: start.split_once('(')?.1.to_owned(),
-        state,
-        ppid,
-        pgrp,
-        tpgid,
+        comm: stat.comm,
+        state: stat.state,
+        ppid: stat.ppid,
+        pgrp: stat.pgrp,
+        tpgid: stat.tpgid,
     })
 }
 
@@ -244,6 +243,10 @@ pub fn posix_queues() -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn mountinfo_with_optional_fields_and_escapes() {
@@ -265,5 +268,29 @@ mod tests {
     fn a_process_is_found_with_its_parent() {
         let me = process(std::process::id() as i32).unwrap();
         assert_eq!(me.ppid, std::os::unix::process::parent_id() as i32);
+    }
+
+    #[test]
+    fn a_process_is_found_whatever_it_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join(OsStr::from_bytes(b") R \xff"));
+        let shell = fs::canonicalize("/bin/sh").unwrap();
+        // By another process: one that is open for writing here may be
+        // inherited by a child of another test, and then cannot be executed.
+        let mut copy = Command::new("cp");
+        let copied = copy.arg(shell).arg(&program).status().unwrap();
+        assert!(copied.success());
+        let mut child = Command::new(&program)
+            .arg0("sh")
+            .args(["-c", "read line"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let found = process(child.id() as i32);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let found = found.unwrap();
+        assert_eq!(found.comm, ") R \u{fffd}");
+        assert_eq!(found.ppid, std::process::id() as i32);
     }
 }

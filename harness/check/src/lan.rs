@@ -88,14 +88,9 @@ impl<'a> Lan<'a> {
     /// is its default gateway.
     pub fn remote(&self) -> Result<Remote> {
         let n = self.remotes.get();
-        self.remotes.set(n + 1);
-        // Networks for documentation (RFC 5737).
-        let at = |host| match n {
-            0 => Ipv4Addr::new(192, 0, 2, host),
-            1 => Ipv4Addr::new(198, 51, 100, host),
-            _ => Ipv4Addr::new(203, 0, 113, host),
-        };
-        let (here, there) = (at(1), at(2));
+        self.remotes
+            .set(n.checked_add(1).context("a network for each remote")?);
+        let [here, there] = cable_ends(n);
         let cable = format!("uplink{n}");
         let probe = self.check.other_program("probe");
         let held = probe.args(["elsewhere"]).hold()?;
@@ -225,6 +220,19 @@ impl Drop for Lan<'_> {
     }
 }
 
+/// The addresses at both ends of the cable to the remote host `n`: ours and its
+/// own, in a network of 24 bits that no other cable has.
+fn cable_ends(n: u8) -> [Ipv4Addr; 2] {
+    [1, 2].map(|host| match n {
+        // Networks for documentation (RFC 5737).
+        0 => Ipv4Addr::new(192, 0, 2, host),
+        1 => Ipv4Addr::new(198, 51, 100, host),
+        2 => Ipv4Addr::new(203, 0, 113, host),
+        // Networks for measurements (RFC 2544).
+        _ => Ipv4Addr::new(198, 18, n, host),
+    })
+}
+
 /// A remote host.
 pub struct Remote {
     held: Held,
@@ -328,5 +336,23 @@ fn files(path: &Path, all: &mut BTreeSet<String>) {
     }
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         files(&entry.path(), all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cable_has_a_network_of_its_own() {
+        let networks: BTreeSet<[u8; 3]> = (0..=u8::MAX)
+            .map(|n| {
+                let [here, there] = cable_ends(n).map(|ip| ip.octets());
+                assert_eq!(here[..3], there[..3]);
+                assert_ne!(here[3], there[3]);
+                [here[0], here[1], here[2]]
+            })
+            .collect();
+        assert_eq!(networks.len(), 256);
     }
 }

@@ -86,6 +86,22 @@ impl fmt::Display for Unsupported {
 impl std::error::Error for Unsupported {}
 
 impl Record {
+    /// The record of a check that has no outcome yet: an error, without a
+    /// message.
+    pub fn new(step: &str, check: &str, seed: u64) -> Self {
+        Record {
+            step: step.to_owned(),
+            check: check.to_owned(),
+            variant: None,
+            outcome: Outcome::Error,
+            message: String::new(),
+            host: Vec::new(),
+            said: Vec::new(),
+            seed,
+            millis: 0,
+        }
+    }
+
     /// Whether the check neither passed nor is unsupported.
     pub fn is_open(&self) -> bool {
         !matches!(self.outcome, Outcome::Pass | Outcome::Unsupported)

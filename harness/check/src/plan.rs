@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::build::Tests;
 use crate::registry::Step;
 
 /// Checks to run.
@@ -17,6 +19,10 @@ pub struct Plan {
     /// [`fence`](crate::fence).
     #[serde(default)]
     pub untrusted: bool,
+    /// Whether a batch ends with the first check in which the program hangs. A
+    /// program that hangs once mostly hangs everywhere, at one time limit each.
+    #[serde(default)]
+    pub until_hang: bool,
 }
 
 /// Checks of one step against one program.
@@ -33,4 +39,21 @@ pub struct Batch {
     /// Seed for this batch, instead of the plan's.
     #[serde(default)]
     pub seed: Option<u64>,
+}
+
+impl Batch {
+    /// The checks of a step against its program in `bin/`.
+    pub fn new(step: Step, tests: &Tests) -> Result<Self> {
+        let tests = tests
+            .get(&step.step)
+            .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
+            .clone();
+        Ok(Batch {
+            variant: None,
+            program: None,
+            tests,
+            step,
+            seed: None,
+        })
+    }
 }

@@ -1,7 +1,10 @@
-//! The data of the checks: `tests/step_NN.toml`.
+//! The checks: their data, `tests/step_NN.toml`, and their functions, as a test
+//! program lists them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -23,12 +26,8 @@ pub struct Step {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// The test function in `tests/step_NN.rs`.
+    /// The test function in `tests/step_NN.rs` or in one of its modules.
     pub name: String,
-    /// The module that contains the function, if it is in a file of its own in
-    /// `tests/step_NN/`.
-    #[serde(default)]
-    pub module: Option<String>,
     /// What a pass proves: "the command is PID 1 inside".
     pub title: String,
     /// Its points. Those of a step add up to 100.
@@ -53,16 +52,6 @@ pub struct Entry {
     pub hint: String,
 }
 
-impl Entry {
-    /// The path of the test function for libtest's `--exact`.
-    pub fn path(&self) -> String {
-        match &self.module {
-            Some(module) => format!("{module}::{}", self.name),
-            None => self.name.clone(),
-        }
-    }
-}
-
 impl Step {
     /// Reads the data of one step.
     ///
@@ -75,6 +64,9 @@ impl Step {
         let step: Step =
             toml::from_str(&text).with_context(|| format!("parse {}", file.display()))?;
         for (place, check) in step.checks.iter().enumerate() {
+            if step.checks[..place].iter().any(|c| c.name == check.name) {
+                bail!("{}: {} is listed twice", file.display(), check.name);
+            }
             for need in &check.needs {
                 if !step.checks[..place].iter().any(|c| &c.name == need) {
                     bail!(
@@ -129,6 +121,70 @@ impl Step {
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.checks.iter().find(|check| check.name == name)
     }
+
+    /// Compares the checks with the functions of the step's test program.
+    ///
+    /// # Errors
+    /// Names the checks that only one of the two has.
+    pub fn agree(&self, functions: &Functions) -> Result<()> {
+        let number = &self.step;
+        let lacks = |file: &str, names: Vec<&str>| match names.is_empty() {
+            true => None,
+            false => Some(format!("step_{number}.{file} lacks {}", names.join(", "))),
+        };
+        let names = self.checks.iter().map(|check| check.name.as_str());
+        let no_function = names.filter(|name| !functions.0.contains_key(*name));
+        let names = functions.0.keys().map(String::as_str);
+        let no_data = names.filter(|name| self.entry(name).is_none());
+        let faults = [
+            lacks("rs", no_function.collect()),
+            lacks("toml", no_data.collect()),
+        ];
+        let faults: Vec<String> = faults.into_iter().flatten().collect();
+        if !faults.is_empty() {
+            bail!("{}", faults.join("; "));
+        }
+        Ok(())
+    }
+}
+
+/// The test functions of a test program: the name of each, and its path, which
+/// libtest's `--exact` takes.
+#[derive(Clone, Debug, Default)]
+pub struct Functions(BTreeMap<String, String>);
+
+impl Functions {
+    /// Asks the program `tests` for its list.
+    pub fn of(tests: &Path) -> Result<Self> {
+        let output = Command::new(tests)
+            .args(["--list", "--format", "terse"])
+            .output()
+            .with_context(|| format!("run {} --list", tests.display()))?;
+        if !output.status.success() {
+            bail!("{} --list: {}", tests.display(), output.status);
+        }
+        Self::parse(&String::from_utf8_lossy(&output.stdout))
+            .with_context(|| format!("the checks in {}", tests.display()))
+    }
+
+    /// Parses such a list, which has a line `module::name: test` for each.
+    fn parse(list: &str) -> Result<Self> {
+        let mut functions = BTreeMap::new();
+        for path in list.lines().filter_map(|line| line.strip_suffix(": test")) {
+            let name = path.rsplit("::").next().unwrap_or(path);
+            if let Some(other) = functions.insert(name.to_owned(), path.to_owned()) {
+                bail!("{other} and {path} have the same name");
+            }
+        }
+        Ok(Functions(functions))
+    }
+
+    /// The path of the function of the check `name`.
+    pub fn path(&self, name: &str) -> Result<&str> {
+        let path = self.0.get(name);
+        path.map(String::as_str)
+            .with_context(|| format!("the check {name} has no function"))
+    }
 }
 
 /// The numbers of all steps that have checks, in order.
@@ -148,4 +204,52 @@ pub fn numbers(dir: &Path) -> Result<Vec<String>> {
     }
     numbers.sort();
     Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATA: &str = "
+        step = '03'
+        title = 'PID namespace'
+        [[check]]
+        name = 'here'
+        title = 't'
+        points = 60
+        why = 'w'
+        hint = 'h'
+        [[check]]
+        name = 'there'
+        title = 't'
+        points = 40
+        why = 'w'
+        hint = 'h'
+    ";
+
+    #[test]
+    fn a_function_is_found_by_the_name_of_its_check() {
+        let functions = Functions::parse("here: test\nmodule::there: test\n").unwrap();
+        assert_eq!(functions.path("here").unwrap(), "here");
+        assert_eq!(functions.path("there").unwrap(), "module::there");
+        assert!(functions.path("nowhere").is_err());
+        toml::from_str::<Step>(DATA)
+            .unwrap()
+            .agree(&functions)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_check_in_one_place_only_is_an_error_that_names_it() {
+        let functions = Functions::parse("here: test\nmodule::new: test\n").unwrap();
+        let step: Step = toml::from_str(DATA).unwrap();
+        let said = step.agree(&functions).unwrap_err().to_string();
+        assert_eq!(said, "step_03.rs lacks there; step_03.toml lacks new");
+    }
+
+    #[test]
+    fn two_functions_of_one_name_are_an_error() {
+        let twice = Functions::parse("here: test\nmodule::here: test\n").unwrap_err();
+        assert!(twice.to_string().contains("module::here"), "{twice}");
+    }
 }

@@ -18,8 +18,14 @@ pub struct Report<'a, W: Write> {
     step: &'a Step,
     score: u32,
     total: u32,
+    /// Whether a failure was explained: those after it may follow from it.
+    explained: bool,
     records: Vec<Record>,
 }
+
+/// Why a check fails that finds the host changed, whatever else it checks.
+const HOST_WHY: &str = "what a run makes or changes on the host is gone when the run has ended. \
+    It stays if it is made before the namespace that would hide it, or if nothing cleans up.";
 
 /// Whether to colour standard output: on a terminal, without `NO_COLOR`.
 pub fn colour() -> bool {
@@ -40,6 +46,7 @@ impl<'a, W: Write> Report<'a, W> {
             step,
             score: 0,
             total: 0,
+            explained: false,
             records: Vec::new(),
         })
     }
@@ -88,19 +95,37 @@ impl<'a, W: Write> Report<'a, W> {
     }
 
     fn details(&mut self, record: &Record) -> std::io::Result<()> {
-        match record.outcome {
-            Outcome::Pass => return Ok(()),
-            Outcome::Error => wrapped(&mut self.out, "error of the harness: ", &record.message)?,
+        let alike =
+            |other: &&Record| record.outcome == Outcome::Fail && other.message == record.message;
+        let before = self.records.iter().find(alike);
+        match (record.outcome, before) {
+            (Outcome::Pass, _) => return Ok(()),
+            (Outcome::Error, _) => {
+                wrapped(&mut self.out, "error of the harness: ", &record.message)?;
+            }
             _ if record.message.is_empty() => {}
-            _ => wrapped(&mut self.out, "", &record.message)?,
+            (_, Some(Record { check, .. })) => {
+                let title = self.step.entry(check).map_or(check, |entry| &entry.title);
+                wrapped(&mut self.out, "", &format!("the same as in “{title}”"))?;
+            }
+            (_, None) => wrapped(&mut self.out, "", &record.message)?,
         }
         for line in &record.host {
             wrapped(&mut self.out, "host changed: ", line)?;
         }
-        for line in &record.said {
-            writeln!(self.out, "      {line}")?;
+        if before.is_none() {
+            for line in &record.said {
+                writeln!(self.out, "      {line}")?;
+            }
+        }
+        if self.explained {
+            return Ok(());
         }
         if let (Outcome::Fail, Some(entry)) = (record.outcome, self.step.entry(&record.check)) {
+            self.explained = true;
+            if record.message.is_empty() {
+                return wrapped(&mut self.out, "why:  ", HOST_WHY);
+            }
             wrapped(&mut self.out, "why:  ", &entry.why)?;
             let hint = format!(
                 "{} · book, chapter {}",
@@ -204,4 +229,77 @@ fn wrapped(out: &mut impl Write, label: &str, text: &str) -> std::io::Result<()>
         label = " ".repeat(indent);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step() -> Step {
+        let check = |name: &str| {
+            format!(
+                "[[check]]\nname = '{name}'\ntitle = 'title of {name}'\npoints = 1\n\
+                 why = 'why {name}'\nhint = 'hint {name}'\n"
+            )
+        };
+        let checks = ["a", "b", "c"].map(check).concat();
+        toml::from_str(&format!("step = '05'\ntitle = 't'\n{checks}")).unwrap()
+    }
+
+    fn report(records: [Record; 3]) -> String {
+        let step = step();
+        let mut out = Vec::new();
+        let mut report = Report::begin(&mut out, false, &step, "here").unwrap();
+        for record in records {
+            report.record(record).unwrap();
+        }
+        report.end().unwrap();
+        let text = String::from_utf8(out).unwrap();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    fn failed(check: &str, message: &str) -> Record {
+        Record {
+            outcome: Outcome::Fail,
+            message: message.to_owned(),
+            ..Record::new("05", check, 1)
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_explained_and_the_others_are_not() {
+        let said = report(["a", "b", "c"].map(|check| failed(check, &format!("no {check}"))));
+        assert!(said.contains("why a") && said.contains("hint a"), "{said}");
+        assert!(said.contains("no b") && !said.contains("why b"), "{said}");
+        assert!(!said.contains("hint c"), "{said}");
+    }
+
+    #[test]
+    fn one_panic_is_shown_once() {
+        let said = report(["a", "b", "c"].map(|check| failed(check, "panicked at choice.rs")));
+        assert_eq!(said.matches("panicked").count(), 1, "{said}");
+        assert_eq!(said.matches("the same as in “title of a”").count(), 2);
+    }
+
+    #[test]
+    fn the_same_words_hide_no_change_of_the_host() {
+        let mut records = ["a", "b", "c"].map(|check| failed(check, "no"));
+        records[1].host.push("mounts: left behind: /x".to_owned());
+        let said = report(records);
+        assert!(
+            said.contains("host changed: mounts: left behind: /x"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_changed_host_has_a_reason_of_its_own() {
+        let mut changed = failed("a", "");
+        changed
+            .host
+            .push("hostname: gone: hostname host".to_owned());
+        let said = report([changed, failed("b", "no b"), failed("c", "no c")]);
+        assert!(said.contains("is gone when the run has ended"), "{said}");
+        assert!(!said.contains("why a"), "{said}");
+    }
 }

@@ -50,7 +50,7 @@ pub fn missing(requirement: &str) -> Option<String> {
         "kernel" => (kernel_at_least(name), format!("needs Linux {name}")),
         "rootfs" => (
             workspace::rootfs(name).join("bin").exists(),
-            format!("the root file system {name} is missing: just rootfs {name}"),
+            format!("the root file system {name} is missing: ./just rootfs {name}"),
         ),
         "file" => (Path::new(name).exists(), format!("{name} is missing")),
         "tool" => (

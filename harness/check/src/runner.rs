@@ -21,7 +21,7 @@ use crate::check::{Orders, PROGRAM, RUNNER};
 use crate::fence::Fence;
 use crate::outcome::{Outcome, Record};
 use crate::plan::{Batch, Plan};
-use crate::registry::{Entry, Step};
+use crate::registry::{Functions, Step};
 use crate::requirement;
 use crate::sys;
 
@@ -46,6 +46,10 @@ fn time_limit() -> Duration {
     }
 }
 
+/// Shortest time of a failed check in which the program must have hung: the
+/// shortest of the limits that checks set it.
+const HANG: Duration = Duration::from_secs(30);
+
 /// Longest message of a record, and longest line about the host, in bytes: a
 /// program under test may print without end, and checks quote it.
 const MESSAGE: usize = 16 << 10;
@@ -69,8 +73,18 @@ pub fn run_behind(
         .flat_map(|entry| &entry.requires)
         .map(|requirement| (requirement.as_str(), requirement::missing(requirement)))
         .collect();
+    let mut functions: BTreeMap<&Path, Functions> = BTreeMap::new();
     for batch in &plan.batches {
+        if !functions.contains_key(batch.tests.as_path()) {
+            let program = fence.and_then(|fence| fence.tests(&batch.tests));
+            let listed = Functions::of(program.as_ref().unwrap_or(&batch.tests))?;
+            functions.insert(&batch.tests, listed);
+        }
+    }
+    for batch in &plan.batches {
+        let functions = &functions[batch.tests.as_path()];
         let mut outcomes: BTreeMap<&str, (Outcome, String)> = BTreeMap::new();
+        let mut hung: Option<&str> = None;
         for entry in &batch.step.checks {
             let of = |need: &&String| outcomes.get(need.as_str());
             let unmet = entry
@@ -86,29 +100,36 @@ pub fn run_behind(
             let missing = required.find_map(|r| missing.get(r.as_str()).cloned().flatten());
             let missing = missing.or(missing_there);
             let broken = fence.and_then(|fence| fence.broken().err());
+            let seed = batch.seed.unwrap_or(plan.seed);
+            let record = Record::new(&batch.step.step, &entry.name, seed);
             let without_running = |outcome, message: String| Record {
-                step: batch.step.step.clone(),
-                check: entry.name.clone(),
-                variant: None,
                 outcome,
                 message,
-                host: Vec::new(),
-                said: Vec::new(),
-                seed: batch.seed.unwrap_or(plan.seed),
-                millis: 0,
+                ..record.clone()
             };
-            let mut record = match (unmet, missing, broken) {
-                (_, Some(missing), _) => without_running(Outcome::Unsupported, missing),
-                (_, None, Some(broken)) => without_running(
+            let mut record = match (unmet, missing, broken, hung) {
+                (_, Some(missing), ..) => without_running(Outcome::Unsupported, missing),
+                (_, None, Some(broken), _) => without_running(
                     Outcome::Fail,
                     format!("was not run: {broken:#}, which is not the program's to change"),
                 ),
-                (Some(need), None, None) => without_running(
+                (_, None, None, Some(title)) => without_running(
+                    Outcome::Blocked,
+                    format!("was not run: your program hung in “{title}”"),
+                ),
+                (Some(need), None, None, None) => without_running(
                     Outcome::Blocked,
                     format!("needs “{}”", title(&batch.step, need)),
                 ),
-                (None, None, None) => run_one(fence, plan, batch, entry)?,
+                (None, None, None, None) => {
+                    let path = functions.path(&entry.name)?;
+                    run_one(fence, plan.untrusted, batch, path, record)?
+                }
             };
+            let in_vain = Duration::from_millis(record.millis) >= HANG;
+            if plan.until_hang && record.outcome == Outcome::Fail && in_vain {
+                hung.get_or_insert(&entry.title);
+            }
             record.message = shortened(record.message);
             record.host.truncate(64);
             record.host = record.host.into_iter().map(shortened).collect();
@@ -135,7 +156,15 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> Result<Record> {
+/// Runs the check of a record, whose function is at `path` in the batch's test
+/// program, and completes the record.
+fn run_one(
+    fence: Option<&Fence>,
+    untrusted: bool,
+    batch: &Batch,
+    path: &str,
+    mut record: Record,
+) -> Result<Record> {
     let dir = tempfile::Builder::new()
         .prefix("drydock-record-")
         .tempdir()
@@ -143,10 +172,11 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
     let output = fs::File::create(dir.path().join("output"))
         .context("make a file for the check's output")?;
     let (mut to_check, its_end) = UnixStream::pair().context("socketpair")?;
-    let seed = batch.seed.unwrap_or(plan.seed);
     let mut orders = serde_json::to_vec(&Orders {
-        seed,
-        untrusted: plan.untrusted,
+        step: record.step.clone(),
+        check: record.check.clone(),
+        seed: record.seed,
+        untrusted,
     })
     .context("write the orders as JSON")?;
     orders.push(b'\n');
@@ -154,7 +184,7 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
     let tests = fence.and_then(|fence| fence.tests(&batch.tests));
     let mut command = Command::new(tests.as_deref().unwrap_or(&batch.tests));
     command
-        .args(["--exact", &entry.path(), "--nocapture", "--test-threads=1"])
+        .args(["--exact", path, "--nocapture", "--test-threads=1"])
         .env(RUNNER, "stdin")
         .env("INSTA_UPDATE", "no")
         .stdin(OwnedFd::from(its_end))
@@ -184,17 +214,7 @@ fn run_one(fence: Option<&Fence>, plan: &Plan, batch: &Batch, entry: &Entry) -> 
     if let Some(fence) = fence {
         fence.sweep()?;
     }
-    let mut record = Record {
-        step: batch.step.step.clone(),
-        check: entry.name.clone(),
-        variant: None,
-        outcome: Outcome::Error,
-        message: String::new(),
-        host: Vec::new(),
-        said: Vec::new(),
-        seed,
-        millis: start.elapsed().as_millis() as u64,
-    };
+    record.millis = start.elapsed().as_millis() as u64;
     // A check that is killed while it sends has sent no record.
     match (ended, serde_json::from_slice(&sent)) {
         (Some(_), Ok(whole)) => record = whole,
@@ -267,4 +287,84 @@ fn end_of(file: &Path) -> String {
 fn tail(output: &str) -> String {
     let lines: Vec<&str> = output.lines().collect();
     lines[lines.len().saturating_sub(6)..].join(" | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::process::Stdio;
+
+    /// A test program with one function, which answers its orders with a
+    /// record that holds them, and its arguments.
+    const PROGRAM_OF_TESTS: &str = r#"#!/bin/sh
+        case $1 in
+        --list) echo 'module::names: test' ;;
+        --exact)
+            read -r orders
+            orders=$(printf %s "$orders" | sed 's/"/\\"/g')
+            printf '{"step":"05","check":"names","outcome":"pass","message":"%s %s"}' \
+                "$2" "$orders" >&0 ;;
+        esac
+    "#;
+
+    /// Writes an executable file, in another process: one that is open for
+    /// writing here may be inherited by a child of another test, and then
+    /// cannot be executed (ETXTBSY).
+    fn executable(file: &Path, text: &str) {
+        let mut install = Command::new("install")
+            .args(["-m", "755", "/dev/stdin"])
+            .arg(file)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = install.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(install.wait().unwrap().success());
+    }
+
+    fn plan(tests: PathBuf, check: &str) -> Plan {
+        let text = format!(
+            "step = '05'\ntitle = 't'\n[[check]]\nname = '{check}'\ntitle = 't'\n\
+             points = 1\nwhy = 'w'\nhint = 'h'\n"
+        );
+        let batch = Batch {
+            variant: None,
+            program: None,
+            tests,
+            step: toml::from_str(&text).unwrap(),
+            seed: Some(77),
+        };
+        Plan {
+            batches: vec![batch],
+            seed: 1,
+            untrusted: false,
+            until_hang: false,
+        }
+    }
+
+    #[test]
+    fn a_check_is_called_by_its_path_and_learns_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let tests = dir.path().join("step_05-0");
+        executable(&tests, PROGRAM_OF_TESTS);
+        let mut records = Vec::new();
+        run(&plan(tests.clone(), "names"), &mut |record| {
+            records.push(record);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(records.len(), 1);
+        assert_eq!(records[0].outcome, Outcome::Pass);
+        let (path, orders) = records[0].message.split_once(' ').unwrap();
+        assert_eq!(path, "module::names");
+        let orders: Orders = serde_json::from_str(orders).unwrap();
+        assert_eq!(
+            (&*orders.step, &*orders.check, orders.seed),
+            ("05", "names", 77)
+        );
+        let unknown = run(&plan(tests, "gone"), &mut |_| Ok(())).unwrap_err();
+        assert!(unknown.to_string().contains("gone"), "{unknown:#}");
+    }
 }

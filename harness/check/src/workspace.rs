@@ -12,6 +12,13 @@ pub fn root() -> PathBuf {
     here.ancestors().nth(2).map_or(here.clone(), PathBuf::from)
 }
 
+/// Whether this repository is a handout, without solutions: then the steps in
+/// `steps/` are the learner's. Wrong solutions, which show ours, are never
+/// handed out.
+pub fn is_handed_out() -> bool {
+    !root().join("harness/wrong").is_dir()
+}
+
 /// The directory of the programs under test and the probe: `bin/`, or
 /// `$DRYDOCK_BIN`.
 pub fn bin() -> PathBuf {
@@ -66,6 +73,9 @@ pub fn need_rootfs(name: &str) -> Result<()> {
         .status();
     match made {
         Ok(status) if status.success() => Ok(()),
-        _ => bail!("{} is missing: just rootfs {name}", rootfs(name).display()),
+        _ => bail!(
+            "{} is missing: ./just rootfs {name}",
+            rootfs(name).display()
+        ),
     }
 }

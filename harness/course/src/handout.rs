@@ -27,10 +27,9 @@ pub struct Args {
 }
 
 /// Files for teachers only: solutions, and what reveals them.
-const OURS: [&str; 16] = [
+const OURS: [&str; 15] = [
     "harness/wrong/",
     "harness/hostile/",
-    "harness/exercises/",
     "harness/handout/",
     "harness/autograder/",
     "harness/tests/circles.rs",
@@ -78,6 +77,9 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         }
         match step_of(&text) {
             Some(step) if step.as_str() > last => continue,
+            Some(step) if step.as_str() < first && text.starts_with("harness/exercises/") => {
+                continue;
+            }
             // Skeletons follow below.
             Some(step)
                 if step.as_str() >= first && text.starts_with("steps/") && !is_shared(&file) =>
@@ -184,11 +186,12 @@ fn range(text: &str) -> Result<(String, String)> {
 }
 
 /// The number of the step that a file belongs to: `steps/05-user/…`,
-/// `harness/tests/step_05.rs`.
+/// `harness/tests/step_05.rs`, `harness/exercises/05.toml`.
 fn step_of(file: &str) -> Option<String> {
     let rest = file
         .strip_prefix("steps/")
-        .or_else(|| file.strip_prefix("harness/tests/step_"))?;
+        .or_else(|| file.strip_prefix("harness/tests/step_"))
+        .or_else(|| file.strip_prefix("harness/exercises/"))?;
     let number = rest.get(..2)?;
     number
         .bytes()
@@ -286,7 +289,7 @@ fn without_solutions(page: &str, last: &str, wrongs: &[Wrong]) -> Result<String>
                 let wrong = wrongs.iter().find(|wrong| wrong.name == name);
                 let wrong = wrong.with_context(|| format!("there is no wrong solution {name}"))?;
                 out += &format!(
-                    "**Belief: {}.** What comes of it, and who notices?",
+                    "**Belief: {}.** What follows from it, and which check finds it?",
                     wrong.title
                 );
             }
@@ -294,7 +297,7 @@ fn without_solutions(page: &str, last: &str, wrongs: &[Wrong]) -> Result<String>
             Some(("include", path)) if path.strip_prefix("../../steps/").is_some_and(above) => {
                 out += "// this step was not handed out";
             }
-            _ => out += line,
+            _ => out += &line.replace("<summary>Our solution of", "<summary>The place of"),
         }
         out.push('\n');
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::plan::Planned;
-use super::verdict::Verdict;
+use super::verdict::{Judged, Verdict};
 use check::workspace;
 
 /// A known fault: one entry of `exceptions.toml`.
@@ -27,6 +27,9 @@ pub struct Exception {
     pub fault: Option<String>,
     /// The known verdict.
     pub verdict: Verdict,
+    /// A part of the verdict's reason.
+    #[serde(default)]
+    pub says: String,
     /// Why it stays so.
     pub reason: String,
 }
@@ -56,6 +59,12 @@ pub fn read() -> Result<Vec<Exception>> {
 }
 
 impl Exception {
+    /// Whether the exception explains the verdict on a fault of a form.
+    pub fn explains(&self, planned: &Planned, form: &str, judged: &Judged) -> bool {
+        let (verdict, reason) = judged;
+        self.verdict == *verdict && reason.contains(&self.says) && self.covers(planned, form)
+    }
+
     /// Whether the exception applies to a fault of a form.
     pub fn covers(&self, planned: &Planned, form: &str) -> bool {
         let is = |wanted: &Option<String>, found: &str| {

@@ -55,10 +55,10 @@ impl<'a> Plan<'a> {
         if !judged.0.is_good() {
             ground.restore()?;
         }
-        let (verdict, reason) = judged;
         let known = exceptions
             .iter()
-            .find(|known| known.verdict == verdict && known.covers(planned, ground.form.name));
+            .find(|known| known.explains(planned, ground.form.name, &judged));
+        let (verdict, reason) = judged;
         Ok(Record {
             number: planned.number,
             form: ground.form.name.to_owned(),

@@ -201,6 +201,7 @@ fn words(call: &str) -> Vec<String> {
         | "setsockopt" => &["netlink", "nftables", "socket", "RTM_", "NFT_"],
         "clone3" | "clone" | "vfork" => &["clone", "fork"],
         "wait4" => &["wait"],
+        "getdents64" => &["readdir"],
         "signalfd4" => &["signalfd"],
         "prlimit64" => &["rlimit"],
         "dup2" | "fcntl" => &["dup"],

@@ -15,20 +15,20 @@ use check::report::progress;
 /// Arguments of `harness bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Which; all of them if none is named
+    /// Benchmarks to run [default: all]
     #[arg(value_enum)]
     names: Vec<Bench>,
 
-    /// Install what is missing, through apt-get, before it begins
+    /// First install missing packages by apt-get
     #[arg(long)]
     install: bool,
 
-    /// How often each start is measured; longer work is measured less often in
+    /// Number of measurements of each start; longer work is measured less often in
     /// proportion
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..))]
     runs: u32,
 
-    /// Sizes of the herds of `density`
+    /// Numbers of containers for `density`
     #[arg(
         long,
         value_name = "N,…",

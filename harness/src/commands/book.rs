@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+use book::session::Rewrite;
 use book::shell::Session;
 use book::{self, look, pages, preprocess, session, shell};
 
@@ -23,7 +24,7 @@ pub enum Args {
     },
     /// Build the pages, check every link, and look at every page in a browser
     Look {
-        /// Leave a picture of every view in this directory
+        /// Write a screenshot of every view to this directory
         #[arg(long, value_name = "DIR")]
         shots: Option<PathBuf>,
     },
@@ -31,9 +32,13 @@ pub enum Args {
     Test {
         /// Pages, by the beginning of their names; all of them by default
         pages: Vec<String>,
-        /// Rewrite the pages to say what was printed, to be reviewed
+        /// Write the output into the pages, for review
         #[arg(long)]
         accept: bool,
+        /// Write the values of this run into the pages, where book/varies lets
+        /// them vary
+        #[arg(long)]
+        record: bool,
     },
     /// Run sessions; used inside the virtual machine
     #[command(hide = true)]
@@ -64,8 +69,16 @@ pub fn book(args: Args) -> Result<ExitCode> {
             Err(error).context("run mdbook")
         }
         Args::Look { shots } => look_at_it(shots.as_deref()),
-        Args::Test { pages, accept } => {
-            let tally = session::run(&pages, accept)?;
+        Args::Test {
+            pages,
+            accept,
+            record,
+        } => {
+            let rewrite = Rewrite {
+                differences: accept,
+                values: record,
+            };
+            let tally = session::run(&pages, rewrite)?;
             let run = tally.passed + tally.failed;
             println!(
                 "{} passed, {} failed: {run} of {} console blocks were run",

@@ -6,19 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use check::{build, workspace};
+use course::exercise::skeleton;
 
 /// Builds all steps and lists the programs.
 pub fn build() -> Result<ExitCode> {
-    let dir = workspace::root().join("steps");
-    let reading = || format!("read {}", dir.display());
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(&dir).with_context(reading)? {
-        let name = entry.with_context(reading)?.file_name();
-        if let Some(number) = name.to_str().and_then(|name| name.get(..2)) {
-            numbers.push(number.to_owned());
-        }
-    }
-    numbers.sort();
+    let steps = skeleton::steps()?;
+    let numbers: Vec<String> = steps.into_iter().map(|(number, _)| number).collect();
     build::programs(&numbers)?;
     let bin = workspace::bin();
     for step in &numbers {

@@ -12,7 +12,7 @@ use course::wrong;
 /// Arguments of `harness changed`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What the change is compared with
+    /// Commit to compare with
     #[arg(default_value = "HEAD")]
     base: String,
 }

@@ -32,7 +32,7 @@ pub struct Args {
     /// student
     dir: PathBuf,
 
-    /// How many are graded at once [default: what processors and memory allow]
+    /// Number graded at once [default: what processors and memory allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
 
@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 
-    /// Grade those again that have marks already
+    /// Grade submissions again that already have marks
     #[arg(long)]
     again: bool,
 

@@ -1,5 +1,6 @@
 //! `harness hint NN`: hints at the next thing to look at in a learner's step.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,9 +9,10 @@ use super::check as check_step;
 use check::outcome::Record;
 use check::registry::Step;
 use check::workspace;
-use course::exercise::skeleton::{self, Place};
+use course::exercise::Exercise;
+use course::exercise::skeleton;
 use course::exercise::work::Work;
-use vm::checking::Where;
+use vm::checking::{Reader, Where};
 
 /// Arguments of `harness hint`.
 #[derive(clap::Args)]
@@ -28,10 +30,12 @@ pub struct Args {
 pub fn hint(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
-    let records = check_step::run(&number, &args.place, None)?;
-    println!();
+    let records = check_step::run(&number, &args.place, None, Reader::Caller)?;
     let Some(record) = records.iter().find(|record| record.is_open()) else {
-        println!("Nothing is left to do. Ours for comparison: just solution {number}");
+        println!("Nothing is left to do.");
+        if !workspace::is_handed_out() {
+            println!("Ours for comparison: ./just solution {number}");
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let mut progress = work.progress()?;
@@ -46,33 +50,43 @@ pub fn hint(args: Args) -> Result<ExitCode> {
     let asked = *asked;
     work.note(&progress)?;
     let step = Step::read(&workspace::checks(), &number)?;
-    let begun = begun(&number, &work)?;
-    say(&step, record, asked, begun.as_ref())?;
+    let open = open(&number, &work, &record.check)?;
+    say(&step, record, asked, open.as_ref())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The first exercise, in our order, that the learner has not begun: its
-/// `todo!` is still there.
-fn begun(number: &str, work: &Work) -> Result<Option<Place>> {
-    let dir = work.started(number)?;
-    let order: Vec<String> = skeleton::exercises(number)?
-        .all
-        .into_iter()
-        .map(|exercise| exercise.name)
-        .collect();
-    let mut open = Vec::new();
-    for place in skeleton::places(&skeleton::step_dir(number)?)? {
-        let file = dir.join(&place.file);
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        if text.contains(&format!("todo!(\"exercise {}:", place.exercise)) {
-            open.push(place);
-        }
-    }
-    open.sort_by_key(|place| order.iter().position(|name| *name == place.exercise));
-    Ok(open.into_iter().next())
+/// An exercise whose gap the learner has not begun to fill.
+struct Open {
+    exercise: Exercise,
+    file: PathBuf,
+    /// Whether it is the one that turns the failing check green.
+    turns: bool,
+    /// Our solution; `None` in a handout.
+    solution: Option<String>,
 }
 
-fn say(step: &Step, record: &Record, asked: u32, begun: Option<&Place>) -> Result<()> {
+/// The open exercise that turns `check` green, or else the first in our order.
+fn open(number: &str, work: &Work, check: &str) -> Result<Option<Open>> {
+    let open = skeleton::open(&work.started(number)?, number)?;
+    let turns = |exercise: &Exercise| exercise.turns.iter().any(|turned| turned == check);
+    let wanted = open.iter().position(|(exercise, _)| turns(exercise));
+    let Some((exercise, file)) = open.into_iter().nth(wanted.unwrap_or(0)) else {
+        return Ok(None);
+    };
+    // A handout has none.
+    let ours = skeleton::places(&skeleton::step_dir(number)?)?;
+    let ours = ours
+        .into_iter()
+        .find(|place| place.exercise == exercise.name && place.file == file);
+    Ok(Some(Open {
+        turns: wanted.is_some(),
+        solution: ours.map(|place| place.solution),
+        exercise,
+        file,
+    }))
+}
+
+fn say(step: &Step, record: &Record, asked: u32, open: Option<&Open>) -> Result<()> {
     let Some(entry) = step.entry(&record.check) else {
         return Ok(());
     };
@@ -83,32 +97,47 @@ fn say(step: &Step, record: &Record, asked: u32, begun: Option<&Place>) -> Resul
     if asked > 1 {
         println!();
         println!("  Look: {}", entry.hint);
-        if let Some(place) = begun {
+        if let Some(Open { exercise, file, .. }) = open {
             println!(
                 "  Not begun yet: exercise {}, in {}",
-                place.exercise,
-                place.file.display()
+                exercise.name,
+                file.display()
             );
+            let title = |name: &String| step.entry(name).map_or(name.clone(), |e| e.title.clone());
+            let titles: Vec<String> = exercise.turns.iter().map(title).collect();
+            println!("  It turns green: {}", titles.join("; "));
         }
     }
     if asked > 2 {
         println!();
-        match begun {
-            Some(place) => {
-                println!("  Ours, of exercise {}:", place.exercise);
+        match open {
+            Some(open) if !open.turns => println!(
+                "  Do exercise {} first: others build on it.",
+                open.exercise.name
+            ),
+            Some(Open {
+                exercise,
+                solution: Some(solution),
+                ..
+            }) => {
+                println!("  Ours, of exercise {}:", exercise.name);
                 println!();
-                for line in place.solution.lines() {
+                for line in solution.lines() {
                     println!("  {line}");
                 }
             }
+            Some(_) => println!("  The task stands above the gap, as a comment."),
+            None if workspace::is_handed_out() => {
+                println!("  All exercises were begun: the chapter shows what each call does.");
+            }
             None => println!(
-                "  All exercises were begun. Yours against ours: just solution {} --force",
+                "  All exercises were begun. Yours against ours: ./just solution {} --force",
                 step.step
             ),
         }
     } else {
         println!();
-        println!("  More: just hint {}", step.step);
+        println!("  More: ./just hint {}", step.step);
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "CALL")]
     filter: Option<String>,
 
-    /// Only the fault of this number
+    /// Only the fault with this number
     #[arg(long, value_name = "N")]
     only: Option<usize>,
 
@@ -42,11 +42,11 @@ pub struct Args {
     #[arg(long)]
     list: bool,
 
-    /// Print every fault and what became of it
+    /// Print the verdict of every fault
     #[arg(long)]
     verbose: bool,
 
-    /// Also write what became of each fault to a file, as JSON
+    /// Also write the verdicts to a file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
 
-    /// How many machines run at once [default: as many as there are processors]
+    /// Number of machines at once [default: the number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 
@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "target/kernels")]
     output: PathBuf,
 
-    /// Only say which kernels there are
+    /// Only list the available kernels
     #[arg(long)]
     list: bool,
 }
@@ -250,22 +250,12 @@ fn run_all(
 }
 
 fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> Result<Outcomes> {
-    let batches = steps.iter().map(|step| {
-        let tests = tests
-            .get(&step.step)
-            .with_context(|| format!("tests/step_{}.rs was not built", step.step))?;
-        Ok(Batch {
-            seed: None,
-            variant: None,
-            program: None,
-            tests: tests.clone(),
-            step: step.clone(),
-        })
-    });
+    let batches = steps.iter().map(|step| Batch::new(step.clone(), tests));
     let plan = Plan {
         batches: batches.collect::<Result<_>>()?,
         seed,
         untrusted: false,
+        until_hang: false,
     };
     let machine = Machine {
         kernel: Kernel::Version(cell.kernel.clone()),

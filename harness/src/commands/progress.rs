@@ -1,8 +1,9 @@
 //! `harness progress`: prints a learner's progress.
 
+use std::io::{ErrorKind, Write, stdout};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use check::registry::{self, Step};
 use check::workspace;
@@ -12,36 +13,42 @@ use course::exercise::work::Work;
 /// Prints a table of the steps.
 pub fn progress() -> Result<ExitCode> {
     let progress = Work::here().progress()?;
-    println!("step            checks    points  exercises left");
+    let mut table = String::from("step            checks    points  best  exercises left\n");
     for number in registry::numbers(&workspace::checks())? {
         let step = Step::read(&workspace::checks(), &number)?;
         let dir = Work::here().step(&number)?;
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        let (passed, points, left) = match progress.steps.get(&number) {
-            None => ("–".to_owned(), "–".to_owned(), "not started".to_owned()),
-            Some(step) => (
+        let [passed, points, best, left] = match progress.steps.get(&number) {
+            None => ["–", "–", "–", "not started"].map(str::to_owned),
+            Some(step) => [
                 step.passed.to_string(),
                 step.points.to_string(),
-                left(&dir)?,
-            ),
+                step.best.to_string(),
+                left(&number, &dir)?,
+            ],
         };
-        println!(
-            "{name:12} {passed:>5}/{:<4} {points:>5}/100  {left}",
+        table += &format!(
+            "{name:12} {passed:>5}/{:<4} {points:>5}/100  {best:>4}  {left}\n",
             step.checks.len()
         );
+    }
+    match stdout().write_all(table.as_bytes()) {
+        // Whoever reads it has seen enough: progress | head.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.context("write to standard output")?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The number of exercises in a crate that were not begun.
-fn left(dir: &std::path::Path) -> Result<String> {
+fn left(number: &str, dir: &std::path::Path) -> Result<String> {
     if !dir.join("src").is_dir() {
         return Ok("gone".to_owned());
     }
-    let mut left = 0;
-    for file in skeleton::sources(dir)? {
-        let text = std::fs::read_to_string(dir.join(&file)).unwrap_or_default();
-        left += text.matches("todo!(\"exercise ").count();
-    }
-    Ok(left.to_string())
+    let mut open: Vec<String> = skeleton::open(dir, number)?
+        .into_iter()
+        .map(|(exercise, _)| exercise.name)
+        .collect();
+    open.dedup();
+    Ok(open.len().to_string())
 }

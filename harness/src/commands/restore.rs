@@ -10,11 +10,11 @@ use check::restore::{Broom, cgroups, devices, files, mounts, network, running};
 /// Arguments of `harness restore`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only say what would be removed
+    /// Only list what would be removed
     #[arg(long)]
     dry_run: bool,
 
-    /// End programs of ours that still run
+    /// Also end programs of Drydock that still run
     #[arg(long)]
     force: bool,
 

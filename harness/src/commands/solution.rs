@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use similar::TextDiff;
 
 use check::report::colour;
+use check::workspace;
 use course::exercise::region::solved;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
@@ -27,6 +28,9 @@ pub struct Args {
 /// of diff(1). Without `--force` it fails until all checks have passed.
 pub fn solution(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
+    if workspace::is_handed_out() {
+        bail!("a handout has no solutions");
+    }
     let work = Work::here();
     let theirs = work.started(&number)?;
     let done = work
@@ -36,7 +40,7 @@ pub fn solution(args: Args) -> Result<ExitCode> {
         .is_some_and(|step| step.done());
     if !done && !args.force {
         bail!(
-            "not all checks of step {number} have passed: just check {number}, just hint \
+            "not all checks of step {number} have passed: ./just check {number}, ./just hint \
              {number}, or --force"
         );
     }

@@ -8,7 +8,7 @@ use super::check as check_step;
 use check::workspace;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
-use vm::checking::Where;
+use vm::checking::{Reader, Where};
 
 /// Arguments of `harness start`.
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long)]
     on_mine: bool,
 
-    /// Do not run the checks to begin with
+    /// Do not run the checks
     #[arg(long)]
     no_check: bool,
 
@@ -43,29 +43,27 @@ pub fn start(args: Args) -> Result<ExitCode> {
     let shown = dir.strip_prefix(&root).unwrap_or(&dir);
     println!("{} is yours. Its exercises:", shown.display());
     println!();
-    let places = skeleton::places(&skeleton::step_dir(&number)?)?;
+    let open = skeleton::open(&dir, &number)?;
     for exercise in skeleton::exercises(&number)?.all {
         println!(
             "  {:5}  {}: {}",
             exercise.level, exercise.name, exercise.title
         );
-        for place in places
-            .iter()
-            .filter(|place| place.exercise == exercise.name)
-        {
-            println!("         {}", shown.join(&place.file).display());
+        for (_, file) in open.iter().filter(|(open, _)| open.name == exercise.name) {
+            println!("         {}", shown.join(file).display());
         }
+        println!("         turns green: {}", exercise.turns.join(", "));
     }
     println!();
     println!("The chapter: {}", chapter(&number)?);
-    println!("Then: just check {number}, just hint {number}, just watch {number}");
+    println!("Then: ./just check {number}, ./just hint {number}, ./just watch {number}");
     if args.no_check {
         return Ok(ExitCode::SUCCESS);
     }
     println!();
     println!("All of it is red to begin with:");
     println!();
-    check_step::run(&number, &args.place, None)?;
+    check_step::run(&number, &args.place, None, Reader::Learner)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,6 +76,6 @@ fn chapter(number: &str) -> Result<String> {
     let page = root.join(format!("target/book/{name}.html"));
     Ok(match page.exists() {
         true => format!("file://{}", page.display()),
-        false => "just book".to_owned(),
+        false => "./just book".to_owned(),
     })
 }

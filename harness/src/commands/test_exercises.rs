@@ -1,6 +1,8 @@
-//! `harness test-exercises [NN]`: proves that no skeleton gains a point, and
-//! that a learner can get from it to the end.
+//! `harness test-exercises [NN]`: proves that the exercises of each level are
+//! enough for its points, and that a learner can get from the skeleton to the
+//! end.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,15 +13,20 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use check::build::Tests;
-use check::outcome::{Outcome, Record};
+use check::outcome::Record;
+use check::own_host::OwnHost;
 use check::plan::{Batch, Plan};
 use check::registry::{self, Step};
 use check::report::{progress, seconds};
+use check::runner;
 use check::share::Share;
 use check::{build, workspace};
+use course::exercise::proof::{self, Stage};
 use course::exercise::skeleton::{self, Solutions};
 use course::exercise::work::{WORK, Work};
-use vm::guest::{self, Machine};
+use course::exercise::{Exercises, Level};
+use vm::checking::Where;
+use vm::guest;
 use vm::pool;
 
 /// Arguments of `harness test-exercises`.
@@ -28,18 +35,35 @@ pub struct Args {
     /// Number of the step, or several; all of them by default
     steps: Vec<String>,
 
+    #[command(flatten)]
+    place: Where,
+
+    /// Prove each exercise too: done on top of those before it, it turns the
+    /// checks green that it names
+    #[arg(long, conflicts_with = "learn")]
+    each: bool,
+
+    /// Only the skeletons, which must gain nothing: the levels take longer
+    #[arg(long, conflicts_with_all = ["each", "learn"])]
+    quick: bool,
+
     /// Go the whole way of a learner instead, in a directory of its own: start,
     /// check, solution, with our solution as what the learner has written
     #[arg(long)]
     learn: bool,
 
-    /// Only the K-th of every N skeletons: 2/3
+    /// Only the K-th of every N steps: 2/3
     #[arg(long, value_name = "K/N", conflicts_with = "learn")]
     share: Option<Share>,
+
+    /// Print every record
+    #[arg(short, long)]
+    verbose: bool,
 }
 
-/// Builds the skeletons and reports the checks that pass nevertheless. While
-/// virtual machines check the first skeletons, the next are built.
+/// Builds each step with the exercises of no level, of the core, of the core and
+/// more, and of all, and compares the points with what a level promises. While
+/// virtual machines check the first, the next are built.
 pub fn test_exercises(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     let mut numbers: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
@@ -49,6 +73,7 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
     if args.learn {
         return learn(&numbers, started);
     }
+    args.place.require_root()?;
     if let Some(share) = args.share {
         share.keep(&mut numbers);
     }
@@ -62,104 +87,178 @@ pub fn test_exercises(args: Args) -> Result<ExitCode> {
         }
         _ => {}
     }
-    let work = Work::at(&dir);
     let seed = u64::from(std::process::id());
-    let machines = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut steps = Vec::new();
-    let records = Mutex::new(Vec::new());
+    // Two checks at once on this host would disturb each other.
+    let machines = match args.place.here {
+        true => 1,
+        false => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let stages = Mutex::new(BTreeMap::new());
     // Earlier skeletons are checked while the next are built.
     pool::feed(
         machines,
-        |batch| check(batch, seed, &records),
+        |job| check(job, seed, &args, &stages),
         |hand_on| {
             for number in numbers.iter().rev() {
-                let batch = build_skeleton(&work, number, &tests)?;
-                steps.push(batch.step.clone());
-                if !hand_on(batch) {
-                    break; // every machine has failed, and says why
+                for job in jobs(number, &args)? {
+                    let job = job.build(&dir, &tests)?;
+                    if !hand_on(job) {
+                        return Ok(()); // every machine has failed, and says why
+                    }
                 }
             }
             Ok(())
         },
     )?;
-    let records = records
+    let mut stages = stages
         .into_inner()
         .map_err(|_| anyhow!("a thread panicked"))?;
-    steps.reverse();
-    let (mut good, mut bad) = (0, 0);
-    for step in &steps {
-        let of_this = records.iter().filter(|r| r.step == step.step);
-        let given: Vec<&Record> = of_this
-            .filter(|r| matches!(r.outcome, Outcome::Pass | Outcome::Error))
-            .collect();
-        match given.is_empty() {
-            true => {
-                good += 1;
-                println!("  ✓ the skeleton of step {} gains no point", step.step);
-            }
-            false => {
-                bad += 1;
-                println!("  ✗ the skeleton of step {}:", step.step);
-                for record in given {
-                    println!(
-                        "      {}: {} {}",
-                        record.check, record.outcome, record.message
-                    );
-                }
-            }
+    let mut bad = 0;
+    for number in &numbers {
+        let exercises = skeleton::exercises(number)?;
+        let mut of_this: Vec<Stage> = stages.remove(number).unwrap_or_default();
+        of_this.sort_by_key(|stage| stage.done);
+        let complaints = proof::complaints(&exercises, &of_this);
+        let mark = if complaints.is_empty() { '✓' } else { '✗' };
+        println!("  {mark} step {number}: {}", points(&exercises, &of_this));
+        for complaint in &complaints {
+            println!("      {complaint}");
         }
+        bad += usize::from(!complaints.is_empty());
     }
     println!("  took: {}", seconds(started.elapsed()));
-    println!("{good} passed, {bad} failed");
+    println!("{} passed, {bad} failed", numbers.len() - bad);
     Ok(ExitCode::from(u8::from(bad != 0)))
 }
 
-/// Writes and builds a skeleton.
-fn build_skeleton(work: &Work, number: &str, tests: &Tests) -> Result<Batch> {
-    progress(&format!("building the skeleton of step {number}"));
-    work.start(number)?;
-    work.lay_out(number, false)?;
+/// The points where a level ends, in words.
+fn points(exercises: &Exercises, stages: &[Stage]) -> String {
+    let names = ["none", "core", "core and more", "all"];
+    let ends = names.iter().zip(exercises.level_ends());
+    let points: Vec<String> = ends
+        .filter_map(|(name, done)| {
+            let stage = stages.iter().find(|stage| stage.done == done)?;
+            let of = match stage.of {
+                100 => String::new(),
+                of => format!(" of {of}"),
+            };
+            Some(format!("{name} {}{of}", stage.points))
+        })
+        .collect();
+    points.join(", ")
+}
+
+/// A step with the first `done` exercises done.
+struct Job<T> {
+    done: usize,
+    step: Step,
+    built: T,
+}
+
+/// The jobs of a step, in ascending order. Between the ends of levels only the
+/// checks matter that an exercise names.
+fn jobs(number: &str, args: &Args) -> Result<Vec<Job<()>>> {
+    let exercises = skeleton::exercises(number)?;
     let places = skeleton::places(&skeleton::step_dir(number)?)?;
-    for exercise in skeleton::exercises(number)?.all {
+    for exercise in &exercises.all {
         if !places.iter().any(|place| place.exercise == exercise.name) {
             bail!("exercise {} of step {number} has no region", exercise.name);
         }
     }
-    let name = workspace::program(number);
-    // The next build may replace the program.
-    let program = work
-        .step(number)?
-        .with_file_name(format!("{name}.skeleton"));
-    build::replace(&work.build(number)?, &program)?;
-    Ok(Batch {
-        seed: None,
-        variant: None,
-        program: Some(program),
-        tests: tests
-            .get(number)
-            .with_context(|| format!("tests/step_{number}.rs was not built"))?
-            .clone(),
-        step: Step::read(&workspace::checks(), number)?,
-    })
+    let ends = exercises.level_ends();
+    let mut jobs = Vec::new();
+    let last = match args.quick {
+        true => 0,
+        false => exercises.up_to(Level::Bonus),
+    };
+    for done in 0..=last {
+        let mut step = Step::read(&workspace::checks(), number)?;
+        if !ends.contains(&done) {
+            if !args.each {
+                continue;
+            }
+            // It is the one after an exercise, and the one before the next.
+            let beside = &exercises.all[done - 1..=done];
+            step.keep(|check| beside.iter().any(|e| e.turns.contains(&check.name)));
+        }
+        jobs.push(Job {
+            done,
+            step,
+            built: (),
+        });
+    }
+    Ok(jobs)
 }
 
-/// Checks a skeleton in its own machine.
-fn check(batch: Batch, seed: u64, records: &Mutex<Vec<Record>>) -> Result<()> {
+impl Job<()> {
+    /// Writes and builds the step.
+    fn build(self, dir: &Path, tests: &Tests) -> Result<Job<Batch>> {
+        let Job { done, step, .. } = self;
+        let number = &step.step;
+        progress(&format!(
+            "building step {number} with {done} exercises done"
+        ));
+        let work = Work::at(dir);
+        let place = work.step(number)?;
+        skeleton::copy(number, &place, Solutions::First(done))?;
+        work.lay_out(number, false)?;
+        // The next build may replace the program.
+        let name = workspace::program(number);
+        let program = place.with_file_name(format!("{name}.{done}"));
+        build::replace(&work.build(number)?, &program)?;
+        let built = Batch {
+            program: Some(program),
+            ..Batch::new(step.clone(), tests)?
+        };
+        Ok(Job { done, step, built })
+    }
+}
+
+/// Checks a step, in its own machine or here.
+fn check(
+    job: Job<Batch>,
+    seed: u64,
+    args: &Args,
+    stages: &Mutex<BTreeMap<String, Vec<Stage>>>,
+) -> Result<()> {
+    let Job { done, step, built } = job;
     let plan = Plan {
-        batches: vec![batch],
+        batches: vec![built],
         seed,
         untrusted: false,
+        until_hang: false,
     };
-    guest::run(&plan, &Machine::default(), &mut |record, _| {
+    let mut records: Vec<Record> = Vec::new();
+    let mut keep = |record: Record| {
         progress(&format!(
-            "{} · {}: {}",
+            "{} with {done} · {}: {}",
             record.step, record.check, record.outcome
         ));
-        let mut records = records.lock().map_err(|_| anyhow!("a thread panicked"))?;
         records.push(record);
         Ok(())
-    })
-    .map(drop)
+    };
+    if args.place.here {
+        let _own = OwnHost::enter()?;
+        runner::run(&plan, &mut keep)?;
+    } else {
+        guest::run(&plan, &args.place.machine, &mut |record, _| keep(record))?;
+    }
+    if args.verbose {
+        for record in &records {
+            println!(
+                "      {} with {done} · {}: {} {} {}",
+                record.step,
+                record.check,
+                record.outcome,
+                record.message,
+                record.host.join(" | ")
+            );
+        }
+    }
+    let stage = Stage::new(&step, done, &records);
+    let mut stages = stages.lock().map_err(|_| anyhow!("a thread panicked"))?;
+    stages.entry(step.step).or_default().push(stage);
+    Ok(())
 }
 
 /// Goes through each step as a learner does and prints the results.

@@ -11,7 +11,7 @@ use check::outcome::Outcome;
 use check::registry::{self, Step};
 use check::report::{print_totals, progress, seconds};
 use check::{build, workspace};
-use vm::checking::{self, Checking, Where};
+use vm::checking::{self, Checking, Reader, Where};
 use vm::repeat;
 
 /// Arguments of `harness test-step`.
@@ -60,6 +60,7 @@ pub fn test_step(args: Args) -> Result<ExitCode> {
         tests: &tests,
         place: &args.place,
         seed,
+        reader: Reader::Developer,
     };
     let (records, timings) = match args.times {
         Some(times) => (repeat::run(&checking, times)?, format!("{times} rounds")),

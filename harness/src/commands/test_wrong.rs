@@ -64,7 +64,7 @@ const LOAD: usize = 4;
 
 /// The complaint about checks that fail as they should, with other messages.
 const OTHER_WORDS: &str = "the checks say something else than is recorded in \
-    harness/wrong/snapshots: see above; if it is better, just test-wrong --accept";
+    harness/wrong/snapshots: see above; if it is better, ./just test-wrong --accept";
 
 /// Wrong solutions of one step that share a machine.
 struct Load {
@@ -220,14 +220,9 @@ fn build(
             }
         };
         batches.push(Batch {
-            seed: None,
             variant: Some(wrong.name.clone()),
             program: Some(program),
-            tests: tests
-                .get(&wrong.step)
-                .with_context(|| format!("tests/step_{}.rs was not built", wrong.step))?
-                .clone(),
-            step,
+            ..Batch::new(step, tests)?
         });
         built.push(wrong);
     }
@@ -250,6 +245,7 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) 
         batches: load.batches.clone(),
         seed,
         untrusted: false,
+        until_hang: false,
     };
     let mut records = Vec::new();
     let mut keep = |record: Record| {

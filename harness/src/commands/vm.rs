@@ -34,15 +34,15 @@ pub struct Args {
     #[arg(long, default_value_t = 2)]
     cpus: u32,
 
-    /// Seconds after which a command is ended
+    /// Time limit of the command, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     time_limit: u64,
 
-    /// File or directory to take along, and its absolute path inside
+    /// File or directory to copy into the machine, and its absolute path inside
     #[arg(long = "file", value_name = "FILE:INSIDE")]
     files: Vec<String>,
 
-    /// Say at the end how long what took
+    /// Report durations at the end
     #[arg(short, long)]
     verbose: bool,
 

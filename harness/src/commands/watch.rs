@@ -9,7 +9,7 @@ use notify::{EventKind, RecursiveMode, Watcher};
 
 use super::check;
 use course::exercise::work::Work;
-use vm::checking::Where;
+use vm::checking::{Reader, Where};
 
 /// Pause that ends a change: editors write a file in several steps.
 const QUIET: Duration = Duration::from_millis(200);
@@ -39,7 +39,12 @@ pub fn watch(args: Args) -> Result<ExitCode> {
         .with_context(|| format!("inotify_add_watch {}", dir.display()))?;
     loop {
         // Watch on after an error: the step may not compile yet.
-        if let Err(error) = check::run(&number, &args.place, args.filter.as_deref()) {
+        if let Err(error) = check::run(
+            &number,
+            &args.place,
+            args.filter.as_deref(),
+            Reader::Learner,
+        ) {
             eprintln!("harness: {error:#}");
         }
         println!("Waiting for a change in {} …", dir.display());

@@ -210,7 +210,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (path(), 0_u64..9000, text()).prop_map(|(path, at, text)| Op::Write { path, at, text }),
         2 => (path(), text()).prop_map(|(path, text)| Op::Append { path, text }),
         1 => (path(), 0_u64..20_000).prop_map(|(path, length)| Op::Truncate { path, length }),
-        1 => (path(), 0_u64..9000, b'A'..b'Z')
+        1 => (path(), 0_u64..9000, b'A'..=b'Z')
             .prop_map(|(path, at, byte)| Op::Mmap { path, at, byte }),
         1 => (path(), text()).prop_map(|(path, text)| Op::TmpFile { path, text }),
         4 => (path(), path()).prop_map(|(from, to)| Op::Rename { from, to }),
@@ -493,7 +493,7 @@ pub(crate) fn applied(store: &Store<'_>, from: &str, changed: &Changed) -> Resul
     let id = format!("from-{from}");
     store
         .tool(["layer", "create", &id, "--parent", "trees"])
-        .args([OsStr::new("--tar"), &changed.tar.as_ref()])
+        .args([OsStr::new("--tar"), changed.tar.as_ref()])
         .run()?
         .success()?;
     let mut held = store.container(&["--layer", &id]).hold()?;

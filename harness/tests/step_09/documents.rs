@@ -5,7 +5,6 @@ use std::fs;
 use check::prelude::*;
 use check::workspace;
 use serde_json::{Value, json};
-use serial_test::serial;
 use sha2::{Digest, Sha512};
 use tar::{Builder, EntryType};
 
@@ -45,7 +44,6 @@ fn words(ran: &Ran) -> Vec<&str> {
 }
 
 #[test]
-#[serial]
 fn image_documents_are_read_as_go_reads_them() {
     check(|c| {
         let state = State::new(c)?;
@@ -131,7 +129,6 @@ fn index(manifests: &[Value]) -> Vec<u8> {
 }
 
 #[test]
-#[serial]
 fn image_is_found_among_what_is_none() {
     check(|c| {
         let state = State::new(c)?;
@@ -174,7 +171,7 @@ fn image_is_found_among_what_is_none() {
         let signed = layout.blob("application/vnd.dev.cosign.simplesigning.v1+json", b"{}")?;
         let signature = manifest(&layout, &config, &[signed])?;
         let empty = layout.blob("application/vnd.oci.empty.v1+json", b"{}")?;
-        let artifact = manifest(&layout, &empty, &[empty.clone()])?;
+        let artifact = manifest(&layout, &empty, std::slice::from_ref(&empty))?;
 
         let inner = index(&[
             for_platform(absent.clone(), "windows", OURS),
@@ -224,7 +221,6 @@ fn image_is_found_among_what_is_none() {
 }
 
 #[test]
-#[serial]
 fn image_paths_begin_at_its_root() {
     check(|c| {
         let state = State::new(c)?;
@@ -251,7 +247,6 @@ fn image_paths_begin_at_its_root() {
 }
 
 #[test]
-#[serial]
 fn image_may_come_in_an_odd_archive() {
     check(|c| {
         let state = State::new(c)?;

@@ -5,12 +5,10 @@ use std::path::Path;
 
 use check::prelude::*;
 use serde_json::json;
-use serial_test::serial;
 
 use crate::layouts::{Layout, State, bytes_of, file, gzip, small_root, tar, tar_of, tool, zstd};
 
 #[test]
-#[serial]
 fn image_is_a_directory_where_it_is() {
     check(|c| {
         let state = State::new(c)?;
@@ -60,7 +58,6 @@ fn image_is_a_directory_where_it_is() {
 }
 
 #[test]
-#[serial]
 fn image_is_a_tar_of_a_root_file_system() {
     check(|c| {
         let state = State::new(c)?;
@@ -123,7 +120,6 @@ fn expect_seen(state: &State<'_>, image: &str) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn image_by_umoci_and_skopeo() {
     check(|c| {
         let state = State::new(c)?;
@@ -242,7 +238,6 @@ fn umoci_image(c: &Check, oci: &str) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn image_by_buildah() {
     check(|c| {
         let state = State::new(c)?;
@@ -329,7 +324,6 @@ fn image_by_buildah() {
 }
 
 #[test]
-#[serial]
 fn image_config_is_followed() {
     check(|c| {
         let state = State::new(c)?;

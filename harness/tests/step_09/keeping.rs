@@ -5,7 +5,6 @@ use std::fs;
 
 use check::prelude::*;
 use nix::sys::signal::Signal;
-use serial_test::serial;
 
 use crate::engine::Engine;
 
@@ -36,7 +35,6 @@ fn left(engine: &Engine<'_>) -> Result<Vec<String>> {
 }
 
 #[test]
-#[serial]
 fn a_volume_is_filled_once_and_shared() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -96,7 +94,6 @@ fn a_volume_is_filled_once_and_shared() {
 }
 
 #[test]
-#[serial]
 fn an_anonymous_volume_goes_with_its_container() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -120,7 +117,6 @@ fn an_anonymous_volume_goes_with_its_container() {
 }
 
 #[test]
-#[serial]
 fn a_directory_of_the_host_is_shown() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -154,7 +150,6 @@ fn a_directory_of_the_host_is_shown() {
 }
 
 #[test]
-#[serial]
 fn a_container_has_a_record() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -186,7 +181,7 @@ fn a_container_has_a_record() {
         engine
             .tool(["rm", &name])
             .run()?
-            .expect_error(125, &[&name, "runs"])?;
+            .expect_error(125, &[&name, "running"])?;
         held.end()?.success()?;
         let listed = engine.tool(["ps", "-aq"]).run()?.success()?.stdout;
         expect_eq("the containers after --rm", listed.as_str(), "")
@@ -194,7 +189,6 @@ fn a_container_has_a_record() {
 }
 
 #[test]
-#[serial]
 fn what_is_kept_is_kept_until_it_is_removed() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -230,7 +224,6 @@ fn what_is_kept_is_kept_until_it_is_removed() {
 }
 
 #[test]
-#[serial]
 fn a_dead_launcher_is_noticed() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -300,7 +293,6 @@ fn a_dead_launcher_is_noticed() {
 }
 
 #[test]
-#[serial]
 fn stop_asks_and_then_kills() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -338,7 +330,6 @@ fn stop_asks_and_then_kills() {
 }
 
 #[test]
-#[serial]
 fn an_environment_file_is_read_as_docker_does() {
     check(|c| {
         let engine = Engine::new(c)?;

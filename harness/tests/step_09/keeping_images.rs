@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use check::prelude::*;
 use serde_json::json;
-use serial_test::serial;
 
 use crate::layouts::{Layout, State, bytes_of, file, gzip, small_root, tar, tar_of};
 
 #[test]
-#[serial]
 fn image_takes_its_space_once() {
     check(|c| {
         let state = State::new(c)?;
@@ -64,7 +62,6 @@ fn image_takes_its_space_once() {
 }
 
 #[test]
-#[serial]
 fn image_shares_layers_with_others() {
     check(|c| {
         let state = State::new(c)?;
@@ -143,7 +140,6 @@ fn expect_whole(state: &State<'_>, image: &str) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn image_is_whole_or_not_there() {
     check(|c| {
         let state = State::new(c)?;
@@ -186,7 +182,6 @@ fn image_is_whole_or_not_there() {
 }
 
 #[test]
-#[serial]
 fn image_is_loaded_once_by_many() {
     check(|c| {
         let state = State::new(c)?;
@@ -209,7 +204,6 @@ fn image_is_loaded_once_by_many() {
 }
 
 #[test]
-#[serial]
 fn image_of_an_ordinary_user() {
     check(|c| {
         let root = c.dir().join("rootless");
@@ -257,7 +251,6 @@ fn image_of_an_ordinary_user() {
 }
 
 #[test]
-#[serial]
 fn image_that_is_none_is_named() {
     check(|c| {
         let state = State::new(c)?;

@@ -13,7 +13,6 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
-use serial_test::serial;
 
 use crate::engine::Engine;
 use crate::paced::{Then, beside, names, paced, settled};
@@ -45,7 +44,6 @@ fn begun(engine: &Engine<'_>) -> Result<()> {
 }
 
 #[test]
-#[serial]
 fn nobody_is_taken_for_dead_while_he_starts() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -82,7 +80,6 @@ fn nobody_is_taken_for_dead_while_he_starts() {
 }
 
 #[test]
-#[serial]
 fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -130,7 +127,6 @@ fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
 }
 
 #[test]
-#[serial]
 fn a_file_that_stays_keeps_nobody_from_starting() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -144,7 +140,7 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
             .success()?;
         let layers = engine.root.join("overlay2");
         let at = |file: &str| -> Result<PathBuf> {
-            let found = names(&[layers.clone()]).into_iter();
+            let found = names(std::slice::from_ref(&layers)).into_iter();
             let mut found = found.map(|layer| layer.join("diff").join(file));
             found
                 .find(|path| path.exists())
@@ -198,7 +194,6 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
 }
 
 #[test]
-#[serial]
 fn directories_that_are_read_only_go_without_root() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -233,7 +228,6 @@ fn directories_that_are_read_only_go_without_root() {
 }
 
 #[test]
-#[serial]
 fn records_of_others_are_not_believed() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -244,7 +238,7 @@ fn records_of_others_are_not_believed() {
             .args([engine.image()])
             .hold()?;
         let state = engine.root.join("containers");
-        let path = names(&[state.clone()])
+        let path = names(std::slice::from_ref(&state))
             .into_iter()
             .find(|path| path.extension().is_some_and(|end| end == "json"))
             .context("no record")?;
@@ -258,7 +252,7 @@ fn records_of_others_are_not_believed() {
             engine
                 .tool(["stop", &name])
                 .run()?
-                .expect_error(125, &[&name, "none of its"])?;
+                .expect_error(125, &[&name, "does not belong to it"])?;
             let alive = host::process(victim.id() as i32).is_some_and(|p| p.state != 'Z');
             expect(alive, "stop to leave others' processes alone", "one killed")?;
             fs::write(&path, &text).context("write")?;
@@ -312,7 +306,6 @@ fn records_of_others_are_not_believed() {
 }
 
 #[test]
-#[serial]
 fn a_volume_is_held_from_the_first_moment() {
     check(|c| {
         let engine = Engine::new(c)?;

@@ -5,12 +5,10 @@ use std::process::Stdio;
 use check::prelude::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serial_test::serial;
 
 use crate::engine::{Engine, Screen, ended};
 
 #[test]
-#[serial]
 fn a_terminal_of_the_containers_own() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -39,7 +37,6 @@ fn a_terminal_of_the_containers_own() {
 }
 
 #[test]
-#[serial]
 fn keys_are_for_the_job_inside() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -67,7 +64,6 @@ fn keys_are_for_the_job_inside() {
 }
 
 #[test]
-#[serial]
 fn the_terminal_comes_back_whatever_happens() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -107,7 +103,6 @@ fn the_terminal_comes_back_whatever_happens() {
 }
 
 #[test]
-#[serial]
 fn the_callers_terminal_is_out_of_reach() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -132,7 +127,6 @@ fn the_callers_terminal_is_out_of_reach() {
 }
 
 #[test]
-#[serial]
 fn input_is_streamed_or_there_is_none() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -175,7 +169,6 @@ fn input_is_streamed_or_there_is_none() {
 }
 
 #[test]
-#[serial]
 fn signals_reach_the_command() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -205,7 +198,6 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-#[serial]
 fn another_user_opens_dev_stdout() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -259,7 +251,6 @@ fn another_user_opens_dev_stdout() {
 }
 
 #[test]
-#[serial]
 fn a_stop_signal_may_be_real_time() {
     check(|c| {
         let engine = Engine::new(c)?;
@@ -297,7 +288,7 @@ fn a_stop_signal_may_be_real_time() {
             .run(&["--stop-signal", "RTMIN+31"])
             .args([engine.image(), "true"])
             .run()?
-            .expect_error(125, &["--stop-signal", "no signal"])?;
+            .expect_error(125, &["--stop-signal", "not a signal"])?;
         Ok(())
     });
 }

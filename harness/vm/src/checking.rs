@@ -2,7 +2,7 @@
 //! their report.
 
 use std::collections::BTreeMap;
-use std::io::stdout;
+use std::io::{Write, sink, stdout};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -60,6 +60,29 @@ pub struct Checking<'a> {
     pub place: &'a Where,
     /// Seed of the names and numbers that the checks draw.
     pub seed: u64,
+    /// Who reads the results.
+    pub reader: Reader,
+}
+
+/// Who reads the results of checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// A developer of the course: every check runs, and a report is printed.
+    Developer,
+    /// A learner: a step ends with the first check in which the program hangs.
+    Learner,
+    /// The caller, for a learner: nothing is printed.
+    Caller,
+}
+
+impl Checking<'_> {
+    /// The checks of one step against the program under test.
+    pub(crate) fn batch(&self, step: Step) -> Result<Batch> {
+        Ok(Batch {
+            program: self.program.clone(),
+            ..Batch::new(step, self.tests)?
+        })
+    }
 }
 
 /// Runs the checks and prints the report as they end. Returns the records, and
@@ -69,24 +92,19 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
         batches: checking
             .steps
             .iter()
-            .map(|step| {
-                Ok(Batch {
-                    seed: None,
-                    variant: None,
-                    program: checking.program.clone(),
-                    tests: checking
-                        .tests
-                        .get(&step.step)
-                        .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
-                        .clone(),
-                    step: step.clone(),
-                })
-            })
+            .map(|step| checking.batch(step.clone()))
             .collect::<Result<_>>()?,
         seed: checking.seed,
         untrusted: false,
+        until_hang: checking.reader != Reader::Developer,
     };
-    let mut printer = Printer::new(checking.steps);
+    let mut printer = Printer::new(
+        checking.steps,
+        match checking.reader {
+            Reader::Developer | Reader::Learner => || -> Box<dyn Write> { Box::new(stdout()) },
+            Reader::Caller => || -> Box<dyn Write> { Box::new(sink()) },
+        },
+    );
     let timings = if checking.place.here {
         let machine = format!("{} · this host", kernel_release());
         let _own = OwnHost::enter()?;
@@ -109,21 +127,23 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
 
 /// Prints the records of several steps, each under its own heading, in the
 /// order of the checks. A record that arrives early waits for its turn.
-struct Printer<'a> {
+struct Printer<'a, W: Write> {
     steps: &'a [Step],
-    /// Records of steps whose turn has not come.
-    waiting: BTreeMap<&'a str, Vec<Record>>,
+    out: fn() -> W,
+    /// Records whose turn has not come, each with its machine.
+    waiting: BTreeMap<&'a str, Vec<(Record, String)>>,
     /// The step whose turn it is (index), and how many of its records are
     /// printed.
     turn: (usize, usize),
-    report: Option<Report<'a, std::io::Stdout>>,
+    report: Option<Report<'a, W>>,
     records: Vec<Record>,
 }
 
-impl<'a> Printer<'a> {
-    fn new(steps: &'a [Step]) -> Self {
+impl<'a, W: Write> Printer<'a, W> {
+    fn new(steps: &'a [Step], out: fn() -> W) -> Self {
         Printer {
             steps,
+            out,
             waiting: BTreeMap::new(),
             turn: (0, 0),
             report: None,
@@ -139,21 +159,16 @@ impl<'a> Printer<'a> {
             .with_context(|| {
                 format!("a record of step {}, which was not asked for", record.step)
             })?;
-        self.waiting.entry(&step.step).or_default().push(record);
+        let waiting = self.waiting.entry(&step.step).or_default();
+        waiting.push((record, machine.to_owned()));
         while let Some(step) = self.steps.get(self.turn.0) {
             while let Some(check) = step.checks.get(self.turn.1) {
                 let waiting = self.waiting.entry(&step.step).or_default();
-                let Some(place) = waiting.iter().position(|r| r.check == check.name) else {
+                let Some(place) = waiting.iter().position(|(r, _)| r.check == check.name) else {
                     break;
                 };
-                let record = waiting.remove(place);
-                let report = match &mut self.report {
-                    Some(report) => report,
-                    None => self
-                        .report
-                        .insert(Report::begin(stdout(), colour(), step, machine).context("print")?),
-                };
-                report.record(record).context("print")?;
+                let (record, machine) = waiting.remove(place);
+                self.print(step, record, &machine)?;
                 self.turn.1 += 1;
             }
             if self.turn.1 < step.checks.len() {
@@ -165,6 +180,16 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
+    fn print(&mut self, step: &'a Step, record: Record, machine: &str) -> Result<()> {
+        let report = match &mut self.report {
+            Some(report) => report,
+            None => self
+                .report
+                .insert(Report::begin((self.out)(), colour(), step, machine).context("print")?),
+        };
+        report.record(record).context("print")
+    }
+
     fn close(&mut self) -> Result<()> {
         if let Some(report) = self.report.take() {
             self.records.extend(report.end().context("print")?);
@@ -172,14 +197,63 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
+    /// Prints the records that still wait, because one before them never
+    /// arrived, and returns all.
     fn end(mut self) -> Result<Vec<Record>> {
-        // Records that still wait, because one before them never arrived.
-        if let (Some(report), Some(step)) = (&mut self.report, self.steps.get(self.turn.0)) {
-            for record in self.waiting.remove(step.step.as_str()).unwrap_or_default() {
-                report.record(record).context("print")?;
+        for step in &self.steps[self.turn.0..] {
+            let mut waiting = self.waiting.remove(step.step.as_str()).unwrap_or_default();
+            waiting.sort_by_key(|(r, _)| step.checks.iter().position(|c| c.name == r.check));
+            for (record, machine) in waiting {
+                self.print(step, record, &machine)?;
             }
+            self.close()?;
         }
-        self.close()?;
         Ok(self.records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use check::outcome::Outcome;
+
+    fn step(number: &str, checks: &[&str]) -> Step {
+        let mut text = format!("step = '{number}'\ntitle = 't'\n");
+        for name in checks {
+            text += &format!(
+                "[[check]]\nname = '{name}'\ntitle = 't'\npoints = 1\nwhy = 'w'\nhint = 'h'\n"
+            );
+        }
+        toml::from_str(&text).unwrap()
+    }
+
+    fn passed(step: &str, check: &str) -> Record {
+        Record {
+            outcome: Outcome::Pass,
+            ..Record::new(step, check, 1)
+        }
+    }
+
+    #[test]
+    fn no_record_is_lost_if_one_before_it_never_arrives() {
+        let steps = [
+            step("03", &["a", "b", "c", "d"]),
+            step("04", &["e", "f"]),
+            step("05", &["g"]),
+        ];
+        // Two machines; the one that was to run `b` and `f` breaks off.
+        let mut printer = Printer::new(&steps, std::io::sink);
+        for (step, check) in [
+            ("05", "g"),
+            ("03", "d"),
+            ("03", "a"),
+            ("04", "e"),
+            ("03", "c"),
+        ] {
+            printer.record(passed(step, check), "a machine").unwrap();
+        }
+        let records = printer.end().unwrap();
+        let names: Vec<&str> = records.iter().map(|record| record.check.as_str()).collect();
+        assert_eq!(names, ["a", "c", "d", "e", "g"]);
     }
 }

@@ -128,17 +128,16 @@ pub fn explained(all: &[Outcomes], wanted: impl Fn(&Record) -> bool) -> String {
     }
     let mut text = String::new();
     for ((why, cells), checks) in by_reason {
-        let whole = cells.len() == all.len();
-        let cells = match whole {
+        let cells = match cells.len() == all.len() {
             true => "everywhere".to_owned(),
-            false => cells.join(", "),
+            false => format!("on {}", cells.join(", ")),
         };
-        text += &format!("  {why}\n    on {cells}\n");
+        text += &format!("  {why}\n    {cells}\n");
         for check in checks {
             text += &format!("      {check}\n");
         }
     }
-    text.replace("on everywhere", "everywhere")
+    text
 }
 
 #[cfg(test)]
@@ -191,5 +190,21 @@ mod tests {
         let text = explained(&all, Record::is_open);
         assert_eq!(text.matches("the words").count(), 1, "{text}");
         assert!(text.contains("on 5.10 v2, 6.12 v2"), "{text}");
+    }
+
+    #[test]
+    fn a_message_stays_as_it_is_whatever_it_says() {
+        let mut all = [outcomes("6.12", CgroupLayout::V2, Outcome::Fail)];
+        all[0].records[0].message = "found it on everywhere".to_owned();
+        let text = explained(&all, Record::is_open);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(
+            lines,
+            [
+                "found it on everywhere",
+                "everywhere",
+                "step 07 limits_hold"
+            ]
+        );
     }
 }

@@ -42,15 +42,8 @@ pub fn run(checking: &Checking<'_>, times: usize) -> Result<Vec<Record>> {
         let seed = checking.seed.wrapping_add(round);
         for step in checking.steps {
             batches.push(Batch {
-                variant: None,
-                program: checking.program.clone(),
-                tests: checking
-                    .tests
-                    .get(&step.step)
-                    .with_context(|| format!("tests/step_{}.rs was not built", step.step))?
-                    .clone(),
-                step: shuffled(step, seed),
                 seed: Some(seed),
+                ..checking.batch(shuffled(step, seed))?
             });
         }
     }
@@ -58,6 +51,7 @@ pub fn run(checking: &Checking<'_>, times: usize) -> Result<Vec<Record>> {
         batches,
         seed: checking.seed,
         untrusted: false,
+        until_hang: false,
     };
     let started = Instant::now();
     let mut records = Vec::new();
@@ -197,7 +191,6 @@ mod tests {
         let checks: Vec<Entry> = (0..12)
             .map(|n| Entry {
                 name: format!("check_{n}"),
-                module: None,
                 title: String::new(),
                 points: 0,
                 needs: (n > 8).then(|| "check_3".to_owned()).into_iter().collect(),

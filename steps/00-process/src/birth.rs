@@ -54,8 +54,8 @@ fn join(process: BorrowedFd<'_>, kinds: CloneFlags) -> Result<()> {
     match errno {
         Errno::ESRCH => joined.context("the process to be joined has ended"),
         Errno::EINVAL => joined.context(
-            "a PID namespace is joined from itself or from above only, and any by a process \
-             since Linux 5.8",
+            "a PID namespace can be joined only from itself or from an ancestor, and a namespace \
+             by a pidfd only since Linux 5.8",
         ),
         _ => joined,
     }
@@ -96,7 +96,7 @@ fn by_messenger(clone: impl FnOnce() -> Result<ForkResult>) -> Result<ForkResult
     }
     Err(match Report::decode(&bytes) {
         Some(Report::Failed(error)) => error,
-        _ => anyhow!("the process that should have joined the namespaces died"),
+        _ => anyhow!("the process that joins the namespaces died"),
     })
 }
 // ANCHOR_END: by_messenger

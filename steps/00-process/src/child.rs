@@ -64,9 +64,8 @@ impl InChild<'_> {
         isolations: &mut [Box<dyn Isolation>],
         command: &Command,
     ) -> Result<Infallible> {
-        // ANCHOR: exercise_become_the_command
         self.hold_only(isolations)?;
-        prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
+        die_at_its_death()?;
         self.wait_to_be_told()?;
         self.say_held()?;
         conceal()?;
@@ -99,21 +98,22 @@ impl InChild<'_> {
                 .with_context(|| isolations[n].name())?;
         }
         self.die_with_launcher()?;
+        // All that stays open besides the standard streams is close-on-exec.
+        self.hold_only(&[])?;
+        self.say_held()?;
+        // ANCHOR: exercise_clean_signals
         // execve(2) keeps ignored signals ignored: those that the caller
         // ignores, as nohup(1) and a shell's `&` do, and SIGPIPE, which every
         // Rust program ignores.
         sys::signals::default_actions()?;
-        // All that stays open besides the standard streams is close-on-exec.
-        self.hold_only(&[])?;
-        self.say_held()?;
         sys::signals::set_mask(SignalSet::EMPTY)?;
+        // ANCHOR_END: exercise_clean_signals
         command.exec(self.program, || {
             for isolation in isolations {
                 isolation.seal().with_context(|| isolation.name())?;
             }
             Ok(())
         })
-        // ANCHOR_END: exercise_become_the_command
     }
     // ANCHOR_END: become_command
 
@@ -123,12 +123,14 @@ impl InChild<'_> {
     /// The owners of closed descriptors remain in this copy of the launcher's
     /// memory, and are never dropped.
     fn hold_only(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
+        // ANCHOR: exercise_hold_only
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
         keep.extend(self.program);
         keep.extend(isolations.iter().flat_map(|isolation| isolation.keeps()));
         sys::close_except(&keep)?;
         self.held = keep.iter().map(AsRawFd::as_raw_fd).collect();
         Ok(())
+        // ANCHOR_END: exercise_hold_only
     }
 
     /// With `-v`, prints the descriptors that are open according to the kernel.
@@ -165,7 +167,7 @@ impl InChild<'_> {
 
     // ANCHOR: wait_to_be_told
     fn wait_to_be_told(&mut self) -> Result<()> {
-        // ANCHOR: exercise_wait_for_release
+        // ANCHOR: exercise_clone_the_child
         let mut byte = [0];
         match self
             .release
@@ -175,7 +177,7 @@ impl InChild<'_> {
             0 => bail!("the launcher is gone"),
             _ => Ok(()),
         }
-        // ANCHOR_END: exercise_wait_for_release
+        // ANCHOR_END: exercise_clone_the_child
     }
     // ANCHOR_END: wait_to_be_told
 
@@ -183,13 +185,21 @@ impl InChild<'_> {
     /// credentials clears the request (prctl(2)). Fails if the launcher died
     /// before the call: its end of the release pipe is then closed.
     fn die_with_launcher(&self) -> Result<()> {
-        prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
+        die_at_its_death()?;
         let mut lifeline = [PollFd::new(self.release.as_fd(), PollFlags::POLLIN)];
         if poll(&mut lifeline, PollTimeout::ZERO).context("poll the release pipe")? > 0 {
             bail!("the launcher is gone");
         }
         Ok(())
     }
+}
+
+/// Requests SIGKILL for this process at its parent's death, which is the
+/// launcher's (PR_SET_PDEATHSIG(2const)).
+fn die_at_its_death() -> Result<()> {
+    // ANCHOR: exercise_die_with_the_launcher
+    prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
+    // ANCHOR_END: exercise_die_with_the_launcher
 }
 
 /// Makes this process undumpable: without `CAP_SYS_PTRACE` over the launcher's

@@ -17,11 +17,11 @@ use kit::sys::signals::default_action;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Process (step 00)")]
 pub struct CommandArgs {
-    /// Say on standard error what the launcher does, a line a part
+    /// Print each step of the launch on standard error
     #[arg(short, long, global = true)]
     pub verbose: bool,
 
-    /// The command to run, and its arguments
+    /// Command to run, and its arguments
     #[arg(value_name = "COMMAND", default_value = "sh", trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }

@@ -240,7 +240,7 @@ impl Host {
             Err(error) => {
                 let error = match launched.died_of() {
                     Some(cause) => {
-                        say!("what came of it: {error:#}");
+                        say!("result of the launch: {error:#}");
                         cause
                     }
                     None => error,

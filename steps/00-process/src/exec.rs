@@ -150,7 +150,7 @@ fn why_refused(path: &Path, errno: Errno) -> Error {
                      program, or a root file system that has the interpreter",
                     interpreter.display()
                 ),
-                None => "it is a link to a file that does not exist".to_owned(),
+                None => "it is a dangling symbolic link".to_owned(),
             },
         ),
         Errno::EACCES if path.is_dir() => (NOT_EXECUTABLE, "it is a directory".to_owned()),

@@ -33,12 +33,10 @@ impl Failure {
     /// The exit status for `error`: that of the `Failure` in its chain, else
     /// [`LAUNCHER_FAILED`].
     pub fn status_of(error: &Error) -> u8 {
-        // ANCHOR: exercise_exit_status
         error
             .chain()
             .find_map(|cause| cause.downcast_ref::<Failure>())
             .map_or(LAUNCHER_FAILED, |failure| failure.status)
-        // ANCHOR_END: exercise_exit_status
     }
 }
 

@@ -53,5 +53,5 @@ pub fn receive(socket: impl AsFd) -> Result<OwnedFd> {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
         })
-        .context("no descriptor came: the other process has ended")
+        .context("no descriptor received: the other process has ended")
 }

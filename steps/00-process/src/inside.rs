@@ -53,8 +53,8 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         // Such as ENXIO for a socket, or for a device without a driver.
         Err(errno) => return Err(errno).with_context(|| format!("open {path:?}")),
     };
-    if !is_regular(&file)? {
-        bail!("{path:?} is no regular file: it is not read");
+    if !is_regular(&file).with_context(|| format!("read {path:?}"))? {
+        bail!("{path:?} is not a regular file: it is not read");
     }
     let mut bytes = Vec::new();
     file.take(limit + 1)
@@ -90,9 +90,9 @@ mod tests {
         for (name, why) in [
             ("file", "more than 4"),
             ("magic", "ELOOP"),
-            ("zero", "no regular file"),
-            ("fifo", "no regular file"),
-            (".", "no regular file"),
+            ("zero", "not a regular file"),
+            ("fifo", "not a regular file"),
+            (".", "not a regular file"),
         ] {
             let error = format!("{:#}", read(&at(name), 4).unwrap_err());
             assert!(error.contains(why), "{name}: {error}");

@@ -142,12 +142,14 @@ impl Launched {
     /// Stops the launcher because the child was stopped (Ctrl-Z): the shell
     /// that started the launcher sees a stopped job and takes the terminal.
     fn stop_with_it(&mut self) -> Result<()> {
+        // ANCHOR: exercise_stop_with_it
         if let Some(terminal) = &self.terminal {
             terminal.take_back()?;
         }
         kill(Pid::this(), Signal::SIGSTOP.into()).context("kill(self, SIGSTOP)")?;
         // SIGCONT has arrived: from `fg` or `bg` of the shell.
         self.go_on()
+        // ANCHOR_END: exercise_stop_with_it
     }
 
     fn go_on(&self) -> Result<()> {

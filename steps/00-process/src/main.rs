@@ -8,9 +8,9 @@ use process::{CommandArgs, Container};
 
 /// Launch an ordinary process
 ///
-/// Clones a child, holds it on a pipe until the host is ready, releases it,
-/// and waits for its end. Signals are passed on to the command; the terminal
-/// is handed over to it. Nothing is isolated yet.
+/// Clones a child, blocks it on a pipe until the host is prepared, releases it,
+/// and waits for it to end. Signals are forwarded to the command, and it gets
+/// the terminal. Nothing is isolated yet.
 #[derive(Parser)]
 #[command(name = "step-00", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 struct Args {

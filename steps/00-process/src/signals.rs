@@ -65,7 +65,6 @@ impl Signals {
     /// `nohup` and a shell's `&` apply to the container as well. SIGCHLD is an
     /// exception: ignored, it would leave no child to wait for.
     pub(crate) fn block() -> Result<Self> {
-        // ANCHOR: exercise_block_signals
         signals::default_action(Signal::SIGCHLD)?;
         let not_taken: SignalSet = NOT_TAKEN.into_iter().collect();
         let ignored = signals::ignored()?;
@@ -78,7 +77,6 @@ impl Signals {
             // the terminal back.
             before: block(taken.with(Signal::SIGTTOU))?,
         })
-        // ANCHOR_END: exercise_block_signals
     }
     // ANCHOR_END: block
 

@@ -26,7 +26,6 @@ impl Terminal {
     /// members need the terminal as well. The container then stays in the
     /// launcher's group.
     pub(crate) fn hand_over(child: Pid) -> Result<Option<Self>> {
-        // ANCHOR: exercise_hand_over_the_terminal
         let tty = stdin();
         let alone = tty.is_terminal()
             && stdout().is_terminal()
@@ -40,7 +39,6 @@ impl Terminal {
         let terminal = Terminal { tty, job: child };
         terminal.to_container()?;
         Ok(Some(terminal))
-        // ANCHOR_END: exercise_hand_over_the_terminal
     }
 
     /// Gives the terminal to the container if the launcher is in the

@@ -9,12 +9,14 @@
 //! 1. this file: [`Uts`], the isolation
 //! 2. [`namespace_mode`]: `private`, `host` or `container:PID`, the choice for
 //!    every namespace
-//! 3. [`namespaces`], [`table`]: the namespaces of a process, from
+//! 3. [`hostname`](mod@hostname), the name inside, and in a joined namespace
+//! 4. [`namespaces`], [`table`]: the namespaces of a process, from
 //!    `/proc/PID/ns`, and beside the caller's
 //!
 //! What makes it safe: [`name`], the rules for host names, checked before the
 //! kernel sees one.
 
+mod hostname;
 pub mod name;
 pub mod namespace_mode;
 pub mod namespaces;
@@ -39,16 +41,18 @@ pub use namespace_mode::{Namespace, NamespaceMode};
 #[serde(default)]
 #[command(next_help_heading = "UTS namespace (step 01)")]
 pub struct UtsSettings {
-    /// Whose host name: private (one of its own), host, or container:PID (that process's)
+    /// UTS namespace to use: private (a new one), host, or container:PID (that
+    /// of a process)
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub uts: NamespaceMode,
 
-    /// Host name inside: 64 bytes at most, labels of letters, digits and hyphens
+    /// Container host name: at most 64 bytes, in labels of letters, digits and
+    /// hyphens
     #[arg(long, value_name = "NAME")]
     #[serde(with = "kit::text")]
     pub hostname: Option<OsString>,
 
-    /// NIS domain name inside, under the same rules
+    /// Container NIS domain name; the same rules apply
     #[arg(long, value_name = "NAME")]
     #[serde(with = "kit::text")]
     pub domainname: Option<OsString>,

@@ -10,8 +10,8 @@ use uts::{Uts, UtsSettings};
 
 /// Launch a process in a UTS namespace of its own
 ///
-/// The command sees a copy of the host's names. It may change them, or have
-/// them changed by the options below, and the host keeps its own.
+/// The command starts with a copy of the host's names. The options below, or
+/// the command itself, change the copy only.
 #[derive(Parser)]
 #[command(name = "step-01", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 #[command(args_conflicts_with_subcommands = true)]
@@ -26,11 +26,11 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Tool {
-    /// Show the namespaces of a process beside those of the caller
+    /// Compare the namespaces of a process with those of the caller
     ///
-    /// A line a kind: the inodes that stand for the namespaces, whether they
-    /// differ, and the user namespace that owns that of the process (- where
-    /// the caller may not see it).
+    /// Prints a line for each type: the inode numbers of both namespaces,
+    /// whether they differ, and the user namespace that owns the process's
+    /// namespace (- if the caller may not see it).
     Namespaces(NamespacesArgs),
 }
 

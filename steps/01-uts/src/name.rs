@@ -47,7 +47,7 @@ fn check_label(label: &[u8]) -> Result<()> {
     let shown = OsStr::from_bytes(label);
     ensure!(
         !label.is_empty(),
-        "a label is empty: single dots, between labels only (RFC 1123)"
+        "a label is empty: write single dots, and only between labels (RFC 1123)"
     );
     ensure!(
         label.len() <= LABEL_LIMIT,

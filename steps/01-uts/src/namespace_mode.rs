@@ -33,8 +33,8 @@ impl FromStr for NamespaceMode {
             "host" => Ok(NamespaceMode::Host),
             _ => match text.strip_prefix("container:").map(i32::from_str) {
                 Some(Ok(pid @ 1..)) => Ok(NamespaceMode::Container(Pid::from_raw(pid))),
-                Some(_) => bail!("container: wants the PID of a process of that container"),
-                None => bail!("it is private, host or container:PID"),
+                Some(_) => bail!("container: needs the PID of a process in the container"),
+                None => bail!("use private, host or container:PID"),
             },
         }
     }
@@ -102,14 +102,14 @@ impl Namespace {
     /// Names the PID if there is no such process (`ESRCH`), or if it belongs to
     /// a thread (`EINVAL`, since Linux 6.9 `ENOENT`).
     pub fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_join
         let NamespaceMode::Container(pid) = self.mode else {
             return Ok(());
         };
+        // ANCHOR: exercise_join
         let raw = rustix::process::Pid::from_raw(pid.as_raw())
-            .with_context(|| format!("container:{pid}: no PID is 0"))?;
+            .with_context(|| format!("container:{pid}: 0 is not a PID"))?;
         let process = pidfd_open(raw, PidfdFlags::empty()).map_err(|errno| match errno {
-            Errno::SRCH => anyhow!("container:{pid}: there is no process of this PID"),
+            Errno::SRCH => anyhow!("container:{pid}: there is no process with this PID"),
             Errno::INVAL | Errno::NOENT => {
                 anyhow!("container:{pid}: this is a thread: give the PID of its process")
             }

@@ -110,7 +110,7 @@ fn inode(namespace: &File) -> io::Result<u64> {
 fn may_not_look(process: Process, error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<io::Error>().map(io::Error::kind) {
         Some(ErrorKind::PermissionDenied) => error.context(format!(
-            "the namespaces of process {process} are for root and its own user to see"
+            "only root and the owner of process {process} may see its namespaces"
         )),
         _ => error,
     }

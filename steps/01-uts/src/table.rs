@@ -15,7 +15,7 @@ use crate::namespaces::{self, Membership, Process};
 /// The arguments of `step-01 namespaces`.
 #[derive(Args, Clone, Debug)]
 pub struct NamespacesArgs {
-    /// The process to compare with the caller [default: the caller alone]
+    /// Process to compare with the caller [default: list the caller only]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: Option<i32>,
 }

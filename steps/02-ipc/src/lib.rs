@@ -37,7 +37,8 @@ use uts::{Namespace, NamespaceMode};
 #[serde(default)]
 #[command(next_help_heading = "IPC namespace (step 02)")]
 pub struct IpcSettings {
-    /// Whose IPC objects: private (none to begin with), host, or container:PID (that process's)
+    /// IPC namespace to use: private (a new, empty one), host, or container:PID
+    /// (that of a process)
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub ipc: NamespaceMode,
 }

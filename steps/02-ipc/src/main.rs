@@ -11,9 +11,9 @@ use uts::{Uts, UtsSettings};
 
 /// Launch a process in an IPC namespace of its own
 ///
-/// System V queues, semaphores and shared memory, and POSIX message queues,
-/// that are made inside are not seen outside, nor those of the host inside.
-/// What is left of them ends with the last process of the namespace.
+/// System V message queues, semaphores, shared memory and POSIX message queues
+/// are visible only in the namespace in which they were created. The kernel
+/// removes them with the last process of the namespace.
 #[derive(Parser)]
 #[command(name = "step-02", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 #[command(args_conflicts_with_subcommands = true)]
@@ -30,7 +30,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Tool {
-    /// List, make and remove the IPC objects of the caller's namespace
+    /// List, create and remove IPC objects in the caller's namespace
     #[command(subcommand)]
     Ipc(IpcTool),
 }

@@ -135,8 +135,8 @@ fn check_name(name: &OsStr) -> Result<()> {
     })?;
     ensure!(
         !rest.is_empty() && !rest.contains(&b'/'),
-        "{name:?}: the name of a queue is a slash and then one or more bytes that are none \
-         (mq_overview(7))"
+        "{name:?}: the name of a queue is a slash, followed by one or more characters other than \
+         slashes (mq_overview(7))"
     );
     ensure!(
         rest.len() <= 255,

@@ -10,7 +10,7 @@ use kit::sys::sysvipc;
 
 /// The three kinds of System V IPC objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SysvKind {
     /// A message queue (msgget(2)).
     Queue,
     /// A set of semaphores (semget(2)).
@@ -19,24 +19,24 @@ pub enum Kind {
     Memory,
 }
 
-impl Kind {
+impl SysvKind {
     /// All kinds, in the order of a listing.
-    pub const ALL: [Kind; 3] = [Kind::Queue, Kind::Semaphore, Kind::Memory];
+    pub const ALL: [SysvKind; 3] = [SysvKind::Queue, SysvKind::Semaphore, SysvKind::Memory];
 
     /// The name on the command line and in a listing.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Queue => "queue",
-            Kind::Semaphore => "semaphore",
-            Kind::Memory => "memory",
+            SysvKind::Queue => "queue",
+            SysvKind::Semaphore => "semaphore",
+            SysvKind::Memory => "memory",
         }
     }
 
     fn listing(self) -> &'static str {
         match self {
-            Kind::Queue => "/proc/sysvipc/msg",
-            Kind::Semaphore => "/proc/sysvipc/sem",
-            Kind::Memory => "/proc/sysvipc/shm",
+            SysvKind::Queue => "/proc/sysvipc/msg",
+            SysvKind::Semaphore => "/proc/sysvipc/sem",
+            SysvKind::Memory => "/proc/sysvipc/shm",
         }
     }
 
@@ -47,9 +47,9 @@ impl Kind {
     /// user.
     pub fn remove(self, id: i32) -> Result<()> {
         match self {
-            Kind::Queue => sysvipc::msgctl_rmid(id),
-            Kind::Semaphore => sysvipc::semctl_rmid(id),
-            Kind::Memory => sysvipc::shmctl_rmid(id),
+            SysvKind::Queue => sysvipc::msgctl_rmid(id),
+            SysvKind::Semaphore => sysvipc::semctl_rmid(id),
+            SysvKind::Memory => sysvipc::shmctl_rmid(id),
         }
     }
 
@@ -78,18 +78,18 @@ impl Kind {
 
     fn object(self, row: &Row) -> Result<Object> {
         let (id, holds) = match self {
-            Kind::Queue => (
+            SysvKind::Queue => (
                 row.number("msqid")?,
                 Holds::Messages {
                     bytes: row.number("cbytes")?,
                     count: row.number("qnum")?,
                 },
             ),
-            Kind::Semaphore => (
+            SysvKind::Semaphore => (
                 row.number("semid")?,
                 Holds::Semaphores(row.number("nsems")?),
             ),
-            Kind::Memory => (
+            SysvKind::Memory => (
                 row.number("shmid")?,
                 Holds::Memory {
                     bytes: row.number("size")?,
@@ -112,7 +112,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     /// The kind. Each kind has identifiers of its own.
-    pub kind: Kind,
+    pub kind: SysvKind,
     /// The identifier, for calls such as msgsnd(2).
     pub id: i32,
     /// The key that it was made with: 0 for `IPC_PRIVATE`.
@@ -189,11 +189,11 @@ mod tests {
        key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap
 -559038737     131072  1600                  4096  4711  4711      2  1000  1000  1000  1000          0          0 1700000000                  4096                     0
 ";
-        let objects = Kind::Memory.parse(shm).unwrap();
+        let objects = SysvKind::Memory.parse(shm).unwrap();
         assert_eq!(
             objects,
             [Object {
-                kind: Kind::Memory,
+                kind: SysvKind::Memory,
                 id: 131072,
                 key: -559038737,
                 uid: 1000,
@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn a_table_of_another_form_is_an_error_that_names_the_column() {
-        let error = Kind::Queue.parse("key msqid\n0 x\n").unwrap_err();
+        let error = SysvKind::Queue.parse("key msqid\n0 x\n").unwrap_err();
         assert!(format!("{error:#}").contains("msqid"), "{error:#}");
-        assert!(Kind::Queue.parse("").unwrap().is_empty());
+        assert!(SysvKind::Queue.parse("").unwrap().is_empty());
     }
 }

@@ -24,14 +24,14 @@ const MODE: u32 = 0o600;
 pub enum IpcTool {
     /// List the objects of the caller's IPC namespace
     Ls,
-    /// Make an object, and print its identifier or name
+    /// Create an object, and print its identifier or name
     #[command(subcommand)]
     Make(New),
     /// Remove an object
     Rm {
-        /// What it is
-        kind: Kind,
-        /// Its identifier; for an mqueue its name
+        /// Type of the object
+        kind: IpcKind,
+        /// Identifier of the object; the name of an mqueue
         #[arg(value_name = "ID", allow_negative_numbers = true)]
         id: OsString,
     },
@@ -44,26 +44,26 @@ pub enum New {
     Queue,
     /// A System V semaphore set
     Semaphore {
-        /// How many semaphores it has
+        /// Number of semaphores
         #[arg(default_value_t = 1)]
         count: u16,
     },
     /// A System V shared memory segment
     Memory {
-        /// Its size
+        /// Size in bytes
         #[arg(default_value_t = 4096)]
         bytes: usize,
     },
     /// A POSIX message queue
     Mqueue {
-        /// Its name: a slash, and then no other
+        /// Name of the queue: a slash, then characters other than slashes
         name: OsString,
     },
 }
 
 /// The kinds of objects, as the command line names them.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum IpcKind {
     /// A System V message queue
     Queue,
     /// A System V semaphore set
@@ -94,7 +94,7 @@ pub fn run(tool: IpcTool) -> Result<Exit> {
 }
 
 fn make(new: New) -> Result<String> {
-    // ANCHOR: exercise_make_objects
+    // ANCHOR: exercise_make_and_remove_objects
     Ok(match new {
         New::Queue => sysvipc::msgget(MODE)?.to_string(),
         New::Semaphore { count } => sysvipc::semget(count, MODE)?.to_string(),
@@ -104,23 +104,23 @@ fn make(new: New) -> Result<String> {
             name.display().to_string()
         }
     })
-    // ANCHOR_END: exercise_make_objects
+    // ANCHOR_END: exercise_make_and_remove_objects
 }
 
-fn remove(kind: Kind, id: OsString) -> Result<()> {
-    // ANCHOR: exercise_remove_objects
+fn remove(kind: IpcKind, id: OsString) -> Result<()> {
+    // ANCHOR: exercise_make_and_remove_objects
     let kind = match kind {
-        Kind::Queue => sysv::Kind::Queue,
-        Kind::Semaphore => sysv::Kind::Semaphore,
-        Kind::Memory => sysv::Kind::Memory,
-        Kind::Mqueue => return mqueue::remove(&id),
+        IpcKind::Queue => sysv::SysvKind::Queue,
+        IpcKind::Semaphore => sysv::SysvKind::Semaphore,
+        IpcKind::Memory => sysv::SysvKind::Memory,
+        IpcKind::Mqueue => return mqueue::remove(&id),
     };
     let number = id
         .to_str()
         .and_then(|id| id.parse().ok())
-        .with_context(|| format!("{id:?} is no identifier: it is a number that ipc ls shows"))?;
+        .with_context(|| format!("{id:?} is not an identifier: use a number from ipc ls"))?;
     kind.remove(number)
-    // ANCHOR_END: exercise_remove_objects
+    // ANCHOR_END: exercise_make_and_remove_objects
 }
 
 /// Adds the remedy to an error.
@@ -140,7 +140,7 @@ fn explain(error: Error) -> Error {
 fn explain_removal(error: Error) -> Error {
     let remedy = match error.downcast_ref::<Errno>() {
         Some(Errno::EINVAL | Errno::EIDRM | Errno::ENOENT) => {
-            "there is none in this IPC namespace: see ipc ls"
+            "there is no such object in this IPC namespace: see ipc ls"
         }
         Some(Errno::EPERM | Errno::EACCES) => "it is another user's",
         _ => return error,
@@ -150,7 +150,7 @@ fn explain_removal(error: Error) -> Error {
 
 fn list() -> Result<String> {
     let mut table = line("kind", "id", "key", "uid", "mode", "holds");
-    for kind in sysv::Kind::ALL {
+    for kind in sysv::SysvKind::ALL {
         for object in kind.list()? {
             table += &line(
                 kind.name(),
@@ -179,8 +179,8 @@ fn list() -> Result<String> {
         }
         // An incomplete list is useful if it says that it is incomplete.
         Err(error) => eprintln!(
-            "step-02: POSIX message queues are not listed: {error:#}; it takes root to mount \
-             their file system"
+            "step-02: POSIX message queues are not listed: {error:#}; only root may mount their \
+             file system"
         ),
     }
     Ok(table)

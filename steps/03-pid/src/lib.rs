@@ -38,12 +38,13 @@ use uts::{Namespace, NamespaceMode};
 #[serde(default)]
 #[command(next_help_heading = "PID namespace (step 03)")]
 pub struct PidSettings {
-    /// Whose processes: private (the command is PID 1), host, or container:PID (that process's)
+    /// PID namespace to use: private (a new one, in which the command is PID
+    /// 1), host, or container:PID (that of a process)
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub pid: NamespaceMode,
 
-    /// Run a minimal init as PID 1 and the command as its child: it reaps orphans and passes
-    /// signals on
+    /// Run an init as PID 1 that forwards signals and reaps processes; the
+    /// command is its child
     #[arg(long)]
     pub init: bool,
 }
@@ -110,8 +111,8 @@ impl Isolation for PidNamespace {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         if self.init {
+            // ANCHOR: exercise_refuse_without_a_namespace
             match self.namespace.mode() {
                 NamespaceMode::Private => {}
                 // An init has to be PID 1: orphans go to PID 1 of their
@@ -126,10 +127,10 @@ impl Isolation for PidNamespace {
                      one; omit one of the two"
                 ),
             }
+            // ANCHOR_END: exercise_refuse_without_a_namespace
             self.program = Some(init::seal().context("--init")?);
         }
         self.namespace.prepare()
-        // ANCHOR_END: exercise_prepare
     }
 
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {

@@ -12,13 +12,12 @@ use uts::{Uts, UtsSettings};
 
 /// Launch a process as PID 1 of a PID namespace of its own
 ///
-/// The command sees no process but its own descendants, once a /proc of its
-/// own is mounted (step 04): until then ps(1) still reads the host's. When it
-/// ends, the kernel kills what is left of them.
+/// The command is PID 1 and can signal only its own descendants. ps(1) still
+/// shows the host's processes until step 04 mounts a new /proc. When PID 1
+/// ends, the kernel kills all other processes of the namespace.
 ///
-/// As PID 1 it gets no signal from inside that it has no handler for, and from
-/// outside only SIGKILL and SIGSTOP of these: Ctrl-C does not end `sleep`.
-/// With --init it does.
+/// PID 1 does not receive signals for which it has no handler, except SIGKILL
+/// and SIGSTOP from outside: Ctrl-C does not end `sleep`. With --init it does.
 #[derive(Parser)]
 #[command(name = "step-03", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 #[command(args_conflicts_with_subcommands = true)]
@@ -37,11 +36,11 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Tool {
-    /// Show the processes of containers as the host sees them
+    /// List the processes of containers
     ///
-    /// A line a process: its PID here, its PIDs in the PID namespaces further
-    /// in, the inode of its own PID namespace (- where the caller may not see
-    /// it), its state and its command.
+    /// Prints a line for each process: its PID here, its PIDs in nested PID
+    /// namespaces, the inode number of its own PID namespace (- if the caller
+    /// may not see it), its state and its command.
     Pids(PidsArgs),
 }
 

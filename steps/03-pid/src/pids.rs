@@ -20,7 +20,7 @@ use crate::status::{Status, is_gone};
 /// The arguments of `step-03 pids`.
 #[derive(Args, Clone, Debug)]
 pub struct PidsArgs {
-    /// A process of the container [default: those of all containers]
+    /// A process of the container [default: all containers]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     pub pid: Option<i32>,
 }
@@ -72,14 +72,14 @@ fn container_of(pid: i32) -> Result<u64> {
         bail!("process {pid} does not exist");
     };
     if process.status.pids.len() < 2 {
-        bail!("process {pid} is in no PID namespace below this one: it is no container's");
+        bail!("process {pid} belongs to no container: its PID namespace is not below this one");
     }
     match process.namespaces.first() {
         Some(namespace) => Ok(*namespace),
         None if process.status.state == 'Z' => {
-            bail!("process {pid} has ended and waits to be reaped: it is in no namespace any more")
+            bail!("process {pid} is a zombie, which has no namespaces any more")
         }
-        None => bail!("the PID namespace of process {pid} is for root and its own user to see"),
+        None => bail!("only root and the owner of process {pid} may see its PID namespace"),
     }
 }
 

@@ -37,15 +37,15 @@ impl Bind {
         let (source, target, mode) = match parts[..] {
             [source, target] => (source, target, OsStr::new("rw")),
             [source, target, mode] => (source, target, mode),
-            _ => bail!("a bind is SRC:DST or SRC:DST:ro, as in /srv/data:/data:ro"),
+            _ => bail!("use SRC:DST or SRC:DST:ro, as in /srv/data:/data:ro"),
         };
         if source.is_empty() || target.is_empty() {
-            bail!("SRC or DST is empty: a bind is SRC:DST or SRC:DST:ro");
+            bail!("SRC or DST is empty: use SRC:DST or SRC:DST:ro");
         }
         let read_only = match mode.as_bytes() {
             b"ro" => true,
             b"rw" => false,
-            _ => bail!("after DST there may be ro or rw, not {mode:?}"),
+            _ => bail!("the mode after DST is ro or rw, not {mode:?}"),
         };
         let bind = Self::of(Path::new(source), Path::new(target))?;
         Ok(Bind { read_only, ..bind })
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_bind_is_said() {
         for (option, why) in [
-            ("", "a bind is"),
-            ("/srv", "a bind is"),
-            ("/:/a:ro:z", "a bind is"),
+            ("", "use SRC:DST"),
+            ("/srv", "use SRC:DST"),
+            ("/:/a:ro:z", "use SRC:DST"),
             (":/a", "empty"),
             ("/:", "empty"),
             ("/:/a:readonly", "ro or rw"),

@@ -18,7 +18,7 @@ pub use rustix::mount::MountAttrFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::file_system::FileSystem;
-use crate::remount;
+use crate::remount_legacy;
 
 pub use crate::remount::make_read_only;
 
@@ -112,12 +112,7 @@ impl Detached {
     ) -> Result<OwnedFd> {
         match sys::mount_setattr(self.fd.as_fd(), true, attributes.bits().into()) {
             Ok(()) => self.attach(target),
-            // Before Linux 5.12 only an attached mount can be changed.
-            Err(Errno::ENOSYS) => {
-                let mount = self.attach(target)?;
-                remount::remount_tree(mount.as_fd(), attributes)?;
-                Ok(mount)
-            }
+            Err(Errno::ENOSYS) => remount_legacy::attach_with(|| self.attach(target), attributes),
             Err(errno) => Err(errno).with_context(|| {
                 format!("mount_setattr({}, {attributes:?}, AT_RECURSIVE)", self.what)
             }),

@@ -46,7 +46,6 @@ const LINKS: [(&str, &str); 6] = [
 /// a volume of the user may cover the path later. `hosts_queues` says whether
 /// the IPC namespace is the one that the host's `/dev/mqueue` shows.
 pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<OwnedFd> {
-    // ANCHOR: exercise_mount_dev
     let target = directory(root, "/dev")?;
     // Without MOUNT_ATTR_NODEV, because device nodes have to work here. Nodes
     // take no space: a small size keeps the container from storing files in
@@ -69,7 +68,6 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<Owne
         .context("/dev/shm")?;
     mount_mqueue(dev, hosts_queues)?;
     Ok(mounted)
-    // ANCHOR_END: exercise_mount_dev
 }
 
 // ANCHOR: node
@@ -95,8 +93,8 @@ fn node(dev: BorrowedFd<'_>, name: &str, number: libc::dev_t) -> Result<()> {
                 .map(drop)
         }
         Err(Errno::EOVERFLOW) => bail!(
-            "mknodat(/dev/{name}): EOVERFLOW: this user namespace maps nobody to whom it could \
-             belong: give it a map, or leave --rootfs out"
+            "mknodat(/dev/{name}): EOVERFLOW: no ID of this user namespace is mapped that could \
+             own it: give a map, or omit --rootfs"
         ),
         made => made.with_context(|| format!("mknodat(/dev/{name})")),
     }
@@ -145,8 +143,8 @@ fn mount_mqueue(dev: BorrowedFd<'_>, hosts_queues: bool) -> Result<()> {
         Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
                 "/dev/mqueue: only the user namespace that owns an IPC namespace may mount its \
-                 message queues: join that user namespace too (--userns container:PID), or take an \
-                 IPC namespace of your own (--ipc private)",
+                 message queues: join that user namespace too (--userns container:PID), or use a \
+                 new IPC namespace (--ipc private)",
             ));
         }
         made => made?,

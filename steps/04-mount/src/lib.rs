@@ -17,7 +17,7 @@
 //!
 //! What makes it safe, and fit for odd hosts: `target` follows no link out of
 //! the root; `detached` and `file_system` make mounts that vanish with their
-//! descriptor; `remount` has the way of kernels before 5.12.
+//! descriptor; `remount_legacy` has the way of kernels before 5.12.
 
 mod bind;
 pub mod detached;
@@ -27,6 +27,7 @@ mod masks;
 mod proc_sys;
 mod propagation;
 mod remount;
+mod remount_legacy;
 mod root;
 mod rootfs;
 pub mod target;
@@ -83,8 +84,8 @@ pub enum Privileges {
 #[serde(default)]
 #[command(next_help_heading = "Mount namespace (step 04)")]
 pub struct MountSettings {
-    /// Directory that becomes the container's root. Without it the container
-    /// keeps the host's tree, with a /proc of its own
+    /// Directory to use as the container's root [default: the host's root, with
+    /// a new /proc]
     #[arg(long, value_name = "DIR")]
     #[serde(with = "kit::text")]
     pub rootfs: Option<PathBuf>,
@@ -93,24 +94,24 @@ pub struct MountSettings {
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     pub propagation: Propagation,
 
-    /// Show a file or directory of the host inside, read-only with :ro. A
-    /// missing DST is made. May be given several times
+    /// Bind mount a file or directory of the host, read-only with :ro. A
+    /// missing DST is created. Repeatable
     #[arg(long, value_name = "SRC:DST[:ro]")]
     #[serde(with = "kit::text")]
     pub bind: Vec<OsString>,
 
-    /// Mount an empty file system in memory. OPTIONS are those of tmpfs(5), such
-    /// as size=64m,mode=755, and of mount(8). May be given several times
+    /// Mount a tmpfs. OPTIONS are those of tmpfs(5) and mount(8), such as
+    /// size=64m,mode=755. Repeatable
     #[arg(long, value_name = "DST[:OPTIONS]")]
     pub tmpfs: Vec<String>,
 
-    /// Make the container's root read-only, but not what is mounted in it: /dev,
-    /// volumes and so on
+    /// Mount the container's root read-only. Mounts in it, such as /dev and
+    /// volumes, stay writable
     #[arg(long)]
     pub read_only: bool,
 
-    /// Use chroot(2) instead of pivot_root(2), to see why it is no jail: the
-    /// host's tree stays reachable
+    /// Use chroot(2) instead of pivot_root(2). For experiments only: the host's
+    /// tree stays reachable
     #[arg(long)]
     pub chroot: bool,
 }
@@ -207,13 +208,10 @@ impl Isolation for Mount {
     }
 
     fn namespaces(&self) -> CloneFlags {
-        // ANCHOR: exercise_new_namespace
         CloneFlags::CLONE_NEWNS
-        // ANCHOR_END: exercise_new_namespace
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         self.rootfs = match &self.args.rootfs {
             Some(rootfs) => Some(rootfs::check(rootfs)?),
             None => None,
@@ -240,7 +238,6 @@ impl Isolation for Mount {
         self.host_network = proc_sys::namespace("net");
         self.host_ipc = proc_sys::namespace("ipc");
         Ok(())
-        // ANCHOR_END: exercise_prepare
     }
 
     // ANCHOR: in_container

@@ -10,12 +10,11 @@ use process::cli::after_help;
 use process::{CommandArgs, Container};
 use uts::{Uts, UtsSettings};
 
-/// Launch a process with mounts, and a root, of its own
+/// Launch a process in a mount namespace, with a root of its own
 ///
-/// The command runs in a mount namespace of its own. With --rootfs, that
-/// directory is its root, with /proc, /sys and /dev as containers have them,
-/// and the host's tree is gone. Mounts that are made inside end with the last
-/// process of the namespace, and the host does not see them.
+/// With --rootfs, that directory becomes the root, with a new /proc, /sys and
+/// /dev, and the host's tree is unmounted. The host does not see mounts made
+/// inside. They end with the last process of the namespace.
 #[derive(Parser)]
 #[command(name = "step-04", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 struct Args {

@@ -19,7 +19,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::detached::{Detached, MountAttrFlags};
 use crate::proc_sys::INERT;
-use crate::target::{Kind, Target};
+use crate::target::{FileKind, Target};
 
 /// The paths that are covered and read as empty.
 const MASKED: [&str; 14] = [
@@ -73,6 +73,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
     for path in MASKED.map(PathBuf::from).into_iter().chain(throttles()) {
         cover(root, &empty, &path).with_context(|| format!("mask {path:?}"))?;
     }
+    // ANCHOR: exercise_read_only_paths
     for path in READ_ONLY.map(Path::new) {
         if let Some(target) = Target::new(path)?.open(root)? {
             // A bind of the path on itself: read-only is a property of a mount.
@@ -81,6 +82,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
                 .with_context(|| format!("make {path:?} read-only"))?;
         }
     }
+    // ANCHOR_END: exercise_read_only_paths
     empty.forget()
 }
 // ANCHOR_END: mask
@@ -117,12 +119,12 @@ fn cover(root: BorrowedFd<'_>, empty: &EmptyFile<'_>, path: &Path) -> Result<()>
     let Some(target) = Target::new(path)?.open(root)? else {
         return Ok(());
     };
-    let cover = match Kind::of(target.as_fd())? {
-        Kind::Directory => {
+    let cover = match FileKind::of(target.as_fd())? {
+        FileKind::Directory => {
             let options = [("size", Some("4k")), ("nr_inodes", Some("1"))];
             Detached::new("tmpfs", &options, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)?
         }
-        Kind::File => Detached::copy_of_fd(empty.file.as_fd(), Path::new("an empty file"))?,
+        FileKind::File => Detached::copy_of_fd(empty.file.as_fd(), Path::new("an empty file"))?,
     };
     let attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
     cover.attach_with(attributes, target.as_fd()).map(drop)

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use crate::Privileges;
 use crate::detached::{Detached, MountAttrFlags};
-use crate::target::{Kind, Target};
+use crate::target::{FileKind, Target};
 use kit::errno::is;
 
 /// The attributes `nosuid`, `nodev` and `noexec`.
@@ -58,9 +58,9 @@ pub(crate) fn mount_proc(root: BorrowedFd<'_>, new_pids: bool) -> Result<()> {
         }
         Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
-                "a user namespace may have a new /proc only where one is wholly visible, and \
-                 parts of the present one are covered, as in most containers: start outside of \
-                 it, or use --pid host",
+                "a user namespace may mount proc only if a fully visible one exists, and here \
+                 parts of /proc are masked, as in most containers: start outside of the \
+                 container, or use --pid host",
             ));
         }
         made => made?,
@@ -87,6 +87,7 @@ pub(crate) fn mount_sys(
     privileges: Privileges,
     hosts_network: bool,
 ) -> Result<()> {
+    // ANCHOR: exercise_mount_sys
     let target = directory(root, "/sys")?;
     let mut attributes = INERT;
     if privileges == Privileges::Reduced {
@@ -95,28 +96,29 @@ pub(crate) fn mount_sys(
     match Detached::new("sysfs", &[], attributes) {
         Err(error) if is(&error, &[Errno::EPERM]) && hosts_network => {
             eprintln!(
-                "warning: mount: /sys is the host's, read-only: the kernel gives a user namespace \
-                 a sysfs of its own only with a network of its own"
+                "warning: mount: /sys is the host's, read-only: a user namespace may mount sysfs \
+                 only with a network namespace of its own"
             );
             let attributes = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
             Detached::copy_of(Path::new("/sys"))?.attach_with(attributes, target.as_fd())
         }
         Err(error) if is(&error, &[Errno::EPERM]) => {
             return Err(error.context(
-                "a user namespace may have a sysfs only of a network that is its own, and only \
-                 where the present one is not covered in part, as in most containers: start \
-                 outside of it, or use --network host, with the host's /sys",
+                "a user namespace may mount sysfs only with a network namespace of its own, and \
+                 only if a fully visible sysfs exists, unlike in most containers: start outside \
+                 of the container, or use --network host, with the host's /sys",
             ));
         }
         made => made?.attach(target.as_fd()),
     }
     .map(drop)
+    // ANCHOR_END: exercise_mount_sys
 }
 
 /// Opens the directory `path` of the root, a mount point for one of the
 /// kernel's file systems. Makes it if it is missing.
 pub(crate) fn directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
     Target::new(Path::new(path))?
-        .open_or_make(root, Kind::Directory)
+        .open_or_make(root, FileKind::Directory)
         .with_context(|| format!("a place for {path}"))
 }

@@ -14,15 +14,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
-    /// Nothing goes out, nothing comes in
+    /// No propagation in either direction
     #[default]
     Private,
-    /// Nothing goes out; what the host mounts comes in
+    /// The host's mounts propagate into the container, not the reverse
     Slave,
-    /// Both ways, where the host's mounts are shared; /proc then stays the
-    /// host's. With --rootfs only between namespaces that are made inside
+    /// Both directions, for mounts that the host shares; /proc is then the
+    /// host's. With --rootfs only between namespaces created inside
     Shared,
-    /// As private, and no mount can be the source of a bind
+    /// Like private, and no mount can be bind mounted
     Unbindable,
 }
 
@@ -57,6 +57,7 @@ impl Propagation {
     /// groups without a member on the host: they share with the mount
     /// namespaces that are made inside.
     pub(crate) fn settle(self) -> Result<()> {
+        // ANCHOR: exercise_settle_propagation
         match self {
             // A mount attached to a private or a slave mount is private: there
             // is nothing to change.
@@ -64,6 +65,7 @@ impl Propagation {
             Propagation::Shared => change("/", MsFlags::MS_SHARED),
             Propagation::Unbindable => change("/", MsFlags::MS_UNBINDABLE),
         }
+        // ANCHOR_END: exercise_settle_propagation
     }
 }
 

@@ -115,9 +115,9 @@ fn why_not(errno: Errno) -> Error {
     let call = "pivot_root(\".\", \".\")";
     match errno {
         Errno::EINVAL => anyhow!(errno).context(format!(
-            "{call}: the new root is no mount point, or a mount involved is shared, or the present \
-             root cannot be moved: it is the initial RAM file system, or this process is in a \
-             chroot; use --chroot, or start from a root that is a mount"
+            "{call}: the new root is not a mount point, or a mount involved is shared, or the \
+             present root cannot be moved: it is the initial RAM file system, or this process is \
+             in a chroot; use --chroot, or start from a root that is a mount"
         )),
         _ => anyhow!(errno).context(call),
     }

@@ -19,7 +19,10 @@ pub(crate) fn check(rootfs: &Path) -> Result<PathBuf> {
         ),
         Err(error) => {
             return Err(error).with_context(|| {
-                format!("--rootfs {rootfs:?}: realpath: it cannot be reached: check the rights of the directories above")
+                format!(
+                    "--rootfs {rootfs:?}: realpath: it cannot be reached: check the \
+                         permissions of the directories above it"
+                )
             });
         }
     };
@@ -30,7 +33,7 @@ pub(crate) fn check(rootfs: &Path) -> Result<PathBuf> {
         );
     }
     if path == Path::new("/") {
-        bail!("--rootfs {rootfs:?}: that is the host's own root: leave --rootfs out to keep it");
+        bail!("--rootfs {rootfs:?}: that is the host's own root: omit --rootfs to keep it");
     }
     Ok(path)
 }

@@ -23,31 +23,31 @@ use kit::descriptor::name_of;
 /// The kind of a mount and of its target: a directory is attached to a
 /// directory, and anything else to anything else (`ENOTDIR` of mount(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A directory.
     Directory,
     /// Anything else: a file, a device node, a socket.
     File,
 }
 
-impl Kind {
+impl FileKind {
     /// The kind of the file that `fd` refers to.
     pub fn of(fd: BorrowedFd<'_>) -> Result<Self> {
         let mode = fstat(fd).context("fstat")?.st_mode;
         Ok(
             match SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) {
-                SFlag::S_IFDIR => Kind::Directory,
-                _ => Kind::File,
+                SFlag::S_IFDIR => FileKind::Directory,
+                _ => FileKind::File,
             },
         )
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Directory => "a directory",
-            Kind::File => "a file",
+            FileKind::Directory => "a directory",
+            FileKind::File => "a file",
         })
     }
 }
@@ -72,7 +72,9 @@ impl Target {
         for component in path.components() {
             match component {
                 Component::Normal(name) => inside.push(name),
-                Component::ParentDir => bail!("the target {path:?} has a \"..\": name it without"),
+                Component::ParentDir => {
+                    bail!("the target {path:?} contains \"..\": use a path without it")
+                }
                 _ => {}
             }
         }
@@ -100,15 +102,15 @@ impl Target {
     ///
     /// # Errors
     /// Refuses a target that leads to the root, or is not of this `kind`.
-    pub fn open_or_make(&self, root: BorrowedFd<'_>, kind: Kind) -> Result<OwnedFd> {
+    pub fn open_or_make(&self, root: BorrowedFd<'_>, kind: FileKind) -> Result<OwnedFd> {
         let fd = open_or_make(root, &self.0, kind)?;
         let (there, top) = (fstat(&fd).context("fstat")?, fstat(root).context("fstat")?);
         if (there.st_dev, there.st_ino) == (top.st_dev, top.st_ino) {
             bail!("the target {self} leads to the root itself");
         }
-        let found = Kind::of(fd.as_fd())?;
+        let found = FileKind::of(fd.as_fd())?;
         if found != kind {
-            bail!("the target {self} is {found}, and what shall be mounted there is {kind}");
+            bail!("the target {self} is {found}, but the source is {kind}");
         }
         Ok(fd)
     }
@@ -123,7 +125,7 @@ impl Target {
 /// # Errors
 /// Refuses a path with too many links, or with a magic one (`ELOOP`). `ENOTDIR`
 /// for a file in the place of a directory.
-pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
+pub fn open_or_make(root: BorrowedFd<'_>, path: &Path, kind: FileKind) -> Result<OwnedFd> {
     match resolve(root, path)? {
         Some(fd) => Ok(fd),
         None => make(root, path, kind),
@@ -138,7 +140,7 @@ const LINKS: usize = 40;
 /// nobody can put anything in the way, and no component leads out of the root.
 /// `..` goes back to the previous directory, and not beyond the root.
 // ANCHOR: make
-fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
+fn make(root: BorrowedFd<'_>, path: &Path, kind: FileKind) -> Result<OwnedFd> {
     let top = || root.try_clone_to_owned().context("dup");
     let mut way = vec![top()?];
     let mut rest: VecDeque<OsString> = steps(path).collect();
@@ -158,7 +160,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
         let next = match look(here.as_fd(), &name) {
             Err(Errno::ENOENT) => {
                 match kind {
-                    Kind::File if rest.is_empty() => make_file(here.as_fd(), &name),
+                    FileKind::File if rest.is_empty() => make_file(here.as_fd(), &name),
                     _ => mkdirat(here, &*name, Mode::from_bits_truncate(0o755)),
                 }
                 .map_err(failed)?;
@@ -233,8 +235,8 @@ fn is_link(fd: BorrowedFd<'_>) -> Result<bool> {
 fn whose(errno: Errno) -> &'static str {
     match errno {
         Errno::EACCES | Errno::EOVERFLOW => {
-            ", which does not belong to root inside: make it beforehand, or give the whole root \
-             to the user that is root inside (chown -R)"
+            ", which root inside does not own: create it beforehand, or give the whole root to \
+             the user that is root inside (chown -R)"
         }
         _ => "",
     }
@@ -254,7 +256,6 @@ fn make_file(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
 /// Opens `path` inside `root`: openat2(2) with `O_PATH` and `RESOLVE_IN_ROOT`.
 /// Returns `None` for `ENOENT`.
 fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
-    // ANCHOR: exercise_resolve_in_root
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -271,11 +272,15 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
             Err(Errno::ENOENT) => return Ok(None),
             // Another process renames in the tree at this moment (openat2(2)).
             Err(Errno::EAGAIN) => {}
-            Err(Errno::ELOOP) => bail!(
-                "/{} leads through too many symbolic links, or through a magic one of /proc \
-                 (proc(5)), which may lead out of the root: name the place itself",
-                path.display()
-            ),
+            Err(Errno::ELOOP) => {
+                return Err(Errno::ELOOP).with_context(|| {
+                    format!(
+                        "/{} leads through too many symbolic links, or through a magic one of \
+                         /proc (proc(5)), which may lead out of the root: name the place itself",
+                        path.display()
+                    )
+                });
+            }
             Err(errno) => {
                 return Err(errno).with_context(|| {
                     format!("openat2(root, {:?}, RESOLVE_IN_ROOT)", path.as_os_str())
@@ -283,7 +288,6 @@ fn resolve(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
             }
         }
     }
-    // ANCHOR_END: exercise_resolve_in_root
 }
 
 #[cfg(test)]
@@ -308,18 +312,19 @@ mod tests {
         fs::write(root.join("plain"), "").unwrap();
         let top = fs::File::open(&root).unwrap();
         let make = |path: &str, kind| open_or_make(top.as_fd(), Path::new(path), kind);
-        make("/run/x", Kind::Directory).unwrap();
+        make("/run/x", FileKind::Directory).unwrap();
         assert!(root.join("quay/run/x").is_dir());
-        make("/etc/up/y", Kind::Directory).unwrap();
+        make("/etc/up/y", FileKind::Directory).unwrap();
         assert!(root.join("above/y").is_dir());
         assert!(!dir.path().join("above").exists());
-        make("/etc/file", Kind::File).unwrap();
+        make("/etc/file", FileKind::File).unwrap();
         assert!(root.join("no/file").is_file());
-        make("/a/../../b", Kind::Directory).unwrap();
+        make("/a/../../b", FileKind::Directory).unwrap();
         assert!(root.join("b").is_dir());
-        assert!(make("/etc/loop/z", Kind::Directory).is_err());
-        assert!(make("/plain/z", Kind::Directory).is_err());
-        make("/", Kind::Directory).unwrap();
+        let looped = make("/etc/loop/z", FileKind::Directory).unwrap_err();
+        assert!(kit::errno::is(&looped, &[Errno::ELOOP]), "{looped:#}");
+        assert!(make("/plain/z", FileKind::Directory).is_err());
+        make("/", FileKind::Directory).unwrap();
     }
 
     #[test]

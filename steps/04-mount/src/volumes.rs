@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use kit::errno::is;
 use kit::say;
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
@@ -14,7 +15,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::bind::Bind;
 use crate::detached::{Detached, MountAttrFlags};
-use crate::target::{Kind, Target, is_device};
+use crate::target::{FileKind, Target, is_device};
 use crate::tmpfs::Tmpfs;
 
 #[derive(Clone, Debug)]
@@ -77,9 +78,7 @@ fn is_fault(error: &anyhow::Error) -> bool {
         Errno::ENOMEM,
         Errno::ENOSPC,
     ];
-    error
-        .downcast_ref()
-        .is_some_and(|errno| faults.contains(errno))
+    is(error, &faults)
 }
 
 /// The volumes, in the order in which they are mounted.
@@ -171,11 +170,11 @@ fn attach(
     let target = volume.target();
     let before = target.open(root)?;
     if !make && before.is_none() {
-        bail!("{target} does not exist, and without --rootfs it would be made on the host");
+        bail!("{target} does not exist, and without --rootfs it would be created on the host");
     }
     let kind = match &taken {
-        Some(mount) => Kind::of(mount.as_fd())?,
-        None => Kind::Directory,
+        Some(mount) => FileKind::of(mount.as_fd())?,
+        None => FileKind::Directory,
     };
     let place = target.open_or_make(root, kind)?;
     if make {

@@ -51,10 +51,7 @@ impl FromStr for UserSpec {
     /// IDs.
     fn from_str(text: &str) -> Result<Self> {
         let (user, group) = text.split_once(':').unwrap_or((text, ""));
-        ensure!(
-            !group.contains(':'),
-            "it is UID or UID:GID, numbers or names"
-        );
+        ensure!(!group.contains(':'), "use UID or UID:GID, numbers or names");
         id(Ids::User, user)?;
         id(Ids::Group, group)?;
         Ok(UserSpec {
@@ -260,7 +257,8 @@ fn refused(ids: Ids, id: u32, errno: Errno) -> Result<()> {
              --map-auto",
             ids.option()
         ),
-        Errno::EPERM => bail!("--user: becoming {noun} {id} needs root, inside or outside"),
+        Errno::EPERM => Err(errno)
+            .with_context(|| format!("--user: becoming {noun} {id} needs root, inside or outside")),
         other => Err(other).with_context(|| format!("set the {noun} {id}")),
     }
 }

@@ -36,8 +36,8 @@ pub fn clone_refused(proc: &Path, errno: Errno) -> Option<String> {
 /// capget(2) shows.
 pub fn powerless(proc: &Path) -> String {
     apparmor(proc).unwrap_or_else(|| {
-        "a security module (AppArmor, SELinux…) takes the rights away that come with a user \
-         namespace: see the kernel's log, or use sudo"
+        "a security module (AppArmor, SELinux…) removes the capabilities that a user namespace \
+         gives: see the kernel's log, or use sudo"
             .to_owned()
     })
 }
@@ -129,9 +129,8 @@ fn filtered(proc: &Path) -> Option<String> {
         .lines()
         .any(|line| line.strip_prefix("Seccomp:").map(str::trim) == Some("2"));
     filter.then(|| {
-        "this process is under a seccomp filter, which may be what forbids it: another engine's \
-         container (Docker's default profile does) is no place for this; use the host, or the \
-         virtual machine (just vm)"
+        "this process runs under a seccomp filter that may forbid it, such as Docker's default \
+         profile: use the host, or the virtual machine (just vm)"
             .to_owned()
     })
 }
@@ -159,8 +158,7 @@ pub fn helper_refused(mapping: &Mapping, caller: &Caller) -> Result<String> {
     }
     if no_new_privs().unwrap_or(false) {
         return Ok(format!(
-            "no_new_privs is set, and so {} has no rights of its own: start from a session \
-             without it",
+            "no_new_privs is set, so {} cannot gain privileges: start from a session without it",
             ids.helper()
         ));
     }

@@ -4,7 +4,7 @@
 //! may (user_namespaces(7), “Capabilities”).
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kit::{say, sys};
@@ -73,9 +73,11 @@ pub(crate) fn in_new_namespace<T>(
             write_maps::write_map(child, mapping)?;
         }
         let made = meanwhile(child)?;
-        File::from(map)
-            .write_all(&[DONE])
-            .context("tell the child")?;
+        match File::from(map).write_all(&[DONE]) {
+            // The child has ended, and says why.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            written => written.context("write to a pipe")?,
+        }
         expect(&mut answer)?;
         Ok(made)
     });
@@ -93,7 +95,7 @@ const DONE: u8 = 0;
 fn expect(from: &mut File) -> Result<()> {
     let mut first = [DONE];
     match from.read(&mut first).context("read from a pipe")? {
-        0 => bail!("the child died without a word"),
+        0 => bail!("the child died without a report"),
         _ if first == [DONE] => Ok(()),
         _ => {
             let mut words = first.to_vec();

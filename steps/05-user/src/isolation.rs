@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, bail};
 use kit::say;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -88,17 +88,15 @@ impl Isolation for User {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         let caller = Caller::look()?;
         let mode = self.mode(&caller);
         self.namespace = Namespace::new(CloneFlags::CLONE_NEWUSER, mode);
         if mode == NamespaceMode::Private {
             self.mappings = mappings(&self.args, &caller)?;
         } else if self.args.asks_for_map() {
-            bail!("a map with --userns {mode}: only a new user namespace can be given one");
+            bail!("a map with --userns {mode}: only a new user namespace can have one");
         }
         self.namespace.prepare()
-        // ANCHOR_END: exercise_prepare
     }
 
     fn opens_child(&self) -> bool {
@@ -108,7 +106,7 @@ impl Isolation for User {
 
     // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
-        // ANCHOR: exercise_write_maps
+        // ANCHOR: exercise_new_namespace
         if self
             .mappings
             .iter()
@@ -120,7 +118,7 @@ impl Isolation for User {
             write_maps::write_map(child, mapping)?;
         }
         Ok(())
-        // ANCHOR_END: exercise_write_maps
+        // ANCHOR_END: exercise_new_namespace
     }
     // ANCHOR_END: on_host
 
@@ -144,10 +142,10 @@ impl Isolation for User {
 /// and then each later call would fail under another name.
 fn require_power() -> Result<()> {
     chroot("/").map_err(|errno| match errno {
-        Errno::EPERM | Errno::EACCES => anyhow!(
+        Errno::EPERM | Errno::EACCES => Error::new(errno).context("chroot(/)").context(format!(
             "root of the new user namespace has no rights: {}",
             diagnose::powerless(Path::new("/proc"))
-        ),
+        )),
         other => Error::new(other).context("chroot(/)"),
     })
 }
@@ -157,6 +155,7 @@ fn require_power() -> Result<()> {
 /// what the set-up creates belongs to root inside. Where 0 is not mapped, the
 /// IDs stay; the capabilities come from the namespace, not from the UID.
 fn become_root() -> Result<()> {
+    // ANCHOR: exercise_become_root
     set_groups(&[])?;
     let gid = Gid::from_raw(0);
     if unless_unmapped(setresgid(gid, gid, gid)).context("setresgid(0)")? {
@@ -167,6 +166,7 @@ fn become_root() -> Result<()> {
         say!("UID 0 is not mapped: the user stays as it is");
     }
     Ok(())
+    // ANCHOR_END: exercise_become_root
 }
 // ANCHOR_END: become_root
 

@@ -56,37 +56,37 @@ pub use map::IdMap;
 #[serde(default)]
 #[command(next_help_heading = "User namespace (step 05)")]
 pub struct UserSettings {
-    /// Whose user namespace: private (one of its own), host, or container:PID
-    /// (that process's) [default: host for root without a map, else private]
+    /// User namespace to use: private (a new one), host, or container:PID (that
+    /// of a process) [default: host for root without a map, else private]
     #[arg(long, value_name = "MODE")]
     pub userns: Option<NamespaceMode>,
 
-    /// Map COUNT UIDs from INSIDE on to those from OUTSIDE on; repeatable. GIDs
-    /// are mapped alike unless --gid-map says otherwise
+    /// Map COUNT UIDs, starting at INSIDE, to those starting at OUTSIDE.
+    /// Without --gid-map, GIDs are mapped in the same way. Repeatable
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
     pub uid_map: Vec<IdMap>,
 
-    /// Map GIDs; repeatable. UIDs are mapped alike unless --uid-map says
-    /// otherwise
+    /// Map GIDs. Without --uid-map, UIDs are mapped in the same way. Repeatable
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT")]
     pub gid_map: Vec<IdMap>,
 
-    /// Map root inside to the caller outside, and nobody else (the default)
+    /// Map only root inside, to the caller outside. The default
     #[arg(long, conflicts_with_all = ["uid_map", "gid_map", "map_auto", "map_none"])]
     pub map_root: bool,
 
-    /// Map root inside to the caller and the IDs from 1 on to the caller's
-    /// ranges in /etc/subuid and /etc/subgid; for root, map those from 0 on
+    /// Map root inside to the caller, and IDs from 1 to the caller's ranges in
+    /// /etc/subuid and /etc/subgid. If the caller is root, map IDs from 0 to
+    /// these ranges
     #[arg(long, conflicts_with_all = ["uid_map", "gid_map", "map_none"])]
     pub map_auto: bool,
 
-    /// Map nobody: everyone inside is 65534, and nobody can create a file. An
-    /// experiment
+    /// Map no IDs. For experiments only: every ID inside is 65534, and no file
+    /// can be created
     #[arg(long, conflicts_with_all = ["uid_map", "gid_map"])]
     pub map_none: bool,
 
-    /// Run the command as this user and group, numbers or names of the
-    /// container's /etc/passwd and /etc/group
+    /// User name or UID, and group name or GID, to run the command as. Names
+    /// are looked up in the container's /etc/passwd and /etc/group
     #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<UserSpec>,
 }

@@ -13,10 +13,9 @@ use uts::{Uts, UtsSettings};
 
 /// Launch a process in a user namespace of its own
 ///
-/// An ordinary user becomes root inside and needs nobody's leave for the
-/// namespaces of the other steps. Outside nothing changes: what root inside
-/// creates belongs to the caller, and what the caller may not do, it may not
-/// either.
+/// An ordinary user becomes root inside, and may create the namespaces of the
+/// other steps. Outside, root inside has the permissions of the caller and no
+/// others: files that it creates belong to the caller.
 #[derive(Parser)]
 #[command(name = "step-05", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 #[command(args_conflicts_with_subcommands = true)]
@@ -39,11 +38,11 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Tool {
-    /// Show the capabilities of root inside, and what they are worth, by trying
+    /// Show which capabilities root inside can use, by trying each
     ///
-    /// No attempt changes anything, whoever makes it.
+    /// No attempt changes anything.
     Caps {
-        /// Show those of the caller, in no new namespace
+        /// Try them as the caller, without a new user namespace
         #[arg(long)]
         here: bool,
         #[command(flatten)]

@@ -38,7 +38,7 @@ impl FromStr for IdMap {
                 count,
             }),
             _ => bail!(
-                "it is INSIDE:OUTSIDE:COUNT, each a number from 0 to {}",
+                "use INSIDE:OUTSIDE:COUNT, each a number from 0 to {}",
                 u32::MAX
             ),
         }
@@ -49,10 +49,10 @@ impl FromStr for IdMap {
 pub(crate) fn number(text: &str) -> Result<u32> {
     ensure!(
         text.starts_with(|c: char| c.is_ascii_digit()),
-        "{text:?} is no number"
+        "{text:?} is not a number"
     );
     text.parse()
-        .with_context(|| format!("{text:?} is no number from 0 to {}", u32::MAX))
+        .with_context(|| format!("{text:?} is not a number from 0 to {}", u32::MAX))
 }
 
 /// The kernel's form: `inside outside count`.

@@ -49,13 +49,11 @@ pub fn write_map(child: Pid, mapping: &Mapping) -> Result<()> {
 /// a mode such as 0705 gives the group less than others. An older kernel has no
 /// such file and does not require it.
 pub fn deny_setgroups(child: Pid) -> Result<()> {
-    // ANCHOR: exercise_deny_setgroups
     say!("setgroups of process {child}: deny");
     match write_file(child, "setgroups", "deny") {
         Err(error) if error.downcast_ref() == Some(&Errno::ENOENT) => Ok(()),
         written => written,
     }
-    // ANCHOR_END: exercise_deny_setgroups
 }
 // ANCHOR_END: deny_setgroups
 

@@ -20,11 +20,11 @@ use crate::kernel::link::Route;
 use crate::kernel::{address, conntrack, link, route};
 use crate::ledger::reclaim;
 use crate::ledger::reserve::reserve;
-use crate::ledger::state::{self, Locked, Member, State};
-use crate::nat::firewall;
+use crate::ledger::state::{self, Endpoint, Locked, State};
 use crate::nat::publish::Publish;
 use crate::nat::rule::Rule;
 use crate::nat::table::{self, Transaction};
+use crate::nat::{self, firewall};
 use crate::{NetSettings, comment, veth};
 use kit::ProcessIdentity;
 use kit::warn;
@@ -82,7 +82,7 @@ impl Connection {
         let ports = reserve_ports(&locked.state, &args.publish)?;
         let others = published(&locked.state);
 
-        let member = Member {
+        let member = Endpoint {
             owner: ProcessIdentity::current()?,
             address: Some(address),
             ports: args.publish.clone(),
@@ -139,6 +139,7 @@ impl Connection {
         if self.subnet6.is_none() {
             disable_ipv6(INSIDE)?;
         }
+        // ANCHOR: exercise_connect
         let mut route = link::route_client()?;
         say!("ip link set {INSIDE} up");
         link::set_up(&mut route, INSIDE)?;
@@ -151,6 +152,7 @@ impl Connection {
         say!("ip route add default via {gateway}");
         route::add_default(&mut route, gateway)?;
         self.wait_until_usable(&mut route)
+        // ANCHOR_END: exercise_connect
     }
     // ANCHOR_END: configure
 
@@ -178,6 +180,7 @@ impl Connection {
 fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
     for port in wanted {
+        // ANCHOR: exercise_name_the_holder
         let other = state
             .containers
             .iter()
@@ -191,6 +194,7 @@ fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
                 member.owner.pid
             );
         }
+        // ANCHOR_END: exercise_name_the_holder
         sockets.push(reserve(port).with_context(|| format!("-p {port}"))?);
     }
     Ok(sockets)
@@ -208,7 +212,7 @@ fn published(state: &State) -> Vec<Rule> {
 fn rules(id: &str, address: Ipv4Addr, ports: &[Publish]) -> Vec<Rule> {
     ports
         .iter()
-        .flat_map(|port| port.rules(address, &comment(id)))
+        .flat_map(|port| nat::published(port, address, &comment(id)))
         .collect()
 }
 

@@ -50,7 +50,7 @@ pub use crate::cli::mode::NetworkMode;
 pub use crate::cli::tool;
 use crate::connection::Connection;
 use crate::kernel::{link, ports_for_all};
-use crate::ledger::state::{Locked, Member};
+use crate::ledger::state::{Endpoint, Locked};
 use crate::ledger::{directory, reclaim};
 use crate::names::files::{self, Files};
 
@@ -106,11 +106,11 @@ impl Net {
         }
     }
 
-    /// Sets the host name that step 01 gives the container. The default is the
-    /// launcher's.
+    /// Sets the host name inside, for /etc/hostname and /etc/hosts. The default
+    /// is the launcher's.
     #[must_use]
-    pub fn hostname(mut self, name: Option<OsString>) -> Self {
-        self.hostname = name;
+    pub fn hostname(mut self, name: OsString) -> Self {
+        self.hostname = Some(name);
         self
     }
 
@@ -141,7 +141,6 @@ impl Isolation for Net {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         self.args.check()?;
         self.namespace.prepare()?;
         let mut locked = Locked::open(&self.directory)?;
@@ -151,7 +150,7 @@ impl Isolation for Net {
             self.connection = Some(connection.map_err(explained)?);
         } else {
             reclaim::sweep(&mut locked)?;
-            let member = Member {
+            let member = Endpoint {
                 owner: ProcessIdentity::current()?,
                 address: None,
                 ports: Vec::new(),
@@ -166,7 +165,6 @@ impl Isolation for Net {
         let address = self.connection.as_ref().map(|c| c.address);
         Files::of(&self.args, &hostname.to_string_lossy(), address)?
             .write(&locked.files_of(&self.id))
-        // ANCHOR_END: exercise_prepare
     }
 
     // ANCHOR: on_host
@@ -190,8 +188,10 @@ impl Isolation for Net {
         if self.namespaces().is_empty() {
             return Ok(());
         }
+        // ANCHOR: exercise_set_lo_up
         say!("ip link set lo up");
         link::set_up(&mut link::route_client()?, "lo")?;
+        // ANCHOR_END: exercise_set_lo_up
         ports_for_all::allow()?;
         if let Some(connection) = &mut self.connection {
             connection.configure()?;

@@ -13,12 +13,11 @@ use process::{CommandArgs, Container};
 use user::{Credentials, User, UserSettings};
 use uts::{Uts, UtsSettings};
 
-/// Launch a process with a network of its own
+/// Launch a process in a network namespace of its own
 ///
-/// The command runs in a network namespace with a loopback device. With
-/// --network bridge it is connected to the other containers, to the host and
-/// to what the host reaches, under an address of its own; others reach those
-/// of its ports that are published.
+/// The namespace has a loopback device. With --network bridge the command has
+/// an IP address of its own, and reaches the other containers, the host, and
+/// the networks that the host reaches. Other hosts reach its published ports.
 #[derive(Parser)]
 #[command(name = "step-06", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 #[command(args_conflicts_with_subcommands = true)]
@@ -43,9 +42,9 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Tool {
-    /// Show the bridge, and the containers with their addresses and ports
+    /// Show the bridge, and the addresses and published ports of containers
     Network,
-    /// Remove what dead launchers have left on the host's network
+    /// Remove network settings that killed launchers have left on the host
     Restore,
 }
 
@@ -69,7 +68,7 @@ fn main() -> ExitCode {
         Some(Tool::Restore) => tool::restore(),
         None => {
             let credentials = Credentials::new(&args.user);
-            let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+            let net = Net::new(args.net).hostname(args.uts.hostname_inside()?);
             let files = net.files(RootTree::of(args.mount.rootfs.as_deref()));
             Container::new(args.command.command())
                 .with(User::new(args.user))

@@ -20,6 +20,7 @@
 //! Safety after a kill, and unusual hosts:
 //!
 //! - `group/end`, `group/find`: groups of dead launchers, and their processes
+//! - `group/kill_legacy`: v1, and v2 before Linux 5.14
 //! - `group/leaf`, `host/systemd`: a group that was delegated to the caller
 //! - `limits/protection`: `memory.low` depends on the groups above
 //!
@@ -185,6 +186,7 @@ impl Cgroups {
     /// Every container has a group there: it is made before those in the other
     /// hierarchies and removed after them, so the other parents need no search.
     fn note_parent(&mut self, parent: &Path, version: Version) -> Result<()> {
+        // ANCHOR: exercise_sweep_the_dead
         if self.parents.is_empty()
             && let Some(first) = Parent::existing(parent)?
         {
@@ -197,6 +199,7 @@ impl Cgroups {
                 warn!("cgroups: {error:#}");
             }
         }
+        // ANCHOR_END: exercise_sweep_the_dead
         self.parents.push((parent.to_owned(), version));
         Ok(())
     }
@@ -266,7 +269,6 @@ impl Isolation for Cgroups {
 
     // ANCHOR: prepare
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         let limits = limits::limits(&self.args)?;
         if let Some(parent) = &self.args.cgroup_parent {
             v1::below(Path::new("/"), parent)?;
@@ -291,7 +293,6 @@ impl Isolation for Cgroups {
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);
         Ok(())
-        // ANCHOR_END: exercise_prepare
     }
     // ANCHOR_END: prepare
 

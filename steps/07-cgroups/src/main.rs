@@ -17,11 +17,11 @@ use uts::{Uts, UtsSettings};
 
 /// Launch a process in a control group of its own
 ///
-/// The group is made, and its limits are set, before the command runs its first
-/// instruction; all that it starts is counted with it. On v1 there is a group
-/// in every hierarchy that is needed, on v2 there is one. It is removed, with
-/// what is left in it, when the command ends. A limit that this host cannot
-/// enforce is an error.
+/// The group exists and its limits apply before the command starts. All
+/// descendants of the command belong to it. On v1 there is a group in each
+/// hierarchy that is needed, on v2 there is one. When the command ends,
+/// remaining processes are killed and the group is removed. A limit that this
+/// host cannot enforce is an error.
 #[derive(Parser)]
 #[command(name = "step-07", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 #[command(args_conflicts_with_subcommands = true)]
@@ -69,7 +69,7 @@ fn run(mut args: Args) -> Result<Exit> {
     let credentials = Credentials::new(&args.user);
     let cgroups = Cgroups::new(args.cgroups);
     let view = cgroups.view(tree);
-    let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+    let net = Net::new(args.net).hostname(args.uts.hostname_inside()?);
     let files = net.files(tree);
     Container::new(args.command.command())
         .with(User::new(args.user))

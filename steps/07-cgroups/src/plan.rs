@@ -128,12 +128,12 @@ fn missing(asked: &str, controller: &str, base: Option<&Path>) -> anyhow::Error 
             base.display()
         ),
         (_, _, Some(base)) if base.join("cgroup.type").exists() => format!(
-            "the {controller} controller is not in {}/cgroup.controllers: it was not delegated; have \
-             it switched on in cgroup.subtree_control of the group above, or with systemd: \
-             systemctl edit user@.service, [Service] Delegate=yes",
+            "the {controller} controller is not in {}/cgroup.controllers: it was not delegated; \
+             enable it in cgroup.subtree_control of the parent group, or with systemd: systemctl \
+             edit user@.service, [Service] Delegate=yes",
             base.display()
         ),
-        (Some("0"), _, None) => format!(
+        (Some(_), _, None) => format!(
             "no hierarchy with the {controller} controller is mounted: mount -t cgroup -o {listed} \
              cgroup /sys/fs/cgroup/{listed}, or if that says EINVAL mount cgroup2, because this \
              kernel has it there only"

@@ -43,7 +43,7 @@ fn lacks_overlay() -> Result<Option<String>> {
 
 fn btrfs(root: &Path) -> Result<Option<String>> {
     if !geteuid().is_root() {
-        return Ok(Some("it takes root to make and mount a btrfs".into()));
+        return Ok(Some("only root may create and mount a btrfs".into()));
     }
     if !has_file_system("btrfs")? {
         return Ok(Some(
@@ -59,7 +59,7 @@ fn btrfs(root: &Path) -> Result<Option<String>> {
 
 fn devicemapper() -> Option<String> {
     if !geteuid().is_root() {
-        return Some("it takes root to make block devices".into());
+        return Some("only root may create block devices".into());
     }
     // Opening this file makes the kernel load the module.
     let control = fs::File::open("/dev/mapper/control").is_ok();

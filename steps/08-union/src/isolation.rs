@@ -36,26 +36,25 @@ use kit::errno::is;
 #[serde(default)]
 #[command(next_help_heading = "Union file system (step 08)")]
 pub struct UnionSettings {
-    /// How layers are kept [default: overlay2 where it works, else vfs]
+    /// Storage driver [default: overlay2 if it works here, else vfs]
     #[arg(long, value_enum, value_name = "DRIVER")]
     pub driver: Option<Kind>,
 
-    /// The image: the topmost of its layers (step-08 layer create). With
-    /// --rootfs instead, the directory is copied into a layer of this
-    /// container's own
+    /// Topmost layer of the image (see step-08 layer create). With --rootfs
+    /// instead, the directory is copied into a layer of the container
     #[arg(long, value_name = "ID")]
     pub layer: Option<LayerId>,
 
-    /// Name of the container and of its layer [default: random]. One that was
-    /// kept goes on where it stopped
+    /// Name of the container and of its layer [default: random]. The layer of a
+    /// kept container is used again
     #[arg(long, value_name = "ID")]
     pub name: Option<LayerId>,
 
-    /// Keep the container's layer when it ends; step-08 layer rm removes it
+    /// Keep the container's layer when it exits (step-08 layer rm removes it)
     #[arg(long)]
     pub keep: bool,
 
-    /// Where layers are kept [default: /var/lib/drydock, or
+    /// State directory for layers [default: /var/lib/drydock, or
     /// $XDG_DATA_HOME/drydock without root]
     #[arg(long, value_name = "DIR")]
     #[serde(with = "kit::text")]
@@ -117,7 +116,6 @@ impl Union {
     /// # Errors
     /// If no image is given, or two, or if the driver does not work here.
     pub fn plan(args: UnionSettings, rootfs: Option<&Path>, layers: Layers) -> Result<Self> {
-        // ANCHOR: exercise_plan_the_container
         if layers == Layers::IfAsked && !args.asked_for() {
             return Ok(Union { container: None });
         }
@@ -160,7 +158,6 @@ impl Union {
                 found_dead: Rc::default(),
             })),
         })
-        // ANCHOR_END: exercise_plan_the_container
     }
 
     /// Plans a container on the layers of the image that `settings` name.
@@ -319,9 +316,9 @@ impl Layered {
         }
         let image = match &self.image {
             Image::Layer(layer) => layer.clone(),
-            Image::OfContainer => bail!(
-                "there is no container {id} that was kept: give its image by --layer or --rootfs"
-            ),
+            Image::OfContainer => {
+                bail!("there is no kept container {id}: give its image by --layer or --rootfs")
+            }
             Image::Directory(directory) => {
                 let image = image_of(id)?;
                 say!("copy {directory:?} into layer {image}");
@@ -412,6 +409,7 @@ fn read_note(note: &File, id: &LayerId) -> Result<String> {
 /// stop the rest.
 // ANCHOR: sweep
 pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
+    // ANCHOR: exercise_sweep
     let store: &Store = driver.store();
     let dead = store.dead()?;
     let found = !dead.is_empty();
@@ -422,6 +420,7 @@ pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
         }
     }
     Ok(found)
+    // ANCHOR_END: exercise_sweep
 }
 // ANCHOR_END: sweep
 

@@ -9,15 +9,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// The kernel's overlay file system: shares files
+    /// Overlay file system of the kernel: shares files
     Overlay2,
-    /// AUFS, the kernel's or ours in user space: shares files
+    /// AUFS of the kernel, or in user space: shares files
     Aufs,
-    /// Subvolumes and snapshots of a btrfs: shares blocks
+    /// Subvolumes and snapshots of btrfs: shares blocks
     Btrfs,
-    /// Thin block devices and snapshots of them: shares blocks of 64 KiB
+    /// Thin-provisioned block devices and their snapshots: shares blocks of 64
+    /// KiB
     Devicemapper,
-    /// A full copy of the parent: shares nothing
+    /// Full copies of the parent layer: shares nothing
     Vfs,
 }
 

@@ -20,6 +20,7 @@
 //!
 //! - [`layers`]: notes and locks, clean-up after a dead launcher, removal
 //! - [`mounts`]: mounts that end with their process
+//! - `overlay2/mount_legacy`: overlay on kernels before 6.8
 //! - [`detect`]: the drivers that work here, and the reasons why others do not
 //!
 //! [`cli`] has the commands that a learner runs.

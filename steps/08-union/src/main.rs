@@ -20,9 +20,9 @@ use uts::{Uts, UtsSettings};
 
 /// Launch a process whose root is a stack of layers
 ///
-/// Below are the layers of an image, which all its containers share and none
-/// changes. On top is one that takes this container's changes, and goes with
-/// it. Without an option of this step the command runs as in the step before.
+/// The read-only layers of an image are shared by all its containers. A
+/// writable layer on top takes the container's changes, and is removed with the
+/// container. Without an option of this step, the command runs as in step 07.
 #[derive(Parser)]
 #[command(name = "step-08", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 #[command(args_conflicts_with_subcommands = true)]
@@ -57,7 +57,7 @@ struct Run {
 
 #[derive(Subcommand)]
 enum Sub {
-    /// A container on layers
+    /// Containers on layers
     #[command(subcommand)]
     Union(UnionTool),
     #[command(flatten)]
@@ -68,7 +68,7 @@ enum Sub {
 
 #[derive(Subcommand)]
 enum UnionTool {
-    /// Run a command on layers, with the options of all steps
+    /// Run a command in a container on layers
     Run(Box<Run>),
 }
 
@@ -109,7 +109,7 @@ fn launch(mut run: Run, layers: Layers) -> Result<Exit> {
     run.mount.bind.extend(run.cgroups.device_binds(tree));
     let cgroups = Cgroups::new(run.cgroups);
     let view = cgroups.view(tree);
-    let net = Net::new(run.net).hostname(run.uts.hostname.clone());
+    let net = Net::new(run.net).hostname(run.uts.hostname_inside()?);
     let files = net.files(tree);
     let credentials = Credentials::new(&run.user);
     Container::new(command)

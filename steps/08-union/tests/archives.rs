@@ -35,7 +35,7 @@ const REFUSED: [&str; 6] = [
     "the archive ends within a header",
     "a block of zeroes is in the middle",
     "is out of range",
-    "is overlay's whiteout",
+    "is a whiteout of overlay",
     "leaves the layer",
 ];
 

@@ -60,7 +60,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         read_only: spec.files.read_only,
         ..MountSettings::default()
     };
-    let net = Net::new(spec.net.clone()).hostname(spec.uts.hostname.clone());
+    let net = Net::new(spec.net.clone()).hostname(spec.uts.hostname_inside()?);
     let mount = Mount::new(mount)
         .offer(net.files(RootTree::Own))
         .offer(devices::of_host(privileges)?)

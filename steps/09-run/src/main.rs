@@ -15,9 +15,9 @@ use process::cli::after_help;
 
 /// Run commands in containers
 ///
-/// A container is an ordinary process, launched through a list of isolations.
-/// This is the whole list: a user, a name, processes, files, a network, limits
-/// and a root of its own, made of the layers of an image.
+/// A container is an ordinary process, launched through a list of isolations:
+/// namespaces for users, names, IPC, processes, mounts and networks, control
+/// groups, and a root file system from the layers of an image.
 #[derive(Parser)]
 #[command(name = "drydock", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 struct Drydock {
@@ -29,14 +29,14 @@ struct Drydock {
 
 #[derive(Subcommand)]
 enum Sub {
-    /// Run a command in a new container
+    /// Create and run a new container from an image
     #[command(after_long_help = after_help(EXAMPLES, SEE_ALSO))]
     Run(Box<RunArgs>),
     #[command(flatten)]
     Images(ImageTool),
     #[command(flatten)]
     Record(RecordTool),
-    /// Directories that outlive containers
+    /// Manage volumes
     #[command(subcommand)]
     Volume(VolumeTool),
 }

@@ -16,7 +16,7 @@ use user::UserSettings;
 use uts::UtsSettings;
 
 use crate::command::ulimit::Ulimit;
-use crate::volume::options::{Files, Source};
+use crate::volume::options::{Files, MountSource};
 
 /// The description of a container, from which [`list`](crate::list::list)
 /// builds it.
@@ -80,7 +80,7 @@ impl Spec {
     /// The volumes among the mounts.
     pub fn volumes(&self) -> impl Iterator<Item = UsedVolume<'_>> {
         self.files.mounted.iter().filter_map(|mounted| {
-            let Source::Volume {
+            let MountSource::Volume {
                 name, anonymous, ..
             } = &mounted.source
             else {

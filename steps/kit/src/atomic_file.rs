@@ -29,7 +29,7 @@ pub fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
         Ok(()) => Ok(()),
         Err(error) => match remove_file(&new) {
             Ok(()) => Err(error),
-            Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+            Err(more) => Err(error.context(format!("and its remains cannot be removed: {more:#}"))),
         },
     }
 }

@@ -1,5 +1,6 @@
 //! Parsing of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -23,6 +24,45 @@ pub struct Mount<'a> {
 pub fn parse(mountinfo: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     let lines = mountinfo.split(|byte| *byte == b'\n');
     lines.filter_map(Mount::of)
+}
+
+/// The `wanted` mounts in the content of such a file to which a path leads.
+/// Omits those that are hidden by a mount over their mount point, or over a
+/// directory above it.
+pub fn reachable<'a>(
+    mountinfo: &'a [u8],
+    wanted: impl Fn(&Mount<'a>) -> bool,
+) -> impl Iterator<Item = Mount<'a>> {
+    let mounts: Vec<Mount<'a>> = parse(mountinfo).collect();
+    let ids: HashSet<u64> = mounts.iter().map(|mount| mount.id).collect();
+    // By parent and mount point, escaped as it is. Of a process in a chroot(2),
+    // neither the root nor the parents of some mounts need be listed: they are
+    // on `None`.
+    let mut children = HashMap::new();
+    for mount in &mounts {
+        let on = Some(mount.parent).filter(|id| *id != mount.id && ids.contains(id));
+        children.insert((on, mount.mount_point), mount.id);
+    }
+    let leads_to = move |path: &'a [u8]| {
+        way(path).fold(None, |mut on, place| {
+            // Several may be stacked on one place.
+            while let Some(id) = children.get(&(on, place)) {
+                on = Some(*id);
+            }
+            on
+        })
+    };
+    let is_reachable = move |mount: &Mount<'a>| leads_to(mount.mount_point) == Some(mount.id);
+    mounts
+        .into_iter()
+        .filter(move |mount| wanted(mount) && is_reachable(mount))
+}
+
+/// The directories on the way to a path, from the root to the path itself.
+fn way(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    let above = slashes.map(|(place, _)| &path[..place.max(1)]);
+    above.chain((path != b"/").then_some(path))
 }
 
 impl<'a> Mount<'a> {
@@ -129,5 +169,30 @@ mod tests {
         assert!(group.file_system_options().eq(["rw", "x"]));
         assert_eq!(tmpfs.root(), Path::new("/sub"));
         assert_eq!(tmpfs.mount_point(), Path::new("/a\\b\nc"));
+    }
+
+    #[test]
+    fn a_mount_below_another_is_hidden() {
+        let ids = |text: &str| -> Vec<u64> {
+            let mounts = reachable(text.as_bytes(), |_| true);
+            mounts.map(|mount| mount.id).collect()
+        };
+        let root = "1 0 8:1 / / rw - ext4 none rw\n";
+        let tree = "\
+2 1 0:2 / /sys rw - sysfs none rw
+3 2 0:3 / /sys/fs/cgroup rw - cgroup2 none rw
+";
+        assert_eq!(ids(&format!("{root}{tree}")), [1, 2, 3]);
+        // Over the mount point itself.
+        let over = "4 3 0:4 / /sys/fs/cgroup rw - tmpfs none rw\n";
+        assert_eq!(ids(&format!("{root}{tree}{over}")), [1, 2, 4]);
+        // Over a directory above it.
+        let over = "5 2 0:5 / /sys rw - tmpfs none rw\n";
+        assert_eq!(ids(&format!("{root}{tree}{over}")), [1, 5]);
+        // Over the root.
+        let over = "6 1 0:6 / / rw - tmpfs none rw\n";
+        assert_eq!(ids(&format!("{root}{tree}{over}")), [6]);
+        // A process in a chroot sees neither root nor parents.
+        assert_eq!(ids(tree), [2, 3]);
     }
 }

@@ -12,8 +12,8 @@ pub fn check(name: &str) -> Result<()> {
         || !name.chars().all(usual)
     {
         bail!(
-            "{name:?} is no name: use letters, digits, _ . and -, the first a letter or digit, at \
-             most 128"
+            "{name:?} is not a name: use letters, digits, _ . and -, the first a letter or digit, \
+             at most 128"
         );
     }
     Ok(())

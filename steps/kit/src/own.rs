@@ -85,7 +85,7 @@ pub fn read_own(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
         .read_to_end(&mut bytes)
         .with_context(|| format!("read {path:?}"))?;
     if bytes.len() as u64 > most {
-        bail!("{path:?} has more than {most} bytes, which no file of the engine's has: remove it");
+        bail!("{path:?} has more than {most} bytes, too many for a file of the engine: remove it");
     }
     Ok(Some(bytes))
 }

@@ -66,7 +66,7 @@ impl FromStr for SignalNumber {
     fn from_str(text: &str) -> Result<Self> {
         parse(text).with_context(|| {
             format!(
-                "{text:?} is no signal: use a name such as SIGTERM or SIGRTMIN+3, or a number \
+                "{text:?} is not a signal: use a name such as SIGTERM or SIGRTMIN+3, or a number \
                  from 1 to {LAST}"
             )
         })

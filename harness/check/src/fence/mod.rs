@@ -196,6 +196,7 @@ mod tests {
             batches: Vec::new(),
             seed: 1,
             untrusted: true,
+            until_hang: false,
         };
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(Fence::put_up(&plan, file.path()).is_err());

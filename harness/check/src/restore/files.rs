@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
 use super::Broom;
+use crate::guard::CHECK_DIR;
 use crate::{host, workspace};
 
 /// Run-time state of root's containers.
@@ -20,7 +21,7 @@ const LIB: &str = "/var/lib/drydock";
 /// Prefixes of the harness's temporary directories.
 const TEMPORARY: [&str; 8] = [
     "drydock-bench-",
-    "drydock-check-",
+    CHECK_DIR,
     "drydock-hostile-",
     "drydock-inject-",
     "drydock-learner-",

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
+use super::outside;
 use super::ran::{Ran, status, words};
 use super::said;
 use crate::expect::failed;
@@ -50,13 +51,14 @@ impl Held {
         })
     }
 
-    /// Waits until the probe inside has started and reported.
+    /// Waits until the probe inside has started and reported, and compares the
+    /// report with what the host sees.
     ///
     /// # Errors
-    /// [`Failed`] if the command does not run.
+    /// [`Failed`] if the command does not run, or is not what the answer says.
     pub fn wait_until_held(&mut self) -> Result<()> {
         self.seen = self.read()?;
-        Ok(())
+        outside::agrees(&self.call, self.launcher(), &self.seen)
     }
 
     /// The report of the probe at its start.

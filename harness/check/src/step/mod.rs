@@ -5,9 +5,11 @@
 //! | here | a call of the program: [`Step`] |
 //! | `ran` | its end and its output: [`Ran`] |
 //! | `held` | a container that waits and answers questions: [`Held`] |
+//! | `outside` | whether its answers agree with what the host sees |
 //! | [`said`] | standard error of all of them, for the report |
 
 mod held;
+mod outside;
 mod ran;
 pub mod said;
 

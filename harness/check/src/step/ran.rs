@@ -117,17 +117,21 @@ pub(super) fn status(status: ExitStatus) -> i32 {
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// A program's standard error, quoted: first and last lines, if there are many;
-/// for an unfinished exercise only the words that say so.
+/// A program's standard error, quoted: without warnings, if there is more; first
+/// and last lines, if there are many; for an unfinished exercise only the words
+/// that say so.
 pub(super) fn words(said: &str) -> String {
     if let Some((_, rest)) = said.split_once("not yet implemented: ") {
         return format!("{:?}", rest.lines().next().unwrap_or_default());
     }
-    let lines: Vec<&str> = said.lines().collect();
+    let mut lines: Vec<&str> = said.lines().collect();
+    if lines.iter().any(|line| !line.starts_with("warning: ")) {
+        lines.retain(|line| !line.starts_with("warning: "));
+    }
     match lines.as_slice() {
         [first, second, .., last] if lines.len() > 8 => {
             format!("{:?}", [*first, *second, "…", *last].join("\n"))
         }
-        _ => format!("{said:?}"),
+        _ => format!("{:?}", lines.join("\n")),
     }
 }

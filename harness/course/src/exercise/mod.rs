@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`region`] | finds the regions of a file, and cuts them out |
 //! | [`skeleton`] | a step's crate without its solution |
+//! | [`proof`] | what the checks must say of an unfinished step |
 //! | [`work`] | the learner's directory, `work/` |
 //! | [`progress`] | the learner's progress, kept there |
 
@@ -25,6 +26,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub mod progress;
+pub mod proof;
 pub mod region;
 pub mod skeleton;
 pub mod work;
@@ -63,6 +65,12 @@ pub struct Exercise {
     pub title: String,
     /// The task, with the calls to use and the man pages to read.
     pub task: String,
+    /// The checks that this exercise turns green, if those before it are done.
+    pub turns: Vec<String>,
+    /// The code that stands in its place until it is done, and does nothing.
+    /// Without it the program ends there with a `todo!`: good for the first
+    /// exercise of a step, and for code that only some options reach.
+    pub instead: Option<String>,
 }
 
 /// The exercises of one step.
@@ -85,5 +93,17 @@ impl Exercises {
     /// The exercise of this name.
     pub fn get(&self, name: &str) -> Option<&Exercise> {
         self.all.iter().find(|exercise| exercise.name == name)
+    }
+
+    /// The numbers of exercises that are done where a level ends: none, the
+    /// core's, and so on.
+    pub fn level_ends(&self) -> [usize; 4] {
+        let [core, more, bonus] = [Level::Core, Level::More, Level::Bonus];
+        [0, self.up_to(core), self.up_to(more), self.up_to(bonus)]
+    }
+
+    /// The number of exercises of this level and of those before it.
+    pub fn up_to(&self, level: Level) -> usize {
+        self.all.iter().filter(|e| e.level <= level).count()
     }
 }

@@ -32,6 +32,8 @@ pub struct StepProgress {
     pub of: u32,
     /// The number of checks that passed.
     pub passed: usize,
+    /// The most points that a check of this step has had.
+    pub best: u32,
     /// The checks that did not pass, in the step's order.
     pub open: Vec<String>,
     /// The number of hints that were asked for, by check.
@@ -44,8 +46,10 @@ impl StepProgress {
         self.of > 0 && self.open.is_empty()
     }
 
-    /// Records the results of the checks of `step`.
-    pub fn take(&mut self, step: &Step, records: &[Record]) {
+    /// Records the results of the checks of `step`, and returns what has
+    /// changed since the last time; `None` the first time.
+    pub fn take(&mut self, step: &Step, records: &[Record]) -> Option<Change> {
+        let before = (self.of > 0).then(|| self.open.clone());
         let with = |wanted: fn(Outcome) -> bool| {
             records.iter().filter(move |record| wanted(record.outcome))
         };
@@ -60,7 +64,26 @@ impl StepProgress {
         let place = |name: &String| step.checks.iter().position(|check| &check.name == name);
         self.open.sort_by_key(place);
         self.hints.retain(|check, _| self.open.contains(check));
+        self.best = self.best.max(self.points);
+        let before = before?;
+        let without = |these: &[String], those: &[String]| {
+            let missing = these.iter().filter(|check| !those.contains(check));
+            missing.cloned().collect()
+        };
+        Some(Change {
+            mended: without(&before, &self.open),
+            broken: without(&self.open, &before),
+        })
     }
+}
+
+/// What has changed between two runs of a step's checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The checks that are no longer open.
+    pub mended: Vec<String>,
+    /// The checks that passed before and are open now.
+    pub broken: Vec<String>,
 }
 
 impl Progress {
@@ -79,5 +102,37 @@ impl Progress {
         let new = file.with_extension("new");
         fs::write(&new, text).with_context(|| format!("write {}", new.display()))?;
         fs::rename(&new, file).with_context(|| format!("rename {}", new.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(outcomes: [Outcome; 2]) -> Vec<Record> {
+        let record = |(check, outcome)| Record {
+            outcome,
+            ..Record::new("05", check, 1)
+        };
+        ["a", "b"].into_iter().zip(outcomes).map(record).collect()
+    }
+
+    #[test]
+    fn the_best_stays_and_a_second_run_says_what_changed() {
+        let check = |name| {
+            format!("[[check]]\nname = '{name}'\ntitle = 't'\npoints = 50\nwhy = 'w'\nhint = 'h'\n")
+        };
+        let checks = ["a", "b"].map(check).concat();
+        let step: Step = toml::from_str(&format!("step = '05'\ntitle = 't'\n{checks}")).unwrap();
+        let mut progress = StepProgress::default();
+        let first = progress.take(&step, &records([Outcome::Pass, Outcome::Pass]));
+        assert_eq!(first, None);
+        let second = progress.take(&step, &records([Outcome::Fail, Outcome::Pass]));
+        let (mended, broken) = (Vec::new(), vec!["a".to_owned()]);
+        assert_eq!(second, Some(Change { mended, broken }));
+        assert_eq!((progress.points, progress.best), (50, 100));
+        let third = progress.take(&step, &records([Outcome::Pass, Outcome::Fail]));
+        let (mended, broken) = (vec!["a".to_owned()], vec!["b".to_owned()]);
+        assert_eq!(third, Some(Change { mended, broken }));
     }
 }

@@ -72,11 +72,12 @@ pub fn regions(text: &str) -> Result<Vec<Region>> {
     }
 }
 
-/// The file without its solutions. In the place of each stand its task, as a
-/// comment, and a `todo!` with its name. Anchors of the book within a solution
-/// stay, around the task.
-pub fn cut(text: &str, exercises: &Exercises) -> Result<String> {
+/// The file with the solutions of the first `done` exercises only. In the place
+/// of each of the others stand its task, as a comment, and its [`gap`]. Anchors
+/// of the book within such a solution stay, around the task.
+pub fn cut(text: &str, exercises: &Exercises, done: usize) -> Result<String> {
     regions(text)?;
+    let done = &exercises.all[..done.min(exercises.all.len())];
     let mut skeleton = String::new();
     let mut within = false;
     let mut behind = Vec::new();
@@ -86,8 +87,10 @@ pub fn cut(text: &str, exercises: &Exercises) -> Result<String> {
                 let Some(exercise) = exercises.get(name) else {
                     bail!("{name} has no task in harness/exercises");
                 };
-                behind = placeholder(line, exercise);
-                within = true;
+                within = !done.iter().any(|done| done.name == name);
+                if within {
+                    behind = placeholder(line, exercise);
+                }
             }
             Line::End(_) => {
                 for line in behind.drain(..) {
@@ -122,27 +125,54 @@ pub fn without_anchors(text: &str) -> String {
         .collect()
 }
 
+/// Whether the learner has not begun this exercise: its gap is still in the
+/// file. The indentation may differ.
+pub fn is_open(text: &str, exercise: &Exercise) -> bool {
+    let trimmed = |lines: &[&str]| -> Vec<String> {
+        lines.iter().map(|line| line.trim().to_owned()).collect()
+    };
+    let gap = gap(exercise);
+    let gap = trimmed(&gap.lines().collect::<Vec<_>>());
+    let lines: Vec<&str> = text.lines().collect();
+    lines.windows(gap.len()).any(|lines| trimmed(lines) == gap)
+}
+
+/// What stands in the place of a solution: a `todo!`, or a comment and the code
+/// that does nothing instead.
+fn gap(exercise: &Exercise) -> String {
+    let Exercise { name, title, .. } = exercise;
+    let Some(instead) = &exercise.instead else {
+        let title = title.replace('{', "{{").replace('}', "}}");
+        let title = title.replace('"', "\\\"");
+        return format!("todo!(\"exercise {name}: {title}\");");
+    };
+    format!("// TODO exercise {name}: {title}\n{instead}")
+        .trim_end()
+        .to_owned()
+}
+
 fn placeholder(marker: &str, exercise: &Exercise) -> Vec<String> {
     let indent: String = marker.chars().take_while(|c| c.is_whitespace()).collect();
     let mut lines = vec![format!(
         "{indent}// Exercise {} ({}).",
         exercise.name, exercise.level
     )];
-    let mut line = format!("{indent}//");
-    for word in exercise.task.split_whitespace() {
-        if line.chars().count() + 1 + word.chars().count() > WIDTH {
-            lines.push(std::mem::replace(&mut line, format!("{indent}//")));
+    let turns = format!("Turns green: {}.", exercise.turns.join(", "));
+    for paragraph in [&exercise.task, &turns] {
+        let mut line = format!("{indent}//");
+        for word in paragraph.split_whitespace() {
+            if line.chars().count() + 1 + word.chars().count() > WIDTH {
+                lines.push(std::mem::replace(&mut line, format!("{indent}//")));
+            }
+            line.push(' ');
+            line.push_str(word);
         }
-        line.push(' ');
-        line.push_str(word);
+        lines.push(line);
     }
-    lines.push(line);
-    let title = exercise.title.replace('{', "{{").replace('}', "}}");
-    lines.push(format!(
-        "{indent}todo!(\"exercise {}: {}\");",
-        exercise.name,
-        title.replace('"', "\\\"")
-    ));
+    lines.extend(gap(exercise).lines().map(|line| match line.is_empty() {
+        true => String::new(),
+        false => format!("{indent}{line}"),
+    }));
     lines
 }
 
@@ -163,13 +193,15 @@ fn a() -> u8 {
 }
 ";
 
-    fn exercises() -> Exercises {
+    fn exercises(instead: Option<&str>) -> Exercises {
         Exercises {
             all: vec![Exercise {
                 name: "sum".into(),
                 level: Level::Core,
                 title: "add {one}".into(),
                 task: "Add one to it.".into(),
+                turns: vec!["one_is_added".into()],
+                instead: instead.map(str::to_owned),
             }],
         }
     }
@@ -182,11 +214,35 @@ fn a() -> u8 {
     // ANCHOR: shown
     // Exercise sum (core).
     // Add one to it.
+    // Turns green: one_is_added.
     todo!(\"exercise sum: add {{one}}\");
     // ANCHOR_END: shown
 }
 ";
-        assert_eq!(cut(FILE, &exercises())?, skeleton);
+        let exercises = exercises(None);
+        assert_eq!(cut(FILE, &exercises, 0)?, skeleton);
+        assert_eq!(
+            cut(FILE, &exercises, 1)?,
+            FILE.lines()
+                .filter(|line| !line.contains("exercise_"))
+                .flat_map(|line| [line, "\n"])
+                .collect::<String>()
+        );
+        assert!(is_open(skeleton, &exercises.all[0]));
+        assert!(!is_open(FILE, &exercises.all[0]));
+        Ok(())
+    }
+
+    #[test]
+    fn code_may_stand_in_the_place_of_a_solution() -> Result<()> {
+        let exercises = exercises(Some("let sum = before;\nsum\n"));
+        let skeleton = cut(FILE, &exercises, 0)?;
+        let gap = "    // TODO exercise sum: add {one}\n    let sum = before;\n    sum\n";
+        assert!(skeleton.contains(gap), "{skeleton}");
+        assert!(is_open(&skeleton, &exercises.all[0]));
+        // Begun, with the comment left where it was.
+        let begun = skeleton.replace("let sum = before;", "let sum = before + 1;");
+        assert!(!is_open(&begun, &exercises.all[0]));
         Ok(())
     }
 
@@ -206,7 +262,8 @@ fn a() -> u8 {
         assert!(
             cut(
                 "// ANCHOR: exercise_a\n// ANCHOR_END: exercise_a\n",
-                &exercises()
+                &exercises(None),
+                0
             )
             .is_err()
         );

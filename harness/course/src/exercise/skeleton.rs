@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::Exercises;
-use super::region::{cut, regions, solved};
+use super::region::{cut, is_open, regions, solved};
+use super::{Exercise, Exercises};
 use check::workspace;
 
 /// The treatment of solutions in a copy of a crate.
@@ -14,6 +14,8 @@ use check::workspace;
 pub enum Solutions {
     /// Exercises replace the solutions.
     CutOut,
+    /// Exercises replace the solutions of all but the first so many.
+    First(usize),
     /// The solutions stay.
     Stay,
 }
@@ -81,16 +83,36 @@ pub fn step_dir(number: &str) -> Result<PathBuf> {
     Ok(dir.clone())
 }
 
-/// The exercises of step `number`. A handout has none, which is an error.
+/// The exercises of step `number`.
+///
+/// # Errors
+/// In a handout, if the step was handed out solved.
 pub fn exercises(number: &str) -> Result<Exercises> {
     let dir = workspace::root().join("harness/exercises");
-    if !dir.is_dir() {
-        bail!(
-            "this repository was handed out: your steps are in steps/, and just test-step \
-             {number} checks yours"
-        );
+    if workspace::is_handed_out() && !dir.join(format!("{number}.toml")).is_file() {
+        bail!("step {number} was handed out solved: it has no exercises");
     }
     Exercises::read(&dir, number)
+}
+
+/// The exercises that are not begun in the crate in `dir`, in our order: each
+/// with the file in which its gap is.
+pub fn open(dir: &Path, number: &str) -> Result<Vec<(Exercise, PathBuf)>> {
+    let mut texts = Vec::new();
+    for file in sources(dir)? {
+        let path = dir.join(&file);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        texts.push((file, text));
+    }
+    let mut open = Vec::new();
+    for exercise in exercises(number)?.all {
+        for (file, text) in &texts {
+            if is_open(text, &exercise) {
+                open.push((exercise.clone(), file.clone()));
+            }
+        }
+    }
+    Ok(open)
 }
 
 /// The place of an exercise in a step's crate.
@@ -123,16 +145,16 @@ pub fn places(dir: &Path) -> Result<Vec<Place>> {
 /// which is created. The tests beside `src/` are not copied.
 pub fn copy(number: &str, to: &Path, solutions: Solutions) -> Result<()> {
     let from = step_dir(number)?;
-    let exercises = match solutions {
-        Solutions::CutOut => exercises(number)?,
-        Solutions::Stay => Exercises::default(),
+    let (exercises, done) = match solutions {
+        Solutions::CutOut => (exercises(number)?, 0),
+        Solutions::First(done) => (exercises(number)?, done),
+        Solutions::Stay => (Exercises::default(), 0),
     };
     for file in sources(&from)? {
         let text = read(&from.join(&file))?;
         let text = match solutions {
-            Solutions::CutOut => {
-                cut(&text, &exercises).with_context(|| from.join(&file).display().to_string())?
-            }
+            Solutions::CutOut | Solutions::First(_) => cut(&text, &exercises, done)
+                .with_context(|| from.join(&file).display().to_string())?,
             Solutions::Stay => solved(&text),
         };
         write(&to.join(&file), &text)?;

@@ -1,4 +1,4 @@
-//! The learner's directory: `work/`.
+//! The learner's directory: `work/`, or in a handout `steps/`.
 //!
 //! ```text
 //! work/Cargo.toml      a workspace of the current step and those below it
@@ -42,15 +42,20 @@ pub const WORK: &str = "DRYDOCK_WORK";
 #[derive(Clone, Debug)]
 pub struct Work {
     dir: PathBuf,
+    /// Whether the learner's crates are those in `steps/`: in a handout.
+    in_steps: bool,
 }
 
 impl Work {
     /// `$DRYDOCK_WORK`, or else `work/` at the top of the repository. It need
-    /// not exist.
+    /// not exist. In a handout `work/` has the progress only.
     pub fn here() -> Self {
         match std::env::var_os(WORK) {
             Some(dir) => Work::at(Path::new(&dir)),
-            None => Work::at(&workspace::root().join("work")),
+            None => Work {
+                dir: workspace::root().join("work"),
+                in_steps: workspace::is_handed_out(),
+            },
         }
     }
 
@@ -58,6 +63,7 @@ impl Work {
     pub fn at(dir: &Path) -> Self {
         Work {
             dir: dir.to_owned(),
+            in_steps: false,
         }
     }
 
@@ -65,7 +71,10 @@ impl Work {
     /// exist.
     pub fn step(&self, number: &str) -> Result<PathBuf> {
         let ours = skeleton::step_dir(number)?;
-        Ok(self.dir.join(ours.file_name().unwrap_or_default()))
+        Ok(match self.in_steps {
+            true => ours,
+            false => self.dir.join(ours.file_name().unwrap_or_default()),
+        })
     }
 
     /// The directory of the learner's crate of step `number`.
@@ -74,24 +83,32 @@ impl Work {
     /// Says how to start the step, if it was not started.
     pub fn started(&self, number: &str) -> Result<PathBuf> {
         let dir = self.step(number)?;
+        if self.in_steps {
+            // Fails for a step that was handed out solved.
+            skeleton::exercises(number)?;
+        }
         if dir.join("src").is_dir() {
             return Ok(dir);
         }
         bail!(
-            "{} is not there: just start {number}",
+            "{} is not there: ./just start {number}",
             dir.strip_prefix(workspace::root())
                 .unwrap_or(&dir)
                 .display()
         )
     }
 
-    /// Writes the skeleton of step `number` and returns its directory.
+    /// Writes the skeleton of step `number` and returns its directory. In a
+    /// handout it is there already.
     ///
     /// # Errors
     /// If the learner has started the step already: their files are never
     /// overwritten.
     pub fn start(&self, number: &str) -> Result<PathBuf> {
         let dir = self.step(number)?;
+        if self.in_steps {
+            return self.started(number);
+        }
         if dir.exists() {
             bail!(
                 "{} is there already: go on with it, or move it away to begin anew",
@@ -106,6 +123,9 @@ impl Work {
     /// and those below it: ours, or with `on_mine` the learner's where they are
     /// started.
     pub fn lay_out(&self, number: &str, on_mine: bool) -> Result<()> {
+        if self.in_steps {
+            return Ok(());
+        }
         let mut places = Vec::new();
         for (below, ours) in skeleton::steps()? {
             let name = ours.file_name().unwrap_or_default().to_owned();
@@ -158,12 +178,25 @@ impl Work {
         // that what the steps share is built once.
         let mut args = vec!["build", "--profile", "wrong", "--workspace"];
         args.extend(["--bin", &name, "--target-dir", &target]);
-        let built = build::cargo(&self.dir, &args)
-            .with_context(|| format!("{} does not compile", self.dir.display()))?;
+        let workspace = match self.in_steps {
+            true => workspace::root(),
+            false => self.dir.clone(),
+        };
+        let built = build::cargo(&workspace, &args)
+            .with_context(|| format!("{} does not compile", self.step_name(number)))?;
         built
             .into_iter()
             .next_back()
             .with_context(|| format!("cargo built no {name}"))
+    }
+
+    fn step_name(&self, number: &str) -> String {
+        let dir = self.step(number).unwrap_or_else(|_| self.dir.clone());
+        let root = workspace::root();
+        dir.strip_prefix(&root)
+            .unwrap_or(&dir)
+            .display()
+            .to_string()
     }
 
     /// Reads the progress.
@@ -173,6 +206,7 @@ impl Work {
 
     /// Writes the progress.
     pub fn note(&self, progress: &Progress) -> Result<()> {
+        fs::create_dir_all(&self.dir).with_context(|| format!("mkdir {}", self.dir.display()))?;
         progress.write(&self.dir.join("progress.toml"))
     }
 }

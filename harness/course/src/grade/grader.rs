@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::jail::Jail;
 use super::kit::Kit;
+use super::limited::TooLong;
 use super::marks::Marks;
 use super::place::Place;
 use super::submission::Submission;
@@ -142,7 +143,7 @@ impl Grader {
         let limit = COMPILER.min(self.left(begun));
         let ended = place
             .build(&self.kit, self.jail, &submission, limit)
-            .map_err(|error| Refused(format!("the compiler {error:#}")))?;
+            .map_err(blamed)?;
         if !ended.status.success() {
             return Err(Refused(format!("it does not compile:\n{}", ended.output)).into());
         }
@@ -160,6 +161,7 @@ impl Grader {
             }],
             seed: checking::any_seed(),
             untrusted: true,
+            until_hang: false,
         };
         let machine = Machine {
             time_limit: Some(self.left(begun)),
@@ -189,6 +191,15 @@ impl Grader {
     }
 }
 
+/// An error of building a submission: its own fault if the compiler took too
+/// long, the harness's otherwise.
+fn blamed(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<TooLong>() {
+        Ok(late) => Refused(format!("the compiler {late}")).into(),
+        Err(error) => error.context("build the submission"),
+    }
+}
+
 /// A fault of the submission as a whole. It has marks, with no points.
 #[derive(Debug)]
 struct Refused(String);
@@ -200,3 +211,23 @@ impl fmt::Display for Refused {
 }
 
 impl std::error::Error for Refused {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grade::limited;
+    use std::process::Command;
+
+    #[test]
+    fn a_compiler_that_cannot_be_started_is_no_fault_of_the_submission() {
+        let build = |program: &str, limit| -> anyhow::Error {
+            let ended = limited::run(Command::new(program).arg("20"), limit);
+            blamed(ended.map(drop).unwrap_err())
+        };
+        let late = build("sleep", Duration::from_millis(50));
+        assert!(late.is::<Refused>(), "{late:#}");
+        assert!(late.to_string().starts_with("the compiler took more than"));
+        let missing = build("/no/such/compiler", Duration::from_secs(20));
+        assert!(!missing.is::<Refused>(), "{missing:#}");
+    }
+}

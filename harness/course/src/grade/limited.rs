@@ -1,12 +1,13 @@
 //! Runs a program with limits on its time, its memory and its output.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -34,13 +35,26 @@ pub struct Ended {
     pub output: String,
 }
 
+/// A program took longer than this, and was killed: the one error of [`run`]
+/// that the program is to blame for.
+#[derive(Debug)]
+pub struct TooLong(Duration);
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "took more than {} s", self.0.as_secs())
+    }
+}
+
+impl std::error::Error for TooLong {}
+
 /// Runs `command` to its end, at most for `limit`, with limits on its memory
 /// and its files. Standard output and standard error go to a file without a
 /// name.
 ///
 /// # Errors
-/// If `command` cannot be started. If it took too long: it is then killed, with
-/// everything it has started.
+/// If `command` cannot be started. [`TooLong`] if it took longer: it is then
+/// killed, with everything it has started.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     let mut output = tempfile::tempfile().context("make a temporary file")?;
     let copy = |file: &File| file.try_clone().context("dup");
@@ -60,7 +74,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
         if Instant::now() > end {
             killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL).context("killpg")?;
             child.wait().context("wait")?;
-            bail!("took more than {} s", limit.as_secs());
+            return Err(TooLong(limit).into());
         }
         std::thread::sleep(Duration::from_millis(20));
     };
@@ -84,7 +98,17 @@ mod tests {
     fn what_takes_too_long_is_killed() {
         let limit = Duration::from_millis(100);
         let error = run(Command::new("sleep").arg("1000"), limit).map(|_| ());
-        assert!(error.is_err_and(|error| error.to_string().contains("took more than")));
+        assert!(error.is_err_and(|error| error.is::<TooLong>()));
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_not_too_long() {
+        let error = run(
+            &mut Command::new("/no/such/compiler"),
+            Duration::from_secs(20),
+        )
+        .map(|_| ());
+        assert!(error.is_err_and(|error| !error.is::<TooLong>()));
     }
 
     #[test]

@@ -255,7 +255,7 @@ impl Marks {
                     "score": mark.points,
                     "max_score": mark.of,
                     "message": message(mark),
-                    "test_code": format!("just check {}", self.step),
+                    "test_code": format!("./just check {}", self.step),
                     "line_no": 0,
                     "execution_time": format!("{}ms", mark.millis),
                 })

@@ -94,7 +94,8 @@ impl Place {
     /// Compiles a submission, and returns how the compiler ended.
     ///
     /// # Errors
-    /// If the compiler took longer than `limit`.
+    /// [`TooLong`](limited::TooLong) if the compiler took longer than `limit`.
+    /// Others are not the submission's fault.
     pub fn build(
         &self,
         kit: &Kit,

@@ -41,6 +41,19 @@ pub fn check(text: &str) -> Result<()> {
 }
 
 fn look(tokens: TokenStream) -> Result<()> {
+    each_token(tokens, &mut |tokens, place| match &tokens[place] {
+        TokenTree::Ident(name) => look_at(&name.to_string(), tokens, place),
+        TokenTree::Group(group) if is_attribute(tokens, place) => look_at_attribute(group.stream()),
+        _ => Ok(()),
+    })
+}
+
+/// Passes on each token, those inside of brackets too, as a place in the list
+/// of its neighbours.
+fn each_token(
+    tokens: TokenStream,
+    look: &mut dyn FnMut(&[TokenTree], usize) -> Result<()>,
+) -> Result<()> {
     // Without recursion: the student chooses how deep this goes.
     let mut open = vec![(1, tokens)];
     while let Some((depth, tokens)) = open.pop() {
@@ -49,15 +62,9 @@ fn look(tokens: TokenStream) -> Result<()> {
         }
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         for (place, token) in tokens.iter().enumerate() {
-            match token {
-                TokenTree::Ident(name) => look_at(&name.to_string(), &tokens, place)?,
-                TokenTree::Group(group) => {
-                    if is_attribute(&tokens, place) {
-                        look_at_attribute(group.stream())?;
-                    }
-                    open.push((depth + 1, group.stream()));
-                }
-                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+            look(&tokens, place)?;
+            if let TokenTree::Group(group) = token {
+                open.push((depth + 1, group.stream()));
             }
         }
     }
@@ -83,21 +90,10 @@ fn is_attribute(tokens: &[TokenTree], place: usize) -> bool {
 
 /// Checks an attribute, which may contain others: `cfg_attr(all(), path = …)`.
 fn look_at_attribute(tokens: TokenStream) -> Result<()> {
-    let mut open = vec![(1, tokens)];
-    while let Some((depth, tokens)) = open.pop() {
-        if depth > DEPTH {
-            bail!("brackets are nested more than {DEPTH} deep");
-        }
-        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-        for (place, token) in tokens.iter().enumerate() {
-            match token {
-                TokenTree::Ident(name) => look_at_word(&name.to_string(), &tokens, place)?,
-                TokenTree::Group(group) => open.push((depth + 1, group.stream())),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
+    each_token(tokens, &mut |tokens, place| match &tokens[place] {
+        TokenTree::Ident(name) => look_at_word(&name.to_string(), tokens, place),
+        _ => Ok(()),
+    })
 }
 
 fn look_at_word(name: &str, tokens: &[TokenTree], place: usize) -> Result<()> {

@@ -69,7 +69,7 @@ pub(crate) fn check(subnet: Ipv4Net) -> Result<()> {
             && ip.octets()[0] != 0
             && !ip.is_loopback()
             && ip.octets()[0] < 224,
-        "{subnet} is no network of ordinary addresses: use a part of 10.0.0.0/8, 172.16.0.0/12 \
+        "{subnet} is not a network of ordinary addresses: use a part of 10.0.0.0/8, 172.16.0.0/12 \
          or 192.168.0.0/16"
     );
     Ok(())
@@ -93,7 +93,6 @@ pub(crate) fn allocate(
     taken: &BTreeMap<Ipv4Addr, String>,
     asked: Option<Ipv4Addr>,
 ) -> Result<Ipv4Addr> {
-    // ANCHOR: exercise_allocate
     let gateway = gateway(subnet);
     let Some(ip) = asked else {
         let free = subnet
@@ -101,8 +100,8 @@ pub(crate) fn allocate(
             .find(|ip| *ip != gateway && !taken.contains_key(ip));
         return free.with_context(|| {
             format!(
-                "no address left in {subnet}: {} containers have one; end some, or give the first \
-                 one a larger --subnet",
+                "no address left in {subnet}: {} containers have one; stop some, or start the \
+                 first one with a larger --subnet",
                 taken.len()
             )
         });
@@ -113,14 +112,13 @@ pub(crate) fn allocate(
     );
     ensure!(
         ip != subnet.network() && ip != subnet.broadcast(),
-        "--ip {ip} is no address of a host: it stands for the subnet {subnet} itself"
+        "--ip {ip} is not the address of a host: it stands for the subnet {subnet} itself"
     );
     ensure!(ip != gateway, "--ip {ip} is the address of the bridge");
     match taken.get(&ip) {
         Some(holder) => bail!("--ip {ip} is taken by container {holder}"),
         None => Ok(ip),
     }
-    // ANCHOR_END: exercise_allocate
 }
 
 /// A unique local IPv6 subnet (RFC 4193): fd00::/8, 40 random bits from
@@ -195,9 +193,9 @@ mod tests {
             ("10.9.1.5/24", "did you mean 10.9.1.0/24"),
             ("10.9.1.0/31", "no room"),
             ("10.9.1.0/32", "no room"),
-            ("127.0.0.0/8", "no network of ordinary"),
-            ("224.0.0.0/16", "no network of ordinary"),
-            ("0.0.0.0/0", "no network of ordinary"),
+            ("127.0.0.0/8", "not a network of ordinary"),
+            ("224.0.0.0/16", "not a network of ordinary"),
+            ("0.0.0.0/0", "not a network of ordinary"),
         ] {
             let error = check(net(subnet)).unwrap_err().to_string();
             assert!(error.contains(reason), "{subnet}: {error}");

@@ -30,7 +30,6 @@ pub(crate) const ALIAS: &str = "made by Drydock";
 /// # Errors
 /// `EPERM` without `CAP_NET_ADMIN` on the host.
 pub(crate) fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -> Result<u32> {
-    // ANCHOR: exercise_bridge
     let gateway = ipam::gateway(subnet);
     if link::find(route, BRIDGE)?.is_none() {
         say!("ip link add {BRIDGE} up type bridge");
@@ -44,7 +43,6 @@ pub(crate) fn up(route: &mut Route, subnet: Ipv4Net, subnet6: Option<Ipv6Net>) -
     }
     forwarding::route_localnet(BRIDGE)?;
     Ok(bridge.index)
-    // ANCHOR_END: exercise_bridge
 }
 
 /// A member's addresses, with the prefix lengths of the subnets.
@@ -78,7 +76,7 @@ pub(crate) fn remove_lost(route: &mut Route) -> Result<bool> {
     };
     if bridge.alias.as_deref() != Some(ALIAS) {
         bail!(
-            "there is a device {BRIDGE} that Drydock did not make: rename it, or remove it \
+            "the device {BRIDGE} exists and was not created by Drydock: rename it, or remove it \
              (ip link del {BRIDGE})"
         );
     }

@@ -17,34 +17,35 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 #[command(next_help_heading = "Network namespace (step 06)")]
 pub struct NetSettings {
-    /// Which network: none (a loopback device), bridge (with the other containers,
-    /// the host and the outside; needs root), host, or container:PID (that
-    /// process's). Without it: bridge if an option below needs that, else none
+    /// Connect the container to a network: none (a loopback device only),
+    /// bridge (needs root), host, or container:PID (that of a process)
+    /// [default: bridge if an option below needs it, else none]
     #[arg(long, value_name = "MODE")]
     pub network: Option<NetworkMode>,
 
-    /// Lead connections to a port of the host into the container; may be given
-    /// several times
+    /// Publish a container's port to the host. Repeatable
     #[arg(short, long, value_name = "[IP:]HOSTPORT:PORT[/udp]")]
     pub publish: Vec<Publish>,
 
-    /// Address on the bridge, instead of the lowest that is free
+    /// IPv4 address on the bridge [default: the lowest free one]
     #[arg(long, value_name = "ADDRESS")]
     pub ip: Option<Ipv4Addr>,
 
-    /// Subnet of the bridge: for the first container on it, which makes it
+    /// Subnet of the bridge. Only for the first container, which creates the
+    /// bridge
     #[arg(long, value_name = "NETWORK/PREFIX")]
     pub subnet: Option<Ipv4Net>,
 
-    /// Add an IPv6 address that reaches the host and the containers which have one
+    /// Add an IPv6 address, to reach the host and containers with such an
+    /// address
     #[arg(long)]
     pub ip6: bool,
 
-    /// Name server, instead of the host's; may be given several times
+    /// Set a DNS server [default: the host's]. Repeatable
     #[arg(long, value_name = "ADDRESS")]
     pub dns: Vec<IpAddr>,
 
-    /// Name for /etc/hosts; may be given several times
+    /// Add a host to /etc/hosts. Repeatable
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub add_host: Vec<HostEntry>,
 }

@@ -44,7 +44,7 @@ impl FromStr for NetworkMode {
             (_, Ok(NamespaceMode::Host)) => Ok(NetworkMode::Host),
             (_, Ok(NamespaceMode::Container(pid))) => Ok(NetworkMode::Container(pid)),
             (_, Err(error)) if text.starts_with("container:") => Err(error),
-            _ => bail!("it is none, host, bridge or container:PID"),
+            _ => bail!("use none, host, bridge or container:PID"),
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::veth;
 
 /// Prints the bridge and the containers, one line each.
 pub fn show() -> Result<Exit> {
-    // ANCHOR: exercise_show
     let locked = Locked::open(&directory())?;
     match &locked.state.network {
         None => println!("no bridge: no container needs one"),
@@ -50,15 +49,12 @@ pub fn show() -> Result<Exit> {
     // Reading must not leave a new directory behind.
     locked.close()?;
     Ok(Exit::Code(0))
-    // ANCHOR_END: exercise_show
 }
 
 /// Removes what dead launchers have left, and prints each item.
 pub fn restore() -> Result<Exit> {
-    // ANCHOR: exercise_restore
     for what in reclaim::restore(&directory())? {
         println!("removed {what}");
     }
     Ok(Exit::Code(0))
-    // ANCHOR_END: exercise_restore
 }

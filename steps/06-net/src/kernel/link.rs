@@ -142,7 +142,7 @@ pub(crate) fn add_veth(
     peer: &str,
     mac: Mac,
 ) -> Result<()> {
-    // ANCHOR: exercise_veth
+    // ANCHOR: exercise_connect
     let mut inner = named(peer);
     inner.attributes.extend([
         LinkAttribute::Address(mac.to_vec()),
@@ -159,7 +159,7 @@ pub(crate) fn add_veth(
     ]);
     add(route, link)
         .with_context(|| format!("RTM_NEWLINK({host_end}, veth, peer {peer} of process {pid})"))
-    // ANCHOR_END: exercise_veth
+    // ANCHOR_END: exercise_connect
 }
 // ANCHOR_END: add_veth
 

@@ -135,7 +135,7 @@ where
                 return Ok(objects);
             }
         }
-        bail!("what was to be listed changed {DUMPS} times meanwhile: try again");
+        bail!("the list changed {DUMPS} times while it was read: try again");
     }
 
     fn rest_of_dump(&mut self) -> Result<Option<Vec<M>>> {

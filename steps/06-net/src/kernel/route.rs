@@ -22,7 +22,6 @@ use crate::kernel::link::{self, Route};
 /// `ENETUNREACH` if no device that is up has the gateway's network; `EPERM`
 /// without `CAP_NET_ADMIN`.
 pub(crate) fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
-    // ANCHOR: exercise_default_route
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -37,7 +36,6 @@ pub(crate) fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
             NLM_F_CREATE | NLM_F_EXCL,
         )
         .with_context(|| format!("RTM_NEWROUTE(default via {gateway})"))
-    // ANCHOR_END: exercise_default_route
 }
 
 /// Whether the kernel takes packets for `ip` as its own: `ip route get IP`

@@ -43,7 +43,7 @@ fn make(directory: &Path) -> Result<()> {
             Err(error) if matches!(error.kind(), AlreadyExists | NotFound) => {}
             Err(error) if error.kind() == PermissionDenied => {
                 return Err(error)
-                    .with_context(|| format!("mkdir: set {VARIABLE} to a directory of yours"));
+                    .with_context(|| format!("mkdir: set {VARIABLE} to a directory that you own"));
             }
             Err(error) => return Err(error).context("mkdir"),
         }

@@ -78,9 +78,7 @@ pub(crate) fn restore(directory: &Path) -> Result<Vec<String>> {
     if locked.state.network.is_none() {
         if bridge::remove_lost(&mut link::route_client()?)? {
             removed.push(format!("bridge {BRIDGE}"));
-            warn!(
-                "net: whether the host forwarded packets before is lost: sysctl net.ipv4.ip_forward"
-            );
+            warn!("net: the former value of net.ipv4.ip_forward is lost: check it with sysctl");
         }
         let mut netfilter = table::netfilter_client()?;
         if table::exists(&mut netfilter)? {

@@ -49,7 +49,7 @@ pub(crate) fn reserve(publish: &Publish) -> Result<OwnedFd> {
                 .unwrap_or_default()
         ),
         Err(Errno::EADDRNOTAVAIL) => bail!(
-            "{} is no address of this host: `ip address` shows those it has",
+            "{} is not an address of this host: `ip address` shows its addresses",
             publish.ip
         ),
         Err(errno) => {
@@ -152,6 +152,6 @@ mod tests {
         let mut publish = on_loopback(8080, Protocol::Tcp);
         publish.ip = Ipv4Addr::new(203, 0, 113, 1);
         let error = reserve(&publish).unwrap_err().to_string();
-        assert!(error.contains("no address of this host"), "{error}");
+        assert!(error.contains("not an address of this host"), "{error}");
     }
 }

@@ -28,12 +28,12 @@ pub(crate) struct State {
     /// The shared network, while a container needs it.
     pub network: Option<Network>,
     /// The containers, by id.
-    pub containers: BTreeMap<String, Member>,
+    pub containers: BTreeMap<String, Endpoint>,
 }
 
 /// A container in the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Member {
+pub(crate) struct Endpoint {
     /// The launcher, with which the container ends.
     pub owner: ProcessIdentity,
     /// The address on the bridge; `None` without a connection to it.
@@ -44,7 +44,7 @@ pub(crate) struct Member {
 
 impl State {
     /// The containers on the bridge.
-    pub(crate) fn connected(&self) -> impl Iterator<Item = (&String, &Member)> {
+    pub(crate) fn connected(&self) -> impl Iterator<Item = (&String, &Endpoint)> {
         self.containers
             .iter()
             .filter(|(_, member)| member.address.is_some())
@@ -164,7 +164,8 @@ pub(crate) fn check_place(state: &mut State) -> Result<()> {
     }
     if network.exists() {
         bail!(
-            "the state is about another network namespace, net:[{}]: set {} to another directory",
+            "the state belongs to another network namespace, net:[{}]: set {} to another \
+             directory",
             network.namespace,
             VARIABLE
         );
@@ -181,8 +182,8 @@ pub(crate) fn check_place(state: &mut State) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn member(pid: i32) -> Member {
-        Member {
+    fn member(pid: i32) -> Endpoint {
+        Endpoint {
             owner: ProcessIdentity { pid, start: 1 },
             address: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ports: vec!["8080:80".parse().unwrap()],

@@ -33,7 +33,7 @@ impl FromStr for HostEntry {
 
     /// Reads `NAME:IP`.
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || anyhow!("it is NAME:IP, as in db:10.213.0.7");
+        let wrong = || anyhow!("use NAME:IP, as in db:10.213.0.7");
         let (name, ip) = text.split_once(':').ok_or_else(wrong)?;
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         if name.is_empty() || !name.bytes().all(is_name) {

@@ -11,11 +11,11 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | this file | the rules that all containers share |
+//! | this file | all rules: those that all containers share, and those of a published port |
 //! | [`rule`], [`expression`] | rules in the terms of nft(8), and their expressions |
 //! | [`table`] | Drydock's table, and the transactions that change it |
 //! | [`protocol`] | protocols that have ports, and the loopback network |
-//! | [`publish`] | the rules of one published port |
+//! | [`publish`] | the option `-p` |
 //! | [`firewall`] | other packet filters of the host that block containers |
 
 mod expression;
@@ -25,6 +25,8 @@ pub(crate) mod publish;
 pub(crate) mod rule;
 pub(crate) mod table;
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use kit::errno::errno_of;
@@ -33,6 +35,7 @@ use nix::errno::Errno;
 
 use crate::bridge::BRIDGE;
 use crate::nat::protocol::LOOPBACK;
+use crate::nat::publish::Publish;
 use crate::nat::rule::Rule;
 use crate::nat::table::{BaseChain, Netfilter, Transaction};
 
@@ -129,6 +132,36 @@ pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
 }
 // ANCHOR_END: rules
 
+// ANCHOR: published
+/// The rules that direct the host's port to the container at `address`.
+///
+/// `prerouting` sees packets from other hosts and from containers, `output`
+/// those that the host sends to itself. A port on a loopback address is for the
+/// host alone, so it has no rule in `prerouting`: a neighbour may send us
+/// packets for 127.0.0.1.
+pub(crate) fn published(port: &Publish, address: Ipv4Addr, comment: &str) -> Vec<Rule> {
+    // ANCHOR: exercise_publish
+    let lead = |rule: Rule| {
+        rule.dport(port.protocol, port.host_port)
+            .dnat(address, port.port)
+            .comment(comment)
+    };
+    let (outside, own) = (Rule::new("prerouting"), Rule::new("output"));
+    if port.ip.is_unspecified() {
+        return vec![
+            lead(outside.ip_daddr_not(LOOPBACK).fib_daddr_local()),
+            lead(own.fib_daddr_local()),
+        ];
+    }
+    let own = lead(own.ip_daddr(port.ip.into()));
+    if port.ip.is_loopback() {
+        return vec![own];
+    }
+    vec![lead(outside.ip_daddr(port.ip.into())), own]
+    // ANCHOR_END: exercise_publish
+}
+// ANCHOR_END: published
+
 /// Recreates the table, with the shared rules and those given.
 ///
 /// # Errors
@@ -190,6 +223,32 @@ postrouting ip saddr 10.0.0.0/24 oifname "drydock0" ct status dnat masquerade
     fn a_host_that_was_no_router_becomes_none() {
         assert!(
             text(false).ends_with("forward iifname != \"drydock0\" oifname != \"drydock0\" drop\n")
+        );
+    }
+
+    fn of_port(text: &str) -> Vec<String> {
+        let publish: Publish = text.parse().unwrap();
+        let rules = published(&publish, Ipv4Addr::new(10, 0, 0, 2), "7");
+        rules.iter().map(Rule::to_string).collect()
+    }
+
+    #[test]
+    fn a_port_on_all_addresses_is_for_the_addresses_of_the_host_only() {
+        assert_eq!(
+            of_port("8080:80"),
+            [
+                "prerouting ip daddr != 127.0.0.0/8 fib daddr type local tcp dport 8080 dnat to \
+                 10.0.0.2:80 comment \"7\"",
+                "output fib daddr type local tcp dport 8080 dnat to 10.0.0.2:80 comment \"7\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_port_on_loopback_is_not_for_other_hosts() {
+        assert_eq!(
+            of_port("127.0.0.1:8080:80/udp"),
+            ["output ip daddr 127.0.0.1/32 udp dport 8080 dnat to 10.0.0.2:80 comment \"7\""]
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Published ports (`-p`): a port of the host that leads to one of a container,
-//! by a rewritten destination address (nf_tables, `dnat`).
+//! The option `-p`: a port of the host that leads to one of a container. Its
+//! rules are `nat::published`.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -8,8 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::nat::protocol::{LOOPBACK, Protocol};
-use crate::nat::rule::Rule;
+use crate::nat::protocol::Protocol;
 
 /// One published port, spelled `[IP:]HOSTPORT:PORT[/tcp|/udp]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +41,7 @@ impl FromStr for Publish {
             [host, inside] => (Ipv4Addr::UNSPECIFIED, host, inside),
             [ip, host, inside] => (
                 ip.parse()
-                    .map_err(|_| anyhow!("{ip:?} is no IPv4 address"))?,
+                    .map_err(|_| anyhow!("{ip:?} is not an IPv4 address"))?,
                 host,
                 inside,
             ),
@@ -60,7 +59,7 @@ impl FromStr for Publish {
 fn port(text: &str) -> Result<u16> {
     match text.parse() {
         Ok(port @ 1..) => Ok(port),
-        _ => bail!("{text:?} is no port: ports are the numbers from 1 to 65535"),
+        _ => bail!("{text:?} is not a port: use a number from 1 to 65535"),
     }
 }
 
@@ -87,41 +86,13 @@ impl Publish {
         let same_ip = self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified();
         same_ip && self.host_port == other.host_port && self.protocol == other.protocol
     }
-
-    /// The rules that direct the host's port to the container at `address`.
-    ///
-    /// `prerouting` sees packets from other hosts and from containers, `output`
-    /// those that the host sends to itself. A port on a loopback address is for
-    /// the host alone, so it has no rule in `prerouting`: a neighbour may send
-    /// us packets for 127.0.0.1.
-    pub fn rules(&self, address: Ipv4Addr, comment: &str) -> Vec<Rule> {
-        // ANCHOR: exercise_publish
-        let lead = |rule: Rule| {
-            rule.dport(self.protocol, self.host_port)
-                .dnat(address, self.port)
-                .comment(comment)
-        };
-        let (outside, own) = (Rule::new("prerouting"), Rule::new("output"));
-        if self.ip.is_unspecified() {
-            return vec![
-                lead(outside.ip_daddr_not(LOOPBACK).fib_daddr_local()),
-                lead(own.fib_daddr_local()),
-            ];
-        }
-        let own = lead(own.ip_daddr(self.ip.into()));
-        if self.ip.is_loopback() {
-            return vec![own];
-        }
-        vec![lead(outside.ip_daddr(self.ip.into())), own]
-        // ANCHOR_END: exercise_publish
-    }
 }
 
 /// Refuses ports that clash with one another. The error names the first two.
 pub(crate) fn check(ports: &[Publish]) -> Result<()> {
     for (n, port) in ports.iter().enumerate() {
         if let Some(other) = ports[..n].iter().find(|other| port.clashes_with(other)) {
-            return Err(anyhow!("both want the same port of the host"))
+            return Err(anyhow!("both publish the same port of the host"))
                 .with_context(|| format!("-p {other} and {port}"));
         }
     }
@@ -150,13 +121,13 @@ mod tests {
         for (text, reason) in [
             ("80", "[IP:]HOSTPORT:PORT"),
             ("1:2:3:4", "[IP:]HOSTPORT:PORT"),
-            (":80", "no port"),
-            ("0:80", "no port"),
-            ("80:65536", "no port"),
-            ("80:-1", "no port"),
-            ("80:80/tcp/tcp", "no port"),
+            (":80", "not a port"),
+            ("0:80", "not a port"),
+            ("80:65536", "not a port"),
+            ("80:-1", "not a port"),
+            ("80:80/tcp/tcp", "not a port"),
             ("80:80/sctp", "tcp or udp"),
-            ("localhost:80:80", "no IPv4 address"),
+            ("localhost:80:80", "not an IPv4 address"),
             ("[::1]:80:80", "IPv4 addresses only"),
         ] {
             let error = text.parse::<Publish>().unwrap_err().to_string();
@@ -175,31 +146,5 @@ mod tests {
         assert!(!clash("8080:80", "8080:80/udp"));
         assert!(!clash("127.0.0.1:8080:80", "127.0.0.2:8080:80"));
         assert!(!clash("8080:80", "8081:80"));
-    }
-
-    fn rules(text: &str) -> Vec<String> {
-        let publish: Publish = text.parse().unwrap();
-        let rules = publish.rules(Ipv4Addr::new(10, 0, 0, 2), "7");
-        rules.iter().map(Rule::to_string).collect()
-    }
-
-    #[test]
-    fn a_port_on_all_addresses_is_for_the_addresses_of_the_host_only() {
-        assert_eq!(
-            rules("8080:80"),
-            [
-                "prerouting ip daddr != 127.0.0.0/8 fib daddr type local tcp dport 8080 dnat to \
-                 10.0.0.2:80 comment \"7\"",
-                "output fib daddr type local tcp dport 8080 dnat to 10.0.0.2:80 comment \"7\"",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_port_on_loopback_is_not_for_other_hosts() {
-        assert_eq!(
-            rules("127.0.0.1:8080:80/udp"),
-            ["output ip daddr 127.0.0.1/32 udp dport 8080 dnat to 10.0.0.2:80 comment \"7\""]
-        );
     }
 }

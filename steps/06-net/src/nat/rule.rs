@@ -25,7 +25,7 @@ const DST_NAT: u32 = 32;
 /// A rule: its chain, its matches and its action. It is displayed in the syntax
 /// of nft(8).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     pub(crate) chain: &'static str,
     pub(crate) expressions: Vec<Expression>,
     pub(crate) comment: Option<String>,
@@ -40,7 +40,7 @@ impl fmt::Display for Rule {
 
 impl Rule {
     /// An empty rule, to be appended to `chain`.
-    pub fn new(chain: &'static str) -> Self {
+    pub(crate) fn new(chain: &'static str) -> Self {
         Rule {
             chain,
             expressions: Vec::new(),
@@ -51,7 +51,7 @@ impl Rule {
 
     /// Matches a packet that came in by the device `name`.
     #[must_use]
-    pub fn iifname(self, name: &str) -> Self {
+    pub(crate) fn iifname(self, name: &str) -> Self {
         self.device(MetaKey::Iifname, Operator::Equal, name)
             .says(format_args!("iifname \"{name}\""))
     }
@@ -59,49 +59,49 @@ impl Rule {
     /// Matches a packet that came in by another device than `name`, or that the
     /// host sends.
     #[must_use]
-    pub fn iifname_not(self, name: &str) -> Self {
+    pub(crate) fn iifname_not(self, name: &str) -> Self {
         self.device(MetaKey::Iifname, Operator::NotEqual, name)
             .says(format_args!("iifname != \"{name}\""))
     }
 
     /// Matches a packet that goes out by the device `name`.
     #[must_use]
-    pub fn oifname(self, name: &str) -> Self {
+    pub(crate) fn oifname(self, name: &str) -> Self {
         self.device(MetaKey::Oifname, Operator::Equal, name)
             .says(format_args!("oifname \"{name}\""))
     }
 
     /// Matches a packet that goes out by another device than `name`.
     #[must_use]
-    pub fn oifname_not(self, name: &str) -> Self {
+    pub(crate) fn oifname_not(self, name: &str) -> Self {
         self.device(MetaKey::Oifname, Operator::NotEqual, name)
             .says(format_args!("oifname != \"{name}\""))
     }
 
     /// Matches a source address in `network`.
     #[must_use]
-    pub fn ip_saddr(self, network: Ipv4Net) -> Self {
+    pub(crate) fn ip_saddr(self, network: Ipv4Net) -> Self {
         self.network(SOURCE_ADDRESS, Operator::Equal, network)
             .says(format_args!("ip saddr {network}"))
     }
 
     /// Matches a destination address in `network`.
     #[must_use]
-    pub fn ip_daddr(self, network: Ipv4Net) -> Self {
+    pub(crate) fn ip_daddr(self, network: Ipv4Net) -> Self {
         self.network(DESTINATION_ADDRESS, Operator::Equal, network)
             .says(format_args!("ip daddr {network}"))
     }
 
     /// Matches a destination address outside `network`.
     #[must_use]
-    pub fn ip_daddr_not(self, network: Ipv4Net) -> Self {
+    pub(crate) fn ip_daddr_not(self, network: Ipv4Net) -> Self {
         self.network(DESTINATION_ADDRESS, Operator::NotEqual, network)
             .says(format_args!("ip daddr != {network}"))
     }
 
     /// Matches a destination that is any of the host's own addresses.
     #[must_use]
-    pub fn fib_daddr_local(self) -> Self {
+    pub(crate) fn fib_daddr_local(self) -> Self {
         let local = RTN_LOCAL.to_ne_bytes().to_vec();
         self.push([
             expression::fib_daddr_type(),
@@ -112,7 +112,7 @@ impl Rule {
 
     /// Matches the protocol and the destination port.
     #[must_use]
-    pub fn dport(self, protocol: Protocol, port: u16) -> Self {
+    pub(crate) fn dport(self, protocol: Protocol, port: u16) -> Self {
         self.push([
             expression::meta(MetaKey::L4Proto),
             expression::cmp(Operator::Equal, vec![protocol.number()]),
@@ -125,7 +125,7 @@ impl Rule {
     /// Matches a packet of a connection that was accepted before, or an error
     /// message about one.
     #[must_use]
-    pub fn ct_state_established_related(self) -> Self {
+    pub(crate) fn ct_state_established_related(self) -> Self {
         self.connection(CT_STATE, ESTABLISHED_RELATED)
             .says(format_args!("ct state established,related"))
     }
@@ -133,42 +133,42 @@ impl Rule {
     /// Matches a packet of a connection whose destination was rewritten: here,
     /// one to a published port.
     #[must_use]
-    pub fn ct_status_dnat(self) -> Self {
+    pub(crate) fn ct_status_dnat(self) -> Self {
         self.connection(CT_STATUS, DST_NAT)
             .says(format_args!("ct status dnat"))
     }
 
     /// Redirects the connection to another address and port.
     #[must_use]
-    pub fn dnat(self, address: Ipv4Addr, port: u16) -> Self {
+    pub(crate) fn dnat(self, address: Ipv4Addr, port: u16) -> Self {
         self.push(expression::dnat(address, port))
             .says(format_args!("dnat to {address}:{port}"))
     }
 
     /// Replaces the connection's source by the address of the outgoing device.
     #[must_use]
-    pub fn masquerade(self) -> Self {
+    pub(crate) fn masquerade(self) -> Self {
         self.push([expression::masq()])
             .says(format_args!("masquerade"))
     }
 
     /// Accepts the packet: ends the chain.
     #[must_use]
-    pub fn accept(self) -> Self {
+    pub(crate) fn accept(self) -> Self {
         self.push([expression::verdict(1)])
             .says(format_args!("accept"))
     }
 
     /// Drops the packet.
     #[must_use]
-    pub fn drop(self) -> Self {
+    pub(crate) fn drop(self) -> Self {
         self.push([expression::verdict(0)])
             .says(format_args!("drop"))
     }
 
     /// Sets the comment that `nft list ruleset` shows: 253 bytes at most.
     #[must_use]
-    pub fn comment(mut self, text: &str) -> Self {
+    pub(crate) fn comment(mut self, text: &str) -> Self {
         self.comment = Some(text.to_owned());
         self.says(format_args!("comment \"{text}\""))
     }

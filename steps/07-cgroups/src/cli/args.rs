@@ -20,26 +20,27 @@ use crate::limits::units::{Bytes, Cpus, Swap};
 #[serde(default)]
 #[command(next_help_heading = "Control groups (step 07)")]
 pub struct CgroupSettings {
-    /// The most memory that all processes of the container use together, page
-    /// cache included: 128m, 1.5g. Beyond it the kernel kills
+    /// Memory limit, including the page cache: 128m, 1.5g. If it is exceeded,
+    /// the kernel kills a process
     #[arg(short, long, value_name = "BYTES")]
     pub memory: Option<Bytes>,
 
-    /// Memory and swap together; -1 for as much swap as there is [default:
-    /// twice --memory]
+    /// Limit of memory plus swap; -1 for unlimited swap [default: twice
+    /// --memory]
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     pub memory_swap: Option<Swap>,
 
-    /// Memory that is left to the container as long as others have some to give
+    /// Memory soft limit: not reclaimed while other groups have reclaimable
+    /// memory
     #[arg(long, value_name = "BYTES")]
     pub memory_reservation: Option<Bytes>,
 
-    /// The most CPU time, in CPUs: 0.5 is half of one, 2 are two
+    /// Number of CPUs: 0.5 is half the time of one CPU
     #[arg(long, value_name = "NUMBER")]
     pub cpus: Option<Cpus>,
 
-    /// The most CPU time in each --cpu-period, in microseconds; the same as
-    /// --cpus, in the kernel's words
+    /// Limit CPU CFS (Completely Fair Scheduler) quota: microseconds in each
+    /// --cpu-period
     #[arg(
         long,
         value_name = "MICROSECONDS",
@@ -48,67 +49,68 @@ pub struct CgroupSettings {
     )]
     pub cpu_quota: Option<i64>,
 
-    /// How often --cpu-quota is granted, in microseconds [default: 100000]
+    /// Limit CPU CFS period, in microseconds [default: 100000]
     #[arg(long, value_name = "MICROSECONDS", conflicts_with = "cpus")]
     pub cpu_period: Option<u64>,
 
-    /// CPU time against that of other groups, when there is not enough: 2 to
-    /// 262144, of which 1024 is the middle
+    /// CPU shares (relative weight), 2 to 262144; a group without a setting has
+    /// 1024
     #[arg(long, value_name = "SHARES")]
     pub cpu_shares: Option<u64>,
 
-    /// The CPUs to run on: 0-2,4
+    /// CPUs in which to allow execution: 0-2,4
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<IdList>,
 
-    /// The memory nodes to take memory from: 0,1
+    /// Memory nodes (MEMs) in which to allow allocation: 0,1
     #[arg(long, value_name = "LIST")]
     pub cpuset_mems: Option<IdList>,
 
-    /// The most processes and threads; -1 for no limit
+    /// Limit of processes and threads; -1 for unlimited
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub pids_limit: Option<i64>,
 
-    /// Disk time against that of other groups: 10 to 1000. Needs the BFQ
-    /// scheduler, or io.cost on v2
+    /// Block I/O relative weight, 10 to 1000. Needs the BFQ scheduler, or
+    /// io.cost on v2
     #[arg(long, value_name = "WEIGHT")]
     pub blkio_weight: Option<u64>,
 
-    /// The most bytes a second to read from a disk: /dev/sda:1m. May be given
-    /// several times, as the three below
+    /// Limit the read rate from a device, in bytes per second: /dev/sda:1m.
+    /// Repeatable
     #[arg(long, value_name = "DISK:BYTES")]
     pub device_read_bps: Vec<DeviceRate<Bytes>>,
 
-    /// The most bytes a second to write to a disk
+    /// Limit the write rate to a device, in bytes per second. Repeatable
     #[arg(long, value_name = "DISK:BYTES")]
     pub device_write_bps: Vec<DeviceRate<Bytes>>,
 
-    /// The most reads a second from a disk: /dev/sda:100
+    /// Limit the read rate from a device, in operations per second:
+    /// /dev/sda:100. Repeatable
     #[arg(long, value_name = "DISK:NUMBER")]
     pub device_read_iops: Vec<DeviceRate<u64>>,
 
-    /// The most writes a second to a disk
+    /// Limit the write rate to a device, in operations per second. Repeatable
     #[arg(long, value_name = "DISK:NUMBER")]
     pub device_write_iops: Vec<DeviceRate<u64>>,
 
-    /// A device of the host to allow inside, and to show there with --rootfs;
-    /// to read (r), write (w) and mknod (m) it. May be given several times
+    /// Add a host device to the container, with permission to read (r), write
+    /// (w) and mknod (m). Repeatable
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     pub device: Vec<DeviceArg>,
 
-    /// Devices to allow inside, as "c 10:* rwm": c, b or a for both kinds,
-    /// major and minor number; "a *:* rwm" for no rules at all. May be given
-    /// several times
+    /// Add a rule to the allowed devices: type (c, b, or a for both), major and
+    /// minor number, and permissions, as in "c 10:* rwm"; "a *:* rwm" allows
+    /// all. Repeatable
     #[arg(long, value_name = "RULE")]
     pub device_cgroup_rule: Vec<RuleArg>,
 
-    /// Whose cgroup namespace: private (its own group is the root), host, or
-    /// container:PID (that process's)
+    /// Cgroup namespace to use: private (a new one, with the container's group
+    /// as its root), host, or container:PID (that of a process)
     #[arg(long, value_name = "MODE", default_value = "private")]
     pub cgroupns: NamespaceMode,
 
-    /// The group to make the container's in, as a path from the root of the
-    /// hierarchy [default: drydock, where the caller may make it]
+    /// Parent group of the container's group, as a path from the root of the
+    /// hierarchy [default: drydock, in a group that the caller may write]
     #[arg(long, value_name = "PATH")]
     #[serde(with = "kit::text")]
     pub cgroup_parent: Option<PathBuf>,

@@ -11,7 +11,7 @@ use process::Exit;
 use crate::group::find;
 use crate::lab::hierarchy;
 use crate::lab::tool::{self as lab, HierarchyTool};
-use crate::observe::freeze::{self, State};
+use crate::observe::freeze::{self, GroupState};
 use crate::observe::stats::{self};
 use crate::observe::table::{details, table};
 use crate::observe::top;
@@ -19,18 +19,20 @@ use crate::observe::top;
 /// What `step-07` can do besides launching.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Tool {
-    /// Show what a container has used, or a table of all containers
+    /// Show the resource usage of a container, or a table of all containers
     Stats(StatsArgs),
-    /// Show that table again every second, until q
+    /// Show the table of all containers, updated every second, until q is
+    /// pressed
     Top,
-    /// Freeze a container where it stands
+    /// Freeze all processes of a container
     Pause(GroupArgs),
-    /// Let it go on
+    /// Thaw a frozen container
     Resume(GroupArgs),
-    /// Make v1 hierarchies, to see the rules by
+    /// Create and examine v1 hierarchies
     #[command(subcommand)]
     Hierarchy(HierarchyTool),
-    /// Remove the groups of launchers that are gone, and all such hierarchies
+    /// Remove the groups of killed launchers, and all hierarchies created by
+    /// step-07
     Restore,
 }
 
@@ -55,8 +57,8 @@ pub fn run(tool: Tool) -> Result<Exit> {
     match tool {
         Tool::Stats(args) => stats(args),
         Tool::Top => top::run(),
-        Tool::Pause(args) => set(&args.group, State::Frozen),
-        Tool::Resume(args) => set(&args.group, State::Thawed),
+        Tool::Pause(args) => set(&args.group, GroupState::Frozen),
+        Tool::Resume(args) => set(&args.group, GroupState::Thawed),
         Tool::Hierarchy(tool) => lab::run(tool),
         Tool::Restore => restore(),
     }
@@ -78,7 +80,7 @@ fn stats(args: StatsArgs) -> Result<Exit> {
 
 /// Freezes or thaws the group of a container. Refuses the group of any other
 /// process.
-fn set(what: &str, state: State) -> Result<Exit> {
+fn set(what: &str, state: GroupState) -> Result<Exit> {
     let group = find::group(what)?;
     // The group of another process may contain the caller's own shell.
     if let Some(member) = group.members.iter().find(|m| !find::is_container(&m.dir)) {

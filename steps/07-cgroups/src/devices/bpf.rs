@@ -26,7 +26,7 @@ use anyhow::Result;
 use kit::sys::bpf::{Instruction, prog_attach, prog_load};
 use std::os::fd::AsFd;
 
-use crate::devices::{Access, Kind, Rule};
+use crate::devices::{DeviceAccess, DeviceKind, DeviceRule};
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
@@ -64,8 +64,7 @@ fn instruction(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Instr
 }
 
 /// Assembles the program for these rules.
-pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
-    // ANCHOR: exercise_device_program
+pub(crate) fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     let mut program = vec![
         instruction(LDX_MEM_W, R2, R1, CTX_ACCESS_TYPE, 0),
         instruction(ALU_MOV_X, R3, R2, 0, 0),
@@ -88,14 +87,13 @@ pub(crate) fn program(rules: &[Rule]) -> Vec<Instruction> {
     program.push(instruction(ALU_MOV_K, R0, 0, 0, 0));
     program.push(instruction(EXIT, 0, 0, 0, 0));
     program
-    // ANCHOR_END: exercise_device_program
 }
 
 /// The instructions of one rule. Its jumps do not have their offsets yet.
-fn one_rule(rule: &Rule) -> Vec<Instruction> {
+fn one_rule(rule: &DeviceRule) -> Vec<Instruction> {
     let kind = match rule.kind {
-        Kind::Block => 1,
-        Kind::Char => 2,
+        DeviceKind::Block => 1,
+        DeviceKind::Char => 2,
     };
     let mut block = vec![
         instruction(JMP_JNE_K, R2, 0, 0, kind),
@@ -114,7 +112,7 @@ fn one_rule(rule: &Rule) -> Vec<Instruction> {
 }
 
 /// The bits `BPF_DEVCG_ACC_*`.
-fn bits(access: Access) -> i32 {
+fn bits(access: DeviceAccess) -> i32 {
     i32::from(access.mknod) | i32::from(access.read) << 1 | i32::from(access.write) << 2
 }
 
@@ -122,7 +120,7 @@ fn bits(access: Access) -> i32 {
 ///
 /// # Errors
 /// `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN` in the initial user namespace.
-pub(crate) fn attach(group: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
+pub(crate) fn attach(group: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<()> {
     let loaded = prog_load(BPF_PROG_TYPE_CGROUP_DEVICE, &program(rules))?;
     prog_attach(group, loaded.as_fd(), BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)
 }
@@ -174,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_device_to_read_is_not_one_to_write() {
-        let rule = Rule {
-            kind: Kind::Block,
+        let rule = DeviceRule {
+            kind: DeviceKind::Block,
             major: Some(7),
             minor: Some(0),
             access: "r".parse().unwrap(),

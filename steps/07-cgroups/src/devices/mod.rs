@@ -15,7 +15,7 @@ use nix::sys::stat::{major, minor};
 
 /// The kind of a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DeviceKind {
     /// Character device, `c`.
     Char,
     /// Block device, `b`.
@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// The permitted operations on a device: `r`, `w` and `m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct DeviceAccess {
     /// open(2) for reading.
     pub read: bool,
     /// open(2) for writing.
@@ -33,26 +33,26 @@ pub struct Access {
     pub mknod: bool,
 }
 
-impl Access {
-    const ALL: Access = Access {
+impl DeviceAccess {
+    const ALL: DeviceAccess = DeviceAccess {
         read: true,
         write: true,
         mknod: true,
     };
-    const MKNOD: Access = Access {
+    const MKNOD: DeviceAccess = DeviceAccess {
         read: false,
         write: false,
         mknod: true,
     };
 }
 
-impl FromStr for Access {
+impl FromStr for DeviceAccess {
     type Err = Error;
 
     /// Reads some of the letters `r`, `w` and `m`, each at most once.
     fn from_str(text: &str) -> Result<Self> {
         let has = |letter| text.chars().filter(|c| *c == letter).count() == 1;
-        let access = Access {
+        let access = DeviceAccess {
             read: has('r'),
             write: has('w'),
             mknod: has('m'),
@@ -64,7 +64,7 @@ impl FromStr for Access {
     }
 }
 
-impl fmt::Display for Access {
+impl fmt::Display for DeviceAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (set, letter) in [(self.read, 'r'), (self.write, 'w'), (self.mknod, 'm')] {
             if set {
@@ -77,23 +77,23 @@ impl fmt::Display for Access {
 
 /// A rule that allows one device, or all devices of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct DeviceRule {
     /// The kind of the node.
-    pub kind: Kind,
+    pub kind: DeviceKind,
     /// Major number; `None` for all.
     pub major: Option<u32>,
     /// Minor number; `None` for all.
     pub minor: Option<u32>,
     /// The permitted operations.
-    pub access: Access,
+    pub access: DeviceAccess,
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for DeviceRule {
     /// The form of the v1 files: `c 1:3 rwm`, `b *:* m`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Char => 'c',
-            Kind::Block => 'b',
+            DeviceKind::Char => 'c',
+            DeviceKind::Block => 'b',
         };
         let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
         let (major, minor) = (number(self.major), number(self.minor));
@@ -101,8 +101,8 @@ impl fmt::Display for Rule {
     }
 }
 
-const fn all(kind: Kind, access: Access) -> Rule {
-    Rule {
+const fn all(kind: DeviceKind, access: DeviceAccess) -> DeviceRule {
+    DeviceRule {
         kind,
         major: None,
         minor: None,
@@ -110,20 +110,20 @@ const fn all(kind: Kind, access: Access) -> Rule {
     }
 }
 
-const fn char(major: u32, minor: Option<u32>) -> Rule {
-    Rule {
-        kind: Kind::Char,
+const fn char(major: u32, minor: Option<u32>) -> DeviceRule {
+    DeviceRule {
+        kind: DeviceKind::Char,
         major: Some(major),
         minor,
-        access: Access::ALL,
+        access: DeviceAccess::ALL,
     }
 }
 
 /// The rules for every container, as with Docker. Nodes of all devices may be
 /// made: only opening one gives access.
-pub(crate) const DEFAULT: [Rule; 11] = [
-    all(Kind::Char, Access::MKNOD),
-    all(Kind::Block, Access::MKNOD),
+pub(crate) const DEFAULT: [DeviceRule; 11] = [
+    all(DeviceKind::Char, DeviceAccess::MKNOD),
+    all(DeviceKind::Block, DeviceAccess::MKNOD),
     char(1, Some(3)), // /dev/null
     char(1, Some(5)), // /dev/zero
     char(1, Some(7)), // /dev/full
@@ -139,8 +139,8 @@ pub(crate) const DEFAULT: [Rule; 11] = [
 /// kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleArg {
-    kinds: Vec<Kind>,
-    rule: Rule,
+    kinds: Vec<DeviceKind>,
+    rule: DeviceRule,
 }
 
 impl FromStr for RuleArg {
@@ -154,9 +154,9 @@ impl FromStr for RuleArg {
             bail!(what());
         };
         let kinds = match kind {
-            "a" => vec![Kind::Char, Kind::Block],
-            "c" => vec![Kind::Char],
-            "b" => vec![Kind::Block],
+            "a" => vec![DeviceKind::Char, DeviceKind::Block],
+            "c" => vec![DeviceKind::Char],
+            "b" => vec![DeviceKind::Block],
             _ => bail!(what()),
         };
         let number = |text: &str| match text {
@@ -165,7 +165,7 @@ impl FromStr for RuleArg {
         };
         let (major, minor) = numbers.split_once(':').with_context(what)?;
         Ok(RuleArg {
-            rule: Rule {
+            rule: DeviceRule {
                 kind: kinds[0],
                 major: number(major)?,
                 minor: number(minor)?,
@@ -178,8 +178,8 @@ impl FromStr for RuleArg {
 
 impl RuleArg {
     /// The rules, one per kind.
-    pub(crate) fn rules(&self) -> impl Iterator<Item = Rule> + '_ {
-        self.kinds.iter().map(|kind| Rule {
+    pub(crate) fn rules(&self) -> impl Iterator<Item = DeviceRule> + '_ {
+        self.kinds.iter().map(|kind| DeviceRule {
             kind: *kind,
             ..self.rule
         })
@@ -187,13 +187,13 @@ impl RuleArg {
 
     /// Whether it allows every operation on all devices: `a *:* rwm`.
     pub(crate) fn is_everything(&self) -> bool {
-        let Rule {
+        let DeviceRule {
             major,
             minor,
             access,
             ..
         } = self.rule;
-        self.kinds.len() == 2 && (major, minor, access) == (None, None, Access::ALL)
+        self.kinds.len() == 2 && (major, minor, access) == (None, None, DeviceAccess::ALL)
     }
 }
 
@@ -206,7 +206,7 @@ pub struct DeviceArg {
     /// The path of its node inside, absolute.
     pub container: PathBuf,
     /// The permitted operations.
-    pub access: Access,
+    pub access: DeviceAccess,
 }
 
 impl FromStr for DeviceArg {
@@ -220,8 +220,8 @@ impl FromStr for DeviceArg {
     fn from_str(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split(':').collect();
         let (host, container, access) = match parts[..] {
-            [host] => (host, host, Access::ALL),
-            [host, second] if second.starts_with('/') => (host, second, Access::ALL),
+            [host] => (host, host, DeviceAccess::ALL),
+            [host, second] if second.starts_with('/') => (host, second, DeviceAccess::ALL),
             // As Docker: /dev/fuse:r
             [host, second] => (host, host, second.parse()?),
             [host, container, access] => (host, container, access.parse()?),
@@ -248,15 +248,15 @@ impl fmt::Display for DeviceArg {
 impl DeviceArg {
     /// The rule that allows the device. The path on the host must be a device
     /// node.
-    pub fn rule(&self) -> Result<Rule> {
+    pub fn rule(&self) -> Result<DeviceRule> {
         let meta =
             fs::metadata(&self.host).with_context(|| format!("stat {}", self.host.display()))?;
         let kind = match meta.file_type() {
-            t if t.is_char_device() => Kind::Char,
-            t if t.is_block_device() => Kind::Block,
+            t if t.is_char_device() => DeviceKind::Char,
+            t if t.is_block_device() => DeviceKind::Block,
             _ => bail!("{} is no device", self.host.display()),
         };
-        Ok(Rule {
+        Ok(DeviceRule {
             kind,
             major: Some(major(meta.rdev()) as u32),
             minor: Some(minor(meta.rdev()) as u32),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::group::end;
+use crate::group::kill_legacy;
 use crate::group::leaf;
 use crate::group::parent::{NAME, PREFIX, Parent, directories};
 use crate::group::v1::{self, may_make_groups};
@@ -42,7 +42,7 @@ pub(crate) fn group(what: &str) -> Result<Group> {
         }
     }
     if name.is_empty() || found.is_empty() {
-        bail!("there is no group {what}: step-07 stats lists those of containers");
+        bail!("there is no group {what}: step-07 stats lists the groups of containers");
     }
     Ok(Group {
         name: name.to_owned(),
@@ -66,7 +66,7 @@ fn of_process(pid: &str) -> Result<Group> {
     let named = members.iter().find(|member| is_container(&member.dir));
     let name = match named.or(members.first()) {
         Some(member) => file_name(&member.dir),
-        None => bail!("process {pid} is in no group but the roots"),
+        None => bail!("process {pid} is only in root groups"),
     };
     // A hierarchy in which it was not placed would show another group's use.
     if named.is_some() {
@@ -144,7 +144,6 @@ fn walk(dir: &Path) -> Result<Vec<PathBuf>> {
 /// The first group that could not be removed; the others are tried all the
 /// same.
 pub fn sweep() -> Result<Vec<PathBuf>> {
-    // ANCHOR: exercise_sweep
     let mut swept = Vec::new();
     let mut failed = Ok(());
     // The first hierarchy comes last, because a launcher searches there.
@@ -162,7 +161,6 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
         failed = failed.and(sweep_each(parents, hierarchy.version, &mut swept));
     }
     failed.map(|()| swept)
-    // ANCHOR_END: exercise_sweep
 }
 
 /// Thaws the group of this name, if the freezer is a controller of v1.
@@ -174,7 +172,7 @@ pub(crate) fn thaw(name: &OsStr) -> Result<()> {
     };
     let all = walk(&freezer.mount_point)?;
     let named = all.iter().filter(|dir| dir.file_name() == Some(name));
-    named.map(PathBuf::as_path).try_for_each(end::thaw)
+    named.map(PathBuf::as_path).try_for_each(kill_legacy::thaw)
 }
 
 /// Removes a leaf, and returns whether its launcher was gone. rmdir(2) refuses

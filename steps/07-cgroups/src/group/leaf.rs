@@ -36,8 +36,8 @@ impl Leaf {
         let others: Vec<&str> = procs.lines().filter(|pid| *pid != own).collect();
         if !others.is_empty() {
             bail!(
-                "{} holds other processes ({}), so no controller can be switched on there: move \
-                 them into a group below it, or start the launcher in a group of its own (with \
+                "{} holds other processes ({}), so no controller can be enabled there: move them \
+                 into a group below it, or start the launcher in a group of its own (with \
                  systemd: systemd-run --user --scope -p Delegate=yes)",
                 base.display(),
                 others.join(" ")

@@ -4,14 +4,18 @@
 //! |---|---|
 //! | this file, [`parent`] | the directories: creation, search for abandoned ones, removal |
 //! | [`v1`], [`v2`], [`leaf`] | what each version requires before a process can enter |
-//! | [`find`], [`mod@end`] | search by name and by process; the end of all processes of a group |
+//! | [`find`] | search by name and by process |
+//! | [`processes`], [`mod@end`] | the processes of a group; the end of all of them |
+//! | [`kill_legacy`] | the same in v1, and before Linux 5.14 |
 //! | [`file`](mod@file) | the files of a group |
 
 pub(crate) mod end;
 pub(crate) mod file;
 pub(crate) mod find;
+pub(crate) mod kill_legacy;
 pub(crate) mod leaf;
 pub(crate) mod parent;
+pub(crate) mod processes;
 pub(crate) mod v1;
 pub(crate) mod v2;
 

@@ -166,7 +166,7 @@ fn switch_on_in(dir: &Path, below: Option<&Path>, controller: &str, is_base: boo
     let ours = parent::ours(dir) || is_base && !systemd_owns(dir);
     if !ours || below.is_some_and(|below| !parent::ours(below)) {
         bail!(
-            "the {controller} controller is off in {}, which is not ours to change: echo \
+            "the {controller} controller is not enabled in {}, which belongs to others: echo \
              +{controller} > {}",
             dir.display(),
             control.display()
@@ -176,10 +176,10 @@ fn switch_on_in(dir: &Path, below: Option<&Path>, controller: &str, is_base: boo
     if let Some(below) = below {
         parent::remember(below, controller)?;
     }
-    say!("switch the {controller} controller on in {}", dir.display());
+    say!("enable the {controller} controller in {}", dir.display());
     file::write(&control, &format!("+{controller}")).context(
-        "a group that holds processes cannot have a controller switched on (EBUSY), nor one that \
-         does not have it itself (ENOENT)",
+        "a controller cannot be enabled in a group that holds processes (EBUSY), nor in one that \
+         does not have it (ENOENT)",
     )
 }
 // ANCHOR_END: switch_on_in
@@ -219,7 +219,7 @@ fn delegated(hierarchy: &Hierarchy) -> Result<Base> {
     let dir = found.unwrap_or(&hierarchy.own).to_owned();
     if !ours_to_use(&dir) {
         bail!(
-            "{} is not delegated to this user: run as root, or have an administrator make a \
+            "{} is not delegated to this user: run as root, or have an administrator create a \
              group, chown it and its cgroup.procs, cgroup.subtree_control and cgroup.threads to \
              this user, and start this shell in it",
             dir.display()

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::group::file;
 use crate::host::hierarchy::{Hierarchy, Version};
-use crate::host::membership::{Membership, Mount};
+use crate::host::membership::{CgroupMount, Membership};
 
 /// All hierarchies with a mount that the caller sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Layout {
     /// Parses mountinfo and /proc/PID/cgroup. The controllers of v2 are in
     /// neither.
     pub(crate) fn parse(mountinfo: &str, cgroup: &str) -> Self {
-        let mounts = Mount::all(mountinfo.as_bytes());
+        let mounts = CgroupMount::all(mountinfo.as_bytes());
         let mut hierarchies: Vec<Hierarchy> = cgroup
             .lines()
             .filter_map(|line| Membership::parse(line)?.find(&mounts))
@@ -147,7 +147,7 @@ mod tests {
     fn in_a_container_the_mount_shows_a_part_of_the_hierarchy() {
         let mounts = "\
 700 690 0:32 /docker/0a1b /sys/fs/cgroup/memory ro,nosuid master:9 - cgroup cgroup rw,memory
-701 690 0:38 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw
+701 690 0:38 / /sys/fs/cgroup/unified ro,nosuid - cgroup2 cgroup rw
 702 690 0:38 / /mnt/cgroup rw,nosuid - cgroup2 cgroup rw
 ";
         let layout = Layout::parse(mounts, "4:memory:/docker/0a1b/x\n0::/init\n");
@@ -166,6 +166,18 @@ mod tests {
         assert!(layout.hierarchies.is_empty());
         let mounts = "700 690 0:38 / /m rw - cgroup2 cgroup2 rw\n";
         assert!(Layout::parse(mounts, "0::/../x\n").hierarchies.is_empty());
+    }
+
+    #[test]
+    fn a_mount_that_another_hides_is_not_used() {
+        let hidden = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let over = "52 30 0:50 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n";
+        let again = "53 52 0:26 / /sys/fs/cgroup/unified ro - cgroup2 cgroup2 rw\n";
+        let layout = Layout::parse(&format!("{hidden}{over}"), "0::/a\n");
+        assert_eq!(layout.to_string(), "none");
+        let layout = Layout::parse(&format!("{hidden}{over}{again}"), "0::/a\n");
+        let own = &layout.v2().unwrap().own;
+        assert_eq!(own, Path::new("/sys/fs/cgroup/unified/a"));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use kit::mountinfo::{self, Mount};
+
 use crate::host::hierarchy::{Hierarchy, Version};
 
 /// A mount of a cgroup file system.
-pub(crate) struct Mount {
+pub(crate) struct CgroupMount {
     version: Version,
     /// The group that is the root of this mount.
     root: PathBuf,
@@ -17,28 +19,33 @@ pub(crate) struct Mount {
     options: Vec<String>,
 }
 
-impl Mount {
-    /// The cgroup file systems among the mounts of a mountinfo.
+impl CgroupMount {
+    /// The cgroup file systems among the mounts of a mountinfo. Omits those that
+    /// another mount hides: their mount point leads to something else.
     pub(crate) fn all(mountinfo: &[u8]) -> Vec<Self> {
-        kit::mountinfo::parse(mountinfo)
-            .filter_map(Self::of)
-            .collect()
+        let mounts = mountinfo::reachable(mountinfo, |mount| version(mount).is_some());
+        mounts.filter_map(Self::of).collect()
     }
 
-    fn of(mount: kit::mountinfo::Mount<'_>) -> Option<Self> {
-        let version = match mount.file_system() {
-            "cgroup" => Version::V1,
-            "cgroup2" => Version::V2,
-            _ => return None,
-        };
+    fn of(mount: Mount<'_>) -> Option<Self> {
+        let version = version(&mount)?;
         let mut all = mount.options().chain(mount.file_system_options());
-        Some(Mount {
+        Some(CgroupMount {
             version,
             root: mount.root(),
             mount_point: mount.mount_point(),
             read_only: all.any(|option| option == "ro"),
             options: mount.file_system_options().map(str::to_owned).collect(),
         })
+    }
+}
+
+/// The version of a cgroup file system; `None` for another file system.
+fn version(mount: &Mount<'_>) -> Option<Version> {
+    match mount.file_system() {
+        "cgroup" => Some(Version::V1),
+        "cgroup2" => Some(Version::V2),
+        _ => None,
     }
 }
 
@@ -68,7 +75,7 @@ impl<'a> Membership<'a> {
 
     /// Finds the mount that shows this group: a writable one before a read-only
     /// one, then the one that shows most of the hierarchy.
-    pub(crate) fn find(&self, mounts: &[Mount]) -> Option<Hierarchy> {
+    pub(crate) fn find(&self, mounts: &[CgroupMount]) -> Option<Hierarchy> {
         // A group above the root of the caller's cgroup namespace.
         if self
             .path
@@ -93,7 +100,7 @@ impl<'a> Membership<'a> {
         })
     }
 
-    fn is_of(&self, mount: &Mount) -> bool {
+    fn is_of(&self, mount: &CgroupMount) -> bool {
         let has = |option: &str| mount.options.iter().any(|o| o == option);
         self.version == mount.version
             && match (self.version, self.name, self.controllers.first()) {

@@ -17,9 +17,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::Pid;
 
-use crate::group::end::processes;
 use crate::group::file;
 use crate::group::parent::directories;
+use crate::group::processes::processes;
 use crate::host::layout::Layout;
 
 /// The directory of the mount points, one per hierarchy, by name.
@@ -33,13 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A mounted hierarchy.
 #[derive(Debug)]
-pub(crate) struct Hierarchy {
+pub(crate) struct LabHierarchy {
     /// The mount point, which is its root group.
     pub root: PathBuf,
     name: String,
 }
 
-impl Hierarchy {
+impl LabHierarchy {
     /// Makes a hierarchy with these controllers, or without any, and mounts it.
     ///
     /// # Errors
@@ -49,7 +49,7 @@ impl Hierarchy {
         // ANCHOR: exercise_make_hierarchy
         check_name(name)?;
         if named(name)? {
-            bail!("there is a hierarchy of the name {name} already");
+            bail!("there is already a hierarchy {name}");
         }
         let root = Path::new(PLACE).join(name);
         fs::create_dir_all(&root).with_context(|| format!("mkdir {}", root.display()))?;
@@ -62,7 +62,7 @@ impl Hierarchy {
     /// Makes a hierarchy and mounts it at `root`, which exists.
     pub(crate) fn mount(root: &Path, name: &str, controllers: &[String]) -> Result<Self> {
         mount_at(root, &options(Some(name), controllers))?;
-        Ok(Hierarchy {
+        Ok(LabHierarchy {
             root: root.to_owned(),
             name: name.to_owned(),
         })
@@ -75,7 +75,7 @@ impl Hierarchy {
         if !root.join("cgroup.procs").exists() {
             bail!("there is no hierarchy {name}: step-07 hierarchy make {name}");
         }
-        Ok(Hierarchy {
+        Ok(LabHierarchy {
             root,
             name: name.to_owned(),
         })
@@ -187,7 +187,7 @@ pub(crate) fn unmount(dir: &Path, still_there: impl Fn() -> Result<bool>) -> Res
     Ok(())
 }
 
-/// The names of the hierarchies that [`Hierarchy::make`] made.
+/// The names of the hierarchies that [`LabHierarchy::make`] made.
 pub(crate) fn made() -> Result<Vec<String>> {
     let all = directories(Path::new(PLACE))?;
     let mut names: Vec<String> = all
@@ -203,7 +203,7 @@ pub(crate) fn made() -> Result<Vec<String>> {
 pub(crate) fn remove_all() -> Result<Vec<String>> {
     let mut names = made()?;
     for name in &names {
-        match Hierarchy::open(name) {
+        match LabHierarchy::open(name) {
             Ok(hierarchy) => drop(hierarchy.remove()?),
             // Its directory was made, but it was never mounted.
             Err(_) => remove_place(&Path::new(PLACE).join(name)),
@@ -215,7 +215,7 @@ pub(crate) fn remove_all() -> Result<Vec<String>> {
         if name.starts_with(RULES) {
             let root = Path::new(PLACE).join(&name);
             fs::create_dir_all(&root).with_context(|| format!("mkdir {}", root.display()))?;
-            Hierarchy::mount(&root, &name, &[])?.remove()?;
+            LabHierarchy::mount(&root, &name, &[])?.remove()?;
             names.push(name);
         }
     }
@@ -263,7 +263,7 @@ fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     // The kernel's own limit, MAX_CGROUP_ROOT_NAMELEN.
     if name.is_empty() || name.len() > 63 || name.starts_with('.') || !name.chars().all(allowed) {
-        bail!("{name:?} is no name for a hierarchy: letters, digits, _, . and -, 63 at most");
+        bail!("{name:?} is not a name for a hierarchy: use at most 63 letters, digits, _, . and -");
     }
     Ok(())
 }
@@ -290,7 +290,7 @@ fn explain(error: Error, controllers: &[String]) -> Error {
     } else if is(&error, &[Errno::EINVAL]) {
         anyhow!("{error:#}: see step-07 hierarchy controllers")
     } else if is(&error, &[Errno::EPERM]) {
-        anyhow!("{error:#}: only root makes hierarchies")
+        anyhow!("{error:#}: only root may create hierarchies")
     } else {
         error
     }
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_group_stays_in_its_hierarchy() {
-        let hierarchy = Hierarchy {
+        let hierarchy = LabHierarchy {
             root: "/h".into(),
             name: "h".into(),
         };

@@ -21,7 +21,7 @@ use crate::group::file;
 use crate::host::layout::Layout;
 use crate::lab::controllers::controllers;
 use crate::lab::family::Family;
-use crate::lab::hierarchy::{Hierarchy, RULES, mount_at, options, unmount};
+use crate::lab::hierarchy::{LabHierarchy, RULES, mount_at, options, unmount};
 
 /// Tries the rules and returns the results, one line per attempt, and whether
 /// the kernel kept all rules.
@@ -29,7 +29,6 @@ use crate::lab::hierarchy::{Hierarchy, RULES, mount_at, options, unmount};
 /// # Errors
 /// `EPERM` without the privileges of root, which every attempt needs.
 pub(crate) fn try_all() -> Result<(String, bool)> {
-    // ANCHOR: exercise_rules
     unshare(CloneFlags::CLONE_NEWNS)
         .context("unshare(CLONE_NEWNS): only root can try the rules")?;
     mount(
@@ -53,7 +52,6 @@ pub(crate) fn try_all() -> Result<(String, bool)> {
     several_controllers(&bench, &mut report)?;
     processes(&bench, &mut report)?;
     Ok((report.text, report.kept))
-    // ANCHOR_END: exercise_rules
 }
 
 /// The text for the reader, and whether all rules were kept.
@@ -201,7 +199,7 @@ fn processes(bench: &Path, report: &mut Report) -> Result<()> {
     let name = format!("{RULES}{}", std::process::id());
     let root = bench.join("named");
     fs::create_dir(&root).context("mkdir named")?;
-    let hierarchy = Hierarchy::mount(&root, &name, &[])?;
+    let hierarchy = LabHierarchy::mount(&root, &name, &[])?;
     let family = Family::start()?;
     let tried = with_family(&hierarchy, &family, report);
     let ended = family.end();
@@ -210,7 +208,7 @@ fn processes(bench: &Path, report: &mut Report) -> Result<()> {
     tried.and(ended)
 }
 
-fn with_family(hierarchy: &Hierarchy, family: &Family, report: &mut Report) -> Result<()> {
+fn with_family(hierarchy: &LabHierarchy, family: &Family, report: &mut Report) -> Result<()> {
     let holds = |group: &str, pid: Pid| -> Result<bool> {
         let text = file::read(&hierarchy.group(group)?.join("cgroup.procs"))?;
         Ok(text.lines().any(|line| line == pid.to_string()))

@@ -14,58 +14,59 @@ use process::Exit;
 use crate::group::file;
 use crate::host::layout::Layout;
 use crate::lab::controllers::Controller;
-use crate::lab::hierarchy::{self, Hierarchy};
+use crate::lab::hierarchy::{self, LabHierarchy};
 use crate::lab::rules;
 
 /// What `step-07 hierarchy` can do.
 #[derive(Subcommand, Clone, Debug)]
 pub enum HierarchyTool {
-    /// List the controllers that the kernel has, and where each is
+    /// List the controllers of the kernel, and the hierarchy of each
     Controllers,
-    /// Make a v1 hierarchy, without a controller unless some are given
+    /// Create a v1 hierarchy [default: without controllers]
     Make {
-        /// Its name; it is mounted under /run/drydock/hierarchies
+        /// Name of the hierarchy; it is mounted below /run/drydock/hierarchies
         name: String,
-        /// Controllers for it to carry, which must be in no other hierarchy
+        /// Controllers to attach, which no other hierarchy may have
         #[arg(short = 'o', long, value_delimiter = ',', value_name = "LIST")]
         controllers: Vec<String>,
     },
-    /// Make a group in it, and those above
+    /// Create a group in a hierarchy, with missing parents
     Group {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: String,
-        /// The group, as a path from the root group
+        /// Path of the group from the root group
         path: String,
     },
-    /// List the hierarchies that were made, or the groups of one with their processes
+    /// List the created hierarchies, or the groups of one with their processes
     Ls {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: Option<String>,
     },
     /// Move a process into a group
     Move {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: String,
-        /// The group; / is the root group
+        /// Path of the group; / is the root group
         path: String,
-        /// The process
+        /// PID of the process
         #[arg(value_parser = clap::value_parser!(i32).range(1..))]
         pid: i32,
-        /// Move this one thread only: write to tasks instead of cgroup.procs
+        /// Move a single thread: write to tasks instead of cgroup.procs
         #[arg(long)]
         thread: bool,
     },
-    /// Show the group of a process in every hierarchy, mounted or not
+    /// Show the group of a process in every hierarchy, including unmounted ones
     Of {
-        /// The process [default: the caller]
+        /// PID of the process [default: the caller]
         #[arg(value_parser = clap::value_parser!(i32).range(1..))]
         pid: Option<i32>,
     },
-    /// Try the four rules, and show what the kernel answers
+    /// Try the four rules of hierarchies, and show the kernel's answers
     Rules,
-    /// Remove a hierarchy, its groups first; their processes go to the root group
+    /// Remove a hierarchy and its groups; their processes move to the root
+    /// group
     Rm {
-        /// The hierarchy
+        /// Name of the hierarchy
         name: String,
     },
 }
@@ -78,11 +79,11 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
     let text = match tool {
         HierarchyTool::Controllers => controllers()?,
         HierarchyTool::Make { name, controllers } => {
-            let made = Hierarchy::make(&name, &controllers)?;
+            let made = LabHierarchy::make(&name, &controllers)?;
             format!("{}\n", made.root.display())
         }
         HierarchyTool::Group { name, path } => {
-            let dir = Hierarchy::open(&name)?.group(&path)?;
+            let dir = LabHierarchy::open(&name)?.group(&path)?;
             fs::create_dir_all(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
             format!("{}\n", dir.display())
         }
@@ -90,14 +91,14 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
             .iter()
             .map(|name| format!("{name}\n"))
             .collect(),
-        HierarchyTool::Ls { name: Some(name) } => groups(&Hierarchy::open(&name)?)?,
+        HierarchyTool::Ls { name: Some(name) } => groups(&LabHierarchy::open(&name)?)?,
         HierarchyTool::Move {
             name,
             path,
             pid,
             thread,
         } => {
-            Hierarchy::open(&name)?.attach(&path, pid, thread)?;
+            LabHierarchy::open(&name)?.attach(&path, pid, thread)?;
             String::new()
         }
         HierarchyTool::Of { pid } => {
@@ -110,7 +111,7 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
             text
         }
         HierarchyTool::Rm { name } => {
-            if !Hierarchy::open(&name)?.remove()? {
+            if !LabHierarchy::open(&name)?.remove()? {
                 eprintln!(
                     "step-07: the hierarchy {name} goes with the last mount namespace that shows it"
                 );
@@ -165,7 +166,7 @@ fn controllers() -> Result<String> {
     Ok(text)
 }
 
-fn groups(hierarchy: &Hierarchy) -> Result<String> {
+fn groups(hierarchy: &LabHierarchy) -> Result<String> {
     let mut text = String::new();
     for (path, pids) in hierarchy.groups()? {
         let list: Vec<String> = pids.iter().map(ToString::to_string).collect();

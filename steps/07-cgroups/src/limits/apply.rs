@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 
 use crate::cli::args::CgroupSettings;
 use crate::devices::bpf;
-use crate::devices::{DEFAULT, Rule, RuleArg};
+use crate::devices::{DEFAULT, DeviceRule, RuleArg};
 use crate::group::file;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
@@ -104,7 +104,7 @@ fn check_ids(dir: &Path, version: Version, name: &str, asked: &str) -> Result<()
             "cpuset.cpus" => "CPU",
             _ => "memory node",
         };
-        bail!("there is no {what} {missing}, or it may not be used here: there are {there}");
+        bail!("there is no {what} {missing}, or it may not be used here: available are {there}");
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ fn check_weight(name: &str) -> Result<()> {
 /// or says that root inside, who can make nodes, could use the host's devices.
 pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     let asked = &args.device;
-    let mut rules: Vec<Rule> = DEFAULT.to_vec();
+    let mut rules: Vec<DeviceRule> = DEFAULT.to_vec();
     rules.extend(args.device_cgroup_rule.iter().flat_map(RuleArg::rules));
     for device in asked {
         let rule = device
@@ -171,8 +171,8 @@ pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     if may_make_nodes()? {
         return Err(error.context(
             "the use of devices cannot be limited, and root inside could use every device of the \
-             host: mount the devices controller or cgroup2 and let this launcher make groups \
-             there; --device-cgroup-rule \"a *:* rwm\" says that it may",
+             host: mount the devices controller or cgroup2 and let this launcher create groups \
+             there, or allow it by --device-cgroup-rule \"a *:* rwm\"",
         ));
     }
     if !not_permitted(&error) {
@@ -184,7 +184,7 @@ pub(crate) fn devices(group: &Group, args: &CgroupSettings) -> Result<()> {
     {
         bail!("--device {device} cannot be enforced: only root may limit the use of devices");
     }
-    say!("devices are not limited: nobody inside can make a node ({error:#})");
+    say!("devices are not limited: nobody inside can create a device node ({error:#})");
     Ok(())
 }
 
@@ -205,7 +205,7 @@ fn not_permitted(error: &anyhow::Error) -> bool {
     is(error, &[Errno::EPERM]) || causes.any(of_file)
 }
 
-fn deny_v1(dir: &Path, rules: &[Rule]) -> Result<()> {
+fn deny_v1(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
     say!(
         "deny all devices but {} rules in {}",
         rules.len(),

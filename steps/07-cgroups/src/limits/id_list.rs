@@ -27,7 +27,7 @@ impl FromStr for IdList {
 
     /// Reads a list of numbers and ranges, which may be empty.
     fn from_str(text: &str) -> Result<Self> {
-        let what = || format!("{text:?} is no list: write 0, 0-3 or 0,2");
+        let what = || format!("{text:?} is not a list: write 0, 0-3 or 0,2");
         let mut ids = BTreeSet::new();
         for part in text.split(',').map(str::trim) {
             if part.is_empty() && text.trim().is_empty() {

@@ -99,7 +99,7 @@ fn bps(rates: &[DeviceRate<Bytes>]) -> Vec<DeviceRate<u64>> {
 fn block_device(path: &Path) -> Result<String> {
     let meta = fs::metadata(path).with_context(|| format!("stat {}", path.display()))?;
     if !meta.file_type().is_block_device() {
-        bail!("{} is no block device", path.display());
+        bail!("{} is not a block device", path.display());
     }
     let numbers = format!("{}:{}", major(meta.rdev()), minor(meta.rdev()));
     if Path::new("/sys/dev/block")

@@ -44,10 +44,10 @@ const LEAST_MEMORY: Bytes = Bytes(6 << 20);
 /// # Errors
 /// Names the option whose value is invalid, alone or with another one.
 pub(crate) fn limits(args: &CgroupSettings) -> Result<Vec<Limit>> {
-    // ANCHOR: exercise_limits
     let mut limits = Vec::new();
     memory(args, &mut limits)?;
     cpu(args, &mut limits)?;
+    // ANCHOR: exercise_limit_pids
     // With Docker -1 and 0 mean no limit.
     if let Some(most @ 1..) = args.pids_limit {
         let pids = vec![value("pids", "pids.max", most)];
@@ -58,9 +58,9 @@ pub(crate) fn limits(args: &CgroupSettings) -> Result<Vec<Limit>> {
             v2: pids,
         });
     }
+    // ANCHOR_END: exercise_limit_pids
     io(args, &mut limits)?;
     Ok(limits)
-    // ANCHOR_END: exercise_limits
 }
 
 /// The value of an option. With Docker `zero` means that it is not set.
@@ -69,6 +69,7 @@ fn set<T: Copy + PartialEq>(asked: Option<T>, zero: T) -> Option<T> {
 }
 
 fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
+    // ANCHOR: exercise_limit_memory
     let (most, kept) = (
         set(args.memory, Bytes(0)),
         set(args.memory_reservation, Bytes(0)),
@@ -76,7 +77,7 @@ fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     let both = set(args.memory_swap, Swap::Total(Bytes(0)));
     for (option, bytes) in [("--memory", most), ("--memory-reservation", kept)] {
         if let Some(bytes) = bytes.filter(|bytes| *bytes < LEAST_MEMORY) {
-            bail!("{option} {bytes}: the least that a process can start in is {LEAST_MEMORY}");
+            bail!("{option} {bytes}: the minimum in which a process can start is {LEAST_MEMORY}");
         }
     }
     if let Some(most) = most {
@@ -102,6 +103,7 @@ fn memory(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
         });
     }
     Ok(())
+    // ANCHOR_END: exercise_limit_memory
 }
 
 /// The swap limit that comes with every memory limit: without it the kernel
@@ -133,6 +135,7 @@ fn swap(memory: Bytes, asked: Option<Swap>) -> Result<Limit> {
 }
 
 fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
+    // ANCHOR: exercise_limit_cpu
     if let Some(cpus) = set(args.cpus, Cpus::whole(0)) {
         let online = sysconf(SysconfVar::_NPROCESSORS_ONLN)
             .context("sysconf(_SC_NPROCESSORS_ONLN)")?
@@ -156,7 +159,7 @@ fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     quota(args, limits)?;
     if let Some(shares) = set(args.cpu_shares, 0) {
         if !(2..=262_144).contains(&shares) {
-            bail!("--cpu-shares {shares}: give 2 to 262144; 1024 is what a group has by itself");
+            bail!("--cpu-shares {shares}: give 2 to 262144; 1024 is the default of a group");
         }
         limits.push(Limit {
             asked: format!("--cpu-shares {shares}"),
@@ -181,6 +184,7 @@ fn cpu(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
         });
     }
     Ok(())
+    // ANCHOR_END: exercise_limit_cpu
 }
 
 /// `--cpu-quota` and `--cpu-period`, with the kernel's bounds (sched-bwc.rst).
@@ -193,7 +197,7 @@ fn quota(args: &CgroupSettings, limits: &mut Vec<Limit>) -> Result<()> {
     }
     let Some(quota) = quota else { return Ok(()) };
     if quota < 1000 {
-        bail!("--cpu-quota {quota}: the least is 1000 microseconds");
+        bail!("--cpu-quota {quota}: the minimum is 1000 microseconds");
     }
     let period = period.unwrap_or(Cpus::PERIOD);
     limits.push(Limit {
@@ -299,7 +303,7 @@ mod tests {
             (args(|a| a.blkio_weight = Some(5)), "--blkio-weight 5"),
             (
                 args(|a| a.device_write_bps = vec!["/dev/null:1m".parse().unwrap()]),
-                "no block device",
+                "not a block device",
             ),
         ] {
             let error = format!("{:#}", limits(&args).unwrap_err());

@@ -15,7 +15,7 @@ impl FromStr for Bytes {
 
     /// Reads a number of bytes below 2^63, the limit of a cgroup's files.
     fn from_str(text: &str) -> Result<Self> {
-        let what = || format!("{text:?} is no number of bytes: write 1048576, 128m, 1.5g");
+        let what = || format!("{text:?} is not a number of bytes: write 1048576, 128m, 1.5g");
         let number = text
             .find(|c: char| c != '.' && !c.is_ascii_digit())
             .unwrap_or(text.len());
@@ -57,7 +57,7 @@ impl fmt::Display for Bytes {
 fn decimal(text: &str) -> Result<(u128, u128)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if whole.len() + fraction.len() == 0 || text.len() > 19 {
-        bail!("{text:?} is no decimal number");
+        bail!("{text:?} is not a decimal number");
     }
     let digits = format!("{whole}{fraction}").parse::<u128>()?;
     Ok((digits, 10u128.pow(fraction.len() as u32)))
@@ -92,7 +92,7 @@ impl FromStr for Cpus {
 
     /// Reads a decimal number with at most nine digits after the point.
     fn from_str(text: &str) -> Result<Self> {
-        let what = || format!("{text:?} is no number of CPUs: write 2 or 0.5");
+        let what = || format!("{text:?} is not a number of CPUs: write 2 or 0.5");
         let (digits, scale) = decimal(text).with_context(what)?;
         if scale > 1_000_000_000 {
             bail!("{text:?}: more than nine digits behind the point");

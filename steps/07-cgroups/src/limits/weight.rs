@@ -10,7 +10,6 @@
 /// alone: it made 39 of the default 1024, so that a container with the default
 /// shares had less than half the weight of a process outside any container.
 pub(crate) fn cpu_weight(shares: u64) -> u64 {
-    // ANCHOR: exercise_cpu_weight
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -20,7 +19,6 @@ pub(crate) fn cpu_weight(shares: u64) -> u64 {
             10f64.powf(exponent).ceil() as u64
         }
     }
-    // ANCHOR_END: exercise_cpu_weight
 }
 
 /// `io.weight` of v2 (1 to 10000) for `blkio.weight` of v1 (10 to 1000): the

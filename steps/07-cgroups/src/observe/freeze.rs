@@ -5,19 +5,14 @@
 //! file that requests it; the wait until it is done, during which v1 shows
 //! `FREEZING`, is our own.
 
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use cgroups_rs::freezer::{FreezerController, FreezerState};
 
-use nix::poll::PollFlags;
-
-use crate::group::end::wait_for;
 use crate::group::file;
+use crate::group::processes::until;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 
@@ -27,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The state of a group's freezer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum GroupState {
     /// No process of the group runs.
     Frozen,
     /// The processes run.
@@ -39,20 +34,19 @@ pub(crate) enum State {
 ///
 /// # Errors
 /// Names the group that did not change within ten seconds; it is then thawed.
-pub(crate) fn set(group: &Group, state: State) -> Result<()> {
-    // ANCHOR: exercise_freeze
+pub(crate) fn set(group: &Group, state: GroupState) -> Result<()> {
     let member = freezer(group)?;
     let controller = FreezerController::new(member.dir.clone(), member.version == Version::V2);
     match state {
-        State::Frozen => controller.freeze(),
-        State::Thawed => controller.thaw(),
+        GroupState::Frozen => controller.freeze(),
+        GroupState::Thawed => controller.thaw(),
     }
     .with_context(|| format!("{state:?}: {}", member.dir.display()))?;
     let done = match member.version {
         Version::V1 => wait_v1(&controller, state)?,
         Version::V2 => wait_v2(member, state)?,
     };
-    if !done && state == State::Thawed {
+    if !done && state == GroupState::Thawed {
         bail!("{} is frozen after ten seconds", member.dir.display());
     }
     if !done {
@@ -60,11 +54,10 @@ pub(crate) fn set(group: &Group, state: State) -> Result<()> {
         bail!("{} did not freeze in ten seconds", member.dir.display());
     }
     Ok(())
-    // ANCHOR_END: exercise_freeze
 }
 
 /// The state of the group; `None` if it cannot be frozen.
-pub(crate) fn get(group: &Group) -> Result<Option<State>> {
+pub(crate) fn get(group: &Group) -> Result<Option<GroupState>> {
     let Ok(member) = freezer(group) else {
         return Ok(None);
     };
@@ -75,8 +68,8 @@ pub(crate) fn get(group: &Group) -> Result<Option<State>> {
         Version::V2 => file::keyed(&member.dir.join("cgroup.events"), "frozen")?.map(|n| n == 1),
     };
     Ok(frozen.map(|frozen| match frozen {
-        true => State::Frozen,
-        false => State::Thawed,
+        true => GroupState::Frozen,
+        false => GroupState::Thawed,
     }))
 }
 
@@ -89,13 +82,14 @@ fn freezer(group: &Group) -> Result<&Member> {
         .with_context(|| format!("{} is in no hierarchy that can freeze", group.name))
 }
 
-fn wait_v1(controller: &FreezerController, state: State) -> Result<bool> {
+fn wait_v1(controller: &FreezerController, state: GroupState) -> Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         // Only a read of the file makes the kernel update the state.
         let now = controller.state().context("read freezer.state")?;
         match (state, now) {
-            (State::Frozen, FreezerState::Frozen) | (State::Thawed, FreezerState::Thawed) => {
+            (GroupState::Frozen, FreezerState::Frozen)
+            | (GroupState::Thawed, FreezerState::Thawed) => {
                 return Ok(true);
             }
             _ => sleep(Duration::from_millis(1)),
@@ -104,22 +98,8 @@ fn wait_v1(controller: &FreezerController, state: State) -> Result<bool> {
     Ok(false)
 }
 
-fn wait_v2(member: &Member, state: State) -> Result<bool> {
-    let wanted = u64::from(state == State::Frozen);
+fn wait_v2(member: &Member, state: GroupState) -> Result<bool> {
+    let wanted = u64::from(state == GroupState::Frozen);
     let deadline = Instant::now() + PATIENCE;
-    let path = member.dir.join("cgroup.events");
-    let mut events = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    loop {
-        let mut text = String::new();
-        events.rewind().context("rewind cgroup.events")?;
-        events
-            .read_to_string(&mut text)
-            .context("read cgroup.events")?;
-        if file::value_of(&text, "frozen") == Some(wanted) {
-            return Ok(true);
-        }
-        if !wait_for(&[events.as_fd()], PollFlags::POLLPRI, deadline)? {
-            return Ok(false);
-        }
-    }
+    until(&member.dir, "frozen", wanted, deadline, || Ok(()))
 }

@@ -16,13 +16,13 @@ use cgroups_rs::cpuacct::CpuAcctController;
 use cgroups_rs::memory::MemController;
 use cgroups_rs::pid::PidController;
 
-use crate::group::end::processes;
 use crate::group::file;
 use crate::group::find::containers;
+use crate::group::processes::processes;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
 use crate::limits::units::Bytes;
-use crate::observe::freeze::{self, State};
+use crate::observe::freeze::{self, GroupState};
 use crate::observe::oom;
 
 /// The statistics of a group. A value is `None` if the controller, or the
@@ -32,7 +32,7 @@ pub(crate) struct Stats {
     /// The group's name.
     pub name: String,
     /// The state of its freezer.
-    pub state: Option<State>,
+    pub state: Option<GroupState>,
     /// The number of processes in it and below.
     pub processes: u64,
     /// The number of processes and threads, and `pids.max`.
@@ -82,7 +82,6 @@ pub(crate) struct Throttled {
 /// Reads all statistics of a group. Those of a group that ends meanwhile are
 /// empty.
 pub(crate) fn of(group: &Group) -> Result<Stats> {
-    // ANCHOR: exercise_stats
     let mut stats = Stats {
         name: group.name.clone(),
         state: freeze::get(group)?,
@@ -108,7 +107,6 @@ pub(crate) fn of(group: &Group) -> Result<Stats> {
         stats.pressure = pressure(&member.dir)?;
     }
     Ok(stats)
-    // ANCHOR_END: exercise_stats
 }
 
 fn pids(member: &Member, stats: &mut Stats) {

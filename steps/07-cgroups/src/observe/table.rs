@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::limits::units::Bytes;
-use crate::observe::freeze::State;
+use crate::observe::freeze::GroupState;
 use crate::observe::stats::{Stats, Used};
 
 /// CPU use by the name of the group, in percent of one CPU.
@@ -105,7 +105,7 @@ pub(crate) fn details(stats: &Stats) -> String {
 
 fn state(stats: &Stats) -> &'static str {
     match stats.state {
-        Some(State::Frozen) => "paused",
+        Some(GroupState::Frozen) => "paused",
         _ if stats.processes == 0 => "empty",
         _ => "runs",
     }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use process::Exit;
 
-use crate::group::end::wait_for;
+use crate::group::processes::wait_for;
 use crate::observe::stats::Stats;
 use crate::observe::stats::all;
 use crate::observe::table::table;
@@ -21,7 +21,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Shows the use of all containers until `q` or Ctrl-C, or once if standard
 /// input or output is no terminal.
 pub(crate) fn run() -> Result<Exit> {
-    // ANCHOR: exercise_top
     sys::signals::default_action(Signal::SIGPIPE)?;
     let mut last = Look::now()?;
     let mut stdout = stdout();
@@ -46,7 +45,6 @@ pub(crate) fn run() -> Result<Exit> {
         wait = INTERVAL;
     }
     Ok(Exit::Code(0))
-    // ANCHOR_END: exercise_top
 }
 
 /// Waits for a key, for `wait` at most, and returns whether it ends the

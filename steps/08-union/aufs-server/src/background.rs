@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -46,6 +46,10 @@ pub struct ServerHandle {
 
 /// Mounts a union on `mountpoint` and serves it until it is unmounted. Calls
 /// `ready` when the mount answers. SIGTERM, SIGINT and SIGHUP unmount it.
+///
+/// # Errors
+/// If the union cannot be mounted or served. Until the server answers, the
+/// mount is detached: it ends with the process, also after `kill -9`.
 pub fn serve(options: &Options, mountpoint: &Path, ready: impl FnOnce()) -> Result<()> {
     let signals = ending_signals();
     signals.thread_block().context("sigprocmask(SIG_BLOCK)")?;
@@ -55,9 +59,12 @@ pub fn serve(options: &Options, mountpoint: &Path, ready: impl FnOnce()) -> Resu
         .canonicalize()
         .with_context(|| format!("mount point {mountpoint:?}"))?;
     let mount = device::mount(&device, options)?;
-    attach(&mount, &mountpoint)?;
-    drop(mount);
-    answer(union, device, Some(mountpoint), ready)
+    let target = mountpoint.clone();
+    answer(union, device, Some(mountpoint), move || {
+        attach(&mount, &target)?;
+        ready();
+        Ok(())
+    })
 }
 
 /// Mounts a union on `mountpoint`, served by a process of its own that is ready
@@ -161,6 +168,7 @@ fn run(options: &Options, die: Die, mountpoint: Option<PathBuf>, parts: Parts) -
         answer(union, parts.device, mountpoint, || {
             // A starter that has gone needs no answer.
             reporter.write_all(&[DONE]).ok();
+            Ok(())
         })
     });
     if let Err(error) = &served {
@@ -205,12 +213,14 @@ fn become_server(
     Ok(())
 }
 
-/// Answers the kernel's requests until the mount is gone.
+/// Answers the kernel's requests until the mount is gone. Calls `ready` after
+/// the handshake with the kernel (FUSE_INIT); if `ready` fails, nothing is
+/// served.
 fn answer(
     union: Union,
     device: OwnedFd,
     mountpoint: Option<PathBuf>,
-    ready: impl FnOnce(),
+    ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     // Files are made with the mode that the kernel asks for.
     umask(rustix::fs::Mode::empty());
@@ -221,11 +231,19 @@ fn answer(
     let raw = device.as_raw_fd();
     let session = Session::from_fd(Server(Arc::new(union)), device, SessionACL::All, config)
         .with_context(|| format!("FUSE_INIT over descriptor {raw}"))?;
+    // A signal that arrives before `ready` has returned is pending until then:
+    // there may be nothing to unmount yet but another's mount.
+    let (begin, begins) = mpsc::channel();
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || end_by_signal(mountpoint))
+        .spawn(move || {
+            if begins.recv().is_ok() {
+                end_by_signal(mountpoint);
+            }
+        })
         .context("start a thread")?;
-    ready();
+    ready()?;
+    begin.send(()).context("tell the thread for signals")?;
     session.run().context("serve the union")
 }
 

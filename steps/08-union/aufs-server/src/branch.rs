@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstatfs, openat};
 use rustix::io::Errno;
 
 use crate::beneath::{self, DIRECTORY, Result};
-use crate::spelling::{Access, BranchOption, right_text};
+use crate::spelling::{BranchOption, Rights, right_text};
 use crate::whiteout;
 
 /// `f_type` of an overlay, a file system stacked on others (statfs(2)).
@@ -21,7 +21,7 @@ const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 pub(crate) struct Branch {
     /// The absolute path, for the listing only: nothing is opened by it.
     pub(crate) path: PathBuf,
-    pub(crate) access: Access,
+    pub(crate) access: Rights,
     /// Whether `.wh.` names in it hide files of the branches below.
     pub(crate) whiteouts: bool,
     pub(crate) root: OwnedFd,
@@ -71,7 +71,7 @@ impl Branch {
 
     /// Whether the union may write to the branch.
     pub(crate) fn writable(&self) -> bool {
-        self.access == Access::Rw
+        self.access == Rights::Rw
     }
 
     /// Opens a directory of the branch, for `*at` calls.

@@ -29,7 +29,7 @@ pub fn open() -> Result<OwnedFd> {
     let opened = openat(CWD, "/dev/fuse", flags, Mode::empty());
     match opened {
         Err(Errno::NOENT | Errno::NXIO | Errno::NODEV) => {
-            opened.context("this kernel has neither aufs nor fuse ready (try: modprobe fuse)")
+            opened.context("this kernel has neither AUFS nor FUSE (try: modprobe fuse)")
         }
         opened => opened.map_err(Into::into),
     }

@@ -85,7 +85,7 @@ impl Options {
             options.set(&option)?;
         }
         if options.branches.is_empty() {
-            bail!("no branches: say dirs=TOP:NEXT:… or br:TOP:NEXT:…");
+            bail!("no branches: give dirs=TOP:NEXT:… or br:TOP:NEXT:…");
         }
         if options.branches.len() > MAX_BRANCHES {
             bail!(

@@ -26,7 +26,7 @@ use crate::file::Opened;
 use crate::node::lock;
 use crate::options::Udba;
 use crate::rename::Name;
-use crate::spelling::Access;
+use crate::spelling::Rights;
 use crate::whiteout;
 
 /// The largest read or write in one request, in bytes.
@@ -493,7 +493,7 @@ impl Server {
         let union = &self.0;
         let nodes = lock(&union.nodes);
         let branch = nodes.get(id).map(|node| node.key.branch);
-        let unchanging = branch.is_ok_and(|b| union.branches[b].access == Access::Rr);
+        let unchanging = branch.is_ok_and(|b| union.branches[b].access == Rights::Rr);
         match unchanging || union.options.udba == Udba::None {
             true => ALWAYS,
             false => Duration::ZERO,

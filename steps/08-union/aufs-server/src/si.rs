@@ -39,7 +39,7 @@ pub fn server(path: &Path) -> Result<OwnedFd> {
     let pid = str::from_utf8(&value).ok().and_then(|t| t.parse().ok());
     let pid = pid
         .and_then(Pid::from_raw)
-        .context("the server told no PID")?;
+        .context("the server did not report its PID")?;
     pidfd_open(pid, PidfdFlags::empty())
         .with_context(|| format!("pidfd_open({})", pid.as_raw_nonzero()))
 }

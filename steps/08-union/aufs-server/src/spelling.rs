@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 /// The right to a branch: whether the union writes to it, and whether others
 /// do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum Rights {
     /// `rw`: read and written through the union.
     Rw,
     /// `ro`: never written through the union; changes by others are seen.
@@ -26,7 +26,7 @@ pub struct BranchOption {
     /// The directory, as given.
     pub path: PathBuf,
     /// The right to it.
-    pub access: Access,
+    pub access: Rights,
     /// Whether whiteouts in it count: always if it is `rw`, else with `+wh`.
     pub whiteouts: bool,
 }
@@ -36,7 +36,7 @@ pub struct BranchOption {
 /// # Errors
 /// If there is no directory.
 pub(super) fn branch_option(text: Vec<u8>, first: bool) -> Result<BranchOption> {
-    let by_place = if first { Access::Rw } else { Access::Ro };
+    let by_place = if first { Rights::Rw } else { Rights::Ro };
     let equals = text.iter().rposition(|&byte| byte == b'=');
     // What follows the last `=` is a right, or else part of the name.
     let right = equals.and_then(|at| right(&text[at + 1..]).map(|right| (at, right)));
@@ -50,18 +50,18 @@ pub(super) fn branch_option(text: Vec<u8>, first: bool) -> Result<BranchOption> 
     Ok(BranchOption {
         path: PathBuf::from(OsString::from_vec(path)),
         access,
-        whiteouts: wh || access == Access::Rw,
+        whiteouts: wh || access == Rights::Rw,
     })
 }
 
 /// Parses `rw`, `ro+wh` and the like. Attributes that only say how AUFS stores
 /// whiteouts or watches a branch (`+nolwh`, `+moo`…) have no effect here.
-fn right(text: &[u8]) -> Option<(Access, bool)> {
+fn right(text: &[u8]) -> Option<(Rights, bool)> {
     let mut parts = text.split(|&byte| byte == b'+');
     let access = match parts.next()? {
-        b"rw" => Access::Rw,
-        b"ro" => Access::Ro,
-        b"rr" => Access::Rr,
+        b"rw" => Rights::Rw,
+        b"ro" => Rights::Ro,
+        b"rr" => Rights::Rr,
         _ => return None,
     };
     let mut whiteouts = false;
@@ -117,12 +117,12 @@ pub fn escape(path: &OsStr) -> OsString {
 }
 
 /// A branch's right as `/sys/fs/aufs/si_*/br*` prints it: `rw`, `ro+wh`.
-pub fn right_text(access: Access, whiteouts: bool) -> &'static str {
+pub fn right_text(access: Rights, whiteouts: bool) -> &'static str {
     match (access, whiteouts) {
-        (Access::Rw, _) => "rw",
-        (Access::Ro, false) => "ro",
-        (Access::Ro, true) => "ro+wh",
-        (Access::Rr, false) => "rr",
-        (Access::Rr, true) => "rr+wh",
+        (Rights::Rw, _) => "rw",
+        (Rights::Ro, false) => "ro",
+        (Rights::Ro, true) => "ro+wh",
+        (Rights::Rr, false) => "rr",
+        (Rights::Rr, true) => "rr+wh",
     }
 }

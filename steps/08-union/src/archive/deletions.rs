@@ -34,7 +34,7 @@ impl Layer<'_> {
     pub(super) fn whiteout(&mut self, path: &Path, deleted: &OsStr, place: &Place) -> Result<()> {
         // `.wh.` alone, and `.wh...`, would delete a directory itself.
         if deleted.is_empty() || deleted == "." || deleted == ".." {
-            bail!("a whiteout of no name: refused");
+            bail!("a whiteout without a name: refused");
         }
         let target = Place {
             name: deleted.to_owned(),

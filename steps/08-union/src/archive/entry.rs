@@ -45,7 +45,7 @@ pub(super) fn is_bookkeeping(path: &Path) -> Result<bool> {
     }
     let mut above = path.parent().unwrap_or(Path::new("")).iter();
     match above.find(|name| starts(name, PREFIX)) {
-        Some(name) => bail!("{name:?} is a whiteout, and no directory: refused"),
+        Some(name) => bail!("{name:?} is a whiteout, not a directory: refused"),
         None => Ok(false),
     }
 }

@@ -149,14 +149,14 @@ fn hard_links_are_to_files_of_the_archive() {
     place.refuses(Evil::new().link("linked", &outside), "there is no");
     place.refuses(Evil::new().link("linked", "../victim"), "leaves the layer");
     let through = Evil::new().symlink("up", "..").link("linked", "up/victim");
-    place.refuses(through, "no file");
+    place.refuses(through, "not a file");
     // A link to a link is that link again, and not followed.
     let archive = Evil::new()
         .symlink("to", &outside)
         .link("linked", "to")
         .file("linked");
     place.apply(OVERLAY, archive).unwrap();
-    place.refuses(Evil::new().directory("d").link("d2", "d"), "no file");
+    place.refuses(Evil::new().directory("d").link("d2", "d"), "not a file");
     let inside_out = Evil::new().file("e/f").link("e", "e/f");
     place.refuses(inside_out, "which is in it");
 }
@@ -165,10 +165,10 @@ fn hard_links_are_to_files_of_the_archive() {
 fn whiteouts_are_of_names() {
     for name in [".wh.", ".wh..", ".wh...", "d/.wh.", "d/.wh..."] {
         let place = Place::new();
-        place.refuses(Evil::new().file(name), "no name");
+        place.refuses(Evil::new().file(name), "without a name");
     }
     let place = Place::new();
-    place.refuses(Evil::new().file(".wh.d/x"), "no directory");
+    place.refuses(Evil::new().file(".wh.d/x"), "not a directory");
     let forged = Evil::new().entry(EntryType::Char, "forged", "", b"");
     place.refuses(forged, "0:0");
     place.refuses(Evil::new().file(".wh.a").link("b", ".wh.a"), "whiteout");

@@ -126,7 +126,7 @@ impl Layer<'_> {
             },
         };
         if !is_file {
-            bail!("a link to {target:?}, which is no file: refused");
+            bail!("a link to {target:?}, which is not a file: refused");
         }
         if target == path {
             return Ok(());
@@ -188,7 +188,7 @@ impl Layer<'_> {
         let (major, minor) = entry.device();
         let device = makedev(major.into(), minor.into());
         if type_of == FileType::CharacterDevice && device == 0 {
-            bail!("the character device 0:0 is overlay's whiteout, and no device: refused");
+            bail!("the character device 0:0 is a whiteout of overlay, not a device: refused");
         }
         let mode = Mode::RUSR | Mode::WUSR;
         let made = self.in_place_of_another(path, place, || {
@@ -198,7 +198,7 @@ impl Layer<'_> {
         match made {
             Err(error) if is(&error, &[Errno::PERM]) => {
                 // /dev is mounted over in every container anyway.
-                say!("{path:?} is left out: making a device takes CAP_MKNOD");
+                say!("{path:?} is skipped: creating a device needs CAP_MKNOD");
                 Ok(false)
             }
             made => made.map(|()| true),

@@ -129,7 +129,7 @@ impl Layer<'_> {
                     continue;
                 }
                 bytes if bytes.starts_with(PREFIX.as_bytes()) => {
-                    bail!("{name:?} is a whiteout, and no directory: refused")
+                    bail!("{name:?} is a whiteout, not a directory: refused")
                 }
                 _ => path.push(&name),
             }

@@ -31,7 +31,7 @@ use crate::layers::trash;
 use crate::mounts::detached;
 use crate::overlay2::lookup;
 use crate::tree::Tree;
-use crate::tree::node::Metadata;
+use crate::tree::root::new_root;
 use crate::tree::size::size;
 use kit::lock::Lock;
 use kit::own::make;
@@ -53,7 +53,6 @@ impl Aufs {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let store = Store::open(root, Kind::Aufs)?;
         make(&store.directory().join("diff"), 0o710)?;
-        make(&store.directory().join("mnt"), 0o700)?;
         let lineage = Lineage::open(store.directory())?;
         Ok(Aufs { store, lineage })
     }
@@ -71,7 +70,7 @@ impl Aufs {
             }
         }
         trash::sweep(&self.store.directory().join("diff"))?;
-        self.lineage.sweep(&self.store.directory().join("mnt"))?;
+        self.lineage.sweep()?;
         Ok(lock)
     }
 
@@ -81,7 +80,6 @@ impl Aufs {
         parent: Option<&LayerId>,
         fill: &mut dyn FnMut(&Tree) -> Result<()>,
     ) -> Result<()> {
-        // ANCHOR: exercise_aufs_layers
         let _lock = self.lock()?;
         if self.lineage.has(id)? {
             bail!("{}", exists(id));
@@ -101,10 +99,11 @@ impl Aufs {
             Ok(()) => Ok(()),
             Err(error) => match trash::discard(&self.diff_path(id)) {
                 Ok(()) => Err(error),
-                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+                Err(more) => {
+                    Err(error.context(format!("and its remains cannot be removed: {more:#}")))
+                }
             },
         }
-        // ANCHOR_END: exercise_aufs_layers
     }
 
     fn write_layer(
@@ -113,21 +112,9 @@ impl Aufs {
         parent: Option<&LayerId>,
         fill: &mut dyn FnMut(&Tree) -> Result<()>,
     ) -> Result<()> {
-        let path = self.diff_path(id);
-        make(&path, 0o755)?;
         make(&self.mount_point(id), 0o700)?;
-        let diff = Tree::open(&path)?;
-        match parent {
-            Some(parent) => {
-                let below = Tree::open(&self.diff_path(parent))?;
-                if let Some(stat) = below.stat(Path::new(""))? {
-                    let root = diff.place(Path::new(""))?;
-                    Metadata::read(&below, Path::new(""), &stat)?.write(&root)?;
-                }
-            }
-            None => detached::open_to_all(&path)?,
-        }
-        fill(&diff)
+        let below = parent.map(|parent| self.diff_path(parent));
+        fill(&new_root(&self.diff_path(id), below.as_deref())?)
     }
 }
 
@@ -176,12 +163,11 @@ impl StorageDriver for Aufs {
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
         self.lineage.strike(id)?;
-        self.lineage.sweep(&self.store.directory().join("mnt"))?;
         trash::discard(&self.diff_path(id))
     }
 
     fn mount_point(&self, id: &LayerId) -> PathBuf {
-        self.store.directory().join("mnt").join(id)
+        self.lineage.mount_point(id)
     }
 
     fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>> {
@@ -193,8 +179,8 @@ impl StorageDriver for Aufs {
 
     fn view_for(&self, _: &LayerId, _: Access, _: &Users) -> Result<Box<dyn View>> {
         bail!(
-            "AUFS has no ID-mapped mounts: choose the driver overlay2, btrfs or vfs, or leave the map \
-             out"
+            "AUFS has no ID-mapped mounts: choose the driver overlay2, btrfs or vfs, or omit the \
+             map"
         )
     }
 

@@ -19,7 +19,7 @@ use crate::mounts::detached::{self, FileSystem};
 use aufs_server::background::{self, Die, ServerHandle};
 use aufs_server::device;
 use aufs_server::options::{Options, Udba};
-use aufs_server::spelling::{Access as Right, BranchOption, escape};
+use aufs_server::spelling::{BranchOption, Rights, escape};
 
 /// Time limit for a server to end after its mount: the kernel dismantles a
 /// container's mount namespace in the background.
@@ -30,7 +30,11 @@ pub(crate) fn unsupported() -> Option<String> {
     if !geteuid().is_root() {
         // A server in the container's user namespace would be within reach of
         // the container's root, and it has the layers of the image open.
-        return Some("it takes root: the file system's server has to stay outside".into());
+        return Some(
+            "it needs root: the server of the file system must run outside of the \
+                     container"
+                .into(),
+        );
     }
     match kernel_has_aufs() {
         true => None,
@@ -61,7 +65,7 @@ pub(super) fn view(branches: Vec<PathBuf>, access: Access) -> Result<Box<dyn Vie
         let written = n == 0 && access == Access::ReadWrite;
         options.branches.push(BranchOption {
             path,
-            access: if written { Right::Rw } else { Right::Rr },
+            access: if written { Rights::Rw } else { Rights::Rr },
             whiteouts: true,
         });
     }
@@ -139,7 +143,10 @@ fn reap(server: &ServerHandle) -> Result<()> {
         }
         let waited = start.elapsed();
         if waited > 2 * END {
-            bail!("process {} serves an AUFS that nobody ends", server.pid);
+            bail!(
+                "process {} does not end: the AUFS that it serves is still mounted",
+                server.pid
+            );
         }
         if waited > END && !told {
             told = true;

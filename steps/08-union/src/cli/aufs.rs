@@ -19,20 +19,22 @@ use aufs_server::{Die, Options, mount_in_background, serve, si};
 /// What can be done with an AUFS without a container.
 #[derive(Subcommand, Clone, Debug)]
 pub enum AufsTool {
-    /// Mount a stack of directories as one tree, as mount(8) does where the kernel has AUFS
-    Mount(MountSettings),
-    /// Unmount it
+    /// Mount a stack of directories as an AUFS, like mount(8) on a kernel with
+    /// AUFS
+    Mount(MountAufs),
+    /// Unmount an AUFS
     Umount {
-        /// Also if it is in use: its users keep it until they are done
+        /// Detach the mount now, and end the file system when it is no longer
+        /// in use
         #[arg(short, long)]
         lazy: bool,
-        /// Where it is mounted
+        /// Mount point
         #[arg(value_name = "DIR")]
         target: PathBuf,
     },
-    /// List the branches of a mounted AUFS and their rights, as /sys/fs/aufs/si_*/br* do
+    /// List the branches of a mounted AUFS, like /sys/fs/aufs/si_*/br*
     Branches {
-        /// Where it is mounted
+        /// Mount point
         #[arg(value_name = "DIR")]
         target: PathBuf,
     },
@@ -40,20 +42,21 @@ pub enum AufsTool {
 
 /// The arguments of `mount`.
 #[derive(Args, Clone, Debug)]
-pub struct MountSettings {
-    /// The file system type
+pub struct MountAufs {
+    /// File system type
     #[arg(short = 't', long = "types", value_name = "TYPE", default_value = "aufs", value_parser = ["aufs"])]
     kind: String,
-    /// The branches, the highest first, and other options: dirs=TOP=rw:NEXT=ro+wh,create=mfs
+    /// Mount options: branches from the top down, and others, as in
+    /// dirs=TOP=rw:NEXT=ro+wh,create=mfs
     #[arg(short, long, value_name = "OPTIONS", value_delimiter = None)]
     options: Vec<OsString>,
-    /// Serve the file system in this process instead of one in the background
+    /// Serve the file system in the foreground
     #[arg(short, long)]
     foreground: bool,
-    /// What mountinfo shows as the source: nothing needs it
+    /// Source shown in mountinfo; it has no other effect
     #[arg(value_name = "SOURCE")]
     source: OsString,
-    /// The directory to mount it on
+    /// Mount point
     #[arg(value_name = "DIR")]
     target: PathBuf,
 }
@@ -77,8 +80,7 @@ pub fn run(tool: AufsTool) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-fn mount_aufs(args: &MountSettings) -> Result<()> {
-    // ANCHOR: exercise_mount_aufs
+fn mount_aufs(args: &MountAufs) -> Result<()> {
     let text = args.options.join(std::ffi::OsStr::new(","));
     let options = Options::parse(&text)?;
     if kernel_has_aufs() {
@@ -92,7 +94,6 @@ fn mount_aufs(args: &MountSettings) -> Result<()> {
     let server = mount_in_background(&options, &args.target, Die::WithMount)?;
     say!("aufs: mounted, served by process {}", server.pid);
     Ok(())
-    // ANCHOR_END: exercise_mount_aufs
 }
 
 /// Whether the kernel itself has AUFS: as a loaded module, or built in.
@@ -103,7 +104,7 @@ pub fn kernel_has_aufs() -> bool {
         .any(|line| line.split('\t').nth(1) == Some("aufs"))
 }
 
-fn mount_by_kernel(args: &MountSettings, text: &OsString) -> Result<()> {
+fn mount_by_kernel(args: &MountAufs, text: &OsString) -> Result<()> {
     let data: CString = sys::c_string(text)?;
     let (target, flags) = (&args.target, rustix::mount::MountFlags::empty());
     mount(&args.source, target, "aufs", flags, data.as_c_str())
@@ -124,13 +125,16 @@ fn umount(target: &Path, lazy: bool) -> Result<()> {
     };
     match unmount(target, flags | UnmountFlags::NOFOLLOW) {
         Err(Errno::BUSY) => bail!("{target:?} is in use: leave it first, or umount --lazy"),
-        Err(Errno::INVAL) => bail!("{target:?} is no mount point"),
+        Err(Errno::INVAL) => bail!("{target:?} is not a mount point"),
         unmounted => unmounted.with_context(|| format!("umount2({target:?})"))?,
     }
     if let Some(server) = server.filter(|_| !lazy) {
         let mut ends = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
         if poll(&mut ends, PollTimeout::from(END)).context("poll(pidfd)")? == 0 {
-            say!("aufs: another mount namespace still has the union, so its server goes on");
+            say!(
+                "aufs: the union is still mounted in another mount namespace: its server keeps \
+                  running"
+            );
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ use crate::tree::remove::remove;
 /// What to measure with.
 #[derive(Args, Clone, Debug)]
 pub struct CompareArgs {
-    /// Size of the big file, in MB (10^6 bytes)
+    /// Size of the large file, in MB (10^6 bytes)
     #[arg(long, value_name = "MB", default_value_t = 100)]
     pub size: u64,
 
@@ -47,7 +47,6 @@ struct Figures {
 /// listed with the reason. Works in a temporary directory below the state
 /// directory.
 pub fn run(args: CompareArgs) -> Result<()> {
-    // ANCHOR: exercise_compare
     kit::set_verbose(args.store.verbose);
     let root = args.store.root()?;
     let work = root
@@ -58,7 +57,6 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let printed = table(&args, &work);
     let removed = remove(&work);
     printed.and(removed)
-    // ANCHOR_END: exercise_compare
 }
 
 fn table(args: &CompareArgs, work: &Path) -> Result<()> {

@@ -24,38 +24,38 @@ use crate::tree::{Tree, file_type};
 /// What can be done with layers.
 #[derive(Subcommand, Clone, Debug)]
 pub enum LayerTool {
-    /// Make a layer: empty, of a directory, or of an archive
+    /// Create a layer: empty, from a directory, or from an archive
     Create {
         /// Name of the layer
         id: LayerId,
-        /// The layer on which it stands
+        /// Parent layer
         #[arg(long, value_name = "ID")]
         parent: Option<LayerId>,
-        /// Fill it with what is in a directory
+        /// Copy the contents of a directory into the layer
         #[arg(long, value_name = "DIR", conflicts_with = "tar")]
         from: Option<PathBuf>,
-        /// Fill it with the changes in a tar archive (- is standard input), with
-        /// whiteouts as in the layers of OCI images
+        /// Apply the changes in a tar archive (- is standard input), with
+        /// whiteouts as in layers of OCI images
         #[arg(long, value_name = "FILE")]
         tar: Option<PathBuf>,
         /// Which store
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Show what a layer changes: + there or changed, - deleted, o opaque
+    /// List the changes of a layer: + added or changed, - deleted, o opaque
     Diff {
-        /// The layer
+        /// Layer
         id: LayerId,
-        /// Write the changes to standard output as a tar archive instead
+        /// Write the changes to standard output as a tar archive
         #[arg(long)]
         tar: bool,
         /// Which store
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Show the tree of a layer and all below it, and where each file is from
+    /// List the files of a layer and the layers below it, each with its layer
     Tree {
-        /// The layer
+        /// Layer
         id: LayerId,
         /// Which store
         #[command(flatten)]
@@ -63,14 +63,14 @@ pub enum LayerTool {
     },
     /// Remove layers, or containers with their layers
     Rm {
-        /// The layers
+        /// Layers or containers to remove
         #[arg(required = true)]
         ids: Vec<LayerId>,
         /// Which store
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// List the layers, what they stand on and what they take
+    /// List the layers, their parents and sizes
     Ls {
         /// Which store
         #[command(flatten)]
@@ -126,7 +126,7 @@ fn create(
 fn diff(driver: &dyn StorageDriver, id: &LayerId, tar: bool) -> Result<()> {
     if tar {
         if stdout().is_terminal() {
-            bail!("an archive is nothing for a terminal: send it to a file or a program");
+            bail!("standard output is a terminal: send the archive to a file or a program");
         }
         return driver.diff(id, &mut stdout().lock());
     }

@@ -28,30 +28,30 @@ use crate::layers::store::default_root;
 /// The commands.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Tool {
-    /// Make, show and remove layers
+    /// Create, show and remove layers
     #[command(subcommand)]
     Layer(layer::LayerTool),
-    /// Say which layer a file comes from, and why
+    /// Show which layer a file comes from, and why
     Where(whence::WhereArgs),
-    /// Measure what each driver costs: time, copying, space
+    /// Measure the storage drivers: time, copied bytes, disk space
     Compare(compare::CompareArgs),
-    /// Show which drivers work here, and why the others do not
+    /// List the storage drivers, and why some do not work here
     Drivers(drivers::DriversArgs),
 }
 
 /// Which store a command works on.
 #[derive(Args, Clone, Debug, Default)]
 pub struct StoreArgs {
-    /// How layers are kept [default: overlay2 where it works, else vfs]
+    /// Storage driver [default: overlay2 if it works here, else vfs]
     #[arg(long, value_enum, value_name = "DRIVER")]
     pub driver: Option<Kind>,
 
-    /// Where layers are kept [default: /var/lib/drydock, or
+    /// State directory for layers [default: /var/lib/drydock, or
     /// $XDG_DATA_HOME/drydock without root]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
 
-    /// Say on standard error what is done
+    /// Print each operation on standard error
     #[arg(short, long)]
     pub verbose: bool,
 }

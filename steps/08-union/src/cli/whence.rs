@@ -15,10 +15,10 @@ use crate::layers::id::LayerId;
 /// Which file of which container.
 #[derive(Args, Clone, Debug)]
 pub struct WhereArgs {
-    /// The file, as the container sees it
+    /// Path of the file in the container
     pub file: PathBuf,
 
-    /// The container, or a layer [default: the only one that has nothing on it]
+    /// Container or layer [default: the only layer without children]
     #[arg(long, value_name = "ID")]
     pub layer: Option<LayerId>,
 

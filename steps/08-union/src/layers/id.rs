@@ -49,8 +49,8 @@ impl FromStr for LayerId {
         let first = |c: char| c.is_ascii_alphanumeric();
         if id.len() > LONGEST || !id.starts_with(first) || !id.chars().all(usual) {
             bail!(
-                "{id:?} is no name for a layer: use letters, digits, _ . and -, the first a letter \
-                 or digit, at most {LONGEST}"
+                "{id:?} is not a name for a layer: use letters, digits, _ . and -, the first a \
+                 letter or digit, at most {LONGEST}"
             );
         }
         Ok(LayerId(id.to_owned()))

@@ -1,6 +1,7 @@
 //! The records of which layers exist and of their parents, one file per layer,
 //! in the format of the AUFS driver: `layers/ID` holds the ids of the layers
-//! below, one per line, the parent first.
+//! below, one per line, the parent first. Beside them are the layers' mount
+//! points, `mnt/ID`.
 //!
 //! The file is the last part of a layer to be created and the first to be
 //! removed: without a file there is no layer.
@@ -17,18 +18,26 @@ use crate::layers::trash;
 use kit::atomic_file::write_file;
 use kit::own::{make, remove_file};
 
-/// The records of a driver's layers.
+/// The records of a driver's layers, and their mount points.
 #[derive(Clone, Debug)]
 pub struct Lineage {
     directory: PathBuf,
+    mnt: PathBuf,
 }
 
 impl Lineage {
-    /// Opens the records in `layers/` of a driver's directory.
+    /// Opens the records in `layers/` of a driver's directory, and the mount
+    /// points in `mnt/`.
     pub fn open(driver: &Path) -> Result<Self> {
-        let directory = driver.join("layers");
+        let (directory, mnt) = (driver.join("layers"), driver.join("mnt"));
         make(&directory, 0o700)?;
-        Ok(Lineage { directory })
+        make(&mnt, 0o700)?;
+        Ok(Lineage { directory, mnt })
+    }
+
+    /// The directory on which a container's view of the layer is mounted.
+    pub fn mount_point(&self, id: &LayerId) -> PathBuf {
+        self.mnt.join(id)
     }
 
     /// The ids of the layers that exist, sorted.
@@ -43,17 +52,16 @@ impl Lineage {
     }
 
     /// Removes the drafts of records that killed processes have left, and the
-    /// mount points in `mnt` of layers that are gone. The caller holds the
-    /// store's lock.
-    pub fn sweep(&self, mnt: &Path) -> Result<()> {
+    /// mount points of layers that are gone. The caller holds the store's lock.
+    pub fn sweep(&self) -> Result<()> {
         trash::sweep(&self.directory)?;
-        for id in layers_in(mnt)? {
+        for id in layers_in(&self.mnt)? {
             // Only rmdir(2): what somebody has mounted there is not ours to
             // remove.
             if !self.has(&id)?
-                && let Err(error) = fs::remove_dir(mnt.join(&id))
+                && let Err(error) = fs::remove_dir(self.mount_point(&id))
             {
-                say!("{:?} stays: {error}", mnt.join(&id));
+                say!("{:?} stays: {error}", self.mount_point(&id));
             }
         }
         Ok(())
@@ -95,7 +103,8 @@ impl Lineage {
         write_file(&self.directory.join(id), &text)
     }
 
-    /// Removes the record of a layer: from now on it does not exist.
+    /// Removes the record of a layer, and its mount point: from now on it does
+    /// not exist. The caller holds the store's lock.
     ///
     /// # Errors
     /// If it does not exist, or if another layer is on top of it.
@@ -106,7 +115,8 @@ impl Lineage {
                 bail!("{}", below_another(id, &other));
             }
         }
-        remove_file(&self.directory.join(id))
+        remove_file(&self.directory.join(id))?;
+        self.sweep()
     }
 }
 
@@ -135,16 +145,16 @@ pub fn layers_in(directory: &Path) -> Result<Vec<LayerId>> {
 
 /// The message for a layer that does not exist.
 pub fn no_layer(id: &LayerId) -> String {
-    format!("there is no layer {id}: step-08 layer ls shows those that there are")
+    format!("there is no layer {id}: see step-08 layer ls")
 }
 
 /// The message for a layer that exists already.
 pub fn exists(id: &LayerId) -> String {
-    format!("there is a layer {id} already: choose another name, or step-08 layer rm {id}")
+    format!("layer {id} already exists: choose another name, or step-08 layer rm {id}")
 }
 
 /// The message for a layer that cannot be removed, because `other` is on top of
 /// it.
 pub fn below_another(id: &LayerId, other: &LayerId) -> String {
-    format!("layer {id} is below {other}: remove that first")
+    format!("layer {id} is the parent of {other}: remove {other} first")
 }

@@ -124,13 +124,13 @@ impl Store {
                 remove_file(&new)?;
                 if errno == Errno::EXIST && !self.is_held(id)? {
                     bail!(
-                        "what is left of a container called {id} cannot be removed: choose another \
+                        "the remains of a container {id} cannot be removed: choose another \
                          --name, or see why (step-08 layer rm {id})"
                     );
                 }
                 if errno == Errno::EXIST {
                     bail!(
-                        "a container called {id} runs already: choose another --name, or end that \
+                        "a container {id} is already running: choose another --name, or stop that \
                          one"
                     );
                 }

@@ -7,6 +7,7 @@
 //! and the name gets a suffix, `~` and a number. Each change of the store tries
 //! again, while other layers come and go.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -72,14 +73,16 @@ pub fn sweep_by(directory: &Path, remove: &dyn Fn(&Path) -> Result<()>) -> Resul
     Ok(found)
 }
 
+/// Whether this is the name of what could not be removed.
+pub fn is_remains(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".") && name.as_bytes().contains(&b'~')
+}
+
 fn take_by(path: &Path, remove: &dyn Fn(&Path) -> Result<()>) {
     let Err(error) = remove(path) else {
         return;
     };
-    let told = path
-        .file_name()
-        .is_some_and(|name| name.as_bytes().contains(&b'~'));
-    if told {
+    if path.file_name().is_some_and(is_remains) {
         say!("still: {error:#}");
         return;
     }

@@ -2,9 +2,7 @@
 //! mount_setattr(2). Only a descriptor holds such a mount. When the process
 //! ends, for whatever reason, the kernel unmounts it.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
@@ -41,7 +39,7 @@ pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> Result<()> {
         Errno::EINVAL | Errno::ENOSYS => anyhow!(
             "mount_setattr(MOUNT_ATTR_IDMAP): {errno}: this file system or this kernel has no \
              ID-mapped mounts: keep the state on ext4, xfs or btrfs with Linux 5.12 or later, or \
-             leave the map out"
+             omit the map"
         ),
         other => Error::new(other).context("mount_setattr(MOUNT_ATTR_IDMAP)"),
     })
@@ -76,11 +74,4 @@ pub fn file_system(path: &Path) -> Result<String> {
         0x6969 => "nfs".into(),
         other => format!("{other:#x}"),
     })
-}
-
-/// Lets everybody read and enter a directory, the root of a container: mode
-/// 755.
-pub fn open_to_all(path: &Path) -> Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("chmod({path:?}, 755)"))
 }

@@ -15,7 +15,6 @@ use crate::tree::{Tree, file_type};
 /// What each layer says about `path`, the topmost first, down to the one that
 /// ends the search.
 pub(crate) fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Result<Vec<Finding>> {
-    // ANCHOR: exercise_which_layer
     let mut findings = Vec::new();
     for (layer, tree) in stack {
         let what = ask(tree, marks, path)?;
@@ -29,7 +28,6 @@ pub(crate) fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Re
         }
     }
     Ok(findings)
-    // ANCHOR_END: exercise_which_layer
 }
 // ANCHOR_END: lookup
 

@@ -21,11 +21,14 @@
 //! | module | what |
 //! |---|---|
 //! | this | the layers |
-//! | [`stack`] | the mount |
+//! | [`stack`], [`options`] | the mount, its layers and settings |
+//! | [`mount_legacy`] | the mount on kernels before 6.8 |
 //! | [`lookup`] | which layer a file comes from |
 //! | [`trial`] | whether it works here |
 
 pub(crate) mod lookup;
+mod mount_legacy;
+pub(crate) mod options;
 pub(crate) mod stack;
 pub(crate) mod trial;
 
@@ -47,13 +50,14 @@ use crate::layers::store::Store;
 use crate::layers::trash;
 use crate::mounts::detached;
 use crate::tree::Tree;
-use crate::tree::node::Metadata;
+use crate::tree::root::new_root;
 use crate::tree::size::size;
 use kit::atomic_file::write_file;
 use kit::lock::Lock;
 use kit::own::{make, remove_file};
 
-use stack::{Attributes, Stack, StackView};
+use options::{Attributes, Stack};
+use stack::StackView;
 
 /// The most layers below another: what fits into the page of options, and what
 /// Docker allows.
@@ -148,7 +152,7 @@ impl Overlay2 {
         let target = fs::read_link(&path).with_context(|| format!("readlink({path:?})"))?;
         let id = target.parent().and_then(Path::file_name);
         id.and_then(|id| id.to_str())
-            .with_context(|| format!("{path:?} leads to {target:?}, which is no layer"))?
+            .with_context(|| format!("{path:?} leads to {target:?}, which is not a layer"))?
             .parse()
     }
 
@@ -179,7 +183,6 @@ impl Overlay2 {
     }
 
     fn make_layer(&self, id: &LayerId, parent: Option<&LayerId>, fill: Fill<'_>) -> Result<()> {
-        // ANCHOR: exercise_make_a_layer
         let _lock = self.lock()?;
         // `l` is the directory of short names.
         if id.as_str() == "l" || self.exists(id)? {
@@ -209,7 +212,6 @@ impl Overlay2 {
                 Err(error)
             }
         }
-        // ANCHOR_END: exercise_make_a_layer
     }
 
     fn write_layer(
@@ -237,21 +239,8 @@ impl Overlay2 {
                     .with_context(|| format!("symlink({directory:?}, {path:?})"));
             }
         };
-        make(&path, 0o755)?;
-        let diff = Tree::open(&path)?;
-        match parent {
-            // The root of a view is that of the topmost layer: without this
-            // copy, the owner of the image's root would be lost.
-            Some(parent) => {
-                let below = Tree::open(&self.path(parent).join("diff"))?;
-                if let Some(stat) = below.stat(Path::new(""))? {
-                    let root = diff.place(Path::new(""))?;
-                    Metadata::read(&below, Path::new(""), &stat)?.write(&root)?;
-                }
-            }
-            None => detached::open_to_all(&path)?,
-        }
-        fill(&diff)
+        let below = parent.map(|parent| self.path(parent).join("diff"));
+        fill(&new_root(&path, below.as_deref())?)
     }
 
     /// The stack that [`view`](StorageDriver::view) mounts.

@@ -12,7 +12,8 @@ use kit::sys;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, pipe};
 
-use super::stack::{Attributes, Stack, StackView};
+use super::options::{Attributes, Stack};
+use super::stack::StackView;
 use crate::driver::View;
 use crate::layers::trash;
 use crate::mounts::private;

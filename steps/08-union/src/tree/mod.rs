@@ -6,6 +6,7 @@
 //! | this | lookups in a tree |
 //! | [`node`] | a file's metadata, read and written |
 //! | [`copy`] | a copy of a tree, with reflinks where the file system has them |
+//! | [`root`] | the root directory of a layer |
 //! | [`compare`] | what differs between two trees |
 //! | [`remove`] | removal of a tree |
 //! | [`size`] | the space it takes |
@@ -14,6 +15,7 @@ pub mod compare;
 pub mod copy;
 pub mod node;
 pub mod remove;
+pub(crate) mod root;
 pub mod size;
 
 use std::ffi::{OsStr, OsString};

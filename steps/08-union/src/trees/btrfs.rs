@@ -146,7 +146,6 @@ impl Trees for Btrfs {
     }
 
     fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
-        // ANCHOR: exercise_snapshots
         let directory = self.subvolumes.as_fd();
         match parent {
             Some(parent) => {
@@ -162,7 +161,6 @@ impl Trees for Btrfs {
                     .with_context(|| format!("chmod({id}, 755)"))
             }
         }
-        // ANCHOR_END: exercise_snapshots
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {

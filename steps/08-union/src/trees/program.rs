@@ -52,7 +52,7 @@ pub(crate) fn run<A: AsRef<OsStr>>(name: &str, args: &[A]) -> Result<String> {
             .lines()
             .filter(|line| !["", "Command failed."].contains(&line.trim()));
         let last = why.next_back();
-        bail!("{shown}: {}", last.unwrap_or("it failed without a word"));
+        bail!("{shown}: {}", last.unwrap_or("it failed without a message"));
     }
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }

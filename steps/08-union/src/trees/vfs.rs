@@ -25,6 +25,7 @@ use crate::layers::trash;
 use crate::mounts::detached;
 use crate::tree::Tree;
 use crate::tree::copy::copy;
+use crate::tree::root::open_to_all;
 use crate::tree::size::size;
 use crate::trees::whole::{Trees, Whole};
 use kit::own::make;
@@ -62,7 +63,6 @@ impl Trees for Vfs {
     }
 
     fn make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<()> {
-        // ANCHOR: exercise_full_copy
         let path = self.path(id);
         fs::create_dir(&path).with_context(|| format!("mkdir({path:?})"))?;
         if let Some(parent) = parent {
@@ -74,10 +74,9 @@ impl Trees for Vfs {
                 copied.reflinked
             );
         } else {
-            detached::open_to_all(&path)?;
+            open_to_all(&path)?;
         }
         Ok(())
-        // ANCHOR_END: exercise_full_copy
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {

@@ -81,7 +81,6 @@ impl<T: Trees + 'static> Whole<T> {
     /// A driver over `trees`, which lie in `store`.
     pub(crate) fn new(store: Store, trees: T) -> Result<Self> {
         let lineage = Lineage::open(store.directory())?;
-        make(&store.directory().join("mnt"), 0o700)?;
         Ok(Whole {
             store,
             lineage,
@@ -101,7 +100,7 @@ impl<T: Trees + 'static> Whole<T> {
             }
         }
         self.trees.sweep()?;
-        self.lineage.sweep(&self.store.directory().join("mnt"))?;
+        self.lineage.sweep()?;
         Ok(lock)
     }
 
@@ -126,7 +125,9 @@ impl<T: Trees + 'static> Whole<T> {
             Ok(()) => Ok(()),
             Err(error) => match self.trees.destroy(id) {
                 Ok(()) => Err(error),
-                Err(more) => Err(error.context(format!("and what there is of it stays: {more:#}"))),
+                Err(more) => {
+                    Err(error.context(format!("and its remains cannot be removed: {more:#}")))
+                }
             },
         }
     }
@@ -175,12 +176,11 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
         self.lineage.strike(id)?;
-        self.lineage.sweep(&self.store.directory().join("mnt"))?;
         self.trees.destroy(id)
     }
 
     fn mount_point(&self, id: &LayerId) -> PathBuf {
-        self.store.directory().join("mnt").join(id)
+        self.lineage.mount_point(id)
     }
 
     fn view(&self, id: &LayerId, access: Access) -> Result<Box<dyn View>> {

@@ -112,6 +112,23 @@ fn a_server_that_is_told_to_end_unmounts() {
 }
 
 #[test]
+fn a_server_that_cannot_attach_its_mount_ends_without_one() {
+    if !possible() {
+        return;
+    }
+    let union = Mounted::prepare(&["rw"]);
+    union.write("file", "no directory");
+    for foreground in [&["-f"][..], &[]] {
+        let mount = [&["mount", "-o", "dirs=rw"], foreground, &["none", "file"]].concat();
+        let output = union.run(&mount);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("move_mount"), "{said}");
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        assert!(!mounts.contains(union.path("file").to_str().unwrap()));
+    }
+}
+
+#[test]
 fn the_starter_does_not_leave_its_pipe_with_the_server() {
     if !possible() {
         return;

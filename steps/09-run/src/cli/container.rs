@@ -22,34 +22,35 @@ use crate::container::{Record, Records, Status};
 pub enum RecordTool {
     /// List containers
     Ps {
-        /// Those too whose command has ended
+        /// Show all containers [default: only running ones]
         #[arg(short, long)]
         all: bool,
-        /// Ids only
+        /// Only display container IDs
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Print what is known about containers, as JSON
+    /// Display detailed information on one or more containers, as JSON
     Inspect {
-        /// Their names or ids
+        /// Names or IDs of containers
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
     },
-    /// Remove containers, with their anonymous volumes
+    /// Remove one or more containers, with their anonymous volumes
     Rm {
-        /// End those that run: SIGKILL
+        /// Force the removal of a running container (uses SIGKILL)
         #[arg(short, long)]
         force: bool,
-        /// Their names or ids
+        /// Names or IDs of containers
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
     },
-    /// Ask containers to end, and kill those that do not
+    /// Stop one or more running containers
     Stop {
-        /// How many seconds to wait [default: that of --stop-timeout]
+        /// Seconds to wait before killing the container [default:
+        /// --stop-timeout of the container]
         #[arg(short, long, value_name = "SECONDS")]
         time: Option<u64>,
-        /// Their names or ids
+        /// Names or IDs of containers
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
     },
@@ -77,7 +78,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                 if record.is_running() {
                     if !force {
                         bail!(
-                            "the container {} runs: stop it first, or use --force",
+                            "the container {} is running: stop it first, or use --force",
                             record.spec.name
                         );
                     }
@@ -138,7 +139,8 @@ fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Durat
     }
     if !record.launcher.is_parent_of(record.pid) || !records.is_held(record)? {
         bail!(
-            "the record of the container {} is wrong: process {} is none of its, and is left alone",
+            "the record of the container {} is wrong: process {} does not belong to it, and is \
+             not signalled",
             record.spec.name,
             record.pid
         );

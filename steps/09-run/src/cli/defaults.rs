@@ -69,13 +69,12 @@ pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<Strin
 }
 
 /// Sets the host name to the container's id, unless one is given or the UTS
-/// namespace is shared. Returns the name, or the launcher's if it is shared.
-pub(crate) fn hostname(uts: &mut UtsSettings, id: &str) -> OsString {
+/// namespace is shared. Returns the name that the container will see.
+pub(crate) fn hostname(uts: &mut UtsSettings, id: &str) -> Result<OsString> {
     if uts.hostname.is_none() && uts.uts == NamespaceMode::Private {
         uts.hostname = Some(id.into());
     }
-    let shared = || nix::unistd::gethostname().unwrap_or_default();
-    uts.hostname.clone().unwrap_or_else(shared)
+    uts.hostname_inside()
 }
 
 /// Chooses the network if no option does: the bridge, as Docker does, or none
@@ -91,7 +90,7 @@ pub(crate) fn choose_network(net: &mut NetSettings) -> Result<()> {
     net.network = Some(NetworkMode::None);
     eprintln!(
         "drydock: without root there is no bridge: this container has a loopback device only \
-         (--network none says that this is meant, --network host shares the host's)"
+         (--network none avoids this message, --network host shares the host's network)"
     );
     Ok(())
 }
@@ -114,13 +113,13 @@ mod tests {
     #[test]
     fn the_host_name_is_the_id_unless_it_is_shared() {
         let mut uts = UtsSettings::default();
-        assert_eq!(hostname(&mut uts, "abc"), "abc");
+        assert_eq!(hostname(&mut uts, "abc").unwrap(), "abc");
         assert_eq!(uts.hostname.as_deref(), Some("abc".as_ref()));
         let mut shared = UtsSettings {
             uts: NamespaceMode::Host,
             ..UtsSettings::default()
         };
-        hostname(&mut shared, "abc");
+        hostname(&mut shared, "abc").unwrap();
         assert_eq!(shared.hostname, None);
     }
 

@@ -19,27 +19,28 @@ use crate::image::remove::Removed;
 /// The commands that deal with images.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ImageTool {
-    /// Load images: an archive of docker save, an OCI layout (a directory or a
-    /// tar of one), also packed by gzip or zstd
+    /// Load images from an archive of docker save or an OCI image layout, a
+    /// directory or a tar archive, optionally compressed by gzip or zstd
     Load(LoadArgs),
-    /// Make an image of a root file system: a tar, plain or packed, or a
-    /// directory
+    /// Import a root file system, a tar archive or a directory, to create an
+    /// image
     Import(ImportArgs),
-    /// List the images
+    /// List images
     Images(ListArgs),
-    /// Remove names of images, and the images that have no other
+    /// Remove one or more images
     Rmi(RemoveArgs),
 }
 
 /// The arguments of `drydock load`.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArgs {
-    /// Where they are; PATH:TAG for one of several [default: standard input]
+    /// Read from a file or directory; PATH:TAG selects one of several images
+    /// [default: standard input]
     #[arg(short, long, value_name = "PATH")]
     input: Option<PathBuf>,
-    /// The name to give to the image [default: those that it brings along]
+    /// Name of the image [default: the names in the archive]
     name: Option<Name>,
-    /// How layers are kept [default: overlay2 where it works, else vfs]
+    /// Storage driver [default: overlay2 if it works here, else vfs]
     #[arg(long, value_enum, value_name = "DRIVER")]
     storage_driver: Option<Kind>,
 }
@@ -47,19 +48,18 @@ pub struct LoadArgs {
 /// The arguments of `drydock import`.
 #[derive(Args, Clone, Debug)]
 pub struct ImportArgs {
-    /// The root file system; - is standard input
+    /// Root file system; - is standard input
     #[arg(value_name = "PATH|-")]
     from: PathBuf,
-    /// The name to give to the image
+    /// Name of the image
     name: Name,
-    /// What its containers run where nothing else is said, words split at
-    /// spaces
+    /// Default command of the containers, split at spaces
     #[arg(long, value_name = "COMMAND", default_value = "sh")]
     cmd: String,
-    /// A variable of the environment of its containers
+    /// Set an environment variable of the containers. Repeatable
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// How layers are kept [default: overlay2 where it works, else vfs]
+    /// Storage driver [default: overlay2 if it works here, else vfs]
     #[arg(long, value_enum, value_name = "DRIVER")]
     storage_driver: Option<Kind>,
 }
@@ -67,7 +67,7 @@ pub struct ImportArgs {
 /// The arguments of `drydock images`.
 #[derive(Args, Clone, Debug)]
 pub struct ListArgs {
-    /// The ids only, whole
+    /// Only show image IDs, in full
     #[arg(short, long)]
     quiet: bool,
 }
@@ -75,7 +75,7 @@ pub struct ListArgs {
 /// The arguments of `drydock rmi`.
 #[derive(Args, Clone, Debug)]
 pub struct RemoveArgs {
-    /// Their names or ids
+    /// Names or IDs of images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -98,7 +98,7 @@ fn load(places: &Places, images: &Images, args: LoadArgs) -> Result<()> {
     if input.is_none() {
         refuse_terminal("drydock load -i FILE")?;
     }
-    let loaded = images.load(input, args.name.as_ref(), kind)?;
+    let loaded = images.loader().load(input, args.name.as_ref(), kind)?;
     let mut out = stdout().lock();
     for (id, names) in loaded {
         if names.is_empty() {
@@ -124,7 +124,7 @@ fn import(places: &Places, images: &Images, args: ImportArgs) -> Result<()> {
         env: args.env,
         ..Config::default()
     };
-    let id = images.import(from, &args.name, config, kind)?;
+    let id = images.loader().import(from, &args.name, config, kind)?;
     writeln!(stdout(), "{id}").context("write")
 }
 
@@ -188,7 +188,7 @@ fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
 
 fn refuse_terminal(instead: &str) -> Result<()> {
     if stdin().is_terminal() {
-        bail!("an archive does not come from a terminal: {instead}");
+        bail!("standard input is a terminal: {instead}");
     }
     Ok(())
 }

@@ -55,8 +55,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub layers: LayersArgs,
 
-    /// The image: a name, a directory, an archive; then the command and its
-    /// arguments, instead of the image's own
+    /// Image: a name, an ID, a directory or an archive; then the command and
+    /// its arguments, which override those of the image
     #[arg(
         value_name = "IMAGE [COMMAND] [ARG]",
         required = true,
@@ -69,40 +69,41 @@ pub struct RunArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Container (step 09)")]
 pub struct ContainerArgs {
-    /// Keep standard input open; without it the command reads nothing
+    /// Keep STDIN open; without this option it is empty
     #[arg(short, long)]
     pub interactive: bool,
 
-    /// Give the command a terminal of its own
+    /// Allocate a pseudo-TTY
     #[arg(short, long)]
     pub tty: bool,
 
-    /// Remove the container and its anonymous volumes when it ends
+    /// Automatically remove the container and its anonymous volumes when it
+    /// exits
     #[arg(long)]
     pub rm: bool,
 
-    /// Name of the container [default: one at random]
+    /// Assign a name to the container [default: random]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Write the container's id into a file, which must not exist
+    /// Write the container ID to a file, which must not exist
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
 
-    /// A label, for people and programs; may be given several times
+    /// Set metadata on the container. Repeatable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub label: Vec<String>,
 
-    /// Whether to fetch the image; only never is supported
+    /// Pull the image before running; only never is supported
     #[arg(long, value_name = "POLICY", value_parser = ["never"], default_value = "never")]
     pub pull: String,
 
-    /// The signal by which drydock stop asks the command to end [default: the
-    /// image's, else SIGTERM]
+    /// Signal to stop the container [default: the image's, else SIGTERM]
     #[arg(long, value_name = "SIGNAL")]
     pub stop_signal: Option<String>,
 
-    /// How many seconds drydock stop waits before it kills [default: 10]
+    /// Timeout (in seconds) to stop the container before it is killed [default:
+    /// 10]
     #[arg(long, value_name = "SECONDS")]
     pub stop_timeout: Option<u64>,
 
@@ -115,25 +116,25 @@ pub struct ContainerArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Process (step 00)")]
 pub struct ProcessArgs {
-    /// Run this instead of the image's entrypoint; "" for none
+    /// Overwrite the entrypoint of the image; "" for none
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<OsString>,
 
-    /// Set a variable of the environment, or pass the caller's on; may be given
-    /// several times
+    /// Set an environment variable; without =VALUE, to the caller's value.
+    /// Repeatable
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<OsString>,
 
-    /// Read such variables from a file, a line each; may be given several times
+    /// Read environment variables from a file, one per line. Repeatable
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
 
-    /// Directory to start in, made where it is missing [default: the image's,
-    /// else /]
+    /// Working directory inside the container, created if missing [default: the
+    /// image's, else /]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,
 
-    /// Limit of setrlimit(2), as nofile=1024:2048; may be given several times
+    /// Set a resource limit (setrlimit(2)), as in nofile=1024:2048. Repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<Ulimit>,
 }
@@ -142,17 +143,17 @@ pub struct ProcessArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Safety (step 09)")]
 pub struct SafetyArgs {
-    /// Give up what keeps the container from the host: all capabilities, all
-    /// devices, nothing of /proc and /sys hidden or read-only
+    /// Give extended privileges to the container: all capabilities and devices,
+    /// no seccomp filter, nothing of /proc and /sys masked or read-only
     #[arg(long)]
     pub privileged: bool,
 
-    /// seccomp=unconfined: allow every system call, such as to make a user
-    /// namespace; no-new-privileges, which is the default
+    /// Security option: seccomp=unconfined (no system call filter) or
+    /// no-new-privileges (the default)
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<SecurityOpt>,
 
-    /// Leave the container the caller's session keyring (keyrings(7))
+    /// Share the caller's session keyring with the container (keyrings(7))
     #[arg(long)]
     pub no_new_keyring: bool,
 }
@@ -172,23 +173,22 @@ pub enum SecurityOpt {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Mount namespace (step 04)")]
 pub struct FilesArgs {
-    /// Mount a directory of the host (SRC has a slash), a named volume, or with
-    /// DST alone a new anonymous volume; OPTIONS: ro, nocopy. May be given
-    /// several times
+    /// Bind mount a host path (if SRC has a slash), or mount a named volume, or
+    /// without SRC an anonymous volume. OPTIONS: ro, nocopy. Repeatable
     #[arg(short, long, value_name = "[SRC:]DST[:OPTIONS]")]
     pub volume: Vec<String>,
 
-    /// The same, spelled out: type=bind|volume|tmpfs,src=SRC,dst=DST,readonly.
-    /// May be given several times
+    /// Attach a file system mount to the container:
+    /// type=bind|volume|tmpfs,src=SRC,dst=DST,readonly. Repeatable
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub mount: Vec<String>,
 
-    /// Mount an empty file system in memory; OPTIONS as in size=64m,mode=755. May
-    /// be given several times
+    /// Mount a tmpfs directory; OPTIONS as in size=64m,mode=755. Repeatable
     #[arg(long, value_name = "DST[:OPTIONS]")]
     pub tmpfs: Vec<String>,
 
-    /// Make the container's root read-only, but not what is mounted in it
+    /// Mount the container's root file system as read-only; mounts in it stay
+    /// writable
     #[arg(long)]
     pub read_only: bool,
 }
@@ -197,7 +197,7 @@ pub struct FilesArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Union file system (step 08)")]
 pub struct LayersArgs {
-    /// How layers are kept [default: overlay2 where it works, else vfs]
+    /// Storage driver [default: overlay2 if it works here, else vfs]
     #[arg(long, value_enum, value_name = "DRIVER")]
     pub storage_driver: Option<Kind>,
 }

@@ -9,16 +9,16 @@ use clap::Args;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Global options")]
 pub struct PlacesArgs {
-    /// Where images, layers and volumes are kept [default: /var/lib/drydock, or
-    /// $XDG_DATA_HOME/drydock without root]
+    /// State directory for images, layers and volumes [default:
+    /// /var/lib/drydock, or $XDG_DATA_HOME/drydock without root]
     #[arg(long, value_name = "DIR", global = true)]
     pub root: Option<PathBuf>,
 
-    /// Where the records of containers are kept [default: containers in --root]
+    /// Directory for the records of containers [default: containers in --root]
     #[arg(long, value_name = "DIR", global = true)]
     pub state: Option<PathBuf>,
 
-    /// Say on standard error what the engine does, a line a part
+    /// Print each step of the engine on standard error
     #[arg(long, global = true)]
     pub verbose: bool,
 }

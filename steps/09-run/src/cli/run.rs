@@ -30,7 +30,6 @@ pub fn run(places: &Places, mut args: RunArgs) -> Result<Exit> {
 /// Finds the image and decides everything that the options leave open. Unpacks
 /// the image and notes the storage driver the first time; makes nothing else.
 pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
-    // ANCHOR: exercise_plan_the_container
     let RunArgs {
         container,
         process,
@@ -61,7 +60,7 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         kit::name::check(&name).context("--name")?;
     }
     let id = kit::random::hex::<32>()?;
-    let hostname = hostname(&mut uts, short(&id));
+    let hostname = hostname(&mut uts, short(&id))?;
     let env = environment(config, &process, &hostname, container.tty)?;
     let command = argv(config, process.entrypoint.as_ref(), given)?;
     if user.user.as_ref().is_none_or(UserSpec::is_empty) && !user.map_none {
@@ -106,5 +105,4 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         stop_timeout: container.stop_timeout.unwrap_or(STOP_TIMEOUT),
         auto_remove: container.rm,
     })
-    // ANCHOR_END: exercise_plan_the_container
 }

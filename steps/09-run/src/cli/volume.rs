@@ -11,26 +11,26 @@ use crate::volume::Volumes;
 /// The commands about volumes.
 #[derive(Subcommand, Clone, Debug)]
 pub enum VolumeTool {
-    /// Make a volume and print its name; one that there is stays as it is
+    /// Create a volume, unless it exists, and print its name
     Create {
-        /// Its name [default: random]
+        /// Name of the volume [default: random]
         name: Option<String>,
     },
-    /// List the volumes
+    /// List volumes
     Ls {
-        /// Names only
+        /// Only display volume names
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Remove volumes that no container has
+    /// Remove one or more volumes that no container uses
     Rm {
-        /// Their names
+        /// Names of volumes
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Print what is known about volumes, as JSON
+    /// Display detailed information on one or more volumes, as JSON
     Inspect {
-        /// Their names
+        /// Names of volumes
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -75,7 +75,8 @@ pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
                     .find(|record| record.spec.volumes().any(|volume| volume.name == name));
                 if let Some(user) = user {
                     bail!(
-                        "the volume {name:?} is used by the container {}: remove that first",
+                        "the volume {name:?} is used by the container {}: remove the container \
+                         first",
                         user.spec.name
                     );
                 }

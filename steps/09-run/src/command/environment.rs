@@ -54,7 +54,7 @@ impl Environment {
         let name = OsStr::from_bytes(&bytes[..end.unwrap_or(bytes.len())]);
         ensure!(
             !name.is_empty(),
-            "{variable:?} has no name: it is NAME=VALUE or NAME"
+            "{variable:?} has no name: use NAME=VALUE or NAME"
         );
         match end {
             Some(end) => self.set(name, OsStr::from_bytes(&bytes[end + 1..])),
@@ -111,7 +111,7 @@ impl Environment {
         let name = line.split_once('=').map_or(line, |(name, _)| name);
         ensure!(
             !name.contains(char::is_whitespace),
-            "the name {name:?} holds a blank: the file is read line by line, not by a shell"
+            "the name {name:?} contains a blank: the file is read line by line, not by a shell"
         );
         self.add(OsStr::new(line))
     }
@@ -185,7 +185,7 @@ pub fn argv(
     if argv.is_empty() {
         return Err(Failure::new(
             LAUNCHER_FAILED,
-            "no command: the image has none of its own; give one after the image's name",
+            "no command: the image has no default command; give one after the image's name",
         )
         .into());
     }

@@ -63,23 +63,26 @@ impl Hardening {
     /// Replaces the session keyring, through which the caller's keys are
     /// reachable: fork(2) and execve(2) pass it on.
     fn leave_keys(&self) -> Result<()> {
+        // ANCHOR: exercise_leave_keys
         if !self.safety.new_keyring {
             return Ok(());
         }
-        sys::new_session_keyring().context(
-            "the caller's keys would stay within reach: --no-new-keyring says that they may",
-        )
+        sys::new_session_keyring()
+            .context("the caller's keys would stay accessible: allow it by --no-new-keyring")
+        // ANCHOR_END: exercise_leave_keys
     }
 
     /// Installs the seccomp filter: see [`filter`].
     fn filter(&self) -> Result<()> {
+        // ANCHOR: exercise_filter
         if !self.safety.filter {
             return Ok(());
         }
         sys::seccomp::set_filter(&mut filter::program()).context(
-            "without it the container could lift its limits: --security-opt seccomp=unconfined \
-             says that it may",
+            "without it the container could lift its limits: allow it by --security-opt \
+             seccomp=unconfined",
         )
+        // ANCHOR_END: exercise_filter
     }
 }
 

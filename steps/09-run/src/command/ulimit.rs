@@ -48,10 +48,13 @@ impl FromStr for Ulimit {
     fn from_str(text: &str) -> Result<Self> {
         let (name, limits) = text
             .split_once('=')
-            .ok_or_else(|| anyhow!("it is NAME=SOFT[:HARD], as in nofile=1024:2048"))?;
+            .ok_or_else(|| anyhow!("use NAME=SOFT[:HARD], as in nofile=1024:2048"))?;
         let Some(&(name, resource)) = NAMES.iter().find(|(known, _)| *known == name) else {
             let names: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            bail!("{name:?} is no limit: there are {}", names.join(", "));
+            bail!(
+                "{name:?} is not a limit: available are {}",
+                names.join(", ")
+            );
         };
         let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
         let limit = Rlimit {
@@ -60,7 +63,7 @@ impl FromStr for Ulimit {
         };
         ensure!(
             limit.current.unwrap_or(u64::MAX) <= limit.maximum.unwrap_or(u64::MAX),
-            "the soft limit {soft} is above the hard one, {hard}"
+            "the soft limit {soft} is above the hard limit {hard}"
         );
         Ok(Ulimit {
             name,
@@ -75,7 +78,7 @@ fn number(text: &str) -> Result<Option<u64>> {
         "-1" | "unlimited" => Ok(None),
         _ => match text.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => bail!("{text:?} is no number; -1 is for no limit"),
+            Err(_) => bail!("{text:?} is not a number; -1 means no limit"),
         },
     }
 }
@@ -148,8 +151,8 @@ mod tests {
         assert_eq!(limit.limit.maximum, Some(0));
         for (text, why) in [
             ("nofile", "NAME=SOFT"),
-            ("files=1", "there are as, core"),
-            ("nofile=x", "no number"),
+            ("files=1", "available are as, core"),
+            ("nofile=x", "not a number"),
             ("nofile=3:2", "above the hard"),
         ] {
             let error = text.parse::<Ulimit>().unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mount::target::{Kind, open_or_make};
+use mount::target::{FileKind, open_or_make};
 use nix::fcntl::OFlag;
 use nix::unistd::fchdir;
 use process::{Isolation, inside};
@@ -45,7 +45,6 @@ impl Isolation for Workdir {
     /// behind it either. For a directory that is not below the root the kernel
     /// returns a path that begins with `(unreachable)`: getcwd(2).
     fn in_container(&mut self) -> Result<()> {
-        // ANCHOR: exercise_workdir
         let directory = enter(&self.0).with_context(|| format!("--workdir {:?}", self.0))?;
         fchdir(&directory).with_context(|| format!("--workdir: fchdir({:?})", self.0))?;
         let here = getcwd(Vec::new()).context("getcwd")?;
@@ -53,12 +52,11 @@ impl Isolation for Workdir {
             bail!("--workdir {:?} leads out of the container: refused", self.0);
         }
         Ok(())
-        // ANCHOR_END: exercise_workdir
     }
 }
 
 fn enter(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let root = inside::open(Path::new("/"), flags).context("open(/)")?;
-    open_or_make(root.as_fd(), path, Kind::Directory)
+    open_or_make(root.as_fd(), path, FileKind::Directory)
 }

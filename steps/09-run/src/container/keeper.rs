@@ -96,7 +96,7 @@ impl Keeper {
             );
         }
         if !self.records.take_name(&name, &self.record)? {
-            bail!("the name {name:?} is being used by a container that is just being made");
+            bail!("the name {name:?} is reserved by a container that is being created");
         }
         Ok(())
     }

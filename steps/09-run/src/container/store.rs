@@ -157,7 +157,7 @@ impl Records {
             .filter(|record| !reference.is_empty() && record.spec.id.starts_with(reference));
         match (begun.next(), begun.next()) {
             (Some(record), None) => Ok(record.clone()),
-            (Some(_), Some(_)) => bail!("{reference:?} is the beginning of several ids: say more"),
+            (Some(_), Some(_)) => bail!("{reference:?} is ambiguous: several ids begin with it"),
             _ => bail!("there is no container {reference:?}: see drydock ps -a"),
         }
     }
@@ -168,7 +168,6 @@ impl Records {
     /// born. Warns of what cannot be removed, and goes on.
     // ANCHOR: sweep
     pub fn sweep(&self) -> Result<()> {
-        // ANCHOR: exercise_sweep
         for mut record in self.all()? {
             if record.status != Status::Running || record.launcher.is_alive() {
                 continue;
@@ -186,7 +185,6 @@ impl Records {
             }
         }
         self.sweep_unborn()
-        // ANCHOR_END: exercise_sweep
     }
     // ANCHOR_END: sweep
 
@@ -242,7 +240,7 @@ impl Records {
     /// Whether a killed launcher has left a container that is to be removed:
     /// one with `--rm`, or without a record. Such a launcher may have been
     /// killed while it had nothing but a name, or after everything else was
-    /// removed.
+    /// removed. Also whether a volume was left that could not be removed.
     pub fn has_dead(&self) -> Result<bool> {
         let directory = self.places.state.join("names");
         for entry in fs::read_dir(&directory).with_context(|| format!("read {directory:?}"))? {
@@ -262,7 +260,7 @@ impl Records {
                 return Ok(true);
             }
         }
-        Ok(false)
+        Volumes::new(&self.places.root).has_remains()
     }
 
     /// Removes the names of containers without a record, unless their launcher
@@ -288,7 +286,7 @@ impl Records {
                 .iter()
                 .any(|record| record.spec.name == name && record.short_id() == short(id));
             if !known && !owner.is_some_and(|owner| owner.is_alive()) {
-                say!("the name {name:?} is nobody's");
+                say!("the name {name:?} has no container");
                 remove_file(&self.name_path(name))?;
             }
         }
@@ -351,6 +349,6 @@ pub(super) fn read(path: &Path) -> Result<Option<Record>> {
         serde_json::from_slice(&json).with_context(|| format!("{path:?} is damaged: remove it"))?;
     record
         .check(path)
-        .with_context(|| format!("{path:?} is no record of a container: remove it"))?;
+        .with_context(|| format!("{path:?} is not a record of a container: remove it"))?;
     Ok(Some(record))
 }

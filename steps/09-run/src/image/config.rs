@@ -140,7 +140,7 @@ impl ImageConfig {
             parse(json, Tail::Refused).context("the image's configuration")?;
         if !matches!(normal_os(&config.os).as_str(), "linux" | "") {
             bail!(
-                "the image is made for {:?}: only linux can be run here",
+                "the image is made for {:?}: only linux images run here",
                 config.os
             );
         }

@@ -36,7 +36,7 @@ impl Digest {
     pub fn from_hex(hex: &str) -> Result<Self> {
         let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         if hex.len() != 64 || !hex.chars().all(digit) {
-            bail!("{hex:?} is no SHA-256 digest: 64 digits, 0 to 9 and a to f");
+            bail!("{hex:?} is not a SHA-256 digest: it has 64 digits, 0 to 9 and a to f");
         }
         Ok(Digest(hex.to_owned()))
     }
@@ -70,8 +70,8 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':') {
             Some(("sha256", hex)) => Self::from_hex(hex),
-            Some((other, _)) => bail!("{text:?}: digests by {other} are not known here"),
-            None => bail!("{text:?} is no digest: it would begin with sha256:"),
+            Some((other, _)) => bail!("{text:?}: digests by {other} are not supported"),
+            None => bail!("{text:?} is not a digest: a digest begins with sha256:"),
         }
     }
 }
@@ -190,7 +190,7 @@ impl FromStr for Checksum {
         let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         if hex.len() != algorithm.digits() || !hex.chars().all(digit) {
             bail!(
-                "{text:.80?} is no digest: {name} has {} digits",
+                "{text:.80?} is not a digest: {name} has {} digits",
                 algorithm.digits()
             );
         }

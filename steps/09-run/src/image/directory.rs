@@ -19,12 +19,8 @@ use union::layers::image::import_directory;
 use union::tree::Tree;
 use union::{Kind, LayerId};
 
-use crate::image::config::Config;
 use crate::image::digest::Digest;
-use crate::image::{Image, Images};
-
-/// The prefix of the ids of such layers.
-pub const PREFIX: &str = "dir-";
+use crate::image::layers::{DIRECTORY, ImageLayers};
 
 /// A note: the layer that a directory was last copied into.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,53 +28,45 @@ struct Copied {
     layer: String,
 }
 
-impl Images {
-    /// The directory at `path` as an image.
-    pub(super) fn directory(&self, path: &Path, reference: &str, kind: Kind) -> Result<Image> {
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("realpath({path:?})"))?;
-        let top = match kind {
-            Kind::Overlay2 => self.referred(&path)?,
-            _ => self.copied(&path, kind)?,
-        };
-        Ok(Image {
-            id: top.to_string(),
-            name: reference.to_owned(),
-            top,
-            config: Config::of_a_root_file_system(),
+/// The layer of the directory at `path`, ready in the store of `kind`.
+pub(super) fn layer_of(layers: ImageLayers<'_>, path: &Path, kind: Kind) -> Result<LayerId> {
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("realpath({path:?})"))?;
+    match kind {
+        Kind::Overlay2 => referred(layers, &path),
+        _ => copied(layers, &path, kind),
+    }
+}
+
+fn referred(layers: ImageLayers<'_>, path: &Path) -> Result<LayerId> {
+    let id = layer_id(&Digest::of(path.as_os_str().as_bytes()))?;
+    let link = layers.root.join("overlay2").join(&id).join("diff");
+    let is_there = || fs::read_link(&link).is_ok_and(|target| target == *path);
+    if !is_there() {
+        let _lock = layers.changing(Kind::Overlay2)?;
+        if !is_there() && !detect::open(Kind::Overlay2, layers.root)?.refer(&id, path)? {
+            bail!("overlay2 cannot use {path:?} where it is");
+        }
+    }
+    Ok(id)
+}
+
+fn copied(layers: ImageLayers<'_>, path: &Path, kind: Kind) -> Result<LayerId> {
+    let id = layer_id(&fingerprint(path)?)?;
+    if !has_layer(layers.root, kind, &id) {
+        let lock = layers.changing(kind)?;
+        if !has_layer(layers.root, kind, &id) {
+            say!("copy {path:?} into layer {id}");
+            import_directory(&*detect::open(kind, layers.root)?, &id, None, path)?;
+        }
+        let json = serde_json::to_vec(&Copied {
+            layer: id.to_string(),
         })
+        .context("write a note as JSON")?;
+        layers.store.note_source(&key(path, kind), &json, &lock)?;
     }
-
-    fn referred(&self, path: &Path) -> Result<LayerId> {
-        let id = layer_id(&Digest::of(path.as_os_str().as_bytes()))?;
-        let link = self.root.join("overlay2").join(&id).join("diff");
-        let is_there = || fs::read_link(&link).is_ok_and(|target| target == *path);
-        if !is_there() {
-            let _lock = self.changing(Kind::Overlay2)?;
-            if !is_there() && !detect::open(Kind::Overlay2, &self.root)?.refer(&id, path)? {
-                bail!("overlay2 cannot use {path:?} where it is");
-            }
-        }
-        Ok(id)
-    }
-
-    fn copied(&self, path: &Path, kind: Kind) -> Result<LayerId> {
-        let id = layer_id(&fingerprint(path)?)?;
-        if !has_layer(&self.root, kind, &id) {
-            let lock = self.changing(kind)?;
-            if !has_layer(&self.root, kind, &id) {
-                say!("copy {path:?} into layer {id}");
-                import_directory(&*detect::open(kind, &self.root)?, &id, None, path)?;
-            }
-            let json = serde_json::to_vec(&Copied {
-                layer: id.to_string(),
-            })
-            .context("write a note as JSON")?;
-            self.store.note_source(&key(path, kind), &json, &lock)?;
-        }
-        Ok(id)
-    }
+    Ok(id)
 }
 
 fn key(path: &Path, kind: Kind) -> Digest {
@@ -86,7 +74,7 @@ fn key(path: &Path, kind: Kind) -> Digest {
 }
 
 fn layer_id(digest: &Digest) -> Result<LayerId> {
-    format!("{PREFIX}{}", &digest.hex()[..32]).parse()
+    format!("{DIRECTORY}{}", &digest.hex()[..32]).parse()
 }
 
 /// A digest of the metadata of all files, which are not read. Whoever changes a

@@ -10,14 +10,20 @@ use anyhow::{Context, Result, ensure};
 use kit::own::remove_file;
 use rustix::fs::statvfs;
 
-use crate::image::Images;
 use crate::image::source::blob::Blob;
 use crate::image::source::{Else, Source};
-use crate::image::store::Lock;
+use crate::image::store::ImageLock;
 
-impl Images {
+/// The directory of images, for temporary files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spool<'a> {
+    /// The state directory.
+    pub root: &'a Path,
+}
+
+impl Spool<'_> {
     /// The source at `path`, or on standard input.
-    pub(super) fn source(&self, path: Option<&Path>, or: Else, lock: &Lock) -> Result<Source> {
+    pub(super) fn source(&self, path: Option<&Path>, or: Else, lock: &ImageLock) -> Result<Source> {
         let Some(path) = path else {
             return self.source_of(self.standard_input(lock)?, or, lock);
         };
@@ -26,7 +32,7 @@ impl Images {
             .with_context(|| format!("stat {path:?}"))?
             .file_type();
         if !kind.is_fifo() {
-            return Source::at(path, or, &|| self.spool(lock), self.room()?);
+            return Source::at(path, or, &|| self.file(lock), self.room()?);
         }
         // A pipe can be read once, but an archive is read several times.
         let file = File::open(path).with_context(|| format!("open {path:?}"))?;
@@ -35,12 +41,12 @@ impl Images {
     }
 
     /// The source in `blob`.
-    pub(super) fn source_of(&self, blob: Blob, or: Else, lock: &Lock) -> Result<Source> {
-        Source::of(blob, or, &|| self.spool(lock), self.room()?)
+    pub(super) fn source_of(&self, blob: Blob, or: Else, lock: &ImageLock) -> Result<Source> {
+        Source::of(blob, or, &|| self.file(lock), self.room()?)
     }
 
     /// Standard input as a blob: itself if it is a file, else a copy.
-    fn standard_input(&self, lock: &Lock) -> Result<Blob> {
+    fn standard_input(&self, lock: &ImageLock) -> Result<Blob> {
         let stdin = io::stdin();
         let copy = rustix::io::dup(&stdin).context("dup(0)")?;
         self.as_a_file(File::from(copy), "standard input".into(), lock)
@@ -48,14 +54,14 @@ impl Images {
 
     /// `file` itself, if it is a regular file at its beginning; else a copy of
     /// what comes from it, limited by the space that is free.
-    fn as_a_file(&self, mut file: File, what: String, lock: &Lock) -> Result<Blob> {
+    fn as_a_file(&self, mut file: File, what: String, lock: &ImageLock) -> Result<Blob> {
         let is_file = file
             .metadata()
             .with_context(|| format!("fstat({what})"))?
             .is_file();
         let begins = |file: &mut File| file.stream_position().is_ok_and(|at| at == 0);
         if !is_file || !begins(&mut file) {
-            let mut spool = self.spool(lock)?;
+            let mut spool = self.file(lock)?;
             let room = self.room()?;
             let copied = io::copy(&mut file.take(room), &mut spool)
                 .with_context(|| format!("copy {what} to a file"))?;
@@ -69,7 +75,7 @@ impl Images {
     }
 
     /// A temporary file without a name.
-    pub(super) fn spool(&self, _lock: &Lock) -> Result<File> {
+    pub(super) fn file(&self, _lock: &ImageLock) -> Result<File> {
         let path = self.root.join("images/spool");
         remove_file(&path)?;
         let file = File::options()
@@ -84,7 +90,7 @@ impl Images {
 
     /// The space that is free where images are kept, in bytes.
     pub(super) fn room(&self) -> Result<u64> {
-        let stat = statvfs(&self.root).with_context(|| format!("statvfs({:?})", self.root))?;
+        let stat = statvfs(self.root).with_context(|| format!("statvfs({:?})", self.root))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }

@@ -8,18 +8,26 @@ use kit::{say, warn};
 use union::detect;
 use union::{Kind, StorageDriver};
 
-use crate::image::Images;
 use crate::image::config::{Config, ImageConfig, architecture, normal_architecture};
 use crate::image::digest::Digest;
+use crate::image::input::Spool;
+use crate::image::layers::ImageLayers;
 use crate::image::name::Name;
-use crate::image::record::{Layer, Record, chain_or_empty};
+use crate::image::record::{ImageRecord, Layer, chain_or_empty};
 use crate::image::source::blob::Blob;
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Expected, checked};
 use crate::image::source::{self, Else, Source};
-use crate::image::store::Lock;
+use crate::image::store::ImageLock;
 
-impl Images {
+/// Loads images: unpacks their layers, and keeps their records.
+#[derive(Clone, Copy, Debug)]
+pub struct Loader<'a> {
+    pub(super) layers: ImageLayers<'a>,
+    pub(super) spool: Spool<'a>,
+}
+
+impl Loader<'_> {
     /// Loads the images at `path`, or from standard input, and names them:
     /// `name`, or the names that they bring along.
     ///
@@ -31,7 +39,6 @@ impl Images {
         name: Option<&Name>,
         kind: Kind,
     ) -> Result<Vec<(Digest, Vec<Name>)>> {
-        // ANCHOR: exercise_load
         let (path, tag) = match path.map(|path| (path, path.to_str())) {
             Some((path, Some(text))) if !path.exists() => match source::path_and_tag(text) {
                 Some((path, tag)) => (Some(path), tag),
@@ -40,15 +47,18 @@ impl Images {
             other => (other.map(|(path, _)| path.to_owned()), None),
         };
         let lock = self.changing(kind)?;
-        let source = self.source(path.as_deref(), Else::Refuse, &lock)?;
+        let source = self.spool.source(path.as_deref(), Else::Refuse, &lock)?;
         let Source::Images(files) = source else {
-            bail!("this is a root file system, not an image: drydock import gives it a name");
+            bail!("this is a root file system, not an image: use drydock import");
         };
         let images = source::images(&files, tag)?;
         if name.is_some() && images.len() > 1 {
-            bail!("one name for {} images: give PATH:TAG", images.len());
+            bail!(
+                "one name for {} images: select one by PATH:TAG",
+                images.len()
+            );
         }
-        let driver = detect::open(kind, &self.root)?;
+        let driver = detect::open(kind, self.layers.root)?;
         let mut loaded = Vec::new();
         for parts in images {
             let record = self.keep(&parts, &*driver, &lock)?;
@@ -62,7 +72,6 @@ impl Images {
             loaded.push((record.id, names));
         }
         Ok(loaded)
-        // ANCHOR_END: exercise_load
     }
 
     /// Makes an image of a root file system: a tar at `path` or on standard
@@ -74,40 +83,38 @@ impl Images {
         config: Config,
         kind: Kind,
     ) -> Result<Digest> {
-        // ANCHOR: exercise_import
         let lock = self.changing(kind)?;
         let source = match path.filter(|path| path.is_dir()) {
             Some(directory) => {
-                let file = self.spool(&lock)?;
+                let file = self.spool.file(&lock)?;
                 union::archive::write::whole(
                     &union::tree::Tree::open(directory)?,
                     &mut io::BufWriter::new(&file),
                 )?;
-                self.source_of(
+                self.spool.source_of(
                     Blob::of(file, format!("{directory:?}"))?,
                     Else::Files,
                     &lock,
                 )?
             }
-            None => self.source(path, Else::Files, &lock)?,
+            None => self.spool.source(path, Else::Files, &lock)?,
         };
         let Source::RootFileSystem(blob, content) = source else {
-            bail!("this is an image, not a root file system: drydock load keeps it");
+            bail!("this is an image, not a root file system: use drydock load");
         };
         let config = ImageConfig::plain(content.diff_id, config);
         let parts = root_file_system(blob, &config)?;
-        let driver = detect::open(kind, &self.root)?;
+        let driver = detect::open(kind, self.layers.root)?;
         let record = self.keep(&parts, &*driver, &lock)?;
         self.give_name(name, &record.id, &lock)?;
         Ok(record.id)
-        // ANCHOR_END: exercise_import
     }
 
     /// Gives a name to the image `id`. Warns, as docker(1) does, if another
     /// image loses it.
-    fn give_name(&self, name: &Name, id: &Digest, lock: &Lock) -> Result<()> {
-        let before = self.store.named(name)?;
-        self.store.name(name, id, lock)?;
+    fn give_name(&self, name: &Name, id: &Digest, lock: &ImageLock) -> Result<()> {
+        let before = self.layers.store.named(name)?;
+        self.layers.store.name(name, id, lock)?;
         if let Some(before) = before.filter(|before| before.id != *id) {
             warn!(
                 "the image {name} already exists, renaming the old one with ID {} to empty string",
@@ -117,12 +124,9 @@ impl Images {
         Ok(())
     }
 
-    /// Locks the images, and removes what a killed process has left in the
-    /// store of `kind`.
-    pub(super) fn changing(&self, kind: Kind) -> Result<Lock> {
-        let lock = self.store.lock()?;
-        self.sweep(kind, &lock)?;
-        Ok(lock)
+    /// Locks the images for changes, with layers in the store of `kind`.
+    pub(super) fn changing(&self, kind: Kind) -> Result<ImageLock> {
+        self.layers.changing(kind)
     }
 
     /// Unpacks the layers that are missing, and keeps the record.
@@ -130,8 +134,8 @@ impl Images {
         &self,
         parts: &Parts,
         driver: &dyn StorageDriver,
-        lock: &Lock,
-    ) -> Result<Record> {
+        lock: &ImageLock,
+    ) -> Result<ImageRecord> {
         let (config, diff_ids) = parts.config()?;
         let made_for = normal_architecture(&config.architecture);
         if !made_for.is_empty() && made_for != architecture() {
@@ -148,16 +152,16 @@ impl Images {
                 .last()
                 .map(|layer| layer.chain.layer_id())
                 .transpose()?;
-            let size = if detect::has_layer(&self.root, driver.kind(), &id) {
+            let size = if detect::has_layer(self.layers.root, driver.kind(), &id) {
                 say!("layer {id} is there");
-                self.size_of(&chain, driver)?
+                self.layers.size_of(&chain, driver)?
             } else if let (Some((blob, digest)), Some(diff_id)) =
                 (parts.layers.get(n), diff_ids.get(n))
             {
                 let expected = Expected {
                     digest: digest.clone(),
                     diff_id: Some(diff_id.clone()),
-                    at_most: self.room()?,
+                    at_most: self.spool.room()?,
                 };
                 say!("unpack layer {id} from {}", blob.what());
                 checked(blob, &expected, |from| {
@@ -171,24 +175,14 @@ impl Images {
             };
             layers.push(Layer { chain, size });
         }
-        let record = Record {
+        let record = ImageRecord {
             id: Digest::of(&parts.config),
             layers,
             created: config.created,
             config: config.config,
         };
-        self.store.keep(&record, &parts.config, lock)?;
+        self.layers.store.keep(&record, &parts.config, lock)?;
         Ok(record)
-    }
-
-    /// The size of a layer that is already unpacked, in bytes.
-    fn size_of(&self, chain: &Digest, driver: &dyn StorageDriver) -> Result<u64> {
-        let records = self.store.records()?;
-        let mut layers = records.iter().flat_map(|record| &record.layers);
-        match layers.find(|layer| layer.chain == *chain) {
-            Some(layer) => Ok(layer.size),
-            None => driver.usage(&chain.layer_id()?),
-        }
     }
 }
 

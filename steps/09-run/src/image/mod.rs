@@ -8,7 +8,8 @@
 //! | [`store`] | the files in which images are kept |
 //! | [`load`], [`path`], [`input`] | loading: by command, by path, from standard input |
 //! | [`source`] | the contents of an archive or a directory, verified while they stream |
-//! | [`directory`], [`elsewhere`] | a root file system as an image; an image in the store of another driver |
+//! | [`layers`] | the layers of images, in the stores of the drivers |
+//! | [`directory`] | a root file system as an image |
 //! | [`remove`] | removal |
 
 use std::path::{Path, PathBuf};
@@ -19,10 +20,10 @@ use union::{Kind, LayerId};
 
 pub mod config;
 pub mod digest;
-pub mod directory;
+mod directory;
 pub mod document;
-pub mod elsewhere;
 mod input;
+pub(crate) mod layers;
 pub mod load;
 pub mod name;
 mod path;
@@ -33,9 +34,13 @@ pub mod store;
 
 use config::Config;
 use digest::Digest;
+use input::Spool;
+use layers::ImageLayers;
+use load::Loader;
 use name::Name;
-use record::Record;
-use store::Store;
+use record::ImageRecord;
+use remove::Removed;
+use store::ImageStore;
 
 /// An image that is ready to be run.
 #[derive(Clone, Debug)]
@@ -56,7 +61,7 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub struct Images {
     root: PathBuf,
-    pub(crate) store: Store,
+    pub(crate) store: ImageStore,
 }
 
 impl Images {
@@ -66,9 +71,43 @@ impl Images {
         let root =
             std::path::absolute(root).with_context(|| format!("the path of --root {root:?}"))?;
         Ok(Images {
-            store: Store::new(&root),
+            store: ImageStore::new(&root),
             root,
         })
+    }
+
+    /// The layers of the images.
+    fn layers(&self) -> ImageLayers<'_> {
+        ImageLayers {
+            root: &self.root,
+            store: &self.store,
+        }
+    }
+
+    /// Where input is copied to.
+    fn spool(&self) -> Spool<'_> {
+        Spool { root: &self.root }
+    }
+
+    /// Loads images from archives, layouts and root file systems.
+    pub fn loader(&self) -> Loader<'_> {
+        Loader {
+            layers: self.layers(),
+            spool: self.spool(),
+        }
+    }
+
+    /// Removes a name, and with the last one the image. An id removes the image
+    /// with all its names.
+    ///
+    /// # Errors
+    /// If there is no such image, or a container uses it.
+    pub fn remove(&self, reference: &str) -> Result<Removed> {
+        let lock = self.store.lock()?;
+        let Some(record) = self.find(reference)? else {
+            bail!("there is no image {reference:?}: see drydock images");
+        };
+        remove::remove(self.layers(), &record, reference, &lock)
     }
 
     /// Finds the image that `reference` means, and makes its layers ready in
@@ -92,14 +131,20 @@ impl Images {
         }
         let Some((path, tag)) = source::path_and_tag(reference) else {
             bail!(
-                "there is no image {reference:?}: drydock images shows those that were loaded, \
-                 and no file or directory is called so"
+                "there is no image, file or directory {reference:?}: drydock images shows the \
+                 loaded images"
             );
         };
         if path.is_dir() && !source::is_layout(&path) {
-            return self.directory(&path, reference, kind);
+            let top = directory::layer_of(self.layers(), &path, kind)?;
+            return Ok(Image {
+                id: top.to_string(),
+                name: reference.to_owned(),
+                top,
+                config: Config::of_a_root_file_system(),
+            });
         }
-        let record = self.of_path(&path, tag, kind)?;
+        let record = path::of_path(self.loader(), &path, tag, kind)?;
         self.image(&record, reference, kind)
         // ANCHOR_END: exercise_ready
     }
@@ -110,7 +155,7 @@ impl Images {
     ///
     /// # Errors
     /// If several images are meant.
-    pub fn find(&self, reference: &str) -> Result<Option<Record>> {
+    pub fn find(&self, reference: &str) -> Result<Option<ImageRecord>> {
         if reference.starts_with(['/', '.']) {
             return Ok(None);
         }
@@ -132,7 +177,7 @@ impl Images {
         if let [(one, id), (other, _), ..] = &meant[..]
             && meant.iter().any(|(_, another)| another != id)
         {
-            bail!("{reference:?} may be {one} or {other}: say which");
+            bail!("{reference:?} is ambiguous: it may be {one} or {other}");
         }
         if let Some((_, id)) = meant.first() {
             return self.store.record(id);
@@ -140,7 +185,7 @@ impl Images {
         self.find_by_part_of_id(reference, hex)
     }
 
-    fn find_by_part_of_id(&self, reference: &str, hex: &str) -> Result<Option<Record>> {
+    fn find_by_part_of_id(&self, reference: &str, hex: &str) -> Result<Option<ImageRecord>> {
         let digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         if hex.len() < 4 || !hex.chars().all(digit) {
             return Ok(None);
@@ -148,16 +193,17 @@ impl Images {
         let mut records = self.store.records()?;
         records.retain(|record| record.id.hex().starts_with(hex));
         if records.len() > 1 {
-            bail!("{reference:?} is the beginning of several ids: give more of it");
+            bail!("{reference:?} is ambiguous: several ids begin with it");
         }
         Ok(records.pop())
     }
 
     /// The image of a record, with its layers in the store of `kind`.
-    fn image(&self, record: &Record, name: &str, kind: Kind) -> Result<Image> {
+    fn image(&self, record: &ImageRecord, name: &str, kind: Kind) -> Result<Image> {
         let top = record.top()?;
         if !has_layer(&self.root, kind, &top) {
-            self.copy_from_elsewhere(record, kind)?;
+            self.layers()
+                .copy_from_elsewhere(record, kind, self.spool())?;
         }
         Ok(Image {
             id: record.id.to_string(),

@@ -67,8 +67,8 @@ impl FromStr for Name {
         let name = format!("{path}:{tag}");
         if !is_place || !rest.split('/').all(part) || !is_tag || name.len() > LONGEST {
             bail!(
-                "{text:?} is no name for an image: use letters, digits, . _ - and / between parts, \
-                 then perhaps : and a tag; at most {LONGEST} bytes"
+                "{text:?} is not a name for an image: use letters, digits, . _ - and / between \
+                 parts, then perhaps : and a tag; at most {LONGEST} bytes"
             );
         }
         Ok(Name(name))

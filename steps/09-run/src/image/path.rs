@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use union::Kind;
 use union::detect;
 
-use crate::image::Images;
 use crate::image::config::{Config, ImageConfig};
 use crate::image::digest::Digest;
-use crate::image::load::root_file_system;
-use crate::image::record::Record;
+use crate::image::load::{Loader, root_file_system};
+use crate::image::record::ImageRecord;
 use crate::image::source::parts::Parts;
 use crate::image::source::{self, Else, Source};
+use crate::image::store::ImageStore;
 
 /// A note: the image in a file when it was last used, and the identity of the
 /// file then. Whoever changes the file changes its ctime (inode(7)).
@@ -28,53 +28,56 @@ struct Seen {
     file: [i64; 7],
 }
 
-impl Images {
-    /// The image in the archive or layout at `path`, as it is now.
-    pub(super) fn of_path(&self, path: &Path, tag: Option<&str>, kind: Kind) -> Result<Record> {
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("realpath({path:?})"))?;
-        let bytes = path.as_os_str().as_bytes();
-        let key = Digest::of(&[bytes, b":", tag.unwrap_or_default().as_bytes()].concat());
-        let file = identity(&path)?;
-        if let Some(record) = self.seen(&key, &file)? {
-            return Ok(record);
-        }
-        let lock = self.changing(kind)?;
-        // Another process may have loaded it in the meantime.
-        if let Some(record) = self.seen(&key, &file)? {
-            return Ok(record);
-        }
-        say!("{path:?} was not seen before, or has changed: unpack it");
-        let parts = match self.source(Some(&path), Else::Refuse, &lock)? {
-            Source::RootFileSystem(blob, content) => {
-                let config = ImageConfig::plain(content.diff_id, Config::of_a_root_file_system());
-                root_file_system(blob, &config)?
-            }
-            Source::Images(files) => one(source::images(&files, tag)?, &path)?,
-        };
-        let record = self.keep(&parts, &*detect::open(kind, &self.root)?, &lock)?;
-        let seen = Seen {
-            image: record.id.clone(),
-            file,
-        };
-        let json = serde_json::to_vec(&seen).context("write a note as JSON")?;
-        self.store.note_source(&key, &json, &lock)?;
-        Ok(record)
+/// The image in the archive or layout at `path`, as it is now.
+pub(super) fn of_path(
+    loader: Loader<'_>,
+    path: &Path,
+    tag: Option<&str>,
+    kind: Kind,
+) -> Result<ImageRecord> {
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("realpath({path:?})"))?;
+    let bytes = path.as_os_str().as_bytes();
+    let key = Digest::of(&[bytes, b":", tag.unwrap_or_default().as_bytes()].concat());
+    let file = identity(&path)?;
+    if let Some(record) = seen(loader.layers.store, &key, &file)? {
+        return Ok(record);
     }
-
-    fn seen(&self, key: &Digest, file: &[i64; 7]) -> Result<Option<Record>> {
-        match self.store.source::<Seen>(key)? {
-            Some(seen) if seen.file == *file => self.store.record(&seen.image),
-            _ => Ok(None),
+    let lock = loader.changing(kind)?;
+    // Another process may have loaded it in the meantime.
+    if let Some(record) = seen(loader.layers.store, &key, &file)? {
+        return Ok(record);
+    }
+    say!("{path:?} was not seen before, or has changed: unpack it");
+    let parts = match loader.spool.source(Some(&path), Else::Refuse, &lock)? {
+        Source::RootFileSystem(blob, content) => {
+            let config = ImageConfig::plain(content.diff_id, Config::of_a_root_file_system());
+            root_file_system(blob, &config)?
         }
+        Source::Images(files) => one(source::images(&files, tag)?, &path)?,
+    };
+    let record = loader.keep(&parts, &*detect::open(kind, loader.layers.root)?, &lock)?;
+    let seen = Seen {
+        image: record.id.clone(),
+        file,
+    };
+    let json = serde_json::to_vec(&seen).context("write a note as JSON")?;
+    loader.layers.store.note_source(&key, &json, &lock)?;
+    Ok(record)
+}
+
+fn seen(store: &ImageStore, key: &Digest, file: &[i64; 7]) -> Result<Option<ImageRecord>> {
+    match store.source::<Seen>(key)? {
+        Some(seen) if seen.file == *file => store.record(&seen.image),
+        _ => Ok(None),
     }
 }
 
 fn one(mut images: Vec<Parts>, path: &Path) -> Result<Parts> {
     if images.len() > 1 {
         let names: Vec<&String> = images.iter().flat_map(|parts| &parts.names).collect();
-        bail!("{path:?} holds several images, {names:?}: say which as PATH:TAG");
+        bail!("{path:?} holds several images, {names:?}: select one by PATH:TAG");
     }
     images
         .pop()

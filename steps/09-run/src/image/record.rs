@@ -10,7 +10,7 @@ use crate::image::digest::{Digest, chain};
 
 /// A loaded image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ImageRecord {
     /// The image's id: the digest of its configuration.
     pub id: Digest,
     /// The layers, the lowest first.
@@ -22,7 +22,7 @@ pub struct Record {
     pub config: Config,
 }
 
-impl Record {
+impl ImageRecord {
     /// The topmost layer.
     ///
     /// # Errors

@@ -26,32 +26,32 @@ use serde::de::DeserializeOwned;
 
 use crate::image::digest::Digest;
 use crate::image::name::Name;
-use crate::image::record::Record;
+use crate::image::record::ImageRecord;
 
 /// The files of the images.
 #[derive(Clone, Debug)]
-pub struct Store {
+pub struct ImageStore {
     directory: PathBuf,
 }
 
 /// The right to change the store. It is released when dropped, also by the
 /// death of the process.
 #[derive(Debug)]
-pub struct Lock {
+pub struct ImageLock {
     _file: File,
 }
 
-impl Store {
+impl ImageStore {
     /// The images below the state directory `root`. Creates nothing yet.
     pub fn new(root: &Path) -> Self {
-        Store {
+        ImageStore {
             directory: root.join("images"),
         }
     }
 
     /// Waits until nobody else changes the store, and locks it. Creates it if
     /// it is missing.
-    pub fn lock(&self) -> Result<Lock> {
+    pub fn lock(&self) -> Result<ImageLock> {
         if let Some(root) = self.directory.parent() {
             // The drivers' mode: containers' roots lie below.
             make(root, 0o711)?;
@@ -63,28 +63,28 @@ impl Store {
         let file = File::create(&path).with_context(|| format!("open({path:?}, O_CREAT)"))?;
         file.lock()
             .with_context(|| format!("flock({path:?}, LOCK_EX)"))?;
-        Ok(Lock { _file: file })
+        Ok(ImageLock { _file: file })
     }
 
     /// The record of an image, if there is one.
-    pub fn record(&self, id: &Digest) -> Result<Option<Record>> {
+    pub fn record(&self, id: &Digest) -> Result<Option<ImageRecord>> {
         read(&self.directory.join("record").join(id.hex()))
     }
 
     /// The record of the image with that name, if there is one.
-    pub fn named(&self, name: &Name) -> Result<Option<Record>> {
+    pub fn named(&self, name: &Name) -> Result<Option<ImageRecord>> {
         read(&self.directory.join("name").join(name.file_name()))
     }
 
     /// The records of all images, sorted by id.
-    pub fn records(&self) -> Result<Vec<Record>> {
+    pub fn records(&self) -> Result<Vec<ImageRecord>> {
         let records = self.each_record()?;
         records.into_iter().collect()
     }
 
     /// The records that can be read, sorted by id. Warns of the others: a
     /// damaged one does not hide the rest.
-    pub fn readable_records(&self) -> Result<Vec<Record>> {
+    pub fn readable_records(&self) -> Result<Vec<ImageRecord>> {
         let records = self.each_record()?.into_iter();
         Ok(records
             .filter_map(|record| record.inspect_err(|error| warn!("{error:#}")).ok())
@@ -93,7 +93,7 @@ impl Store {
 
     /// The result of reading each record. One that has just been removed is
     /// skipped.
-    fn each_record(&self) -> Result<Vec<Result<Record>>> {
+    fn each_record(&self) -> Result<Vec<Result<ImageRecord>>> {
         let ids = names(&self.directory.join("record"))?;
         Ok(ids
             .iter()
@@ -124,14 +124,14 @@ impl Store {
     }
 
     /// Writes an image's configuration and record.
-    pub fn keep(&self, record: &Record, config: &[u8], _lock: &Lock) -> Result<()> {
+    pub fn keep(&self, record: &ImageRecord, config: &[u8], _lock: &ImageLock) -> Result<()> {
         self.write("config", record.id.hex(), config)?;
         let json = serde_json::to_vec(record).context("write the record as JSON")?;
         self.write("record", record.id.hex(), &json)
     }
 
     /// Gives a name to the image `id`, and takes it from any other.
-    pub fn name(&self, name: &Name, id: &Digest, _lock: &Lock) -> Result<()> {
+    pub fn name(&self, name: &Name, id: &Digest, _lock: &ImageLock) -> Result<()> {
         let new = self.directory.join("new");
         let path = self.directory.join("name").join(name.file_name());
         remove_file(&new)?;
@@ -141,13 +141,13 @@ impl Store {
     }
 
     /// Removes a name.
-    pub fn unname(&self, name: &Name, _lock: &Lock) -> Result<()> {
+    pub fn unname(&self, name: &Name, _lock: &ImageLock) -> Result<()> {
         remove_file(&self.directory.join("name").join(name.file_name()))
     }
 
     /// Removes the record and configuration of an image that has no name any
     /// more.
-    pub fn forget(&self, id: &Digest, _lock: &Lock) -> Result<()> {
+    pub fn forget(&self, id: &Digest, _lock: &ImageLock) -> Result<()> {
         remove_file(&self.directory.join("record").join(id.hex()))?;
         remove_file(&self.directory.join("config").join(id.hex()))
     }
@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// Writes a note about the file that `key` stands for.
-    pub fn note_source(&self, key: &Digest, json: &[u8], _lock: &Lock) -> Result<()> {
+    pub fn note_source(&self, key: &Digest, json: &[u8], _lock: &ImageLock) -> Result<()> {
         self.write("source", key.hex(), json)
     }
 

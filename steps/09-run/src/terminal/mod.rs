@@ -60,7 +60,7 @@ impl Streams {
     /// If both options are given and standard input is not a terminal.
     pub fn new(interactive: bool, tty: bool, owner: Owner, as_caller: bool) -> Result<Self> {
         if tty && interactive && !stdin().is_terminal() {
-            bail!("-i with -t needs a terminal on standard input, and it is none: omit -t");
+            bail!("-i with -t needs a terminal on standard input: omit -t");
         }
         Ok(match tty {
             true => Streams::Pty(Pty::new(interactive, owner)),

@@ -71,7 +71,7 @@ fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
     match fchmod(&pipe, now | open) {
         // The pipe belongs to another user, who started the caller.
         Err(Errno::PERM) => {
-            say!("fchmod(pipe): EPERM: /dev/stdout and its kin may not open");
+            say!("fchmod(pipe): EPERM: opening /dev/stdout may fail");
             Ok(())
         }
         changed => changed.with_context(|| format!("fchmod(pipe, {:#o})", (now | open).bits())),
@@ -118,7 +118,7 @@ fn null() -> Result<OwnedFd> {
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let null = inside::open(Path::new(NULL), flags).with_context(|| format!("open({NULL})"))?;
     ensure!(
-        is_null(&null)?,
+        is_null(&null).with_context(|| format!("open({NULL})"))?,
         "{NULL} of the container is not the null device: what is mounted on /dev?"
     );
     fcntl_setfl(&null, OFlags::empty()).with_context(|| format!("fcntl({NULL}, F_SETFL)"))?;
@@ -206,7 +206,7 @@ impl Isolation for Pipes {
         // The host's null device is replaced by the container's: through the
         // stream root inside could change its mode.
         if !self.interactive || is_null(stdin())? {
-            dup2_stdin(null()?).context("dup2(0)")?;
+            dup2_stdin(null()?).context("dup2(/dev/null, 0)")?;
         }
         if is_null(stdout())? {
             dup2_stdout(null()?).context("dup2(1)")?;

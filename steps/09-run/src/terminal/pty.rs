@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result, ensure};
 use kit::{SignalNumber, say};
 use mount::detached::Detached;
-use mount::target::{Kind, Target};
+use mount::target::{FileKind, Target};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -121,7 +121,6 @@ impl Isolation for Pty {
 
     // ANCHOR: in_container
     fn in_container(&mut self) -> Result<()> {
-        // ANCHOR: exercise_terminal
         let master = multiplexer()?;
         unlockpt(&master).context("ioctl(TIOCSPTLCK)")?;
         // By the master's descriptor: the terminal's name could lead anywhere
@@ -137,7 +136,7 @@ impl Isolation for Pty {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let root = inside::open(Path::new("/"), flags).context("open(/)")?;
         let console = Target::new(Path::new("/dev/console"))?;
-        let console = console.open_or_make(root.as_fd(), Kind::File)?;
+        let console = console.open_or_make(root.as_fd(), FileKind::File)?;
         Detached::copy_of_fd(terminal.as_fd(), Path::new("the terminal"))?
             .attach(console.as_fd())
             .context("mount the terminal on /dev/console")?;
@@ -149,7 +148,6 @@ impl Isolation for Pty {
         }
         self.terminal = Some(terminal);
         Ok(())
-        // ANCHOR_END: exercise_terminal
     }
     // ANCHOR_END: in_container
 
@@ -209,7 +207,7 @@ fn multiplexer() -> Result<OwnedFd> {
     let found = fstatfs(&master).context("fstatfs")?;
     ensure!(
         found.f_type as u64 == u64::from(DEVPTS_SUPER_MAGIC),
-        "{PTMX} of the container is on no devpts: what is mounted on /dev?"
+        "{PTMX} of the container is not on a devpts: what is mounted on /dev?"
     );
     Ok(master)
 }

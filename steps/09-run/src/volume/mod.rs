@@ -130,23 +130,33 @@ impl Volumes {
         let draft = format!(".{}.{}", volume.name, std::process::id());
         let new = self.directory.join(draft);
         remove(&new)?;
+        match self.fill_and_name(&new, volume) {
+            Ok(held @ Some(_)) => Ok(held),
+            Ok(None) => remove(&new).map(|()| None),
+            Err(error) => {
+                if let Err(left) = remove(&new) {
+                    warn!("{left:#}: swept later");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a volume in `new`, locks it and renames it; `None` if the name is
+    /// taken.
+    fn fill_and_name(&self, new: &Path, volume: &Volume) -> Result<Option<File>> {
         make(&new.join("_data"), 0o755)?;
-        fs::set_permissions(&new, Permissions::from_mode(0o700))
+        fs::set_permissions(new, Permissions::from_mode(0o700))
             .with_context(|| format!("chmod({new:?}, 700)"))?;
         let json = serde_json::to_string(volume).context("write JSON")?;
         write_file(&new.join("volume.json"), &json)?;
-        let held = lock::directory(&new, Turn::Making)?;
+        let held = lock::directory(new, Turn::Making)?;
         let held = held.with_context(|| format!("{new:?} is gone"))?;
         let done = self.directory.join(&volume.name);
-        match renameat_with(CWD, &new, CWD, &done, RenameFlags::NOREPLACE) {
+        match renameat_with(CWD, new, CWD, &done, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(Some(held)),
-            Err(errno) => {
-                remove(&new)?;
-                match errno {
-                    Errno::EXIST => Ok(None),
-                    _ => Err(errno).with_context(|| format!("rename({new:?}, {done:?})")),
-                }
-            }
+            Err(Errno::EXIST) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("rename({new:?}, {done:?})")),
         }
     }
 
@@ -256,6 +266,23 @@ impl Volumes {
             }
         }
         Ok(())
+    }
+
+    /// Whether a removal has failed, and is to be tried again.
+    pub fn has_remains(&self) -> Result<bool> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            entries => entries.with_context(|| format!("read {:?}", self.directory))?,
+        };
+        for entry in entries {
+            let name = entry
+                .with_context(|| format!("read {:?}", self.directory))?
+                .file_name();
+            if trash::is_remains(&name) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Waits until nobody else fills the volume, and keeps others from filling

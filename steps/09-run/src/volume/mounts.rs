@@ -25,7 +25,7 @@ use user::choice::Mapping;
 
 use crate::spec::Spec;
 use crate::volume::Volumes;
-use crate::volume::options::Source;
+use crate::volume::options::MountSource;
 
 /// The volumes of a container, and the directories of the host that are mounted
 /// in it.
@@ -115,13 +115,13 @@ impl VolumeMounts {
         };
         for mount in &spec.files.mounted {
             let source = match &mount.source {
-                Source::Host { path, make } => {
+                MountSource::Host { path, make } => {
                     if *make {
                         this.made.push(path.clone());
                     }
                     path.clone()
                 }
-                Source::Volume {
+                MountSource::Volume {
                     name,
                     anonymous,
                     copy,
@@ -267,8 +267,10 @@ fn fill(
 ) -> Result<()> {
     // ANCHOR: exercise_fill_a_volume
     let is_empty = || -> Result<bool> {
-        let mut entries = fs::read_dir(data).with_context(|| format!("read {data:?}"))?;
-        Ok(entries.next().is_none())
+        let reading = || format!("readdir({data:?})");
+        let mut entries = fs::read_dir(data).with_context(reading)?;
+        let first = entries.next().transpose().with_context(reading)?;
+        Ok(first.is_none())
     };
     if !is_empty()? {
         return Ok(());

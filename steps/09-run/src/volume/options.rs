@@ -12,7 +12,7 @@ use crate::cli::options::FilesArgs;
 /// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum MountSource {
     /// A path of the host.
     Host {
         /// The absolute path.
@@ -38,7 +38,7 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
     /// The source of the files.
-    pub source: Source,
+    pub source: MountSource,
     /// The absolute path in the container.
     #[serde(with = "kit::text")]
     pub target: PathBuf,
@@ -80,7 +80,7 @@ impl Files {
         for text in of_image {
             let target = from_root(text);
             if target.parent().is_none() || text.contains(':') {
-                eprintln!("drydock: there is no volume at {text:?}, of which the image speaks");
+                eprintln!("drydock: no volume is created at {text:?}, which the image names");
                 continue;
             }
             let covered = |tmpfs: &String| Path::new(before_colon(tmpfs)) == target;
@@ -127,7 +127,7 @@ fn volume(option: &str) -> Result<Mounted> {
         [source, target] if target.starts_with('/') => (Some(source), target, ""),
         [target, options] => (None, target, options),
         [source, target, options] => (Some(source), target, options),
-        _ => bail!("it is [SRC:]DST[:OPTIONS], as in data:/data:ro"),
+        _ => bail!("use [SRC:]DST[:OPTIONS], as in data:/data:ro"),
     };
     let (mut read_only, mut copy) = (false, true);
     for word in options.split(',').filter(|word| !word.is_empty()) {
@@ -135,13 +135,13 @@ fn volume(option: &str) -> Result<Mounted> {
             "ro" => read_only = true,
             "rw" => read_only = false,
             "nocopy" => copy = false,
-            _ => bail!("{word:?} is none of the options ro, rw and nocopy"),
+            _ => bail!("{word:?} is not an option: use ro, rw or nocopy"),
         }
     }
     let source = match source {
         None => anonymous(copy)?,
         Some("") => bail!("the source is empty: omit the colon for an anonymous volume"),
-        Some(path) if path.contains('/') || path.starts_with('.') => Source::Host {
+        Some(path) if path.contains('/') || path.starts_with('.') => MountSource::Host {
             path: absolute(path)?,
             make: true,
         },
@@ -154,17 +154,17 @@ fn volume(option: &str) -> Result<Mounted> {
     })
 }
 
-fn named(name: &str, copy: bool) -> Result<Source> {
+fn named(name: &str, copy: bool) -> Result<MountSource> {
     kit::name::check(name)?;
-    Ok(Source::Volume {
+    Ok(MountSource::Volume {
         name: name.to_owned(),
         anonymous: false,
         copy,
     })
 }
 
-fn anonymous(copy: bool) -> Result<Source> {
-    Ok(Source::Volume {
+fn anonymous(copy: bool) -> Result<MountSource> {
+    Ok(MountSource::Volume {
         name: kit::random::hex::<32>()?,
         anonymous: true,
         copy,
@@ -174,7 +174,7 @@ fn anonymous(copy: bool) -> Result<Source> {
 fn absolute(path: &str) -> Result<PathBuf> {
     ensure!(
         !path.contains(':'),
-        "{path:?} has a colon, which is what separates the parts of a mount: use another path"
+        "{path:?} contains a colon, which separates the parts of a mount: use another path"
     );
     std::path::absolute(path).with_context(|| format!("the source {path:?}"))
 }
@@ -182,7 +182,8 @@ fn absolute(path: &str) -> Result<PathBuf> {
 fn target_of(target: &str) -> Result<PathBuf> {
     ensure!(
         target.starts_with('/') && !target.contains(':'),
-        "the target {target:?} is no absolute path: name it from the container's root, as in /data"
+        "the target {target:?} is not an absolute path: name it from the container's root, as in \
+         /data"
     );
     Ok(target.into())
 }
@@ -207,8 +208,8 @@ fn mount(option: &str, mounts: &mut Files) -> Result<()> {
             "tmpfs-mode" => tmpfs.push(format!("mode={}", needed()?)),
             "bind-propagation" if matches!(value, Some("private" | "rprivate")) => {}
             _ => bail!(
-                "{word:?} is not understood: the keys are type, src, dst, readonly, \
-                 volume-nocopy, tmpfs-size and tmpfs-mode"
+                "{word:?} is not a key: the keys are type, src, dst, readonly, volume-nocopy, \
+                 tmpfs-size and tmpfs-mode"
             ),
         }
     }
@@ -225,16 +226,16 @@ fn mount(option: &str, mounts: &mut Files) -> Result<()> {
             });
             return Ok(());
         }
-        ("tmpfs", Some(_)) => bail!("a tmpfs begins empty: it has no src"),
+        ("tmpfs", Some(_)) => bail!("a tmpfs has no src"),
         (_, _) if !tmpfs.is_empty() => bail!("tmpfs-size and tmpfs-mode need type=tmpfs"),
-        ("bind", Some(path)) => Source::Host {
+        ("bind", Some(path)) => MountSource::Host {
             path: absolute(path)?,
             make: false,
         },
         ("bind", None) => bail!("type=bind needs src=PATH, a path of the host"),
         ("volume", Some(name)) => named(name, copy)?,
         ("volume", None) => anonymous(copy)?,
-        _ => bail!("type={kind}: it is bind, volume or tmpfs"),
+        _ => bail!("type={kind}: use bind, volume or tmpfs"),
     };
     mounts.mounted.push(Mounted {
         source,
@@ -248,7 +249,7 @@ fn flag(key: &str, value: Option<&str>) -> Result<bool> {
     match value {
         None | Some("true" | "1") => Ok(true),
         Some("false" | "0") => Ok(false),
-        Some(other) => bail!("{key}={other}: it is true or false"),
+        Some(other) => bail!("{key}={other}: use true or false"),
     }
 }
 
@@ -307,11 +308,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (option, why) in [
-            ("one:/a:loud", "ro, rw and nocopy"),
+            ("one:/a:loud", "ro, rw or nocopy"),
             (":/a", "empty"),
             ("a:b:c:d", "[SRC:]DST"),
             ("x", "absolute"),
-            ("-x:/a", "no name"),
+            ("-x:/a", "not a name"),
         ] {
             let error = format!("{:#}", parse(&[option], &[]).unwrap_err());
             assert!(error.contains(why), "{option}: {error}");
@@ -320,7 +321,7 @@ mod tests {
             ("type=bind,dst=/a", "src=PATH"),
             ("type=disk,dst=/a", "bind, volume or tmpfs"),
             ("src=one", "dst=PATH"),
-            ("dst=/a,color=red", "not understood"),
+            ("dst=/a,color=red", "is not a key"),
             ("dst=/a,tmpfs-size=1", "type=tmpfs"),
         ] {
             let error = format!("{:#}", parse(&[], &[option]).unwrap_err());

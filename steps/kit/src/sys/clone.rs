@@ -10,6 +10,8 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, Pid};
 
+use super::clone_legacy;
+
 /// `CLONE_INTO_CGROUP` of clone(2): the child is created in the cgroup whose
 /// directory `clone_args.cgroup` names. Since Linux 5.7.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -19,9 +21,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// flags the new process is the caller's sibling instead of its child.
 ///
 /// Falls back to clone(2) if clone3 is missing (`ENOSYS`: before Linux 5.3, or
-/// filtered by seccomp) or forbidden by an old filter (`EPERM`). clone(2)
-/// cannot place the child in a cgroup: the parent then writes the PID into
-/// `cgroup.procs`, while the child still waits to be released.
+/// filtered by seccomp) or forbidden by an old filter (`EPERM`).
 ///
 /// # Errors
 /// `EPERM` without `CAP_SYS_ADMIN` for the requested namespaces, `ENOSPC` or
@@ -52,29 +52,11 @@ pub fn clone3(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<
         Ok(pid) => Ok(ForkResult::Parent {
             child: Pid::from_raw(pid as i32),
         }),
-        Err(Errno::ENOSYS | Errno::EPERM) => clone(namespaces, cgroup),
+        Err(Errno::ENOSYS | Errno::EPERM) => clone_legacy::clone(namespaces, cgroup),
         Err(errno) => Err(errno).with_context(|| format!("clone3({})", names(namespaces))),
     }
 }
 // ANCHOR_END: clone3
-
-fn clone(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<ForkResult> {
-    let flags = namespaces.bits() as libc::c_long | libc::SIGCHLD as libc::c_long;
-    // SAFETY: as in `clone3`; a stack of null means a copy of the caller's.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) };
-    match Errno::result(pid).with_context(|| format!("clone({})", names(namespaces)))? {
-        0 => Ok(ForkResult::Child),
-        pid => {
-            let child = Pid::from_raw(pid as i32);
-            if let Some(fd) = cgroup {
-                let procs = format!("/proc/self/fd/{}/cgroup.procs", fd.as_raw_fd());
-                fs::write(&procs, child.to_string())
-                    .with_context(|| format!("write {child} to cgroup.procs"))?;
-            }
-            Ok(ForkResult::Parent { child })
-        }
-    }
-}
 
 /// The names of the flags in clone(2), separated by `|`.
 pub fn names(flags: CloneFlags) -> String {

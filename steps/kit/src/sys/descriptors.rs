@@ -1,10 +1,11 @@
 //! File descriptors: listing and closing them (close_range(2)).
 
-use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+
+use super::close_legacy;
 
 /// Closes every file descriptor except `keep`, including the standard streams:
 /// for a forked child that must not keep another process's pipe, terminal or
@@ -69,19 +70,7 @@ fn close_range(first: u32, last: u32) -> Result<()> {
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     match Errno::result(done) {
         Ok(_) => Ok(()),
-        // Before Linux 5.9, or under an old filter, close them one by one.
-        Err(Errno::ENOSYS | Errno::EPERM) => {
-            let fds = fs::read_dir("/proc/self/fd")
-                .context("read /proc/self/fd")?
-                .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
-                .filter(|fd| (first..=last).contains(&(*fd as u32)))
-                .collect::<Vec<_>>();
-            for fd in fds {
-                // SAFETY: as above. EBADF is the listing's own descriptor.
-                unsafe { libc::close(fd) };
-            }
-            Ok(())
-        }
+        Err(Errno::ENOSYS | Errno::EPERM) => close_legacy::close_each(first..=last),
         Err(errno) => Err(errno).context("close_range"),
     }
 }

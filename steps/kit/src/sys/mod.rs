@@ -7,6 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`clone`], [`descriptors`], [`execute`], [`signals`], [`own`] | a process, its files, its program, its signals, its keyring |
+//! | `clone_legacy`, `close_legacy` | the same on kernels before 5.3 and 5.9 |
 //! | [`namespaces`], [`mounts`] | relations of namespaces; attributes of mounts |
 //! | [`bpf`], [`seccomp`] | programs in the kernel |
 //! | [`btrfs`], [`loop_device`] | ioctls of a file system and of a block device |
@@ -16,6 +17,8 @@
 pub mod bpf;
 pub mod btrfs;
 mod clone;
+mod clone_legacy;
+mod close_legacy;
 mod descriptors;
 mod execute;
 pub mod loop_device;
@@ -43,5 +46,5 @@ pub use own::{adjust_tick, default_personality, new_session_keyring};
 /// # Errors
 /// Names a string that contains a NUL byte.
 pub fn c_string(s: &OsStr) -> Result<CString> {
-    CString::new(s.as_bytes()).with_context(|| format!("{s:?} holds a NUL byte"))
+    CString::new(s.as_bytes()).with_context(|| format!("{s:?} contains a NUL byte"))
 }

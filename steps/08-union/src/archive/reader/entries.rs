@@ -175,7 +175,7 @@ impl<R: Read> Reader<R> {
             about.is_due = true;
         }
         if about.is_due {
-            bail!("headers about an entry, and none that follows");
+            bail!("the archive ends after the headers of an entry");
         }
         Ok(None)
     }
@@ -188,7 +188,7 @@ impl<R: Read> Reader<R> {
         let header = Header::new(block);
         if !header.is_zero() {
             if !header.is_valid() {
-                bail!("this is no header: its checksum is wrong");
+                bail!("this is not a header: its checksum is wrong");
             }
             return Ok(Some(header));
         }
@@ -262,7 +262,9 @@ impl<R: Read> Reader<R> {
     fn entry(&mut self, header: &Header, about: About, path: Vec<u8>) -> Result<Head> {
         let record = |key: &str| record(&about.records, &self.global, key);
         let number = |key: &str, field: Result<i64>| match record(key) {
-            Some(text) => numbers::decimal(text).with_context(|| format!("its {key} is no number")),
+            Some(text) => {
+                numbers::decimal(text).with_context(|| format!("its {key} is not a number"))
+            }
             None => field,
         };
         let mut head = Head {
@@ -277,7 +279,7 @@ impl<R: Read> Reader<R> {
             uid: number("uid", header.uid())?,
             gid: number("gid", header.gid())?,
             mtime: match record("mtime") {
-                Some(text) => numbers::time(text).context("its mtime is no time")?,
+                Some(text) => numbers::time(text).context("its mtime is not a time")?,
                 None => (header.mtime()?, 0),
             },
             device: (0, 0),
@@ -307,7 +309,7 @@ impl<R: Read> Reader<R> {
                 return Ok(head);
             }
             b'M' => bail!("it begins in another archive, of which this is the next volume"),
-            b'N' => bail!("it renames others in a way of 1990, which is not understood"),
+            b'N' => bail!("it is a list of renames by an old GNU tar, which is not supported"),
             0 | b'0' | b'7' | b'S' => EntryType::Regular,
             flag => {
                 // POSIX: a type that is not known is a regular file.
@@ -340,10 +342,10 @@ impl<R: Read> Reader<R> {
     fn sparse(&mut self, header: &Header, records: &Records, head: &mut Head) -> Result<()> {
         let extents = if header.flag() == b'S' {
             let sparse = header.sparse();
-            let (entries, mut continued, size) =
-                sparse.context("it is sparse in the way of star, which is not understood")?;
+            let (entries, mut continued, size) = sparse
+                .context("it is a sparse file in the format of star, which is not supported")?;
             let size = numbers::field(size).and_then(|size| u64::try_from(size).ok());
-            head.size = size.context("it is sparse, and its size is no number")?;
+            head.size = size.context("it is sparse, and its size is not a number")?;
             let mut extents = Vec::new();
             sparse::in_header(entries, &mut extents)?;
             while continued {

@@ -87,23 +87,23 @@ impl Header {
     }
 
     pub(super) fn mode(&self) -> Result<i64> {
-        numbers::field(&self.0[100..108]).context("its mode is no number")
+        numbers::field(&self.0[100..108]).context("its mode is not a number")
     }
 
     pub(super) fn uid(&self) -> Result<i64> {
-        numbers::field(&self.0[108..116]).context("its uid is no number")
+        numbers::field(&self.0[108..116]).context("its uid is not a number")
     }
 
     pub(super) fn gid(&self) -> Result<i64> {
-        numbers::field(&self.0[116..124]).context("its gid is no number")
+        numbers::field(&self.0[116..124]).context("its gid is not a number")
     }
 
     pub(super) fn size(&self) -> Result<i64> {
-        numbers::field(&self.0[124..136]).context("its size is no number")
+        numbers::field(&self.0[124..136]).context("its size is not a number")
     }
 
     pub(super) fn mtime(&self) -> Result<i64> {
-        numbers::field(&self.0[136..148]).context("its mtime is no number")
+        numbers::field(&self.0[136..148]).context("its mtime is not a number")
     }
 
     /// Major and minor number of a device; 0 and 0 in V7, which has no fields
@@ -112,8 +112,8 @@ impl Header {
         if self.format() == Format::V7 {
             return Ok((0, 0));
         }
-        let major = numbers::field(&self.0[329..337]).context("its major number is none")?;
-        let minor = numbers::field(&self.0[337..345]).context("its minor number is none")?;
+        let major = numbers::field(&self.0[329..337]).context("its major is not a number")?;
+        let minor = numbers::field(&self.0[337..345]).context("its minor is not a number")?;
         Ok((major, minor))
     }
 

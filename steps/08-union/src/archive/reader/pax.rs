@@ -79,7 +79,7 @@ pub(super) fn xattrs(records: &Records) -> Xattrs {
         match BASE64_NOPAD.decode(digits) {
             Ok(value) => drop(xattrs.insert(name, value)),
             // Go and GNU tar read only `SCHILY.xattr.NAME`.
-            Err(error) => say!("the attribute {name:?} is left out: {error}"),
+            Err(error) => say!("the attribute {name:?} is skipped: {error}"),
         }
     }
     for (key, value) in records {

@@ -45,13 +45,13 @@ pub(super) fn format(records: &Records) -> Result<Option<Format>> {
     match (major, minor) {
         (Some(b"1"), Some(b"0")) => return Ok(Some(Format::InContent)),
         (Some(b"0"), Some(b"0" | b"1")) | (None, None) => {}
-        _ => bail!("it is sparse in a way that is not known"),
+        _ => bail!("it is a sparse file of an unknown format"),
     }
     let Some(count) = record(b"GNU.sparse.numblocks") else {
         // A file of a newer version must not be taken for a plain one.
         let key = records.keys().find(|key| key.starts_with(b"GNU.sparse."));
         return match key {
-            Some(_) => bail!("it is sparse, and where its data go is not said"),
+            Some(_) => bail!("it is sparse, and has no map of its data"),
             None => Ok(None),
         };
     };
@@ -101,7 +101,7 @@ pub(super) fn in_content(mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Resu
                 b'\n' => return Ok(digits),
                 // 64 bits have at most 20 digits.
                 b'0'..=b'9' if digits.len() < 20 => digits.push(byte),
-                _ => bail!("it is sparse, and its map is no number"),
+                _ => bail!("it is sparse, and its map is not a number"),
             }
         }
     };
@@ -170,5 +170,5 @@ fn extent(offset: Option<i64>, length: Option<i64>) -> Result<Extent> {
 fn positive(number: Option<i64>) -> Result<u64> {
     number
         .and_then(|number| u64::try_from(number).ok())
-        .context("it is sparse, and its map is no number")
+        .context("it is sparse, and its map is not a number")
 }

@@ -196,7 +196,6 @@ impl Devicemapper {
     }
 
     fn snapshot(&self, number: u32, origin: u32) -> Result<()> {
-        // ANCHOR: exercise_thin_snapshots
         say!("devicemapper: device {number} is a snapshot of {origin}");
         // A device that is in use must be suspended (thin-provisioning.rst).
         let name = self.name(origin);
@@ -206,7 +205,6 @@ impl Devicemapper {
             unless_gone(&["resume", "--noudevsync", &name], &name)?;
         }
         made
-        // ANCHOR_END: exercise_thin_snapshots
     }
 }
 

@@ -65,7 +65,7 @@ impl Blob {
     pub fn part(&self, offset: u64, size: u64, name: &str) -> Result<Self> {
         let what = format!("{name} in {}", self.what);
         if offset.checked_add(size).is_none_or(|end| end > self.size) {
-            bail!("{what} is cut off: the archive ends before it does");
+            bail!("{what} is truncated: the archive ends before it");
         }
         Ok(Blob {
             file: self.file.clone(),
@@ -86,8 +86,8 @@ impl Blob {
     }
 
     /// A reader at the beginning of the blob.
-    pub fn reader(&self) -> Reader {
-        Reader {
+    pub fn reader(&self) -> BlobReader {
+        BlobReader {
             blob: self.clone(),
             at: 0,
         }
@@ -121,12 +121,12 @@ impl Blob {
 
 /// A reader of a blob. It uses pread(2): readers do not move one another.
 #[derive(Debug)]
-pub struct Reader {
+pub struct BlobReader {
     blob: Blob,
     at: u64,
 }
 
-impl Read for Reader {
+impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.blob.size.saturating_sub(self.at);
         let wanted = buffer
@@ -142,7 +142,7 @@ impl Read for Reader {
     }
 }
 
-impl Seek for Reader {
+impl Seek for BlobReader {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let to = match to {
             SeekFrom::Start(at) => Some(at),

@@ -121,8 +121,8 @@ impl<R: Read> Zstd<R> {
                 Err(FrameDecoderError::WindowSizeTooBig { requested, max }) => {
                     let (requested, max) = (requested >> 20, max >> 20);
                     let why = format!(
-                        "zstd: it takes {requested} MiB of memory to unpack, and {max} are the \
-                         most: pack it with --long=27 or less"
+                        "zstd: unpacking needs {requested} MiB of memory, and the limit is {max}: \
+                         pack it with --long=27 or less"
                     );
                     return Err(io::Error::other(why));
                 }

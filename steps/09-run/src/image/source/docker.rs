@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::image::config::{Config, ImageConfig, RootFs};
 use crate::image::digest::{Checksum, Digest};
 use crate::image::document::{Tail, from_json, parse};
-use crate::image::source::files::Files;
+use crate::image::source::files::ImageFiles;
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Expected, content};
 
@@ -56,7 +56,7 @@ from_json!(OldLayer {
 });
 
 /// Whether `files` are an archive of `docker save`.
-pub(crate) fn is_archive(files: &Files) -> bool {
+pub(crate) fn is_archive(files: &ImageFiles) -> bool {
     ARCHIVE.iter().any(|name| files.has(name))
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn is_archive(files: &Files) -> bool {
 ///
 /// # Errors
 /// If the archive is damaged, or has no such image.
-pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
     let images = match files.has(MANIFEST) {
         true => listed(files, tag)?,
         false => old(files, tag)?,
@@ -75,7 +75,7 @@ pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     Ok(images)
 }
 
-fn listed(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+fn listed(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file(MANIFEST)?.document(None)?;
     // Docker reads a stream, and ignores what follows the document.
     let listed: Vec<Image> = parse(&json, Tail::Ignored).context(MANIFEST)?;
@@ -115,7 +115,7 @@ fn digest_in(name: &str) -> Option<Checksum> {
 
 /// The images of an archive before Docker 1.10. These have no configuration of
 /// today's kind, so one is made.
-fn old(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+fn old(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file(REPOSITORIES)?.document(None)?;
     let names: BTreeMap<String, BTreeMap<String, String>> =
         parse(&json, Tail::Ignored).context(REPOSITORIES)?;
@@ -136,13 +136,13 @@ fn old(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
     Ok(images)
 }
 
-fn old_image(files: &Files, top: &str) -> Result<Parts> {
+fn old_image(files: &ImageFiles, top: &str) -> Result<Parts> {
     let mut stack = vec![(top.to_owned(), old_layer(files, top)?)];
     let mut seen = BTreeSet::from([top.to_owned()]);
     while let Some((_, last)) = stack.last().filter(|(_, last)| !last.parent.is_empty()) {
         let next = last.parent.clone();
         if !seen.insert(next.clone()) || stack.len() == MOST_LAYERS {
-            bail!("its layers have no end");
+            bail!("its layers form a circle");
         }
         let layer = old_layer(files, &next)?;
         stack.push((next, layer));
@@ -176,10 +176,10 @@ fn old_image(files: &Files, top: &str) -> Result<Parts> {
     })
 }
 
-fn old_layer(files: &Files, id: &str) -> Result<OldLayer> {
+fn old_layer(files: &ImageFiles, id: &str) -> Result<OldLayer> {
     // It becomes part of a path, in the archive or in a directory.
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        bail!("{id:.80?} is no id of a layer");
+        bail!("{id:.80?} is not the id of a layer");
     }
     let name = format!("{id}/json");
     let json = files.file(&name)?.document(None)?;

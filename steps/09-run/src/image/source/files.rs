@@ -16,7 +16,7 @@ const LINKS: usize = 8;
 
 /// The files that hold the parts of an image.
 #[derive(Debug)]
-pub enum Files {
+pub enum ImageFiles {
     /// A directory.
     Directory(PathBuf),
     /// A tar archive, with the places of its entries.
@@ -38,12 +38,12 @@ enum Entry {
     Other,
 }
 
-impl Files {
+impl ImageFiles {
     /// Whether the file `name` exists.
     pub fn has(&self, name: &str) -> bool {
         match self {
-            Files::Directory(directory) => directory.join(name).is_file(),
-            Files::Archive(contents) => contents.has(name),
+            ImageFiles::Directory(directory) => directory.join(name).is_file(),
+            ImageFiles::Archive(contents) => contents.has(name),
         }
     }
 
@@ -53,8 +53,8 @@ impl Files {
     /// If it does not exist.
     pub fn file(&self, name: &str) -> Result<Blob> {
         match self {
-            Files::Directory(directory) => Blob::open(&directory.join(name)),
-            Files::Archive(contents) => contents.file(name),
+            ImageFiles::Directory(directory) => Blob::open(&directory.join(name)),
+            ImageFiles::Archive(contents) => contents.file(name),
         }
     }
 }
@@ -93,7 +93,7 @@ impl Contents {
             }
             Ok(())
         };
-        found().with_context(|| format!("{what} is no tar archive, or damaged"))?;
+        found().with_context(|| format!("{what} is not a tar archive, or damaged"))?;
         Ok(Contents { blob, entries })
     }
 
@@ -131,11 +131,14 @@ impl Contents {
                     "{name:?} in {} has holes: pack it without tar's --sparse",
                     self.blob.what()
                 ),
-                Some(Entry::Other) => bail!("{name:?} in {} is no file", self.blob.what()),
+                Some(Entry::Other) => bail!("{name:?} in {} is not a file", self.blob.what()),
                 None => bail!("{name:?} is missing in {}", self.blob.what()),
             }
         }
-        bail!("{name:?} in {} is a link without an end", self.blob.what())
+        bail!(
+            "{name:?} in {} is a link that leads to itself",
+            self.blob.what()
+        )
     }
 }
 

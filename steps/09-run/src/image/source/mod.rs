@@ -26,7 +26,7 @@ use union::archive::reader::Reader;
 
 use crate::image::source::blob::Blob;
 use crate::image::source::decompress::Packing;
-use crate::image::source::files::{Contents, Files, is_of_a_root_file_system, plain};
+use crate::image::source::files::{Contents, ImageFiles, is_of_a_root_file_system, plain};
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Content, Expected, checked, content};
 
@@ -34,7 +34,7 @@ use crate::image::source::verify::{Content, Expected, checked, content};
 #[derive(Debug)]
 pub enum Source {
     /// Images, which [`images`] lists.
-    Images(Files),
+    Images(ImageFiles),
     /// A root file system: the tar, perhaps compressed, and its digest and
     /// size.
     RootFileSystem(Blob, Content),
@@ -62,7 +62,7 @@ pub fn path_and_tag(reference: &str) -> Option<(PathBuf, Option<&str>)> {
 
 /// Whether a directory is an OCI image layout.
 pub fn is_layout(directory: &Path) -> bool {
-    oci::is_layout(&Files::Directory(directory.into()))
+    oci::is_layout(&ImageFiles::Directory(directory.into()))
 }
 
 impl Source {
@@ -78,9 +78,9 @@ impl Source {
     ) -> Result<Self> {
         if path.is_dir() {
             if !is_layout(path) {
-                bail!("{path:?} is a directory, but no OCI image layout: it has no index.json");
+                bail!("{path:?} is a directory, but not an OCI image layout: it has no index.json");
             }
-            return Ok(Source::Images(Files::Directory(path.into())));
+            return Ok(Source::Images(ImageFiles::Directory(path.into())));
         }
         Self::of(Blob::open(path)?, or, spool, at_most)
     }
@@ -135,7 +135,7 @@ impl Source {
     fn of_files(contents: Contents) -> Result<Self> {
         let what = contents.what().to_owned();
         let holds_images = holds_images(&contents);
-        let files = Files::Archive(contents);
+        let files = ImageFiles::Archive(contents);
         if !holds_images {
             bail!(
                 "{what} is neither a root file system (it has no bin, etc or usr), nor an OCI \
@@ -155,7 +155,7 @@ fn holds_images(contents: &Contents) -> bool {
 ///
 /// # Errors
 /// If a part is missing or damaged.
-pub fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+pub fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
     if !oci::is_layout(files) {
         return docker::images(files, tag);
     }

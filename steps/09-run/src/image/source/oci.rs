@@ -13,7 +13,7 @@ use anyhow::{Context, Error, Result, bail};
 use crate::image::config::{ImageConfig, architecture, normal_architecture, normal_os};
 use crate::image::digest::Checksum;
 use crate::image::document::{Tail, from_json, parse};
-use crate::image::source::files::Files;
+use crate::image::source::files::ImageFiles;
 use crate::image::source::parts::Parts;
 
 /// The files that every layout has.
@@ -178,7 +178,7 @@ impl Descriptor {
 }
 
 /// Whether `files` are an image layout.
-pub(crate) fn is_layout(files: &Files) -> bool {
+pub(crate) fn is_layout(files: &ImageFiles) -> bool {
     LAYOUT.iter().all(|name| files.has(name))
 }
 
@@ -186,7 +186,7 @@ pub(crate) fn is_layout(files: &Files) -> bool {
 ///
 /// # Errors
 /// If the layout is damaged; [`NoImage`] if it has none for this machine.
-pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
+pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file("index.json")?.document(None)?;
     let index: Document = parse(&json, Tail::Refused).context("index.json")?;
     let manifests = index.manifests.unwrap_or_default();
@@ -195,7 +195,7 @@ pub(crate) fn images(files: &Files, tag: Option<&str>) -> Result<Vec<Parts>> {
         && !manifests.iter().any(|descriptor| descriptor.is_called(tag))
     {
         let all: Vec<String> = manifests.iter().flat_map(Descriptor::names).collect();
-        bail!("there is no image {tag:?} in it: there are {all:?}");
+        bail!("there is no image {tag:?} in it: available are {all:?}");
     }
     let mut layout = Layout {
         files,
@@ -234,7 +234,7 @@ enum Ask {
 
 /// A layout that is being read.
 struct Layout<'a> {
-    files: &'a Files,
+    files: &'a ImageFiles,
     /// What was skipped, for messages.
     passed: BTreeSet<String>,
     read: usize,
@@ -245,7 +245,7 @@ impl Layout<'_> {
     /// machine.
     fn image(&mut self, descriptor: &Descriptor, ask: Ask, depth: usize) -> Result<Option<Parts>> {
         if let Some(what) = descriptor.is_other() {
-            self.passed.insert(format!("{what}, which is no image"));
+            self.passed.insert(format!("{what}, which is not an image"));
             return Ok(None);
         }
         if let Some(platform) = &descriptor.platform
@@ -299,7 +299,7 @@ impl Layout<'_> {
     ) -> Result<Option<Parts>> {
         let Some(config) = &manifest.config else {
             bail!(
-                "{} is no manifest: it names no configuration",
+                "{} is not a manifest: it names no configuration",
                 descriptor.digest
             );
         };
@@ -320,7 +320,7 @@ impl Layout<'_> {
         };
         if let Some(what) = artifact {
             self.passed
-                .insert(format!("{what:.80?}, which is no image"));
+                .insert(format!("{what:.80?}, which is not an image"));
             return Ok(None);
         }
         let checksum: Checksum = config.digest.parse().context("the configuration")?;

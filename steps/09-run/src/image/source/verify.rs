@@ -46,7 +46,6 @@ pub(crate) fn checked(
     expected: &Expected,
     work: impl FnOnce(&mut dyn Read) -> Result<()>,
 ) -> Result<Content> {
-    // ANCHOR: exercise_check_digests
     let (sender, receiver) = sync_channel(CHUNKS);
     // The thread has ended before any process is cloned.
     thread::scope(|scope| {
@@ -74,7 +73,6 @@ pub(crate) fn checked(
         worked?;
         read
     })
-    // ANCHOR_END: exercise_check_digests
 }
 
 /// The digest and size of the tar in `blob`, which is read and discarded.
@@ -107,7 +105,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
             size += read as u64;
             if size > expected.at_most {
                 bail!(
-                    "{what} unpacks to more than {} MB, for which there is no room",
+                    "{what} unpacks to more than the {} MB that are free",
                     expected.at_most / 1_000_000
                 );
             }
@@ -126,7 +124,7 @@ fn read(blob: &Blob, expected: &Expected, to: &SyncSender<io::Result<Vec<u8>>>) 
     }
     let found = Digest::finished(hash);
     if let Some(diff_id) = expected.diff_id.as_ref().filter(|id| **id != found) {
-        bail!("{what} is not the layer that the image means: it unpacks to {found}, not {diff_id}");
+        bail!("{what} is not the layer of the image: it unpacks to {found}, not {diff_id}");
     }
     Ok(Content {
         diff_id: found,
