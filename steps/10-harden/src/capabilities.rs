@@ -106,7 +106,6 @@ pub fn of_kernel() -> Result<CapabilitySet> {
 /// Docker's rules: `--cap-add ALL` is all but the dropped ones, `--cap-drop
 /// ALL` only the added ones; otherwise the dropped ones go first.
 pub fn wanted(add: &[CapabilityArg], drop: &[CapabilityArg], all: CapabilitySet) -> CapabilitySet {
-    // ANCHOR: exercise_wanted
     let set = |args: &[CapabilityArg]| {
         args.iter()
             .fold(CapabilitySet::empty(), |set, arg| match arg {
@@ -122,7 +121,6 @@ pub fn wanted(add: &[CapabilityArg], drop: &[CapabilityArg], all: CapabilitySet)
     } else {
         (KEPT - dropped) | added
     }
-    // ANCHOR_END: exercise_wanted
 }
 // ANCHOR_END: wanted
 

@@ -137,6 +137,7 @@ pub(crate) fn read(file: &std::path::Path) -> Result<String> {
 /// that is left to make behind it. Where that fails, two more calls are needed
 /// to say so.
 fn must_start(program: &Program) -> Result<()> {
+    // ANCHOR: exercise_must_start
     let action = |name| -> Result<Action> {
         let call = Call {
             arch: Abi::NATIVE.audit_arch(),
@@ -165,6 +166,7 @@ fn must_start(program: &Program) -> Result<()> {
         "SCMP_ACT_NOTIFY is not supported: nobody hands its descriptor to listenerPath"
     );
     Ok(())
+    // ANCHOR_END: exercise_must_start
 }
 // ANCHOR_END: must_start
 
@@ -202,7 +204,6 @@ impl Isolation for Harden {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        // ANCHOR: exercise_prepare
         label::check(&self.settings)?;
         let lock = Lock {
             program: self.program()?,
@@ -212,7 +213,6 @@ impl Isolation for Harden {
             bail!("prepared twice");
         }
         Ok(())
-        // ANCHOR_END: exercise_prepare
     }
 
     fn on_host(&mut self, child: Pid) -> Result<()> {

@@ -79,7 +79,7 @@ fn run(mut args: Args) -> Result<Exit> {
     let credentials = Credentials::new(&args.user);
     let cgroups = Cgroups::new(args.cgroups).privileges(privileges);
     let view = cgroups.view(tree);
-    let net = Net::new(args.net).hostname(args.uts.hostname.clone());
+    let net = Net::new(args.net).hostname(args.uts.hostname_inside()?);
     let files = net.files(tree);
     let sysctls = Sysctls::new(args.harden.sysctl.clone());
     let time = TimeNamespace::new(args.harden.time_offset.clone());

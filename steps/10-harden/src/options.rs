@@ -131,6 +131,17 @@ impl fmt::Display for SecurityOpt {
 kit::serde_as_text!(SecurityOpt);
 
 impl HardenSettings {
+    /// Makes the names of profiles independent of this process's directory.
+    pub fn with_absolute_paths(mut self) -> Result<Self> {
+        for opt in &mut self.security_opt {
+            if let SecurityOpt::Seccomp(Seccomp::File(file)) = opt {
+                *file = std::path::absolute(&*file)
+                    .with_context(|| format!("--security-opt seccomp={}", file.display()))?;
+            }
+        }
+        Ok(self)
+    }
+
     /// The filter. `None` if there is to be none.
     pub fn seccomp(&self) -> Option<Seccomp> {
         let chosen = self.security_opt.iter().rev().find_map(|opt| match opt {

@@ -135,7 +135,6 @@ impl Cache {
     // ANCHOR_END: program
 
     fn read(&self, path: &Path) -> Result<Option<Program>> {
-        // ANCHOR: exercise_read
         if !self.directory.exists() {
             return Ok(None);
         }
@@ -144,7 +143,6 @@ impl Cache {
             return Ok(None);
         };
         Ok(decode(&bytes))
-        // ANCHOR_END: exercise_read
     }
 
     fn write(&self, path: &Path, program: &Program) -> Result<()> {

@@ -49,7 +49,6 @@ pub struct Verdict {
 /// is too long, or that has an instruction that seccomp(2) does not.
 // ANCHOR: run
 pub fn run(program: &[sock_filter], call: &Call) -> Result<Verdict> {
-    // ANCHOR: exercise_run
     ensure!(
         program.len() <= LONGEST,
         "it has {} instructions",
@@ -87,7 +86,6 @@ pub fn run(program: &[sock_filter], call: &Call) -> Result<Verdict> {
         }
     }
     bail!("it does not end")
-    // ANCHOR_END: exercise_run
 }
 // ANCHOR_END: run
 

@@ -121,7 +121,6 @@ fn everything() -> [Instruction; 4] {
 // ANCHOR: listen
 /// Notes each call and has it continue, until no process has the filter.
 fn listen(listener: &OwnedFd) -> Result<BTreeSet<(u32, u32)>> {
-    // ANCHOR: exercise_listen
     let mut calls = BTreeSet::new();
     loop {
         let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
@@ -140,7 +139,6 @@ fn listen(listener: &OwnedFd) -> Result<BTreeSet<(u32, u32)>> {
             return Ok(calls);
         }
     }
-    // ANCHOR_END: exercise_listen
 }
 // ANCHOR_END: listen
 

@@ -384,7 +384,6 @@ impl Filter {
     /// earlier and later, and the first of two without wins: so libseccomp does
     /// it, and so runc and Docker.
     fn put(&mut self, interface: usize, number: u32, mut rule: Rule, name: &str) {
-        // ANCHOR: exercise_put
         // What happens anyway needs no rule.
         if rule.action == self.default {
             return;
@@ -431,7 +430,6 @@ impl Filter {
                 self.notes.push(note);
             }
         }
-        // ANCHOR_END: exercise_put
     }
     // ANCHOR_END: put
 
