@@ -114,6 +114,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         // birth, and no other part needs the host name.
         .with(Uts::new(spec.uts))
         .with(Ipc::new(spec.ipc))
+        // ANCHOR: harden
         // In `before_exec`: the command's limits, what it would inherit from the
         // caller, and the bound of its capabilities. Then `PidNamespace` forks,
         // so that an init has the same limits and restrictions as the command.
@@ -125,14 +126,17 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         // `seal`: after everything else, and in an init by `PidNamespace`.
         .with(harden)
         .with(PidNamespace::new(spec.pids).sealed(Some(seal)))
+        // ANCHOR_END: harden
         // Before `mount`: its files must exist when `mount` prepares, and it
         // writes to /proc/sys/net, which is read-only in the container's root.
         .with(net)
+        // ANCHOR: parameters
         // In the container's own network and IPC namespaces, through the host's
         // /proc: `mount` makes /proc/sys read-only, and an image could put
         // anything in the place of /proc.
         .with(sysctls)
         .with(time)
+        // ANCHOR_END: parameters
         // The layers are mounted, volumes are filled from them while nothing
         // covers the image's files, then the volumes are mounted on them and
         // the root changes.

@@ -64,13 +64,13 @@ impl Isolation for Inherited {
 
     // ANCHOR: before_exec
     fn before_exec(&mut self) -> Result<()> {
+        self.leave_keys()?;
         // ANCHOR: exercise_reset
         // Docker's umask. With the caller's, a service might make files that it
         // cannot share.
         umask(Mode::from_bits_truncate(0o022));
         sys::default_personality()?;
-        default_securebits()?;
-        self.leave_keys()
+        default_securebits()
         // ANCHOR_END: exercise_reset
     }
     // ANCHOR_END: before_exec
