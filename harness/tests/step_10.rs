@@ -6,7 +6,6 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use check::prelude::*;
-use serial_test::serial;
 
 const NEW_USER: &str = "268435456"; // CLONE_NEWUSER
 const NEW_UTS: &str = "67108864"; // CLONE_NEWUTS
@@ -62,7 +61,6 @@ fn field(held: &Held, name: &str) -> Result<String> {
 }
 
 #[test]
-#[serial]
 fn a_filter_applies_by_default() {
     check(|c| {
         let held = step(c).hold()?;
@@ -77,7 +75,6 @@ fn a_filter_applies_by_default() {
 }
 
 #[test]
-#[serial]
 fn what_reaches_the_host_is_refused() {
     check(|c| {
         let mut held = step(c).hold()?;
@@ -120,7 +117,6 @@ fn what_reaches_the_host_is_refused() {
 }
 
 #[test]
-#[serial]
 fn every_interface_is_filtered() {
     check(|c| {
         if cfg!(not(target_arch = "x86_64")) {
@@ -153,7 +149,6 @@ fn every_interface_is_filtered() {
 }
 
 #[test]
-#[serial]
 fn what_is_newer_than_the_profile_is_unknown() {
     check(|c| {
         let mut held = step(c).hold()?;
@@ -172,7 +167,6 @@ fn what_is_newer_than_the_profile_is_unknown() {
 }
 
 #[test]
-#[serial]
 fn a_file_replaces_the_profile() {
     check(|c| {
         let errno = 60 + c.number(30);
@@ -207,7 +201,6 @@ fn a_file_replaces_the_profile() {
 }
 
 #[test]
-#[serial]
 fn arguments_are_compared_in_full() {
     check(|c| {
         // getppid takes no arguments: the kernel does not mind.
@@ -256,7 +249,6 @@ fn arguments_are_compared_in_full() {
 }
 
 #[test]
-#[serial]
 fn the_strictest_rule_decides() {
     check(|c| {
         let rules = r#"
@@ -292,7 +284,6 @@ fn the_strictest_rule_decides() {
 }
 
 #[test]
-#[serial]
 fn capabilities_are_added_and_dropped() {
     check(|c| {
         let all = host::status_field(std::process::id() as i32, "CapBnd").context("CapBnd")?;
@@ -336,7 +327,6 @@ fn capabilities_are_added_and_dropped() {
 }
 
 #[test]
-#[serial]
 fn another_user_has_no_capabilities() {
     check(|c| {
         let uid = (1000 + c.number(9000)).to_string();
@@ -360,7 +350,6 @@ fn another_user_has_no_capabilities() {
 }
 
 #[test]
-#[serial]
 fn the_filter_follows_the_capabilities() {
     check(|c| {
         let mut held = step(c).args(["--cap-add", "SYS_ADMIN"]).hold()?;
@@ -381,7 +370,6 @@ fn the_filter_follows_the_capabilities() {
 }
 
 #[test]
-#[serial]
 fn no_new_privileges_is_an_option() {
     check(|c| {
         for (options, expected) in [
@@ -404,7 +392,6 @@ fn no_new_privileges_is_an_option() {
 }
 
 #[test]
-#[serial]
 fn the_filter_comes_last() {
     check(|c| {
         // All that the launcher's child does before it executes the command.
@@ -435,7 +422,6 @@ fn the_filter_comes_last() {
 }
 
 #[test]
-#[serial]
 fn an_init_is_filtered_too() {
     check(|c| {
         let held = step(c).args(["--init"]).hold()?;
@@ -463,7 +449,6 @@ fn an_init_is_filtered_too() {
 }
 
 #[test]
-#[serial]
 fn a_profile_is_refused_by_name() {
     check(|c| {
         let rule = |rest: &str| {
@@ -520,7 +505,6 @@ fn cached(c: &Check) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 }
 
 #[test]
-#[serial]
 fn a_planted_program_is_not_loaded() {
     check(|c| {
         let option = all_but(c, "")?;
@@ -564,7 +548,6 @@ fn a_planted_program_is_not_loaded() {
 }
 
 #[test]
-#[serial]
 fn a_verdict_is_explained() {
     check(|c| {
         let says = |words: &[&str]| -> Result<String> {
@@ -605,7 +588,6 @@ fn a_verdict_is_explained() {
 }
 
 #[test]
-#[serial]
 fn a_recorded_profile_fits() {
     check(|c| {
         let file = c.dir().join("recorded.json");
@@ -638,7 +620,6 @@ fn a_recorded_profile_fits() {
 }
 
 #[test]
-#[serial]
 fn only_parameters_of_namespaces_are_set() {
     check(|c| {
         let value = (1000 + c.number(1000)).to_string();
