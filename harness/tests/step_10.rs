@@ -654,3 +654,38 @@ fn only_parameters_of_namespaces_are_set() {
         Ok(())
     });
 }
+
+/// The seconds since the machine's start, in the reader's time namespace.
+fn uptime(text: &str) -> Result<u64> {
+    let whole = text.split(['.', ' ']).next().unwrap_or_default();
+    whole.parse().context("parse /proc/uptime")
+}
+
+#[test]
+fn a_clock_is_shifted_for_the_container_only() {
+    check(|c| {
+        if !std::path::Path::new("/proc/self/timens_offsets").exists() {
+            return Err(unsupported("this kernel has no time namespaces"));
+        }
+        let days = 1 + c.number(300);
+        let offset = format!("boottime={}", days * 86_400);
+        let ran = step(c)
+            .args(["--time-offset", &offset, "cat", "/proc/uptime"])
+            .run()?
+            .success()?;
+        let outside = fs::read_to_string("/proc/uptime").context("read /proc/uptime")?;
+        let (inside, outside) = (uptime(&ran.stdout)?, uptime(&outside)?);
+        expect(
+            inside >= outside + days * 86_400 - 600 && outside < inside,
+            format!("a machine that started {days} days earlier"),
+            format!("{inside} seconds inside, and {outside} outside"),
+        )?;
+        for wrong in ["boottime=-999999999", "realtime=5"] {
+            step(c)
+                .args(["--time-offset", wrong, "true"])
+                .run()?
+                .expect_status(125)?;
+        }
+        Ok(())
+    });
+}

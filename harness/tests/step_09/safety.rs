@@ -108,7 +108,11 @@ fn security_options_are_dockers() {
             .args([engine.image()])
             .hold()?;
         let made: Attempt = held.ask(&["call", "getppid"])?;
-        expect_eq("the errno of getppid with a profile", made.errno, "ENOSPC".into())?;
+        expect_eq(
+            "the errno of getppid with a profile",
+            made.errno,
+            "ENOSPC".into(),
+        )?;
         held.end()?.success()?;
         for (options, words) in [
             (["--sysctl", "kernel.core_pattern=x"], ["host"].as_slice()),

@@ -24,6 +24,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -72,6 +73,14 @@ impl Harden {
             cache: Cache::of_caller(),
             lock: Rc::default(),
         }
+    }
+
+    /// Keeps compiled programs in `directory` instead of the caller's runtime
+    /// directory. It need not exist.
+    #[must_use]
+    pub fn cached_in(mut self, directory: PathBuf) -> Self {
+        self.cache = Some(Cache::new(directory));
+        self
     }
 
     /// What an init has to do last, to be sealed as the command is: for

@@ -64,7 +64,9 @@ pub fn needed_above(last: &str) -> Result<BTreeSet<String>> {
                 continue;
             }
             let manifest = manifest(dir.join("Cargo.toml"))?;
-            let dependencies = manifest.get("dependencies").and_then(|list| list.as_table());
+            let dependencies = manifest
+                .get("dependencies")
+                .and_then(|list| list.as_table());
             let numbers = dependencies.into_iter().flat_map(|list| list.keys());
             needed.extend(
                 numbers

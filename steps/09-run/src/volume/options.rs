@@ -68,7 +68,10 @@ impl Files {
     /// Quotes the option and says what is wrong with it.
     pub fn parse<'a>(args: &FilesArgs, of_image: impl Iterator<Item = &'a String>) -> Result<Self> {
         // The kernel takes 0 for "no limit" (tmpfs(5)).
-        ensure!(args.shm_size != Some(Bytes(0)), "--shm-size 0: use at least 1");
+        ensure!(
+            args.shm_size != Some(Bytes(0)),
+            "--shm-size 0: use at least 1"
+        );
         let mut mounts = Files {
             mounted: Vec::new(),
             tmpfs: args.tmpfs.clone(),

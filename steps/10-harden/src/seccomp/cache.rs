@@ -146,6 +146,10 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, program: &Program) -> Result<()> {
+        // Others may have to look up files beside it.
+        if let Some(above) = self.directory.parent() {
+            make(above, 0o755)?;
+        }
         make(&self.directory, 0o700)?;
         require_own(&self.directory)?;
         let entries = fs::read_dir(&self.directory).context("read the cache")?;
