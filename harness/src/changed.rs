@@ -2,7 +2,7 @@
 //!
 //! | changed | run again |
 //! |---|---|
-//! | `steps/NN-…` | the checks and transcripts of NN and of all steps above, the skeleton of NN, the wrong solutions that edit one of the files |
+//! | `steps/NN-…` | the checks and transcripts of NN and of all steps above or that need it, the skeleton of NN, the wrong solutions that edit one of the files |
 //! | `harness/tests/step_NN…` | the checks, the skeleton and the wrong solutions of NN |
 //! | `harness/wrong/NAME.toml`, its record | that wrong solution |
 //! | `harness/hostile/…` | the hostile submissions |
@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use course::exercise::skeleton;
 use course::wrong::Wrong;
 
 /// The selection of what to run.
@@ -49,7 +50,15 @@ pub fn by(files: &[String], steps: &[String], wrongs: &[Wrong]) -> Touched {
             // Includes of the book show the sources; a page of them shows a README.
             touched.book = true;
             if !file.ends_with(".md") {
-                let above = steps.iter().filter(|step| ***step >= *number).cloned();
+                // A step that has an isolation of a later one, as 09 of 10.
+                let needs = |step: &str| match skeleton::needed_above(step) {
+                    Ok(needed) => needed.contains(&number),
+                    Err(_) => true,
+                };
+                let above = steps
+                    .iter()
+                    .filter(|step| ***step >= *number || needs(step))
+                    .cloned();
                 touched.steps.extend(above.clone());
                 touched.pages.extend(above);
                 touched.skeletons.insert(number);

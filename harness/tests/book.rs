@@ -132,7 +132,7 @@ fn every_chapter_of_a_step_has_its_parts() {
         assert!(
             step == "00"
                 || page.text.contains(&format!("{{{{#main-diff {step}}}}}"))
-                || page.text.contains("src/list.rs:list}}"),
+                || page.text.contains("src/list.rs:"),
             "{} does not show how the list grows",
             page.path
         );

@@ -102,7 +102,15 @@ pub fn all(session: &Session) -> Result<Vec<Standing>> {
             session,
             words("floor", vec![own("floor"), root.clone()], ""),
         )?,
-        tried(session, words("drydock", drydock(session), ""))?,
+        tried(session, words("drydock", drydock(session, &[]), ""))?,
+        tried(
+            session,
+            words(
+                "drydock, no filter",
+                drydock(session, &["--security-opt", "seccomp=unconfined"]),
+                "what the filter costs",
+            ),
+        )?,
     ];
     for program in ["runc", "crun", "youki"] {
         all.push(match named(program)?.find() {
@@ -136,9 +144,10 @@ pub fn all(session: &Session) -> Result<Vec<Standing>> {
     Ok(all)
 }
 
-/// The command line of drydock up to the session's image.
-pub fn drydock(session: &Session) -> Vec<String> {
+/// The command line of drydock up to the session's image, with these options.
+pub fn drydock(session: &Session, options: &[&str]) -> Vec<String> {
     let mut words = session.drydock(&["run", "--rm", "--hostname", "bench"]);
+    words.extend(options.iter().map(|option| (*option).to_owned()));
     words.extend(LIMITS.map(str::to_owned));
     words.extend(["--cgroup-parent".to_owned(), session.scratch.group()]);
     words.push(IMAGE.to_owned());

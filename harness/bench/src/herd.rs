@@ -180,7 +180,7 @@ impl Herd<'_> {
     fn argv(&self) -> Result<Vec<String>> {
         Ok(match self.by {
             By::Drydock => {
-                let mut words = drydock(self.session);
+                let mut words = drydock(self.session, &[]);
                 words.push("/bin/stay".to_owned());
                 words
             }

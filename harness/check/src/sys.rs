@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod confine;
+pub mod raw;
 pub mod trace;
 
 use std::os::fd::OwnedFd;

@@ -21,8 +21,8 @@ pub struct Args {
     dir: PathBuf,
 
     /// The steps to be solved: 05, or 01-05. Those below are handed out solved,
-    /// those above not at all
-    #[arg(long, default_value = "00-09", value_name = "FIRST-LAST")]
+    /// those above not at all, unless one of these needs them
+    #[arg(long, default_value = "00-10", value_name = "FIRST-LAST")]
     steps: String,
 }
 
@@ -66,6 +66,7 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
     let mut steps = Vec::new();
     let wrongs = wrong::all()?;
     let shared = skeleton::shared()?;
+    let needed = skeleton::needed_above(last)?;
     let is_shared = |file: &Path| {
         let within = file.strip_prefix("steps");
         within.is_ok_and(|file| shared.iter().any(|shared| file.starts_with(shared)))
@@ -76,13 +77,20 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
             continue;
         }
         match step_of(&text) {
-            Some(step) if step.as_str() > last => continue,
+            Some(step)
+                if step.as_str() > last
+                    && !(text.starts_with("steps/") && needed.contains(&step)) =>
+            {
+                continue;
+            }
             Some(step) if step.as_str() < first && text.starts_with("harness/exercises/") => {
                 continue;
             }
             // Skeletons follow below.
             Some(step)
-                if step.as_str() >= first && text.starts_with("steps/") && !is_shared(&file) =>
+                if (first..=last).contains(&step.as_str())
+                    && text.starts_with("steps/")
+                    && !is_shared(&file) =>
             {
                 continue;
             }

@@ -47,16 +47,87 @@ fn capabilities_are_dropped_from_every_set() {
 }
 
 #[test]
-fn there_are_no_new_privileges() {
+fn security_options_are_dockers() {
     check(|c| {
         let engine = Engine::new(c)?;
-        let held = engine.run(&[]).args([engine.image()]).hold()?;
+        for (options, expected) in [
+            (&[][..], "0"),
+            (&["--security-opt", "no-new-privileges"], "1"),
+            (&["--security-opt", "no-new-privileges=false"], "0"),
+        ] {
+            let held = engine.run(options).args([engine.image()]).hold()?;
+            expect_eq(
+                &format!("NoNewPrivs with {options:?}"),
+                host::status_field(held.pid()?, "NoNewPrivs").as_deref(),
+                Some(expected),
+            )?;
+            held.end()?.success()?;
+        }
+        let options = ["--cap-drop", "ALL", "--cap-add", "SYS_TIME"];
+        let seen = engine.run(&options).args([engine.image()]).probe()?;
         expect_eq(
-            "NoNewPrivs",
-            host::status_field(held.pid()?, "NoNewPrivs").as_deref(),
-            Some("1"),
+            &format!("CapBnd with {options:?}"),
+            seen.capabilities.get("CapBnd").copied(),
+            Some(1 << 25),
+        )?;
+        let [queue, score, group] = [900, 600, 5000].map(|more| more + c.number(90));
+        let [queue, score, group] = [queue, score, group].map(|number| number.to_string());
+        let sysctl = format!("net.core.somaxconn={queue}");
+        let script = "cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj; id -G; \
+                      grep ' /dev/shm ' /proc/mounts";
+        let ran = engine
+            .run(&["--sysctl", &sysctl, "--oom-score-adj", &score])
+            .args(["--group-add", &group, "--shm-size", "8m"])
+            .args([engine.image(), "sh", "-c", script])
+            .run()?;
+        expect(
+            ran.status == 0,
+            "--sysctl, --oom-score-adj, --group-add and --shm-size to be accepted",
+            format!("status {}: {:?}", ran.status, ran.stderr),
+        )?;
+        let lines: Vec<&str> = ran.stdout.lines().collect();
+        for (line, (option, expected)) in lines.iter().zip([
+            ("--sysctl", queue.as_str()),
+            ("--oom-score-adj", &score),
+            ("--group-add", &group),
+            ("--shm-size", "size=8192k"),
+        ]) {
+            expect(
+                line.contains(expected),
+                format!("{expected} with {option}"),
+                format!("{line:?}"),
+            )?;
+        }
+        let profile = c.dir().join("profile.json");
+        let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {"names":["getppid"],"action":"SCMP_ACT_ERRNO","errnoRet":28}]}"#;
+        fs::write(&profile, text).context("write the profile")?;
+        let option = format!("seccomp={}", profile.display());
+        let mut held = engine
+            .run(&["--security-opt", &option])
+            .args([engine.image()])
+            .hold()?;
+        let made: Attempt = held.ask(&["call", "getppid"])?;
+        expect_eq(
+            "the errno of getppid with a profile",
+            made.errno,
+            "ENOSPC".into(),
         )?;
         held.end()?.success()?;
+        for (options, words) in [
+            (["--sysctl", "kernel.core_pattern=x"], ["host"].as_slice()),
+            (["--cap-add", "SYS_TEIM"], &["SYS_TEIM"]),
+            (["--security-opt", "apparmor=none-such"], &["apparmor"]),
+            (["--security-opt", "label=type:x"], &["label"]),
+            (["--shm-size", "0"], &["shm-size"]),
+        ] {
+            let ran = engine.run(&options).args([engine.image(), "true"]).run()?;
+            expect(
+                ran.status == 125 && words.iter().all(|word| ran.stderr.contains(word)),
+                format!("{options:?} to be refused with {words:?}"),
+                format!("status {}: {:?}", ran.status, ran.stderr),
+            )?;
+        }
         Ok(())
     });
 }

@@ -108,7 +108,12 @@ impl InChild<'_> {
         sys::signals::default_actions()?;
         sys::signals::set_mask(SignalSet::EMPTY)?;
         // ANCHOR_END: exercise_clean_signals
-        command.exec(self.program)
+        command.exec(self.program, || {
+            for isolation in isolations {
+                isolation.seal().with_context(|| isolation.name())?;
+            }
+            Ok(())
+        })
     }
     // ANCHOR_END: become_command
 

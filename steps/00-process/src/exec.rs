@@ -15,12 +15,11 @@ use elf::endian::AnyEndian;
 use elf::file::{FileHeader, parse_ident};
 use elf::segment::{ProgramHeader, SegmentTable};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::unistd::{execve, execveat};
+use nix::fcntl::OFlag;
 
 use crate::failure::{Failure, NOT_EXECUTABLE, NOT_FOUND};
 use crate::inside;
-use kit::sys::c_string;
+use kit::sys::{Arguments, c_string};
 
 /// The search path for commands if the environment has no `PATH`.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -69,40 +68,49 @@ impl Command {
     // ANCHOR: exec
     /// Replaces this process with the command: execve(2). Returns only if that
     /// fails. If `program` is given, executes that file instead of looking the
-    /// command up.
+    /// command up. Calls `seal` when only execve(2) itself is left to do.
     ///
     /// # Errors
     /// A [`Failure`] of status 127 if there is no such command (`ENOENT`), or
     /// if the file exists but its interpreter does not: the message then names
     /// the interpreter. A [`Failure`] of status 126 if the file cannot be
-    /// executed (`EACCES`, `ENOEXEC`…), or if a magic link leads to it.
-    pub(crate) fn exec(&self, program: Option<BorrowedFd<'_>>) -> Result<Infallible> {
+    /// executed (`EACCES`, `ENOEXEC`…), or if a magic link leads to it. An error
+    /// of `seal`.
+    pub(crate) fn exec(
+        &self,
+        program: Option<BorrowedFd<'_>>,
+        seal: impl FnOnce() -> Result<()>,
+    ) -> Result<Infallible> {
         // ANCHOR: exercise_execve
-        let strings = |list: &[OsString]| {
-            list.iter()
-                .map(|s| c_string(s))
-                .collect::<Result<Vec<CString>>>()
-        };
-        let (argv, env) = (strings(&self.argv)?, strings(&self.env)?);
+        let arguments = Arguments::new(&self.argv, &self.env)?;
         if let Some(own) = program {
-            return execveat(own, c"", &argv, &env, AtFlags::AT_EMPTY_PATH)
-                .context("execveat(the engine's own program)");
+            seal()?;
+            return Err(arguments.execve_open(own)).context("execveat(the engine's own program)");
         }
         let program = self.argv.first().context("no command given")?;
         if program.is_empty() {
             return Err(Failure::new(NOT_FOUND, "the command is an empty string").into());
         }
+        let mut candidates = Vec::new();
+        for path in self.candidates(program) {
+            candidates.push(Candidate {
+                file: c_string(path.as_os_str())?,
+                magic: refuse_magic(&path, INTERPRETERS),
+                missing: path.symlink_metadata().is_err(),
+                path,
+            });
+        }
+        seal()?;
         // The search continues after a file that cannot be executed. If no
         // other directory has the command, that file is the error to report.
         let mut refused = None;
-        for path in self.candidates(program) {
-            let file = c_string(path.as_os_str())?;
-            refuse_magic(&path, INTERPRETERS)?;
-            let Err(errno) = execve(&file, &argv, &env);
+        for candidate in candidates {
+            candidate.magic?;
+            let errno = arguments.execve(&candidate.file);
             match errno {
-                Errno::ENOENT if path.symlink_metadata().is_err() => {}
+                Errno::ENOENT if candidate.missing => {}
                 Errno::ENOTDIR => {}
-                _ => refused = refused.or(Some(why_refused(&path, errno))),
+                _ => refused = refused.or(Some(why_refused(&candidate.path, errno))),
             }
         }
         Err(refused.unwrap_or_else(|| {
@@ -120,6 +128,15 @@ impl Command {
         // ANCHOR_END: exercise_execve
     }
     // ANCHOR_END: exec
+}
+
+/// A file that may be the command.
+struct Candidate {
+    path: PathBuf,
+    file: CString,
+    /// Whether execve(2) may be tried at all.
+    magic: Result<()>,
+    missing: bool,
 }
 
 /// The error for a file that exists but was not executed.

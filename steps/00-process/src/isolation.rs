@@ -25,6 +25,7 @@ use kit::SignalNumber;
 ///                                               adjust(command) every isolation
 ///                                               “set up”, waits for the start
 ///  start    ──────────────────────────────────► before_exec()   every isolation
+///                                               seal()          every isolation
 ///                                               execve
 ///  wait, forward signals, unless an isolation takes them: signal()
 ///  cleanup()   every isolation, in reverse order, on every way out
@@ -113,6 +114,14 @@ pub trait Isolation {
     /// up what only the set-up needed. A part may fork here; only the process
     /// that returns executes the command.
     fn before_exec(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Child, nothing but execve(2) left: the file is found, signals and
+    /// descriptors are as the command gets them. For what would stand in the
+    /// way of all that: a filter over system calls. All other errors of the
+    /// launch have been reported by then. A part must allocate no memory.
+    fn seal(&mut self) -> Result<()> {
         Ok(())
     }
 

@@ -72,6 +72,9 @@ impl Isolation for Recorder {
     fn before_exec(&mut self) -> Result<()> {
         self.part("before_exec")
     }
+    fn seal(&mut self) -> Result<()> {
+        self.part("seal")
+    }
     fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         self.part("signal")?;
         Ok(signal == Signal::SIGUSR1.into() && self.name == "b")
@@ -112,6 +115,7 @@ fn every_part_in_its_order() -> Result<(), Failed> {
         "in_container",
         "adjust",
         "before_exec",
+        "seal",
     ] {
         expected.extend(["a", "b", "c"].map(|name| format!("{part} {name}")));
     }

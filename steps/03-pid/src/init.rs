@@ -12,19 +12,20 @@
 //! `F_ADD_SEALS`), made before the container. `argv[0]` tells the program that
 //! it is init.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use kit::sys::Arguments;
 use kit::sys::signals::{self, kill, read_signal, signalfd};
 use kit::{SignalSet, say, sys};
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{ForkResult, Pid, chdir, execveat, getpgid};
+use nix::unistd::{ForkResult, Pid, chdir, getpgid, pipe2};
 use process::LAUNCHER_FAILED;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{WaitOptions, wait};
@@ -80,19 +81,23 @@ fn taken() -> SignalSet {
 /// blocked signal is kept even for a PID 1 without a handler, and init reads it
 /// from a signalfd(2). The child returns with the same mask, which is emptied
 /// before execve(2), as it is without init.
-pub fn fork(program: OwnedFd) -> Result<()> {
+///
+/// PID 1 calls `seal` when nothing but its own execve(2) is left. The child
+/// waits until that has happened.
+pub fn fork(program: OwnedFd, seal: impl FnOnce() -> Result<()>) -> Result<()> {
     signals::block(taken())?;
     // Again, because a change of credentials clears the request. Before the
     // fork, because the child checks afterwards whether the launcher still
     // lives.
     prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")?;
+    let (executed, executing) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
     match sys::fork()? {
-        ForkResult::Child => Ok(()),
+        ForkResult::Child => wait_for_init(executed, executing),
         ForkResult::Parent { child: command } => {
             say!("init: the command is process {command} of the container");
             // Close-on-exec: needed only if execveat(2) fails.
             let complaints = rustix::io::fcntl_dupfd_cloexec(io::stderr(), 3);
-            let Err(error) = execute(&program, command);
+            let Err(error) = execute(&program, command, seal);
             if let Ok(complaints) = complaints {
                 let text = format!("init: {error:#}\n");
                 // There is nobody left to report a failed write to.
@@ -104,24 +109,33 @@ pub fn fork(program: OwnedFd) -> Result<()> {
 }
 // ANCHOR_END: fork
 
+/// Waits until init executes its program: end of file, since the other end is
+/// close-on-exec. Before that it has all the rights of the set-up, and the
+/// command must not meet it.
+fn wait_for_init(executed: OwnedFd, executing: OwnedFd) -> Result<()> {
+    drop(executing);
+    File::from(executed)
+        .read_to_end(&mut Vec::new())
+        .map(drop)
+        .context("wait for the init")
+}
+
 /// Executes init, with an empty environment and without any open file of the
 /// caller: a reader of the command's pipes waits until the last writer closes
 /// them, and that must not be init. A program expects three standard streams,
 /// so init gets its own program for each.
-fn execute(program: &OwnedFd, command: Pid) -> Result<std::convert::Infallible> {
+fn execute(
+    program: &OwnedFd,
+    command: Pid,
+    seal: impl FnOnce() -> Result<()>,
+) -> Result<std::convert::Infallible> {
     dup2_stdin(program).context("dup2(0)")?;
     dup2_stdout(program).context("dup2(1)")?;
     dup2_stderr(program).context("dup2(2)")?;
-    let command = CString::new(command.to_string()).context("a PID")?;
-    let env: [&CStr; 0] = [];
-    execveat(
-        program,
-        c"",
-        &[NAME, &command],
-        &env,
-        AtFlags::AT_EMPTY_PATH,
-    )
-    .context("execveat(the sealed copy of this program)")
+    let name = NAME.to_string_lossy().into_owned();
+    let arguments = Arguments::new(&[name.into(), command.to_string().into()], &[])?;
+    seal()?;
+    Err(arguments.execve_open(program.as_fd())).context("execveat(the sealed copy of this program)")
 }
 
 /// Runs init if the program was executed as such, and returns its exit status.

@@ -57,7 +57,12 @@ pub struct PidNamespace {
     /// The sealed program that PID 1 executes. `None` without `--init`, and
     /// before `prepare`.
     program: Option<OwnedFd>,
+    seal: Option<Seal>,
 }
+
+/// What an init does last before it executes its program: [`Isolation::seal`]
+/// of other isolations, which runs in the command's process only.
+pub type Seal = Box<dyn FnOnce() -> Result<()>>;
 
 impl PidNamespace {
     /// The isolation that `args` describe. They are checked in `prepare`.
@@ -66,7 +71,16 @@ impl PidNamespace {
             namespace: Namespace::new(CloneFlags::CLONE_NEWPID, args.pid),
             init: args.init,
             program: None,
+            seal: None,
         }
+    }
+
+    /// Seals the init too, so that it is no way around what the command is kept
+    /// from: root of the container may trace its init.
+    #[must_use]
+    pub fn sealed(mut self, seal: Option<Seal>) -> Self {
+        self.seal = seal;
+        self
     }
 }
 
@@ -124,7 +138,10 @@ impl Isolation for PidNamespace {
     }
 
     fn before_exec(&mut self) -> Result<()> {
-        self.program.take().map_or(Ok(()), init::fork)
+        let seal = self.seal.take().unwrap_or_else(|| Box::new(|| Ok(())));
+        self.program
+            .take()
+            .map_or(Ok(()), |program| init::fork(program, seal))
     }
 }
 // ANCHOR_END: isolation

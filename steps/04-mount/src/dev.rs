@@ -44,8 +44,13 @@ const LINKS: [(&str, &str); 6] = [
 
 /// Mounts a tmpfs on `/dev` of the root, fills it, and returns its descriptor:
 /// a volume of the user may cover the path later. `hosts_queues` says whether
-/// the IPC namespace is the one that the host's `/dev/mqueue` shows.
-pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<OwnedFd> {
+/// the IPC namespace is the one that the host's `/dev/mqueue` shows. `shm_size`
+/// is the size of `/dev/shm` in bytes.
+pub(crate) fn mount_dev(
+    root: BorrowedFd<'_>,
+    hosts_queues: bool,
+    shm_size: u64,
+) -> Result<OwnedFd> {
     let target = directory(root, "/dev")?;
     // Without MOUNT_ATTR_NODEV, because device nodes have to work here. Nodes
     // take no space: a small size keeps the container from storing files in
@@ -62,7 +67,8 @@ pub(crate) fn mount_dev(root: BorrowedFd<'_>, hosts_queues: bool) -> Result<Owne
             .with_context(|| format!("symlinkat({target}, /dev/{name})"))?;
     }
     mount_pts(dev)?;
-    let shm = [("mode", Some("1777")), ("size", Some("64m"))];
+    let shm_size = shm_size.to_string();
+    let shm = [("mode", Some("1777")), ("size", Some(&*shm_size))];
     Detached::new("tmpfs", &shm, INERT)?
         .attach(make_directory(dev, "shm")?.as_fd())
         .context("/dev/shm")?;

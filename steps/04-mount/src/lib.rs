@@ -114,7 +114,14 @@ pub struct MountSettings {
     /// tree stays reachable
     #[arg(long)]
     pub chroot: bool,
+
+    /// The size of /dev/shm in bytes, above 0. `None` is [`SHM_SIZE`].
+    #[arg(skip)]
+    pub shm_size: Option<u64>,
 }
+
+/// The size of /dev/shm in bytes: 64 MiB, Docker's default.
+pub const SHM_SIZE: u64 = 64 << 20;
 
 /// The isolation that makes a mount namespace, and the mounts in it.
 #[derive(Debug)]
@@ -186,7 +193,8 @@ impl Mount {
         let hosts_network = proc_sys::is_in("net", self.host_network.as_deref());
         proc_sys::mount_sys(root.fd(), self.privileges, hosts_network)?;
         let hosts_queues = proc_sys::is_in("ipc", self.host_ipc.as_deref());
-        let dev = dev::mount_dev(root.fd(), hosts_queues)?;
+        let shm_size = self.args.shm_size.unwrap_or(SHM_SIZE);
+        let dev = dev::mount_dev(root.fd(), hosts_queues, shm_size)?;
         volumes.attach(root.fd(), true)?;
         if self.privileges == Privileges::Reduced {
             masks::mask(root.fd(), dev.as_fd())?;

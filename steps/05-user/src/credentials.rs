@@ -111,6 +111,8 @@ struct Resolved {
 /// so that it may signal its children.
 pub struct Credentials {
     spec: Option<UserSpec>,
+    /// Additional groups, by number or name: `--group-add`.
+    group_add: Vec<String>,
     resolved: Option<Resolved>,
     owner: Rc<OnceCell<(u32, u32)>>,
 }
@@ -118,8 +120,15 @@ pub struct Credentials {
 impl Credentials {
     /// The isolation that `args` describe.
     pub fn new(args: &UserSettings) -> Self {
+        // Whoever has more groups only is root, as without any option.
+        let root = || UserSpec {
+            user: String::new(),
+            group: String::new(),
+        };
+        let more = !args.group_add.is_empty();
         Credentials {
-            spec: args.user.clone(),
+            spec: args.user.clone().or_else(|| more.then(root)),
+            group_add: args.group_add.clone(),
             resolved: None,
             owner: Rc::default(),
         }
@@ -139,7 +148,14 @@ impl Isolation for Credentials {
 
     fn in_container(&mut self) -> Result<()> {
         if let Some(spec) = &self.spec {
-            let resolved = resolve(spec, &accounts()?, &groups()?)?;
+            let groups = groups()?;
+            let mut resolved = resolve(spec, &accounts()?, &groups)?;
+            for group in &self.group_add {
+                let gid = named_group("--group-add", group, &groups)?;
+                if !resolved.groups.contains(&gid) {
+                    resolved.groups.push(gid);
+                }
+            }
             self.owner.get_or_init(|| (resolved.uid, resolved.gid));
             self.resolved = Some(resolved);
         }
@@ -199,7 +215,7 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
     let uid = match (account, asked) {
         (Some(account), _) => not_minus_one(Ids::User, account.uid, "/etc/passwd")?,
         (None, Some(uid)) => uid,
-        (None, None) => return Err(unknown("user", &spec.user, "/etc/passwd")),
+        (None, None) => return Err(unknown("--user", "user", &spec.user, "/etc/passwd")),
     };
     let home = account
         .map(|account| account.home.clone())
@@ -217,7 +233,7 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
                 more.collect(),
             )
         }
-        group => (named_group(group, groups)?, Vec::new()),
+        group => (named_group("--user", group, groups)?, Vec::new()),
     };
     let mut all = vec![gid];
     for group in more {
@@ -234,18 +250,19 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
     })
 }
 
-fn named_group(group: &str, groups: &[Group]) -> Result<u32> {
+/// The GID of a group that `option` names, by number or name.
+fn named_group(option: &str, group: &str, groups: &[Group]) -> Result<u32> {
     if let Some(gid) = id(Ids::Group, group)? {
         return Ok(gid);
     }
     let found = groups.iter().find(|known| known.name == group);
-    let found = found.ok_or_else(|| unknown("group", group, "/etc/group"))?;
+    let found = found.ok_or_else(|| unknown(option, "group", group, "/etc/group"))?;
     not_minus_one(Ids::Group, found.gid, "/etc/group")
 }
 
-fn unknown(kind: &str, name: &str, file: &str) -> Error {
+fn unknown(option: &str, kind: &str, name: &str, file: &str) -> Error {
     Error::msg(format!(
-        "--user: there is no {kind} {name:?} in the container's {file}: use a number"
+        "{option}: there is no {kind} {name:?} in the container's {file}: use a number"
     ))
 }
 
@@ -346,6 +363,7 @@ mod tests {
             let mut credentials = Credentials {
                 owner: Rc::default(),
                 spec: None,
+                group_add: Vec::new(),
                 resolved: Some(
                     resolve(&spec.parse().unwrap(), &some_accounts(), &some_groups()).unwrap(),
                 ),

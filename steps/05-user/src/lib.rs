@@ -89,6 +89,11 @@ pub struct UserSettings {
     /// are looked up in the container's /etc/passwd and /etc/group
     #[arg(short, long, value_name = "UID[:GID]")]
     pub user: Option<UserSpec>,
+
+    /// Additional group of the command: a GID, or a name in the container's
+    /// /etc/group. Repeatable
+    #[arg(long, value_name = "GROUP")]
+    pub group_add: Vec<String>,
 }
 
 impl UserSettings {

@@ -73,6 +73,7 @@ use uts::{Namespace, NamespaceMode};
 pub use cli::args::CgroupSettings;
 pub use cli::tool;
 pub use group::find::sweep;
+pub use limits::units::Bytes;
 pub use namespace::CgroupView;
 
 use crate::devices::RuleArg;

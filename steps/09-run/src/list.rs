@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cgroups::Cgroups;
+use harden::{Harden, Sysctls, TimeNamespace};
 use ipc::Ipc;
 use mount::{Mount, MountSettings, Privileges, RootTree};
 use net::Net;
@@ -16,7 +17,7 @@ use uts::Uts;
 
 use crate::cli::places::Places;
 use crate::command::devices;
-use crate::command::hardening::Hardening;
+use crate::command::inherited::{Inherited, SessionKeyring};
 use crate::command::ulimit::Ulimits;
 use crate::command::workdir::Workdir;
 use crate::container::Records;
@@ -40,12 +41,13 @@ pub struct Here<'a> {
 ///
 /// The launcher calls `prepare`, `joins` and `on_host` from top to bottom on
 /// the host, `in_container`, `adjust` and `before_exec` from top to bottom in
-/// the child, and `cleanup` from bottom to top.
+/// the child, and `cleanup` from bottom to top. The child calls `seal` last of
+/// all, when only execve(2) is left to do.
 // ANCHOR: list
 pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     // Isolations that depend on one another are made first. Their arguments
     // show what one takes from another.
-    let privileges = match spec.safety.privileged {
+    let privileges = match spec.harden.privileged {
         true => Privileges::All,
         false => Privileges::Reduced,
     };
@@ -58,6 +60,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         bind: [volumes.binds(), spec.cgroups.device_binds(RootTree::Own)].concat(),
         tmpfs: spec.files.tmpfs.clone(),
         read_only: spec.files.read_only,
+        shm_size: spec.files.shm_size.map(|size| size.0),
         ..MountSettings::default()
     };
     let net = Net::new(spec.net.clone()).hostname(spec.uts.hostname_inside()?);
@@ -67,6 +70,15 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         .privileges(privileges);
     let cgroups = Cgroups::new(spec.cgroups.clone()).privileges(privileges);
     let view = cgroups.view(RootTree::Own);
+    let keyring = match spec.new_keyring {
+        true => SessionKeyring::New,
+        false => SessionKeyring::Callers,
+    };
+    let sysctls = Sysctls::new(spec.harden.sysctl.clone());
+    let time = TimeNamespace::new(spec.harden.time_offset.clone());
+    let programs = here.places.root.join("seccomp");
+    let harden = Harden::new(spec.harden.clone()).cached_in(programs);
+    let seal = harden.seal_of_init();
     let credentials = Credentials::new(&spec.user);
     let streams = Streams::new(
         spec.interactive,
@@ -103,16 +115,29 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         // birth, and no other part needs the host name.
         .with(Uts::new(spec.uts))
         .with(Ipc::new(spec.ipc))
-        // In `before_exec`: raising a hard limit needs CAP_SYS_RESOURCE, which
-        // `Hardening` drops. Then `PidNamespace` forks, so that an init has the
-        // same limits and restrictions as the command. It stays root, to signal
-        // its children, so credentials come later.
+        // ANCHOR: harden
+        // In `before_exec`: the command's limits, what it would inherit from the
+        // caller, and the bound of its capabilities. Then `PidNamespace` forks,
+        // so that an init has the same limits and restrictions as the command.
+        // It stays root, to signal its children, so credentials come later.
         .with(Ulimits::new(spec.ulimits))
-        .with(Hardening::new(spec.safety))
-        .with(PidNamespace::new(spec.pids))
+        .with(Inherited::new(keyring))
+        // After `inherited`, which resets the oom_score_adj that this part may
+        // set. Its other half, the filter over system calls, is loaded in
+        // `seal`: after everything else, and in an init by `PidNamespace`.
+        .with(harden)
+        .with(PidNamespace::new(spec.pids).sealed(Some(seal)))
+        // ANCHOR_END: harden
         // Before `mount`: its files must exist when `mount` prepares, and it
         // writes to /proc/sys/net, which is read-only in the container's root.
         .with(net)
+        // ANCHOR: parameters
+        // In the container's own network and IPC namespaces, through the host's
+        // /proc: `mount` makes /proc/sys read-only, and an image could put
+        // anything in the place of /proc.
+        .with(sysctls)
+        .with(time)
+        // ANCHOR_END: parameters
         // The layers are mounted, volumes are filled from them while nothing
         // covers the image's files, then the volumes are mounted on them and
         // the root changes.
@@ -150,7 +175,6 @@ fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
 mod tests {
     use super::*;
     use crate::cli::options::RunArgs;
-    use crate::spec::Safety;
     use crate::volume::options::Files;
     use clap::Parser;
     use std::ffi::OsString;
@@ -179,7 +203,8 @@ mod tests {
             net: Default::default(),
             cgroups: Default::default(),
             ulimits: vec!["nofile=10:20".parse().unwrap()],
-            safety: Safety::default(),
+            harden: Default::default(),
+            new_keyring: true,
             labels: Default::default(),
             stop_signal: "SIGTERM".into(),
             stop_timeout: 10,
@@ -208,9 +233,12 @@ mod tests {
                 "uts",
                 "ipc",
                 "ulimit",
-                "hardening",
+                "inherited",
+                "harden",
                 "pid",
                 "net",
+                "sysctl",
+                "time",
                 "union",
                 "volumes",
                 "mount",
@@ -240,7 +268,10 @@ mod tests {
                     --device /dev/null --device /dev/zero:/dev/nought:rw \
                     --device-cgroup-rule=a*:*rwm --device-cgroup-rule=c1:3m --cgroupns host \
                     --cgroup-parent /a/b --ulimit nofile=10:20 --ulimit core=-1 -v data:/data:ro \
-                    -v /srv:/srv -v /own --mount type=tmpfs,dst=/t --tmpfs /u:size=1m --read-only box";
+                    -v /srv:/srv -v /own --mount type=tmpfs,dst=/t --tmpfs /u:size=1m --read-only \
+                    --shm-size 1.5m --group-add 7 --group-add staff --cap-add SYS_TIME --cap-drop all \
+                    --security-opt seccomp=/p.json --security-opt no-new-privileges \
+                    --sysctl net.core.somaxconn=7 --time-offset boottime=-5 --oom-score-adj -7 box";
         // A rule has blanks in it.
         let words = line.split_whitespace().map(|word| {
             let rule = word.strip_prefix("--device-cgroup-rule=");
@@ -259,6 +290,7 @@ mod tests {
             pids: run.pid,
             files: Files::parse(&run.files, [].iter()).unwrap(),
             user: run.user,
+            harden: run.harden,
             net: run.net,
             cgroups: run.cgroups,
             ulimits: run.process.ulimit,

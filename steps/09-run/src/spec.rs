@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use cgroups::CgroupSettings;
+use harden::HardenSettings;
 use ipc::IpcSettings;
 use net::NetSettings;
 use pid::PidSettings;
@@ -64,8 +65,10 @@ pub struct Spec {
     pub cgroups: CgroupSettings,
     /// Resource limits, set by setrlimit(2).
     pub ulimits: Vec<Ulimit>,
-    /// Restrictions of the command.
-    pub safety: Safety,
+    /// What the command gives up: step 10.
+    pub harden: HardenSettings,
+    /// Whether the command gets a session keyring of its own (keyrings(7)).
+    pub new_keyring: bool,
     /// Labels: the image's, overridden by the caller's.
     pub labels: BTreeMap<String, String>,
     /// The signal that `drydock stop` sends, by name: `SIGTERM`.
@@ -101,27 +104,4 @@ pub struct UsedVolume<'a> {
     pub name: &'a str,
     /// Whether the volume is removed with the container.
     pub anonymous: bool,
-}
-
-/// Restrictions of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Safety {
-    /// Whether the container has all of the launcher's power over the host
-    /// (`--privileged`).
-    pub privileged: bool,
-    /// Whether a seccomp filter applies. None does if `privileged` is set.
-    pub filter: bool,
-    /// Whether the command gets a session keyring of its own (keyrings(7)).
-    pub new_keyring: bool,
-}
-
-impl Default for Safety {
-    fn default() -> Self {
-        Safety {
-            privileged: false,
-            filter: true,
-            new_keyring: true,
-        }
-    }
 }

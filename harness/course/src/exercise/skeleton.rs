@@ -1,5 +1,6 @@
 //! A step's crate with the exercises in the place of the solutions.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,48 @@ pub fn steps() -> Result<Vec<(String, PathBuf)>> {
     }
     steps.sort();
     Ok(steps)
+}
+
+/// The steps above `last` without which the steps up to `last` do not compile:
+/// step 09 is built of all others, and its list has isolations of step 10.
+pub fn needed_above(last: &str) -> Result<BTreeSet<String>> {
+    let manifest = |path: PathBuf| -> Result<toml::Table> {
+        let text = read(&path)?;
+        text.parse()
+            .with_context(|| format!("parse {}", path.display()))
+    };
+    let root = manifest(workspace::root().join("Cargo.toml"))?;
+    let known = root["workspace"]["dependencies"].clone();
+    // The number of the step that a dependency is: `steps/10-harden`.
+    let number = |name: &str| -> Option<String> {
+        let path = known.get(name)?.get("path")?.as_str()?;
+        let (number, _) = path.strip_prefix("steps/")?.split_once('-')?;
+        (number.len() == 2 && !path["steps/".len()..].contains('/')).then(|| number.to_owned())
+    };
+    let mut needed = BTreeSet::new();
+    let steps = steps()?;
+    // Those that are found may need others.
+    loop {
+        let before = needed.len();
+        for (step, dir) in &steps {
+            if step.as_str() > last && !needed.contains(step) {
+                continue;
+            }
+            let manifest = manifest(dir.join("Cargo.toml"))?;
+            let dependencies = manifest
+                .get("dependencies")
+                .and_then(|list| list.as_table());
+            let numbers = dependencies.into_iter().flat_map(|list| list.keys());
+            needed.extend(
+                numbers
+                    .filter_map(|name| number(name))
+                    .filter(|number| number.as_str() > last),
+            );
+        }
+        if needed.len() == before {
+            return Ok(needed);
+        }
+    }
 }
 
 /// The crates in `steps/` that are not steps, as paths from there: `kit`, which

@@ -120,14 +120,19 @@ impl Work {
     }
 
     /// Makes step `number` the current one. The workspace then has this step
-    /// and those below it: ours, or with `on_mine` the learner's where they are
-    /// started.
+    /// and those that it needs: ours, or with `on_mine` the learner's where they
+    /// are started.
     pub fn lay_out(&self, number: &str, on_mine: bool) -> Result<()> {
         if self.in_steps {
             return Ok(());
         }
         let mut places = Vec::new();
+        let needed = skeleton::needed_above(number)?;
+        let is_there = |step: &str| step <= number || needed.contains(step);
         for (below, ours) in skeleton::steps()? {
+            if !is_there(&below) {
+                continue;
+            }
             let name = ours.file_name().unwrap_or_default().to_owned();
             let own = self.dir.join(&name);
             let mine = below == number || (on_mine && own.join("src").is_dir());
@@ -140,16 +145,13 @@ impl Work {
                 }
             };
             places.push((name.to_string_lossy().into_owned(), place));
-            if below == number {
-                break;
-            }
         }
         let root = workspace::root();
         for shared in skeleton::shared()? {
             // A crate inside a later step is not needed.
             let step = shared.iter().next().unwrap_or_default();
             let of = step.to_str().and_then(|step| step.split_once('-'));
-            if of.is_some_and(|(of, _)| of > number) {
+            if of.is_some_and(|(of, _)| !is_there(of)) {
                 continue;
             }
             link(

@@ -4,8 +4,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cgroups::CgroupSettings;
-use clap::{ArgAction, Args, ValueEnum};
+use cgroups::{Bytes, CgroupSettings};
+use clap::{ArgAction, Args};
+use harden::HardenSettings;
 use ipc::IpcSettings;
 use net::NetSettings;
 use pid::PidSettings;
@@ -27,9 +28,6 @@ pub struct RunArgs {
     /// The command's surroundings.
     #[command(flatten)]
     pub process: ProcessArgs,
-    /// What it is kept from.
-    #[command(flatten)]
-    pub safety: SafetyArgs,
     /// Step 01.
     #[command(flatten)]
     pub uts: UtsSettings,
@@ -54,6 +52,9 @@ pub struct RunArgs {
     /// Step 08.
     #[command(flatten)]
     pub layers: LayersArgs,
+    /// Step 10.
+    #[command(flatten)]
+    pub harden: HardenSettings,
 
     /// Image: a name, an ID, a directory or an archive; then the command and
     /// its arguments, which override those of the image
@@ -137,36 +138,10 @@ pub struct ProcessArgs {
     /// Set a resource limit (setrlimit(2)), as in nofile=1024:2048. Repeatable
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<Ulimit>,
-}
-
-/// The options that lift restrictions.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Safety (step 09)")]
-pub struct SafetyArgs {
-    /// Give extended privileges to the container: all capabilities and devices,
-    /// no seccomp filter, nothing of /proc and /sys masked or read-only
-    #[arg(long)]
-    pub privileged: bool,
-
-    /// Security option: seccomp=unconfined (no system call filter) or
-    /// no-new-privileges (the default)
-    #[arg(long, value_name = "OPTION")]
-    pub security_opt: Vec<SecurityOpt>,
 
     /// Share the caller's session keyring with the container (keyrings(7))
     #[arg(long)]
     pub no_new_keyring: bool,
-}
-
-/// A value of `--security-opt`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SecurityOpt {
-    /// Without the filter of system calls.
-    #[value(name = "seccomp=unconfined")]
-    NoFilter,
-    /// What every container has that is not privileged.
-    #[value(name = "no-new-privileges", alias = "no-new-privileges=true")]
-    NoNewPrivileges,
 }
 
 /// The options of mounts.
@@ -191,6 +166,10 @@ pub struct FilesArgs {
     /// writable
     #[arg(long)]
     pub read_only: bool,
+
+    /// Size of /dev/shm, as in 256m [default: 64m]
+    #[arg(long, value_name = "BYTES")]
+    pub shm_size: Option<Bytes>,
 }
 
 /// The options of the image's layers.

@@ -5,13 +5,13 @@ use process::Exit;
 use user::UserSpec;
 
 use crate::cli::defaults::{choose_network, driver, hostname, labels, stop_signal};
-use crate::cli::options::{RunArgs, SecurityOpt};
+use crate::cli::options::RunArgs;
 use crate::cli::places::Places;
 use crate::command::environment::{argv, environment, text};
 use crate::container::short;
 use crate::image::Images;
 use crate::list::{Here, list};
-use crate::spec::{Safety, Spec};
+use crate::spec::Spec;
 use crate::volume::options::{Files, from_root};
 
 /// Seconds from the stop signal to SIGKILL: Docker's default.
@@ -33,7 +33,6 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
     let RunArgs {
         container,
         process,
-        safety,
         mut uts,
         ipc,
         pid,
@@ -42,6 +41,7 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         mut net,
         cgroups,
         layers,
+        harden,
         image_and_command,
     } = args;
     let (reference, given) = image_and_command
@@ -95,11 +95,8 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         net,
         cgroups,
         ulimits: process.ulimit,
-        safety: Safety {
-            privileged: safety.privileged,
-            filter: !safety.security_opt.contains(&SecurityOpt::NoFilter),
-            new_keyring: !safety.no_new_keyring,
-        },
+        harden: harden.with_absolute_paths()?,
+        new_keyring: !process.no_new_keyring,
         labels,
         stop_signal,
         stop_timeout: container.stop_timeout.unwrap_or(STOP_TIMEOUT),

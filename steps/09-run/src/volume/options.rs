@@ -4,7 +4,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-
+use cgroups::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::options::FilesArgs;
@@ -56,6 +56,8 @@ pub struct Files {
     pub tmpfs: Vec<String>,
     /// Whether the root is read-only; mounts in it are not affected.
     pub read_only: bool,
+    /// The size of /dev/shm. `None` is step 04's default.
+    pub shm_size: Option<Bytes>,
 }
 
 impl Files {
@@ -65,10 +67,16 @@ impl Files {
     /// # Errors
     /// Quotes the option and says what is wrong with it.
     pub fn parse<'a>(args: &FilesArgs, of_image: impl Iterator<Item = &'a String>) -> Result<Self> {
+        // The kernel takes 0 for "no limit" (tmpfs(5)).
+        ensure!(
+            args.shm_size != Some(Bytes(0)),
+            "--shm-size 0: use at least 1"
+        );
         let mut mounts = Files {
             mounted: Vec::new(),
             tmpfs: args.tmpfs.clone(),
             read_only: args.read_only,
+            shm_size: args.shm_size,
         };
         for option in &args.volume {
             let mounted = volume(option).with_context(|| format!("--volume {option}"))?;

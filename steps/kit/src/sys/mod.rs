@@ -6,7 +6,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`clone`], [`descriptors`], [`signals`], [`own`] | a process, its files, its signals, its keyring |
+//! | [`clone`], [`descriptors`], [`execute`], [`signals`], [`own`] | a process, its files, its program, its signals, its keyring |
 //! | `clone_legacy`, `close_legacy` | the same on kernels before 5.3 and 5.9 |
 //! | [`namespaces`], [`mounts`] | relations of namespaces; attributes of mounts |
 //! | [`bpf`], [`seccomp`] | programs in the kernel |
@@ -20,6 +20,7 @@ mod clone;
 mod clone_legacy;
 mod close_legacy;
 mod descriptors;
+mod execute;
 pub mod loop_device;
 mod mounts;
 mod namespaces;
@@ -35,6 +36,7 @@ use anyhow::{Context, Result};
 
 pub use clone::{clone3, exit, fork, names};
 pub use descriptors::{close_all_but, close_except, open_descriptors};
+pub use execute::Arguments;
 pub use mounts::{map_ids, mount_setattr};
 pub use namespaces::{owning_user_namespace, parent_namespace};
 pub use own::{adjust_tick, default_personality, new_session_keyring};

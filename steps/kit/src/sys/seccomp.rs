@@ -1,25 +1,38 @@
 //! seccomp(2): a program in classic BPF that decides on every system call of
 //! this process and of its descendants.
 
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
 /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`: without it, a filter before Linux 5.16
 /// also makes the processor slower, as a defence that the engine does not
 /// request.
-const SPEC_ALLOW: libc::c_ulong = 1 << 2;
+const SPEC_ALLOW: u32 = 1 << 2;
 
 /// Installs a permanent filter for the system calls of this process:
 /// seccomp(2), `SECCOMP_SET_MODE_FILTER`. The process must have set
-/// `PR_SET_NO_NEW_PRIVS`.
+/// `PR_SET_NO_NEW_PRIVS`, or have `CAP_SYS_ADMIN`.
 ///
 /// # Errors
-/// `EINVAL` if the kernel rejects the program or has no seccomp; `EACCES`
-/// without `PR_SET_NO_NEW_PRIVS`.
+/// As [`install`].
 pub fn set_filter(program: &mut [libc::sock_filter]) -> Result<()> {
+    install(program, SPEC_ALLOW)
+}
+
+/// Installs a filter with `flags` (`SECCOMP_FILTER_FLAG_*`), none of which may
+/// ask for a descriptor. Allocates no memory unless it fails: a filter of
+/// before may forbid that.
+///
+/// # Errors
+/// `EINVAL` if the kernel rejects the program or a flag, or has no seccomp;
+/// `EACCES` with neither `PR_SET_NO_NEW_PRIVS` nor `CAP_SYS_ADMIN`.
+pub fn install(program: &[libc::sock_filter], flags: u32) -> Result<()> {
     let program = libc::sock_fprog {
         len: program.len() as u16,
-        filter: program.as_mut_ptr(),
+        // The kernel reads it only.
+        filter: program.as_ptr().cast_mut(),
     };
     // SAFETY: `program` describes a slice that outlives the call; the kernel
     // checks the program and copies it.
@@ -27,11 +40,89 @@ pub fn set_filter(program: &mut [libc::sock_filter]) -> Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            SPEC_ALLOW,
+            libc::c_ulong::from(flags),
             &program,
         )
     };
     Errno::result(set)
         .map(drop)
         .context("seccomp(SECCOMP_SET_MODE_FILTER)")
+}
+
+/// Installs a filter and returns the descriptor by which another process
+/// decides on `SECCOMP_RET_USER_NOTIF` (seccomp_unotify(2)). It is
+/// close-on-exec.
+///
+/// # Errors
+/// `EBUSY` if a filter of before has such a descriptor; those of [`install`].
+pub fn install_listener(program: &[libc::sock_filter]) -> Result<OwnedFd> {
+    const NEW_LISTENER: libc::c_ulong = 1 << 3;
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: as in `install`.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            NEW_LISTENER,
+            &program,
+        )
+    };
+    let fd = Errno::result(set).context("seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)")?;
+    // SAFETY: the kernel has just opened this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A call that waits for another process to decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Notified {
+    /// Names the call in the answer.
+    pub id: u64,
+    /// `AUDIT_ARCH_*`.
+    pub arch: u32,
+    /// The number of the call.
+    pub number: u32,
+}
+
+const MAGIC: u8 = b'!';
+mod request {
+    nix::ioctl_readwrite!(notif_recv, super::MAGIC, 0, libc::seccomp_notif);
+    nix::ioctl_readwrite!(notif_send, super::MAGIC, 1, libc::seccomp_notif_resp);
+}
+
+/// Waits for the next call (`SECCOMP_IOCTL_NOTIF_RECV`). `None` if its process
+/// was killed meanwhile.
+pub fn notified(listener: BorrowedFd<'_>) -> Result<Option<Notified>> {
+    // SAFETY: a structure of integers; the kernel requires all zeroes.
+    let mut notification: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid structure of the size that the request names.
+    match unsafe { request::notif_recv(listener.as_raw_fd(), &mut notification) } {
+        Ok(_) => Ok(Some(Notified {
+            id: notification.id,
+            arch: notification.data.arch,
+            number: notification.data.nr as u32,
+        })),
+        Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
+        Err(errno) => Err(errno).context("ioctl(SECCOMP_IOCTL_NOTIF_RECV)"),
+    }
+}
+
+/// Lets the kernel make the call (`SECCOMP_USER_NOTIF_FLAG_CONTINUE`). No
+/// decision about safety may rest on it: the process can change what its
+/// arguments point to after they were looked at.
+pub fn let_continue(listener: BorrowedFd<'_>, id: u64) -> Result<()> {
+    let mut answer = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: 0,
+        flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+    };
+    // SAFETY: a valid structure of the size that the request names.
+    match unsafe { request::notif_send(listener.as_raw_fd(), &mut answer) } {
+        // Its process was killed meanwhile.
+        Ok(_) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno).context("ioctl(SECCOMP_IOCTL_NOTIF_SEND)"),
+    }
 }

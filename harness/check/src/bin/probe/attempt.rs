@@ -25,6 +25,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use nix::unistd::{Pid, sethostname};
+use syscalls::Sysno;
 
 use crate::network;
 use crate::odd_caller;
@@ -103,6 +104,17 @@ pub(crate) enum Attempts {
     Connect {
         /// Its name, without the NUL byte
         name: String,
+    },
+    /// Make a system call
+    Call {
+        /// Through which interface; the number is the native one's, for x86 its own
+        #[arg(long, value_enum, default_value_t = Interface::Native)]
+        through: Interface,
+        /// Its number, or its name
+        call: String,
+        /// Its arguments, as numbers
+        #[arg(allow_negative_numbers = true)]
+        arguments: Vec<i64>,
     },
     /// Move into a new user namespace (unshare(2)), all others staying as they are
     UnshareUser,
@@ -221,6 +233,14 @@ pub(crate) enum Attempts {
     Escape,
 }
 
+/// The interfaces through which a call can be made.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Interface {
+    Native,
+    X86,
+    X32,
+}
+
 /// The protocols that a server answers by.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Protocol {
@@ -258,6 +278,11 @@ impl Attempts {
                 .map(|()| String::new()),
             )),
             Attempts::Stat { path } => Ok(io_result(stat(path))),
+            Attempts::Call {
+                through,
+                call,
+                arguments,
+            } => system_call(through, &call, &arguments),
             Attempts::Terminal => Ok(result(terminal())),
             Attempts::Raise { signal } => {
                 let signal = Signal::try_from(signal).context("signal")?;
@@ -380,6 +405,28 @@ fn make_queue(name: &Path) -> nix::Result<()> {
         Some(&attributes),
     )
     .and_then(mq_close)
+}
+
+fn system_call(through: Interface, call: &str, arguments: &[i64]) -> Result<Attempt> {
+    const X32: i64 = 0x4000_0000;
+    let number: i64 = match call.parse() {
+        Ok(number) => number,
+        Err(_) => call
+            .parse::<Sysno>()
+            .map_err(|()| anyhow::anyhow!("no call {call:?}"))?
+            .id()
+            .into(),
+    };
+    let argument = |n: usize| arguments.get(n).copied().unwrap_or(0);
+    let all = std::array::from_fn(argument);
+    let made = match through {
+        Interface::Native => sys::raw::call(number, all),
+        Interface::X32 => sys::raw::call(number | X32, all),
+        Interface::X86 => {
+            sys::raw::call_32(number as i32, std::array::from_fn(|n| argument(n) as i32))
+        }
+    };
+    Ok(result(made.map(|value| value.to_string())))
 }
 
 /// The result of an attempt that succeeded.

@@ -1,0 +1,3 @@
+//! The tools of `step-10`.
+
+pub mod tool;

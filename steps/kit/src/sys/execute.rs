@@ -1,0 +1,76 @@
+//! execve(2), prepared: no memory is asked for when it is called. Behind a
+//! seccomp filter even brk(2) may be forbidden.
+
+use std::ffi::{CStr, CString, OsString};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use anyhow::Result;
+use nix::errno::Errno;
+
+use super::c_string;
+
+/// Arguments and environment, in the form that the kernel reads.
+pub struct Arguments {
+    argv: Strings,
+    env: Strings,
+}
+
+/// Strings, and the array of their addresses, which ends with a null pointer.
+struct Strings {
+    /// Owns what the pointers lead to.
+    _strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    fn new(list: &[OsString]) -> Result<Strings> {
+        let strings = list.iter().map(|s| c_string(s));
+        let strings: Vec<CString> = strings.collect::<Result<_>>()?;
+        let pointers = strings.iter().map(|s| s.as_ptr());
+        Ok(Strings {
+            // The text of a `CString` stays where it is when its owner moves.
+            pointers: pointers.chain([ptr::null()]).collect(),
+            _strings: strings,
+        })
+    }
+}
+
+impl Arguments {
+    /// Converts arguments and environment (`NAME=VALUE`).
+    ///
+    /// # Errors
+    /// Names a string that contains a NUL byte.
+    pub fn new(argv: &[OsString], env: &[OsString]) -> Result<Arguments> {
+        Ok(Arguments {
+            argv: Strings::new(argv)?,
+            env: Strings::new(env)?,
+        })
+    }
+
+    /// Executes `file`: execve(2). Returns only if that fails.
+    pub fn execve(&self, file: &CStr) -> Errno {
+        let (argv, env) = (self.argv.pointers.as_ptr(), self.env.pointers.as_ptr());
+        // SAFETY: both arrays end with a null pointer, and what they point to
+        // ends with a NUL byte and lives as long as `self`.
+        unsafe { libc::execve(file.as_ptr(), argv, env) };
+        Errno::last()
+    }
+
+    /// Executes an open file: execveat(2). Returns only if that fails.
+    pub fn execve_open(&self, file: BorrowedFd<'_>) -> Errno {
+        let (argv, env) = (self.argv.pointers.as_ptr(), self.env.pointers.as_ptr());
+        // SAFETY: as above; the path is empty, and the descriptor is open.
+        unsafe {
+            libc::syscall(
+                libc::SYS_execveat,
+                file.as_raw_fd(),
+                c"".as_ptr(),
+                argv,
+                env,
+                libc::AT_EMPTY_PATH,
+            )
+        };
+        Errno::last()
+    }
+}
