@@ -9,6 +9,9 @@ usage := "Usage: ./just COMMAND [ARG…]\n\n"
 default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted --list-heading {{ quote(usage) }}
 
+[private]
+help: default
+
 # Start a container with a short tour, and a shell in it
 [no-exit-message]
 [group('learn')]
@@ -21,7 +24,7 @@ demo *ARGS:
 start NN *ARGS:
     @{{ harness }} start "$@"
 
-# Check your step NN; `watch` checks it whenever you save a file
+# Check your step NN on a real kernel, in the virtual machine
 [no-exit-message]
 [group('learn')]
 check NN *ARGS:

@@ -195,9 +195,13 @@ fn init_reaps_orphans() {
             zombies().is_empty().then_some(())
         });
         let left = zombies();
-        let why = match left.len() {
-            all if all >= ORPHANS => "nobody waits for them",
-            _ => "one SIGCHLD may stand for several children, and each needs a wait(2)",
+        // How many are left of some depends on the signals that came later.
+        let (how_many, why) = match left.len() {
+            all if all >= ORPHANS => ("all", "nobody waits for them"),
+            _ => (
+                "some",
+                "one SIGCHLD may stand for several children, and each needs a wait(2)",
+            ),
         };
         if reaped.is_none() {
             // An init that misses the end of its children misses that of the
@@ -208,8 +212,7 @@ fn init_reaps_orphans() {
             reaped.is_some(),
             "no zombie, 10 s after the orphans have ended",
             format!(
-                "{}, the children of PID {:?}: {why}",
-                left.len(),
+                "{how_many} of {ORPHANS}, the children of PID {:?}: {why}",
                 left.first().map_or(0, |zombie| zombie.ppid)
             ),
         )?;

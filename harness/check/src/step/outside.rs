@@ -173,7 +173,7 @@ fn stream(pid: i32, Pipes(inodes): Pipes) -> Result<Option<&'static str>> {
     Ok(None)
 }
 
-/// User and group IDs, their maps, and capabilities.
+/// User and group IDs, their maps, capabilities, signal masks, and limits.
 fn credentials(pid: i32, seen: &Seen) -> Result<Told> {
     let mut told = Vec::new();
     let users = map_of(pid, "uid_map")?;
@@ -213,6 +213,10 @@ fn credentials(pid: i32, seen: &Seen) -> Result<Told> {
             told.push((field.clone(), found == Some(*mask)));
         }
     }
+    let file = format!("/proc/{pid}/limits");
+    let limits = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let same = seen.limits.is_empty() || limits.lines().eq(&seen.limits);
+    told.push(("list of limits".to_owned(), same));
     Ok(told)
 }
 

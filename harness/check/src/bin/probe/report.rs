@@ -53,6 +53,7 @@ pub(crate) fn report(args: Vec<String>) -> Result<Seen> {
         fds: fds(),
         capabilities: masks("Cap"),
         signals: masks("Sig"),
+        limits: lines("/proc/self/limits"),
         sysv: host::sysv().unwrap_or_default(),
         posix_queues: host::posix_queues().unwrap_or_default(),
         uid_map: map("/proc/self/uid_map"),
