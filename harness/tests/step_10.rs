@@ -309,7 +309,7 @@ fn capabilities_are_added_and_dropped() {
                 ("CapInh", 0),
                 ("CapAmb", 0),
             ] {
-                let what = format!("{set} with {}", options.join(" "));
+                let what = format!("{set} with {options:?}");
                 expect_eq(
                     &what,
                     format!("{:#x}", sets[set] & all),
