@@ -309,7 +309,7 @@ fn capabilities_are_added_and_dropped() {
                 ("CapInh", 0),
                 ("CapAmb", 0),
             ] {
-                let what = format!("{set} with {}", options.join(" "));
+                let what = format!("{set} with {options:?}");
                 expect_eq(
                     &what,
                     format!("{:#x}", sets[set] & all),
@@ -329,7 +329,7 @@ fn capabilities_are_added_and_dropped() {
 #[test]
 fn another_user_has_no_capabilities() {
     check(|c| {
-        let uid = (1000 + c.number(9000)).to_string();
+        let uid = (10_000 + c.number(50_000)).to_string();
         let held = step(c).args(["--user", &uid]).hold()?;
         let seen = held.seen();
         expect_eq("CapPrm of an ordinary user", seen.capabilities["CapPrm"], 0)?;
@@ -677,8 +677,8 @@ fn a_clock_is_shifted_for_the_container_only() {
         let (inside, outside) = (uptime(&ran.stdout)?, uptime(&outside)?);
         expect(
             inside >= outside + days * 86_400 - 600 && outside < inside,
-            format!("a machine that started {days} days earlier"),
-            format!("{inside} seconds inside, and {outside} outside"),
+            "a machine that started days earlier",
+            "another time: boottime has a line of its own in timens_offsets",
         )?;
         for wrong in ["boottime=-999999999", "realtime=5"] {
             step(c)

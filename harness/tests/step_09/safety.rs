@@ -70,7 +70,7 @@ fn security_options_are_dockers() {
             seen.capabilities.get("CapBnd").copied(),
             Some(1 << 25),
         )?;
-        let [queue, score, group] = [900, 600, 5000].map(|more| more + c.number(90));
+        let [queue, score, group] = [20_000, 600, 30_000].map(|more| more + c.number(90));
         let [queue, score, group] = [queue, score, group].map(|number| number.to_string());
         let sysctl = format!("net.core.somaxconn={queue}");
         let script = "cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj; id -G; \

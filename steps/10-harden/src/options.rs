@@ -12,46 +12,43 @@ use crate::capabilities::CapabilityArg;
 use crate::sysctl::Sysctl;
 use crate::time::TimeOffset;
 
-/// The options of what a container is kept from.
+/// The options of capabilities, system calls and kernel parameters.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[command(next_help_heading = "Hardening (step 10)")]
 pub struct HardenSettings {
-    /// Which system calls the container may make: seccomp=FILE (a profile in
-    /// Docker's JSON), builtin (the default) or unconfined;
-    /// no-new-privileges[=true|false]; apparmor=PROFILE. May be given several
-    /// times, the last of a kind counts
-    #[arg(long, value_name = "NAME[=VALUE]")]
+    /// Security option: seccomp=builtin (the default filter of system calls),
+    /// seccomp=FILE (a profile in Docker's JSON), seccomp=unconfined (none),
+    /// no-new-privileges[=true|false], apparmor=PROFILE, label=disable.
+    /// Repeatable: the last of a kind applies
+    #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<SecurityOpt>,
 
-    /// Let the container have a capability (capabilities(7)), such as SYS_TIME,
-    /// or ALL. May be given several times
+    /// Add a capability (capabilities(7)), as in SYS_TIME, or ALL. Repeatable
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_add: Vec<CapabilityArg>,
 
-    /// Keep a capability from the container, or ALL. May be given several times
+    /// Drop a capability, or ALL. Repeatable
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_drop: Vec<CapabilityArg>,
 
-    /// Set a parameter of the kernel for the container, of those that its
-    /// namespaces have: net.*, System V IPC, fs.mqueue.*. May be given several
-    /// times
+    /// Set a kernel parameter of the container's namespaces: net.*, fs.mqueue.*,
+    /// or of System V IPC, as in kernel.shmmax. Repeatable
     #[arg(long, value_name = "NAME=VALUE")]
     pub sysctl: Vec<Sysctl>,
 
-    /// Shift a clock that counts from the machine's start, in a time namespace:
-    /// monotonic or boottime. May be given several times
+    /// Shift a clock, monotonic or boottime, in a time namespace. Repeatable
     #[arg(long, value_name = "CLOCK=SECONDS")]
     pub time_offset: Vec<TimeOffset>,
 
-    /// How soon the container is chosen when memory runs out: from -1000
-    /// (never) to 1000 (first) [default: 0]
+    /// Tune the preference of the OOM killer, from -1000 (never) to 1000 (first)
+    /// [default: 0]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true,
           value_parser = clap::value_parser!(i32).range(-1000..=1000))]
     pub oom_score_adj: Option<i32>,
 
-    /// Give up what keeps the container from the host: all capabilities, and no
-    /// filter unless --security-opt seccomp asks for one
+    /// Give extended privileges to the container: all capabilities and devices,
+    /// no seccomp filter, nothing of /proc and /sys masked or read-only
     #[arg(long)]
     pub privileged: bool,
 }

@@ -11,19 +11,20 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kit::sys::{self, seccomp};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, Pid};
 use process::{Exit, handover};
+use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::thread::set_no_new_privs;
 
 use crate::seccomp::abi::Abi;
 use crate::seccomp::action::Action;
 use crate::seccomp::bpf::{Instruction, Test, Word};
-use crate::seccomp::profile::{ActionName, ArchMap, Call, Profile};
+use crate::seccomp::profile::{ActionName, ArchMap, Call, KernelVersion, Profile};
 
 /// What came of a recording.
 pub struct Recording {
@@ -40,9 +41,15 @@ const NOT_FOUND: u8 = 127;
 /// has ended.
 ///
 /// # Errors
-/// `EINVAL` before Linux 5.5; `EBUSY` inside of another recording.
+/// Before Linux 5.9 the kernel does not say when no process has the filter any
+/// more. `EBUSY` inside of another recording.
 // ANCHOR: record
 pub fn record(command: &[OsString]) -> Result<Recording> {
+    let here = KernelVersion::here()?;
+    ensure!(
+        here >= KernelVersion(5, 9),
+        "recording needs Linux 5.9, and this is {here}"
+    );
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
     let ForkResult::Parent { child } = sys::fork()? else {
         drop(ours);
@@ -52,14 +59,9 @@ pub fn record(command: &[OsString]) -> Result<Recording> {
     };
     drop(theirs);
     // Without a descriptor the child has failed, and has said why.
-    let calls = match handover::receive(&ours) {
-        Ok(listener) => listen(&listener)?,
-        Err(_) => BTreeSet::new(),
-    };
-    let exit = match waitpid(child, None).with_context(|| format!("waitpid({child})"))? {
-        WaitStatus::Exited(_, code) => Exit::Code(code as u8),
-        WaitStatus::Signaled(_, signal, _) => Exit::Signal(signal as i32),
-        other => bail!("waitpid({child}): {other:?}"),
+    let (calls, exit) = match handover::receive(&ours) {
+        Ok(listener) => listen(&listener, child)?,
+        Err(_) => (BTreeSet::new(), wait(child)?),
     };
     Ok(Recording {
         profile: profile(&calls),
@@ -67,6 +69,14 @@ pub fn record(command: &[OsString]) -> Result<Recording> {
     })
 }
 // ANCHOR_END: record
+
+fn wait(child: Pid) -> Result<Exit> {
+    match waitpid(child, None).with_context(|| format!("waitpid({child})"))? {
+        WaitStatus::Exited(_, code) => Ok(Exit::Code(code as u8)),
+        WaitStatus::Signaled(_, signal, _) => Ok(Exit::Signal(signal as i32)),
+        other => bail!("waitpid({child}): {other:?}"),
+    }
+}
 
 /// Loads the filter, hands its descriptor over, and executes the command.
 fn become_recorded(command: &[OsString], socket: &UnixStream) -> Result<Infallible> {
@@ -119,15 +129,23 @@ fn everything() -> [Instruction; 4] {
 }
 
 // ANCHOR: listen
-/// Notes each call and has it continue, until no process has the filter.
-fn listen(listener: &OwnedFd) -> Result<BTreeSet<(u32, u32)>> {
+/// Notes each call and has it continue, until no process has the filter. Reaps
+/// `child` when it ends: before Linux 6.11 a zombie has its filter still.
+fn listen(listener: &OwnedFd, child: Pid) -> Result<(BTreeSet<(u32, u32)>, Exit)> {
+    let raw = rustix::process::Pid::from_raw(child.as_raw()).context("no child")?;
+    let end = pidfd_open(raw, PidfdFlags::empty()).context("pidfd_open")?;
     let mut calls = BTreeSet::new();
+    let mut exit = None;
     loop {
-        let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        let mut ready = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        if exit.is_none() {
+            ready.push(PollFd::new(end.as_fd(), PollFlags::POLLIN));
+        }
         match poll(&mut ready, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             polled => polled.context("poll the listener")?,
         };
+        let ended = ready.get(1).and_then(PollFd::any).unwrap_or(false);
         let events = ready[0].revents().unwrap_or(PollFlags::empty());
         if events.contains(PollFlags::POLLIN) {
             // `None` if the process was killed meanwhile.
@@ -135,8 +153,11 @@ fn listen(listener: &OwnedFd) -> Result<BTreeSet<(u32, u32)>> {
                 calls.insert((call.arch, call.number));
                 seccomp::let_continue(listener.as_fd(), call.id)?;
             }
+        } else if ended {
+            exit = Some(wait(child)?);
         } else if events.contains(PollFlags::POLLHUP) {
-            return Ok(calls);
+            let exit = exit.map_or_else(|| wait(child), Ok)?;
+            return Ok((calls, exit));
         }
     }
 }
