@@ -46,7 +46,7 @@ const OURS: [&str; 15] = [
 ];
 
 /// Words of the pages about this repository, and those about a handout.
-const WORDS: [(&str, &str); 7] = [
+const WORDS: [(&str, &str); 6] = [
     ("<summary>Our solution of", "<summary>The place of"),
     (
         "writes the skeleton to `work/",
@@ -61,12 +61,9 @@ const WORDS: [(&str, &str); 7] = [
         "runs the checks on your step",
     ),
     (
-        "it writes the skeleton to `work/`, with your part marked in it",
-        "it lists your part, which is marked in `steps/`",
-    ),
-    (
-        ", and `./just solution NN` shows the difference to our code once all checks pass",
-        "",
+        ", `./just hint NN` tells you what to look at next, and `./just solution NN` shows the \
+         difference to our code once all checks pass",
+        ", and `./just hint NN` tells you what to look at next",
     ),
     (
         " Git ignores `work/`; to keep your work, run `git init` in it.",
