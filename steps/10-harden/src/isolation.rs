@@ -43,9 +43,10 @@ use crate::options::{HardenSettings, Seccomp};
 use crate::seccomp::abi::Abi;
 use crate::seccomp::action::Action;
 use crate::seccomp::bpf::Instruction;
+use crate::seccomp::builtin::DEFAULT;
 use crate::seccomp::cache::{Cache, Program};
 use crate::seccomp::interpret::{Call, run};
-use crate::seccomp::profile::{DEFAULT, LARGEST};
+use crate::seccomp::profile::LARGEST;
 use crate::seccomp::resolve::Situation;
 
 /// The isolation that bounds the command's capabilities, and loads the filter

@@ -10,6 +10,7 @@
 //! begins with: a file that was cut off, as by a full disk, is made anew.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -47,30 +48,13 @@ impl Program {
     }
 }
 
-/// Changes whenever the source does that makes a program of a profile.
-const COMPILER: u64 = {
-    let sources = [
-        include_bytes!("abi.rs").as_slice(),
-        include_bytes!("action.rs"),
-        include_bytes!("bpf.rs"),
-        include_bytes!("cache.rs"),
-        include_bytes!("compile.rs"),
-        include_bytes!("profile.rs"),
-        include_bytes!("resolve.rs"),
-    ];
-    // FNV-1a: no defence, only a difference.
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let mut n = 0;
-    while n < sources.len() {
-        let mut m = 0;
-        while m < sources[n].len() {
-            hash = (hash ^ sources[n][m] as u64).wrapping_mul(0x0100_0000_01b3);
-            m += 1;
-        }
-        n += 1;
-    }
-    hash
-};
+/// The file of the running program, which is also the compiler: another build
+/// has another inode, size or time.
+fn compiler() -> Result<[u64; 5]> {
+    let file = fs::metadata("/proc/self/exe").context("stat /proc/self/exe")?;
+    let times = [file.mtime(), file.mtime_nsec()].map(i64::cast_unsigned);
+    Ok([file.dev(), file.ino(), file.len(), times[0], times[1]])
+}
 
 /// How many programs are kept. One more, and all are made anew as they are
 /// needed.
@@ -116,7 +100,7 @@ impl Cache {
     /// # Errors
     /// A profile that cannot be read, resolved or compiled.
     pub fn program(&self, text: &str, situation: &Situation) -> Result<Program> {
-        let path = self.directory.join(key(text, situation));
+        let path = self.directory.join(key(text, situation)?);
         match self.read(&path) {
             Ok(Some(program)) => {
                 say!("seccomp: the program is in {}", path.display());
@@ -166,14 +150,16 @@ impl Cache {
 }
 
 /// The name of the file: the digest of all that a program depends on.
-fn key(text: &str, situation: &Situation) -> String {
+fn key(text: &str, situation: &Situation) -> Result<String> {
     let Situation {
         native,
         capabilities,
         kernel,
     } = situation;
     let mut digest = Sha256::new();
-    digest.update(COMPILER.to_le_bytes());
+    for number in compiler()? {
+        digest.update(number.to_le_bytes());
+    }
     digest.update(native.audit_arch().to_le_bytes());
     digest.update(capabilities.bits().to_le_bytes());
     digest.update(kernel.0.to_le_bytes());
@@ -183,7 +169,7 @@ fn key(text: &str, situation: &Situation) -> String {
     for byte in digest.finalize() {
         name.push_str(&format!("{byte:02x}"));
     }
-    name
+    Ok(name)
 }
 
 /// Digest of the rest, flags, number of instructions, instructions, notes.
@@ -236,7 +222,8 @@ fn decode(file: &[u8]) -> Option<Program> {
 mod tests {
     use super::*;
     use crate::seccomp::abi::Abi;
-    use crate::seccomp::profile::{DEFAULT, KernelVersion};
+    use crate::seccomp::builtin::DEFAULT;
+    use crate::seccomp::profile::KernelVersion;
     use rustix::thread::CapabilitySet;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Instant;
@@ -255,7 +242,7 @@ mod tests {
         let cache = Cache::new(dir.path().join("seccomp"));
         let here = situation(CapabilitySet::CHOWN);
         let program = cache.program(DEFAULT, &here).unwrap();
-        let path = cache.directory.join(key(DEFAULT, &here));
+        let path = cache.directory.join(key(DEFAULT, &here).unwrap());
         let whole = fs::read(&path).unwrap();
         assert_eq!(cache.read(&path).unwrap().unwrap(), program);
         for cut in [0, 10, 40, whole.len() - 1] {
@@ -279,8 +266,8 @@ mod tests {
         assert!(cache.read(&path).is_err());
         assert_eq!(cache.program(DEFAULT, &here).unwrap(), program);
         assert_ne!(
-            key(DEFAULT, &here),
-            key(DEFAULT, &situation(CapabilitySet::KILL))
+            key(DEFAULT, &here).unwrap(),
+            key(DEFAULT, &situation(CapabilitySet::KILL)).unwrap()
         );
     }
 

@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn the_built_in_profile_is_what_it_says() {
-        let filter = resolved(crate::seccomp::profile::DEFAULT);
+        let filter = resolved(crate::seccomp::builtin::DEFAULT);
         let program = compile(&filter).unwrap();
         println!("{} instructions", program.len());
         assert!(program.len() < 1000, "{}", program.len());

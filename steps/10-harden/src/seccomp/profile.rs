@@ -15,13 +15,10 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::seccomp::action::{Action, HIGHEST_ERRNO};
+use crate::seccomp::builtin::DEFAULT;
 
 /// The largest profile in bytes. Docker's own has 14 KiB.
 pub const LARGEST: usize = 1 << 20;
-
-/// The default profile, with the meaning of Docker's (moby/profiles,
-/// seccomp/default_linux.go).
-pub const DEFAULT: &str = include_str!("default.json");
 
 /// A profile as it is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

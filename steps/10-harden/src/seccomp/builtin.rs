@@ -1,4 +1,8 @@
-{
+//! The default profile, in Docker's JSON.
+
+/// The default profile, with the meaning of Docker's (moby/profiles,
+/// seccomp/default_linux.go).
+pub const DEFAULT: &str = r#"{
   "defaultAction": "SCMP_ACT_ERRNO",
   "defaultErrnoRet": 1,
   "archMap": [
@@ -362,3 +366,4 @@
     }
   ]
 }
+"#;
