@@ -309,7 +309,13 @@ fn bad_input_is_refused() {
             c.step().args(args).run()?.expect_error(125, &[word])?;
         }
         let twice = format!("$0 ipc make mqueue {slashed} && $0 ipc make mqueue {slashed}");
-        tool(c, &twice)?.expect_error(125, &[&slashed, "taken"])?;
+        let ran = tool(c, &twice)?;
+        expect_eq(
+            "the status of `ipc make` with a name that is taken",
+            ran.status,
+            125,
+        )?;
+        ran.expect_error(125, &[&slashed, "taken"])?;
         Ok(())
     });
 }

@@ -97,7 +97,7 @@ pub fn mutants(args: Args) -> Result<ExitCode> {
     build::programs(&touched)?;
     workspace::need_rootfs("busybox")?;
     let tests = build::tests(&touched)?;
-    let builder = Builder::at("target/mutants")?;
+    let builder = Builder::new()?;
     let baseline = baseline(&touched, &builder, &tests, &args)?;
     results.write(&file)?;
     let seed = results.seed;

@@ -26,17 +26,14 @@ pub enum Built {
 }
 
 impl Builder {
-    /// The builder of wrong solutions. Updates the copy below `target/wrong`.
+    /// Updates the copy below `target/wrong`. There is one for all: to cargo,
+    /// a second copy that shares the target directory would be the same
+    /// packages, and up to date.
     pub fn new() -> Result<Self> {
-        Self::at("target/wrong")
-    }
-
-    /// A builder with a copy of its own, below `place` in the repository.
-    pub fn at(place: &str) -> Result<Self> {
         let root = workspace::root();
         let builder = Builder {
-            dir: root.join(place).join("source"),
-            out: root.join(place).join("bin"),
+            dir: root.join("target/wrong/source"),
+            out: root.join("target/wrong/bin"),
         };
         fs::create_dir_all(&builder.out)
             .with_context(|| format!("mkdir {}", builder.out.display()))?;
