@@ -48,6 +48,11 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["seed", "count", "share"])]
     survivors: bool,
 
+    /// Build and check this later step instead of the one that was changed: it
+    /// uses what a step has for those above it
+    #[arg(long, value_name = "NN")]
+    checks: Option<String>,
+
     /// List the changes and run nothing
     #[arg(long)]
     list: bool,
@@ -83,7 +88,15 @@ pub fn mutants(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     let steps: Vec<String> = args.steps.iter().map(|n| format!("{n:0>2}")).collect();
     let file = Results::file(&steps);
-    let (chosen, results) = choose(&args, &steps)?;
+    let (mut chosen, results) = choose(&args, &steps)?;
+    if let Some(number) = &args.checks {
+        let later = format!("{number:0>2}");
+        known(std::slice::from_ref(&later))?;
+        chosen.retain(|mutant| mutant.step <= later);
+        for mutant in &mut chosen {
+            mutant.step.clone_from(&later);
+        }
+    }
     if args.list {
         for mutant in &chosen {
             println!("{}: {}", mutant.place(), mutant.change);
@@ -161,12 +174,21 @@ pub fn mutants(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The numbers of all steps.
+///
+/// # Errors
+/// Names one of `steps` that is not among them.
+fn known(steps: &[String]) -> Result<Vec<String>> {
+    let known = registry::numbers(&workspace::checks())?;
+    match steps.iter().find(|step| !known.contains(step)) {
+        Some(unknown) => bail!("there is no step {unknown}: there are {}", known.join(", ")),
+        None => Ok(known),
+    }
+}
+
 /// The mutants to run, and the results to add to.
 fn choose(args: &Args, steps: &[String]) -> Result<(Vec<Mutant>, Results)> {
-    let known = registry::numbers(&workspace::checks())?;
-    if let Some(unknown) = steps.iter().find(|step| !known.contains(step)) {
-        bail!("there is no step {unknown}: there are {}", known.join(", "));
-    }
+    let known = known(steps)?;
     let wanted = if steps.is_empty() { &known } else { steps };
     let equivalents = mutant::equivalents()?;
     let mut mutants = mutant::all(wanted)?;
