@@ -18,6 +18,12 @@ help: default
 demo *ARGS:
     @tools/demo "$@"
 
+# A first hour: twelve short experiments, each with a question before it
+[no-exit-message]
+[group('learn')]
+tour *ARGS:
+    @{{ harness }} tour "$@"
+
 # Start step NN: create its skeleton, with its exercises, in work/
 [no-exit-message]
 [group('learn')]
@@ -148,6 +154,12 @@ restore *ARGS:
 [group('teach')]
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
+
+# Change our steps at random places, and list what no check notices
+[no-exit-message]
+[group('teach')]
+mutants *ARGS:
+    @{{ harness }} mutants "$@"
 
 # List the wrong solutions and checks that prove a source FILE; the files without any
 [no-exit-message]

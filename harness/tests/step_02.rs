@@ -210,7 +210,18 @@ fn what_is_made_is_listed_under_its_id() {
             is_listed(listing, "mqueue", &name),
             format!("`ipc ls` to list mqueue {name}"),
             format!("{listing:?}"),
-        )
+        )?;
+        // The header, and seven objects.
+        expect_eq("the number of lines of `ipc ls`", listing.len(), 8)?;
+        for line in &listing[1..] {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            expect_eq(
+                &format!("the owner and the mode of a new object, {words:?},"),
+                words.get(3..5),
+                Some(&["0", "0600"][..]),
+            )?;
+        }
+        Ok(())
     });
 }
 
@@ -218,9 +229,15 @@ fn what_is_made_is_listed_under_its_id() {
 fn the_listing_is_of_the_callers_namespace() {
     check(|c| {
         let objects = OnHost::new(c)?;
-        let name = format!("/{}", c.word("inside"));
+        let word = c.word("inside");
+        let name = format!("/{word}");
         let mut held = c.step().hold()?;
         made(held.ask(&["mq-open", &name])?)?;
+        // Neither in the order of their making nor in its reverse.
+        let others = [format!("/a-{word}"), format!("/z-{word}")];
+        for other in &others {
+            made(held.ask(&["mq-open", other])?)?;
+        }
         let mode = format!("container:{}", held.pid()?);
         let program = c.step().command().get_program().to_owned();
         let ran = c
@@ -235,6 +252,17 @@ fn the_listing_is_of_the_callers_namespace() {
             is_listed(&listing, "mqueue", &name),
             format!("{name}, a POSIX queue of the caller's namespace"),
             format!("{listing:?}"),
+        )?;
+        let names = listing
+            .iter()
+            .filter_map(|line| line.strip_prefix("mqueue"));
+        let names: Vec<&str> = names
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        expect_eq(
+            "the queues in the order of their names",
+            names,
+            vec![&*others[0], &*name, &*others[1]],
         )?;
         expect(
             !ran.stdout.contains(&objects.queue),
@@ -280,17 +308,30 @@ fn bad_input_is_refused() {
         let slashed = format!("/{name}");
         let pid = "4194304";
         let joined = format!("container:{pid}");
-        let bad: [(&[&str], &str); 6] = [
+        let two = format!("{slashed}/x");
+        let long = format!("/{}", "a".repeat(256));
+        let bad: [(&[&str], &str); 9] = [
             (&["ipc", "rm", "queue", &id], &id),
             (&["ipc", "rm", "memory", &name], &name),
             (&["ipc", "rm", "mqueue", &slashed], &name),
+            (&["ipc", "rm", "mqueue", &name], "slash"),
             (&["ipc", "make", "mqueue", &name], "slash"),
+            (&["ipc", "make", "mqueue", &two], "slash"),
+            (&["ipc", "make", "mqueue", &long], "255"),
             (&["ipc", "make", "semaphore", "0"], "0"),
             (&["--ipc", &joined, "probe", "exit", "0"], pid),
         ];
         for (args, word) in bad {
             c.step().args(args).run()?.expect_error(125, &[word])?;
         }
+        let twice = format!("$0 ipc make mqueue {slashed} && $0 ipc make mqueue {slashed}");
+        let ran = tool(c, &twice)?;
+        expect_eq(
+            "the status of `ipc make` with a name that is taken",
+            ran.status,
+            125,
+        )?;
+        ran.expect_error(125, &[&slashed, "taken"])?;
         Ok(())
     });
 }

@@ -69,7 +69,7 @@ fn dev_has_what_programs_expect() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
         let mut held = with_root(c, &rootfs).hold()?;
-        expect_mount(held.seen(), "/dev", "tmpfs", &["nosuid"])?;
+        expect_mount(held.seen(), "/dev", "tmpfs", &["nosuid", "noexec"])?;
         let nodes = [
             ("null", "1:3"),
             ("zero", "1:5"),

@@ -53,7 +53,7 @@ pub(crate) struct Signals {
     fd: OwnedFd,
     /// Readable when one of [`STOP`] has arrived.
     stop: OwnedFd,
-    /// Those of [`STOP`] that the caller does not ignore.
+    /// [`STOP`], without the signals that the caller ignores.
     stopping: SignalSet,
     before: SignalSet,
 }

@@ -196,7 +196,7 @@ mod tests {
             batches: Vec::new(),
             seed: 1,
             untrusted: true,
-            until_hang: false,
+            until: crate::plan::Until::End,
         };
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(Fence::put_up(&plan, file.path()).is_err());
