@@ -30,8 +30,8 @@ pub struct Experiment {
     pub title: String,
     /// What the reader guesses before it runs.
     pub question: String,
-    /// The possible answers.
-    pub choices: [String; CHOICES],
+    /// The possible answers, [`CHOICES`] of them.
+    pub choices: Vec<String>,
     /// The number of the right one, from 1.
     pub answer: usize,
     /// What runs.
@@ -83,6 +83,11 @@ fn parse(text: &str) -> Result<Vec<Experiment>> {
         ensure!(
             before.iter().all(|e| e.name != *name),
             "{name} is there twice"
+        );
+        ensure!(
+            experiment.choices.len() == CHOICES,
+            "{name}: {} choices, not {CHOICES}",
+            experiment.choices.len()
         );
         ensure!(
             (1..=CHOICES).contains(&experiment.answer),
@@ -221,7 +226,7 @@ mod tests {
         assert_eq!(experiments[0].continues(), ("00.md", "s"));
         for (changes, word) in [
             ([("answer = 2", "answer = 4")], "answer = 4"),
-            ([("'z'", "'z', 'zz'")], "parse"),
+            ([("'z'", "'z', 'zz'")], "4 choices"),
             ([("['a+']", "['(']")], "regular"),
             ([("['a+']", "[]")], "shows nothing"),
             ([("shows", "shown")], "parse"),
