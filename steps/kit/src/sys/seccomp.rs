@@ -6,24 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`: without it, a filter before Linux 5.16
-/// also makes the processor slower, as a defence that the engine does not
-/// request.
-const SPEC_ALLOW: u32 = 1 << 2;
-
-/// Installs a permanent filter for the system calls of this process:
-/// seccomp(2), `SECCOMP_SET_MODE_FILTER`. The process must have set
-/// `PR_SET_NO_NEW_PRIVS`, or have `CAP_SYS_ADMIN`.
-///
-/// # Errors
-/// As [`install`].
-pub fn set_filter(program: &mut [libc::sock_filter]) -> Result<()> {
-    install(program, SPEC_ALLOW)
-}
-
-/// Installs a filter with `flags` (`SECCOMP_FILTER_FLAG_*`), none of which may
-/// ask for a descriptor. Allocates no memory unless it fails: a filter of
-/// before may forbid that.
+/// Installs a permanent filter for the system calls of this process with
+/// `flags` (`SECCOMP_FILTER_FLAG_*`), none of which may ask for a descriptor:
+/// seccomp(2), `SECCOMP_SET_MODE_FILTER`. Allocates no memory unless it fails: a
+/// filter of before may forbid that.
 ///
 /// # Errors
 /// `EINVAL` if the kernel rejects the program or a flag, or has no seccomp;
