@@ -9,11 +9,20 @@ usage := "Usage: ./just COMMAND [ARG…]\n\n"
 default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted --list-heading {{ quote(usage) }}
 
+[private]
+help: default
+
 # Start a container with a short tour, and a shell in it
 [no-exit-message]
 [group('learn')]
 demo *ARGS:
     @tools/demo "$@"
+
+# A first hour: twelve short experiments, each with a question before it
+[no-exit-message]
+[group('learn')]
+tour *ARGS:
+    @{{ harness }} tour "$@"
 
 # Start step NN: create its skeleton, with its exercises, in work/
 [no-exit-message]
@@ -21,7 +30,7 @@ demo *ARGS:
 start NN *ARGS:
     @{{ harness }} start "$@"
 
-# Check your step NN; `watch` checks it whenever you save a file
+# Check your step NN on a real kernel, in the virtual machine
 [no-exit-message]
 [group('learn')]
 check NN *ARGS:
@@ -145,6 +154,12 @@ restore *ARGS:
 [group('teach')]
 test-wrong *ARGS:
     @{{ harness }} test-wrong "$@"
+
+# Change our steps at random places, and list what no check notices
+[no-exit-message]
+[group('teach')]
+mutants *ARGS:
+    @{{ harness }} mutants "$@"
 
 # List the wrong solutions and checks that prove a source FILE; the files without any
 [no-exit-message]

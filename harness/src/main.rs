@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use course::handout;
 use harness::commands::{
     bench, book, build, changed, check, claims, doctor, grade, grade_all, gradescope, hint, inject,
-    kernel, kernels, progress, restore, run, solution, start, test_exercises, test_hostile,
-    test_step, test_wrong, vm, watch, why,
+    kernel, kernels, mutants, progress, restore, run, solution, start, test_exercises,
+    test_hostile, test_step, test_wrong, tour, vm, watch, why,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -24,6 +24,8 @@ enum Command {
     TestStep(test_step::Args),
     /// Prove that every check can fail, with the wrong solutions
     TestWrong(test_wrong::Args),
+    /// Change our steps at random places, and list what no check notices
+    Mutants(mutants::Args),
     /// Make a repository for students, without solutions
     Handout(handout::Args),
     /// List the wrong solutions and checks that prove a source file
@@ -48,6 +50,11 @@ enum Command {
     Hint(hint::Args),
     /// Show the difference between your step and our solution
     Solution(solution::Args),
+    /// Twelve short experiments, each with a question before it
+    Tour(tour::Args),
+    /// Run the experiments of a plan; used by `tour`
+    #[command(hide = true)]
+    TourRun(tour::RunArgs),
     /// Show your progress
     Progress,
     /// Run a shell, or a command, in the virtual machine
@@ -83,6 +90,9 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::TestStep(args) => test_step::test_step(args),
         Command::TestWrong(args) => test_wrong::test_wrong(args),
+        Command::Tour(args) => tour::tour(args),
+        Command::TourRun(args) => tour::run(args),
+        Command::Mutants(args) => mutants::mutants(args),
         Command::Why(args) => why::why(args),
         Command::Handout(args) => handout::handout(args),
         Command::Grade(args) => grade::grade(args),

@@ -250,7 +250,7 @@ fn the_autograder_holds_what_grading_needs_and_no_solution() -> Result<()> {
             ensure!(!text.contains(left), "{script} has {left} in it");
         }
         let checked = Command::new("bash").arg("-n").arg(&file).status()?;
-        ensure!(checked.success(), "{script} is no shell script");
+        ensure!(checked.success(), "{script} is not a shell script");
     }
     let run = fs::read_to_string(dir.path().join("run_autograder"))?;
     ensure!(

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use check::prelude::*;
 use check::sys::{Streams, spawn_on_pty};
@@ -10,35 +10,41 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 const SIGPIPE: u64 = 1 << 12;
 
-/// The launcher's exit status; `None` if it had to be killed.
-fn wait_or_kill(launcher: &mut Child) -> Result<Option<i32>> {
-    let pid = launcher.id() as i32;
-    if wait_for(|| {
-        host::process(pid)
-            .is_none_or(|p| p.state == 'Z')
-            .then_some(())
+/// A command that runs, and its signal masks (bit N-1 is signal N), as the host
+/// sees them.
+struct Running {
+    blocked: u64,
+    ignored: u64,
+}
+
+/// Waits until the launcher's child has executed the program `name`.
+fn running(held: &Held, name: &str) -> Result<Running> {
+    let launcher = held.launcher();
+    let pid = wait_for(|| {
+        let child = host::children(launcher).ok()?.into_iter().next()?;
+        (child.comm == name).then_some(child.pid)
+    });
+    let Some(pid) = pid else {
+        return Err(failed(
+            format!("{name} to run as the launcher's child"),
+            "no such process on the host",
+        ));
+    };
+    let mask = |field: &str| -> Result<u64> {
+        let text = host::status_field(pid, field).unwrap_or_default();
+        u64::from_str_radix(&text, 16).with_context(|| format!("parse {field} of {pid}"))
+    };
+    Ok(Running {
+        blocked: mask("SigBlk")?,
+        ignored: mask("SigIgn")?,
     })
-    .is_none()
-    {
-        for child in host::children(pid)? {
-            kill(child.pid);
-        }
-        kill(pid);
-    }
-    Ok(launcher.wait().context("wait for the launcher")?.code())
 }
 
 #[test]
 fn the_command_runs() {
     check(|c| {
         let words = [c.word("one"), c.word("two words ")];
-        let seen: Seen = c
-            .step()
-            .args(["probe", "report"])
-            .args(&words)
-            .run()?
-            .success()?
-            .json()?;
+        let seen = c.step().report(&words)?;
         expect_eq("the command's arguments", seen.args, words.to_vec())?;
         // Without a command it is a shell.
         let status = 1 + c.number(100) as i32;
@@ -153,30 +159,17 @@ fn the_launchers_own_failure_is_125() {
 fn no_descriptor_is_inherited() {
     check(|c| {
         // A shell opens files which the launcher knows nothing about.
-        let mut command = std::process::Command::new("sh");
-        let launcher = c.step().command();
-        command.args(["-c", "exec 7</proc/version 9>/dev/null \"$@\"", "sh"]);
-        command
-            .arg(launcher.get_program())
-            .args(["probe", "report"]);
-        command.envs(
-            launcher
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        );
-        let output = command.stdin(Stdio::null()).output().context("run sh")?;
-        let seen: Seen = serde_json::from_slice(&output.stdout).map_err(|e| {
-            failed(
-                "a report",
-                format!("{e}: {}", String::from_utf8_lossy(&output.stderr)),
-            )
-        })?;
+        let program = c.step().command().get_program().to_owned();
+        let seen = Step::new("sh".into())
+            .args(["-c", "exec 7</proc/version 9>/dev/null \"$@\"", "sh"])
+            .args([program])
+            .probe()?;
         let more: Vec<_> = seen.fds.iter().filter(|(fd, _)| **fd > 2).collect();
         expect(
             more.is_empty(),
             "no descriptors but the standard streams",
             format!(
-                "inherited ones: {more:?}; whoever leaks a descriptor leaks the host's file behind it"
+                "inherited ones: {more:?}; a leaked descriptor leaks the host's file behind it"
             ),
         )
     });
@@ -186,27 +179,19 @@ fn no_descriptor_is_inherited() {
 fn the_command_starts_with_clean_signals() {
     check(|c| {
         // Not the probe: the runtime of Rust ignores SIGPIPE in it as well.
-        let status = c
-            .step()
-            .args(["cat", "/proc/self/status"])
-            .run()?
-            .success()?
-            .stdout;
-        let mask = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            u64::from_str_radix(line.unwrap_or_default().trim(), 16)
-                .context("parse /proc/self/status")
-        };
+        let held = c.step().args(["cat"]).start()?;
+        let cat = running(&held, "cat")?;
+        held.end()?.success()?;
         expect(
-            mask("SigBlk:")? == 0,
+            cat.blocked == 0,
             "no signal to be blocked in the command",
             format!(
                 "the mask {:#x}: execve(2) keeps the signal mask, and the launcher's is not undone",
-                mask("SigBlk:")?
+                cat.blocked
             ),
         )?;
         expect(
-            mask("SigIgn:")? & SIGPIPE == 0,
+            cat.ignored & SIGPIPE == 0,
             "SIGPIPE at its default action",
             "it ignored: Rust ignores it in every program, and execve(2) keeps that",
         )
@@ -283,7 +268,7 @@ fn an_ordinary_process_of_the_host() {
         expect(
             other.is_empty(),
             "the host's namespaces inside, none of which is isolated yet",
-            format!("others for {other:?}: a process needs no namespace of its own to be one"),
+            format!("others for {other:?}: an ordinary process needs no namespace of its own"),
         )?;
         held.end()?.success()?;
         Ok(())
@@ -295,17 +280,11 @@ fn clone_where_clone3_is_missing() {
     check(|c| {
         for errno in [nix::errno::Errno::ENOSYS, nix::errno::Errno::EPERM] {
             let launcher = c.step().command();
-            let output = c
-                .other_program("probe")
+            c.other_program("probe")
                 .args(["without-clone3", &(errno as i32).to_string(), "--"])
                 .args([launcher.get_program()])
-                .args(["probe", "report"])
-                .run()?;
-            output
-                .clone()
-                .expect_status(0)
+                .probe()
                 .with_context(|| format!("clone3 fails with {errno:?}"))?;
-            output.json::<Seen>()?;
         }
         Ok(())
     });
@@ -449,26 +428,22 @@ fn in_a_pipeline_it_stays_in_its_group() {
 fn what_the_caller_ignores_is_not_inherited() {
     check(|c| {
         let launcher = c.step().command();
-        let status = c
+        let held = c
             .other_program("probe")
             .args(["odd-caller", &c.word("key"), "--"])
             .args([launcher.get_program()])
-            .args(["cat", "/proc/self/status"])
-            .run()?
-            .success()?
-            .stdout;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().trim().to_owned()
-        };
+            .args(["cat"])
+            .start()?;
+        let cat = running(&held, "cat")?;
+        held.end()?.success()?;
         expect_eq(
             "the ignored signals of the command, whose caller ignores some",
-            field("SigIgn:").as_str(),
+            format!("{:016x}", cat.ignored).as_str(),
             "0000000000000000",
         )?;
         expect_eq(
             "the blocked signals of the command, whose caller blocks some",
-            field("SigBlk:").as_str(),
+            format!("{:016x}", cat.blocked).as_str(),
             "0000000000000000",
         )
     });
@@ -493,7 +468,7 @@ fn real_time_signals_are_passed_on() {
                 ran.status == status,
                 format!("status {status} after signal {signal} to the launcher"),
                 format!(
-                    "{:?}: real-time signals have no names, and end who does not expect them",
+                    "{:?}: real-time signals have no names, and kill a process that does not expect them",
                     ran.status
                 ),
             )?;
@@ -527,7 +502,9 @@ fn a_set_up_that_hangs_is_ended() {
                     "{signal} to end a set-up that hangs, with status {}",
                     128 + signal as i32
                 ),
-                format!("{status:?}: nobody looks at signals while the child has nothing to say"),
+                format!(
+                    "{status:?}: the launcher must handle signals also while it waits for the child"
+                ),
             )?;
             let child = child
                 .and_then(host::process)

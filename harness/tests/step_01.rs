@@ -24,6 +24,11 @@ fn the_uts_namespace_and_no_other_is_new() {
                 )?,
             }
         }
+        expect(
+            host::namespaces(&held.launcher().to_string())? == ours,
+            "the launcher to stay in the host's namespaces",
+            "it in another one: unshare(2) moves its caller, and clone(2) only the child",
+        )?;
         held.end()?.success()?;
         Ok(())
     });
@@ -49,7 +54,7 @@ fn the_host_name_is_set_inside_only() {
             "sethostname(2) to be allowed inside",
             &changed.errno,
         )?;
-        let seen: Seen = held.ask(&["report"])?;
+        let seen = held.report()?;
         expect_eq(
             "the host name that was set inside",
             seen.hostname.as_str(),
@@ -66,14 +71,16 @@ fn the_domain_name_is_set_inside_only() {
     check(|c| {
         let before = host_names()?;
         let name = format!("{}.example", c.word("yard"));
-        let seen = c.step().args(["--domainname", &name]).probe()?;
-        expect_eq("the domain name inside", seen.domainname, name)?;
+        let held = c.step().args(["--domainname", &name]).hold()?;
+        expect_eq("the domain name inside", &held.seen().domainname, &name)?;
         expect_eq(
             "the host name inside, which was not asked for",
-            &seen.hostname,
+            &held.seen().hostname,
             &before[0],
         )?;
-        expect_eq("the names of the host", host_names()?, before)
+        expect_eq("the names of the host", host_names()?, before)?;
+        held.end()?.success()?;
+        Ok(())
     });
 }
 
@@ -81,6 +88,7 @@ fn the_domain_name_is_set_inside_only() {
 fn a_new_namespace_begins_with_the_hosts_names() {
     check(|c| {
         let seen = c.step().probe()?;
+        expect_new(&seen)?;
         let names = vec![seen.hostname, seen.domainname];
         expect_eq("both names inside, unset", names, host_names()?)
     });
@@ -93,7 +101,8 @@ fn the_longest_names_are_taken() {
         let label = format!("{}{}", c.word("l"), "a".repeat(53));
         for name in [format!("xy.{}", &label[2..]), label.clone()] {
             let seen = c.step().args(["--hostname", &name]).probe()?;
-            expect_eq("the host name inside", seen.hostname, name)?;
+            expect_eq("the host name inside", &seen.hostname, &name)?;
+            expect_new(&seen)?;
         }
         Ok(())
     });
@@ -102,36 +111,7 @@ fn the_longest_names_are_taken() {
 #[test]
 fn bad_names_are_refused() {
     check(|c| {
-        let word = c.word("x");
-        let dotted = vec!["a".repeat(32); 2].join(".");
-        let bad = [
-            // What, the rule that it breaks, and a word that must name it.
-            (dotted, "the kernel takes 64 bytes", "64"),
-            (
-                format!("{word}/x"),
-                "a slash is no character of a name",
-                "/",
-            ),
-            (
-                format!("{word}_x"),
-                "an underscore is no character of a name",
-                "_",
-            ),
-            (format!("{word} x"), "a space is no character of a name", ""),
-            (String::new(), "a name is not empty", "empty"),
-            (
-                format!("-{word}"),
-                "a label does not begin with a hyphen",
-                "hyphen",
-            ),
-            (
-                format!("{word}-.x"),
-                "a label does not end with a hyphen",
-                "hyphen",
-            ),
-            (format!("{word}..x"), "a label is not empty", "empty"),
-            ("a".repeat(64), "a label has 63 bytes at most", "63"),
-        ];
+        let bad = bad_names(c);
         for option in ["--hostname", "--domainname"] {
             for (name, rule, word) in &bad {
                 let call = c
@@ -182,6 +162,7 @@ fn the_namespace_of_a_running_process_is_joined() {
     check(|c| {
         let name = c.word("first");
         let first = c.step().args(["--hostname", &name]).hold()?;
+        expect_new(first.seen())?;
         let mode = format!("container:{}", first.pid()?);
         let second = c.step().args(["--uts", &mode]).probe()?;
         expect_eq(
@@ -217,7 +198,7 @@ fn without_privilege_it_fails_and_says_so() {
         let ran = c.step().user(1000).args(["probe", "report"]).run()?;
         expect(
             ran.stdout.is_empty(),
-            "no command to run where its namespace cannot be made",
+            "no command to run if its namespace cannot be made",
             "it ran, in the host's",
         )?;
         ran.expect_error(125, &["root"])?;
@@ -251,7 +232,7 @@ fn the_table_shows_both_processes_and_what_differs() {
                     false => format!("{kind} to be marked as one that differs"),
                 },
                 format!(
-                    "{}: a namespace is told from another by its inode",
+                    "{}: namespaces are distinguished by their inodes",
                     row.join(" ")
                 ),
             )?;
@@ -298,6 +279,70 @@ fn a_table_of_nobody_names_the_pid() {
             .expect_error(125, &[&pid])?;
         Ok(())
     });
+}
+
+/// Fails if a command that reports this is in the host's UTS namespace.
+fn expect_new(seen: &Seen) -> Result<()> {
+    expect(
+        seen.namespaces.get("uts") != host::namespaces("self")?.get("uts"),
+        "a UTS namespace of its own inside",
+        "the host's: whatever is said of names inside is said of the host's",
+    )
+}
+
+/// Names that break a rule, each with the rule and a word that must name it.
+/// Most of them are drawn: a list of them would be no check of names.
+fn bad_names(c: &Check) -> Vec<(String, &'static str, &'static str)> {
+    let word = c.word("x");
+    let one_of = |list: &[char]| list[c.number(list.len() as u64) as usize];
+    let first = 10 + c.number(40) as usize;
+    let byte = || c.number(256);
+    let mut bad = vec![
+        (
+            format!("{}.{}", "a".repeat(first), "a".repeat(64 - first)),
+            "the kernel takes 64 bytes",
+            "64",
+        ),
+        (format!("{word}/x"), "a name may not contain a slash", "/"),
+        (
+            format!("{word}_x"),
+            "a name may not contain an underscore",
+            "_",
+        ),
+        (format!("{word} x"), "a name may not contain a space", ""),
+        (String::new(), "a name is not empty", "empty"),
+        ("a".repeat(64), "a label has at most 63 bytes", "63"),
+        (
+            format!("{}.{}.{}.{}", byte(), byte(), byte(), byte()),
+            "a name may not look like an IPv4 address",
+            "IPv4",
+        ),
+    ];
+    let signs: Vec<char> = "!\"#$%&'()*+,/:;<=>?@[\\]^_`{|}~".chars().collect();
+    let rule = "a name may contain only letters from a to z, digits, hyphens and dots";
+    for name in [
+        format!("{}{word}", one_of(&signs)),
+        format!("{word}{}x.example", one_of(&signs)),
+        format!("x.{word}{}", one_of(&signs)),
+        format!("x{}{word}", one_of(&['\t', '\x01', '\x7f'])),
+        format!("{word}{}", one_of(&['ä', 'é', 'ß', 'ø', '船'])),
+    ] {
+        bad.push((name, rule, ""));
+    }
+    let before = "a label does not begin with a hyphen";
+    let after = "a label does not end with a hyphen";
+    for (label, rule) in [(format!("-{word}"), before), (format!("{word}-"), after)] {
+        let labels = match c.number(3) {
+            0 => [&label, "x", "example"],
+            1 => ["x", &label, "example"],
+            _ => ["x", "example", &label],
+        };
+        bad.push((labels.join("."), rule, "hyphen"));
+    }
+    for name in [format!(".{word}"), format!("{word}..x"), format!("{word}.")] {
+        bad.push((name, "a label is not empty", "empty"));
+    }
+    bad
 }
 
 /// The host name and the domain name of the host.

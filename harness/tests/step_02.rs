@@ -33,6 +33,11 @@ fn the_ipc_namespace_is_new() {
                 "another one: this step isolates names and IPC",
             )?;
         }
+        expect(
+            host::namespaces(&held.launcher().to_string())? == ours,
+            "the launcher to stay in the host's namespaces",
+            "it in another one: unshare(2) moves its caller, and clone(2) only the child",
+        )?;
         held.end()?.success()?;
         Ok(())
     });
@@ -48,7 +53,7 @@ fn what_is_made_inside_is_not_seen_outside() {
             made(held.ask(&["make-sysv", kind])?)?;
         }
         made(held.ask(&["mq-open", &name])?)?;
-        let seen: Seen = held.ask(&["report"])?;
+        let seen = held.report()?;
         expect_eq("the number of System V objects inside", seen.sysv.len(), 3)?;
         expect_eq(
             "the POSIX queues inside",
@@ -62,7 +67,7 @@ fn what_is_made_inside_is_not_seen_outside() {
             .collect();
         expect(
             new.is_empty(),
-            "what was made inside to be unseen on the host, by ipcs and in /dev/mqueue",
+            "objects made inside to be invisible on the host, to ipcs and in /dev/mqueue",
             format!("{new:?} there: the command makes its objects in the host's namespace"),
         )?;
         held.end()?.success()?;
@@ -118,7 +123,7 @@ fn an_object_outlives_its_maker() {
         let attempt: Attempt = call.run()?.success()?.json()?;
         let id = made(attempt)?;
         // The maker is gone; another member of the namespace finds the queue.
-        let seen: Seen = first.ask(&["report"])?;
+        let seen = first.report()?;
         let found = seen.sysv.iter().any(|line| {
             let words: Vec<&str> = line.split(' ').collect();
             words.first() == Some(&"msg") && words.get(2) == Some(&id.as_str())
@@ -144,18 +149,29 @@ fn sockets_are_not_isolated() {
     check(|c| {
         let name = c.word("socket");
         let address = SocketAddr::from_abstract_name(&name).context("name of a socket")?;
-        let _listener = UnixListener::bind_addr(&address).context("bind an abstract socket")?;
-        let attempt: Attempt = c
-            .step()
-            .args(["probe", "connect", &name])
-            .run()?
-            .success()?
-            .json()?;
+        let listener = UnixListener::bind_addr(&address).context("bind an abstract socket")?;
+        let mut held = c.step().hold()?;
+        expect(
+            held.seen().namespaces.get("ipc") != host::namespaces("self")?.get("ipc"),
+            "an IPC namespace of its own inside",
+            "the host's, where a socket of the host proves nothing",
+        )?;
+        let attempt: Attempt = held.ask(&["connect", &name])?;
         expect(
             attempt.allowed,
             "a Unix socket of the host to be reached: it is not what an IPC namespace isolates",
             attempt.errno,
-        )
+        )?;
+        listener
+            .set_nonblocking(true)
+            .context("fcntl(O_NONBLOCK)")?;
+        expect(
+            listener.accept().is_ok(),
+            "a connection to the host's socket",
+            "none: the answer does not come from the command",
+        )?;
+        held.end()?.success()?;
+        Ok(())
     });
 }
 
@@ -194,7 +210,18 @@ fn what_is_made_is_listed_under_its_id() {
             is_listed(listing, "mqueue", &name),
             format!("`ipc ls` to list mqueue {name}"),
             format!("{listing:?}"),
-        )
+        )?;
+        // The header, and seven objects.
+        expect_eq("the number of lines of `ipc ls`", listing.len(), 8)?;
+        for line in &listing[1..] {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            expect_eq(
+                &format!("the owner and the mode of a new object, {words:?},"),
+                words.get(3..5),
+                Some(&["0", "0600"][..]),
+            )?;
+        }
+        Ok(())
     });
 }
 
@@ -202,9 +229,15 @@ fn what_is_made_is_listed_under_its_id() {
 fn the_listing_is_of_the_callers_namespace() {
     check(|c| {
         let objects = OnHost::new(c)?;
-        let name = format!("/{}", c.word("inside"));
+        let word = c.word("inside");
+        let name = format!("/{word}");
         let mut held = c.step().hold()?;
         made(held.ask(&["mq-open", &name])?)?;
+        // Neither in the order of their making nor in its reverse.
+        let others = [format!("/a-{word}"), format!("/z-{word}")];
+        for other in &others {
+            made(held.ask(&["mq-open", other])?)?;
+        }
         let mode = format!("container:{}", held.pid()?);
         let program = c.step().command().get_program().to_owned();
         let ran = c
@@ -219,6 +252,17 @@ fn the_listing_is_of_the_callers_namespace() {
             is_listed(&listing, "mqueue", &name),
             format!("{name}, a POSIX queue of the caller's namespace"),
             format!("{listing:?}"),
+        )?;
+        let names = listing
+            .iter()
+            .filter_map(|line| line.strip_prefix("mqueue"));
+        let names: Vec<&str> = names
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        expect_eq(
+            "the queues in the order of their names",
+            names,
+            vec![&*others[0], &*name, &*others[1]],
         )?;
         expect(
             !ran.stdout.contains(&objects.queue),
@@ -264,17 +308,30 @@ fn bad_input_is_refused() {
         let slashed = format!("/{name}");
         let pid = "4194304";
         let joined = format!("container:{pid}");
-        let bad: [(&[&str], &str); 6] = [
+        let two = format!("{slashed}/x");
+        let long = format!("/{}", "a".repeat(256));
+        let bad: [(&[&str], &str); 9] = [
             (&["ipc", "rm", "queue", &id], &id),
             (&["ipc", "rm", "memory", &name], &name),
             (&["ipc", "rm", "mqueue", &slashed], &name),
+            (&["ipc", "rm", "mqueue", &name], "slash"),
             (&["ipc", "make", "mqueue", &name], "slash"),
+            (&["ipc", "make", "mqueue", &two], "slash"),
+            (&["ipc", "make", "mqueue", &long], "255"),
             (&["ipc", "make", "semaphore", "0"], "0"),
             (&["--ipc", &joined, "probe", "exit", "0"], pid),
         ];
         for (args, word) in bad {
             c.step().args(args).run()?.expect_error(125, &[word])?;
         }
+        let twice = format!("$0 ipc make mqueue {slashed} && $0 ipc make mqueue {slashed}");
+        let ran = tool(c, &twice)?;
+        expect_eq(
+            "the status of `ipc make` with a name that is taken",
+            ran.status,
+            125,
+        )?;
+        ran.expect_error(125, &[&slashed, "taken"])?;
         Ok(())
     });
 }

@@ -155,6 +155,15 @@ fn a_bad_rootfs_is_refused() {
                 .run()?
                 .expect_error(125, &["--rootfs", &name])?;
         }
+        for option in ["--chroot", "--read-only"] {
+            let ran = c.step().args([option, "probe", "report"]).run()?;
+            expect_eq(
+                &format!("the status of {option} without --rootfs"),
+                ran.status,
+                125,
+            )?;
+            ran.expect_error(125, &[option, "--rootfs"])?;
+        }
         expect(
             !missing.exists(),
             "a missing rootfs not to be made",

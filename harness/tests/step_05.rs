@@ -270,7 +270,7 @@ fn what_is_bound_of_the_host_cannot_be_changed() {
         )?;
         expect(
             ran.stderr.contains("warning: mount: /sys is the host's"),
-            "the container to be told that /sys is the host's",
+            "a warning that /sys is the host's",
             format!("{:?}", ran.stderr),
         )
     });
@@ -299,7 +299,7 @@ fn the_hosts_queues_take_no_others_place() {
         let ran = start(&of)?;
         expect(
             ran.status == 125 && ran.stderr.contains("/dev/mqueue"),
-            "status 125 and a word on /dev/mqueue, whose queues would be the host's",
+            "status 125, and a message about /dev/mqueue: its queues would be the host's",
             format!("status {}: {:?}", ran.status, ran.stderr),
         )?;
         other.end()?.success()?;

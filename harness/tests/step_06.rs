@@ -43,7 +43,7 @@ fn expect_answer(how: &str, got: &Attempt, word: &str, from: impl Into<IpAddr>) 
 fn meaning(errno: &str) -> &'static str {
     match errno {
         "ECONNREFUSED" => {
-            "somebody is there, and says that nobody listens: no rule led the packet on"
+            "the host is there, and nobody listens on the port: no rule led the packet on"
         }
         "ETIMEDOUT" | "EAGAIN" => {
             "no answer: a packet was dropped, or its answer found no way back"
@@ -162,7 +162,7 @@ fn a_container_is_connected() {
         let own = lan.address(&held)?;
         expect(
             eth0.mac[0] & 1 == 0 && eth0.mac != [0; 6],
-            "a MAC address of a single device",
+            "a MAC address that is neither multicast nor zero",
             format!("{:?}", eth0.mac),
         )?;
         let v6: Vec<_> = eth0.addresses.iter().filter(|ip| ip.is_ipv6()).collect();
@@ -332,7 +332,7 @@ fn others_do_not_get_in() {
         )?;
         let answer = near.ask_in_vain(far.there, port)?;
         expect_silence(
-            "a host in another network, through ours which was no router,",
+            "a host in another network, through our host, which was no router,",
             &answer,
         )?;
         let mut held = lan.container(&[])?;
@@ -367,7 +367,7 @@ fn a_taken_port_is_refused() {
         expect(
             lan.host_server(ours, "host").is_err(),
             "the published port to be kept from programs of the host",
-            "one that listens there now, and will never be asked",
+            "one that listens there now, and would never be asked",
         )?;
         let udp = lan.container(&["-p", &format!("{ours}:80/udp")])?;
         udp.end()?.success()?;
@@ -619,7 +619,7 @@ fn the_last_container_puts_the_host_back() {
         let held = lan.container(&[])?;
         let answer = remote.ask("tcp", far.there, port)?;
         expect_answer(
-            "a host in another network, through ours which was a router,",
+            "a host in another network, through our host, which was a router,",
             &answer,
             "beyond",
             remote.there,
@@ -763,9 +763,11 @@ fn a_firewall_in_the_way_is_named() {
         for word in ["FORWARD", firewall::TABLE] {
             expect(
                 warned.stderr.contains(word),
-                format!("a word about the chain that drops what is forwarded, with {word:?}"),
+                format!("a warning about the chain that drops forwarded packets, with {word:?}"),
                 match warned.stderr.trim() {
-                    "" => "none: to accept in one table does not overrule another".to_owned(),
+                    "" => {
+                        "none: accepting packets in one table does not overrule another".to_owned()
+                    }
                     said => format!("{said:?}"),
                 },
             )?;
@@ -803,7 +805,7 @@ fn every_user_may_bind_low_ports_and_ping() {
                     "every user of a container's own network to bind any port, and groups {range} to ping"
                 ),
                 format!(
-                    "{:?}: 1024 keeps users of a host from passing for its services",
+                    "{:?}: the limit of 1024 keeps users of a host from posing as its services",
                     words(&ran.stdout)
                 ),
             )?;

@@ -107,7 +107,7 @@ fn zero_is_no_limit() {
             let ran = c.step().args(options).args(["true"]).run()?;
             expect(
                 ran.status == 0,
-                format!("{options:?} to be no limit, as compose files write it"),
+                format!("{options:?} to mean no limit, as compose files write it"),
                 ran.stderr.trim(),
             )?;
         }

@@ -96,8 +96,8 @@ fn twenty_containers_leave_the_image_alone() {
             }
             expect(
                 before == fs::read(store.tar("base")?)?,
-                format!("the image of {} to be what it was", store.driver),
-                "another: a container has written to a layer below its own",
+                format!("the image of {} to be unchanged", store.driver),
+                "it changed: a container has written to a layer below its own",
             )?;
             expect_eq(
                 "the layers that are left",
@@ -153,7 +153,7 @@ fn an_ordinary_user_has_layers_too() {
                 .run()?
                 .success()?;
             expect_eq(
-                "what the container sees when it goes on",
+                "what the container sees when it is started again",
                 again.stdout.trim().to_owned(),
                 "/data: dir keep open  /data/open:".into(),
             )?;

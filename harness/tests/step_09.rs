@@ -105,7 +105,7 @@ fn the_environment_is_not_the_callers() {
             .probe()?;
         expect(
             !seen.env.values().any(|value| *value == secret),
-            "none of the caller's variables that were not asked for",
+            "only those variables of the caller that were asked for",
             "SECRET: the environment of the launcher was handed on",
         )?;
         let found = |name: &str| seen.env.get(name).cloned().unwrap_or_default();

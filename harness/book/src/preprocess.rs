@@ -122,7 +122,7 @@ fn measured(words: &str) -> Result<String> {
             let number = number.parse();
             (
                 name,
-                Some(number.with_context(|| format!("{words} is no table"))?),
+                Some(number.with_context(|| format!("{words} is not a table"))?),
             )
         }
     };
@@ -136,7 +136,9 @@ fn measured(words: &str) -> Result<String> {
 }
 
 fn main_diff(step: &str) -> Result<String> {
-    let number: u32 = step.parse().with_context(|| format!("{step} is no step"))?;
+    let number: u32 = step
+        .parse()
+        .with_context(|| format!("{step} is not a step"))?;
     let before = number
         .checked_sub(1)
         .context("step 00 has none before it")?;

@@ -211,12 +211,15 @@ fn boot(sessions: &[Session], cgroup: CgroupLayout, outputs: &mut Outputs) -> Re
     Ok(trouble)
 }
 
+/// Where the machine has the programs of all steps.
+pub const PROGRAMS: &str = "/usr/local/bin";
+
 /// The programs and the root file system for the machine. `./just vm` takes the
 /// same files, so that a reader finds there what the book shows.
 pub fn files() -> Vec<(PathBuf, PathBuf)> {
     let mut files = Vec::new();
     let pairs = [
-        (workspace::bin(), "/usr/local/bin"),
+        (workspace::bin(), PROGRAMS),
         (workspace::rootfs("busybox"), "/srv/busybox"),
     ];
     for (from, inside) in pairs {

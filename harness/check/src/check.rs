@@ -6,11 +6,14 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -19,7 +22,7 @@ use crate::expect::failed;
 use crate::guard::{CHECK_DIR, Snapshot, reap_left_behind};
 use crate::outcome::{Failed, Outcome, Record, Unsupported};
 use crate::step::{self, Step, said};
-use crate::{build, workspace};
+use crate::{build, host, workspace};
 
 /// Environment variable, set if standard input is a socket to the runner, which
 /// sends [`Orders`] and receives the [`Record`]. A hostile program under test
@@ -318,4 +321,23 @@ pub fn wait_for<T>(done: impl Fn() -> Option<T>) -> Option<T> {
             found => return found,
         }
     }
+}
+
+/// Waits for a launcher to end, ten seconds at most. Returns its exit status;
+/// `None` if it had to be killed, with its children.
+pub fn wait_or_kill(launcher: &mut Child) -> Result<Option<i32>> {
+    let pid = launcher.id() as i32;
+    if wait_for(|| {
+        host::process(pid)
+            .is_none_or(|p| p.state == 'Z')
+            .then_some(())
+    })
+    .is_none()
+    {
+        for child in host::children(pid)? {
+            kill(Pid::from_raw(child.pid), Signal::SIGKILL).ok();
+        }
+        launcher.kill().context("kill the launcher")?;
+    }
+    Ok(launcher.wait().context("wait for the launcher")?.code())
 }

@@ -203,6 +203,24 @@ pub fn status_field(pid: i32, field: &str) -> Option<String> {
     Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+/// The System V objects of the caller's IPC namespace: lines of
+/// /proc/sysvipc/{msg,sem,shm}, kind first, with one space between words. Empty
+/// if /proc is not mounted.
+pub fn sysv() -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for kind in ["msg", "sem", "shm"] {
+        let file = format!("/proc/sysvipc/{kind}");
+        let text = match fs::read_to_string(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            read => read.with_context(|| format!("read {file}"))?,
+        };
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines = text.lines().skip(1);
+        all.extend(lines.map(|line| format!("{kind} {}", words(line))));
+    }
+    Ok(all)
+}
+
 /// The POSIX message queues of the caller's IPC namespace (mq_overview(7)).
 ///
 /// They are read from a detached mount of the file system, which needs no mount

@@ -50,7 +50,7 @@ pub mod wrap;
 
 /// What every file of checks begins with.
 pub mod prelude {
-    pub use crate::check::{Check, check, wait_for};
+    pub use crate::check::{Check, check, wait_for, wait_or_kill};
     pub use crate::disk::Disk;
     pub use crate::expect::{expect, expect_eq, failed, unsupported};
     pub use crate::host;

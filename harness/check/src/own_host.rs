@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::CWD;
@@ -114,11 +115,17 @@ fn own_sysfs() -> Result<()> {
             .with_context(|| format!("open_tree({place:?}, OPEN_TREE_CLONE)"))?;
         kept.push((place, tree));
     }
-    // Mounts that others hide are in mountinfo all the same.
-    let old = kept.iter().map(|(place, _)| place.as_path());
-    for place in old.chain([Path::new("/sys")]) {
-        umount2(place, MntFlags::MNT_DETACH).with_context(|| format!("umount2({place:?})"))?;
+    // Mounts that others hide are in mountinfo all the same: at their place
+    // there is nothing to unmount, and nothing to mount again.
+    let mut hidden = Vec::new();
+    for (place, _) in &kept {
+        match umount2(place, MntFlags::MNT_DETACH) {
+            Err(Errno::EINVAL) => hidden.push(place.clone()),
+            other => other.with_context(|| format!("umount2({place:?})"))?,
+        }
     }
+    kept.retain(|(place, _)| !hidden.contains(place));
+    umount2("/sys", MntFlags::MNT_DETACH).context("umount2(/sys)")?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags, None::<&str>)
         .context("mount(/sys, sysfs)")?;

@@ -19,10 +19,23 @@ pub struct Plan {
     /// [`fence`](crate::fence).
     #[serde(default)]
     pub untrusted: bool,
-    /// Whether a batch ends with the first check in which the program hangs. A
-    /// program that hangs once mostly hangs everywhere, at one time limit each.
+    /// When a batch ends before its last check.
     #[serde(default)]
-    pub until_hang: bool,
+    pub until: Until,
+}
+
+/// When a batch ends. Its remaining checks are `blocked`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Until {
+    /// With its last check.
+    #[default]
+    End,
+    /// With the first check in which the program hangs. A program that hangs
+    /// once mostly hangs everywhere, at one time limit each.
+    Hang,
+    /// With the first check that fails.
+    Failure,
 }
 
 /// Checks of one step against one program.

@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use crate::check::{Orders, PROGRAM, RUNNER};
 use crate::fence::Fence;
 use crate::outcome::{Outcome, Record};
-use crate::plan::{Batch, Plan};
+use crate::plan::{Batch, Plan, Until};
 use crate::registry::{Functions, Step};
 use crate::requirement;
 use crate::sys;
@@ -48,7 +48,7 @@ fn time_limit() -> Duration {
 
 /// Shortest time of a failed check in which the program must have hung: the
 /// shortest of the limits that checks set it.
-const HANG: Duration = Duration::from_secs(30);
+pub const HANG: Duration = Duration::from_secs(30);
 
 /// Longest message of a record, and longest line about the host, in bytes: a
 /// program under test may print without end, and checks quote it.
@@ -84,7 +84,7 @@ pub fn run_behind(
     for batch in &plan.batches {
         let functions = &functions[batch.tests.as_path()];
         let mut outcomes: BTreeMap<&str, (Outcome, String)> = BTreeMap::new();
-        let mut hung: Option<&str> = None;
+        let mut ended: Option<String> = None;
         for entry in &batch.step.checks {
             let of = |need: &&String| outcomes.get(need.as_str());
             let unmet = entry
@@ -107,16 +107,15 @@ pub fn run_behind(
                 message,
                 ..record.clone()
             };
-            let mut record = match (unmet, missing, broken, hung) {
+            let mut record = match (unmet, missing, broken, &ended) {
                 (_, Some(missing), ..) => without_running(Outcome::Unsupported, missing),
                 (_, None, Some(broken), _) => without_running(
                     Outcome::Fail,
                     format!("was not run: {broken:#}, which is not the program's to change"),
                 ),
-                (_, None, None, Some(title)) => without_running(
-                    Outcome::Blocked,
-                    format!("was not run: your program hung in “{title}”"),
-                ),
+                (_, None, None, Some(why)) => {
+                    without_running(Outcome::Blocked, format!("was not run: {why}"))
+                }
                 (Some(need), None, None, None) => without_running(
                     Outcome::Blocked,
                     format!("needs “{}”", title(&batch.step, need)),
@@ -126,9 +125,16 @@ pub fn run_behind(
                     run_one(fence, plan.untrusted, batch, path, record)?
                 }
             };
+            let failed = record.outcome == Outcome::Fail;
             let in_vain = Duration::from_millis(record.millis) >= HANG;
-            if plan.until_hang && record.outcome == Outcome::Fail && in_vain {
-                hung.get_or_insert(&entry.title);
+            match plan.until {
+                Until::Hang if failed && in_vain => {
+                    ended.get_or_insert(format!("your program hung in “{}”", entry.title));
+                }
+                Until::Failure if failed => {
+                    ended.get_or_insert(format!("“{}” failed", entry.title));
+                }
+                Until::End | Until::Hang | Until::Failure => {}
             }
             record.message = shortened(record.message);
             record.host.truncate(64);
@@ -340,7 +346,7 @@ mod tests {
             batches: vec![batch],
             seed: 1,
             untrusted: false,
-            until_hang: false,
+            until: Until::End,
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Seen {
     pub capabilities: BTreeMap<String, u64>,
     /// Signals blocked and ignored, as 64-bit masks (bit N-1 is signal N): `SigBlk`, `SigIgn`.
     pub signals: BTreeMap<String, u64>,
+    /// Lines of /proc/self/limits; empty if /proc is not mounted.
+    pub limits: Vec<String>,
     /// System V objects: lines of /proc/sysvipc/{msg,sem,shm}, kind first.
     pub sysv: Vec<String>,
     /// POSIX message queues.
@@ -72,6 +74,14 @@ impl Seen {
             .iter()
             .rev()
             .find(|m| m.mount_point == mount_point)
+    }
+
+    /// The soft and the hard limit in the line of /proc/self/limits that begins
+    /// with `name` (getrlimit(2)).
+    pub fn limit(&self, name: &str) -> Option<[&str; 2]> {
+        let line = self.limits.iter().find_map(|line| line.strip_prefix(name));
+        let mut values = line?.split_whitespace();
+        Some([values.next()?, values.next()?])
     }
 }
 

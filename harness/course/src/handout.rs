@@ -27,14 +27,17 @@ pub struct Args {
 }
 
 /// Files for teachers only: solutions, and what reveals them.
-const OURS: [&str; 15] = [
+const OURS: [&str; 18] = [
     "harness/wrong/",
     "harness/hostile/",
     "harness/handout/",
+    "harness/mutants.toml",
     "harness/autograder/",
     "harness/tests/circles.rs",
     "harness/tests/contributing.rs",
     "harness/tests/english.rs",
+    "harness/tests/mutants.rs",
+    "harness/tests/tour.rs",
     "harness/tests/wrong.rs",
     "harness/tests/exercises.rs",
     "harness/tests/grading.rs",
@@ -44,6 +47,36 @@ const OURS: [&str; 15] = [
     "CONTRIBUTING.md",
     "README.md",
 ];
+
+/// Words of the pages about this repository, and those about a handout.
+const WORDS: [(&str, &str); 6] = [
+    ("<summary>Our solution of", "<summary>The place of"),
+    (
+        "writes the skeleton to `work/",
+        "lists the exercises in `steps/",
+    ),
+    (
+        " `./just solution 00` shows the difference to our code at the end.",
+        "",
+    ),
+    (
+        "runs the checks on our step",
+        "runs the checks on your step",
+    ),
+    (
+        ", `./just hint NN` tells you what to look at next, and `./just solution NN` shows the \
+         difference to our code once all checks pass",
+        ", and `./just hint NN` tells you what to look at next",
+    ),
+    (
+        " Git ignores `work/`; to keep your work, run `git init` in it.",
+        "",
+    ),
+];
+
+/// Commands that only teachers, or only those with all steps, can use.
+const TEACHERS: &str = "[group('teach')]";
+const LAST_STEP: &str = "09";
 
 /// Writes the repository with a single commit, so that no solution is in its
 /// history. `DIR` must not exist.
@@ -123,6 +156,8 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         };
         write(&to, &text)?;
     }
+    let commands = read(&root.join("justfile"))?;
+    write(&dir.join("justfile"), &without_unusable(&commands, last))?;
     let workflow = read(&root.join("harness/handout/classroom.yml"))?;
     write(
         &dir.join(".github/workflows/classroom.yml"),
@@ -305,11 +340,46 @@ fn without_solutions(page: &str, last: &str, wrongs: &[Wrong]) -> Result<String>
             Some(("include", path)) if path.strip_prefix("../../steps/").is_some_and(above) => {
                 out += "// this step was not handed out";
             }
-            _ => out += &line.replace("<summary>Our solution of", "<summary>The place of"),
+            _ => {
+                let mut line = line.to_owned();
+                for (ours, theirs) in WORDS {
+                    line = line.replace(ours, theirs);
+                }
+                out += &line;
+            }
         }
         out.push('\n');
     }
     Ok(out)
+}
+
+/// The justfile without the commands that do not work in a handout.
+fn without_unusable(justfile: &str, last: &str) -> String {
+    let needs_all = ["demo", "run", "bench", "claims", "inject", "kernels"];
+    let usable = |recipe: &&str| {
+        let named = |name: &str| {
+            recipe
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} ")))
+        };
+        !recipe.contains(TEACHERS)
+            && !named("solution")
+            && (last == LAST_STEP || !needs_all.into_iter().any(named))
+    };
+    let recipes: Vec<&str> = justfile.split("\n\n").filter(usable).collect();
+    recipes
+        .join("\n\n")
+        .replace(
+            "Run all tests, as CI does; --changed [BASE]: those that your changes can affect",
+            "Check all steps that were handed out",
+        )
+        .replace(
+            "Start step NN: create its skeleton, with its exercises, in work/",
+            "Show the exercises of step NN, with their files",
+        )
+        .trim_end()
+        .to_owned()
+        + "\n"
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -62,7 +62,7 @@ pub fn grade_all(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let folder = Folder::read(&args.dir)?;
     for other in &folder.others {
-        eprintln!("{other} is neither a directory nor a zip: passed over");
+        eprintln!("{other} is neither a directory nor a zip: skipped");
     }
     let dir = match &args.results {
         Some(dir) => dir.clone(),

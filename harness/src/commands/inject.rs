@@ -160,10 +160,10 @@ fn listed(fault: &Planned) -> String {
 fn delay(plan: &mut Plan<'_>, call: &str, nth: &str, time: &str) -> Result<ExitCode> {
     let nth = nth
         .parse()
-        .with_context(|| format!("{nth:?} is no number"))?;
+        .with_context(|| format!("{nth:?} is not a number"))?;
     let time = time
         .parse()
-        .with_context(|| format!("{time:?} is no number"))?;
+        .with_context(|| format!("{time:?} is not a number"))?;
     let launch = plan.delay(call, nth, Duration::from_millis(time))?;
     match launch.reached {
         Some(object) => println!("delayed: {call} {object}"),

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 
 use check::build::{self, Tests};
 use check::outcome::{Outcome, Record};
-use check::plan::{Batch, Plan};
+use check::plan::{Batch, Plan, Until};
 use check::registry::{self, Step};
 use check::report::{print_totals, progress, seconds};
 use check::workspace;
@@ -255,7 +255,7 @@ fn run(cell: &Cell, steps: &[Step], tests: &Tests, accel: Accel, seed: u64) -> R
         batches: batches.collect::<Result<_>>()?,
         seed,
         untrusted: false,
-        until_hang: false,
+        until: Until::End,
     };
     let machine = Machine {
         kernel: Kernel::Version(cell.kernel.clone()),

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 
 use check::fence::{self, Fence};
+use check::own_host::OwnHost;
 use check::runner;
 use vm::guest::Orders;
 
@@ -17,6 +18,11 @@ use vm::guest::Orders;
 pub struct Args {
     /// A plan as JSON
     plan: PathBuf,
+
+    /// Run it in mounts, network, IPC objects and host name of its own: a
+    /// program under test may do harm
+    #[arg(long)]
+    own_host: bool,
 }
 
 /// Runs the plan. A check that fails is a record, not an error.
@@ -24,6 +30,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let text = fs::read(&args.plan).with_context(|| format!("read {}", args.plan.display()))?;
     let orders: Orders =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", args.plan.display()))?;
+    let _own = args.own_host.then(OwnHost::enter).transpose()?;
     let fence = match orders.plan.untrusted {
         true => Some(Fence::put_up(&orders.plan, &args.plan)?),
         false => None,

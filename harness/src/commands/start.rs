@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::check as check_step;
+use check::registry::Step;
 use check::workspace;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
@@ -44,6 +45,7 @@ pub fn start(args: Args) -> Result<ExitCode> {
     println!("{} is yours. Its exercises:", shown.display());
     println!();
     let open = skeleton::open(&dir, &number)?;
+    let checks = Step::read(&workspace::checks(), &number)?;
     for exercise in skeleton::exercises(&number)?.all {
         println!(
             "  {:5}  {}: {}",
@@ -52,7 +54,11 @@ pub fn start(args: Args) -> Result<ExitCode> {
         for (_, file) in open.iter().filter(|(open, _)| open.name == exercise.name) {
             println!("         {}", shown.join(file).display());
         }
-        println!("         turns green: {}", exercise.turns.join(", "));
+        let titles = exercise.turns.iter().filter_map(|name| checks.entry(name));
+        for (at, check) in titles.enumerate() {
+            let what = if at == 0 { "turns green:" } else { "" };
+            println!("         {what:12} {}", check.title);
+        }
     }
     println!();
     println!("The chapter: {}", chapter(&number)?);
@@ -61,7 +67,7 @@ pub fn start(args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!();
-    println!("All of it is red to begin with:");
+    println!("To begin with, every check fails:");
     println!();
     check_step::run(&number, &args.place, None, Reader::Learner)?;
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use check::build::Tests;
 use check::outcome::Record;
 use check::own_host::OwnHost;
-use check::plan::{Batch, Plan};
+use check::plan::{Batch, Plan, Until};
 use check::registry::{self, Step};
 use check::report::{progress, seconds};
 use check::runner;
@@ -226,7 +226,7 @@ fn check(
         batches: vec![built],
         seed,
         untrusted: false,
-        until_hang: false,
+        until: Until::End,
     };
     let mut records: Vec<Record> = Vec::new();
     let mut keep = |record: Record| {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 
 use check::build::{self, Tests};
 use check::outcome::Record;
-use check::plan::{Batch, Plan};
+use check::plan::{Batch, Plan, Until};
 use check::registry::Step;
 use check::report::{progress, seconds};
 use check::runner;
@@ -245,7 +245,7 @@ fn check(load: &Load, seed: u64, args: &Args, tally: &Mutex<Tally>, which: Try) 
         batches: load.batches.clone(),
         seed,
         untrusted: false,
-        until_hang: false,
+        until: Until::End,
     };
     let mut records = Vec::new();
     let mut keep = |record: Record| {

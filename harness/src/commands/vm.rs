@@ -1,14 +1,15 @@
 //! `harness vm`: runs a shell, or a command, in the virtual machine.
 
 use std::io::{IsTerminal, stdin, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use check::report::{kernel_release, seconds};
+use check::report::{kernel_release, progress, seconds};
 use check::workspace;
+use course::exercise::work::Work;
 use vm::{Accel, CgroupLayout, Kernel, Vm};
 
 /// Arguments of `harness vm`.
@@ -42,6 +43,10 @@ pub struct Args {
     #[arg(long = "file", value_name = "FILE:INSIDE")]
     files: Vec<String>,
 
+    /// Build your step NN, and put it in the place of ours; may be repeated
+    #[arg(long, value_name = "NN")]
+    mine: Vec<String>,
+
     /// Report durations at the end
     #[arg(short, long)]
     verbose: bool,
@@ -54,6 +59,7 @@ pub struct Args {
 /// Runs the command in the VM, at this terminal if there is one. `bin/` is in
 /// its PATH.
 pub fn vm(args: Args) -> Result<ExitCode> {
+    let mine = mine(&args.mine)?;
     let mut vm = Vm {
         kernel: args.kernel,
         cgroup: args.cgroup,
@@ -61,7 +67,7 @@ pub fn vm(args: Args) -> Result<ExitCode> {
         memory_mib: args.memory,
         cpus: args.cpus,
         time_limit: Duration::from_secs(args.time_limit),
-        files: files(&args.files)?,
+        files: files(&args.files, &mine)?,
         ..Vm::default()
     };
     let status = if stdin().is_terminal() && stdout().is_terminal() {
@@ -69,7 +75,7 @@ pub fn vm(args: Args) -> Result<ExitCode> {
         if let Err(error) = workspace::need_rootfs("busybox") {
             eprintln!("{error:#}");
         }
-        vm.files = files(&args.files)?;
+        vm.files = files(&args.files, &mine)?;
         vm.command = or_login_shell(args.command);
         vm.shell()?
     } else {
@@ -105,9 +111,33 @@ fn or_login_shell(command: Vec<String>) -> Vec<String> {
     command
 }
 
-/// The files that `--file` names, and those for the book's transcripts.
-fn files(named: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
+/// Builds the learner's steps of these numbers. Returns their programs, each
+/// with its path inside.
+fn mine(numbers: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let work = Work::here();
+    let mut programs = Vec::new();
+    for number in numbers {
+        let number = format!("{number:0>2}");
+        work.started(&number)?;
+        let on_mine = work
+            .progress()?
+            .steps
+            .get(&number)
+            .is_some_and(|step| step.on_mine);
+        work.lay_out(&number, on_mine)?;
+        progress("building");
+        let inside = Path::new(book::session::PROGRAMS).join(workspace::program(&number));
+        programs.push((work.build(&number)?, inside));
+    }
+    Ok(programs)
+}
+
+/// The files for the book's transcripts, the learner's own programs in the
+/// place of ours, and the files that `--file` names.
+fn files(named: &[String], mine: &[(PathBuf, PathBuf)]) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut files = book::session::files();
+    // What is unpacked later replaces what was there.
+    files.extend_from_slice(mine);
     for pair in named {
         let (from, inside) = pair
             .rsplit_once(':')

@@ -48,7 +48,7 @@ pub fn why(args: Args) -> Result<ExitCode> {
             .collect();
         if files.is_empty() {
             bail!(
-                "{} is no source of a step: name a file or directory in steps/",
+                "{} is not a source of a step: name a file or directory in steps/",
                 asked.display()
             );
         }

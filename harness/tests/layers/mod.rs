@@ -403,8 +403,8 @@ pub(crate) fn random_operations_agree(check: &Check, driver: &'static str) -> Re
     let after = fs::read(store.tar("trees")?).context("read the image's archive")?;
     expect(
         before == after,
-        "the image to be what it was",
-        "another: a container has written to a layer below its own",
+        "the image to be unchanged",
+        "it changed: a container has written to a layer below its own",
     )
 }
 

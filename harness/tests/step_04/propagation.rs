@@ -130,7 +130,7 @@ fn mountinfo_shows_the_propagation() {
                 as_asked,
                 format!("the root to be {kind} in mountinfo"),
                 match fields.is_empty() {
-                    true => "no such field, as of a private mount".to_owned(),
+                    true => "no such field: a private mount has none".to_owned(),
                     false => fields.join(" "),
                 },
             )?;

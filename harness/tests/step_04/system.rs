@@ -69,7 +69,7 @@ fn dev_has_what_programs_expect() {
     check(|c| {
         let (rootfs, _) = marked(c)?;
         let mut held = with_root(c, &rootfs).hold()?;
-        expect_mount(held.seen(), "/dev", "tmpfs", &["nosuid"])?;
+        expect_mount(held.seen(), "/dev", "tmpfs", &["nosuid", "noexec"])?;
         let nodes = [
             ("null", "1:3"),
             ("zero", "1:5"),
@@ -108,7 +108,7 @@ fn dev_has_what_programs_expect() {
                 || ["pts", "shm", "mqueue", "console"].contains(&name);
             expect(
                 known,
-                "no device of the host's in /dev",
+                "no device of the host in /dev",
                 format!("/dev/{name}"),
             )?;
         }
@@ -271,7 +271,7 @@ fn a_mask_is_nobody_elses() {
             ran.stdout.lines().all(|kind| kind.starts_with("regular")),
             "a masked file to be an empty file of the container's own",
             format!(
-                "{:?}: whoever changes the host's null device changes it everywhere",
+                "{:?}: whoever changes the mode of the host's null device changes it everywhere",
                 ran.stdout
             ),
         )?;

@@ -43,7 +43,7 @@ fn the_commands_user_comes_last() {
     check(|c| {
         let rootfs = c.rootfs()?;
         let (name, first) = (c.word("box"), 100_000 + somebody(c));
-        let (uid, gid) = (1 + c.number(900) as u32, 1 + c.number(900) as u32);
+        let (uid, gid) = (somebody(c), somebody(c));
         let user = format!("{uid}:{gid}");
         let all = option(0, first, 65_536);
         give(&rootfs, first)?;

@@ -134,7 +134,7 @@ fn ranges_come_from_subuid_and_subgid() {
         )?;
         let made = fs::metadata(rootfs.join("tmp/made")).context("stat what was made inside")?;
         expect_eq(
-            "owner and group, on the host, of what UID 5 and GID 7 made inside",
+            "owner and group, on the host, of a file that UID 5 and GID 7 made inside",
             (made.uid(), made.gid()),
             (uids + 4, gids + 6),
         )?;

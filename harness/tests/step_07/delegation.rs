@@ -45,7 +45,7 @@ fn a_delegated_subtree_is_enough() {
         let on = given.subtree_control()?;
         expect(
             on.is_empty(),
-            "no controller switched on in it any more",
+            "no controller enabled in it any more",
             format!("{on:?} in cgroup.subtree_control"),
         )
     });
@@ -68,7 +68,7 @@ fn foreign_groups_are_left_alone() {
         let on = theirs.subtree_control()?;
         expect(
             on.is_empty(),
-            "cgroup.subtree_control of somebody else's group untouched",
+            "cgroup.subtree_control of another manager's group untouched",
             format!("{on:?} in it"),
         )?;
         ran.expect_error(125, &["pids", &name])?;

@@ -47,7 +47,7 @@ fn devices_are_denied_but_for_the_usual_ones() {
         refused(
             &mut held,
             "/dev/disk",
-            "a disk open for whoever can make its node",
+            "the disk open for whoever can make its node",
         )?;
         held.end()?.success()?;
         Ok(())
@@ -166,7 +166,7 @@ fn devices_that_cannot_be_limited_are_an_error() {
             ran.status == 125,
             "a launch without a devices group to be refused (125)",
             format!(
-                "status {:?}: root inside may open every device of the host, and nobody was told",
+                "status {:?}: root inside may open every device of the host, without a warning",
                 ran.status
             ),
         )?;

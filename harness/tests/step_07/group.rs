@@ -27,7 +27,7 @@ fn the_container_has_a_group_of_its_own() {
             let Some(dir) = first.controller(controller) else {
                 return Err(failed(
                     format!("the container in a group of the {controller} controller"),
-                    "it in the root group, or the controller not switched on for its group",
+                    "it in the root group, or the controller not enabled for its group",
                 ));
             };
             expect(
@@ -128,7 +128,7 @@ fn what_is_left_in_the_group_is_ended() {
         let state = host::process(pid).map(|process| process.state);
         expect(
             state.is_none_or(|state| state == 'Z'),
-            "what the command left running to be ended with its group",
+            "processes that the command left running to be killed with its group",
             format!("process {pid} in state {state:?}"),
         )
     });

@@ -31,13 +31,11 @@ fn a_hierarchy_can_be_made_without_a_controller() {
         let pid = held.pid()?;
         let made = c.step().args(["hierarchy", "make", &name]).run()?;
         if made.stderr.contains("cgroup_no_v1") {
-            return Err(unsupported(
-                "v1 hierarchies are switched off (cgroup_no_v1)",
-            ));
+            return Err(unsupported("v1 hierarchies are disabled (cgroup_no_v1)"));
         }
         made.success()?;
         expect_eq(
-            "where everybody is in a new hierarchy",
+            "the group of every process in a new hierarchy",
             place(pid)?.as_str(),
             "/",
         )?;
@@ -49,11 +47,15 @@ fn a_hierarchy_can_be_made_without_a_controller() {
         expect_eq("where its child begins", place(child)?.as_str(), "/a")?;
         run(&["move", &name, "/a/b", &child.to_string(), "--thread"])?;
         expect_eq(
-            "where its child is moved to",
+            "the group to which its child is moved",
             place(child)?.as_str(),
             "/a/b",
         )?;
-        expect_eq("where the process still is", place(pid)?.as_str(), "/a")?;
+        expect_eq(
+            "the group in which the process still is",
+            place(pid)?.as_str(),
+            "/a",
+        )?;
         let listed = run(&["ls", &name])?;
         expect(
             listed.lines().any(|line| line == format!("/a/b: {child}")),

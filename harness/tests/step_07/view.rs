@@ -170,7 +170,7 @@ fn it_sees_its_limits_and_cannot_change_them() {
         let written: Attempt = held.ask(&["write", file, "134217728"])?;
         expect(
             !written.allowed,
-            "its limit to be out of its reach",
+            "its own limit not to be writable",
             format!("{file} writable: /sys/fs/cgroup is to be mounted read-only"),
         )?;
         held.end()?.success()?;

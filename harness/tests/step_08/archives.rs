@@ -264,7 +264,7 @@ fn no_file_is_missing_without_a_word() {
             let ran = ran.expect_error(125, words)?;
             expect(
                 !ran.stderr.trim_end().chars().any(char::is_control),
-                format!("an error about {id:?} that says nothing to the terminal"),
+                format!("an error about {id:?} without control characters"),
                 format!("{:?}", ran.stderr),
             )?;
             expect(

@@ -56,8 +56,8 @@ fn contract(c: &Check, driver: &'static str) -> Result<()> {
     let after = fs::read(store.tar("base")?)?;
     expect(
         before == after,
-        "the image to be what it was",
-        "another: a container has written to a layer below its own",
+        "the image to be unchanged",
+        "it changed: a container has written to a layer below its own",
     )?;
 
     let diff = store

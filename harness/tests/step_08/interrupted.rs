@@ -64,6 +64,49 @@ fn a_killed_launcher_leaves_nothing() {
 }
 
 #[test]
+fn a_wait_for_the_store_is_ended() {
+    check(|c| {
+        let rootfs = layers::rootfs(c)?;
+        let store = Store::new(c, "vfs")?;
+        store.image("base", &rootfs)?;
+        let path = store.root.join("run/vfs.lock");
+        let lock = fs::File::create(&path).with_context(|| format!("open({path:?})"))?;
+        lock.lock().context("flock")?;
+        let mut waiting = store
+            .container(&["--layer", "base"])
+            .args(["true"])
+            .command()
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start")?;
+        let pid = waiting.id() as i32;
+        let waits = wait_for(|| {
+            let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+            let has_it = open
+                .filter_map(|fd| fs::read_link(fd.ok()?.path()).ok())
+                .any(|file| file == path);
+            let sleeps = host::process(pid).is_some_and(|process| process.state == 'S');
+            (has_it && sleeps).then_some(())
+        });
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).context("kill")?;
+        let status = wait_or_kill(&mut waiting)?;
+        expect(waits.is_some(), format!("a wait for {path:?}"), "none")?;
+        expect(
+            status == Some(143),
+            "SIGTERM to end the wait for a store that somebody holds, with status 143",
+            format!("{status:?}: flock(2) does not return for a signal that is blocked"),
+        )?;
+        drop(lock);
+        expect_eq(
+            "the layers afterwards",
+            store.layers()?,
+            vec!["base".to_owned()],
+        )
+    });
+}
+
+#[test]
 fn a_killed_import_leaves_no_layer() {
     check(|c| {
         let rootfs = layers::rootfs(c)?;

@@ -127,7 +127,7 @@ impl<'a> Layers<'a> {
                 content == "content",
                 format!("the file {name:?} of the archive {id:?}"),
                 match content.is_empty() {
-                    true => "nothing: loaded without a word, and the file is missing",
+                    true => "nothing: loaded without an error, and the file is missing",
                     false => &content,
                 },
             )?;

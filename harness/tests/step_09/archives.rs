@@ -77,7 +77,7 @@ fn archive_reaches_nothing_outside() {
                         // Whole layers may stay until the next change.
                         expect(
                             state.layers(driver).len() <= 1,
-                            "no layer of what was refused",
+                            "no layer of a refused archive",
                             format!("{:?}", state.layers(driver)),
                         )?;
                     }
@@ -106,7 +106,7 @@ fn archive_is_what_its_digests_say() {
             let left = state.layers("overlay2");
             expect(
                 left.len() <= 1 && left.iter().all(|id| !id.starts_with('.')),
-                "no layer of what is damaged",
+                "no layer of a damaged image",
                 format!("{left:?}"),
             )
         };
@@ -208,7 +208,7 @@ fn archive_packing_ends_where_its_stream_does() {
         let ran = ran.expect_error(125, &["garbage.tar", "not a tar archive"])?;
         expect(
             !ran.stderr.trim_end().chars().any(char::is_control),
-            "an error that says nothing to the terminal",
+            "an error without control characters",
             format!("{:?}", ran.stderr),
         )
     });

@@ -85,7 +85,7 @@ fn image_documents_are_read_as_go_reads_them() {
             .join("images/config")
             .join(&digest(&config)["sha256:".len()..]);
         expect_eq(
-            "the configuration that is kept, whole",
+            "the configuration that is stored, complete",
             fs::read(kept)?,
             config,
         )?;
@@ -207,7 +207,7 @@ fn image_is_found_among_what_is_none() {
         ] {
             expect(
                 ran.stderr.contains(word),
-                format!("a word about {word}, which was passed over"),
+                format!("a message about {word}, which was skipped"),
                 &ran.stderr,
             )?;
         }

@@ -76,7 +76,7 @@ fn image_is_a_tar_of_a_root_file_system() {
             expect_eq(&format!("/mark of {name}"), ran.stdout, "one\n".into())?;
         }
         expect_eq(
-            "the layers, of one content in three packings",
+            "the layers, with one content in three packings",
             state.layers("overlay2").len(),
             1,
         )?;
@@ -169,7 +169,7 @@ fn image_by_umoci_and_skopeo() {
         )?;
         expect(
             images.iter().all(|(_, id)| *id == images[0].1),
-            "one id: that of the configuration, however it came",
+            "one id, that of the configuration, for every way of loading",
             format!("{images:?}"),
         )?;
         expect_eq(
@@ -351,7 +351,7 @@ fn image_config_is_followed() {
             "7 8 /work/here image a b".into(),
         )?;
         expect_eq(
-            "the caller's in their place",
+            "those of the caller in place of the image's",
             run(&["-e", "WHO=me", "-w", "/", "-u", "0:0", &image, "c"])?,
             "0 0 / me c".into(),
         )

@@ -96,7 +96,7 @@ fn nothing_of_the_caller_gets_in() {
                 !found.allowed && found.errno == "ENOKEY",
                 format!("another session keyring than the caller's with {options:?}"),
                 format!(
-                    "{:?}: fork(2) and execve(2) hand the caller's on",
+                    "{:?}: fork(2) and execve(2) pass the caller's on",
                     found.errno
                 ),
             )?;
@@ -130,7 +130,7 @@ fn a_keyring_that_cannot_be_left_is_an_error() {
             ran.status == 125,
             "no container where its own session keyring is refused",
             format!(
-                "status {:?}: the caller's keys are within reach, and nobody was told",
+                "status {:?}: the caller's keys are within reach, without a warning",
                 ran.status
             ),
         )?;

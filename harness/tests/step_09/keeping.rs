@@ -285,7 +285,7 @@ fn a_dead_launcher_is_noticed() {
             .collect();
         expect(
             places.is_empty(),
-            "the next run to take away all that a killed launcher has left",
+            "the next run to remove everything that a killed launcher has left",
             format!("something of it in {places:?}"),
         )?;
         expect_eq("what is left", after, before)

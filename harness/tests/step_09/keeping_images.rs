@@ -174,7 +174,7 @@ fn image_is_whole_or_not_there() {
         state.drydock(&["rmi", "box"]).run()?.success()?;
         state.expect_empty("overlay2", "rmi, many loads having been killed")?;
         expect_eq(
-            "the files without a name that are left",
+            "the remaining files without a name",
             state.root.join("images/spool").exists() || state.root.join("images/new").exists(),
             false,
         )

@@ -189,7 +189,7 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
         begun(&engine)?;
         let dotted = names(&[layers]).into_iter();
         let dotted = dotted.filter(|path| path.to_string_lossy().contains("/."));
-        expect_eq("what is left when it can go", dotted.count(), 0)
+        expect_eq("what is left once it can be removed", dotted.count(), 0)
     });
 }
 
@@ -278,7 +278,7 @@ fn records_of_others_are_not_believed() {
             for digit in ["0", "1", "2", "3", "4", "5"] {
                 expect(
                     ran.stderr.contains(&digit.repeat(64)),
-                    "each that is no record to be named",
+                    "each file that is not a record to be named",
                     format!("{:?}", ran.stderr),
                 )?;
                 fs::remove_file(other(digit)).context("unlink")?;
@@ -339,7 +339,7 @@ fn a_volume_is_held_from_the_first_moment() {
         let made = engine.root.join("volumes").join(&name).join("_data/made");
         expect(
             tried > 0 && refused == tried && made.exists(),
-            "nobody to remove a volume that a container has, or is about to have",
+            "no removal of a volume that a container has, or is about to have",
             format!(
                 "{refused} of {tried} refused, and made there: {}",
                 made.exists()

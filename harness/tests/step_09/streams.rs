@@ -20,7 +20,7 @@ fn a_terminal_of_the_containers_own() {
         expect(
             !screen.is_cooked()?,
             "the caller's terminal to be raw meanwhile",
-            "it still making signals of keys: Ctrl-C would reach the launcher",
+            "it still turning keys into signals: Ctrl-C would reach the launcher",
         )?;
         screen.resize(44, 55)?;
         screen.press("sleep 0.3; stty size; exit 7\n")?;
@@ -106,7 +106,7 @@ fn the_terminal_comes_back_whatever_happens() {
 fn the_callers_terminal_is_out_of_reach() {
     check(|c| {
         let engine = Engine::new(c)?;
-        // Without -t. On a terminal of the caller's, which is no business of
+        // Without -t. On a terminal of the caller's, which does not concern
         // the container's.
         let script = "tty; for n in 0 1 2; do test -t $n && echo leak$((n+40)); done; \
                       echo x > /dev/tty && echo leak$((40+3)); echo done$((20+3))";

@@ -13,7 +13,7 @@ use crate::guest::{self, Machine};
 use check::build::Tests;
 use check::outcome::Record;
 use check::own_host::OwnHost;
-use check::plan::{Batch, Plan};
+use check::plan::{Batch, Plan, Until};
 use check::registry::Step;
 use check::report::{Report, colour, kernel_release, seconds};
 use check::runner;
@@ -96,7 +96,10 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
             .collect::<Result<_>>()?,
         seed: checking.seed,
         untrusted: false,
-        until_hang: checking.reader != Reader::Developer,
+        until: match checking.reader {
+            Reader::Developer => Until::End,
+            Reader::Learner | Reader::Caller => Until::Hang,
+        },
     };
     let mut printer = Printer::new(
         checking.steps,

@@ -14,7 +14,7 @@ use crate::guest;
 use check::draws::Draws;
 use check::outcome::{Outcome, Record};
 use check::own_host::OwnHost;
-use check::plan::{Batch, Plan};
+use check::plan::{Batch, Plan, Until};
 use check::registry::{Entry, Step};
 use check::report::seconds;
 use check::runner;
@@ -51,7 +51,7 @@ pub fn run(checking: &Checking<'_>, times: usize) -> Result<Vec<Record>> {
         batches,
         seed: checking.seed,
         untrusted: false,
-        until_hang: false,
+        until: Until::End,
     };
     let started = Instant::now();
     let mut records = Vec::new();

@@ -127,8 +127,12 @@ impl InChild<'_> {
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
         keep.extend(self.program);
         keep.extend(isolations.iter().flat_map(|isolation| isolation.keeps()));
-        sys::close_except(&keep)?;
-        self.held = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        let held = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        // Most parts let nothing go.
+        if self.held != held {
+            sys::close_except(&keep)?;
+            self.held = held;
+        }
         Ok(())
         // ANCHOR_END: exercise_hold_only
     }
@@ -147,11 +151,11 @@ impl InChild<'_> {
     /// isolation keeps.
     fn let_go(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
         let keeps = isolations.iter().flat_map(|isolation| isolation.keeps());
-        self.held.extend(keeps.map(|fd| fd.as_raw_fd()));
+        let new: Vec<RawFd> = keeps.map(|fd| fd.as_raw_fd()).collect();
         let open = sys::open_descriptors()?;
         let lost: Vec<RawFd> = open
             .into_iter()
-            .filter(|fd| !self.held.contains(fd))
+            .filter(|fd| !self.held.contains(fd) && !new.contains(fd))
             .collect();
         if !lost.is_empty() {
             bail!(

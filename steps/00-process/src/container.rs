@@ -16,7 +16,7 @@ use crate::launched::Launched;
 use crate::signals::Signals;
 use crate::terminal::Terminal;
 use crate::umask::Umask;
-use kit::say;
+use kit::{lock, say};
 
 use crate::exit::{Exit, broken_off};
 
@@ -123,7 +123,7 @@ impl Container {
         let program = self.program.as_ref().map(AsFd::as_fd);
         let child = match host.launch(&self.command, program, start) {
             Ok(launched) => Child { launched, host },
-            Err(error) => return Err(host.clean_up_after(error)),
+            Err(error) => return Err(host.give_up(error)),
         };
         match child.launched.report(&child.host.signals) {
             Ok(Some(Report::SetUp)) => Ok(Created { child, told: start }),
@@ -199,11 +199,7 @@ impl Host {
         program: Option<BorrowedFd<'_>>,
         start: bool,
     ) -> Result<Launched> {
-        for isolation in &mut self.isolations {
-            self.begun += 1;
-            say!("prepare {}", isolation.name());
-            isolation.prepare().with_context(|| isolation.name())?;
-        }
+        lock::unless_pending(self.signals.stopping(), || self.prepare())?;
         stop_if_asked(&self.signals)?;
         let (release, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
         let (report, tell_report) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
@@ -235,7 +231,8 @@ impl Host {
             terminal: None,
             own_session: !self.lends_terminal,
         };
-        match self.on_host(&mut launched, start) {
+        let stopping = self.signals.stopping();
+        match lock::unless_pending(stopping, || self.on_host(&mut launched, start)) {
             Ok(()) => Ok(launched),
             Err(error) => {
                 let error = match launched.died_of() {
@@ -250,6 +247,15 @@ impl Host {
         }
     }
     // ANCHOR_END: launch
+
+    fn prepare(&mut self) -> Result<()> {
+        for isolation in &mut self.isolations {
+            self.begun += 1;
+            say!("prepare {}", isolation.name());
+            isolation.prepare().with_context(|| isolation.name())?;
+        }
+        Ok(())
+    }
 
     // ANCHOR: on_host
     fn on_host(&mut self, launched: &mut Launched, start: bool) -> Result<()> {
@@ -288,6 +294,22 @@ impl Host {
         failed.map_or(Ok(()), Err)
     }
     // ANCHOR_END: clean_up
+
+    /// Cleans up because of an error of the launch. It may be the consequence
+    /// of a signal, whose status is then the launcher's. A second signal ends
+    /// waits for locks as well.
+    fn give_up(&mut self, error: Error) -> Error {
+        let error = match self.signals.asked_to_stop() {
+            Ok(None) => error,
+            Ok(Some(signal)) => Failure::new(
+                Exit::Signal(signal.raw()).status(),
+                format!("{signal} arrived before the command was started: {error:#}"),
+            )
+            .into(),
+            Err(unknown) => anyhow!("{error:#}; and {unknown:#}"),
+        };
+        lock::unless_pending(self.signals.stopping(), || self.clean_up_after(error))
+    }
 
     /// Cleans up because of `error`, and returns it together with errors of
     /// `cleanup`.

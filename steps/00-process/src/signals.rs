@@ -53,6 +53,8 @@ pub(crate) struct Signals {
     fd: OwnedFd,
     /// Readable when one of [`STOP`] has arrived.
     stop: OwnedFd,
+    /// [`STOP`], without the signals that the caller ignores.
+    stopping: SignalSet,
     before: SignalSet,
 }
 
@@ -69,10 +71,14 @@ impl Signals {
         let not_taken: SignalSet = NOT_TAKEN.into_iter().collect();
         let ignored = signals::ignored()?;
         let taken = SignalSet::ALL.without(not_taken).without(ignored);
-        let stop = STOP.into_iter().filter(|signal| !ignored.contains(*signal));
+        let stopping: SignalSet = STOP
+            .into_iter()
+            .filter(|signal| !ignored.contains(*signal))
+            .collect();
         Ok(Signals {
             fd: signalfd(taken)?,
-            stop: signalfd(stop.collect())?,
+            stop: signalfd(stopping)?,
+            stopping,
             // SIGTTOU in any case: the kernel sends it when the launcher takes
             // the terminal back.
             before: block(taken.with(Signal::SIGTTOU))?,
@@ -110,6 +116,11 @@ impl Signals {
         }
     }
     // ANCHOR_END: unless_asked_to_stop
+
+    /// The signals that ask the launcher to stop.
+    pub(crate) fn stopping(&self) -> SignalSet {
+        self.stopping
+    }
 
     /// Returns the pending signal that asks the launcher to stop, if there is
     /// one.

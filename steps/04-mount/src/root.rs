@@ -100,7 +100,7 @@ impl Root {
     /// only one root directory, and chroot(2) does not move the working
     /// directory into it.
     pub(crate) fn chroot(&self) -> Result<()> {
-        say!("chroot to {:?}, which is no jail", self.path);
+        say!("chroot to {:?}, which is not a jail", self.path);
         fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
         chroot(".").with_context(|| format!("chroot({:?})", self.path))?;
         chdir("/").context("chdir(\"/\")")

@@ -13,10 +13,15 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
+
+use crate::SignalSet;
+use crate::sys::signals::signalfd;
 
 /// A lock that is held. Dropping it releases it.
 #[derive(Debug)]
@@ -113,8 +118,13 @@ pub fn try_alone(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
-/// Waits for the lock of an open file. Signals do not interrupt the wait.
+/// Waits for the lock of an open file. Signals do not interrupt the wait, but
+/// for those of [`unless_pending`].
 pub fn wait(file: &File, turn: Turn, path: &Path) -> Result<()> {
+    let ending = SignalSet(ENDING.load(Ordering::Relaxed));
+    if ending != SignalSet::EMPTY {
+        return wait_unless_pending(file, turn, path, ending);
+    }
     let operation = match turn {
         Turn::Making => FlockOperation::LockShared,
         Turn::Judging => FlockOperation::LockExclusive,
@@ -124,6 +134,47 @@ pub fn wait(file: &File, turn: Turn, path: &Path) -> Result<()> {
             Ok(()) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).with_context(|| format!("flock({path:?})")),
+        }
+    }
+}
+
+/// The signals that end a wait for a lock in this process.
+static ENDING: AtomicU64 = AtomicU64::new(SignalSet::EMPTY.0);
+
+/// Runs `work`. Meanwhile a wait for a lock fails when one of `signals`, which
+/// are blocked, is pending. The signal stays pending.
+pub fn unless_pending<T>(signals: SignalSet, work: impl FnOnce() -> T) -> T {
+    let before = ENDING.swap(signals.0, Ordering::Relaxed);
+    let result = work();
+    ENDING.store(before, Ordering::Relaxed);
+    result
+}
+
+/// Waits for a lock or a signal. No system call waits for both: flock(2) does
+/// not return for a blocked signal, and an unblocked one could arrive just
+/// before the call. The lock is therefore tried again and again.
+fn wait_unless_pending(file: &File, turn: Turn, path: &Path, ending: SignalSet) -> Result<()> {
+    let operation = match turn {
+        Turn::Making => FlockOperation::NonBlockingLockShared,
+        Turn::Judging => FlockOperation::NonBlockingLockExclusive,
+    };
+    let mut signals = None;
+    let mut milliseconds: u8 = 1;
+    loop {
+        match flock(file, operation) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("flock({path:?})")),
+        }
+        let signals = match &signals {
+            Some(signals) => signals,
+            None => signals.insert(signalfd(ending)?),
+        };
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(milliseconds)) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => milliseconds = (milliseconds * 2).min(16),
+            Ok(_) => bail!("flock({path:?}): a signal arrived while somebody held the lock"),
+            Err(errno) => return Err(errno).context("poll"),
         }
     }
 }

@@ -14,8 +14,8 @@
 //! | leave processes, or make the kernel start some | all processes are killed after each check, and the kernel's helpers are compared |
 //! | end the machine, or the runner | the records so far have been sent, and the remaining checks are lost to them |
 //!
-//! It does not stop a program that answers in place of the probe: a check reads
-//! from inside a container through the program under test.
+//! It does not stop a program that answers in place of the probe: a check sees
+//! that from outside (`step/outside.rs`).
 
 mod lock;
 mod picture;
@@ -196,7 +196,7 @@ mod tests {
             batches: Vec::new(),
             seed: 1,
             untrusted: true,
-            until_hang: false,
+            until: crate::plan::Until::End,
         };
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(Fence::put_up(&plan, file.path()).is_err());

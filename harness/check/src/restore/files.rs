@@ -60,7 +60,7 @@ pub fn sweep(broom: &mut Broom, all: bool) -> Result<()> {
             broom.take(&dir.display().to_string(), || remove(&dir));
         } else if !is_empty {
             println!(
-                "kept {}: images, layers and volumes are no leftovers; --all removes them",
+                "kept {}: images, layers and volumes are not leftovers; --all removes them",
                 dir.display()
             );
         }

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
-use super::outside;
+use super::outside::{self, Pipes};
 use super::ran::{Ran, status, words};
 use super::said;
 use crate::expect::failed;
@@ -33,6 +33,7 @@ pub struct Held {
     launcher: Option<Child>,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
+    pipes: Pipes,
     seen: Seen,
 }
 
@@ -43,6 +44,7 @@ impl Held {
         let stdin = launcher.stdin.take().context("no standard input")?;
         let stdout = launcher.stdout.take().context("no standard output")?;
         Ok(Held {
+            pipes: Pipes::of(&stdin, &stdout)?,
             call,
             launcher: Some(launcher),
             stdin: Some(stdin),
@@ -58,7 +60,18 @@ impl Held {
     /// [`Failed`] if the command does not run, or is not what the answer says.
     pub fn wait_until_held(&mut self) -> Result<()> {
         self.seen = self.read()?;
-        outside::agrees(&self.call, self.launcher(), &self.seen)
+        outside::agrees(&self.call, self.launcher(), self.pipes, &self.seen)
+    }
+
+    /// Has the probe inside report again, and compares that report too with
+    /// what the host sees.
+    ///
+    /// # Errors
+    /// [`Failed`] without a report, or if it is not what the host sees.
+    pub fn report(&mut self) -> Result<Seen> {
+        let seen = self.ask(&["report"])?;
+        outside::agrees(&self.call, self.launcher(), self.pipes, &seen)?;
+        Ok(seen)
     }
 
     /// The report of the probe at its start.
@@ -87,6 +100,19 @@ impl Held {
         }
     }
 
+    /// Makes the probe inside do something more that has no answer. `args` are
+    /// its arguments.
+    ///
+    /// # Errors
+    /// [`Failed`] if it is gone.
+    pub fn tell(&mut self, args: &[&str]) -> Result<()> {
+        let question = serde_json::to_string(args).context("write the question as JSON")? + "\n";
+        let stdin = self.stdin.as_mut().context("standard input is closed")?;
+        stdin
+            .write_all(question.as_bytes())
+            .map_err(|e| anyhow!(Failed(format!("the probe in `{}` is gone: {e}", self.call))))
+    }
+
     /// Makes the probe inside do something more. `args` are its arguments.
     ///
     /// # Errors
@@ -97,11 +123,7 @@ impl Held {
 
     /// Does the same as [`ask`](Self::ask), with a time limit of its own.
     pub fn ask_within<T: DeserializeOwned>(&mut self, args: &[&str], limit: Duration) -> Result<T> {
-        let question = serde_json::to_string(args).context("write the question as JSON")? + "\n";
-        let stdin = self.stdin.as_mut().context("standard input is closed")?;
-        stdin
-            .write_all(question.as_bytes())
-            .map_err(|e| anyhow!(Failed(format!("the probe in `{}` is gone: {e}", self.call))))?;
+        self.tell(args)?;
         self.read_within(limit)
     }
 
@@ -115,6 +137,19 @@ impl Held {
 
     /// Does the same as [`read`](Self::read), with a time limit of its own.
     pub fn read_within<T: DeserializeOwned>(&mut self, limit: Duration) -> Result<T> {
+        let line = self.line_within(limit)?;
+        serde_json::from_str(&line).map_err(|e| {
+            let why = if line.is_empty() {
+                self.last_words()
+            } else {
+                format!("{line:?} ({e})")
+            };
+            failed(format!("an answer from the probe in `{}`", self.call), why)
+        })
+    }
+
+    /// The next line of the probe; empty at the end of its output.
+    fn line_within(&mut self, limit: Duration) -> Result<String> {
         if self.stdout.buffer().is_empty() {
             let mut ready = [PollFd::new(
                 self.stdout.get_ref().as_fd(),
@@ -140,14 +175,21 @@ impl Held {
         self.stdout
             .read_line(&mut line)
             .context("read from the probe")?;
-        serde_json::from_str(&line).map_err(|e| {
-            let why = if line.is_empty() {
-                self.last_words()
-            } else {
-                format!("{line:?} ({e})")
-            };
-            failed(format!("an answer from the probe in `{}`", self.call), why)
-        })
+        Ok(line)
+    }
+
+    /// Reads and compares the report of a probe that need not be held longer,
+    /// and waits for the launcher's end, which must be a success.
+    pub(super) fn report_and_end(mut self) -> Result<Seen> {
+        let line = self.line_within(ANSWER_LIMIT)?;
+        if line.is_empty() {
+            return self.end()?.success()?.json();
+        }
+        self.seen = Ran::printed(&self.call, line).json()?;
+        outside::agrees(&self.call, self.launcher(), self.pipes, &self.seen)?;
+        let seen = std::mem::take(&mut self.seen);
+        self.end()?.success()?;
+        Ok(seen)
     }
 
     fn last_words(&mut self) -> String {

@@ -45,6 +45,7 @@ pub fn started() -> bool {
 }
 
 /// A call of a step's program, built up by its methods.
+#[derive(Clone)]
 pub struct Step {
     program: PathBuf,
     args: Vec<OsString>,
@@ -151,12 +152,24 @@ impl Step {
         Ok(Ran::of(call, &output))
     }
 
-    /// Runs `probe report` as the command and returns its report.
+    /// Runs the probe as the command and returns its report, compared with what
+    /// the host sees. The program must then end with status 0.
     ///
     /// # Errors
-    /// [`Failed`] if the program fails or prints no report.
+    /// [`Failed`] if the program fails, or if the report is not what the host
+    /// sees.
     pub fn probe(self) -> Result<Seen> {
-        self.args(["probe", "report"]).run()?.success()?.json()
+        self.report(&[] as &[&str])
+    }
+
+    /// Does the same as [`probe`](Self::probe), with words that the report
+    /// prints back.
+    pub fn report<S: AsRef<OsStr>>(self, words: &[S]) -> Result<Seen> {
+        // It is held for a moment, but whoever repeats the call by hand wants
+        // to see the report.
+        let as_typed = |step: Step| step.args(["probe", "report"]).args(words).call();
+        let held = self.clone().args(["probe", "hold"]).args(words);
+        held.start_as(as_typed(self))?.report_and_end()
     }
 
     /// Starts the program with `probe hold` as the command, and returns once
@@ -185,6 +198,11 @@ impl Step {
     /// [`Failed`] if it cannot be started.
     pub fn start(self) -> Result<Held> {
         let call = self.call();
+        self.start_as(call)
+    }
+
+    /// Does the same as [`start`](Self::start), with another call in messages.
+    fn start_as(self, call: String) -> Result<Held> {
         let launcher = self
             .command()
             .stdin(Stdio::piped())

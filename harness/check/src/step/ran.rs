@@ -35,6 +35,16 @@ impl Ran {
         }
     }
 
+    /// A program that has printed this and still runs.
+    pub(super) fn printed(call: &str, stdout: String) -> Self {
+        Ran {
+            call: call.to_owned(),
+            status: 0,
+            stdout,
+            stderr: String::new(),
+        }
+    }
+
     /// Requires exit status 0.
     ///
     /// # Errors

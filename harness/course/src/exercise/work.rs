@@ -5,6 +5,7 @@
 //! work/05-user/        the learner's own
 //! work/.ours/04-mount  a link to ours, for steps that are not the learner's
 //! work/progress.toml   the learner's progress
+//! work/tour.toml       what the learner has seen of the tour
 //! ```
 //!
 //! A step's manifest is the same here as in `steps/`. Which crate `mount` is,
@@ -199,6 +200,11 @@ impl Work {
             .unwrap_or(&dir)
             .display()
             .to_string()
+    }
+
+    /// Where the tour remembers what the learner has seen.
+    pub fn tour(&self) -> PathBuf {
+        self.dir.join("tour.toml")
     }
 
     /// Reads the progress.

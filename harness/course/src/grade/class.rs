@@ -50,7 +50,7 @@ impl Folder {
                 .path();
             let file = path.file_name().unwrap_or_default();
             let Some(file) = file.to_str() else {
-                bail!("{file:?} is no name in UTF-8: rename it");
+                bail!("{file:?} is not UTF-8: rename it");
             };
             if file.starts_with('.') {
                 continue;
@@ -195,7 +195,7 @@ pub fn csv(step: &Step, rows: &[Row<'_>]) -> Result<String> {
             .with_context(|| format!("write the row of {}", row.name))?;
     }
     let bytes = csv.into_inner().context("write the table")?;
-    String::from_utf8(bytes).context("the table is no text")
+    String::from_utf8(bytes).context("the table is not text")
 }
 
 /// A text that no spreadsheet takes for a formula. Students choose the names of

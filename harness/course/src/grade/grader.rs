@@ -14,7 +14,7 @@ use super::marks::Marks;
 use super::place::Place;
 use super::submission::Submission;
 use check::outcome::Record;
-use check::plan::{Batch, Plan};
+use check::plan::{Batch, Plan, Until};
 use check::registry::Step;
 use check::report::progress;
 use check::{build, workspace};
@@ -161,7 +161,7 @@ impl Grader {
             }],
             seed: checking::any_seed(),
             untrusted: true,
-            until_hang: false,
+            until: Until::End,
         };
         let machine = Machine {
             time_limit: Some(self.left(begun)),

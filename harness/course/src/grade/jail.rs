@@ -269,7 +269,11 @@ fn locked(path: &Path) -> Result<MsFlags> {
 }
 
 fn text(path: &Path) -> Result<CString> {
-    ensure!(path.is_absolute(), "{} is no absolute path", path.display());
+    ensure!(
+        path.is_absolute(),
+        "{} is not an absolute path",
+        path.display()
+    );
     CString::new(path.as_os_str().as_bytes())
         .with_context(|| format!("{}: a path with NUL", path.display()))
 }

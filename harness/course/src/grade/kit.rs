@@ -179,7 +179,7 @@ impl Call {
     fn read(file: &Path) -> Result<(Call, [PathBuf; 2])> {
         let text = fs::read(file).with_context(|| format!("read {}", file.display()))?;
         let text = String::from_utf8(text)
-            .with_context(|| format!("{}: a call of rustc is no text", file.display()))?;
+            .with_context(|| format!("{}: a call of rustc is not text", file.display()))?;
         let mut words = text.split_terminator('\0').map(str::to_owned);
         let mut next = || {
             words

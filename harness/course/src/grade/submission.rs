@@ -129,7 +129,7 @@ impl Taken {
             bail!("more than {FILES} files or {} MiB of sources", BYTES >> 20);
         }
         let text =
-            String::from_utf8(bytes).with_context(|| format!("{} is no text", path.display()))?;
+            String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
         self.files.push((path, text));
         Ok(())
     }

@@ -1,23 +1,34 @@
-//! Builds wrong solutions.
+//! Builds our steps with a change: wrong solutions, mutants.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::Wrong;
 use crate::exercise::work;
 use check::{build, workspace};
 
-/// Builds wrong solutions in a copy of the workspace that has only the steps.
+/// Builds changed steps in a copy of the workspace that has only the steps.
 pub struct Builder {
     dir: PathBuf,
     out: PathBuf,
 }
 
+/// What became of a build.
+#[derive(Debug)]
+pub enum Built {
+    /// The path of the program.
+    Program(PathBuf),
+    /// It does not compile: the messages of cargo.
+    No(String),
+}
+
 impl Builder {
-    /// Updates the copy below `target/wrong`.
+    /// Updates the copy below `target/wrong`. There is one for all: to cargo,
+    /// a second copy that shares the target directory would be the same
+    /// packages, and up to date.
     pub fn new() -> Result<Self> {
         let root = workspace::root();
         let builder = Builder {
@@ -37,39 +48,45 @@ impl Builder {
 
     /// Builds a wrong solution and returns the path of its program.
     pub fn build(&self, wrong: &Wrong) -> Result<PathBuf> {
-        let files = wrong.files()?;
-        for (file, text) in &files {
+        match self.changed(&wrong.name, &wrong.step, &wrong.files()?)? {
+            Built::Program(program) => Ok(program),
+            Built::No(messages) => {
+                bail!("build the wrong solution {}:\n{messages}", wrong.name)
+            }
+        }
+    }
+
+    /// Builds step `step` with these files instead of ours, as the program
+    /// `name`.
+    pub fn changed(&self, name: &str, step: &str, files: &[(String, String)]) -> Result<Built> {
+        for (file, text) in files {
             write_changed(&self.dir.join(file), text.as_bytes())?;
         }
-        let name = workspace::program(&wrong.step);
+        let program = workspace::program(step);
         let target = work::target();
-        let built = build::cargo(
-            &self.dir,
-            &[
-                "build",
-                "--profile",
-                "wrong",
-                // The whole workspace, not one package: with the same features
-                // for every step, shared crates are built once.
-                "--workspace",
-                "--bin",
-                &name,
-                "--target-dir",
-                &target.to_string_lossy(),
-            ],
-        )
-        .with_context(|| format!("build the wrong solution {}", wrong.name))?;
-        for (file, _) in &files {
+        let built = build::command(&self.dir)
+            .args(["build", "--profile", "wrong"])
+            // The whole workspace, not one package: with the same features
+            // for every step, shared crates are built once.
+            .args(["--workspace", "--quiet", "--bin", &program])
+            .arg("--target-dir")
+            .arg(&target)
+            .output()
+            .context("run cargo")?;
+        // Before anything else: the next one is built from the same copy.
+        for (file, _) in files {
             let ours =
                 fs::read(workspace::root().join(file)).with_context(|| format!("read {file}"))?;
             write_changed(&self.dir.join(file), &ours)?;
         }
-        let program = built
-            .last()
-            .with_context(|| format!("cargo built no {name}"))?;
-        let to = self.out.join(&wrong.name);
-        build::replace(program, &to)?;
-        Ok(to)
+        if !built.status.success() {
+            let messages = String::from_utf8_lossy(&built.stderr);
+            return Ok(Built::No(messages.trim().to_owned()));
+        }
+        let to = self.out.join(name);
+        let from = build::host_dir(&target).join("wrong").join(&program);
+        build::replace(&from, &to)?;
+        Ok(Built::Program(to))
     }
 }
 

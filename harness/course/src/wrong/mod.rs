@@ -17,7 +17,7 @@ use check::registry::Step;
 use check::{toml_dir, workspace};
 use vm::CgroupLayout;
 
-pub use builder::Builder;
+pub use builder::{Builder, Built};
 pub use messages::{Messages, UPDATE, snapshots};
 
 /// A wrong solution.

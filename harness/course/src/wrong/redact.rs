@@ -42,6 +42,13 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b(queue|semaphore|memory) \d{4,}", "$1 [id]"),
     // A name that is padded to the longest allowed.
     (r"\bxy\.[a-z]{8}a+\b", "xy.[word]"),
+    // Bad names, which are drawn: the long ones, and all of those that are
+    // taken.
+    (r"\ba{9,}\.a{9,}\b", "[long name]"),
+    (
+        r#"name "(?:[^"\\]|\\.)*" to be refused"#,
+        "name [name] to be refused",
+    ),
     // Users that are drawn at random.
     (r"--user \d+:\d+", "--user [uid]:[gid]"),
     (r"\b(UID|GID) \d{2,}", "$1 [id]"),

@@ -254,7 +254,7 @@ impl DeviceArg {
         let kind = match meta.file_type() {
             t if t.is_char_device() => DeviceKind::Char,
             t if t.is_block_device() => DeviceKind::Block,
-            _ => bail!("{} is no device", self.host.display()),
+            _ => bail!("{} is not a device", self.host.display()),
         };
         Ok(DeviceRule {
             kind,

@@ -107,7 +107,7 @@ impl Branch {
 /// Opens all branches.
 ///
 /// # Errors
-/// Names a branch that is missing, is no directory, is written by another
+/// Names a branch that is missing, is not a directory, is written by another
 /// union, or lies inside another branch. AUFS calls the last overlapped and
 /// rejects it too.
 pub(crate) fn open_all(options: &[BranchOption]) -> anyhow::Result<Vec<Branch>> {

@@ -17,7 +17,7 @@ use crate::node::{Dir, lock};
 use crate::whiteout;
 
 impl Union {
-    /// Removes a name of a file that is no directory.
+    /// Removes a name of a file that is not a directory.
     ///
     /// # Errors
     /// `EROFS` if it needs a whiteout and no branch above it is writable.

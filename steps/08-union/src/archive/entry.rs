@@ -35,7 +35,7 @@ pub(super) fn inside(path: &Path) -> Result<PathBuf> {
 /// files, which mean nothing elsewhere.
 ///
 /// # Errors
-/// If it goes through a whiteout, which is no directory.
+/// If it goes through a whiteout, which is not a directory.
 pub(super) fn is_bookkeeping(path: &Path) -> Result<bool> {
     let starts = |name: &OsStr, with: &str| name.as_bytes().starts_with(with.as_bytes());
     for name in path {

@@ -60,7 +60,7 @@ impl Layer<'_> {
     /// without links. The place's directory is in the layer afterwards.
     ///
     /// # Errors
-    /// If something on the way is no directory.
+    /// If something on the way is not a directory.
     pub(super) fn find(&mut self, named: &Path, missing: Missing) -> Result<(Place, PathBuf)> {
         let name = named.file_name().context("the root of the layer")?;
         let parent = named.parent().unwrap_or(Path::new(""));
@@ -158,7 +158,7 @@ impl Layer<'_> {
                 return Ok(None);
             }
             Here::Symlink => return self.tree.link(path).map(Some),
-            Here::Other => bail!("{path:?} is no directory"),
+            Here::Other => bail!("{path:?} is not a directory"),
             Here::Nothing => {
                 if let Some(lower) = self.shows_through(path)? {
                     return self.descend_below(path, &lower);
@@ -186,7 +186,7 @@ impl Layer<'_> {
                 Ok(None)
             }
             FileType::Symlink => tree.link(path).map(Some),
-            _ => bail!("{path:?} is no directory"),
+            _ => bail!("{path:?} is not a directory"),
         }
     }
 

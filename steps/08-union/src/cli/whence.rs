@@ -109,7 +109,7 @@ fn words(what: &What, path: &Path) -> String {
         }
         What::Whiteout { at } if at == path => "a whiteout: deleted".into(),
         What::Whiteout { at } => format!("a whiteout of /{}: deleted with it", shown(at)),
-        What::NotDirectory { at } => format!("/{} is no directory here", shown(at)),
+        What::NotDirectory { at } => format!("/{} is not a directory here", shown(at)),
         What::Inherited => "as in the layer below".into(),
     }
 }

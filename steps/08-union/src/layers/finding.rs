@@ -21,7 +21,7 @@ pub struct Finding {
 pub enum What {
     /// Nothing: the search goes on in the layer below.
     Absent,
-    /// A file that is no directory. It hides everything below.
+    /// A file that is not a directory. It hides everything below.
     File {
         /// The type of the file, in words.
         kind: &'static str,
@@ -41,7 +41,7 @@ pub enum What {
         /// it.
         at: PathBuf,
     },
-    /// A file that is no directory stands where the path needs one.
+    /// A file that is not a directory stands where the path needs one.
     NotDirectory {
         /// The path of that file.
         at: PathBuf,

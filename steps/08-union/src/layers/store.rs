@@ -163,7 +163,7 @@ impl Store {
                 Ok(Some(file)) => file,
                 Ok(None) => continue,
                 Err(error) => {
-                    warn!("passed over: {error:#}");
+                    warn!("skipped: {error:#}");
                     continue;
                 }
             };

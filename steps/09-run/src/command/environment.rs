@@ -100,7 +100,7 @@ impl Environment {
     }
 
     fn add_line(&mut self, number: usize, line: &[u8]) -> Result<()> {
-        let line = str::from_utf8(line).context("it is no UTF-8")?;
+        let line = str::from_utf8(line).context("it is not UTF-8")?;
         let mark = if number == 1 { "\u{feff}" } else { "" };
         let line = line.strip_prefix(mark).unwrap_or(line);
         let line = line.strip_suffix('\n').unwrap_or(line);
@@ -201,7 +201,7 @@ pub fn argv(
 pub fn text(what: &str, string: OsString) -> Result<String> {
     String::from_utf8(string.into_vec())
         .map_err(|error| error.utf8_error())
-        .with_context(|| format!("{what} is no UTF-8"))
+        .with_context(|| format!("{what} is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl Records {
             }
             match read(&path) {
                 Ok(record) => records.extend(record),
-                Err(error) => warn!("passed over: {error:#}"),
+                Err(error) => warn!("skipped: {error:#}"),
             }
         }
         records
@@ -276,7 +276,7 @@ impl Records {
                 Ok(Some(text)) => text,
                 Ok(None) => continue,
                 Err(error) => {
-                    warn!("passed over: {error:#}");
+                    warn!("skipped: {error:#}");
                     continue;
                 }
             };

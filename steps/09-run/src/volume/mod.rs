@@ -212,7 +212,7 @@ impl Volumes {
         for name in names {
             match self.get(&name) {
                 Ok(volume) => volumes.push(volume),
-                Err(error) => warn!("passed over: {error:#}"),
+                Err(error) => warn!("skipped: {error:#}"),
             }
         }
         Ok(volumes)

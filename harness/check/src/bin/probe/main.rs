@@ -32,8 +32,11 @@ enum What {
         args: Vec<String>,
     },
     /// Print the report, then answer questions (a JSON list of arguments a
-    /// line) until standard input ends
-    Hold,
+    /// line) until standard input ends, or `exit` is one of them
+    Hold {
+        /// Printed back in the report
+        args: Vec<String>,
+    },
     /// Print all that keeps the command from the host
     Protections,
     /// Print the devices of the network, their addresses, and the way out
@@ -72,7 +75,7 @@ fn main() -> ExitCode {
 fn run(what: What) -> Result<ExitCode> {
     match what {
         What::Report { args } => print(&report::report(args)?)?,
-        What::Hold => hold()?,
+        What::Hold { args } => return hold(args),
         What::Protections => print(&check::protections::look())?,
         What::Network => print(&network::look()?)?,
         What::Serve { port, word } => {
@@ -97,13 +100,17 @@ fn print(value: &impl serde::Serialize) -> Result<()> {
         .context("write to standard output")
 }
 
-fn hold() -> Result<()> {
-    print(&report::report(Vec::new())?)?;
+fn hold(args: Vec<String>) -> Result<ExitCode> {
+    print(&report::report(args)?)?;
     for line in stdin().lock().lines() {
         let words: Vec<String> = serde_json::from_str(&line.context("read standard input")?)
             .context("parse the question")?;
         let args = Args::try_parse_from(std::iter::once("probe".to_owned()).chain(words))?;
-        run(args.what)?;
+        let ends = matches!(args.what, What::Exit { .. });
+        let status = run(args.what)?;
+        if ends {
+            return Ok(status);
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

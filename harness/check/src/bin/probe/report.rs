@@ -53,16 +53,8 @@ pub(crate) fn report(args: Vec<String>) -> Result<Seen> {
         fds: fds(),
         capabilities: masks("Cap"),
         signals: masks("Sig"),
-        sysv: ["msg", "sem", "shm"]
-            .into_iter()
-            .flat_map(|kind| {
-                let lines = lines(&format!("/proc/sysvipc/{kind}"));
-                lines
-                    .into_iter()
-                    .skip(1)
-                    .map(move |line| format!("{kind} {}", squeeze(&line)))
-            })
-            .collect(),
+        limits: lines("/proc/self/limits"),
+        sysv: host::sysv().unwrap_or_default(),
         posix_queues: host::posix_queues().unwrap_or_default(),
         uid_map: map("/proc/self/uid_map"),
         gid_map: map("/proc/self/gid_map"),
@@ -128,8 +120,4 @@ fn map(file: &str) -> Vec<[u64; 3]> {
             ])
         })
         .collect()
-}
-
-fn squeeze(line: &str) -> String {
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }

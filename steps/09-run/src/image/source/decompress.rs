@@ -190,7 +190,7 @@ mod tests {
             let two = [pack(&text), pack(b""), pack(b"end")].concat();
             assert_eq!(unpacked(&two).unwrap(), [&text[..], b"end"].concat());
         }
-        // Zeroes behind gzip fill a block; anything else is not passed over.
+        // Zeroes behind gzip fill a block; anything else is not skipped.
         let padded = [gzip(&text), gzip(b"end"), vec![0; 70_000]].concat();
         assert_eq!(unpacked(&padded).unwrap(), [&text[..], b"end"].concat());
         for more in [&b"garbage"[..], b"\0\0garbage"] {

@@ -218,7 +218,7 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
         return Err(Error::new(NoImage { passed }));
     }
     for passed in layout.passed.iter().take(MOST_SHOWN) {
-        eprintln!("drydock: passed over: {passed}");
+        eprintln!("drydock: skipped: {passed}");
     }
     Ok(images)
 }
@@ -263,7 +263,7 @@ impl Layout<'_> {
             }
         };
         let document: Document = parse(&self.document(&digest)?, Tail::Refused)
-            .with_context(|| format!("{digest} is no manifest"))?;
+            .with_context(|| format!("{digest} is not a manifest"))?;
         if let Some(manifests) = &document.manifests {
             if depth == DEEPEST {
                 bail!("an index of an index of an index, and so on: refused");
