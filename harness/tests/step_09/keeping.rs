@@ -297,7 +297,7 @@ fn stop_asks_and_then_kills() {
     check(|c| {
         let engine = Engine::new(c)?;
         let script = |signal: &str, then: &str| {
-            format!("trap '{then}' {signal}; while :; do sleep 0.1; done")
+            format!("trap '{then}' {signal}; echo '\"ready\"'; while :; do sleep 0.1; done")
         };
         for (options, script, status) in [
             (
@@ -308,20 +308,12 @@ fn stop_asks_and_then_kills() {
             (&["--stop-timeout", "1"], script("TERM", ":"), 137),
         ] {
             let name = c.word("box");
-            let held = engine
+            let mut held = engine
                 .run(options)
                 .args(["--name", &name, engine.image(), "sh", "-c", &script])
                 .start()?;
-            let listed = || {
-                engine
-                    .tool(["ps", "-q"])
-                    .run()
-                    .ok()
-                    .filter(|ran| !ran.stdout.is_empty())
-            };
-            expect(wait_for(listed).is_some(), "a container", "none")?;
-            // Until its trap is set.
-            std::thread::sleep(std::time::Duration::from_millis(500));
+            let ready: String = held.read()?;
+            expect_eq("the word of a script with its trap set", &*ready, "ready")?;
             engine.tool(["stop", &name]).run()?.success()?;
             held.wait()?.expect_status(status)?;
         }
