@@ -342,6 +342,6 @@ mod tests {
             .unwrap()
             .rule()
             .unwrap_err();
-        assert!(error.to_string().contains("no device"));
+        assert!(error.to_string().contains("not a device"));
     }
 }
