@@ -100,7 +100,7 @@ fn what_reaches_the_host_is_refused() {
             expect_refused(&mut held, words, "EPERM", "the filter lets it pass")?;
         }
         for words in [
-            ["getppid"].as_slice(),
+            ["sched_yield"].as_slice(),
             &["socket", "1", "1"],
             &["personality", "4294967295"],
         ] {
@@ -174,13 +174,13 @@ fn a_file_replaces_the_profile() {
             c,
             &format!(
                 r#"{{"defaultAction":"SCMP_ACT_ALLOW","architectures":null,"syscalls":[
-                    {{"names":["getppid"],"action":"SCMP_ACT_ERRNO","errnoRet":{errno}}}]}}"#
+                    {{"names":["sched_yield"],"action":"SCMP_ACT_ERRNO","errnoRet":{errno}}}]}}"#
             ),
         )?;
         let mut held = step(c).args(["--security-opt", &file]).hold()?;
-        let refused = call(&mut held, &["getppid"])?;
+        let refused = call(&mut held, &["sched_yield"])?;
         let name = format!("{:?}", nix::errno::Errno::from_raw(errno as i32));
-        expect_eq("the errno of getppid", refused.errno, name)?;
+        expect_eq("the errno of sched_yield", refused.errno, name)?;
         expect(
             call(&mut held, &["keyctl", "9999"])?.errno != "EPERM",
             "keyctl as the file has it: allowed",
@@ -203,10 +203,10 @@ fn a_file_replaces_the_profile() {
 #[test]
 fn arguments_are_compared_in_full() {
     check(|c| {
-        // getppid takes no arguments: the kernel does not mind.
+        // sched_yield takes no arguments: the kernel does not mind.
         let value = (1u64 << 32) + 5;
         let rules = format!(
-            r#"{{"name":"getppid","action":"SCMP_ACT_ERRNO","errnoRet":71,
+            r#"{{"name":"sched_yield","action":"SCMP_ACT_ERRNO","errnoRet":71,
                  "args":[{{"index":0,"value":{value},"op":"SCMP_CMP_EQ"}}]}},
                {{"name":"getpgrp","action":"SCMP_ACT_ERRNO","errnoRet":71,
                  "args":[{{"index":1,"value":{value},"op":"SCMP_CMP_GT"}}]}},
@@ -218,9 +218,9 @@ fn arguments_are_compared_in_full() {
         let mut held = step(c).args(["--security-opt", &option]).hold()?;
         let (low, high) = (5, 1i64 << 32);
         for (name, index, argument, refused) in [
-            ("getppid", 0, high + low, true),
-            ("getppid", 0, low, false),
-            ("getppid", 0, high, false),
+            ("sched_yield", 0, high + low, true),
+            ("sched_yield", 0, low, false),
+            ("sched_yield", 0, high, false),
             ("getpgrp", 1, high + low + 1, true),
             ("getpgrp", 1, 2 * high, true),
             ("getpgrp", 1, high + low, false),
@@ -252,16 +252,16 @@ fn arguments_are_compared_in_full() {
 fn the_strictest_rule_decides() {
     check(|c| {
         let rules = r#"
-            {"name":"getppid","action":"SCMP_ACT_LOG","args":[{"value":7,"op":"SCMP_CMP_GE"}]},
-            {"name":"getppid","action":"SCMP_ACT_ERRNO","args":[{"value":9,"op":"SCMP_CMP_GE"}]},
+            {"name":"sched_yield","action":"SCMP_ACT_LOG","args":[{"value":7,"op":"SCMP_CMP_GE"}]},
+            {"name":"sched_yield","action":"SCMP_ACT_ERRNO","args":[{"value":9,"op":"SCMP_CMP_GE"}]},
             {"name":"getpgrp","action":"SCMP_ACT_ERRNO","args":[
                 {"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":1,"value":2,"op":"SCMP_CMP_EQ"}]},
             {"name":"getsid","action":"SCMP_ACT_ERRNO","args":[{"value":1,"op":"SCMP_CMP_EQ"}]}"#;
         let option = all_but(c, rules)?;
         let mut held = step(c).args(["--security-opt", &option]).hold()?;
         for (words, refused) in [
-            (["getppid", "8", "0"], false),
-            (["getppid", "9", "0"], true),
+            (["sched_yield", "8", "0"], false),
+            (["sched_yield", "9", "0"], true),
             (["getpgrp", "1", "2"], true),
             (["getpgrp", "1", "3"], false),
             (["getpgrp", "3", "2"], false),
@@ -409,7 +409,7 @@ fn the_filter_comes_last() {
                 .args(["--security-opt", &option])
                 .args(options)
                 .args([c.other_program("probe").command().get_program()])
-                .args(["call", "getppid"])
+                .args(["call", "sched_yield"])
                 .run()?;
             expect(
                 ran.status == 0,
@@ -596,7 +596,7 @@ fn a_recorded_profile_fits() {
             .args(["seccomp", "record", "-o"])
             .args([&file])
             .args([&probe])
-            .args(["call", "getppid"])
+            .args(["call", "sched_yield"])
             .run()?
             .success()?;
         let option = format!("seccomp={}", file.display());
@@ -607,7 +607,7 @@ fn a_recorded_profile_fits() {
                 .args(words)
                 .run()
         };
-        let made: Attempt = again(&["call", "getppid"])?.success()?.json()?;
+        let made: Attempt = again(&["call", "sched_yield"])?.success()?.json()?;
         expect(made.allowed, "the recorded call made", made.errno)?;
         let other: Attempt = again(&["call", "getpgrp"])?.success()?.json()?;
         expect_eq(

@@ -164,6 +164,23 @@ pub(crate) fn beside(step: Step) -> Result<Held> {
     Ok(held)
 }
 
+/// Whether a process tries for a lock again and again, and meanwhile waits for
+/// a signal: it is in a poll(2) of one descriptor, for some milliseconds
+/// (proc_pid_syscall(5)).
+fn tries_again(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let mut words = text.split(' ');
+    let call = words.next().and_then(|n| n.parse().ok()).unwrap_or(-1);
+    let mut argument = |n| {
+        let word = words.nth(n)?.strip_prefix("0x")?;
+        i64::from_str_radix(word, 16).ok()
+    };
+    let (descriptors, milliseconds) = (argument(1), argument(0));
+    call == libc::SYS_poll
+        && descriptors == Some(1)
+        && milliseconds.is_some_and(|ms| (1..100).contains(&ms))
+}
+
 /// Waits until a program has ended, or waits for a lock that a launcher which
 /// stands still may hold (proc_locks(5)).
 ///
@@ -177,7 +194,7 @@ pub(crate) fn settled(program: &Held) -> Result<()> {
         let waits = locks.lines().any(|line| {
             line.contains(" -> ") && line.split_whitespace().any(|word| word == pid.to_string())
         });
-        (ended || waits).then_some(())
+        (ended || waits || tries_again(pid)).then_some(())
     });
     expect(
         came.is_some(),
