@@ -60,7 +60,7 @@ pub fn seal() -> Result<OwnedFd> {
     };
     let mut copy = File::from(made.context("memfd_create")?);
     let mut program = File::open("/proc/self/exe").context("open /proc/self/exe")?;
-    io::copy(&mut program, &mut copy).context("copy the program into memory")?;
+    io::copy(&mut program, &mut copy).context("sendfile(memfd, /proc/self/exe)")?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     fcntl_add_seals(&copy, seals).context("fcntl(F_ADD_SEALS)")?;
     Ok(copy.into())

@@ -181,7 +181,9 @@ fn wait_unless_pending(file: &File, turn: Turn, path: &Path, ending: SignalSet) 
 
 /// Whether `path` still names the file that was opened there.
 pub fn is_at(file: &File, path: &Path) -> Result<bool> {
-    let ours = file.metadata().context("fstat")?;
+    let ours = file
+        .metadata()
+        .with_context(|| format!("fstat({path:?})"))?;
     match fs::symlink_metadata(path) {
         Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
