@@ -292,6 +292,11 @@ pub(crate) fn set_groups(groups: &[u32]) -> Result<()> {
     let raw: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     match setgroups(&raw) {
         Err(Errno::EPERM) if namespace_denies()? => keep_groups(),
+        Err(Errno::EINVAL) => bail!(
+            "setgroups({groups:?}): EINVAL: a group is not mapped in this user namespace: map it \
+             with {} or --map-auto",
+            Ids::Group.option()
+        ),
         set => set.with_context(|| format!("setgroups({groups:?})")),
     }
 }
