@@ -129,9 +129,9 @@ fn execute(
     command: Pid,
     seal: impl FnOnce() -> Result<()>,
 ) -> Result<std::convert::Infallible> {
-    dup2_stdin(program).context("dup2(0)")?;
-    dup2_stdout(program).context("dup2(1)")?;
-    dup2_stderr(program).context("dup2(2)")?;
+    dup2_stdin(program).context("dup2(memfd, 0)")?;
+    dup2_stdout(program).context("dup2(memfd, 1)")?;
+    dup2_stderr(program).context("dup2(memfd, 2)")?;
     let name = NAME.to_string_lossy().into_owned();
     let arguments = Arguments::new(&[name.into(), command.to_string().into()], &[])?;
     seal()?;
