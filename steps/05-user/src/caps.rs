@@ -51,15 +51,22 @@ pub fn inside() -> Vec<OsString> {
 
 /// The capabilities that both this kernel and this program know.
 fn known() -> Result<CapabilitySet> {
+    let of_program = CapabilitySet::from_iter(names().map(|(_, capability)| capability));
+    Ok(of_kernel()? & of_program)
+}
+
+/// The capabilities that this kernel has, those that are newer than this
+/// program among them: /proc/sys/kernel/cap_last_cap (capabilities(7)).
+pub fn of_kernel() -> Result<CapabilitySet> {
     let last = "/proc/sys/kernel/cap_last_cap";
     let last: u32 = fs::read_to_string(last)
         .with_context(|| format!("read {last}"))?
         .trim()
         .parse()
         .with_context(|| format!("read {last}"))?;
-    let of_kernel = CapabilitySet::from_bits_retain(u64::MAX >> 63u32.saturating_sub(last));
-    let of_program = CapabilitySet::from_iter(names().map(|(_, capability)| capability));
-    Ok(of_kernel & of_program)
+    Ok(CapabilitySet::from_bits_retain(
+        u64::MAX >> 63u32.saturating_sub(last),
+    ))
 }
 
 fn names() -> impl Iterator<Item = (&'static str, CapabilitySet)> {

@@ -2,7 +2,6 @@
 //! (capabilities(7)), by Docker's rules.
 
 use std::fmt;
-use std::fs;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result};
@@ -50,7 +49,7 @@ impl FromStr for CapabilityArg {
         }
         let known = CapabilitySet::from_name(name).filter(|one| one.iter().count() == 1);
         known.map(CapabilityArg::One).with_context(|| {
-            format!("{text:?} is no capability: see capabilities(7), or write ALL")
+            format!("{text:?} is not a capability: see capabilities(7), or write ALL")
         })
     }
 }
@@ -87,18 +86,13 @@ fn known() -> CapabilitySet {
     )
 }
 
-/// The capabilities that this kernel has, those that are newer than this
-/// program among them.
-pub fn of_kernel() -> Result<CapabilitySet> {
-    let file = "/proc/sys/kernel/cap_last_cap";
-    let last: u32 = fs::read_to_string(file)
-        .with_context(|| format!("read {file}"))?
-        .trim()
-        .parse()
-        .with_context(|| format!("read {file}"))?;
-    Ok(CapabilitySet::from_bits_retain(
-        u64::MAX >> 63u32.saturating_sub(last),
-    ))
+/// The capabilities that `args` name one by one.
+pub(crate) fn named(args: &[CapabilityArg]) -> CapabilitySet {
+    args.iter()
+        .fold(CapabilitySet::empty(), |set, arg| match arg {
+            CapabilityArg::One(one) => set | *one,
+            CapabilityArg::All => set,
+        })
 }
 
 // ANCHOR: wanted
@@ -106,14 +100,7 @@ pub fn of_kernel() -> Result<CapabilitySet> {
 /// Docker's rules: `--cap-add ALL` is all but the dropped ones, `--cap-drop
 /// ALL` only the added ones; otherwise the dropped ones go first.
 pub fn wanted(add: &[CapabilityArg], drop: &[CapabilityArg], all: CapabilitySet) -> CapabilitySet {
-    let set = |args: &[CapabilityArg]| {
-        args.iter()
-            .fold(CapabilitySet::empty(), |set, arg| match arg {
-                CapabilityArg::One(one) => set | *one,
-                CapabilityArg::All => set,
-            })
-    };
-    let (added, dropped) = (set(add), set(drop));
+    let (added, dropped) = (named(add), named(drop));
     if add.contains(&CapabilityArg::All) {
         all - dropped
     } else if drop.contains(&CapabilityArg::All) {
@@ -148,6 +135,7 @@ pub(crate) fn bound(kept: CapabilitySet) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use user::caps::of_kernel;
 
     #[test]
     fn dockers_rules_for_adding_and_dropping() {

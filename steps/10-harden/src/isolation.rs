@@ -37,7 +37,7 @@ use rustix::thread::{
     set_keep_capabilities, set_no_new_privs,
 };
 
-use crate::capabilities::{CapabilityArg, bound, names, of_kernel, wanted};
+use crate::capabilities::{CapabilityArg, bound, named, names, wanted};
 use crate::label;
 use crate::options::{HardenSettings, Seccomp};
 use crate::seccomp::abi::Abi;
@@ -62,6 +62,9 @@ pub struct Harden {
 
 /// What [`Isolation::seal`] does, for the command and for an init.
 struct Lock {
+    /// The capabilities that the command may have. Known before the child
+    /// exists: its /proc is the image's.
+    kept: CapabilitySet,
     program: Option<Program>,
     no_new_privileges: bool,
 }
@@ -99,15 +102,16 @@ impl Harden {
             privileged,
             ..
         } = &self.settings;
-        let all = of_kernel()?;
-        match privileged {
-            true => Ok(wanted(&[CapabilityArg::All], cap_drop, all)),
-            false => Ok(wanted(cap_add, cap_drop, all)),
-        }
+        let all = user::caps::of_kernel()?;
+        Ok(match privileged {
+            true => wanted(&[CapabilityArg::All], cap_drop, all),
+            false => wanted(cap_add, cap_drop, all),
+        })
     }
 
-    /// Reads, checks and compiles the profile.
-    fn program(&self) -> Result<Option<Program>> {
+    /// Reads, checks and compiles the profile, for a container with the
+    /// capabilities `kept`.
+    fn program(&self, kept: CapabilitySet) -> Result<Option<Program>> {
         let Some(seccomp) = self.settings.seccomp() else {
             return Ok(None);
         };
@@ -119,7 +123,7 @@ impl Harden {
             }
             _ => (DEFAULT.to_owned(), "builtin".to_owned()),
         };
-        let situation = Situation::here(self.wanted()?)?;
+        let situation = Situation::here(kept)?;
         let program = match &self.cache {
             Some(cache) => cache.program(&text, &situation),
             None => text
@@ -215,8 +219,10 @@ impl Isolation for Harden {
 
     fn prepare(&mut self) -> Result<()> {
         label::check(&self.settings)?;
+        let kept = self.wanted()?;
         let lock = Lock {
-            program: self.program()?,
+            kept,
+            program: self.program(kept)?,
             no_new_privileges: self.settings.no_new_privileges(),
         };
         if self.lock.set(lock).is_err() {
@@ -238,17 +244,9 @@ impl Isolation for Harden {
         if let Some(profile) = self.settings.apparmor() {
             label::apparmor(profile)?;
         }
-        let kept = self.wanted()?;
+        let kept = self.lock.get().context("no filter was prepared")?.kept;
         let own = capabilities(None).context("capget")?.permitted;
-        let asked: CapabilitySet = self
-            .settings
-            .cap_add
-            .iter()
-            .filter_map(|arg| match arg {
-                CapabilityArg::One(one) => Some(*one),
-                CapabilityArg::All => None,
-            })
-            .collect();
+        let asked = named(&self.settings.cap_add);
         ensure!(
             own.contains(asked),
             "--cap-add {}: the caller does not have it, and cannot pass it on",

@@ -22,7 +22,7 @@ pub(crate) fn check(settings: &HardenSettings) -> Result<()> {
         let allowed = |c: char| c.is_ascii_graphic();
         ensure!(
             profile.chars().all(allowed),
-            "apparmor={profile:?} is no name of a profile"
+            "apparmor={profile:?} is not the name of a profile"
         );
     }
     for label in settings.labels() {

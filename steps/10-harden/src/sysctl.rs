@@ -50,7 +50,7 @@ impl FromStr for Sysctl {
         };
         ensure!(
             name.split('.').all(fits),
-            "{name:?} is no name of a parameter"
+            "{name:?} is not the name of a parameter"
         );
         let sysctl = Sysctl {
             name: name.to_owned(),

@@ -11,7 +11,7 @@ use kit::sys;
 use nix::sys::signal::Signal;
 use process::Exit;
 
-use crate::capabilities::{CapabilityArg, names, of_kernel, wanted};
+use crate::capabilities::{CapabilityArg, names, wanted};
 use crate::isolation::read;
 use crate::seccomp::compile::compile;
 use crate::seccomp::disassemble::disassemble;
@@ -97,7 +97,7 @@ impl Which {
     }
 
     fn situation(&self) -> Result<Situation> {
-        let capabilities = wanted(&self.cap_add, &self.cap_drop, of_kernel()?);
+        let capabilities = wanted(&self.cap_add, &self.cap_drop, user::caps::of_kernel()?);
         let here = Situation::here(capabilities)?;
         Ok(Situation {
             kernel: self.kernel.unwrap_or(here.kernel),

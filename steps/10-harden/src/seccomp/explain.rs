@@ -47,7 +47,7 @@ pub fn explain(
         say(&mut lines, abi, text);
         kit::say!("{abi}: {steps} instructions");
     }
-    ensure!(!lines.is_empty(), "{name:?} is no system call");
+    ensure!(!lines.is_empty(), "{name:?} is not a system call");
     let mut text = String::new();
     let several = lines.len() > 1;
     for (abis, line) in &lines {

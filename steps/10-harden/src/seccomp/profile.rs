@@ -429,7 +429,7 @@ impl Argument {
 pub fn capability(name: &str) -> Result<CapabilitySet> {
     name.strip_prefix("CAP_")
         .and_then(CapabilitySet::from_name)
-        .with_context(|| format!("{name:?} is no capability: see capabilities(7)"))
+        .with_context(|| format!("{name:?} is not a capability: see capabilities(7)"))
 }
 
 #[cfg(test)]
@@ -493,7 +493,7 @@ mod tests {
             ),
             (
                 rule(&format!(r#"{allow},"includes":{{"caps":["SYS_ADMIN"]}}"#)),
-                "no capability",
+                "not a capability",
             ),
             (
                 rule(&format!(r#"{allow},"includes":{{"minKernel":"4"}}"#)),

@@ -290,7 +290,7 @@ impl Profile {
                 "SECCOMP_FILTER_FLAG_LOG" => LOG,
                 "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SPEC_ALLOW,
                 "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => WAIT_KILLABLE_RECV,
-                _ => bail!("{name:?} is no flag: see seccomp(2)"),
+                _ => bail!("{name:?} is not a flag: see seccomp(2)"),
             };
         }
         Ok(flags)
@@ -323,7 +323,7 @@ fn interface(name: &str) -> Result<Option<Abi>> {
     }
     match name.strip_prefix("SCMP_ARCH_") {
         Some(other) if OTHERS.contains(&other) => Ok(None),
-        _ => bail!("{name:?} is no architecture: write SCMP_ARCH_X86_64"),
+        _ => bail!("{name:?} is not an architecture: write SCMP_ARCH_X86_64"),
     }
 }
 
@@ -336,7 +336,7 @@ impl Filter {
             && !OF_OTHER_MACHINES.contains(&name)
             && !NO_CALLS.contains(&name)
         {
-            let note = format!("{name:?} is no system call that this program knows: no rule");
+            let note = format!("{name:?} is not a system call that this program knows: no rule");
             if !self.notes.contains(&note) {
                 self.notes.push(note);
             }
@@ -593,8 +593,8 @@ mod tests {
             format!("{:#}", resolved.unwrap_err())
         };
         let wrong = says(r#"{"defaultAction":"SCMP_ACT_LOG","architectures":["x86"]}"#);
-        assert!(wrong.contains("no architecture"), "{wrong}");
+        assert!(wrong.contains("not an architecture"), "{wrong}");
         let wrong = says(r#"{"defaultAction":"SCMP_ACT_LOG","flags":["LOG"]}"#);
-        assert!(wrong.contains("no flag"), "{wrong}");
+        assert!(wrong.contains("not a flag"), "{wrong}");
     }
 }
