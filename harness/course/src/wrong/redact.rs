@@ -69,6 +69,7 @@ const PATTERNS: &[(&str, &str)] = &[
     // Measured values. The sizes of images depend on the distribution's
     // programs.
     (r"\b\d{6,} bytes\b", "[number] bytes"),
+    (r"\b\d+ KiB\b", "[number] KiB"),
     (r"\b\d+ µs\b", "[number] µs"),
     (r"\b\d+\.\d{2,3} (s|%)", "[number] $1"),
     (r"\b(up|exited \(\d+\)) \d+ s\b", "$1 [number] s"),
