@@ -12,7 +12,7 @@ use harden::isolation::must_start;
 use harden::seccomp::cache::Cache;
 use harden::seccomp::resolve::Situation;
 use harden::{Door, Sysctls, TimeNamespace};
-use kit::warn;
+use kit::say;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use process::{Command, Container};
@@ -67,7 +67,7 @@ fn door(process: &CheckedProcess, seccomp: Option<&str>, programs: PathBuf) -> R
             let program = Cache::new(programs).program(text, &situation);
             let program = program.context("linux.seccomp")?;
             for note in &program.notes {
-                warn!("linux.seccomp: {note}");
+                say!("linux.seccomp: {note}");
             }
             must_start(&program).context("linux.seccomp")?;
             Some(program)

@@ -69,6 +69,26 @@ impl Isolation for Identity {
         "identity"
     }
 
+    /// Refuses limits and warns of capabilities that the runtime cannot grant,
+    /// while `create` can still say so.
+    fn prepare(&mut self) -> Result<()> {
+        let own = capabilities(None).context("capget")?.permitted;
+        if !own.contains(CapabilitySet::SYS_RESOURCE) {
+            for limit in &self.process.limits {
+                limit.require_possible().context("process.rlimits")?;
+            }
+        }
+        let lacking = self.process.capabilities.all() - own;
+        if !lacking.is_empty() {
+            // The specification wants a warning (config.md “capabilities”).
+            warn!(
+                "process.capabilities: {} cannot be granted: the runtime does not have it",
+                names(lacking)
+            );
+        }
+        Ok(())
+    }
+
     fn on_host(&mut self, child: Pid) -> Result<()> {
         let Some(score) = self.process.raw.oom_score_adj else {
             return Ok(());
@@ -90,14 +110,6 @@ impl Isolation for Identity {
             .context("prctl(PR_SET_SECUREBITS, 0)")?;
         let wanted = self.process.capabilities;
         let own = capabilities(None).context("capget")?.permitted;
-        let lacking = wanted.all() - own;
-        if !lacking.is_empty() {
-            // The specification wants a warning (config.md “capabilities”).
-            warn!(
-                "process.capabilities: {} cannot be granted: the runtime does not have it",
-                names(lacking)
-            );
-        }
         // The inheritable set may have nothing that is not bounding, so it is
         // set before the bounding set loses anything.
         let inheritable = wanted.inheritable & own;
