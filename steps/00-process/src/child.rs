@@ -17,9 +17,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use crate::container::Life;
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
+use crate::gate::Life;
 use crate::isolation::Isolation;
 use crate::umask::Umask;
 use kit::SignalSet;
@@ -104,10 +104,7 @@ impl InChild<'_> {
                 .and_then(|()| self.let_go(isolations))
                 .with_context(|| isolations[n].name())?;
         }
-        match self.life {
-            Life::Launchers => self.die_with_launcher()?,
-            Life::Own | Life::Gated(_) => live_on()?,
-        }
+        self.die_with_launcher()?;
         // All that stays open besides the standard streams and what is passed
         // on is close-on-exec.
         self.hold_only(&[])?;
@@ -225,7 +222,11 @@ impl InChild<'_> {
     /// Requests SIGKILL at the launcher's death again, because a change of
     /// credentials clears the request (prctl(2)). Fails if the launcher died
     /// before the call: its end of the release pipe is then closed.
+    /// Withdraws the request for a container that outlives its launcher.
     fn die_with_launcher(&self) -> Result<()> {
+        if !matches!(self.life, Life::Launchers) {
+            return live_on();
+        }
         die_at_its_death()?;
         let mut lifeline = [PollFd::new(self.release.as_fd(), PollFlags::POLLIN)];
         if poll(&mut lifeline, PollTimeout::ZERO).context("poll the release pipe")? > 0 {

@@ -11,7 +11,7 @@ use crate::birth::clone_child;
 use crate::child::{InChild, conceal};
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
-use crate::gate::Gate;
+use crate::gate::{Gate, Life};
 use crate::isolation::Isolation;
 use crate::launched::Launched;
 use crate::signals::Signals;
@@ -33,17 +33,6 @@ pub struct Container {
     program: Option<OwnedFd>,
     life: Life,
     passed: Vec<OwnedFd>,
-}
-
-/// How long the container may live.
-#[derive(Debug)]
-pub(crate) enum Life {
-    /// At most as long as its launcher.
-    Launchers,
-    /// Longer, once its command runs.
-    Own,
-    /// Longer, from the moment at which it waits at the gate.
-    Gated(Gate),
 }
 
 /// A container that is set up and waits for its start: every isolation is in

@@ -32,6 +32,17 @@ const START: &str = "start.fifo";
 /// The FIFO of the child's last report.
 const REPORT: &str = "report.fifo";
 
+/// How long a container may live.
+#[derive(Debug)]
+pub(crate) enum Life {
+    /// At most as long as its launcher.
+    Launchers,
+    /// Longer, once its command runs.
+    Own,
+    /// Longer, from the moment at which it waits at the gate.
+    Gated(Gate),
+}
+
 /// Both FIFOs, open for reading and writing.
 #[derive(Debug)]
 pub struct Gate {

@@ -6,7 +6,6 @@
 //! [`NamedGroup`] is a document. It is planned first, recorded, and only then
 //! made, so that whoever ends it after a crash knows all directories.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,7 +26,7 @@ use crate::namespace::{self, Rights};
 use crate::observe::freeze::{self, GroupState};
 use crate::observe::stats;
 
-pub use crate::devices::{DeviceAccess, DeviceKind, DeviceRule};
+pub use crate::devices::{DeviceAccess, DeviceKind, DeviceRule, Verdict};
 
 /// The controllers that all groups get on v2, where they are available.
 const WELCOME: [&str; 7] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
@@ -76,22 +75,6 @@ pub enum Interface {
     V1,
     /// Files of v2.
     V2,
-}
-
-/// A rule of an ordered list: the last one that applies decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The devices and operations.
-    pub rule: DeviceRule,
-    /// Whether they are allowed.
-    pub allow: bool,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.allow { "allow" } else { "deny" };
-        write!(f, "{word} {}", self.rule)
-    }
 }
 
 /// Checks a path of a group: names only, and at least one.

@@ -100,7 +100,7 @@ impl Harden {
     /// `PidNamespace::sealed`.
     pub fn seal_of_init(&self) -> pid::Seal {
         let lock = Rc::clone(&self.lock);
-        Box::new(move || lock.get().context("no filter was prepared")?.door.close())
+        Box::new(move || lock.get().context("no filter was prepared")?.close())
     }
 
     /// The capabilities that the command may have.
@@ -192,6 +192,12 @@ pub fn must_start(program: &Program) -> Result<()> {
     // ANCHOR_END: exercise_must_start
 }
 // ANCHOR_END: must_start
+
+impl Lock {
+    fn close(&self) -> Result<()> {
+        self.door.close()
+    }
+}
 
 impl Door {
     // ANCHOR: close
@@ -285,11 +291,7 @@ impl Isolation for Harden {
     // ANCHOR_END: before_exec
 
     fn seal(&mut self) -> Result<()> {
-        self.lock
-            .get()
-            .context("no filter was prepared")?
-            .door
-            .close()
+        self.lock.get().context("no filter was prepared")?.close()
     }
 }
 

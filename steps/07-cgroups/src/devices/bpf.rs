@@ -26,8 +26,7 @@ use anyhow::Result;
 use kit::sys::bpf::{Instruction, prog_attach, prog_load};
 use std::os::fd::AsFd;
 
-use crate::devices::{DeviceAccess, DeviceKind, DeviceRule};
-use crate::named::Verdict;
+use crate::devices::{DeviceAccess, DeviceKind, DeviceRule, Verdict};
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;

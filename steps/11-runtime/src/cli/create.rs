@@ -13,7 +13,7 @@ use nix::unistd::{Pid, geteuid};
 use process::{Exit, Gate, gate};
 
 use crate::cli::args::{CgroupManager, Create, Globals, Rootless, Run};
-use crate::cli::signal::end_first;
+use crate::cli::ended::{end_first, poststop};
 use crate::config::check::Checked;
 use crate::config::{Config, NamespaceKind, VERSION, read};
 use crate::launch::hooks::run_all;
@@ -202,11 +202,6 @@ fn give_up(container: Container, config: &Config, error: Error) -> Error {
     let hooks = poststop(&container, config);
     let error = after(error, container.remove());
     after(error, hooks)
-}
-
-pub(crate) fn poststop(container: &Container, config: &Config) -> Result<()> {
-    let state = container.state(Status::Stopped)?;
-    run_all("poststop", &config.hooks.poststop, &state)
 }
 
 /// `create`.

@@ -2,6 +2,7 @@
 
 mod args;
 mod create;
+mod ended;
 mod exec;
 mod log;
 mod look;

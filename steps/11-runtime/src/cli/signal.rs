@@ -1,31 +1,16 @@
 //! `kill`, `delete`, `pause` and `resume`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use kit::sys::signals::{kill, pidfd_send_signal};
-use kit::{ProcessIdentity, SignalNumber, warn};
+use kit::{SignalNumber, warn};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
-use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::cli::args::{Delete, Globals, Kill};
-use crate::cli::create::poststop;
+use crate::cli::ended::{end_first, pidfd, poststop};
 use crate::state::{Container, Status, Store, UNKNOWN};
-
-/// A descriptor of the process; `None` if it has ended. The descriptor refers to
-/// that process even after its PID is reused.
-fn pidfd(process: ProcessIdentity) -> Result<Option<OwnedFd>> {
-    let pid = rustix::process::Pid::from_raw(process.pid).context("0 is no PID")?;
-    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(pidfd) => pidfd,
-        Err(rustix::io::Errno::SRCH) => return Ok(None),
-        Err(errno) => return Err(errno).with_context(|| format!("pidfd_open({pid:?})")),
-    };
-    // Asked after the descriptor exists: from here on it is the right one.
-    Ok(process.is_alive().then_some(pidfd))
-}
 
 /// Sends a signal to the first process; `false` if it has ended.
 fn signal_first(container: &Container, signal: SignalNumber) -> Result<bool> {
@@ -70,42 +55,6 @@ pub(crate) fn kill_container(globals: &Globals, args: &Kill) -> Result<()> {
         container.record.cgroup.freeze(false)?;
     }
     Ok(())
-}
-
-/// The time limit for the end of a process after SIGKILL, in milliseconds: the
-/// first process of a PID namespace ends after all others, and these when their
-/// parents have noticed.
-const PATIENCE: u16 = 10_000;
-
-/// Kills the first process, and waits for its end.
-///
-/// # Errors
-/// If it lives after ten seconds.
-pub(crate) fn end_first(container: &Container) -> Result<()> {
-    let Some(process) = container.record.process else {
-        return Ok(());
-    };
-    let Some(pidfd) = pidfd(process)? else {
-        return Ok(());
-    };
-    match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL.into()) {
-        Ok(()) => {}
-        Err(Errno::ESRCH) => return Ok(()),
-        Err(errno) => return Err(errno).with_context(|| format!("kill({}, 9)", process.pid)),
-    }
-    // A frozen process of v1 does not die.
-    if container.record.cgroup.is_frozen()? {
-        container.record.cgroup.freeze(false)?;
-    }
-    loop {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PATIENCE) {
-            Ok(0) => bail!("process {} survives SIGKILL", process.pid),
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
-        }
-    }
 }
 
 /// `delete`.

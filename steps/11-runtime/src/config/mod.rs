@@ -14,7 +14,7 @@ pub(crate) mod options;
 pub(crate) mod read;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -234,7 +234,7 @@ pub(crate) struct Mount {
     pub gid_mappings: Vec<IdMapping>,
 }
 
-fn is_empty(path: &PathBuf) -> bool {
+fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 

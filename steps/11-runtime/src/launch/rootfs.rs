@@ -247,7 +247,7 @@ impl Rootfs {
         };
         for (kind, reach) in &one.options.propagation {
             let below = *reach == Reach::Below;
-            sys::change_mount(place.as_fd(), below, 0, 0, kind.bits() as u64)
+            sys::change_mount(place.as_fd(), below, 0, 0, kind.bits())
                 .with_context(|| format!("mount_setattr({kind:?})"))?;
         }
         Ok(())
