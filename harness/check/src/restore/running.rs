@@ -67,7 +67,7 @@ fn is_name_of_ours(name: &str) -> bool {
     let step = name
         .strip_prefix("step-")
         .or_else(|| name.strip_prefix("step_"));
-    matches!(name, "drydock" | "probe" | "harness")
+    matches!(name, "drydock" | "drydock-runtime" | "probe" | "harness")
         || step
             .and_then(|rest| rest.get(..2))
             .is_some_and(|number| number.parse::<u8>().is_ok())
@@ -89,7 +89,13 @@ mod tests {
 
     #[test]
     fn programs_are_known_by_their_names() {
-        for name in ["step-03", "step_03-1f2e3d4c", "drydock", "probe (deleted)"] {
+        for name in [
+            "step-03",
+            "step_03-1f2e3d4c",
+            "drydock",
+            "drydock-runtime",
+            "probe (deleted)",
+        ] {
             assert!(is_name_of_ours(name), "{name}");
         }
         for name in ["step", "step-ca", "dockerd", "sh", "stepper-03"] {
