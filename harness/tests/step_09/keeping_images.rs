@@ -37,7 +37,7 @@ fn image_takes_its_space_once() {
         }
         // A copy shows long before it is whole, and a machine may take minutes
         // for ten of them.
-        let seen = wait_for(|| {
+        let look = || {
             let (mut own, mut added) = (0, 0);
             for id in state.layers("overlay2") {
                 if id != image {
@@ -47,7 +47,8 @@ fn image_takes_its_space_once() {
                 }
             }
             (own == 10 || added > before / 10).then_some((own, added))
-        });
+        };
+        let seen = (0..6).find_map(|_| wait_for(look));
         for mut child in running {
             if seen.is_none_or(|(own, _)| own < 10) {
                 child.kill().context("kill a launcher")?;
