@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use check::prelude::*;
 use serde_json::json;
 
 use crate::layouts::{Layout, State, bytes_of, file, gzip, small_root, tar, tar_of};
+use crate::paced::{Then, paced};
 
 #[test]
 fn image_takes_its_space_once() {
@@ -150,26 +150,32 @@ fn image_is_whole_or_not_there() {
     check(|c| {
         let state = State::new(c)?;
         let layout = slow(c)?;
-        let begun = Instant::now();
-        state
-            .drydock(&["load", "-i", &layout.name(), "box"])
-            .run()?
-            .success()?;
-        let whole = begun.elapsed();
-        state.drydock(&["rmi", "box"]).run()?.success()?;
-        for n in 0..8 {
-            let load = state.drydock(&["load", "-i", &layout.name(), "box"]);
-            let mut loading = load.command().stdout(Stdio::null()).spawn()?;
-            // At moments spread over all of it.
-            std::thread::sleep(whole * (n + 1) / 9 + Duration::from_millis(c.number(3)));
-            loading.kill().context("kill it")?;
-            loading.wait().context("wait for it")?;
-            // It may have been faster; killed just before the end, the image is
-            // whole and has no name.
+        let parts = [
+            "overlay2",
+            "images",
+            "images/name",
+            "images/spool",
+            "images/new",
+        ];
+        let places: Vec<_> = parts.iter().map(|part| state.root.join(part)).collect();
+        let load = state.drydock(&["load", "-i", &layout.name(), "box"]);
+        // At every third moment at which a name comes or goes, another third with
+        // each seed.
+        for nth in (1 + c.number(3) as usize..).step_by(3) {
+            let ended = paced(&load, &places, |moment, _| {
+                Ok(match moment == nth {
+                    true => Then::Kill,
+                    false => Then::GoOn,
+                })
+            })?;
+            // Killed just before the end, the image is whole and has no name.
             for (name, id) in state.images()? {
                 let image = if name == "<none>" { id } else { name };
                 expect_whole(&state, &image)?;
                 state.drydock(&["rmi", &image]).run()?.success()?;
+            }
+            if ended.status == 0 {
+                break;
             }
         }
         state

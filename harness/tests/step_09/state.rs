@@ -52,14 +52,20 @@ fn nobody_is_taken_for_dead_while_he_starts() {
         let before = names(&places);
         let others = std::cell::RefCell::new(Vec::new());
         let step = engine.run(&["-v", "/data"]).args([engine.image(), "true"]);
-        let ended = paced(&step, &places, |moment, _| {
-            // A launcher looks for the dead in the notes and the network, the
-            // tools in the records, the names and the volumes.
-            let looks = match moment % 2 {
-                0 => engine.run(&[]).args([engine.image(), "true"]),
-                _ => engine.tool(["ps", "-a", "-q"]),
+        let mut seen = before.clone();
+        let ended = paced(&step, &places, |_, now| {
+            // A launcher looks for the dead in the notes, the groups and the
+            // network, the tools in the records, the names and the volumes.
+            let of_tools = now.symmetric_difference(&seen).any(|name| {
+                let below = |part: &str| name.starts_with(engine.root.join(part));
+                below("containers") || below("volumes")
+            });
+            let looks = match of_tools {
+                true => engine.tool(["ps", "-a", "-q"]),
+                false => engine.run(&[]).args([engine.image(), "true"]),
             };
             others.borrow_mut().push(beside(looks)?);
+            seen = names(&places);
             Ok(Then::GoOn)
         })?;
         expect(
