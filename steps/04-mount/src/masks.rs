@@ -69,9 +69,9 @@ const PROCESSORS: &str = "/sys/devices/system/cpu";
 /// the descriptor of the tmpfs on `/dev`: its path may lead to a volume by now
 /// (CVE-2025-31133).
 pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
-    let empty = EmptyFile::make(dev)?;
+    let mut empty = Empty::make(dev)?;
     for path in MASKED.map(PathBuf::from).into_iter().chain(throttles()) {
-        cover(root, &empty, &path).with_context(|| format!("mask {path:?}"))?;
+        cover(root, &mut empty, &path).with_context(|| format!("mask {path:?}"))?;
     }
     // ANCHOR: exercise_read_only_paths
     for path in READ_ONLY.map(Path::new) {
@@ -87,15 +87,18 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
 }
 // ANCHOR_END: mask
 
-/// An empty file that belongs to this container alone. Other engines use the
-/// null device. That is the host's, and a process that may change its mode
-/// inside changes it everywhere.
-struct EmptyFile<'a> {
+/// What covers: an empty file and an empty directory that belong to this
+/// container alone. Other engines use the null device. That is the host's, and a
+/// process that may change its mode inside changes it everywhere.
+struct Empty<'a> {
     dev: BorrowedFd<'a>,
     file: OwnedFd,
+    /// The first mount of the empty file system, of which the others are copies:
+    /// to make and end a file system costs more than a mount.
+    directory: Option<OwnedFd>,
 }
 
-impl<'a> EmptyFile<'a> {
+impl<'a> Empty<'a> {
     /// The name of the file, while mounts are made of it.
     const NAME: &'static str = ".empty";
 
@@ -103,7 +106,22 @@ impl<'a> EmptyFile<'a> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = openat(dev, Self::NAME, flags, Mode::from_bits_truncate(0o444))
             .context("openat(/dev/.empty, O_CREAT | O_EXCL)")?;
-        Ok(EmptyFile { dev, file })
+        Ok(Empty {
+            dev,
+            file,
+            directory: None,
+        })
+    }
+
+    /// A mount of the empty directory, detached.
+    fn directory(&self) -> Result<Detached> {
+        match &self.directory {
+            Some(first) => Detached::copy_of_fd(first.as_fd(), Path::new("an empty directory")),
+            None => {
+                let options = [("size", Some("4k")), ("nr_inodes", Some("1"))];
+                Detached::new("tmpfs", &options, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)
+            }
+        }
     }
 
     /// Removes the name. The mounts keep the file.
@@ -114,20 +132,22 @@ impl<'a> EmptyFile<'a> {
 
 /// Covers a file with an empty file, and a directory with an empty file system,
 /// both read-only.
-fn cover(root: BorrowedFd<'_>, empty: &EmptyFile<'_>, path: &Path) -> Result<()> {
+fn cover(root: BorrowedFd<'_>, empty: &mut Empty<'_>, path: &Path) -> Result<()> {
     // ANCHOR: exercise_mask
     let Some(target) = Target::new(path)?.open(root)? else {
         return Ok(());
     };
-    let cover = match FileKind::of(target.as_fd())? {
-        FileKind::Directory => {
-            let options = [("size", Some("4k")), ("nr_inodes", Some("1"))];
-            Detached::new("tmpfs", &options, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)?
-        }
+    let kind = FileKind::of(target.as_fd())?;
+    let cover = match kind {
+        FileKind::Directory => empty.directory()?,
         FileKind::File => Detached::copy_of_fd(empty.file.as_fd(), Path::new("an empty file"))?,
     };
     let attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
-    cover.attach_with(attributes, target.as_fd()).map(drop)
+    let mount = cover.attach_with(attributes, target.as_fd())?;
+    if kind == FileKind::Directory {
+        empty.directory.get_or_insert(mount);
+    }
+    Ok(())
     // ANCHOR_END: exercise_mask
 }
 
