@@ -125,23 +125,21 @@ fn image_shares_layers_with_others() {
     });
 }
 
-/// The size of the largest file in it, in bytes.
-const NOISE: usize = 3 << 20;
-
-/// An image that takes some time.
-fn slow(c: &Check) -> Result<Layout> {
-    let mut noise = vec![0_u8; NOISE];
+/// An image of three layers. The one in the middle has a file of `bytes` bytes
+/// that no compression shortens.
+fn noisy(c: &Check, bytes: usize) -> Result<Layout> {
+    let mut noise = vec![0_u8; bytes];
     for chunk in noise.chunks_mut(8) {
         chunk.copy_from_slice(&c.number(u64::MAX).to_le_bytes()[..chunk.len()]);
     }
     let noise = [(tar::EntryType::Regular, "noise", "", &noise[..])];
     let layers = [small_root()?, tar(&noise)?, tar(&[file("end", "")])?];
-    Layout::new(c.dir().join("slow"), "1", &layers, json!({}))
+    Layout::new(c.dir().join("noisy"), "1", &layers, json!({}))
 }
 
-fn expect_whole(state: &State<'_>, image: &str) -> Result<()> {
+fn expect_whole(state: &State<'_>, image: &str, bytes: usize) -> Result<()> {
     let ran = state.run(image, "stat -c %s /noise /end")?.success()?;
-    let expected = format!("{NOISE}\n0\n");
+    let expected = format!("{bytes}\n0\n");
     expect_eq("the sizes of the files of the image", ran.stdout, expected)
 }
 
@@ -149,7 +147,9 @@ fn expect_whole(state: &State<'_>, image: &str) -> Result<()> {
 fn image_is_whole_or_not_there() {
     check(|c| {
         let state = State::new(c)?;
-        let layout = slow(c)?;
+        // Little: a launcher that is followed takes long for each call.
+        let bytes = 64 << 10;
+        let layout = noisy(c, bytes)?;
         let parts = [
             "overlay2",
             "images",
@@ -171,7 +171,7 @@ fn image_is_whole_or_not_there() {
             // Killed just before the end, the image is whole and has no name.
             for (name, id) in state.images()? {
                 let image = if name == "<none>" { id } else { name };
-                expect_whole(&state, &image)?;
+                expect_whole(&state, &image, bytes)?;
                 state.drydock(&["rmi", &image]).run()?.success()?;
             }
             if ended.status == 0 {
@@ -182,7 +182,7 @@ fn image_is_whole_or_not_there() {
             .drydock(&["load", "-i", &layout.name(), "box"])
             .run()?
             .success()?;
-        expect_whole(&state, "box")?;
+        expect_whole(&state, "box", bytes)?;
         state.drydock(&["rmi", "box"]).run()?.success()?;
         state.expect_empty("overlay2", "rmi, many loads having been killed")?;
         expect_eq(
@@ -197,7 +197,7 @@ fn image_is_whole_or_not_there() {
 fn image_is_loaded_once_by_many() {
     check(|c| {
         let state = State::new(c)?;
-        let layout = slow(c)?;
+        let layout = noisy(c, 3 << 20)?;
         let mut loading = Vec::new();
         for n in 0..4 {
             let name = format!("box:{n}");
