@@ -10,6 +10,7 @@
 //! have are skipped.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -157,6 +158,12 @@ fn throttles() -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir(PROCESSORS)
         .into_iter()
         .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("thermal_throttle")))
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let number = name.as_bytes().strip_prefix(b"cpu");
+            number.is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+        })
+        .map(|entry| entry.path().join("thermal_throttle"))
         .filter(|path| path.exists())
 }

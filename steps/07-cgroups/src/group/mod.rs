@@ -133,7 +133,8 @@ pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
     let many = groups.len() > ALL_ASKED;
     let mut dead = Vec::new();
     for dir in groups {
-        if !(many && has_process(&dir)) && !launcher_lives(&dir)? {
+        let lives = (many && has_process(&dir)) || launcher_lives(&dir)?;
+        if !lives {
             dead.push(dir);
         }
     }
