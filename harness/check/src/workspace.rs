@@ -25,10 +25,12 @@ pub fn bin() -> PathBuf {
     std::env::var_os("DRYDOCK_BIN").map_or_else(|| root().join("bin"), PathBuf::from)
 }
 
-/// The name of a step's program: `step-03`, but `drydock` for the last.
+/// The name of a step's program: `step-03`, but `drydock` for the engine and
+/// `drydock-runtime` for the runtime.
 pub fn program(step: &str) -> String {
     match step {
         "09" => "drydock".into(),
+        "11" => "drydock-runtime".into(),
         _ => format!("step-{step}"),
     }
 }

@@ -7,16 +7,19 @@
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::mem::replace;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
+use crate::gate::Life;
 use crate::isolation::Isolation;
 use crate::umask::Umask;
 use kit::SignalSet;
@@ -31,6 +34,9 @@ pub(crate) struct InChild<'a> {
     pub(crate) umask: &'a Umask,
     /// The program to execute instead of looking the command up.
     pub(crate) program: Option<BorrowedFd<'a>>,
+    /// Descriptors that the command gets.
+    pub(crate) passed: Vec<OwnedFd>,
+    pub(crate) life: Life,
     /// The descriptors that the last `hold_only` kept open.
     pub(crate) held: Vec<RawFd>,
 }
@@ -87,6 +93,7 @@ impl InChild<'_> {
             .write_all(&Report::SetUp.encode())
             .context("write to the report pipe")?;
         self.wait_to_be_told()?;
+        self.wait_at_gate(isolations)?;
         // Said by the child: the launcher may have told both at once, and would
         // say it too late.
         say!("start");
@@ -98,9 +105,13 @@ impl InChild<'_> {
                 .with_context(|| isolations[n].name())?;
         }
         self.die_with_launcher()?;
-        // All that stays open besides the standard streams is close-on-exec.
+        // All that stays open besides the standard streams and what is passed
+        // on is close-on-exec.
         self.hold_only(&[])?;
         self.say_held()?;
+        for passed in &self.passed {
+            fcntl(passed, FcntlArg::F_SETFD(FdFlag::empty())).context("fcntl(F_SETFD)")?;
+        }
         // ANCHOR: exercise_clean_signals
         // execve(2) keeps ignored signals ignored: those that the caller
         // ignores, as nohup(1) and a shell's `&` do, and SIGPIPE, which every
@@ -126,6 +137,10 @@ impl InChild<'_> {
         // ANCHOR: exercise_hold_only
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
         keep.extend(self.program);
+        keep.extend(self.passed.iter().map(AsFd::as_fd));
+        if let Life::Gated(gate) = &self.life {
+            keep.extend(gate.fds());
+        }
         keep.extend(isolations.iter().flat_map(|isolation| isolation.keeps()));
         let held = keep.iter().map(AsRawFd::as_raw_fd).collect();
         // Most parts let nothing go.
@@ -185,10 +200,33 @@ impl InChild<'_> {
     }
     // ANCHOR_END: wait_to_be_told
 
+    // ANCHOR: wait_at_gate
+    /// With a gate: lets the launcher go, and waits for the process that opens
+    /// the gate. From here on that process gets the reports.
+    fn wait_at_gate(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
+        let Life::Gated(gate) = replace(&mut self.life, Life::Own) else {
+            return Ok(());
+        };
+        // Before the report: the launcher ends when it has read it.
+        live_on()?;
+        self.report
+            .write_all(&Report::Waits.encode())
+            .context("write to the report pipe")?;
+        let waited = gate.wait();
+        self.report = gate.into_report();
+        waited?;
+        self.hold_only(isolations)
+    }
+    // ANCHOR_END: wait_at_gate
+
     /// Requests SIGKILL at the launcher's death again, because a change of
     /// credentials clears the request (prctl(2)). Fails if the launcher died
     /// before the call: its end of the release pipe is then closed.
+    /// Withdraws the request for a container that outlives its launcher.
     fn die_with_launcher(&self) -> Result<()> {
+        if !matches!(self.life, Life::Launchers) {
+            return live_on();
+        }
         die_at_its_death()?;
         let mut lifeline = [PollFd::new(self.release.as_fd(), PollFlags::POLLIN)];
         if poll(&mut lifeline, PollTimeout::ZERO).context("poll the release pipe")? > 0 {
@@ -204,6 +242,11 @@ fn die_at_its_death() -> Result<()> {
     // ANCHOR: exercise_die_with_the_launcher
     prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
     // ANCHOR_END: exercise_die_with_the_launcher
+}
+
+/// Withdraws that request.
+fn live_on() -> Result<()> {
+    prctl::set_pdeathsig(None).context("prctl(PR_SET_PDEATHSIG, 0)")
 }
 
 /// Makes this process undumpable: without `CAP_SYS_PTRACE` over the launcher's

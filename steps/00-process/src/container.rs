@@ -11,6 +11,7 @@ use crate::birth::clone_child;
 use crate::child::{InChild, conceal};
 use crate::exec::Command;
 use crate::failure::{Failure, Report};
+use crate::gate::{Gate, Life};
 use crate::isolation::Isolation;
 use crate::launched::Launched;
 use crate::signals::Signals;
@@ -30,6 +31,8 @@ pub struct Container {
     isolations: Vec<Box<dyn Isolation>>,
     lends_terminal: bool,
     program: Option<OwnedFd>,
+    life: Life,
+    passed: Vec<OwnedFd>,
 }
 
 /// A container that is set up and waits for its start: every isolation is in
@@ -55,7 +58,36 @@ impl Container {
             isolations: Vec::new(),
             lends_terminal: true,
             program: None,
+            life: Life::Launchers,
+            passed: Vec::new(),
         }
+    }
+
+    /// Lets the command outlive the launcher, which calls [`Running::leave`]
+    /// instead of [`Running::wait`]. Until the command runs, the child dies with
+    /// the launcher all the same.
+    #[must_use]
+    pub fn outlive_launcher(mut self) -> Self {
+        self.life = Life::Own;
+        self
+    }
+
+    /// Divides the launch between two processes: this one calls
+    /// [`create`](Self::create) and [`Created::leave`], another one
+    /// [`open_gate`](crate::gate::open_gate). Until `leave`, the child dies with
+    /// the launcher.
+    #[must_use]
+    pub fn started_through(mut self, gate: Gate) -> Self {
+        self.life = Life::Gated(gate);
+        self
+    }
+
+    /// Passes open descriptors on to the command, under the numbers that they
+    /// have here.
+    #[must_use]
+    pub fn pass(mut self, descriptors: Vec<OwnedFd>) -> Self {
+        self.passed = descriptors;
+        self
     }
 
     /// Executes `program` instead of looking the command up: a sealed copy of
@@ -120,14 +152,20 @@ impl Container {
             umask: Umask::of_set_up(),
             lends_terminal: self.lends_terminal,
         };
-        let program = self.program.as_ref().map(AsFd::as_fd);
-        let child = match host.launch(&self.command, program, start) {
+        let what = Launch {
+            command: &self.command,
+            program: self.program.as_ref().map(AsFd::as_fd),
+            passed: self.passed,
+            life: self.life,
+        };
+        let child = match host.launch(what, start) {
             Ok(launched) => Child { launched, host },
             Err(error) => return Err(host.give_up(error)),
         };
         match child.launched.report(&child.host.signals) {
             Ok(Some(Report::SetUp)) => Ok(Created { child, told: start }),
             Ok(Some(Report::Failed(error))) | Err(error) => Err(child.abandon(error)),
+            Ok(Some(Report::Waits)) => Err(child.abandon(anyhow!("the child waits too early"))),
             Ok(None) => Err(child.abandon(anyhow!("the child died while it was set up"))),
         }
     }
@@ -137,6 +175,26 @@ impl Created {
     /// The PID of the container's first process, as the host sees it.
     pub fn pid(&self) -> Pid {
         self.child.launched.pid
+    }
+
+    /// Leaves the child waiting at its gate, and returns its PID. It outlives
+    /// this process from now on; nothing is cleaned up.
+    ///
+    /// # Errors
+    /// If the child has died, or has no gate. Every isolation has then been
+    /// cleaned up.
+    pub fn leave(self) -> Result<Pid> {
+        let mut child = self.child;
+        if let Err(error) = child.launched.tell(1) {
+            return Err(child.abandon(error));
+        }
+        match child.launched.report(&child.host.signals) {
+            Ok(Some(Report::Waits)) => Ok(child.launched.pid),
+            Ok(Some(Report::Failed(error))) | Err(error) => Err(child.abandon(error)),
+            Ok(Some(Report::SetUp) | None) => {
+                Err(child.abandon(anyhow!("the child does not wait at a gate")))
+            }
+        }
     }
 
     /// Tells the child to execute the command.
@@ -155,6 +213,10 @@ impl Created {
             Ok(None) => Ok(Running { child }),
             Ok(Some(Report::Failed(error))) | Err(error) => Err(child.abandon(error)),
             Ok(Some(Report::SetUp)) => Err(child.abandon(anyhow!("the child was set up twice"))),
+            Ok(Some(Report::Waits)) => {
+                let error = anyhow!("the child waits at a gate: another process has to start it");
+                Err(child.abandon(error))
+            }
         }
     }
 }
@@ -162,6 +224,13 @@ impl Created {
 impl Running {
     /// The PID of the container's first process, as the host sees it.
     pub fn pid(&self) -> Pid {
+        self.child.launched.pid
+    }
+
+    /// Leaves the command running, and returns its PID. Nothing is cleaned up.
+    /// For a container that [outlives its launcher](Container::outlive_launcher):
+    /// any other ends with this process.
+    pub fn leave(self) -> Pid {
         self.child.launched.pid
     }
 
@@ -176,6 +245,14 @@ impl Running {
             Err(error) => Err(Child { launched, host }.abandon(error)),
         }
     }
+}
+
+/// What is launched.
+struct Launch<'a> {
+    command: &'a Command,
+    program: Option<BorrowedFd<'a>>,
+    passed: Vec<OwnedFd>,
+    life: Life,
 }
 
 /// The launcher's state: the isolations, and how many of them are prepared.
@@ -193,12 +270,7 @@ struct Host {
 
 impl Host {
     // ANCHOR: launch
-    fn launch(
-        &mut self,
-        command: &Command,
-        program: Option<BorrowedFd<'_>>,
-        start: bool,
-    ) -> Result<Launched> {
+    fn launch(&mut self, what: Launch<'_>, start: bool) -> Result<Launched> {
         lock::unless_pending(self.signals.stopping(), || self.prepare())?;
         stop_if_asked(&self.signals)?;
         let (release, tell) = pipe2(OFlag::O_CLOEXEC).context("pipe2")?;
@@ -217,10 +289,12 @@ impl Host {
                 release: release.into(),
                 report: tell_report.into(),
                 umask: &self.umask,
-                program,
+                program: what.program,
+                passed: what.passed,
+                life: what.life,
                 held: Vec::new(),
             };
-            child.run(&mut self.isolations, command)
+            child.run(&mut self.isolations, what.command)
         };
         drop((release, tell_report));
         // From here on the child exists: whatever fails, it must be reaped.

@@ -201,6 +201,15 @@ fn refuse_magic(path: &Path, depth: usize) -> Result<()> {
 }
 // ANCHOR_END: refuse_magic
 
+/// Refuses a program of the container that leads, by itself or by its
+/// interpreter, to the engine's own: for a process other than the command.
+///
+/// # Errors
+/// As for a command.
+pub fn refuse_own_program(path: &Path) -> Result<()> {
+    refuse_magic(path, INTERPRETERS)
+}
+
 /// The interpreter of a file: `PT_INTERP` of an ELF file (elf(5)), or the first
 /// word after `#!` (execve(2)).
 fn interpreter(path: &Path) -> Option<PathBuf> {

@@ -53,11 +53,14 @@ impl std::error::Error for Failure {}
 ///
 /// The protocol: `SetUp` at most once, then either `Failed` and end of file, or
 /// end of file alone. execve(2) causes the latter, because the pipe is
-/// close-on-exec.
+/// close-on-exec. A child that waits at a [`Gate`](crate::Gate) sends `Waits`
+/// after `SetUp`, and its last report goes there.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// Every `in_container` and `adjust` has succeeded.
     SetUp,
+    /// The child no longer depends on the launcher, and waits at its gate.
+    Waits,
     /// Something has failed. The child is about to exit.
     Failed(Error),
 }
@@ -65,12 +68,13 @@ pub(crate) enum Report {
 
 impl Report {
     const SET_UP: u8 = b'S';
+    const WAITS: u8 = b'W';
     const FAILED: u8 = b'F';
 
     /// Whether the report that begins with `bytes` continues to the end of the
     /// pipe.
     pub(crate) fn goes_on(bytes: &[u8]) -> bool {
-        bytes != [Self::SET_UP]
+        bytes != [Self::SET_UP] && bytes != [Self::WAITS]
     }
 
     /// Encodes the report for the pipe. An error is encoded as its exit status
@@ -78,6 +82,7 @@ impl Report {
     pub(crate) fn encode(&self) -> Vec<u8> {
         match self {
             Report::SetUp => vec![Self::SET_UP],
+            Report::Waits => vec![Self::WAITS],
             Report::Failed(error) => {
                 let mut bytes = vec![Self::FAILED, Failure::status_of(error)];
                 let chain: Vec<String> = error
@@ -96,6 +101,7 @@ impl Report {
         match bytes {
             [] => None,
             [Self::SET_UP, ..] => Some(Report::SetUp),
+            [Self::WAITS, ..] => Some(Report::Waits),
             [Self::FAILED, status, chain @ ..] => {
                 let text = String::from_utf8_lossy(chain);
                 let mut causes = text.rsplit('\0');

@@ -182,7 +182,7 @@ impl Launched {
         if poll(&mut reports, PollTimeout::ZERO).ok()? > 0 {
             match self.read_report() {
                 Ok(Some(Report::Failed(error))) => return Some(error),
-                Ok(Some(Report::SetUp)) => return None,
+                Ok(Some(Report::SetUp | Report::Waits)) => return None,
                 Ok(None) => closed = true,
                 Err(error) => say!("{error:#}"),
             }

@@ -22,6 +22,7 @@
 //!   it comes
 //! - [`inside`]: opening files of the container before the command runs
 //! - [`handover`]: passing a descriptor to another process
+//! - [`gate`]: a start by another process than the launcher
 //! - `umask`: the file mode creation mask during set-up
 //!
 //! [`cli`] has the arguments and the exit status of every step's program.
@@ -35,6 +36,7 @@ pub mod container;
 pub mod exec;
 mod exit;
 pub mod failure;
+pub mod gate;
 pub mod handover;
 pub mod inside;
 pub mod isolation;
@@ -48,4 +50,5 @@ pub use container::{Container, Created, Running};
 pub use exec::Command;
 pub use exit::Exit;
 pub use failure::{Failure, LAUNCHER_FAILED, NOT_EXECUTABLE, NOT_FOUND};
+pub use gate::Gate;
 pub use isolation::Isolation;

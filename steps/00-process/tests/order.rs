@@ -7,14 +7,15 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use kit::SignalNumber;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::Pid;
-use process::{Command, Container, Exit, Failure, Isolation};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use process::{Command, Container, Exit, Failure, Gate, Isolation, gate};
 
 /// Writes the name of each of its parts into a file, from both processes.
 struct Recorder {
@@ -297,6 +298,93 @@ fn a_failed_cleanup_is_reported_and_the_others_run() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Creates a container in a process that then leaves it and ends. Returns the
+/// status of that process.
+fn create_and_leave(directory: &Path, argv: &[&str], trouble: Option<&'static str>) -> i32 {
+    let launcher = match kit::sys::fork().unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let left = Gate::make(directory).and_then(|gate| {
+                Container::new(Command::new(argv.iter().map(Into::into).collect()))
+                    .keep_terminal()
+                    .with(Recorder {
+                        name: "a",
+                        file: directory.join("parts"),
+                        trouble: trouble.map(|part| (part, Trouble::Error)),
+                    })
+                    .started_through(gate)
+                    .create()?
+                    .leave()
+            });
+            let written =
+                left.and_then(|pid| Ok(fs::write(directory.join("pid"), pid.to_string())?));
+            kit::sys::exit(u8::from(written.is_err()));
+        }
+    };
+    match waitpid(launcher, None).unwrap() {
+        WaitStatus::Exited(_, status) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn another_process_starts_what_its_launcher_has_left() -> Result<(), Failed> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let dir = tempfile::tempdir()?;
+    let parts = || fs::read_to_string(dir.path().join("parts")).unwrap();
+    let argv = ["sh", "-c", "exit 7"];
+    assert_eq!(create_and_leave(dir.path(), &argv, None), 0);
+    // Its launcher is gone, and has cleaned nothing up.
+    let pid = Pid::from_raw(fs::read_to_string(dir.path().join("pid"))?.parse()?);
+    assert_eq!(parts(), "prepare a\non_host a\nin_container a\nadjust a\n");
+    assert!(gate::waits(dir.path())?);
+    gate::open_gate(dir.path())?;
+    assert_eq!(waitpid(pid, None)?, WaitStatus::Exited(pid, 7));
+    assert!(parts().ends_with("before_exec a\nseal a\n"));
+    // It can be started once.
+    assert!(!gate::waits(dir.path())?);
+    assert!(gate::open_gate(dir.path()).is_err());
+    Ok(())
+}
+
+fn who_opens_the_gate_gets_the_error() -> Result<(), Failed> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    for (argv, trouble, status) in [
+        (["/no/such/command"], None, 127),
+        (["true"], Some("before_exec"), 125),
+    ] {
+        let dir = tempfile::tempdir()?;
+        assert_eq!(create_and_leave(dir.path(), &argv, trouble), 0);
+        let pid = Pid::from_raw(fs::read_to_string(dir.path().join("pid"))?.parse()?);
+        let error = gate::open_gate(dir.path()).unwrap_err();
+        assert_eq!(Failure::status_of(&error), status, "{error:#}");
+        waitpid(pid, None)?;
+    }
+    Ok(())
+}
+
+fn before_it_is_left_a_container_dies_with_its_launcher() -> Result<(), Failed> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let dir = tempfile::tempdir()?;
+    let ForkResult::Parent { child: launcher } = kit::sys::fork()? else {
+        let gate = Gate::make(dir.path()).unwrap();
+        let container = Container::new(Command::new(vec!["true".into()]))
+            .keep_terminal()
+            .started_through(gate)
+            .create();
+        let pid = container.unwrap().pid();
+        fs::write(dir.path().join("pid"), pid.to_string()).unwrap();
+        raise(Signal::SIGKILL).unwrap();
+        unreachable!();
+    };
+    waitpid(launcher, None)?;
+    let pid = Pid::from_raw(fs::read_to_string(dir.path().join("pid"))?.parse()?);
+    // It dies of the signal, or of the closed pipe, which may be noticed first.
+    let end = waitpid(pid, None)?;
+    assert_ne!(end, WaitStatus::Exited(pid, 0));
+    assert!(!gate::waits(dir.path())?);
+    Ok(())
+}
+
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -338,6 +426,18 @@ fn main() {
         trial(
             "a_failed_cleanup_is_reported_and_the_others_run",
             a_failed_cleanup_is_reported_and_the_others_run,
+        ),
+        trial(
+            "another_process_starts_what_its_launcher_has_left",
+            another_process_starts_what_its_launcher_has_left,
+        ),
+        trial(
+            "who_opens_the_gate_gets_the_error",
+            who_opens_the_gate_gets_the_error,
+        ),
+        trial(
+            "before_it_is_left_a_container_dies_with_its_launcher",
+            before_it_is_left_a_container_dies_with_its_launcher,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit();

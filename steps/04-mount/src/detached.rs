@@ -42,9 +42,20 @@ impl Detached {
     /// caller's user namespace may not mount it, `EINVAL` with the kernel's
     /// message for an option that it rejects.
     pub fn new(fs: &str, options: &[FsOption<'_>], attributes: MountAttrFlags) -> Result<Self> {
+        Self::from_source(fs, fs, options, attributes)
+    }
+
+    /// Makes a new instance like [`new`](Self::new), of a device or with another
+    /// source for mountinfo to show.
+    pub fn from_source(
+        fs: &str,
+        source: &str,
+        options: &[FsOption<'_>],
+        attributes: MountAttrFlags,
+    ) -> Result<Self> {
         let context = FileSystem::new(fs)?;
         // The source that mountinfo shows.
-        context.set("source", fs)?;
+        context.set("source", source)?;
         for (name, value) in options {
             match value {
                 Some(value) => context.set(name, value)?,
@@ -81,6 +92,22 @@ impl Detached {
     /// `source` refers to. Errors and `-v` call it `what`.
     pub fn copy_of_fd(source: BorrowedFd<'_>, what: &Path) -> Result<Self> {
         let fd = open_tree(source, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)
+            .map_err(errno::nix)
+            .with_context(|| format!("open_tree({what:?}, OPEN_TREE_CLONE)"))?;
+        Ok(Detached {
+            fd,
+            what: format!("{what:?}"),
+        })
+    }
+
+    /// Copies one mount without those below it, of the file that `source` refers
+    /// to.
+    ///
+    /// # Errors
+    /// `EINVAL` in a user namespace if a mount below it hides something.
+    pub fn copy_of_fd_alone(source: BorrowedFd<'_>, what: &Path) -> Result<Self> {
+        let alone = CLONE.difference(OpenTreeFlags::AT_RECURSIVE);
+        let fd = open_tree(source, "", alone | OpenTreeFlags::AT_EMPTY_PATH)
             .map_err(errno::nix)
             .with_context(|| format!("open_tree({what:?}, OPEN_TREE_CLONE)"))?;
         Ok(Detached {

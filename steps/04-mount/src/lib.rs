@@ -23,12 +23,12 @@ mod bind;
 pub mod detached;
 mod dev;
 pub mod file_system;
-mod masks;
+pub mod masks;
 mod proc_sys;
 mod propagation;
 mod remount;
 mod remount_legacy;
-mod root;
+pub mod root;
 mod rootfs;
 pub mod target;
 mod tmpfs;
@@ -48,7 +48,7 @@ use serde::{Deserialize, Serialize};
 use crate::root::Root;
 use crate::volumes::Volumes;
 
-pub use crate::propagation::Propagation;
+pub use crate::propagation::{Propagation, change};
 
 /// The root file system of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -74,19 +74,42 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
     for path in MASKED.map(PathBuf::from).into_iter().chain(throttles()) {
         cover(root, &mut empty, &path).with_context(|| format!("mask {path:?}"))?;
     }
-    // ANCHOR: exercise_read_only_paths
     for path in READ_ONLY.map(Path::new) {
-        if let Some(target) = Target::new(path)?.open(root)? {
-            // A bind of the path on itself: read-only is a property of a mount.
-            Detached::copy_of_fd(target.as_fd(), path)?
-                .attach_with(MountAttrFlags::MOUNT_ATTR_RDONLY, target.as_fd())
-                .with_context(|| format!("make {path:?} read-only"))?;
-        }
+        make_read_only(root, path)?;
     }
-    // ANCHOR_END: exercise_read_only_paths
     empty.forget()
 }
 // ANCHOR_END: mask
+
+/// Makes a path of the root read-only, with what is mounted below it. A missing
+/// path is skipped.
+pub fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    // ANCHOR: exercise_read_only_paths
+    if let Some(target) = Target::new(path)?.open(root)? {
+        // A bind of the path on itself: read-only is a property of a mount.
+        Detached::copy_of_fd(target.as_fd(), path)?
+            .attach_with(MountAttrFlags::MOUNT_ATTR_RDONLY, target.as_fd())
+            .with_context(|| format!("make {path:?} read-only"))?;
+    }
+    Ok(())
+    // ANCHOR_END: exercise_read_only_paths
+}
+
+/// Covers paths of the root, in whose /dev nothing can be made: a file by an
+/// empty file, a directory by an empty file system. Missing paths are skipped.
+pub fn mask_all(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    // The file's own file system vanishes with its last mount.
+    let options = [("size", Some("4k")), ("mode", Some("755"))];
+    let holder = Detached::new("tmpfs", &options, INERT)?;
+    let mut empty = Empty::make(holder.as_fd())?;
+    for path in paths {
+        cover(root, &mut empty, path).with_context(|| format!("mask {path:?}"))?;
+    }
+    empty.forget()
+}
 
 /// What covers: an empty file and an empty directory that belong to this
 /// container alone. Other engines use the null device. That is the host's, and a

@@ -70,7 +70,8 @@ impl Propagation {
 }
 
 // ANCHOR: change
-fn change(target: &str, kind: MsFlags) -> Result<()> {
+/// Sets the propagation type of the mount at `target` and of all below it.
+pub fn change(target: &str, kind: MsFlags) -> Result<()> {
     // MS_REC: a mount namespace has many mounts, and each has a propagation
     // type of its own.
     mount(

@@ -16,7 +16,7 @@ use crate::remount::make_read_only;
 
 /// The container's root, as long as it is a directory of the host's tree.
 #[derive(Debug)]
-pub(crate) struct Root {
+pub struct Root {
     fd: OwnedFd,
     path: PathBuf,
 }
@@ -29,7 +29,7 @@ impl Root {
     /// if the new root is not a mount point, and with `EBUSY` if it is on the
     /// same mount as the current root. A bind of the directory on itself is a
     /// mount of its own with the same files.
-    pub(crate) fn bind(rootfs: &Path) -> Result<Self> {
+    pub fn bind(rootfs: &Path) -> Result<Self> {
         mount(
             Some(rootfs),
             rootfs,
@@ -45,7 +45,7 @@ impl Root {
     // ANCHOR_END: bind
 
     /// Opens `path` as the root, without a bind.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = open(path, flags, Mode::empty()).with_context(|| format!("open({path:?})"))?;
         Ok(Root {
@@ -55,13 +55,13 @@ impl Root {
     }
 
     /// The descriptor of the root, in which targets are resolved.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
     /// Makes the mount of the root read-only. The mounts below it stay as they
     /// are: `/dev`, `/proc`, volumes.
-    pub(crate) fn make_read_only(&self) -> Result<()> {
+    pub fn make_read_only(&self) -> Result<()> {
         make_read_only(self.fd())
     }
 
@@ -70,7 +70,7 @@ impl Root {
     ///
     /// Afterwards nothing of the host's tree is left in the namespace. No
     /// process in it has a path back, whatever its privileges.
-    pub(crate) fn pivot(&self) -> Result<()> {
+    pub fn pivot(&self) -> Result<()> {
         // ANCHOR: exercise_pivot_root
         say!("pivot_root to {:?}", self.path);
         fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
@@ -90,6 +90,34 @@ impl Root {
     }
     // ANCHOR_END: pivot
 
+    /// Makes this the root of the mount namespace where pivot_root(2) cannot:
+    /// the present root is the initial RAM file system. Unmounts all that is
+    /// mounted on that, moves this mount on top of it, and enters it.
+    pub fn move_to_top(&self) -> Result<()> {
+        say!("move {:?} to /", self.path);
+        fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
+        let table = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        let own = std::path::absolute(&self.path).context("getcwd")?;
+        let mut others: Vec<PathBuf> = kit::mountinfo::parse(&table)
+            .map(|mount| mount.mount_point())
+            .filter(|point| !own.starts_with(point) && !point.starts_with(&own))
+            .collect();
+        // Those below before those above.
+        others.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+        for point in others {
+            match umount2(&point, MntFlags::MNT_DETACH) {
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("umount2({point:?}, MNT_DETACH)"));
+                }
+            }
+        }
+        mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .with_context(|| format!("mount({:?}, /, MS_MOVE)", self.path))?;
+        chroot(".").with_context(|| format!("chroot({:?})", self.path))?;
+        chdir("/").context("chdir(\"/\")")
+    }
+
     // ANCHOR: chroot
     /// Makes this the root directory of the process, and nothing else: the weak
     /// alternative to [`pivot`](Self::pivot).
@@ -99,7 +127,7 @@ impl Root {
     /// `mkdir x; chroot x; cd ../../..; chroot .`, because the kernel remembers
     /// only one root directory, and chroot(2) does not move the working
     /// directory into it.
-    pub(crate) fn chroot(&self) -> Result<()> {
+    pub fn chroot(&self) -> Result<()> {
         say!("chroot to {:?}, which is not a jail", self.path);
         fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
         chroot(".").with_context(|| format!("chroot({:?})", self.path))?;

@@ -288,7 +288,7 @@ fn refused(ids: Ids, id: u32, errno: Errno) -> Result<()> {
 ///
 /// # Errors
 /// `EINVAL` for a group that is not mapped, `EPERM` without `CAP_SETGID`.
-pub(crate) fn set_groups(groups: &[u32]) -> Result<()> {
+pub fn set_groups(groups: &[u32]) -> Result<()> {
     let raw: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
     match setgroups(&raw) {
         Err(Errno::EPERM) if namespace_denies()? => keep_groups(),

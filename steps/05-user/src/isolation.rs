@@ -154,7 +154,7 @@ fn require_power() -> Result<()> {
 /// Takes UID and GID 0 of the namespace and drops the caller's groups, so that
 /// what the set-up creates belongs to root inside. Where 0 is not mapped, the
 /// IDs stay; the capabilities come from the namespace, not from the UID.
-fn become_root() -> Result<()> {
+pub fn become_root() -> Result<()> {
     // ANCHOR: exercise_become_root
     set_groups(&[])?;
     let gid = Gid::from_raw(0);

@@ -23,6 +23,7 @@
 //! - `group/kill_legacy`: v1, and v2 before Linux 5.14
 //! - `group/leaf`, `host/systemd`: a group that was delegated to the caller
 //! - `limits/protection`: `memory.low` depends on the groups above
+//! - [`named`]: groups that outlive their launcher, for an OCI runtime
 //!
 //! [`lab`] serves chapter 07's experiments only. [`cli`] has the options and
 //! the tools.
@@ -51,6 +52,7 @@ mod group;
 mod host;
 mod lab;
 mod limits;
+pub mod named;
 mod namespace;
 mod observe;
 mod plan;
@@ -74,7 +76,8 @@ pub use cli::args::CgroupSettings;
 pub use cli::tool;
 pub use group::find::sweep;
 pub use limits::units::Bytes;
-pub use namespace::CgroupView;
+pub use named::NamedGroup;
+pub use namespace::{CgroupView, Rights};
 
 use crate::devices::RuleArg;
 use crate::group::leaf::Leaf;

@@ -8,7 +8,7 @@
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use kit::{say, warn};
 use mount::RootTree;
 use mount::detached::{self, Detached, FsOption, MountAttrFlags};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
@@ -87,7 +87,7 @@ impl Isolation for CgroupView {
             }
             Err(errno) => return Err(errno).with_context(|| format!("open({PLACE})")),
         };
-        show(layout, place.as_fd())
+        show(layout, place.as_fd(), Rights::ReadOnly)
     }
 }
 
@@ -109,35 +109,97 @@ const SHOWN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
     .union(MountAttrFlags::MOUNT_ATTR_RDONLY);
 
-fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
+impl Rights {
+    fn attributes(self) -> MountAttrFlags {
+        match self {
+            Rights::ReadOnly => SHOWN,
+            Rights::Writable => SHOWN.difference(MountAttrFlags::MOUNT_ATTR_RDONLY),
+        }
+    }
+}
+
+/// What the container may do with its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Read.
+    ReadOnly,
+    /// Make groups of its own below, and set limits there.
+    Writable,
+}
+
+/// Mounts the directories of groups on `place`: without a cgroup namespace, a
+/// new mount would show the groups of the whole host.
+pub(crate) fn bind(
+    layout: &Layout,
+    place: BorrowedFd<'_>,
+    rights: Rights,
+    dir: impl Fn(&Hierarchy) -> Option<PathBuf>,
+) -> Result<()> {
+    let copy = |hierarchy: &Hierarchy| -> Result<Option<Detached>> {
+        let Some(dir) = dir(hierarchy) else {
+            return Ok(None);
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let open = open(&dir, flags, Mode::empty()).with_context(|| format!("open({dir:?})"))?;
+        Detached::copy_of_fd(open.as_fd(), &dir).map(Some)
+    };
+    let v1 = layout
+        .hierarchies
+        .iter()
+        .filter(|h| h.version == Version::V1);
+    if v1.clone().next().is_none() {
+        return match layout.v2().map(copy).transpose()?.flatten() {
+            Some(mount) => mount.attach_with(rights.attributes(), place).map(drop),
+            None => Ok(()),
+        };
+    }
+    let top = tmpfs()?.attach(place)?;
+    let top = top.as_fd();
+    for hierarchy in v1 {
+        if let Some(mount) = copy(hierarchy)? {
+            let (name, _) = names(hierarchy);
+            mount.attach_with(rights.attributes(), make_dir(top, &name)?.as_fd())?;
+            alias(top, hierarchy, &name)?;
+        }
+    }
+    if let Some(mount) = layout.v2().map(copy).transpose()?.flatten() {
+        mount.attach_with(rights.attributes(), make_dir(top, "unified")?.as_fd())?;
+    }
+    match rights {
+        Rights::ReadOnly => detached::make_read_only(top).context(PLACE),
+        Rights::Writable => Ok(()),
+    }
+}
+
+/// Mounts the groups on `place` as the roots of the caller's cgroup namespace.
+pub(crate) fn show(layout: &Layout, place: BorrowedFd<'_>, rights: Rights) -> Result<()> {
+    let attributes = rights.attributes();
     let v1 = layout
         .hierarchies
         .iter()
         .filter(|h| h.version == Version::V1);
     if v1.clone().next().is_none() {
         if layout.v2().is_some()
-            && let Some(mount) = unless_refused(Detached::new("cgroup2", &[], SHOWN))?
+            && let Some(mount) = unless_refused(Detached::new("cgroup2", &[], attributes))?
         {
             mount.attach(place)?;
         }
         return Ok(());
     }
-    let options = [("mode", Some("755")), ("size", Some("64k"))];
-    let writable = SHOWN.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
-    let tmpfs = Detached::new("tmpfs", &options, writable)?;
+    let tmpfs = tmpfs()?;
     // All are made before one is attached, so a refusal leaves nothing visible.
     let mut shown = Vec::new();
     for hierarchy in v1 {
         let (name, options) = names(hierarchy);
         let options: Vec<FsOption<'_>> = options.iter().map(|text| option(text)).collect();
-        let Some(mount) = unless_refused(Detached::new("cgroup", &options, SHOWN))? else {
+        let Some(mount) = unless_refused(Detached::new("cgroup", &options, attributes))? else {
             return Ok(());
         };
         shown.push((name, hierarchy, mount));
     }
     let mut v2 = None;
     if layout.v2().is_some() {
-        v2 = unless_refused(Detached::new("cgroup2", &[], SHOWN))?;
+        v2 = unless_refused(Detached::new("cgroup2", &[], attributes))?;
         if v2.is_none() {
             return Ok(());
         }
@@ -146,16 +208,32 @@ fn show(layout: &Layout, place: BorrowedFd<'_>) -> Result<()> {
     let top = top.as_fd();
     for (name, hierarchy, mount) in shown {
         mount.attach(make_dir(top, &name)?.as_fd())?;
-        // Programs look for a controller by its own name.
-        for controller in hierarchy.controllers.iter().filter(|c| **c != name) {
-            symlinkat(&*name, top, &**controller)
-                .with_context(|| format!("symlinkat({PLACE}/{controller})"))?;
-        }
+        alias(top, hierarchy, &name)?;
     }
     if let Some(mount) = v2 {
         mount.attach(make_dir(top, "unified")?.as_fd())?;
     }
-    detached::make_read_only(top).context(PLACE)
+    match rights {
+        Rights::ReadOnly => detached::make_read_only(top).context(PLACE),
+        Rights::Writable => Ok(()),
+    }
+}
+
+/// The file system that holds the directories of the hierarchies.
+fn tmpfs() -> Result<Detached> {
+    let options = [("mode", Some("755")), ("size", Some("64k"))];
+    let writable = SHOWN.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
+    Detached::new("tmpfs", &options, writable)
+}
+
+/// Makes a link for each controller of a hierarchy that has several: programs
+/// look for a controller by its own name.
+fn alias(top: BorrowedFd<'_>, hierarchy: &Hierarchy, name: &str) -> Result<()> {
+    for controller in hierarchy.controllers.iter().filter(|c| *c != name) {
+        symlinkat(name, top, &**controller)
+            .with_context(|| format!("symlinkat({PLACE}/{controller})"))?;
+    }
+    Ok(())
 }
 
 /// The directory for a v1 hierarchy, and the mount options that identify it.

@@ -114,7 +114,7 @@ pub fn wanted(add: &[CapabilityArg], drop: &[CapabilityArg], all: CapabilitySet)
 /// Drops all capabilities but `kept` from the bounding set, also those that are
 /// newer than this program: up to the first number that the kernel does not
 /// know (`EINVAL`).
-pub(crate) fn bound(kept: CapabilitySet) -> Result<()> {
+pub fn bound(kept: CapabilitySet) -> Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if kept.contains(capability) {

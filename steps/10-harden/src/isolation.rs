@@ -65,8 +65,17 @@ struct Lock {
     /// The capabilities that the command may have. Known before the child
     /// exists: its /proc is the image's.
     kept: CapabilitySet,
-    program: Option<Program>,
-    no_new_privileges: bool,
+    door: Door,
+}
+
+/// The last step before execve(2): the filter, and whether new privileges can
+/// be had behind it.
+#[derive(Debug, Default)]
+pub struct Door {
+    /// The filter, if there is one.
+    pub program: Option<Program>,
+    /// Whether `PR_SET_NO_NEW_PRIVS` is set.
+    pub no_new_privileges: bool,
 }
 
 impl Harden {
@@ -150,7 +159,7 @@ pub(crate) fn read(file: &std::path::Path) -> Result<String> {
 /// Refuses a filter under which no command can start: execve(2) is the one call
 /// that is left to make behind it. Where that fails, two more calls are needed
 /// to say so.
-fn must_start(program: &Program) -> Result<()> {
+pub fn must_start(program: &Program) -> Result<()> {
     // ANCHOR: exercise_must_start
     let action = |name| -> Result<Action> {
         let call = Call {
@@ -185,9 +194,18 @@ fn must_start(program: &Program) -> Result<()> {
 // ANCHOR_END: must_start
 
 impl Lock {
+    fn close(&self) -> Result<()> {
+        self.door.close()
+    }
+}
+
+impl Door {
     // ANCHOR: close
     /// Loads the filter. Nothing but execve(2) may follow.
-    fn close(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// `EACCES` without `CAP_SYS_ADMIN` and without `PR_SET_NO_NEW_PRIVS`.
+    pub fn close(&self) -> Result<()> {
         // ANCHOR: exercise_close
         if self.no_new_privileges {
             set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
@@ -222,8 +240,10 @@ impl Isolation for Harden {
         let kept = self.wanted()?;
         let lock = Lock {
             kept,
-            program: self.program(kept)?,
-            no_new_privileges: self.settings.no_new_privileges(),
+            door: Door {
+                program: self.program(kept)?,
+                no_new_privileges: self.settings.no_new_privileges(),
+            },
         };
         if self.lock.set(lock).is_err() {
             bail!("prepared twice");

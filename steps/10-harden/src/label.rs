@@ -42,7 +42,7 @@ pub(crate) fn check(settings: &HardenSettings) -> Result<()> {
 ///
 /// # Errors
 /// `ENOENT` for a profile that is not loaded.
-pub(crate) fn apparmor(profile: &str) -> Result<()> {
+pub fn apparmor(profile: &str) -> Result<()> {
     let (mut file, path) = attribute()?;
     file.write_all(format!("exec {profile}").as_bytes())
         .with_context(|| {

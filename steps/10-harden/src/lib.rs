@@ -17,13 +17,13 @@
 pub mod capabilities;
 pub mod cli;
 pub mod isolation;
-mod label;
+pub mod label;
 pub mod options;
 pub mod seccomp;
 pub mod sysctl;
 pub mod time;
 
-pub use isolation::Harden;
+pub use isolation::{Door, Harden};
 pub use options::HardenSettings;
 pub use sysctl::Sysctls;
 pub use time::TimeNamespace;

@@ -21,6 +21,7 @@ pub struct Sysctl {
 enum Owner {
     Ipc,
     Net,
+    Uts,
 }
 
 /// The parameters of an IPC namespace (ipc_namespaces(7)).
@@ -76,6 +77,9 @@ impl Sysctl {
         if self.name.starts_with("net.") {
             return Some(Owner::Net);
         }
+        if self.name == "kernel.domainname" {
+            return Some(Owner::Uts);
+        }
         let ipc = IPC.contains(&self.name.as_str()) || self.name.starts_with("fs.mqueue.");
         ipc.then_some(Owner::Ipc)
     }
@@ -91,6 +95,7 @@ pub struct Sysctls {
     sysctls: Vec<Sysctl>,
     ipc: Option<String>,
     net: Option<String>,
+    uts: Option<String>,
 }
 
 impl Sysctls {
@@ -100,6 +105,7 @@ impl Sysctls {
             sysctls,
             ipc: None,
             net: None,
+            uts: None,
         }
     }
 }
@@ -117,7 +123,9 @@ impl Isolation for Sysctls {
 
     fn prepare(&mut self) -> Result<()> {
         if !self.sysctls.is_empty() {
-            (self.ipc, self.net) = (Some(namespace("ipc")?), Some(namespace("net")?));
+            self.ipc = Some(namespace("ipc")?);
+            self.net = Some(namespace("net")?);
+            self.uts = Some(namespace("uts")?);
         }
         Ok(())
     }
@@ -131,6 +139,7 @@ impl Isolation for Sysctls {
             let (kind, outside) = match sysctl.owner() {
                 Some(Owner::Ipc) => ("ipc", &self.ipc),
                 Some(Owner::Net) => ("net", &self.net),
+                Some(Owner::Uts) => ("uts", &self.uts),
                 None => bail!("{} belongs to the host", sysctl.name),
             };
             ensure!(

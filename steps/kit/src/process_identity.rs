@@ -46,6 +46,20 @@ impl ProcessIdentity {
         })
     }
 
+    /// The identity of another process, which must not be reaped meanwhile.
+    ///
+    /// # Errors
+    /// If there is no process with this PID.
+    pub fn of(pid: i32) -> Result<Self> {
+        let stat = Process::new(pid)
+            .and_then(|process| process.stat())
+            .with_context(|| format!("read /proc/{pid}/stat"))?;
+        Ok(ProcessIdentity {
+            pid: stat.pid,
+            start: stat.starttime,
+        })
+    }
+
     /// Whether the process still runs. A zombie (state Z) does not. If SIGKILL
     /// is pending, waits up to two seconds for the death of the process: it may
     /// still be at work in the kernel, and make something there.

@@ -1,6 +1,27 @@
 //! Messages on standard error: progress with `-v`, warnings always.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Who gets the warnings instead of standard error.
+type Listener = Box<dyn Fn(&str) + Send + Sync>;
+
+static LISTENER: OnceLock<Listener> = OnceLock::new();
+
+/// Gives the warnings of this process and of its forks to `listener` instead of
+/// standard error, which may be a container's. Only the first call counts.
+pub fn listen(listener: impl Fn(&str) + Send + Sync + 'static) {
+    LISTENER.get_or_init(|| Box::new(listener));
+}
+
+/// What [`warn!`](crate::warn!) does with its words.
+pub fn warn(words: &str) {
+    let words = printable(words);
+    match LISTENER.get() {
+        Some(listener) => listener(&words),
+        None => eprintln!("warning: {words}"),
+    }
+}
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
@@ -31,7 +52,7 @@ macro_rules! say {
 #[macro_export]
 macro_rules! warn {
     ($($words:tt)*) => {
-        eprintln!("warning: {}", $crate::say::printable(&format!($($words)*)))
+        $crate::say::warn(&format!($($words)*))
     };
 }
 

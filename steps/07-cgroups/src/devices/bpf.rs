@@ -26,7 +26,7 @@ use anyhow::Result;
 use kit::sys::bpf::{Instruction, prog_attach, prog_load};
 use std::os::fd::AsFd;
 
-use crate::devices::{DeviceAccess, DeviceKind, DeviceRule};
+use crate::devices::{DeviceAccess, DeviceKind, DeviceRule, Verdict};
 
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
@@ -45,6 +45,7 @@ const ALU_MOV_X: u8 = 0xbc; // dst = src
 const ALU_AND_K: u8 = 0x54; // dst &= immediate
 const ALU_RSH_K: u8 = 0x74; // dst >>= immediate
 const JMP_JNE_K: u8 = 0x55; // if dst != immediate goto + offset
+const JMP_JEQ_K: u8 = 0x15; // if dst == immediate goto + offset
 const EXIT: u8 = 0x95; // return r0
 
 const R0: u8 = 0;
@@ -125,6 +126,53 @@ pub(crate) fn attach(group: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<()> 
     prog_attach(group, loaded.as_fd(), BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)
 }
 
+/// Assembles the program for an ordered list, of which the last rule that
+/// applies decides: it asks them from the end.
+///
+/// A rule that allows applies to a request if it covers all of it; a rule that
+/// denies, if it covers a part of it.
+fn ordered(rules: &[Verdict]) -> Vec<Instruction> {
+    let mut program = program(&[]);
+    let end = program.split_off(program.len() - 2);
+    for verdict in rules.iter().rev() {
+        let mut block = one_rule(&verdict.rule);
+        let (left, answer) = match verdict.allow {
+            true => (!bits(verdict.rule.access), 1),
+            false => (bits(verdict.rule.access), 0),
+        };
+        let mut jumps = Vec::new();
+        for (at, one) in block.iter_mut().enumerate() {
+            match one.code {
+                ALU_AND_K => one.immediate = left,
+                ALU_MOV_K => one.immediate = answer,
+                JMP_JNE_K => jumps.push(at),
+                _ => {}
+            }
+        }
+        if !verdict.allow {
+            // The second jump follows the comparison of the operations.
+            block[jumps[1]].code = JMP_JEQ_K;
+        }
+        let length = block.len();
+        for at in jumps {
+            block[at].offset = (length - at - 1) as i16;
+        }
+        program.extend(block);
+    }
+    program.extend(end);
+    program
+}
+
+/// Attaches an ordered list of rules to a v2 group; what none of them mentions
+/// is refused.
+///
+/// # Errors
+/// `EPERM` without `CAP_BPF` and `CAP_NET_ADMIN` in the initial user namespace.
+pub(crate) fn attach_ordered(group: BorrowedFd<'_>, rules: &[Verdict]) -> Result<()> {
+    let loaded = prog_load(BPF_PROG_TYPE_CGROUP_DEVICE, &ordered(rules))?;
+    prog_attach(group, loaded.as_fd(), BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,7 +193,8 @@ mod tests {
                 ALU_AND_K => r[dst] &= one.immediate as u32,
                 ALU_RSH_K => r[dst] >>= one.immediate,
                 JMP_JNE_K if r[dst] != one.immediate as u32 => at += one.offset as usize,
-                JMP_JNE_K => {}
+                JMP_JEQ_K if r[dst] == one.immediate as u32 => at += one.offset as usize,
+                JMP_JNE_K | JMP_JEQ_K => {}
                 EXIT => return r[R0 as usize],
                 code => panic!("unknown operation {code:#x}"),
             }
@@ -168,6 +217,35 @@ mod tests {
         assert_eq!(run(&program, BLOCK | MKNOD | READ, 8, 0), 0);
         assert_eq!(run(&program, CHAR | READ, 1, 1), 0); // /dev/mem
         assert_eq!(run(&program, BLOCK | READ, 1, 3), 0);
+    }
+
+    #[test]
+    fn of_an_ordered_list_the_last_rule_decides() {
+        let verdict = |allow, kind, major, minor, access: &str| Verdict {
+            rule: DeviceRule {
+                kind,
+                major,
+                minor,
+                access: access.parse().unwrap(),
+            },
+            allow,
+        };
+        let (char, block) = (DeviceKind::Char, DeviceKind::Block);
+        let program = ordered(&[
+            verdict(true, char, None, None, "rwm"),
+            verdict(false, char, Some(1), Some(1), "w"),
+            verdict(true, block, Some(7), Some(0), "rw"),
+            verdict(false, block, Some(7), None, "rwm"),
+            verdict(true, block, Some(7), Some(1), "r"),
+        ]);
+        assert_eq!(run(&program, CHAR | READ | WRITE, 1, 3), 1);
+        assert_eq!(run(&program, CHAR | READ, 1, 1), 1);
+        assert_eq!(run(&program, CHAR | READ | WRITE, 1, 1), 0);
+        assert_eq!(run(&program, BLOCK | READ, 7, 0), 0);
+        assert_eq!(run(&program, BLOCK | READ, 7, 1), 1);
+        assert_eq!(run(&program, BLOCK | READ | WRITE, 7, 1), 0);
+        assert_eq!(run(&program, BLOCK | READ, 8, 0), 0);
+        assert_eq!(run(&ordered(&[]), CHAR | READ, 1, 3), 0);
     }
 
     #[test]

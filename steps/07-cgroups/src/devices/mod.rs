@@ -101,6 +101,22 @@ impl fmt::Display for DeviceRule {
     }
 }
 
+/// A rule of an ordered list: the last one that applies decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The devices and operations.
+    pub rule: DeviceRule,
+    /// Whether they are allowed.
+    pub allow: bool,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.allow { "allow" } else { "deny" };
+        write!(f, "{word} {}", self.rule)
+    }
+}
+
 const fn all(kind: DeviceKind, access: DeviceAccess) -> DeviceRule {
     DeviceRule {
         kind,

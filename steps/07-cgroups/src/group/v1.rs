@@ -117,7 +117,7 @@ pub(crate) fn create(hierarchy: &Hierarchy, parent: &Path, name: &str) -> Result
 
 /// Copies the CPUs and memory nodes of the group above into a new v1 cpuset. A
 /// new one has none, and no process may enter it until it has both (`ENOSPC`).
-fn fill_cpuset(dir: &Path) -> Result<()> {
+pub(crate) fn fill_cpuset(dir: &Path) -> Result<()> {
     let Some(above) = dir.parent() else {
         return Ok(());
     };

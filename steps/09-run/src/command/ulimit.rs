@@ -73,6 +73,18 @@ impl FromStr for Ulimit {
     }
 }
 
+impl Ulimit {
+    /// Refuses a limit that this process may not set without
+    /// `CAP_SYS_RESOURCE`: one above its own hard limit.
+    pub fn require_possible(&self) -> Result<()> {
+        let own = getrlimit(self.resource).maximum;
+        if own.unwrap_or(u64::MAX) >= self.limit.maximum.unwrap_or(u64::MAX) {
+            return Ok(());
+        }
+        Err(refused(Errno::PERM, self.resource)).with_context(|| format!("{self}"))
+    }
+}
+
 fn number(text: &str) -> Result<Option<u64>> {
     match text {
         "-1" | "unlimited" => Ok(None),

@@ -1,6 +1,6 @@
 //! File descriptors: listing and closing them (close_range(2)).
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -36,6 +36,31 @@ fn close_gaps(mut first: u32, mut keep: Vec<u32>) -> Result<()> {
         first = first.max(kept.saturating_add(1));
     }
     close_range(first, u32::MAX)
+}
+
+/// Makes all descriptors except the standard streams close-on-exec: those that
+/// the caller has left open are for no program that is executed here. Kernels
+/// before 5.11 cannot do it at once, and nothing is changed.
+pub fn close_others_on_exec() -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: nothing is closed.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    match Errno::result(done) {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno).context("close_range(CLOSE_RANGE_CLOEXEC)"),
+    }
+}
+
+/// Takes possession of an inherited descriptor.
+///
+/// # Errors
+/// `EBADF` if it is not open. Call it once for each, before anything is opened.
+pub fn inherited(number: i32) -> Result<OwnedFd> {
+    // SAFETY: asks about a number only.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    Errno::result(flags).with_context(|| format!("the descriptor {number} is not open"))?;
+    // SAFETY: it is open, and by the contract above nobody owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The open descriptors from 3 to 255: poll(2) reports all others as invalid.

@@ -13,11 +13,23 @@ use nix::errno::Errno;
 /// `ENOSYS` before Linux 5.12: callers fall back to mount(2). `EPERM` without
 /// `CAP_SYS_ADMIN` over the mount namespace, `EINVAL` for an unknown attribute.
 pub fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr_set: u64) -> nix::Result<()> {
+    change_mount(mount, recursive, attr_set, 0, 0)
+}
+
+/// Sets and clears attributes of a mount, and its propagation type
+/// (`MS_PRIVATE`…; 0 leaves it), like [`mount_setattr`].
+pub fn change_mount(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+) -> nix::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let attr = libc::mount_attr {
         attr_set,
-        attr_clr: 0,
-        propagation: 0,
+        attr_clr,
+        propagation,
         userns_fd: 0,
     };
     set_attributes(mount, flags, &attr)

@@ -46,3 +46,51 @@ pub fn default_personality() -> Result<()> {
     let before = unsafe { libc::personality(0) };
     Errno::result(before).map(drop).context("personality(0)")
 }
+
+/// Sets the execution domain: personality(2).
+pub fn personality(domain: u32) -> Result<()> {
+    // SAFETY: only the layout of programs that are executed later changes.
+    let before = unsafe { libc::personality(libc::c_ulong::from(domain)) };
+    Errno::result(before)
+        .map(drop)
+        .with_context(|| format!("personality({domain:#x})"))
+}
+
+/// Sets the class and the level of this process's I/O: ioprio_set(2).
+pub fn set_io_priority(class: u8, level: u8) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    let value = libc::c_int::from(class) << 13 | libc::c_int::from(level);
+    // SAFETY: three numbers; 0 is the caller.
+    let set = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) };
+    Errno::result(set)
+        .map(drop)
+        .with_context(|| format!("ioprio_set(class {class}, level {level})"))
+}
+
+/// The scheduling of a process: `struct sched_attr` (sched_setattr(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)] // The manual page has them.
+pub struct SchedAttr {
+    size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// Sets the scheduling of this process: sched_setattr(2).
+pub fn set_scheduler(attr: SchedAttr) -> Result<()> {
+    let attr = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        ..attr
+    };
+    // SAFETY: the structure has the size that it names, and is only read.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &attr, 0) };
+    Errno::result(set)
+        .map(drop)
+        .with_context(|| format!("sched_setattr({attr:?})"))
+}

@@ -1,0 +1,559 @@
+//! Groups with a name of the caller's that outlive the process which makes
+//! them: an OCI runtime's `cgroupsPath`.
+//!
+//! The groups of [`Cgroups`](crate::Cgroups) are found by their lock, and end
+//! with their launcher. These are found by what the caller has recorded: a
+//! [`NamedGroup`] is a document. It is planned first, recorded, and only then
+//! made, so that whoever ends it after a crash knows all directories.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use kit::say;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::devices::bpf;
+use crate::group::{Group, Member, end, file, kill_legacy, processes, v1};
+use crate::host::hierarchy::{Hierarchy, Version};
+use crate::host::layout::{Layout, controllers};
+use crate::namespace::{self, Rights};
+use crate::observe::freeze::{self, GroupState};
+use crate::observe::stats;
+
+pub use crate::devices::{DeviceAccess, DeviceKind, DeviceRule, Verdict};
+
+/// The controllers that all groups get on v2, where they are available.
+const WELCOME: [&str; 7] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
+
+/// A group: its directory in every hierarchy that takes part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedGroup {
+    members: Vec<NamedMember>,
+}
+
+/// The directory in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct NamedMember {
+    /// 1 or 2.
+    version: u8,
+    /// The controllers of the hierarchy.
+    controllers: Vec<String>,
+    dir: PathBuf,
+    /// The topmost group of the hierarchy.
+    top: PathBuf,
+    /// The groups above that have to be made for it, and are removed with it
+    /// once they are empty.
+    above: Vec<PathBuf>,
+}
+
+/// A group for those without a place of their own. The last of them removes it.
+const OWN: &str = "drydock-runtime";
+
+impl NamedMember {
+    fn version(&self) -> Version {
+        match self.version {
+            2 => Version::V2,
+            _ => Version::V1,
+        }
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|one| one == controller)
+    }
+}
+
+/// Which interface a controller has on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// Files of v1.
+    V1,
+    /// Files of v2.
+    V2,
+}
+
+/// Checks a path of a group: names only, and at least one.
+///
+/// # Errors
+/// A path that contains `.` or `..`, or names the root group.
+pub fn check_path(path: &Path) -> Result<()> {
+    let mut names = 0;
+    for part in path.components() {
+        match part {
+            Component::RootDir => {}
+            Component::Normal(_) => names += 1,
+            _ => bail!("{path:?} is no path of a group: give it without . and .."),
+        }
+    }
+    ensure!(names > 0, "{path:?} names no group");
+    Ok(())
+}
+
+impl NamedGroup {
+    /// The directories that the group will have. An absolute path begins at the
+    /// root of each hierarchy, a relative one at the caller's own group. Makes
+    /// nothing.
+    pub fn plan(path: &Path) -> Result<NamedGroup> {
+        check_path(path)?;
+        let layout = Layout::detect()?;
+        let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
+        let mut members = Vec::new();
+        for hierarchy in &layout.hierarchies {
+            let wanted = match hierarchy.version {
+                // A named one without controllers counts if systemd sorts its
+                // services by it.
+                Version::V1 => match &hierarchy.name {
+                    Some(name) => name == "systemd",
+                    None => !hierarchy.controllers.is_empty(),
+                },
+                Version::V2 => v2_only || !hierarchy.controllers.is_empty(),
+            };
+            if !wanted || hierarchy.read_only {
+                continue;
+            }
+            let mut member = NamedMember {
+                version: match hierarchy.version {
+                    Version::V1 => 1,
+                    Version::V2 => 2,
+                },
+                controllers: hierarchy.controllers.clone(),
+                dir: below(hierarchy, path),
+                top: hierarchy.mount_point.clone(),
+                above: Vec::new(),
+            };
+            let mut above: Vec<PathBuf> = way(&member).iter().map(|dir| dir.into()).collect();
+            above.pop();
+            let own = hierarchy.mount_point.join(OWN);
+            above.retain(|dir| *dir == own || !dir.exists());
+            member.above = above;
+            members.push(member);
+        }
+        Ok(NamedGroup { members })
+    }
+
+    /// Whether the caller may make the group's directories, or their parents.
+    pub fn is_writable(&self) -> bool {
+        self.members.iter().all(|member| {
+            let there = member.dir.ancestors().find(|dir| dir.exists());
+            there.is_some_and(v1::may_make_groups)
+        })
+    }
+
+    /// Makes the directories, and switches controllers on for them.
+    ///
+    /// # Errors
+    /// If a directory exists and processes are in it: they would be limited,
+    /// frozen and ended together with the container.
+    pub fn make(&self) -> Result<()> {
+        for member in &self.members {
+            say!("make the group {}", member.dir.display());
+            let make = || match member.version() {
+                Version::V1 => make_v1(member),
+                Version::V2 => make_v2(member),
+            };
+            let mut made = make();
+            // Another container has removed a group above.
+            for _ in 0..100 {
+                match made {
+                    Err(ref error) if kit::errno::is(error, &[Errno::ENOENT, Errno::ENODEV]) => {
+                        made = make();
+                    }
+                    _ => break,
+                }
+            }
+            made?;
+            let there = processes::processes(&member.dir)?;
+            ensure!(
+                there.is_empty(),
+                "the group {} is not empty: process {} is in it",
+                member.dir.display(),
+                there[0]
+            );
+        }
+        Ok(())
+    }
+
+    /// The interface of a controller on this host; `None` if it has none.
+    pub fn interface(&self, controller: &str) -> Option<Interface> {
+        self.of(controller).map(|member| match member.version() {
+            Version::V1 => Interface::V1,
+            Version::V2 => Interface::V2,
+        })
+    }
+
+    /// Whether there is a group on v2.
+    pub fn has_v2(&self) -> bool {
+        self.v2().is_some()
+    }
+
+    fn of(&self, controller: &str) -> Option<&NamedMember> {
+        self.members.iter().find(|member| member.has(controller))
+    }
+
+    fn v2(&self) -> Option<&NamedMember> {
+        self.members
+            .iter()
+            .find(|member| member.version() == Version::V2)
+    }
+
+    /// Writes a file of a controller.
+    ///
+    /// # Errors
+    /// That of write(2), with the file; a controller that is not available.
+    pub fn write(&self, controller: &str, name: &str, value: &str) -> Result<()> {
+        let Some(member) = self.of(controller) else {
+            bail!("the {controller} controller is not available on this host");
+        };
+        let path = member.dir.join(name);
+        say!("write {value:?} to {}", path.display());
+        file::write(&path, value)
+    }
+
+    /// Writes a file of the group on v2.
+    pub fn write_v2(&self, name: &str, value: &str) -> Result<()> {
+        let member = self
+            .v2()
+            .context("the group is in no hierarchy of cgroup2")?;
+        file::write(&member.dir.join(name), value)
+    }
+
+    /// Reads a file of a controller; `None` if either is missing.
+    pub fn read(&self, controller: &str, name: &str) -> Result<Option<String>> {
+        match self.of(controller) {
+            Some(member) => file::read_if_there(&member.dir.join(name)),
+            None => Ok(None),
+        }
+    }
+
+    /// Sets the rules for devices: the last one that applies decides, and what
+    /// no rule mentions is refused.
+    ///
+    /// # Errors
+    /// If there is nothing to enforce them by.
+    pub fn set_devices(&self, rules: &[Verdict]) -> Result<()> {
+        if let Some(v1) = self.of("devices") {
+            // The group has a copy of the rules of the group above.
+            file::write(&v1.dir.join("devices.deny"), "a")?;
+            for verdict in rules {
+                let name = match verdict.allow {
+                    true => "devices.allow",
+                    false => "devices.deny",
+                };
+                file::write(&v1.dir.join(name), &verdict.rule.to_string())?;
+            }
+            return Ok(());
+        }
+        let Some(v2) = self.v2() else {
+            bail!("the use of devices cannot be limited: there is no group to limit it by");
+        };
+        let dir = File::open(&v2.dir).with_context(|| format!("open {}", v2.dir.display()))?;
+        bpf::attach_ordered(dir.as_fd(), rules)
+    }
+
+    /// The processes in the group and below.
+    pub fn processes(&self) -> Result<Vec<Pid>> {
+        match self.first() {
+            Some(member) => processes::processes(&member.dir),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The member to ask about processes: all of them are in each.
+    fn first(&self) -> Option<&NamedMember> {
+        self.of("pids")
+            .or_else(|| self.of("freezer"))
+            .or_else(|| self.v2())
+            .or_else(|| self.members.first())
+    }
+
+    /// Stops or resumes all processes, and waits until they have.
+    pub fn freeze(&self, stop: bool) -> Result<()> {
+        let state = match stop {
+            true => GroupState::Frozen,
+            false => GroupState::Thawed,
+        };
+        freeze::set(&self.group(), state)
+    }
+
+    /// Whether its processes are stopped.
+    pub fn is_frozen(&self) -> Result<bool> {
+        Ok(freeze::get(&self.group())? == Some(GroupState::Frozen))
+    }
+
+    /// Kills all processes and removes the directories. Missing ones count as
+    /// removed.
+    ///
+    /// # Errors
+    /// Names a group that could not be emptied within ten seconds.
+    pub fn end(&self) -> Result<()> {
+        let mut failed = Ok(());
+        for member in &self.members {
+            // A frozen process does not die.
+            if member.version() == Version::V1 && member.has("freezer") && member.dir.exists() {
+                failed = failed.and(kill_legacy::thaw(&member.dir));
+            }
+        }
+        for member in self.members.iter().rev() {
+            failed = failed.and(end::end(&member.dir, member.version()));
+            for dir in member.above.iter().rev() {
+                failed = failed.and(remove_if_empty(dir));
+            }
+        }
+        failed
+    }
+
+    /// Kills all processes, and keeps the directories.
+    pub fn kill(&self) -> Result<()> {
+        match self.first() {
+            Some(member) => end::kill_all(&member.dir, member.version()),
+            None => Ok(()),
+        }
+    }
+
+    /// Its statistics.
+    pub fn usage(&self) -> Result<Usage> {
+        let group = self.group();
+        let stats = stats::of(&group)?;
+        Ok(Usage {
+            processes: stats.pids.as_ref().map(|pids| pids.now),
+            cpu_nanoseconds: stats.cpu.map(|time| time.as_nanos()),
+            memory: stats.memory.as_ref().map(|memory| memory.now.0),
+            memory_limit: stats
+                .memory
+                .as_ref()
+                .and_then(|memory| memory.limit)
+                .map(|l| l.0),
+            memory_peak: stats.memory_peak.map(|peak| peak.0),
+            oom_kills: stats.oom_kills,
+            read: stats.io.map(|(read, _)| read.0),
+            written: stats.io.map(|(_, written)| written.0),
+        })
+    }
+
+    fn group(&self) -> Group {
+        let name = self.first().and_then(|member| member.dir.file_name());
+        Group {
+            name: name.unwrap_or_default().to_string_lossy().into_owned(),
+            members: self
+                .members
+                .iter()
+                .map(|member| Member {
+                    version: member.version(),
+                    controllers: member.controllers.clone(),
+                    dir: member.dir.clone(),
+                    lock: None,
+                })
+                .collect(),
+        }
+    }
+
+    /// The open files by which a process enters the group. `base` says into
+    /// which group on v2 a further process goes: beside the first one, wherever
+    /// that is.
+    pub fn entrance(&self, beside: Option<Pid>) -> Result<Entrance> {
+        let mut entrance = Entrance::default();
+        for member in &self.members {
+            match member.version() {
+                Version::V1 => {
+                    let path = member.dir.join("tasks");
+                    let tasks = OpenOptions::new().write(true).open(&path);
+                    let tasks = tasks.with_context(|| format!("open {}", path.display()))?;
+                    entrance.tasks.push((tasks, member.dir.clone()));
+                }
+                Version::V2 => {
+                    let dir = match beside {
+                        Some(pid) => v2_group_of(pid, member)?,
+                        None => member.dir.clone(),
+                    };
+                    let open = File::open(&dir).with_context(|| format!("open {}", dir.display()));
+                    entrance.v2 = Some(open?);
+                }
+            }
+        }
+        Ok(entrance)
+    }
+
+    /// Mounts the groups on the directory `place` of the container: in a cgroup
+    /// namespace of its own as roots, else as the directories that they are.
+    pub fn show(&self, place: BorrowedFd<'_>, own_namespace: bool, rights: Rights) -> Result<()> {
+        let mut layout = Layout::detect()?;
+        layout.hierarchies.retain(|hierarchy| {
+            let mut members = self.members.iter();
+            members.any(|member| member.top == hierarchy.mount_point)
+        });
+        match own_namespace {
+            true => namespace::show(&layout, place, rights),
+            false => {
+                let dir = |hierarchy: &Hierarchy| {
+                    let mut members = self.members.iter();
+                    let member = members.find(|member| member.top == hierarchy.mount_point);
+                    member.map(|member| member.dir.clone())
+                };
+                namespace::bind(&layout, place, rights, dir)
+            }
+        }
+    }
+}
+
+/// What a group has used. A value is `None` if its controller is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // The names say it; sizes are in bytes.
+pub struct Usage {
+    pub processes: Option<u64>,
+    pub cpu_nanoseconds: Option<u128>,
+    pub memory: Option<u64>,
+    pub memory_limit: Option<u64>,
+    pub memory_peak: Option<u64>,
+    pub oom_kills: Option<u64>,
+    pub read: Option<u64>,
+    pub written: Option<u64>,
+}
+
+/// The files by which a child enters a group.
+#[derive(Debug, Default)]
+pub struct Entrance {
+    tasks: Vec<(File, PathBuf)>,
+    v2: Option<File>,
+}
+
+impl Entrance {
+    /// The directory for [`process::Isolation::cgroup`].
+    pub fn born_into(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What the child needs to [`enter`](Self::enter).
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.tasks.iter().map(|(file, _)| file.as_fd())
+    }
+
+    /// Child: enters the groups on v1. It was born into the one on v2.
+    pub fn enter(&mut self) -> Result<()> {
+        for (tasks, dir) in &mut self.tasks {
+            v1::enter(tasks, dir)?;
+        }
+        Ok(())
+    }
+}
+
+/// Child, in its groups: makes a cgroup namespace of which they are the roots.
+pub fn new_namespace() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWCGROUP).context("unshare(CLONE_NEWCGROUP)")
+}
+
+fn below(hierarchy: &Hierarchy, path: &Path) -> PathBuf {
+    let base = match path.is_absolute() {
+        true => &hierarchy.mount_point,
+        false => &hierarchy.own,
+    };
+    let names = path.components().filter(|part| *part != Component::RootDir);
+    names.fold(base.clone(), |dir, name| dir.join(name))
+}
+
+/// The groups on the way from the topmost one to the member's.
+fn way(member: &NamedMember) -> Vec<&Path> {
+    let mut way: Vec<&Path> = member
+        .dir
+        .ancestors()
+        .take_while(|dir| dir.starts_with(&member.top) && *dir != member.top)
+        .collect();
+    way.reverse();
+    way
+}
+
+fn make_dir(dir: &Path) -> Result<bool> {
+    match fs::create_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("mkdir {}", dir.display())),
+    }
+}
+
+fn remove_if_empty(dir: &Path) -> Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(error).with_context(|| format!("rmdir {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_v1(member: &NamedMember) -> Result<()> {
+    for dir in way(member) {
+        make_dir(dir)?;
+        if member.has("cpuset") {
+            v1::fill_cpuset(dir)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_v2(member: &NamedMember) -> Result<()> {
+    let way = way(member);
+    let mut above = member.top.as_path();
+    for dir in way {
+        let there = controllers(above)?;
+        for controller in WELCOME {
+            if !there.iter().any(|one| one == controller) {
+                continue;
+            }
+            let control = above.join("cgroup.subtree_control");
+            // A limit that needs it says so when it is set.
+            if let Err(error) = file::write(&control, &format!("+{controller}")) {
+                say!("without the {controller} controller: {error:#}");
+            }
+        }
+        make_dir(dir)?;
+        above = dir;
+    }
+    Ok(())
+}
+
+/// The group on v2 in which process `pid` is: the container may have moved it
+/// into one of its own, below `member`'s, which then takes no processes.
+fn v2_group_of(pid: Pid, member: &NamedMember) -> Result<PathBuf> {
+    let layout = Layout::of_process(&pid.to_string())?;
+    let own = layout.v2().map(|hierarchy| hierarchy.own.clone());
+    Ok(own
+        .filter(|own| own.starts_with(&member.dir))
+        .unwrap_or_else(|| member.dir.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_a_group_below_the_root() {
+        for good in ["/a", "a/b", "/machine.slice/a.scope"] {
+            check_path(Path::new(good)).unwrap();
+        }
+        for bad in ["", "/", "//", "/..", "a/../..", "../a", "./a/.."] {
+            assert!(check_path(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_path_begins_at_the_top() {
+        let hierarchy = Hierarchy {
+            version: Version::V1,
+            controllers: vec!["memory".into()],
+            name: None,
+            mount_point: "/m".into(),
+            own: "/m/own".into(),
+            read_only: false,
+        };
+        assert_eq!(below(&hierarchy, Path::new("/a/b")), Path::new("/m/a/b"));
+        assert_eq!(below(&hierarchy, Path::new("a")), Path::new("/m/own/a"));
+    }
+}

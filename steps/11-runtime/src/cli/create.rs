@@ -1,0 +1,312 @@
+//! `create`, `start` and `run`: a launch that spans two processes, and both of
+//! them in one.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use cgroups::NamedGroup;
+use kit::atomic_file::write_file;
+use kit::time::now;
+use kit::{ProcessIdentity, sys, warn};
+use nix::unistd::{Pid, geteuid};
+use process::{Exit, Gate, gate};
+
+use crate::cli::args::{CgroupManager, Create, Globals, Rootless, Run};
+use crate::cli::ended::{end_first, poststop};
+use crate::config::check::Checked;
+use crate::config::{Config, NamespaceKind, VERSION, read};
+use crate::launch::hooks::run_all;
+use crate::launch::identity::may_trace;
+use crate::list::{self, Here};
+use crate::sealed;
+use crate::state::{Container, OciState, Record, Status, Store};
+
+/// Takes the descriptors that the command shall get, before anything else is
+/// opened.
+pub(crate) fn preserved(count: u32) -> Result<Vec<OwnedFd>> {
+    ensure!(count <= 200, "--preserve-fds {count}: at most 200");
+    (3..3 + count as i32)
+        .map(|fd| sys::inherited(fd).context("--preserve-fds"))
+        .collect()
+}
+
+/// A container that is about to be launched: recorded, and nothing made yet.
+struct Prepared {
+    container: Container,
+    launch: process::Container,
+    config: Config,
+}
+
+fn prepare(
+    globals: &Globals,
+    args: &Create,
+    passed: Vec<OwnedFd>,
+    gated: bool,
+) -> Result<Prepared> {
+    let bundle = args
+        .bundle
+        .canonicalize()
+        .with_context(|| format!("--bundle {:?}", args.bundle))?;
+    let config: Config = read::document(&bundle.join(read::CONFIG))?;
+    let checked = Checked::new(config, &bundle).context(read::CONFIG)?;
+    check_terminal(&checked, args)?;
+    let own_pids = match namespace(&checked, NamespaceKind::Pid) {
+        Some(path) => path.as_os_str().is_empty(),
+        None => false,
+    };
+    // Others are in that namespace already, and may look at the child.
+    if !own_pids && namespace(&checked, NamespaceKind::User).is_none() {
+        sealed::ensure(&passed)?;
+    }
+    let store = Store::new(globals.root.clone())?;
+    let path = match checked.config.linux.cgroups_path.as_str() {
+        "" => PathBuf::from("/drydock-runtime").join(&args.id),
+        path => path.into(),
+    };
+    let group = group(globals, &path, &checked)?;
+    let draft = store.create(&args.id)?;
+    let gate = match gated {
+        true => Gate::make(draft.dir()).map(Some),
+        false => Ok(None),
+    };
+    let gate = match gate {
+        Ok(gate) => gate,
+        Err(error) => return Err(after(error, draft.discard())),
+    };
+    let record = Record {
+        id: args.id.clone(),
+        bundle: bundle.clone(),
+        rootfs: checked.root.clone(),
+        created: now(),
+        owner: geteuid().as_raw(),
+        cgroup: group.clone(),
+        process: None,
+        own_pids,
+        may_trace: may_trace(checked.process.capabilities),
+    };
+    let state = OciState {
+        oci_version: VERSION.to_owned(),
+        id: args.id.clone(),
+        pid: 0,
+        status: Status::Creating,
+        bundle: bundle.clone(),
+        rootfs: None,
+        created: None,
+        annotations: checked.config.annotations.clone(),
+        owner: None,
+    };
+    let limits_devices = group != NamedGroup::default()
+        && (geteuid().is_root() && !in_user_namespace()? || globals.rootless == Rootless::False);
+    let container = draft.record(record, &checked.config)?;
+    let launch = list::create(
+        &checked,
+        Here {
+            bundle: &bundle,
+            state,
+            group,
+            limits_devices,
+            console_socket: args.console_socket.clone(),
+            passed,
+            no_pivot: args.no_pivot,
+            new_keyring: !args.no_new_keyring,
+            programs: store.programs(),
+        },
+    );
+    let config = checked.config;
+    match launch {
+        Ok(launch) => Ok(Prepared {
+            container,
+            launch: match gate {
+                Some(gate) => launch.started_through(gate),
+                None => launch,
+            },
+            config,
+        }),
+        Err(error) => Err(after(error, container.remove())),
+    }
+}
+
+fn check_terminal(checked: &Checked, args: &Create) -> Result<()> {
+    match (checked.process.raw.terminal, &args.console_socket) {
+        (true, None) => {
+            bail!("process.terminal is true, and nobody takes the terminal: give --console-socket")
+        }
+        (false, Some(_)) => bail!("--console-socket needs process.terminal to be true"),
+        _ => Ok(()),
+    }
+}
+
+fn namespace(checked: &Checked, kind: NamespaceKind) -> Option<&Path> {
+    let mut all = checked.config.linux.namespaces.iter();
+    all.find(|one| one.kind == kind)
+        .map(|one| one.path.as_path())
+}
+
+pub(crate) fn in_user_namespace() -> Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    Ok(numbers != ["0", "0", "4294967295"])
+}
+
+/// The group of the container.
+fn group(globals: &Globals, path: &Path, checked: &Checked) -> Result<NamedGroup> {
+    let systemd = globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupManager::Systemd);
+    if systemd {
+        match Path::new("/run/systemd/system").is_dir() {
+            true => bail!(
+                "groups made by systemd are not supported: use --cgroup-manager cgroupfs, and the \
+                 same in the engine's settings"
+            ),
+            false => bail!("systemd does not run on this host: use --cgroup-manager cgroupfs"),
+        }
+    }
+    if globals.cgroup_manager == Some(CgroupManager::Disabled) {
+        return Ok(NamedGroup::default());
+    }
+    let group = NamedGroup::plan(path).context("linux.cgroupsPath")?;
+    let tolerant = match globals.rootless {
+        Rootless::True => true,
+        Rootless::False => false,
+        Rootless::Auto => !geteuid().is_root() || in_user_namespace()?,
+    };
+    if tolerant && !group.is_writable() {
+        let mut limits = checked.config.linux.resources.clone().unwrap_or_default();
+        limits.devices.clear();
+        ensure!(
+            limits == Default::default(),
+            "linux.resources: the caller may make no group that could enforce them"
+        );
+        return Ok(NamedGroup::default());
+    }
+    Ok(group)
+}
+
+/// Adds what went wrong in the attempt to clean up.
+fn after(error: Error, cleaned: Result<()>) -> Error {
+    match cleaned {
+        Ok(()) => error,
+        Err(more) => error.context(format!("and then {more:#}")),
+    }
+}
+
+fn write_pid(file: Option<&PathBuf>, pid: Pid) -> Result<()> {
+    match file {
+        Some(file) => write_file(file, pid.to_string()).context("--pid-file"),
+        None => Ok(()),
+    }
+}
+
+/// Removes a container whose launch has failed: the isolations have cleaned up.
+fn give_up(container: Container, config: &Config, error: Error) -> Error {
+    let hooks = poststop(&container, config);
+    let error = after(error, container.remove());
+    after(error, hooks)
+}
+
+/// `create`.
+pub(crate) fn create(globals: &Globals, args: &Create) -> Result<()> {
+    let passed = preserved(args.preserve_fds)?;
+    let prepared = prepare(globals, args, passed, true)?;
+    created(prepared, args).map(drop)
+}
+
+/// Creates the container, and leaves it waiting at its gate.
+fn created(prepared: Prepared, args: &Create) -> Result<Container> {
+    let Prepared {
+        mut container,
+        launch,
+        config,
+    } = prepared;
+    let left = launch.create().and_then(|created| {
+        let pid = created.pid();
+        // Recorded while the child still dies with this process.
+        container.record.process = Some(ProcessIdentity::of(pid.as_raw())?);
+        container.save()?;
+        write_pid(args.pid_file.as_ref(), pid)?;
+        created.leave()
+    });
+    match left {
+        Ok(_) => Ok(container),
+        Err(error) => Err(give_up(container, &config, error)),
+    }
+}
+
+/// `start`.
+pub(crate) fn start(globals: &Globals, id: &str) -> Result<()> {
+    let container = Store::new(globals.root.clone())?.change(id)?;
+    match container.status()? {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Creating => bail!("the container is being created"),
+        Status::Running | Status::Paused => bail!("cannot start an already running container"),
+    }
+    started(&container)
+}
+
+fn started(container: &Container) -> Result<()> {
+    gate::open_gate(&container.dir)?;
+    poststart(container)
+}
+
+/// The hooks after a start. If one fails, so does the container.
+fn poststart(container: &Container) -> Result<()> {
+    let config = container.config()?;
+    let state = container.state(Status::Running)?;
+    run_all("poststart", &config.hooks.poststart, &state)
+        .map_err(|error| after(error, end_first(container)))
+}
+
+/// `run`.
+pub(crate) fn run(globals: &Globals, args: &Run) -> Result<Exit> {
+    let passed = preserved(args.create.preserve_fds)?;
+    let prepared = prepare(globals, &args.create, passed, args.detach)?;
+    let config = prepared.config.clone();
+    if args.detach {
+        let container = created(prepared, &args.create)?;
+        return match started(&container) {
+            Ok(()) => Ok(Exit::Code(0)),
+            Err(error) => {
+                let ended = end_first(&container);
+                Err(give_up(container, &config, after(error, ended)))
+            }
+        };
+    }
+    let Prepared {
+        mut container,
+        launch,
+        ..
+    } = prepared;
+    let ended = launch.create().and_then(|created| {
+        let pid = created.pid();
+        container.record.process = Some(ProcessIdentity::of(pid.as_raw())?);
+        container.save()?;
+        write_pid(args.create.pid_file.as_ref(), pid)?;
+        let running = created.start()?;
+        // Others may look at it, and change it.
+        container.unlock();
+        if let Err(error) = poststart(&container) {
+            warn!("{error:#}");
+        }
+        running.wait()
+    });
+    let exit = match ended {
+        Ok(exit) => exit,
+        Err(error) => {
+            let container = container.lock_again()?;
+            return match container {
+                Some(container) => Err(give_up(container, &config, error)),
+                None => Err(error),
+            };
+        }
+    };
+    // Somebody else may have deleted it.
+    if !args.keep
+        && let Some(container) = container.lock_again()?
+    {
+        let hooks = poststop(&container, &config);
+        container.remove()?;
+        hooks?;
+    }
+    Ok(exit)
+}

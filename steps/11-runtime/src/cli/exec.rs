@@ -1,0 +1,129 @@
+//! `exec`: a further process in a running container.
+
+use anyhow::{Context, Result, bail, ensure};
+use kit::atomic_file::write_file;
+use nix::unistd::Pid;
+use process::Exit;
+
+use crate::cli::args::{Exec, Globals};
+use crate::cli::create::preserved;
+use crate::config::check::CheckedProcess;
+use crate::config::{Capabilities, Config, NamespaceKind, Process, read};
+use crate::launch::identity::may_trace;
+use crate::list::{self, There};
+use crate::sealed;
+use crate::state::{Status, Store};
+
+/// The process that the options describe.
+fn process(args: &Exec, config: &Config) -> Result<Process> {
+    if let Some(file) = &args.process {
+        ensure!(
+            args.command.is_empty(),
+            "--process and a command: one of the two"
+        );
+        return read::document(file);
+    }
+    let mut process = config.process.clone().context("process is missing")?;
+    process.args = args.command.clone();
+    process.terminal = args.tty;
+    process.console_size = None;
+    process.env.extend(args.env.iter().cloned());
+    process.no_new_privileges |= args.no_new_privs;
+    if let Some(cwd) = &args.cwd {
+        process.cwd.clone_from(cwd);
+    }
+    if let Some(profile) = &args.apparmor {
+        process.apparmor_profile.clone_from(profile);
+    }
+    if let Some(label) = &args.process_label {
+        process.selinux_label.clone_from(label);
+    }
+    if let Some(user) = &args.user {
+        let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
+        let number = |text: &str| text.parse().context("--user: give UID or UID:GID");
+        process.user.uid = number(uid)?;
+        process.user.gid = number(gid)?;
+    }
+    process.user.additional_gids.extend(&args.additional_gids);
+    if !args.cap.is_empty() {
+        let sets = process
+            .capabilities
+            .get_or_insert_with(Capabilities::default);
+        for cap in &args.cap {
+            for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+                set.push(cap.clone());
+            }
+        }
+    }
+    Ok(process)
+}
+
+/// `exec`.
+pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
+    let passed = preserved(args.preserve_fds)?;
+    let store = Store::new(globals.root.clone())?;
+    let mut container = store.change(&args.id)?;
+    match container.status()? {
+        Status::Running | Status::Created => {}
+        Status::Paused if args.ignore_paused => {}
+        Status::Paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Creating => bail!("cannot exec in a container that is being created"),
+    }
+    let config = container.config()?;
+    let process = CheckedProcess::new(process(args, &config)?).context("process")?;
+    match (process.raw.terminal, &args.console_socket) {
+        (true, None) => bail!("a terminal needs --console-socket"),
+        (false, Some(_)) => bail!("--console-socket needs a terminal: process.terminal, or --tty"),
+        _ => {}
+    }
+    if may_trace(process.capabilities) && !container.record.may_trace {
+        // Before it exists: whoever enters after it knows.
+        container.record.may_trace = true;
+        container.save()?;
+    }
+    let mut namespaces = config.linux.namespaces.iter();
+    let own_users = namespaces.any(|one| one.kind == NamespaceKind::User);
+    // Root of a user namespace has no power over a process that was executed
+    // outside of it.
+    if container.record.may_trace && !own_users {
+        container.unlock();
+        sealed::ensure(&passed)?;
+    }
+    let first = container.process().context("container not running")?;
+    let launch = list::exec(
+        &process,
+        There {
+            first: Pid::from_raw(first.pid),
+            group: container.record.cgroup.clone(),
+            console_socket: args.console_socket.clone(),
+            passed,
+            seccomp: match &config.linux.seccomp {
+                Some(value) => Some(serde_json::to_string(value).context("linux.seccomp")?),
+                None => None,
+            },
+            programs: store.programs(),
+            personality: None,
+        },
+    )?;
+    // The namespaces are open now: they are those of this process, and not of
+    // another one with its PID.
+    ensure!(first.is_alive(), "container not running");
+    // `delete` need not wait for the command's end.
+    container.unlock();
+    if !args.detach {
+        let running = launch.create()?.start()?;
+        if let Some(file) = &args.pid_file {
+            write_file(file, running.pid().to_string()).context("--pid-file")?;
+        }
+        return running.wait();
+    }
+    let running = launch.outlive_launcher().create()?.start()?;
+    if let Some(file) = &args.pid_file {
+        write_file(file, running.pid().to_string()).context("--pid-file")?;
+    }
+    running.leave();
+    Ok(Exit::Code(0))
+}

@@ -1,0 +1,89 @@
+//! The log that peers read: the last error in `--log` is the one that they
+//! report.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::id;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use kit::say::{listen, printable};
+use kit::time::now;
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// `time="…" level=error msg="…"`
+    #[default]
+    Text,
+    /// An object a line
+    Json,
+}
+
+/// Where errors and warnings go besides standard error.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    file: Option<PathBuf>,
+    format: Format,
+}
+
+impl Log {
+    /// Opens the log, and has the warnings of this process go there. Those of
+    /// the child, whose standard error is the container's, are lost.
+    pub(crate) fn open(file: Option<PathBuf>, format: Format) -> Result<Log> {
+        let log = Log {
+            file: file.map(std::path::absolute).transpose().context("--log")?,
+            format,
+        };
+        if log.file.is_some() {
+            log.append().context("--log")?;
+            let (own, to) = (id(), log.clone());
+            listen(move |words| {
+                if id() == own
+                    && let Err(error) = to.write("warning", words)
+                {
+                    kit::say!("{error:#}");
+                }
+            });
+        }
+        Ok(log)
+    }
+
+    fn append(&self) -> Result<Option<File>> {
+        let Some(path) = &self.file else {
+            return Ok(None);
+        };
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map(Some)
+            .with_context(|| format!("open {path:?}"))
+    }
+
+    /// Writes an entry.
+    pub(crate) fn write(&self, level: &str, words: &str) -> Result<()> {
+        let Some(mut file) = self.append()? else {
+            return Ok(());
+        };
+        let line = match self.format {
+            Format::Json => serde_json::json!({
+                "level": level,
+                "msg": words,
+                "time": now(),
+            })
+            .to_string(),
+            Format::Text => {
+                let words = serde_json::to_string(&printable(words)).context("quote")?;
+                format!("time=\"{}\" level={level} msg={words}", now())
+            }
+        };
+        // One write, so that the entries of several processes do not mix.
+        file.write_all(format!("{line}\n").as_bytes())
+            .context("write to the log")
+    }
+}

@@ -1,0 +1,104 @@
+//! `kill`, `delete`, `pause` and `resume`.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, bail};
+use kit::sys::signals::{kill, pidfd_send_signal};
+use kit::{SignalNumber, warn};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::cli::args::{Delete, Globals, Kill};
+use crate::cli::ended::{end_first, pidfd, poststop};
+use crate::state::{Container, Status, Store, UNKNOWN};
+
+/// Sends a signal to the first process; `false` if it has ended.
+fn signal_first(container: &Container, signal: SignalNumber) -> Result<bool> {
+    let Some(process) = container.record.process else {
+        return Ok(false);
+    };
+    let Some(pidfd) = pidfd(process)? else {
+        return Ok(false);
+    };
+    match pidfd_send_signal(pidfd.as_fd(), signal) {
+        Ok(()) => Ok(true),
+        Err(Errno::ESRCH) => Ok(false),
+        Err(errno) => Err(errno).with_context(|| format!("kill({}, {signal})", process.pid)),
+    }
+}
+
+/// `kill`.
+pub(crate) fn kill_container(globals: &Globals, args: &Kill) -> Result<()> {
+    let signal: SignalNumber = args.signal.parse()?;
+    let is_kill = signal.named() == Some(Signal::SIGKILL);
+    let container = Store::new(globals.root.clone())?.look(&args.id)?;
+    let status = container.status()?;
+    // Without a PID namespace the others do not end with the first.
+    let all = args.all || is_kill && !container.record.own_pids;
+    if all {
+        if is_kill {
+            return container.record.cgroup.kill();
+        }
+        for pid in container.record.cgroup.processes()? {
+            match kill(pid, signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("kill({pid}, {signal})")),
+            }
+        }
+        return Ok(());
+    }
+    if !signal_first(&container, signal)? {
+        bail!("container not running");
+    }
+    // A frozen process of v1 does not die.
+    if is_kill && status == Status::Paused {
+        container.record.cgroup.freeze(false)?;
+    }
+    Ok(())
+}
+
+/// `delete`.
+pub(crate) fn delete(globals: &Globals, args: &Delete) -> Result<()> {
+    let store = Store::new(globals.root.clone())?;
+    let container = match store.change(&args.id) {
+        Ok(container) => container,
+        Err(error) if error.to_string().starts_with(UNKNOWN) => {
+            store.remove_remains(&args.id)?;
+            return match args.force {
+                true => Ok(()),
+                false => Err(error),
+            };
+        }
+        Err(error) => return Err(error),
+    };
+    match container.status()? {
+        Status::Stopped | Status::Creating => {}
+        // It has never run.
+        Status::Created => end_first(&container)?,
+        _ if args.force => end_first(&container)?,
+        status => bail!(
+            "cannot delete container {} that is not stopped: {}",
+            args.id,
+            status.name()
+        ),
+    }
+    container.record.cgroup.end()?;
+    let config = container.config()?;
+    // The specification: a warning, and the rest goes on.
+    if let Err(error) = poststop(&container, &config) {
+        warn!("{error:#}");
+    }
+    container.remove()
+}
+
+/// `pause` and `resume`.
+pub(crate) fn pause(globals: &Globals, id: &str, pause: bool) -> Result<()> {
+    let container = Store::new(globals.root.clone())?.change(id)?;
+    match (container.status()?, pause) {
+        (Status::Running | Status::Created, true) | (Status::Paused, false) => {
+            container.record.cgroup.freeze(pause)
+        }
+        (status, true) => bail!("container not running: it is {}", status.name()),
+        (status, false) => bail!("container not paused: it is {}", status.name()),
+    }
+}

@@ -1,0 +1,125 @@
+//! The container's control group, which outlives its maker.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result};
+use cgroups::named::{self, Entrance, NamedGroup, Verdict};
+use kit::say;
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::Pid;
+use process::Isolation;
+
+use crate::config::Resources;
+use crate::launch::resources;
+
+/// What the container sees of its groups.
+#[derive(Debug)]
+pub(crate) enum View {
+    /// What its maker sees.
+    Callers,
+    /// A cgroup namespace in which its group is the root.
+    New,
+    /// That of another container.
+    Joined(File),
+}
+
+/// The isolation that makes the group, sets its limits, and has the child enter
+/// it before anything is charged to it.
+pub(crate) struct Grouped {
+    pub group: NamedGroup,
+    pub resources: Resources,
+    /// `None` if nothing can enforce them, and no node can be made either.
+    pub devices: Option<Vec<Verdict>>,
+    pub view: View,
+    pub entrance: Entrance,
+    pub entered: bool,
+}
+
+impl Isolation for Grouped {
+    fn name(&self) -> &'static str {
+        "cgroup"
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.group.make()?;
+        resources::apply(&self.group, &self.resources)?;
+        if let Some(devices) = &self.devices {
+            self.group
+                .set_devices(devices)
+                .context("linux.resources.devices")?;
+        }
+        self.entrance = self.group.entrance(None)?;
+        Ok(())
+    }
+
+    fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.entrance.born_into()
+    }
+
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        if self.entered {
+            return Vec::new();
+        }
+        let joined = match &self.view {
+            View::Joined(file) => Some(file.as_fd()),
+            _ => None,
+        };
+        self.entrance.fds().chain(joined).collect()
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        self.entered = true;
+        self.entrance.enter()?;
+        match &self.view {
+            View::Callers => Ok(()),
+            View::New => {
+                say!("unshare(CLONE_NEWCGROUP)");
+                named::new_namespace()
+            }
+            View::Joined(file) => {
+                setns(file, CloneFlags::CLONE_NEWCGROUP).context("setns(CLONE_NEWCGROUP)")
+            }
+        }
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        self.group.end()
+    }
+}
+
+/// The isolation that enters the group of a running container, beside its first
+/// process.
+pub(crate) struct Beside {
+    pub group: NamedGroup,
+    pub first: Pid,
+    pub entrance: Entrance,
+    pub entered: bool,
+}
+
+impl Isolation for Beside {
+    fn name(&self) -> &'static str {
+        "cgroup"
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.entrance = self.group.entrance(Some(self.first))?;
+        Ok(())
+    }
+
+    fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.entrance.born_into()
+    }
+
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        match self.entered {
+            true => Vec::new(),
+            false => self.entrance.fds().collect(),
+        }
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        self.entered = true;
+        self.entrance.enter()
+    }
+}

@@ -1,0 +1,241 @@
+//! Hooks (config.md “POSIX-platform Hooks”): programs of the caller that run at
+//! six points of a container's life, with its state on their standard input.
+//!
+//! | kind | who runs it, and where |
+//! |---|---|
+//! | `prestart`, `createRuntime` | `create`, on the host, when the mounts are made and the root has not changed |
+//! | `createContainer` | the child, in the container's namespaces, at the same point |
+//! | `startContainer` | the child, in the container, just before the command |
+//! | `poststart` | `start`, on the host |
+//! | `poststop` | `delete`, on the host |
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use kit::say;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+use process::Isolation;
+use process::exec::refuse_own_program;
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::config::Hook;
+use crate::state::{OciState, Status};
+
+/// Runs hooks in their order, up to the first that fails.
+///
+/// # Errors
+/// Names the kind and the path, with the status and the last words of the hook.
+pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &OciState) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let text = serde_json::to_vec(state).context("serialise the state")?;
+    for hook in hooks {
+        say!("hook {kind} {:?}", hook.path);
+        run(hook, &text).with_context(|| format!("hook {kind} {:?}", hook.path))?;
+    }
+    Ok(())
+}
+
+fn memory(text: &[u8]) -> Result<File> {
+    let file = memfd_create("drydock-hook", MemfdFlags::CLOEXEC).context("memfd_create")?;
+    let mut file = File::from(file);
+    file.write_all(text)
+        .and_then(|()| file.rewind())
+        .context("write to a memfd")?;
+    Ok(file)
+}
+
+fn run(hook: &Hook, state: &[u8]) -> Result<()> {
+    let mut command = Command::new(&hook.path);
+    if let [name, rest @ ..] = hook.args.as_slice() {
+        command.arg0(name).args(rest);
+    }
+    let mut words = memory(&[])?;
+    command
+        .env_clear()
+        .envs(hook.env.iter().filter_map(|pair| pair.split_once('=')))
+        // Files instead of pipes: a hook that reads nothing, or whose child
+        // stays in the background, keeps nobody waiting.
+        .stdin(Stdio::from(memory(state)?))
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(words.try_clone().context("dup")?));
+    let mut child = command.spawn().context("execute")?;
+    let process = rustix::process::Pid::from_child(&child);
+    let ended = wait(process, hook.timeout);
+    if !matches!(ended, Ok(true)) {
+        child.kill().context("kill the hook")?;
+    }
+    let status = child.wait().context("wait for the hook")?;
+    ensure!(
+        ended?,
+        "it ran longer than its timeout of {} seconds",
+        hook.timeout.unwrap_or_default()
+    );
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = Vec::new();
+    words.rewind().context("rewind")?;
+    words
+        .take(4096)
+        .read_to_end(&mut said)
+        .context("read what the hook said")?;
+    let said = String::from_utf8_lossy(&said);
+    bail!("{status}, stderr: {}", kit::say::printable(said.trim()))
+}
+
+/// Waits for the end of a process; `false` if it lives after `seconds`.
+fn wait(process: rustix::process::Pid, seconds: Option<i64>) -> Result<bool> {
+    let pidfd = pidfd_open(process, PidfdFlags::empty()).context("pidfd_open")?;
+    let timeout = match seconds.map(u64::try_from) {
+        Some(Ok(seconds)) => {
+            PollTimeout::try_from(Duration::from_secs(seconds)).unwrap_or(PollTimeout::MAX)
+        }
+        _ => PollTimeout::NONE,
+    };
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(n) => return Ok(n > 0),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("poll"),
+        }
+    }
+}
+
+/// The isolation that runs the hooks of a creation. The child, which alone knows
+/// when the mounts are made, asks a thread of the launcher over a socket, and
+/// waits for the answer.
+pub(crate) struct CreateHooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    pub state: OciState,
+    pub sockets: Option<(UnixStream, UnixStream)>,
+    pub thread: Option<JoinHandle<()>>,
+}
+
+impl CreateHooks {
+    fn is_empty(&self) -> bool {
+        self.prestart.is_empty()
+            && self.create_runtime.is_empty()
+            && self.create_container.is_empty()
+    }
+}
+
+impl Isolation for CreateHooks {
+    fn name(&self) -> &'static str {
+        "hooks"
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        if !self.is_empty() {
+            self.sockets = Some(UnixStream::pair().context("socketpair")?);
+        }
+        Ok(())
+    }
+
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets
+            .iter()
+            .map(|(_, child)| child.as_fd())
+            .collect()
+    }
+
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        let Some((ours, theirs)) = self.sockets.take() else {
+            return Ok(());
+        };
+        // If the child dies, the socket is at its end.
+        drop(theirs);
+        self.state.pid = child.as_raw();
+        let state = self.state.clone();
+        let (prestart, runtime) = (self.prestart.clone(), self.create_runtime.clone());
+        let thread = thread::Builder::new().name("hooks".into()).spawn(move || {
+            let mut socket = ours;
+            let mut byte = [0];
+            if !matches!(socket.read(&mut byte), Ok(1)) {
+                return;
+            }
+            let done = run_all("prestart", &prestart, &state)
+                .and_then(|()| run_all("createRuntime", &runtime, &state));
+            let answer = match done {
+                Ok(()) => format!("ok {}", state.pid),
+                Err(error) => format!("{error:#}"),
+            };
+            // A child that has died needs no answer.
+            if let Err(error) = socket.write_all(answer.as_bytes()) {
+                say!("answer the child: {error}");
+            }
+        });
+        self.thread = Some(thread.context("start a thread")?);
+        Ok(())
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        let Some((ours, mut socket)) = self.sockets.take() else {
+            return Ok(());
+        };
+        // Closed when this process was born: dropping it would close its number
+        // again.
+        let _closed = std::os::fd::IntoRawFd::into_raw_fd(ours);
+        socket.write_all(&[1]).context("ask for the hooks")?;
+        let mut answer = String::new();
+        socket
+            .read_to_string(&mut answer)
+            .context("wait for the hooks")?;
+        drop(socket);
+        let Some(pid) = answer.strip_prefix("ok ") else {
+            return Err(match answer.as_str() {
+                "" => anyhow!("the launcher is gone"),
+                error => anyhow!("{error}"),
+            });
+        };
+        self.state.pid = pid.parse().context("the launcher's answer")?;
+        run_all("createContainer", &self.create_container, &self.state)
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        self.sockets = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            bail!("the thread of the hooks panicked");
+        }
+        Ok(())
+    }
+}
+
+/// The isolation that runs the `startContainer` hooks. Add it last: the programs
+/// are the container's, and so are their rights.
+pub(crate) struct StartHooks {
+    pub hooks: Vec<Hook>,
+    pub state: OciState,
+}
+
+impl Isolation for StartHooks {
+    fn name(&self) -> &'static str {
+        "hooks"
+    }
+
+    fn before_exec(&mut self) -> Result<()> {
+        for hook in &self.hooks {
+            // A link of the image may lead to the runtime itself
+            // (CVE-2019-5736).
+            refuse_own_program(&hook.path)?;
+        }
+        self.state.status = Status::Created;
+        self.state.pid = std::process::id() as i32;
+        run_all("startContainer", &self.hooks, &self.state)
+    }
+}

@@ -1,0 +1,274 @@
+//! The two lists of the runtime: of a container's creation, and of a further
+//! process in it. One row per isolation, with the reason for its position.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use cgroups::NamedGroup;
+use cgroups::named::Entrance;
+use engine::command::workdir::Workdir;
+use harden::isolation::must_start;
+use harden::seccomp::cache::Cache;
+use harden::seccomp::resolve::Situation;
+use harden::{Door, Sysctls, TimeNamespace};
+use kit::say;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use process::{Command, Container};
+use user::{User, UserSettings};
+use uts::NamespaceMode;
+
+use crate::config::NamespaceKind;
+use crate::config::check::{Checked, CheckedProcess};
+use crate::launch::console::Console;
+use crate::launch::group::{Beside, Grouped, View};
+use crate::launch::hooks::{CreateHooks, StartHooks};
+use crate::launch::identity::{Identity, Lookup};
+use crate::launch::namespaces::{self, Joined, Names, New};
+use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
+use crate::launch::workdir::Enter;
+use crate::state::OciState;
+
+/// What a launch needs besides the configuration.
+#[derive(Debug)]
+pub(crate) struct Here<'a> {
+    pub bundle: &'a Path,
+    /// The state for the hooks.
+    pub state: OciState,
+    pub group: NamedGroup,
+    /// Whether the group can limit the use of devices.
+    pub limits_devices: bool,
+    pub console_socket: Option<PathBuf>,
+    pub passed: Vec<OwnedFd>,
+    pub no_pivot: bool,
+    pub new_keyring: bool,
+    pub programs: PathBuf,
+}
+
+fn command(process: &CheckedProcess, passed: &[OwnedFd]) -> Command {
+    let mut env: Vec<_> = process.raw.env.iter().map(Into::into).collect();
+    if !passed.is_empty() && std::env::var_os("LISTEN_FDS").is_some() {
+        // sd_listen_fds(3): the PID is the command's own.
+        env.push(format!("LISTEN_FDS={}", passed.len()).into());
+        env.push("LISTEN_PID=1".into());
+    }
+    Command {
+        argv: process.raw.args.iter().map(Into::into).collect(),
+        env,
+    }
+}
+
+fn door(process: &CheckedProcess, seccomp: Option<&str>, programs: PathBuf) -> Result<Door> {
+    let program = match seccomp {
+        None => None,
+        Some(text) => {
+            let situation = Situation::here(process.capabilities.bounding)?;
+            let program = Cache::new(programs).program(text, &situation);
+            let program = program.context("linux.seccomp")?;
+            for note in &program.notes {
+                say!("linux.seccomp: {note}");
+            }
+            must_start(&program).context("linux.seccomp")?;
+            Some(program)
+        }
+    };
+    Ok(Door {
+        program,
+        no_new_privileges: process.raw.no_new_privileges,
+    })
+}
+
+/// Builds the container that a configuration describes.
+// ANCHOR: create
+pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
+    let config = &checked.config;
+    let process = &checked.process;
+    let mut new = CloneFlags::empty();
+    let mut joined = Vec::new();
+    let mut view = View::Callers;
+    let mut users = NamespaceMode::Host;
+    for kind in namespaces::ALL {
+        let mut asked = config.linux.namespaces.iter();
+        let Some(asked) = asked.find(|one| one.kind == kind) else {
+            continue;
+        };
+        let is_new = asked.path.as_os_str().is_empty();
+        match (kind, is_new) {
+            // They are made by their own isolations.
+            (NamespaceKind::User, true) => users = NamespaceMode::Private,
+            (NamespaceKind::Cgroup, true) => view = View::New,
+            (NamespaceKind::Time, true) if !checked.time_offsets.is_empty() => {}
+            (_, true) => new |= kind.flag(),
+            (_, false) => {
+                let file = namespaces::open(&asked.path, kind)
+                    .with_context(|| format!("linux.namespaces: {kind:?}"))?;
+                match kind {
+                    // Nobody can enter the user namespace that they are in
+                    // (setns(2)).
+                    NamespaceKind::User if namespaces::is_own(&file, kind)? => {}
+                    NamespaceKind::Cgroup => view = View::Joined(file),
+                    _ => joined.push(Joined::new(kind, file)),
+                }
+            }
+        }
+    }
+    let root = SharedRoot::default();
+    let user = &process.raw.user;
+    let owner = (user.uid, user.gid);
+    let hooks = config.hooks.clone();
+    let mut container = Container::new(command(process, &here.passed))
+        .keep_terminal()
+        .pass(here.passed)
+        // The user namespace owns the others, so it is made or entered first.
+        .with(User::new(UserSettings {
+            userns: Some(users),
+            uid_map: if users == NamespaceMode::Private {
+                checked.uid_map.clone()
+            } else {
+                Vec::new()
+            },
+            gid_map: if users == NamespaceMode::Private {
+                checked.gid_map.clone()
+            } else {
+                Vec::new()
+            },
+            ..UserSettings::default()
+        }));
+    // In the order of `namespaces::ALL`: the user namespace first.
+    for one in joined {
+        container = container.with(one);
+    }
+    let own_groups = !matches!(view, View::Callers);
+    Ok(container
+        .with(New(new))
+        // The child enters its groups before anything is charged to them, and
+        // its cgroup namespace after that.
+        .with(Grouped {
+            group: here.group.clone(),
+            resources: config.linux.resources.clone().unwrap_or_default(),
+            devices: here.limits_devices.then(|| checked.device_rules.clone()),
+            view,
+            entrance: Entrance::default(),
+            entered: false,
+        })
+        .with(Names {
+            hostname: config.hostname.clone(),
+            domainname: config.domainname.clone(),
+            outside: None,
+        })
+        // Through the host's /proc: the image could put anything in its place.
+        .with(Sysctls::new(checked.sysctls.clone()))
+        .with(TimeNamespace::new(checked.time_offsets.clone()))
+        .with(Rootfs {
+            path: checked.root.clone(),
+            bundle: here.bundle.to_owned(),
+            mounts: checked.mounts.clone(),
+            devices: checked.devices.clone(),
+            propagation: checked.propagation,
+            group: here.group,
+            own_groups,
+            root: root.clone(),
+            mapped: Vec::new(),
+        })
+        // Its terminal is on the container's devpts, and is mounted on
+        // /dev/console before the root may become read-only.
+        .with(Console::new(
+            here.console_socket,
+            Some(root.clone()),
+            process.raw.console_size,
+            owner,
+        ))
+        // The specification's point for them: the mounts are made, the root has
+        // not changed. They may add mounts, which `Pivot` then hides.
+        .with(CreateHooks {
+            prestart: hooks.prestart,
+            create_runtime: hooks.create_runtime,
+            create_container: hooks.create_container,
+            state: here.state.clone(),
+            sockets: None,
+            thread: None,
+        })
+        .with(Pivot {
+            root,
+            read_only: config.root.as_ref().is_some_and(|root| root.readonly),
+            masked: config.linux.masked_paths.clone(),
+            readonly_paths: config.linux.readonly_paths.clone(),
+            propagation: checked.propagation,
+            by_move: here.no_pivot,
+        })
+        // From here on paths are the container's.
+        .with(Workdir::new(process.raw.cwd.clone()))
+        // In `create`, so that a missing command is its error.
+        .with(Lookup { uid: user.uid })
+        .with(Identity::limits(process))
+        .with(Identity {
+            process: process.clone(),
+            door: door(process, checked.seccomp.as_deref(), here.programs)?,
+            new_keyring: here.new_keyring,
+            personality: checked.personality,
+        })
+        // The programs are the container's: they run with its rights. The filter
+        // is loaded after them, in `Identity::seal`.
+        .with(StartHooks {
+            hooks: hooks.start_container,
+            state: here.state,
+        }))
+}
+// ANCHOR_END: create
+
+/// What a further process needs besides its own properties.
+#[derive(Debug)]
+pub(crate) struct There {
+    /// The container's first process.
+    pub first: Pid,
+    pub group: NamedGroup,
+    pub console_socket: Option<PathBuf>,
+    pub passed: Vec<OwnedFd>,
+    pub seccomp: Option<String>,
+    pub programs: PathBuf,
+    pub personality: Option<u32>,
+}
+
+/// Builds a further process of a container: its list only joins.
+// ANCHOR: exec
+pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
+    let user = &process.raw.user;
+    let mut container = Container::new(command(process, &there.passed))
+        .keep_terminal()
+        .pass(there.passed);
+    for kind in namespaces::ALL {
+        let path = format!("/proc/{}/ns/{}", there.first, kind.file());
+        // A kernel without such namespaces has no such file.
+        if !Path::new(&path).exists() {
+            continue;
+        }
+        let file = namespaces::open(Path::new(&path), kind)?;
+        if !namespaces::is_own(&file, kind)? {
+            container = container.with(Joined::new(kind, file));
+        }
+    }
+    Ok(container
+        .with(Beside {
+            group: there.group,
+            first: there.first,
+            entrance: Entrance::default(),
+            entered: false,
+        })
+        .with(Console::new(
+            there.console_socket,
+            None,
+            process.raw.console_size,
+            (user.uid, user.gid),
+        ))
+        .with(Enter(process.raw.cwd.clone()))
+        .with(Lookup { uid: user.uid })
+        .with(Identity::limits(process))
+        .with(Identity {
+            process: process.clone(),
+            door: door(process, there.seccomp.as_deref(), there.programs)?,
+            new_keyring: false,
+            personality: there.personality,
+        }))
+}
+// ANCHOR_END: exec
