@@ -25,17 +25,22 @@ pub const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-/// The masked paths in /proc and /sys, as with Docker.
-const MASKED: [&str; 9] = [
-    "/proc/asound",
+/// The masked paths in /proc and /sys: those that drydock masks.
+const MASKED: [&str; 14] = [
     "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
+    "/proc/sched_debug",
     "/proc/timer_list",
     "/proc/timer_stats",
-    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
+    "/sys/fs/selinux",
 ];
 
 /// The read-only paths in /proc, as with Docker.
@@ -72,7 +77,7 @@ fn config(root: &Path, group: &str, command: &[&str]) -> Value {
             "capabilities": {
                 "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES,
             },
-            "noNewPrivileges": true,
+            "noNewPrivileges": false,
         },
         "root": { "path": root },
         "hostname": "bench",

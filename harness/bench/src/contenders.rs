@@ -2,8 +2,6 @@
 //! line. All get the same root file system, the same limits, no network but a
 //! loopback device, and as much of drydock's isolation as each can give.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use super::peers::IMAGE;
@@ -25,12 +23,9 @@ pub struct Contender {
 enum How {
     /// These words, then the command.
     Words(Vec<String>),
-    /// The command line of an OCI runtime, on an overlay that is already
-    /// mounted.
-    Runtime {
-        program: &'static str,
-        root: PathBuf,
-    },
+    /// The command line of an OCI runtime, by `overlaid`, which gives it an
+    /// overlay of its own.
+    Runtime(&'static str),
 }
 
 /// A contender that takes part, or the reason why it does not.
@@ -59,11 +54,15 @@ impl Contender {
     pub fn argv(&self, session: &Session, id: &str, command: &str) -> Result<Vec<String>> {
         match &self.how {
             How::Words(words) => Ok(words.iter().cloned().chain([command.to_owned()]).collect()),
-            How::Runtime { program, root } => {
+            How::Runtime(program) => {
                 let dir = session.scratch.make(&format!("{program}-{id}"))?;
                 let group = format!("{}/{program}-{id}", session.scratch.group());
-                let dir = bundle::write(dir, root, &group, &[command])?;
-                let mut words = runtime(session, program);
+                let dir = bundle::write(dir.clone(), &dir.join("merged"), &group, &[command])?;
+                let overlaid = workspace::bin().join("overlaid");
+                let mut words: Vec<String> = [&overlaid, &session.root, &dir]
+                    .map(|path| path.display().to_string())
+                    .to_vec();
+                words.extend(runtime(session, program));
                 words.extend(["run".into(), "--bundle".into(), dir.display().to_string()]);
                 words.push(format!("bench-{id}"));
                 Ok(words)
@@ -115,21 +114,14 @@ pub fn all(session: &Session) -> Result<Vec<Standing>> {
     for program in ["runc", "crun", "youki"] {
         all.push(match named(program)?.find() {
             None => Standing::Absent(program, named(program)?.missing()),
-            Some(_) => {
-                let merged = session.scratch.path("merged");
-                let root = match merged.exists() {
-                    true => merged,
-                    false => session.scratch.overlay(&session.root, "merged")?,
-                };
-                let how = How::Runtime { program, root };
-                let remark = "overlay mounted before, not measured";
-                let contender = Contender {
+            Some(_) => tried(
+                session,
+                Contender {
                     name: program,
-                    how,
-                    remark,
-                };
-                tried(session, contender)?
-            }
+                    how: How::Runtime(program),
+                    remark: "with an overlay, mounted and removed in this time",
+                },
+            )?,
         });
     }
     all.push(match named("bwrap")?.find() {

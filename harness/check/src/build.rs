@@ -17,7 +17,14 @@ use crate::workspace;
 pub type Tests = BTreeMap<String, PathBuf>;
 
 /// The harness's own programs: part of every machine, or a tool that measures.
-const OWN: [&str; 5] = ["bench-load", "floor", "harness", "probe", "wake"];
+const OWN: [&str; 6] = [
+    "bench-load",
+    "floor",
+    "harness",
+    "overlaid",
+    "probe",
+    "wake",
+];
 
 /// Builds the programs of `steps` (numbers) and the harness's own in the
 /// release profile and puts them in `bin/`. If `$DRYDOCK_BIN` names another

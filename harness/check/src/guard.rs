@@ -89,7 +89,7 @@ impl Snapshot {
             let gone = before
                 .difference(after)
                 .filter(|line| !self.is_others(what, line))
-                .filter(|line| what != "cgroups" || !is_the_engines(line))
+                .filter(|line| !is_swept(what, line))
                 .filter(|line| !self.is_of_another_check(what, line));
             let new = after
                 .difference(before)
@@ -264,6 +264,15 @@ fn cgroups() -> Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut all);
     Ok(all)
+}
+
+/// Whether the next run removes this thing of a run that was killed.
+fn is_swept(what: &str, line: &str) -> bool {
+    match what {
+        "cgroups" => is_the_engines(line),
+        "files" => line.starts_with("/run/drydock/net"),
+        _ => false,
+    }
 }
 
 /// Whether the engine made this group, or one above it.
@@ -462,6 +471,19 @@ mod tests {
         assert_eq!(
             before.differences(&after),
             ["cgroups: gone: /empty", "cgroups: left behind: /ours"]
+        );
+    }
+
+    #[test]
+    fn what_a_killed_run_left_may_go() {
+        let before = with("files", &["/run/drydock/net/17/hosts", "/etc/hosts"]);
+        let after = with("files", &["/run/drydock/net/18/hosts"]);
+        assert_eq!(
+            before.differences(&after),
+            [
+                "files: gone: /etc/hosts",
+                "files: left behind: /run/drydock/net/18/hosts"
+            ]
         );
     }
 }

@@ -233,14 +233,13 @@ fn what_a_dead_launcher_left_running_is_killed() {
             .lines()
             .filter_map(|pid| host::process(pid.parse().ok()?))
             .filter(|process| process.state != 'Z')
-            .map(|process| format!("{} {}", process.pid, process.comm))
             .collect();
         // Who is frozen cannot be waited for either.
         fs::write(&file, thaw).ok();
         expect(
             inside.lines().count() > 1 && alive.is_empty(),
             "the next run to kill what a dead launcher's group holds",
-            format!("{alive:?} of {:?}", inside.split_whitespace()),
+            format!("{} of its processes alive", alive.len()),
         )?;
         next?.success()?;
         let left: Vec<_> = dirs.iter().filter(|dir| dir.exists()).collect();

@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use check::prelude::*;
 use serde_json::json;
 
 use crate::layouts::{Layout, State, bytes_of, file, gzip, small_root, tar, tar_of};
+use crate::paced::{Then, paced};
 
 #[test]
 fn image_takes_its_space_once() {
@@ -37,7 +37,7 @@ fn image_takes_its_space_once() {
         }
         // A copy shows long before it is whole, and a machine may take minutes
         // for ten of them.
-        let seen = wait_for(|| {
+        let look = || {
             let (mut own, mut added) = (0, 0);
             for id in state.layers("overlay2") {
                 if id != image {
@@ -47,7 +47,8 @@ fn image_takes_its_space_once() {
                 }
             }
             (own == 10 || added > before / 10).then_some((own, added))
-        });
+        };
+        let seen = (0..6).find_map(|_| wait_for(look));
         for mut child in running {
             if seen.is_none_or(|(own, _)| own < 10) {
                 child.kill().context("kill a launcher")?;
@@ -55,9 +56,8 @@ fn image_takes_its_space_once() {
             drop(child.stdin.take());
             child.wait_with_output().context("wait for a container")?;
         }
-        let Some((_, added)) = seen else {
-            bail!("expected ten containers with a layer each, found fewer");
-        };
+        expect(seen.is_some(), "ten containers with a layer each", "fewer")?;
+        let added = seen.map_or(0, |(_, added)| added);
         expect(
             added < before / 10,
             format!("ten containers to add next to nothing to the {before} bytes of the image"),
@@ -125,23 +125,21 @@ fn image_shares_layers_with_others() {
     });
 }
 
-/// The size of the largest file in it, in bytes.
-const NOISE: usize = 3 << 20;
-
-/// An image that takes some time.
-fn slow(c: &Check) -> Result<Layout> {
-    let mut noise = vec![0_u8; NOISE];
+/// An image of three layers. The one in the middle has a file of `bytes` bytes
+/// that no compression shortens.
+fn noisy(c: &Check, bytes: usize) -> Result<Layout> {
+    let mut noise = vec![0_u8; bytes];
     for chunk in noise.chunks_mut(8) {
         chunk.copy_from_slice(&c.number(u64::MAX).to_le_bytes()[..chunk.len()]);
     }
     let noise = [(tar::EntryType::Regular, "noise", "", &noise[..])];
     let layers = [small_root()?, tar(&noise)?, tar(&[file("end", "")])?];
-    Layout::new(c.dir().join("slow"), "1", &layers, json!({}))
+    Layout::new(c.dir().join("noisy"), "1", &layers, json!({}))
 }
 
-fn expect_whole(state: &State<'_>, image: &str) -> Result<()> {
+fn expect_whole(state: &State<'_>, image: &str, bytes: usize) -> Result<()> {
     let ran = state.run(image, "stat -c %s /noise /end")?.success()?;
-    let expected = format!("{NOISE}\n0\n");
+    let expected = format!("{bytes}\n0\n");
     expect_eq("the sizes of the files of the image", ran.stdout, expected)
 }
 
@@ -149,34 +147,42 @@ fn expect_whole(state: &State<'_>, image: &str) -> Result<()> {
 fn image_is_whole_or_not_there() {
     check(|c| {
         let state = State::new(c)?;
-        let layout = slow(c)?;
-        let begun = Instant::now();
-        state
-            .drydock(&["load", "-i", &layout.name(), "box"])
-            .run()?
-            .success()?;
-        let whole = begun.elapsed();
-        state.drydock(&["rmi", "box"]).run()?.success()?;
-        for n in 0..8 {
-            let load = state.drydock(&["load", "-i", &layout.name(), "box"]);
-            let mut loading = load.command().stdout(Stdio::null()).spawn()?;
-            // At moments spread over all of it.
-            std::thread::sleep(whole * (n + 1) / 9 + Duration::from_millis(c.number(3)));
-            loading.kill().context("kill it")?;
-            loading.wait().context("wait for it")?;
-            // It may have been faster; killed just before the end, the image is
-            // whole and has no name.
+        // Little: a launcher that is followed takes long for each call.
+        let bytes = 64 << 10;
+        let layout = noisy(c, bytes)?;
+        let parts = [
+            "overlay2",
+            "images",
+            "images/name",
+            "images/spool",
+            "images/new",
+        ];
+        let places: Vec<_> = parts.iter().map(|part| state.root.join(part)).collect();
+        let load = state.drydock(&["load", "-i", &layout.name(), "box"]);
+        // At every third moment at which a name comes or goes, another third with
+        // each seed.
+        for nth in (1 + c.number(3) as usize..).step_by(3) {
+            let ended = paced(&load, &places, |moment, _| {
+                Ok(match moment == nth {
+                    true => Then::Kill,
+                    false => Then::GoOn,
+                })
+            })?;
+            // Killed just before the end, the image is whole and has no name.
             for (name, id) in state.images()? {
                 let image = if name == "<none>" { id } else { name };
-                expect_whole(&state, &image)?;
+                expect_whole(&state, &image, bytes)?;
                 state.drydock(&["rmi", &image]).run()?.success()?;
+            }
+            if ended.status == 0 {
+                break;
             }
         }
         state
             .drydock(&["load", "-i", &layout.name(), "box"])
             .run()?
             .success()?;
-        expect_whole(&state, "box")?;
+        expect_whole(&state, "box", bytes)?;
         state.drydock(&["rmi", "box"]).run()?.success()?;
         state.expect_empty("overlay2", "rmi, many loads having been killed")?;
         expect_eq(
@@ -191,7 +197,7 @@ fn image_is_whole_or_not_there() {
 fn image_is_loaded_once_by_many() {
     check(|c| {
         let state = State::new(c)?;
-        let layout = slow(c)?;
+        let layout = noisy(c, 3 << 20)?;
         let mut loading = Vec::new();
         for n in 0..4 {
             let name = format!("box:{n}");

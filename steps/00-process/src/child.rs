@@ -204,8 +204,12 @@ impl InChild<'_> {
     /// With a gate: lets the launcher go, and waits for the process that opens
     /// the gate. From here on that process gets the reports.
     fn wait_at_gate(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
-        let Life::Gated(gate) = replace(&mut self.life, Life::Own) else {
-            return Ok(());
+        let gate = match replace(&mut self.life, Life::Own) {
+            Life::Gated(gate) => gate,
+            other => {
+                self.life = other;
+                return Ok(());
+            }
         };
         // Before the report: the launcher ends when it has read it.
         live_on()?;

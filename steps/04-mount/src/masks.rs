@@ -10,6 +10,7 @@
 //! have are skipped.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -69,15 +70,13 @@ const PROCESSORS: &str = "/sys/devices/system/cpu";
 /// the descriptor of the tmpfs on `/dev`: its path may lead to a volume by now
 /// (CVE-2025-31133).
 pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
-    let empty = EmptyFile::make(dev)?;
+    let mut empty = Empty::make(dev)?;
     for path in MASKED.map(PathBuf::from).into_iter().chain(throttles()) {
-        cover(root, &empty, &path).with_context(|| format!("mask {path:?}"))?;
+        cover(root, &mut empty, &path).with_context(|| format!("mask {path:?}"))?;
     }
-    // ANCHOR: exercise_read_only_paths
     for path in READ_ONLY.map(Path::new) {
         make_read_only(root, path)?;
     }
-    // ANCHOR_END: exercise_read_only_paths
     empty.forget()
 }
 // ANCHOR_END: mask
@@ -85,6 +84,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
 /// Makes a path of the root read-only, with what is mounted below it. A missing
 /// path is skipped.
 pub fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    // ANCHOR: exercise_read_only_paths
     if let Some(target) = Target::new(path)?.open(root)? {
         // A bind of the path on itself: read-only is a property of a mount.
         Detached::copy_of_fd(target.as_fd(), path)?
@@ -92,6 +92,7 @@ pub fn make_read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
             .with_context(|| format!("make {path:?} read-only"))?;
     }
     Ok(())
+    // ANCHOR_END: exercise_read_only_paths
 }
 
 /// Covers paths of the root, in whose /dev nothing can be made: a file by an
@@ -103,22 +104,25 @@ pub fn mask_all(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
     // The file's own file system vanishes with its last mount.
     let options = [("size", Some("4k")), ("mode", Some("755"))];
     let holder = Detached::new("tmpfs", &options, INERT)?;
-    let empty = EmptyFile::make(holder.as_fd())?;
+    let mut empty = Empty::make(holder.as_fd())?;
     for path in paths {
-        cover(root, &empty, path).with_context(|| format!("mask {path:?}"))?;
+        cover(root, &mut empty, path).with_context(|| format!("mask {path:?}"))?;
     }
     empty.forget()
 }
 
-/// An empty file that belongs to this container alone. Other engines use the
-/// null device. That is the host's, and a process that may change its mode
-/// inside changes it everywhere.
-struct EmptyFile<'a> {
+/// What covers: an empty file and an empty directory that belong to this
+/// container alone. Other engines use the null device. That is the host's, and a
+/// process that may change its mode inside changes it everywhere.
+struct Empty<'a> {
     dev: BorrowedFd<'a>,
     file: OwnedFd,
+    /// The first mount of the empty file system, of which the others are copies:
+    /// to make and end a file system costs more than a mount.
+    directory: Option<OwnedFd>,
 }
 
-impl<'a> EmptyFile<'a> {
+impl<'a> Empty<'a> {
     /// The name of the file, while mounts are made of it.
     const NAME: &'static str = ".empty";
 
@@ -126,7 +130,22 @@ impl<'a> EmptyFile<'a> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let file = openat(dev, Self::NAME, flags, Mode::from_bits_truncate(0o444))
             .context("openat(/dev/.empty, O_CREAT | O_EXCL)")?;
-        Ok(EmptyFile { dev, file })
+        Ok(Empty {
+            dev,
+            file,
+            directory: None,
+        })
+    }
+
+    /// A mount of the empty directory, detached.
+    fn directory(&self) -> Result<Detached> {
+        match &self.directory {
+            Some(first) => Detached::copy_of_fd(first.as_fd(), Path::new("an empty directory")),
+            None => {
+                let options = [("size", Some("4k")), ("nr_inodes", Some("1"))];
+                Detached::new("tmpfs", &options, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)
+            }
+        }
     }
 
     /// Removes the name. The mounts keep the file.
@@ -137,20 +156,22 @@ impl<'a> EmptyFile<'a> {
 
 /// Covers a file with an empty file, and a directory with an empty file system,
 /// both read-only.
-fn cover(root: BorrowedFd<'_>, empty: &EmptyFile<'_>, path: &Path) -> Result<()> {
+fn cover(root: BorrowedFd<'_>, empty: &mut Empty<'_>, path: &Path) -> Result<()> {
     // ANCHOR: exercise_mask
     let Some(target) = Target::new(path)?.open(root)? else {
         return Ok(());
     };
-    let cover = match FileKind::of(target.as_fd())? {
-        FileKind::Directory => {
-            let options = [("size", Some("4k")), ("nr_inodes", Some("1"))];
-            Detached::new("tmpfs", &options, INERT | MountAttrFlags::MOUNT_ATTR_RDONLY)?
-        }
+    let kind = FileKind::of(target.as_fd())?;
+    let cover = match kind {
+        FileKind::Directory => empty.directory()?,
         FileKind::File => Detached::copy_of_fd(empty.file.as_fd(), Path::new("an empty file"))?,
     };
     let attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
-    cover.attach_with(attributes, target.as_fd()).map(drop)
+    let mount = cover.attach_with(attributes, target.as_fd())?;
+    if kind == FileKind::Directory {
+        empty.directory.get_or_insert(mount);
+    }
+    Ok(())
     // ANCHOR_END: exercise_mask
 }
 
@@ -160,6 +181,12 @@ fn throttles() -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir(PROCESSORS)
         .into_iter()
         .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().join("thermal_throttle")))
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let number = name.as_bytes().strip_prefix(b"cpu");
+            number.is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+        })
+        .map(|entry| entry.path().join("thermal_throttle"))
         .filter(|path| path.exists())
 }

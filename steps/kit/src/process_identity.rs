@@ -4,12 +4,25 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::Signal;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use procfs::process::{Process, Stat};
 use serde::{Deserialize, Serialize};
 
 /// The longest wait for the death of a killed process, in milliseconds.
 const PATIENCE: u32 = 2000;
+
+/// The most containers of which a start asks each whether its launcher lives.
+/// With more, the question would cost more than all the rest of the start, and
+/// those whose PID [`is_taken`] are not asked.
+pub const ALL_ASKED: usize = 16;
+
+/// Whether any process has this PID: one call, and no proof that it is the
+/// process that once had it.
+pub fn is_taken(pid: i32) -> bool {
+    pid > 0 && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
 
 /// A process, by its PID and start time. The kernel reuses a PID, but not
 /// together with the start time.
@@ -111,7 +124,9 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!process.is_alive());
+        assert!(is_taken(pid));
         child.wait().unwrap();
         assert!(!process.is_alive());
+        assert!(!is_taken(pid) && !is_taken(0) && !is_taken(-1));
     }
 }

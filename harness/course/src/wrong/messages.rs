@@ -38,13 +38,13 @@ pub struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     /// Composes the messages: the name of each check, then indented its message
-    /// and, if there is none, what it left on the host. For a check that is
-    /// unsupported here, the recorded text is used.
+    /// and, if there is none, what it left on the host. For a check that was
+    /// not run here, the recorded text is used.
     pub fn of(wrong: &'a Wrong, records: &[Record]) -> Result<Self> {
         let mut sections = Vec::new();
         for record in records.iter().filter(|r| wrong.fails.contains(&r.check)) {
             let section = match record.outcome {
-                Outcome::Unsupported => {
+                Outcome::Unsupported | Outcome::Blocked => {
                     Self::recorded(wrong)?.and_then(|mut recorded| recorded.remove(&record.check))
                 }
                 _ => Some(section(wrong, record)?),

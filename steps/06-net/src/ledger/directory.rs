@@ -8,10 +8,10 @@ use nix::unistd::geteuid;
 /// directory.
 pub(crate) const VARIABLE: &str = "DRYDOCK_STATE";
 
-/// The directory of the state: below `$DRYDOCK_STATE`, or /run/drydock for
-/// root, or the user's runtime directory.
+/// The directory of the state: below `$DRYDOCK_STATE` unless that is empty, or
+/// /run/drydock for root, or the user's runtime directory.
 pub(crate) fn directory() -> PathBuf {
-    let base = match std::env::var_os(VARIABLE) {
+    let base = match std::env::var_os(VARIABLE).filter(|directory| !directory.is_empty()) {
         Some(directory) => directory.into(),
         None if geteuid().is_root() => "/run/drydock".into(),
         // An empty one counts as unset, and a relative one is invalid (XDG Base

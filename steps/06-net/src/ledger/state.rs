@@ -20,6 +20,7 @@ use crate::bridge::network::Network;
 use crate::ledger::directory::VARIABLE;
 use crate::ledger::lock::{lock, remove_directory};
 use crate::nat::publish::Publish;
+use kit::process_identity::{ALL_ASKED, is_taken};
 use kit::{ProcessIdentity, say};
 
 /// The content of the file.
@@ -129,11 +130,14 @@ impl Locked {
         self.directory.join(id)
     }
 
-    /// The ids of the containers whose launchers are dead.
+    /// The ids of the containers whose launchers are dead. Among many, only
+    /// those count whose PID no other process has.
     pub(crate) fn dead(&self) -> Vec<String> {
+        let many = self.state.containers.len() > ALL_ASKED;
         self.state
             .containers
             .iter()
+            .filter(|(_, member)| !(many && is_taken(member.owner.pid)))
             .filter(|(_, member)| !member.owner.is_alive())
             .map(|(id, _)| id.clone())
             .collect()

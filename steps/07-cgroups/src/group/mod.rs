@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kit::lock;
+use kit::process_identity::{ALL_ASKED, is_taken};
 use kit::say;
 
 use crate::group::end::end;
@@ -124,15 +125,29 @@ pub(crate) fn sweep(parent: &Parent, version: Version) -> Result<Vec<PathBuf>> {
     failed.map(|()| swept)
 }
 
-/// The groups in `parent` whose launchers are dead.
+/// The groups in `parent` whose launchers are dead. Among many, a group is
+/// asked only if no process has its launcher's PID: so a dead one is overlooked
+/// as long as its PID is another process's.
 pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
+    let groups = parent.groups()?;
+    let many = groups.len() > ALL_ASKED;
     let mut dead = Vec::new();
-    for dir in parent.groups()? {
-        if !launcher_lives(&dir)? {
+    for dir in groups {
+        let lives = (many && has_process(&dir)) || launcher_lives(&dir)?;
+        if !lives {
             dead.push(dir);
         }
     }
     Ok(dead)
+}
+
+/// Whether a process has the PID in the name of a group, [`new_name`].
+fn has_process(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str());
+    let pid = name
+        .and_then(|name| name.strip_prefix(PREFIX))
+        .and_then(|rest| rest.split_once('-')?.0.parse().ok());
+    pid.is_some_and(is_taken)
 }
 
 fn launcher_lives(dir: &Path) -> Result<bool> {

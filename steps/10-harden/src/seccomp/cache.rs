@@ -80,16 +80,17 @@ impl Cache {
     /// The cache of this user: below `$DRYDOCK_STATE`, or /run/drydock for root,
     /// or the user's runtime directory. `None` for a user without one.
     pub fn of_caller() -> Option<Cache> {
-        let base: PathBuf = match std::env::var_os("DRYDOCK_STATE") {
-            Some(directory) => directory.into(),
-            None if geteuid().is_root() => "/run/drydock".into(),
-            None => {
-                let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-                runtime
-                    .filter(|runtime| runtime.is_absolute())?
-                    .join("drydock")
-            }
-        };
+        let base: PathBuf =
+            match std::env::var_os("DRYDOCK_STATE").filter(|directory| !directory.is_empty()) {
+                Some(directory) => directory.into(),
+                None if geteuid().is_root() => "/run/drydock".into(),
+                None => {
+                    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+                    runtime
+                        .filter(|runtime| runtime.is_absolute())?
+                        .join("drydock")
+                }
+            };
         Some(Cache::new(base.join("seccomp")))
     }
 
