@@ -162,11 +162,10 @@ fn image_is_whole_or_not_there() {
         // At every third moment at which a name comes or goes, another third with
         // each seed.
         for nth in (1 + c.number(3) as usize..).step_by(3) {
+            let mut killed = false;
             let ended = paced(&load, &places, |moment, _| {
-                Ok(match moment == nth {
-                    true => Then::Kill,
-                    false => Then::GoOn,
-                })
+                killed = moment == nth;
+                Ok(if killed { Then::Kill } else { Then::GoOn })
             })?;
             // Killed just before the end, the image is whole and has no name.
             for (name, id) in state.images()? {
@@ -174,7 +173,12 @@ fn image_is_whole_or_not_there() {
                 expect_whole(&state, &image, bytes)?;
                 state.drydock(&["rmi", &image]).run()?.success()?;
             }
-            if ended.status == 0 {
+            if !killed {
+                expect(
+                    ended.status == 0,
+                    "a load to succeed after others were killed",
+                    format!("status {}: {}", ended.status, ended.stderr.trim()),
+                )?;
                 break;
             }
         }
