@@ -150,20 +150,7 @@ impl Scratch {
         let merged = self.make(name)?;
         let upper = self.make(&format!("{name}.upper"))?;
         let work = self.make(&format!("{name}.work"))?;
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            lower.display(),
-            upper.display(),
-            work.display()
-        );
-        mount(
-            Some("overlay"),
-            &merged,
-            Some("overlay"),
-            MsFlags::empty(),
-            Some(options.as_str()),
-        )
-        .with_context(|| format!("mount(overlay, {})", merged.display()))?;
+        mount_overlay(lower, &upper, &work, &merged)?;
         Ok(merged)
     }
 
@@ -292,6 +279,24 @@ fn remove(name: &str) {
         }
         sleep(PAUSE);
     }
+}
+
+/// Mounts an overlay of `upper` on `lower` at `merged`.
+pub fn mount_overlay(lower: &Path, upper: &Path, work: &Path, merged: &Path) -> Result<()> {
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.display(),
+        upper.display(),
+        work.display()
+    );
+    mount(
+        Some("overlay"),
+        merged,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .with_context(|| format!("mount(overlay, {})", merged.display()))
 }
 
 #[cfg(test)]

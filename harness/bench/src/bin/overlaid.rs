@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use bench::scratch::mount_overlay;
+use nix::mount::{MntFlags, umount2};
 
 /// The directories of the overlay.
 const PARTS: [&str; 3] = ["upper", "work", "merged"];
@@ -28,20 +29,7 @@ fn main() -> Result<ExitCode> {
     for part in [&upper, &work, &merged] {
         fs::create_dir(part).with_context(|| format!("mkdir {}", part.display()))?;
     }
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.display(),
-        upper.display(),
-        work.display()
-    );
-    mount(
-        Some("overlay"),
-        &merged,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .with_context(|| format!("mount(overlay, {})", merged.display()))?;
+    mount_overlay(lower.as_ref(), &upper, &work, &merged)?;
     let status = Command::new(&program).args(words).status();
     umount2(&merged, MntFlags::empty()).with_context(|| format!("umount {}", merged.display()))?;
     for part in [upper, work, merged] {
