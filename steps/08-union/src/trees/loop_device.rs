@@ -4,10 +4,17 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kit::sys::loop_device::{backing_file, configure, get_free};
 use nix::errno::Errno;
+
+/// Time limit for a free device to be taken or held by others. The kernel
+/// announces neither end.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A loop device in use. The kernel clears it when the last user closes it: this
 /// descriptor, or a file system mounted from it.
@@ -34,8 +41,11 @@ impl LoopDevice {
         }
         let control = Path::new("/dev/loop-control");
         let control = open(control)?;
-        // Somebody may take a free device before it is configured (EBUSY).
-        for _ in 0..64 {
+        // Somebody may take a free device before it is configured (EBUSY). Or a
+        // device of the device mapper that is being removed in the background still
+        // holds it, and then it is the free one until that is done.
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             let number = get_free(control.as_fd()).context("ioctl(LOOP_CTL_GET_FREE)")?;
             let path = PathBuf::from(format!("/dev/loop{number}"));
             let device = open(&path)?;
@@ -46,14 +56,14 @@ impl LoopDevice {
                         path,
                     });
                 }
-                Err(Errno::EBUSY) => {}
+                Err(Errno::EBUSY) => sleep(LOOK_AGAIN),
                 Err(errno) => {
                     return Err(errno)
                         .with_context(|| format!("ioctl({path:?}, LOOP_CONFIGURE, {image:?})"));
                 }
             }
         }
-        bail!("every free loop device was taken by somebody else: try again")
+        bail!("every free loop device is taken or held by somebody else: try again")
     }
 
     /// `/dev/loopN`.

@@ -72,7 +72,7 @@ pub(crate) fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)>
 /// dmsetup(8)'s message for EBUSY: the name is in use.
 const BUSY: &str = "Device or resource busy";
 /// Time limit for a device to stay busy.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Opens a device if it exists, has a table, and is not being removed.
