@@ -72,7 +72,7 @@ pub(crate) fn open_or_create(name: &str, table: &str) -> Result<(PathBuf, File)>
 /// dmsetup(8)'s message for EBUSY: the name is in use.
 const BUSY: &str = "Device or resource busy";
 /// Time limit for a device to stay busy.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Opens a device if it exists, has a table, and is not being removed.
@@ -133,14 +133,30 @@ fn attribute(path: &Path, name: &str) -> Result<Option<String>> {
     }
 }
 
-/// Removes a device without a table, which a killed dmsetup(8) has left.
+/// Removes a device without a table, which a killed dmsetup(8) has left. Since
+/// Linux 5.15 such a device is in no directory of sysfs, only dmsetup knows it.
 fn remove_half_made(name: &str) -> Result<()> {
-    match node(name)? {
-        Some(path) if sectors(&path)? == 0 => {
-            program::run("dmsetup", &["remove", "--noudevsync", name]).map(drop)
-        }
-        _ => Ok(()),
+    let half_made = match node(name)? {
+        Some(path) => sectors(&path)? == 0,
+        None => match program::run("dmsetup", &["info", name]) {
+            Ok(info) => has_no_table(&info),
+            Err(error) => {
+                say!("{error:#}");
+                false
+            }
+        },
+    };
+    if half_made {
+        program::run("dmsetup", &["remove", "--noudevsync", name])?;
     }
+    Ok(())
+}
+
+/// Whether dmsetup(8) lists no table: neither a live nor an inactive one.
+fn has_no_table(info: &str) -> bool {
+    let mut lines = info.lines();
+    let tables = lines.find_map(|line| line.strip_prefix("Tables present:"));
+    tables.is_some_and(|tables| tables.trim() == "None")
 }
 
 /// Creates a device.
@@ -172,4 +188,18 @@ fn remove_when_unused(name: &str) -> Result<()> {
         ],
     )
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_a_table_is_told_from_others() {
+        let info = |tables: &str| format!("Name: x\nState: ACTIVE\nTables present:    {tables}\n");
+        assert!(has_no_table(&info("None")));
+        assert!(!has_no_table(&info("LIVE")));
+        assert!(!has_no_table(&info("INACTIVE")));
+        assert!(!has_no_table(""));
+    }
 }
