@@ -106,7 +106,7 @@ impl Root {
         others.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
         for point in others {
             match umount2(&point, MntFlags::MNT_DETACH) {
-                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => {}
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
                 Err(errno) => {
                     return Err(errno).with_context(|| format!("umount2({point:?}, MNT_DETACH)"));
                 }

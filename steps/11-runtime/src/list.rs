@@ -238,11 +238,13 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .keep_terminal()
         .pass(there.passed);
     for kind in namespaces::ALL {
-        let path = format!("/proc/{}/ns/{}", there.first, kind.file());
-        // A kernel without such namespaces has no such file.
-        if !Path::new(&path).exists() {
+        // A kernel without such namespaces has no such file for this process
+        // either. If only the container's is missing, that has ended, and the
+        // process would run outside of it.
+        if !Path::new("/proc/self/ns").join(kind.file()).exists() {
             continue;
         }
+        let path = format!("/proc/{}/ns/{}", there.first, kind.file());
         let file = namespaces::open(Path::new(&path), kind)?;
         if !namespaces::is_own(&file, kind)? {
             container = container.with(Joined::new(kind, file));
