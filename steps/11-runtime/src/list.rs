@@ -237,26 +237,11 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
     let mut container = Container::new(command(process, &there.passed))
         .keep_terminal()
         .pass(there.passed);
-    for kind in namespaces::ALL {
-        // A kernel without such namespaces has no such file for this process
-        // either. If only the container's is missing, that has ended, and the
-        // process would run outside of it.
-        if !Path::new("/proc/self/ns").join(kind.file()).exists() {
-            continue;
-        }
-        let path = format!("/proc/{}/ns/{}", there.first, kind.file());
-        let file = namespaces::open(Path::new(&path), kind)?;
-        if !namespaces::is_own(&file, kind)? {
-            container = container.with(Joined::new(kind, file));
-        }
+    for one in namespaces::joined(there.first)? {
+        container = container.with(one);
     }
     Ok(container
-        .with(Beside {
-            group: there.group,
-            first: there.first,
-            entrance: Entrance::default(),
-            entered: false,
-        })
+        .with(Beside::new(there.group, there.first))
         .with(Console::new(
             there.console_socket,
             None,

@@ -90,11 +90,23 @@ impl Isolation for Grouped {
 
 /// The isolation that enters the group of a running container, beside its first
 /// process.
-pub(crate) struct Beside {
-    pub group: NamedGroup,
-    pub first: Pid,
-    pub entrance: Entrance,
-    pub entered: bool,
+pub struct Beside {
+    group: NamedGroup,
+    first: Pid,
+    entrance: Entrance,
+    entered: bool,
+}
+
+impl Beside {
+    /// The isolation for the group of the process `first`.
+    pub fn new(group: NamedGroup, first: Pid) -> Self {
+        Beside {
+            group,
+            first,
+            entrance: Entrance::default(),
+            entered: false,
+        }
+    }
 }
 
 impl Isolation for Beside {
