@@ -129,7 +129,7 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
                 let record = records.find(&record.spec.id).with_context(|| {
                     format!("{} is removed when it stops (--rm)", record.spec.name)
                 })?;
-                start_one(places, record)
+                start_one(places, &record)
             })
         }
         Tool::Kill { signal, containers } => {

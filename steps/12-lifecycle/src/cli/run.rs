@@ -1,5 +1,6 @@
 //! `run`, `create` and `start`.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -17,12 +18,14 @@ use engine::container::keeper::create;
 use engine::container::{Record, Records};
 use kit::lock::{is_at, open_directory, try_alone};
 use kit::own::make;
+use kit::sys::{close_others_on_exec, inherited};
+use nix::sys::prctl;
 use process::{Exit, Failure};
 
 use crate::cli::swept;
 use crate::client::{Attach, attach, keys};
 use crate::monitor;
-use crate::monitor::detach::{Started, detach};
+use crate::monitor::detach::{Caller, Passed, Started, detach};
 use crate::settings::{LogDriver, LogSettings, Restart, Stay};
 
 /// The keys that detach, unless others are given.
@@ -37,6 +40,9 @@ pub enum Tool {
     Create(Box<Create>),
     /// Start one or more stopped containers
     Start(Start),
+    /// Stay with a container: for `run`, `start` and `restart`, not for people
+    #[command(hide = true)]
+    Monitor(Monitor),
 }
 
 /// The options of a container that stays.
@@ -114,6 +120,7 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
         Tool::Run(args) => run_new(places, *args),
         Tool::Create(args) => create_only(places, *args),
         Tool::Start(args) => start(places, &args),
+        Tool::Monitor(args) => monitor(places, &args),
     }
 }
 
@@ -155,26 +162,27 @@ fn run_new(places: &Places, mut args: Run) -> Result<Exit> {
         detach_keys: keys(DETACH_KEYS)?,
         proxy: true,
     };
-    let make = move |places: &Places| {
-        let records = Records::new(places);
-        let file = cidfile.as_deref().map(begin_cidfile).transpose()?;
-        let mut record = record;
-        record.launcher = kit::ProcessIdentity::current()?;
-        let record = create(&records, record)?;
-        if let Some((mut file, path)) = file {
-            file.write_all(record.spec.id.as_bytes())
-                .with_context(|| format!("write {path:?}"))?;
-        }
-        Ok(record)
-    };
+    let record = new(places, record, cidfile.as_deref())?;
     match args.detach {
         true => {
-            let started = launch(places, None, make)?;
+            let started = launch(places, &record, None)?;
             println!("{}", started.id);
             Ok(Exit::Code(0))
         }
-        false => attached(places, &how, make),
+        false => attached(places, &record, &how),
     }
+}
+
+/// Makes a container that does not run, and writes its id into the file of
+/// `--cidfile`.
+fn new(places: &Places, record: Record, cidfile: Option<&Path>) -> Result<Record> {
+    let file = cidfile.map(begin_cidfile).transpose()?;
+    let record = create(&Records::new(places), record)?;
+    if let Some((mut file, path)) = file {
+        file.write_all(record.spec.id.as_bytes())
+            .with_context(|| format!("write {path:?}"))?;
+    }
+    Ok(record)
 }
 
 /// Creates the file of `--cidfile`, before anything else is made.
@@ -193,48 +201,79 @@ fn create_only(places: &Places, mut args: Create) -> Result<Exit> {
     let cidfile = args.run.container.cidfile.take();
     let mut record = Record::new(spec(places, args.run)?)?;
     stay.put(&mut record)?;
-    let file = cidfile.as_deref().map(begin_cidfile).transpose()?;
-    let record = create(&Records::new(places), record)?;
-    if let Some((mut file, path)) = file {
-        file.write_all(record.spec.id.as_bytes())
-            .with_context(|| format!("write {path:?}"))?;
-    }
+    let record = new(places, record, cidfile.as_deref())?;
     println!("{}", record.spec.id);
     Ok(Exit::Code(0))
 }
 
-/// Has a monitor start the container that `make` returns. `attached` is somebody
-/// who is connected from the beginning.
-fn launch(
-    places: &Places,
-    attached: Option<UnixStream>,
-    make: impl FnOnce(&Places) -> Result<Record>,
-) -> Result<Started> {
-    let kept: Vec<_> = attached.iter().map(AsFd::as_fd).collect();
-    detach(&kept, |caller| {
-        let record = make(places)?;
+/// Has a monitor start a container that exists. `attached` is somebody who is
+/// connected from the beginning.
+fn launch(places: &Places, record: &Record, attached: Option<&UnixStream>) -> Result<Started> {
+    let mut args: Vec<OsString> = vec!["drydock".into()];
+    args.extend(["--root".into(), places.root.clone().into()]);
+    args.extend(["--state".into(), places.state.clone().into()]);
+    if kit::say::verbose() {
+        args.push("--verbose".into());
+    }
+    args.extend(["monitor".into(), record.spec.id.clone().into()]);
+    let passed = attached.map(|stream| Passed {
+        option: "--attached",
+        fd: stream.as_fd(),
+    });
+    detach(&args, passed.as_slice())
+}
+
+/// What a monitor is executed with.
+#[derive(Args)]
+pub struct Monitor {
+    /// ID of the container
+    id: String,
+    /// The descriptor that leads to the caller
+    #[arg(long)]
+    caller: i32,
+    /// The descriptor of somebody who is attached
+    #[arg(long)]
+    attached: Option<i32>,
+}
+
+/// The monitor of a container.
+fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
+    let mut caller = Caller::of(inherited(args.caller)?);
+    let attached = args.attached.map(inherited).transpose()?;
+    close_others_on_exec()?;
+    prctl::set_name(c"drydock").context("prctl(PR_SET_NAME)")?;
+    let run = || {
         let records = Records::new(places);
-        let _claim = claim(&records, &record)?;
-        let attached = attached.as_ref().map(UnixStream::try_clone);
-        let attached = attached.transpose().context("dup")?;
-        monitor::run(places, record, attached, &mut |record| {
-            caller.started(&record.spec.id, &record.spec.name)
-        })
-    })
+        let record = records.find(&args.id)?;
+        let claim = claim(&records, &record)?;
+        let mut started = |record: &Record| caller.started(&record.spec.id, &record.spec.name);
+        monitor::run(
+            places,
+            record,
+            claim,
+            attached.map(UnixStream::from),
+            &mut started,
+        )
+    };
+    match run() {
+        Ok(()) => Ok(Exit::Code(0)),
+        Err(error) => {
+            // The caller prints it.
+            caller.failed(&error);
+            Ok(Exit::Code(Failure::status_of(&error)))
+        }
+    }
 }
 
 /// Starts a container by a monitor, and attaches to it from its first byte.
-fn attached(
-    places: &Places,
-    how: &Attach,
-    make: impl FnOnce(&Places) -> Result<Record>,
-) -> Result<Exit> {
+fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
-    let started = launch(places, Some(theirs), make)?;
+    let started = launch(places, record, Some(&theirs))?;
+    drop(theirs);
     let records = Records::new(places);
     let end = attach(ours, how, &mut |signal| {
         // A container that has been removed meanwhile gets no signal.
-        let Ok(record) = records.find(&started.id) else {
+        let Some(record) = records.read(&started.id)? else {
             return Ok(());
         };
         match Processes::of(&records, &record)? {
@@ -280,13 +319,13 @@ fn start(places: &Places, args: &Start) -> Result<Exit> {
             detach_keys: keys(&args.how.detach_keys)?,
             proxy: !args.how.no_proxy && !record.spec.tty,
         };
-        return attached(places, &how, move |_| Ok(record)).map_err(one);
+        return attached(places, &record, &how).map_err(one);
     }
     crate::cli::each(&records, &args.containers, &mut |record| {
         if record.is_running() {
             return Ok(());
         }
-        start_one(places, record)
+        start_one(places, &record)
     })
 }
 
@@ -297,9 +336,8 @@ fn one(error: Error) -> Error {
 }
 
 /// Starts a container that exists and does not run.
-pub(super) fn start_one(places: &Places, record: Record) -> Result<()> {
-    let name = record.spec.name.clone();
-    launch(places, None, move |_| Ok(record))
-        .with_context(|| format!("failed to start container {name}"))
+pub(super) fn start_one(places: &Places, record: &Record) -> Result<()> {
+    launch(places, record, None)
+        .with_context(|| format!("failed to start container {}", record.spec.name))
         .map(drop)
 }

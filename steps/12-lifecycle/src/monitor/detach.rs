@@ -3,20 +3,29 @@
 //!
 //! The caller waits for that line, so a container that cannot start is the
 //! caller's error, as if it had been in the foreground.
+//!
+//! Then the program is executed again, with nothing but the container's id. What
+//! the monitor needs is in the record, which nobody else can read. Its command
+//! line, which everybody can read as long as the container lives, has no `-e
+//! PASSWORD=…` in it, and its memory nothing that only the start needed.
 
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Error, Result, bail};
 use kit::SignalSet;
 use kit::sys::close_except;
 use kit::sys::signals::{block, kill, read_signal, set_mask, signalfd};
-use kit::sys::{exit, fork};
+use kit::sys::{Arguments, exit, fork};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, setsid};
-use process::Failure;
+use process::{Failure, LAUNCHER_FAILED};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -85,24 +94,50 @@ impl Caller {
     }
 }
 
-fn null() -> Result<std::fs::File> {
-    std::fs::File::options()
+fn null() -> Result<File> {
+    File::options()
         .read(true)
         .write(true)
         .open("/dev/null")
         .context("open /dev/null")
 }
 
-/// Runs `monitor` in a process of its own, and waits until it has called
-/// [`Caller::started`]. `keep` are descriptors that the monitor needs; all
-/// others are closed, so that a caller's pipe ends when the caller does.
+impl Caller {
+    /// The caller at the other end of an inherited descriptor.
+    pub fn of(descriptor: OwnedFd) -> Self {
+        Caller(Some(descriptor.into()))
+    }
+
+    /// Tells the caller that the command will not run.
+    pub fn failed(&mut self, error: &Error) {
+        let said = Said::Failed {
+            status: Failure::status_of(error),
+            causes: error.chain().map(ToString::to_string).collect(),
+        };
+        if let Err(error) = self.say(&said) {
+            kit::say!("{error:#}");
+        }
+    }
+}
+
+/// A descriptor that the monitor needs, and the option by which it learns its
+/// number.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed<'a> {
+    /// Such as `--attached`.
+    pub option: &'static str,
+    /// The descriptor.
+    pub fd: BorrowedFd<'a>,
+}
+
+/// Executes this program with `args` in a process of its own, and waits until it
+/// has called [`Caller::started`]. It gets the descriptors in `passed`, and the
+/// one to its caller by `--caller`. All others are closed, so that a caller's
+/// pipe ends when the caller does.
 ///
 /// # Errors
-/// Those of `monitor` before that call, with their exit status.
-pub fn detach(
-    keep: &[BorrowedFd<'_>],
-    monitor: impl FnOnce(&mut Caller) -> Result<()>,
-) -> Result<Started> {
+/// Those of the monitor before that call, with their exit status.
+pub fn detach(args: &[OsString], passed: &[Passed<'_>]) -> Result<Started> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
     // Blocked from here on: a signal between the forks would leave a monitor
     // that nobody knows.
@@ -120,18 +155,9 @@ pub fn detach(
         ForkResult::Child => {
             drop((ours, signals));
             let mut caller = Caller(Some(theirs));
-            let result = leave(keep, &mut caller, before).and_then(|()| monitor(&mut caller));
-            let status = match result {
-                Ok(()) => 0,
-                Err(error) => {
-                    let status = Failure::status_of(&error);
-                    let causes = error.chain().map(ToString::to_string).collect();
-                    // Nobody is left to be told if this fails too.
-                    drop(caller.say(&Said::Failed { status, causes }));
-                    status
-                }
-            };
-            exit(status)
+            let Err(error) = leave(args, passed, &mut caller, before);
+            caller.failed(&error);
+            exit(LAUNCHER_FAILED)
         }
         ForkResult::Parent { child } => {
             drop(theirs);
@@ -143,9 +169,14 @@ pub fn detach(
     }
 }
 
-/// The first child: makes a session, forks the monitor and ends. Returns in the
-/// monitor.
-fn leave(keep: &[BorrowedFd<'_>], caller: &mut Caller, mask: SignalSet) -> Result<()> {
+/// The first child: makes a session, forks the monitor and ends. The monitor
+/// executes the program.
+fn leave(
+    args: &[OsString],
+    passed: &[Passed<'_>],
+    caller: &mut Caller,
+    mask: SignalSet,
+) -> Result<Infallible> {
     setsid().context("setsid")?;
     // A process that leads no session can never get a terminal.
     if let ForkResult::Parent { .. } = fork()? {
@@ -157,15 +188,51 @@ fn leave(keep: &[BorrowedFd<'_>], caller: &mut Caller, mask: SignalSet) -> Resul
     drop(null);
     // The caller's directory may be on a file system that is to be unmounted.
     chdir("/").context("chdir(/)")?;
+    caller.say(&Said::Monitor(Pid::this().as_raw()))?;
+    let program = File::open("/proc/self/exe").context("open /proc/self/exe")?;
     let socket = caller.0.as_ref().context("no caller")?;
-    let kept: Vec<BorrowedFd<'_>> = keep
+    let passed: Vec<Passed<'_>> = passed
         .iter()
         .copied()
-        .chain([socket.as_fd(), rustix::stdio::stderr()])
+        .chain([Passed {
+            option: "--caller",
+            fd: socket.as_fd(),
+        }])
+        .collect();
+    let mut argv = args.to_vec();
+    for one in &passed {
+        fcntl(one.fd, FcntlArg::F_SETFD(FdFlag::empty())).context("fcntl(F_SETFD)")?;
+        argv.push(one.option.into());
+        argv.push(one.fd.as_raw_fd().to_string().into());
+    }
+    let kept: Vec<BorrowedFd<'_>> = passed
+        .iter()
+        .map(|one| one.fd)
+        .chain([program.as_fd()])
         .collect();
     close_except(&kept)?;
     set_mask(mask)?;
-    caller.say(&Said::Monitor(Pid::this().as_raw()))
+    let arguments = Arguments::new(&argv, &environment())?;
+    Err(arguments.execve_open(program.as_fd())).context("execveat(/proc/self/exe)")
+}
+
+/// What the program reads from its environment. The rest is the caller's.
+fn environment() -> Vec<OsString> {
+    [
+        "PATH",
+        "HOME",
+        "XDG_DATA_HOME",
+        "XDG_RUNTIME_DIR",
+        "DRYDOCK_STATE",
+    ]
+    .into_iter()
+    .filter_map(|name| {
+        let mut pair = OsString::from(name);
+        pair.push("=");
+        pair.push(std::env::var_os(name)?);
+        Some(pair)
+    })
+    .collect()
 }
 
 /// Hears what the monitor says until the command runs. Signals that ask this

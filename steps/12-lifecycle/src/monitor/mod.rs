@@ -10,6 +10,7 @@ pub mod detach;
 mod hub;
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -40,13 +41,15 @@ const WELL: Duration = Duration::from_secs(10);
 
 /// Runs a container that has a name and a record until it ends for good.
 /// `started` is called once the command runs. `attached` is somebody who is
-/// connected from the beginning.
+/// connected from the beginning, and `claim` keeps others from starting or
+/// removing the container.
 ///
 /// # Errors
 /// Of the first start: nothing runs then, and the record says why.
 pub fn run(
     places: &Places,
     mut record: Record,
+    claim: File,
     attached: Option<UnixStream>,
     started: &mut dyn FnMut(&Record) -> Result<()>,
 ) -> Result<()> {
@@ -85,7 +88,7 @@ pub fn run(
                 stay.error = Some(format!("{error:#}"));
                 stay.put(&mut record)?;
                 hub.borrow_mut().ended(status)?;
-                finish(&records, &record, status, hub)?;
+                finish(&records, &record, status, (hub, claim))?;
                 return Err(error);
             }
             Err(error) => {
@@ -106,7 +109,7 @@ pub fn run(
         }
         if stay.stopped || !stay.restart.again(end, stay.restarts) {
             stay.put(&mut record)?;
-            return finish(&records, &record, end, hub);
+            return finish(&records, &record, end, (hub, claim));
         }
         stay.restarts += 1;
         stay.put(&mut record)?;
@@ -121,7 +124,7 @@ pub fn run(
         if !pause(&hub, wait)? {
             stay.stopped = true;
             stay.put(&mut record)?;
-            return finish(&records, &record, end, hub);
+            return finish(&records, &record, end, (hub, claim));
         }
         wait = (wait * 2).min(LONGEST_WAIT);
     }
@@ -156,7 +159,12 @@ fn once(
 }
 
 /// Writes what has become of the container, and lets go of everybody.
-fn finish(records: &Records, record: &Record, status: u8, hub: Rc<RefCell<Hub>>) -> Result<()> {
+fn finish(
+    records: &Records,
+    record: &Record,
+    status: u8,
+    (hub, claim): (Rc<RefCell<Hub>>, File),
+) -> Result<()> {
     let id = &record.spec.id;
     let written = match record.spec.auto_remove {
         // Its launch has removed the record, unless it failed before it had
@@ -178,6 +186,8 @@ fn finish(records: &Records, record: &Record, status: u8, hub: Rc<RefCell<Hub>>)
             ended.map(drop)
         }
     };
+    // Who has ordered the end may remove the container, or start it again.
+    drop(claim);
     if let Ok(hub) = Rc::try_unwrap(hub) {
         hub.into_inner().finish();
     }
