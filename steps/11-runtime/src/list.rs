@@ -237,6 +237,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
     let mut container = Container::new(command(process, &there.passed))
         .keep_terminal()
         .pass(there.passed);
+    // ANCHOR: exercise_join
     for kind in namespaces::ALL {
         // A kernel without such namespaces has no such file for this process
         // either. If only the container's is missing, that has ended, and the
@@ -250,6 +251,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
             container = container.with(Joined::new(kind, file));
         }
     }
+    // ANCHOR_END: exercise_join
     Ok(container
         .with(Beside {
             group: there.group,
