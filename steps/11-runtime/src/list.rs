@@ -237,6 +237,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
     let mut container = Container::new(command(process, &there.passed))
         .keep_terminal()
         .pass(there.passed);
+    let mut view = View::Callers;
     // ANCHOR: exercise_join
     for kind in namespaces::ALL {
         // A kernel without such namespaces has no such file for this process
@@ -248,7 +249,11 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         let path = format!("/proc/{}/ns/{}", there.first, kind.file());
         let file = namespaces::open(Path::new(&path), kind)?;
         if !namespaces::is_own(&file, kind)? {
-            container = container.with(Joined::new(kind, file));
+            match kind {
+                // Entered by `Beside`, after the group.
+                NamespaceKind::Cgroup => view = View::Joined(file),
+                _ => container = container.with(Joined::new(kind, file)),
+            }
         }
     }
     // ANCHOR_END: exercise_join
@@ -256,6 +261,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .with(Beside {
             group: there.group,
             first: there.first,
+            view,
             entrance: Entrance::default(),
             entered: false,
         })

@@ -20,8 +20,34 @@ pub(crate) enum View {
     Callers,
     /// A cgroup namespace in which its group is the root.
     New,
-    /// That of another container.
+    /// That of a container.
     Joined(File),
+}
+
+impl View {
+    /// Gives the caller this view. It has to be in its groups already: in a
+    /// namespace that does not show the group which it comes from, it may enter
+    /// none (`nsdelegate` in cgroup-v2.rst).
+    fn enter(&self) -> Result<()> {
+        match self {
+            View::Callers => Ok(()),
+            View::New => {
+                say!("unshare(CLONE_NEWCGROUP)");
+                named::new_namespace()
+            }
+            View::Joined(file) => {
+                setns(file, CloneFlags::CLONE_NEWCGROUP).context("setns(CLONE_NEWCGROUP)")
+            }
+        }
+    }
+
+    /// The descriptor that is needed for this.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            View::Joined(file) => Some(file.as_fd()),
+            View::Callers | View::New => None,
+        }
+    }
 }
 
 /// The isolation that makes the group, sets its limits, and has the child enter
@@ -58,29 +84,16 @@ impl Isolation for Grouped {
     }
 
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
-        if self.entered {
-            return Vec::new();
+        match self.entered {
+            true => Vec::new(),
+            false => self.entrance.fds().chain(self.view.fd()).collect(),
         }
-        let joined = match &self.view {
-            View::Joined(file) => Some(file.as_fd()),
-            _ => None,
-        };
-        self.entrance.fds().chain(joined).collect()
     }
 
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
         self.entrance.enter()?;
-        match &self.view {
-            View::Callers => Ok(()),
-            View::New => {
-                say!("unshare(CLONE_NEWCGROUP)");
-                named::new_namespace()
-            }
-            View::Joined(file) => {
-                setns(file, CloneFlags::CLONE_NEWCGROUP).context("setns(CLONE_NEWCGROUP)")
-            }
-        }
+        self.view.enter()
     }
 
     fn cleanup(&mut self) -> Result<()> {
@@ -93,6 +106,8 @@ impl Isolation for Grouped {
 pub(crate) struct Beside {
     pub group: NamedGroup,
     pub first: Pid,
+    /// The container's, which is entered after the group.
+    pub view: View,
     pub entrance: Entrance,
     pub entered: bool,
 }
@@ -114,12 +129,13 @@ impl Isolation for Beside {
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         match self.entered {
             true => Vec::new(),
-            false => self.entrance.fds().collect(),
+            false => self.entrance.fds().chain(self.view.fd()).collect(),
         }
     }
 
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
-        self.entrance.enter()
+        self.entrance.enter()?;
+        self.view.enter()
     }
 }
