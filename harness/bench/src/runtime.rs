@@ -32,6 +32,10 @@ const RUNTIMES: [&str; 4] = [OURS, "runc", "crun", "youki"];
 /// The parts that are timed, and all of them together.
 const PARTS: [&str; 4] = ["create", "start", "delete", "together"];
 
+fn ours() -> PathBuf {
+    workspace::bin().join(OURS)
+}
+
 /// A runtime that takes part.
 struct Contender {
     name: &'static str,
@@ -81,8 +85,16 @@ type Measured = (Vec<Contender>, Vec<(&'static str, String)>);
 fn measure(session: &Session) -> Result<Measured> {
     let (mut ready, mut absent) = (Vec::new(), Vec::new());
     for name in RUNTIMES {
-        if name != OURS && named(name)?.find().is_none() {
-            absent.push((name, named(name)?.missing()));
+        let missing = match name {
+            OURS if ours().exists() => None,
+            OURS => Some("missing: step 11 is not here".to_owned()),
+            _ => {
+                let tool = named(name)?;
+                tool.find().is_none().then(|| tool.missing())
+            }
+        };
+        if let Some(why) = missing {
+            absent.push((name, why));
             continue;
         }
         let contender = Contender::new(session, name)?;
@@ -115,7 +127,7 @@ impl Contender {
     fn new(session: &Session, name: &'static str) -> Result<Self> {
         let mut words = runtime(session, name);
         if name == OURS {
-            words[0] = workspace::bin().join(OURS).display().to_string();
+            words[0] = ours().display().to_string();
         }
         let dir = session.scratch.make(&format!("runtime-{name}"))?;
         let group = format!("{}/runtime-{name}", session.scratch.group());
