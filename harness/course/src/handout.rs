@@ -76,7 +76,8 @@ const WORDS: [(&str, &str); 6] = [
 
 /// Commands that only teachers, or only those with all steps, can use.
 const TEACHERS: &str = "[group('teach')]";
-const LAST_STEP: &str = "09";
+/// The step from which on there is an engine.
+const ENGINE: &str = "09";
 
 /// Writes the repository with a single commit, so that no solution is in its
 /// history. `DIR` must not exist.
@@ -364,7 +365,7 @@ fn without_unusable(justfile: &str, last: &str) -> String {
         };
         !recipe.contains(TEACHERS)
             && !named("solution")
-            && (last == LAST_STEP || !needs_all.into_iter().any(named))
+            && (last >= ENGINE || !needs_all.into_iter().any(named))
     };
     let recipes: Vec<&str> = justfile.split("\n\n").filter(usable).collect();
     recipes

@@ -230,18 +230,45 @@ pub(crate) struct There {
     pub personality: Option<u32>,
 }
 
+/// Adds the isolations that enter the namespaces of the process `first`, except
+/// those that are the caller's already. The cgroup namespace is returned: it is
+/// entered after the group, by [`Beside`].
+// ANCHOR: join
+pub fn join(mut container: Container, first: Pid) -> Result<(Container, View)> {
+    let mut view = View::Callers;
+    // ANCHOR: exercise_join
+    for kind in namespaces::ALL {
+        // A kernel without such namespaces has no such file for this process
+        // either. If only the container's is missing, that has ended, and the
+        // process would run outside of it.
+        if !Path::new("/proc/self/ns").join(kind.file()).exists() {
+            continue;
+        }
+        let path = format!("/proc/{first}/ns/{}", kind.file());
+        let file = namespaces::open(Path::new(&path), kind)?;
+        if !namespaces::is_own(&file, kind)? {
+            match kind {
+                // Entered by `Beside`, after the group.
+                NamespaceKind::Cgroup => view = View::Joined(file),
+                _ => container = container.with(Joined::new(kind, file)),
+            }
+        }
+    }
+    // ANCHOR_END: exercise_join
+    Ok((container, view))
+}
+// ANCHOR_END: join
+
 /// Builds a further process of a container: its list only joins.
 // ANCHOR: exec
 pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
     let user = &process.raw.user;
-    let mut container = Container::new(command(process, &there.passed))
+    let container = Container::new(command(process, &there.passed))
         .keep_terminal()
         .pass(there.passed);
-    for one in namespaces::joined(there.first)? {
-        container = container.with(one);
-    }
+    let (container, view) = join(container, there.first)?;
     Ok(container
-        .with(Beside::new(there.group, there.first))
+        .with(Beside::new(there.group, there.first, view))
         .with(Console::new(
             there.console_socket,
             None,

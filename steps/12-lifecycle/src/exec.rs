@@ -13,7 +13,7 @@ use harden::Harden;
 use kit::ProcessIdentity;
 use nix::unistd::Pid;
 use process::{Command, Container};
-use runtime::further::{Beside, Enter, joined};
+use runtime::further::{Beside, Enter, join};
 use user::{Credentials, UserSettings, UserSpec};
 
 /// What a further process is to be.
@@ -76,21 +76,19 @@ pub fn exec(record: &Record, programs: PathBuf, further: Further) -> Result<Cont
     {
         env.push("TERM=xterm".into());
     }
-    let mut container = Container::new(Command {
+    let container = Container::new(Command {
         argv: further.command,
         env,
     })
     .keep_terminal();
     // The user namespace first, which gives the right to enter the others.
-    for one in joined(pid)? {
-        container = container.with(one);
-    }
+    let (container, view) = join(container, pid)?;
     let group = NamedGroup::of_process(pid)?;
     // Namespaces and groups are open now: they are those of this process, and
     // not of another one with its PID.
     ensure!(first.is_alive(), "the container is not running");
     Ok(container
-        .with(Beside::new(group, pid))
+        .with(Beside::new(group, pid, view))
         .with(Ulimits::new(spec.ulimits.clone()))
         .with(Inherited::new(SessionKeyring::New))
         .with(Harden::new(harden).cached_in(programs))

@@ -13,7 +13,7 @@ use crate::config::read::{CONFIG, print};
 
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 
-fn example(rootless: bool) -> Value {
+pub(crate) fn example(rootless: bool) -> Value {
     let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
     namespaces.push(if rootless { "user" } else { "network" });
     let namespaces: Vec<Value> = namespaces

@@ -15,13 +15,39 @@ use crate::launch::resources;
 
 /// What the container sees of its groups.
 #[derive(Debug)]
-pub(crate) enum View {
+pub enum View {
     /// What its maker sees.
     Callers,
     /// A cgroup namespace in which its group is the root.
     New,
-    /// That of another container.
+    /// That of a container.
     Joined(File),
+}
+
+impl View {
+    /// Gives the caller this view. It has to be in its groups already: in a
+    /// namespace that does not show the group which it comes from, it may enter
+    /// none (`nsdelegate` in cgroup-v2.rst).
+    fn enter(&self) -> Result<()> {
+        match self {
+            View::Callers => Ok(()),
+            View::New => {
+                say!("unshare(CLONE_NEWCGROUP)");
+                named::new_namespace()
+            }
+            View::Joined(file) => {
+                setns(file, CloneFlags::CLONE_NEWCGROUP).context("setns(CLONE_NEWCGROUP)")
+            }
+        }
+    }
+
+    /// The descriptor that is needed for this.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            View::Joined(file) => Some(file.as_fd()),
+            View::Callers | View::New => None,
+        }
+    }
 }
 
 /// The isolation that makes the group, sets its limits, and has the child enter
@@ -58,29 +84,16 @@ impl Isolation for Grouped {
     }
 
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
-        if self.entered {
-            return Vec::new();
+        match self.entered {
+            true => Vec::new(),
+            false => self.entrance.fds().chain(self.view.fd()).collect(),
         }
-        let joined = match &self.view {
-            View::Joined(file) => Some(file.as_fd()),
-            _ => None,
-        };
-        self.entrance.fds().chain(joined).collect()
     }
 
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
         self.entrance.enter()?;
-        match &self.view {
-            View::Callers => Ok(()),
-            View::New => {
-                say!("unshare(CLONE_NEWCGROUP)");
-                named::new_namespace()
-            }
-            View::Joined(file) => {
-                setns(file, CloneFlags::CLONE_NEWCGROUP).context("setns(CLONE_NEWCGROUP)")
-            }
-        }
+        self.view.enter()
     }
 
     fn cleanup(&mut self) -> Result<()> {
@@ -93,16 +106,20 @@ impl Isolation for Grouped {
 pub struct Beside {
     group: NamedGroup,
     first: Pid,
+    /// The container's, which is entered after the group.
+    view: View,
     entrance: Entrance,
     entered: bool,
 }
 
 impl Beside {
-    /// The isolation for the group of the process `first`.
-    pub fn new(group: NamedGroup, first: Pid) -> Self {
+    /// The isolation for the groups `group`, of which the process `first` is in
+    /// one, and the cgroup namespace `view`.
+    pub fn new(group: NamedGroup, first: Pid, view: View) -> Self {
         Beside {
             group,
             first,
+            view,
             entrance: Entrance::default(),
             entered: false,
         }
@@ -126,12 +143,13 @@ impl Isolation for Beside {
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         match self.entered {
             true => Vec::new(),
-            false => self.entrance.fds().collect(),
+            false => self.entrance.fds().chain(self.view.fd()).collect(),
         }
     }
 
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
-        self.entrance.enter()
+        self.entrance.enter()?;
+        self.view.enter()
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, sethostname};
+use nix::unistd::sethostname;
 use process::Isolation;
 use rustix::system::setdomainname;
 use user::isolation::become_root;
@@ -81,9 +81,9 @@ pub(crate) fn is_own(file: &File, kind: NamespaceKind) -> Result<bool> {
     Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
 }
 
-/// The isolation that enters a namespace. Not for a cgroup namespace at a
-/// container's creation, which is entered after the groups.
-pub struct Joined {
+/// The isolation that enters a namespace. Not for a cgroup namespace, which is
+/// entered after the groups (`View`).
+pub(crate) struct Joined {
     kind: NamespaceKind,
     file: File,
     name: &'static str,
@@ -122,26 +122,6 @@ impl Isolation for Joined {
         // A change of credentials has cleared it (prctl(2)).
         prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PR_SET_PDEATHSIG)")
     }
-}
-
-/// The isolations that enter all namespaces of a process that are not the
-/// caller's already, in the order in which they have to be entered.
-pub fn joined(first: Pid) -> Result<Vec<Joined>> {
-    let mut all = Vec::new();
-    for kind in ALL {
-        // A kernel without such namespaces has no such file for this process
-        // either. If only the container's is missing, that has ended, and the
-        // process would run outside of it.
-        if !Path::new("/proc/self/ns").join(kind.file()).exists() {
-            continue;
-        }
-        let path = format!("/proc/{first}/ns/{}", kind.file());
-        let file = open(Path::new(&path), kind)?;
-        if !is_own(&file, kind)? {
-            all.push(Joined::new(kind, file));
-        }
-    }
-    Ok(all)
 }
 
 /// The isolation that makes new namespaces.

@@ -216,10 +216,12 @@ impl Store {
     pub(crate) fn remove_remains(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.root.join(id);
+        // ANCHOR: exercise_remains
         match lock::directory(&dir, Turn::Judging)? {
             Some(lock) if read_record(&dir)?.is_none() => remove(&dir, lock),
             _ => Ok(()),
         }
+        // ANCHOR_END: exercise_remains
     }
 
     /// All containers, by their IDs.
@@ -265,7 +267,9 @@ impl Draft {
     }
 
     /// Records the container: from here on it exists.
+    // ANCHOR: record
     pub(crate) fn record(self, record: Record, config: &Config) -> Result<Container> {
+        // ANCHOR: exercise_record
         let text = serde_json::to_vec(config).context("serialise the configuration")?;
         write_file(&self.dir.join(read::CONFIG), text)?;
         let container = Container {
@@ -275,7 +279,9 @@ impl Draft {
         };
         container.save()?;
         Ok(container)
+        // ANCHOR_END: exercise_record
     }
+    // ANCHOR_END: record
 
     /// Removes it.
     pub(crate) fn discard(self) -> Result<()> {
@@ -336,7 +342,9 @@ impl Container {
     }
 
     /// Its state, according to the kernel.
+    // ANCHOR: status
     pub(crate) fn status(&self) -> Result<Status> {
+        // ANCHOR: exercise_status
         if self.record.process.is_none() && self.lock.is_none() {
             // Somebody is creating it, or was killed in the attempt.
             let creating = match lock::open_directory(&self.dir)? {
@@ -358,7 +366,9 @@ impl Container {
             true => Status::Created,
             false => Status::Running,
         })
+        // ANCHOR_END: exercise_status
     }
+    // ANCHOR_END: status
 
     /// Its state in the form of the specification.
     pub(crate) fn state(&self, status: Status) -> Result<OciState> {
