@@ -21,7 +21,7 @@ use uts::NamespaceMode;
 
 use crate::config::NamespaceKind;
 use crate::config::check::{Checked, CheckedProcess};
-use crate::launch::console::Console;
+use crate::launch::console::{Console, Terminal};
 use crate::launch::group::{Beside, Grouped, View};
 use crate::launch::hooks::{CreateHooks, StartHooks};
 use crate::launch::identity::{Identity, Lookup};
@@ -39,7 +39,7 @@ pub(crate) struct Here<'a> {
     pub group: NamedGroup,
     /// Whether the group can limit the use of devices.
     pub limits_devices: bool,
-    pub console_socket: Option<PathBuf>,
+    pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
     pub no_pivot: bool,
     pub new_keyring: bool,
@@ -174,7 +174,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         // Its terminal is on the container's devpts, and is mounted on
         // /dev/console before the root may become read-only.
         .with(Console::new(
-            here.console_socket,
+            here.terminal,
             Some(root.clone()),
             process.raw.console_size,
             owner,
@@ -223,7 +223,7 @@ pub(crate) struct There {
     /// The container's first process.
     pub first: Pid,
     pub group: NamedGroup,
-    pub console_socket: Option<PathBuf>,
+    pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
     pub seccomp: Option<String>,
     pub programs: PathBuf,
@@ -258,7 +258,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
             entered: false,
         })
         .with(Console::new(
-            there.console_socket,
+            there.terminal,
             None,
             process.raw.console_size,
             (user.uid, user.gid),

@@ -16,6 +16,7 @@ use crate::cli::args::{CgroupManager, Create, Globals, Rootless, Run};
 use crate::cli::ended::{end_first, poststop};
 use crate::config::check::Checked;
 use crate::config::{Config, NamespaceKind, VERSION, read};
+use crate::launch::console::Terminal;
 use crate::launch::hooks::run_all;
 use crate::launch::identity::may_trace;
 use crate::list::{self, Here};
@@ -38,11 +39,20 @@ struct Prepared {
     config: Config,
 }
 
+/// How long the container may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// As long as this process, which waits for it.
+    Launchers,
+    /// Longer: it waits at its gate until somebody starts it.
+    Own,
+}
+
 fn prepare(
     globals: &Globals,
     args: &Create,
     passed: Vec<OwnedFd>,
-    gated: bool,
+    life: Life,
 ) -> Result<Prepared> {
     let bundle = args
         .bundle
@@ -50,7 +60,11 @@ fn prepare(
         .with_context(|| format!("--bundle {:?}", args.bundle))?;
     let config: Config = read::document(&bundle.join(read::CONFIG))?;
     let checked = Checked::new(config, &bundle).context(read::CONFIG)?;
-    check_terminal(&checked, args)?;
+    let terminal = Terminal::choose(
+        checked.process.raw.terminal,
+        args.console_socket.as_deref(),
+        life == Life::Own,
+    )?;
     let own_pids = match namespace(&checked, NamespaceKind::Pid) {
         Some(path) => path.as_os_str().is_empty(),
         None => false,
@@ -66,9 +80,9 @@ fn prepare(
     };
     let group = group(globals, &path, &checked)?;
     let draft = store.create(&args.id)?;
-    let gate = match gated {
-        true => Gate::make(draft.dir()).map(Some),
-        false => Ok(None),
+    let gate = match life {
+        Life::Own => Gate::make(draft.dir()).map(Some),
+        Life::Launchers => Ok(None),
     };
     let gate = match gate {
         Ok(gate) => gate,
@@ -106,7 +120,7 @@ fn prepare(
             state,
             group,
             limits_devices,
-            console_socket: args.console_socket.clone(),
+            terminal,
             passed,
             no_pivot: args.no_pivot,
             new_keyring: !args.no_new_keyring,
@@ -124,16 +138,6 @@ fn prepare(
             config,
         }),
         Err(error) => Err(after(error, container.remove())),
-    }
-}
-
-fn check_terminal(checked: &Checked, args: &Create) -> Result<()> {
-    match (checked.process.raw.terminal, &args.console_socket) {
-        (true, None) => {
-            bail!("process.terminal is true, and nobody takes the terminal: give --console-socket")
-        }
-        (false, Some(_)) => bail!("--console-socket needs process.terminal to be true"),
-        _ => Ok(()),
     }
 }
 
@@ -207,7 +211,7 @@ fn give_up(container: Container, config: &Config, error: Error) -> Error {
 /// `create`.
 pub(crate) fn create(globals: &Globals, args: &Create) -> Result<()> {
     let passed = preserved(args.preserve_fds)?;
-    let prepared = prepare(globals, args, passed, true)?;
+    let prepared = prepare(globals, args, passed, Life::Own)?;
     created(prepared, args).map(drop)
 }
 
@@ -260,7 +264,11 @@ fn poststart(container: &Container) -> Result<()> {
 /// `run`.
 pub(crate) fn run(globals: &Globals, args: &Run) -> Result<Exit> {
     let passed = preserved(args.create.preserve_fds)?;
-    let prepared = prepare(globals, &args.create, passed, args.detach)?;
+    let life = match args.detach {
+        true => Life::Own,
+        false => Life::Launchers,
+    };
+    let prepared = prepare(globals, &args.create, passed, life)?;
     let config = prepared.config.clone();
     if args.detach {
         let container = created(prepared, &args.create)?;

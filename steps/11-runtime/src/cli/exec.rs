@@ -9,6 +9,7 @@ use crate::cli::args::{Exec, Globals};
 use crate::cli::create::preserved;
 use crate::config::check::CheckedProcess;
 use crate::config::{Capabilities, Config, NamespaceKind, Process, read};
+use crate::launch::console::Terminal;
 use crate::launch::identity::may_trace;
 use crate::list::{self, There};
 use crate::sealed;
@@ -74,11 +75,11 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
     }
     let config = container.config()?;
     let process = CheckedProcess::new(process(args, &config)?).context("process")?;
-    match (process.raw.terminal, &args.console_socket) {
-        (true, None) => bail!("a terminal needs --console-socket"),
-        (false, Some(_)) => bail!("--console-socket needs a terminal: process.terminal, or --tty"),
-        _ => {}
-    }
+    let terminal = Terminal::choose(
+        process.raw.terminal,
+        args.console_socket.as_deref(),
+        args.detach,
+    )?;
     if may_trace(process.capabilities) && !container.record.may_trace {
         // Before it exists: whoever enters after it knows.
         container.record.may_trace = true;
@@ -98,7 +99,7 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         There {
             first: Pid::from_raw(first.pid),
             group: container.record.cgroup.clone(),
-            console_socket: args.console_socket.clone(),
+            terminal,
             passed,
             seccomp: match &config.linux.seccomp {
                 Some(value) => Some(serde_json::to_string(value).context("linux.seccomp")?),
