@@ -48,12 +48,7 @@ enum Life {
     Own,
 }
 
-fn prepare(
-    globals: &Globals,
-    args: &Create,
-    passed: Vec<OwnedFd>,
-    life: Life,
-) -> Result<Prepared> {
+fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -> Result<Prepared> {
     let bundle = args
         .bundle
         .canonicalize()
@@ -95,6 +90,7 @@ fn prepare(
         created: now(),
         owner: geteuid().as_raw(),
         cgroup: group.clone(),
+        creator: Some(ProcessIdentity::current()?),
         process: None,
         own_pids,
         may_trace: may_trace(checked.process.capabilities),
@@ -238,18 +234,20 @@ fn created(prepared: Prepared, args: &Create) -> Result<Container> {
 
 /// `start`.
 pub(crate) fn start(globals: &Globals, id: &str) -> Result<()> {
-    let container = Store::new(globals.root.clone())?.change(id)?;
+    let mut container = Store::new(globals.root.clone())?.change(id)?;
     match container.status()? {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Creating => bail!("the container is being created"),
         Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
-    started(&container)
+    started(&mut container)
 }
 
-fn started(container: &Container) -> Result<()> {
+fn started(container: &mut Container) -> Result<()> {
     gate::open_gate(&container.dir)?;
+    // Others may look at it, and change it, however long the hooks take.
+    container.unlock();
     poststart(container)
 }
 
@@ -271,12 +269,15 @@ pub(crate) fn run(globals: &Globals, args: &Run) -> Result<Exit> {
     let prepared = prepare(globals, &args.create, passed, life)?;
     let config = prepared.config.clone();
     if args.detach {
-        let container = created(prepared, &args.create)?;
-        return match started(&container) {
+        let mut container = created(prepared, &args.create)?;
+        return match started(&mut container) {
             Ok(()) => Ok(Exit::Code(0)),
             Err(error) => {
-                let ended = end_first(&container);
-                Err(give_up(container, &config, after(error, ended)))
+                let error = after(error, end_first(&container));
+                match container.lock_again()? {
+                    Some(container) => Err(give_up(container, &config, error)),
+                    None => Err(error),
+                }
             }
         };
     }

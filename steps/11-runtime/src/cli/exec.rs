@@ -1,6 +1,7 @@
 //! `exec`: a further process in a running container.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use nix::unistd::Pid;
 use process::Exit;
@@ -59,6 +60,18 @@ fn process(args: &Exec, config: &Config) -> Result<Process> {
     Ok(process)
 }
 
+const STOPPED: &str = "cannot exec in a stopped container";
+
+/// The error of a launch. If the container has ended meanwhile, that is its
+/// cause: the kernel makes no process in such a PID namespace (`ENOMEM`), and
+/// has no files of such namespaces.
+fn explained(error: Error, first: ProcessIdentity) -> Error {
+    match first.is_alive() || error.to_string() == STOPPED {
+        true => error,
+        false => error.context(STOPPED),
+    }
+}
+
 /// `exec`.
 pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
     let passed = preserved(args.preserve_fds)?;
@@ -70,7 +83,7 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         Status::Paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
-        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Stopped => bail!(STOPPED),
         Status::Creating => bail!("cannot exec in a container that is being created"),
     }
     let config = container.config()?;
@@ -93,7 +106,7 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         container.unlock();
         sealed::ensure(&passed)?;
     }
-    let first = container.process().context("container not running")?;
+    let first = container.process().context(STOPPED)?;
     let launch = list::exec(
         &process,
         There {
@@ -108,20 +121,31 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
             programs: store.programs(),
             personality: None,
         },
-    )?;
+    )
+    .map_err(|error| explained(error, first))?;
     // The namespaces are open now: they are those of this process, and not of
     // another one with its PID.
-    ensure!(first.is_alive(), "container not running");
+    ensure!(first.is_alive(), STOPPED);
     // `delete` need not wait for the command's end.
     container.unlock();
+    let launch = match args.detach {
+        true => launch.outlive_launcher(),
+        false => launch,
+    };
+    let running = launch.create().and_then(|created| {
+        // It is in the group now, where `delete` finds it.
+        match first.is_alive() {
+            true => created.start(),
+            false => Err(created.abandon(anyhow!(STOPPED))),
+        }
+    });
+    let running = running.map_err(|error| explained(error, first))?;
     if !args.detach {
-        let running = launch.create()?.start()?;
         if let Some(file) = &args.pid_file {
             write_file(file, running.pid().to_string()).context("--pid-file")?;
         }
         return running.wait();
     }
-    let running = launch.outlive_launcher().create()?.start()?;
     if let Some(file) = &args.pid_file {
         write_file(file, running.pid().to_string()).context("--pid-file")?;
     }

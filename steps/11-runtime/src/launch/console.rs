@@ -140,9 +140,7 @@ impl Isolation for Console {
     /// until it is the standard streams.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let socket = self.connected.iter().map(AsFd::as_fd);
-        socket
-            .chain(self.slave.iter().map(AsFd::as_fd))
-            .collect()
+        socket.chain(self.slave.iter().map(AsFd::as_fd)).collect()
     }
 
     fn in_container(&mut self) -> Result<()> {
