@@ -10,6 +10,7 @@ use cgroups::named::Entrance;
 use engine::command::workdir::Workdir;
 use harden::isolation::must_start;
 use harden::seccomp::cache::Cache;
+use harden::seccomp::listener::Which;
 use harden::seccomp::resolve::Situation;
 use harden::{Door, Sysctls, TimeNamespace};
 use kit::say;
@@ -24,7 +25,7 @@ use crate::config::check::{Checked, CheckedProcess};
 use crate::launch::console::{Console, Terminal};
 use crate::launch::group::{Beside, Grouped, View};
 use crate::launch::hooks::{CreateHooks, StartHooks};
-use crate::launch::identity::{Identity, Lookup};
+use crate::launch::identity::{Asked, Identity, Lookup};
 use crate::launch::namespaces::{self, Joined, Names, New};
 use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
 use crate::launch::workdir::Enter;
@@ -79,6 +80,26 @@ fn door(process: &CheckedProcess, seccomp: Option<&str>, programs: PathBuf) -> R
     })
 }
 
+/// What a process is told that decides on calls, if the filter asks one.
+fn asked(
+    door: &Door,
+    seccomp: Option<&str>,
+    state: &OciState,
+    which: Which,
+) -> Result<Option<Asked>> {
+    let (Some(program), Some(text)) = (&door.program, seccomp) else {
+        return Ok(None);
+    };
+    if !program.asks() {
+        return Ok(None);
+    }
+    Ok(Some(Asked {
+        profile: text.parse().context("linux.seccomp")?,
+        state: serde_json::to_value(state).context("serialise the state")?,
+        which,
+    }))
+}
+
 /// Builds the container that a configuration describes.
 // ANCHOR: create
 pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
@@ -113,6 +134,9 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             }
         }
     }
+    let seccomp = checked.seccomp.as_deref();
+    let door = door(process, seccomp, here.programs)?;
+    let asked = asked(&door, seccomp, &here.state, Which::First)?;
     let root = SharedRoot::default();
     let user = &process.raw.user;
     let owner = (user.uid, user.gid);
@@ -204,7 +228,9 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         .with(Identity::limits(process))
         .with(Identity {
             process: process.clone(),
-            door: door(process, checked.seccomp.as_deref(), here.programs)?,
+            door,
+            asked,
+            listener: None,
             new_keyring: here.new_keyring,
             personality: checked.personality,
         })
@@ -225,6 +251,8 @@ pub(crate) struct There {
     pub group: NamedGroup,
     pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
+    /// The container's state.
+    pub state: OciState,
     pub seccomp: Option<String>,
     pub programs: PathBuf,
     pub personality: Option<u32>,
@@ -234,6 +262,9 @@ pub(crate) struct There {
 // ANCHOR: exec
 pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
     let user = &process.raw.user;
+    let seccomp = there.seccomp.as_deref();
+    let door = door(process, seccomp, there.programs)?;
+    let asked = asked(&door, seccomp, &there.state, Which::Further)?;
     let mut container = Container::new(command(process, &there.passed))
         .keep_terminal()
         .pass(there.passed);
@@ -268,7 +299,9 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .with(Identity::limits(process))
         .with(Identity {
             process: process.clone(),
-            door: door(process, there.seccomp.as_deref(), there.programs)?,
+            door,
+            asked,
+            listener: None,
             new_keyring: false,
             personality: there.personality,
         }))

@@ -77,7 +77,8 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
     let passed = preserved(args.preserve_fds)?;
     let store = Store::new(globals.root.clone())?;
     let mut container = store.change(&args.id)?;
-    match container.status()? {
+    let status = container.status()?;
+    match status {
         Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
         Status::Paused => {
@@ -114,6 +115,7 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
             group: container.record.cgroup.clone(),
             terminal,
             passed,
+            state: container.state(status)?,
             seccomp: match &config.linux.seccomp {
                 Some(value) => Some(serde_json::to_string(value).context("linux.seccomp")?),
                 None => None,
