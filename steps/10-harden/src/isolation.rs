@@ -24,7 +24,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -257,14 +257,18 @@ impl Door {
         };
         set_capabilities(None, raised).context("capset(CAP_SYS_ADMIN)")?;
         let loaded = match listener {
-            Some(listener) => listener.load(),
-            None => sys::seccomp::install(&program.code, program.flags),
+            Some(listener) => listener.load().map(Some),
+            None => sys::seccomp::install(&program.code, program.flags).map(|()| None),
         };
-        loaded.context(
+        let descriptor = loaded.context(
             "without its filter the container is not started: --security-opt \
              seccomp=unconfined says that it needs none, and no-new-privileges that the caller \
              needs no CAP_SYS_ADMIN",
-        )
+        )?;
+        match listener.zip(descriptor) {
+            Some((listener, descriptor)) => listener.hand_over(descriptor.as_fd()),
+            None => Ok(()),
+        }
         // ANCHOR_END: exercise_close
     }
     // ANCHOR_END: close
@@ -305,7 +309,7 @@ impl Isolation for Harden {
     }
 
     fn on_host(&mut self, child: Pid) -> Result<()> {
-        if let Some(listener) = &mut self.listener {
+        if let Some(listener) = self.listener.take() {
             listener.tell(child)?;
         }
         match self.settings.oom_score_adj {

@@ -109,21 +109,22 @@ impl Listener {
         pid.chain([self.socket.as_fd()])
     }
 
-    /// The socket, which [`load`](Self::load) needs.
+    /// The socket, which [`hand_over`](Self::hand_over) needs.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Host: tells the child its PID.
-    pub fn tell(&mut self, child: Pid) -> Result<()> {
+    /// Host: tells the child its PID, and leaves the connection to it alone: the
+    /// message ends with the connection.
+    pub fn tell(mut self, child: Pid) -> Result<()> {
         let (_, mut writer) = self.pid.take().context("the PID is told twice")?;
         writer
             .write_all(&child.as_raw().to_le_bytes())
             .context("tell the child its PID")
     }
 
-    /// Child: writes the message, since [`load`](Self::load) may not ask for
-    /// memory.
+    /// Child: writes the message, since [`hand_over`](Self::hand_over) may not ask
+    /// for memory.
     pub fn hear(&mut self) -> Result<()> {
         let (mut reader, writer) = self.pid.take().context("the PID is asked for twice")?;
         // Closed when this process was born: dropping it would close its number
@@ -150,15 +151,19 @@ impl Listener {
         Ok(())
     }
 
-    /// Child: loads the filter, and hands its descriptor over. The command,
-    /// which closes it, may follow at once: its calls wait for the listener.
+    /// Child: loads the filter, and returns its descriptor.
+    pub fn load(&self) -> Result<OwnedFd> {
+        sys::seccomp::install_listener(&self.code, self.flags)
+    }
+
+    /// Child: hands the descriptor over. The command may follow at once: its
+    /// calls wait for the listener.
     ///
     /// # Errors
     /// `EPIPE` if the listener has gone.
-    pub fn load(&self) -> Result<()> {
+    pub fn hand_over(&self, descriptor: BorrowedFd<'_>) -> Result<()> {
         let message = self.message.get().context("the message is not written")?;
-        let listener = sys::seccomp::install_listener(&self.code, self.flags)?;
-        sys::seccomp::hand_over(self.socket(), message, listener.as_fd(), self.password)
+        sys::seccomp::hand_over(self.socket(), message, descriptor, self.password)
             .context("listenerPath: sendmsg(SCM_RIGHTS)")
     }
 }

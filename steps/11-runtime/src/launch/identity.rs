@@ -122,7 +122,7 @@ impl Isolation for Identity {
     }
 
     fn on_host(&mut self, child: Pid) -> Result<()> {
-        if let Some(listener) = &mut self.listener {
+        if let Some(listener) = self.listener.take() {
             listener.tell(child)?;
         }
         let Some(score) = self.process.raw.oom_score_adj else {
