@@ -14,6 +14,8 @@ use harden::seccomp::listener::Which;
 use harden::seccomp::resolve::Situation;
 use harden::{Door, Sysctls, TimeNamespace};
 use kit::say;
+use kit::sys::MemoryPolicy;
+use net::MovedDevices;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use process::{Command, Container};
@@ -27,6 +29,7 @@ use crate::launch::group::{Beside, Grouped, View};
 use crate::launch::hooks::{CreateHooks, StartHooks};
 use crate::launch::identity::{Asked, Identity, Lookup};
 use crate::launch::namespaces::{self, Joined, Names, New};
+use crate::launch::rdt::{self, Rdt};
 use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
 use crate::launch::workdir::Enter;
 use crate::state::OciState;
@@ -38,6 +41,9 @@ pub(crate) struct Here<'a> {
     /// The state for the hooks.
     pub state: OciState,
     pub group: NamedGroup,
+    pub rdt: Option<rdt::Group>,
+    /// What is removed of it at the end.
+    pub rdt_made: Vec<PathBuf>,
     /// Whether the group can limit the use of devices.
     pub limits_devices: bool,
     pub terminal: Terminal,
@@ -166,6 +172,12 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
     let own_groups = !matches!(view, View::Callers);
     Ok(container
         .with(New(new))
+        // Where the child is from its birth on.
+        .with(Rdt {
+            group: here.rdt,
+            made: here.rdt_made,
+        })
+        .with(MovedDevices::new(checked.net_devices.clone()))
         // The child enters its groups before anything is charged to them, and
         // its cgroup namespace after that.
         .with(Grouped {
@@ -190,6 +202,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             mounts: checked.mounts.clone(),
             devices: checked.devices.clone(),
             propagation: checked.propagation,
+            label: config.linux.mount_label.clone(),
             group: here.group,
             own_groups,
             root: root.clone(),
@@ -233,6 +246,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             listener: None,
             new_keyring: here.new_keyring,
             personality: checked.personality,
+            memory_policy: checked.memory_policy.clone(),
         })
         // The programs are the container's: they run with its rights. The filter
         // is loaded after them, in `Identity::seal`.
@@ -256,6 +270,7 @@ pub(crate) struct There {
     pub seccomp: Option<String>,
     pub programs: PathBuf,
     pub personality: Option<u32>,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// Builds a further process of a container: its list only joins.
@@ -285,6 +300,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .with(Beside {
             group: there.group,
             first: there.first,
+            affinity: process.affinity.clone(),
             entrance: Entrance::default(),
             entered: false,
         })
@@ -304,6 +320,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
             listener: None,
             new_keyring: false,
             personality: there.personality,
+            memory_policy: there.memory_policy,
         }))
 }
 // ANCHOR_END: exec

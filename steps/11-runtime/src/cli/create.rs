@@ -19,6 +19,7 @@ use crate::config::{Config, NamespaceKind, VERSION, read};
 use crate::launch::console::Terminal;
 use crate::launch::hooks::run_all;
 use crate::launch::identity::may_trace;
+use crate::launch::rdt;
 use crate::list::{self, Here};
 use crate::sealed;
 use crate::state::{Container, OciState, Record, Status, Store};
@@ -83,6 +84,11 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
         Ok(gate) => gate,
         Err(error) => return Err(after(error, draft.discard())),
     };
+    let rdt = match &checked.config.linux.intel_rdt {
+        Some(rdt) => Some(rdt::Group::plan(&rdt::mounted()?, rdt, &args.id)?),
+        None => None,
+    };
+    let rdt_made = rdt.as_ref().map(rdt::Group::made).unwrap_or_default();
     let record = Record {
         id: args.id.clone(),
         bundle: bundle.clone(),
@@ -90,6 +96,7 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
         created: now(),
         owner: geteuid().as_raw(),
         cgroup: group.clone(),
+        rdt: rdt_made.clone(),
         creator: Some(ProcessIdentity::current()?),
         process: None,
         own_pids,
@@ -115,6 +122,8 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
             bundle: &bundle,
             state,
             group,
+            rdt,
+            rdt_made,
             limits_devices,
             terminal,
             passed,

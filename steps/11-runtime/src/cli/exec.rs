@@ -8,7 +8,7 @@ use process::Exit;
 
 use crate::cli::args::{Exec, Globals};
 use crate::cli::create::preserved;
-use crate::config::check::CheckedProcess;
+use crate::config::check::{CheckedProcess, memory_policy, personality};
 use crate::config::{Capabilities, Config, NamespaceKind, Process, read};
 use crate::launch::console::Terminal;
 use crate::launch::identity::may_trace;
@@ -121,7 +121,8 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
                 None => None,
             },
             programs: store.programs(),
-            personality: None,
+            personality: personality(&config)?,
+            memory_policy: memory_policy(&config)?,
         },
     )
     .map_err(|error| explained(error, first))?;

@@ -15,6 +15,7 @@ use harden::Door;
 use harden::capabilities::{bound, names};
 use harden::seccomp::listener::{Listener, Which};
 use harden::seccomp::profile::Profile;
+use kit::sys::MemoryPolicy;
 use kit::{sys, warn};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
@@ -42,6 +43,7 @@ pub(crate) struct Identity {
     pub listener: Option<Listener>,
     pub new_keyring: bool,
     pub personality: Option<u32>,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// A filter that asks another process, and what that is told.
@@ -59,6 +61,10 @@ impl Identity {
 
     fn session(&self) -> Result<()> {
         let process = &self.process;
+        // Before the keyring, which gets the label too.
+        if !process.raw.selinux_label.is_empty() {
+            harden::label::selinux(&process.raw.selinux_label).context("process.selinuxLabel")?;
+        }
         if self.new_keyring {
             sys::new_session_keyring()?;
         }
@@ -70,6 +76,9 @@ impl Identity {
         }
         if let Some((class, level)) = process.io_priority {
             sys::set_io_priority(class, level).context("process.ioPriority")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            sys::set_memory_policy(policy).context("linux.memoryPolicy")?;
         }
         if let Some(profile) = &process.apparmor {
             harden::label::apparmor(profile)?;

@@ -32,6 +32,7 @@ use process::gate;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, VERSION, read};
+use crate::launch::rdt;
 
 const STATE: &str = "state.json";
 /// The largest state in bytes.
@@ -48,6 +49,9 @@ pub(crate) struct Record {
     pub created: String,
     pub owner: u32,
     pub cgroup: NamedGroup,
+    /// The groups of resctrl that are its own.
+    #[serde(default)]
+    pub rdt: Vec<PathBuf>,
     /// Who creates it, and is to be ended by whoever will not wait for that.
     #[serde(default)]
     pub creator: Option<ProcessIdentity>,
@@ -416,6 +420,7 @@ impl Container {
     pub(crate) fn remove(mut self) -> Result<()> {
         say!("remove the container {}", self.record.id);
         self.record.cgroup.end()?;
+        rdt::remove(&self.record.rdt)?;
         let lock = self.lock.take().context("the container is not locked")?;
         remove(&self.dir, lock)
     }
@@ -444,6 +449,7 @@ mod tests {
             created: String::new(),
             owner: 0,
             cgroup: NamedGroup::default(),
+            rdt: Vec::new(),
             creator: None,
             process: None,
             own_pids: true,
