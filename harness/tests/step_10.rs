@@ -711,7 +711,9 @@ fn a_listener_decides() {
             (r#"SCMP_ACT_ERRNO", "errnoRet": 38, "comment": ""#, "ENOSYS"),
             ("SCMP_ACT_NOTIFY", "EXDEV"),
         ] {
-            let option = rules(&format!(r#"{{"names": ["sendmsg"], "action": "{action}"}}"#))?;
+            let option = rules(&format!(
+                r#"{{"names": ["sendmsg"], "action": "{action}"}}"#
+            ))?;
             let agent = Agent::start(&path, Errno::EXDEV)?;
             let mut held = step(c).args(["--security-opt", &option]).hold()?;
             let pid = held.pid()?;
@@ -726,7 +728,11 @@ fn a_listener_decides() {
             held.end()?.success()?;
             let heard = agent.end()?;
             let message = &heard.message;
-            expect_eq("pid of the message", message["pid"].as_i64(), Some(pid.into()))?;
+            expect_eq(
+                "pid of the message",
+                message["pid"].as_i64(),
+                Some(pid.into()),
+            )?;
             expect_eq(
                 "state.pid of the message",
                 message["state"]["pid"].as_i64(),
@@ -749,7 +755,11 @@ fn a_listener_decides() {
             fs::remove_file(&path).context("unlink")?;
         }
         let option = rules(r#"{"names": ["getpgrp"], "action": "SCMP_ACT_NOTIFY"}"#)?;
-        let again = || step(c).args(["--security-opt", &option, "echo", "made"]).run();
+        let again = || {
+            step(c)
+                .args(["--security-opt", &option, "echo", "made"])
+                .run()
+        };
         let nobody = again()?.expect_error(125, &["listenerPath"])?;
         expect_eq("what was printed", nobody.stdout.as_str(), "")?;
         // It has gone when the descriptor is handed over.

@@ -4,7 +4,10 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use check::agent::Agent;
 use check::prelude::*;
+use check::rtnl;
+use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use serde_json::json;
@@ -330,6 +333,402 @@ fn exec_in_an_ended_container_fails_clearly() {
                 reap();
             }
         }
+        runtime.expect_nothing_left()
+    });
+}
+
+/// The lines of a container's output, from `run`.
+fn ran(runtime: &Runtime<'_>) -> Result<String> {
+    let bundle = runtime.bundle.display().to_string();
+    let ran = runtime.call(&["run", "--bundle", &bundle, "one"]).run()?;
+    Ok(ran.success()?.stdout)
+}
+
+fn expect_line(said: &str, line: &str, otherwise: &str) -> Result<()> {
+    expect(
+        said.lines().any(|found| found.trim() == line),
+        format!("the line {line:?}"),
+        format!("{said:?}: {otherwise}"),
+    )
+}
+
+#[test]
+fn clocks_memory_and_processors_are_the_containers() {
+    check(|c| {
+        let runtime = Runtime::new(c)?;
+        let script = "cat /proc/self/timens_offsets; head -n 1 /proc/self/numa_maps; echo up; \
+                      read x < /proc/self/fd/0; exec sleep 1000";
+        runtime.configure(script, |config| {
+            if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+                namespaces.push(json!({"type": "time"}));
+            }
+            config["linux"]["timeOffsets"] = json!({
+                "boottime": {"secs": 86_400, "nanosecs": 500},
+                "monotonic": {"secs": -5},
+            });
+            config["linux"]["memoryPolicy"] =
+                json!({"mode": "MPOL_INTERLEAVE", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+        })?;
+        let one = runtime.start("one")?;
+        one.line("up")?;
+        let said = one.said()?;
+        let clocks: Vec<Vec<&str>> = said
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        for clock in [["boottime", "86400", "500"], ["monotonic", "-5", "0"]] {
+            expect(
+                clocks.iter().any(|found| *found == clock),
+                format!("the clock {clock:?} in /proc/self/timens_offsets"),
+                &said,
+            )?;
+        }
+        expect(
+            said.contains("interleave=static:0"),
+            "memory by the policy interleave=static:0",
+            &said,
+        )?;
+        // A further process has them too.
+        let process = c.dir().join("process.json");
+        let script = "grep Cpus_allowed_list /proc/self/status; head -n 1 /proc/self/numa_maps; \
+                      cat /proc/uptime";
+        let further = |affinity: serde_json::Value| -> Result<Step> {
+            let text = json!({
+                "args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"],
+                "execCPUAffinity": affinity,
+            });
+            fs::write(&process, text.to_string()).context("write")?;
+            let file = process.display().to_string();
+            Ok(runtime.call(&["exec", "--process", &file, "one"]))
+        };
+        let ran = further(json!({"initial": "0", "final": "0"}))?
+            .run()?
+            .success()?;
+        expect_line(&ran.stdout, "Cpus_allowed_list:\t0", "other processors")?;
+        expect(
+            ran.stdout.contains("interleave=static:0"),
+            "the memory of exec by the policy",
+            &ran.stdout,
+        )?;
+        let outside = fs::read_to_string("/proc/uptime").context("read /proc/uptime")?;
+        let seconds = |text: &str| -> Option<f64> { text.split(' ').next()?.parse().ok() };
+        let inside = ran.stdout.lines().last().and_then(seconds);
+        expect(
+            inside
+                .zip(seconds(&outside))
+                .is_some_and(|(a, b)| a > b + 80_000.0),
+            "the clock of exec to be the container's",
+            &ran.stdout,
+        )?;
+        further(json!({"final": "100000"}))?
+            .run()?
+            .expect_error(255, &["execCPUAffinity"])?;
+        runtime
+            .call(&["delete", "--force", "one"])
+            .run()?
+            .success()?;
+        reap();
+        // Refused by name.
+        type Edit = fn(&mut serde_json::Value);
+        let cases: [(&str, Edit); 6] = [
+            ("memoryPolicy.mode", |linux| {
+                linux["memoryPolicy"] = json!({"mode": "MPOL_BEST"});
+            }),
+            ("memoryPolicy.nodes", |linux| {
+                linux["memoryPolicy"] = json!({"mode": "MPOL_LOCAL", "nodes": "0"});
+            }),
+            ("set_mempolicy", |linux| {
+                linux["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "999"});
+            }),
+            ("timeOffsets", |linux| {
+                linux["timeOffsets"] = json!({"monotonic": {"secs": 1}});
+            }),
+            ("resctrl", |linux| {
+                linux["intelRdt"] = json!({"closID": "x"})
+            }),
+            ("SELinux", |linux| {
+                linux["mountLabel"] = json!("system_u:object_r:container_file_t:s0");
+            }),
+        ];
+        for (words, edit) in cases {
+            if words == "resctrl" && fs::exists("/sys/fs/resctrl/tasks").unwrap_or(false)
+                || words == "SELinux" && fs::exists("/sys/fs/selinux/enforce").unwrap_or(false)
+            {
+                continue;
+            }
+            runtime.configure("true", |config| edit(&mut config["linux"]))?;
+            let bundle = runtime.bundle.display().to_string();
+            runtime
+                .call(&["run", "--bundle", &bundle, "two"])
+                .run()?
+                .expect_error(1, &[words])?;
+        }
+        Ok(())
+    });
+}
+
+/// A network namespace of the check's own, so that nobody misses its devices.
+struct OwnNetwork(fs::File);
+
+impl OwnNetwork {
+    fn enter() -> Result<Self> {
+        let before = fs::File::open("/proc/thread-self/ns/net").context("open")?;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).context("unshare")?;
+        Ok(OwnNetwork(before))
+    }
+}
+
+impl Drop for OwnNetwork {
+    fn drop(&mut self) {
+        if let Err(errno) = nix::sched::setns(&self.0, nix::sched::CloneFlags::CLONE_NEWNET) {
+            eprintln!("setns: {errno}");
+        }
+    }
+}
+
+#[test]
+fn a_device_of_the_host_is_moved_with_its_addresses() {
+    check(|c| {
+        let runtime = Runtime::new(c)?;
+        let name = format!("v{}", c.number(1_000_000));
+        let network = OwnNetwork::enter()?;
+        let own = nix::unistd::gettid().as_raw();
+        rtnl::add_veth(&name, "other", own)?;
+        rtnl::set_up("other")?;
+        rtnl::add_address(&name, "192.0.2.7".parse()?, 24)?;
+        let script = "ip -o address; ip -o link; ip route; exit 0";
+        runtime.configure(script, |config| {
+            config["linux"]["netDevices"] = json!({ &name: {"name": "inside"} });
+        })?;
+        let said = ran(&runtime)?;
+        let bundle = runtime.bundle.display().to_string();
+        rtnl::add_veth("third", "more", own)?;
+        let mut refusals = Vec::new();
+        for devices in [
+            json!({"nosuch0": {}}),
+            json!({"third": {"name": "a/b"}}),
+            json!({"lo": {"name": "x"}}),
+            json!({"third": {"name": "x"}, "nosuch": {"name": "x"}}),
+        ] {
+            runtime.configure("true", |config| {
+                config["linux"]["netDevices"] = devices;
+            })?;
+            let refused = runtime.call(&["run", "--bundle", &bundle, "two"]).run()?;
+            refusals.push(format!("{} {}", refused.status, refused.stderr));
+        }
+        drop(network);
+        expect(
+            said.contains("inside") && !said.contains(&name),
+            "the device under its name inside",
+            &said,
+        )?;
+        expect(
+            said.contains("192.0.2.7/24") && said.contains("192.0.2.0/24 dev inside"),
+            "its address, and a route because it is up",
+            &said,
+        )?;
+        for (refusal, words) in refusals.iter().zip(["nosuch0", "a/b", "lo ", "twice"]) {
+            expect(
+                refusal.starts_with("1 ") && refusal.contains(words),
+                format!("a refusal that says {words:?}"),
+                refusal,
+            )?;
+        }
+        runtime.configure("true", |config| {
+            config["linux"]["netDevices"] = json!({"other": {}});
+            if let Some(all) = config["linux"]["namespaces"].as_array_mut() {
+                all.retain(|one| one["type"] != "network");
+            }
+        })?;
+        runtime
+            .create("three")?
+            .refused(&["netDevices", "network namespace"])?;
+        runtime.expect_nothing_left()
+    });
+}
+
+/// A mount of the check's, until this is dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(errno) = nix::mount::umount(&self.0) {
+            eprintln!("umount {:?}: {errno}", self.0);
+        }
+    }
+}
+
+#[test]
+fn a_mount_has_other_owners_inside() {
+    check(|c| {
+        let runtime = Runtime::new(c)?;
+        let source = c.dir().join("source");
+        fs::create_dir_all(source.join("below")).context("mkdir")?;
+        nix::mount::mount(
+            Some("tmpfs"),
+            &source.join("below"),
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some("size=64k"),
+        )
+        .context("mount")?;
+        let _mounted = Mounted(source.join("below"));
+        for (file, owner) in [("a", 3000), ("below/b", 3001)] {
+            fs::write(source.join(file), "").context("write")?;
+            std::os::unix::fs::chown(source.join(file), Some(owner), Some(owner))
+                .context("chown")?;
+        }
+        let from = source.display().to_string();
+        let script = "stat -c '%n %u:%g' /srv/a /srv/below/b";
+        // On the disk 3000 and 3001; in the container 100 and 101.
+        let maps = json!([{"containerID": 3000, "hostID": 100, "size": 10}]);
+        for (option, below) in [("ridmap", "101:101"), ("idmap", "3001:3001")] {
+            runtime.configure(script, |config| {
+                if let Some(mounts) = config["mounts"].as_array_mut() {
+                    mounts.push(
+                        json!({"destination": "/srv", "type": "bind", "source": from,
+                        "options": ["rbind", option], "uidMappings": maps,
+                        "gidMappings": maps}),
+                    );
+                }
+            })?;
+            let said = ran(&runtime)?;
+            expect_line(&said, "/srv/a 100:100", "the map does not apply")?;
+            expect_line(&said, &format!("/srv/below/b {below}"), option)?;
+        }
+        runtime.configure(script, |config| {
+            if let Some(mounts) = config["mounts"].as_array_mut() {
+                mounts.push(
+                    json!({"destination": "/srv", "type": "bind", "source": from,
+                    "options": ["rbind", "idmap"]}),
+                );
+            }
+        })?;
+        runtime.create("two")?.refused(&["idmap", "uidMappings"])?;
+        // Without maps of its own: the container's.
+        let range = json!([{"containerID": 0, "hostID": 200_000, "size": 10_000}]);
+        runtime.configure("stat -c '%u:%g' /srv/a", |config| {
+            if let Some(mounts) = config["mounts"].as_array_mut() {
+                mounts.push(
+                    json!({"destination": "/srv", "type": "bind", "source": from,
+                    "options": ["bind", "idmap"]}),
+                );
+            }
+            if let Some(all) = config["linux"]["namespaces"].as_array_mut() {
+                all.push(json!({"type": "user"}));
+            }
+            config["linux"]["uidMappings"] = range.clone();
+            config["linux"]["gidMappings"] = range.clone();
+        })?;
+        fs::set_permissions(c.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .context("chmod")?;
+        expect_line(
+            &ran(&runtime)?,
+            "3000:3000",
+            "the map is not the container's",
+        )?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_listener_is_told_of_the_container_and_of_each_process() {
+    check(|c| {
+        let runtime = Runtime::new(c)?;
+        let path = c.dir().join("agent");
+        let script = "mkdir /x; echo made $?; exec sleep 1000";
+        runtime.configure(script, |config| {
+            config["annotations"] = json!({"org.example.word": "x"});
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": path,
+                "listenerMetadata": "meta",
+                "syscalls": [
+                    {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"},
+                    {"names": ["sendmsg"], "action": "SCMP_ACT_KILL_PROCESS"},
+                ],
+            });
+        })?;
+        runtime.create("none")?.refused(&["listenerPath"])?;
+        runtime.expect_nothing_left()?;
+        let agent = Agent::start(&path, Errno::EXDEV)?;
+        let one = runtime.start("one")?;
+        expect_eq("the status of mkdir", one.line("made")?.as_str(), "1")?;
+        expect(
+            one.said()?.contains("nvalid cross-device link") || one.said()?.contains("ross-device"),
+            "the listener's errno",
+            one.said()?,
+        )?;
+        fs::remove_file(&path).context("unlink")?;
+        let second = Agent::start(&path, Errno::EXDEV)?;
+        let exec = runtime
+            .call(&["exec", "one", "/bin/sh", "-c", "mkdir /y; echo $?"])
+            .run()?;
+        expect_eq("mkdir by exec", exec.success()?.stdout.trim(), "1")?;
+        let further = second.end()?.message;
+        runtime
+            .call(&["delete", "--force", "one"])
+            .run()?
+            .success()?;
+        reap();
+        let first = agent.end()?.message;
+        let pid = Some(i64::from(one.pid));
+        expect_eq("pid", first["pid"].as_i64(), pid)?;
+        expect_eq("state.pid", first["state"]["pid"].as_i64(), pid)?;
+        expect_eq("state.pid for exec", further["state"]["pid"].as_i64(), pid)?;
+        expect(
+            further["pid"]
+                .as_i64()
+                .is_some_and(|other| Some(other) != pid),
+            "another pid for exec",
+            further.to_string(),
+        )?;
+        for message in [&first, &further] {
+            expect(
+                message["state"]["id"] == "one"
+                    && message["state"]["annotations"]["org.example.word"] == "x"
+                    && message["metadata"] == "meta",
+                "the container's state, and the metadata",
+                message.to_string(),
+            )?;
+        }
+        runtime.expect_nothing_left()
+    });
+}
+
+#[test]
+fn without_pivot_root_nothing_of_the_host_stays() {
+    check(|c| {
+        let runtime = Runtime::new(c)?;
+        let bundle = runtime.bundle.display().to_string();
+        let word = c.word("word");
+        fs::write(runtime.bundle.join("rootfs/word"), &word).context("write")?;
+        runtime.configure(
+            "cat /word; awk '{print \" at \" $5}' /proc/self/mountinfo",
+            |_| {},
+        )?;
+        let run = |id: &str| {
+            runtime
+                .call(&["run", "--no-pivot", "--bundle", &bundle, id])
+                .run()
+        };
+        let said = run("one")?.success()?.stdout;
+        expect(
+            said.contains(&word) && !said.contains(" at /sys") && said.contains(" at /dev"),
+            "the container's root, and its mounts",
+            &said,
+        )?;
+        // There the host's mounts are locked together: umount2(2) fails with
+        // EINVAL, as for what is not mounted.
+        let range = json!([{"containerID": 0, "hostID": 0, "size": 10_000}]);
+        runtime.configure("true", |config| {
+            if let Some(all) = config["linux"]["namespaces"].as_array_mut() {
+                all.push(json!({"type": "user"}));
+            }
+            config["linux"]["uidMappings"] = range.clone();
+            config["linux"]["gidMappings"] = range.clone();
+        })?;
+        run("two")?.expect_error(1, &["stays mounted"])?;
         runtime.expect_nothing_left()
     });
 }

@@ -39,7 +39,10 @@ impl MovedDevice {
                 "{name:?} is no name of a network device"
             );
         }
-        ensure!(outside != "lo", "lo cannot be moved: each namespace has its own");
+        ensure!(
+            outside != "lo",
+            "lo cannot be moved: each namespace has its own"
+        );
         Ok(MovedDevice {
             outside: outside.to_owned(),
             inside: inside.to_owned(),
@@ -92,7 +95,11 @@ impl Isolation for MovedDevices {
         }
         let mut route = link::route_client()?;
         for (device, (index, _)) in self.devices.iter().zip(&self.found) {
-            say!("ip link set {} netns {child} name {}", device.outside, device.inside);
+            say!(
+                "ip link set {} netns {child} name {}",
+                device.outside,
+                device.inside
+            );
             link::move_to(&mut route, *index, child, &device.inside)
                 .with_context(|| device.outside.clone())?;
         }

@@ -188,9 +188,8 @@ impl Harden {
                 id: std::process::id().to_string(),
                 bundle: "/".into(),
             });
-            self.listener =
-                Listener::connect(&program, &text.parse()?, told.state(), Which::First)
-                    .with_context(|| format!("the profile {name}"))?;
+            self.listener = Listener::connect(&program, &text.parse()?, told.state(), Which::First)
+                .with_context(|| format!("the profile {name}"))?;
         }
         Ok(Some(program))
     }

@@ -146,7 +146,10 @@ impl Listener {
             message["metadata"] = json!(self.metadata);
         }
         let text = serde_json::to_vec(&message).context("serialise the message")?;
-        ensure!(self.message.set(text).is_ok(), "the message is written twice");
+        ensure!(
+            self.message.set(text).is_ok(),
+            "the message is written twice"
+        );
         say!("the listener will hear of process {pid}");
         Ok(())
     }

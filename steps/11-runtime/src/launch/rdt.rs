@@ -45,14 +45,27 @@ impl Group {
             name => name,
         };
         // The root's own files, and its groups of monitors, have such names.
-        let reserved = ["info", "mon_groups", "mon_data", "schemata", "tasks", "cpus", "mode"];
+        let reserved = [
+            "info",
+            "mon_groups",
+            "mon_data",
+            "schemata",
+            "tasks",
+            "cpus",
+            "mode",
+        ];
         ensure!(
-            !matches!(name, "." | "..") && !name.contains(['/', '\n', '\0'])
+            !matches!(name, "." | "..")
+                && !name.contains(['/', '\n', '\0'])
                 && !reserved.contains(&name),
             "linux.intelRdt.closID {name:?} is no name of a group"
         );
         let mut schemata = rdt.schemata.clone();
-        schemata.extend([&rdt.l3_cache_schema, &rdt.mem_bw_schema].into_iter().cloned());
+        schemata.extend(
+            [&rdt.l3_cache_schema, &rdt.mem_bw_schema]
+                .into_iter()
+                .cloned(),
+        );
         schemata.retain(|line| !line.is_empty());
         for line in &schemata {
             ensure!(
@@ -84,7 +97,11 @@ impl Group {
     fn make(&self) -> Result<()> {
         let exists = self.dir.exists();
         if self.must_exist {
-            ensure!(exists, "linux.intelRdt.closID: there is no group {:?}", self.dir);
+            ensure!(
+                exists,
+                "linux.intelRdt.closID: there is no group {:?}",
+                self.dir
+            );
         } else if !exists {
             fs::create_dir(&self.dir).with_context(|| format!("mkdir {:?}", self.dir))?;
         }

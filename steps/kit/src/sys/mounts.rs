@@ -44,11 +44,7 @@ pub fn change_mount(
 /// `EINVAL` if the file system does not support it, `EPERM` without
 /// `CAP_SYS_ADMIN` over the file system, or if the mount has been attached or
 /// has a map already.
-pub fn map_ids(
-    mount: BorrowedFd<'_>,
-    users: BorrowedFd<'_>,
-    recursive: bool,
-) -> nix::Result<()> {
+pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> nix::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
