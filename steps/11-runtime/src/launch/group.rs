@@ -4,9 +4,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
+use cgroups::IdList;
 use cgroups::named::{self, Entrance, NamedGroup, Verdict};
 use kit::say;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
 use process::Isolation;
 
@@ -108,6 +109,8 @@ pub struct Beside {
     first: Pid,
     /// The container's, which is entered after the group.
     view: View,
+    /// The processors until it is in the group, and from then on.
+    affinity: Option<(IdList, IdList)>,
     entrance: Entrance,
     entered: bool,
 }
@@ -120,9 +123,18 @@ impl Beside {
             group,
             first,
             view,
+            affinity: None,
             entrance: Entrance::default(),
             entered: false,
         }
+    }
+
+    /// Has the process run on the first of these processors until it is in the
+    /// group, and then on the others.
+    #[must_use]
+    pub(crate) fn on(mut self, affinity: Option<(IdList, IdList)>) -> Self {
+        self.affinity = affinity;
+        self
     }
 }
 
@@ -133,6 +145,10 @@ impl Isolation for Beside {
 
     fn prepare(&mut self) -> Result<()> {
         self.entrance = self.group.entrance(Some(self.first))?;
+        // The child inherits it.
+        if let Some((initial, _)) = &self.affinity {
+            run_on(initial).context("process.execCPUAffinity.initial")?;
+        }
         Ok(())
     }
 
@@ -150,6 +166,24 @@ impl Isolation for Beside {
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
         self.entrance.enter()?;
+        if let Some((_, last)) = &self.affinity {
+            run_on(last).context("process.execCPUAffinity.final")?;
+        }
         self.view.enter()
     }
+}
+
+/// Has this process run on these processors only: sched_setaffinity(2). An
+/// empty list changes nothing.
+fn run_on(processors: &IdList) -> Result<()> {
+    if processors.0.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for number in &processors.0 {
+        set.set(*number as usize)
+            .with_context(|| format!("processor {number}"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("sched_setaffinity({processors})"))
 }
