@@ -47,7 +47,7 @@ fn example(rootless: bool) -> Value {
     let mut config = json!({
         "ociVersion": VERSION,
         "process": {
-            "terminal": false,
+            "terminal": true,
             "user": {"uid": 0, "gid": 0},
             "args": ["sh"],
             "env": [
