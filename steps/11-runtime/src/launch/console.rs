@@ -39,7 +39,6 @@ pub(crate) struct Console {
     /// Who gets the streams.
     pub owner: (u32, u32),
     pub connected: Option<UnixStream>,
-    pub terminal: Option<OwnedFd>,
 }
 
 impl Console {
@@ -55,7 +54,6 @@ impl Console {
             size,
             owner,
             connected: None,
-            terminal: None,
         }
     }
 }
@@ -74,19 +72,37 @@ impl Isolation for Console {
         Ok(())
     }
 
-    /// The socket until the terminal's other side is sent, then the terminal
-    /// until it is the standard streams.
+    /// The socket until the terminal's other side is sent.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
-        let socket = self.connected.iter().map(AsFd::as_fd);
-        socket
-            .chain(self.terminal.iter().map(AsFd::as_fd))
-            .collect()
+        self.connected.iter().map(AsFd::as_fd).collect()
     }
 
     fn in_container(&mut self) -> Result<()> {
-        let Some(socket) = self.connected.take() else {
-            return Ok(());
-        };
+        // The leader of a process group may not make a session; a new process is
+        // none, unless the caller has made it one.
+        match setsid() {
+            Ok(_) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(errno).context("setsid"),
+        }
+        if let Some(socket) = self.connected.take() {
+            let terminal = self.open(socket)?;
+            // Before the wait for the start: whoever reads what `create` prints
+            // waits until nobody has that pipe open.
+            ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
+            dup2_stdin(&terminal).context("dup2(0)")?;
+            dup2_stdout(&terminal).context("dup2(1)")?;
+            dup2_stderr(&terminal).context("dup2(2)")?;
+        }
+        for stream in [stdin(), stdout(), stderr()] {
+            give(stream, self.owner)?;
+        }
+        Ok(())
+    }
+}
+
+impl Console {
+    /// Makes a terminal of the container's, and sends its other side.
+    fn open(&self, socket: UnixStream) -> Result<OwnedFd> {
         let own;
         let root = match &self.root {
             Some(root) => root.get()?.fd(),
@@ -119,27 +135,7 @@ impl Isolation for Console {
                 .context("mount the terminal on /dev/console")?;
         }
         send(&socket, master.as_fd()).context("--console-socket")?;
-        self.terminal = Some(terminal);
-        Ok(())
-    }
-
-    fn before_exec(&mut self) -> Result<()> {
-        // The leader of a process group may not make a session; a new process is
-        // none, unless the caller has made it one.
-        match setsid() {
-            Ok(_) | Err(Errno::EPERM) => {}
-            Err(errno) => return Err(errno).context("setsid"),
-        }
-        if let Some(terminal) = self.terminal.take() {
-            ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
-            dup2_stdin(&terminal).context("dup2(0)")?;
-            dup2_stdout(&terminal).context("dup2(1)")?;
-            dup2_stderr(&terminal).context("dup2(2)")?;
-        }
-        for stream in [stdin(), stdout(), stderr()] {
-            give(stream, self.owner)?;
-        }
-        Ok(())
+        Ok(terminal)
     }
 }
 
