@@ -229,6 +229,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         .with(Pivot {
             root,
             read_only: config.root.as_ref().is_some_and(|root| root.readonly),
+            cwd: process.raw.cwd.clone(),
             masked: config.linux.masked_paths.clone(),
             readonly_paths: config.linux.readonly_paths.clone(),
             propagation: checked.propagation,

@@ -22,7 +22,7 @@ use crate::launch::identity::may_trace;
 use crate::launch::rdt;
 use crate::list::{self, Here};
 use crate::sealed;
-use crate::state::{Container, OciState, Record, Status, Store};
+use crate::state::{Container, OciState, Record, Status, Store, in_user_namespace};
 
 /// Takes the descriptors that the command shall get, before anything else is
 /// opened.
@@ -150,12 +150,6 @@ fn namespace(checked: &Checked, kind: NamespaceKind) -> Option<&Path> {
     let mut all = checked.config.linux.namespaces.iter();
     all.find(|one| one.kind == kind)
         .map(|one| one.path.as_path())
-}
-
-pub(crate) fn in_user_namespace() -> Result<bool> {
-    let map = std::fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
-    let numbers: Vec<&str> = map.split_whitespace().collect();
-    Ok(numbers != ["0", "0", "4294967295"])
 }
 
 /// The group of the container.

@@ -48,7 +48,7 @@ pub(crate) fn example(rootless: bool) -> Value {
     let mut config = json!({
         "ociVersion": VERSION,
         "process": {
-            "terminal": false,
+            "terminal": true,
             "user": {"uid": 0, "gid": 0},
             "args": ["sh"],
             "env": [

@@ -322,8 +322,9 @@ pub(crate) struct Hook {
     pub path: PathBuf,
     #[serde(default, deserialize_with = "null")]
     pub args: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
-    pub env: Vec<String>,
+    /// `None`: the runtime's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     /// In seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,

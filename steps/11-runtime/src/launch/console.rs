@@ -79,7 +79,6 @@ pub(crate) struct Console {
     connected: Option<OwnedFd>,
     /// The launcher's end of it, for a terminal that is relayed.
     launchers: Option<OwnedFd>,
-    slave: Option<OwnedFd>,
     host: HostSide,
 }
 
@@ -97,7 +96,6 @@ impl Console {
             owner,
             connected: None,
             launchers: None,
-            slave: None,
             host: HostSide::default(),
         }
     }
@@ -136,20 +134,55 @@ impl Isolation for Console {
         }
     }
 
-    /// The socket until the terminal's other side is sent, then the terminal
-    /// until it is the standard streams.
+    /// The socket until the terminal's other side is sent.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
-        let socket = self.connected.iter().map(AsFd::as_fd);
-        socket.chain(self.slave.iter().map(AsFd::as_fd)).collect()
+        self.connected.iter().map(AsFd::as_fd).collect()
     }
 
     fn in_container(&mut self) -> Result<()> {
-        let Some(socket) = self.connected.take() else {
-            return Ok(());
-        };
+        // The leader of a process group may not make a session; a new process is
+        // none, unless the caller has made it one.
+        match setsid() {
+            Ok(_) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(errno).context("setsid"),
+        }
         // Closed when this process was born: dropping it would close its number
         // again.
         let _closed = self.launchers.take().map(IntoRawFd::into_raw_fd);
+        if let Some(socket) = self.connected.take() {
+            let terminal = self.open(socket)?;
+            // Before the wait for the start: whoever reads what `create` prints
+            // waits until nobody has that pipe open.
+            ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
+            dup2_stdin(&terminal).context("dup2(0)")?;
+            dup2_stdout(&terminal).context("dup2(1)")?;
+            dup2_stderr(&terminal).context("dup2(2)")?;
+        }
+        for stream in [stdin(), stdout(), stderr()] {
+            give(stream, self.owner)?;
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
+        match self.terminal {
+            Terminal::Relayed => self.host.signal(signal),
+            _ => Ok(false),
+        }
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        // After an aborted launch both ends may still be open.
+        self.connected = None;
+        self.launchers = None;
+        self.host.close();
+        Ok(())
+    }
+}
+
+impl Console {
+    /// Makes a terminal of the container's, and sends its other side.
+    fn open(&self, socket: OwnedFd) -> Result<OwnedFd> {
         let own;
         let root = match &self.root {
             Some(root) => root.get()?.fd(),
@@ -188,42 +221,7 @@ impl Isolation for Console {
                 .context("mount the terminal on /dev/console")?;
         }
         send(&socket, master.as_fd()).context("send the terminal")?;
-        self.slave = Some(terminal);
-        Ok(())
-    }
-
-    fn before_exec(&mut self) -> Result<()> {
-        // The leader of a process group may not make a session; a new process is
-        // none, unless the caller has made it one.
-        match setsid() {
-            Ok(_) | Err(Errno::EPERM) => {}
-            Err(errno) => return Err(errno).context("setsid"),
-        }
-        if let Some(terminal) = self.slave.take() {
-            ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
-            dup2_stdin(&terminal).context("dup2(0)")?;
-            dup2_stdout(&terminal).context("dup2(1)")?;
-            dup2_stderr(&terminal).context("dup2(2)")?;
-        }
-        for stream in [stdin(), stdout(), stderr()] {
-            give(stream, self.owner)?;
-        }
-        Ok(())
-    }
-
-    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
-        match self.terminal {
-            Terminal::Relayed => self.host.signal(signal),
-            _ => Ok(false),
-        }
-    }
-
-    fn cleanup(&mut self) -> Result<()> {
-        // After an aborted launch both ends may still be open.
-        self.connected = None;
-        self.launchers = None;
-        self.host.close();
-        Ok(())
+        Ok(terminal)
     }
 }
 

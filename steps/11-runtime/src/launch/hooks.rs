@@ -54,7 +54,10 @@ fn run_while(
     let text = serde_json::to_vec(state).context("serialise the state")?;
     for hook in hooks {
         say!("hook {kind} {:?}", hook.path);
-        run(hook, &text, socket).with_context(|| format!("hook {kind} {:?}", hook.path))?;
+        // A program of the container's learns nothing of the host's environment.
+        let none = (kind == "startContainer").then_some(&[][..]);
+        run(hook, hook.env.as_deref().or(none), &text, socket)
+            .with_context(|| format!("hook {kind} {:?}", hook.path))?;
     }
     Ok(())
 }
@@ -68,15 +71,23 @@ fn memory(text: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-fn run(hook: &Hook, state: &[u8], socket: Option<BorrowedFd<'_>>) -> Result<()> {
+fn run(
+    hook: &Hook,
+    env: Option<&[String]>,
+    state: &[u8],
+    socket: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     let mut command = Command::new(&hook.path);
     if let [name, rest @ ..] = hook.args.as_slice() {
         command.arg0(name).args(rest);
     }
     let mut words = memory(&[])?;
+    if let Some(env) = env {
+        command
+            .env_clear()
+            .envs(env.iter().filter_map(|pair| pair.split_once('=')));
+    }
     command
-        .env_clear()
-        .envs(hook.env.iter().filter_map(|pair| pair.split_once('=')))
         // Files instead of pipes: a hook that reads nothing, or whose child
         // stays in the background, keeps nobody waiting.
         .stdin(Stdio::from(memory(state)?))

@@ -492,6 +492,8 @@ fn bind_node(root: BorrowedFd<'_>, device: &CheckedDevice) -> Result<()> {
 pub(crate) struct Pivot {
     pub root: SharedRoot,
     pub read_only: bool,
+    /// The working directory.
+    pub cwd: PathBuf,
     pub masked: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
     pub propagation: Option<(MsFlags, Reach)>,
@@ -511,6 +513,9 @@ impl Isolation for Pivot {
         }
         masks::mask_all(root.fd(), &self.masked)?;
         if self.read_only {
+            // `Workdir` could not make it any more.
+            open_or_make(root.fd(), &self.cwd, FileKind::Directory)
+                .with_context(|| format!("process.cwd {:?}", self.cwd))?;
             root.make_read_only()?;
         }
         match self.by_move {

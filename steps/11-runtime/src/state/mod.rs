@@ -133,7 +133,7 @@ impl Store {
     pub(crate) fn new(root: Option<PathBuf>) -> Result<Store> {
         let root = match root {
             Some(root) => std::path::absolute(&root).with_context(|| format!("--root {root:?}"))?,
-            None if geteuid().is_root() => "/run/drydock-runtime".into(),
+            None if is_roots()? => "/run/drydock-runtime".into(),
             None => std::env::var_os("XDG_RUNTIME_DIR")
                 .map(PathBuf::from)
                 .filter(|dir| dir.is_absolute())
@@ -279,6 +279,20 @@ fn read_record(dir: &Path) -> Result<Option<Record>> {
         Some(text) => read::parse(&text, STATE).map(Some),
         None => Ok(None),
     }
+}
+
+/// Whether the host's directory for running programs is the caller's. To an
+/// ordinary user who is root in a user namespace, as podman's are, it is not.
+fn is_roots() -> Result<bool> {
+    let calls_itself_root = std::env::var_os("USER").is_none_or(|user| user == "root");
+    Ok(geteuid().is_root() && (calls_itself_root || !in_user_namespace()?))
+}
+
+/// Whether this process is in another user namespace than the host's first one.
+pub(crate) fn in_user_namespace() -> Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    Ok(numbers != ["0", "0", "4294967295"])
 }
 
 /// A container that nobody knows of: its directory, locked.

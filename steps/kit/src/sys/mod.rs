@@ -40,7 +40,7 @@ pub use descriptors::{
 };
 pub use execute::{Arguments, die_with_parent};
 pub use mounts::{change_mount, map_ids, mount_setattr};
-pub use namespaces::{owning_user_namespace, parent_namespace};
+pub use namespaces::{namespace_kind, owning_user_namespace, parent_namespace};
 pub use own::{
     MemoryPolicy, SchedAttr, adjust_tick, default_personality, new_session_keyring, personality,
     set_io_priority, set_memory_policy, set_scheduler,
