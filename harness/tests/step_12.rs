@@ -1,0 +1,783 @@
+//! Checks of step 12: containers that stay.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use check::check::wait_or_kill;
+use check::prelude::*;
+use serde_json::Value;
+
+/// An engine with a state directory and an image of its own. Whatever is left of
+/// its containers is removed at the end.
+struct Life<'a> {
+    c: &'a Check,
+    root: PathBuf,
+    image: String,
+}
+
+impl<'a> Life<'a> {
+    fn new(c: &'a Check) -> Result<Self> {
+        let root = c.dir().join("root");
+        fs::create_dir(&root).context("mkdir")?;
+        let image = c.rootfs()?.to_string_lossy().into_owned();
+        Ok(Life { c, root, image })
+    }
+
+    /// A command of the engine.
+    fn call(&self, words: &[&str]) -> Step {
+        self.c
+            .step()
+            .env("DRYDOCK_STATE", self.c.dir().join("net"))
+            .args(["--root".as_ref(), self.root.as_os_str()])
+            .args(words)
+    }
+
+    /// A command that succeeds, and what it prints.
+    fn said(&self, words: &[&str]) -> Result<String> {
+        let ran = self.call(words).run()?.success()?;
+        Ok(ran.stdout.trim_end().to_owned())
+    }
+
+    /// `run -d` of a script, without a network.
+    fn detached(&self, name: &str, options: &[&str], script: &str) -> Result<String> {
+        let base = ["run", "-d", "--network", "none", "--name", name];
+        let words = [&base[..], options, &[&self.image, "sh", "-c", script]].concat();
+        self.said(&words)
+    }
+
+    /// The record of a container.
+    fn record(&self, name: &str) -> Result<Value> {
+        let all: Value = self.call(&["inspect", name]).run()?.success()?.json()?;
+        Ok(all[0].clone())
+    }
+
+    /// The PIDs of a running container's first process and of its monitor.
+    fn pids(&self, name: &str) -> Result<(i32, i32)> {
+        let record = self.record(name)?;
+        let number = |value: &Value| value.as_i64().unwrap_or(0) as i32;
+        Ok((number(&record["pid"]), number(&record["launcher"]["pid"])))
+    }
+
+    /// What `ps -a` says of a container's status.
+    fn status(&self, name: &str) -> Result<String> {
+        let text = self.said(&["ps", "-a"])?;
+        let line = text
+            .lines()
+            .find(|line| line.ends_with(&format!(" {name}")));
+        let line = line.ok_or_else(|| failed(format!("{name} in ps -a"), &text))?;
+        let words = ["Up", "Exited", "Created", "Restarting"];
+        let at = words.iter().filter_map(|word| line.find(word)).min();
+        Ok(at.map_or("", |at| &line[at..]).to_owned())
+    }
+
+    fn expect_status(&self, name: &str, begins: &str) -> Result<()> {
+        let reached = wait_for(|| {
+            let status = self.status(name).ok()?;
+            status.starts_with(begins).then_some(())
+        });
+        match reached {
+            Some(()) => Ok(()),
+            None => Err(failed(
+                format!("{name} to be {begins:?} in ps -a"),
+                self.status(name)?,
+            )),
+        }
+    }
+
+    /// The names of what is left in a directory of the state.
+    fn left_in(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join(directory));
+        let names = entries.into_iter().flatten().flatten();
+        names
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| !name.starts_with('.') && name != "names")
+            .collect()
+    }
+
+    fn expect_nothing_left(&self) -> Result<()> {
+        for directory in ["containers", "containers/names", "run/overlay2"] {
+            expect_eq(
+                &format!("what is left in {directory}"),
+                self.left_in(directory),
+                Vec::<String>::new(),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        let names = self.left_in("containers/names");
+        let words: Vec<&str> = ["rm", "-f"]
+            .into_iter()
+            .chain(names.iter().map(String::as_str))
+            .collect();
+        if !names.is_empty()
+            && let Err(error) = self.call(&words).run()
+        {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn is_gone(pid: i32) -> bool {
+    host::process(pid).is_none_or(|process| process.state == 'Z')
+}
+
+#[test]
+fn a_detached_container_has_left_its_caller() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let secret = c.word("secret");
+        let variable = format!("SECRET={secret}");
+        // Its output is a pipe of the check, which is read to its end: whoever
+        // has kept it open does not let this return.
+        let began = Instant::now();
+        let base = ["run", "-d", "--network", "none", "--name", "box"];
+        let rest = ["-e", &variable, "-e", "OTHER", &life.image, "sleep", "1000"];
+        let ran = life
+            .call(&[&base[..], &rest].concat())
+            .env("OTHER", &secret)
+            .run()?
+            .success()?;
+        let id = ran.stdout.trim_end().to_owned();
+        expect(
+            began.elapsed() < Duration::from_secs(30),
+            "run -d to return at once",
+            "it waited for the container, or somebody has kept its output open",
+        )?;
+        expect_eq("the length of the id", id.len(), 64)?;
+        let (first, monitor) = life.pids("box")?;
+        let alive = host::process(first).is_some() && host::process(monitor).is_some();
+        expect(alive, "the container to run on", "it has ended")?;
+        let session = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("read stat")?;
+            let rest = stat.rsplit(')').next().unwrap_or_default().to_owned();
+            let words: Vec<i64> = rest
+                .split_whitespace()
+                .skip(1)
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            // ppid, pgrp, session, tty_nr
+            Ok::<_, anyhow::Error>((words[2], words[3]))
+        };
+        let (own, _) = session(std::process::id() as i32)?;
+        let (its, terminal) = session(monitor)?;
+        expect(
+            its != own,
+            "the monitor in a session of its own",
+            "the caller's",
+        )?;
+        expect(
+            its != i64::from(monitor),
+            "a monitor that leads no session, so that it can get no terminal",
+            "it leads one",
+        )?;
+        expect_eq("the terminal of the monitor", terminal, 0)?;
+        let cwd = fs::read_link(format!("/proc/{monitor}/cwd")).context("read the cwd")?;
+        expect_eq("the directory of the monitor", cwd, PathBuf::from("/"))?;
+        for file in ["cmdline", "environ"] {
+            let text = fs::read(format!("/proc/{monitor}/{file}")).context("read")?;
+            expect(
+                !String::from_utf8_lossy(&text).contains(&secret),
+                format!("no variable of the container in the monitor's {file}"),
+                "-e SECRET=… for everybody to read, as long as the container lives",
+            )?;
+        }
+        life.said(&["rm", "-f", "box"])?;
+        expect(
+            is_gone(first) && wait_for(|| is_gone(monitor).then_some(())).is_some(),
+            "neither container nor monitor after rm -f",
+            "one of them",
+        )?;
+        life.expect_nothing_left()
+    });
+}
+
+#[test]
+fn a_failed_start_is_the_callers_error() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let run = ["run", "-d", "--network", "none"];
+        for (command, status) in [("/no/such", 127), ("/etc/passwd", 126)] {
+            let words = [&run[..], &["--rm", &life.image, command]].concat();
+            life.call(&words).run()?.expect_error(status, &[command])?;
+        }
+        life.expect_nothing_left()?;
+        // Without --rm it stays, and says why.
+        let words = [&run[..], &["--name", "bad", &life.image, "/no/such"]].concat();
+        life.call(&words).run()?.expect_status(127)?;
+        let why = life.record("bad")?["lifecycle"]["error"].to_string();
+        expect(why.contains("/no/such"), "the error in the record", why)?;
+        life.said(&["rm", "bad"]).map(drop)
+    });
+}
+
+#[test]
+fn what_it_prints_is_in_the_log() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let word = c.word("line");
+        let script = format!(
+            "echo {word} 1; echo {word} 2 >&2; sleep 0.1; printf '{word} 3'; exec sleep 1000"
+        );
+        life.detached("box", &[], &script)?;
+        let second = format!("{word} 2\n");
+        let logs = wait_for(|| {
+            let ran = life.call(&["logs", "box"]).run().ok()?;
+            (ran.stdout.contains(" 1") && ran.stderr == second).then_some(ran)
+        });
+        let logs = match logs {
+            Some(logs) => logs,
+            None => life.call(&["logs", "box"]).run()?,
+        };
+        expect_eq("its output", logs.stdout, format!("{word} 1\n"))?;
+        expect_eq("its errors, apart", logs.stderr, second)?;
+        life.said(&["stop", "-t", "0", "box"])?;
+        // What had no newline is in the log at the end.
+        let all = life.call(&["logs", "box"]).run()?.success()?;
+        expect_eq(
+            "the whole output",
+            all.stdout,
+            format!("{word} 1\n{word} 3"),
+        )?;
+        let tail = life.call(&["logs", "-n", "1", "box"]).run()?.success()?;
+        expect_eq(
+            "its last line",
+            tail.stdout + &tail.stderr,
+            format!("{word} 3"),
+        )?;
+        let stamped = life.said(&["logs", "-t", "-n", "1", "box"])?;
+        let at = stamped.split(' ').next().unwrap_or_default().to_owned();
+        expect(
+            at.len() > 20 && at.ends_with('Z') && at.contains('T'),
+            "a time before the line",
+            &stamped,
+        )?;
+        expect_eq(
+            "lines since then",
+            life.said(&["logs", "--since", &at, "box"])?,
+            format!("{word} 3"),
+        )?;
+        let file = life.root.join("containers");
+        let id = life.record("box")?["id"].as_str().unwrap_or("").to_owned();
+        let text = fs::read_to_string(file.join(id).join("json.log")).context("read the log")?;
+        let first: Value =
+            serde_json::from_str(text.lines().next().unwrap_or("")).context("a line of JSON")?;
+        expect_eq("log", first["log"].as_str(), Some(&*format!("{word} 1\n")))?;
+        expect_eq("stream", first["stream"].as_str(), Some("stdout"))?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_log_that_is_followed_ends_with_the_container() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let script = "read -r go; for i in 1 2 3 4 5 6 7 8 9; do echo $i; done; read -r end";
+        let base = ["run", "-d", "-i", "--network", "none", "--name", "box"];
+        life.said(&[&base[..], &[&life.image, "sh", "-c", script]].concat())?;
+        let output = c.dir().join("followed");
+        let follower = life
+            .call(&["logs", "-f", "box"])
+            .command()
+            .stdout(File::create(&output).context("create")?)
+            .spawn()
+            .context("run logs -f")?;
+        let mut attached = life
+            .call(&["attach", "box"])
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("run attach")?;
+        let mut input = attached.stdin.take().context("no input")?;
+        input.write_all(b"go\n").context("write")?;
+        let nine = "1\n2\n3\n4\n5\n6\n7\n8\n9\n";
+        let read = || fs::read_to_string(&output).unwrap_or_default();
+        let came = wait_for(|| (read() == nine).then_some(()));
+        expect(
+            came.is_some(),
+            "the lines as they come",
+            format!("{:?}", read()),
+        )?;
+        input.write_all(b"end\n").context("write")?;
+        let mut follower = follower;
+        let ended = wait_or_kill(&mut follower)?;
+        expect_eq("the end of logs -f", ended, Some(0))?;
+        expect_eq(
+            "the end of attach",
+            wait_or_kill(&mut attached)?,
+            Some(0),
+        )?;
+        expect_eq("every line, once", read(), nine.to_owned())
+    });
+}
+
+#[test]
+fn a_log_does_not_grow_for_ever() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let options = ["--log-opt", "max-size=2k", "--log-opt", "max-file=3"];
+        let script = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done";
+        let id = life.detached("box", &options, script)?;
+        expect_eq("its exit status", life.said(&["wait", "box"])?, "0".into())?;
+        let directory = life.root.join("containers").join(&id);
+        let mut sizes = Vec::new();
+        for name in ["json.log", "json.log.1", "json.log.2", "json.log.3"] {
+            sizes.push(
+                fs::metadata(directory.join(name))
+                    .map(|stat| stat.len())
+                    .ok(),
+            );
+        }
+        let small = |size: &Option<u64>| size.is_some_and(|size| size < 2500);
+        expect(
+            sizes[..3].iter().all(small) && sizes[3].is_none(),
+            "three files of 2 KiB each",
+            format!("{sizes:?}"),
+        )?;
+        let text = life.said(&["logs", "box"])?;
+        expect_eq("the last line", text.lines().last(), Some("line 199"))?;
+        let numbers: Vec<u32> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("line ")?.parse().ok())
+            .collect();
+        expect(
+            numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "the lines of all files, in their order",
+            &text,
+        )?;
+        for (option, words) in [
+            ("max-size=0", "at least 1"),
+            ("max-file=2", "max-size"),
+            ("colour=red", "unknown log opt"),
+        ] {
+            let words = (option, words);
+            life.call(&["create", "--log-opt", words.0, &life.image, "true"])
+                .run()?
+                .expect_error(125, &[words.1])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_further_process_is_in_the_same_container() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let options = [
+            "-m",
+            "64m",
+            "--hostname",
+            "inside",
+            "-w",
+            "/etc",
+            "-e",
+            "ONE=1",
+        ];
+        life.detached("box", &options, "exec sleep 1000")?;
+        let (first, _) = life.pids("box")?;
+        let exec = |options: &[&str], command: &[&str]| {
+            life.call(&[&["exec"], options, &["box"], command].concat())
+        };
+        let seen = exec(&["-e", "TWO=2", "-i"], &[]).report::<&str>(&[])?;
+        let its = host::namespaces(&first.to_string())?;
+        for (kind, inode) in &its {
+            let own = seen.namespaces.get(kind);
+            expect_eq(&format!("the {kind} namespace"), own, Some(inode))?;
+        }
+        expect_eq("its host name", seen.hostname.as_str(), "inside")?;
+        expect_eq("its directory", seen.cwd.as_str(), "/etc")?;
+        let variable = |name: &str| seen.env.get(name).map(String::as_str);
+        expect_eq("ONE, of the container", variable("ONE"), Some("1"))?;
+        expect_eq("TWO, of exec", variable("TWO"), Some("2"))?;
+        expect_eq("its parent inside", seen.ppid, 0)?;
+        for field in ["CapBnd", "CapEff", "Seccomp", "NoNewPrivs"] {
+            let script = format!("grep ^{field}: /proc/self/status /proc/1/status");
+            let text = exec(&[], &["sh", "-c", &script]).run()?.success()?.stdout;
+            let values: Vec<&str> = text
+                .lines()
+                .filter_map(|line| line.split(':').nth(2))
+                .collect();
+            expect(
+                values.len() == 2 && values[0] == values[1],
+                format!("the {field} of the container"),
+                &text,
+            )?;
+        }
+        // On the host: in its group, and nothing of it after its end.
+        let group = check::cgroup::of(first)?;
+        let dir = group.controller("memory").context("no group of memory")?;
+        life.said(&["exec", "-d", "box", "sleep", "999"])?;
+        let file = dir.join("cgroup.procs");
+        let count = || {
+            check::cgroup::pids(&file)
+                .map(|pids| pids.len())
+                .unwrap_or(0)
+        };
+        expect(
+            wait_for(|| (count() == 2).then_some(())).is_some(),
+            "the further process in the container's group",
+            format!("{} processes there", count()),
+        )?;
+        life.said(&["rm", "-f", "box"])?;
+        expect(
+            !dir.exists(),
+            "no group after rm -f",
+            format!("{}", dir.display()),
+        )
+    });
+}
+
+#[test]
+fn exec_says_what_went_wrong() {
+    check(|c| {
+        let life = Life::new(c)?;
+        life.detached("box", &[], "exec sleep 1000")?;
+        for (command, status) in [
+            (&["sh", "-c", "exit 7"][..], 7),
+            (&["sh", "-c", "kill -9 $$"], 137),
+            (&["/no/such"], 127),
+            (&["/etc/passwd"], 126),
+        ] {
+            let words = [&["exec", "box"], command].concat();
+            life.call(&words).run()?.expect_status(status)?;
+        }
+        life.call(&["exec", "-w", "/no/such", "box", "true"])
+            .run()?
+            .expect_error(125, &["/no/such"])?;
+        life.call(&["exec", "-u", "nobody-here", "box", "true"])
+            .run()?
+            .expect_error(125, &["nobody-here"])?;
+        life.said(&["pause", "box"])?;
+        expect(
+            life.status("box")?.contains("(Paused)"),
+            "(Paused) in ps",
+            life.status("box")?,
+        )?;
+        life.call(&["exec", "box", "true"])
+            .run()?
+            .expect_error(1, &["paused"])?;
+        life.said(&["unpause", "box"])?;
+        life.said(&["exec", "box", "true"])?;
+        life.said(&["stop", "-t", "0", "box"])?;
+        life.call(&["exec", "box", "true"])
+            .run()?
+            .expect_error(1, &["not running"])?;
+        life.call(&["exec", "nobody", "true"])
+            .run()?
+            .expect_error(1, &["nobody"])
+            .map(drop)
+    });
+}
+
+#[test]
+fn a_stopped_container_keeps_its_files() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let word = c.word("kept");
+        let script = format!("cat /note; echo {word} >> /note; rm -f /etc/group; exec sleep 1000");
+        let id = life.detached("box", &[], &script)?;
+        let noted = |times: usize| {
+            let text = wait_for(|| {
+                let text = life.said(&["exec", "box", "cat", "/note"]).ok()?;
+                (text.lines().count() == times).then_some(text)
+            });
+            expect(
+                text.is_some(),
+                format!("{times} lines in the file that it writes"),
+                life.call(&["exec", "box", "cat", "/note"]).run()?.stdout,
+            )
+        };
+        noted(1)?;
+        life.said(&["stop", "-t", "0", "box"])?;
+        life.expect_status("box", "Exited (137)")?;
+        // A deletion is a whiteout in the container's own layer (step 08).
+        let layer = life.root.join("overlay2").join(&id).join("diff/etc/group");
+        expect(
+            fs::symlink_metadata(&layer).is_ok(),
+            "the whiteout of the file that was deleted, while nothing runs",
+            format!("no {}", layer.display()),
+        )?;
+        life.said(&["start", "box"])?;
+        noted(2)?;
+        expect_eq(
+            "the same id",
+            life.record("box")?["id"].as_str(),
+            Some(&*id),
+        )?;
+        life.said(&["restart", "-t", "0", "box"])?;
+        noted(3)?;
+        life.said(&["rename", "box", "chest"])?;
+        life.call(&["start", "box"])
+            .run()?
+            .expect_error(1, &["box"])?;
+        expect_eq(
+            "start of one that runs",
+            life.said(&["start", "chest"])?,
+            "chest".into(),
+        )?;
+        life.call(&["rm", "chest"])
+            .run()?
+            .expect_error(1, &["running"])?;
+        life.said(&["rm", "-f", "chest"])?;
+        life.expect_nothing_left()
+    });
+}
+
+#[test]
+fn it_is_started_again_as_asked() {
+    check(|c| {
+        let life = Life::new(c)?;
+        life.detached("twice", &["--restart", "on-failure:2"], "echo ran; exit 4")?;
+        let runs = |name: &str| -> usize {
+            let ran = life.call(&["logs", name]).run();
+            ran.map(|ran| ran.stdout.lines().count()).unwrap_or(0)
+        };
+        life.expect_status("twice", "Exited (4)")?;
+        let thrice = wait_for(|| (runs("twice") == 3).then_some(()));
+        expect(thrice.is_some(), "three runs", format!("{}", runs("twice")))?;
+        life.expect_status("twice", "Exited (4)")?;
+        let record = life.record("twice")?;
+        expect_eq(
+            "the restarts in the record",
+            record["lifecycle"]["restarts"].as_u64(),
+            Some(2),
+        )?;
+
+        life.detached("done", &["--restart", "on-failure"], "echo ran; exit 0")?;
+        life.expect_status("done", "Exited (0)")?;
+        expect_eq("runs of one that succeeds", runs("done"), 1)?;
+
+        life.detached("always", &["--restart", "always"], "echo ran; exit 0")?;
+        let again = wait_for(|| (runs("always") >= 3).then_some(()));
+        expect(
+            again.is_some(),
+            "three runs at least",
+            format!("{}", runs("always")),
+        )?;
+        // While it waits or runs: it is stopped for good.
+        life.said(&["stop", "-t", "0", "always"])?;
+        let ended = runs("always");
+        life.expect_status("always", "Exited")?;
+        let record = life.record("always")?;
+        expect_eq(
+            "stopped, in the record",
+            record["lifecycle"]["stopped"].as_bool(),
+            Some(true),
+        )?;
+        life.said(&["start", "always"])?;
+        let again = wait_for(|| (runs("always") > ended).then_some(()));
+        expect(
+            again.is_some(),
+            "another run after start",
+            format!("{}", runs("always")),
+        )?;
+        life.said(&["update", "--restart", "no", "always"])?;
+        life.expect_status("always", "Exited (0)")?;
+
+        for (policy, word) in [("sometimes", "sometimes"), ("always:3", "on-failure")] {
+            life.call(&["create", "--restart", policy, &life.image, "true"])
+                .run()?
+                .expect_status(125)?
+                .stderr
+                .contains(word)
+                .then_some(())
+                .ok_or_else(|| failed(format!("an error that names {word}"), "another"))?;
+        }
+        life.call(&["run", "--rm", "--restart", "always", &life.image, "true"])
+            .run()?
+            .expect_error(125, &["--restart", "--rm"])
+            .map(drop)
+    });
+}
+
+#[test]
+fn who_attaches_is_no_burden() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let word = c.word("word");
+        // In the foreground with a log: attached from the first byte.
+        let script = "read -r word; echo $word; echo $word >&2; exit 5";
+        let base = [
+            "run",
+            "-i",
+            "--network",
+            "none",
+            "--log-driver",
+            "json-file",
+        ];
+        let words = [
+            &base[..],
+            &["--name", "one", &life.image, "sh", "-c", script],
+        ]
+        .concat();
+        let ran = life
+            .call(&words)
+            .stdin(format!("{word}\n"))
+            .run()?
+            .expect_status(5)?;
+        expect_eq("its output", ran.stdout, format!("{word}\n"))?;
+        expect_eq("its errors", ran.stderr, format!("{word}\n"))?;
+        expect_eq("and in its log", life.said(&["logs", "one"])?, word.clone())?;
+        let again = life
+            .call(&["start", "-a", "-i", "one"])
+            .stdin(format!("{word}2\n"));
+        expect_eq(
+            "its output, when it is started again",
+            again.run()?.expect_status(5)?.stdout,
+            format!("{word}2\n"),
+        )?;
+
+        // One who does not read is cut off; the container goes on, and its log
+        // is whole.
+        let script = "i=0; while [ $i -lt 400 ]; do \
+                      dd if=/dev/zero bs=10000 count=1 2>/dev/null | tr '\\0' x; echo; \
+                      i=$((i+1)); done; echo done; exec sleep 1000";
+        let base = ["run", "-d", "-i", "--network", "none", "--name", "many"];
+        let script = format!("read -r go; {script}");
+        life.said(&[&base[..], &[&life.image, "sh", "-c", &script]].concat())?;
+        let mut deaf = life
+            .call(&["attach", "many"])
+            .command()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("run attach")?;
+        deaf.stdin
+            .as_mut()
+            .context("no input")?
+            .write_all(b"go\n")
+            .context("write")?;
+        let ended = wait_for(|| {
+            let last = life.said(&["logs", "-n", "1", "many"]).ok()?;
+            (last == "done").then_some(())
+        });
+        deaf.kill().context("kill")?;
+        deaf.wait().context("wait")?;
+        expect(
+            ended.is_some(),
+            "the container to go on while one who is attached does not read",
+            "it waits",
+        )?;
+        let bytes = life.call(&["logs", "many"]).run()?.success()?.stdout.len();
+        expect_eq("the bytes in its log", bytes, 400 * 10_001 + 5)
+    });
+}
+
+#[test]
+fn a_killed_monitor_leaves_nothing() {
+    check(|c| {
+        let life = Life::new(c)?;
+        for (name, options) in [("kept", &[][..]), ("gone", &["--rm"])] {
+            life.detached(name, options, "exec sleep 1000")?;
+            let (first, monitor) = life.pids(name)?;
+            let groups = check::cgroup::of(first)?;
+            let dir = groups.controller("pids").context("no group")?.to_owned();
+            kill(monitor)?;
+            let ended = wait_for(|| is_gone(first).then_some(()));
+            expect(
+                ended.is_some(),
+                "the container to end with its monitor",
+                "it runs on",
+            )?;
+            match name {
+                "kept" => {
+                    life.expect_status(name, "Exited")?;
+                    life.call(&["exec", name, "true"])
+                        .run()?
+                        .expect_error(1, &["not running"])?;
+                    expect_eq(
+                        "start afterwards",
+                        life.said(&["start", name])?,
+                        name.into(),
+                    )?;
+                    life.said(&["rm", "-f", name])?;
+                }
+                _ => {
+                    let all = life.said(&["ps", "-aq"])?;
+                    expect_eq("containers after that", all.as_str(), "")?;
+                    life.said(&["run", "--rm", "--network", "none", &life.image, "true"])?;
+                }
+            }
+            expect(
+                !dir.exists(),
+                "its group gone",
+                format!("{}", dir.display()),
+            )?;
+        }
+        life.expect_nothing_left()?;
+        // A full log is no reason to stop.
+        life.detached("full", &[], "while :; do echo x; sleep 0.01; done")?;
+        let id = life.record("full")?["id"].as_str().unwrap_or("").to_owned();
+        let log = life.root.join("containers").join(id).join("json.log");
+        fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).context("chmod")?;
+        let (first, _) = life.pids("full")?;
+        expect(!is_gone(first), "the container to run", "it has ended")?;
+        life.said(&["rm", "-f", "full"]).map(drop)
+    });
+}
+
+fn kill(pid: i32) -> Result<()> {
+    use nix::sys::signal::{Signal, kill};
+    kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).context("kill")
+}
+
+#[test]
+fn the_exit_status_is_for_those_who_wait() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let number = 2 + c.number(90);
+        let script = format!("read -r go; exit {number}");
+        for (name, options) in [("kept", &[][..]), ("gone", &["--rm"])] {
+            let base = ["run", "-d", "-i", "--network", "none", "--name", name];
+            let rest = [&life.image[..], "sh", "-c", &script];
+            life.said(&[&base[..], options, &rest].concat())?;
+            let waiting = life
+                .call(&["wait", name])
+                .command()
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("run wait")?;
+            // Asleep in a call for an answer.
+            let asleep = wait_for(|| {
+                let process = host::process(waiting.id() as i32)?;
+                (process.state == 'S').then_some(())
+            });
+            expect(asleep.is_some(), "wait to wait", "it does not")?;
+            let mut attached = life
+                .call(&["attach", name])
+                .command()
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .context("run attach")?;
+            attached
+                .stdin
+                .as_mut()
+                .context("no input")?
+                .write_all(b"go\n")
+                .context("write")?;
+            let ended = wait_or_kill(&mut attached)?;
+            expect_eq("the exit status of attach", ended, Some(number as i32))?;
+            let output = waiting.wait_with_output().context("wait")?;
+            let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            expect_eq("what wait prints", text, number.to_string())?;
+        }
+        life.expect_status("kept", &format!("Exited ({number})"))?;
+        expect_eq(
+            "what wait prints afterwards",
+            life.said(&["wait", "kept"])?,
+            number.to_string(),
+        )?;
+        life.said(&["rm", "kept"])?;
+        life.expect_nothing_left()
+    });
+}
