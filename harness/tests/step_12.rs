@@ -224,7 +224,8 @@ fn what_it_prints_is_in_the_log() {
         let life = Life::new(c)?;
         let word = c.word("line");
         let script = format!(
-            "echo {word} 1; echo {word} 2 >&2; sleep 0.1; printf '{word} 3'; exec sleep 1000"
+            "echo {word} 1; echo {word} 2 >&2; sleep 0.1; printf '{word} 3'; touch /printed; \
+             exec sleep 1000"
         );
         life.detached("box", &[], &script)?;
         let second = format!("{word} 2\n");
@@ -238,6 +239,8 @@ fn what_it_prints_is_in_the_log() {
         };
         expect_eq("its output", logs.stdout, format!("{word} 1\n"))?;
         expect_eq("its errors, apart", logs.stderr, second)?;
+        let printed = wait_for(|| life.said(&["exec", "box", "cat", "/printed"]).ok());
+        expect(printed.is_some(), "the last line to be printed", "not yet")?;
         life.said(&["stop", "-t", "0", "box"])?;
         // What had no newline is in the log at the end.
         let all = life.call(&["logs", "box"]).run()?.success()?;
@@ -310,11 +313,7 @@ fn a_log_that_is_followed_ends_with_the_container() {
         let mut follower = follower;
         let ended = wait_or_kill(&mut follower)?;
         expect_eq("the end of logs -f", ended, Some(0))?;
-        expect_eq(
-            "the end of attach",
-            wait_or_kill(&mut attached)?,
-            Some(0),
-        )?;
+        expect_eq("the end of attach", wait_or_kill(&mut attached)?, Some(0))?;
         expect_eq("every line, once", read(), nine.to_owned())
     });
 }
