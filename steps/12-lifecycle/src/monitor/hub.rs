@@ -581,6 +581,7 @@ impl Hub {
 
 impl Peer {
     /// Queues bytes; cuts the peer off if it is too far behind.
+    // ANCHOR: queue
     fn queue(&mut self, bytes: &[u8]) {
         if self.going.len() + bytes.len() > BEHIND {
             self.leave();
@@ -589,6 +590,7 @@ impl Peer {
         self.going.extend(bytes);
         self.send();
     }
+    // ANCHOR_END: queue
 
     fn answer(&mut self, answer: &Answer) {
         if let Ok(mut line) = serde_json::to_vec(answer) {
