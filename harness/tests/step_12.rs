@@ -110,21 +110,18 @@ impl<'a> Life<'a> {
     }
 }
 
-impl Life<'_> {
-    /// Waits for the processes that stay with containers. `rm -f` returns when
-    /// everything is cleaned up, and they end right after.
-    fn wait_for_monitors(&self) {
-        let root = self.root.to_string_lossy().into_owned();
-        let alone = wait_for(|| {
-            let mut lines = host::processes().ok()?.into_iter().map(|process| {
-                fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default()
-            });
-            let ours = lines.any(|line| String::from_utf8_lossy(&line).contains(&root));
-            (!ours).then_some(())
-        });
-        if alone.is_none() {
-            eprintln!("a process of {root} is left");
-        }
+/// Waits for the processes that stay with containers. `rm -f` returns when
+/// everything is cleaned up, and they end right after. A check adopts all of its
+/// orphans.
+fn wait_for_monitors() {
+    let own = std::process::id() as i32;
+    let alone = wait_for(|| {
+        let mut children = host::children(own).ok()?.into_iter();
+        let any = children.any(|child| child.comm == "drydock" && child.state != 'Z');
+        (!any).then_some(())
+    });
+    if alone.is_none() {
+        eprintln!("a monitor is left");
     }
 }
 
@@ -140,7 +137,7 @@ impl Drop for Life<'_> {
         {
             eprintln!("{error:#}");
         }
-        self.wait_for_monitors();
+        wait_for_monitors();
     }
 }
 
