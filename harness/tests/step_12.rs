@@ -109,6 +109,21 @@ impl<'a> Life<'a> {
     }
 }
 
+/// Waits for the processes that stay with containers. `rm -f` returns when
+/// everything is cleaned up, and they end right after. A check adopts all of its
+/// orphans.
+fn wait_for_monitors() {
+    let own = std::process::id() as i32;
+    let alone = wait_for(|| {
+        let mut children = host::children(own).ok()?.into_iter();
+        let any = children.any(|child| child.comm == "drydock" && child.state != 'Z');
+        (!any).then_some(())
+    });
+    if alone.is_none() {
+        eprintln!("a monitor is left");
+    }
+}
+
 impl Drop for Life<'_> {
     fn drop(&mut self) {
         let names = self.left_in("containers/names");
@@ -121,6 +136,7 @@ impl Drop for Life<'_> {
         {
             eprintln!("{error:#}");
         }
+        wait_for_monitors();
     }
 }
 

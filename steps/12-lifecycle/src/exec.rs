@@ -43,7 +43,6 @@ pub struct Further {
 ///
 /// # Errors
 /// If the container's first process has ended meanwhile.
-// ANCHOR: exec
 pub fn exec(record: &Record, programs: PathBuf, further: Further) -> Result<Container> {
     let spec = &record.spec;
     let first = ProcessIdentity::of(record.pid).context("the container is not running")?;
@@ -80,11 +79,13 @@ pub fn exec(record: &Record, programs: PathBuf, further: Further) -> Result<Cont
     {
         env.push("TERM=xterm".into());
     }
-    let container = Container::new(Command {
+    let command = Command {
         argv: further.command,
         env,
-    })
-    .keep_terminal();
+    };
+    // ANCHOR: list
+    // ANCHOR: exercise_exec
+    let container = Container::new(command).keep_terminal();
     // The user namespace first, which gives the right to enter the others.
     let (container, view) = join(container, pid)?;
     let group = NamedGroup::of_process(pid)?;
@@ -102,5 +103,6 @@ pub fn exec(record: &Record, programs: PathBuf, further: Further) -> Result<Cont
         ))
         .with(streams)
         .with(credentials))
+    // ANCHOR_END: exercise_exec
+    // ANCHOR_END: list
 }
-// ANCHOR_END: exec

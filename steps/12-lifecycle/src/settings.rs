@@ -32,6 +32,7 @@ pub enum Restart {
 impl Restart {
     /// Whether a container is to be started again that has ended with `status`
     /// after `restarts` restarts.
+    // ANCHOR: policy
     pub fn again(self, status: u8, restarts: u32) -> bool {
         match self {
             Restart::No => false,
@@ -39,6 +40,7 @@ impl Restart {
             Restart::Always | Restart::UnlessStopped => true,
         }
     }
+    // ANCHOR_END: policy
 }
 
 impl FromStr for Restart {

@@ -113,6 +113,7 @@ fn each(
 /// Like [`past`], and then every line that comes until `runs` says that no more
 /// will. `record` is the file that changes when that does, and `launcher` the
 /// process that writes both.
+// ANCHOR: follow
 pub fn follow(
     directory: &Path,
     wanted: &Wanted,
@@ -120,6 +121,7 @@ pub fn follow(
     runs: &mut dyn FnMut() -> Result<Option<ProcessIdentity>>,
     show: &mut dyn FnMut(&Entry) -> Result<bool>,
 ) -> Result<()> {
+    // ANCHOR: exercise_follow
     // Before the first look: what happens after it wakes this process.
     let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
         .context("inotify_init")?;
@@ -157,10 +159,13 @@ pub fn follow(
         };
         wait(&changes, launcher, wanted.until)?;
     }
+    // ANCHOR_END: exercise_follow
 }
+// ANCHOR_END: follow
 
 /// Waits until something in the directories changes, or the launcher ends, or
 /// the time has come.
+// ANCHOR: wait
 fn wait(changes: &OwnedFd, launcher: ProcessIdentity, until: Option<SystemTime>) -> Result<()> {
     let process = Pid::from_raw(launcher.pid).context("the record names no launcher")?;
     let process = match pidfd_open(process, PidfdFlags::empty()) {
@@ -194,6 +199,7 @@ fn wait(changes: &OwnedFd, launcher: ProcessIdentity, until: Option<SystemTime>)
         }
     }
 }
+// ANCHOR_END: wait
 
 /// A log that is being read.
 struct Open {
@@ -281,7 +287,9 @@ impl Open {
 
 /// The file after this one; `None` if it is the newest. One that was removed
 /// meanwhile is followed by the oldest.
+// ANCHOR: newer
 fn newer(directory: &Path, open: &File) -> Result<Option<(PathBuf, File)>> {
+    // ANCHOR: exercise_newer
     let own = open.metadata().context("fstat(the log)")?;
     let mut after = None;
     for number in 0.. {
@@ -306,7 +314,9 @@ fn newer(directory: &Path, open: &File) -> Result<Option<(PathBuf, File)>> {
         after = Some((path, other));
     }
     Ok(after)
+    // ANCHOR_END: exercise_newer
 }
+// ANCHOR_END: newer
 
 /// Prints an entry where it was written. Returns `false` if nobody reads.
 pub fn print(entry: &Entry, timestamps: bool) -> Result<bool> {

@@ -38,6 +38,7 @@ impl Writer {
 
     /// Writes the lines that `bytes` complete, and keeps the beginning of the
     /// next one.
+    // ANCHOR: put
     pub fn put(&mut self, output: Output, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let room = LONGEST - self.begun(output).len();
@@ -52,6 +53,7 @@ impl Writer {
         }
         Ok(())
     }
+    // ANCHOR_END: put
 
     /// Writes what is left of an output that has ended without a newline.
     pub fn end(&mut self, output: Output) -> Result<()> {
@@ -92,6 +94,7 @@ impl Writer {
     }
 
     /// Begins another file, and removes the oldest.
+    // ANCHOR: rotate
     fn rotate(&mut self) -> Result<()> {
         let most = self.settings.max_file;
         if most == 1 {
@@ -113,6 +116,7 @@ impl Writer {
         (self.open, self.size) = append(&file(&self.directory, 0))?;
         Ok(())
     }
+    // ANCHOR_END: rotate
 }
 
 fn append(path: &Path) -> Result<(File, u64)> {

@@ -137,7 +137,7 @@ pub struct Passed<'a> {
 /// pipe ends when the caller does.
 ///
 /// # Errors
-/// Those of the monitor before that call, with their exit status.
+/// An error of the monitor before that call, with its exit status.
 pub fn detach(args: &[OsString], passed: &[Passed<'_>]) -> Result<Started> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
     // Blocked from here on: a signal between the forks would leave a monitor
@@ -172,12 +172,14 @@ pub fn detach(args: &[OsString], passed: &[Passed<'_>]) -> Result<Started> {
 
 /// The first child: makes a session, forks the monitor and ends. The monitor
 /// executes the program.
+// ANCHOR: leave
 fn leave(
     args: &[OsString],
     passed: &[Passed<'_>],
     caller: &mut Caller,
     mask: SignalSet,
 ) -> Result<Infallible> {
+    // ANCHOR: exercise_leave
     setsid().context("setsid")?;
     // A process that leads no session can never get a terminal.
     if let ForkResult::Parent { .. } = fork()? {
@@ -215,9 +217,12 @@ fn leave(
     set_mask(mask)?;
     let arguments = Arguments::new(&argv, &environment())?;
     Err(arguments.execve_open(program.as_fd())).context("execveat(/proc/self/exe)")
+    // ANCHOR_END: exercise_leave
 }
+// ANCHOR_END: leave
 
 /// What the program reads from its environment. The rest is the caller's.
+// ANCHOR: environment
 fn environment() -> Vec<OsString> {
     [
         "PATH",
@@ -235,6 +240,7 @@ fn environment() -> Vec<OsString> {
     })
     .collect()
 }
+// ANCHOR_END: environment
 
 /// Hears what the monitor says until the command runs. Signals that ask this
 /// process to stop are passed on to the monitor, which ends the set-up.

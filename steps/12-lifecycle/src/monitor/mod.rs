@@ -87,7 +87,7 @@ pub fn run(
                 let status = Failure::status_of(&error);
                 stay.error = Some(format!("{error:#}"));
                 stay.put(&mut record)?;
-                hub.borrow_mut().ended(status)?;
+                hub.borrow_mut().ended();
                 finish(&records, &record, status, (hub, claim))?;
                 return Err(error);
             }
@@ -98,7 +98,7 @@ pub fn run(
         };
         {
             let mut hub = hub.borrow_mut();
-            hub.ended(end)?;
+            hub.ended();
             stay.stopped |= hub.stopped;
             if let Some(policy) = hub.policy.take() {
                 stay.restart = policy;
@@ -107,6 +107,8 @@ pub fn run(
         if ran && begun.elapsed() >= WELL {
             wait = FIRST_WAIT;
         }
+        // ANCHOR: again
+        // ANCHOR: exercise_again
         if stay.stopped || !stay.restart.again(end, stay.restarts) {
             stay.put(&mut record)?;
             return finish(&records, &record, end, (hub, claim));
@@ -120,6 +122,7 @@ pub fn run(
             now.finished_at = Some(kit::time::now());
             now.later.clone_from(&record.later);
         })?;
+        hub.borrow_mut().tell(end);
         say!("start again in {wait:?}");
         if !pause(&hub, wait)? {
             stay.stopped = true;
@@ -127,11 +130,14 @@ pub fn run(
             return finish(&records, &record, end, (hub, claim));
         }
         wait = (wait * 2).min(LONGEST_WAIT);
+        // ANCHOR_END: exercise_again
+        // ANCHOR_END: again
     }
 }
 
 /// One run of the command, from its creation to its cleanup. Returns its exit
 /// status.
+// ANCHOR: once
 fn once(
     places: &Places,
     record: &Record,
@@ -157,8 +163,10 @@ fn once(
     }))?;
     Ok(Exit::status(end))
 }
+// ANCHOR_END: once
 
 /// Writes what has become of the container, and lets go of everybody.
+// ANCHOR: finish
 fn finish(
     records: &Records,
     record: &Record,
@@ -166,6 +174,7 @@ fn finish(
     (hub, claim): (Rc<RefCell<Hub>>, File),
 ) -> Result<()> {
     let id = &record.spec.id;
+    // ANCHOR: exercise_finish
     let written = match record.spec.auto_remove {
         // Its launch has removed the record, unless it failed before it had
         // one.
@@ -186,13 +195,15 @@ fn finish(
             ended.map(drop)
         }
     };
+    // ANCHOR_END: exercise_finish
     // Who has ordered the end may remove the container, or start it again.
     drop(claim);
     if let Ok(hub) = Rc::try_unwrap(hub) {
-        hub.into_inner().finish();
+        hub.into_inner().finish(status);
     }
     written
 }
+// ANCHOR_END: finish
 
 /// Waits before a restart. Returns `false` if the container was stopped
 /// meanwhile.
