@@ -108,7 +108,9 @@ fn merge(into: &mut Value, new: Value) {
     match (into, new) {
         (Value::Object(old), Value::Object(new)) => {
             for (name, value) in new {
-                if value == 0 && UNSAID.contains(&name.as_str()) {
+                let unsaid =
+                    value.is_null() || value == "" || value == 0 && UNSAID.contains(&name.as_str());
+                if unsaid {
                     continue;
                 }
                 match old.get_mut(&name) {
