@@ -71,7 +71,11 @@ pub(crate) fn update(globals: &Globals, args: &Update) -> Result<()> {
     let before = config.linux.resources.clone().unwrap_or_default();
     let after = merged(&before, &asked)?;
     let group = &container.record.cgroup;
-    resources::change(group, &named_in(&asked, &after)).context("update")?;
+    let changed = named_in(&asked, &after);
+    resources::change(group, &changed).context("update")?;
+    if let Some(scope) = &container.record.scope {
+        scope.update(group, &changed).context("update")?;
+    }
     config.linux.resources = Some(after);
     container.save_config(&config)
 }

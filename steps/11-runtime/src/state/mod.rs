@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, VERSION, read};
 use crate::launch::rdt;
+use crate::systemd::unit::Scope;
 
 const STATE: &str = "state.json";
 /// The largest state in bytes.
@@ -49,6 +50,9 @@ pub(crate) struct Record {
     pub created: String,
     pub owner: u32,
     pub cgroup: NamedGroup,
+    /// The scope whose group it is, if systemd has made it.
+    #[serde(default)]
+    pub scope: Option<Scope>,
     /// The groups of resctrl that are its own.
     #[serde(default)]
     pub rdt: Vec<PathBuf>,
@@ -419,6 +423,9 @@ impl Container {
     /// Bears a second call after a crash in between.
     pub(crate) fn remove(mut self) -> Result<()> {
         say!("remove the container {}", self.record.id);
+        if let Some(scope) = &self.record.scope {
+            scope.stop()?;
+        }
         self.record.cgroup.end()?;
         rdt::remove(&self.record.rdt)?;
         let lock = self.lock.take().context("the container is not locked")?;
@@ -449,6 +456,7 @@ mod tests {
             created: String::new(),
             owner: 0,
             cgroup: NamedGroup::default(),
+            scope: None,
             rdt: Vec::new(),
             creator: None,
             process: None,
