@@ -26,7 +26,7 @@ use cgroups::NamedGroup;
 use kit::atomic_file::write_file;
 use kit::lock::{self, Turn};
 use kit::own::{make, read_own, remove_file, require_own};
-use kit::{ProcessIdentity, say};
+use kit::{ProcessIdentity, say, warn};
 use nix::unistd::geteuid;
 use process::gate;
 use serde::{Deserialize, Serialize};
@@ -423,8 +423,11 @@ impl Container {
     /// Bears a second call after a crash in between.
     pub(crate) fn remove(mut self) -> Result<()> {
         say!("remove the container {}", self.record.id);
-        if let Some(scope) = &self.record.scope {
-            scope.stop()?;
+        // Without systemd the group ends all the same.
+        if let Some(scope) = &self.record.scope
+            && let Err(error) = scope.stop()
+        {
+            warn!("{error:#}");
         }
         self.record.cgroup.end()?;
         rdt::remove(&self.record.rdt)?;

@@ -60,7 +60,7 @@ impl Scope {
                 "linux.cgroupsPath {path:?}: {unit:?} is no name of a unit"
             );
         }
-        expand(slice)?;
+        expand(slice).with_context(|| format!("linux.cgroupsPath {path:?}"))?;
         Ok(Scope {
             name,
             slice: slice.to_owned(),
