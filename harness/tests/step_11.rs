@@ -4,6 +4,8 @@
 mod config;
 #[path = "step_09/screen.rs"]
 mod screen;
+#[path = "step_11/systemd.rs"]
+mod systemd;
 
 use std::cell::RefCell;
 use std::fs::{self, File};

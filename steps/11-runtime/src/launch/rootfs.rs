@@ -206,8 +206,11 @@ impl Rootfs {
         let users = user::held::with_maps(&maps)?;
         let copy = self.copy(one, reach)?;
         let below = one.options.id_map == Some(Reach::Below);
-        sys::map_ids(copy.as_fd(), users.as_fd(), below)
-            .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
+        match below {
+            true => sys::map_ids_below(copy.as_fd(), users.as_fd()),
+            false => sys::map_ids(copy.as_fd(), users.as_fd()),
+        }
+        .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
         Ok(copy)
     }
 
