@@ -65,6 +65,15 @@ fn prepare(
         path => path.into(),
     };
     let group = group(globals, &path, &checked)?;
+    // Before anything is made: the group is somebody else's.
+    ensure!(
+        !group.is_frozen()?,
+        "container's cgroup unexpectedly frozen: {path:?} is there already, and nothing would \
+         run in it"
+    );
+    if !group.processes()?.is_empty() {
+        warn!("container's cgroup is not empty: {path:?} is another container's too");
+    }
     let draft = store.create(&args.id)?;
     let gate = match gated {
         true => Gate::make(draft.dir()).map(Some),
