@@ -167,6 +167,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             devices: checked.devices.clone(),
             propagation: checked.propagation,
             group: here.group,
+            view: None,
             own_groups,
             root: root.clone(),
             mapped: Vec::new(),
