@@ -1,5 +1,12 @@
 //! Checks of step 11: an OCI runtime.
 
+#[path = "step_11/config.rs"]
+mod config;
+#[path = "step_09/screen.rs"]
+mod screen;
+#[path = "step_11/systemd.rs"]
+mod systemd;
+
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};

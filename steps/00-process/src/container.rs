@@ -197,6 +197,12 @@ impl Created {
         }
     }
 
+    /// Gives the child up because of `error`, which is returned: kills and reaps
+    /// it, and cleans up.
+    pub fn abandon(self, error: Error) -> Error {
+        self.child.abandon(error)
+    }
+
     /// Tells the child to execute the command.
     ///
     /// # Errors

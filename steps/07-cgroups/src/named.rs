@@ -136,6 +136,15 @@ impl NamedGroup {
         Ok(NamedGroup { members })
     }
 
+    /// The same group, whose parents somebody else keeps.
+    #[must_use]
+    pub fn with_foreign_parents(mut self) -> NamedGroup {
+        for member in &mut self.members {
+            member.above.clear();
+        }
+        self
+    }
+
     /// Whether the caller may make the group's directories, or their parents.
     pub fn is_writable(&self) -> bool {
         self.members.iter().all(|member| {
@@ -150,6 +159,11 @@ impl NamedGroup {
     /// If a directory exists and processes are in it: they would be limited,
     /// frozen and ended together with the container.
     pub fn make(&self) -> Result<()> {
+        self.make_beside(None)
+    }
+
+    /// The same for a group in which a process of the caller's is already.
+    pub fn make_beside(&self, own: Option<Pid>) -> Result<()> {
         for member in &self.members {
             say!("make the group {}", member.dir.display());
             let make = || match member.version() {
@@ -167,7 +181,8 @@ impl NamedGroup {
                 }
             }
             made?;
-            let there = processes::processes(&member.dir)?;
+            let mut there = processes::processes(&member.dir)?;
+            there.retain(|pid| Some(*pid) != own);
             ensure!(
                 there.is_empty(),
                 "the group {} is not empty: process {} is in it",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cgroups::Cgroups;
-use harden::{Harden, Sysctls, TimeNamespace};
+use harden::{Harden, Sysctls, TimeNamespace, Told};
 use ipc::Ipc;
 use mount::{Mount, MountSettings, Privileges, RootTree};
 use net::Net;
@@ -78,6 +78,10 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let time = TimeNamespace::new(spec.harden.time_offset.clone());
     let programs = here.places.root.join("seccomp");
     let harden = Harden::new(spec.harden.clone()).cached_in(programs);
+    let harden = harden.telling(Told {
+        id: spec.id.clone(),
+        bundle: here.places.root.clone(),
+    });
     let seal = harden.seal_of_init();
     let credentials = Credentials::new(&spec.user);
     let streams = Streams::new(

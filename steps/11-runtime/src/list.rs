@@ -10,9 +10,12 @@ use cgroups::named::Entrance;
 use engine::command::workdir::Workdir;
 use harden::isolation::must_start;
 use harden::seccomp::cache::Cache;
+use harden::seccomp::listener::Which;
 use harden::seccomp::resolve::Situation;
 use harden::{Door, Sysctls, TimeNamespace};
 use kit::say;
+use kit::sys::MemoryPolicy;
+use net::MovedDevices;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use process::{Command, Container};
@@ -21,14 +24,16 @@ use uts::NamespaceMode;
 
 use crate::config::NamespaceKind;
 use crate::config::check::{Checked, CheckedProcess};
-use crate::launch::console::Console;
+use crate::launch::console::{Console, Terminal};
 use crate::launch::group::{Beside, Grouped, View};
 use crate::launch::hooks::{CreateHooks, StartHooks};
-use crate::launch::identity::{Identity, Lookup};
+use crate::launch::identity::{Asked, Identity, Lookup};
 use crate::launch::namespaces::{self, Joined, Names, New};
+use crate::launch::rdt::{self, Rdt};
 use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
 use crate::launch::workdir::Enter;
 use crate::state::OciState;
+use crate::systemd::unit::Scope;
 
 /// What a launch needs besides the configuration.
 #[derive(Debug)]
@@ -37,9 +42,13 @@ pub(crate) struct Here<'a> {
     /// The state for the hooks.
     pub state: OciState,
     pub group: NamedGroup,
+    pub scope: Option<Scope>,
+    pub rdt: Option<rdt::Group>,
+    /// What is removed of it at the end.
+    pub rdt_made: Vec<PathBuf>,
     /// Whether the group can limit the use of devices.
     pub limits_devices: bool,
-    pub console_socket: Option<PathBuf>,
+    pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
     pub no_pivot: bool,
     pub new_keyring: bool,
@@ -79,6 +88,26 @@ fn door(process: &CheckedProcess, seccomp: Option<&str>, programs: PathBuf) -> R
     })
 }
 
+/// What a process is told that decides on calls, if the filter asks one.
+fn asked(
+    door: &Door,
+    seccomp: Option<&str>,
+    state: &OciState,
+    which: Which,
+) -> Result<Option<Asked>> {
+    let (Some(program), Some(text)) = (&door.program, seccomp) else {
+        return Ok(None);
+    };
+    if !program.asks() {
+        return Ok(None);
+    }
+    Ok(Some(Asked {
+        profile: text.parse().context("linux.seccomp")?,
+        state: serde_json::to_value(state).context("serialise the state")?,
+        which,
+    }))
+}
+
 /// Builds the container that a configuration describes.
 // ANCHOR: create
 pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
@@ -113,6 +142,9 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             }
         }
     }
+    let seccomp = checked.seccomp.as_deref();
+    let door = door(process, seccomp, here.programs)?;
+    let asked = asked(&door, seccomp, &here.state, Which::First)?;
     let root = SharedRoot::default();
     let user = &process.raw.user;
     let owner = (user.uid, user.gid);
@@ -142,10 +174,18 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
     let own_groups = !matches!(view, View::Callers);
     Ok(container
         .with(New(new))
+        // Where the child is from its birth on.
+        .with(Rdt {
+            group: here.rdt,
+            made: here.rdt_made,
+        })
+        .with(MovedDevices::new(checked.net_devices.clone()))
         // The child enters its groups before anything is charged to them, and
         // its cgroup namespace after that.
         .with(Grouped {
             group: here.group.clone(),
+            scope: here.scope,
+            placeholder: None,
             resources: config.linux.resources.clone().unwrap_or_default(),
             devices: here.limits_devices.then(|| checked.device_rules.clone()),
             view,
@@ -166,6 +206,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             mounts: checked.mounts.clone(),
             devices: checked.devices.clone(),
             propagation: checked.propagation,
+            label: config.linux.mount_label.clone(),
             group: here.group,
             view: None,
             own_groups,
@@ -175,7 +216,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         // Its terminal is on the container's devpts, and is mounted on
         // /dev/console before the root may become read-only.
         .with(Console::new(
-            here.console_socket,
+            here.terminal,
             Some(root.clone()),
             process.raw.console_size,
             owner,
@@ -206,9 +247,12 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         .with(Identity::limits(process))
         .with(Identity {
             process: process.clone(),
-            door: door(process, checked.seccomp.as_deref(), here.programs)?,
+            door,
+            asked,
+            listener: None,
             new_keyring: here.new_keyring,
             personality: checked.personality,
+            memory_policy: checked.memory_policy.clone(),
         })
         // The programs are the container's: they run with its rights. The filter
         // is loaded after them, in `Identity::seal`.
@@ -225,17 +269,23 @@ pub(crate) struct There {
     /// The container's first process.
     pub first: Pid,
     pub group: NamedGroup,
-    pub console_socket: Option<PathBuf>,
+    pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
+    /// The container's state.
+    pub state: OciState,
     pub seccomp: Option<String>,
     pub programs: PathBuf,
     pub personality: Option<u32>,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// Builds a further process of a container: its list only joins.
 // ANCHOR: exec
 pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
     let user = &process.raw.user;
+    let seccomp = there.seccomp.as_deref();
+    let door = door(process, seccomp, there.programs)?;
+    let asked = asked(&door, seccomp, &there.state, Which::Further)?;
     let mut container = Container::new(command(process, &there.passed))
         .keep_terminal()
         .pass(there.passed);
@@ -256,11 +306,12 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .with(Beside {
             group: there.group,
             first: there.first,
+            affinity: process.affinity.clone(),
             entrance: Entrance::default(),
             entered: false,
         })
         .with(Console::new(
-            there.console_socket,
+            there.terminal,
             None,
             process.raw.console_size,
             (user.uid, user.gid),
@@ -270,9 +321,12 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .with(Identity::limits(process))
         .with(Identity {
             process: process.clone(),
-            door: door(process, there.seccomp.as_deref(), there.programs)?,
+            door,
+            asked,
+            listener: None,
             new_keyring: false,
             personality: there.personality,
+            memory_policy: there.memory_policy,
         }))
 }
 // ANCHOR_END: exec

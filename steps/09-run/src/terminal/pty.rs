@@ -44,10 +44,8 @@ pub struct Pty {
     socket: Option<(OwnedFd, OwnedFd)>,
     /// In the child: the terminal itself (the slave of pty(7)).
     terminal: Option<OwnedFd>,
-    /// In the launcher: the master, once it has arrived.
-    master: Arc<OnceLock<Arc<OwnedFd>>>,
-    carrier: Option<JoinHandle<Option<Relay>>>,
-    raw: Option<Raw>,
+    /// In the launcher.
+    host: HostSide,
 }
 
 impl Pty {
@@ -57,9 +55,7 @@ impl Pty {
             owner,
             socket: None,
             terminal: None,
-            master: Arc::default(),
-            carrier: None,
-            raw: None,
+            host: HostSide::default(),
         }
     }
 }
@@ -83,31 +79,7 @@ impl Isolation for Pty {
         // Only the child has that end now: if it dies, the socket is at its
         // end.
         drop(theirs);
-        let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
-        if self.interactive {
-            self.raw = Some(Raw::enter(duplicate(stdin())?)?);
-        }
-        let (master, interactive) = (Arc::clone(&self.master), self.interactive);
-        let carrier = thread::Builder::new().name("terminal".into());
-        let carrier = carrier.spawn(move || {
-            let received = receive(&socket).and_then(|received| {
-                let received = Arc::new(received);
-                master.get_or_init(|| Arc::clone(&received));
-                if interactive {
-                    relay::input(input, Arc::clone(&received))?;
-                }
-                Relay::output(received, output)
-            });
-            match received {
-                Ok(relay) => Some(relay),
-                Err(error) => {
-                    say!("no terminal came: {error:#}");
-                    None
-                }
-            }
-        });
-        self.carrier = Some(carrier.context("start a thread")?);
-        Ok(())
+        self.host.open(socket, self.interactive)
     }
 
     /// The socket until the master is sent, and then the terminal until it is
@@ -162,10 +134,63 @@ impl Isolation for Pty {
         dup2_stderr(&terminal).context("dup2(2)")
     }
 
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
+        self.host.signal(signal)
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        // After an aborted launch both ends may still be open.
+        self.socket = None;
+        self.host.close();
+        Ok(())
+    }
+}
+
+/// The launcher's side of a pseudo-terminal: relays between the master and the
+/// caller's streams, whose terminal is raw meanwhile.
+#[derive(Default)]
+pub struct HostSide {
+    /// The master, once it has arrived.
+    master: Arc<OnceLock<Arc<OwnedFd>>>,
+    carrier: Option<JoinHandle<Option<Relay>>>,
+    raw: Option<Raw>,
+}
+
+impl HostSide {
+    /// Waits for the master from `socket` in a thread, and relays. The child
+    /// must have the only other end: if it dies, the socket is at its end.
+    pub fn open(&mut self, socket: OwnedFd, interactive: bool) -> Result<()> {
+        let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
+        if interactive && stdin().is_terminal() {
+            self.raw = Some(Raw::enter(duplicate(stdin())?)?);
+        }
+        let master = Arc::clone(&self.master);
+        let carrier = thread::Builder::new().name("terminal".into());
+        let carrier = carrier.spawn(move || {
+            let received = receive(&socket).and_then(|received| {
+                let received = Arc::new(received);
+                master.get_or_init(|| Arc::clone(&received));
+                if interactive {
+                    relay::input(input, Arc::clone(&received))?;
+                }
+                Relay::output(received, output)
+            });
+            match received {
+                Ok(relay) => Some(relay),
+                Err(error) => {
+                    say!("no terminal came: {error:#}");
+                    None
+                }
+            }
+        });
+        self.carrier = Some(carrier.context("start a thread")?);
+        Ok(())
+    }
+
     /// SIGWINCH: copies the size of the window to the terminal. The kernel then
     /// signals the foreground process group there; nobody else needs the
     /// signal. SIGCONT: enters raw mode again.
-    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
+    pub fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         match signal.named() {
             Some(Signal::SIGWINCH) => {
                 if let (Some(hosts), Some(master)) = (hosts_terminal()?, self.master.get()) {
@@ -183,9 +208,8 @@ impl Isolation for Pty {
         }
     }
 
-    fn cleanup(&mut self) -> Result<()> {
-        // After an aborted launch both ends may still be open.
-        self.socket = None;
+    /// Relays what the command has written, and restores the caller's terminal.
+    pub fn close(&mut self) {
         if let Some(carrier) = self.carrier.take() {
             match carrier.join() {
                 Ok(Some(relay)) => relay.finish(),
@@ -194,7 +218,6 @@ impl Isolation for Pty {
             }
         }
         self.raw = None;
-        Ok(())
     }
 }
 
@@ -213,7 +236,7 @@ fn multiplexer() -> Result<OwnedFd> {
 }
 
 /// The first of the standard streams that is a terminal.
-fn hosts_terminal() -> Result<Option<OwnedFd>> {
+pub fn hosts_terminal() -> Result<Option<OwnedFd>> {
     if stdin().is_terminal() {
         return duplicate(stdin()).map(Some);
     }
@@ -224,7 +247,8 @@ fn hosts_terminal() -> Result<Option<OwnedFd>> {
     found.transpose()
 }
 
-fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
+/// Gives a terminal the size of another one.
+pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let size = tcgetwinsize(from).context("ioctl(TIOCGWINSZ)")?;
     tcsetwinsize(to, size).context("ioctl(TIOCSWINSZ)")
 }

@@ -4,14 +4,16 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
+use cgroups::IdList;
 use cgroups::named::{self, Entrance, NamedGroup, Verdict};
 use kit::say;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
 use process::Isolation;
 
 use crate::config::Resources;
 use crate::launch::resources;
+use crate::systemd::unit::{Placeholder, Scope};
 
 /// What the container sees of its groups.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub(crate) enum View {
 /// it before anything is charged to it.
 pub(crate) struct Grouped {
     pub group: NamedGroup,
+    /// The scope whose group it is, if systemd makes it.
+    pub scope: Option<Scope>,
+    pub placeholder: Option<Placeholder>,
     pub resources: Resources,
     /// `None` if nothing can enforce them, and no node can be made either.
     pub devices: Option<Vec<Verdict>>,
@@ -42,7 +47,18 @@ impl Isolation for Grouped {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        self.group.make()?;
+        match &self.scope {
+            None => self.group.make()?,
+            Some(scope) => {
+                let placeholder = Placeholder::start()?;
+                let first = placeholder.pid;
+                self.placeholder = Some(placeholder);
+                scope.start(first, &self.group, &self.resources)?;
+                // It is in the groups of those controllers only that systemd
+                // uses for the scope.
+                self.group.make_beside(Some(first))?;
+            }
+        }
         resources::apply(&self.group, &self.resources)?;
         if let Some(devices) = &self.devices {
             self.group
@@ -65,7 +81,15 @@ impl Isolation for Grouped {
             View::Joined(file) => Some(file.as_fd()),
             _ => None,
         };
-        self.entrance.fds().chain(joined).collect()
+        let until = self.placeholder.as_ref().and_then(Placeholder::until);
+        self.entrance.fds().chain(joined).chain(until).collect()
+    }
+
+    fn on_host(&mut self, _: Pid) -> Result<()> {
+        if let Some(placeholder) = &mut self.placeholder {
+            placeholder.leave();
+        }
+        Ok(())
     }
 
     fn in_container(&mut self) -> Result<()> {
@@ -84,7 +108,9 @@ impl Isolation for Grouped {
     }
 
     fn cleanup(&mut self) -> Result<()> {
-        self.group.end()
+        let ended = self.placeholder.take().map_or(Ok(()), Placeholder::end);
+        let stopped = self.scope.as_ref().map_or(Ok(()), Scope::stop);
+        ended.and(stopped).and(self.group.end())
     }
 }
 
@@ -93,6 +119,8 @@ impl Isolation for Grouped {
 pub(crate) struct Beside {
     pub group: NamedGroup,
     pub first: Pid,
+    /// The processors until it is in the group, and from then on.
+    pub affinity: Option<(IdList, IdList)>,
     pub entrance: Entrance,
     pub entered: bool,
 }
@@ -104,6 +132,10 @@ impl Isolation for Beside {
 
     fn prepare(&mut self) -> Result<()> {
         self.entrance = self.group.entrance(Some(self.first))?;
+        // The child inherits it.
+        if let Some((initial, _)) = &self.affinity {
+            run_on(initial).context("process.execCPUAffinity.initial")?;
+        }
         Ok(())
     }
 
@@ -120,6 +152,25 @@ impl Isolation for Beside {
 
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
-        self.entrance.enter()
+        self.entrance.enter()?;
+        if let Some((_, last)) = &self.affinity {
+            run_on(last).context("process.execCPUAffinity.final")?;
+        }
+        Ok(())
     }
+}
+
+/// Has this process run on these processors only: sched_setaffinity(2). An
+/// empty list changes nothing.
+fn run_on(processors: &IdList) -> Result<()> {
+    if processors.0.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for number in &processors.0 {
+        set.set(*number as usize)
+            .with_context(|| format!("processor {number}"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("sched_setaffinity({processors})"))
 }

@@ -98,6 +98,8 @@ pub(crate) struct Rootfs {
     pub mounts: Vec<CheckedMount>,
     pub devices: Vec<CheckedDevice>,
     pub propagation: Option<(MsFlags, Reach)>,
+    /// The label of SELinux for the files of new file systems.
+    pub label: String,
     pub group: NamedGroup,
     /// What it can see of the group: looked for on the host.
     pub view: Option<GroupView>,
@@ -207,11 +209,12 @@ impl Rootfs {
             });
         let users = user::held::with_maps(&maps)?;
         let copy = self.copy(one, reach)?;
-        ensure!(
-            one.options.id_map != Some(Reach::Below),
-            "ridmap is not supported"
-        );
-        sys::map_ids(copy.as_fd(), users.as_fd()).context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
+        let below = one.options.id_map == Some(Reach::Below);
+        match below {
+            true => sys::map_ids_below(copy.as_fd(), users.as_fd()),
+            false => sys::map_ids(copy.as_fd(), users.as_fd()),
+        }
+        .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
         Ok(copy)
     }
 
@@ -285,6 +288,11 @@ impl Rootfs {
         }
         for (name, value) in &one.options.data {
             data.push((name, value.as_deref()));
+        }
+        // The kernel itself labels the files of these.
+        let own = matches!(kind, "proc" | "sysfs" | "mqueue");
+        if !self.label.is_empty() && !own && one.options.data.iter().all(|(n, _)| n != "context") {
+            data.push(("context", Some(&self.label)));
         }
         let source = one.raw.source.to_str().context("the source is not UTF-8")?;
         let source = match source {

@@ -19,18 +19,21 @@ use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cgroups::NamedGroup;
 use kit::atomic_file::write_file;
 use kit::lock::{self, Turn};
 use kit::own::{make, read_own, remove_file, require_own};
-use kit::{ProcessIdentity, say};
+use kit::{ProcessIdentity, say, warn};
 use nix::unistd::geteuid;
 use process::gate;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, VERSION, read};
+use crate::launch::rdt;
+use crate::systemd::unit::Scope;
 
 const STATE: &str = "state.json";
 /// The largest state in bytes.
@@ -47,6 +50,15 @@ pub(crate) struct Record {
     pub created: String,
     pub owner: u32,
     pub cgroup: NamedGroup,
+    /// The scope whose group it is, if systemd has made it.
+    #[serde(default)]
+    pub scope: Option<Scope>,
+    /// The groups of resctrl that are its own.
+    #[serde(default)]
+    pub rdt: Vec<PathBuf>,
+    /// Who creates it, and is to be ended by whoever will not wait for that.
+    #[serde(default)]
+    pub creator: Option<ProcessIdentity>,
     /// The first process, once it exists.
     pub process: Option<ProcessIdentity>,
     /// Whether its processes are in a PID namespace of their own, which ends
@@ -113,6 +125,9 @@ pub(crate) struct Container {
     /// Held while the container is changed.
     lock: Option<File>,
 }
+
+/// How long somebody else may change a container before that is an error.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The error for an ID that is none. Peers read these words.
 pub(crate) const UNKNOWN: &str = "container does not exist";
@@ -195,20 +210,36 @@ impl Store {
     /// The container of an ID, to change: waits until nobody else changes it.
     ///
     /// # Errors
-    /// [`UNKNOWN`].
+    /// [`UNKNOWN`]; or if somebody else changes it for longer than [`PATIENCE`],
+    /// because a hook hangs.
     pub(crate) fn change(&self, id: &str) -> Result<Container> {
+        match self.change_within(id, PATIENCE)? {
+            Some(container) => Ok(container),
+            None => bail!("container {id} is being changed by another process, which does not end"),
+        }
+    }
+
+    /// The container of an ID, to change; `None` if somebody else changes it for
+    /// longer than `patience`.
+    ///
+    /// # Errors
+    /// [`UNKNOWN`].
+    pub(crate) fn change_within(&self, id: &str, patience: Duration) -> Result<Option<Container>> {
         check_id(id)?;
         let dir = self.root.join(id);
-        let Some(lock) = lock::directory(&dir, Turn::Judging)? else {
+        let Some(lock) = lock::open_directory(&dir)? else {
             bail!("{UNKNOWN}: {id}");
         };
+        if !lock::try_within(&lock, &dir, patience)? {
+            return Ok(None);
+        }
         match read_record(&dir)? {
-            Some(record) => Ok(Container {
+            Some(record) if lock::is_at(&lock, &dir)? => Ok(Some(Container {
                 dir,
                 record,
                 lock: Some(lock),
-            }),
-            None => bail!("{UNKNOWN}: {id}"),
+            })),
+            _ => bail!("{UNKNOWN}: {id}"),
         }
     }
 
@@ -280,13 +311,12 @@ impl Draft {
 
     /// Records the container: from here on it exists.
     pub(crate) fn record(self, record: Record, config: &Config) -> Result<Container> {
-        let text = serde_json::to_vec(config).context("serialise the configuration")?;
-        write_file(&self.dir.join(read::CONFIG), text)?;
         let container = Container {
             dir: self.dir,
             record,
             lock: Some(self.lock),
         };
+        container.save_config(config)?;
         container.save()?;
         Ok(container)
     }
@@ -323,6 +353,12 @@ impl Container {
     /// Lets others change it.
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
+    }
+
+    /// Replaces its configuration.
+    pub(crate) fn save_config(&self, config: &Config) -> Result<()> {
+        let text = serde_json::to_vec(config).context("serialise the configuration")?;
+        write_file(&self.dir.join(read::CONFIG), text)
     }
 
     /// Waits until nobody else changes it; `None` if it no longer exists.
@@ -401,7 +437,14 @@ impl Container {
     /// Bears a second call after a crash in between.
     pub(crate) fn remove(mut self) -> Result<()> {
         say!("remove the container {}", self.record.id);
+        // Without systemd the group ends all the same.
+        if let Some(scope) = &self.record.scope
+            && let Err(error) = scope.stop()
+        {
+            warn!("{error:#}");
+        }
         self.record.cgroup.end()?;
+        rdt::remove(&self.record.rdt)?;
         let lock = self.lock.take().context("the container is not locked")?;
         remove(&self.dir, lock)
     }
@@ -430,6 +473,9 @@ mod tests {
             created: String::new(),
             owner: 0,
             cgroup: NamedGroup::default(),
+            scope: None,
+            rdt: Vec::new(),
+            creator: None,
             process: None,
             own_pids: true,
             may_trace: false,

@@ -45,13 +45,22 @@ pub fn change_mount(
 /// `CAP_SYS_ADMIN` over the file system, or if the mount has been attached or
 /// has a map already.
 pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> nix::Result<()> {
+    map(mount, users, 0)
+}
+
+/// The same for the mounts below it too.
+pub fn map_ids_below(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> nix::Result<()> {
+    map(mount, users, libc::AT_RECURSIVE)
+}
+
+fn map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, below: i32) -> nix::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: users.as_raw_fd() as u64,
     };
-    set_attributes(mount, libc::AT_EMPTY_PATH, &attr)
+    set_attributes(mount, libc::AT_EMPTY_PATH | below, &attr)
 }
 
 fn set_attributes(mount: BorrowedFd<'_>, flags: i32, attr: &libc::mount_attr) -> nix::Result<()> {
