@@ -417,25 +417,42 @@ impl NamedGroup {
         Ok(entrance)
     }
 
-    /// Mounts the groups on the directory `place` of the container: in a cgroup
-    /// namespace of its own as roots, else as the directories that they are.
-    pub fn show(&self, place: BorrowedFd<'_>, own_namespace: bool, rights: Rights) -> Result<()> {
+    /// What a container can see of its groups. Ask for it on the host: in a cgroup
+    /// namespace of its own a process no longer recognises the host's mounts,
+    /// whose roots are above its own (cgroup_namespaces(7)).
+    pub fn view(&self) -> Result<GroupView> {
         let mut layout = Layout::detect()?;
         layout.hierarchies.retain(|hierarchy| {
             let mut members = self.members.iter();
             members.any(|member| member.top == hierarchy.mount_point)
         });
-        match own_namespace {
-            true => namespace::show(&layout, place, rights),
-            false => {
-                let dir = |hierarchy: &Hierarchy| {
-                    let mut members = self.members.iter();
-                    let member = members.find(|member| member.top == hierarchy.mount_point);
-                    member.map(|member| member.dir.clone())
-                };
-                namespace::bind(&layout, place, rights, dir)
-            }
+        Ok(GroupView {
+            layout,
+            group: self.clone(),
+        })
+    }
+}
+
+/// What a container can see of its groups.
+#[derive(Debug)]
+pub struct GroupView {
+    layout: Layout,
+    group: NamedGroup,
+}
+
+impl GroupView {
+    /// Mounts the groups on the directory `place` of the container: in a cgroup
+    /// namespace of its own as roots, else as the directories that they are.
+    pub fn show(&self, place: BorrowedFd<'_>, own_namespace: bool, rights: Rights) -> Result<()> {
+        if own_namespace {
+            return namespace::show(&self.layout, place, rights);
         }
+        let dir = |hierarchy: &Hierarchy| {
+            let mut members = self.group.members.iter();
+            let member = members.find(|member| member.top == hierarchy.mount_point);
+            member.map(|member| member.dir.clone())
+        };
+        namespace::bind(&self.layout, place, rights, dir)
     }
 }
 

@@ -208,6 +208,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             propagation: checked.propagation,
             label: config.linux.mount_label.clone(),
             group: here.group,
+            view: None,
             own_groups,
             root: root.clone(),
             mapped: Vec::new(),

@@ -72,6 +72,15 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
     }
     let store = Store::new(globals.root.clone())?;
     let (group, scope) = group(globals, &args.id, &checked)?;
+    // Before anything is made: the group is somebody else's.
+    ensure!(
+        !group.is_frozen()?,
+        "container's cgroup unexpectedly frozen: it is there already, and nothing would \
+         run in it"
+    );
+    if !group.processes()?.is_empty() {
+        warn!("container's cgroup is not empty: it is another container's too");
+    }
     let draft = store.create(&args.id)?;
     let gate = match life {
         Life::Own => Gate::make(draft.dir()).map(Some),

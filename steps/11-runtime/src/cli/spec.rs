@@ -88,6 +88,16 @@ pub(crate) fn example(rootless: bool) -> Value {
             ],
         },
     });
+    if !rootless {
+        // Without a user namespace: in one nobody may mount them on v1.
+        let groups = json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+        });
+        if let Some(mounts) = config["mounts"].as_array_mut() {
+            mounts.push(groups);
+        }
+    }
     if rootless {
         let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
         config["linux"]["uidMappings"] = map(geteuid().as_raw());

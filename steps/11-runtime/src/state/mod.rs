@@ -288,7 +288,7 @@ fn read_record(dir: &Path) -> Result<Option<Record>> {
 /// Whether the host's directory for running programs is the caller's. To an
 /// ordinary user who is root in a user namespace, as podman's are, it is not.
 fn is_roots() -> Result<bool> {
-    let calls_itself_root = std::env::var_os("USER").is_none_or(|user| user == "root");
+    let calls_itself_root = std::env::var_os("USER").is_some_and(|user| user == "root");
     Ok(geteuid().is_root() && (calls_itself_root || !in_user_namespace()?))
 }
 
