@@ -401,6 +401,10 @@ fn without_unusable(justfile: &str, last: &str) -> String {
             "Check all steps that were handed out",
         )
         .replace(
+            "A first hour: twelve short experiments",
+            "Short experiments",
+        )
+        .replace(
             "Start step NN: create its skeleton, with its exercises, in work/",
             "Show the exercises of step NN, with their files",
         )
