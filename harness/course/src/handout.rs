@@ -424,3 +424,19 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             .with_context(|| format!("copy {}", from.display())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_profiles_of_steps_that_are_there_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("steps/01-uts")).unwrap();
+        let manifest = "[a]\nstep-01.opt-level = 2\nstep-10.opt-level = 2\nsha2.opt-level = 2\n";
+        assert_eq!(
+            without_profiles_of(manifest, dir.path()),
+            "[a]\nstep-01.opt-level = 2\nsha2.opt-level = 2\n"
+        );
+    }
+}
