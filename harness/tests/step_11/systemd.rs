@@ -21,6 +21,9 @@ impl<'a> System<'a> {
         let inner = runtime.bundle.with_file_name("inner");
         fs::create_dir(&inner).context("mkdir")?;
         fs::rename(runtime.bundle.join("rootfs"), inner.join("rootfs")).context("rename")?;
+        let program = c.step().command().get_program().to_owned();
+        let programs = std::path::Path::new(&program).parent();
+        let programs = programs.context("the program has no directory")?.to_owned();
         let features: Value = runtime.call(&["features"]).run()?.success()?.json()?;
         // Some machines lack this one, which would be said at each call.
         let names = features["linux"]["capabilities"].as_array();
@@ -53,7 +56,7 @@ impl<'a> System<'a> {
                 tmpfs("/tmp", "nodev"),
                 tmpfs("/etc", "tmpcopyup"),
                 tmpfs("/var", "tmpcopyup"),
-                {"destination": "/media", "type": "bind", "source": workspace::bin(),
+                {"destination": "/media", "type": "bind", "source": programs,
                  "options": ["rbind", "ro"]},
                 {"destination": "/mnt", "type": "bind", "source": inner, "options": ["rbind"]},
             ]);
