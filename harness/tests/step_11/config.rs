@@ -179,6 +179,12 @@ fn an_update_changes_what_it_names_and_nothing_else() {
             .call(&["update", "one"])
             .run()?
             .expect_error(1, &["no limit"])?;
+        if !fs::exists("/sys/fs/resctrl/tasks").unwrap_or(false) {
+            runtime
+                .call(&["update", "--l3-cache-schema", "L3:0=f", "one"])
+                .run()?
+                .expect_error(1, &["resctrl"])?;
+        }
         runtime
             .call(&["delete", "--force", "one"])
             .run()?
