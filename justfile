@@ -84,7 +84,7 @@ run *ARGS:
 build:
     @{{ harness }} build
 
-# Build the root file system NAME: busybox or debian
+# Build the root file system NAME: busybox, debian or systemd
 [group('run')]
 rootfs NAME *ARGS:
     @vm/rootfs.sh "$@"
