@@ -334,7 +334,7 @@ fn containerd(place: &mut Place) -> Result<PathBuf> {
         disable_apparmor = true
         [plugins."io.containerd.grpc.v1.cri".containerd]
         snapshotter = "native"
-        default_runtime_name = "runc"
+        default_runtime_name = "drydock"
         [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.drydock]
         runtime_type = "io.containerd.runc.v2"
         [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.drydock.options]
@@ -416,7 +416,7 @@ fn containerd_runs_containers_for_its_client_and_for_kubernetes() -> Result<()> 
     let calls = || -> Result<()> {
         let pod = cri.run_pod_sandbox("drydock")?;
         let command = ["sh", "-c", TICKS];
-        let id = cri.create_container(&pod, &image, &command, 64 << 20)?;
+        let id = cri.create_container(&pod, "ticks", &image, &command, 64 << 20)?;
         cri.start_container(&id)?;
         ensure!(cri.container_status(&id)?.0 == RUNNING, "it does not run");
         let said = cri.exec_sync(&id, &["sh", "-c", "echo inside; exit 3"])?;
@@ -442,7 +442,7 @@ fn containerd_runs_containers_for_its_client_and_for_kubernetes() -> Result<()> 
             "state {state}, status {status}"
         );
         // A command that does not exist is an error of StartContainer.
-        let missing = cri.create_container(&pod, &image, &["nonesuch"], 0)?;
+        let missing = cri.create_container(&pod, "missing", &image, &["nonesuch"], 0)?;
         ensure!(cri.start_container(&missing).is_err(), "it has started");
         cri.remove_container(&missing)?;
         cri.remove_container(&id)?;

@@ -153,14 +153,22 @@ impl Isolation for Rootfs {
         let parent = mount_point_of(&self.path)?;
         change_one(&parent, MsFlags::MS_PRIVATE)?;
         let root = Root::bind(&self.path)?;
+        let mut read_only_last = Vec::new();
         for n in 0..self.mounts.len() {
             let mapped = self.mapped[n].take();
             let one = &self.mounts[n];
-            self.mount(root.fd(), one, mapped)
+            let place = self
+                .mount(root.fd(), one, mapped)
                 .with_context(|| named(one))?;
+            if let Some(place) = place.filter(|_| is_filled(one)) {
+                read_only_last.push((place, one));
+            }
         }
         if self.has_own_dev() {
             self.fill_dev(root.fd())?;
+        }
+        for (place, one) in read_only_last {
+            set(place.as_fd(), false, one.options.attributes).with_context(|| named(one))?;
         }
         umask(before);
         match self.root.0.root.set(root) {
@@ -168,6 +176,11 @@ impl Isolation for Rootfs {
             Err(_) => bail!("the root is made twice"),
         }
     }
+}
+
+/// Whether it gets files and mount points before it becomes read-only.
+fn is_filled(one: &CheckedMount) -> bool {
+    one.raw.kind == "tmpfs" && one.options.attributes.set & MOUNT_ATTR_RDONLY != 0
 }
 
 fn named(one: &CheckedMount) -> String {
@@ -223,11 +236,12 @@ impl Rootfs {
         root: BorrowedFd<'_>,
         one: &CheckedMount,
         mapped: Option<Detached>,
-    ) -> Result<()> {
+    ) -> Result<Option<OwnedFd>> {
         if one.options.remount {
             let target = one.target.open(root)?.context("nothing is mounted there")?;
             set(target.as_fd(), false, one.options.attributes)?;
-            return set(target.as_fd(), true, one.options.below);
+            set(target.as_fd(), true, one.options.below)?;
+            return Ok(None);
         }
         let place = match (one.bind(), one.raw.kind.as_str()) {
             (Some(reach), _) => {
@@ -249,7 +263,8 @@ impl Rootfs {
                     _ => Rights::ReadOnly,
                 };
                 let view = self.view.as_ref().context("the groups are not known")?;
-                return view.show(target.as_fd(), self.own_groups, rights);
+                view.show(target.as_fd(), self.own_groups, rights)?;
+                return Ok(None);
             }
             (None, kind) => self.new_file_system(root, one, kind)?,
         };
@@ -258,7 +273,7 @@ impl Rootfs {
             sys::change_mount(place.as_fd(), below, 0, 0, kind.bits())
                 .with_context(|| format!("mount_setattr({kind:?})"))?;
         }
-        Ok(())
+        Ok(Some(place))
     }
 
     fn new_file_system(
@@ -300,19 +315,16 @@ impl Rootfs {
             source => source,
         };
         let attributes = MountAttrFlags::from_bits_retain(one.options.attributes.set as u32);
-        // It is filled before it may become read-only.
-        let new = match one.options.copy_up {
-            true => {
-                let writable = attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
-                let new = Detached::from_source(kind, source, &data, writable)?;
-                if let Some(there) = &there {
-                    copy_up::copy(there.as_fd(), new.as_fd()).context("tmpcopyup")?;
-                }
-                set(new.as_fd(), false, one.options.attributes)?;
-                new
-            }
-            false => Detached::from_source(kind, source, &data, attributes)?,
+        let attributes = match is_filled(one) {
+            true => attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY),
+            false => attributes,
         };
+        let new = Detached::from_source(kind, source, &data, attributes)?;
+        if one.options.copy_up
+            && let Some(there) = &there
+        {
+            copy_up::copy(there.as_fd(), new.as_fd()).context("tmpcopyup")?;
+        }
         new.attach(target.as_fd())
     }
 
