@@ -30,7 +30,7 @@ use crate::launch::hooks::{CreateHooks, StartHooks};
 use crate::launch::identity::{Asked, Identity, Lookup};
 use crate::launch::namespaces::{self, Joined, Names, New};
 use crate::launch::rdt::{self, Rdt};
-use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
+use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot, is_filled};
 use crate::launch::workdir::Enter;
 use crate::state::OciState;
 use crate::systemd::unit::Scope;
@@ -235,6 +235,12 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             root,
             read_only: config.root.as_ref().is_some_and(|root| root.readonly),
             cwd: process.raw.cwd.clone(),
+            filled: checked
+                .mounts
+                .iter()
+                .filter(|one| is_filled(one))
+                .cloned()
+                .collect(),
             masked: config.linux.masked_paths.clone(),
             readonly_paths: config.linux.readonly_paths.clone(),
             propagation: checked.propagation,

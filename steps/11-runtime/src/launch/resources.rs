@@ -86,24 +86,22 @@ impl Write {
 
 fn planned(group: &NamedGroup, resources: &Resources) -> Result<Vec<Write>> {
     let interface = |controller: &str| group.interface(controller);
-    let resources = &without_limit(group, resources.clone())?;
+    let resources = &without_swap(group, resources.clone())?;
     let mut writes = writes(resources, interface)?;
     memory_first(group, resources, &mut writes)?;
     Ok(writes)
 }
 
-/// Who removes the limit of memory means the one of memory and swap too: on v1
-/// the latter may not be below the former.
-fn without_limit(group: &NamedGroup, mut resources: Resources) -> Result<Resources> {
+/// Without accounting of swap there is no limit of it to remove.
+fn without_swap(group: &NamedGroup, mut resources: Resources) -> Result<Resources> {
     if let Some(memory) = &mut resources.memory
-        && memory.limit.is_some_and(|limit| limit < 0)
-        && memory.swap.unwrap_or(0) == 0
+        && memory.swap.is_some_and(|swap| swap < 0)
         && group.interface("memory") == Some(Interface::V1)
         && group
             .read("memory", "memory.memsw.limit_in_bytes")?
-            .is_some()
+            .is_none()
     {
-        memory.swap = Some(-1);
+        memory.swap = None;
     }
     Ok(resources)
 }

@@ -153,22 +153,14 @@ impl Isolation for Rootfs {
         let parent = mount_point_of(&self.path)?;
         change_one(&parent, MsFlags::MS_PRIVATE)?;
         let root = Root::bind(&self.path)?;
-        let mut read_only_last = Vec::new();
         for n in 0..self.mounts.len() {
             let mapped = self.mapped[n].take();
             let one = &self.mounts[n];
-            let place = self
-                .mount(root.fd(), one, mapped)
+            self.mount(root.fd(), one, mapped)
                 .with_context(|| named(one))?;
-            if let Some(place) = place.filter(|_| is_filled(one)) {
-                read_only_last.push((place, one));
-            }
         }
         if self.has_own_dev() {
             self.fill_dev(root.fd())?;
-        }
-        for (place, one) in read_only_last {
-            set(place.as_fd(), false, one.options.attributes).with_context(|| named(one))?;
         }
         umask(before);
         match self.root.0.root.set(root) {
@@ -178,8 +170,8 @@ impl Isolation for Rootfs {
     }
 }
 
-/// Whether it gets files and mount points before it becomes read-only.
-fn is_filled(one: &CheckedMount) -> bool {
+/// Whether it gets files and mount points before [`Pivot`] makes it read-only.
+pub(crate) fn is_filled(one: &CheckedMount) -> bool {
     one.raw.kind == "tmpfs" && one.options.attributes.set & MOUNT_ATTR_RDONLY != 0
 }
 
@@ -236,12 +228,11 @@ impl Rootfs {
         root: BorrowedFd<'_>,
         one: &CheckedMount,
         mapped: Option<Detached>,
-    ) -> Result<Option<OwnedFd>> {
+    ) -> Result<()> {
         if one.options.remount {
             let target = one.target.open(root)?.context("nothing is mounted there")?;
             set(target.as_fd(), false, one.options.attributes)?;
-            set(target.as_fd(), true, one.options.below)?;
-            return Ok(None);
+            return set(target.as_fd(), true, one.options.below);
         }
         let place = match (one.bind(), one.raw.kind.as_str()) {
             (Some(reach), _) => {
@@ -263,8 +254,7 @@ impl Rootfs {
                     _ => Rights::ReadOnly,
                 };
                 let view = self.view.as_ref().context("the groups are not known")?;
-                view.show(target.as_fd(), self.own_groups, rights)?;
-                return Ok(None);
+                return view.show(target.as_fd(), self.own_groups, rights);
             }
             (None, kind) => self.new_file_system(root, one, kind)?,
         };
@@ -273,7 +263,7 @@ impl Rootfs {
             sys::change_mount(place.as_fd(), below, 0, 0, kind.bits())
                 .with_context(|| format!("mount_setattr({kind:?})"))?;
         }
-        Ok(Some(place))
+        Ok(())
     }
 
     fn new_file_system(
@@ -514,6 +504,8 @@ pub(crate) struct Pivot {
     pub read_only: bool,
     /// The working directory.
     pub cwd: PathBuf,
+    /// The mounts that were filled first.
+    pub filled: Vec<CheckedMount>,
     pub masked: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
     pub propagation: Option<(MsFlags, Reach)>,
@@ -528,6 +520,11 @@ impl Isolation for Pivot {
 
     fn in_container(&mut self) -> Result<()> {
         let root = self.root.get()?;
+        for one in &self.filled {
+            let place = one.target.open(root.fd())?;
+            let place = place.with_context(|| format!("{} is gone", one.target))?;
+            set(place.as_fd(), false, one.options.attributes).with_context(|| named(one))?;
+        }
         for path in &self.readonly_paths {
             masks::make_read_only(root.fd(), path)?;
         }
