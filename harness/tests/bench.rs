@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bench::report::Report;
 use bench::session::{Session, built};
 use bench::table::Table;
-use bench::{claims, density, images, native, start, tools, whereto};
+use bench::{claims, density, images, native, runtime, start, tools, whereto};
 use check::host;
 use serial_test::serial;
 
@@ -73,6 +73,11 @@ fn every_bench_fills_its_tables() {
         assert!(columns.contains(&"drydock".to_owned()), "{columns:?}");
         assert!(!report.tables[1].rows.is_empty());
     }
+
+    let report = runtime::run(&session).unwrap();
+    assert_measured(&report);
+    assert_filled(&report.tables[0], 1);
+    assert!(is_figure(&report.tables[0].rows[0][4]));
 
     let report = density::run(&session, &[3]).unwrap();
     assert_measured(&report);

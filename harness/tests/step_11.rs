@@ -546,11 +546,17 @@ fn exec_joins_the_container_and_opens_no_way_out() {
         runtime.configure(LOOP, |config| {
             config["process"]["capabilities"]["bounding"] = json!(["CAP_SYS_PTRACE", "CAP_KILL"]);
             config["process"]["capabilities"]["permitted"] = json!(["CAP_SYS_PTRACE"]);
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}],
+            });
         })?;
         let one = runtime.start("one")?;
         one.line("up")?;
         let script = "for kind in cgroup ipc mnt net pid uts; do readlink /proc/self/ns/$kind; \
                       done; for fd in /proc/self/fd/*; do readlink $fd | sed 's/^/fd /'; done; \
+                      grep -E '^(CapBnd|Seccomp):' /proc/self/status; \
+                      [ \"$(cat /proc/1/cgroup)\" = \"$(cat /proc/self/cgroup)\" ] && echo one group; \
                       exit 7";
         let ran = runtime
             .call(&["exec", "one", "/bin/sh", "-c", script])
@@ -562,6 +568,18 @@ fn exec_joins_the_container_and_opens_no_way_out() {
             expect(
                 ran.stdout.lines().any(|line| line == link),
                 format!("the {kind} namespace of the container, {link}"),
+                &ran.stdout,
+            )?;
+        }
+        // Namespaces are a view; these are the walls.
+        for (wall, line) in [
+            ("the capabilities", "CapBnd:\t0000000000080020"),
+            ("the filter", "Seccomp:\t2"),
+            ("the control group", "one group"),
+        ] {
+            expect(
+                ran.stdout.lines().any(|found| found == line),
+                format!("{wall} of the container, {line:?}, for the further process"),
                 &ran.stdout,
             )?;
         }
@@ -604,7 +622,7 @@ fn exec_joins_the_container_and_opens_no_way_out() {
         expect(
             entered.is_some() && program.display().to_string().contains("memfd:"),
             "a sealed copy of the runtime to enter a container with CAP_SYS_PTRACE",
-            format!("{}", program.display()),
+            "its program, which is a file of the host",
         )?;
         Ok(())
     });

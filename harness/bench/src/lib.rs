@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`start`], [`whereto`], [`density`], [`native`], [`images`] | the benches |
+//! | [`start`], [`whereto`], [`runtime`], [`density`], [`native`], [`images`] | the benches |
 //! | [`claims`] | container against virtual machine |
 //! | [`contenders`], [`bundle`], [`inside`], [`peers`] | the engines that start containers here, and what each of them isolates |
 //! | [`herd`], [`network`], [`strace`], [`hyperfine`] | measurement |
@@ -24,6 +24,7 @@ pub mod native;
 pub mod network;
 pub mod peers;
 pub mod report;
+pub mod runtime;
 pub mod scratch;
 pub mod session;
 pub mod start;
@@ -49,6 +50,8 @@ pub enum Bench {
     Start,
     /// Where the time of a start goes
     Where,
+    /// Create, start and delete, beside other OCI runtimes
+    Runtime,
     /// Hundreds of containers: time and memory of each
     Density,
     /// Computing, memory, files and network, inside against outside

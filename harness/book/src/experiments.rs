@@ -7,9 +7,9 @@ use super::Page;
 use check::registry::Step;
 use check::workspace;
 
-/// The experiments that the book must have: E1 to E19, and E22.
+/// The experiments that the book must have: E1 to E19, and E22 to E24.
 pub fn required() -> Vec<String> {
-    (1..=19).chain([22]).map(|n| format!("E{n}")).collect()
+    (1..=19).chain(22..=24).map(|n| format!("E{n}")).collect()
 }
 
 /// A row: ``| E5 | what | [section](link) | `step_03::check` |``.

@@ -76,7 +76,8 @@ const WORDS: [(&str, &str); 6] = [
 
 /// Commands that only teachers, or only those with all steps, can use.
 const TEACHERS: &str = "[group('teach')]";
-const LAST_STEP: &str = "09";
+/// The step from which on there is an engine.
+const ENGINE: &str = "09";
 
 /// Writes the repository with a single commit, so that no solution is in its
 /// history. `DIR` must not exist.
@@ -146,9 +147,14 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         let manifest = dir.join(manifest);
         write(&manifest, &with_tests_in(dir, &read(&manifest)?)?)?;
     }
+    let to_be_solved = match first == last {
+        true => format!("step {first}"),
+        false => format!("steps {first} to {last}"),
+    };
     for file in ["README.md", "test"] {
         let text = read(&root.join("harness/handout").join(file))?
-            .replace("STEPS", &format!("steps {first} to {last}"))
+            .replace("STEPS", &to_be_solved)
+            .replace("FIRST   ", &format!("{first}      ")) // in the column that it had
             .replace("FIRST", first);
         let to = match file {
             "test" => dir.join("tools/test"),
@@ -164,7 +170,8 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         &with_steps(&workflow, &steps),
     )?;
     let manifest = dir.join("Cargo.toml");
-    write(&manifest, &quiet(&read(&manifest)?)?)?;
+    let text = quiet(&read(&manifest)?)?;
+    write(&manifest, &without_profiles_of(&text, dir))?;
     lock(dir)?;
     Ok(steps)
 }
@@ -209,6 +216,27 @@ fn quiet(manifest: &str) -> Result<String> {
     Ok(manifest
         .replace(lints, &format!("{lints}{allowed}"))
         .replace("todo = \"warn\"", "todo = \"allow\""))
+}
+
+/// The manifest of the workspace without the profiles of steps that are not in
+/// `dir`: cargo would warn of each at every build.
+fn without_profiles_of(manifest: &str, dir: &Path) -> String {
+    let steps = fs::read_dir(dir.join("steps"));
+    let steps: Vec<String> = steps
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let is_there = |line: &&str| {
+        let package = line
+            .strip_prefix("step-")
+            .and_then(|rest| rest.split_once('.'));
+        let number = package.map(|(number, _)| format!("{number}-"));
+        number.is_none_or(|number| steps.iter().any(|step| step.starts_with(&number)))
+    };
+    let lines: Vec<&str> = manifest.lines().filter(is_there).collect();
+    lines.join("\n") + "\n"
 }
 
 fn range(text: &str) -> Result<(String, String)> {
@@ -364,7 +392,7 @@ fn without_unusable(justfile: &str, last: &str) -> String {
         };
         !recipe.contains(TEACHERS)
             && !named("solution")
-            && (last == LAST_STEP || !needs_all.into_iter().any(named))
+            && (last >= ENGINE || !needs_all.into_iter().any(named))
     };
     let recipes: Vec<&str> = justfile.split("\n\n").filter(usable).collect();
     recipes
@@ -372,6 +400,10 @@ fn without_unusable(justfile: &str, last: &str) -> String {
         .replace(
             "Run all tests, as CI does; --changed [BASE]: those that your changes can affect",
             "Check all steps that were handed out",
+        )
+        .replace(
+            "A first hour: twelve short experiments",
+            "Short experiments",
         )
         .replace(
             "Start step NN: create its skeleton, with its exercises, in work/",
@@ -391,5 +423,21 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         Err(_) => fs::copy(from, to)
             .map(|_| ())
             .with_context(|| format!("copy {}", from.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_profiles_of_steps_that_are_there_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("steps/01-uts")).unwrap();
+        let manifest = "[a]\nstep-01.opt-level = 2\nstep-10.opt-level = 2\nsha2.opt-level = 2\n";
+        assert_eq!(
+            without_profiles_of(manifest, dir.path()),
+            "[a]\nstep-01.opt-level = 2\nsha2.opt-level = 2\n"
+        );
     }
 }

@@ -9,7 +9,9 @@ use nix::unistd::geteuid;
 
 use bench::report::Results;
 use bench::session::{Session, built};
-use bench::{Bench, claims, density, images, keep, native, place, recorded, start, tools, whereto};
+use bench::{
+    Bench, claims, density, images, keep, native, place, recorded, runtime, start, tools, whereto,
+};
 use check::report::progress;
 
 /// Arguments of `harness bench`.
@@ -77,6 +79,7 @@ pub fn bench(args: Args) -> Result<ExitCode> {
         let report = match name {
             Bench::Start => start::run(&session),
             Bench::Where => whereto::run(&session),
+            Bench::Runtime => runtime::run(&session),
             Bench::Density => density::run(&session, &args.containers),
             Bench::Native => native::run(&session),
             Bench::Images => images::run(&session),

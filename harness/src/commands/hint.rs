@@ -7,11 +7,11 @@ use anyhow::Result;
 
 use super::check as check_step;
 use check::outcome::Record;
-use check::registry::Step;
+use check::registry::{self, Step};
 use check::workspace;
-use course::exercise::Exercise;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
+use course::exercise::{Exercise, Level};
 use vm::checking::{Reader, Where};
 
 /// Arguments of `harness hint`.
@@ -30,6 +30,17 @@ pub struct Args {
 pub fn hint(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
+    if let Some((below, exercise, file)) = first_below(&number, &work)? {
+        println!("Next: step {below}, on which step {number} builds");
+        println!();
+        println!(
+            "  Not begun yet: exercise {exercise}, in {}",
+            file.display()
+        );
+        println!();
+        println!("  More: ./just hint {below}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let records = check_step::run(&number, &args.place, None, Reader::Caller)?;
     let Some(record) = records.iter().find(|record| record.is_open()) else {
         println!("Nothing is left to do.");
@@ -55,6 +66,27 @@ pub fn hint(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// In a handout, the first core exercise that is not begun in a step below:
+/// step, exercise and file. Otherwise the steps below are ours.
+fn first_below(number: &str, work: &Work) -> Result<Option<(String, String, PathBuf)>> {
+    if !workspace::is_handed_out() {
+        return Ok(None);
+    }
+    let root = workspace::root();
+    for below in registry::numbers(&workspace::checks())? {
+        if below.as_str() >= number || !skeleton::has_exercises(&below) {
+            continue;
+        }
+        let dir = work.started(&below)?;
+        let mut open = skeleton::open(&dir, &below)?.into_iter();
+        if let Some((exercise, file)) = open.find(|(open, _)| open.level == Level::Core) {
+            let shown = dir.strip_prefix(&root).unwrap_or(&dir).join(file);
+            return Ok(Some((below, exercise.name, shown)));
+        }
+    }
+    Ok(None)
+}
+
 /// An exercise whose gap the learner has not begun to fill.
 struct Open {
     exercise: Exercise,
@@ -67,7 +99,8 @@ struct Open {
 
 /// The open exercise that turns `check` green, or else the first in our order.
 fn open(number: &str, work: &Work, check: &str) -> Result<Option<Open>> {
-    let open = skeleton::open(&work.started(number)?, number)?;
+    let dir = work.started(number)?;
+    let open = skeleton::open(&dir, number)?;
     let turns = |exercise: &Exercise| exercise.turns.iter().any(|turned| turned == check);
     let wanted = open.iter().position(|(exercise, _)| turns(exercise));
     let Some((exercise, file)) = open.into_iter().nth(wanted.unwrap_or(0)) else {
@@ -78,11 +111,13 @@ fn open(number: &str, work: &Work, check: &str) -> Result<Option<Open>> {
     let ours = ours
         .into_iter()
         .find(|place| place.exercise == exercise.name && place.file == file);
+    let root = workspace::root();
+    let shown = dir.strip_prefix(&root).unwrap_or(&dir).join(&file);
     Ok(Some(Open {
         turns: wanted.is_some(),
         solution: ours.map(|place| place.solution),
         exercise,
-        file,
+        file: shown,
     }))
 }
 

@@ -150,6 +150,7 @@ pub fn open_gate(directory: &Path) -> Result<()> {
     }
 }
 
+// ANCHOR: entrance
 /// The writing end of the start FIFO; `None` if there is no FIFO, or nobody
 /// reads from it.
 fn entrance(directory: &Path) -> Result<Option<File>> {
@@ -159,6 +160,7 @@ fn entrance(directory: &Path) -> Result<Option<File>> {
         Err(error) => Err(error),
     }
 }
+// ANCHOR_END: entrance
 
 /// Opens a FIFO without waiting for its other end.
 fn opened(path: &Path, access: OFlag) -> Result<File> {

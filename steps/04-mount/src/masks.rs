@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, openat};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, fchdir, unlinkat};
 
 use crate::detached::{Detached, MountAttrFlags};
 use crate::proc_sys::INERT;
@@ -101,14 +102,45 @@ pub fn mask_all(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
     if paths.is_empty() {
         return Ok(());
     }
-    // The file's own file system vanishes with its last mount.
+    // The file's own file system vanishes with its last mount. Up to Linux 6.14,
+    // open_tree(2) copies no mount that is attached nowhere. So the file system
+    // lies on the root for the first copy, and no path is looked up meanwhile.
+    // Further copies are made of the first, once that is attached.
     let options = [("size", Some("4k")), ("mode", Some("755"))];
-    let holder = Detached::new("tmpfs", &options, INERT)?;
+    let holder = Detached::new("tmpfs", &options, INERT)?.attach(root)?;
     let mut empty = Empty::make(holder.as_fd())?;
+    let first = Detached::copy_of_fd(empty.file.as_fd(), Path::new("an empty file"))?;
+    fchdir(&holder).context("fchdir(the file system of the empty file)")?;
+    umount2(".", MntFlags::MNT_DETACH).context("umount2(., MNT_DETACH)")?;
+    fchdir(root).context("fchdir(the root)")?;
+    let mut first = Some(first);
     for path in paths {
-        cover(root, &mut empty, path).with_context(|| format!("mask {path:?}"))?;
+        let is_file = match Target::new(path)?.open(root)? {
+            Some(target) => FileKind::of(target.as_fd())? == FileKind::File,
+            None => continue,
+        };
+        match first.take_if(|_| is_file) {
+            Some(first) => cover_first(root, &mut empty, first, path),
+            None => cover(root, &mut empty, path),
+        }
+        .with_context(|| format!("mask {path:?}"))?;
     }
     empty.forget()
+}
+
+/// Covers a file with the first mount of the empty file, of which further ones
+/// are copied from now on.
+fn cover_first(
+    root: BorrowedFd<'_>,
+    empty: &mut Empty<'_>,
+    first: Detached,
+    path: &Path,
+) -> Result<()> {
+    if let Some(target) = Target::new(path)?.open(root)? {
+        let attributes = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        empty.file = first.attach_with(attributes, target.as_fd())?;
+    }
+    Ok(())
 }
 
 /// What covers: an empty file and an empty directory that belong to this

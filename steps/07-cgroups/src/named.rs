@@ -136,6 +136,34 @@ impl NamedGroup {
         Ok(NamedGroup { members })
     }
 
+    /// The groups that a running process is in, without those that the caller is
+    /// in as well: there is nothing to enter. The caller makes sure afterwards
+    /// that it is still the same process.
+    pub fn of_process(pid: Pid) -> Result<NamedGroup> {
+        let layout = Layout::of_process(&pid.to_string())?;
+        let own = Layout::of_process("self")?;
+        let is_own = |dir: &Path| own.hierarchies.iter().any(|one| one.own == dir);
+        let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
+        let members = layout.hierarchies.iter().filter_map(|hierarchy| {
+            let version = match hierarchy.version {
+                Version::V1 => 1,
+                Version::V2 => 2,
+            };
+            let counts = !hierarchy.controllers.is_empty() || version == 2 && v2_only;
+            let takes_part = counts && !hierarchy.read_only && !is_own(&hierarchy.own);
+            takes_part.then(|| NamedMember {
+                version,
+                controllers: hierarchy.controllers.clone(),
+                dir: hierarchy.own.clone(),
+                top: hierarchy.mount_point.clone(),
+                above: Vec::new(),
+            })
+        });
+        Ok(NamedGroup {
+            members: members.collect(),
+        })
+    }
+
     /// The same group, whose parents somebody else keeps.
     #[must_use]
     pub fn with_foreign_parents(mut self) -> NamedGroup {
@@ -143,6 +171,11 @@ impl NamedGroup {
             member.above.clear();
         }
         self
+    }
+
+    /// Whether it is no group in any hierarchy.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// Whether the caller may make the group's directories, or their parents.

@@ -20,10 +20,11 @@ use crate::command::devices;
 use crate::command::inherited::{Inherited, SessionKeyring};
 use crate::command::ulimit::Ulimits;
 use crate::command::workdir::Workdir;
-use crate::container::Records;
 use crate::container::keeper::{Ending, Keeper};
+use crate::container::{Record, Records};
 use crate::spec::Spec;
 use crate::terminal::Streams;
+use crate::terminal::handed::Ends;
 use crate::volume::Volumes;
 use crate::volume::mounts::VolumeMounts;
 
@@ -34,6 +35,12 @@ pub struct Here<'a> {
     pub places: &'a Places,
     /// A file to create, with the container's id in it (`--cidfile`).
     pub cidfile: Option<PathBuf>,
+    /// The record of the container if it exists already, which a launcher that
+    /// stays has made.
+    pub record: Option<Record>,
+    /// Where the launcher's ends of the standard streams go; `None` if the
+    /// command gets the caller's streams.
+    pub ends: Option<Ends>,
 }
 
 /// Builds the container that `spec` describes, and the [`Ending`] to call with
@@ -84,18 +91,20 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     });
     let seal = harden.seal_of_init();
     let credentials = Credentials::new(&spec.user);
-    let streams = Streams::new(
-        spec.interactive,
-        spec.tty,
-        credentials.owner(),
-        spec.user.opens_as_caller(),
-    )?;
-    let keeper = Keeper::new(
-        Records::new(here.places),
-        spec.clone(),
-        here.cidfile,
-        union.found_dead(),
-    )?;
+    let streams = match here.ends {
+        None => Streams::new(
+            spec.interactive,
+            spec.tty,
+            credentials.owner(),
+            spec.user.opens_as_caller(),
+        )?,
+        Some(ends) => Streams::handed_over(spec.interactive, spec.tty, credentials.owner(), ends),
+    };
+    let records = Records::new(here.places);
+    let keeper = match here.record {
+        None => Keeper::new(records, spec.clone(), here.cidfile, union.found_dead())?,
+        Some(record) => Keeper::again(records, record, union.found_dead()),
+    };
     let ending = keeper.ending();
     let command = Command {
         argv: spec.command,
@@ -226,6 +235,8 @@ mod tests {
         let here = Here {
             places: &places,
             cidfile: None,
+            record: None,
+            ends: None,
         };
         let (container, _) = list(spec(), here).unwrap();
         assert_eq!(

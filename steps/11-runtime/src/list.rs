@@ -285,16 +285,13 @@ pub(crate) struct There {
     pub memory_policy: Option<MemoryPolicy>,
 }
 
-/// Builds a further process of a container: its list only joins.
-// ANCHOR: exec
-pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
-    let user = &process.raw.user;
-    let seccomp = there.seccomp.as_deref();
-    let door = door(process, seccomp, there.programs)?;
-    let asked = asked(&door, seccomp, &there.state, Which::Further)?;
-    let mut container = Container::new(command(process, &there.passed))
-        .keep_terminal()
-        .pass(there.passed);
+/// Adds the isolations that enter the namespaces of the process `first`, except
+/// those that are the caller's already. The cgroup namespace is returned: it is
+/// entered after the group, by [`Beside`].
+// ANCHOR: join
+pub fn join(mut container: Container, first: Pid) -> Result<(Container, View)> {
+    let mut view = View::Callers;
+    // ANCHOR: exercise_join
     for kind in namespaces::ALL {
         // A kernel without such namespaces has no such file for this process
         // either. If only the container's is missing, that has ended, and the
@@ -302,20 +299,34 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         if !Path::new("/proc/self/ns").join(kind.file()).exists() {
             continue;
         }
-        let path = format!("/proc/{}/ns/{}", there.first, kind.file());
+        let path = format!("/proc/{first}/ns/{}", kind.file());
         let file = namespaces::open(Path::new(&path), kind)?;
         if !namespaces::is_own(&file, kind)? {
-            container = container.with(Joined::new(kind, file));
+            match kind {
+                // Entered by `Beside`, after the group.
+                NamespaceKind::Cgroup => view = View::Joined(file),
+                _ => container = container.with(Joined::new(kind, file)),
+            }
         }
     }
+    // ANCHOR_END: exercise_join
+    Ok((container, view))
+}
+// ANCHOR_END: join
+
+/// Builds a further process of a container: its list only joins.
+// ANCHOR: exec
+pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
+    let user = &process.raw.user;
+    let seccomp = there.seccomp.as_deref();
+    let door = door(process, seccomp, there.programs)?;
+    let asked = asked(&door, seccomp, &there.state, Which::Further)?;
+    let container = Container::new(command(process, &there.passed))
+        .keep_terminal()
+        .pass(there.passed);
+    let (container, view) = join(container, there.first)?;
     Ok(container
-        .with(Beside {
-            group: there.group,
-            first: there.first,
-            affinity: process.affinity.clone(),
-            entrance: Entrance::default(),
-            entered: false,
-        })
+        .with(Beside::new(there.group, there.first, view).on(process.affinity.clone()))
         .with(Console::new(
             there.terminal,
             None,

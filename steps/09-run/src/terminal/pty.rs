@@ -28,6 +28,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
+use crate::terminal::handed::{Ends, Kept};
 use crate::terminal::pipes::duplicate;
 use crate::terminal::raw::Raw;
 use crate::terminal::relay::{self, Relay};
@@ -46,6 +47,11 @@ pub struct Pty {
     terminal: Option<OwnedFd>,
     /// In the launcher.
     host: HostSide,
+    /// Where the launcher's end of the socket goes, if the launcher is to
+    /// receive the master itself.
+    ends: Option<Ends>,
+    /// Whether the terminal becomes the container's `/dev/console`.
+    console: bool,
 }
 
 impl Pty {
@@ -56,6 +62,22 @@ impl Pty {
             socket: None,
             terminal: None,
             host: HostSide::default(),
+            ends: None,
+            console: true,
+        }
+    }
+
+    pub(super) fn of_further_process(self) -> Self {
+        Pty {
+            console: false,
+            ..self
+        }
+    }
+
+    pub(super) fn handed_over(owner: Owner, ends: Ends) -> Self {
+        Pty {
+            ends: Some(ends),
+            ..Pty::new(true, owner)
         }
     }
 }
@@ -79,6 +101,10 @@ impl Isolation for Pty {
         // Only the child has that end now: if it dies, the socket is at its
         // end.
         drop(theirs);
+        if let Some(ends) = &self.ends {
+            ends.put(Kept::Terminal { socket });
+            return Ok(());
+        }
         self.host.open(socket, self.interactive)
     }
 
@@ -104,14 +130,9 @@ impl Isolation for Pty {
         }
         let name = ptsname(&master, Vec::new()).context("ptsname")?;
         say!("the terminal is {name:?}");
-        // Programs without another terminal write to /dev/console.
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let root = inside::open(Path::new("/"), flags).context("open(/)")?;
-        let console = Target::new(Path::new("/dev/console"))?;
-        let console = console.open_or_make(root.as_fd(), FileKind::File)?;
-        Detached::copy_of_fd(terminal.as_fd(), Path::new("the terminal"))?
-            .attach(console.as_fd())
-            .context("mount the terminal on /dev/console")?;
+        if self.console {
+            mount_console(&terminal)?;
+        }
         if let Some((launchers, socket)) = self.socket.take() {
             // Closed when this process was born: dropping it would close its
             // number again.
@@ -219,6 +240,19 @@ impl HostSide {
         }
         self.raw = None;
     }
+}
+
+/// Mounts the terminal on `/dev/console`: programs without another one write
+/// there.
+fn mount_console(terminal: &OwnedFd) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let root = inside::open(Path::new("/"), flags).context("open(/)")?;
+    let console = Target::new(Path::new("/dev/console"))?;
+    let console = console.open_or_make(root.as_fd(), FileKind::File)?;
+    Detached::copy_of_fd(terminal.as_fd(), Path::new("the terminal"))?
+        .attach(console.as_fd())
+        .context("mount the terminal on /dev/console")
+        .map(drop)
 }
 
 /// Opens the multiplexer of the container's own devpts. An image's mount on

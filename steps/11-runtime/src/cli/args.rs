@@ -111,6 +111,8 @@ pub(crate) enum Verb {
     Spec(SpecArgs),
     /// Print what is supported
     Features,
+    /// Print what a bundle asks for, in the words of the course
+    Explain(Explain),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -359,4 +361,11 @@ pub(crate) struct SpecArgs {
     /// For a caller who is not root
     #[arg(long)]
     pub rootless: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// Directory with config.json
+    #[arg(value_name = "BUNDLE", default_value = ".")]
+    pub bundle: PathBuf,
 }

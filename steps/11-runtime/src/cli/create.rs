@@ -227,12 +227,14 @@ pub(crate) fn create(globals: &Globals, args: &Create) -> Result<()> {
 }
 
 /// Creates the container, and leaves it waiting at its gate.
+// ANCHOR: created
 fn created(prepared: Prepared, args: &Create) -> Result<Container> {
     let Prepared {
         mut container,
         launch,
         config,
     } = prepared;
+    // ANCHOR: exercise_leave
     let left = launch.create().and_then(|created| {
         let pid = created.pid();
         // Recorded while the child still dies with this process.
@@ -245,9 +247,12 @@ fn created(prepared: Prepared, args: &Create) -> Result<Container> {
         Ok(_) => Ok(container),
         Err(error) => Err(give_up(container, &config, error)),
     }
+    // ANCHOR_END: exercise_leave
 }
+// ANCHOR_END: created
 
 /// `start`.
+// ANCHOR: start
 pub(crate) fn start(globals: &Globals, id: &str) -> Result<()> {
     let mut container = Store::new(globals.root.clone())?.change(id)?;
     match container.status()? {
@@ -265,13 +270,16 @@ fn started(container: &mut Container) -> Result<()> {
     container.unlock();
     poststart(container)
 }
+// ANCHOR_END: start
 
 /// The hooks after a start. If one fails, so does the container.
 fn poststart(container: &Container) -> Result<()> {
+    // ANCHOR: exercise_poststart
     let config = container.config()?;
     let state = container.state(Status::Running)?;
     run_all("poststart", &config.hooks.poststart, &state)
         .map_err(|error| after(error, end_first(container)))
+    // ANCHOR_END: exercise_poststart
 }
 
 /// `run`.

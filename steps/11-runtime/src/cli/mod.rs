@@ -4,6 +4,7 @@ mod args;
 mod create;
 mod ended;
 mod exec;
+mod explain;
 mod log;
 mod look;
 mod signal;
@@ -105,6 +106,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Some(Verb::Events(args)) => look::events(globals, &args)?,
         Some(Verb::Spec(args)) => spec::spec(&args)?,
         Some(Verb::Features) => spec::features()?,
+        Some(Verb::Explain(args)) => explain::explain(&args)?,
     }
     Ok(0)
 }

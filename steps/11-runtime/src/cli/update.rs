@@ -33,7 +33,6 @@ fn asked(args: &Update) -> Result<Resources> {
         cpus: args.cpuset_cpus.clone().unwrap_or_default(),
         mems: args.cpuset_mems.clone().unwrap_or_default(),
         idle: args.cpu_idle,
-        ..Cpu::default()
     };
     let options = Resources {
         memory: (memory != Memory::default()).then_some(memory),

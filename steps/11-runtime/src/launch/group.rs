@@ -17,13 +17,39 @@ use crate::systemd::unit::{Placeholder, Scope};
 
 /// What the container sees of its groups.
 #[derive(Debug)]
-pub(crate) enum View {
+pub enum View {
     /// What its maker sees.
     Callers,
     /// A cgroup namespace in which its group is the root.
     New,
-    /// That of another container.
+    /// That of a container.
     Joined(File),
+}
+
+impl View {
+    /// Gives the caller this view. It has to be in its groups already: in a
+    /// namespace that does not show the group which it comes from, it may enter
+    /// none (`nsdelegate` in cgroup-v2.rst).
+    fn enter(&self) -> Result<()> {
+        match self {
+            View::Callers => Ok(()),
+            View::New => {
+                say!("unshare(CLONE_NEWCGROUP)");
+                named::new_namespace()
+            }
+            View::Joined(file) => {
+                setns(file, CloneFlags::CLONE_NEWCGROUP).context("setns(CLONE_NEWCGROUP)")
+            }
+        }
+    }
+
+    /// The descriptor that is needed for this.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            View::Joined(file) => Some(file.as_fd()),
+            View::Callers | View::New => None,
+        }
+    }
 }
 
 /// The isolation that makes the group, sets its limits, and has the child enter
@@ -77,12 +103,9 @@ impl Isolation for Grouped {
         if self.entered {
             return Vec::new();
         }
-        let joined = match &self.view {
-            View::Joined(file) => Some(file.as_fd()),
-            _ => None,
-        };
         let until = self.placeholder.as_ref().and_then(Placeholder::until);
-        self.entrance.fds().chain(joined).chain(until).collect()
+        let view = self.view.fd();
+        self.entrance.fds().chain(view).chain(until).collect()
     }
 
     fn on_host(&mut self, _: Pid) -> Result<()> {
@@ -95,16 +118,7 @@ impl Isolation for Grouped {
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
         self.entrance.enter()?;
-        match &self.view {
-            View::Callers => Ok(()),
-            View::New => {
-                say!("unshare(CLONE_NEWCGROUP)");
-                named::new_namespace()
-            }
-            View::Joined(file) => {
-                setns(file, CloneFlags::CLONE_NEWCGROUP).context("setns(CLONE_NEWCGROUP)")
-            }
-        }
+        self.view.enter()
     }
 
     fn cleanup(&mut self) -> Result<()> {
@@ -116,13 +130,38 @@ impl Isolation for Grouped {
 
 /// The isolation that enters the group of a running container, beside its first
 /// process.
-pub(crate) struct Beside {
-    pub group: NamedGroup,
-    pub first: Pid,
+pub struct Beside {
+    group: NamedGroup,
+    first: Pid,
+    /// The container's, which is entered after the group.
+    view: View,
     /// The processors until it is in the group, and from then on.
-    pub affinity: Option<(IdList, IdList)>,
-    pub entrance: Entrance,
-    pub entered: bool,
+    affinity: Option<(IdList, IdList)>,
+    entrance: Entrance,
+    entered: bool,
+}
+
+impl Beside {
+    /// The isolation for the groups `group`, of which the process `first` is in
+    /// one, and the cgroup namespace `view`.
+    pub fn new(group: NamedGroup, first: Pid, view: View) -> Self {
+        Beside {
+            group,
+            first,
+            view,
+            affinity: None,
+            entrance: Entrance::default(),
+            entered: false,
+        }
+    }
+
+    /// Has the process run on the first of these processors until it is in the
+    /// group, and then on the others.
+    #[must_use]
+    pub(crate) fn on(mut self, affinity: Option<(IdList, IdList)>) -> Self {
+        self.affinity = affinity;
+        self
+    }
 }
 
 impl Isolation for Beside {
@@ -146,7 +185,7 @@ impl Isolation for Beside {
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         match self.entered {
             true => Vec::new(),
-            false => self.entrance.fds().collect(),
+            false => self.entrance.fds().chain(self.view.fd()).collect(),
         }
     }
 
@@ -156,7 +195,7 @@ impl Isolation for Beside {
         if let Some((_, last)) = &self.affinity {
             run_on(last).context("process.execCPUAffinity.final")?;
         }
-        Ok(())
+        self.view.enter()
     }
 }
 

@@ -146,8 +146,10 @@ impl Isolation for Identity {
         })
     }
 
+    // ANCHOR: before_exec
     fn before_exec(&mut self) -> Result<()> {
         self.session()?;
+        // ANCHOR: exercise_sets
         let user = &self.process.raw.user;
         umask(Mode::from_bits_truncate(user.umask.unwrap_or(UMASK)));
         set_capabilities_secure_bits(CapabilitiesSecureBits::empty())
@@ -186,7 +188,9 @@ impl Isolation for Identity {
                 .with_context(|| format!("prctl(PR_CAP_AMBIENT_RAISE, {one:?})"))?;
         }
         Ok(())
+        // ANCHOR_END: exercise_sets
     }
+    // ANCHOR_END: before_exec
 
     fn seal(&mut self) -> Result<()> {
         self.door.close(self.listener.as_ref())
@@ -231,7 +235,9 @@ impl Isolation for Lookup {
     }
 }
 
+// ANCHOR: look_up
 fn look_up(command: &Command) -> Result<()> {
+    // ANCHOR: exercise_look_up
     let name = command.argv.first().context("no command")?;
     let text = name.to_string_lossy();
     if name.is_empty() {
@@ -256,7 +262,9 @@ fn look_up(command: &Command) -> Result<()> {
         true => bail!("exec: {text:?}: permission denied"),
         false => bail!("exec: {text:?}: executable file not found in $PATH"),
     }
+    // ANCHOR_END: exercise_look_up
 }
+// ANCHOR_END: look_up
 
 /// Whether a file can be a program.
 fn usable(path: &Path) -> Result<()> {

@@ -81,8 +81,8 @@ pub(crate) fn is_own(file: &File, kind: NamespaceKind) -> Result<bool> {
     Ok((own.dev(), own.ino()) == (there.dev(), there.ino()))
 }
 
-/// The isolation that enters a namespace. Not for a cgroup namespace at a
-/// container's creation, which is entered after the groups.
+/// The isolation that enters a namespace. Not for a cgroup namespace, which is
+/// entered after the groups (`View`).
 pub(crate) struct Joined {
     kind: NamespaceKind,
     file: File,

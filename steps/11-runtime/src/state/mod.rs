@@ -247,10 +247,12 @@ impl Store {
     pub(crate) fn remove_remains(&self, id: &str) -> Result<()> {
         check_id(id)?;
         let dir = self.root.join(id);
+        // ANCHOR: exercise_remains
         match lock::directory(&dir, Turn::Judging)? {
             Some(lock) if read_record(&dir)?.is_none() => remove(&dir, lock),
             _ => Ok(()),
         }
+        // ANCHOR_END: exercise_remains
     }
 
     /// All containers, by their IDs.
@@ -310,7 +312,9 @@ impl Draft {
     }
 
     /// Records the container: from here on it exists.
+    // ANCHOR: record
     pub(crate) fn record(self, record: Record, config: &Config) -> Result<Container> {
+        // ANCHOR: exercise_record
         let container = Container {
             dir: self.dir,
             record,
@@ -319,7 +323,9 @@ impl Draft {
         container.save_config(config)?;
         container.save()?;
         Ok(container)
+        // ANCHOR_END: exercise_record
     }
+    // ANCHOR_END: record
 
     /// Removes it.
     pub(crate) fn discard(self) -> Result<()> {
@@ -386,7 +392,9 @@ impl Container {
     }
 
     /// Its state, according to the kernel.
+    // ANCHOR: status
     pub(crate) fn status(&self) -> Result<Status> {
+        // ANCHOR: exercise_status
         if self.record.process.is_none() && self.lock.is_none() {
             // Somebody is creating it, or was killed in the attempt.
             let creating = match lock::open_directory(&self.dir)? {
@@ -408,7 +416,9 @@ impl Container {
             true => Status::Created,
             false => Status::Running,
         })
+        // ANCHOR_END: exercise_status
     }
+    // ANCHOR_END: status
 
     /// Its state in the form of the specification.
     pub(crate) fn state(&self, status: Status) -> Result<OciState> {
