@@ -59,6 +59,14 @@ fn asked(args: &Update) -> Result<Resources> {
         );
         resources = options;
     }
+    // Who removes the limit of memory means the one of memory and swap too: on v1
+    // the latter may not be below the former.
+    if let Some(memory) = &mut resources.memory
+        && memory.limit.is_some_and(|limit| limit < 0)
+        && memory.swap.unwrap_or(0) == 0
+    {
+        memory.swap = Some(-1);
+    }
     Ok(resources)
 }
 
