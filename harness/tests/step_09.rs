@@ -22,6 +22,8 @@ mod layouts;
 mod paced;
 #[path = "step_09/safety.rs"]
 mod safety;
+#[path = "step_09/screen.rs"]
+mod screen;
 #[path = "step_09/state.rs"]
 mod state;
 #[path = "step_09/streams.rs"]

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
+use check::agent::Agent;
 use check::prelude::*;
+use nix::errno::Errno;
 
 const NEW_USER: &str = "268435456"; // CLONE_NEWUSER
 const NEW_UTS: &str = "67108864"; // CLONE_NEWUTS
@@ -686,6 +688,85 @@ fn a_clock_is_shifted_for_the_container_only() {
                 .run()?
                 .expect_status(125)?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_listener_decides() {
+    check(|c| {
+        let path = c.dir().join("agent");
+        let word = c.word("metadata");
+        let rules = |more: &str| {
+            let text = format!(
+                r#"{{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": {path:?},
+                    "listenerMetadata": "{word}", "syscalls": [
+                    {{"names": ["sched_yield"], "action": "SCMP_ACT_NOTIFY"}}, {more}]}}"#
+            );
+            profile(c, &text)
+        };
+        // The call that hands the descriptor over is the container's own: the
+        // filter may refuse it, or ask the listener about it.
+        for (action, errno) in [
+            (r#"SCMP_ACT_ERRNO", "errnoRet": 38, "comment": ""#, "ENOSYS"),
+            ("SCMP_ACT_NOTIFY", "EXDEV"),
+        ] {
+            let option = rules(&format!(
+                r#"{{"names": ["sendmsg"], "action": "{action}"}}"#
+            ))?;
+            let agent = Agent::start(&path, Errno::EXDEV)?;
+            let mut held = step(c).args(["--security-opt", &option]).hold()?;
+            let pid = held.pid()?;
+            for (call, errno) in [("sched_yield", "EXDEV"), ("sendmsg", errno)] {
+                expect_refused(
+                    &mut held,
+                    &[call],
+                    errno,
+                    "the listener's decision does not count",
+                )?;
+            }
+            held.end()?.success()?;
+            let heard = agent.end()?;
+            let message = &heard.message;
+            expect_eq(
+                "pid of the message",
+                message["pid"].as_i64(),
+                Some(pid.into()),
+            )?;
+            expect_eq(
+                "state.pid of the message",
+                message["state"]["pid"].as_i64(),
+                Some(pid.into()),
+            )?;
+            expect_eq(
+                "metadata of the message",
+                message["metadata"].as_str(),
+                Some(word.as_str()),
+            )?;
+            expect(
+                message["fds"] == serde_json::json!(["seccompFd"])
+                    && ["ociVersion", "id", "status", "bundle"]
+                        .iter()
+                        .all(|name| message["state"][name].is_string()),
+                "a container process state (config-linux.md)",
+                message.to_string(),
+            )?;
+            expect(!heard.calls.is_empty(), "calls to decide on", "none")?;
+            fs::remove_file(&path).context("unlink")?;
+        }
+        let option = rules(r#"{"names": ["getpgrp"], "action": "SCMP_ACT_NOTIFY"}"#)?;
+        let again = || {
+            step(c)
+                .args(["--security-opt", &option, "echo", "made"])
+                .run()
+        };
+        let nobody = again()?.expect_error(125, &["listenerPath"])?;
+        expect_eq("what was printed", nobody.stdout.as_str(), "")?;
+        // It has gone when the descriptor is handed over.
+        let agent = Agent::deaf(&path)?;
+        let gone = again()?.expect_error(125, &["listenerPath"])?;
+        expect_eq("what was printed", gone.stdout.as_str(), "")?;
+        agent.end()?;
         Ok(())
     });
 }

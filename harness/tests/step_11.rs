@@ -1,5 +1,10 @@
 //! Checks of step 11: an OCI runtime.
 
+#[path = "step_11/config.rs"]
+mod config;
+#[path = "step_09/screen.rs"]
+mod screen;
+
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};

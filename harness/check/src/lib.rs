@@ -5,6 +5,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`check`](mod@check), [`mod@expect`], [`step`], [`seen`], [`host`], [`tree`](mod@tree), [`disk`], [`lan`], [`rtnl`], [`firewall`], [`cgroup`] | what a check is written with |
+//! | [`agent`] | a process that decides on calls of a container |
 //! | [`trace`] | a launcher that is stopped at one of its calls |
 //! | [`protections`] | what protects a command, as its own report |
 //! | [`fsops`] | operations on files, and pictures of trees |
@@ -15,6 +16,7 @@
 //! | [`build`], [`workspace`], [`toml_dir`] | building with cargo; where things are; descriptions in a file each |
 //! | [`sys`] | the only `unsafe` of the harness |
 
+pub mod agent;
 pub mod build;
 pub mod cgroup;
 pub mod check;

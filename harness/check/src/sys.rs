@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod confine;
+pub mod notify;
 pub mod raw;
 pub mod trace;
 

@@ -147,9 +147,14 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         let manifest = dir.join(manifest);
         write(&manifest, &with_tests_in(dir, &read(&manifest)?)?)?;
     }
+    let to_be_solved = match first == last {
+        true => format!("step {first}"),
+        false => format!("steps {first} to {last}"),
+    };
     for file in ["README.md", "test"] {
         let text = read(&root.join("harness/handout").join(file))?
-            .replace("STEPS", &format!("steps {first} to {last}"))
+            .replace("STEPS", &to_be_solved)
+            .replace("FIRST   ", &format!("{first}      ")) // in the column that it had
             .replace("FIRST", first);
         let to = match file {
             "test" => dir.join("tools/test"),
@@ -165,7 +170,8 @@ pub(crate) fn lay_out(dir: &Path, first: &str, last: &str) -> Result<Vec<String>
         &with_steps(&workflow, &steps),
     )?;
     let manifest = dir.join("Cargo.toml");
-    write(&manifest, &quiet(&read(&manifest)?)?)?;
+    let text = quiet(&read(&manifest)?)?;
+    write(&manifest, &without_profiles_of(&text, dir))?;
     lock(dir)?;
     Ok(steps)
 }
@@ -210,6 +216,27 @@ fn quiet(manifest: &str) -> Result<String> {
     Ok(manifest
         .replace(lints, &format!("{lints}{allowed}"))
         .replace("todo = \"warn\"", "todo = \"allow\""))
+}
+
+/// The manifest of the workspace without the profiles of steps that are not in
+/// `dir`: cargo would warn of each at every build.
+fn without_profiles_of(manifest: &str, dir: &Path) -> String {
+    let steps = fs::read_dir(dir.join("steps"));
+    let steps: Vec<String> = steps
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let is_there = |line: &&str| {
+        let package = line
+            .strip_prefix("step-")
+            .and_then(|rest| rest.split_once('.'));
+        let number = package.map(|(number, _)| format!("{number}-"));
+        number.is_none_or(|number| steps.iter().any(|step| step.starts_with(&number)))
+    };
+    let lines: Vec<&str> = manifest.lines().filter(is_there).collect();
+    lines.join("\n") + "\n"
 }
 
 fn range(text: &str) -> Result<(String, String)> {

@@ -72,7 +72,10 @@ pub fn run(
     let mut achieved = work.progress()?;
     let step_progress = achieved.steps.entry(number.to_owned()).or_default();
     work.lay_out(number, step_progress.on_mine)?;
-    progress("building");
+    progress(match workspace::bin().join("probe").exists() {
+        true => "building",
+        false => "building your step and its checks, which takes some minutes the first time",
+    });
     let program = work.build(number)?;
     // The probe, and the steps that some checks run for comparison.
     build::programs(&[])?;

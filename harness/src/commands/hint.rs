@@ -67,7 +67,8 @@ struct Open {
 
 /// The open exercise that turns `check` green, or else the first in our order.
 fn open(number: &str, work: &Work, check: &str) -> Result<Option<Open>> {
-    let open = skeleton::open(&work.started(number)?, number)?;
+    let dir = work.started(number)?;
+    let open = skeleton::open(&dir, number)?;
     let turns = |exercise: &Exercise| exercise.turns.iter().any(|turned| turned == check);
     let wanted = open.iter().position(|(exercise, _)| turns(exercise));
     let Some((exercise, file)) = open.into_iter().nth(wanted.unwrap_or(0)) else {
@@ -78,11 +79,13 @@ fn open(number: &str, work: &Work, check: &str) -> Result<Option<Open>> {
     let ours = ours
         .into_iter()
         .find(|place| place.exercise == exercise.name && place.file == file);
+    let root = workspace::root();
+    let shown = dir.strip_prefix(&root).unwrap_or(&dir).join(&file);
     Ok(Some(Open {
         turns: wanted.is_some(),
         solution: ours.map(|place| place.solution),
         exercise,
-        file,
+        file: shown,
     }))
 }
 

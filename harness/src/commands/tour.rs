@@ -18,6 +18,7 @@ use check::own_host::OwnHost;
 use check::report::{colour, kernel_release, progress};
 use check::wrap::wrap;
 use check::{build, registry, workspace};
+use course::exercise::skeleton;
 use course::exercise::work::Work;
 use course::tour::{self, Experiment, State};
 use vm::Vm;
@@ -113,9 +114,17 @@ pub fn tour(args: Args) -> Result<ExitCode> {
         println!("{}: now ./just book-test tour --accept", page.display());
         return Ok(ExitCode::SUCCESS);
     }
-    // A handout may end earlier.
-    let steps = registry::numbers(&workspace::checks())?;
-    experiments.retain(|experiment| steps.contains(&experiment.step));
+    // A handout may end earlier, and a step shows something once it is solved.
+    let numbers = registry::numbers(&workspace::checks())?;
+    experiments.retain(|experiment| numbers.contains(&experiment.step));
+    let unsolved = unsolved(&numbers)?;
+    let all = experiments.len();
+    experiments.retain(|experiment| !unsolved.contains(&experiment.step));
+    let waiting = all - experiments.len();
+    let steps: Vec<String> = numbers
+        .into_iter()
+        .filter(|number| !unsolved.contains(number))
+        .collect();
     let file = Work::here().tour();
     let mut state = match args.again {
         true => State::default(),
@@ -123,6 +132,13 @@ pub fn tour(args: Args) -> Result<ExitCode> {
     };
     if args.list {
         list(&experiments, &state);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if experiments.is_empty() {
+        println!(
+            "Every experiment runs a step that you have yet to solve: ./just start {}",
+            unsolved[0]
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let first = first(&args, &experiments, &state)?;
@@ -135,6 +151,7 @@ pub fn tour(args: Args) -> Result<ExitCode> {
     }
     let Some(first) = first else {
         println!("You have seen all of it. Once more: ./just tour --again");
+        tell_of_others(waiting, &unsolved);
         return Ok(ExitCode::SUCCESS);
     };
     let mut teller = Teller {
@@ -160,8 +177,42 @@ pub fn tour(args: Args) -> Result<ExitCode> {
     }
     let (seen, right) = state.score(&experiments);
     println!();
-    println!("{seen} experiments, {right} guessed. The chapters begin with ./just start 00.");
+    let begin = match workspace::is_handed_out() {
+        true => unsolved.first().map(String::as_str),
+        false => Some("00"),
+    };
+    let begin = begin.map_or(String::new(), |step| {
+        format!(" The chapters begin with ./just start {step}.")
+    });
+    println!("{seen} experiments, {right} guessed.{begin}");
+    tell_of_others(waiting, &unsolved);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The steps of a handout in which an exercise is not begun: they do not do yet
+/// what an experiment shows. Here the experiments run our own steps.
+fn unsolved(numbers: &[String]) -> Result<Vec<String>> {
+    let mut unsolved = Vec::new();
+    if !workspace::is_handed_out() {
+        return Ok(unsolved);
+    }
+    for number in numbers {
+        if skeleton::has_exercises(number)
+            && !skeleton::open(&Work::here().started(number)?, number)?.is_empty()
+        {
+            unsolved.push(number.clone());
+        }
+    }
+    Ok(unsolved)
+}
+
+fn tell_of_others(waiting: usize, unsolved: &[String]) {
+    if waiting > 0 {
+        println!(
+            "{waiting} more run steps that you have yet to solve: {}.",
+            unsolved.join(", ")
+        );
+    }
 }
 
 /// The place of the first experiment to ask, from 0; `None` if all were seen.

@@ -105,12 +105,15 @@ pub(crate) fn called_by(c: &Check, uid: u32, dir: Option<&Path>) -> Result<Step>
         ))
 }
 
-/// A group that a check makes, in the root of v2, and that goes with it.
+/// A group that a check makes, and that goes with it.
 pub(crate) struct Made(pub(crate) PathBuf);
 
 impl Made {
     pub(crate) fn in_v2(name: &str) -> Result<Self> {
-        let dir = Path::new("/sys/fs/cgroup").join(name);
+        Self::at(Path::new("/sys/fs/cgroup").join(name))
+    }
+
+    pub(crate) fn at(dir: PathBuf) -> Result<Self> {
         fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
         Ok(Made(dir))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use check::cgroup;
 use check::prelude::*;
 
-use crate::common::{groups, number, own_groups, path_in};
+use crate::common::{Made, groups, number, own_groups, path_in};
 
 #[test]
 fn the_container_has_a_group_of_its_own() {
@@ -151,7 +151,20 @@ fn the_next_run_removes_what_a_killed_launcher_left() {
                 .is_none_or(|p| p.state == 'Z')
                 .then_some(())
         });
+        // A group of somebody else, whose name begins like ours.
+        let like_ours = others
+            .as_deref()
+            .and_then(Path::parent)
+            .map(|dir| dir.join("drydock-others"))
+            .ok_or_else(|| failed("a group of the container", "none"))?;
+        let like_ours = Made::at(like_ours)?;
         c.step().args(["true"]).run()?.success()?;
+        expect(
+            like_ours.0.exists(),
+            "a group of somebody else, whose name begins like ours, to be left alone",
+            format!("{} gone", like_ours.0.display()),
+        )?;
+        drop(like_ours);
         for dir in dirs {
             let dir = dir.ok_or_else(|| failed("a memory and a cpuset group", "none"))?;
             expect(

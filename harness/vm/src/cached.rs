@@ -1,7 +1,9 @@
 //! Directories of the cache that are complete or absent.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use nix::unistd::syncfs;
@@ -31,7 +33,9 @@ fn publish_under(path: &Path, tells: bool, fill: impl FnOnce(&Path) -> Result<()
     let lock = File::create(parent.join(".lock"))
         .with_context(|| format!("create {}/.lock", parent.display()))?;
     if lock.try_lock().is_err() {
-        if tells {
+        // A command prepares two machines at once: it is no other run.
+        let own = FILLED_HERE.lock().is_ok_and(|here| here.contains(parent));
+        if tells && !own {
             eprintln!("Waiting for another run that fills {} …", parent.display());
         }
         lock.lock()
@@ -40,6 +44,7 @@ fn publish_under(path: &Path, tells: bool, fill: impl FnOnce(&Path) -> Result<()
     if path.exists() {
         return Ok(());
     }
+    let _here = FilledHere::note(parent);
     remove_unfinished(parent)?;
     let unfinished = tempfile::Builder::new()
         .prefix(UNFINISHED)
@@ -52,6 +57,29 @@ fn publish_under(path: &Path, tells: bool, fill: impl FnOnce(&Path) -> Result<()
     // The rename has ended its life as a temporary directory.
     let _renamed = unfinished.keep();
     Ok(())
+}
+
+/// The directories in which this process fills one.
+static FILLED_HERE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// An entry in [`FILLED_HERE`], until it is dropped.
+struct FilledHere(PathBuf);
+
+impl FilledHere {
+    fn note(parent: &Path) -> Self {
+        if let Ok(mut here) = FILLED_HERE.lock() {
+            here.insert(parent.to_owned());
+        }
+        FilledHere(parent.to_owned())
+    }
+}
+
+impl Drop for FilledHere {
+    fn drop(&mut self) {
+        if let Ok(mut here) = FILLED_HERE.lock() {
+            here.remove(&self.0);
+        }
+    }
 }
 
 const UNFINISHED: &str = ".unfinished-";

@@ -15,7 +15,7 @@ use check::outcome::Record;
 use check::own_host::OwnHost;
 use check::plan::{Batch, Plan, Until};
 use check::registry::Step;
-use check::report::{Report, colour, kernel_release, seconds};
+use check::report::{Report, colour, kernel_release, progress, seconds};
 use check::runner;
 
 /// Where checks are run, as options.
@@ -108,6 +108,7 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
             Reader::Caller => || -> Box<dyn Write> { Box::new(sink()) },
         },
     );
+    progress("running the checks");
     let timings = if checking.place.here {
         let machine = format!("{} · this host", kernel_release());
         let _own = OwnHost::enter()?;
@@ -128,6 +129,9 @@ pub fn run(checking: &Checking<'_>) -> Result<(Vec<Record>, String)> {
     Ok((printer.end()?, timings))
 }
 
+/// The most columns that the line of a check in progress takes.
+const TITLE: usize = 70;
+
 /// Prints the records of several steps, each under its own heading, in the
 /// order of the checks. A record that arrives early waits for its turn.
 struct Printer<'a, W: Write> {
@@ -140,6 +144,8 @@ struct Printer<'a, W: Write> {
     turn: (usize, usize),
     report: Option<Report<'a, W>>,
     records: Vec<Record>,
+    /// A line says which check is being waited for.
+    waits: bool,
 }
 
 impl<'a, W: Write> Printer<'a, W> {
@@ -151,10 +157,36 @@ impl<'a, W: Write> Printer<'a, W> {
             turn: (0, 0),
             report: None,
             records: Vec::new(),
+            waits: false,
+        }
+    }
+
+    /// Says, on a terminal, which check is being waited for: some take half a
+    /// minute. The line goes when its result comes.
+    fn wait(&mut self) -> Result<()> {
+        let step = self.steps.get(self.turn.0);
+        let next = step.and_then(|step| step.checks.get(self.turn.1));
+        let Some(next) = next.filter(|_| colour()) else {
+            return Ok(());
+        };
+        let title: String = next.title.chars().take(TITLE).collect();
+        self.waits = true;
+        let mut out = stdout();
+        write!(out, "  … {title}")
+            .and_then(|()| out.flush())
+            .context("print")
+    }
+
+    /// Takes the line of [`wait`](Self::wait) away.
+    fn arrived(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.waits) {
+            true => write!(stdout(), "\r\x1b[K").context("print"),
+            false => Ok(()),
         }
     }
 
     fn record(&mut self, record: Record, machine: &str) -> Result<()> {
+        self.arrived()?;
         let step = self
             .steps
             .iter()
@@ -180,7 +212,7 @@ impl<'a, W: Write> Printer<'a, W> {
             self.close()?;
             self.turn = (self.turn.0 + 1, 0);
         }
-        Ok(())
+        self.wait()
     }
 
     fn print(&mut self, step: &'a Step, record: Record, machine: &str) -> Result<()> {
@@ -203,6 +235,7 @@ impl<'a, W: Write> Printer<'a, W> {
     /// Prints the records that still wait, because one before them never
     /// arrived, and returns all.
     fn end(mut self) -> Result<Vec<Record>> {
+        self.arrived()?;
         for step in &self.steps[self.turn.0..] {
             let mut waiting = self.waiting.remove(step.step.as_str()).unwrap_or_default();
             waiting.sort_by_key(|(r, _)| step.checks.iter().position(|c| c.name == r.check));

@@ -107,7 +107,7 @@ impl InChild<'_> {
         self.die_with_launcher()?;
         // All that stays open besides the standard streams and what is passed
         // on is close-on-exec.
-        self.hold_only(&[])?;
+        self.hold_for_seal(isolations)?;
         self.say_held()?;
         for passed in &self.passed {
             fcntl(passed, FcntlArg::F_SETFD(FdFlag::empty())).context("fcntl(F_SETFD)")?;
@@ -150,6 +150,18 @@ impl InChild<'_> {
         }
         Ok(())
         // ANCHOR_END: exercise_hold_only
+    }
+
+    /// Closes what no `seal` needs.
+    fn hold_for_seal(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
+        if isolations.iter().all(|one| one.seals_with().is_none()) {
+            return self.hold_only(&[]);
+        }
+        let mut keep: Vec<BorrowedFd<'_>> = vec![self.release.as_fd(), self.report.as_fd()];
+        keep.extend(self.program);
+        keep.extend(self.passed.iter().map(AsFd::as_fd));
+        keep.extend(isolations.iter().filter_map(|one| one.seals_with()));
+        sys::close_except(&keep)
     }
 
     /// With `-v`, prints the descriptors that are open according to the kernel.

@@ -14,7 +14,7 @@ use crate::failure::{Failure, Report};
 use crate::gate::{Gate, Life};
 use crate::isolation::Isolation;
 use crate::launched::Launched;
-use crate::signals::Signals;
+use crate::signals::{Meanwhile, Signals};
 use crate::terminal::Terminal;
 use crate::umask::Umask;
 use kit::{lock, say};
@@ -197,6 +197,12 @@ impl Created {
         }
     }
 
+    /// Gives the child up because of `error`, which is returned: kills and reaps
+    /// it, and cleans up.
+    pub fn abandon(self, error: Error) -> Error {
+        self.child.abandon(error)
+    }
+
     /// Tells the child to execute the command.
     ///
     /// # Errors
@@ -232,6 +238,13 @@ impl Running {
     /// any other ends with this process.
     pub fn leave(self) -> Pid {
         self.child.launched.pid
+    }
+
+    /// Like [`wait`](Self::wait), for a launcher that has other work to do
+    /// meanwhile. An error of that work ends the container.
+    pub fn wait_beside(mut self, work: Meanwhile) -> Result<Exit> {
+        self.child.host.signals.meanwhile(work);
+        self.wait()
     }
 
     /// Forwards signals until the first process ends, then cleans up.

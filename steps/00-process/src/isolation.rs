@@ -84,6 +84,12 @@ pub trait Isolation {
         Vec::new()
     }
 
+    /// Child: the descriptor that [`seal`](Self::seal) needs. It must be one of
+    /// those that are kept, and close-on-exec.
+    fn seals_with(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Host, before the child exists: check the input, reserve what the
     /// container needs.
     fn prepare(&mut self) -> Result<()> {

@@ -52,3 +52,4 @@ pub use exit::Exit;
 pub use failure::{Failure, LAUNCHER_FAILED, NOT_EXECUTABLE, NOT_FOUND};
 pub use gate::Gate;
 pub use isolation::Isolation;
+pub use signals::Meanwhile;

@@ -56,7 +56,12 @@ pub(crate) struct Signals {
     /// [`STOP`], without the signals that the caller ignores.
     stopping: SignalSet,
     before: SignalSet,
+    meanwhile: Option<Meanwhile>,
 }
+
+/// Other work of a launcher that waits: called with a descriptor that is
+/// readable as soon as a signal has arrived, and returns when it is.
+pub type Meanwhile = Box<dyn FnMut(BorrowedFd<'_>) -> Result<()>>;
 
 impl Signals {
     // ANCHOR: block
@@ -82,12 +87,21 @@ impl Signals {
             // SIGTTOU in any case: the kernel sends it when the launcher takes
             // the terminal back.
             before: block(taken.with(Signal::SIGTTOU))?,
+            meanwhile: None,
         })
     }
     // ANCHOR_END: block
 
+    /// Does this work whenever it waits for a signal.
+    pub(crate) fn meanwhile(&mut self, work: Meanwhile) {
+        self.meanwhile = Some(work);
+    }
+
     /// Waits for the next signal.
     pub(crate) fn next(&mut self) -> Result<Arrived> {
+        if let Some(work) = &mut self.meanwhile {
+            work(self.fd.as_fd())?;
+        }
         let (signal, code) = read_signal(&self.fd)?;
         Ok(Arrived {
             signal,

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use kit::SignalNumber;
 use libtest_mimic::{Arguments, Failed, Trial};
-use nix::sys::signal::{Signal, raise};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use process::{Command, Container, Exit, Failure, Gate, Isolation, gate};
 
@@ -385,6 +385,45 @@ fn before_it_is_left_a_container_dies_with_its_launcher() -> Result<(), Failed> 
     Ok(())
 }
 
+fn an_ungated_child_dies_with_its_launcher() -> Result<(), Failed> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let dir = tempfile::tempdir()?;
+    let ForkResult::Parent { child: launcher } = kit::sys::fork()? else {
+        let argv = vec!["sleep".into(), "1000".into()];
+        let container = Container::new(Command::new(argv)).keep_terminal();
+        let running = container.create().unwrap().start().unwrap();
+        fs::write(dir.path().join("pid"), running.pid().to_string()).unwrap();
+        raise(Signal::SIGKILL).unwrap();
+        unreachable!();
+    };
+    waitpid(launcher, None)?;
+    let pid = Pid::from_raw(fs::read_to_string(dir.path().join("pid"))?.parse()?);
+    let end = waitpid(pid, None)?;
+    assert_eq!(end, WaitStatus::Signaled(pid, Signal::SIGKILL, false));
+    Ok(())
+}
+
+fn a_child_that_is_to_outlive_its_launcher_does() -> Result<(), Failed> {
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let dir = tempfile::tempdir()?;
+    let ForkResult::Parent { child: launcher } = kit::sys::fork()? else {
+        let argv = vec!["sh".into(), "-c".into(), "kill -STOP $$; exit 7".into()];
+        let container = Container::new(Command::new(argv)).keep_terminal();
+        let container = container.outlive_launcher().create();
+        let pid = container.unwrap().start().unwrap().leave();
+        fs::write(dir.path().join("pid"), pid.to_string()).unwrap();
+        raise(Signal::SIGKILL).unwrap();
+        unreachable!();
+    };
+    waitpid(launcher, None)?;
+    let pid = Pid::from_raw(fs::read_to_string(dir.path().join("pid"))?.parse()?);
+    let end = waitpid(pid, Some(WaitPidFlag::WUNTRACED))?;
+    assert_eq!(end, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+    kill(pid, Signal::SIGCONT)?;
+    assert_eq!(waitpid(pid, None)?, WaitStatus::Exited(pid, 7));
+    Ok(())
+}
+
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -438,6 +477,14 @@ fn main() {
         trial(
             "before_it_is_left_a_container_dies_with_its_launcher",
             before_it_is_left_a_container_dies_with_its_launcher,
+        ),
+        trial(
+            "an_ungated_child_dies_with_its_launcher",
+            an_ungated_child_dies_with_its_launcher,
+        ),
+        trial(
+            "a_child_that_is_to_outlive_its_launcher_does",
+            a_child_that_is_to_outlive_its_launcher_does,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit();

@@ -160,7 +160,7 @@ mod tests {
         let error = Namespace::new(CloneFlags::CLONE_NEWUTS, nobody)
             .prepare()
             .unwrap_err();
-        assert!(format!("{error:#}").starts_with("container:2147483647: there is no process"));
+        assert!(format!("{error:#}").contains("2147483647"));
     }
 
     #[test]

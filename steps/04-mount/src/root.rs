@@ -1,10 +1,12 @@
 //! The container's root: made a mount point, filled, and then made `/`.
 //! pivot_root(2), chroot(2), mount_namespaces(7).
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use kit::say;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -96,22 +98,30 @@ impl Root {
     pub fn move_to_top(&self) -> Result<()> {
         say!("move {:?} to /", self.path);
         fchdir(&self.fd).with_context(|| format!("fchdir({:?})", self.path))?;
-        let table = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+        // It can be read again when /proc is unmounted.
+        let mut mountinfo =
+            File::open("/proc/self/mountinfo").context("open /proc/self/mountinfo")?;
         let own = std::path::absolute(&self.path).context("getcwd")?;
-        let mut others: Vec<PathBuf> = kit::mountinfo::parse(&table)
-            .map(|mount| mount.mount_point())
-            .filter(|point| !own.starts_with(point) && !point.starts_with(&own))
-            .collect();
+        let mut others = others_of(&read(&mut mountinfo)?, &own);
         // Those below before those above.
         others.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
-        for point in others {
-            match umount2(&point, MntFlags::MNT_DETACH) {
+        for point in &others {
+            match umount2(point, MntFlags::MNT_DETACH) {
+                // EINVAL: it has gone with one below it, or a user namespace may
+                // not unmount it by itself (mount_namespaces(7)).
                 Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
                 Err(errno) => {
                     return Err(errno).with_context(|| format!("umount2({point:?}, MNT_DETACH)"));
                 }
             }
         }
+        let left = others_of(&read(&mut mountinfo)?, &own);
+        ensure!(
+            left.is_empty(),
+            "{:?} stays mounted: a mount that came into a user namespace with others cannot be \
+             unmounted alone; do without --no-pivot",
+            left[0]
+        );
         mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .with_context(|| format!("mount({:?}, /, MS_MOVE)", self.path))?;
         chroot(".").with_context(|| format!("chroot({:?})", self.path))?;
@@ -134,6 +144,23 @@ impl Root {
         chdir("/").context("chdir(\"/\")")
     }
     // ANCHOR_END: chroot
+}
+
+fn read(mountinfo: &mut File) -> Result<Vec<u8>> {
+    let mut table = Vec::new();
+    mountinfo
+        .rewind()
+        .and_then(|()| mountinfo.read_to_end(&mut table))
+        .context("read mountinfo")?;
+    Ok(table)
+}
+
+/// The mount points that are neither in `own` nor on the way to it.
+fn others_of(table: &[u8], own: &Path) -> Vec<PathBuf> {
+    kit::mountinfo::parse(table)
+        .map(|mount| mount.mount_point())
+        .filter(|point| !own.starts_with(point) && !point.starts_with(own))
+        .collect()
 }
 
 /// Adds the causes to `EINVAL`, of which pivot_root(2) has many. Once the root

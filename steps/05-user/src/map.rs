@@ -234,8 +234,8 @@ mod tests {
             count: 1,
         }];
         assert_eq!(refusal(&["7:0:1"], &own), "");
-        assert!(refusal(&["0:0:2"], &own).contains("not all of these UIDs exist"));
-        assert!(refusal(&["0:1000:1"], &own).contains("not all of these UIDs exist"));
+        assert!(refusal(&["0:0:2"], &own).contains("0:0:2"));
+        assert!(refusal(&["0:1000:1"], &own).contains("0:1000:1"));
     }
 
     #[test]
@@ -243,6 +243,6 @@ mod tests {
         let maps: Vec<String> = (0..341).map(|n| format!("{n}:{n}:1")).collect();
         let maps: Vec<&str> = maps.iter().map(String::as_str).collect();
         assert_eq!(refusal(&maps[..340], &[ALL]), "");
-        assert!(refusal(&maps, &[ALL]).contains("the kernel takes 340"));
+        assert!(refusal(&maps, &[ALL]).contains("340"));
     }
 }

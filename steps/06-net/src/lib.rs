@@ -26,6 +26,7 @@ mod cli;
 mod connection;
 mod kernel;
 mod ledger;
+mod moved;
 mod names;
 mod nat;
 
@@ -52,6 +53,7 @@ use crate::connection::Connection;
 use crate::kernel::{link, ports_for_all};
 use crate::ledger::state::{Endpoint, Locked};
 use crate::ledger::{directory, reclaim};
+pub use crate::moved::{MovedDevice, MovedDevices};
 use crate::names::files::{self, Files};
 
 /// The prefix of the names of veth devices on the host.

@@ -75,6 +75,7 @@ use uts::{Namespace, NamespaceMode};
 pub use cli::args::CgroupSettings;
 pub use cli::tool;
 pub use group::find::sweep;
+pub use limits::id_list::IdList;
 pub use limits::units::Bytes;
 pub use named::NamedGroup;
 pub use namespace::{CgroupView, Rights};

@@ -136,6 +136,30 @@ impl NamedGroup {
         Ok(NamedGroup { members })
     }
 
+    /// The groups that a running process is in. The caller makes sure afterwards
+    /// that it is still the same process.
+    pub fn of_process(pid: Pid) -> Result<NamedGroup> {
+        let layout = Layout::of_process(&pid.to_string())?;
+        let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
+        let members = layout.hierarchies.iter().filter_map(|hierarchy| {
+            let version = match hierarchy.version {
+                Version::V1 => 1,
+                Version::V2 => 2,
+            };
+            let counts = !hierarchy.controllers.is_empty() || version == 2 && v2_only;
+            (counts && !hierarchy.read_only).then(|| NamedMember {
+                version,
+                controllers: hierarchy.controllers.clone(),
+                dir: hierarchy.own.clone(),
+                top: hierarchy.mount_point.clone(),
+                above: Vec::new(),
+            })
+        });
+        Ok(NamedGroup {
+            members: members.collect(),
+        })
+    }
+
     /// Whether the caller may make the group's directories, or their parents.
     pub fn is_writable(&self) -> bool {
         self.members.iter().all(|member| {

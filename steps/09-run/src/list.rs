@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cgroups::Cgroups;
-use harden::{Harden, Sysctls, TimeNamespace};
+use harden::{Harden, Sysctls, TimeNamespace, Told};
 use ipc::Ipc;
 use mount::{Mount, MountSettings, Privileges, RootTree};
 use net::Net;
@@ -20,10 +20,11 @@ use crate::command::devices;
 use crate::command::inherited::{Inherited, SessionKeyring};
 use crate::command::ulimit::Ulimits;
 use crate::command::workdir::Workdir;
-use crate::container::Records;
 use crate::container::keeper::{Ending, Keeper};
+use crate::container::{Record, Records};
 use crate::spec::Spec;
 use crate::terminal::Streams;
+use crate::terminal::handed::Ends;
 use crate::volume::Volumes;
 use crate::volume::mounts::VolumeMounts;
 
@@ -34,6 +35,12 @@ pub struct Here<'a> {
     pub places: &'a Places,
     /// A file to create, with the container's id in it (`--cidfile`).
     pub cidfile: Option<PathBuf>,
+    /// The record of the container if it exists already, which a launcher that
+    /// stays has made.
+    pub record: Option<Record>,
+    /// Where the launcher's ends of the standard streams go; `None` if the
+    /// command gets the caller's streams.
+    pub ends: Option<Ends>,
 }
 
 /// Builds the container that `spec` describes, and the [`Ending`] to call with
@@ -77,21 +84,28 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let sysctls = Sysctls::new(spec.harden.sysctl.clone());
     let time = TimeNamespace::new(spec.harden.time_offset.clone());
     let programs = here.places.root.join("seccomp");
-    let harden = Harden::new(spec.harden.clone()).cached_in(programs);
+    let harden = Harden::new(spec.harden.clone())
+        .cached_in(programs)
+        .telling(Told {
+            id: spec.id.clone(),
+            bundle: here.places.root.clone(),
+        });
     let seal = harden.seal_of_init();
     let credentials = Credentials::new(&spec.user);
-    let streams = Streams::new(
-        spec.interactive,
-        spec.tty,
-        credentials.owner(),
-        spec.user.opens_as_caller(),
-    )?;
-    let keeper = Keeper::new(
-        Records::new(here.places),
-        spec.clone(),
-        here.cidfile,
-        union.found_dead(),
-    )?;
+    let streams = match here.ends {
+        None => Streams::new(
+            spec.interactive,
+            spec.tty,
+            credentials.owner(),
+            spec.user.opens_as_caller(),
+        )?,
+        Some(ends) => Streams::handed_over(spec.interactive, spec.tty, credentials.owner(), ends),
+    };
+    let records = Records::new(here.places);
+    let keeper = match here.record {
+        None => Keeper::new(records, spec.clone(), here.cidfile, union.found_dead())?,
+        Some(record) => Keeper::again(records, record, union.found_dead()),
+    };
     let ending = keeper.ending();
     let command = Command {
         argv: spec.command,
@@ -222,6 +236,8 @@ mod tests {
         let here = Here {
             places: &places,
             cidfile: None,
+            record: None,
+            ends: None,
         };
         let (container, _) = list(spec(), here).unwrap();
         assert_eq!(

@@ -24,28 +24,29 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use kit::{say, sys, warn};
-use libc::sock_filter;
 use nix::unistd::Pid;
 use process::Isolation;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities,
     set_keep_capabilities, set_no_new_privs,
 };
+use serde_json::{Value, json};
 
 use crate::capabilities::{CapabilityArg, bound, named, names, wanted};
 use crate::label;
 use crate::options::{HardenSettings, Seccomp};
 use crate::seccomp::abi::Abi;
 use crate::seccomp::action::Action;
-use crate::seccomp::bpf::Instruction;
 use crate::seccomp::builtin::DEFAULT;
 use crate::seccomp::cache::{Cache, Program};
 use crate::seccomp::interpret::{Call, run};
+use crate::seccomp::listener::{Listener, Which};
 use crate::seccomp::profile::LARGEST;
 use crate::seccomp::resolve::Situation;
 
@@ -55,9 +56,11 @@ use crate::seccomp::resolve::Situation;
 pub struct Harden {
     settings: HardenSettings,
     cache: Option<Cache>,
+    told: Option<Told>,
     /// What is loaded. Empty before `prepare`; without a program if there is to
     /// be no filter.
     lock: Rc<std::cell::OnceCell<Lock>>,
+    listener: Option<Listener>,
 }
 
 /// What [`Isolation::seal`] does, for the command and for an init.
@@ -68,9 +71,33 @@ struct Lock {
     door: Door,
 }
 
+/// What a process that decides on calls is told of the container.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Its ID.
+    pub id: String,
+    /// The directory of its root file system, or its image.
+    pub bundle: PathBuf,
+}
+
+impl Told {
+    fn state(&self) -> Value {
+        json!({
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": "creating",
+            "pid": 0,
+            "bundle": self.bundle,
+        })
+    }
+}
+
+/// The version of the OCI runtime specification whose form the messages have.
+const OCI_VERSION: &str = "1.2.0";
+
 /// The last step before execve(2): the filter, and whether new privileges can
 /// be had behind it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Door {
     /// The filter, if there is one.
     pub program: Option<Program>,
@@ -84,8 +111,17 @@ impl Harden {
         Harden {
             settings,
             cache: Cache::of_caller(),
+            told: None,
             lock: Rc::default(),
+            listener: None,
         }
+    }
+
+    /// Sets what a process that decides on calls is told of the container.
+    #[must_use]
+    pub fn telling(mut self, told: Told) -> Self {
+        self.told = Some(told);
+        self
     }
 
     /// Keeps compiled programs in `directory` instead of the caller's runtime
@@ -100,7 +136,10 @@ impl Harden {
     /// `PidNamespace::sealed`.
     pub fn seal_of_init(&self) -> pid::Seal {
         let lock = Rc::clone(&self.lock);
-        Box::new(move || lock.get().context("no filter was prepared")?.close())
+        Box::new(move || {
+            let lock = lock.get().context("no filter was prepared")?;
+            lock.door.close(None)
+        })
     }
 
     /// The capabilities that the command may have.
@@ -119,8 +158,8 @@ impl Harden {
     }
 
     /// Reads, checks and compiles the profile, for a container with the
-    /// capabilities `kept`.
-    fn program(&self, kept: CapabilitySet) -> Result<Option<Program>> {
+    /// capabilities `kept`, and connects to the process that decides on calls.
+    fn program(&mut self, kept: CapabilitySet) -> Result<Option<Program>> {
         let Some(seccomp) = self.settings.seccomp() else {
             return Ok(None);
         };
@@ -144,6 +183,14 @@ impl Harden {
             warn!("the profile {name}: {note}");
         }
         must_start(&program).with_context(|| format!("the profile {name}"))?;
+        if program.asks() {
+            let told = self.told.clone().unwrap_or_else(|| Told {
+                id: std::process::id().to_string(),
+                bundle: "/".into(),
+            });
+            self.listener = Listener::connect(&program, &text.parse()?, told.state(), Which::First)
+                .with_context(|| format!("the profile {name}"))?;
+        }
         Ok(Some(program))
     }
 }
@@ -180,32 +227,20 @@ pub fn must_start(program: &Program) -> Result<()> {
             warn!("under this filter an error of execve may go unsaid: {name} is {action}");
         }
     }
-    // Nobody would listen, and the kernel would answer ENOSYS.
-    let notifies = |one: &sock_filter| {
-        Instruction::decode(one) == Some(Instruction::Return(Action::Notify.value()))
-    };
-    ensure!(
-        !program.code.iter().any(notifies),
-        "SCMP_ACT_NOTIFY is not supported: nobody hands its descriptor to listenerPath"
-    );
     Ok(())
     // ANCHOR_END: exercise_must_start
 }
 // ANCHOR_END: must_start
 
-impl Lock {
-    fn close(&self) -> Result<()> {
-        self.door.close()
-    }
-}
-
 impl Door {
     // ANCHOR: close
-    /// Loads the filter. Nothing but execve(2) may follow.
+    /// Loads the filter. Nothing but execve(2) may follow. Without a listener,
+    /// calls on which it would decide fail (`ENOSYS`).
     ///
     /// # Errors
-    /// `EACCES` without `CAP_SYS_ADMIN` and without `PR_SET_NO_NEW_PRIVS`.
-    pub fn close(&self) -> Result<()> {
+    /// `EACCES` without `CAP_SYS_ADMIN` and without `PR_SET_NO_NEW_PRIVS`; those
+    /// of the listener.
+    pub fn close(&self, listener: Option<&Listener>) -> Result<()> {
         // ANCHOR: exercise_close
         if self.no_new_privileges {
             set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
@@ -220,11 +255,19 @@ impl Door {
             ..held
         };
         set_capabilities(None, raised).context("capset(CAP_SYS_ADMIN)")?;
-        sys::seccomp::install(&program.code, program.flags).context(
+        let loaded = match listener {
+            Some(listener) => listener.load().map(Some),
+            None => sys::seccomp::install(&program.code, program.flags).map(|()| None),
+        };
+        let descriptor = loaded.context(
             "without its filter the container is not started: --security-opt \
              seccomp=unconfined says that it needs none, and no-new-privileges that the caller \
              needs no CAP_SYS_ADMIN",
-        )
+        )?;
+        match listener.zip(descriptor) {
+            Some((listener, descriptor)) => listener.hand_over(descriptor.as_fd()),
+            None => Ok(()),
+        }
         // ANCHOR_END: exercise_close
     }
     // ANCHOR_END: close
@@ -251,7 +294,23 @@ impl Isolation for Harden {
         Ok(())
     }
 
+    /// The connection to the process that decides on calls.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        self.listener.iter().flat_map(Listener::keeps).collect()
+    }
+
+    fn seals_with(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(Listener::socket)
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        self.listener.as_mut().map_or(Ok(()), Listener::hear)
+    }
+
     fn on_host(&mut self, child: Pid) -> Result<()> {
+        if let Some(listener) = self.listener.take() {
+            listener.tell(child)?;
+        }
         match self.settings.oom_score_adj {
             Some(score) => set_oom_score(child, score),
             None => Ok(()),
@@ -291,7 +350,13 @@ impl Isolation for Harden {
     // ANCHOR_END: before_exec
 
     fn seal(&mut self) -> Result<()> {
-        self.lock.get().context("no filter was prepared")?.close()
+        let lock = self.lock.get().context("no filter was prepared")?;
+        lock.door.close(self.listener.as_ref())
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        self.listener = None;
+        Ok(())
     }
 }
 

@@ -43,19 +43,39 @@ pub(crate) fn check(settings: &HardenSettings) -> Result<()> {
 /// # Errors
 /// `ENOENT` for a profile that is not loaded.
 pub fn apparmor(profile: &str) -> Result<()> {
-    let (mut file, path) = attribute()?;
+    const NEW: &str = "/proc/thread-self/attr/apparmor/exec";
+    let path = if Path::new(NEW).exists() { NEW } else { EXEC };
+    let mut file = attribute(path)?;
     file.write_all(format!("exec {profile}").as_bytes())
         .with_context(|| {
             format!("write {profile:?} to {path}: is the profile loaded? See aa-status(8)")
         })
 }
 
-/// Opens the attribute, and makes sure that it is the kernel's: the root file
+const EXEC: &str = "/proc/thread-self/attr/exec";
+
+/// Whether this kernel enforces labels of SELinux.
+pub fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+/// Has the command run under a label of SELinux, and gives it to the keyrings
+/// that are made for it.
+///
+/// # Errors
+/// `EINVAL` for a label that the policy does not have.
+pub fn selinux(label: &str) -> Result<()> {
+    for path in ["/proc/thread-self/attr/keycreate", EXEC] {
+        attribute(path)?
+            .write_all(label.as_bytes())
+            .with_context(|| format!("write {label:?} to {path}: does the policy have it?"))?;
+    }
+    Ok(())
+}
+
+/// Opens an attribute, and makes sure that it is the kernel's: the root file
 /// system may have put anything in the place of /proc.
-fn attribute() -> Result<(File, &'static str)> {
-    const NEW: &str = "/proc/thread-self/attr/apparmor/exec";
-    const OLD: &str = "/proc/thread-self/attr/exec";
-    let path = if Path::new(NEW).exists() { NEW } else { OLD };
+fn attribute(path: &str) -> Result<File> {
     let file = OpenOptions::new()
         .write(true)
         .open(path)
@@ -65,5 +85,5 @@ fn attribute() -> Result<(File, &'static str)> {
         kind == PROC_SUPER_MAGIC,
         "{path} is not in a proc file system"
     );
-    Ok((file, path))
+    Ok(file)
 }

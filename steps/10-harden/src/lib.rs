@@ -23,7 +23,7 @@ pub mod seccomp;
 pub mod sysctl;
 pub mod time;
 
-pub use isolation::{Door, Harden};
+pub use isolation::{Door, Harden, Told};
 pub use options::HardenSettings;
 pub use sysctl::Sysctls;
 pub use time::TimeNamespace;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use crate::capabilities::CapabilityArg;
@@ -137,6 +138,16 @@ impl HardenSettings {
             }
         }
         Ok(self)
+    }
+
+    /// Whether the command may look into processes of others that it can see
+    /// (ptrace(2)).
+    pub fn may_trace(&self) -> bool {
+        self.privileged
+            || self.cap_add.iter().any(|cap| match cap {
+                CapabilityArg::All => true,
+                CapabilityArg::One(one) => one.contains(CapabilitySet::SYS_PTRACE),
+            })
     }
 
     /// The filter. `None` if there is to be none.

@@ -39,15 +39,16 @@ const IPC: [&str; 8] = [
 impl FromStr for Sysctl {
     type Err = Error;
 
-    /// Reads `NAME=VALUE`.
+    /// Reads `NAME=VALUE`. A slash in a name stands for a dot that separates
+    /// nothing, as in `net.ipv4.conf.eth0/100.forwarding` (sysctl.d(5)).
     ///
     /// # Errors
     /// A parameter that is the host's, or no name of one.
     fn from_str(text: &str) -> Result<Self> {
         let (name, value) = text.split_once('=').context("write NAME=VALUE")?;
         let fits = |part: &str| {
-            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-            !part.is_empty() && part.chars().all(fits)
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
+            !part.is_empty() && !part.starts_with('/') && part.chars().all(fits)
         };
         ensure!(
             name.split('.').all(fits),
@@ -85,7 +86,12 @@ impl Sysctl {
     }
 
     fn file(&self) -> PathBuf {
-        PathBuf::from("/proc/sys").join(self.name.replace('.', "/"))
+        let swapped = self.name.chars().map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            c => c,
+        });
+        PathBuf::from("/proc/sys").join(swapped.collect::<String>())
     }
 }
 

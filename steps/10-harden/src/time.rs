@@ -15,6 +15,18 @@ use process::Isolation;
 pub struct TimeOffset {
     clock: Clock,
     seconds: i64,
+    nanoseconds: u32,
+}
+
+impl TimeOffset {
+    /// The same, and so many nanoseconds more: below a second.
+    #[must_use]
+    pub fn and_nanoseconds(self, nanoseconds: u32) -> Self {
+        TimeOffset {
+            nanoseconds,
+            ..self
+        }
+    }
 }
 
 /// A clock that a time namespace has for itself.
@@ -45,7 +57,11 @@ impl FromStr for TimeOffset {
                 _ => return None,
             };
             let seconds = seconds.parse().ok()?;
-            Some(TimeOffset { clock, seconds })
+            Some(TimeOffset {
+                clock,
+                seconds,
+                nanoseconds: 0,
+            })
         });
         known.with_context(|| format!("{text:?}: write monotonic=SECONDS or boottime=SECONDS"))
     }
@@ -88,8 +104,12 @@ impl Isolation for TimeNamespace {
         unshare(flag).context("unshare(CLONE_NEWTIME): time namespaces need Linux 5.6")?;
         let file = "/proc/self/timens_offsets";
         for offset in &self.offsets {
-            let TimeOffset { clock, seconds } = offset;
-            fs::write(file, format!("{clock} {seconds} 0")).with_context(|| {
+            let TimeOffset {
+                clock,
+                seconds,
+                nanoseconds,
+            } = offset;
+            fs::write(file, format!("{clock} {seconds} {nanoseconds}")).with_context(|| {
                 format!("write {offset} to {file}: no clock can be below zero, or beyond 146 years")
             })?;
         }

@@ -28,6 +28,15 @@ mod state;
 
 pub use self::main::main;
 
+/// The isolations of a further process in a running container, for an engine
+/// that has containers of its own.
+pub mod further {
+    pub use crate::launch::group::{Beside, View};
+    pub use crate::launch::workdir::Enter;
+    pub use crate::list::join;
+    pub use crate::sealed::ensure as ensure_sealed;
+}
+
 mod main {
     use std::process::ExitCode;
 

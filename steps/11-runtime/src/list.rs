@@ -10,9 +10,12 @@ use cgroups::named::Entrance;
 use engine::command::workdir::Workdir;
 use harden::isolation::must_start;
 use harden::seccomp::cache::Cache;
+use harden::seccomp::listener::Which;
 use harden::seccomp::resolve::Situation;
 use harden::{Door, Sysctls, TimeNamespace};
 use kit::say;
+use kit::sys::MemoryPolicy;
+use net::MovedDevices;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use process::{Command, Container};
@@ -21,11 +24,12 @@ use uts::NamespaceMode;
 
 use crate::config::NamespaceKind;
 use crate::config::check::{Checked, CheckedProcess};
-use crate::launch::console::Console;
+use crate::launch::console::{Console, Terminal};
 use crate::launch::group::{Beside, Grouped, View};
 use crate::launch::hooks::{CreateHooks, StartHooks};
-use crate::launch::identity::{Identity, Lookup};
+use crate::launch::identity::{Asked, Identity, Lookup};
 use crate::launch::namespaces::{self, Joined, Names, New};
+use crate::launch::rdt::{self, Rdt};
 use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
 use crate::launch::workdir::Enter;
 use crate::state::OciState;
@@ -37,9 +41,12 @@ pub(crate) struct Here<'a> {
     /// The state for the hooks.
     pub state: OciState,
     pub group: NamedGroup,
+    pub rdt: Option<rdt::Group>,
+    /// What is removed of it at the end.
+    pub rdt_made: Vec<PathBuf>,
     /// Whether the group can limit the use of devices.
     pub limits_devices: bool,
-    pub console_socket: Option<PathBuf>,
+    pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
     pub no_pivot: bool,
     pub new_keyring: bool,
@@ -79,6 +86,26 @@ fn door(process: &CheckedProcess, seccomp: Option<&str>, programs: PathBuf) -> R
     })
 }
 
+/// What a process is told that decides on calls, if the filter asks one.
+fn asked(
+    door: &Door,
+    seccomp: Option<&str>,
+    state: &OciState,
+    which: Which,
+) -> Result<Option<Asked>> {
+    let (Some(program), Some(text)) = (&door.program, seccomp) else {
+        return Ok(None);
+    };
+    if !program.asks() {
+        return Ok(None);
+    }
+    Ok(Some(Asked {
+        profile: text.parse().context("linux.seccomp")?,
+        state: serde_json::to_value(state).context("serialise the state")?,
+        which,
+    }))
+}
+
 /// Builds the container that a configuration describes.
 // ANCHOR: create
 pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
@@ -113,6 +140,9 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             }
         }
     }
+    let seccomp = checked.seccomp.as_deref();
+    let door = door(process, seccomp, here.programs)?;
+    let asked = asked(&door, seccomp, &here.state, Which::First)?;
     let root = SharedRoot::default();
     let user = &process.raw.user;
     let owner = (user.uid, user.gid);
@@ -142,6 +172,12 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
     let own_groups = !matches!(view, View::Callers);
     Ok(container
         .with(New(new))
+        // Where the child is from its birth on.
+        .with(Rdt {
+            group: here.rdt,
+            made: here.rdt_made,
+        })
+        .with(MovedDevices::new(checked.net_devices.clone()))
         // The child enters its groups before anything is charged to them, and
         // its cgroup namespace after that.
         .with(Grouped {
@@ -166,6 +202,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             mounts: checked.mounts.clone(),
             devices: checked.devices.clone(),
             propagation: checked.propagation,
+            label: config.linux.mount_label.clone(),
             group: here.group,
             own_groups,
             root: root.clone(),
@@ -174,7 +211,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         // Its terminal is on the container's devpts, and is mounted on
         // /dev/console before the root may become read-only.
         .with(Console::new(
-            here.console_socket,
+            here.terminal,
             Some(root.clone()),
             process.raw.console_size,
             owner,
@@ -192,6 +229,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         .with(Pivot {
             root,
             read_only: config.root.as_ref().is_some_and(|root| root.readonly),
+            cwd: process.raw.cwd.clone(),
             masked: config.linux.masked_paths.clone(),
             readonly_paths: config.linux.readonly_paths.clone(),
             propagation: checked.propagation,
@@ -204,9 +242,12 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         .with(Identity::limits(process))
         .with(Identity {
             process: process.clone(),
-            door: door(process, checked.seccomp.as_deref(), here.programs)?,
+            door,
+            asked,
+            listener: None,
             new_keyring: here.new_keyring,
             personality: checked.personality,
+            memory_policy: checked.memory_policy.clone(),
         })
         // The programs are the container's: they run with its rights. The filter
         // is loaded after them, in `Identity::seal`.
@@ -223,20 +264,21 @@ pub(crate) struct There {
     /// The container's first process.
     pub first: Pid,
     pub group: NamedGroup,
-    pub console_socket: Option<PathBuf>,
+    pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
+    /// The container's state.
+    pub state: OciState,
     pub seccomp: Option<String>,
     pub programs: PathBuf,
     pub personality: Option<u32>,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
-/// Builds a further process of a container: its list only joins.
-// ANCHOR: exec
-pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
-    let user = &process.raw.user;
-    let mut container = Container::new(command(process, &there.passed))
-        .keep_terminal()
-        .pass(there.passed);
+/// Adds the isolations that enter the namespaces of the process `first`, except
+/// those that are the caller's already. The cgroup namespace is returned: it is
+/// entered after the group, by [`Beside`].
+// ANCHOR: join
+pub fn join(mut container: Container, first: Pid) -> Result<(Container, View)> {
     let mut view = View::Callers;
     // ANCHOR: exercise_join
     for kind in namespaces::ALL {
@@ -246,7 +288,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         if !Path::new("/proc/self/ns").join(kind.file()).exists() {
             continue;
         }
-        let path = format!("/proc/{}/ns/{}", there.first, kind.file());
+        let path = format!("/proc/{first}/ns/{}", kind.file());
         let file = namespaces::open(Path::new(&path), kind)?;
         if !namespaces::is_own(&file, kind)? {
             match kind {
@@ -257,16 +299,25 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         }
     }
     // ANCHOR_END: exercise_join
+    Ok((container, view))
+}
+// ANCHOR_END: join
+
+/// Builds a further process of a container: its list only joins.
+// ANCHOR: exec
+pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> {
+    let user = &process.raw.user;
+    let seccomp = there.seccomp.as_deref();
+    let door = door(process, seccomp, there.programs)?;
+    let asked = asked(&door, seccomp, &there.state, Which::Further)?;
+    let container = Container::new(command(process, &there.passed))
+        .keep_terminal()
+        .pass(there.passed);
+    let (container, view) = join(container, there.first)?;
     Ok(container
-        .with(Beside {
-            group: there.group,
-            first: there.first,
-            view,
-            entrance: Entrance::default(),
-            entered: false,
-        })
+        .with(Beside::new(there.group, there.first, view).on(process.affinity.clone()))
         .with(Console::new(
-            there.console_socket,
+            there.terminal,
             None,
             process.raw.console_size,
             (user.uid, user.gid),
@@ -276,9 +327,12 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .with(Identity::limits(process))
         .with(Identity {
             process: process.clone(),
-            door: door(process, there.seccomp.as_deref(), there.programs)?,
+            door,
+            asked,
+            listener: None,
             new_keyring: false,
             personality: there.personality,
+            memory_policy: there.memory_policy,
         }))
 }
 // ANCHOR_END: exec

@@ -20,7 +20,7 @@ use rustix::fs::{SealFlags, fcntl_get_seals};
 /// Makes sure that this program is a sealed copy. Executes one, with the same
 /// arguments and environment and with the descriptors in `passed`, if it is not:
 /// nothing may have been made yet.
-pub(crate) fn ensure(passed: &[OwnedFd]) -> Result<()> {
+pub fn ensure(passed: &[OwnedFd]) -> Result<()> {
     let own = File::open("/proc/self/exe").context("open /proc/self/exe")?;
     // EINVAL: an ordinary file has no seals.
     if fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE)) {

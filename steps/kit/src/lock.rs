@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -116,6 +118,22 @@ pub fn try_alone(file: &File, path: &Path) -> Result<bool> {
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno).with_context(|| format!("flock({path:?}, LOCK_EX | LOCK_NB)")),
     }
+}
+
+/// Takes an exclusive lock if it becomes free within `patience`. Returns whether
+/// it did. flock(2) has no time limit, so it is tried again and again.
+pub fn try_within(file: &File, path: &Path, patience: Duration) -> Result<bool> {
+    let end = Instant::now() + patience;
+    let mut pause = Duration::from_millis(1);
+    while !try_alone(file, path)? {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(16));
+    }
+    Ok(true)
 }
 
 /// Waits for the lock of an open file. Signals do not interrupt the wait, but

@@ -131,11 +131,19 @@ pub fn step_dir(number: &str) -> Result<PathBuf> {
 /// # Errors
 /// In a handout, if the step was handed out solved.
 pub fn exercises(number: &str) -> Result<Exercises> {
-    let dir = workspace::root().join("harness/exercises");
-    if workspace::is_handed_out() && !dir.join(format!("{number}.toml")).is_file() {
+    if workspace::is_handed_out() && !has_exercises(number) {
         bail!("step {number} was handed out solved: it has no exercises");
     }
-    Exercises::read(&dir, number)
+    Exercises::read(&exercises_dir(), number)
+}
+
+/// Whether step `number` has exercises here: in a handout, those to be solved.
+pub fn has_exercises(number: &str) -> bool {
+    exercises_dir().join(format!("{number}.toml")).is_file()
+}
+
+fn exercises_dir() -> PathBuf {
+    workspace::root().join("harness/exercises")
 }
 
 /// The exercises that are not begun in the crate in `dir`, in our order: each

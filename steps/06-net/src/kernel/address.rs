@@ -6,7 +6,9 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
@@ -45,6 +47,41 @@ pub(crate) fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
         NLM_F_CREATE | NLM_F_EXCL,
     );
     unless(Errno::EEXIST, done).with_context(|| format!("RTM_NEWADDR({address})"))
+}
+
+/// The addresses of a device that its administrator has given it, without those
+/// that belong to its link alone: `ip address show dev NAME scope global`.
+pub(crate) fn permanent(route: &mut Route, index: u32) -> Result<Vec<IpNet>> {
+    let all = route
+        .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+        .context("RTM_GETADDR")?;
+    let mut found = Vec::new();
+    for message in all {
+        let RouteNetlinkMessage::NewAddress(message) = message else {
+            continue;
+        };
+        let header = &message.header;
+        if header.index != index
+            || header.scope != AddressScope::Universe
+            || !header.flags.contains(AddressHeaderFlags::Permanent)
+        {
+            continue;
+        }
+        let mut address = None;
+        for attribute in &message.attributes {
+            match attribute {
+                // Of a point-to-point link the other one is the peer's.
+                AddressAttribute::Local(local) => address = Some(*local),
+                AddressAttribute::Address(other) => address = address.or(Some(*other)),
+                _ => {}
+            }
+        }
+        if let Some(address) = address {
+            let network = IpNet::new(address, header.prefix_len);
+            found.push(network.context("RTM_GETADDR: the prefix of an address")?);
+        }
+    }
+    Ok(found)
 }
 
 /// The MAC address for an IPv4 address: locally administered (second lowest bit

@@ -199,6 +199,23 @@ pub(crate) fn set_up(route: &mut Route, name: &str) -> Result<()> {
         .with_context(|| format!("RTM_SETLINK({name}, up)"))
 }
 
+/// Moves a device into the network namespace of the process `pid`, under the
+/// name `inside`: `ip link set DEVICE netns PID name INSIDE`. It is down then,
+/// and without addresses.
+///
+/// # Errors
+/// `EEXIST` if the name is taken there; `EINVAL` for a device that cannot leave
+/// its namespace; `ESRCH` if the process has ended.
+pub(crate) fn move_to(route: &mut Route, index: u32, pid: Pid, inside: &str) -> Result<()> {
+    let mut link = named(inside);
+    link.header.index = index;
+    link.attributes
+        .push(LinkAttribute::NetNsPid(pid.as_raw() as u32));
+    route
+        .request(RouteNetlinkMessage::SetLink(link), 0)
+        .with_context(|| format!("RTM_SETLINK(netns of process {pid}, name {inside})"))
+}
+
 /// Sets the alias of a device: `ip link set NAME alias ALIAS`.
 ///
 /// # Errors

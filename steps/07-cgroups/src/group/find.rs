@@ -10,7 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::group::kill_legacy;
 use crate::group::leaf;
-use crate::group::parent::{NAME, PREFIX, Parent, directories};
+use crate::group::parent::{NAME, PREFIX, Parent, directories, launcher};
 use crate::group::v1::{self, may_make_groups};
 use crate::group::{self, Group, Member};
 use crate::host::hierarchy::{Hierarchy, Version};
@@ -89,7 +89,7 @@ fn member(hierarchy: &Hierarchy, dir: PathBuf) -> Result<Member> {
 
 /// Whether this is the group of a container, which may be paused.
 pub(crate) fn is_container(dir: &Path) -> bool {
-    file_name(dir).starts_with(PREFIX)
+    launcher(dir).is_some()
 }
 
 fn file_name(dir: &Path) -> String {

@@ -143,11 +143,7 @@ pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
 
 /// Whether a process has the PID in the name of a group, [`new_name`].
 fn has_process(dir: &Path) -> bool {
-    let name = dir.file_name().and_then(|name| name.to_str());
-    let pid = name
-        .and_then(|name| name.strip_prefix(PREFIX))
-        .and_then(|rest| rest.split_once('-')?.0.parse().ok());
-    pid.is_some_and(is_taken)
+    parent::launcher(dir).is_some_and(is_taken)
 }
 
 fn launcher_lives(dir: &Path) -> Result<bool> {

@@ -65,7 +65,7 @@ impl Parent {
     pub(crate) fn groups(&self) -> Result<Vec<PathBuf>> {
         Ok(directories(&self.dir)?
             .into_iter()
-            .filter(|dir| named(dir, PREFIX))
+            .filter(|dir| launcher(dir).is_some())
             .collect())
     }
 
@@ -188,6 +188,16 @@ pub(crate) fn gone(e: &std::io::Error) -> bool {
 fn named(dir: &Path, prefix: &str) -> bool {
     dir.file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+}
+
+/// The PID of the launcher after which a container's group is named
+/// ([`new_name`](crate::group::new_name)); `None` for any other group, whoever
+/// it belongs to: `drydock-runtime` is one of step 11, and full of containers.
+pub(crate) fn launcher(dir: &Path) -> Option<i32> {
+    let name = dir.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let (pid, start) = name.split_once('-')?;
+    start.parse::<u64>().ok()?;
+    pid.parse().ok()
 }
 
 /// The controllers recorded in a directory that we made. A directory with our

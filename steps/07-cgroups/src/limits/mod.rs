@@ -280,7 +280,7 @@ mod tests {
             (args(|a| a.memory = Some(Bytes(1 << 20))), "--memory 1m"),
             (
                 args(|a| a.memory_swap = Some(Swap::Total(Bytes(64 << 20)))),
-                "needs --memory",
+                "--memory-swap 64m",
             ),
             (
                 args(|a| {
@@ -291,7 +291,7 @@ mod tests {
             ),
             (
                 args(|a| a.cpus = Some(Cpus::whole(100_000))),
-                "this machine has",
+                "--cpus 100000",
             ),
             (
                 args(|a| a.cpus = Some("0.001".parse().unwrap())),

@@ -1,7 +1,7 @@
 //! `drydock ps`, `inspect`, `rm` and `stop`.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -112,52 +112,93 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
     Ok(Exit::Code(0))
 }
 
-/// Sends `signal` to the container's first process, and SIGKILL after
-/// `patience`. Then waits for the launcher, which cleans up.
-///
-/// The record alone is not trusted: the process must be a child of the
-/// launcher, and the launcher must hold the container's note.
-fn end(records: &Records, record: &Record, signal: SignalNumber, patience: Duration) -> Result<()> {
-    let open = |pid: i32| -> Result<_> {
-        let pid = Pid::from_raw(pid).context("the container has no process")?;
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::SRCH) => Ok(None),
-            Err(errno) => Err(errno).with_context(|| format!("pidfd_open({pid:?})")),
+/// The two processes of a running container, open: whatever their PIDs become,
+/// these are they.
+#[derive(Debug)]
+pub struct Processes {
+    pid: i32,
+    launcher: OwnedFd,
+    /// `None` if it has ended, and the launcher is about to clean up.
+    child: Option<OwnedFd>,
+}
+
+impl Processes {
+    /// Opens them; `None` if the launcher has ended.
+    ///
+    /// The record alone is not trusted: the process must be a child of the
+    /// launcher, and the launcher must hold the container's note.
+    pub fn of(records: &Records, record: &Record) -> Result<Option<Self>> {
+        // The launcher first: the child's PID is not reused before the launcher
+        // has waited for it.
+        let Some(launcher) = open(record.launcher.pid)? else {
+            return Ok(None);
+        };
+        let child = open(record.pid)?;
+        if !record.launcher.is_alive() {
+            return Ok(None);
         }
-    };
-    // The launcher first: the child's PID is not reused before the launcher has
-    // waited for it.
-    let Some(launcher) = open(record.launcher.pid)? else {
-        return Ok(());
-    };
-    let Some(child) = open(record.pid)? else {
-        return wait(&launcher, None).map(drop);
-    };
-    if !record.launcher.is_alive() {
-        return Ok(());
+        if child.is_some()
+            && (!record.launcher.is_parent_of(record.pid) || !records.is_held(record)?)
+        {
+            bail!(
+                "the record of the container {} is wrong: process {} does not belong to it, and \
+                 is not signalled",
+                record.spec.name,
+                record.pid
+            );
+        }
+        Ok(Some(Processes {
+            pid: record.pid,
+            launcher,
+            child,
+        }))
     }
-    if !record.launcher.is_parent_of(record.pid) || !records.is_held(record)? {
-        bail!(
-            "the record of the container {} is wrong: process {} does not belong to it, and is \
-             not signalled",
-            record.spec.name,
-            record.pid
-        );
-    }
-    let send = |signal: SignalNumber| -> Result<()> {
-        say!("{signal} to process {}", record.pid);
+
+    /// Sends a signal to the container's first process, unless it has ended.
+    pub fn send(&self, signal: SignalNumber) -> Result<()> {
+        let Some(child) = &self.child else {
+            return Ok(());
+        };
+        say!("{signal} to process {}", self.pid);
         match pidfd_send_signal(child.as_fd(), signal) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),
         }
-    };
-    send(signal)?;
-    let kill = SignalNumber::from(Signal::SIGKILL);
-    if signal != kill && !wait(&launcher, Some(patience))? {
-        send(kill)?;
     }
-    wait(&launcher, None).map(drop)
+
+    /// Waits until the launcher has cleaned up. Returns whether it did within
+    /// `patience`.
+    pub fn wait(&self, patience: Option<Duration>) -> Result<bool> {
+        wait(&self.launcher, patience)
+    }
+}
+
+fn open(pid: i32) -> Result<Option<OwnedFd>> {
+    let pid = Pid::from_raw(pid).context("the container has no process")?;
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::SRCH) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("pidfd_open({pid:?})")),
+    }
+}
+
+/// Sends `signal` to the container's first process, and SIGKILL after
+/// `patience`. Then waits for the launcher, which cleans up.
+pub fn end(
+    records: &Records,
+    record: &Record,
+    signal: SignalNumber,
+    patience: Duration,
+) -> Result<()> {
+    let Some(processes) = Processes::of(records, record)? else {
+        return Ok(());
+    };
+    processes.send(signal)?;
+    let kill = SignalNumber::from(Signal::SIGKILL);
+    if signal != kill && !processes.wait(Some(patience))? {
+        processes.send(kill)?;
+    }
+    processes.wait(None).map(drop)
 }
 
 /// Waits for a process to end. Returns whether it did within `patience`.
@@ -186,7 +227,7 @@ fn list(records: &Records, all: bool, quiet: bool) -> Result<()> {
         );
     }
     for record in records.all()? {
-        if !all && record.status != Status::Running {
+        if !all && !record.claims_to_run() {
             continue;
         }
         if quiet {
@@ -211,7 +252,9 @@ fn list(records: &Records, all: bool, quiet: bool) -> Result<()> {
 
 fn status(record: &Record) -> String {
     match (record.status, record.exit_code) {
+        (Status::Created, _) => "created".into(),
         (Status::Running, _) => format!("up {}", age(Some(&record.started_at))),
+        (Status::Restarting, code) => format!("restarting ({})", code.unwrap_or_default()),
         (Status::Exited, Some(code)) => {
             format!("exited ({code}) {} ago", age(record.finished_at.as_ref()))
         }

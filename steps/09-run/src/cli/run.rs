@@ -22,6 +22,8 @@ pub fn run(places: &Places, mut args: RunArgs) -> Result<Exit> {
     let here = Here {
         places,
         cidfile: args.container.cidfile.take(),
+        record: None,
+        ends: None,
     };
     let (container, ending) = list(spec(places, args)?, here)?;
     ending.note(container.run())

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use process::Failure;
@@ -153,6 +153,29 @@ pub fn environment(
     }
     Ok(environment.pairs)
     // ANCHOR_END: exercise_environment
+}
+
+/// The environment of a further process in a container: that of the container,
+/// overridden by the caller's.
+///
+/// # Errors
+/// If a variable has no name.
+pub fn further(
+    container: &[OsString],
+    given: &[OsString],
+    files: &[PathBuf],
+) -> Result<Vec<OsString>> {
+    let mut environment = Environment::default();
+    for variable in container {
+        environment.add(variable)?;
+    }
+    for path in files {
+        environment.add_file(path).context("--env-file")?;
+    }
+    for variable in given {
+        environment.add(variable).context("--env")?;
+    }
+    Ok(environment.pairs)
 }
 
 /// The program and its arguments: the entrypoint, then the caller's command, or

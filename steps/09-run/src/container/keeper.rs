@@ -21,13 +21,13 @@ use crate::spec::Spec;
 pub struct Keeper {
     records: Records,
     record: Record,
-    /// Whether the user chose the name.
-    named: bool,
     cidfile: Option<PathBuf>,
     /// Whether step 08 has found containers of killed launchers.
     found_dead: Rc<Cell<bool>>,
     /// Whether the name is taken.
     begun: bool,
+    /// Whether the container was there before this run, and stays if it fails.
+    again: bool,
 }
 
 /// The completion of a record, once the container has ended.
@@ -48,12 +48,24 @@ impl Keeper {
     ) -> Result<Self> {
         Ok(Keeper {
             records,
-            named: !spec.name.is_empty(),
             record: Record::new(spec)?,
             cidfile,
             found_dead,
             begun: false,
+            again: false,
         })
+    }
+
+    /// The keeper of a container that exists: it has its name already.
+    pub fn again(records: Records, record: Record, found_dead: Rc<Cell<bool>>) -> Self {
+        Keeper {
+            records,
+            record,
+            cidfile: None,
+            found_dead,
+            begun: false,
+            again: true,
+        }
     }
 
     /// The [`Ending`] of this container, to call with the result of its run.
@@ -63,42 +75,6 @@ impl Keeper {
             id: self.record.spec.id.clone(),
             auto_remove: self.record.spec.auto_remove,
         }
-    }
-
-    fn take_name(&mut self) -> Result<()> {
-        if !self.named {
-            for attempt in 0.. {
-                let name = random_name(attempt)?;
-                if self.records.take_name(&name, &self.record)? {
-                    self.record.spec.name = name;
-                    return Ok(());
-                }
-            }
-        }
-        let name = self.record.spec.name.clone();
-        if self.records.take_name(&name, &self.record)? {
-            return Ok(());
-        }
-        // The launcher that holds it may be dead.
-        self.records.sweep()?;
-        let holder = self.records.holder(&name)?;
-        let known = match &holder {
-            Some(holder) => {
-                let mut all = self.records.all()?.into_iter();
-                all.any(|other| other.short_id() == holder)
-            }
-            None => false,
-        };
-        if let (Some(holder), true) = (&holder, known) {
-            bail!(
-                "the name {name:?} belongs to the container {holder}: choose another --name, or \
-                 remove that one (drydock rm {name})"
-            );
-        }
-        if !self.records.take_name(&name, &self.record)? {
-            bail!("the name {name:?} is reserved by a container that is being created");
-        }
-        Ok(())
     }
 
     /// Removes what killed launchers have left, also below another
@@ -125,21 +101,89 @@ impl Keeper {
     }
 }
 
+/// Takes the name of a container that has none yet, and draws one if the user
+/// chose none. The record itself is not written.
+fn take_name(records: &Records, record: &mut Record) -> Result<()> {
+    if record.spec.name.is_empty() {
+        for attempt in 0.. {
+            let name = random_name(attempt)?;
+            if records.take_name(&name, record)? {
+                record.spec.name = name;
+                return Ok(());
+            }
+        }
+    }
+    let name = record.spec.name.clone();
+    if records.take_name(&name, record)? {
+        return Ok(());
+    }
+    // The launcher that holds it may be dead.
+    records.sweep()?;
+    let holder = records.holder(&name)?;
+    let known = match &holder {
+        Some(holder) => {
+            let mut all = records.all()?.into_iter();
+            all.any(|other| other.short_id() == holder)
+        }
+        None => false,
+    };
+    if let (Some(holder), true) = (&holder, known) {
+        bail!(
+            "the name {name:?} belongs to the container {holder}: choose another --name, or \
+             remove that one (drydock rm {name})"
+        );
+    }
+    if !records.take_name(&name, record)? {
+        bail!("the name {name:?} is reserved by a container that is being created");
+    }
+    Ok(())
+}
+
+/// Makes a container that does not run: its name and its record. If that fails,
+/// neither is left.
+pub fn create(records: &Records, mut record: Record) -> Result<Record> {
+    record.status = Status::Created;
+    take_name(records, &mut record)?;
+    match records.write(&record) {
+        Ok(()) => Ok(record),
+        Err(error) => match records.forget(&record.spec.id, &record.spec.name) {
+            Ok(()) => Err(error),
+            Err(more) => Err(error.context(format!("and its name stays: {more:#}"))),
+        },
+    }
+}
+
 impl Isolation for Keeper {
     fn name(&self) -> &'static str {
         "record"
     }
 
     fn prepare(&mut self) -> Result<()> {
-        self.take_name()?;
+        if self.again {
+            self.begun = true;
+            return Ok(());
+        }
+        take_name(&self.records, &mut self.record)?;
         self.begun = true;
         self.write_cidfile()
     }
 
     fn on_host(&mut self, child: Pid) -> Result<()> {
         self.record.pid = child.as_raw();
+        self.record.status = Status::Running;
         self.record.started_at = kit::time::now();
-        self.records.write(&self.record)?;
+        self.record.finished_at = None;
+        self.record.exit_code = None;
+        match self.again {
+            false => self.records.write(&self.record)?,
+            true => {
+                let own = &self.record;
+                self.record = self.records.change(&own.spec.id, &mut |record| {
+                    let spec = std::mem::replace(record, own.clone()).spec;
+                    record.spec.name = spec.name;
+                })?;
+            }
+        }
         // A failed sweep does not keep the container from starting.
         let dead = match self.found_dead.get() {
             true => Ok(true),
@@ -160,7 +204,8 @@ impl Isolation for Keeper {
             return Ok(());
         }
         // A container that was never born has nothing to keep.
-        if self.record.spec.auto_remove || self.record.pid == 0 {
+        let unborn = self.record.pid == 0 && !self.again;
+        if self.record.spec.auto_remove || unborn {
             return self
                 .records
                 .forget(&self.record.spec.id, &self.record.spec.name);

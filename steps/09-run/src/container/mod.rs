@@ -4,6 +4,7 @@
 //! STATE/ID.json        the record, replaced as a whole (rename(2))
 //! STATE/names/NAME     a symbolic link: the id of the container with that name,
 //!                      and the launcher that took it (symlink(2))
+//! STATE/ID/            files of later steps, such as a log
 //! ```
 //!
 //! `stop` kills the process that a record names, and `rm` removes the
@@ -19,11 +20,13 @@ pub mod keeper;
 mod name;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use kit::ProcessIdentity;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::spec::Spec;
 
@@ -38,8 +41,12 @@ pub(crate) fn short(id: &str) -> &str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
+    /// The container has a name and a description, and has never run.
+    Created,
     /// The command runs, or is about to.
     Running,
+    /// The command has ended, and the launcher is about to start it again.
+    Restarting,
     /// The command has ended.
     Exited,
 }
@@ -56,7 +63,11 @@ pub struct Record {
     pub pid: i32,
     /// The process that started the container and waits for it.
     pub launcher: ProcessIdentity,
-    /// The time of the start, RFC 3339.
+    /// The time at which the record was made, RFC 3339; empty in a record of an
+    /// older version.
+    #[serde(default)]
+    pub created_at: String,
+    /// The time of the start, RFC 3339; empty before the first.
     pub started_at: String,
     /// The time of the end, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +76,9 @@ pub struct Record {
     /// killed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
+    /// What later steps have noted, kept as it is.
+    #[serde(flatten)]
+    pub later: BTreeMap<String, Value>,
 }
 
 impl Record {
@@ -75,9 +89,11 @@ impl Record {
             status: Status::Running,
             pid: 0,
             launcher: ProcessIdentity::current()?,
+            created_at: kit::time::now(),
             started_at: String::new(),
             finished_at: None,
             exit_code: None,
+            later: BTreeMap::new(),
         })
     }
 
@@ -112,9 +128,15 @@ impl Record {
         Ok(())
     }
 
-    /// Whether the container runs. A record is true only as long as its
-    /// launcher lives.
+    /// Whether the container runs, or is about to run again. A record is true
+    /// only as long as its launcher lives.
     pub fn is_running(&self) -> bool {
-        self.status == Status::Running && self.launcher.is_alive()
+        self.claims_to_run() && self.launcher.is_alive()
+    }
+
+    /// Whether the container ran, or was about to run again, when the record was
+    /// written.
+    pub(crate) fn claims_to_run(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Restarting)
     }
 }

@@ -63,11 +63,14 @@ impl Records {
     pub fn take_name(&self, name: &str, record: &Record) -> Result<bool> {
         let link = self.name_path(name);
         let ProcessIdentity { pid, start } = record.launcher;
-        let kept = match record.spec.auto_remove {
-            true => "",
-            false => " kept",
+        // Up to 59 bytes ext4 keeps in the inode: no block to take and to give
+        // back, which on a disk with `discard` waits for the device. Only of a
+        // container that is kept somebody needs the whole id, for its record.
+        let outlives = !record.spec.auto_remove || record.status == Status::Created;
+        let text = match outlives {
+            false => format!("{} {pid} {start}", record.short_id()),
+            true => format!("{} {pid} {start} kept", record.spec.id),
         };
-        let text = format!("{} {pid} {start}{kept}", record.spec.id);
         let _making = self.hold(Turn::Making)?;
         match symlink(text, &link) {
             Ok(()) => Ok(true),
@@ -98,14 +101,80 @@ impl Records {
         self.put(record)
     }
 
+    /// Changes a record, of which others may change another part at the same
+    /// time. Returns it as it is now.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn change(&self, id: &str, change: &mut dyn FnMut(&mut Record)) -> Result<Record> {
+        let _judging = self.hold(Turn::Judging)?;
+        let mut record = read(&self.path(id))?
+            .with_context(|| format!("the container {} has been removed", short(id)))?;
+        change(&mut record);
+        self.put(&record)?;
+        Ok(record)
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// If the name is taken, or none.
+    pub fn rename(&self, reference: &str, name: &str) -> Result<()> {
+        kit::name::check(name).context("the new name")?;
+        let id = self.find(reference)?.spec.id;
+        let _judging = self.hold(Turn::Judging)?;
+        let mut record = read(&self.path(&id))?
+            .with_context(|| format!("the container {reference} has been removed"))?;
+        if record.spec.name == name {
+            bail!("renaming a container with the same name as its current name");
+        }
+        let text = self
+            .link(&record.spec.name)?
+            .with_context(|| format!("the name {:?} has no link", record.spec.name))?;
+        let link = self.name_path(name);
+        match symlink(text, &link) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                bail!("the name {name:?} belongs to another container: choose another one")
+            }
+            Err(error) => return Err(error).with_context(|| format!("symlink({link:?})")),
+        }
+        // Killed here, it has two names, of which a sweep removes the one that
+        // is not in its record.
+        let before = std::mem::replace(&mut record.spec.name, name.to_owned());
+        self.put(&record)?;
+        remove_file(&self.name_path(&before))
+    }
+
     fn put(&self, record: &Record) -> Result<()> {
         let json = serde_json::to_string_pretty(record).context("write JSON")?;
         write_file(&self.path(&record.spec.id), &json)
     }
 
-    /// Removes a container's record, and its name if it still has it.
+    /// The file of a container's record.
+    pub fn file(&self, id: &str) -> PathBuf {
+        self.path(id)
+    }
+
+    /// Reads a container's record; `None` if there is none.
+    pub fn read(&self, id: &str) -> Result<Option<Record>> {
+        read(&self.path(id))
+    }
+
+    /// The directory of what later steps keep of a container, such as its log.
+    /// It is removed with the record. Nothing says that it exists.
+    pub fn directory(&self, id: &str) -> PathBuf {
+        self.places.state.join(id)
+    }
+
+    /// Removes a container's directory and record, and its name if it still has
+    /// it.
     pub fn forget(&self, id: &str, name: &str) -> Result<()> {
         let _making = self.hold(Turn::Making)?;
+        // It may have been renamed since.
+        let now = read(&self.path(id))?.map(|record| record.spec.name);
+        let name = now.as_deref().unwrap_or(name);
+        remove_directory(&self.directory(id))?;
         remove_file(&self.path(id))?;
         match self.holder(name)? {
             Some(holder) if holder == short(id) => remove_file(&self.name_path(name)),
@@ -169,7 +238,7 @@ impl Records {
     // ANCHOR: sweep
     pub fn sweep(&self) -> Result<()> {
         for mut record in self.all()? {
-            if record.status != Status::Running || record.launcher.is_alive() {
+            if !record.claims_to_run() || record.launcher.is_alive() {
                 continue;
             }
             say!("the launcher of {} is gone", record.spec.name);
@@ -193,7 +262,7 @@ impl Records {
     fn mark(&self, record: &Record) -> Result<()> {
         let _judging = self.hold(Turn::Judging)?;
         match read(&self.path(&record.spec.id))? {
-            Some(now) if now.status == Status::Running => self.put(record),
+            Some(now) if now.claims_to_run() => self.put(record),
             _ => Ok(()),
         }
     }
@@ -325,6 +394,23 @@ fn owner(text: &str) -> Option<ProcessIdentity> {
         pid: words.next()?.parse().ok()?,
         start: words.next()?.parse().ok()?,
     })
+}
+
+/// Removes a directory and the files in it, if it is there.
+fn remove_directory(directory: &Path) -> Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("read {directory:?}")),
+    };
+    for entry in entries {
+        remove_file(&entry.with_context(|| format!("read {directory:?}"))?.path())?;
+    }
+    match fs::remove_dir(directory) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("rmdir({directory:?})")),
+    }
 }
 
 /// Whether a file is a draft that is being written: its name begins with a dot.

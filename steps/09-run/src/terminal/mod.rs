@@ -16,9 +16,11 @@
 //! | this | the choice between the two |
 //! | [`pipes`] | the streams without `--tty` |
 //! | [`pty`] | the streams with `--tty` |
+//! | [`handed`] | streams whose other ends a launcher keeps that stays |
 //! | [`relay`] | copying from one descriptor to another |
 //! | [`raw`] | raw mode of the host's terminal |
 
+pub mod handed;
 pub mod pipes;
 pub mod pty;
 pub mod raw;
@@ -36,6 +38,7 @@ use process::Isolation;
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 
+use handed::{Ends, HandedOver};
 use pipes::Pipes;
 use pty::Pty;
 
@@ -49,6 +52,8 @@ pub enum Streams {
     Pipes(Pipes),
     /// With `--tty`.
     Pty(Pty),
+    /// Without `--tty`, for a launcher that keeps the other ends.
+    HandedOver(HandedOver),
 }
 
 impl Streams {
@@ -68,10 +73,32 @@ impl Streams {
         })
     }
 
+    /// The streams of a further process in a container. Its terminal is another
+    /// one than the container's `/dev/console`.
+    ///
+    /// # Errors
+    /// Those of [`Streams::new`].
+    pub fn further(interactive: bool, tty: bool, owner: Owner, as_caller: bool) -> Result<Self> {
+        Ok(match Streams::new(interactive, tty, owner, as_caller)? {
+            Streams::Pty(pty) => Streams::Pty(pty.of_further_process()),
+            other => other,
+        })
+    }
+
+    /// Streams of the container's own, whose other ends go to `ends` as soon as
+    /// the child exists. Nothing of the caller's streams is used.
+    pub fn handed_over(interactive: bool, tty: bool, owner: Owner, ends: Ends) -> Self {
+        match tty {
+            true => Streams::Pty(Pty::handed_over(owner, ends)),
+            false => Streams::HandedOver(HandedOver::new(interactive, ends)),
+        }
+    }
+
     fn inner(&mut self) -> &mut dyn Isolation {
         match self {
             Streams::Pipes(pipes) => pipes,
             Streams::Pty(pty) => pty,
+            Streams::HandedOver(pipes) => pipes,
         }
     }
 }
@@ -89,6 +116,7 @@ impl Isolation for Streams {
         match self {
             Streams::Pipes(pipes) => pipes.keeps(),
             Streams::Pty(pty) => pty.keeps(),
+            Streams::HandedOver(pipes) => pipes.keeps(),
         }
     }
 

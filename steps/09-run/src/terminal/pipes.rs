@@ -66,7 +66,7 @@ fn pipe_if(needed: bool, open: Mode) -> Result<Pipe> {
 ///
 /// runc gives the pipe to the command's user instead (`fixStdioPermissions`),
 /// and then the caller's next command may be unable to open it.
-fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
+pub(super) fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
     let now = Mode::from_raw_mode(fstat(&pipe).context("fstat(pipe)")?.st_mode);
     match fchmod(&pipe, now | open) {
         // The pipe belongs to another user, who started the caller.
@@ -78,8 +78,8 @@ fn share(pipe: impl AsFd, open: Mode) -> Result<()> {
     }
 }
 
-const READ: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
-const WRITE: Mode = Mode::WUSR.union(Mode::WGRP).union(Mode::WOTH);
+pub(super) const READ: Mode = Mode::RUSR.union(Mode::RGRP).union(Mode::ROTH);
+pub(super) const WRITE: Mode = Mode::WUSR.union(Mode::WGRP).union(Mode::WOTH);
 
 /// The file system of unnamed pipes (linux/magic.h).
 const PIPEFS_MAGIC: FsWord = 0x5049_5045;
@@ -113,7 +113,7 @@ pub(super) fn duplicate(stream: impl AsFd) -> Result<OwnedFd> {
 
 /// Opens the container's own null device. An image's mount on `/dev` may hold
 /// anything by that name.
-fn null() -> Result<OwnedFd> {
+pub(super) fn null() -> Result<OwnedFd> {
     const NULL: &str = "/dev/null";
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let null = inside::open(Path::new(NULL), flags).with_context(|| format!("open({NULL})"))?;

@@ -28,6 +28,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::{tcgetwinsize, tcsetwinsize};
 
+use crate::terminal::handed::{Ends, Kept};
 use crate::terminal::pipes::duplicate;
 use crate::terminal::raw::Raw;
 use crate::terminal::relay::{self, Relay};
@@ -44,10 +45,13 @@ pub struct Pty {
     socket: Option<(OwnedFd, OwnedFd)>,
     /// In the child: the terminal itself (the slave of pty(7)).
     terminal: Option<OwnedFd>,
-    /// In the launcher: the master, once it has arrived.
-    master: Arc<OnceLock<Arc<OwnedFd>>>,
-    carrier: Option<JoinHandle<Option<Relay>>>,
-    raw: Option<Raw>,
+    /// In the launcher.
+    host: HostSide,
+    /// Where the launcher's end of the socket goes, if the launcher is to
+    /// receive the master itself.
+    ends: Option<Ends>,
+    /// Whether the terminal becomes the container's `/dev/console`.
+    console: bool,
 }
 
 impl Pty {
@@ -57,9 +61,23 @@ impl Pty {
             owner,
             socket: None,
             terminal: None,
-            master: Arc::default(),
-            carrier: None,
-            raw: None,
+            host: HostSide::default(),
+            ends: None,
+            console: true,
+        }
+    }
+
+    pub(super) fn of_further_process(self) -> Self {
+        Pty {
+            console: false,
+            ..self
+        }
+    }
+
+    pub(super) fn handed_over(owner: Owner, ends: Ends) -> Self {
+        Pty {
+            ends: Some(ends),
+            ..Pty::new(true, owner)
         }
     }
 }
@@ -83,31 +101,11 @@ impl Isolation for Pty {
         // Only the child has that end now: if it dies, the socket is at its
         // end.
         drop(theirs);
-        let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
-        if self.interactive {
-            self.raw = Some(Raw::enter(duplicate(stdin())?)?);
+        if let Some(ends) = &self.ends {
+            ends.put(Kept::Terminal { socket });
+            return Ok(());
         }
-        let (master, interactive) = (Arc::clone(&self.master), self.interactive);
-        let carrier = thread::Builder::new().name("terminal".into());
-        let carrier = carrier.spawn(move || {
-            let received = receive(&socket).and_then(|received| {
-                let received = Arc::new(received);
-                master.get_or_init(|| Arc::clone(&received));
-                if interactive {
-                    relay::input(input, Arc::clone(&received))?;
-                }
-                Relay::output(received, output)
-            });
-            match received {
-                Ok(relay) => Some(relay),
-                Err(error) => {
-                    say!("no terminal came: {error:#}");
-                    None
-                }
-            }
-        });
-        self.carrier = Some(carrier.context("start a thread")?);
-        Ok(())
+        self.host.open(socket, self.interactive)
     }
 
     /// The socket until the master is sent, and then the terminal until it is
@@ -132,14 +130,9 @@ impl Isolation for Pty {
         }
         let name = ptsname(&master, Vec::new()).context("ptsname")?;
         say!("the terminal is {name:?}");
-        // Programs without another terminal write to /dev/console.
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        let root = inside::open(Path::new("/"), flags).context("open(/)")?;
-        let console = Target::new(Path::new("/dev/console"))?;
-        let console = console.open_or_make(root.as_fd(), FileKind::File)?;
-        Detached::copy_of_fd(terminal.as_fd(), Path::new("the terminal"))?
-            .attach(console.as_fd())
-            .context("mount the terminal on /dev/console")?;
+        if self.console {
+            mount_console(&terminal)?;
+        }
         if let Some((launchers, socket)) = self.socket.take() {
             // Closed when this process was born: dropping it would close its
             // number again.
@@ -162,10 +155,63 @@ impl Isolation for Pty {
         dup2_stderr(&terminal).context("dup2(2)")
     }
 
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
+        self.host.signal(signal)
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        // After an aborted launch both ends may still be open.
+        self.socket = None;
+        self.host.close();
+        Ok(())
+    }
+}
+
+/// The launcher's side of a pseudo-terminal: relays between the master and the
+/// caller's streams, whose terminal is raw meanwhile.
+#[derive(Default)]
+pub struct HostSide {
+    /// The master, once it has arrived.
+    master: Arc<OnceLock<Arc<OwnedFd>>>,
+    carrier: Option<JoinHandle<Option<Relay>>>,
+    raw: Option<Raw>,
+}
+
+impl HostSide {
+    /// Waits for the master from `socket` in a thread, and relays. The child
+    /// must have the only other end: if it dies, the socket is at its end.
+    pub fn open(&mut self, socket: OwnedFd, interactive: bool) -> Result<()> {
+        let (input, output) = (duplicate(stdin())?, duplicate(stdout())?);
+        if interactive && stdin().is_terminal() {
+            self.raw = Some(Raw::enter(duplicate(stdin())?)?);
+        }
+        let master = Arc::clone(&self.master);
+        let carrier = thread::Builder::new().name("terminal".into());
+        let carrier = carrier.spawn(move || {
+            let received = receive(&socket).and_then(|received| {
+                let received = Arc::new(received);
+                master.get_or_init(|| Arc::clone(&received));
+                if interactive {
+                    relay::input(input, Arc::clone(&received))?;
+                }
+                Relay::output(received, output)
+            });
+            match received {
+                Ok(relay) => Some(relay),
+                Err(error) => {
+                    say!("no terminal came: {error:#}");
+                    None
+                }
+            }
+        });
+        self.carrier = Some(carrier.context("start a thread")?);
+        Ok(())
+    }
+
     /// SIGWINCH: copies the size of the window to the terminal. The kernel then
     /// signals the foreground process group there; nobody else needs the
     /// signal. SIGCONT: enters raw mode again.
-    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
+    pub fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         match signal.named() {
             Some(Signal::SIGWINCH) => {
                 if let (Some(hosts), Some(master)) = (hosts_terminal()?, self.master.get()) {
@@ -183,9 +229,8 @@ impl Isolation for Pty {
         }
     }
 
-    fn cleanup(&mut self) -> Result<()> {
-        // After an aborted launch both ends may still be open.
-        self.socket = None;
+    /// Relays what the command has written, and restores the caller's terminal.
+    pub fn close(&mut self) {
         if let Some(carrier) = self.carrier.take() {
             match carrier.join() {
                 Ok(Some(relay)) => relay.finish(),
@@ -194,8 +239,20 @@ impl Isolation for Pty {
             }
         }
         self.raw = None;
-        Ok(())
     }
+}
+
+/// Mounts the terminal on `/dev/console`: programs without another one write
+/// there.
+fn mount_console(terminal: &OwnedFd) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let root = inside::open(Path::new("/"), flags).context("open(/)")?;
+    let console = Target::new(Path::new("/dev/console"))?;
+    let console = console.open_or_make(root.as_fd(), FileKind::File)?;
+    Detached::copy_of_fd(terminal.as_fd(), Path::new("the terminal"))?
+        .attach(console.as_fd())
+        .context("mount the terminal on /dev/console")
+        .map(drop)
 }
 
 /// Opens the multiplexer of the container's own devpts. An image's mount on
@@ -213,7 +270,7 @@ fn multiplexer() -> Result<OwnedFd> {
 }
 
 /// The first of the standard streams that is a terminal.
-fn hosts_terminal() -> Result<Option<OwnedFd>> {
+pub fn hosts_terminal() -> Result<Option<OwnedFd>> {
     if stdin().is_terminal() {
         return duplicate(stdin()).map(Some);
     }
@@ -224,7 +281,8 @@ fn hosts_terminal() -> Result<Option<OwnedFd>> {
     found.transpose()
 }
 
-fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
+/// Gives a terminal the size of another one.
+pub fn copy_size(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let size = tcgetwinsize(from).context("ioctl(TIOCGWINSZ)")?;
     tcsetwinsize(to, size).context("ioctl(TIOCSWINSZ)")
 }

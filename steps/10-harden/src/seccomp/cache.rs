@@ -20,7 +20,8 @@ use libc::sock_filter;
 use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 
-use crate::seccomp::bpf::LONGEST;
+use crate::seccomp::action::Action;
+use crate::seccomp::bpf::{Instruction, LONGEST};
 use crate::seccomp::compile::compile;
 use crate::seccomp::profile::Profile;
 use crate::seccomp::resolve::Situation;
@@ -45,6 +46,13 @@ impl Program {
             flags: filter.flags,
             notes: filter.notes,
         })
+    }
+
+    /// Whether another process decides on some calls.
+    pub fn asks(&self) -> bool {
+        let notify = Instruction::Return(Action::Notify.value());
+        let mut code = self.code.iter();
+        code.any(|one| Instruction::decode(one) == Some(notify))
     }
 }
 

@@ -7,7 +7,8 @@
 //! 3. [`resolve`]: what they mean for one machine and one container
 //! 4. [`bpf`], [`compile`]: the program
 //! 5. [`interpret`], [`disassemble`], [`explain`]: what a program says
-//! 6. [`cache`], [`record`]
+//! 6. [`listener`]: another process that decides
+//! 7. [`cache`], [`record`]
 
 pub mod abi;
 pub mod action;
@@ -18,6 +19,7 @@ pub mod compile;
 pub mod disassemble;
 pub mod explain;
 pub mod interpret;
+pub mod listener;
 pub mod profile;
 pub mod record;
 pub mod resolve;

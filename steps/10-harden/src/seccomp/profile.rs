@@ -378,9 +378,9 @@ impl Call {
         ensure!(!self.calls().is_empty(), "it names no call");
         let action = self.action.context("it has no action")?;
         action.with_errno(self.errno_ret)?;
-        // The process that decides gets its descriptor by sendmsg(2) or the
-        // like, and a write reports that the command was not started.
-        for name in ["write", "sendmsg", "execve"] {
+        // The start waits for execve(2), and a write reports that it has failed:
+        // neither can wait for a listener that may have gone.
+        for name in ["write", "execve"] {
             ensure!(
                 action != ActionName::Notify || !self.calls().contains(&name),
                 "{name} cannot be SCMP_ACT_NOTIFY: the container's start needs it"

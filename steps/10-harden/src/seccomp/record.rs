@@ -105,7 +105,7 @@ fn become_recorded(command: &[OsString], socket: &UnixStream) -> Result<Infallib
         .with_context(|| format!("{name:?}: no such command"))?;
     let file = sys::c_string(file.as_os_str())?;
     set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
-    let listener = seccomp::install_listener(&everything().map(Instruction::encode))?;
+    let listener = seccomp::install_listener(&everything().map(Instruction::encode), 0)?;
     handover::send(socket, listener.as_fd())?;
     let errno = arguments.execve(&file);
     Err(errno).with_context(|| format!("execve({file:?})"))

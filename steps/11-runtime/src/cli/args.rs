@@ -1,7 +1,10 @@
 //! The command line: runc's commands and options, for callers that know runc.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use anyhow::{Error, Result};
+use cgroups::Bytes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::log::Format;
@@ -280,6 +283,22 @@ pub(crate) struct List {
     pub quiet: bool,
 }
 
+/// A number of bytes with a unit, or -1 for no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Amount(pub i64);
+
+impl FromStr for Amount {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "-1" => Ok(Amount(-1)),
+            // Below 2^63, as `Bytes` makes sure.
+            text => Ok(Amount(text.parse::<Bytes>()?.0 as i64)),
+        }
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Update {
     pub id: String,
@@ -288,18 +307,24 @@ pub(crate) struct Update {
     #[arg(short, long, value_name = "FILE")]
     pub resources: Option<PathBuf>,
 
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    pub memory: Option<i64>,
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    pub memory_reservation: Option<i64>,
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    pub memory_swap: Option<i64>,
+    /// Limit of memory, as in 64m; -1 for none
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory: Option<Amount>,
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_reservation: Option<Amount>,
+    /// Limit of memory and swap together
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<Amount>,
     #[arg(long, value_name = "MICROSECONDS")]
     pub cpu_period: Option<u64>,
     #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
     pub cpu_quota: Option<i64>,
     #[arg(long, value_name = "MICROSECONDS")]
     pub cpu_burst: Option<u64>,
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub cpu_rt_period: Option<u64>,
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    pub cpu_rt_runtime: Option<i64>,
     #[arg(long, visible_alias = "cpu-shares", value_name = "NUMBER")]
     pub cpu_share: Option<u64>,
     #[arg(long, value_name = "NUMBER")]

@@ -16,11 +16,13 @@ use crate::cli::args::{CgroupManager, Create, Globals, Rootless, Run};
 use crate::cli::ended::{end_first, poststop};
 use crate::config::check::Checked;
 use crate::config::{Config, NamespaceKind, VERSION, read};
+use crate::launch::console::Terminal;
 use crate::launch::hooks::run_all;
 use crate::launch::identity::may_trace;
+use crate::launch::rdt;
 use crate::list::{self, Here};
 use crate::sealed;
-use crate::state::{Container, OciState, Record, Status, Store};
+use crate::state::{Container, OciState, Record, Status, Store, in_user_namespace};
 
 /// Takes the descriptors that the command shall get, before anything else is
 /// opened.
@@ -38,19 +40,27 @@ struct Prepared {
     config: Config,
 }
 
-fn prepare(
-    globals: &Globals,
-    args: &Create,
-    passed: Vec<OwnedFd>,
-    gated: bool,
-) -> Result<Prepared> {
+/// How long the container may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// As long as this process, which waits for it.
+    Launchers,
+    /// Longer: it waits at its gate until somebody starts it.
+    Own,
+}
+
+fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -> Result<Prepared> {
     let bundle = args
         .bundle
         .canonicalize()
         .with_context(|| format!("--bundle {:?}", args.bundle))?;
     let config: Config = read::document(&bundle.join(read::CONFIG))?;
     let checked = Checked::new(config, &bundle).context(read::CONFIG)?;
-    check_terminal(&checked, args)?;
+    let terminal = Terminal::choose(
+        checked.process.raw.terminal,
+        args.console_socket.as_deref(),
+        life == Life::Own,
+    )?;
     let own_pids = match namespace(&checked, NamespaceKind::Pid) {
         Some(path) => path.as_os_str().is_empty(),
         None => false,
@@ -66,14 +76,19 @@ fn prepare(
     };
     let group = group(globals, &path, &checked)?;
     let draft = store.create(&args.id)?;
-    let gate = match gated {
-        true => Gate::make(draft.dir()).map(Some),
-        false => Ok(None),
+    let gate = match life {
+        Life::Own => Gate::make(draft.dir()).map(Some),
+        Life::Launchers => Ok(None),
     };
     let gate = match gate {
         Ok(gate) => gate,
         Err(error) => return Err(after(error, draft.discard())),
     };
+    let rdt = match &checked.config.linux.intel_rdt {
+        Some(rdt) => Some(rdt::Group::plan(&rdt::mounted()?, rdt, &args.id)?),
+        None => None,
+    };
+    let rdt_made = rdt.as_ref().map(rdt::Group::made).unwrap_or_default();
     let record = Record {
         id: args.id.clone(),
         bundle: bundle.clone(),
@@ -81,6 +96,8 @@ fn prepare(
         created: now(),
         owner: geteuid().as_raw(),
         cgroup: group.clone(),
+        rdt: rdt_made.clone(),
+        creator: Some(ProcessIdentity::current()?),
         process: None,
         own_pids,
         may_trace: may_trace(checked.process.capabilities),
@@ -105,8 +122,10 @@ fn prepare(
             bundle: &bundle,
             state,
             group,
+            rdt,
+            rdt_made,
             limits_devices,
-            console_socket: args.console_socket.clone(),
+            terminal,
             passed,
             no_pivot: args.no_pivot,
             new_keyring: !args.no_new_keyring,
@@ -127,26 +146,10 @@ fn prepare(
     }
 }
 
-fn check_terminal(checked: &Checked, args: &Create) -> Result<()> {
-    match (checked.process.raw.terminal, &args.console_socket) {
-        (true, None) => {
-            bail!("process.terminal is true, and nobody takes the terminal: give --console-socket")
-        }
-        (false, Some(_)) => bail!("--console-socket needs process.terminal to be true"),
-        _ => Ok(()),
-    }
-}
-
 fn namespace(checked: &Checked, kind: NamespaceKind) -> Option<&Path> {
     let mut all = checked.config.linux.namespaces.iter();
     all.find(|one| one.kind == kind)
         .map(|one| one.path.as_path())
-}
-
-pub(crate) fn in_user_namespace() -> Result<bool> {
-    let map = std::fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
-    let numbers: Vec<&str> = map.split_whitespace().collect();
-    Ok(numbers != ["0", "0", "4294967295"])
 }
 
 /// The group of the container.
@@ -207,7 +210,7 @@ fn give_up(container: Container, config: &Config, error: Error) -> Error {
 /// `create`.
 pub(crate) fn create(globals: &Globals, args: &Create) -> Result<()> {
     let passed = preserved(args.preserve_fds)?;
-    let prepared = prepare(globals, args, passed, true)?;
+    let prepared = prepare(globals, args, passed, Life::Own)?;
     created(prepared, args).map(drop)
 }
 
@@ -239,18 +242,20 @@ fn created(prepared: Prepared, args: &Create) -> Result<Container> {
 /// `start`.
 // ANCHOR: start
 pub(crate) fn start(globals: &Globals, id: &str) -> Result<()> {
-    let container = Store::new(globals.root.clone())?.change(id)?;
+    let mut container = Store::new(globals.root.clone())?.change(id)?;
     match container.status()? {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Creating => bail!("the container is being created"),
         Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
-    started(&container)
+    started(&mut container)
 }
 
-fn started(container: &Container) -> Result<()> {
+fn started(container: &mut Container) -> Result<()> {
     gate::open_gate(&container.dir)?;
+    // Others may look at it, and change it, however long the hooks take.
+    container.unlock();
     poststart(container)
 }
 // ANCHOR_END: start
@@ -268,15 +273,22 @@ fn poststart(container: &Container) -> Result<()> {
 /// `run`.
 pub(crate) fn run(globals: &Globals, args: &Run) -> Result<Exit> {
     let passed = preserved(args.create.preserve_fds)?;
-    let prepared = prepare(globals, &args.create, passed, args.detach)?;
+    let life = match args.detach {
+        true => Life::Own,
+        false => Life::Launchers,
+    };
+    let prepared = prepare(globals, &args.create, passed, life)?;
     let config = prepared.config.clone();
     if args.detach {
-        let container = created(prepared, &args.create)?;
-        return match started(&container) {
+        let mut container = created(prepared, &args.create)?;
+        return match started(&mut container) {
             Ok(()) => Ok(Exit::Code(0)),
             Err(error) => {
-                let ended = end_first(&container);
-                Err(give_up(container, &config, after(error, ended)))
+                let error = after(error, end_first(&container));
+                match container.lock_again()? {
+                    Some(container) => Err(give_up(container, &config, error)),
+                    None => Err(error),
+                }
             }
         };
     }

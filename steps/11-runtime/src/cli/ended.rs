@@ -1,12 +1,13 @@
 //! The end of a container: its first process, and the hooks after it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kit::ProcessIdentity;
 use kit::sys::signals::pidfd_send_signal;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -27,10 +28,10 @@ pub(crate) fn pidfd(process: ProcessIdentity) -> Result<Option<OwnedFd>> {
     Ok(process.is_alive().then_some(pidfd))
 }
 
-/// The time limit for the end of a process after SIGKILL, in milliseconds: the
-/// first process of a PID namespace ends after all others, and these when their
-/// parents have noticed.
-const PATIENCE: u16 = 10_000;
+/// The time limit for the end of a process after SIGKILL: the first process of a
+/// PID namespace ends after all others, and these when their parents have
+/// noticed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Kills the first process, and waits for its end.
 ///
@@ -52,11 +53,19 @@ pub(crate) fn end_first(container: &Container) -> Result<()> {
     if container.record.cgroup.is_frozen()? {
         container.record.cgroup.freeze(false)?;
     }
+    match ends_within(pidfd.as_fd(), PATIENCE)? {
+        true => Ok(()),
+        false => bail!("process {} survives SIGKILL", process.pid),
+    }
+}
+
+/// Waits for the end of a process; `false` if it lives longer than `patience`.
+pub(crate) fn ends_within(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
     loop {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PATIENCE) {
-            Ok(0) => bail!("process {} survives SIGKILL", process.pid),
-            Ok(_) => return Ok(()),
+        let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+        match poll(&mut fds, patience) {
+            Ok(n) => return Ok(n > 0),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("poll"),
         }

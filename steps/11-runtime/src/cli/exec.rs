@@ -1,14 +1,16 @@
 //! `exec`: a further process in a running container.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use nix::unistd::Pid;
 use process::Exit;
 
 use crate::cli::args::{Exec, Globals};
 use crate::cli::create::preserved;
-use crate::config::check::CheckedProcess;
+use crate::config::check::{CheckedProcess, memory_policy, personality};
 use crate::config::{Capabilities, Config, NamespaceKind, Process, read};
+use crate::launch::console::Terminal;
 use crate::launch::identity::may_trace;
 use crate::list::{self, There};
 use crate::sealed;
@@ -58,27 +60,40 @@ fn process(args: &Exec, config: &Config) -> Result<Process> {
     Ok(process)
 }
 
+const STOPPED: &str = "cannot exec in a stopped container";
+
+/// The error of a launch. If the container has ended meanwhile, that is its
+/// cause: the kernel makes no process in such a PID namespace (`ENOMEM`), and
+/// has no files of such namespaces.
+fn explained(error: Error, first: ProcessIdentity) -> Error {
+    match first.is_alive() || error.to_string() == STOPPED {
+        true => error,
+        false => error.context(STOPPED),
+    }
+}
+
 /// `exec`.
 pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
     let passed = preserved(args.preserve_fds)?;
     let store = Store::new(globals.root.clone())?;
     let mut container = store.change(&args.id)?;
-    match container.status()? {
+    let status = container.status()?;
+    match status {
         Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
         Status::Paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
         }
-        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Stopped => bail!(STOPPED),
         Status::Creating => bail!("cannot exec in a container that is being created"),
     }
     let config = container.config()?;
     let process = CheckedProcess::new(process(args, &config)?).context("process")?;
-    match (process.raw.terminal, &args.console_socket) {
-        (true, None) => bail!("a terminal needs --console-socket"),
-        (false, Some(_)) => bail!("--console-socket needs a terminal: process.terminal, or --tty"),
-        _ => {}
-    }
+    let terminal = Terminal::choose(
+        process.raw.terminal,
+        args.console_socket.as_deref(),
+        args.detach,
+    )?;
     if may_trace(process.capabilities) && !container.record.may_trace {
         // Before it exists: whoever enters after it knows.
         container.record.may_trace = true;
@@ -92,35 +107,48 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         container.unlock();
         sealed::ensure(&passed)?;
     }
-    let first = container.process().context("container not running")?;
+    let first = container.process().context(STOPPED)?;
     let launch = list::exec(
         &process,
         There {
             first: Pid::from_raw(first.pid),
             group: container.record.cgroup.clone(),
-            console_socket: args.console_socket.clone(),
+            terminal,
             passed,
+            state: container.state(status)?,
             seccomp: match &config.linux.seccomp {
                 Some(value) => Some(serde_json::to_string(value).context("linux.seccomp")?),
                 None => None,
             },
             programs: store.programs(),
-            personality: None,
+            personality: personality(&config)?,
+            memory_policy: memory_policy(&config)?,
         },
-    )?;
+    )
+    .map_err(|error| explained(error, first))?;
     // The namespaces are open now: they are those of this process, and not of
     // another one with its PID.
-    ensure!(first.is_alive(), "container not running");
+    ensure!(first.is_alive(), STOPPED);
     // `delete` need not wait for the command's end.
     container.unlock();
+    let launch = match args.detach {
+        true => launch.outlive_launcher(),
+        false => launch,
+    };
+    let running = launch.create().and_then(|created| {
+        // It is in the group now, where `delete` finds it.
+        match first.is_alive() {
+            true => created.start(),
+            false => Err(created.abandon(anyhow!(STOPPED))),
+        }
+    });
+    let running = running.map_err(|error| explained(error, first))?;
     if !args.detach {
-        let running = launch.create()?.start()?;
         if let Some(file) = &args.pid_file {
             write_file(file, running.pid().to_string()).context("--pid-file")?;
         }
         return running.wait();
     }
-    let running = launch.outlive_launcher().create()?.start()?;
     if let Some(file) = &args.pid_file {
         write_file(file, running.pid().to_string()).context("--pid-file")?;
     }

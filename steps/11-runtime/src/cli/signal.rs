@@ -1,15 +1,16 @@
 //! `kill`, `delete`, `pause` and `resume`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kit::sys::signals::{kill, pidfd_send_signal};
-use kit::{SignalNumber, warn};
+use kit::{SignalNumber, say, warn};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::cli::args::{Delete, Globals, Kill};
-use crate::cli::ended::{end_first, pidfd, poststop};
+use crate::cli::ended::{end_first, ends_within, pidfd, poststop};
 use crate::state::{Container, Status, Store, UNKNOWN};
 
 /// Sends a signal to the first process; `false` if it has ended.
@@ -57,10 +58,60 @@ pub(crate) fn kill_container(globals: &Globals, args: &Kill) -> Result<()> {
     Ok(())
 }
 
+/// The container of an ID, to remove, unless somebody is creating it: that may
+/// take as long as its hooks do.
+fn not_created(store: &Store, id: &str) -> Result<Container> {
+    match store.look(id) {
+        Ok(container) if container.status()? == Status::Creating => {
+            bail!("cannot delete container {id} that is not stopped: creating")
+        }
+        _ => store.change(id),
+    }
+}
+
+/// How long a launch may take to end by itself.
+const SOON: Duration = Duration::from_secs(2);
+
+/// The container of an ID, to remove: whoever is creating or starting it, and
+/// may hang in a hook, is ended first.
+fn seize(store: &Store, id: &str) -> Result<Container> {
+    if let Some(container) = store.change_within(id, Duration::ZERO)? {
+        return Ok(container);
+    }
+    // Its record may be about to be written.
+    if let Ok(container) = store.look(id) {
+        // A launch ends when its child does, and cleans up after itself.
+        end_first(&container)?;
+        if container.record.process.is_none()
+            && let Some(creator) = container.record.creator
+            && let Some(pidfd) = pidfd(creator)?
+        {
+            say!("end process {}, which creates {id}", creator.pid);
+            send(pidfd.as_fd(), Signal::SIGTERM)?;
+            if !ends_within(pidfd.as_fd(), SOON)? {
+                // What it leaves is recorded, and its child dies with it.
+                send(pidfd.as_fd(), Signal::SIGKILL)?;
+            }
+        }
+    }
+    store.change(id)
+}
+
+fn send(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<()> {
+    match pidfd_send_signal(pidfd, signal.into()) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),
+    }
+}
+
 /// `delete`.
 pub(crate) fn delete(globals: &Globals, args: &Delete) -> Result<()> {
     let store = Store::new(globals.root.clone())?;
-    let container = match store.change(&args.id) {
+    let found = match args.force {
+        true => seize(&store, &args.id),
+        false => not_created(&store, &args.id),
+    };
+    let container = match found {
         Ok(container) => container,
         Err(error) if error.to_string().starts_with(UNKNOWN) => {
             store.remove_remains(&args.id)?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::args::SpecArgs;
 use crate::config::VERSION;
+use crate::config::check::{MEMORY_FLAGS, MEMORY_MODES};
 use crate::config::read::{CONFIG, print};
 
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
@@ -47,7 +48,7 @@ pub(crate) fn example(rootless: bool) -> Value {
     let mut config = json!({
         "ociVersion": VERSION,
         "process": {
-            "terminal": false,
+            "terminal": true,
             "user": {"uid": 0, "gid": 0},
             "args": ["sh"],
             "env": [
@@ -124,7 +125,7 @@ pub(crate) fn features() -> Result<()> {
             "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "idmap", "noatime",
             "nodev", "nodiratime", "noexec", "norelatime", "nostrictatime", "nosuid",
             "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime",
-            "remount", "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime",
+            "remount", "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime",
             "rnostrictatime", "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro",
             "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable",
             "rw", "shared", "slave", "strictatime", "suid", "symfollow", "tmpcopyup",
@@ -141,7 +142,7 @@ pub(crate) fn features() -> Result<()> {
                 "actions": [
                     "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL",
                     "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG",
-                    "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
+                    "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP",
                 ],
                 "operators": [
                     "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
@@ -149,12 +150,18 @@ pub(crate) fn features() -> Result<()> {
                 ],
             },
             "apparmor": {"enabled": apparmor},
-            "selinux": {"enabled": false},
-            "intelRdt": {"enabled": false},
+            "selinux": {"enabled": true},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
+            "memoryPolicy": {"modes": names(&MEMORY_MODES), "flags": names(&MEMORY_FLAGS)},
             "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": true},
         },
         "annotations": {"org.drydock.version": env!("CARGO_PKG_VERSION")},
     }))
+}
+
+fn names(all: &[(&'static str, u32)]) -> Vec<&'static str> {
+    all.iter().map(|(name, _)| *name).collect()
 }
 
 fn capabilities() -> Vec<String> {

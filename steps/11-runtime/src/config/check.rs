@@ -7,22 +7,27 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use cgroups::IdList;
 use cgroups::named::{DeviceAccess, DeviceKind, DeviceRule, Verdict, check_path};
 use engine::command::ulimit::Ulimit;
+use harden::label::has_selinux;
 use harden::seccomp::profile::Profile;
 use harden::sysctl::Sysctl;
 use harden::time::TimeOffset;
-use kit::sys::SchedAttr;
+use kit::sys::{MemoryPolicy, SchedAttr};
 use kit::warn;
 use mount::target::Target;
+use net::MovedDevice;
 use nix::mount::MsFlags;
+use nix::sched::CpuSet;
 use rustix::thread::CapabilitySet;
 use user::IdMap;
 
 use crate::config::options::{Options, Reach, propagation};
 use crate::config::{
-    Capabilities, Config, Device, Hook, IdMapping, Mount, NamespaceKind, Process, Resources,
+    Capabilities, Config, Device, Hook, IdMapping, Linux, Mount, NamespaceKind, Process, Resources,
 };
+use crate::launch::rdt;
 
 /// A bundle whose configuration has been checked.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub(crate) struct Checked {
     pub device_rules: Vec<Verdict>,
     pub uid_map: Vec<IdMap>,
     pub gid_map: Vec<IdMap>,
+    pub net_devices: Vec<MovedDevice>,
+    pub memory_policy: Option<MemoryPolicy>,
     pub sysctls: Vec<Sysctl>,
     pub time_offsets: Vec<TimeOffset>,
     pub propagation: Option<(MsFlags, Reach)>,
@@ -52,6 +59,8 @@ pub(crate) struct CheckedProcess {
     pub scheduler: Option<SchedAttr>,
     pub io_priority: Option<(u8, u8)>,
     pub apparmor: Option<String>,
+    /// The processors of a further process, before it enters the group and after.
+    pub affinity: Option<(IdList, IdList)>,
 }
 
 /// The five sets of capabilities.
@@ -107,23 +116,8 @@ impl Checked {
         let process = CheckedProcess::new(process).context("process")?;
         namespaces(&config)?;
         let linux = &config.linux;
-        for (name, value) in [
-            ("netDevices", &linux.net_devices),
-            ("intelRdt", &linux.intel_rdt),
-            ("memoryPolicy", &linux.memory_policy),
-        ] {
-            ensure!(value.is_none(), "linux.{name} is not supported");
-        }
-        ensure!(
-            linux.mount_label.is_empty() || selinux(),
-            "linux.mountLabel {:?}: this kernel has no SELinux",
-            linux.mount_label
-        );
-        ensure!(
-            linux.mount_label.is_empty(),
-            "linux.mountLabel {:?}: labels of SELinux are not supported",
-            linux.mount_label
-        );
+        rdt::check(linux.intel_rdt.as_ref())?;
+        selinux("linux.mountLabel", &linux.mount_label)?;
         for (kind, hooks) in config.hooks.all() {
             for (n, one) in hooks.iter().enumerate() {
                 hook(one).with_context(|| format!("hooks.{kind}[{n}]"))?;
@@ -137,7 +131,7 @@ impl Checked {
         }
         let mut mounts = Vec::new();
         for (n, one) in config.mounts.iter().enumerate() {
-            let checked = CheckedMount::new(one)
+            let checked = CheckedMount::new(one, linux)
                 .with_context(|| format!("mounts[{n}] ({})", one.destination.display()))?;
             mounts.push(checked);
         }
@@ -170,6 +164,8 @@ impl Checked {
             device_rules: device_rules(&resources)?,
             uid_map: id_map("uidMappings", &linux.uid_mappings)?,
             gid_map: id_map("gidMappings", &linux.gid_mappings)?,
+            net_devices: net_devices(&config)?,
+            memory_policy: memory_policy(&config)?,
             sysctls: sysctls(&config)?,
             time_offsets: time_offsets(&config)?,
             propagation: match linux.rootfs_propagation.as_str() {
@@ -204,19 +200,14 @@ impl CheckedProcess {
             "cwd {:?} is not an absolute path",
             raw.cwd
         );
-        ensure!(
-            raw.selinux_label.is_empty(),
-            "selinuxLabel {:?}: {}",
-            raw.selinux_label,
-            match selinux() {
-                true => "labels of SELinux are not supported",
-                false => "this kernel has no SELinux",
-            }
-        );
-        ensure!(
-            raw.exec_cpu_affinity.is_none(),
-            "execCPUAffinity is not supported"
-        );
+        selinux("selinuxLabel", &raw.selinux_label)?;
+        let affinity = match &raw.exec_cpu_affinity {
+            None => None,
+            Some(affinity) => Some((
+                processors(&affinity.initial).context("execCPUAffinity.initial")?,
+                processors(&affinity.last).context("execCPUAffinity.final")?,
+            )),
+        };
         if let Some(score) = raw.oom_score_adj {
             ensure!(
                 (-1000..=1000).contains(&score),
@@ -292,13 +283,31 @@ impl CheckedProcess {
                 }
             },
             apparmor,
+            affinity,
             raw,
         })
     }
 }
 
-fn selinux() -> bool {
-    Path::new("/sys/fs/selinux/enforce").exists()
+/// A list of processors.
+fn processors(text: &str) -> Result<IdList> {
+    let list: IdList = text.parse()?;
+    let most = CpuSet::count() as u32;
+    ensure!(
+        list.0.last().is_none_or(|last| *last < most),
+        "a number is above {most}"
+    );
+    Ok(list)
+}
+
+/// Refuses a label that nothing would enforce.
+fn selinux(name: &str, label: &str) -> Result<()> {
+    ensure!(
+        label.is_empty() || has_selinux(),
+        "{name} {label:?}: this kernel has no SELinux, or has it switched off"
+    );
+    ensure!(!label.contains('\0'), "{name} contains a NUL byte");
+    Ok(())
 }
 
 fn version(text: &str) -> Result<()> {
@@ -397,7 +406,7 @@ fn hook(hook: &Hook) -> Result<()> {
 }
 
 impl CheckedMount {
-    fn new(raw: &Mount) -> Result<CheckedMount> {
+    fn new(raw: &Mount, linux: &Linux) -> Result<CheckedMount> {
         let target = Target::new(&raw.destination)?;
         let options = Options::parse(&raw.options)?;
         let is_bind = options.bind.is_some() || raw.kind == "bind";
@@ -418,6 +427,13 @@ impl CheckedMount {
             !options.copy_up || raw.kind == "tmpfs",
             "tmpcopyup needs a tmpfs"
         );
+        let mut raw = raw.clone();
+        let maps = !raw.uid_mappings.is_empty() || !raw.gid_mappings.is_empty();
+        if options.id_map.is_some() && !maps {
+            // The specification allows it (“idmap”).
+            raw.uid_mappings.clone_from(&linux.uid_mappings);
+            raw.gid_mappings.clone_from(&linux.gid_mappings);
+        }
         let maps = !raw.uid_mappings.is_empty() || !raw.gid_mappings.is_empty();
         ensure!(
             raw.uid_mappings.is_empty() == raw.gid_mappings.is_empty(),
@@ -429,14 +445,14 @@ impl CheckedMount {
         );
         ensure!(
             options.id_map.is_none() || maps,
-            "idmap and ridmap need uidMappings and gidMappings"
+            "idmap and ridmap need uidMappings and gidMappings, their own or the container's"
         );
         Ok(CheckedMount {
             target,
             options,
             uid_map: id_map("uidMappings", &raw.uid_mappings)?,
             gid_map: id_map("gidMappings", &raw.gid_mappings)?,
-            raw: raw.clone(),
+            raw,
         })
     }
 
@@ -653,12 +669,19 @@ fn scheduler(process: &Process) -> Result<Option<SchedAttr>> {
 fn sysctls(config: &Config) -> Result<Vec<Sysctl>> {
     let mut sysctls = Vec::new();
     for (name, value) in &config.linux.sysctl {
-        // Slashes separate where a name has dots in it, such as that of a VLAN.
-        ensure!(
-            !(name.contains('/') && name.contains('.')),
-            "linux.sysctl {name:?}: names with dots are not supported"
-        );
-        let dotted = name.replace('/', ".");
+        // Where a slash comes first, slashes separate, and a dot is a part of a
+        // name, such as that of a VLAN's device (sysctl.d(5)).
+        let dotted: String = match name.find(['/', '.']) {
+            Some(first) if name[first..].starts_with('/') => {
+                let swapped = name.chars().map(|c| match c {
+                    '/' => '.',
+                    '.' => '/',
+                    c => c,
+                });
+                swapped.collect()
+            }
+            _ => name.clone(),
+        };
         let sysctl = format!("{dotted}={value}").parse();
         sysctls.push(sysctl.with_context(|| format!("linux.sysctl {name:?}"))?);
     }
@@ -682,17 +705,86 @@ fn time_offsets(config: &Config) -> Result<Vec<TimeOffset>> {
             "linux.timeOffsets.{clock}: nanosecs {} is a second or more",
             offset.nanosecs
         );
-        ensure!(
-            offset.nanosecs == 0,
-            "linux.timeOffsets.{clock}: nanosecs are not supported"
-        );
         let text = format!("{clock}={}", offset.secs);
-        offsets.push(text.parse().context("linux.timeOffsets")?);
+        let whole: TimeOffset = text.parse().context("linux.timeOffsets")?;
+        offsets.push(whole.and_nanoseconds(offset.nanosecs));
     }
     Ok(offsets)
 }
 
-fn personality(config: &Config) -> Result<Option<u32>> {
+/// The devices of the host that the container gets.
+fn net_devices(config: &Config) -> Result<Vec<MovedDevice>> {
+    let linux = &config.linux;
+    let mut kinds = linux.namespaces.iter().map(|one| one.kind);
+    ensure!(
+        linux.net_devices.is_empty() || kinds.any(|kind| kind == NamespaceKind::Network),
+        "linux.netDevices needs a network namespace: the devices are the host's already"
+    );
+    let mut devices: Vec<MovedDevice> = Vec::new();
+    for (outside, device) in &linux.net_devices {
+        let inside = match device.name.as_str() {
+            "" => outside,
+            name => name,
+        };
+        let device = MovedDevice::new(outside, inside).context("linux.netDevices")?;
+        ensure!(
+            devices.iter().all(|other| other.inside != device.inside),
+            "linux.netDevices: {inside} is there twice"
+        );
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+/// The modes of set_mempolicy(2), as `features` lists them.
+pub(crate) const MEMORY_MODES: [(&str, u32); 7] = [
+    ("MPOL_DEFAULT", 0),
+    ("MPOL_PREFERRED", 1),
+    ("MPOL_BIND", 2),
+    ("MPOL_INTERLEAVE", 3),
+    ("MPOL_LOCAL", 4),
+    ("MPOL_PREFERRED_MANY", 5),
+    ("MPOL_WEIGHTED_INTERLEAVE", 6),
+];
+
+/// Its flags.
+pub(crate) const MEMORY_FLAGS: [(&str, u32); 3] = [
+    ("MPOL_F_NUMA_BALANCING", 1 << 13),
+    ("MPOL_F_RELATIVE_NODES", 1 << 14),
+    ("MPOL_F_STATIC_NODES", 1 << 15),
+];
+
+pub(crate) fn memory_policy(config: &Config) -> Result<Option<MemoryPolicy>> {
+    let Some(policy) = &config.linux.memory_policy else {
+        return Ok(None);
+    };
+    let find = |all: &[(&str, u32)], name: &str| {
+        let mut all = all.iter();
+        all.find(|(known, _)| *known == name).map(|(_, bits)| *bits)
+    };
+    let mut mode = find(&MEMORY_MODES, &policy.mode)
+        .with_context(|| format!("linux.memoryPolicy.mode {:?} is unknown", policy.mode))?;
+    for flag in &policy.flags {
+        mode |= find(&MEMORY_FLAGS, flag)
+            .with_context(|| format!("linux.memoryPolicy.flags: {flag:?} is unknown"))?;
+    }
+    let nodes: IdList = policy.nodes.parse().context("linux.memoryPolicy.nodes")?;
+    ensure!(
+        nodes.0.last().is_none_or(|last| *last < 1024),
+        "linux.memoryPolicy.nodes: no kernel has so many"
+    );
+    ensure!(
+        nodes.0.is_empty() || !matches!(policy.mode.as_str(), "MPOL_DEFAULT" | "MPOL_LOCAL"),
+        "linux.memoryPolicy.nodes: {} takes none",
+        policy.mode
+    );
+    Ok(Some(MemoryPolicy {
+        mode,
+        nodes: nodes.0.into_iter().collect(),
+    }))
+}
+
+pub(crate) fn personality(config: &Config) -> Result<Option<u32>> {
     let Some(personality) = &config.linux.personality else {
         return Ok(None);
     };

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// The version of the specification that is supported.
-pub(crate) const VERSION: &str = "1.2.0";
+pub(crate) const VERSION: &str = "1.3.0";
 
 /// Reads `null` as the default.
 fn null<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
@@ -129,7 +129,27 @@ pub(crate) struct Process {
         rename = "execCPUAffinity",
         skip_serializing_if = "Option::is_none"
     )]
-    pub exec_cpu_affinity: Option<Value>,
+    pub exec_cpu_affinity: Option<ExecCpuAffinity>,
+}
+
+/// Lists of processors, for a further process of a container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ExecCpuAffinity {
+    /// Until it is in the container's group.
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null"
+    )]
+    pub initial: String,
+    /// From then on.
+    #[serde(
+        default,
+        rename = "final",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null"
+    )]
+    pub last: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -302,8 +322,9 @@ pub(crate) struct Hook {
     pub path: PathBuf,
     #[serde(default, deserialize_with = "null")]
     pub args: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
-    pub env: Vec<String>,
+    /// `None`: the runtime's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     /// In seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
@@ -346,8 +367,12 @@ pub(crate) struct Linux {
         deserialize_with = "null"
     )]
     pub devices: Vec<Device>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub net_devices: Option<Value>,
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null"
+    )]
+    pub net_devices: BTreeMap<String, NetDevice>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Value>,
     #[serde(
@@ -375,9 +400,9 @@ pub(crate) struct Linux {
     )]
     pub mount_label: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intel_rdt: Option<Value>,
+    pub intel_rdt: Option<IntelRdt>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<Value>,
+    pub memory_policy: Option<MemoryPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<Personality>,
     #[serde(
@@ -434,6 +459,66 @@ pub(crate) struct Device {
     pub uid: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NetDevice {
+    /// Inside; as outside if it is empty.
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null"
+    )]
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct IntelRdt {
+    #[serde(
+        default,
+        rename = "closID",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null"
+    )]
+    pub clos_id: String,
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null"
+    )]
+    pub schemata: Vec<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null"
+    )]
+    pub l3_cache_schema: String,
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null"
+    )]
+    pub mem_bw_schema: String,
+    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "null")]
+    pub enable_monitoring: bool,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct MemoryPolicy {
+    pub mode: String,
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null"
+    )]
+    pub nodes: String,
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null"
+    )]
+    pub flags: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

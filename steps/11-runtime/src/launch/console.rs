@@ -1,22 +1,25 @@
 //! The command's standard streams, and its terminal: a pseudo-terminal of the
-//! container's own, whose other side goes to whoever listens on
-//! `--console-socket` (unix(7), `SCM_RIGHTS`).
+//! container's own. Its other side goes to whoever listens on
+//! `--console-socket` (unix(7), `SCM_RIGHTS`), or stays with the runtime, which
+//! relays between it and the caller's streams as long as the command runs.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use kit::say;
+use anyhow::{Context, Result, bail, ensure};
+use engine::terminal::pty::{HostSide, copy_size, hosts_terminal};
+use kit::{SignalNumber, say};
 use mount::detached::Detached;
 use mount::target::{FileKind, Target};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::fstat;
-use nix::unistd::setsid;
+use nix::unistd::{Pid, setsid};
 use process::handover::send;
 use process::{Isolation, inside};
 use rustix::fs::{Gid, Uid, fchown, fstatfs};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
@@ -28,34 +31,72 @@ use crate::launch::rootfs::SharedRoot;
 /// The type of devpts (statfs(2)).
 const DEVPTS_SUPER_MAGIC: u32 = 0x1cd1;
 
+/// Whether the command gets a terminal, and who gets its other side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Terminal {
+    /// No terminal.
+    None,
+    /// Whoever listens on this socket.
+    SentTo(PathBuf),
+    /// The runtime, which stays until the command ends.
+    Relayed,
+}
+
+impl Terminal {
+    /// The terminal for a process that `wants` one or not.
+    ///
+    /// # Errors
+    /// If nobody would take the other side: a runtime that `leaves` cannot.
+    pub(crate) fn choose(wants: bool, socket: Option<&Path>, leaves: bool) -> Result<Terminal> {
+        match (wants, socket) {
+            (true, Some(socket)) => Ok(Terminal::SentTo(socket.to_owned())),
+            (true, None) => {
+                ensure!(
+                    !leaves,
+                    "cannot allocate tty if the runtime will detach without setting console \
+                     socket: process.terminal is true, so give --console-socket"
+                );
+                Ok(Terminal::Relayed)
+            }
+            (false, None) => Ok(Terminal::None),
+            (false, Some(_)) => bail!(
+                "--console-socket needs a terminal: process.terminal, or --tty of exec, to be true"
+            ),
+        }
+    }
+}
+
 /// The isolation that gives the command a session, and a terminal if it wants
 /// one.
 pub(crate) struct Console {
-    /// Where the terminal's other side goes. `None`: no terminal.
-    pub socket: Option<PathBuf>,
+    pub terminal: Terminal,
     /// The root while it is not `/`; `None` in a container that exists.
     pub root: Option<SharedRoot>,
     pub size: Option<ConsoleSize>,
     /// Who gets the streams.
     pub owner: (u32, u32),
-    pub connected: Option<UnixStream>,
-    pub terminal: Option<OwnedFd>,
+    /// The child's way to whoever gets the other side.
+    connected: Option<OwnedFd>,
+    /// The launcher's end of it, for a terminal that is relayed.
+    launchers: Option<OwnedFd>,
+    host: HostSide,
 }
 
 impl Console {
     pub(crate) fn new(
-        socket: Option<PathBuf>,
+        terminal: Terminal,
         root: Option<SharedRoot>,
         size: Option<ConsoleSize>,
         owner: (u32, u32),
     ) -> Self {
         Console {
-            socket,
+            terminal,
             root,
             size,
             owner,
             connected: None,
-            terminal: None,
+            launchers: None,
+            host: HostSide::default(),
         }
     }
 }
@@ -66,27 +107,82 @@ impl Isolation for Console {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        if let Some(path) = &self.socket {
-            let socket = UnixStream::connect(path)
-                .with_context(|| format!("--console-socket: connect to {path:?}"))?;
-            self.connected = Some(socket);
+        match &self.terminal {
+            Terminal::None => {}
+            Terminal::SentTo(path) => {
+                let socket = UnixStream::connect(path)
+                    .with_context(|| format!("--console-socket: connect to {path:?}"))?;
+                self.connected = Some(socket.into());
+            }
+            Terminal::Relayed => {
+                let kind = SocketType::STREAM;
+                let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+                let (ours, theirs) = pair.context("socketpair")?;
+                self.launchers = Some(ours);
+                self.connected = Some(theirs);
+            }
         }
         Ok(())
     }
 
-    /// The socket until the terminal's other side is sent, then the terminal
-    /// until it is the standard streams.
+    fn on_host(&mut self, _: Pid) -> Result<()> {
+        // Only the child has it now: if it dies, the socket is at its end.
+        self.connected = None;
+        match self.launchers.take() {
+            Some(socket) => self.host.open(socket, true),
+            None => Ok(()),
+        }
+    }
+
+    /// The socket until the terminal's other side is sent.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
-        let socket = self.connected.iter().map(AsFd::as_fd);
-        socket
-            .chain(self.terminal.iter().map(AsFd::as_fd))
-            .collect()
+        self.connected.iter().map(AsFd::as_fd).collect()
     }
 
     fn in_container(&mut self) -> Result<()> {
-        let Some(socket) = self.connected.take() else {
-            return Ok(());
-        };
+        // The leader of a process group may not make a session; a new process is
+        // none, unless the caller has made it one.
+        match setsid() {
+            Ok(_) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(errno).context("setsid"),
+        }
+        // Closed when this process was born: dropping it would close its number
+        // again.
+        let _closed = self.launchers.take().map(IntoRawFd::into_raw_fd);
+        if let Some(socket) = self.connected.take() {
+            let terminal = self.open(socket)?;
+            // Before the wait for the start: whoever reads what `create` prints
+            // waits until nobody has that pipe open.
+            ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
+            dup2_stdin(&terminal).context("dup2(0)")?;
+            dup2_stdout(&terminal).context("dup2(1)")?;
+            dup2_stderr(&terminal).context("dup2(2)")?;
+        }
+        for stream in [stdin(), stdout(), stderr()] {
+            give(stream, self.owner)?;
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
+        match self.terminal {
+            Terminal::Relayed => self.host.signal(signal),
+            _ => Ok(false),
+        }
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        // After an aborted launch both ends may still be open.
+        self.connected = None;
+        self.launchers = None;
+        self.host.close();
+        Ok(())
+    }
+}
+
+impl Console {
+    /// Makes a terminal of the container's, and sends its other side.
+    fn open(&self, socket: OwnedFd) -> Result<OwnedFd> {
         let own;
         let root = match &self.root {
             Some(root) => root.get()?.fd(),
@@ -110,6 +206,12 @@ impl Isolation for Console {
             };
             tcsetwinsize(&master, size).context("ioctl(TIOCSWINSZ)")?;
         }
+        // The window in which it appears has a size already.
+        if self.terminal == Terminal::Relayed
+            && let Some(hosts) = hosts_terminal()?
+        {
+            copy_size(&hosts, &master)?;
+        }
         // Programs without another terminal write to /dev/console.
         if self.root.is_some() {
             let console = Target::new(Path::new("/dev/console"))?;
@@ -118,28 +220,8 @@ impl Isolation for Console {
                 .attach(console.as_fd())
                 .context("mount the terminal on /dev/console")?;
         }
-        send(&socket, master.as_fd()).context("--console-socket")?;
-        self.terminal = Some(terminal);
-        Ok(())
-    }
-
-    fn before_exec(&mut self) -> Result<()> {
-        // The leader of a process group may not make a session; a new process is
-        // none, unless the caller has made it one.
-        match setsid() {
-            Ok(_) | Err(Errno::EPERM) => {}
-            Err(errno) => return Err(errno).context("setsid"),
-        }
-        if let Some(terminal) = self.terminal.take() {
-            ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
-            dup2_stdin(&terminal).context("dup2(0)")?;
-            dup2_stdout(&terminal).context("dup2(1)")?;
-            dup2_stderr(&terminal).context("dup2(2)")?;
-        }
-        for stream in [stdin(), stdout(), stderr()] {
-            give(stream, self.owner)?;
-        }
-        Ok(())
+        send(&socket, master.as_fd()).context("send the terminal")?;
+        Ok(terminal)
     }
 }
 

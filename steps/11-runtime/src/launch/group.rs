@@ -4,9 +4,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
+use cgroups::IdList;
 use cgroups::named::{self, Entrance, NamedGroup, Verdict};
 use kit::say;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
 use process::Isolation;
 
@@ -15,7 +16,7 @@ use crate::launch::resources;
 
 /// What the container sees of its groups.
 #[derive(Debug)]
-pub(crate) enum View {
+pub enum View {
     /// What its maker sees.
     Callers,
     /// A cgroup namespace in which its group is the root.
@@ -103,13 +104,38 @@ impl Isolation for Grouped {
 
 /// The isolation that enters the group of a running container, beside its first
 /// process.
-pub(crate) struct Beside {
-    pub group: NamedGroup,
-    pub first: Pid,
+pub struct Beside {
+    group: NamedGroup,
+    first: Pid,
     /// The container's, which is entered after the group.
-    pub view: View,
-    pub entrance: Entrance,
-    pub entered: bool,
+    view: View,
+    /// The processors until it is in the group, and from then on.
+    affinity: Option<(IdList, IdList)>,
+    entrance: Entrance,
+    entered: bool,
+}
+
+impl Beside {
+    /// The isolation for the groups `group`, of which the process `first` is in
+    /// one, and the cgroup namespace `view`.
+    pub fn new(group: NamedGroup, first: Pid, view: View) -> Self {
+        Beside {
+            group,
+            first,
+            view,
+            affinity: None,
+            entrance: Entrance::default(),
+            entered: false,
+        }
+    }
+
+    /// Has the process run on the first of these processors until it is in the
+    /// group, and then on the others.
+    #[must_use]
+    pub(crate) fn on(mut self, affinity: Option<(IdList, IdList)>) -> Self {
+        self.affinity = affinity;
+        self
+    }
 }
 
 impl Isolation for Beside {
@@ -119,6 +145,10 @@ impl Isolation for Beside {
 
     fn prepare(&mut self) -> Result<()> {
         self.entrance = self.group.entrance(Some(self.first))?;
+        // The child inherits it.
+        if let Some((initial, _)) = &self.affinity {
+            run_on(initial).context("process.execCPUAffinity.initial")?;
+        }
         Ok(())
     }
 
@@ -136,6 +166,24 @@ impl Isolation for Beside {
     fn in_container(&mut self) -> Result<()> {
         self.entered = true;
         self.entrance.enter()?;
+        if let Some((_, last)) = &self.affinity {
+            run_on(last).context("process.execCPUAffinity.final")?;
+        }
         self.view.enter()
     }
+}
+
+/// Has this process run on these processors only: sched_setaffinity(2). An
+/// empty list changes nothing.
+fn run_on(processors: &IdList) -> Result<()> {
+    if processors.0.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for number in &processors.0 {
+        set.set(*number as usize)
+            .with_context(|| format!("processor {number}"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("sched_setaffinity({processors})"))
 }

@@ -8,6 +8,9 @@
 //! | `startContainer` | the child, in the container, just before the command |
 //! | `poststart` | `start`, on the host |
 //! | `poststop` | `delete`, on the host |
+//!
+//! A hook may hang. It ends at its timeout, with the runtime that waits for it,
+//! and, during a creation, with the child.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -18,8 +21,8 @@ use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use kit::say;
+use anyhow::{Context, Result, anyhow, bail};
+use kit::{say, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use process::Isolation;
@@ -35,13 +38,26 @@ use crate::state::{OciState, Status};
 /// # Errors
 /// Names the kind and the path, with the status and the last words of the hook.
 pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &OciState) -> Result<()> {
+    run_while(kind, hooks, state, None)
+}
+
+/// Runs hooks as long as the other end of `socket` is open.
+fn run_while(
+    kind: &str,
+    hooks: &[Hook],
+    state: &OciState,
+    socket: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     let text = serde_json::to_vec(state).context("serialise the state")?;
     for hook in hooks {
         say!("hook {kind} {:?}", hook.path);
-        run(hook, &text).with_context(|| format!("hook {kind} {:?}", hook.path))?;
+        // A program of the container's learns nothing of the host's environment.
+        let none = (kind == "startContainer").then_some(&[][..]);
+        run(hook, hook.env.as_deref().or(none), &text, socket)
+            .with_context(|| format!("hook {kind} {:?}", hook.path))?;
     }
     Ok(())
 }
@@ -55,32 +71,44 @@ fn memory(text: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-fn run(hook: &Hook, state: &[u8]) -> Result<()> {
+fn run(
+    hook: &Hook,
+    env: Option<&[String]>,
+    state: &[u8],
+    socket: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     let mut command = Command::new(&hook.path);
     if let [name, rest @ ..] = hook.args.as_slice() {
         command.arg0(name).args(rest);
     }
     let mut words = memory(&[])?;
+    if let Some(env) = env {
+        command
+            .env_clear()
+            .envs(env.iter().filter_map(|pair| pair.split_once('=')));
+    }
     command
-        .env_clear()
-        .envs(hook.env.iter().filter_map(|pair| pair.split_once('=')))
         // Files instead of pipes: a hook that reads nothing, or whose child
         // stays in the background, keeps nobody waiting.
         .stdin(Stdio::from(memory(state)?))
         .stdout(Stdio::null())
         .stderr(Stdio::from(words.try_clone().context("dup")?));
+    sys::die_with_parent(&mut command);
     let mut child = command.spawn().context("execute")?;
     let process = rustix::process::Pid::from_child(&child);
-    let ended = wait(process, hook.timeout);
-    if !matches!(ended, Ok(true)) {
+    let ended = wait(process, hook.timeout, socket);
+    if !matches!(ended, Ok(End::OfHook)) {
         child.kill().context("kill the hook")?;
     }
     let status = child.wait().context("wait for the hook")?;
-    ensure!(
-        ended?,
-        "it ran longer than its timeout of {} seconds",
-        hook.timeout.unwrap_or_default()
-    );
+    match ended? {
+        End::OfHook => {}
+        End::OfPatience => bail!(
+            "it ran longer than its timeout of {} seconds",
+            hook.timeout.unwrap_or_default()
+        ),
+        End::OfChild => bail!("the container's process died meanwhile"),
+    }
     if status.success() {
         return Ok(());
     }
@@ -94,8 +122,20 @@ fn run(hook: &Hook, state: &[u8]) -> Result<()> {
     bail!("{status}, stderr: {}", kit::say::printable(said.trim()))
 }
 
-/// Waits for the end of a process; `false` if it lives after `seconds`.
-fn wait(process: rustix::process::Pid, seconds: Option<i64>) -> Result<bool> {
+/// What ends the wait for a hook.
+enum End {
+    OfHook,
+    OfPatience,
+    /// The other end of the socket is closed.
+    OfChild,
+}
+
+/// Waits for the end of a process, at most so many seconds.
+fn wait(
+    process: rustix::process::Pid,
+    seconds: Option<i64>,
+    socket: Option<BorrowedFd<'_>>,
+) -> Result<End> {
     let pidfd = pidfd_open(process, PidfdFlags::empty()).context("pidfd_open")?;
     let timeout = match seconds.map(u64::try_from) {
         Some(Ok(seconds)) => {
@@ -104,9 +144,13 @@ fn wait(process: rustix::process::Pid, seconds: Option<i64>) -> Result<bool> {
         _ => PollTimeout::NONE,
     };
     loop {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        // Its end is reported without being asked for.
+        fds.extend(socket.map(|socket| PollFd::new(socket, PollFlags::empty())));
         match poll(&mut fds, timeout) {
-            Ok(n) => return Ok(n > 0),
+            Ok(0) => return Ok(End::OfPatience),
+            Ok(_) if fds[0].any() == Some(true) => return Ok(End::OfHook),
+            Ok(_) => return Ok(End::OfChild),
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("poll"),
         }
@@ -167,8 +211,9 @@ impl Isolation for CreateHooks {
             if !matches!(socket.read(&mut byte), Ok(1)) {
                 return;
             }
-            let done = run_all("prestart", &prestart, &state)
-                .and_then(|()| run_all("createRuntime", &runtime, &state));
+            let child = Some(socket.as_fd());
+            let done = run_while("prestart", &prestart, &state, child)
+                .and_then(|()| run_while("createRuntime", &runtime, &state, child));
             let answer = match done {
                 Ok(()) => format!("ok {}", state.pid),
                 Err(error) => format!("{error:#}"),

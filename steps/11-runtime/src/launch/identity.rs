@@ -6,13 +6,16 @@
 //! `PR_SET_NO_NEW_PRIVS` forbids to gain any. Without that, `CAP_SYS_ADMIN` is
 //! needed for the filter up to execve(2) itself, which takes it away.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::command::ulimit::Ulimits;
 use harden::Door;
 use harden::capabilities::{bound, names};
+use harden::seccomp::listener::{Listener, Which};
+use harden::seccomp::profile::Profile;
+use kit::sys::MemoryPolicy;
 use kit::{sys, warn};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
@@ -22,6 +25,7 @@ use rustix::thread::{
     clear_ambient_capability_set, configure_capability_in_ambient_set, set_capabilities,
     set_capabilities_secure_bits, set_keep_capabilities,
 };
+use serde_json::Value;
 use user::credentials::set_groups;
 
 use crate::config::check::{CapabilitySets, CheckedProcess};
@@ -34,8 +38,20 @@ const UMASK: u32 = 0o022;
 pub(crate) struct Identity {
     pub process: CheckedProcess,
     pub door: Door,
+    /// Who decides on calls, if the filter asks anybody.
+    pub asked: Option<Asked>,
+    pub listener: Option<Listener>,
     pub new_keyring: bool,
     pub personality: Option<u32>,
+    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// A filter that asks another process, and what that is told.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub profile: Profile,
+    pub state: Value,
+    pub which: Which,
 }
 
 impl Identity {
@@ -45,6 +61,10 @@ impl Identity {
 
     fn session(&self) -> Result<()> {
         let process = &self.process;
+        // Before the keyring, which gets the label too.
+        if !process.raw.selinux_label.is_empty() {
+            harden::label::selinux(&process.raw.selinux_label).context("process.selinuxLabel")?;
+        }
         if self.new_keyring {
             sys::new_session_keyring()?;
         }
@@ -56,6 +76,9 @@ impl Identity {
         }
         if let Some((class, level)) = process.io_priority {
             sys::set_io_priority(class, level).context("process.ioPriority")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            sys::set_memory_policy(policy).context("linux.memoryPolicy")?;
         }
         if let Some(profile) = &process.apparmor {
             harden::label::apparmor(profile)?;
@@ -86,10 +109,31 @@ impl Isolation for Identity {
                 names(lacking)
             );
         }
+        if let (Some(program), Some(asked)) = (&self.door.program, &self.asked) {
+            self.listener =
+                Listener::connect(program, &asked.profile, asked.state.clone(), asked.which)
+                    .context("linux.seccomp")?;
+        }
         Ok(())
     }
 
+    /// The connection to the process that decides on calls.
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        self.listener.iter().flat_map(Listener::keeps).collect()
+    }
+
+    fn seals_with(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(Listener::socket)
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        self.listener.as_mut().map_or(Ok(()), Listener::hear)
+    }
+
     fn on_host(&mut self, child: Pid) -> Result<()> {
+        if let Some(listener) = self.listener.take() {
+            listener.tell(child)?;
+        }
         let Some(score) = self.process.raw.oom_score_adj else {
             return Ok(());
         };
@@ -149,7 +193,12 @@ impl Isolation for Identity {
     // ANCHOR_END: before_exec
 
     fn seal(&mut self) -> Result<()> {
-        self.door.close()
+        self.door.close(self.listener.as_ref())
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        self.listener = None;
+        Ok(())
     }
 }
 

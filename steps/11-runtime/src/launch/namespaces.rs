@@ -1,11 +1,13 @@
 //! Namespaces by path, and those of a running container.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use kit::sys::namespace_kind;
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -62,15 +64,13 @@ pub(crate) const ALL: [NamespaceKind; 8] = [
 /// Opens the file of a namespace, and makes sure that it is one of this kind.
 pub(crate) fn open(path: &Path, kind: NamespaceKind) -> Result<File> {
     let file = File::open(path).with_context(|| format!("open {path:?}"))?;
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let target = fs::read_link(&link).with_context(|| format!("readlink {link}"))?;
-    let target = target.to_string_lossy();
-    ensure!(
-        target.starts_with(&format!("{}:[", kind.file())),
-        "{path:?} is not a {} namespace, but {target}",
-        kind.file()
-    );
-    Ok(file)
+    // The name of the file tells nothing: it may be mounted anywhere, as `ip
+    // netns add` and dockerd do.
+    match namespace_kind(file.as_fd()) {
+        Ok(found) if found == kind.flag() => Ok(file),
+        Ok(_) | Err(Errno::ENOTTY) => bail!("{path:?} is not a {} namespace", kind.file()),
+        Err(errno) => Err(errno).with_context(|| format!("ioctl({path:?}, NS_GET_NSTYPE)")),
+    }
 }
 
 /// Whether this process is in the namespace.

@@ -7,6 +7,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use cgroups::named::{Interface, NamedGroup};
+use kit::warn;
 
 use crate::config::{BlockIo, Cpu, Memory, Resources};
 
@@ -25,20 +26,68 @@ pub(crate) struct Write {
 /// # Errors
 /// Names the property, the file, and what the kernel says.
 pub(crate) fn apply(group: &NamedGroup, resources: &Resources) -> Result<()> {
+    for write in &planned(group, resources)? {
+        set(group, write)?;
+    }
+    unified(group, resources)
+}
+
+/// Writes all values to the group of a running container: all of them, or none
+/// if the kernel refuses one.
+///
+/// # Errors
+/// As of [`apply`].
+pub(crate) fn change(group: &NamedGroup, resources: &Resources) -> Result<()> {
+    let mut before: Vec<Write> = Vec::new();
+    let changed = planned(group, resources)?.iter().try_for_each(|write| {
+        let old = group.read(write.controller, &write.file)?;
+        set(group, write)?;
+        before.extend(old.and_then(|old| write.undo(&old)));
+        Ok(())
+    });
+    let changed = changed.and_then(|()| unified(group, resources));
+    if changed.is_err() {
+        for write in before.iter().rev() {
+            if let Err(error) = set(group, write) {
+                warn!("the limits of before are not restored: {error:#}");
+            }
+        }
+    }
+    changed
+}
+
+impl Write {
+    /// What restores the value of before; `None` for a file with a value for
+    /// each device.
+    fn undo(&self, old: &str) -> Option<Write> {
+        let is_one = !self.value.contains(':') && !old.trim().contains('\n');
+        is_one.then(|| Write {
+            value: old.trim().to_owned(),
+            ..self.clone()
+        })
+    }
+}
+
+fn planned(group: &NamedGroup, resources: &Resources) -> Result<Vec<Write>> {
     let interface = |controller: &str| group.interface(controller);
     let mut writes = writes(resources, interface)?;
     memory_first(group, resources, &mut writes)?;
-    for write in &writes {
-        let Write {
-            controller,
-            file,
-            value,
-            asked,
-        } = write;
-        group
-            .write(controller, file, value)
-            .with_context(|| format!("linux.resources.{asked}"))?;
-    }
+    Ok(writes)
+}
+
+fn set(group: &NamedGroup, write: &Write) -> Result<()> {
+    let Write {
+        controller,
+        file,
+        value,
+        asked,
+    } = write;
+    group
+        .write(controller, file, value)
+        .with_context(|| format!("linux.resources.{asked}"))
+}
+
+fn unified(group: &NamedGroup, resources: &Resources) -> Result<()> {
     for (file, value) in &resources.unified {
         group
             .write_v2(file, value)

@@ -97,6 +97,8 @@ pub(crate) struct Rootfs {
     pub mounts: Vec<CheckedMount>,
     pub devices: Vec<CheckedDevice>,
     pub propagation: Option<(MsFlags, Reach)>,
+    /// The label of SELinux for the files of new file systems.
+    pub label: String,
     pub group: NamedGroup,
     /// Whether the group is the root of the container's cgroup namespace.
     pub own_groups: bool,
@@ -203,11 +205,9 @@ impl Rootfs {
             });
         let users = user::held::with_maps(&maps)?;
         let copy = self.copy(one, reach)?;
-        ensure!(
-            one.options.id_map != Some(Reach::Below),
-            "ridmap is not supported"
-        );
-        sys::map_ids(copy.as_fd(), users.as_fd()).context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
+        let below = one.options.id_map == Some(Reach::Below);
+        sys::map_ids(copy.as_fd(), users.as_fd(), below)
+            .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
         Ok(copy)
     }
 
@@ -280,6 +280,11 @@ impl Rootfs {
         }
         for (name, value) in &one.options.data {
             data.push((name, value.as_deref()));
+        }
+        // The kernel itself labels the files of these.
+        let own = matches!(kind, "proc" | "sysfs" | "mqueue");
+        if !self.label.is_empty() && !own && one.options.data.iter().all(|(n, _)| n != "context") {
+            data.push(("context", Some(&self.label)));
         }
         let source = one.raw.source.to_str().context("the source is not UTF-8")?;
         let source = match source {
@@ -487,6 +492,8 @@ fn bind_node(root: BorrowedFd<'_>, device: &CheckedDevice) -> Result<()> {
 pub(crate) struct Pivot {
     pub root: SharedRoot,
     pub read_only: bool,
+    /// The working directory.
+    pub cwd: PathBuf,
     pub masked: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
     pub propagation: Option<(MsFlags, Reach)>,
@@ -506,6 +513,9 @@ impl Isolation for Pivot {
         }
         masks::mask_all(root.fd(), &self.masked)?;
         if self.read_only {
+            // `Workdir` could not make it any more.
+            open_or_make(root.fd(), &self.cwd, FileKind::Directory)
+                .with_context(|| format!("process.cwd {:?}", self.cwd))?;
             root.make_read_only()?;
         }
         match self.by_move {

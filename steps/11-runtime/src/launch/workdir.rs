@@ -9,7 +9,7 @@ use process::{Isolation, inside};
 use rustix::process::getcwd;
 
 /// The isolation that enters a directory of the container.
-pub(crate) struct Enter(pub PathBuf);
+pub struct Enter(pub PathBuf);
 
 impl Isolation for Enter {
     fn name(&self) -> &'static str {

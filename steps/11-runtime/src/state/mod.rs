@@ -19,6 +19,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cgroups::NamedGroup;
@@ -31,6 +32,7 @@ use process::gate;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, VERSION, read};
+use crate::launch::rdt;
 
 const STATE: &str = "state.json";
 /// The largest state in bytes.
@@ -47,6 +49,12 @@ pub(crate) struct Record {
     pub created: String,
     pub owner: u32,
     pub cgroup: NamedGroup,
+    /// The groups of resctrl that are its own.
+    #[serde(default)]
+    pub rdt: Vec<PathBuf>,
+    /// Who creates it, and is to be ended by whoever will not wait for that.
+    #[serde(default)]
+    pub creator: Option<ProcessIdentity>,
     /// The first process, once it exists.
     pub process: Option<ProcessIdentity>,
     /// Whether its processes are in a PID namespace of their own, which ends
@@ -114,6 +122,9 @@ pub(crate) struct Container {
     lock: Option<File>,
 }
 
+/// How long somebody else may change a container before that is an error.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The error for an ID that is none. Peers read these words.
 pub(crate) const UNKNOWN: &str = "container does not exist";
 
@@ -122,7 +133,7 @@ impl Store {
     pub(crate) fn new(root: Option<PathBuf>) -> Result<Store> {
         let root = match root {
             Some(root) => std::path::absolute(&root).with_context(|| format!("--root {root:?}"))?,
-            None if geteuid().is_root() => "/run/drydock-runtime".into(),
+            None if is_roots()? => "/run/drydock-runtime".into(),
             None => std::env::var_os("XDG_RUNTIME_DIR")
                 .map(PathBuf::from)
                 .filter(|dir| dir.is_absolute())
@@ -195,20 +206,36 @@ impl Store {
     /// The container of an ID, to change: waits until nobody else changes it.
     ///
     /// # Errors
-    /// [`UNKNOWN`].
+    /// [`UNKNOWN`]; or if somebody else changes it for longer than [`PATIENCE`],
+    /// because a hook hangs.
     pub(crate) fn change(&self, id: &str) -> Result<Container> {
+        match self.change_within(id, PATIENCE)? {
+            Some(container) => Ok(container),
+            None => bail!("container {id} is being changed by another process, which does not end"),
+        }
+    }
+
+    /// The container of an ID, to change; `None` if somebody else changes it for
+    /// longer than `patience`.
+    ///
+    /// # Errors
+    /// [`UNKNOWN`].
+    pub(crate) fn change_within(&self, id: &str, patience: Duration) -> Result<Option<Container>> {
         check_id(id)?;
         let dir = self.root.join(id);
-        let Some(lock) = lock::directory(&dir, Turn::Judging)? else {
+        let Some(lock) = lock::open_directory(&dir)? else {
             bail!("{UNKNOWN}: {id}");
         };
+        if !lock::try_within(&lock, &dir, patience)? {
+            return Ok(None);
+        }
         match read_record(&dir)? {
-            Some(record) => Ok(Container {
+            Some(record) if lock::is_at(&lock, &dir)? => Ok(Some(Container {
                 dir,
                 record,
                 lock: Some(lock),
-            }),
-            None => bail!("{UNKNOWN}: {id}"),
+            })),
+            _ => bail!("{UNKNOWN}: {id}"),
         }
     }
 
@@ -254,6 +281,20 @@ fn read_record(dir: &Path) -> Result<Option<Record>> {
     }
 }
 
+/// Whether the host's directory for running programs is the caller's. To an
+/// ordinary user who is root in a user namespace, as podman's are, it is not.
+fn is_roots() -> Result<bool> {
+    let calls_itself_root = std::env::var_os("USER").is_none_or(|user| user == "root");
+    Ok(geteuid().is_root() && (calls_itself_root || !in_user_namespace()?))
+}
+
+/// Whether this process is in another user namespace than the host's first one.
+pub(crate) fn in_user_namespace() -> Result<bool> {
+    let map = std::fs::read_to_string("/proc/self/uid_map").context("read /proc/self/uid_map")?;
+    let numbers: Vec<&str> = map.split_whitespace().collect();
+    Ok(numbers != ["0", "0", "4294967295"])
+}
+
 /// A container that nobody knows of: its directory, locked.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -270,13 +311,12 @@ impl Draft {
     // ANCHOR: record
     pub(crate) fn record(self, record: Record, config: &Config) -> Result<Container> {
         // ANCHOR: exercise_record
-        let text = serde_json::to_vec(config).context("serialise the configuration")?;
-        write_file(&self.dir.join(read::CONFIG), text)?;
         let container = Container {
             dir: self.dir,
             record,
             lock: Some(self.lock),
         };
+        container.save_config(config)?;
         container.save()?;
         Ok(container)
         // ANCHOR_END: exercise_record
@@ -315,6 +355,12 @@ impl Container {
     /// Lets others change it.
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
+    }
+
+    /// Replaces its configuration.
+    pub(crate) fn save_config(&self, config: &Config) -> Result<()> {
+        let text = serde_json::to_vec(config).context("serialise the configuration")?;
+        write_file(&self.dir.join(read::CONFIG), text)
     }
 
     /// Waits until nobody else changes it; `None` if it no longer exists.
@@ -398,6 +444,7 @@ impl Container {
     pub(crate) fn remove(mut self) -> Result<()> {
         say!("remove the container {}", self.record.id);
         self.record.cgroup.end()?;
+        rdt::remove(&self.record.rdt)?;
         let lock = self.lock.take().context("the container is not locked")?;
         remove(&self.dir, lock)
     }
@@ -426,6 +473,8 @@ mod tests {
             created: String::new(),
             owner: 0,
             cgroup: NamedGroup::default(),
+            rdt: Vec::new(),
+            creator: None,
             process: None,
             own_pids: true,
             may_trace: false,

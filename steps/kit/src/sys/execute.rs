@@ -2,13 +2,41 @@
 //! seccomp filter even brk(2) may be forbidden.
 
 use std::ffi::{CStr, CString, OsString};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 use anyhow::Result;
 use nix::errno::Errno;
 
 use super::c_string;
+
+/// Has the command's process be killed at the death of the thread that starts
+/// it (PR_SET_PDEATHSIG(2const)). Its own children are not.
+pub fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id() as libc::pid_t;
+    let ask = move || {
+        // SAFETY: two calls that read numbers only, and are async-signal-safe.
+        let (asked, now) = unsafe {
+            (
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL),
+                libc::getppid(),
+            )
+        };
+        if asked == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // It may have died before the call.
+        match now == parent {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    };
+    // SAFETY: `ask` takes no lock and asks for no memory.
+    unsafe { command.pre_exec(ask) };
+}
 
 /// Arguments and environment, in the form that the kernel reads.
 pub struct Arguments {

@@ -38,12 +38,12 @@ pub use clone::{clone3, exit, fork, names};
 pub use descriptors::{
     close_all_but, close_except, close_others_on_exec, inherited, open_descriptors,
 };
-pub use execute::Arguments;
+pub use execute::{Arguments, die_with_parent};
 pub use mounts::{change_mount, map_ids, mount_setattr};
-pub use namespaces::{owning_user_namespace, parent_namespace};
+pub use namespaces::{namespace_kind, owning_user_namespace, parent_namespace};
 pub use own::{
-    SchedAttr, adjust_tick, default_personality, new_session_keyring, personality, set_io_priority,
-    set_scheduler,
+    MemoryPolicy, SchedAttr, adjust_tick, default_personality, new_session_keyring, personality,
+    set_io_priority, set_memory_policy, set_scheduler,
 };
 
 /// Converts a string for a system call.

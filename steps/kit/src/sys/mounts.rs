@@ -38,20 +38,21 @@ pub fn change_mount(
 /// Maps the users of a detached mount to the user namespace `users`: what
 /// belongs to 0 on the disk belongs to root of that namespace, and what that
 /// root makes belongs to 0 on the disk (mount_setattr(2), “ID-mapped mounts”).
-/// The map is permanent. Since Linux 5.12.
+/// The map is permanent. Since Linux 5.12. `recursive`: the mounts below it too.
 ///
 /// # Errors
 /// `EINVAL` if the file system does not support it, `EPERM` without
 /// `CAP_SYS_ADMIN` over the file system, or if the mount has been attached or
 /// has a map already.
-pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> nix::Result<()> {
+pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> nix::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: users.as_raw_fd() as u64,
     };
-    set_attributes(mount, libc::AT_EMPTY_PATH, &attr)
+    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
+    set_attributes(mount, libc::AT_EMPTY_PATH | below, &attr)
 }
 
 fn set_attributes(mount: BorrowedFd<'_>, flags: i32, attr: &libc::mount_attr) -> nix::Result<()> {

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 
 /// The user namespace that owns a namespace: ioctl_ns(2), `NS_GET_USERNS`.
 ///
@@ -22,6 +23,18 @@ pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// namespace; `EINVAL` for namespaces of other kinds, which have no parents.
 pub fn parent_namespace(namespace: BorrowedFd<'_>) -> Result<OwnedFd> {
     related_namespace(namespace, libc::NS_GET_PARENT).context("ioctl(NS_GET_PARENT)")
+}
+
+/// The kind of a namespace, as a flag of clone(2): ioctl_ns(2),
+/// `NS_GET_NSTYPE`. Also for a file on which a namespace is mounted, whose link
+/// in /proc/self/fd has that file's name.
+///
+/// # Errors
+/// `ENOTTY` for a descriptor that is not a namespace.
+pub fn namespace_kind(namespace: BorrowedFd<'_>) -> Result<CloneFlags, Errno> {
+    // SAFETY: this request takes no argument and changes nothing.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    Ok(CloneFlags::from_bits_retain(Errno::result(kind)?))
 }
 
 fn related_namespace(namespace: BorrowedFd<'_>, request: libc::Ioctl) -> Result<OwnedFd, Errno> {

@@ -67,6 +67,35 @@ pub fn set_io_priority(class: u8, level: u8) -> Result<()> {
         .with_context(|| format!("ioprio_set(class {class}, level {level})"))
 }
 
+/// A policy for the memory of a process (set_mempolicy(2)): `MPOL_*`, with flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPolicy {
+    /// The mode, or-ed with the flags.
+    pub mode: u32,
+    /// The nodes.
+    pub nodes: Vec<u32>,
+}
+
+/// Sets the policy of this process's memory, which execve(2) keeps:
+/// set_mempolicy(2).
+pub fn set_memory_policy(policy: &MemoryPolicy) -> Result<()> {
+    let words = policy.nodes.iter().max().map_or(0, |most| most / 64 + 1);
+    let mut mask = vec![0u64; words as usize];
+    for node in &policy.nodes {
+        mask[(node / 64) as usize] |= 1 << (node % 64);
+    }
+    let (pointer, bits) = match words {
+        0 => (std::ptr::null(), 0),
+        // The kernel reads one bit less than it is told.
+        words => (mask.as_ptr(), u64::from(words) * 64 + 1),
+    };
+    // SAFETY: the mask has as many bits as are read, and is only read.
+    let set = unsafe { libc::syscall(libc::SYS_set_mempolicy, policy.mode, pointer, bits) };
+    Errno::result(set)
+        .map(drop)
+        .with_context(|| format!("set_mempolicy({:#x}, {:?})", policy.mode, policy.nodes))
+}
+
 /// The scheduling of a process: `struct sched_attr` (sched_setattr(2)).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -35,13 +35,13 @@ pub fn install(program: &[libc::sock_filter], flags: u32) -> Result<()> {
         .context("seccomp(SECCOMP_SET_MODE_FILTER)")
 }
 
-/// Installs a filter and returns the descriptor by which another process
-/// decides on `SECCOMP_RET_USER_NOTIF` (seccomp_unotify(2)). It is
-/// close-on-exec.
+/// Installs a filter with `flags`, as [`install`] does, and returns the
+/// descriptor by which another process decides on `SECCOMP_RET_USER_NOTIF`
+/// (seccomp_unotify(2)). It is close-on-exec.
 ///
 /// # Errors
 /// `EBUSY` if a filter of before has such a descriptor; those of [`install`].
-pub fn install_listener(program: &[libc::sock_filter]) -> Result<OwnedFd> {
+pub fn install_listener(program: &[libc::sock_filter], flags: u32) -> Result<OwnedFd> {
     const NEW_LISTENER: libc::c_ulong = 1 << 3;
     let program = libc::sock_fprog {
         len: program.len() as u16,
@@ -52,13 +52,73 @@ pub fn install_listener(program: &[libc::sock_filter]) -> Result<OwnedFd> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            NEW_LISTENER,
+            NEW_LISTENER | libc::c_ulong::from(flags),
             &program,
         )
     };
     let fd = Errno::result(set).context("seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)")?;
     // SAFETY: the kernel has just opened this descriptor for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Sends a message with a descriptor: sendmsg(2), `SCM_RIGHTS` of unix(7). The
+/// call has two more arguments, which the kernel ignores, and a filter may not.
+/// Allocates no memory.
+pub fn hand_over(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    descriptor: BorrowedFd<'_>,
+    more: [u64; 2],
+) -> nix::Result<()> {
+    #[repr(C)]
+    struct Control {
+        head: libc::cmsghdr,
+        descriptor: libc::c_int,
+    }
+    let mut control = Control {
+        head: libc::cmsghdr {
+            cmsg_len: size_of::<libc::cmsghdr>() + size_of::<libc::c_int>(),
+            cmsg_level: libc::SOL_SOCKET,
+            cmsg_type: libc::SCM_RIGHTS,
+        },
+        descriptor: descriptor.as_raw_fd(),
+    };
+    let mut sent = 0;
+    while sent < message.len() {
+        let rest = &message[sent..];
+        let mut part = libc::iovec {
+            // The kernel reads it only.
+            iov_base: rest.as_ptr().cast_mut().cast(),
+            iov_len: rest.len(),
+        };
+        // SAFETY: a structure of integers and pointers, all of which may be zero.
+        let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
+        head.msg_iov = &mut part;
+        head.msg_iovlen = 1;
+        // The descriptor goes with the first byte.
+        if sent == 0 {
+            head.msg_control = (&raw mut control).cast();
+            head.msg_controllen = size_of::<Control>();
+        }
+        // SAFETY: all that the head points to outlives the call.
+        let length = unsafe {
+            libc::syscall(
+                libc::SYS_sendmsg,
+                socket.as_raw_fd(),
+                &head,
+                libc::MSG_NOSIGNAL,
+                0usize,
+                more[0],
+                more[1],
+            )
+        };
+        match Errno::result(length) {
+            Ok(length) => sent += length as usize,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// A call that waits for another process to decide.

@@ -1,0 +1,342 @@
+//! `ps`, `inspect`, `logs`, `top` and `port`.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Subcommand;
+use engine::cli::places::Places;
+use engine::container::{Record, Records, Status};
+use process::Exit;
+
+use crate::cli::words::{shortened, since, table};
+use crate::cli::{group, is_paused, swept};
+use crate::log::point_in_time;
+use crate::log::read::{Wanted, follow, past, print};
+use crate::settings::{LogDriver, Stay};
+
+/// The commands that look at containers.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Tool {
+    /// List containers
+    Ps {
+        /// Show all containers [default: only running ones]
+        #[arg(short, long)]
+        all: bool,
+        /// Show the last created container, in whatever state
+        #[arg(short, long)]
+        latest: bool,
+        /// Show the last N created containers, in whatever state
+        #[arg(short = 'n', long, value_name = "N")]
+        last: Option<usize>,
+        /// Do not truncate output
+        #[arg(long)]
+        no_trunc: bool,
+        /// Only display container IDs
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Display detailed information on one or more containers, as JSON
+    Inspect {
+        /// Names or IDs of containers
+        #[arg(required = true, value_name = "CONTAINER")]
+        containers: Vec<String>,
+    },
+    /// Fetch the logs of a container
+    Logs {
+        /// Follow the output until the container ends
+        #[arg(short, long)]
+        follow: bool,
+        /// Show only what was written since this time, or so long ago
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Show only what was written before this time, or so long ago
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Number of lines to show from the end of the logs
+        #[arg(short = 'n', long, value_name = "N", default_value = "all")]
+        tail: String,
+        /// Show timestamps
+        #[arg(short, long)]
+        timestamps: bool,
+        /// Show extra details; there are none
+        #[arg(long)]
+        details: bool,
+        /// Name or ID of the container
+        container: String,
+    },
+    /// Display the running processes of a container
+    Top {
+        /// Name or ID of the container
+        container: String,
+        /// Options of ps(1) [default: -ef]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// List port mappings of a container
+    Port {
+        /// Name or ID of the container
+        container: String,
+        /// Only of this port
+        #[arg(value_name = "PORT[/PROTOCOL]")]
+        port: Option<String>,
+    },
+}
+
+/// Runs one of the commands.
+pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
+    let records = swept(places)?;
+    match tool {
+        Tool::Ps {
+            all,
+            latest,
+            last,
+            no_trunc,
+            quiet,
+        } => {
+            let last = match latest {
+                true => Some(1),
+                false => last,
+            };
+            list(&records, all || last.is_some(), last, no_trunc, quiet)?;
+        }
+        Tool::Inspect { containers } => {
+            let found = containers
+                .iter()
+                .map(|container| records.find(container))
+                .collect::<Result<Vec<_>>>()?;
+            println!("{}", serde_json::to_string_pretty(&found)?);
+        }
+        Tool::Logs {
+            follow,
+            since,
+            until,
+            tail,
+            timestamps,
+            details: _,
+            container,
+        } => {
+            let point = |text: Option<String>, option: &'static str| {
+                text.map(|text| point_in_time(&text).context(option))
+                    .transpose()
+            };
+            let wanted = Wanted {
+                tail: lines(&tail)?,
+                since: point(since, "--since")?,
+                until: point(until, "--until")?,
+            };
+            logs(&records, &container, &wanted, follow, timestamps)?;
+        }
+        Tool::Top { container, options } => top(&records, &container, &options)?,
+        Tool::Port { container, port } => ports(&records, &container, port.as_deref())?,
+    }
+    Ok(Exit::Code(0))
+}
+
+/// The number of `--tail`; `None` for all. A negative one is all, as Docker's.
+fn lines(text: &str) -> Result<Option<usize>> {
+    if text == "all" {
+        return Ok(None);
+    }
+    let number: i64 = text
+        .parse()
+        .with_context(|| format!("--tail {text}: give a number, or all"))?;
+    Ok(usize::try_from(number).ok())
+}
+
+fn logs(
+    records: &Records,
+    container: &str,
+    wanted: &Wanted,
+    follows: bool,
+    timestamps: bool,
+) -> Result<()> {
+    let record = records.find(container)?;
+    let directory = records.directory(&record.spec.id);
+    ensure!(
+        Stay::of(&record)?.log.driver != LogDriver::None,
+        "the log driver of {container} is none: its output went to those who were attached"
+    );
+    let mut show = |entry: &crate::log::Entry| print(entry, timestamps);
+    if !follows {
+        past(&directory, wanted, &mut show)?;
+        return Ok(());
+    }
+    let path = records.file(&record.spec.id);
+    let id = &record.spec.id;
+    follow(
+        &directory,
+        wanted,
+        &path,
+        &mut || {
+            let record = records.read(id)?;
+            Ok(record
+                .filter(Record::is_running)
+                .map(|record| record.launcher))
+        },
+        &mut show,
+    )
+}
+
+fn list(
+    records: &Records,
+    all: bool,
+    last: Option<usize>,
+    no_trunc: bool,
+    quiet: bool,
+) -> Result<()> {
+    let head = [
+        "CONTAINER ID",
+        "IMAGE",
+        "COMMAND",
+        "CREATED",
+        "STATUS",
+        "PORTS",
+        "NAMES",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut found = records.all()?;
+    found.sort_by(|a, b| created(b).cmp(created(a)));
+    if let Some(last) = last {
+        found.truncate(last);
+    }
+    for record in found {
+        if !all && !record.is_running() {
+            continue;
+        }
+        let id = match no_trunc {
+            true => &record.spec.id,
+            false => record.short_id(),
+        };
+        if quiet {
+            println!("{id}");
+            continue;
+        }
+        let command = record.spec.command.join(OsStr::new(" "));
+        let command = command.to_string_lossy().escape_default().to_string();
+        let command = match no_trunc {
+            true => command,
+            false => shortened(&command, 20),
+        };
+        rows.push(vec![
+            id.to_owned(),
+            record.spec.image.clone(),
+            format!("\"{command}\""),
+            format!("{} ago", since(created(&record))),
+            state(&record),
+            published(&record),
+            record.spec.name.clone(),
+        ]);
+    }
+    if !quiet {
+        print!("{}", table(&rows));
+    }
+    Ok(())
+}
+
+fn created(record: &Record) -> &str {
+    match record.created_at.is_empty() {
+        true => &record.started_at,
+        false => &record.created_at,
+    }
+}
+
+/// The state of a container in Docker's words.
+fn state(record: &Record) -> String {
+    let code = record.exit_code;
+    let ended = || since(record.finished_at.as_deref().unwrap_or_default());
+    match record.status {
+        Status::Created => "Created".into(),
+        Status::Restarting => format!("Restarting ({}) {} ago", code.unwrap_or_default(), ended()),
+        Status::Running if is_paused(record) => {
+            format!("Up {} (Paused)", since(&record.started_at))
+        }
+        Status::Running => format!("Up {}", since(&record.started_at)),
+        Status::Exited => match code {
+            Some(code) => format!("Exited ({code}) {} ago", ended()),
+            // Its launcher was killed: Docker's daemon would say 255, or 137.
+            None => format!("Exited (137) {} ago", ended()),
+        },
+    }
+}
+
+fn published(record: &Record) -> String {
+    let ports = record.spec.net.publish.iter().map(|one| {
+        format!(
+            "{}:{}->{}/{}",
+            one.ip, one.host_port, one.port, one.protocol
+        )
+    });
+    ports.collect::<Vec<_>>().join(", ")
+}
+
+fn ports(records: &Records, container: &str, wanted: Option<&str>) -> Result<()> {
+    let record = records.find(container)?;
+    let mut any = false;
+    for one in &record.spec.net.publish {
+        let name = format!("{}/{}", one.port, one.protocol);
+        let host = format!("{}:{}", one.ip, one.host_port);
+        match wanted {
+            None => println!("{name} -> {host}"),
+            Some(wanted) if wanted == name || format!("{wanted}/tcp") == name => println!("{host}"),
+            Some(_) => continue,
+        }
+        any = true;
+    }
+    if let Some(wanted) = wanted
+        && !any
+    {
+        bail!("no public port '{wanted}' published for {container}");
+    }
+    Ok(())
+}
+
+/// Shows what ps(1) says of the processes in the container's groups.
+fn top(records: &Records, container: &str, options: &[String]) -> Result<()> {
+    let record = records.find(container)?;
+    let pids: Vec<String> = group(&record)?
+        .processes()?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let default = ["-ef".to_owned()];
+    let options = match options.is_empty() {
+        true => &default[..],
+        false => options,
+    };
+    let output = Command::new("ps")
+        .args(options)
+        .output()
+        .context("execute ps: apt install procps")?;
+    if !output.status.success() {
+        bail!("ps: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let head: Vec<String> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    let column = head
+        .iter()
+        .position(|name| name == "PID")
+        .context("ps shows no column PID: choose other options")?;
+    let mut rows = vec![head.clone()];
+    for line in lines {
+        let mut rest = line.trim_start();
+        let mut cells = Vec::new();
+        while cells.len() + 1 < head.len() && !rest.is_empty() {
+            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            cells.push(rest[..end].to_owned());
+            rest = rest[end..].trim_start();
+        }
+        cells.push(rest.trim_end().to_owned());
+        if cells.get(column).is_some_and(|pid| pids.contains(pid)) {
+            rows.push(cells);
+        }
+    }
+    print!("{}", table(&rows));
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The command line of `drydock` with containers that stay.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`run`] | `run`, `create`, `start` |
+//! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
+//! | [`join`] | `exec`, `attach` |
+//! | [`look`] | `ps`, `inspect`, `logs`, `top`, `port` |
+//! | [`words`] | ages and tables as Docker prints them |
+
+pub mod control;
+pub mod join;
+pub mod look;
+pub mod run;
+pub mod words;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use engine::cli::image::{self as image_tool, ImageTool};
+use engine::cli::places::{Places, PlacesArgs};
+use engine::cli::volume::{self as volume_tool, VolumeTool};
+use engine::container::{Record, Records};
+use kit::set_verbose;
+use nix::sys::stat::{Mode, umask};
+use process::Exit;
+use process::cli::after_help;
+
+/// Run containers, now and later
+///
+/// A container is an ordinary process, launched through a list of isolations.
+/// Its launcher waits for it: in your terminal, or with --detach in the
+/// background. There is no daemon.
+#[derive(Parser)]
+#[command(name = "drydock", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
+struct Drydock {
+    #[command(flatten)]
+    places: PlacesArgs,
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    #[command(flatten)]
+    Run(run::Tool),
+    #[command(flatten)]
+    Control(control::Tool),
+    #[command(flatten)]
+    Join(join::Tool),
+    #[command(flatten)]
+    Look(look::Tool),
+    #[command(flatten)]
+    Images(ImageTool),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(VolumeTool),
+}
+
+const EXAMPLES: &str = "
+  drydock run -d --name web -p 8080:80 IMAGE     in the background
+  drydock logs -f web                            what it prints, as it comes
+  drydock exec -it web sh                        a further process in it
+  drydock stop web; drydock start web            it keeps its files
+  drydock run -d --restart always IMAGE          started again when it ends";
+
+const SEE_ALSO: &str = "daemon(7), setsid(2), setns(2), unix(7), inotify(7), pidfd_open(2)";
+
+/// The `main` function of `drydock`.
+pub fn main() -> ExitCode {
+    pid::main(|drydock: Drydock| {
+        // A fixed umask(2): files of the store and of containers get the modes
+        // named where they are made, whatever the caller's mask is.
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        set_verbose(drydock.places.verbose);
+        let places = drydock.places.places()?;
+        match drydock.command {
+            Sub::Run(tool) => run::run(&places, tool),
+            Sub::Control(tool) => control::run(&places, tool),
+            Sub::Join(tool) => join::run(&places, tool),
+            Sub::Look(tool) => look::run(&places, tool),
+            Sub::Images(tool) => image_tool::run(&places, tool),
+            Sub::Volume(tool) => volume_tool::run(&places, tool),
+        }
+    })
+}
+
+/// The records, without those that killed launchers have left.
+fn swept(places: &Places) -> Result<Records> {
+    let records = Records::new(places);
+    records.sweep()?;
+    Ok(records)
+}
+
+/// Does something with each of several containers. What fails is reported, and
+/// the others have their turn: the exit status is then 1, as Docker's.
+fn each(
+    records: &Records,
+    names: &[String],
+    work: &mut dyn FnMut(Record) -> Result<()>,
+) -> Result<Exit> {
+    let mut failed = false;
+    for name in names {
+        let done = records.find(name).and_then(&mut *work);
+        match done {
+            Ok(()) => println!("{name}"),
+            Err(error) => {
+                eprintln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
+                failed = true;
+            }
+        }
+    }
+    Ok(Exit::Code(u8::from(failed)))
+}
+
+/// Refuses a container that does not run.
+fn require_running(record: &Record) -> Result<()> {
+    if !record.is_running() || record.pid == 0 {
+        bail!("container {} is not running", record.spec.name);
+    }
+    Ok(())
+}
+
+/// The groups of a running container.
+fn group(record: &Record) -> Result<cgroups::NamedGroup> {
+    require_running(record)?;
+    let group = cgroups::NamedGroup::of_process(nix::unistd::Pid::from_raw(record.pid))?;
+    if !record.launcher.is_parent_of(record.pid) {
+        bail!("container {} is not running", record.spec.name);
+    }
+    Ok(group)
+}
+
+/// Whether a running container is paused.
+fn is_paused(record: &Record) -> bool {
+    record.is_running()
+        && record.pid != 0
+        && group(record)
+            .and_then(|group| group.is_frozen())
+            .unwrap_or(false)
+}
+
+/// The exit status of a container that has ended.
+fn status(record: &Record) -> Result<u8> {
+    record.exit_code.with_context(|| {
+        format!(
+            "the exit status of {} is not known: its launcher was killed",
+            record.spec.name
+        )
+    })
+}

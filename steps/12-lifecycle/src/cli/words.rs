@@ -1,0 +1,98 @@
+//! Ages and tables as Docker prints them.
+
+use std::time::{Duration, SystemTime};
+
+/// A duration in words: Docker's `units.HumanDuration`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let minutes = seconds / 60;
+    // Rounded to the nearest, as Docker does.
+    let hours = (seconds + 1800) / 3600;
+    match () {
+        () if seconds < 1 => "Less than a second".into(),
+        () if seconds == 1 => "1 second".into(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".into(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".into(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// The time since a point in time of a record, in words.
+pub fn since(then: &str) -> String {
+    let then = humantime::parse_rfc3339(then).ok();
+    let age = then.and_then(|then| SystemTime::now().duration_since(then).ok());
+    duration(age.unwrap_or_default())
+}
+
+/// A text of at most this many characters, the last of which says that there
+/// were more.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.chars().count() > most {
+        false => text.to_owned(),
+        true => {
+            let head: String = text.chars().take(most - 1).collect();
+            format!("{head}…")
+        }
+    }
+}
+
+/// A table whose columns are as wide as they need to be, three blanks apart. The
+/// first row is its head.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 3
+        })
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        for (cell, width) in row.iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width - cell.chars().count()));
+        }
+        // Docker's last column has its blanks, too; they are no use to anybody.
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_dockers() {
+        let hour = 3600;
+        for (seconds, words) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (120, "2 minutes"),
+            (hour, "About an hour"),
+            (2 * hour, "2 hours"),
+            (47 * hour, "47 hours"),
+            (48 * hour, "2 days"),
+            (14 * 24 * hour, "2 weeks"),
+            (61 * 24 * hour, "2 months"),
+            (800 * 24 * hour, "2 years"),
+        ] {
+            assert_eq!(duration(Duration::from_secs(seconds)), words);
+        }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_need() {
+        let rows = [["A", "B"], ["longer", "x"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "A        B\nlonger   x\n");
+    }
+}

@@ -1,0 +1,102 @@
+//! A further process in a running container: a launch whose list only joins.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use cgroups::NamedGroup;
+use engine::command::inherited::{Inherited, SessionKeyring};
+use engine::command::ulimit::Ulimits;
+use engine::container::Record;
+use engine::terminal::Streams;
+use harden::Harden;
+use kit::ProcessIdentity;
+use nix::unistd::Pid;
+use process::{Command, Container};
+use runtime::further::{Beside, Enter, join};
+use user::{Credentials, UserSettings, UserSpec};
+
+/// What a further process is to be.
+#[derive(Clone, Debug)]
+pub struct Further {
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+    /// The environment.
+    pub env: Vec<OsString>,
+    /// The user; `None` for the container's.
+    pub user: Option<UserSpec>,
+    /// The directory; `None` for the container's.
+    pub workdir: Option<PathBuf>,
+    /// Whether it has the caller's input.
+    pub interactive: bool,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether it has all capabilities, and no filter.
+    pub privileged: bool,
+}
+
+/// Builds a further process of a running container.
+///
+/// # Errors
+/// If the container's first process has ended meanwhile.
+// ANCHOR: exec
+pub fn exec(record: &Record, programs: PathBuf, further: Further) -> Result<Container> {
+    let spec = &record.spec;
+    let first = ProcessIdentity::of(record.pid).context("the container is not running")?;
+    ensure!(
+        record.launcher.is_parent_of(record.pid),
+        "the container is not running"
+    );
+    let pid = Pid::from_raw(first.pid);
+    let mut harden = spec.harden.clone();
+    // Its score is the container's already, and lowering it needs a right.
+    harden.oom_score_adj = None;
+    if further.privileged {
+        harden.privileged = true;
+    }
+    let user = match further.user {
+        None => spec.user.clone(),
+        Some(user) => UserSettings {
+            user: Some(user),
+            ..spec.user.clone()
+        },
+    };
+    let credentials = Credentials::new(&user);
+    let streams = Streams::further(
+        further.interactive,
+        further.tty,
+        credentials.owner(),
+        user.opens_as_caller(),
+    )?;
+    let mut env = further.env;
+    if further.tty
+        && !env
+            .iter()
+            .any(|pair| pair.as_encoded_bytes().starts_with(b"TERM="))
+    {
+        env.push("TERM=xterm".into());
+    }
+    let container = Container::new(Command {
+        argv: further.command,
+        env,
+    })
+    .keep_terminal();
+    // The user namespace first, which gives the right to enter the others.
+    let (container, view) = join(container, pid)?;
+    let group = NamedGroup::of_process(pid)?;
+    // Namespaces and groups are open now: they are those of this process, and
+    // not of another one with its PID.
+    ensure!(first.is_alive(), "the container is not running");
+    Ok(container
+        .with(Beside::new(group, pid, view))
+        .with(Ulimits::new(spec.ulimits.clone()))
+        .with(Inherited::new(SessionKeyring::New))
+        .with(Harden::new(harden).cached_in(programs))
+        // From here on paths are the container's.
+        .with(Enter(
+            further.workdir.unwrap_or_else(|| spec.workdir.clone()),
+        ))
+        .with(streams)
+        .with(credentials))
+}
+// ANCHOR_END: exec

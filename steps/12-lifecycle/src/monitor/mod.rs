@@ -1,0 +1,221 @@
+//! A launcher that stays in the background: the monitor of one container.
+//!
+//! | module | what |
+//! |---|---|
+//! | this | the life of a container: start, end, start again |
+//! | [`detach`] | how the monitor leaves its caller |
+//! | `hub` | what it does while the command runs |
+
+pub mod detach;
+mod hub;
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use engine::cli::places::Places;
+use engine::container::{Record, Records, Status};
+use engine::list::{Here, list};
+use engine::terminal::handed::Ends;
+use kit::own::make;
+use kit::sys::signals::{block, set_mask, signalfd};
+use kit::{ProcessIdentity, SignalSet, say};
+use nix::sys::signal::Signal;
+use process::{Exit, Failure};
+
+use crate::log::write::Writer;
+use crate::monitor::hub::Hub;
+use crate::protocol;
+use crate::settings::{LogDriver, Restart, Stay};
+
+/// The wait before the first restart; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait before a restart.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A command that has run for so long has started well: the waits begin anew.
+const WELL: Duration = Duration::from_secs(10);
+
+/// Runs a container that has a name and a record until it ends for good.
+/// `started` is called once the command runs. `attached` is somebody who is
+/// connected from the beginning, and `claim` keeps others from starting or
+/// removing the container.
+///
+/// # Errors
+/// Of the first start: nothing runs then, and the record says why.
+pub fn run(
+    places: &Places,
+    mut record: Record,
+    claim: File,
+    attached: Option<UnixStream>,
+    started: &mut dyn FnMut(&Record) -> Result<()>,
+) -> Result<()> {
+    let records = Records::new(places);
+    let mut stay = Stay::of(&record)?;
+    record.launcher = ProcessIdentity::current()?;
+    stay.stopped = false;
+    stay.restarts = 0;
+    stay.error = None;
+    let directory = records.directory(&record.spec.id);
+    make(&directory, 0o700)?;
+    let log = match stay.log.driver {
+        LogDriver::JsonFile => Some(Writer::open(&directory, stay.log)?),
+        LogDriver::None => None,
+    };
+    let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once);
+    if let Some(attached) = attached {
+        hub.add(attached)?;
+    }
+    let hub = Rc::new(RefCell::new(hub));
+    let mut wait = FIRST_WAIT;
+    loop {
+        let first = stay.restarts == 0;
+        record.pid = 0;
+        stay.put(&mut record)?;
+        let begun = Instant::now();
+        let end = once(places, &record, &hub, &mut |record| match first {
+            true => started(record),
+            false => Ok(()),
+        });
+        let (end, ran) = match end {
+            Ok(status) => (status, true),
+            // It has never run: that is the caller's to know.
+            Err(error) if first => {
+                let status = Failure::status_of(&error);
+                stay.error = Some(format!("{error:#}"));
+                stay.put(&mut record)?;
+                hub.borrow_mut().ended(status)?;
+                finish(&records, &record, status, (hub, claim))?;
+                return Err(error);
+            }
+            Err(error) => {
+                stay.error = Some(format!("{error:#}"));
+                (Failure::status_of(&error), false)
+            }
+        };
+        {
+            let mut hub = hub.borrow_mut();
+            hub.ended(end)?;
+            stay.stopped |= hub.stopped;
+            if let Some(policy) = hub.policy.take() {
+                stay.restart = policy;
+            }
+        }
+        if ran && begun.elapsed() >= WELL {
+            wait = FIRST_WAIT;
+        }
+        if stay.stopped || !stay.restart.again(end, stay.restarts) {
+            stay.put(&mut record)?;
+            return finish(&records, &record, end, (hub, claim));
+        }
+        stay.restarts += 1;
+        stay.put(&mut record)?;
+        record = records.change(&record.spec.id, &mut |now| {
+            now.status = Status::Restarting;
+            now.pid = 0;
+            now.exit_code = Some(end);
+            now.finished_at = Some(kit::time::now());
+            now.later.clone_from(&record.later);
+        })?;
+        say!("start again in {wait:?}");
+        if !pause(&hub, wait)? {
+            stay.stopped = true;
+            stay.put(&mut record)?;
+            return finish(&records, &record, end, (hub, claim));
+        }
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// One run of the command, from its creation to its cleanup. Returns its exit
+/// status.
+fn once(
+    places: &Places,
+    record: &Record,
+    hub: &Rc<RefCell<Hub>>,
+    started: &mut dyn FnMut(&Record) -> Result<()>,
+) -> Result<u8> {
+    let ends = Ends::default();
+    let here = Here {
+        places,
+        cidfile: None,
+        record: Some(record.clone()),
+        ends: Some(ends.clone()),
+    };
+    let (container, _) = list(record.spec.clone(), here)?;
+    let created = container.create()?;
+    // Before the command runs: no output is lost, and who stops it finds it.
+    hub.borrow_mut().connect(ends.take(), created.pid())?;
+    let running = created.start()?;
+    started(record)?;
+    let working = Rc::clone(hub);
+    let end = running.wait_beside(Box::new(move |signals| {
+        working.borrow_mut().until_readable(signals)
+    }))?;
+    Ok(Exit::status(end))
+}
+
+/// Writes what has become of the container, and lets go of everybody.
+fn finish(
+    records: &Records,
+    record: &Record,
+    status: u8,
+    (hub, claim): (Rc<RefCell<Hub>>, File),
+) -> Result<()> {
+    let id = &record.spec.id;
+    let written = match record.spec.auto_remove {
+        // Its launch has removed the record, unless it failed before it had
+        // one.
+        true => records.forget(id, &record.spec.name),
+        false => {
+            let ended = records.change(id, &mut |now| {
+                let never = now.started_at.is_empty();
+                now.status = if never {
+                    Status::Created
+                } else {
+                    Status::Exited
+                };
+                now.pid = 0;
+                now.exit_code = Some(status);
+                now.finished_at = (!never).then(kit::time::now);
+                now.later.clone_from(&record.later);
+            });
+            ended.map(drop)
+        }
+    };
+    // Who has ordered the end may remove the container, or start it again.
+    drop(claim);
+    if let Ok(hub) = Rc::try_unwrap(hub) {
+        hub.into_inner().finish();
+    }
+    written
+}
+
+/// Waits before a restart. Returns `false` if the container was stopped
+/// meanwhile.
+fn pause(hub: &Rc<RefCell<Hub>>, wait: Duration) -> Result<bool> {
+    let stopping: SignalSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+        .into_iter()
+        .collect();
+    let signals = signalfd(stopping)?;
+    let before = block(stopping)?;
+    let goes_on = hub
+        .borrow_mut()
+        .until(Instant::now() + wait, signals.as_fd());
+    set_mask(before)?;
+    goes_on.context("wait before a restart")
+}
+
+/// The policy of a container after `update --restart`, if no monitor runs.
+pub fn set_policy(records: &Records, record: &Record, policy: Restart) -> Result<()> {
+    let mut stay = Stay::of(record)?;
+    stay.restart = policy;
+    let mut record = record.clone();
+    stay.put(&mut record)?;
+    let later = record.later;
+    let changed = records.change(&record.spec.id, &mut |now| now.later.clone_from(&later));
+    changed.map(drop)
+}
