@@ -84,12 +84,11 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let sysctls = Sysctls::new(spec.harden.sysctl.clone());
     let time = TimeNamespace::new(spec.harden.time_offset.clone());
     let programs = here.places.root.join("seccomp");
-    let harden = Harden::new(spec.harden.clone())
-        .cached_in(programs)
-        .telling(Told {
-            id: spec.id.clone(),
-            bundle: here.places.root.clone(),
-        });
+    let harden = Harden::new(spec.harden.clone()).cached_in(programs);
+    let harden = harden.telling(Told {
+        id: spec.id.clone(),
+        bundle: here.places.root.clone(),
+    });
     let seal = harden.seal_of_init();
     let credentials = Credentials::new(&spec.user);
     let streams = match here.ends {

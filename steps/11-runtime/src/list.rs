@@ -33,6 +33,7 @@ use crate::launch::rdt::{self, Rdt};
 use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
 use crate::launch::workdir::Enter;
 use crate::state::OciState;
+use crate::systemd::unit::Scope;
 
 /// What a launch needs besides the configuration.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub(crate) struct Here<'a> {
     /// The state for the hooks.
     pub state: OciState,
     pub group: NamedGroup,
+    pub scope: Option<Scope>,
     pub rdt: Option<rdt::Group>,
     /// What is removed of it at the end.
     pub rdt_made: Vec<PathBuf>,
@@ -182,6 +184,8 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         // its cgroup namespace after that.
         .with(Grouped {
             group: here.group.clone(),
+            scope: here.scope,
+            placeholder: None,
             resources: config.linux.resources.clone().unwrap_or_default(),
             devices: here.limits_devices.then(|| checked.device_rules.clone()),
             view,
@@ -204,6 +208,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             propagation: checked.propagation,
             label: config.linux.mount_label.clone(),
             group: here.group,
+            view: None,
             own_groups,
             root: root.clone(),
             mapped: Vec::new(),

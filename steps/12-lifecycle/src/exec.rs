@@ -14,18 +14,22 @@ use kit::ProcessIdentity;
 use nix::unistd::Pid;
 use process::{Command, Container};
 use runtime::further::{Beside, Enter, join};
+use serde::{Deserialize, Serialize};
 use user::{Credentials, UserSettings, UserSpec};
 
 /// What a further process is to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Further {
     /// The program and its arguments.
+    #[serde(with = "kit::text")]
     pub command: Vec<OsString>,
     /// The environment.
+    #[serde(with = "kit::text")]
     pub env: Vec<OsString>,
     /// The user; `None` for the container's.
     pub user: Option<UserSpec>,
     /// The directory; `None` for the container's.
+    #[serde(with = "kit::text")]
     pub workdir: Option<PathBuf>,
     /// Whether it has the caller's input.
     pub interactive: bool,

@@ -119,7 +119,7 @@ pub(crate) fn events(globals: &Globals, args: &Events) -> Result<()> {
         container.status()? != Status::Stopped,
         "container not running"
     );
-    statistics(&container)?;
+    let mut kills = statistics(&container)?;
     if args.stats {
         return Ok(());
     }
@@ -132,7 +132,14 @@ pub(crate) fn events(globals: &Globals, args: &Events) -> Result<()> {
     loop {
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, interval) {
-            Ok(0) => statistics(&container)?,
+            Ok(0) => {
+                let now = statistics(&container)?;
+                if now > kills {
+                    let event = json!({"type": "oom", "id": container.record.id});
+                    line(&event.to_string())?;
+                }
+                kills = now;
+            }
             Ok(_) => return Ok(()),
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("poll"),
@@ -140,8 +147,9 @@ pub(crate) fn events(globals: &Globals, args: &Events) -> Result<()> {
     }
 }
 
-/// Prints the statistics in runc's form.
-fn statistics(container: &Container) -> Result<()> {
+/// Prints the statistics in runc's form. Returns the number of processes that
+/// the lack of memory has ended.
+fn statistics(container: &Container) -> Result<u64> {
     let Usage {
         processes,
         cpu_nanoseconds,
@@ -172,5 +180,6 @@ fn statistics(container: &Container) -> Result<()> {
             },
         },
     });
-    line(&event.to_string())
+    line(&event.to_string())?;
+    Ok(oom_kills.unwrap_or(0))
 }

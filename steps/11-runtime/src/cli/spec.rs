@@ -88,6 +88,16 @@ pub(crate) fn example(rootless: bool) -> Value {
             ],
         },
     });
+    if !rootless {
+        // Without a user namespace: in one nobody may mount them on v1.
+        let groups = json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+        });
+        if let Some(mounts) = config["mounts"].as_array_mut() {
+            mounts.push(groups);
+        }
+    }
     if rootless {
         let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
         config["linux"]["uidMappings"] = map(geteuid().as_raw());
@@ -135,7 +145,7 @@ pub(crate) fn features() -> Result<()> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities(),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true,
             },
             "seccomp": {
                 "enabled": true,

@@ -33,7 +33,6 @@ fn asked(args: &Update) -> Result<Resources> {
         cpus: args.cpuset_cpus.clone().unwrap_or_default(),
         mems: args.cpuset_mems.clone().unwrap_or_default(),
         idle: args.cpu_idle,
-        ..Cpu::default()
     };
     let options = Resources {
         memory: (memory != Memory::default()).then_some(memory),
@@ -71,7 +70,11 @@ pub(crate) fn update(globals: &Globals, args: &Update) -> Result<()> {
     let before = config.linux.resources.clone().unwrap_or_default();
     let after = merged(&before, &asked)?;
     let group = &container.record.cgroup;
-    resources::change(group, &named_in(&asked, &after)).context("update")?;
+    let changed = named_in(&asked, &after);
+    resources::change(group, &changed).context("update")?;
+    if let Some(scope) = &container.record.scope {
+        scope.update(group, &changed).context("update")?;
+    }
     config.linux.resources = Some(after);
     container.save_config(&config)
 }
@@ -108,7 +111,9 @@ fn merge(into: &mut Value, new: Value) {
     match (into, new) {
         (Value::Object(old), Value::Object(new)) => {
             for (name, value) in new {
-                if value == 0 && UNSAID.contains(&name.as_str()) {
+                let unsaid =
+                    value.is_null() || value == "" || value == 0 && UNSAID.contains(&name.as_str());
+                if unsaid {
                     continue;
                 }
                 match old.get_mut(&name) {

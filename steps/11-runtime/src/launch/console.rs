@@ -140,19 +140,25 @@ impl Isolation for Console {
     }
 
     fn in_container(&mut self) -> Result<()> {
+        let terminal = match self.connected.take() {
+            Some(socket) => {
+                // Closed when this process was born: dropping it would close its
+                // number again.
+                let _closed = self.launchers.take().map(IntoRawFd::into_raw_fd);
+                // It looks for the caller's terminal, which a session loses.
+                Some(self.open(socket)?)
+            }
+            None => None,
+        };
         // The leader of a process group may not make a session; a new process is
         // none, unless the caller has made it one.
         match setsid() {
             Ok(_) | Err(Errno::EPERM) => {}
             Err(errno) => return Err(errno).context("setsid"),
         }
-        // Closed when this process was born: dropping it would close its number
-        // again.
-        let _closed = self.launchers.take().map(IntoRawFd::into_raw_fd);
-        if let Some(socket) = self.connected.take() {
-            let terminal = self.open(socket)?;
-            // Before the wait for the start: whoever reads what `create` prints
-            // waits until nobody has that pipe open.
+        // Before the wait for the start: whoever reads what `create` prints waits
+        // until nobody has that pipe open.
+        if let Some(terminal) = terminal {
             ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
             dup2_stdin(&terminal).context("dup2(0)")?;
             dup2_stdout(&terminal).context("dup2(1)")?;

@@ -462,7 +462,7 @@ impl Writes<'_> {
 
 /// The weight on v2 of shares on v1 (config-linux.md “CPU”): 2 is 1, 262144 is
 /// 10000.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

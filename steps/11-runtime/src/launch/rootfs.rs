@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
+use cgroups::named::GroupView;
 use cgroups::{NamedGroup, Rights};
 use kit::{say, sys};
 use libc::MOUNT_ATTR_RDONLY;
@@ -100,6 +101,8 @@ pub(crate) struct Rootfs {
     /// The label of SELinux for the files of new file systems.
     pub label: String,
     pub group: NamedGroup,
+    /// What it can see of the group: looked for on the host.
+    pub view: Option<GroupView>,
     /// Whether the group is the root of the container's cgroup namespace.
     pub own_groups: bool,
     pub root: SharedRoot,
@@ -113,6 +116,7 @@ impl Isolation for Rootfs {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        self.view = Some(self.group.view()?);
         self.mapped = Vec::new();
         for one in &self.mounts {
             let mapped = match one.uid_map.is_empty() {
@@ -206,8 +210,11 @@ impl Rootfs {
         let users = user::held::with_maps(&maps)?;
         let copy = self.copy(one, reach)?;
         let below = one.options.id_map == Some(Reach::Below);
-        sys::map_ids(copy.as_fd(), users.as_fd(), below)
-            .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
+        match below {
+            true => sys::map_ids_below(copy.as_fd(), users.as_fd()),
+            false => sys::map_ids(copy.as_fd(), users.as_fd()),
+        }
+        .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
         Ok(copy)
     }
 
@@ -241,7 +248,8 @@ impl Rootfs {
                     0 => Rights::Writable,
                     _ => Rights::ReadOnly,
                 };
-                return self.group.show(target.as_fd(), self.own_groups, rights);
+                let view = self.view.as_ref().context("the groups are not known")?;
+                return view.show(target.as_fd(), self.own_groups, rights);
             }
             (None, kind) => self.new_file_system(root, one, kind)?,
         };

@@ -1,7 +1,9 @@
 //! `exec` and `attach`.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,21 +14,38 @@ use engine::command::environment::further;
 use engine::container::{Record, Records};
 use process::{Exit, Failure};
 use runtime::further::ensure_sealed;
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::fs::{MemfdFlags, memfd_create};
 use user::UserSpec;
 
-use crate::cli::run::AttachArgs;
+use crate::cli::run::{AttachArgs, again};
 use crate::cli::{is_paused, require_running, swept};
 use crate::client::{Attach, attach, keys};
 use crate::exec::{Further, exec};
+use crate::monitor::detach::{Caller, Passed, detach, null};
 use crate::protocol::connect;
 use crate::settings::Stay;
+use kit::sys::{close_others_on_exec, inherited};
+use nix::sys::prctl;
+use rustix::stdio::dup2_stderr;
 
 /// The commands that join a container.
 #[derive(Subcommand)]
 pub enum Tool {
     /// Execute a command in a running container
     Exec(Box<Exec>),
+    /// Wait for a process of `exec --detach`, which has this as its parent: not
+    /// for people
+    #[command(hide = true)]
+    Further {
+        /// ID of the container
+        id: String,
+        /// The descriptor from which to read what the process is to be
+        #[arg(long)]
+        spec: i32,
+        /// The descriptor that leads to the caller
+        #[arg(long)]
+        caller: i32,
+    },
     /// Attach standard input, output and error to a running container
     Attach {
         /// Do not attach standard input
@@ -84,6 +103,7 @@ pub struct Exec {
 pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
     match tool {
         Tool::Exec(args) => execute(places, *args),
+        Tool::Further { id, spec, caller } => stay_with(places, &id, spec, caller),
         Tool::Attach {
             no_stdin,
             how,
@@ -132,50 +152,75 @@ fn execute(places: &Places, args: Exec) -> Result<Exit> {
     if stay.may_trace || record.spec.harden.may_trace() {
         ensure_sealed(&[])?;
     }
-    if args.detach {
-        let null = fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .context("open /dev/null")?;
-        ensure!(
-            !args.interactive || !args.tty,
-            "-d with -it: a command in the background has no terminal of yours"
-        );
-        dup2_stdin(&null).context("dup2(/dev/null, 0)")?;
-        dup2_stdout(&null).context("dup2(/dev/null, 1)")?;
-    }
-    let launch = exec(
-        &record,
-        places.root.join("seccomp"),
-        Further {
-            command: command.to_vec(),
-            env: further(&record.spec.env, &args.env, &args.env_file)?,
-            user: args.user,
-            workdir: args.workdir,
-            interactive: args.interactive && !args.detach,
-            tty: args.tty && !args.detach,
-            privileged: args.privileged,
-        },
-    )?;
+    let further = Further {
+        command: command.to_vec(),
+        env: further(&record.spec.env, &args.env, &args.env_file)?,
+        user: args.user,
+        workdir: args.workdir,
+        interactive: args.interactive && !args.detach,
+        tty: args.tty && !args.detach,
+        privileged: args.privileged,
+    };
     if !args.detach {
-        return launch.run();
+        return exec(&record, programs(places), further)?.run();
     }
-    let stderr = rustix::stdio::stderr()
-        .try_clone_to_owned()
-        .context("dup")?;
-    let null = fs::File::options()
-        .write(true)
-        .open("/dev/null")
-        .context("open /dev/null")?;
-    dup2_stderr(&null).context("dup2(/dev/null, 2)")?;
-    let started = launch
-        .outlive_launcher()
-        .create()
-        .and_then(process::Created::start);
-    dup2_stderr(&stderr).context("dup2(2)")?;
-    started?.leave();
+    ensure!(
+        !args.interactive || !args.tty,
+        "-d with -it: a command in the background has no terminal of yours"
+    );
+    // In a file without a name: a command line can be read by everybody.
+    let spec = memory(&serde_json::to_vec(&further).context("write JSON")?)?;
+    let mut words = again(places);
+    words.extend(["further".into(), record.spec.id.clone().into()]);
+    let passed = Passed {
+        option: "--spec",
+        fd: spec.as_fd(),
+    };
+    detach(&words, &[passed])?;
     Ok(Exit::Code(0))
+}
+
+fn programs(places: &Places) -> PathBuf {
+    places.root.join("seccomp")
+}
+
+/// A file in memory with this content, to be read from its beginning.
+fn memory(content: &[u8]) -> Result<File> {
+    let file = memfd_create("further", MemfdFlags::CLOEXEC).context("memfd_create")?;
+    let mut file = File::from(file);
+    file.write_all(content).context("write to a memfd")?;
+    file.rewind().context("lseek(a memfd)")?;
+    Ok(file)
+}
+
+/// Starts a further process and waits for its end. The process has a parent that
+/// reaps it: as long as it is a zombie, the container's first process cannot end
+/// (pid_namespaces(7)), and not every subreaper reaps.
+fn stay_with(places: &Places, id: &str, spec: i32, caller: i32) -> Result<Exit> {
+    let mut caller = Caller::of(inherited(caller)?);
+    let spec = File::from(inherited(spec)?);
+    close_others_on_exec()?;
+    // The process would inherit it. Errors go to the caller.
+    dup2_stderr(null()?).context("dup2(/dev/null, 2)")?;
+    prctl::set_name(c"drydock").context("prctl(PR_SET_NAME)")?;
+    let mut run = || {
+        let further: Further =
+            serde_json::from_reader(&spec).context("what the process is to be")?;
+        let record = Records::new(places).find(id)?;
+        let running = exec(&record, programs(places), further)?
+            .create()?
+            .start()?;
+        caller.started(id, &record.spec.name)?;
+        running.wait()
+    };
+    match run() {
+        Ok(exit) => Ok(exit),
+        Err(error) => {
+            // The caller prints it.
+            caller.failed(&error);
+            Ok(Exit::Code(Failure::status_of(&error)))
+        }
+    }
 }
 
 fn join(records: &Records, record: &Record, no_stdin: bool, how: &AttachArgs) -> Result<Exit> {

@@ -209,18 +209,24 @@ fn create_only(places: &Places, mut args: Create) -> Result<Exit> {
 /// Has a monitor start a container that exists. `attached` is somebody who is
 /// connected from the beginning.
 fn launch(places: &Places, record: &Record, attached: Option<&UnixStream>) -> Result<Started> {
-    let mut args: Vec<OsString> = vec!["drydock".into()];
-    args.extend(["--root".into(), places.root.clone().into()]);
-    args.extend(["--state".into(), places.state.clone().into()]);
-    if kit::say::verbose() {
-        args.push("--verbose".into());
-    }
+    let mut args = again(places);
     args.extend(["monitor".into(), record.spec.id.clone().into()]);
     let passed = attached.map(|stream| Passed {
         option: "--attached",
         fd: stream.as_fd(),
     });
     detach(&args, passed.as_slice())
+}
+
+/// The words with which this program is executed again: those of every command.
+pub(super) fn again(places: &Places) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["drydock".into()];
+    words.extend(["--root".into(), places.root.clone().into()]);
+    words.extend(["--state".into(), places.state.clone().into()]);
+    if kit::say::verbose() {
+        words.push("--verbose".into());
+    }
+    words
 }
 
 /// What a monitor is executed with.

@@ -94,7 +94,8 @@ impl Caller {
     }
 }
 
-fn null() -> Result<File> {
+/// The null device, for reading and writing.
+pub(crate) fn null() -> Result<File> {
     File::options()
         .read(true)
         .write(true)

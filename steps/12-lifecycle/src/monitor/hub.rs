@@ -248,9 +248,13 @@ impl Hub {
         if self.terminal_comes.is_some() && is_ready(after_peers) {
             self.terminal_came()?;
         }
-        for index in (0..self.sources.len()).rev() {
+        // Of two outputs that are ready, nobody knows which was first.
+        let mut gone = 0;
+        for index in 0..first_peer - first_source {
             if is_ready(first_source + index) {
-                self.read(index);
+                let count = self.sources.len();
+                self.read(index - gone);
+                gone += count - self.sources.len();
             }
         }
         for (index, ready) in ready[first_peer..after_peers].iter().enumerate() {
@@ -526,10 +530,15 @@ impl Hub {
     pub(super) fn ended(&mut self, status: u8) -> Result<()> {
         self.process = None;
         self.stop = None;
-        for index in (0..self.sources.len()).rev() {
+        let mut index = 0;
+        while index < self.sources.len() {
             // Until there is nothing left. A process that has outlived the
             // command may hold the other end open.
+            let count = self.sources.len();
             while self.read(index) {}
+            if self.sources.len() == count {
+                index += 1;
+            }
         }
         for source in self.sources.drain(..) {
             if let Some(log) = &mut self.log
