@@ -577,8 +577,12 @@ fn exec_joins_the_container_and_opens_no_way_out() {
                       exit 7";
         let ran = runtime
             .call(&["exec", "one", "/bin/sh", "-c", script])
-            .run()?
-            .expect_status(7)?;
+            .run()?;
+        expect(
+            ran.status == 7,
+            "exec to run a further process: in the group, then in its cgroup namespace",
+            format!("status {}: {}", ran.status, ran.stderr.trim()),
+        )?;
         for kind in ["cgroup", "ipc", "mnt", "net", "pid", "uts"] {
             let link = fs::read_link(format!("/proc/{}/ns/{kind}", one.pid)).context("readlink")?;
             let link = link.display().to_string();
