@@ -17,7 +17,7 @@ mod place;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use check::check::wait_for;
@@ -334,7 +334,7 @@ fn containerd(place: &mut Place) -> Result<PathBuf> {
         disable_apparmor = true
         [plugins."io.containerd.grpc.v1.cri".containerd]
         snapshotter = "native"
-        default_runtime_name = "runc"
+        default_runtime_name = "drydock"
         [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.drydock]
         runtime_type = "io.containerd.runc.v2"
         [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.drydock.options]
@@ -360,7 +360,11 @@ fn containerd_runs_containers_for_its_client_and_for_kubernetes() -> Result<()> 
     ])?;
     let image = image(&place)?;
     let socket = containerd(&mut place)?;
-    let place = &place;
+    call_containerd(&place, &image, &socket)?;
+    place.end()
+}
+
+fn call_containerd(place: &Place, image: &str, socket: &Path) -> Result<()> {
     let ctr = |words: &[&str]| -> Result<Ended> {
         let address = socket.display().to_string();
         let own = ["ctr", "--address", &address, "--namespace", "k8s.io"];
@@ -390,7 +394,7 @@ fn containerd_runs_containers_for_its_client_and_for_kubernetes() -> Result<()> 
             "--cgroup",
             &group,
         ];
-        ctr(&[&own[..], options, &[&image, id], command].concat())
+        ctr(&[&own[..], options, &[image, id], command].concat())
     };
     run(&["--rm"], "a", &["echo", "hello"])?.prints("hello")?;
     run(&["--rm"], "b", &["sh", "-c", "exit 9"])?.status(9)?;
@@ -410,13 +414,13 @@ fn containerd_runs_containers_for_its_client_and_for_kubernetes() -> Result<()> 
 
     // Kubernetes's calls.
     let cri = Cri {
-        socket: socket.clone(),
+        socket: socket.to_owned(),
         group: format!("{}/pods", place.group),
     };
     let calls = || -> Result<()> {
         let pod = cri.run_pod_sandbox("drydock")?;
         let command = ["sh", "-c", TICKS];
-        let id = cri.create_container(&pod, &image, &command, 64 << 20)?;
+        let id = cri.create_container(&pod, "ticks", image, &command, 64 << 20)?;
         cri.start_container(&id)?;
         ensure!(cri.container_status(&id)?.0 == RUNNING, "it does not run");
         let said = cri.exec_sync(&id, &["sh", "-c", "echo inside; exit 3"])?;
@@ -442,15 +446,14 @@ fn containerd_runs_containers_for_its_client_and_for_kubernetes() -> Result<()> 
             "state {state}, status {status}"
         );
         // A command that does not exist is an error of StartContainer.
-        let missing = cri.create_container(&pod, &image, &["nonesuch"], 0)?;
+        let missing = cri.create_container(&pod, "missing", image, &["nonesuch"], 0)?;
         ensure!(cri.start_container(&missing).is_err(), "it has started");
         cri.remove_container(&missing)?;
         cri.remove_container(&id)?;
         cri.stop_pod_sandbox(&pod)?;
         cri.remove_pod_sandbox(&pod)
     };
-    calls().with_context(|| place.log("containerd").unwrap_or_default())?;
-    Ok(())
+    calls().with_context(|| place.log("containerd").unwrap_or_default())
 }
 
 /// The limits of memory of all groups below a group, in bytes.

@@ -463,6 +463,23 @@ fn a_create_that_is_killed_can_be_deleted() {
             runtime.call(&["delete", "x"]).run()?.success()?;
             reap();
         }
+        // So can one whose delete was killed.
+        for point in [
+            Point::before("unlink").about("config.json"),
+            Point::after("unlink").about("config.json"),
+            Point::after("unlink").about("state.json"),
+        ] {
+            runtime.create("x")?.success()?;
+            let delete = runtime.call(&["delete", "x"]);
+            delete.stop(point.clone())?.kill()?;
+            runtime.call(&["list"]).run()?.success()?;
+            runtime
+                .call(&["delete", "--force", "x"])
+                .run()?
+                .success()
+                .with_context(|| format!("delete killed at {point:?}"))?;
+            reap();
+        }
         runtime.expect_nothing_left()
     });
 }

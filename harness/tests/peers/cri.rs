@@ -67,6 +67,7 @@ impl Cri {
     pub(crate) fn create_container(
         &self,
         pod: &str,
+        name: &str,
         image: &str,
         command: &[&str],
         memory: i64,
@@ -76,7 +77,7 @@ impl Cri {
         let security = Message::new().message(3, &Self::namespaces());
         let linux = Message::new().message(1, &resources).message(2, &security);
         let mut config = Message::new()
-            .message(1, &Message::new().text(1, "container"))
+            .message(1, &Message::new().text(1, name))
             .message(2, &image);
         for word in command {
             config = config.text(3, word);

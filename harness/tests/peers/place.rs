@@ -30,6 +30,9 @@ pub(crate) struct Place {
     /// The group below which everything runs, from the root of a hierarchy.
     pub(crate) group: String,
     before: Option<Snapshot>,
+    /// What there is in /sys/fs/cgroup: where that is a tmpfs, podman makes
+    /// directories for controllers that are not mounted.
+    hierarchies: Vec<PathBuf>,
 }
 
 /// A call that has ended.
@@ -147,6 +150,7 @@ impl Place {
             pid,
             daemons: Vec::new(),
             before: Some(before),
+            hierarchies: hierarchies(),
         })
     }
 
@@ -238,10 +242,9 @@ impl Place {
     fn groups(&self) -> Vec<PathBuf> {
         let name = self.group.trim_start_matches('/');
         let mut all = Vec::new();
-        let mounts = host::mounts("self").unwrap_or_default();
-        for mount in mounts.iter().filter(|m| m.fstype.starts_with("cgroup")) {
-            let top = Path::new(&mount.mount_point).join(name);
-            walk(&top, &mut all);
+        walk(&Path::new(HIERARCHIES).join(name), &mut all);
+        for top in hierarchies() {
+            walk(&top.join(name), &mut all);
         }
         all
     }
@@ -255,6 +258,20 @@ impl Place {
         ensure!(differences.is_empty(), "left: {}", differences.join("\n"));
         Ok(())
     }
+}
+
+/// Where the hierarchies are mounted.
+const HIERARCHIES: &str = "/sys/fs/cgroup";
+
+fn hierarchies() -> Vec<PathBuf> {
+    let entries = fs::read_dir(HIERARCHIES).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
+/// Whether a directory is none of a hierarchy's, but was made beside them.
+fn is_tmpfs(dir: &Path) -> bool {
+    const TMPFS_MAGIC: u32 = 0x0102_1994;
+    rustix::fs::statfs(dir).is_ok_and(|found| found.f_type as u32 == TMPFS_MAGIC)
 }
 
 /// A directory with all below it, the deepest first.
@@ -280,9 +297,23 @@ impl Drop for Place {
         }
         wait_for(|| {
             for group in self.groups() {
-                fs::remove_dir(group).ok();
+                match is_tmpfs(&group) {
+                    true => fs::remove_dir_all(group).ok(),
+                    false => fs::remove_dir(group).ok(),
+                };
             }
             self.groups().is_empty().then_some(())
         });
+        let is_v1 = host::mounts("self").is_ok_and(|mounts| {
+            let mut mounts = mounts.iter();
+            mounts.any(|one| one.mount_point == HIERARCHIES && one.fstype == "tmpfs")
+        });
+        let new = hierarchies();
+        for made in new
+            .iter()
+            .filter(|dir| is_v1 && !self.hierarchies.contains(dir))
+        {
+            fs::remove_dir(made).ok();
+        }
     }
 }

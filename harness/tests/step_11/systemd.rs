@@ -13,6 +13,8 @@ use crate::{Runtime, reap};
 /// in /media, and a bundle in /mnt.
 struct System<'a> {
     runtime: Runtime<'a>,
+    /// The name of the program in /media.
+    program: String,
 }
 
 impl<'a> System<'a> {
@@ -21,6 +23,12 @@ impl<'a> System<'a> {
         let inner = runtime.bundle.with_file_name("inner");
         fs::create_dir(&inner).context("mkdir")?;
         fs::rename(runtime.bundle.join("rootfs"), inner.join("rootfs")).context("rename")?;
+        let program = c.step().command().get_program().to_owned();
+        let programs = std::path::Path::new(&program).parent();
+        let programs = programs.context("the program has no directory")?.to_owned();
+        let name = std::path::Path::new(&program).file_name();
+        let name = name.unwrap_or_default().to_string_lossy();
+        let program = format!("/media/{name}");
         let features: Value = runtime.call(&["features"]).run()?.success()?.json()?;
         // Some machines lack this one, which would be said at each call.
         let names = features["linux"]["capabilities"].as_array();
@@ -53,14 +61,14 @@ impl<'a> System<'a> {
                 tmpfs("/tmp", "nodev"),
                 tmpfs("/etc", "tmpcopyup"),
                 tmpfs("/var", "tmpcopyup"),
-                {"destination": "/media", "type": "bind", "source": workspace::bin(),
+                {"destination": "/media", "type": "bind", "source": programs,
                  "options": ["rbind", "ro"]},
                 {"destination": "/mnt", "type": "bind", "source": inner, "options": ["rbind"]},
             ]);
             config["linux"]["resources"] = json!({"devices": [{"allow": true, "access": "rwm"}]});
         })?;
         runtime.start("outer")?;
-        let system = System { runtime };
+        let system = System { runtime, program };
         let up = wait_for(|| {
             let ran = system
                 .inside(&["systemctl", "is-active", "dbus.socket"])
@@ -83,12 +91,7 @@ impl<'a> System<'a> {
 
     /// The runtime, in the system.
     fn call(&self, words: &[&str]) -> Result<Ran> {
-        let program = [
-            "/media/drydock-runtime",
-            "--root",
-            "/run/rt",
-            "--systemd-cgroup",
-        ];
+        let program = [&self.program, "--root", "/run/rt", "--systemd-cgroup"];
         self.inside(&[&program, words].concat())
     }
 
@@ -123,10 +126,12 @@ impl<'a> System<'a> {
 
     /// `create`, whose output is not waited for: the container keeps it open.
     fn create(&self) -> Result<Ran> {
-        let script = "/media/drydock-runtime --root /run/rt --systemd-cgroup create \
-                      --bundle /mnt one < /dev/null > /run/said 2>&1; \
-                      status=$?; cat /run/said >&2; exit $status";
-        self.inside(&["sh", "-c", script])
+        let script = format!(
+            "{} --root /run/rt --systemd-cgroup create --bundle /mnt one < /dev/null \
+             > /run/said 2>&1; status=$?; cat /run/said >&2; exit $status",
+            self.program
+        );
+        self.inside(&["sh", "-c", &script])
     }
 }
 

@@ -78,9 +78,6 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
         "container's cgroup unexpectedly frozen: it is there already, and nothing would \
          run in it"
     );
-    if !group.processes()?.is_empty() {
-        warn!("container's cgroup is not empty: it is another container's too");
-    }
     let draft = store.create(&args.id)?;
     let gate = match life {
         Life::Own => Gate::make(draft.dir()).map(Some),

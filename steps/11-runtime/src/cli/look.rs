@@ -135,8 +135,7 @@ pub(crate) fn events(globals: &Globals, args: &Events) -> Result<()> {
             Ok(0) => {
                 let now = statistics(&container)?;
                 if now > kills {
-                    let event = json!({"type": "oom", "id": container.record.id});
-                    line(&event.to_string())?;
+                    event("oom", &container.record.id, None)?;
                 }
                 kills = now;
             }
@@ -161,10 +160,7 @@ fn statistics(container: &Container) -> Result<u64> {
         written,
     } = container.record.cgroup.usage()?;
     let disk = |value: Option<u64>, op: &str| json!({"op": op, "value": value.unwrap_or(0)});
-    let event = json!({
-        "type": "stats",
-        "id": container.record.id,
-        "data": {
+    let data = json!({
             "cpu": {"usage": {"total": cpu_nanoseconds.unwrap_or(0) as u64}},
             "memory": {
                 "usage": {
@@ -177,9 +173,15 @@ fn statistics(container: &Container) -> Result<u64> {
             "pids": {"current": processes.unwrap_or(0)},
             "blkio": {
                 "ioServiceBytesRecursive": [disk(read, "Read"), disk(written, "Write")],
-            },
-        },
+            }
     });
-    line(&event.to_string())?;
+    event("stats", &container.record.id, Some(&data))?;
     Ok(oom_kills.unwrap_or(0))
+}
+
+/// Prints an event. Its readers expect its properties in this order.
+fn event(kind: &str, id: &str, data: Option<&serde_json::Value>) -> Result<()> {
+    let data = data.map(|data| format!(",\"data\":{data}"));
+    let data = data.unwrap_or_default();
+    line(&format!("{{\"type\":\"{kind}\",\"id\":\"{id}\"{data}}}"))
 }

@@ -148,9 +148,10 @@ pub(crate) fn delete(globals: &Globals, args: &Delete) -> Result<()> {
         ),
     }
     container.record.cgroup.end()?;
-    let config = container.config()?;
     // The specification: a warning, and the rest goes on.
-    if let Err(error) = poststop(&container, &config) {
+    if let Some(config) = container.config_if_left()?
+        && let Err(error) = poststop(&container, &config)
+    {
         warn!("{error:#}");
     }
     container.remove()

@@ -15,7 +15,11 @@ use crate::config::read::{CONFIG, print};
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 
 pub(crate) fn example(rootless: bool) -> Value {
-    let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
+    // On v1 programs expect the paths of /proc/self/cgroup below their mounts.
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        namespaces.push("cgroup");
+    }
     namespaces.push(if rootless { "user" } else { "network" });
     let namespaces: Vec<Value> = namespaces
         .iter()

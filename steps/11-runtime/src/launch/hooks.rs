@@ -17,6 +17,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -166,6 +167,8 @@ pub(crate) struct CreateHooks {
     pub prestart: Vec<Hook>,
     pub create_runtime: Vec<Hook>,
     pub create_container: Vec<Hook>,
+    /// The container's root, on the host.
+    pub root: PathBuf,
     pub state: OciState,
     pub sockets: Option<(UnixStream, UnixStream)>,
     pub thread: Option<JoinHandle<()>>,
@@ -249,6 +252,11 @@ impl Isolation for CreateHooks {
             });
         };
         self.state.pid = pid.parse().context("the launcher's answer")?;
+        if !self.create_container.is_empty() {
+            // As runc does: there their relative paths begin.
+            std::env::set_current_dir(&self.root)
+                .with_context(|| format!("chdir({:?})", self.root))?;
+        }
         run_all("createContainer", &self.create_container, &self.state)
     }
 

@@ -170,6 +170,11 @@ impl Isolation for Rootfs {
     }
 }
 
+/// Whether it gets files and mount points before [`Pivot`] makes it read-only.
+pub(crate) fn is_filled(one: &CheckedMount) -> bool {
+    one.raw.kind == "tmpfs" && one.options.attributes.set & MOUNT_ATTR_RDONLY != 0
+}
+
 fn named(one: &CheckedMount) -> String {
     format!("mount {}", one.target)
 }
@@ -300,19 +305,16 @@ impl Rootfs {
             source => source,
         };
         let attributes = MountAttrFlags::from_bits_retain(one.options.attributes.set as u32);
-        // It is filled before it may become read-only.
-        let new = match one.options.copy_up {
-            true => {
-                let writable = attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
-                let new = Detached::from_source(kind, source, &data, writable)?;
-                if let Some(there) = &there {
-                    copy_up::copy(there.as_fd(), new.as_fd()).context("tmpcopyup")?;
-                }
-                set(new.as_fd(), false, one.options.attributes)?;
-                new
-            }
-            false => Detached::from_source(kind, source, &data, attributes)?,
+        let attributes = match is_filled(one) {
+            true => attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY),
+            false => attributes,
         };
+        let new = Detached::from_source(kind, source, &data, attributes)?;
+        if one.options.copy_up
+            && let Some(there) = &there
+        {
+            copy_up::copy(there.as_fd(), new.as_fd()).context("tmpcopyup")?;
+        }
         new.attach(target.as_fd())
     }
 
@@ -502,6 +504,8 @@ pub(crate) struct Pivot {
     pub read_only: bool,
     /// The working directory.
     pub cwd: PathBuf,
+    /// The mounts that were filled first.
+    pub filled: Vec<CheckedMount>,
     pub masked: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
     pub propagation: Option<(MsFlags, Reach)>,
@@ -516,6 +520,11 @@ impl Isolation for Pivot {
 
     fn in_container(&mut self) -> Result<()> {
         let root = self.root.get()?;
+        for one in &self.filled {
+            let place = one.target.open(root.fd())?;
+            let place = place.with_context(|| format!("{} is gone", one.target))?;
+            set(place.as_fd(), false, one.options.attributes).with_context(|| named(one))?;
+        }
         for path in &self.readonly_paths {
             masks::make_read_only(root.fd(), path)?;
         }

@@ -381,9 +381,17 @@ impl Container {
 
     /// The configuration with which it was created.
     pub(crate) fn config(&self) -> Result<Config> {
-        let text = read_own(&self.dir.join(read::CONFIG), 32 << 20)?;
-        let text = text.context("the container has no configuration")?;
-        read::parse(&text, read::CONFIG)
+        let config = self.config_if_left()?;
+        config.context("the container is being removed: it has no configuration any more")
+    }
+
+    /// The same; `None` if a `delete` was killed when it had removed that, after
+    /// the hooks.
+    pub(crate) fn config_if_left(&self) -> Result<Option<Config>> {
+        match read_own(&self.dir.join(read::CONFIG), 32 << 20)? {
+            Some(text) => read::parse(&text, read::CONFIG).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The first process, if it lives.
@@ -422,7 +430,7 @@ impl Container {
 
     /// Its state in the form of the specification.
     pub(crate) fn state(&self, status: Status) -> Result<OciState> {
-        let config = self.config()?;
+        let config = self.config_if_left()?.unwrap_or_default();
         let record = &self.record;
         Ok(OciState {
             oci_version: VERSION.to_owned(),
