@@ -525,9 +525,9 @@ impl Hub {
         }
     }
 
-    /// The command has ended: passes on what is left of its output, tells those
-    /// who wait, and lets go of those who are attached.
-    pub(super) fn ended(&mut self, status: u8) -> Result<()> {
+    /// The command has ended: passes on what is left of its output. Nobody is
+    /// told yet: whoever is, may look at the record.
+    pub(super) fn ended(&mut self) {
         self.process = None;
         self.stop = None;
         let mut index = 0;
@@ -549,6 +549,11 @@ impl Hub {
         }
         self.input = None;
         self.terminal_comes = None;
+    }
+
+    /// The end is in the record: tells those who wait, and lets go of those who
+    /// are attached.
+    pub(super) fn tell(&mut self, status: u8) {
         for peer in &mut self.peers {
             match peer.what {
                 What::Attached { .. } => {
@@ -565,11 +570,12 @@ impl Hub {
             }
         }
         self.peers.retain(|peer| !peer.gone);
-        Ok(())
     }
 
-    /// Everything is cleaned up: tells those who have ordered that.
-    pub(super) fn finish(mut self) {
+    /// Everything is cleaned up: tells everybody, and last those who have
+    /// ordered that.
+    pub(super) fn finish(mut self, status: u8) {
+        self.tell(status);
         for peer in &mut self.peers {
             if peer.what == What::End {
                 peer.answer(&Answer::Done);

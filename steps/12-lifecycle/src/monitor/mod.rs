@@ -87,7 +87,7 @@ pub fn run(
                 let status = Failure::status_of(&error);
                 stay.error = Some(format!("{error:#}"));
                 stay.put(&mut record)?;
-                hub.borrow_mut().ended(status)?;
+                hub.borrow_mut().ended();
                 finish(&records, &record, status, (hub, claim))?;
                 return Err(error);
             }
@@ -98,7 +98,7 @@ pub fn run(
         };
         {
             let mut hub = hub.borrow_mut();
-            hub.ended(end)?;
+            hub.ended();
             stay.stopped |= hub.stopped;
             if let Some(policy) = hub.policy.take() {
                 stay.restart = policy;
@@ -120,6 +120,7 @@ pub fn run(
             now.finished_at = Some(kit::time::now());
             now.later.clone_from(&record.later);
         })?;
+        hub.borrow_mut().tell(end);
         say!("start again in {wait:?}");
         if !pause(&hub, wait)? {
             stay.stopped = true;
@@ -189,7 +190,7 @@ fn finish(
     // Who has ordered the end may remove the container, or start it again.
     drop(claim);
     if let Ok(hub) = Rc::try_unwrap(hub) {
-        hub.into_inner().finish();
+        hub.into_inner().finish(status);
     }
     written
 }
