@@ -52,6 +52,13 @@ struct NamedMember {
     above: Vec<PathBuf>,
 }
 
+/// Whether a hierarchy of v2 without controllers takes part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    TakesPart,
+    LeftOut,
+}
+
 /// A group for those without a place of their own. The last of them removes it.
 const OWN: &str = "drydock-runtime";
 
@@ -99,6 +106,17 @@ impl NamedGroup {
     /// root of each hierarchy, a relative one at the caller's own group. Makes
     /// nothing.
     pub fn plan(path: &Path) -> Result<NamedGroup> {
+        Self::planned(path, Empty::LeftOut)
+    }
+
+    /// The same for a group that systemd makes. It follows the processes of its
+    /// units in the hierarchy of v2, also where that has no controllers: a unit
+    /// whose group is empty there has ended for it.
+    pub fn plan_of_systemd(path: &Path) -> Result<NamedGroup> {
+        Self::planned(path, Empty::TakesPart)
+    }
+
+    fn planned(path: &Path, empty: Empty) -> Result<NamedGroup> {
         check_path(path)?;
         let layout = Layout::detect()?;
         let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
@@ -111,7 +129,9 @@ impl NamedGroup {
                     Some(name) => name == "systemd",
                     None => !hierarchy.controllers.is_empty(),
                 },
-                Version::V2 => v2_only || !hierarchy.controllers.is_empty(),
+                Version::V2 => {
+                    v2_only || empty == Empty::TakesPart || !hierarchy.controllers.is_empty()
+                }
             };
             if !wanted || hierarchy.read_only {
                 continue;

@@ -169,7 +169,7 @@ fn group(globals: &Globals, id: &str, checked: &Checked) -> Result<(NamedGroup, 
              and the same in the engine's settings"
         );
         let scope = Scope::plan(path, id)?;
-        let group = NamedGroup::plan(&scope.group().context("--systemd-cgroup")?)?;
+        let group = NamedGroup::plan_of_systemd(&scope.group().context("--systemd-cgroup")?)?;
         return Ok((group.with_foreign_parents(), Some(scope)));
     }
     if globals.cgroup_manager == Some(CgroupManager::Disabled) {
