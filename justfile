@@ -78,13 +78,19 @@ book *ARGS:
 run *ARGS:
     @tools/run "$@"
 
+# Three dockerds as nodes of a swarm on this host, with our runtime; as root
+[no-exit-message]
+[group('run')]
+swarm *ARGS:
+    @tools/swarm "$@"
+
 # Build static programs of all steps into bin/
 [no-exit-message]
 [group('run')]
 build:
     @{{ harness }} build
 
-# Build the root file system NAME: busybox or debian
+# Build the root file system NAME: busybox, debian or systemd
 [group('run')]
 rootfs NAME *ARGS:
     @vm/rootfs.sh "$@"
@@ -136,6 +142,12 @@ claims *ARGS:
 [group('check')]
 inject *ARGS:
     @{{ harness }} inject "$@"
+
+# Run the suites of runc and crun with Debian's runc and with ours; as root
+[no-exit-message]
+[group('check')]
+suites *ARGS:
+    @tools/suites "$@"
 
 # Report what this machine supports, and how to install what is missing
 [no-exit-message]

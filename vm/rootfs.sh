@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds a root file system for containers: rootfs.sh busybox|debian [--force]
+# Builds a root file system for containers: rootfs.sh busybox|debian|systemd [--force]
 #
 #   busybox  2 MB: one static program with 270 names, and the files that programs
 #            look for in /etc. From the package busybox-static. Never needs root.
@@ -7,6 +7,8 @@
 #            and modes of a real one. As an ordinary user every file belongs to
 #            that user, and what changes the user in it does not work: su, login,
 #            the daemons that have accounts of their own.
+#   systemd  the same with systemd and D-Bus, to be started as a system of its
+#            own. As root.
 #
 # Packages come from where this system's own apt takes them. The result is
 #   ${DRYDOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/drydock}/rootfs/NAME
@@ -23,12 +25,12 @@ die() {
     exit 1
 }
 
-usage='usage: rootfs.sh busybox|debian [--force]'
+usage='usage: rootfs.sh busybox|debian|systemd [--force]'
 name=
 force=
 for argument; do
     case $argument in
-        busybox | debian) name=$argument ;;
+        busybox | debian | systemd) name=$argument ;;
         --force) force=yes ;;
         -h | --help)
             sed -n '2,/^set -eu/{/^#/s/^# \{0,1\}//p}' "$0"
@@ -157,6 +159,9 @@ own_sources() {
     done
 }
 
+# Packages besides those of a Debian.
+more=
+
 debian() {
     if ! command -v mmdebstrap >/dev/null; then
         [ "$user" = 0 ] || die "mmdebstrap is missing: sudo apt-get install mmdebstrap uidmap"
@@ -171,7 +176,7 @@ debian() {
     [ -n "$sources" ] || die "no file in /etc/apt has a source for $suite"
 
     # Manuals and translations are half of it, and no container reads them.
-    set -- --variant=minbase --include=procps \
+    set -- --variant=minbase --include="procps$more" \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -214,6 +219,12 @@ debian() {
         || die "mmdebstrap failed; its messages are above"
     say "unpacking; every file will belong to $(id -un)"
     tar -x -f "$work/root.tar" -C "$root" --no-same-owner --exclude='./dev/*'
+}
+
+systemd() {
+    [ "$user" = 0 ] || die "its files must belong to root: sudo $0 systemd"
+    more=,systemd,dbus
+    debian
 }
 
 $name

@@ -4,7 +4,8 @@
 # On Debian and its relatives through apt-get, as root or with sudo. Elsewhere it
 # says which packages to install. What is there already is left alone. A browser
 # is needed only to look at the pages of the book, ./just book-look; with it come
-# the programs by which ./just test measures.
+# the programs by which ./just test measures, and the engines whose calls of our
+# runtime it checks.
 set -eu
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -55,6 +56,13 @@ need uidmap command -v newuidmap
 [ -z "$browser" ] || need chromium command -v chromium
 [ -z "$browser" ] || need hyperfine command -v hyperfine # the bench, which only tests run unasked
 [ -z "$browser" ] || need strace command -v strace
+# Engines for the runtime of step 11: 300 MB, which only ./just test needs.
+[ -z "$browser" ] || need podman command -v podman
+[ -z "$browser" ] || need conmon command -v conmon
+[ -z "$browser" ] || need containerd command -v containerd
+[ -z "$browser" ] || need docker.io command -v dockerd
+[ -z "$browser" ] || need iptables command -v iptables
+[ -z "$browser" ] || need iproute2 command -v ip
 # Images made by others, for the checks of step 09.
 need skopeo command -v skopeo
 need umoci command -v umoci

@@ -86,6 +86,12 @@ fn a_new_network_has_lo_up() {
             "a network namespace of its own",
             "the host's: CLONE_NEWNET was not asked for",
         )?;
+        // The host of this check is itself in a namespace of its own.
+        expect(
+            Some(&held.seen().namespaces["net"]) != host::namespaces("1")?.get("net"),
+            "a network namespace of its own",
+            "that of process 1 of the machine: it was entered, not made",
+        )?;
         let network: Network = held.ask(&["network"])?;
         let names: Vec<&str> = network.devices.keys().map(String::as_str).collect();
         expect_eq("the devices without --network", names, vec!["lo"])?;

@@ -4,6 +4,8 @@
 mod config;
 #[path = "step_09/screen.rs"]
 mod screen;
+#[path = "step_11/systemd.rs"]
+mod systemd;
 
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -461,6 +463,23 @@ fn a_create_that_is_killed_can_be_deleted() {
             runtime.call(&["delete", "x"]).run()?.success()?;
             reap();
         }
+        // So can one whose delete was killed.
+        for point in [
+            Point::before("unlink").about("config.json"),
+            Point::after("unlink").about("config.json"),
+            Point::after("unlink").about("state.json"),
+        ] {
+            runtime.create("x")?.success()?;
+            let delete = runtime.call(&["delete", "x"]);
+            delete.stop(point.clone())?.kill()?;
+            runtime.call(&["list"]).run()?.success()?;
+            runtime
+                .call(&["delete", "--force", "x"])
+                .run()?
+                .success()
+                .with_context(|| format!("delete killed at {point:?}"))?;
+            reap();
+        }
         runtime.expect_nothing_left()
     });
 }
@@ -558,8 +577,12 @@ fn exec_joins_the_container_and_opens_no_way_out() {
                       exit 7";
         let ran = runtime
             .call(&["exec", "one", "/bin/sh", "-c", script])
-            .run()?
-            .expect_status(7)?;
+            .run()?;
+        expect(
+            ran.status == 7,
+            "exec to run a further process: in the group, then in its cgroup namespace",
+            format!("status {}: {}", ran.status, ran.stderr.trim()),
+        )?;
         for kind in ["cgroup", "ipc", "mnt", "net", "pid", "uts"] {
             let link = fs::read_link(format!("/proc/{}/ns/{kind}", one.pid)).context("readlink")?;
             let link = link.display().to_string();
@@ -620,7 +643,7 @@ fn exec_joins_the_container_and_opens_no_way_out() {
         expect(
             entered.is_some() && program.display().to_string().contains("memfd:"),
             "a sealed copy of the runtime to enter a container with CAP_SYS_PTRACE",
-            format!("{}", program.display()),
+            "its program, which is a file of the host",
         )?;
         Ok(())
     });

@@ -402,6 +402,10 @@ fn without_unusable(justfile: &str, last: &str) -> String {
             "Check all steps that were handed out",
         )
         .replace(
+            "A first hour: twelve short experiments",
+            "Short experiments",
+        )
+        .replace(
             "Start step NN: create its skeleton, with its exercises, in work/",
             "Show the exercises of step NN, with their files",
         )
@@ -419,5 +423,21 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         Err(_) => fs::copy(from, to)
             .map(|_| ())
             .with_context(|| format!("copy {}", from.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_profiles_of_steps_that_are_there_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("steps/01-uts")).unwrap();
+        let manifest = "[a]\nstep-01.opt-level = 2\nstep-10.opt-level = 2\nsha2.opt-level = 2\n";
+        assert_eq!(
+            without_profiles_of(manifest, dir.path()),
+            "[a]\nstep-01.opt-level = 2\nsha2.opt-level = 2\n"
+        );
     }
 }

@@ -7,11 +7,11 @@ use anyhow::Result;
 
 use super::check as check_step;
 use check::outcome::Record;
-use check::registry::Step;
+use check::registry::{self, Step};
 use check::workspace;
-use course::exercise::Exercise;
 use course::exercise::skeleton;
 use course::exercise::work::Work;
+use course::exercise::{Exercise, Level};
 use vm::checking::{Reader, Where};
 
 /// Arguments of `harness hint`.
@@ -30,6 +30,17 @@ pub struct Args {
 pub fn hint(args: Args) -> Result<ExitCode> {
     let number = format!("{:0>2}", args.step);
     let work = Work::here();
+    if let Some((below, exercise, file)) = first_below(&number, &work)? {
+        println!("Next: step {below}, on which step {number} builds");
+        println!();
+        println!(
+            "  Not begun yet: exercise {exercise}, in {}",
+            file.display()
+        );
+        println!();
+        println!("  More: ./just hint {below}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let records = check_step::run(&number, &args.place, None, Reader::Caller)?;
     let Some(record) = records.iter().find(|record| record.is_open()) else {
         println!("Nothing is left to do.");
@@ -53,6 +64,27 @@ pub fn hint(args: Args) -> Result<ExitCode> {
     let open = open(&number, &work, &record.check)?;
     say(&step, record, asked, open.as_ref())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// In a handout, the first core exercise that is not begun in a step below:
+/// step, exercise and file. Otherwise the steps below are ours.
+fn first_below(number: &str, work: &Work) -> Result<Option<(String, String, PathBuf)>> {
+    if !workspace::is_handed_out() {
+        return Ok(None);
+    }
+    let root = workspace::root();
+    for below in registry::numbers(&workspace::checks())? {
+        if below.as_str() >= number || !skeleton::has_exercises(&below) {
+            continue;
+        }
+        let dir = work.started(&below)?;
+        let mut open = skeleton::open(&dir, &below)?.into_iter();
+        if let Some((exercise, file)) = open.find(|(open, _)| open.level == Level::Core) {
+            let shown = dir.strip_prefix(&root).unwrap_or(&dir).join(file);
+            return Ok(Some((below, exercise.name, shown)));
+        }
+    }
+    Ok(None)
 }
 
 /// An exercise whose gap the learner has not begun to fill.

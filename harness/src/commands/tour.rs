@@ -471,10 +471,17 @@ impl Teller {
     fn welcome(&self, place: Place, left: usize) -> Result<()> {
         let machine = match place {
             Place::Here => format!("on this host, {}", kernel_release()),
-            Place::Vm => Vm::default().machine_description()?,
+            Place::Vm => format!(
+                "in the virtual machine, {}",
+                Vm::default().machine_description()?
+            ),
+        };
+        let experiments = match left {
+            1 => "1 short experiment, which runs".to_owned(),
+            _ => format!("{left} short experiments, which run"),
         };
         self.say(&format!(
-            "A first hour: {left} short experiments, which run {machine}. Type the number of \
+            "A first hour: {experiments} {machine}. Type the number of \
              your guess, or only Enter to see the answer. q ends, and ./just tour goes on there."
         ));
         Ok(())

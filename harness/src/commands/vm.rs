@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use check::report::{kernel_release, progress, seconds};
-use check::workspace;
+use check::{build, workspace};
+use course::exercise::skeleton;
 use course::exercise::work::Work;
 use vm::{Accel, CgroupLayout, Kernel, Vm};
 
@@ -60,6 +61,7 @@ pub struct Args {
 /// its PATH.
 pub fn vm(args: Args) -> Result<ExitCode> {
     let mine = mine(&args.mine)?;
+    build_steps()?;
     let mut vm = Vm {
         kernel: args.kernel,
         cgroup: args.cgroup,
@@ -109,6 +111,27 @@ fn or_login_shell(command: Vec<String>) -> Vec<String> {
         return vec!["sh".to_owned(), "-l".to_owned()];
     }
     command
+}
+
+/// Builds the steps if one is missing in `bin/`: the book's commands call them.
+/// In a handout always, because they are the learner's. The machine starts
+/// without one that does not compile.
+fn build_steps() -> Result<()> {
+    let steps = skeleton::steps()?.into_iter().map(|(number, _)| number);
+    let steps: Vec<String> = steps.collect();
+    let is_there = |step: &String| workspace::bin().join(workspace::program(step)).exists();
+    let all_there = steps.iter().all(is_there);
+    if all_there && !workspace::is_handed_out() {
+        return Ok(());
+    }
+    progress(match all_there {
+        true => "building the steps",
+        false => "building the steps, which takes some minutes the first time",
+    });
+    if let Err(error) = build::programs(&steps) {
+        eprintln!("{error:#}: going on with what is in bin/");
+    }
+    Ok(())
 }
 
 /// Builds the learner's steps of these numbers. Returns their programs, each

@@ -52,6 +52,13 @@ struct NamedMember {
     above: Vec<PathBuf>,
 }
 
+/// Whether a hierarchy of v2 without controllers takes part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    TakesPart,
+    LeftOut,
+}
+
 /// A group for those without a place of their own. The last of them removes it.
 const OWN: &str = "drydock-runtime";
 
@@ -99,6 +106,17 @@ impl NamedGroup {
     /// root of each hierarchy, a relative one at the caller's own group. Makes
     /// nothing.
     pub fn plan(path: &Path) -> Result<NamedGroup> {
+        Self::planned(path, Empty::LeftOut)
+    }
+
+    /// The same for a group that systemd makes. It follows the processes of its
+    /// units in the hierarchy of v2, also where that has no controllers: a unit
+    /// whose group is empty there has ended for it.
+    pub fn plan_of_systemd(path: &Path) -> Result<NamedGroup> {
+        Self::planned(path, Empty::TakesPart)
+    }
+
+    fn planned(path: &Path, empty: Empty) -> Result<NamedGroup> {
         check_path(path)?;
         let layout = Layout::detect()?;
         let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
@@ -111,7 +129,9 @@ impl NamedGroup {
                     Some(name) => name == "systemd",
                     None => !hierarchy.controllers.is_empty(),
                 },
-                Version::V2 => v2_only || !hierarchy.controllers.is_empty(),
+                Version::V2 => {
+                    v2_only || empty == Empty::TakesPart || !hierarchy.controllers.is_empty()
+                }
             };
             if !wanted || hierarchy.read_only {
                 continue;
@@ -136,10 +156,13 @@ impl NamedGroup {
         Ok(NamedGroup { members })
     }
 
-    /// The groups that a running process is in. The caller makes sure afterwards
+    /// The groups that a running process is in, without those that the caller is
+    /// in as well: there is nothing to enter. The caller makes sure afterwards
     /// that it is still the same process.
     pub fn of_process(pid: Pid) -> Result<NamedGroup> {
         let layout = Layout::of_process(&pid.to_string())?;
+        let own = Layout::of_process("self")?;
+        let is_own = |dir: &Path| own.hierarchies.iter().any(|one| one.own == dir);
         let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
         let members = layout.hierarchies.iter().filter_map(|hierarchy| {
             let version = match hierarchy.version {
@@ -147,7 +170,8 @@ impl NamedGroup {
                 Version::V2 => 2,
             };
             let counts = !hierarchy.controllers.is_empty() || version == 2 && v2_only;
-            (counts && !hierarchy.read_only).then(|| NamedMember {
+            let takes_part = counts && !hierarchy.read_only && !is_own(&hierarchy.own);
+            takes_part.then(|| NamedMember {
                 version,
                 controllers: hierarchy.controllers.clone(),
                 dir: hierarchy.own.clone(),
@@ -158,6 +182,20 @@ impl NamedGroup {
         Ok(NamedGroup {
             members: members.collect(),
         })
+    }
+
+    /// The same group, whose parents somebody else keeps.
+    #[must_use]
+    pub fn with_foreign_parents(mut self) -> NamedGroup {
+        for member in &mut self.members {
+            member.above.clear();
+        }
+        self
+    }
+
+    /// Whether it is no group in any hierarchy.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     /// Whether the caller may make the group's directories, or their parents.
@@ -174,6 +212,11 @@ impl NamedGroup {
     /// If a directory exists and processes are in it: they would be limited,
     /// frozen and ended together with the container.
     pub fn make(&self) -> Result<()> {
+        self.make_beside(None)
+    }
+
+    /// The same for a group in which a process of the caller's is already.
+    pub fn make_beside(&self, own: Option<Pid>) -> Result<()> {
         for member in &self.members {
             say!("make the group {}", member.dir.display());
             let make = || match member.version() {
@@ -191,7 +234,8 @@ impl NamedGroup {
                 }
             }
             made?;
-            let there = processes::processes(&member.dir)?;
+            let mut there = processes::processes(&member.dir)?;
+            there.retain(|pid| Some(*pid) != own);
             ensure!(
                 there.is_empty(),
                 "the group {} is not empty: process {} is in it",
@@ -402,25 +446,42 @@ impl NamedGroup {
         Ok(entrance)
     }
 
-    /// Mounts the groups on the directory `place` of the container: in a cgroup
-    /// namespace of its own as roots, else as the directories that they are.
-    pub fn show(&self, place: BorrowedFd<'_>, own_namespace: bool, rights: Rights) -> Result<()> {
+    /// What a container can see of its groups. Ask for it on the host: in a cgroup
+    /// namespace of its own a process no longer recognises the host's mounts,
+    /// whose roots are above its own (cgroup_namespaces(7)).
+    pub fn view(&self) -> Result<GroupView> {
         let mut layout = Layout::detect()?;
         layout.hierarchies.retain(|hierarchy| {
             let mut members = self.members.iter();
             members.any(|member| member.top == hierarchy.mount_point)
         });
-        match own_namespace {
-            true => namespace::show(&layout, place, rights),
-            false => {
-                let dir = |hierarchy: &Hierarchy| {
-                    let mut members = self.members.iter();
-                    let member = members.find(|member| member.top == hierarchy.mount_point);
-                    member.map(|member| member.dir.clone())
-                };
-                namespace::bind(&layout, place, rights, dir)
-            }
+        Ok(GroupView {
+            layout,
+            group: self.clone(),
+        })
+    }
+}
+
+/// What a container can see of its groups.
+#[derive(Debug)]
+pub struct GroupView {
+    layout: Layout,
+    group: NamedGroup,
+}
+
+impl GroupView {
+    /// Mounts the groups on the directory `place` of the container: in a cgroup
+    /// namespace of its own as roots, else as the directories that they are.
+    pub fn show(&self, place: BorrowedFd<'_>, own_namespace: bool, rights: Rights) -> Result<()> {
+        if own_namespace {
+            return namespace::show(&self.layout, place, rights);
         }
+        let dir = |hierarchy: &Hierarchy| {
+            let mut members = self.group.members.iter();
+            let member = members.find(|member| member.top == hierarchy.mount_point);
+            member.map(|member| member.dir.clone())
+        };
+        namespace::bind(&self.layout, place, rights, dir)
     }
 }
 

@@ -84,12 +84,11 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let sysctls = Sysctls::new(spec.harden.sysctl.clone());
     let time = TimeNamespace::new(spec.harden.time_offset.clone());
     let programs = here.places.root.join("seccomp");
-    let harden = Harden::new(spec.harden.clone())
-        .cached_in(programs)
-        .telling(Told {
-            id: spec.id.clone(),
-            bundle: here.places.root.clone(),
-        });
+    let harden = Harden::new(spec.harden.clone()).cached_in(programs);
+    let harden = harden.telling(Told {
+        id: spec.id.clone(),
+        bundle: here.places.root.clone(),
+    });
     let seal = harden.seal_of_init();
     let credentials = Credentials::new(&spec.user);
     let streams = match here.ends {
@@ -338,12 +337,16 @@ mod tests {
             }
         }
         // A step has its own in `main.rs`. The runtime's are those that others
-        // describe.
+        // describe. A further process of a container joins what is there.
         let others: Vec<_> = lists
             .iter()
             .filter(|path| !path.ends_with("src/main.rs"))
             .collect();
-        let known = ["09-run/src/list.rs", "11-runtime/src/list.rs"];
+        let known = [
+            "09-run/src/list.rs",
+            "11-runtime/src/list.rs",
+            "12-lifecycle/src/exec.rs",
+        ];
         assert!(
             others.len() == known.len()
                 && known

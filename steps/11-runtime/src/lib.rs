@@ -12,6 +12,7 @@
 //! 3. `launch`: the isolations: namespaces by path, groups that outlive their
 //!    maker, the root, the terminal, hooks, the identity of the command
 //! 4. `cli`: the commands
+//! 5. `systemd`: groups that somebody else makes
 //!
 //! What makes it safe to kill, and closed to the container:
 //!
@@ -25,6 +26,7 @@ mod launch;
 mod list;
 mod sealed;
 mod state;
+mod systemd;
 
 pub use self::main::main;
 

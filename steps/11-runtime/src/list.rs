@@ -30,9 +30,10 @@ use crate::launch::hooks::{CreateHooks, StartHooks};
 use crate::launch::identity::{Asked, Identity, Lookup};
 use crate::launch::namespaces::{self, Joined, Names, New};
 use crate::launch::rdt::{self, Rdt};
-use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot};
+use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot, is_filled};
 use crate::launch::workdir::Enter;
 use crate::state::OciState;
+use crate::systemd::unit::Scope;
 
 /// What a launch needs besides the configuration.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub(crate) struct Here<'a> {
     /// The state for the hooks.
     pub state: OciState,
     pub group: NamedGroup,
+    pub scope: Option<Scope>,
     pub rdt: Option<rdt::Group>,
     /// What is removed of it at the end.
     pub rdt_made: Vec<PathBuf>,
@@ -145,7 +147,6 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
     let asked = asked(&door, seccomp, &here.state, Which::First)?;
     let root = SharedRoot::default();
     let user = &process.raw.user;
-    let owner = (user.uid, user.gid);
     let hooks = config.hooks.clone();
     let mut container = Container::new(command(process, &here.passed))
         .keep_terminal()
@@ -182,6 +183,8 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         // its cgroup namespace after that.
         .with(Grouped {
             group: here.group.clone(),
+            scope: here.scope,
+            placeholder: None,
             resources: config.linux.resources.clone().unwrap_or_default(),
             devices: here.limits_devices.then(|| checked.device_rules.clone()),
             view,
@@ -204,6 +207,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             propagation: checked.propagation,
             label: config.linux.mount_label.clone(),
             group: here.group,
+            view: None,
             own_groups,
             root: root.clone(),
             mapped: Vec::new(),
@@ -214,7 +218,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             here.terminal,
             Some(root.clone()),
             process.raw.console_size,
-            owner,
+            user.uid,
         ))
         // The specification's point for them: the mounts are made, the root has
         // not changed. They may add mounts, which `Pivot` then hides.
@@ -222,6 +226,7 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             prestart: hooks.prestart,
             create_runtime: hooks.create_runtime,
             create_container: hooks.create_container,
+            root: checked.root.clone(),
             state: here.state.clone(),
             sockets: None,
             thread: None,
@@ -230,6 +235,12 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             root,
             read_only: config.root.as_ref().is_some_and(|root| root.readonly),
             cwd: process.raw.cwd.clone(),
+            filled: checked
+                .mounts
+                .iter()
+                .filter(|one| is_filled(one))
+                .cloned()
+                .collect(),
             masked: config.linux.masked_paths.clone(),
             readonly_paths: config.linux.readonly_paths.clone(),
             propagation: checked.propagation,
@@ -320,7 +331,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
             there.terminal,
             None,
             process.raw.console_size,
-            (user.uid, user.gid),
+            user.uid,
         ))
         .with(Enter(process.raw.cwd.clone()))
         .with(Lookup { uid: user.uid })

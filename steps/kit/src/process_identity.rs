@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// The longest wait for the death of a killed process, in milliseconds.
 const PATIENCE: u32 = 2000;
 
+/// The flag of a process that is ending (include/linux/sched.h).
+const PF_EXITING: u32 = 0x4;
+
 /// The most containers of which a start asks each whether its launcher lives.
 /// With more, the question would cost more than all the rest of the start, and
 /// those whose PID [`is_taken`] are not asked.
@@ -61,14 +64,15 @@ impl ProcessIdentity {
     }
 
     /// Whether the process still runs. A zombie (state Z) does not. If SIGKILL
-    /// is pending, waits up to two seconds for the death of the process: it may
-    /// still be at work in the kernel, and make something there.
+    /// is pending, or it is about to end, waits up to two seconds for the death
+    /// of the process: it may still be at work in the kernel, and make something
+    /// there. The first process of a PID namespace waits for all others there.
     pub fn is_alive(&self) -> bool {
         let Some(stat) = self.stat() else {
             return false;
         };
         let killed = stat.signal & (1 << (Signal::SIGKILL as u32 - 1)) != 0;
-        if !killed {
+        if !killed && stat.flags & PF_EXITING == 0 {
             return true;
         }
         for _ in 0..PATIENCE {

@@ -35,7 +35,7 @@ pub fn bind(path: &Path, access: Access) -> Result<OwnedFd> {
 /// `EINVAL` and `ENOSYS` if the file system or the kernel has no ID-mapped
 /// mounts.
 pub fn map_ids(mount: impl AsFd, users: BorrowedFd<'_>) -> Result<()> {
-    sys::map_ids(mount.as_fd(), users, false).map_err(|errno| match errno {
+    sys::map_ids(mount.as_fd(), users).map_err(|errno| match errno {
         Errno::EINVAL | Errno::ENOSYS => anyhow!(
             "mount_setattr(MOUNT_ATTR_IDMAP): {errno}: this file system or this kernel has no \
              ID-mapped mounts: keep the state on ext4, xfs or btrfs with Linux 5.12 or later, or \

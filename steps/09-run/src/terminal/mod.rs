@@ -77,7 +77,7 @@ impl Streams {
     /// one than the container's `/dev/console`.
     ///
     /// # Errors
-    /// The same as [`Streams::new`].
+    /// If both options are given and standard input is not a terminal.
     pub fn further(interactive: bool, tty: bool, owner: Owner, as_caller: bool) -> Result<Self> {
         Ok(match Streams::new(interactive, tty, owner, as_caller)? {
             Streams::Pty(pty) => Streams::Pty(pty.of_further_process()),

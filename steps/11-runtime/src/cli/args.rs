@@ -337,6 +337,17 @@ pub(crate) struct Update {
     pub pids_limit: Option<i64>,
     #[arg(long, value_name = "NUMBER")]
     pub blkio_weight: Option<u16>,
+    /// Schema of caches of the third level, as in L3:0=f
+    #[arg(long, value_name = "SCHEMA")]
+    pub l3_cache_schema: Option<String>,
+    /// Schema of the bandwidth of memory, as in MB:0=50
+    #[arg(long, value_name = "SCHEMA")]
+    pub mem_bw_schema: Option<String>,
+    // A part of all memory since Linux 5.16: there is nothing to set.
+    #[arg(long, hide = true)]
+    pub kernel_memory: Option<String>,
+    #[arg(long, hide = true)]
+    pub kernel_memory_tcp: Option<String>,
 }
 
 #[derive(Args, Debug)]

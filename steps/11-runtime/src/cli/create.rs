@@ -23,6 +23,7 @@ use crate::launch::rdt;
 use crate::list::{self, Here};
 use crate::sealed;
 use crate::state::{Container, OciState, Record, Status, Store, in_user_namespace};
+use crate::systemd::unit::Scope;
 
 /// Takes the descriptors that the command shall get, before anything else is
 /// opened.
@@ -70,11 +71,13 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
         sealed::ensure(&passed)?;
     }
     let store = Store::new(globals.root.clone())?;
-    let path = match checked.config.linux.cgroups_path.as_str() {
-        "" => PathBuf::from("/drydock-runtime").join(&args.id),
-        path => path.into(),
-    };
-    let group = group(globals, &path, &checked)?;
+    let (group, scope) = group(globals, &args.id, &checked)?;
+    // Before anything is made: the group is somebody else's.
+    ensure!(
+        !group.is_frozen()?,
+        "container's cgroup unexpectedly frozen: it is there already, and nothing would \
+         run in it"
+    );
     let draft = store.create(&args.id)?;
     let gate = match life {
         Life::Own => Gate::make(draft.dir()).map(Some),
@@ -96,6 +99,7 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
         created: now(),
         owner: geteuid().as_raw(),
         cgroup: group.clone(),
+        scope: scope.clone(),
         rdt: rdt_made.clone(),
         creator: Some(ProcessIdentity::current()?),
         process: None,
@@ -122,6 +126,7 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
             bundle: &bundle,
             state,
             group,
+            scope,
             rdt,
             rdt_made,
             limits_devices,
@@ -153,21 +158,28 @@ fn namespace(checked: &Checked, kind: NamespaceKind) -> Option<&Path> {
 }
 
 /// The group of the container.
-fn group(globals: &Globals, path: &Path, checked: &Checked) -> Result<NamedGroup> {
+fn group(globals: &Globals, id: &str, checked: &Checked) -> Result<(NamedGroup, Option<Scope>)> {
+    let path = checked.config.linux.cgroups_path.as_str();
     let systemd = globals.systemd_cgroup || globals.cgroup_manager == Some(CgroupManager::Systemd);
     if systemd {
-        match Path::new("/run/systemd/system").is_dir() {
-            true => bail!(
-                "groups made by systemd are not supported: use --cgroup-manager cgroupfs, and the \
-                 same in the engine's settings"
-            ),
-            false => bail!("systemd does not run on this host: use --cgroup-manager cgroupfs"),
-        }
+        // sd_booted(3)
+        ensure!(
+            Path::new("/run/systemd/system").is_dir(),
+            "--systemd-cgroup: systemd does not run on this host: use --cgroup-manager cgroupfs, \
+             and the same in the engine's settings"
+        );
+        let scope = Scope::plan(path, id)?;
+        let group = NamedGroup::plan_of_systemd(&scope.group().context("--systemd-cgroup")?)?;
+        return Ok((group.with_foreign_parents(), Some(scope)));
     }
     if globals.cgroup_manager == Some(CgroupManager::Disabled) {
-        return Ok(NamedGroup::default());
+        return Ok((NamedGroup::default(), None));
     }
-    let group = NamedGroup::plan(path).context("linux.cgroupsPath")?;
+    let path = match path {
+        "" => PathBuf::from("/drydock-runtime").join(id),
+        path => path.into(),
+    };
+    let group = NamedGroup::plan(&path).context("linux.cgroupsPath")?;
     let tolerant = match globals.rootless {
         Rootless::True => true,
         Rootless::False => false,
@@ -180,9 +192,9 @@ fn group(globals: &Globals, path: &Path, checked: &Checked) -> Result<NamedGroup
             limits == Default::default(),
             "linux.resources: the caller may make no group that could enforce them"
         );
-        return Ok(NamedGroup::default());
+        return Ok((NamedGroup::default(), None));
     }
-    Ok(group)
+    Ok((group, None))
 }
 
 /// Adds what went wrong in the attempt to clean up.

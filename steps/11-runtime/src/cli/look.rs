@@ -119,7 +119,7 @@ pub(crate) fn events(globals: &Globals, args: &Events) -> Result<()> {
         container.status()? != Status::Stopped,
         "container not running"
     );
-    statistics(&container)?;
+    let mut kills = statistics(&container)?;
     if args.stats {
         return Ok(());
     }
@@ -132,7 +132,13 @@ pub(crate) fn events(globals: &Globals, args: &Events) -> Result<()> {
     loop {
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, interval) {
-            Ok(0) => statistics(&container)?,
+            Ok(0) => {
+                let now = statistics(&container)?;
+                if now > kills {
+                    event("oom", &container.record.id, None)?;
+                }
+                kills = now;
+            }
             Ok(_) => return Ok(()),
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("poll"),
@@ -140,8 +146,9 @@ pub(crate) fn events(globals: &Globals, args: &Events) -> Result<()> {
     }
 }
 
-/// Prints the statistics in runc's form.
-fn statistics(container: &Container) -> Result<()> {
+/// Prints the statistics in runc's form. Returns the number of processes that
+/// the lack of memory has ended.
+fn statistics(container: &Container) -> Result<u64> {
     let Usage {
         processes,
         cpu_nanoseconds,
@@ -153,10 +160,7 @@ fn statistics(container: &Container) -> Result<()> {
         written,
     } = container.record.cgroup.usage()?;
     let disk = |value: Option<u64>, op: &str| json!({"op": op, "value": value.unwrap_or(0)});
-    let event = json!({
-        "type": "stats",
-        "id": container.record.id,
-        "data": {
+    let data = json!({
             "cpu": {"usage": {"total": cpu_nanoseconds.unwrap_or(0) as u64}},
             "memory": {
                 "usage": {
@@ -169,8 +173,15 @@ fn statistics(container: &Container) -> Result<()> {
             "pids": {"current": processes.unwrap_or(0)},
             "blkio": {
                 "ioServiceBytesRecursive": [disk(read, "Read"), disk(written, "Write")],
-            },
-        },
+            }
     });
-    line(&event.to_string())
+    event("stats", &container.record.id, Some(&data))?;
+    Ok(oom_kills.unwrap_or(0))
+}
+
+/// Prints an event. Its readers expect its properties in this order.
+fn event(kind: &str, id: &str, data: Option<&serde_json::Value>) -> Result<()> {
+    let data = data.map(|data| format!(",\"data\":{data}"));
+    let data = data.unwrap_or_default();
+    line(&format!("{{\"type\":\"{kind}\",\"id\":\"{id}\"{data}}}"))
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kit::sys::signals::{kill, pidfd_send_signal};
 use kit::{SignalNumber, say, warn};
 use nix::errno::Errno;
@@ -28,8 +28,22 @@ fn signal_first(container: &Container, signal: SignalNumber) -> Result<bool> {
     }
 }
 
+/// `kill ID 0`: sends nothing, and says whether a process would get it.
+fn is_there(globals: &Globals, args: &Kill) -> Result<()> {
+    let container = Store::new(globals.root.clone())?.look(&args.id)?;
+    // To all, however many there are.
+    ensure!(
+        args.all || container.process().is_some(),
+        "container not running"
+    );
+    Ok(())
+}
+
 /// `kill`.
 pub(crate) fn kill_container(globals: &Globals, args: &Kill) -> Result<()> {
+    if args.signal == "0" {
+        return is_there(globals, args);
+    }
     let signal: SignalNumber = args.signal.parse()?;
     let is_kill = signal.named() == Some(Signal::SIGKILL);
     let container = Store::new(globals.root.clone())?.look(&args.id)?;
@@ -134,9 +148,10 @@ pub(crate) fn delete(globals: &Globals, args: &Delete) -> Result<()> {
         ),
     }
     container.record.cgroup.end()?;
-    let config = container.config()?;
     // The specification: a warning, and the rest goes on.
-    if let Err(error) = poststop(&container, &config) {
+    if let Some(config) = container.config_if_left()?
+        && let Err(error) = poststop(&container, &config)
+    {
         warn!("{error:#}");
     }
     container.remove()

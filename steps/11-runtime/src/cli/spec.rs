@@ -15,7 +15,11 @@ use crate::config::read::{CONFIG, print};
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 
 pub(crate) fn example(rootless: bool) -> Value {
-    let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
+    let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
+    // On v1 programs expect the paths of /proc/self/cgroup below their mounts.
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        namespaces.push("cgroup");
+    }
     namespaces.push(if rootless { "user" } else { "network" });
     let namespaces: Vec<Value> = namespaces
         .iter()
@@ -88,6 +92,16 @@ pub(crate) fn example(rootless: bool) -> Value {
             ],
         },
     });
+    if !rootless {
+        // Without a user namespace: in one nobody may mount them on v1.
+        let groups = json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"],
+        });
+        if let Some(mounts) = config["mounts"].as_array_mut() {
+            mounts.push(groups);
+        }
+    }
     if rootless {
         let map = |id: u32| json!([{"containerID": 0, "hostID": id, "size": 1}]);
         config["linux"]["uidMappings"] = map(geteuid().as_raw());
@@ -135,7 +149,7 @@ pub(crate) fn features() -> Result<()> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities(),
             "cgroup": {
-                "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true,
             },
             "seccomp": {
                 "enabled": true,

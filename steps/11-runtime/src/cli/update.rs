@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use kit::warn;
 use serde_json::Value;
 
 use crate::cli::args::{Amount, Globals, Update};
-use crate::config::{BlockIo, Cpu, Memory, Pids, Resources, read};
+use crate::config::{BlockIo, Config, Cpu, Memory, Pids, Resources, read};
+use crate::launch::rdt;
 use crate::launch::resources;
 use crate::state::{Status, Store};
 
@@ -33,7 +35,6 @@ fn asked(args: &Update) -> Result<Resources> {
         cpus: args.cpuset_cpus.clone().unwrap_or_default(),
         mems: args.cpuset_mems.clone().unwrap_or_default(),
         idle: args.cpu_idle,
-        ..Cpu::default()
     };
     let options = Resources {
         memory: (memory != Memory::default()).then_some(memory),
@@ -51,14 +52,29 @@ fn asked(args: &Update) -> Result<Resources> {
             "--resources and another option: one of the two"
         );
     } else {
-        ensure!(options != Resources::default(), "no limit is given");
+        let schemata = args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some();
+        ensure!(
+            options != Resources::default() || schemata,
+            "no limit is given"
+        );
         resources = options;
+    }
+    // Who removes the limit of memory means the one of memory and swap too: on v1
+    // the latter may not be below the former.
+    if let Some(memory) = &mut resources.memory
+        && memory.limit.is_some_and(|limit| limit < 0)
+        && memory.swap.unwrap_or(0) == 0
+    {
+        memory.swap = Some(-1);
     }
     Ok(resources)
 }
 
 /// `update`.
 pub(crate) fn update(globals: &Globals, args: &Update) -> Result<()> {
+    if args.kernel_memory.is_some() || args.kernel_memory_tcp.is_some() {
+        warn!("--kernel-memory is ignored: it is a part of all memory");
+    }
     let mut asked = asked(args)?;
     let container = Store::new(globals.root.clone())?.change(&args.id)?;
     match container.status()? {
@@ -68,12 +84,39 @@ pub(crate) fn update(globals: &Globals, args: &Update) -> Result<()> {
     // The rules for devices are those of the creation: peers repeat them.
     asked.devices.clear();
     let mut config = container.config()?;
+    let rdt = schemata(args, &mut config)?;
     let before = config.linux.resources.clone().unwrap_or_default();
     let after = merged(&before, &asked)?;
     let group = &container.record.cgroup;
-    resources::change(group, &named_in(&asked, &after)).context("update")?;
+    let changed = named_in(&asked, &after);
+    resources::change(group, &changed).context("update")?;
+    if let Some(scope) = &container.record.scope {
+        scope.update(group, &changed).context("update")?;
+    }
     config.linux.resources = Some(after);
+    if let Some(group) = &rdt {
+        group.change().context("update")?;
+    }
     container.save_config(&config)
+}
+
+/// The group of resctrl with the schemata that the options describe, which the
+/// configuration gets too.
+fn schemata(args: &Update, config: &mut Config) -> Result<Option<rdt::Group>> {
+    if args.l3_cache_schema.is_none() && args.mem_bw_schema.is_none() {
+        return Ok(None);
+    }
+    let root = rdt::mounted()?;
+    let all = config.linux.intel_rdt.get_or_insert_default();
+    for (asked, schema) in [
+        (&args.l3_cache_schema, &mut all.l3_cache_schema),
+        (&args.mem_bw_schema, &mut all.mem_bw_schema),
+    ] {
+        if let Some(asked) = asked {
+            schema.clone_from(asked);
+        }
+    }
+    rdt::Group::plan(&root, all, &args.id).map(Some)
 }
 
 /// The limits that hold after `asked` is applied to a container with those of
@@ -108,7 +151,9 @@ fn merge(into: &mut Value, new: Value) {
     match (into, new) {
         (Value::Object(old), Value::Object(new)) => {
             for (name, value) in new {
-                if value == 0 && UNSAID.contains(&name.as_str()) {
+                let unsaid =
+                    value.is_null() || value == "" || value == 0 && UNSAID.contains(&name.as_str());
+                if unsaid {
                     continue;
                 }
                 match old.get_mut(&name) {

@@ -7,66 +7,40 @@
 //! ignored, which is said in a warning by name, and an unknown *value* to be
 //! refused ([`check`]).
 //!
-//! `null` means what is missing, as Go writes it for empty lists.
+//! `null` means what is missing, as Go writes it for empty lists ([`null`]).
 
 pub(crate) mod check;
+pub(crate) mod null;
 pub(crate) mod options;
 pub(crate) mod read;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The version of the specification that is supported.
 pub(crate) const VERSION: &str = "1.3.0";
-
-/// Reads `null` as the default.
-fn null<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
-}
 
 /// The whole document.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Config {
     pub oci_version: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Root>,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub hostname: String,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub domainname: String,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub mounts: Vec<Mount>,
-    #[serde(
-        default,
-        skip_serializing_if = "Hooks::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub hooks: Hooks,
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub linux: Linux,
 }
 
@@ -74,81 +48,48 @@ pub(crate) struct Config {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Root {
     pub path: PathBuf,
-    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "null")]
+    #[serde(default)]
     pub readonly: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Process {
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub terminal: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub console_size: Option<ConsoleSize>,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub user: User,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub args: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub env: Vec<String>,
     pub cwd: PathBuf,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub rlimits: Vec<Rlimit>,
-    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "null")]
+    #[serde(default)]
     pub no_new_privileges: bool,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub apparmor_profile: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Scheduler>,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub selinux_label: String,
-    #[serde(
-        default,
-        rename = "ioPriority",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "ioPriority")]
     pub io_priority: Option<IoPriority>,
-    #[serde(
-        default,
-        rename = "execCPUAffinity",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "execCPUAffinity")]
     pub exec_cpu_affinity: Option<ExecCpuAffinity>,
 }
 
 /// Lists of processors, for a further process of a container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct ExecCpuAffinity {
     /// Until it is in the container's group.
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
     pub initial: String,
     /// From then on.
-    #[serde(
-        default,
-        rename = "final",
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(rename = "final")]
     pub last: String,
 }
 
@@ -159,33 +100,21 @@ pub(crate) struct ConsoleSize {
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct User {
-    #[serde(default, deserialize_with = "null")]
     pub uid: u32,
-    #[serde(default, deserialize_with = "null")]
     pub gid: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub umask: Option<u32>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub additional_gids: Vec<u32>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Capabilities {
-    #[serde(default, deserialize_with = "null")]
     pub bounding: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
     pub effective: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
     pub inheritable: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
     pub permitted: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
     pub ambient: Vec<String>,
 }
 
@@ -200,24 +129,24 @@ pub(crate) struct Rlimit {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Scheduler {
     pub policy: String,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub nice: i32,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub priority: i32,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub flags: Vec<String>,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub runtime: u64,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub deadline: u64,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub period: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct IoPriority {
     pub class: String,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub priority: i32,
 }
 
@@ -225,77 +154,26 @@ pub(crate) struct IoPriority {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Mount {
     pub destination: PathBuf,
-    #[serde(
-        default,
-        rename = "type",
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default, rename = "type")]
     pub kind: String,
-    #[serde(default, skip_serializing_if = "is_empty", deserialize_with = "null")]
+    #[serde(default)]
     pub source: PathBuf,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub options: Vec<String>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub uid_mappings: Vec<IdMapping>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub gid_mappings: Vec<IdMapping>,
 }
 
-fn is_empty(path: &Path) -> bool {
-    path.as_os_str().is_empty()
-}
-
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Hooks {
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub prestart: Vec<Hook>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub create_runtime: Vec<Hook>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub create_container: Vec<Hook>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub start_container: Vec<Hook>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub poststart: Vec<Hook>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub poststop: Vec<Hook>,
 }
 
@@ -311,105 +189,39 @@ impl Hooks {
             ("poststop", &self.poststop),
         ]
     }
-
-    fn is_empty(&self) -> bool {
-        self.all().iter().all(|(_, hooks)| hooks.is_empty())
-    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Hook {
     pub path: PathBuf,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub args: Vec<String>,
     /// `None`: the runtime's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub env: Option<Vec<String>>,
     /// In seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Linux {
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub uid_mappings: Vec<IdMapping>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub gid_mappings: Vec<IdMapping>,
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null"
-    )]
     pub sysctl: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
     pub cgroups_path: String,
-    #[serde(default, deserialize_with = "null")]
     pub namespaces: Vec<Namespace>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub devices: Vec<Device>,
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null"
-    )]
     pub net_devices: BTreeMap<String, NetDevice>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<Value>,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
     pub rootfs_propagation: String,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub masked_paths: Vec<PathBuf>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub readonly_paths: Vec<PathBuf>,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
     pub mount_label: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<IntelRdt>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_policy: Option<MemoryPolicy>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub personality: Option<Personality>,
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null"
-    )]
     pub time_offsets: BTreeMap<String, TimeOffset>,
 }
 
@@ -426,7 +238,7 @@ pub(crate) struct IdMapping {
 pub(crate) struct Namespace {
     #[serde(rename = "type")]
     pub kind: NamespaceKind,
-    #[serde(default, skip_serializing_if = "is_empty", deserialize_with = "null")]
+    #[serde(default)]
     pub path: PathBuf,
 }
 
@@ -449,219 +261,129 @@ pub(crate) struct Device {
     #[serde(rename = "type")]
     pub kind: String,
     pub path: PathBuf,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub major: i64,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub minor: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_mode: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct NetDevice {
     /// Inside; as outside if it is empty.
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
     pub name: String,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct IntelRdt {
-    #[serde(
-        default,
-        rename = "closID",
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(rename = "closID")]
     pub clos_id: String,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub schemata: Vec<String>,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
     pub l3_cache_schema: String,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
     pub mem_bw_schema: String,
-    #[serde(default, skip_serializing_if = "is_false", deserialize_with = "null")]
     pub enable_monitoring: bool,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct MemoryPolicy {
     pub mode: String,
-    #[serde(
-        default,
-        skip_serializing_if = "String::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub nodes: String,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub flags: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Personality {
     pub domain: String,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
+    #[serde(default)]
     pub flags: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct TimeOffset {
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub secs: i64,
-    #[serde(default, deserialize_with = "null")]
+    #[serde(default)]
     pub nanosecs: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Resources {
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub devices: Vec<DeviceRule>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<Pids>,
-    #[serde(default, rename = "blockIO", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "blockIO")]
     pub block_io: Option<BlockIo>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub hugepage_limits: Vec<HugepageLimit>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null"
-    )]
     pub rdma: BTreeMap<String, Rdma>,
-    #[serde(
-        default,
-        skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "null"
-    )]
     pub unified: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DeviceRule {
     pub allow: bool,
-    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "type")]
     pub kind: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub major: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minor: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Memory {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reservation: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub swap: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<i64>,
-    #[serde(rename = "kernelTCP", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "kernelTCP")]
     pub kernel_tcp: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub swappiness: Option<u64>,
-    #[serde(rename = "disableOOMKiller", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "disableOOMKiller")]
     pub disable_oom_killer: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub use_hierarchy: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub check_before_update: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Cpu {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub shares: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub period: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub realtime_runtime: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub realtime_period: Option<u64>,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null")]
     pub cpus: String,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null")]
     pub mems: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Pids {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct BlockIo {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub leaf_weight: Option<u16>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null")]
     pub weight_device: Vec<WeightDevice>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null")]
     pub throttle_read_bps_device: Vec<ThrottleDevice>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null")]
     pub throttle_write_bps_device: Vec<ThrottleDevice>,
     #[serde(rename = "throttleReadIOPSDevice")]
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null")]
     pub throttle_read_iops_device: Vec<ThrottleDevice>,
     #[serde(rename = "throttleWriteIOPSDevice")]
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null")]
     pub throttle_write_iops_device: Vec<ThrottleDevice>,
 }
 
@@ -670,9 +392,7 @@ pub(crate) struct BlockIo {
 pub(crate) struct WeightDevice {
     pub major: i64,
     pub minor: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaf_weight: Option<u16>,
 }
 
@@ -691,14 +411,10 @@ pub(crate) struct HugepageLimit {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Network {
-    #[serde(default, rename = "classID", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "classID")]
     pub class_id: Option<u32>,
-    #[serde(
-        default,
-        skip_serializing_if = "Vec::is_empty",
-        deserialize_with = "null"
-    )]
     pub priorities: Vec<Priority>,
 }
 
@@ -709,10 +425,8 @@ pub(crate) struct Priority {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub(crate) struct Rdma {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hca_handles: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hca_objects: Option<u32>,
 }

@@ -11,6 +11,8 @@ use nix::sys::stat::Mode;
 use process::inside::is_regular;
 use serde::de::DeserializeOwned;
 
+use crate::config::null::NullIsMissing;
+
 /// The largest document in bytes: Kubernetes allows environments of a megabyte.
 const LARGEST: u64 = 16 << 20;
 
@@ -49,8 +51,8 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8], name: &str) -> Result<T> {
     let mut unknown = Vec::new();
     let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
     let mut json = serde_json::Deserializer::from_slice(text);
-    let parsed =
-        serde_path_to_error::deserialize(serde_ignored::Deserializer::new(&mut json, &mut note));
+    let ignoring = serde_ignored::Deserializer::new(&mut json, &mut note);
+    let parsed = serde_path_to_error::deserialize(NullIsMissing::new(ignoring));
     let document = parsed.map_err(|error| {
         let place = error.path().to_string();
         match place.as_str() {

@@ -18,7 +18,7 @@ use nix::sys::stat::fstat;
 use nix::unistd::{Pid, setsid};
 use process::handover::send;
 use process::{Isolation, inside};
-use rustix::fs::{Gid, Uid, fchown, fstatfs};
+use rustix::fs::{Uid, fchown, fstatfs};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -74,7 +74,7 @@ pub(crate) struct Console {
     pub root: Option<SharedRoot>,
     pub size: Option<ConsoleSize>,
     /// Who gets the streams.
-    pub owner: (u32, u32),
+    pub owner: u32,
     /// The child's way to whoever gets the other side.
     connected: Option<OwnedFd>,
     /// The launcher's end of it, for a terminal that is relayed.
@@ -87,7 +87,7 @@ impl Console {
         terminal: Terminal,
         root: Option<SharedRoot>,
         size: Option<ConsoleSize>,
-        owner: (u32, u32),
+        owner: u32,
     ) -> Self {
         Console {
             terminal,
@@ -140,19 +140,25 @@ impl Isolation for Console {
     }
 
     fn in_container(&mut self) -> Result<()> {
+        let terminal = match self.connected.take() {
+            Some(socket) => {
+                // Closed when this process was born: dropping it would close its
+                // number again.
+                let _closed = self.launchers.take().map(IntoRawFd::into_raw_fd);
+                // It looks for the caller's terminal, which a session loses.
+                Some(self.open(socket)?)
+            }
+            None => None,
+        };
         // The leader of a process group may not make a session; a new process is
         // none, unless the caller has made it one.
         match setsid() {
             Ok(_) | Err(Errno::EPERM) => {}
             Err(errno) => return Err(errno).context("setsid"),
         }
-        // Closed when this process was born: dropping it would close its number
-        // again.
-        let _closed = self.launchers.take().map(IntoRawFd::into_raw_fd);
-        if let Some(socket) = self.connected.take() {
-            let terminal = self.open(socket)?;
-            // Before the wait for the start: whoever reads what `create` prints
-            // waits until nobody has that pipe open.
+        // Before the wait for the start: whoever reads what `create` prints waits
+        // until nobody has that pipe open.
+        if let Some(terminal) = terminal {
             ioctl_tiocsctty(&terminal).context("ioctl(TIOCSCTTY)")?;
             dup2_stdin(&terminal).context("dup2(0)")?;
             dup2_stdout(&terminal).context("dup2(1)")?;
@@ -246,7 +252,10 @@ fn multiplexer(root: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// Gives a stream to the command's user, who otherwise could not open
 /// /dev/stdout. The null device is everybody's.
-fn give(stream: impl AsFd, (uid, gid): (u32, u32)) -> Result<()> {
+///
+/// The group stays: a terminal's is that of the programs that write to others'
+/// terminals.
+fn give(stream: impl AsFd, uid: u32) -> Result<()> {
     let Ok(stat) = fstat(&stream) else {
         // It is closed.
         return Ok(());
@@ -254,8 +263,7 @@ fn give(stream: impl AsFd, (uid, gid): (u32, u32)) -> Result<()> {
     if stat.st_rdev == nix::sys::stat::makedev(1, 3) || stat.st_uid == uid {
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    match fchown(&stream, Some(uid), Some(gid)) {
+    match fchown(&stream, Some(Uid::from_raw(uid)), None) {
         Ok(()) => Ok(()),
         // Another's, not mapped, or on a file system that has no owners.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM | rustix::io::Errno::ROFS) => Ok(()),

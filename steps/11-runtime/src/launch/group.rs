@@ -13,6 +13,7 @@ use process::Isolation;
 
 use crate::config::Resources;
 use crate::launch::resources;
+use crate::systemd::unit::{Placeholder, Scope};
 
 /// What the container sees of its groups.
 #[derive(Debug)]
@@ -55,6 +56,9 @@ impl View {
 /// it before anything is charged to it.
 pub(crate) struct Grouped {
     pub group: NamedGroup,
+    /// The scope whose group it is, if systemd makes it.
+    pub scope: Option<Scope>,
+    pub placeholder: Option<Placeholder>,
     pub resources: Resources,
     /// `None` if nothing can enforce them, and no node can be made either.
     pub devices: Option<Vec<Verdict>>,
@@ -69,7 +73,18 @@ impl Isolation for Grouped {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        self.group.make()?;
+        match &self.scope {
+            None => self.group.make()?,
+            Some(scope) => {
+                let placeholder = Placeholder::start()?;
+                let first = placeholder.pid;
+                self.placeholder = Some(placeholder);
+                scope.start(first, &self.group, &self.resources)?;
+                // It is in the groups of those controllers only that systemd
+                // uses for the scope.
+                self.group.make_beside(Some(first))?;
+            }
+        }
         resources::apply(&self.group, &self.resources)?;
         if let Some(devices) = &self.devices {
             self.group
@@ -85,10 +100,19 @@ impl Isolation for Grouped {
     }
 
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
-        match self.entered {
-            true => Vec::new(),
-            false => self.entrance.fds().chain(self.view.fd()).collect(),
+        if self.entered {
+            return Vec::new();
         }
+        let until = self.placeholder.as_ref().and_then(Placeholder::until);
+        let view = self.view.fd();
+        self.entrance.fds().chain(view).chain(until).collect()
+    }
+
+    fn on_host(&mut self, _: Pid) -> Result<()> {
+        if let Some(placeholder) = &mut self.placeholder {
+            placeholder.leave();
+        }
+        Ok(())
     }
 
     fn in_container(&mut self) -> Result<()> {
@@ -98,7 +122,9 @@ impl Isolation for Grouped {
     }
 
     fn cleanup(&mut self) -> Result<()> {
-        self.group.end()
+        let ended = self.placeholder.take().map_or(Ok(()), Placeholder::end);
+        let stopped = self.scope.as_ref().map_or(Ok(()), Scope::stop);
+        ended.and(stopped).and(self.group.end())
     }
 }
 

@@ -17,6 +17,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -97,17 +98,17 @@ fn run(
     let mut child = command.spawn().context("execute")?;
     let process = rustix::process::Pid::from_child(&child);
     let ended = wait(process, hook.timeout, socket);
-    if !matches!(ended, Ok(End::OfHook)) {
+    if !matches!(ended, Ok(End::Hook)) {
         child.kill().context("kill the hook")?;
     }
     let status = child.wait().context("wait for the hook")?;
     match ended? {
-        End::OfHook => {}
-        End::OfPatience => bail!(
+        End::Hook => {}
+        End::Timeout => bail!(
             "it ran longer than its timeout of {} seconds",
             hook.timeout.unwrap_or_default()
         ),
-        End::OfChild => bail!("the container's process died meanwhile"),
+        End::Child => bail!("the container's process died meanwhile"),
     }
     if status.success() {
         return Ok(());
@@ -124,10 +125,12 @@ fn run(
 
 /// What ends the wait for a hook.
 enum End {
-    OfHook,
-    OfPatience,
+    /// It has ended.
+    Hook,
+    /// It has run longer than its timeout.
+    Timeout,
     /// The other end of the socket is closed.
-    OfChild,
+    Child,
 }
 
 /// Waits for the end of a process, at most so many seconds.
@@ -148,9 +151,9 @@ fn wait(
         // Its end is reported without being asked for.
         fds.extend(socket.map(|socket| PollFd::new(socket, PollFlags::empty())));
         match poll(&mut fds, timeout) {
-            Ok(0) => return Ok(End::OfPatience),
-            Ok(_) if fds[0].any() == Some(true) => return Ok(End::OfHook),
-            Ok(_) => return Ok(End::OfChild),
+            Ok(0) => return Ok(End::Timeout),
+            Ok(_) if fds[0].any() == Some(true) => return Ok(End::Hook),
+            Ok(_) => return Ok(End::Child),
             Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("poll"),
         }
@@ -164,6 +167,8 @@ pub(crate) struct CreateHooks {
     pub prestart: Vec<Hook>,
     pub create_runtime: Vec<Hook>,
     pub create_container: Vec<Hook>,
+    /// The container's root, on the host.
+    pub root: PathBuf,
     pub state: OciState,
     pub sockets: Option<(UnixStream, UnixStream)>,
     pub thread: Option<JoinHandle<()>>,
@@ -247,6 +252,11 @@ impl Isolation for CreateHooks {
             });
         };
         self.state.pid = pid.parse().context("the launcher's answer")?;
+        if !self.create_container.is_empty() {
+            // As runc does: there their relative paths begin.
+            std::env::set_current_dir(&self.root)
+                .with_context(|| format!("chdir({:?})", self.root))?;
+        }
         run_all("createContainer", &self.create_container, &self.state)
     }
 

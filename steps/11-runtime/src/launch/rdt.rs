@@ -109,15 +109,27 @@ impl Group {
         if exists && !self.schemata.is_empty() {
             return same(&file, &self.schemata);
         }
+        self.write()?;
+        if self.monitors {
+            let group = self.dir.join("mon_groups").join(&self.id);
+            fs::create_dir(&group).with_context(|| format!("mkdir {group:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the schemata of a container that runs.
+    pub(crate) fn change(&self) -> Result<()> {
+        ensure!(self.dir.exists(), "the container has no group of resctrl");
+        self.write()
+    }
+
+    fn write(&self) -> Result<()> {
+        let file = self.dir.join("schemata");
         for line in &self.schemata {
             say!("write {line:?} to {file:?}");
             fs::write(&file, format!("{line}\n")).with_context(|| {
                 format!("linux.intelRdt: write {line:?} to {file:?}: see info/last_cmd_status")
             })?;
-        }
-        if self.monitors {
-            let group = self.dir.join("mon_groups").join(&self.id);
-            fs::create_dir(&group).with_context(|| format!("mkdir {group:?}"))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use cgroups::named::{Interface, NamedGroup};
-use kit::warn;
+use kit::{say, warn};
 
 use crate::config::{BlockIo, Cpu, Memory, Resources};
 
@@ -26,10 +26,26 @@ pub(crate) struct Write {
 /// # Errors
 /// Names the property, the file, and what the kernel says.
 pub(crate) fn apply(group: &NamedGroup, resources: &Resources) -> Result<()> {
-    for write in &planned(group, resources)? {
-        set(group, write)?;
-    }
+    set_all(&planned(group, resources)?, &mut |write| set(group, write))?;
     unified(group, resources)
+}
+
+/// Writes values in their order. A period of the processor that the kernel
+/// refuses is written once more after the quota: the old quota in the new period
+/// may be more than the group above has (v1).
+fn set_all(writes: &[Write], set: &mut dyn FnMut(&Write) -> Result<()>) -> Result<()> {
+    let mut again = None;
+    for write in writes {
+        let has_quota = || writes.iter().any(|one| one.file == "cpu.cfs_quota_us");
+        match set(write) {
+            Err(error) if write.file == "cpu.cfs_period_us" && has_quota() => {
+                say!("after the quota: {error:#}");
+                again = Some(write);
+            }
+            done => done?,
+        }
+    }
+    again.map_or(Ok(()), set)
 }
 
 /// Writes all values to the group of a running container: all of them, or none
@@ -39,7 +55,7 @@ pub(crate) fn apply(group: &NamedGroup, resources: &Resources) -> Result<()> {
 /// As of [`apply`].
 pub(crate) fn change(group: &NamedGroup, resources: &Resources) -> Result<()> {
     let mut before: Vec<Write> = Vec::new();
-    let changed = planned(group, resources)?.iter().try_for_each(|write| {
+    let changed = set_all(&planned(group, resources)?, &mut |write| {
         let old = group.read(write.controller, &write.file)?;
         set(group, write)?;
         before.extend(old.and_then(|old| write.undo(&old)));
@@ -70,9 +86,24 @@ impl Write {
 
 fn planned(group: &NamedGroup, resources: &Resources) -> Result<Vec<Write>> {
     let interface = |controller: &str| group.interface(controller);
+    let resources = &without_swap(group, resources.clone())?;
     let mut writes = writes(resources, interface)?;
     memory_first(group, resources, &mut writes)?;
     Ok(writes)
+}
+
+/// Without accounting of swap there is no limit of it to remove.
+fn without_swap(group: &NamedGroup, mut resources: Resources) -> Result<Resources> {
+    if let Some(memory) = &mut resources.memory
+        && memory.swap.is_some_and(|swap| swap < 0)
+        && group.interface("memory") == Some(Interface::V1)
+        && group
+            .read("memory", "memory.memsw.limit_in_bytes")?
+            .is_none()
+    {
+        memory.swap = None;
+    }
+    Ok(resources)
 }
 
 fn set(group: &NamedGroup, write: &Write) -> Result<()> {
@@ -462,7 +493,7 @@ impl Writes<'_> {
 
 /// The weight on v2 of shares on v1 (config-linux.md “CPU”): 2 is 1, 262144 is
 /// 10000.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
+use cgroups::named::GroupView;
 use cgroups::{NamedGroup, Rights};
 use kit::{say, sys};
 use libc::MOUNT_ATTR_RDONLY;
@@ -100,6 +101,8 @@ pub(crate) struct Rootfs {
     /// The label of SELinux for the files of new file systems.
     pub label: String,
     pub group: NamedGroup,
+    /// What it can see of the group: looked for on the host.
+    pub view: Option<GroupView>,
     /// Whether the group is the root of the container's cgroup namespace.
     pub own_groups: bool,
     pub root: SharedRoot,
@@ -113,6 +116,7 @@ impl Isolation for Rootfs {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        self.view = Some(self.group.view()?);
         self.mapped = Vec::new();
         for one in &self.mounts {
             let mapped = match one.uid_map.is_empty() {
@@ -166,6 +170,11 @@ impl Isolation for Rootfs {
     }
 }
 
+/// Whether it gets files and mount points before [`Pivot`] makes it read-only.
+pub(crate) fn is_filled(one: &CheckedMount) -> bool {
+    one.raw.kind == "tmpfs" && one.options.attributes.set & MOUNT_ATTR_RDONLY != 0
+}
+
 fn named(one: &CheckedMount) -> String {
     format!("mount {}", one.target)
 }
@@ -206,8 +215,11 @@ impl Rootfs {
         let users = user::held::with_maps(&maps)?;
         let copy = self.copy(one, reach)?;
         let below = one.options.id_map == Some(Reach::Below);
-        sys::map_ids(copy.as_fd(), users.as_fd(), below)
-            .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
+        match below {
+            true => sys::map_ids_below(copy.as_fd(), users.as_fd()),
+            false => sys::map_ids(copy.as_fd(), users.as_fd()),
+        }
+        .context("mount_setattr(MOUNT_ATTR_IDMAP)")?;
         Ok(copy)
     }
 
@@ -241,7 +253,8 @@ impl Rootfs {
                     0 => Rights::Writable,
                     _ => Rights::ReadOnly,
                 };
-                return self.group.show(target.as_fd(), self.own_groups, rights);
+                let view = self.view.as_ref().context("the groups are not known")?;
+                return view.show(target.as_fd(), self.own_groups, rights);
             }
             (None, kind) => self.new_file_system(root, one, kind)?,
         };
@@ -292,19 +305,16 @@ impl Rootfs {
             source => source,
         };
         let attributes = MountAttrFlags::from_bits_retain(one.options.attributes.set as u32);
-        // It is filled before it may become read-only.
-        let new = match one.options.copy_up {
-            true => {
-                let writable = attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY);
-                let new = Detached::from_source(kind, source, &data, writable)?;
-                if let Some(there) = &there {
-                    copy_up::copy(there.as_fd(), new.as_fd()).context("tmpcopyup")?;
-                }
-                set(new.as_fd(), false, one.options.attributes)?;
-                new
-            }
-            false => Detached::from_source(kind, source, &data, attributes)?,
+        let attributes = match is_filled(one) {
+            true => attributes.difference(MountAttrFlags::MOUNT_ATTR_RDONLY),
+            false => attributes,
         };
+        let new = Detached::from_source(kind, source, &data, attributes)?;
+        if one.options.copy_up
+            && let Some(there) = &there
+        {
+            copy_up::copy(there.as_fd(), new.as_fd()).context("tmpcopyup")?;
+        }
         new.attach(target.as_fd())
     }
 
@@ -494,6 +504,8 @@ pub(crate) struct Pivot {
     pub read_only: bool,
     /// The working directory.
     pub cwd: PathBuf,
+    /// The mounts that were filled first.
+    pub filled: Vec<CheckedMount>,
     pub masked: Vec<PathBuf>,
     pub readonly_paths: Vec<PathBuf>,
     pub propagation: Option<(MsFlags, Reach)>,
@@ -508,6 +520,11 @@ impl Isolation for Pivot {
 
     fn in_container(&mut self) -> Result<()> {
         let root = self.root.get()?;
+        for one in &self.filled {
+            let place = one.target.open(root.fd())?;
+            let place = place.with_context(|| format!("{} is gone", one.target))?;
+            set(place.as_fd(), false, one.options.attributes).with_context(|| named(one))?;
+        }
         for path in &self.readonly_paths {
             masks::make_read_only(root.fd(), path)?;
         }

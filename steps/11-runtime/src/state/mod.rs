@@ -26,13 +26,14 @@ use cgroups::NamedGroup;
 use kit::atomic_file::write_file;
 use kit::lock::{self, Turn};
 use kit::own::{make, read_own, remove_file, require_own};
-use kit::{ProcessIdentity, say};
+use kit::{ProcessIdentity, say, warn};
 use nix::unistd::geteuid;
 use process::gate;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, VERSION, read};
 use crate::launch::rdt;
+use crate::systemd::unit::Scope;
 
 const STATE: &str = "state.json";
 /// The largest state in bytes.
@@ -49,6 +50,9 @@ pub(crate) struct Record {
     pub created: String,
     pub owner: u32,
     pub cgroup: NamedGroup,
+    /// The scope whose group it is, if systemd has made it.
+    #[serde(default)]
+    pub scope: Option<Scope>,
     /// The groups of resctrl that are its own.
     #[serde(default)]
     pub rdt: Vec<PathBuf>,
@@ -284,7 +288,7 @@ fn read_record(dir: &Path) -> Result<Option<Record>> {
 /// Whether the host's directory for running programs is the caller's. To an
 /// ordinary user who is root in a user namespace, as podman's are, it is not.
 fn is_roots() -> Result<bool> {
-    let calls_itself_root = std::env::var_os("USER").is_none_or(|user| user == "root");
+    let calls_itself_root = std::env::var_os("USER").is_some_and(|user| user == "root");
     Ok(geteuid().is_root() && (calls_itself_root || !in_user_namespace()?))
 }
 
@@ -377,9 +381,17 @@ impl Container {
 
     /// The configuration with which it was created.
     pub(crate) fn config(&self) -> Result<Config> {
-        let text = read_own(&self.dir.join(read::CONFIG), 32 << 20)?;
-        let text = text.context("the container has no configuration")?;
-        read::parse(&text, read::CONFIG)
+        let config = self.config_if_left()?;
+        config.context("the container is being removed: it has no configuration any more")
+    }
+
+    /// The same; `None` if a `delete` was killed when it had removed that, after
+    /// the hooks.
+    pub(crate) fn config_if_left(&self) -> Result<Option<Config>> {
+        match read_own(&self.dir.join(read::CONFIG), 32 << 20)? {
+            Some(text) => read::parse(&text, read::CONFIG).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The first process, if it lives.
@@ -418,7 +430,7 @@ impl Container {
 
     /// Its state in the form of the specification.
     pub(crate) fn state(&self, status: Status) -> Result<OciState> {
-        let config = self.config()?;
+        let config = self.config_if_left()?.unwrap_or_default();
         let record = &self.record;
         Ok(OciState {
             oci_version: VERSION.to_owned(),
@@ -443,6 +455,12 @@ impl Container {
     /// Bears a second call after a crash in between.
     pub(crate) fn remove(mut self) -> Result<()> {
         say!("remove the container {}", self.record.id);
+        // Without systemd the group ends all the same.
+        if let Some(scope) = &self.record.scope
+            && let Err(error) = scope.stop()
+        {
+            warn!("{error:#}");
+        }
         self.record.cgroup.end()?;
         rdt::remove(&self.record.rdt)?;
         let lock = self.lock.take().context("the container is not locked")?;
@@ -473,6 +491,7 @@ mod tests {
             created: String::new(),
             owner: 0,
             cgroup: NamedGroup::default(),
+            scope: None,
             rdt: Vec::new(),
             creator: None,
             process: None,

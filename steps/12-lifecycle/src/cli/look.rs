@@ -1,13 +1,21 @@
 //! `ps`, `inspect`, `logs`, `top` and `port`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use engine::cli::places::Places;
 use engine::container::{Record, Records, Status};
 use process::Exit;
+use union::LayerId;
+use union::archive::reader::Reader;
+use union::archive::write::deletion;
+use union::layers::finding::What;
 
 use crate::cli::words::{shortened, since, table};
 use crate::cli::{group, is_paused, swept};
@@ -41,6 +49,11 @@ pub enum Tool {
         /// Names or IDs of containers
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
+    },
+    /// Inspect changes to files or directories on a container's filesystem
+    Diff {
+        /// Name or ID of the container
+        container: String,
     },
     /// Fetch the logs of a container
     Logs {
@@ -127,6 +140,7 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
             };
             logs(&records, &container, &wanted, follow, timestamps)?;
         }
+        Tool::Diff { container } => diff(places, &records.find(&container)?)?,
         Tool::Top { container, options } => top(&records, &container, &options)?,
         Tool::Port { container, port } => ports(&records, &container, port.as_deref())?,
     }
@@ -287,6 +301,57 @@ fn ports(records: &Records, container: &str, wanted: Option<&str>) -> Result<()>
         && !any
     {
         bail!("no public port '{wanted}' published for {container}");
+    }
+    Ok(())
+}
+
+/// Prints what the container's own layer changes of the layers below: `A` for
+/// what it adds, `C` for what it changes, `D` for what it deletes.
+fn diff(places: &Places, record: &Record) -> Result<()> {
+    let id: LayerId = record.spec.id.parse()?;
+    let (kind, root) = (record.spec.driver, places.root.clone());
+    let driver = union::detect::open(kind, &root)?;
+    if !driver.exists(&id)? {
+        // It has never run.
+        return Ok(());
+    }
+    let parents = driver.parents(&id)?;
+    let parent = parents.first().context("a layer without a parent")?;
+    let (from, mut to) = std::io::pipe().context("pipe")?;
+    let layer = id.clone();
+    // A thread of its own, with a driver of its own: the archive of a layer can
+    // be large, and is read as it is written.
+    let writer = thread::spawn(move || union::detect::open(kind, &root)?.diff(&layer, &mut to));
+    let mut changes = BTreeMap::new();
+    let mut entries = Reader::new(from);
+    while let Some(entry) = entries.next().context("read the layer")? {
+        let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
+        let path = path.strip_prefix(".").unwrap_or(&path).to_owned();
+        let (mark, path) = match deletion(&path) {
+            // An opaque directory: it is in the archive itself, too.
+            Some(path) if path.ends_with("*") => continue,
+            Some(path) => ('D', path),
+            None if path.as_os_str().is_empty() => continue,
+            None => {
+                let below = driver.lookup(parent, &path)?;
+                let is_below = below.iter().any(|finding| {
+                    matches!(
+                        finding.what,
+                        What::File { .. } | What::Directory | What::Opaque { found: true, .. }
+                    )
+                });
+                (if is_below { 'C' } else { 'A' }, path)
+            }
+        };
+        changes.insert(path, mark);
+    }
+    match writer.join() {
+        Ok(written) => written?,
+        Err(_) => bail!("the thread that reads the layer has panicked"),
+    }
+    for (path, mark) in changes {
+        let path = path.display().to_string();
+        println!("{mark} /{}", kit::say::printable(&path));
     }
     Ok(())
 }

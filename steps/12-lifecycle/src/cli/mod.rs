@@ -129,6 +129,12 @@ fn group(record: &Record) -> Result<cgroups::NamedGroup> {
     if !record.launcher.is_parent_of(record.pid) {
         bail!("container {} is not running", record.spec.name);
     }
+    if group.is_empty() {
+        bail!(
+            "container {} has no control group of its own: its user may not make any",
+            record.spec.name
+        );
+    }
     Ok(group)
 }
 

@@ -137,7 +137,7 @@ pub struct Passed<'a> {
 /// pipe ends when the caller does.
 ///
 /// # Errors
-/// An error of the monitor before that call, with its exit status.
+/// What the monitor reports before that call, with its exit status.
 pub fn detach(args: &[OsString], passed: &[Passed<'_>]) -> Result<Started> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
     // Blocked from here on: a signal between the forks would leave a monitor

@@ -38,20 +38,28 @@ pub fn change_mount(
 /// Maps the users of a detached mount to the user namespace `users`: what
 /// belongs to 0 on the disk belongs to root of that namespace, and what that
 /// root makes belongs to 0 on the disk (mount_setattr(2), “ID-mapped mounts”).
-/// The map is permanent. Since Linux 5.12. `recursive`: the mounts below it too.
+/// The map is permanent. Since Linux 5.12.
 ///
 /// # Errors
 /// `EINVAL` if the file system does not support it, `EPERM` without
 /// `CAP_SYS_ADMIN` over the file system, or if the mount has been attached or
 /// has a map already.
-pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> nix::Result<()> {
+pub fn map_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> nix::Result<()> {
+    map(mount, users, 0)
+}
+
+/// The same for the mounts below it too.
+pub fn map_ids_below(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> nix::Result<()> {
+    map(mount, users, libc::AT_RECURSIVE)
+}
+
+fn map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, below: i32) -> nix::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: users.as_raw_fd() as u64,
     };
-    let below = if recursive { libc::AT_RECURSIVE } else { 0 };
     set_attributes(mount, libc::AT_EMPTY_PATH | below, &attr)
 }
 
