@@ -798,7 +798,11 @@ fn the_exit_status_is_for_those_who_wait() {
             expect_eq("the exit status of attach", ended, Some(number as i32))?;
             let output = waiting.wait_with_output().context("wait")?;
             let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            expect_eq("what wait prints", text, number.to_string())?;
+            expect(
+                text == number.to_string(),
+                "wait to print the exit status",
+                format!("{text:?}"),
+            )?;
         }
         life.expect_status("kept", &format!("Exited ({number})"))?;
         expect_eq(
