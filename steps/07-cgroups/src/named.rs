@@ -159,29 +159,39 @@ impl NamedGroup {
     /// The groups that a running process is in, without those that the caller is
     /// in as well: there is nothing to enter. The caller makes sure afterwards
     /// that it is still the same process.
+    ///
+    /// # Errors
+    /// If a hierarchy is mounted read-only.
     pub fn of_process(pid: Pid) -> Result<NamedGroup> {
         let layout = Layout::of_process(&pid.to_string())?;
         let own = Layout::of_process("self")?;
         let is_own = |dir: &Path| own.hierarchies.iter().any(|one| one.own == dir);
         let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
-        let members = layout.hierarchies.iter().filter_map(|hierarchy| {
+        let mut members = Vec::new();
+        for hierarchy in &layout.hierarchies {
             let version = match hierarchy.version {
                 Version::V1 => 1,
                 Version::V2 => 2,
             };
             let counts = !hierarchy.controllers.is_empty() || version == 2 && v2_only;
-            let takes_part = counts && !hierarchy.read_only && !is_own(&hierarchy.own);
-            takes_part.then(|| NamedMember {
+            if !counts || is_own(&hierarchy.own) {
+                continue;
+            }
+            // Whoever cannot enter the group would have none of its limits.
+            ensure!(
+                !hierarchy.read_only,
+                "{} is read-only: the group of process {pid} cannot be entered",
+                hierarchy.mount_point.display()
+            );
+            members.push(NamedMember {
                 version,
                 controllers: hierarchy.controllers.clone(),
                 dir: hierarchy.own.clone(),
                 top: hierarchy.mount_point.clone(),
                 above: Vec::new(),
-            })
-        });
-        Ok(NamedGroup {
-            members: members.collect(),
-        })
+            });
+        }
+        Ok(NamedGroup { members })
     }
 
     /// The same group, whose parents somebody else keeps.
