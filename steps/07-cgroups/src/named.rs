@@ -161,7 +161,7 @@ impl NamedGroup {
     /// that it is still the same process.
     ///
     /// # Errors
-    /// If a hierarchy is mounted read-only.
+    /// If a hierarchy is mounted read-only, or not at all.
     pub fn of_process(pid: Pid) -> Result<NamedGroup> {
         let layout = Layout::of_process(&pid.to_string())?;
         let own = Layout::of_process("self")?;
@@ -190,6 +190,25 @@ impl NamedGroup {
                 top: hierarchy.mount_point.clone(),
                 above: Vec::new(),
             });
+        }
+        // Nor may one be left out that is mounted nowhere here.
+        let read = |who: &str| {
+            let path = format!("/proc/{who}/cgroup");
+            fs::read_to_string(&path).with_context(|| format!("read {path}"))
+        };
+        let (its, own) = (read(&pid.to_string())?, read("self")?);
+        for line in its
+            .lines()
+            .filter(|line| !own.lines().any(|one| one == *line))
+        {
+            let names = line.split(':').nth(1).unwrap_or_default();
+            let mut names = names.split(',').filter(|name| !name.contains('='));
+            let shown =
+                names.all(|name| name.is_empty() || members.iter().any(|one| one.has(name)));
+            ensure!(
+                shown,
+                "the group {line:?} of process {pid} cannot be entered: its hierarchy is not mounted"
+            );
         }
         Ok(NamedGroup { members })
     }
