@@ -6,9 +6,11 @@
 //! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
 //! | [`join`] | `exec`, `attach` |
 //! | [`look`] | `ps`, `inspect`, `logs`, `top`, `port` |
+//! | [`format`] | `--format` |
 //! | [`words`] | ages and tables as Docker prints them |
 
 pub mod control;
+pub mod format;
 pub mod join;
 pub mod look;
 pub mod run;
