@@ -25,6 +25,8 @@
 pub mod cli;
 pub mod client;
 pub mod exec;
+pub mod health;
+pub mod inspect;
 pub mod log;
 pub mod monitor;
 pub mod protocol;

@@ -5,14 +5,17 @@
 //! | [`run`] | `run`, `create`, `start` |
 //! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
 //! | [`join`] | `exec`, `attach` |
-//! | [`look`] | `ps`, `inspect`, `logs`, `top`, `port` |
-//! | [`format`] | `--format` |
+//! | [`ps`] | `ps` |
+//! | [`look`] | `inspect`, `logs`, `top`, `port` |
+//! | [`format`], [`filter`] | `--format`, `--filter` |
 //! | [`words`] | ages and tables as Docker prints them |
 
 pub mod control;
+pub mod filter;
 pub mod format;
 pub mod join;
 pub mod look;
+pub mod ps;
 pub mod run;
 pub mod words;
 
@@ -141,7 +144,7 @@ fn group(record: &Record) -> Result<cgroups::NamedGroup> {
 }
 
 /// Whether a running container is paused.
-fn is_paused(record: &Record) -> bool {
+pub(crate) fn is_paused(record: &Record) -> bool {
     record.is_running()
         && record.pid != 0
         && group(record)

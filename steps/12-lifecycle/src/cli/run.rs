@@ -24,6 +24,7 @@ use process::{Exit, Failure};
 
 use crate::cli::swept;
 use crate::client::{Attach, attach, keys};
+use crate::health::HealthArgs;
 use crate::monitor;
 use crate::monitor::detach::{Caller, Passed, Started, detach};
 use crate::settings::{LogDriver, LogSettings, Restart, Stay};
@@ -85,6 +86,8 @@ pub struct Run {
     #[command(flatten)]
     stay: StayArgs,
     #[command(flatten)]
+    health: HealthArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -94,6 +97,8 @@ pub struct Run {
 pub struct Create {
     #[command(flatten)]
     stay: StayArgs,
+    #[command(flatten)]
+    health: HealthArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -145,15 +150,16 @@ impl StayArgs {
 }
 
 fn run_new(places: &Places, mut args: Run) -> Result<Exit> {
-    if !args.detach && !args.stay.is_given() {
-        // The launcher stays in the caller's terminal: nothing is copied, and
-        // nothing logged.
-        return engine::cli::run::run(places, args.run);
-    }
-    let stay = args.stay.settings(&args.run, !args.detach)?;
+    let mut stay = args.stay.settings(&args.run, !args.detach)?;
     let cidfile = args.run.container.cidfile.take();
     let (interactive, terminal) = (args.run.container.interactive, args.run.container.tty);
     let spec = spec(places, args.run)?;
+    stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    if !args.detach && !args.stay.is_given() && stay.health.is_none() {
+        // The launcher stays in the caller's terminal: nothing is copied, and
+        // nothing logged.
+        return engine::cli::run::launch(places, spec, cidfile);
+    }
     let mut record = Record::new(spec)?;
     stay.put(&mut record)?;
     let how = Attach {
@@ -197,9 +203,11 @@ fn begin_cidfile(path: &Path) -> Result<(File, PathBuf)> {
 }
 
 fn create_only(places: &Places, mut args: Create) -> Result<Exit> {
-    let stay = args.stay.settings(&args.run, false)?;
+    let mut stay = args.stay.settings(&args.run, false)?;
     let cidfile = args.run.container.cidfile.take();
-    let mut record = Record::new(spec(places, args.run)?)?;
+    let spec = spec(places, args.run)?;
+    stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    let mut record = Record::new(spec)?;
     stay.put(&mut record)?;
     let record = new(places, record, cidfile.as_deref())?;
     println!("{}", record.spec.id);
@@ -219,7 +227,7 @@ fn launch(places: &Places, record: &Record, attached: Option<&UnixStream>) -> Re
 }
 
 /// The words with which this program is executed again: those of every command.
-pub(super) fn again(places: &Places) -> Vec<OsString> {
+pub(crate) fn again(places: &Places) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["drydock".into()];
     words.extend(["--root".into(), places.root.clone().into()]);
     words.extend(["--state".into(), places.state.clone().into()]);

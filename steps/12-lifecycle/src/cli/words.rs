@@ -30,6 +30,35 @@ pub fn since(then: &str) -> String {
     duration(age.unwrap_or_default())
 }
 
+/// A number of bytes in Docker's units, which are powers of 1000: `1.99MB`.
+pub fn bytes(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if size < 1000.0 {
+            return format!("{}{unit}", significant(size, 3));
+        }
+        size /= 1000.0;
+    }
+    format!("{}PB", significant(size, 3))
+}
+
+/// A number with so many digits, without zeros at its end: Go's `%.3g`.
+pub fn significant(number: f64, digits: usize) -> String {
+    let whole = (number.abs().max(1.0).log10().floor() as usize) + 1;
+    let text = format!("{number:.*}", digits.saturating_sub(whole));
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+/// A point in time of a record as Go prints one: `2026-11-30 12:00:00 +0000 UTC`.
+/// Docker's client converts it to the zone that TZ names; this one does not.
+pub fn local_time(time: &str) -> String {
+    let seconds = time.get(..19).unwrap_or(time);
+    format!("{} +0000 UTC", seconds.replace('T', " "))
+}
+
 /// A text of at most this many characters, the last of which says that there
 /// were more.
 pub fn shortened(text: &str, most: usize) -> String {
@@ -87,6 +116,20 @@ mod tests {
             (800 * 24 * hour, "2 years"),
         ] {
             assert_eq!(duration(Duration::from_secs(seconds)), words);
+        }
+    }
+
+    #[test]
+    fn sizes_are_dockers() {
+        for (size, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1_985_753, "1.99MB"),
+            (123_456_789, "123MB"),
+            (5_000_000_000, "5GB"),
+        ] {
+            assert_eq!(bytes(size), text);
         }
     }
 
