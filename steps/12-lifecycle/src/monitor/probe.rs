@@ -13,8 +13,7 @@ use anyhow::{Context, Result};
 use engine::cli::places::Places;
 use engine::container::{Record, Records};
 use engine::image::config::Healthcheck;
-use kit::SignalSet;
-use kit::sys::signals::{pidfd_send_signal, set_mask};
+use kit::sys::signals::pidfd_send_signal;
 use kit::sys::{Arguments, close_except, exit, fork};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -305,7 +304,5 @@ fn execute(words: &[OsString], output: BorrowedFd<'_>) -> Result<Infallible> {
     let program = File::open("/proc/self/exe").context("open /proc/self/exe")?;
     let arguments = Arguments::new(words, &environment())?;
     close_except(&[program.as_fd()])?;
-    // This process is a launcher's, which has blocked them.
-    set_mask(SignalSet::EMPTY)?;
     Err(arguments.execve_open(program.as_fd())).context("execveat(/proc/self/exe)")
 }
