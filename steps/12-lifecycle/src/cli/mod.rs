@@ -19,6 +19,7 @@ pub mod ps;
 pub mod run;
 pub mod words;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -32,6 +33,8 @@ use nix::sys::stat::{Mode, umask};
 use process::Exit;
 use process::cli::after_help;
 
+use crate::config::Config;
+
 /// Run containers, now and later
 ///
 /// A container is an ordinary process, launched through a list of isolations.
@@ -42,6 +45,15 @@ use process::cli::after_help;
 struct Drydock {
     #[command(flatten)]
     places: PlacesArgs,
+    /// File with defaults for options [default: /etc/drydock/drydock.toml, or
+    /// $XDG_CONFIG_HOME/drydock/drydock.toml without root]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        help_heading = "Global options"
+    )]
+    config_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Sub,
 }
@@ -79,9 +91,20 @@ pub fn main() -> ExitCode {
         // named where they are made, whatever the caller's mask is.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_verbose(drydock.places.verbose);
-        let places = drydock.places.places()?;
+        // A container that runs has what the file said when it was started.
+        let config = match &drydock.command {
+            Sub::Run(run::Tool::Monitor(_)) | Sub::Join(join::Tool::Further { .. }) => {
+                Config::default()
+            }
+            _ => Config::read(drydock.config_file.as_deref())?,
+        };
+        let places = PlacesArgs {
+            root: drydock.places.root.or(config.data_root.clone()),
+            ..drydock.places
+        };
+        let places = places.places()?;
         match drydock.command {
-            Sub::Run(tool) => run::run(&places, tool),
+            Sub::Run(tool) => run::run(&places, &config, tool),
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),

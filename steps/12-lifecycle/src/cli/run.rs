@@ -24,6 +24,7 @@ use process::{Exit, Failure};
 
 use crate::cli::swept;
 use crate::client::{Attach, attach, keys};
+use crate::config::Config;
 use crate::health::HealthArgs;
 use crate::monitor;
 use crate::monitor::detach::{Caller, Passed, Started, detach};
@@ -120,10 +121,16 @@ pub struct Start {
 }
 
 /// Runs one of the commands.
-pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
+pub fn run(places: &Places, config: &Config, tool: Tool) -> Result<Exit> {
     match tool {
-        Tool::Run(args) => run_new(places, *args),
-        Tool::Create(args) => create_only(places, *args),
+        Tool::Run(mut args) => {
+            config.fill(&mut args.run)?;
+            run_new(places, config, *args)
+        }
+        Tool::Create(mut args) => {
+            config.fill(&mut args.run)?;
+            create_only(places, config, *args)
+        }
         Tool::Start(args) => start(places, &args),
         Tool::Monitor(args) => monitor(places, &args),
     }
@@ -134,7 +141,7 @@ impl StayArgs {
         self.restart.is_some() || self.log_driver.is_some() || !self.log_opt.is_empty()
     }
 
-    fn settings(&self, run: &RunArgs, stdin_once: bool) -> Result<Stay> {
+    fn settings(&self, config: &Config, run: &RunArgs, stdin_once: bool) -> Result<Stay> {
         let restart = self.restart.unwrap_or_default();
         ensure!(
             restart == Restart::No || !run.container.rm,
@@ -142,15 +149,36 @@ impl StayArgs {
         );
         Ok(Stay {
             restart,
-            log: LogSettings::new(self.log_driver, &self.log_opt)?,
+            log: self.log(config)?,
             stdin_once,
             ..Stay::default()
         })
     }
 }
 
-fn run_new(places: &Places, mut args: Run) -> Result<Exit> {
-    let mut stay = args.stay.settings(&args.run, !args.detach)?;
+impl StayArgs {
+    /// Where the output goes. Options of the file's are for the file's driver.
+    fn log(&self, config: &Config) -> Result<LogSettings> {
+        let driver = self.log_driver.or(config.log_driver);
+        let mut options = Vec::new();
+        if driver == config.log_driver
+            || config.log_driver.is_none() && driver == Some(LogDriver::JsonFile)
+        {
+            let given = |name: &str| {
+                self.log_opt
+                    .iter()
+                    .any(|one| one.split('=').next() == Some(name))
+            };
+            let of_file = config.log_opts.iter().filter(|(name, _)| !given(name));
+            options.extend(of_file.map(|(name, value)| format!("{name}={value}")));
+        }
+        options.extend(self.log_opt.iter().cloned());
+        LogSettings::new(driver, &options)
+    }
+}
+
+fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
+    let mut stay = args.stay.settings(config, &args.run, !args.detach)?;
     let cidfile = args.run.container.cidfile.take();
     let (interactive, terminal) = (args.run.container.interactive, args.run.container.tty);
     let spec = spec(places, args.run)?;
@@ -202,8 +230,8 @@ fn begin_cidfile(path: &Path) -> Result<(File, PathBuf)> {
     Ok((file, path.to_owned()))
 }
 
-fn create_only(places: &Places, mut args: Create) -> Result<Exit> {
-    let mut stay = args.stay.settings(&args.run, false)?;
+fn create_only(places: &Places, config: &Config, mut args: Create) -> Result<Exit> {
+    let mut stay = args.stay.settings(config, &args.run, false)?;
     let cidfile = args.run.container.cidfile.take();
     let spec = spec(places, args.run)?;
     stay.health = args.health.check(spec.healthcheck.as_ref())?;
