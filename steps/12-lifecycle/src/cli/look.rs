@@ -20,7 +20,7 @@ use union::layers::finding::What;
 use crate::cli::filter::{Containers, Filters, KEYS};
 use crate::cli::format::documents;
 use crate::cli::ps::{self, Listed};
-use crate::cli::words::table;
+use crate::cli::words::table_of;
 use crate::cli::{group, swept};
 use crate::inspect::inspect;
 use crate::log::point_in_time;
@@ -87,7 +87,13 @@ pub enum Tool {
         #[arg(long, value_name = "TIME")]
         until: Option<String>,
         /// Number of lines to show from the end of the logs
-        #[arg(short = 'n', long, value_name = "N", default_value = "all")]
+        #[arg(
+            short = 'n',
+            long,
+            value_name = "N",
+            default_value = "all",
+            allow_negative_numbers = true
+        )]
         tail: String,
         /// Show timestamps
         #[arg(short, long)]
@@ -359,6 +365,6 @@ fn top(records: &Records, container: &str, options: &[String]) -> Result<()> {
             rows.push(cells);
         }
     }
-    print!("{}", table(&rows));
+    print!("{}", table_of(&rows, 20));
     Ok(())
 }
