@@ -426,6 +426,13 @@ pub fn is_used(device: &str) -> Result<bool> {
     Ok(used)
 }
 
+/// The MAC address that a container with this address has, as text.
+pub fn mac(address: Ipv4Addr) -> String {
+    address::mac(address)
+        .map(|byte| format!("{byte:02x}"))
+        .join(":")
+}
+
 /// The subnet of the default bridge, while there is one.
 pub fn default_subnet() -> Result<Option<ipnet::Ipv4Net>> {
     let locked = Locked::open(&directory())?;

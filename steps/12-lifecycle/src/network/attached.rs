@@ -90,10 +90,9 @@ impl Attachments {
         }
     }
 
-    /// Writes them into a record, unless there is nothing to write.
+    /// Writes them into a record. One that never had any has no field for them.
     pub fn put(&self, record: &mut Record) -> Result<()> {
-        if *self == Attachments::default() {
-            record.later.remove(FIELD);
+        if *self == Attachments::default() && !record.later.contains_key(FIELD) {
             return Ok(());
         }
         let value = serde_json::to_value(self).context("write JSON")?;
@@ -110,10 +109,11 @@ impl Attachments {
 /// The published ports of a container: of this run, where they are known.
 pub fn published(record: &Record) -> Vec<Publish> {
     let noted = Attachments::of(record).unwrap_or_default().ports;
-    match noted.is_empty() {
-        true => record.spec.net.publish.clone(),
-        false => noted,
+    if record.is_running() && !noted.is_empty() {
+        return noted;
     }
+    let asked = record.spec.net.publish.iter();
+    asked.filter(|port| !port.is_open()).copied().collect()
 }
 
 /// Adds to the description of a container that is about to start the bridges of
@@ -147,6 +147,7 @@ pub fn note(places: &Places, record: &Record) -> Result<()> {
     if attachments.networks.is_empty() && !open {
         return Ok(());
     }
+    // Some other process may be removing one of them.
     let launcher = ProcessIdentity::current()?;
     let connected = plugs::look(launcher)?.context("the container has no network")?;
     {
@@ -201,9 +202,9 @@ pub fn connect(
 ) -> Result<()> {
     let name = &record.spec.name;
     match (record.spec.net.mode(), network.name.as_str()) {
-        (NetworkMode::Host, _) | (_, "host") => bail!(
-            "container cannot be disconnected from host network or connected to host network"
-        ),
+        (NetworkMode::Host, _) | (_, "host") => {
+            bail!("container cannot be disconnected from host network or connected to host network")
+        }
         (NetworkMode::Container(_), _) => bail!(
             "container sharing network namespace with another container or host cannot be \
              connected to any other network"
@@ -223,9 +224,8 @@ pub fn connect(
     let attachments = Attachments::of(record)?;
     // Docker's containers of --network none have nothing to connect.
     if record.spec.net.mode() == NetworkMode::None && attachments.networks.is_empty() {
-        let was = record.later.contains_key(FIELD);
         ensure!(
-            was,
+            record.later.contains_key(FIELD),
             "container cannot be connected to multiple networks with one of the networks in \
              private (none) mode"
         );
@@ -261,11 +261,12 @@ pub fn connect(
 fn with_resolver(record: &Record) -> Result<()> {
     let leads = format!("nameserver {RESOLVER}");
     let text = net::for_resolver(&record.spec.net.dns)?;
-    plugs::rewrite(record.launcher, "resolv.conf", &mut |before| {
-        match before.lines().any(|line| line == leads) {
-            true => before.to_owned(),
-            false => text.clone(),
-        }
+    plugs::rewrite(record.launcher, "resolv.conf", &mut |before| match before
+        .lines()
+        .any(|line| line == leads)
+    {
+        true => before.to_owned(),
+        false => text.clone(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use simple_dns::rdata::{A, PTR, RData};
-use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
 /// The length of a message's head, in bytes.
 const HEAD: usize = 12;
@@ -46,8 +46,6 @@ pub(super) enum Refusal {
     Malformed,
     /// It is none that a resolver answers.
     Unknown,
-    /// Nobody knows.
-    Failed,
 }
 
 /// Reads the only question of a message. Other sections are not looked at: they
@@ -176,11 +174,9 @@ impl Question {
 /// A refusal of a message whose question could not be read.
 pub(super) fn refuse(id: u16, why: Refusal) -> Result<Vec<u8>> {
     let mut packet = Packet::new_reply(id);
-    *packet.opcode_mut() = OPCODE::StandardQuery;
     *packet.rcode_mut() = match why {
         Refusal::Malformed => RCODE::FormatError,
         Refusal::Unknown => RCODE::NotImplemented,
-        Refusal::Failed => RCODE::ServerFailure,
     };
     packet.build_bytes_vec().context("a refusal")
 }

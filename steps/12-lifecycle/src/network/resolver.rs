@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
-use crate::network::dns::{Kind, Question, Refusal, refuse, set_id, truncate};
+use crate::network::dns::{Kind, Question, refuse, set_id, truncate};
 use crate::network::names::{Names, Table};
 
 /// The longest question, and the longest answer in a datagram, in bytes.
@@ -133,7 +133,9 @@ impl Resolver {
             Way::Datagram(socket) => (socket.as_fd(), PollFlags::IN),
             Way::Connection(stream) => stream.waits_for(),
         }));
-        fds.extend(self.clients.iter().map(|client| client.stream.waits_for()));
+        // Whoever waits for an answer is heard again when it is there.
+        let heard = self.clients.iter().filter(|client| !client.asks);
+        fds.extend(heard.map(|client| client.stream.waits_for()));
         fds
     }
 
@@ -168,11 +170,14 @@ impl Resolver {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.sockets.tcp.accept() {
+        for _ in 0..MOST_CLIENTS {
+            let Ok((stream, _)) = self.sockets.tcp.accept() else {
+                return;
+            };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            // The one that has been silent for the longest time makes room.
+            // The oldest one makes room.
             if self.clients.len() == MOST_CLIENTS {
                 self.clients.remove(0);
             }
@@ -190,10 +195,11 @@ impl Resolver {
     fn connections(&mut self) {
         let mut heard = Vec::new();
         self.clients.retain_mut(|client| {
+            if client.asks {
+                return true;
+            }
             let open = client.stream.exchange(LONGEST);
-            if !client.asks
-                && let Some(message) = client.stream.take()
-            {
+            if let Some(message) = client.stream.take() {
                 client.asks = true;
                 client.until = Instant::now() + IDLE;
                 heard.push((client.number, message));
@@ -425,8 +431,7 @@ fn begin_connection(server: SocketAddr) -> Result<TcpStream> {
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd =
-        socket_with(family, SocketType::STREAM, flags, None).context("socket")?;
+    let socket: OwnedFd = socket_with(family, SocketType::STREAM, flags, None).context("socket")?;
     match connect(&socket, &server) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket.into()),
         Err(errno) => Err(errno).context("connect"),
@@ -485,9 +490,7 @@ impl Stream {
 
     fn has_message(&self) -> bool {
         let length = self.come.first_chunk::<2>();
-        length.is_some_and(|length| {
-            self.come.len() >= 2 + usize::from(u16::from_be_bytes(*length))
-        })
+        length.is_some_and(|length| self.come.len() >= 2 + usize::from(u16::from_be_bytes(*length)))
     }
 
     /// Takes a whole message.

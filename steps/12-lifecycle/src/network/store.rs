@@ -38,9 +38,6 @@ pub struct Network {
     pub subnet: Option<Subnet>,
     /// Whether nothing leads out of it.
     pub internal: bool,
-    /// Options of the driver: kept, and shown.
-    #[serde(default)]
-    pub options: BTreeMap<String, String>,
     /// Labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -119,7 +116,6 @@ fn predefined() -> Vec<Network> {
         driver: driver.to_owned(),
         subnet: None,
         internal: false,
-        options: BTreeMap::new(),
         labels: BTreeMap::new(),
         predefined: true,
     };
@@ -255,7 +251,6 @@ mod tests {
                 chosen: false,
             }),
             internal: false,
-            options: BTreeMap::new(),
             labels: BTreeMap::new(),
             predefined: false,
         }
@@ -275,7 +270,12 @@ mod tests {
         assert_eq!(networks.find("aaa").unwrap().name, "b1");
         assert_eq!(networks.find("none").unwrap().driver, "null");
         assert!(networks.find("").is_err() && networks.find("x").is_err());
-        let names: Vec<_> = networks.all().unwrap().into_iter().map(|n| n.name).collect();
+        let names: Vec<_> = networks
+            .all()
+            .unwrap()
+            .into_iter()
+            .map(|n| n.name)
+            .collect();
         assert_eq!(names, ["aa", "b1", "bridge", "host", "none"]);
     }
 

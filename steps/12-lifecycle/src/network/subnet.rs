@@ -139,9 +139,24 @@ mod tests {
         assert_eq!(given.gateway.to_string(), "10.9.0.1");
         for (subnet, range, gateway, words) in [
             ("foo", None, None, "Invalid subnet foo : invalid CIDR"),
-            ("10.9.0.0/24", None, Some("10.1.1.1"), "no matching subnet for gateway"),
-            ("10.9.0.0/24", None, Some("foo"), "no matching subnet for gateway"),
-            ("10.9.0.0/24", Some("10.1.1.0/24"), None, "no matching subnet for range"),
+            (
+                "10.9.0.0/24",
+                None,
+                Some("10.1.1.1"),
+                "no matching subnet for gateway",
+            ),
+            (
+                "10.9.0.0/24",
+                None,
+                Some("foo"),
+                "no matching subnet for gateway",
+            ),
+            (
+                "10.9.0.0/24",
+                Some("10.1.1.0/24"),
+                None,
+                "no matching subnet for range",
+            ),
             ("172.18.3.0/24", None, None, "Pool overlaps"),
             ("10.1.2.0/24", None, None, "the host's route"),
         ] {
