@@ -587,7 +587,9 @@ fn describe(network: &Network, running: &[Record]) -> Result<Described> {
             true => None,
             false => {
                 let attachments = Attachments::of(record)?;
-                attachments.to(&network.id).and_then(|one| one.address)
+                let to = attachments.networks.iter();
+                let mut to = to.filter(|one| one.id == network.id);
+                to.find_map(|one| one.address)
             }
         };
         let on_host = network.predefined

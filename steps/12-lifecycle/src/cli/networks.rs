@@ -232,7 +232,7 @@ impl NetworkArgs {
                         continue;
                     }
                     ensure!(
-                        attachments.to(&network.id).is_none(),
+                        attachments.to(&network).is_none(),
                         "network {name} is specified multiple times"
                     );
                     let attachment = Attachment::new(&network, aliases, ip)?;

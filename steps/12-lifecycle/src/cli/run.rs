@@ -24,7 +24,7 @@ use process::{Exit, Failure};
 
 use crate::cli::networks::NetworkArgs;
 use crate::cli::swept;
-use crate::client::{Attach, attach, keys};
+use crate::client::{Attach, ask, attach, keys};
 use crate::health::HealthArgs;
 use crate::monitor;
 use crate::monitor::detach::{Caller, Passed, Started, detach};
@@ -303,6 +303,7 @@ fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
 /// Starts a container by a monitor, and attaches to it from its first byte.
 fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    ask(&ours, how)?;
     let started = launch(places, record, Some(&theirs))?;
     drop(theirs);
     let records = Records::new(places);

@@ -153,6 +153,13 @@ impl Hub {
         Ok(())
     }
 
+    /// Adds one whose order has come before the command runs, and obeys it: the
+    /// first output is theirs.
+    pub(super) fn add_first(&mut self, stream: UnixStream) -> Result<()> {
+        self.add(stream)?;
+        self.hear(self.peers.len() - 1)
+    }
+
     /// Takes the ends of the streams of a command that is about to run.
     pub(super) fn connect(&mut self, kept: Option<Kept>, process: Pid) -> Result<()> {
         let pid = rustix::process::Pid::from_raw(process.as_raw()).context("no process")?;

@@ -101,8 +101,31 @@ impl Attachments {
     }
 
     /// The connection to a network.
-    pub fn to(&self, id: &str) -> Option<&Attachment> {
-        self.networks.iter().find(|one| one.id == id)
+    pub fn to(&self, network: &Network) -> Option<&Attachment> {
+        self.networks.iter().find(|one| one.is_to(network))
+    }
+}
+
+impl Attachment {
+    /// Whether it is to this network: one that has been removed and made again
+    /// has its name.
+    fn is_to(&self, network: &Network) -> bool {
+        self.id == network.id || self.name == network.name
+    }
+
+    /// The network, if it is there.
+    ///
+    /// # Errors
+    /// If it has been removed.
+    fn network(&self, networks: &Networks) -> Result<Network> {
+        let found = match networks.read(&self.id)? {
+            Some(network) => Some(network),
+            None => {
+                let mut all = networks.custom()?.into_iter();
+                all.find(|network| network.name == self.name)
+            }
+        };
+        found.with_context(|| format!("network {} not found", self.name))
     }
 }
 
@@ -124,10 +147,8 @@ pub fn published(record: &Record) -> Vec<Publish> {
 pub fn resolve(places: &Places, record: &Record, spec: &mut Spec) -> Result<()> {
     let networks = Networks::new(&places.root);
     for one in Attachments::of(record)?.networks {
-        let network = networks.read(&one.id)?;
-        let network = network.with_context(|| format!("network {} not found", one.name))?;
         spec.net.joining.push(Joining {
-            bridge: network.bridge()?,
+            bridge: one.network(&networks)?.bridge()?,
             ip: one.ip,
         });
     }
@@ -142,7 +163,7 @@ pub fn resolve(places: &Places, record: &Record, spec: &mut Spec) -> Result<()> 
 /// If one of the networks has been removed meanwhile.
 // ANCHOR: note
 pub fn note(places: &Places, record: &Record) -> Result<()> {
-    let attachments = Attachments::of(record)?;
+    let mut attachments = Attachments::of(record)?;
     let open = record.spec.net.publish.iter().any(Publish::is_open);
     if attachments.networks.is_empty() && !open {
         return Ok(());
@@ -155,19 +176,19 @@ pub fn note(places: &Places, record: &Record) -> Result<()> {
         // Who removes a network looks for containers on it. From here on, this
         // one is found.
         let _lock = networks.hold(Turn::Making)?;
-        for one in &attachments.networks {
-            let found = networks.read(&one.id)?;
-            ensure!(found.is_some(), "network {} not found", one.name);
+        for one in &mut attachments.networks {
+            one.id = one.network(&networks)?.id;
+            let address = connected.addresses.get(&device(&one.id)).copied();
+            ensure!(address.is_some(), "network {} not found", one.name);
+            one.address = address;
         }
     }
-    change(places, &record.spec.id, &mut |attachments| {
-        for one in &mut attachments.networks {
-            one.address = connected.addresses.get(&device(&one.id)).copied();
-        }
-        attachments.ports = match open {
-            true => connected.ports.clone(),
-            false => Vec::new(),
-        };
+    attachments.ports = match open {
+        true => connected.ports,
+        false => Vec::new(),
+    };
+    change(places, &record.spec.id, &mut |now| {
+        now.clone_from(&attachments);
     })
 }
 // ANCHOR_END: note
@@ -230,7 +251,7 @@ pub fn connect(
              private (none) mode"
         );
     }
-    if attachments.to(&network.id).is_some() {
+    if attachments.to(network).is_some() {
         bail!(
             "endpoint with name {name} already exists in network {}",
             network.name
@@ -285,7 +306,7 @@ fn add_host(record: &Record, address: Ipv4Addr) -> Result<()> {
 /// If it is not connected to it.
 pub fn disconnect(places: &Places, record: &Record, network: &Network) -> Result<()> {
     let attachments = Attachments::of(record)?;
-    let Some(attachment) = attachments.to(&network.id) else {
+    let Some(attachment) = attachments.to(network) else {
         if network.name == "bridge" && record.spec.net.mode() == NetworkMode::Bridge {
             bail!("a container stays on the default bridge, if it was started on it");
         }
@@ -307,6 +328,6 @@ pub fn disconnect(places: &Places, record: &Record, network: &Network) -> Result
         }
     }
     change(places, &record.spec.id, &mut |attachments| {
-        attachments.networks.retain(|one| one.id != network.id);
+        attachments.networks.retain(|one| !one.is_to(network));
     })
 }
