@@ -246,7 +246,10 @@ impl Hub {
         let kill_at = self.stop.and_then(|stop| stop.kill_at);
         let probe_at = self.prober.as_ref().and_then(Prober::due);
         let names_at = self.resolver.as_ref().and_then(Resolver::due);
-        let due = [until, kill_at, probe_at, names_at].into_iter().flatten().min();
+        let due = [until, kill_at, probe_at, names_at]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec {

@@ -1,12 +1,14 @@
 //! The networks of a container. Its record says to which it is connected; the
 //! addresses there are noted at each start.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::cli::places::Places;
 use engine::container::{Record, Records};
 use engine::spec::Spec;
+use ipnet::Ipv4Net;
 use kit::ProcessIdentity;
 use kit::lock::Turn;
 use net::{Joining, NetworkMode, Publish, RESOLVER, plugs};
@@ -137,6 +139,79 @@ pub fn published(record: &Record) -> Vec<Publish> {
     }
     let asked = record.spec.net.publish.iter();
     asked.filter(|port| !port.is_open()).copied().collect()
+}
+
+/// The names of a container's networks: `bridge`, `host`, `none`, or those of
+/// `network create`.
+pub fn names(record: &Record) -> Vec<String> {
+    let attachments = Attachments::of(record).unwrap_or_default();
+    let mode = record.spec.net.mode();
+    let others = attachments.networks.into_iter().map(|one| one.name);
+    let joins = record.later.contains_key(FIELD);
+    let own = (!joins || mode != NetworkMode::None).then(|| mode.to_string());
+    own.into_iter().chain(others).collect()
+}
+
+/// A container's end of a network, as others see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// The network's id.
+    pub id: String,
+    /// Its address, while it runs.
+    pub address: Option<Ipv4Addr>,
+    /// The subnet, while the network is there.
+    pub subnet: Option<Ipv4Net>,
+    /// The address of the bridge.
+    pub gateway: Option<Ipv4Addr>,
+    /// Further names of the container there, on a network that has names.
+    pub aliases: Option<Vec<String>>,
+}
+
+/// The ends of a container by the names of its networks.
+///
+/// # Errors
+/// If the record or a network is damaged.
+pub fn ends(places: &Places, record: &Record) -> Result<BTreeMap<String, End>> {
+    let networks = Networks::new(&places.root);
+    let runs = record.is_running();
+    let mut ends = BTreeMap::new();
+    for name in names(record) {
+        // Not that of a container, which is nothing by itself.
+        let Some(network) = networks.all()?.into_iter().find(|one| one.name == name) else {
+            ends.insert(name, End::default());
+            continue;
+        };
+        let mut end = End {
+            id: network.id.clone(),
+            ..End::default()
+        };
+        if network.predefined {
+            let is_bridge = runs && name == "bridge";
+            let connected = match is_bridge {
+                true => plugs::look(record.launcher)?,
+                false => None,
+            };
+            end.address = connected.and_then(|connected| connected.default);
+            if end.address.is_some() {
+                end.subnet = plugs::default_subnet()?;
+                end.gateway = end.subnet.and_then(|subnet| subnet.hosts().next());
+            }
+        } else {
+            let attachments = Attachments::of(record)?;
+            let attachment = attachments.to(&network);
+            let aliases = attachment
+                .map(|one| one.aliases.clone())
+                .unwrap_or_default();
+            let own = record.short_id().to_owned();
+            end.aliases = Some(aliases.into_iter().chain([own]).collect());
+            end.address = attachment.and_then(|one| one.address).filter(|_| runs);
+            let subnet = network.subnet.filter(|_| end.address.is_some());
+            end.gateway = subnet.as_ref().map(|subnet| subnet.gateway);
+            end.subnet = subnet.map(|subnet| subnet.subnet);
+        }
+        ends.insert(name, end);
+    }
+    Ok(ends)
 }
 
 /// Adds to the description of a container that is about to start the bridges of
