@@ -512,3 +512,160 @@ fn is_not_yet(error: &std::io::Error) -> bool {
         ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::NotConnected
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::dns::tests::ask;
+    use simple_dns::{Packet, RCODE, TYPE};
+    use std::net::TcpListener;
+
+    /// A resolver on loopback, its address, and a server that it asks.
+    fn resolver(leads_out: bool) -> (Resolver, UdpSocket, UdpSocket) {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        udp.set_nonblocking(true).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(udp.local_addr().unwrap()).unwrap();
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for socket in [&client, &server] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        let servers = vec![server.local_addr().unwrap()];
+        let names = Names::fixed(&[("web", Ipv4Addr::new(172, 18, 0, 2))], leads_out);
+        let resolver = Resolver::on(Sockets { udp, tcp }, names, servers);
+        (resolver, client, server)
+    }
+
+    fn heard(socket: &UdpSocket) -> Vec<u8> {
+        let mut bytes = [0; LONGEST];
+        let length = socket.recv(&mut bytes).unwrap();
+        bytes[..length].to_vec()
+    }
+
+    #[test]
+    fn names_of_containers_are_answered_and_others_passed_on() {
+        let (mut resolver, client, server) = resolver(true);
+        client.send(&ask("WEB", TYPE::A)).unwrap();
+        resolver.work();
+        let answer = heard(&client);
+        assert_eq!(Packet::parse(&answer).unwrap().answers.len(), 1);
+        client.send(&ask("web", TYPE::AAAA)).unwrap();
+        resolver.work();
+        let answer = heard(&client);
+        let packet = Packet::parse(&answer).unwrap();
+        assert_eq!((packet.answers.len(), packet.rcode()), (0, RCODE::NoError));
+
+        client.send(&ask("example.org", TYPE::A)).unwrap();
+        resolver.work();
+        assert!(resolver.due().is_some());
+        let mut bytes = [0; LONGEST];
+        let (length, from) = server.recv_from(&mut bytes).unwrap();
+        // An answer to another question, one under another id, and no answer.
+        let mut other = ask("example.com", TYPE::A);
+        other[2] |= 0x80;
+        other[..2].copy_from_slice(&bytes[..2]);
+        let mut guess = bytes[..length].to_vec();
+        guess[2] |= 0x80;
+        guess[0] ^= 1;
+        for wrong in [&other[..], &guess, &bytes[..length], b"x"] {
+            server.send_to(wrong, from).unwrap();
+        }
+        resolver.work();
+        assert_eq!(resolver.asked.len(), 1, "none of these was the answer");
+        // A stranger's is not even received.
+        let mut right = bytes[..length].to_vec();
+        right[2] |= 0x80;
+        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+        stranger.send_to(&right, from).unwrap();
+        resolver.work();
+        assert_eq!(resolver.asked.len(), 1);
+        server.send_to(&right, from).unwrap();
+        resolver.work();
+        assert!(resolver.asked.is_empty());
+        assert_eq!(heard(&client)[..2], [0, 7], "under the container's own id");
+    }
+
+    #[test]
+    fn nothing_leaves_an_internal_network() {
+        let (mut resolver, client, server) = resolver(false);
+        client.send(&ask("example.org", TYPE::A)).unwrap();
+        resolver.work();
+        let answer = heard(&client);
+        let rcode = Packet::parse(&answer).unwrap().rcode();
+        assert_eq!(rcode, RCODE::ServerFailure);
+        server.set_nonblocking(true).unwrap();
+        assert!(server.recv(&mut [0; 1]).is_err());
+    }
+
+    #[test]
+    fn a_flood_is_bounded_and_refused() {
+        let (mut resolver, client, _server) = resolver(true);
+        for _ in 0..3 {
+            for _ in 0..MOST {
+                client.send(&ask("example.org", TYPE::A)).unwrap();
+            }
+            resolver.work();
+        }
+        assert_eq!(resolver.asked.len(), MOST);
+        let answer = heard(&client);
+        let rcode = Packet::parse(&answer).unwrap().rcode();
+        assert_eq!(rcode, RCODE::ServerFailure);
+        // Containers are still found.
+        client.send(&ask("web", TYPE::A)).unwrap();
+        resolver.work();
+        let mut found = false;
+        client.set_nonblocking(true).unwrap();
+        let mut bytes = [0; LONGEST];
+        while let Ok(length) = client.recv(&mut bytes) {
+            found |= Packet::parse(&bytes[..length]).unwrap().answers.len() == 1;
+        }
+        assert!(found);
+        for asked in &mut resolver.asked {
+            asked.until = Instant::now();
+        }
+        resolver.work();
+        assert!(resolver.asked.is_empty(), "nobody waits for ever");
+    }
+
+    #[test]
+    fn a_connection_has_its_answers_in_order() {
+        let (mut resolver, _client, _server) = resolver(false);
+        let address = resolver.sockets.tcp.local_addr().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let question = ask("web", TYPE::A);
+        let mut bytes = (question.len() as u16).to_be_bytes().to_vec();
+        bytes.extend_from_slice(&question);
+        // In pieces, two questions at once, and then rubbish.
+        stream.write_all(&bytes[..5]).unwrap();
+        resolver.work();
+        stream.write_all(&bytes[5..]).unwrap();
+        stream.write_all(&bytes).unwrap();
+        for _ in 0..2 {
+            resolver.work();
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(Packet::parse(&answer).unwrap().answers.len(), 1);
+        }
+        stream.write_all(&[0xff; 2 * LONGEST]).unwrap();
+        for _ in 0..4 {
+            resolver.work();
+        }
+        assert!(resolver.clients.is_empty(), "too long for a question");
+        let many: Vec<TcpStream> = (0..3 * MOST_CLIENTS)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        for _ in 0..4 {
+            resolver.work();
+        }
+        assert!(resolver.clients.len() <= MOST_CLIENTS);
+        drop(many);
+        resolver.work();
+        resolver.work();
+        assert!(resolver.clients.is_empty());
+    }
+}
