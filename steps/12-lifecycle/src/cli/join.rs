@@ -19,7 +19,7 @@ use user::UserSpec;
 
 use crate::cli::run::{AttachArgs, again};
 use crate::cli::{is_paused, require_running, swept};
-use crate::client::{Attach, attach, keys};
+use crate::client::{Attach, ask, attach, keys};
 use crate::exec::{Further, exec};
 use crate::monitor::detach::{Caller, Passed, detach, null};
 use crate::protocol::connect;
@@ -238,6 +238,7 @@ fn join(records: &Records, record: &Record, no_stdin: bool, how: &AttachArgs) ->
         detach_keys: keys(&how.detach_keys)?,
         proxy: !how.no_proxy && !record.spec.tty,
     };
+    ask(&stream, &how)?;
     let end = attach(
         stream,
         &how,

@@ -25,6 +25,7 @@ use crate::cli::{group, swept};
 use crate::inspect::inspect;
 use crate::log::point_in_time;
 use crate::log::read::{Wanted, follow, past, print};
+use crate::network::attached::published as published_ports;
 use crate::settings::{LogDriver, Stay};
 
 /// The commands that look at containers.
@@ -250,7 +251,7 @@ fn inspect_all(
 fn ports(records: &Records, container: &str, wanted: Option<&str>) -> Result<()> {
     let record = records.find(container)?;
     let mut any = false;
-    for one in &record.spec.net.publish {
+    for one in &published_ports(&record) {
         let name = format!("{}/{}", one.port, one.protocol);
         let host = format!("{}:{}", one.ip, one.host_port);
         match wanted {

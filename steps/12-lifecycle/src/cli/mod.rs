@@ -5,6 +5,7 @@
 //! | [`run`] | `run`, `create`, `start` |
 //! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
 //! | [`join`] | `exec`, `attach` |
+//! | [`network`], [`networks`] | `network …`; the options of `run` about networks and ports |
 //! | [`ps`] | `ps` |
 //! | [`look`] | `inspect`, `logs`, `top`, `port` |
 //! | [`format`], [`filter`] | `--format`, `--filter` |
@@ -15,6 +16,8 @@ pub mod filter;
 pub mod format;
 pub mod join;
 pub mod look;
+pub mod network;
+pub mod networks;
 pub mod ps;
 pub mod run;
 pub mod words;
@@ -70,6 +73,9 @@ enum Sub {
     Look(look::Tool),
     #[command(flatten)]
     Images(ImageTool),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Tool),
     /// Manage volumes
     #[command(subcommand)]
     Volume(VolumeTool),
@@ -108,6 +114,7 @@ pub fn main() -> ExitCode {
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),
+            Sub::Network(tool) => network::run(&places, tool),
             Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
         }

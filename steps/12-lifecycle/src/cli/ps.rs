@@ -13,6 +13,7 @@ use crate::cli::is_paused;
 use crate::cli::words::{bytes, local_time, shortened, since};
 use crate::health::State;
 use crate::inspect::{created, sizes_of, status};
+use crate::network::attached;
 use crate::settings::health;
 
 /// What to list, and how.
@@ -163,7 +164,7 @@ fn row(record: &Record, no_trunc: bool, size: String) -> Row {
         ("Labels", labels.join(",")),
         ("Mounts", mounts.collect::<Vec<_>>().join(",")),
         ("LocalVolumes", volumes.to_string()),
-        ("Networks", spec.net.mode().to_string()),
+        ("Networks", attached::names(record).join(",")),
     ]);
     Row {
         cells,
@@ -199,7 +200,8 @@ fn state(record: &Record) -> String {
 }
 
 fn published(record: &Record) -> String {
-    let ports = record.spec.net.publish.iter().map(|one| {
+    let ports = attached::published(record);
+    let ports = ports.iter().map(|one| {
         format!(
             "{}:{}->{}/{}",
             one.ip, one.host_port, one.port, one.protocol

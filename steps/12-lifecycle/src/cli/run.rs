@@ -22,8 +22,9 @@ use kit::sys::{close_others_on_exec, inherited};
 use nix::sys::prctl;
 use process::{Exit, Failure};
 
+use crate::cli::networks::NetworkArgs;
 use crate::cli::swept;
-use crate::client::{Attach, attach, keys};
+use crate::client::{Attach, ask, attach, keys};
 use crate::config::Config;
 use crate::health::HealthArgs;
 use crate::monitor;
@@ -80,6 +81,7 @@ pub struct AttachArgs {
 /// The options of `run`.
 #[derive(Args)]
 #[command(override_usage = "drydock run [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+#[command(mut_arg("network", |arg| aside(arg, "step-06-network")), mut_arg("publish", |arg| aside(arg, "step-06-publish")))]
 pub struct Run {
     /// Run the container in the background and print its ID
     #[arg(short, long, help_heading = "Life (step 12)")]
@@ -89,19 +91,30 @@ pub struct Run {
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
 /// The options of `create`.
 #[derive(Args)]
 #[command(override_usage = "drydock create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+#[command(mut_arg("network", |arg| aside(arg, "step-06-network")), mut_arg("publish", |arg| aside(arg, "step-06-publish")))]
 pub struct Create {
     #[command(flatten)]
     stay: StayArgs,
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
     run: RunArgs,
+}
+
+/// Takes an option of step 06 off the command line: one of [`NetworkArgs`] has
+/// its name.
+fn aside(arg: clap::Arg, name: &'static str) -> clap::Arg {
+    arg.long(name).short(None).hide(true)
 }
 
 /// The options of `start`.
@@ -178,17 +191,21 @@ impl StayArgs {
 }
 
 fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
+    let network = args.network.apply(places, &mut args.run)?;
+    let image = args.run.image_and_command.first().cloned();
     let mut stay = args.stay.settings(config, &args.run, !args.detach)?;
     let cidfile = args.run.container.cidfile.take();
     let (interactive, terminal) = (args.run.container.interactive, args.run.container.tty);
-    let spec = spec(places, args.run)?;
+    let mut spec = spec(places, args.run)?;
     stay.health = args.health.check(spec.healthcheck.as_ref())?;
-    if !args.detach && !args.stay.is_given() && stay.health.is_none() {
+    if !args.detach && !args.stay.is_given() && stay.health.is_none() && network.is_plain() {
         // The launcher stays in the caller's terminal: nothing is copied, and
         // nothing logged.
         return engine::cli::run::launch(places, spec, cidfile);
     }
+    network.finish(places, &image.unwrap_or_default(), &mut spec)?;
     let mut record = Record::new(spec)?;
+    network.attachments.put(&mut record)?;
     stay.put(&mut record)?;
     let how = Attach {
         input: interactive,
@@ -233,9 +250,13 @@ fn begin_cidfile(path: &Path) -> Result<(File, PathBuf)> {
 fn create_only(places: &Places, config: &Config, mut args: Create) -> Result<Exit> {
     let mut stay = args.stay.settings(config, &args.run, false)?;
     let cidfile = args.run.container.cidfile.take();
-    let spec = spec(places, args.run)?;
+    let network = args.network.apply(places, &mut args.run)?;
+    let image = args.run.image_and_command.first().cloned();
+    let mut spec = spec(places, args.run)?;
     stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    network.finish(places, &image.unwrap_or_default(), &mut spec)?;
     let mut record = Record::new(spec)?;
+    network.attachments.put(&mut record)?;
     stay.put(&mut record)?;
     let record = new(places, record, cidfile.as_deref())?;
     println!("{}", record.spec.id);
@@ -310,6 +331,7 @@ fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
 /// Starts a container by a monitor, and attaches to it from its first byte.
 fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    ask(&ours, how)?;
     let started = launch(places, record, Some(&theirs))?;
     drop(theirs);
     let records = Records::new(places);
