@@ -93,7 +93,7 @@ impl<'a> Life<'a> {
         let names = entries.into_iter().flatten().flatten();
         names
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| !name.starts_with('.') && name != "names")
+            .filter(|name| !name.starts_with('.') && name != "names" && name != "events")
             .collect()
     }
 

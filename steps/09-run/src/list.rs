@@ -77,6 +77,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         .privileges(privileges);
     let cgroups = Cgroups::new(spec.cgroups.clone()).privileges(privileges);
     let view = cgroups.view(RootTree::Own);
+    let oom_kills = cgroups.oom_kills();
     let keyring = match spec.new_keyring {
         true => SessionKeyring::New,
         false => SessionKeyring::Callers,
@@ -105,6 +106,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         None => Keeper::new(records, spec.clone(), here.cidfile, union.found_dead())?,
         Some(record) => Keeper::again(records, record, union.found_dead()),
     };
+    let keeper = keeper.counting(oom_kills);
     let ending = keeper.ending();
     let command = Command {
         argv: spec.command,

@@ -14,7 +14,8 @@
 //! 3. [`protocol`]: what others say to a monitor through its socket
 //! 4. [`log`]: lines of JSON in a file: written, rotated, read, followed
 //! 5. [`exec`]: a further process in a container
-//! 6. [`cli`]: the commands
+//! 6. [`events`]: what has happened, a line each
+//! 7. [`cli`]: the commands
 //!
 //! What makes it safe to kill:
 //!
@@ -24,6 +25,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod events;
 pub mod exec;
 pub mod log;
 pub mod monitor;

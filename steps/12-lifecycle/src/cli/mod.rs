@@ -5,11 +5,13 @@
 //! | [`run`] | `run`, `create`, `start` |
 //! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
 //! | [`join`] | `exec`, `attach` |
+//! | [`events`] | `events` |
 //! | [`look`] | `ps`, `inspect`, `logs`, `top`, `port` |
 //! | [`format`] | `--format` |
 //! | [`words`] | ages and tables as Docker prints them |
 
 pub mod control;
+pub mod events;
 pub mod format;
 pub mod join;
 pub mod look;
@@ -26,8 +28,8 @@ use engine::cli::volume::{self as volume_tool, VolumeTool};
 use engine::container::{Record, Records};
 use kit::set_verbose;
 use nix::sys::stat::{Mode, umask};
-use process::Exit;
 use process::cli::after_help;
+use process::{Exit, Failure};
 
 /// Run containers, now and later
 ///
@@ -53,6 +55,8 @@ enum Sub {
     Join(join::Tool),
     #[command(flatten)]
     Look(look::Tool),
+    /// Get events of containers, as they come
+    Events(events::EventsArgs),
     #[command(flatten)]
     Images(ImageTool),
     /// Manage volumes
@@ -77,15 +81,25 @@ pub fn main() -> ExitCode {
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_verbose(drydock.places.verbose);
         let places = drydock.places.places()?;
+        crate::events::observe();
         match drydock.command {
             Sub::Run(tool) => run::run(&places, tool),
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),
+            Sub::Events(args) => events::run(&places, &args).map_err(one),
             Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
         }
     })
+}
+
+/// The exit status of an error is 1, unless it has another.
+fn one(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Failure>() {
+        Some(_) => error,
+        None => Failure::new(1, format!("{error:#}")).into(),
+    }
 }
 
 /// The records, without those that killed launchers have left.

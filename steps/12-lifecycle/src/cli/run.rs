@@ -24,6 +24,7 @@ use process::{Exit, Failure};
 
 use crate::cli::swept;
 use crate::client::{Attach, attach, keys};
+use crate::events::tell;
 use crate::monitor;
 use crate::monitor::detach::{Caller, Passed, Started, detach};
 use crate::settings::{LogDriver, LogSettings, Restart, Stay};
@@ -274,6 +275,7 @@ fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
 /// Starts a container by a monitor, and attaches to it from its first byte.
 fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    tell(places, record, "attach", &[]);
     let started = launch(places, record, Some(&theirs))?;
     drop(theirs);
     let records = Records::new(places);

@@ -80,6 +80,9 @@ struct Stop {
     kill_at: Option<Instant>,
 }
 
+/// Tells everybody of a signal.
+pub(super) type Killing = Box<dyn Fn(i32)>;
+
 /// The state of a monitor.
 pub(super) struct Hub {
     listener: UnixListener,
@@ -102,6 +105,10 @@ pub(super) struct Hub {
     log: Option<Writer>,
     process: Option<OwnedFd>,
     stop: Option<Stop>,
+    /// Called with the number of each signal that is sent.
+    killing: Killing,
+    /// Whether `stop` was ordered, and not only `kill`.
+    pub(super) stop_ordered: bool,
     /// Whether somebody has stopped the container, since it was last asked.
     pub(super) stopped: bool,
     /// A new policy that somebody has ordered.
@@ -109,7 +116,12 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(listener: UnixListener, log: Option<Writer>, stdin_once: bool) -> Self {
+    pub(super) fn new(
+        listener: UnixListener,
+        log: Option<Writer>,
+        stdin_once: bool,
+        killing: Killing,
+    ) -> Self {
         Hub {
             listener,
             peers: Vec::new(),
@@ -124,6 +136,8 @@ impl Hub {
             log,
             process: None,
             stop: None,
+            killing,
+            stop_ordered: false,
             stopped: false,
             policy: None,
         }
@@ -498,6 +512,7 @@ impl Hub {
             Order::Stop { signal, seconds } => {
                 self.peers[index].what = What::End;
                 self.stopped = true;
+                self.stop_ordered |= signal.is_some();
                 let first = match signal {
                     None => Some(Signal::SIGKILL.into()),
                     Some(number) => SignalNumber::new(number),
@@ -519,6 +534,7 @@ impl Hub {
         let Some(process) = &self.process else {
             return Ok(());
         };
+        (self.killing)(signal.raw());
         match pidfd_send_signal(process.as_fd(), signal) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),

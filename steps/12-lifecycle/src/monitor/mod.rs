@@ -27,6 +27,7 @@ use kit::{ProcessIdentity, SignalSet, say};
 use nix::sys::signal::Signal;
 use process::{Exit, Failure};
 
+use crate::events::tell;
 use crate::log::write::Writer;
 use crate::monitor::hub::Hub;
 use crate::protocol;
@@ -65,7 +66,13 @@ pub fn run(
         LogDriver::JsonFile => Some(Writer::open(&directory, stay.log)?),
         LogDriver::None => None,
     };
-    let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once);
+    let killing = {
+        let (places, record) = (places.clone(), record.clone());
+        Box::new(move |signal: i32| {
+            tell_of(&places, &record, "kill", &[("signal", &signal.to_string())]);
+        })
+    };
+    let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once, killing);
     if let Some(attached) = attached {
         hub.add(attached)?;
     }
@@ -88,7 +95,7 @@ pub fn run(
                 stay.error = Some(format!("{error:#}"));
                 stay.put(&mut record)?;
                 hub.borrow_mut().ended();
-                finish(&records, &record, status, (hub, claim))?;
+                finish(places, &record, status, (hub, claim))?;
                 return Err(error);
             }
             Err(error) => {
@@ -111,7 +118,8 @@ pub fn run(
         // ANCHOR: exercise_again
         if stay.stopped || !stay.restart.again(end, stay.restarts) {
             stay.put(&mut record)?;
-            return finish(&records, &record, end, (hub, claim));
+            tell_of_stop(places, &record, &hub);
+            return finish(places, &record, end, (hub, claim));
         }
         stay.restarts += 1;
         stay.put(&mut record)?;
@@ -127,11 +135,26 @@ pub fn run(
         if !pause(&hub, wait)? {
             stay.stopped = true;
             stay.put(&mut record)?;
-            return finish(&records, &record, end, (hub, claim));
+            tell_of_stop(places, &record, &hub);
+            return finish(places, &record, end, (hub, claim));
         }
         wait = (wait * 2).min(LONGEST_WAIT);
         // ANCHOR_END: exercise_again
         // ANCHOR_END: again
+    }
+}
+
+/// Tells of a container by the name that it has now.
+fn tell_of(places: &Places, record: &Record, action: &str, more: &[(&str, &str)]) {
+    let now = Records::new(places).read(&record.spec.id);
+    let now = now.ok().flatten();
+    tell(places, now.as_ref().unwrap_or(record), action, more);
+}
+
+/// Tells that somebody has stopped the container, if so.
+fn tell_of_stop(places: &Places, record: &Record, hub: &Rc<RefCell<Hub>>) {
+    if hub.borrow().stop_ordered {
+        tell_of(places, record, "stop", &[]);
     }
 }
 
@@ -168,17 +191,23 @@ fn once(
 /// Writes what has become of the container, and lets go of everybody.
 // ANCHOR: finish
 fn finish(
-    records: &Records,
+    places: &Places,
     record: &Record,
     status: u8,
     (hub, claim): (Rc<RefCell<Hub>>, File),
 ) -> Result<()> {
     let id = &record.spec.id;
+    let records = Records::new(places);
     // ANCHOR: exercise_finish
     let written = match record.spec.auto_remove {
         // Its launch has removed the record, unless it failed before it had
         // one.
-        true => records.forget(id, &record.spec.name),
+        true => match records.read(id)? {
+            Some(left) => records
+                .forget(id, &left.spec.name)
+                .map(|()| tell(places, &left, "destroy", &[])),
+            None => records.forget(id, &record.spec.name),
+        },
         false => {
             let ended = records.change(id, &mut |now| {
                 let never = now.started_at.is_empty();
