@@ -43,6 +43,17 @@ pub struct Here<'a> {
     pub ends: Option<Ends>,
 }
 
+/// The layers of a container, with those of its image below.
+pub fn layers(spec: &Spec, places: &Places) -> Result<Union> {
+    let here = Here {
+        places,
+        cidfile: None,
+        record: None,
+        ends: None,
+    };
+    union(spec, &here)
+}
+
 /// Builds the container that `spec` describes, and the [`Ending`] to call with
 /// the result of its run.
 ///
@@ -347,6 +358,7 @@ mod tests {
         let known = [
             "09-run/src/list.rs",
             "11-runtime/src/list.rs",
+            "12-lifecycle/src/copy/list.rs",
             "12-lifecycle/src/exec.rs",
         ];
         assert!(

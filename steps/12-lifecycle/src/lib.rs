@@ -15,7 +15,8 @@
 //! 4. [`log`]: lines of JSON in a file: written, rotated, read, followed
 //! 5. [`exec`]: a further process in a container
 //! 6. [`events`]: what has happened, a line each
-//! 7. [`cli`]: the commands
+//! 7. [`copy`]: files from and to a container
+//! 8. [`cli`]: the commands
 //!
 //! What makes it safe to kill:
 //!
@@ -25,6 +26,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod copy;
 pub mod events;
 pub mod exec;
 pub mod log;

@@ -10,9 +10,10 @@ use engine::cli::places::Places;
 use engine::container::{Record, Records};
 use kit::SignalNumber;
 use nix::sys::signal::Signal;
-use process::Exit;
+use process::{Exit, Failure};
 
 use crate::cli::run::{claim, start_one};
+use crate::cli::update::{self, Limits};
 use crate::cli::{each, group, is_paused, require_running, status, swept};
 use crate::events::tell;
 use crate::monitor::set_policy;
@@ -87,6 +88,9 @@ pub enum Tool {
         /// Restart policy when the container exits
         #[arg(long, value_name = "POLICY")]
         restart: Option<Restart>,
+        /// Limits.
+        #[command(flatten)]
+        limits: Box<Limits>,
         /// Names or IDs of containers
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
@@ -174,21 +178,35 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
         }
         Tool::Update {
             restart,
+            limits,
             containers,
-        } => each(&records, &containers, &mut |record| {
-            let Some(policy) = restart else {
-                bail!("nothing to update: give an option");
-            };
-            ensure!(
-                !record.spec.auto_remove || policy == Restart::No,
-                "a container with --rm is not started again"
-            );
-            match said(&records, &record, &Order::Restart(policy))? {
-                Some(Answer::Refused(why)) => bail!("{why}"),
-                Some(_) => Ok(()),
-                None => set_policy(&records, &record, policy),
+        } => {
+            if restart.is_none() && limits.is_empty() {
+                let why = "you must provide one or more flags when using this command";
+                return Err(Failure::new(1, why.to_owned()).into());
             }
-        }),
+            each(&records, &containers, &mut |record| {
+                if let Some(policy) = restart {
+                    ensure!(
+                        !record.spec.auto_remove || policy == Restart::No,
+                        "Restart policy cannot be updated because AutoRemove is enabled for the \
+                         container"
+                    );
+                }
+                if !limits.is_empty() {
+                    update::change(&records, &record, &limits)?;
+                }
+                if let Some(policy) = restart {
+                    match said(&records, &record, &Order::Restart(policy))? {
+                        Some(Answer::Refused(why)) => bail!("{why}"),
+                        Some(_) => {}
+                        None => set_policy(&records, &record, policy)?,
+                    }
+                }
+                update::told(places, &records, &record);
+                Ok(())
+            })
+        }
         Tool::Rm {
             force, containers, ..
         } => each(&records, &containers, &mut |record| {

@@ -5,17 +5,23 @@
 //! | [`run`] | `run`, `create`, `start` |
 //! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
 //! | [`join`] | `exec`, `attach` |
+//! | [`copy`] | `cp` |
 //! | [`events`] | `events` |
 //! | [`look`] | `ps`, `inspect`, `logs`, `top`, `port` |
 //! | [`format`] | `--format` |
+//! | [`stats`] | `stats` |
+//! | [`update`] | the limits of `update` |
 //! | [`words`] | ages and tables as Docker prints them |
 
 pub mod control;
+pub mod copy;
 pub mod events;
 pub mod format;
 pub mod join;
 pub mod look;
 pub mod run;
+pub mod stats;
+pub mod update;
 pub mod words;
 
 use std::process::ExitCode;
@@ -55,6 +61,10 @@ enum Sub {
     Join(join::Tool),
     #[command(flatten)]
     Look(look::Tool),
+    /// Copy files/folders between a container and the local filesystem
+    Cp(copy::CopyArgs),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(stats::StatsArgs),
     /// Get events of containers, as they come
     Events(events::EventsArgs),
     #[command(flatten)]
@@ -87,6 +97,8 @@ pub fn main() -> ExitCode {
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),
+            Sub::Cp(args) => copy::run(&places, &args).map_err(one),
+            Sub::Stats(args) => stats::run(&places, &args).map_err(one),
             Sub::Events(args) => events::run(&places, &args).map_err(one),
             Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),

@@ -30,6 +30,43 @@ pub fn since(then: &str) -> String {
     duration(age.unwrap_or_default())
 }
 
+/// A size with `digits` significant digits: Docker's `units.CustomSize`.
+fn size(mut value: f64, base: f64, units: &[&str], digits: usize) -> String {
+    let mut unit = 0;
+    while value >= base && unit + 1 < units.len() {
+        value /= base;
+        unit += 1;
+    }
+    format!("{}{}", significant(value, digits), units[unit])
+}
+
+/// C's `%.Ng`, for numbers that need no exponent.
+fn significant(value: f64, digits: usize) -> String {
+    let whole = match value {
+        v if v < 10.0 => 1,
+        v if v < 100.0 => 2,
+        v if v < 1000.0 => 3,
+        _ => 4,
+    };
+    let text = format!("{value:.*}", digits.saturating_sub(whole));
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+/// A size in powers of 1000, as `1.05kB`: Docker's `units.HumanSizeWithPrecision`.
+pub fn decimal(bytes: f64, digits: usize) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
+    size(bytes, 1000.0, &units, digits)
+}
+
+/// A size in powers of 1024, as `1.944GiB`: Docker's `units.BytesSize`.
+pub fn binary(bytes: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
+    size(bytes, 1024.0, &units, 4)
+}
+
 /// A text of at most this many characters, the last of which says that there
 /// were more.
 pub fn shortened(text: &str, most: usize) -> String {
@@ -88,6 +125,17 @@ mod tests {
         ] {
             assert_eq!(duration(Duration::from_secs(seconds)), words);
         }
+    }
+
+    #[test]
+    fn sizes_are_dockers() {
+        assert_eq!(decimal(0.0, 3), "0B");
+        assert_eq!(decimal(1054.0, 3), "1.05kB");
+        assert_eq!(decimal(1_981_000.0, 4), "1.981MB");
+        assert_eq!(binary(626_688.0), "612KiB");
+        assert_eq!(binary(25_280_000_000.0), "23.54GiB");
+        assert_eq!(binary(1023.0), "1023B");
+        assert_eq!(binary(64.0 * 1024.0 * 1024.0), "64MiB");
     }
 
     #[test]
