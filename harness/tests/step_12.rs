@@ -1,5 +1,10 @@
 //! Checks of step 12: containers that stay.
 
+#[path = "step_12/health.rs"]
+mod health;
+#[path = "step_12/listing.rs"]
+mod listing;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -48,7 +53,7 @@ impl<'a> Life<'a> {
         self.said(&words)
     }
 
-    /// The record of a container.
+    /// What `inspect` says of a container.
     fn record(&self, name: &str) -> Result<Value> {
         let all: Value = self.call(&["inspect", name]).run()?.success()?.json()?;
         Ok(all[0].clone())
@@ -56,9 +61,11 @@ impl<'a> Life<'a> {
 
     /// The PIDs of a running container's first process and of its monitor.
     fn pids(&self, name: &str) -> Result<(i32, i32)> {
-        let record = self.record(name)?;
-        let number = |value: &Value| value.as_i64().unwrap_or(0) as i32;
-        Ok((number(&record["pid"]), number(&record["launcher"]["pid"])))
+        let pid = self.record(name)?["State"]["Pid"].as_i64().unwrap_or(0) as i32;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        let parent = parent.and_then(|parent| parent.trim().parse().ok());
+        Ok((pid, parent.unwrap_or(0)))
     }
 
     /// What `ps -a` says of a container's status.
@@ -237,7 +244,7 @@ fn a_failed_start_is_the_callers_error() {
         // Without --rm it stays, and says why.
         let words = [&run[..], &["--name", "bad", &life.image, "/no/such"]].concat();
         life.call(&words).run()?.expect_status(127)?;
-        let why = life.record("bad")?["lifecycle"]["error"].to_string();
+        let why = life.record("bad")?["State"]["Error"].to_string();
         expect(why.contains("/no/such"), "the error in the record", why)?;
         life.said(&["rm", "bad"]).map(drop)
     });
@@ -297,7 +304,7 @@ fn what_it_prints_is_in_the_log() {
             format!("{word} 3"),
         )?;
         let file = life.root.join("containers");
-        let id = life.record("box")?["id"].as_str().unwrap_or("").to_owned();
+        let id = life.record("box")?["Id"].as_str().unwrap_or("").to_owned();
         let text = fs::read_to_string(file.join(id).join("json.log")).context("read the log")?;
         let first: Value =
             serde_json::from_str(text.lines().next().unwrap_or("")).context("a line of JSON")?;
@@ -537,7 +544,7 @@ fn a_stopped_container_keeps_its_files() {
         noted(2)?;
         expect_eq(
             "the same id",
-            life.record("box")?["id"].as_str(),
+            life.record("box")?["Id"].as_str(),
             Some(&*id),
         )?;
         life.said(&["restart", "-t", "0", "box"])?;
@@ -575,7 +582,7 @@ fn it_is_started_again_as_asked() {
         let record = life.record("twice")?;
         expect_eq(
             "the restarts in the record",
-            record["lifecycle"]["restarts"].as_u64(),
+            record["RestartCount"].as_u64(),
             Some(2),
         )?;
 
@@ -594,7 +601,12 @@ fn it_is_started_again_as_asked() {
         life.said(&["stop", "-t", "0", "always"])?;
         let ended = runs("always");
         life.expect_status("always", "Exited")?;
-        let record = life.record("always")?;
+        let id = life.record("always")?["Id"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned();
+        let file = fs::read(life.root.join(format!("containers/{id}.json")))?;
+        let record: Value = serde_json::from_slice(&file)?;
         expect_eq(
             "stopped, in the record",
             record["lifecycle"]["stopped"].as_bool(),
@@ -745,7 +757,7 @@ fn a_killed_monitor_leaves_nothing() {
         life.expect_nothing_left()?;
         // A full log is no reason to stop.
         life.detached("full", &[], "while :; do echo x; sleep 0.01; done")?;
-        let id = life.record("full")?["id"].as_str().unwrap_or("").to_owned();
+        let id = life.record("full")?["Id"].as_str().unwrap_or("").to_owned();
         let log = life.root.join("containers").join(id).join("json.log");
         fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).context("chmod")?;
         let (first, _) = life.pids("full")?;

@@ -121,6 +121,15 @@ pub trait StorageDriver {
     /// which no such archive can hold.
     fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()>;
 
+    /// Where a layer lies on the host, by the names that Docker's `inspect` gives
+    /// these directories; empty for a driver that has none to show.
+    ///
+    /// # Errors
+    /// If the layer does not exist.
+    fn directories(&self, _id: &LayerId) -> Result<Vec<(&'static str, String)>> {
+        Ok(Vec::new())
+    }
+
     /// The bytes that the layer itself takes on the disk, without those below
     /// it.
     ///

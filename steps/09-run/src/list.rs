@@ -232,6 +232,8 @@ mod tests {
             harden: Default::default(),
             new_keyring: true,
             labels: Default::default(),
+            healthcheck: None,
+            entrypoint: 0,
             stop_signal: "SIGTERM".into(),
             stop_timeout: 10,
             auto_remove: true,

@@ -17,6 +17,7 @@ use user::UserSettings;
 use uts::UtsSettings;
 
 use crate::command::ulimit::Ulimit;
+use crate::image::config::Healthcheck;
 use crate::volume::options::{Files, MountSource};
 
 /// The description of a container, from which [`list`](crate::list::list)
@@ -39,6 +40,9 @@ pub struct Spec {
     /// The program and its arguments.
     #[serde(with = "kit::text")]
     pub command: Vec<OsString>,
+    /// How many of these words are the entrypoint.
+    #[serde(default)]
+    pub entrypoint: usize,
     /// The environment, `NAME=VALUE` each.
     #[serde(with = "kit::text")]
     pub env: Vec<OsString>,
@@ -71,6 +75,9 @@ pub struct Spec {
     pub new_keyring: bool,
     /// Labels: the image's, overridden by the caller's.
     pub labels: BTreeMap<String, String>,
+    /// The image's check of health, which step 12 carries out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
     /// The signal that `drydock stop` sends, by name: `SIGTERM`.
     pub stop_signal: String,
     /// Seconds from the stop signal to SIGKILL.

@@ -24,6 +24,6 @@ pub mod sysctl;
 pub mod time;
 
 pub use isolation::{Door, Harden, Told};
-pub use options::HardenSettings;
+pub use options::{HardenSettings, SecurityOpt};
 pub use sysctl::Sysctls;
 pub use time::TimeNamespace;

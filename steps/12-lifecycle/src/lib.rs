@@ -9,6 +9,7 @@
 //! Read these, in this order:
 //!
 //! 1. [`settings`]: what a container that stays is asked to do: restart, log
+//!    ([`config`] has defaults, [`health`] how to check that it is well)
 //! 2. [`monitor`]: how the launcher leaves its caller, and what it does while
 //!    the container lives: the log, those who attach, stops and restarts
 //! 3. [`protocol`]: what others say to a monitor through its socket
@@ -26,9 +27,12 @@
 
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod copy;
 pub mod events;
 pub mod exec;
+pub mod health;
+pub mod inspect;
 pub mod log;
 pub mod monitor;
 pub mod protocol;

@@ -8,10 +8,16 @@ use std::str::FromStr;
 use anyhow::{Context, Error, Result, bail, ensure};
 use cgroups::Bytes;
 use engine::container::Record;
+use engine::image::config::Healthcheck;
 use serde::{Deserialize, Serialize};
+
+use crate::health::Health;
 
 /// The record's field for [`Stay`].
 const FIELD: &str = "lifecycle";
+/// The record's field for [`Health`], which the probes change while somebody
+/// else may change the other.
+const HEALTH: &str = "health";
 
 /// When a container whose command has ended is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,6 +187,9 @@ pub struct Stay {
     pub restart: Restart,
     /// Where its output goes.
     pub log: LogSettings,
+    /// How its health is checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Healthcheck>,
     /// Whether the command's input ends with the first who attaches to it.
     pub stdin_once: bool,
     /// How often it has been started again since somebody started it.
@@ -219,6 +228,20 @@ impl Stay {
     pub fn fields(&self) -> Result<BTreeMap<String, serde_json::Value>> {
         let value = serde_json::to_value(self).context("write JSON")?;
         Ok(BTreeMap::from([(FIELD.to_owned(), value)]))
+    }
+}
+
+/// What the probes have said of a container; `None` if there are none, or the
+/// record is damaged there.
+pub fn health(record: &Record) -> Option<Health> {
+    let value = record.later.get(HEALTH)?.clone();
+    serde_json::from_value(value).ok()
+}
+
+/// Notes what the probes have said.
+pub fn put_health(record: &mut Record, health: &Health) {
+    if let Ok(value) = serde_json::to_value(health) {
+        record.later.insert(HEALTH.to_owned(), value);
     }
 }
 

@@ -74,6 +74,11 @@ impl Cpus {
     /// (sched-bwc.rst).
     pub const PERIOD: u64 = 100_000;
 
+    /// The number in billionths.
+    pub fn billionths(self) -> u64 {
+        self.billionths
+    }
+
     /// A whole number of CPUs.
     pub fn whole(count: u64) -> Self {
         Cpus {

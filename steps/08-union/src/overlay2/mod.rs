@@ -373,6 +373,18 @@ impl StorageDriver for Overlay2 {
         write::layer(&tree, self.attributes.marks(), to)
     }
 
+    fn directories(&self, id: &LayerId) -> Result<Vec<(&'static str, String)>> {
+        let part = |id: &LayerId, name| self.path(id).join(name).display().to_string();
+        let parents = self.parents(id)?;
+        let lower: Vec<String> = parents.iter().map(|below| part(below, "diff")).collect();
+        Ok(vec![
+            ("LowerDir", lower.join(":")),
+            ("MergedDir", part(id, "merged")),
+            ("UpperDir", part(id, "diff")),
+            ("WorkDir", part(id, "work")),
+        ])
+    }
+
     fn usage(&self, id: &LayerId) -> Result<u64> {
         let diff = self.layer(id)?.join("diff");
         // A directory elsewhere takes no space here.

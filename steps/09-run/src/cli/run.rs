@@ -1,5 +1,7 @@
 //! `drydock run`: turns options and image into a [`Spec`], and launches it.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use process::Exit;
 use user::UserSpec;
@@ -19,13 +21,20 @@ const STOP_TIMEOUT: u64 = 10;
 
 /// Starts a container and waits for its end.
 pub fn run(places: &Places, mut args: RunArgs) -> Result<Exit> {
+    let cidfile = args.container.cidfile.take();
+    launch(places, spec(places, args)?, cidfile)
+}
+
+/// Starts the container that `spec` describes, and waits for its end. Its id is
+/// written into `cidfile`.
+pub fn launch(places: &Places, spec: Spec, cidfile: Option<PathBuf>) -> Result<Exit> {
     let here = Here {
         places,
-        cidfile: args.container.cidfile.take(),
+        cidfile,
         record: None,
         ends: None,
     };
-    let (container, ending) = list(spec(places, args)?, here)?;
+    let (container, ending) = list(spec, here)?;
     ending.note(container.run())
 }
 
@@ -65,6 +74,10 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
     let hostname = hostname(&mut uts, short(&id))?;
     let env = environment(config, &process, &hostname, container.tty)?;
     let command = argv(config, process.entrypoint.as_ref(), given)?;
+    let entrypoint = match &process.entrypoint {
+        Some(program) => usize::from(!program.is_empty()),
+        None => config.entrypoint.as_ref().map_or(0, |words| words.0.len()),
+    };
     if user.user.as_ref().is_none_or(UserSpec::is_empty) && !user.map_none {
         let name = Some(config.user.as_str()).filter(|name| !name.is_empty());
         let name = name.unwrap_or("0");
@@ -85,6 +98,7 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         layer: image.top,
         driver,
         command,
+        entrypoint,
         env,
         workdir,
         interactive: container.interactive,
@@ -100,6 +114,7 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         harden: harden.with_absolute_paths()?,
         new_keyring: !process.no_new_keyring,
         labels,
+        healthcheck: config.healthcheck.clone(),
         stop_signal,
         stop_timeout: container.stop_timeout.unwrap_or(STOP_TIMEOUT),
         auto_remove: container.rm,

@@ -39,7 +39,48 @@ pub struct Config {
     /// The signal that asks a container to end, `SIGTERM` or a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
+    /// How to find out whether a container is healthy: Docker's extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
 }
+
+/// How to find out whether a container is healthy (`HEALTHCHECK` of a
+/// Dockerfile). A count or time of 0 stands for Docker's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `CMD` and a program with its arguments, `CMD-SHELL` and a text for the
+    /// shell, or `NONE`; empty to inherit the image's.
+    pub test: Vec<String>,
+    /// Nanoseconds from the end of a probe to the next one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub interval: u64,
+    /// Nanoseconds that a probe may take.
+    #[serde(skip_serializing_if = "is_default")]
+    pub timeout: u64,
+    /// Nanoseconds from the start in which failures do not count.
+    #[serde(skip_serializing_if = "is_default")]
+    pub start_period: u64,
+    /// Nanoseconds between probes in that time.
+    #[serde(skip_serializing_if = "is_default")]
+    pub start_interval: u64,
+    /// How many probes must fail in a row.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retries: u64,
+}
+
+fn is_default(number: &u64) -> bool {
+    *number == 0
+}
+
+from_json!(Healthcheck {
+    test: "Test",
+    interval: "Interval",
+    timeout: "Timeout",
+    start_period: "StartPeriod",
+    start_interval: "StartInterval",
+    retries: "Retries",
+});
 
 impl Config {
     /// The configuration of a root file system that comes without one: runs a
@@ -62,6 +103,7 @@ from_json!(Config {
     exposed_ports: "ExposedPorts",
     labels: "Labels",
     stop_signal: "StopSignal",
+    healthcheck: "Healthcheck",
 });
 
 /// The value of each key of a set: `{}`.
@@ -222,6 +264,7 @@ mod tests {
             "rootfs":{"type":"layers","diff_ids":null},"history":[]}"#;
         let image = ImageConfig::parse(json.as_bytes()).unwrap();
         assert_eq!(image.config.env, Vec::<String>::new());
+        assert_eq!(image.config.healthcheck, Some(Healthcheck::default()));
         assert_eq!(image.config.entrypoint, None);
         assert_eq!(image.config.cmd, Some(Words(vec!["sh".into()])));
         assert!(image.config.volumes.contains_key("/data"));

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use engine::cli::places::Places;
 use kit::own::make;
@@ -15,6 +15,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 use serde::Serialize;
 
+use crate::cli::filter::Filters;
 use crate::cli::format::documents;
 use crate::events::{Event, Events, directory};
 use crate::log::point_in_time;
@@ -55,40 +56,12 @@ const FILTERS: [&str; 14] = [
     "volume",
 ];
 
-/// Which events are wanted: of several filters of one name, one has to fit.
-struct Filters(Vec<(String, String)>);
-
-impl Filters {
-    fn parse(filters: &[String]) -> Result<Self> {
-        let mut parsed = Vec::new();
-        for filter in filters {
-            let Some((name, value)) = filter.split_once('=') else {
-                bail!(
-                    "invalid argument {filter:?} for \"-f, --filter\" flag: bad format of filter (expected name=value)"
-                );
-            };
-            let name = name.trim().to_lowercase();
-            if !FILTERS.contains(&&*name) {
-                bail!("Invalid filter '{name}'");
-            }
-            parsed.push((name, value.trim().to_owned()));
-        }
-        Ok(Filters(parsed))
-    }
-
-    fn fit(&self, event: &Event) -> bool {
-        FILTERS.iter().all(|name| {
-            let mut wanted = self.0.iter().filter(|(other, _)| other == name).peekable();
-            if wanted.peek().is_none() {
-                return true;
-            }
-            match *name {
-                // All labels that are asked for.
-                "label" => wanted.all(|(_, value)| fits(event, name, value)),
-                _ => wanted.any(|(_, value)| fits(event, name, value)),
-            }
-        })
-    }
+/// Whether an event is wanted.
+fn wanted(filters: &Filters, event: &Event) -> bool {
+    FILTERS.iter().all(|name| match *name {
+        "label" => filters.labels(&event.actor.attributes),
+        _ => filters.any(name, |value| fits(event, name, value)),
+    })
 }
 
 fn fits(event: &Event, name: &str, value: &str) -> bool {
@@ -108,10 +81,6 @@ fn fits(event: &Event, name: &str, value: &str) -> bool {
                     .rsplit_once(':')
                     .is_some_and(|(name, _)| name == value)
         }
-        "label" => match value.split_once('=') {
-            Some((label, value)) => attributes.get(label).is_some_and(|there| there == value),
-            None => attributes.contains_key(value),
-        },
         "type" => event.kind == value,
         "scope" => event.scope == value,
         _ => false,
@@ -188,7 +157,7 @@ pub(super) fn run(places: &Places, args: &EventsArgs) -> Result<Exit> {
         point(&args.since, "--since")?,
         point(&args.until, "--until")?,
     );
-    let filters = Filters::parse(&args.filter)?;
+    let filters = Filters::new(&args.filter, &FILTERS)?;
     let directory = directory(&places.state);
     make(&directory, 0o700)?;
     // ANCHOR: exercise_events
@@ -207,9 +176,12 @@ pub(super) fn run(places: &Places, args: &EventsArgs) -> Result<Exit> {
         let is_over = until.is_some_and(|until| SystemTime::now() > until);
         while let Some(event) = events.next()? {
             let at = event.at();
-            let wanted =
+            let in_time =
                 since.is_none_or(|since| at >= since) && until.is_none_or(|until| at <= until);
-            if wanted && filters.fit(&event) && !print(&line(&event, args.format.as_deref())?)? {
+            if in_time
+                && wanted(&filters, &event)
+                && !print(&line(&event, args.format.as_deref())?)?
+            {
                 return Ok(Exit::Code(0));
             }
         }
@@ -302,13 +274,10 @@ mod tests {
             (&["type=network"], false),
         ] {
             let filters: Vec<String> = filters.iter().map(|f| (*f).to_owned()).collect();
-            assert_eq!(
-                Filters::parse(&filters).unwrap().fit(&event),
-                fits,
-                "{filters:?}"
-            );
+            let parsed = Filters::new(&filters, &FILTERS).unwrap();
+            assert_eq!(wanted(&parsed, &event), fits, "{filters:?}");
         }
-        assert!(Filters::parse(&["x=y".into()]).is_err());
-        assert!(Filters::parse(&["event".into()]).is_err());
+        assert!(Filters::new(&["x=y".into()], &FILTERS).is_err());
+        assert!(Filters::new(&["event".into()], &FILTERS).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `ps`, `inspect`, `logs`, `top` and `port`.
+//! `inspect`, `logs`, `top`, `port` and `diff`; `ps` is in [`ps`].
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,15 +10,19 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use engine::cli::places::Places;
-use engine::container::{Record, Records, Status};
+use engine::container::{Record, Records};
 use process::Exit;
 use union::LayerId;
 use union::archive::reader::Reader;
 use union::archive::write::deletion;
 use union::layers::finding::What;
 
-use crate::cli::words::{shortened, since, table};
-use crate::cli::{group, is_paused, swept};
+use crate::cli::filter::{Containers, Filters, KEYS};
+use crate::cli::format::documents;
+use crate::cli::ps::{self, Listed};
+use crate::cli::words::table;
+use crate::cli::{group, swept};
+use crate::inspect::inspect;
 use crate::log::point_in_time;
 use crate::log::read::{Wanted, follow, past, print};
 use crate::settings::{LogDriver, Stay};
@@ -31,6 +35,13 @@ pub enum Tool {
         /// Show all containers [default: only running ones]
         #[arg(short, long)]
         all: bool,
+        /// Filter output based on conditions provided: status=exited, name=web,
+        /// label=NAME[=VALUE], … Repeatable
+        #[arg(short, long, value_name = "FILTER")]
+        filter: Vec<String>,
+        /// Format output: table, 'table TEMPLATE', json, or a Go template
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
         /// Show the last created container, in whatever state
         #[arg(short, long)]
         latest: bool,
@@ -43,9 +54,18 @@ pub enum Tool {
         /// Only display container IDs
         #[arg(short, long)]
         quiet: bool,
+        /// Display total file sizes
+        #[arg(short, long)]
+        size: bool,
     },
     /// Display detailed information on one or more containers, as JSON
     Inspect {
+        /// Format output: json, or a Go template
+        #[arg(short, long, value_name = "FORMAT")]
+        format: Option<String>,
+        /// Display total file sizes
+        #[arg(short, long)]
+        size: bool,
         /// Names or IDs of containers
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
@@ -102,24 +122,30 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
     match tool {
         Tool::Ps {
             all,
+            filter,
+            format,
             latest,
             last,
             no_trunc,
             quiet,
+            size,
         } => {
-            let last = match latest {
-                true => Some(1),
-                false => last,
+            let wanted = Listed {
+                all,
+                filters: Containers::new(places, Filters::new(&filter, &KEYS)?)?,
+                format,
+                last: if latest { Some(1) } else { last },
+                no_trunc,
+                quiet,
+                size,
             };
-            list(&records, all || last.is_some(), last, no_trunc, quiet)?;
+            ps::list(places, &records, &wanted)?;
         }
-        Tool::Inspect { containers } => {
-            let found = containers
-                .iter()
-                .map(|container| records.find(container))
-                .collect::<Result<Vec<_>>>()?;
-            println!("{}", serde_json::to_string_pretty(&found)?);
-        }
+        Tool::Inspect {
+            format,
+            size,
+            containers,
+        } => return inspect_all(places, &records, &containers, (format.as_deref(), size)),
         Tool::Logs {
             follow,
             since,
@@ -192,96 +218,27 @@ fn logs(
     )
 }
 
-fn list(
+/// Prints those that there are; the exit status is 1 if one is missing, as
+/// Docker's.
+fn inspect_all(
+    places: &Places,
     records: &Records,
-    all: bool,
-    last: Option<usize>,
-    no_trunc: bool,
-    quiet: bool,
-) -> Result<()> {
-    let head = [
-        "CONTAINER ID",
-        "IMAGE",
-        "COMMAND",
-        "CREATED",
-        "STATUS",
-        "PORTS",
-        "NAMES",
-    ];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let mut found = records.all()?;
-    found.sort_by(|a, b| created(b).cmp(created(a)));
-    if let Some(last) = last {
-        found.truncate(last);
-    }
-    for record in found {
-        if !all && !record.is_running() {
-            continue;
+    names: &[String],
+    (format, size): (Option<&str>, bool),
+) -> Result<Exit> {
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for name in names {
+        match records.find(name) {
+            Ok(record) => found.push(inspect(places, &record, size)?),
+            Err(error) => missing.push(error),
         }
-        let id = match no_trunc {
-            true => &record.spec.id,
-            false => record.short_id(),
-        };
-        if quiet {
-            println!("{id}");
-            continue;
-        }
-        let command = record.spec.command.join(OsStr::new(" "));
-        let command = command.to_string_lossy().escape_default().to_string();
-        let command = match no_trunc {
-            true => command,
-            false => shortened(&command, 20),
-        };
-        rows.push(vec![
-            id.to_owned(),
-            record.spec.image.clone(),
-            format!("\"{command}\""),
-            format!("{} ago", since(created(&record))),
-            state(&record),
-            published(&record),
-            record.spec.name.clone(),
-        ]);
     }
-    if !quiet {
-        print!("{}", table(&rows));
+    print!("{}", documents(format, &found)?);
+    for error in &missing {
+        eprintln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
     }
-    Ok(())
-}
-
-fn created(record: &Record) -> &str {
-    match record.created_at.is_empty() {
-        true => &record.started_at,
-        false => &record.created_at,
-    }
-}
-
-/// The state of a container in Docker's words.
-fn state(record: &Record) -> String {
-    let code = record.exit_code;
-    let ended = || since(record.finished_at.as_deref().unwrap_or_default());
-    match record.status {
-        Status::Created => "Created".into(),
-        Status::Restarting => format!("Restarting ({}) {} ago", code.unwrap_or_default(), ended()),
-        Status::Running if is_paused(record) => {
-            format!("Up {} (Paused)", since(&record.started_at))
-        }
-        Status::Running => format!("Up {}", since(&record.started_at)),
-        Status::Exited => match code {
-            Some(code) => format!("Exited ({code}) {} ago", ended()),
-            // Its launcher was killed: Docker's daemon would say 255, or 137.
-            None => format!("Exited (137) {} ago", ended()),
-        },
-    }
-}
-
-fn published(record: &Record) -> String {
-    let ports = record.spec.net.publish.iter().map(|one| {
-        format!(
-            "{}:{}->{}/{}",
-            one.ip, one.host_port, one.port, one.protocol
-        )
-    });
-    ports.collect::<Vec<_>>().join(", ")
+    Ok(Exit::Code(u8::from(!missing.is_empty())))
 }
 
 fn ports(records: &Records, container: &str, wanted: Option<&str>) -> Result<()> {

@@ -7,8 +7,9 @@
 //! | [`join`] | `exec`, `attach` |
 //! | [`copy`] | `cp` |
 //! | [`events`] | `events` |
-//! | [`look`] | `ps`, `inspect`, `logs`, `top`, `port` |
-//! | [`format`] | `--format` |
+//! | [`ps`] | `ps` |
+//! | [`look`] | `inspect`, `logs`, `top`, `port` |
+//! | [`format`], [`filter`] | `--format`, `--filter` |
 //! | [`stats`] | `stats` |
 //! | [`update`] | the limits of `update` |
 //! | [`words`] | ages and tables as Docker prints them |
@@ -16,14 +17,17 @@
 pub mod control;
 pub mod copy;
 pub mod events;
+pub mod filter;
 pub mod format;
 pub mod join;
 pub mod look;
+pub mod ps;
 pub mod run;
 pub mod stats;
 pub mod update;
 pub mod words;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -37,6 +41,8 @@ use nix::sys::stat::{Mode, umask};
 use process::cli::after_help;
 use process::{Exit, Failure};
 
+use crate::config::Config;
+
 /// Run containers, now and later
 ///
 /// A container is an ordinary process, launched through a list of isolations.
@@ -47,6 +53,15 @@ use process::{Exit, Failure};
 struct Drydock {
     #[command(flatten)]
     places: PlacesArgs,
+    /// File with defaults for options [default: /etc/drydock/drydock.toml, or
+    /// $XDG_CONFIG_HOME/drydock/drydock.toml without root]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        help_heading = "Global options"
+    )]
+    config_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Sub,
 }
@@ -90,10 +105,21 @@ pub fn main() -> ExitCode {
         // named where they are made, whatever the caller's mask is.
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_verbose(drydock.places.verbose);
-        let places = drydock.places.places()?;
+        // A container that runs has what the file said when it was started.
+        let config = match &drydock.command {
+            Sub::Run(run::Tool::Monitor(_)) | Sub::Join(join::Tool::Further { .. }) => {
+                Config::default()
+            }
+            _ => Config::read(drydock.config_file.as_deref())?,
+        };
+        let places = PlacesArgs {
+            root: drydock.places.root.or(config.data_root.clone()),
+            ..drydock.places
+        };
+        let places = places.places()?;
         crate::events::observe();
         match drydock.command {
-            Sub::Run(tool) => run::run(&places, tool),
+            Sub::Run(tool) => run::run(&places, &config, tool),
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),
@@ -167,7 +193,7 @@ fn group(record: &Record) -> Result<cgroups::NamedGroup> {
 }
 
 /// Whether a running container is paused.
-fn is_paused(record: &Record) -> bool {
+pub(crate) fn is_paused(record: &Record) -> bool {
     record.is_running()
         && record.pid != 0
         && group(record)

@@ -24,7 +24,9 @@ use process::{Exit, Failure};
 
 use crate::cli::swept;
 use crate::client::{Attach, attach, keys};
+use crate::config::Config;
 use crate::events::tell;
+use crate::health::HealthArgs;
 use crate::monitor;
 use crate::monitor::detach::{Caller, Passed, Started, detach};
 use crate::settings::{LogDriver, LogSettings, Restart, Stay};
@@ -86,6 +88,8 @@ pub struct Run {
     #[command(flatten)]
     stay: StayArgs,
     #[command(flatten)]
+    health: HealthArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
@@ -95,6 +99,8 @@ pub struct Run {
 pub struct Create {
     #[command(flatten)]
     stay: StayArgs,
+    #[command(flatten)]
+    health: HealthArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -116,10 +122,16 @@ pub struct Start {
 }
 
 /// Runs one of the commands.
-pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
+pub fn run(places: &Places, config: &Config, tool: Tool) -> Result<Exit> {
     match tool {
-        Tool::Run(args) => run_new(places, *args),
-        Tool::Create(args) => create_only(places, *args),
+        Tool::Run(mut args) => {
+            config.fill(&mut args.run)?;
+            run_new(places, config, *args)
+        }
+        Tool::Create(mut args) => {
+            config.fill(&mut args.run)?;
+            create_only(places, config, *args)
+        }
         Tool::Start(args) => start(places, &args),
         Tool::Monitor(args) => monitor(places, &args),
     }
@@ -130,7 +142,7 @@ impl StayArgs {
         self.restart.is_some() || self.log_driver.is_some() || !self.log_opt.is_empty()
     }
 
-    fn settings(&self, run: &RunArgs, stdin_once: bool) -> Result<Stay> {
+    fn settings(&self, config: &Config, run: &RunArgs, stdin_once: bool) -> Result<Stay> {
         let restart = self.restart.unwrap_or_default();
         ensure!(
             restart == Restart::No || !run.container.rm,
@@ -138,23 +150,45 @@ impl StayArgs {
         );
         Ok(Stay {
             restart,
-            log: LogSettings::new(self.log_driver, &self.log_opt)?,
+            log: self.log(config)?,
             stdin_once,
             ..Stay::default()
         })
     }
 }
 
-fn run_new(places: &Places, mut args: Run) -> Result<Exit> {
-    if !args.detach && !args.stay.is_given() {
-        // The launcher stays in the caller's terminal: nothing is copied, and
-        // nothing logged.
-        return engine::cli::run::run(places, args.run);
+impl StayArgs {
+    /// Where the output goes. Options of the file's are for the file's driver.
+    fn log(&self, config: &Config) -> Result<LogSettings> {
+        let driver = self.log_driver.or(config.log_driver);
+        let mut options = Vec::new();
+        if driver == config.log_driver
+            || config.log_driver.is_none() && driver == Some(LogDriver::JsonFile)
+        {
+            let given = |name: &str| {
+                self.log_opt
+                    .iter()
+                    .any(|one| one.split('=').next() == Some(name))
+            };
+            let of_file = config.log_opts.iter().filter(|(name, _)| !given(name));
+            options.extend(of_file.map(|(name, value)| format!("{name}={value}")));
+        }
+        options.extend(self.log_opt.iter().cloned());
+        LogSettings::new(driver, &options)
     }
-    let stay = args.stay.settings(&args.run, !args.detach)?;
+}
+
+fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
+    let mut stay = args.stay.settings(config, &args.run, !args.detach)?;
     let cidfile = args.run.container.cidfile.take();
     let (interactive, terminal) = (args.run.container.interactive, args.run.container.tty);
     let spec = spec(places, args.run)?;
+    stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    if !args.detach && !args.stay.is_given() && stay.health.is_none() {
+        // The launcher stays in the caller's terminal: nothing is copied, and
+        // nothing logged.
+        return engine::cli::run::launch(places, spec, cidfile);
+    }
     let mut record = Record::new(spec)?;
     stay.put(&mut record)?;
     let how = Attach {
@@ -197,10 +231,12 @@ fn begin_cidfile(path: &Path) -> Result<(File, PathBuf)> {
     Ok((file, path.to_owned()))
 }
 
-fn create_only(places: &Places, mut args: Create) -> Result<Exit> {
-    let stay = args.stay.settings(&args.run, false)?;
+fn create_only(places: &Places, config: &Config, mut args: Create) -> Result<Exit> {
+    let mut stay = args.stay.settings(config, &args.run, false)?;
     let cidfile = args.run.container.cidfile.take();
-    let mut record = Record::new(spec(places, args.run)?)?;
+    let spec = spec(places, args.run)?;
+    stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    let mut record = Record::new(spec)?;
     stay.put(&mut record)?;
     let record = new(places, record, cidfile.as_deref())?;
     println!("{}", record.spec.id);
@@ -220,7 +256,7 @@ fn launch(places: &Places, record: &Record, attached: Option<&UnixStream>) -> Re
 }
 
 /// The words with which this program is executed again: those of every command.
-pub(super) fn again(places: &Places) -> Vec<OsString> {
+pub(crate) fn again(places: &Places) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["drydock".into()];
     words.extend(["--root".into(), places.root.clone().into()]);
     words.extend(["--state".into(), places.state.clone().into()]);

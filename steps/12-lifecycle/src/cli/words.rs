@@ -30,7 +30,12 @@ pub fn since(then: &str) -> String {
     duration(age.unwrap_or_default())
 }
 
-/// A size with `digits` significant digits: Docker's `units.CustomSize`.
+/// A number of bytes in Docker's units, which are powers of 1000: `1.99MB`.
+pub fn bytes(bytes: u64) -> String {
+    decimal(bytes as f64, 3)
+}
+
+/// A size in units that are `base` apart: Docker's `units.CustomSize`.
 fn size(mut value: f64, base: f64, units: &[&str], digits: usize) -> String {
     let mut unit = 0;
     while value >= base && unit + 1 < units.len() {
@@ -40,31 +45,33 @@ fn size(mut value: f64, base: f64, units: &[&str], digits: usize) -> String {
     format!("{}{}", significant(value, digits), units[unit])
 }
 
-/// C's `%.Ng`, for numbers that need no exponent.
-fn significant(value: f64, digits: usize) -> String {
-    let whole = match value {
-        v if v < 10.0 => 1,
-        v if v < 100.0 => 2,
-        v if v < 1000.0 => 3,
-        _ => 4,
-    };
-    let text = format!("{value:.*}", digits.saturating_sub(whole));
+/// A size in powers of 1000, as `1.05kB`: Docker's `units.HumanSizeWithPrecision`.
+pub fn decimal(bytes: f64, digits: usize) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    size(bytes, 1000.0, &units, digits)
+}
+
+/// A size in powers of 1024, as `1.944GiB`: Docker's `units.BytesSize`.
+pub fn binary(bytes: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    size(bytes, 1024.0, &units, 4)
+}
+
+/// A number with so many digits, without zeros at its end: Go's `%.3g`.
+pub fn significant(number: f64, digits: usize) -> String {
+    let whole = (number.abs().max(1.0).log10().floor() as usize) + 1;
+    let text = format!("{number:.*}", digits.saturating_sub(whole));
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,
     }
 }
 
-/// A size in powers of 1000, as `1.05kB`: Docker's `units.HumanSizeWithPrecision`.
-pub fn decimal(bytes: f64, digits: usize) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
-    size(bytes, 1000.0, &units, digits)
-}
-
-/// A size in powers of 1024, as `1.944GiB`: Docker's `units.BytesSize`.
-pub fn binary(bytes: f64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"];
-    size(bytes, 1024.0, &units, 4)
+/// A point in time of a record as Go prints one: `2026-11-30 12:00:00 +0000 UTC`.
+/// Docker's client converts it to the zone that TZ names; this one does not.
+pub fn local_time(time: &str) -> String {
+    let seconds = time.get(..19).unwrap_or(time);
+    format!("{} +0000 UTC", seconds.replace('T', " "))
 }
 
 /// A text of at most this many characters, the last of which says that there
@@ -129,6 +136,16 @@ mod tests {
 
     #[test]
     fn sizes_are_dockers() {
+        for (size, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1_985_753, "1.99MB"),
+            (123_456_789, "123MB"),
+            (5_000_000_000, "5GB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
         assert_eq!(decimal(0.0, 3), "0B");
         assert_eq!(decimal(1054.0, 3), "1.05kB");
         assert_eq!(decimal(1_981_000.0, 4), "1.981MB");

@@ -223,7 +223,7 @@ fn leave(
 
 /// What the program reads from its environment. The rest is the caller's.
 // ANCHOR: environment
-fn environment() -> Vec<OsString> {
+pub(super) fn environment() -> Vec<OsString> {
     [
         "PATH",
         "HOME",

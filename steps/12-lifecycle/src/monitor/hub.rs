@@ -25,6 +25,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::log::Output;
 use crate::log::write::Writer;
+use crate::monitor::probe::Prober;
 use crate::protocol::{Answer, Frame, LONGEST, Order};
 use crate::settings::Restart;
 
@@ -111,6 +112,8 @@ pub(super) struct Hub {
     pub(super) stop_ordered: bool,
     /// Whether somebody has stopped the container, since it was last asked.
     pub(super) stopped: bool,
+    /// What checks the container's health.
+    pub(super) prober: Option<Prober>,
     /// A new policy that somebody has ordered.
     pub(super) policy: Option<Restart>,
 }
@@ -139,6 +142,7 @@ impl Hub {
             killing,
             stop_ordered: false,
             stopped: false,
+            prober: None,
             policy: None,
         }
     }
@@ -234,8 +238,11 @@ impl Hub {
             }
             _ => None,
         };
+        let first_probe = fds.len();
+        fds.extend(self.prober.iter().flat_map(Prober::polled));
         let kill_at = self.stop.and_then(|stop| stop.kill_at);
-        let due = [until, kill_at].into_iter().flatten().min();
+        let probe_at = self.prober.as_ref().and_then(Prober::due);
+        let due = [until, kill_at, probe_at].into_iter().flatten().min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec {
@@ -255,6 +262,13 @@ impl Hub {
         if kill_at.is_some_and(|at| at <= Instant::now()) {
             self.stop = Some(Stop { kill_at: None });
             self.signal(Signal::SIGKILL.into())?;
+        }
+        if let Some(prober) = &mut self.prober {
+            let ready: Vec<bool> = ready[first_probe..]
+                .iter()
+                .map(|one| !one.is_empty())
+                .collect();
+            prober.turn(&ready)?;
         }
         if input.is_some_and(is_ready) {
             self.feed();
@@ -546,6 +560,7 @@ impl Hub {
     pub(super) fn ended(&mut self) {
         self.process = None;
         self.stop = None;
+        self.prober = None;
         let mut index = 0;
         while index < self.sources.len() {
             // Until there is nothing left. A process that has outlived the

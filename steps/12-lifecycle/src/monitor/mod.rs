@@ -5,9 +5,11 @@
 //! | this | the life of a container: start, end, start again |
 //! | [`detach`] | how the monitor leaves its caller |
 //! | `hub` | what it does while the command runs |
+//! | `probe` | is the container healthy? |
 
 pub mod detach;
 mod hub;
+mod probe;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -28,10 +30,12 @@ use nix::sys::signal::Signal;
 use process::{Exit, Failure};
 
 use crate::events::tell;
+use crate::health::Health;
 use crate::log::write::Writer;
 use crate::monitor::hub::Hub;
+use crate::monitor::probe::Prober;
 use crate::protocol;
-use crate::settings::{LogDriver, Restart, Stay};
+use crate::settings::{LogDriver, Restart, Stay, put_health};
 
 /// The wait before the first restart; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -82,8 +86,11 @@ pub fn run(
         let first = stay.restarts == 0;
         record.pid = 0;
         stay.put(&mut record)?;
+        if stay.health.is_some() {
+            put_health(&mut record, &Health::default());
+        }
         let begun = Instant::now();
-        let end = once(places, &record, &hub, &mut |record| match first {
+        let end = once(places, &record, (&hub, &stay), &mut |record| match first {
             true => started(record),
             false => Ok(()),
         });
@@ -93,9 +100,8 @@ pub fn run(
             Err(error) if first => {
                 let status = Failure::status_of(&error);
                 stay.error = Some(format!("{error:#}"));
-                stay.put(&mut record)?;
                 hub.borrow_mut().ended();
-                finish(places, &record, status, (hub, claim))?;
+                finish(places, (&record, &stay), status, (hub, claim))?;
                 return Err(error);
             }
             Err(error) => {
@@ -117,26 +123,24 @@ pub fn run(
         // ANCHOR: again
         // ANCHOR: exercise_again
         if stay.stopped || !stay.restart.again(end, stay.restarts) {
-            stay.put(&mut record)?;
             tell_of_stop(places, &record, &hub);
-            return finish(places, &record, end, (hub, claim));
+            return finish(places, (&record, &stay), end, (hub, claim));
         }
         stay.restarts += 1;
-        stay.put(&mut record)?;
+        let fields = stay.fields()?;
         record = records.change(&record.spec.id, &mut |now| {
             now.status = Status::Restarting;
             now.pid = 0;
             now.exit_code = Some(end);
             now.finished_at = Some(kit::time::now());
-            now.later.clone_from(&record.later);
+            now.later.extend(fields.clone());
         })?;
         hub.borrow_mut().tell(end);
         say!("start again in {wait:?}");
         if !pause(&hub, wait)? {
             stay.stopped = true;
-            stay.put(&mut record)?;
             tell_of_stop(places, &record, &hub);
-            return finish(places, &record, end, (hub, claim));
+            return finish(places, (&record, &stay), end, (hub, claim));
         }
         wait = (wait * 2).min(LONGEST_WAIT);
         // ANCHOR_END: exercise_again
@@ -164,7 +168,7 @@ fn tell_of_stop(places: &Places, record: &Record, hub: &Rc<RefCell<Hub>>) {
 fn once(
     places: &Places,
     record: &Record,
-    hub: &Rc<RefCell<Hub>>,
+    (hub, stay): (&Rc<RefCell<Hub>>, &Stay),
     started: &mut dyn FnMut(&Record) -> Result<()>,
 ) -> Result<u8> {
     let ends = Ends::default();
@@ -180,6 +184,9 @@ fn once(
     hub.borrow_mut().connect(ends.take(), created.pid())?;
     let running = created.start()?;
     started(record)?;
+    if let Some(check) = &stay.health {
+        hub.borrow_mut().prober = Some(Prober::new(places, record, check.clone()));
+    }
     let working = Rc::clone(hub);
     let end = running.wait_beside(Box::new(move |signals| {
         working.borrow_mut().until_readable(signals)
@@ -192,12 +199,13 @@ fn once(
 // ANCHOR: finish
 fn finish(
     places: &Places,
-    record: &Record,
+    (record, stay): (&Record, &Stay),
     status: u8,
     (hub, claim): (Rc<RefCell<Hub>>, File),
 ) -> Result<()> {
     let id = &record.spec.id;
     let records = Records::new(places);
+    let fields = stay.fields()?;
     // ANCHOR: exercise_finish
     let written = match record.spec.auto_remove {
         // Its launch has removed the record, unless it failed before it had
@@ -219,7 +227,7 @@ fn finish(
                 now.pid = 0;
                 now.exit_code = Some(status);
                 now.finished_at = (!never).then(kit::time::now);
-                now.later.clone_from(&record.later);
+                now.later.extend(fields.clone());
             });
             ended.map(drop)
         }
@@ -253,9 +261,7 @@ fn pause(hub: &Rc<RefCell<Hub>>, wait: Duration) -> Result<bool> {
 pub fn set_policy(records: &Records, record: &Record, policy: Restart) -> Result<()> {
     let mut stay = Stay::of(record)?;
     stay.restart = policy;
-    let mut record = record.clone();
-    stay.put(&mut record)?;
-    let later = record.later;
-    let changed = records.change(&record.spec.id, &mut |now| now.later.clone_from(&later));
+    let fields = stay.fields()?;
+    let changed = records.change(&record.spec.id, &mut |now| now.later.extend(fields.clone()));
     changed.map(drop)
 }

@@ -1,0 +1,189 @@
+//! `ps`: containers in Docker's columns and words.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+
+use anyhow::Result;
+use engine::cli::places::Places;
+use engine::container::{Record, Records, Status};
+use engine::volume::options::MountSource;
+
+use crate::cli::filter::Containers;
+use crate::cli::format::{Listing, Row};
+use crate::cli::is_paused;
+use crate::cli::words::{bytes, local_time, shortened, since};
+use crate::health::State;
+use crate::inspect::{created, sizes_of, status};
+use crate::settings::health;
+
+/// What to list, and how.
+#[derive(Debug)]
+pub struct Listed {
+    /// Also those that do not run.
+    pub all: bool,
+    /// Only those that fit.
+    pub filters: Containers,
+    /// `--format`.
+    pub format: Option<String>,
+    /// At most this many, in whatever state.
+    pub last: Option<usize>,
+    /// Whole ids, commands and names.
+    pub no_trunc: bool,
+    /// Only ids.
+    pub quiet: bool,
+    /// What their layers take.
+    pub size: bool,
+}
+
+const HEADS: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Status", "STATUS"),
+    ("State", "STATE"),
+    ("Ports", "PORTS"),
+    ("Names", "NAMES"),
+    ("Size", "SIZE"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+];
+
+/// Prints the containers, the youngest first.
+pub fn list(places: &Places, records: &Records, wanted: &Listed) -> Result<()> {
+    let mut found = records.all()?;
+    found.sort_by(|a, b| created(b).cmp(created(a)));
+    let all = wanted.all || wanted.last.is_some() || wanted.filters.names_states();
+    found.retain(|record| (all || record.is_running()) && wanted.filters.fit(record));
+    if let Some(last) = wanted.last {
+        found.truncate(last);
+    }
+    let usual = match wanted.size {
+        false => {
+            "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
+        }
+        true => {
+            "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}"
+        }
+    };
+    // Sizes are read from all files of a layer: only if somebody looks.
+    let sizes = wanted.size
+        || wanted
+            .format
+            .as_deref()
+            .is_some_and(|text| text.contains(".Size"));
+    let mut rows = Vec::new();
+    for record in &found {
+        if wanted.quiet {
+            println!("{}", id(record, wanted.no_trunc));
+            continue;
+        }
+        let size = match sizes {
+            false => "0B".to_owned(),
+            true => {
+                let (own, all) = sizes_of(places, record)?;
+                format!("{} (virtual {})", bytes(own), bytes(all))
+            }
+        };
+        rows.push(row(record, wanted.no_trunc, size));
+    }
+    if !wanted.quiet {
+        let listing = Listing {
+            usual,
+            heads: HEADS,
+        };
+        print!("{}", listing.print(wanted.format.as_deref(), &rows)?);
+    }
+    Ok(())
+}
+
+fn id(record: &Record, no_trunc: bool) -> &str {
+    match no_trunc {
+        true => &record.spec.id,
+        false => record.short_id(),
+    }
+}
+
+fn row(record: &Record, no_trunc: bool, size: String) -> Row {
+    let spec = &record.spec;
+    let cut = |text: &str, most| match no_trunc {
+        true => text.to_owned(),
+        false => shortened(text, most),
+    };
+    let command = spec.command.join(OsStr::new(" "));
+    let command = command.to_string_lossy().escape_default().to_string();
+    let labels: Vec<String> = spec
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mounts = spec
+        .files
+        .mounted
+        .iter()
+        .map(|mounted| match &mounted.source {
+            MountSource::Host { path, .. } => cut(&path.display().to_string(), 15),
+            MountSource::Volume { name, .. } => cut(name, 15),
+        });
+    let volumes = spec.volumes().count();
+    let cells = BTreeMap::from([
+        ("ID", id(record, no_trunc).to_owned()),
+        ("Image", spec.image.clone()),
+        ("Command", format!("\"{}\"", cut(&command, 20))),
+        ("CreatedAt", local_time(created(record))),
+        ("RunningFor", format!("{} ago", since(created(record)))),
+        ("Status", state(record)),
+        ("State", status(record).to_owned()),
+        ("Ports", published(record)),
+        ("Names", spec.name.clone()),
+        ("Size", size),
+        ("Labels", labels.join(",")),
+        ("Mounts", mounts.collect::<Vec<_>>().join(",")),
+        ("LocalVolumes", volumes.to_string()),
+        ("Networks", spec.net.mode().to_string()),
+    ]);
+    Row {
+        cells,
+        labels: spec.labels.clone(),
+    }
+}
+
+/// The state of a container in Docker's words.
+fn state(record: &Record) -> String {
+    let code = record.exit_code;
+    let ended = || since(record.finished_at.as_deref().unwrap_or_default());
+    match record.status {
+        Status::Created => "Created".into(),
+        Status::Restarting => format!("Restarting ({}) {} ago", code.unwrap_or_default(), ended()),
+        Status::Running if is_paused(record) => {
+            format!("Up {} (Paused)", since(&record.started_at))
+        }
+        Status::Running => {
+            let health = match health(record).map(|health| health.status) {
+                None => "",
+                Some(State::Starting) => " (health: starting)",
+                Some(State::Healthy) => " (healthy)",
+                Some(State::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", since(&record.started_at))
+        }
+        Status::Exited => match code {
+            Some(code) => format!("Exited ({code}) {} ago", ended()),
+            // Its launcher was killed: Docker's daemon would say 255, or 137.
+            None => format!("Exited (137) {} ago", ended()),
+        },
+    }
+}
+
+fn published(record: &Record) -> String {
+    let ports = record.spec.net.publish.iter().map(|one| {
+        format!(
+            "{}:{}->{}/{}",
+            one.ip, one.host_port, one.port, one.protocol
+        )
+    });
+    ports.collect::<Vec<_>>().join(", ")
+}
