@@ -143,6 +143,28 @@ pub fn tell(places: &Places, record: &Record, action: &str, more: &[(&str, &str)
     said(&places.state, event, Telling::Certainly);
 }
 
+/// Writes an event that is about no single container.
+pub fn tell_all(places: &Places, action: &str, more: &[(&str, &str)]) {
+    let attributes = more.iter();
+    let event = Event {
+        status: action.to_owned(),
+        id: String::new(),
+        from: String::new(),
+        kind: "container".to_owned(),
+        action: action.to_owned(),
+        actor: Actor {
+            id: String::new(),
+            attributes: attributes
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        },
+        scope: "local".to_owned(),
+        time: 0,
+        time_nano: 0,
+    };
+    said(&places.state, event, Telling::Certainly);
+}
+
 fn said(state: &Path, event: Event, telling: Telling) {
     if let Err(error) = append(state, event, telling) {
         say!("an event is not written: {error:#}");

@@ -11,6 +11,7 @@
 //! | [`look`] | `inspect`, `logs`, `top`, `port` |
 //! | [`format`], [`filter`] | `--format`, `--filter` |
 //! | [`stats`] | `stats` |
+//! | [`system`] | `container prune`, `system df`, `info`, `version`; groups of commands |
 //! | [`update`] | the limits of `update` |
 //! | [`words`] | ages and tables as Docker prints them |
 
@@ -24,6 +25,7 @@ pub mod look;
 pub mod ps;
 pub mod run;
 pub mod stats;
+pub mod system;
 pub mod update;
 pub mod words;
 
@@ -82,8 +84,21 @@ enum Sub {
     Stats(stats::StatsArgs),
     /// Get events of containers, as they come
     Events(events::EventsArgs),
+    /// Display system-wide information
+    Info(system::InfoArgs),
+    /// Show the version
+    Version(system::InfoArgs),
     #[command(flatten)]
     Images(ImageTool),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(Box<system::ContainerTool>),
+    /// Manage images
+    #[command(subcommand)]
+    Image(system::ImageGroup),
+    /// Manage the engine
+    #[command(subcommand)]
+    System(system::SystemTool),
     /// Manage volumes
     #[command(subcommand)]
     Volume(VolumeTool),
@@ -126,6 +141,11 @@ pub fn main() -> ExitCode {
             Sub::Cp(args) => copy::run(&places, &args).map_err(one),
             Sub::Stats(args) => stats::run(&places, &args).map_err(one),
             Sub::Events(args) => events::run(&places, &args).map_err(one),
+            Sub::Info(args) => system::info(&places, &args).map_err(one),
+            Sub::Version(args) => system::version(&args).map_err(one),
+            Sub::Container(tool) => system::container(&places, &config, *tool),
+            Sub::Image(tool) => system::image(&places, tool),
+            Sub::System(tool) => system::system(&places, tool),
             Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
         }

@@ -185,7 +185,7 @@ fn sum(text: &str) -> (u64, u64) {
 }
 
 /// All the memory of the machine, in bytes.
-fn of_machine() -> Result<u64> {
+pub(super) fn of_machine() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
