@@ -1,7 +1,13 @@
 //! Checks of step 12: containers that stay.
 
+#[path = "step_12/copy.rs"]
+mod copy;
+#[path = "step_12/events.rs"]
+mod events;
 #[path = "step_12/health.rs"]
 mod health;
+#[path = "step_12/limits.rs"]
+mod limits;
 #[path = "step_12/listing.rs"]
 mod listing;
 
@@ -100,7 +106,7 @@ impl<'a> Life<'a> {
         let names = entries.into_iter().flatten().flatten();
         names
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .filter(|name| !name.starts_with('.') && name != "names")
+            .filter(|name| !name.starts_with('.') && name != "names" && name != "events")
             .collect()
     }
 

@@ -164,7 +164,7 @@ fn docker_and_drydock_answer_alike() -> Result<()> {
         }
     }
     for script in [
-        "echo one; echo two >&2; printf no-newline",
+        "echo one; sleep 0.1; echo two >&2; sleep 0.1; printf no-newline",
         "head -c 40000 /dev/zero | tr '\\0' x; echo; echo after",
         "printf 'tab\\tquote\"backslash\\\\ <&> \\303\\244 \\342\\200\\250 \\001\\177\\n'",
         "printf 'not utf-8: \\377\\376\\n'",

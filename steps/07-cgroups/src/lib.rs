@@ -57,7 +57,7 @@ mod namespace;
 mod observe;
 mod plan;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::mem::take;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -107,6 +107,7 @@ pub struct Cgroups {
     entered: bool,
     leaf: Option<Leaf>,
     privileges: Privileges,
+    oom_kills: Rc<Cell<u64>>,
 }
 
 impl Cgroups {
@@ -122,7 +123,14 @@ impl Cgroups {
             entered: false,
             leaf: None,
             privileges: Privileges::Reduced,
+            oom_kills: Rc::default(),
         }
+    }
+
+    /// How many processes the kernel has killed for want of memory: known once
+    /// `cleanup` has been called.
+    pub fn oom_kills(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.oom_kills)
     }
 
     /// Sets the privileges. With all privileges the container may make and use
@@ -229,6 +237,7 @@ impl Cgroups {
         let Some(oom) = oom::of(&self.group)?.filter(|oom| oom.killed > 0) else {
             return Ok(());
         };
+        self.oom_kills.set(oom.killed);
         let processes = match oom.killed {
             1 => "1 process".to_owned(),
             n => format!("{n} processes"),

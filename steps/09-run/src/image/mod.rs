@@ -61,7 +61,8 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub struct Images {
     root: PathBuf,
-    pub(crate) store: ImageStore,
+    /// Their names, records and configurations.
+    pub store: ImageStore,
 }
 
 impl Images {

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use engine::cli::container::Processes;
 use engine::cli::options::RunArgs;
@@ -26,6 +26,7 @@ use crate::cli::networks::NetworkArgs;
 use crate::cli::swept;
 use crate::client::{Attach, ask, attach, keys};
 use crate::config::Config;
+use crate::events::tell;
 use crate::health::HealthArgs;
 use crate::monitor;
 use crate::monitor::detach::{Caller, Passed, Started, detach};
@@ -216,8 +217,10 @@ fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
     let record = new(places, record, cidfile.as_deref())?;
     match args.detach {
         true => {
-            let started = launch(places, &record, None)?;
-            println!("{}", started.id);
+            let started = launch(places, &record, None);
+            // It exists, whether it runs or not.
+            println!("{}", record.spec.id);
+            started?;
             Ok(Exit::Code(0))
         }
         false => attached(places, &record, &how),
@@ -332,6 +335,7 @@ fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
 fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
     ask(&ours, how)?;
+    tell(places, record, "attach", &[]);
     let started = launch(places, record, Some(&theirs))?;
     drop(theirs);
     let records = Records::new(places);
@@ -373,7 +377,7 @@ fn start(places: &Places, args: &Start) -> Result<Exit> {
         let [name] = &args.containers[..] else {
             bail!("you cannot start and attach multiple containers at once");
         };
-        let record = records.find(name).map_err(one)?;
+        let record = records.find(name)?;
         if record.is_running() {
             bail!("the container {name} runs already: see drydock attach {name}");
         }
@@ -383,7 +387,8 @@ fn start(places: &Places, args: &Start) -> Result<Exit> {
             detach_keys: keys(&args.how.detach_keys)?,
             proxy: !args.how.no_proxy && !record.spec.tty,
         };
-        return attached(places, &record, &how).map_err(one);
+        return attached(places, &record, &how)
+            .map_err(|error| Failure::new(1, format!("{error:#}")).into());
     }
     crate::cli::each(&records, &args.containers, &mut |record| {
         if record.is_running() {
@@ -391,12 +396,6 @@ fn start(places: &Places, args: &Start) -> Result<Exit> {
         }
         start_one(places, &record)
     })
-}
-
-/// The exit status of an error of `start` is 1.
-fn one(error: Error) -> Error {
-    let message = format!("{error:#}");
-    Failure::new(1, message).into()
 }
 
 /// Starts a container that exists and does not run.

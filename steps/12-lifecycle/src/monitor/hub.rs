@@ -82,6 +82,9 @@ struct Stop {
     kill_at: Option<Instant>,
 }
 
+/// Tells everybody of a signal.
+pub(super) type Killing = Box<dyn Fn(i32)>;
+
 /// The state of a monitor.
 pub(super) struct Hub {
     listener: UnixListener,
@@ -104,6 +107,10 @@ pub(super) struct Hub {
     log: Option<Writer>,
     process: Option<OwnedFd>,
     stop: Option<Stop>,
+    /// Called with the number of each signal that is sent.
+    killing: Killing,
+    /// Whether `stop` was ordered, and not only `kill`.
+    pub(super) stop_ordered: bool,
     /// Whether somebody has stopped the container, since it was last asked.
     pub(super) stopped: bool,
     /// What checks the container's health.
@@ -117,7 +124,12 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(listener: UnixListener, log: Option<Writer>, stdin_once: bool) -> Self {
+    pub(super) fn new(
+        listener: UnixListener,
+        log: Option<Writer>,
+        stdin_once: bool,
+        killing: Killing,
+    ) -> Self {
         Hub {
             listener,
             peers: Vec::new(),
@@ -132,6 +144,8 @@ impl Hub {
             log,
             process: None,
             stop: None,
+            killing,
+            stop_ordered: false,
             stopped: false,
             prober: None,
             policy: None,
@@ -546,6 +560,7 @@ impl Hub {
             Order::Stop { signal, seconds } => {
                 self.peers[index].what = What::End;
                 self.stopped = true;
+                self.stop_ordered |= signal.is_some();
                 let first = match signal {
                     None => Some(Signal::SIGKILL.into()),
                     Some(number) => SignalNumber::new(number),
@@ -576,6 +591,7 @@ impl Hub {
         let Some(process) = &self.process else {
             return Ok(());
         };
+        (self.killing)(signal.raw());
         match pidfd_send_signal(process.as_fd(), signal) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),

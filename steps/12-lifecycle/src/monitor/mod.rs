@@ -29,6 +29,7 @@ use kit::{ProcessIdentity, SignalSet, say};
 use nix::sys::signal::Signal;
 use process::{Exit, Failure};
 
+use crate::events::tell;
 use crate::health::Health;
 use crate::log::write::Writer;
 use crate::monitor::hub::Hub;
@@ -71,7 +72,13 @@ pub fn run(
         LogDriver::JsonFile => Some(Writer::open(&directory, stay.log)?),
         LogDriver::None => None,
     };
-    let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once);
+    let killing = {
+        let (places, record) = (places.clone(), record.clone());
+        Box::new(move |signal: i32| {
+            tell_of(&places, &record, "kill", &[("signal", &signal.to_string())]);
+        })
+    };
+    let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once, killing);
     if let Some(attached) = attached {
         hub.add_first(attached)?;
     }
@@ -96,7 +103,13 @@ pub fn run(
                 let status = Failure::status_of(&error);
                 stay.error = Some(format!("{error:#}"));
                 hub.borrow_mut().ended();
-                finish(&records, (&record, &stay), status, (hub, claim))?;
+                if records.read(&record.spec.id)?.is_some() {
+                    // It has not been started, whatever was tried.
+                    records.change(&record.spec.id, &mut |now| {
+                        now.started_at.clone_from(&record.started_at);
+                    })?;
+                }
+                finish(places, (&record, &stay), status, (hub, claim))?;
                 return Err(error);
             }
             Err(error) => {
@@ -118,7 +131,8 @@ pub fn run(
         // ANCHOR: again
         // ANCHOR: exercise_again
         if stay.stopped || !stay.restart.again(end, stay.restarts) {
-            return finish(&records, (&record, &stay), end, (hub, claim));
+            tell_of_stop(places, &record, &hub);
+            return finish(places, (&record, &stay), end, (hub, claim));
         }
         stay.restarts += 1;
         let fields = stay.fields()?;
@@ -133,11 +147,26 @@ pub fn run(
         say!("start again in {wait:?}");
         if !pause(&hub, wait)? {
             stay.stopped = true;
-            return finish(&records, (&record, &stay), end, (hub, claim));
+            tell_of_stop(places, &record, &hub);
+            return finish(places, (&record, &stay), end, (hub, claim));
         }
         wait = (wait * 2).min(LONGEST_WAIT);
         // ANCHOR_END: exercise_again
         // ANCHOR_END: again
+    }
+}
+
+/// Tells of a container by the name that it has now.
+fn tell_of(places: &Places, record: &Record, action: &str, more: &[(&str, &str)]) {
+    let now = Records::new(places).read(&record.spec.id);
+    let now = now.ok().flatten();
+    tell(places, now.as_ref().unwrap_or(record), action, more);
+}
+
+/// Tells that somebody has stopped the container, if so.
+fn tell_of_stop(places: &Places, record: &Record, hub: &Rc<RefCell<Hub>>) {
+    if hub.borrow().stop_ordered {
+        tell_of(places, record, "stop", &[]);
     }
 }
 
@@ -196,18 +225,24 @@ fn once(
 /// Writes what has become of the container, and lets go of everybody.
 // ANCHOR: finish
 fn finish(
-    records: &Records,
+    places: &Places,
     (record, stay): (&Record, &Stay),
     status: u8,
     (hub, claim): (Rc<RefCell<Hub>>, File),
 ) -> Result<()> {
     let id = &record.spec.id;
+    let records = Records::new(places);
     let fields = stay.fields()?;
     // ANCHOR: exercise_finish
     let written = match record.spec.auto_remove {
         // Its launch has removed the record, unless it failed before it had
         // one.
-        true => records.forget(id, &record.spec.name),
+        true => match records.read(id)? {
+            Some(left) => records
+                .forget(id, &left.spec.name)
+                .map(|()| tell(places, &left, "destroy", &[])),
+            None => records.forget(id, &record.spec.name),
+        },
         false => {
             let ended = records.change(id, &mut |now| {
                 let never = now.started_at.is_empty();
