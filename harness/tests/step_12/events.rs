@@ -143,8 +143,13 @@ fn what_happens_is_told_once_and_in_order() {
         let expected = ["create", "start", "die exitCode=137", "destroy"];
         expect_told(&life, "five", &expected)?;
 
+        // The next start removes the groups.
+        life.call(&[&run[..], &["six", "--rm", image, "true"]].concat())
+            .run()?
+            .success()?;
+
         // The follower has heard of every end, and of nothing else.
-        let expected = "one\nfour\nfour\nfour\nfive\n";
+        let expected = "one\nfour\nfour\nfour\nfive\nsix\n";
         let heard = wait_for(|| {
             let text = fs::read_to_string(&output).ok()?;
             (text == expected).then_some(())

@@ -56,6 +56,12 @@ impl End {
     }
 }
 
+/// Asks a monitor to carry streams: the first thing that is said to it, for
+/// [`attach`]. What the command prints afterwards comes.
+pub fn ask(stream: &UnixStream, how: &Attach) -> Result<()> {
+    give(stream, &Order::Attach { input: how.input })
+}
+
 /// Carries streams between this process and the command until either ends.
 /// `signal` sends a signal to the command.
 pub fn attach(
@@ -63,7 +69,6 @@ pub fn attach(
     how: &Attach,
     signal: &mut dyn FnMut(SignalNumber) -> Result<()>,
 ) -> Result<End> {
-    give(&stream, &Order::Attach { input: how.input })?;
     let passed: SignalSet = [
         Signal::SIGHUP,
         Signal::SIGINT,

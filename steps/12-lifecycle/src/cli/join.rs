@@ -19,7 +19,7 @@ use user::UserSpec;
 
 use crate::cli::run::{AttachArgs, again};
 use crate::cli::{is_paused, require_running, swept};
-use crate::client::{Attach, attach, keys};
+use crate::client::{Attach, ask, attach, keys};
 use crate::events::tell;
 use crate::exec::{Further, exec};
 use crate::monitor::detach::{Caller, Passed, detach, null};
@@ -288,6 +288,7 @@ fn join(
         detach_keys: keys(&how.detach_keys)?,
         proxy: !how.no_proxy && !record.spec.tty,
     };
+    ask(&stream, &how)?;
     tell(places, record, "attach", &[]);
     let end = attach(
         stream,

@@ -23,7 +23,7 @@ use nix::sys::prctl;
 use process::{Exit, Failure};
 
 use crate::cli::swept;
-use crate::client::{Attach, attach, keys};
+use crate::client::{Attach, ask, attach, keys};
 use crate::config::Config;
 use crate::events::tell;
 use crate::health::HealthArgs;
@@ -311,6 +311,8 @@ fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
 /// Starts a container by a monitor, and attaches to it from its first byte.
 fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    // Before the start: the first words of the command are not lost.
+    ask(&ours, how)?;
     tell(places, record, "attach", &[]);
     let started = launch(places, record, Some(&theirs))?;
     drop(theirs);

@@ -78,7 +78,7 @@ pub fn run(
     };
     let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once, killing);
     if let Some(attached) = attached {
-        hub.add(attached)?;
+        hub.add_first(attached)?;
     }
     let hub = Rc::new(RefCell::new(hub));
     let mut wait = FIRST_WAIT;
