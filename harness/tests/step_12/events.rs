@@ -133,18 +133,30 @@ fn what_happens_is_told_once_and_in_order() {
         // Whoever finds a killed launcher's container tells its end, once.
         life.detached("five", &[], "exec sleep 1000")?;
         let (first, monitor) = life.pids("five")?;
+        let id = life.record("five")?["Id"].as_str().unwrap_or("").to_owned();
+        let path = life.root.join("containers").join(format!("{id}.json"));
+        let record = fs::read(&path).context("read the record")?;
         kill(Pid::from_raw(monitor), Signal::SIGKILL).context("kill the monitor")?;
         let gone = wait_for(|| (is_gone(first) && is_gone(monitor)).then_some(()));
         expect(gone.is_some(), "both to be gone", "not yet")?;
-        for _ in 0..3 {
+        life.said(&["ps", "-a"])?;
+        // Now the record is as if the monitor had been killed after it had told
+        // the end, and before it wrote it down.
+        fs::write(&path, record).context("write the record")?;
+        for _ in 0..2 {
             life.said(&["ps", "-a"])?;
         }
         life.said(&["rm", "five"])?;
         let expected = ["create", "start", "die exitCode=137", "destroy"];
         expect_told(&life, "five", &expected)?;
 
+        // The next start removes the groups.
+        life.call(&[&run[..], &["six", "--rm", image, "true"]].concat())
+            .run()?
+            .success()?;
+
         // The follower has heard of every end, and of nothing else.
-        let expected = "one\nfour\nfour\nfour\nfive\n";
+        let expected = "one\nfour\nfour\nfour\nfive\nsix\n";
         let heard = wait_for(|| {
             let text = fs::read_to_string(&output).ok()?;
             (text == expected).then_some(())

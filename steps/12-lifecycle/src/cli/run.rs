@@ -334,6 +334,7 @@ fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
 /// Starts a container by a monitor, and attaches to it from its first byte.
 fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    // Before the start: the first words of the command are not lost.
     ask(&ours, how)?;
     tell(places, record, "attach", &[]);
     let started = launch(places, record, Some(&theirs))?;
