@@ -331,16 +331,13 @@ pub fn connect(launcher: ProcessIdentity, child: Pid, joining: &Joining) -> Resu
     }
 }
 
-/// Disconnects a running container from a bridge. If its default route led
-/// there, it leads to another one from now on.
-///
-/// # Errors
-/// If it is not on it.
+/// Disconnects a running container from a bridge, if it is on it. If its default
+/// route led there, it leads to another one from now on.
 pub fn disconnect(launcher: ProcessIdentity, child: Pid, device: &str) -> Result<()> {
     let mut locked = Locked::open(&directory())?;
     state::check_place(&mut locked.state)?;
     let Some(id) = id_of(&locked, launcher) else {
-        return Ok(());
+        return locked.close();
     };
     let left = unplug(&mut locked, &id, device)?;
     let member = &locked.state.containers[&id];
@@ -368,7 +365,7 @@ fn unplug(locked: &mut Locked, id: &str, device: &str) -> Result<Vec<UserBridge>
     let plug = locked.state.containers.get(id);
     let plug = plug.and_then(|member| member.plugs.get(device));
     let Some(plug) = plug.cloned() else {
-        bail!("it is not connected to {device}");
+        return Ok(Vec::new());
     };
     let mut route = link::route_client()?;
     say!("ip link del {}", plug.host_end);

@@ -294,7 +294,7 @@ pub fn connect(
     places: &Places,
     record: &Record,
     network: &Network,
-    mut attachment: Attachment,
+    attachment: Attachment,
 ) -> Result<()> {
     let name = &record.spec.name;
     match (record.spec.net.mode(), network.name.as_str()) {
@@ -332,24 +332,47 @@ pub fn connect(
             network.name
         );
     }
-    if record.is_running() {
-        let joining = Joining {
-            bridge: network.bridge()?,
-            ip: attachment.ip,
-        };
-        let child = Pid::from_raw(record.pid);
-        ensure!(
-            record.pid > 0 && record.launcher.is_parent_of(record.pid),
-            "container {name} is not running"
-        );
-        let address = plugs::connect(record.launcher, child, &joining)?;
-        attachment.address = Some(address);
-        with_resolver(record)?;
-        add_host(record, address)?;
-    }
+    // In the record first: whoever is killed from here on has left something
+    // that `disconnect` finds.
     change(places, &record.spec.id, &mut |attachments| {
         attachments.networks.push(attachment.clone());
-    })
+    })?;
+    if !record.is_running() {
+        return Ok(());
+    }
+    let joined = join(record, network, attachment.ip);
+    change(places, &record.spec.id, &mut |attachments| match &joined {
+        Err(_) => attachments.networks.retain(|one| !one.is_to(network)),
+        Ok(address) => {
+            let mut all = attachments.networks.iter_mut();
+            if let Some(one) = all.find(|one| one.is_to(network)) {
+                one.address = Some(*address);
+            }
+        }
+    })?;
+    joined.map(drop)
+}
+
+/// Connects a running container at once, and returns its address.
+fn join(record: &Record, network: &Network, ip: Option<Ipv4Addr>) -> Result<Ipv4Addr> {
+    let joining = Joining {
+        bridge: network.bridge()?,
+        ip,
+    };
+    let child = Pid::from_raw(record.pid);
+    ensure!(
+        record.pid > 0 && record.launcher.is_parent_of(record.pid),
+        "container {} is not running",
+        record.spec.name
+    );
+    let address = plugs::connect(record.launcher, child, &joining)?;
+    match with_resolver(record).and_then(|()| add_host(record, address)) {
+        Ok(()) => Ok(address),
+        Err(error) => {
+            plugs::disconnect(record.launcher, child, &joining.bridge.device)?;
+            Err(error)
+        }
+    }
 }
 
 /// Lets a running container ask the engine's resolver from now on, as Docker
