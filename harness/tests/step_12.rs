@@ -10,6 +10,8 @@ mod health;
 mod limits;
 #[path = "step_12/listing.rs"]
 mod listing;
+#[path = "step_12/network.rs"]
+mod network;
 
 use std::fs::{self, File};
 use std::io::Write;

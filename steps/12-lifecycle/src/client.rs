@@ -56,14 +56,14 @@ impl End {
     }
 }
 
-/// Asks a monitor to carry streams: the first thing that is said to it, for
-/// [`attach`]. What the command prints afterwards comes.
+/// Asks a monitor for the streams: the first half of [`attach`]. A monitor that
+/// is only started then has the order before the command prints anything.
 pub fn ask(stream: &UnixStream, how: &Attach) -> Result<()> {
     give(stream, &Order::Attach { input: how.input })
 }
 
 /// Carries streams between this process and the command until either ends.
-/// `signal` sends a signal to the command.
+/// `signal` sends a signal to the command. [`ask`] has been called.
 pub fn attach(
     mut stream: UnixStream,
     how: &Attach,

@@ -35,5 +35,6 @@ pub mod health;
 pub mod inspect;
 pub mod log;
 pub mod monitor;
+pub mod network;
 pub mod protocol;
 pub mod settings;

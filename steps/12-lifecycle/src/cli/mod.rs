@@ -5,6 +5,7 @@
 //! | [`run`] | `run`, `create`, `start` |
 //! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
 //! | [`join`] | `exec`, `attach` |
+//! | [`network`], [`networks`] | `network …`; the options of `run` about networks and ports |
 //! | [`copy`] | `cp` |
 //! | [`events`] | `events` |
 //! | [`ps`] | `ps` |
@@ -22,6 +23,8 @@ pub mod filter;
 pub mod format;
 pub mod join;
 pub mod look;
+pub mod network;
+pub mod networks;
 pub mod ps;
 pub mod run;
 pub mod stats;
@@ -41,7 +44,7 @@ use engine::container::{Record, Records};
 use kit::set_verbose;
 use nix::sys::stat::{Mode, umask};
 use process::cli::after_help;
-use process::{Exit, Failure};
+use process::{Exit, Failure, LAUNCHER_FAILED};
 
 use crate::config::Config;
 
@@ -90,6 +93,9 @@ enum Sub {
     Version(system::InfoArgs),
     #[command(flatten)]
     Images(ImageTool),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Tool),
     /// Manage containers
     #[command(subcommand)]
     Container(Box<system::ContainerTool>),
@@ -133,31 +139,36 @@ pub fn main() -> ExitCode {
         };
         let places = places.places()?;
         crate::events::observe();
-        match drydock.command {
+        // A container that could not be run has Docker's 125; other commands that
+        // fail have 1.
+        let failed = match &drydock.command {
+            Sub::Run(run::Tool::Run(_)) | Sub::Join(join::Tool::Exec(_)) => LAUNCHER_FAILED,
+            Sub::Run(run::Tool::Monitor(_)) => LAUNCHER_FAILED,
+            Sub::Container(tool) if tool.runs() => LAUNCHER_FAILED,
+            _ => 1,
+        };
+        let done = match drydock.command {
             Sub::Run(tool) => run::run(&places, &config, tool),
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),
-            Sub::Cp(args) => copy::run(&places, &args).map_err(one),
-            Sub::Stats(args) => stats::run(&places, &args).map_err(one),
-            Sub::Events(args) => events::run(&places, &args).map_err(one),
-            Sub::Info(args) => system::info(&places, &args).map_err(one),
-            Sub::Version(args) => system::version(&args).map_err(one),
+            Sub::Network(tool) => network::run(&places, tool),
+            Sub::Cp(args) => copy::run(&places, &args),
+            Sub::Stats(args) => stats::run(&places, &args),
+            Sub::Events(args) => events::run(&places, &args),
+            Sub::Info(args) => system::info(&places, &args),
+            Sub::Version(args) => system::version(&args),
             Sub::Container(tool) => system::container(&places, &config, *tool),
             Sub::Image(tool) => system::image(&places, tool),
             Sub::System(tool) => system::system(&places, tool),
             Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
-        }
+        };
+        done.map_err(|error| match error.downcast_ref::<Failure>() {
+            Some(_) => error,
+            None => Failure::new(failed, format!("{error:#}")).into(),
+        })
     })
-}
-
-/// The exit status of an error is 1, unless it has another.
-fn one(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<Failure>() {
-        Some(_) => error,
-        None => Failure::new(1, format!("{error:#}")).into(),
-    }
 }
 
 /// The records, without those that killed launchers have left.

@@ -29,7 +29,7 @@ use crate::cli::look;
 use crate::cli::run::{self, claim};
 use crate::cli::stats::{self, StatsArgs};
 use crate::cli::words::{binary, decimal, shortened, since, table};
-use crate::cli::{is_paused, one, swept};
+use crate::cli::{is_paused, swept};
 use crate::config::Config;
 use crate::events::tell_all;
 use crate::inspect::{created, sizes_of, status};
@@ -139,6 +139,16 @@ pub struct InfoArgs {
     format: Option<String>,
 }
 
+impl ContainerTool {
+    /// Whether it runs a command in a container.
+    pub(super) fn runs(&self) -> bool {
+        matches!(
+            self,
+            ContainerTool::Run(run::Tool::Run(_)) | ContainerTool::Join(join::Tool::Exec(_))
+        )
+    }
+}
+
 /// Runs a command about containers.
 pub(super) fn container(places: &Places, config: &Config, tool: ContainerTool) -> Result<Exit> {
     match tool {
@@ -146,10 +156,10 @@ pub(super) fn container(places: &Places, config: &Config, tool: ContainerTool) -
         ContainerTool::Control(tool) => control::run(places, tool),
         ContainerTool::Join(tool) => join::run(places, tool),
         ContainerTool::Look(tool) => look::run(places, tool),
-        ContainerTool::Cp(args) => copy::run(places, &args).map_err(one),
-        ContainerTool::Stats(args) => stats::run(places, &args).map_err(one),
+        ContainerTool::Cp(args) => copy::run(places, &args),
+        ContainerTool::Stats(args) => stats::run(places, &args),
         ContainerTool::Ls(words) => look::run(places, words.of("ps")),
-        ContainerTool::Prune(args) => prune(places, &args).map_err(one),
+        ContainerTool::Prune(args) => prune(places, &args),
     }
 }
 
@@ -169,7 +179,6 @@ pub(super) fn system(places: &Places, tool: SystemTool) -> Result<Exit> {
         SystemTool::Events(args) => crate::cli::events::run(places, &args),
         SystemTool::Info(args) => info(places, &args),
     }
-    .map_err(one)
 }
 
 /// Whether a container that has ended is to go.

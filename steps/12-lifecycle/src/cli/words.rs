@@ -86,14 +86,19 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// A table whose columns are as wide as they need to be, three blanks apart. The
-/// first row is its head.
+/// A table whose columns are as wide as they need to be, three blanks apart, and
+/// ten characters at least, as Docker's. The first row is its head.
 pub fn table(rows: &[Vec<String>]) -> String {
+    table_of(rows, 10)
+}
+
+/// The same with another least width.
+pub fn table_of(rows: &[Vec<String>], least: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
             let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 3
+            (cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 3).max(least)
         })
         .collect();
     let mut text = String::new();
@@ -158,6 +163,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_they_need() {
         let rows = [["A", "B"], ["longer", "x"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(table(&rows), "A        B\nlonger   x\n");
+        assert_eq!(table_of(&rows, 0), "A        B\nlonger   x\n");
+        assert_eq!(table(&rows), "A         B\nlonger    x\n");
     }
 }

@@ -26,6 +26,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::log::Output;
 use crate::log::write::Writer;
 use crate::monitor::probe::Prober;
+use crate::network::resolver::Resolver;
 use crate::protocol::{Answer, Frame, LONGEST, Order};
 use crate::settings::Restart;
 
@@ -116,6 +117,10 @@ pub(super) struct Hub {
     pub(super) prober: Option<Prober>,
     /// A new policy that somebody has ordered.
     pub(super) policy: Option<Restart>,
+    /// Answers the container's questions for names.
+    pub(super) resolver: Option<Resolver>,
+    /// Makes a resolver for a container that has none and joins a network.
+    pub(super) make_resolver: Option<Box<dyn Fn() -> Result<Resolver>>>,
 }
 
 impl Hub {
@@ -144,6 +149,8 @@ impl Hub {
             stopped: false,
             prober: None,
             policy: None,
+            resolver: None,
+            make_resolver: None,
         }
     }
 
@@ -163,6 +170,13 @@ impl Hub {
             gone: false,
         });
         Ok(())
+    }
+
+    /// Adds one whose order has come before the command runs, and obeys it: the
+    /// first output is theirs.
+    pub(super) fn add_first(&mut self, stream: UnixStream) -> Result<()> {
+        self.add(stream)?;
+        self.hear(self.peers.len() - 1)
     }
 
     /// Takes the ends of the streams of a command that is about to run.
@@ -245,9 +259,16 @@ impl Hub {
         };
         let first_probe = fds.len();
         fds.extend(self.prober.iter().flat_map(Prober::polled));
+        let first_name = fds.len();
+        let names = self.resolver.iter().flat_map(Resolver::waits_for);
+        fds.extend(names.map(|(fd, events)| PollFd::from_borrowed_fd(fd, events)));
         let kill_at = self.stop.and_then(|stop| stop.kill_at);
         let probe_at = self.prober.as_ref().and_then(Prober::due);
-        let due = [until, kill_at, probe_at].into_iter().flatten().min();
+        let names_at = self.resolver.as_ref().and_then(Resolver::due);
+        let due = [until, kill_at, probe_at, names_at]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec {
@@ -268,8 +289,14 @@ impl Hub {
             self.stop = Some(Stop { kill_at: None });
             self.signal(Signal::SIGKILL.into())?;
         }
+        let asked = ready[first_name..].iter().any(|ready| !ready.is_empty());
+        if let Some(resolver) = &mut self.resolver
+            && (asked || names_at.is_some_and(|at| at <= Instant::now()))
+        {
+            resolver.work();
+        }
         if let Some(prober) = &mut self.prober {
-            let ready: Vec<bool> = ready[first_probe..]
+            let ready: Vec<bool> = ready[first_probe..first_name]
                 .iter()
                 .map(|one| !one.is_empty())
                 .collect();
@@ -528,6 +555,13 @@ impl Hub {
                 self.policy = Some(policy);
                 self.peers[index].answer(&Answer::Done);
             }
+            Order::Names => {
+                let answer = match self.serve_names() {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Refused(format!("{error:#}")),
+                };
+                self.peers[index].answer(&answer);
+            }
             Order::Stop { signal, seconds } => {
                 self.peers[index].what = What::End;
                 self.stopped = true;
@@ -549,6 +583,15 @@ impl Hub {
         Ok(())
     }
 
+    /// Answers the container's questions for names from now on.
+    fn serve_names(&mut self) -> Result<()> {
+        if self.resolver.is_none() {
+            let make = self.make_resolver.as_ref();
+            self.resolver = Some(make.context("the container is not running")?()?);
+        }
+        Ok(())
+    }
+
     fn signal(&self, signal: SignalNumber) -> Result<()> {
         let Some(process) = &self.process else {
             return Ok(());
@@ -566,6 +609,9 @@ impl Hub {
         self.process = None;
         self.stop = None;
         self.prober = None;
+        // Its sockets keep the container's network.
+        self.resolver = None;
+        self.make_resolver = None;
         let mut index = 0;
         while index < self.sources.len() {
             // Until there is nothing left. A process that has outlived the

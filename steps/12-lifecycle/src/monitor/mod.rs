@@ -34,6 +34,8 @@ use crate::health::Health;
 use crate::log::write::Writer;
 use crate::monitor::hub::Hub;
 use crate::monitor::probe::Prober;
+use crate::network::attached;
+use crate::network::resolver::Resolver;
 use crate::protocol;
 use crate::settings::{LogDriver, Restart, Stay, put_health};
 
@@ -101,6 +103,12 @@ pub fn run(
                 let status = Failure::status_of(&error);
                 stay.error = Some(format!("{error:#}"));
                 hub.borrow_mut().ended();
+                if records.read(&record.spec.id)?.is_some() {
+                    // It has not been started, whatever was tried.
+                    records.change(&record.spec.id, &mut |now| {
+                        now.started_at.clone_from(&record.started_at);
+                    })?;
+                }
                 finish(places, (&record, &stay), status, (hub, claim))?;
                 return Err(error);
             }
@@ -178,10 +186,29 @@ fn once(
         record: Some(record.clone()),
         ends: Some(ends.clone()),
     };
-    let (container, _) = list(record.spec.clone(), here)?;
+    let mut spec = record.spec.clone();
+    attached::resolve(places, record, &mut spec)?;
+    let has_names = !spec.net.joining.is_empty();
+    let (container, _) = list(spec, here)?;
     let created = container.create()?;
+    let pid = created.pid();
+    // Before the command runs: it finds others, and they find it.
+    let (of, its) = (places.clone(), record.clone());
+    let make_resolver = move || Resolver::new(&of, &its, pid);
+    let named = attached::note(places, record).and_then(|()| match has_names {
+        true => make_resolver().map(Some),
+        false => Ok(None),
+    });
+    match named {
+        Ok(resolver) => {
+            let mut hub = hub.borrow_mut();
+            hub.resolver = resolver;
+            hub.make_resolver = Some(Box::new(make_resolver));
+        }
+        Err(error) => return Err(created.abandon(error)),
+    }
     // Before the command runs: no output is lost, and who stops it finds it.
-    hub.borrow_mut().connect(ends.take(), created.pid())?;
+    hub.borrow_mut().connect(ends.take(), pid)?;
     let running = created.start()?;
     started(record)?;
     if let Some(check) = &stay.health {
