@@ -154,12 +154,6 @@ impl Hub {
         }
     }
 
-    /// Adds one who is connected already, and has said what is wanted.
-    pub(super) fn add_first(&mut self, stream: UnixStream) -> Result<()> {
-        self.add(stream)?;
-        self.hear(self.peers.len() - 1)
-    }
-
     fn add(&mut self, stream: UnixStream) -> Result<()> {
         stream.set_nonblocking(true).context("O_NONBLOCK")?;
         self.peers.push(Peer {
