@@ -404,7 +404,7 @@ fn a_log_does_not_grow_for_ever() {
             let words = (option, words);
             life.call(&["create", "--log-opt", words.0, &life.image, "true"])
                 .run()?
-                .expect_error(125, &[words.1])?;
+                .expect_error(1, &[words.1])?;
         }
         Ok(())
     });
