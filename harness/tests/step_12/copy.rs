@@ -328,25 +328,31 @@ fn no_link_leads_a_copy_astray() {
         )?;
         let mode = kind("suid")?.permissions().mode() & 0o7777;
         expect_eq("the mode of a copied set-user-ID program", mode, 0o755)?;
-        // What the container has is copied into a directory with such a link.
+        // A directory on the host with such a link, and one that becomes it
+        // while files are copied into it.
+        let deep = "mkdir -p /e/d/sub; i=0; while [ $i -lt 3000 ]; do i=$((i + 1)); mkdir \
+                    /e/d/sub/$i; echo x > /e/d/sub/$i/x; done";
+        life.said(&["exec", "box", "sh", "-c", deep])?;
         let evil = c.dir().join("evil");
         fs::create_dir_all(evil.join("d")).context("mkdir")?;
         symlink(&host, evil.join("d/sub")).context("symlink")?;
-        life.said(&[
-            "exec",
-            "box",
-            "sh",
-            "-c",
-            "mkdir /e; mkdir /e/d; mkdir /e/d/sub; echo x > /e/d/sub/secret",
-        ])?;
-        let ran = life
-            .call(&["cp", "box:/e/d", &evil.display().to_string()])
-            .run()?;
-        let now = fs::read_to_string(host.join("secret")).context("read")?;
+        let copy = ["cp", "box:/e/d", &evil.display().to_string()];
+        life.call(&copy).run()?.expect_status(1)?;
+        fs::remove_file(evil.join("d/sub")).context("unlink")?;
+        let mut copying = life.call(&copy).command();
+        copying.stderr(std::process::Stdio::null());
+        let mut copying = copying.spawn().context("run cp")?;
+        let begun = wait_for(|| evil.join("d/sub/1").exists().then_some(()));
+        expect(begun.is_some(), "the copy to begin", "not yet")?;
+        fs::rename(evil.join("d/sub"), evil.join("moved")).context("rename")?;
+        symlink(&host, evil.join("d/sub")).context("symlink")?;
+        check::check::wait_or_kill(&mut copying)?;
+        let left = fs::read_dir(&host).context("list")?.flatten();
+        let names: Vec<_> = left.map(|entry| entry.file_name()).collect();
         expect(
-            now == secret && ran.status == 1,
+            names == ["secret"],
             "a copy not to follow a link on the host",
-            &now,
+            format!("{} files in the link's directory", names.len()),
         )?;
         life.said(&["rm", "-f", "box"]).map(drop)
     });
@@ -401,6 +407,17 @@ fn an_ordinary_user_copies_as_root_inside() {
             expect_eq("the owner of the copy", stat.uid(), 1000)?;
             fs::remove_file(&out).context("unlink")
         };
+        // What is closed to everybody is open to root.
+        call(&["exec", "box", "mkdir", "-m", "0", "/closed"])
+            .run()?
+            .success()?;
+        let closed = ["cp", &file.display().to_string(), "box:/closed/file"];
+        let ran = call(&closed).run()?;
+        expect(
+            ran.status == 0,
+            "cp to have the rights of the container's root",
+            &ran.stderr,
+        )?;
         copied(&call)?;
         let cat = call(&["exec", "box", "stat", "-c", "%u", "/file"])
             .run()?

@@ -76,6 +76,7 @@ pub use cli::args::CgroupSettings;
 pub use cli::tool;
 pub use group::find::sweep;
 pub use limits::id_list::IdList;
+pub use limits::limits_swap;
 pub use limits::units::{Bytes, Cpus, Swap};
 pub use named::NamedGroup;
 pub use namespace::{CgroupView, Rights};

@@ -208,7 +208,6 @@ fn open_alone(path: &Path) -> Result<File> {
 
 // ANCHOR: append
 fn append(state: &Path, mut event: Event, telling: Telling) -> Result<()> {
-    // ANCHOR: exercise_append
     let directory = directory(state);
     make(&directory, 0o700)?;
     let path = newest(&directory);
@@ -241,7 +240,6 @@ fn append(state: &Path, mut event: Event, telling: Telling) -> Result<()> {
         fs::rename(&path, &before).with_context(|| format!("rename({path:?}, {before:?})"))?;
     }
     Ok(())
-    // ANCHOR_END: exercise_append
 }
 // ANCHOR_END: append
 

@@ -1,6 +1,7 @@
 //! Other limits for a group in which processes run.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kit::say;
@@ -9,6 +10,7 @@ use crate::cli::args::CgroupSettings;
 use crate::group::file;
 use crate::group::{Group, Member};
 use crate::host::hierarchy::Version;
+use crate::host::layout::Layout;
 use crate::limits::limit::{Limit, Value, value};
 use crate::limits::{apply, limits};
 
@@ -21,7 +23,10 @@ pub(crate) fn change(group: &Group, before: &CgroupSettings, after: &CgroupSetti
     // A limit that is already set is not written again: somebody may have
     // tightened it.
     let mut new: Vec<Limit> = all(after)?;
-    new.retain(|limit| !old.iter().any(|old| old.v1 == limit.v1));
+    new.retain(|limit| {
+        let mut same = old.iter();
+        !same.any(|old| (&old.v1, &old.v2) == (&limit.v1, &limit.v2))
+    });
     let mut undo = Undo::default();
     let changed = apply_all(group, &new, &mut undo);
     let Err(error) = changed else { return Ok(()) };
@@ -44,6 +49,27 @@ fn all(settings: &CgroupSettings) -> Result<Vec<Limit>> {
         });
     }
     Ok(all)
+}
+
+/// Whether this kernel limits swap. On v2 that shows in a group with the memory
+/// controller only, and there may be none yet.
+pub(crate) fn limits_swap() -> Result<bool> {
+    let layout = Layout::detect()?;
+    let Some(memory) = layout.find("memory") else {
+        return Ok(false);
+    };
+    if memory.version == Version::V1 {
+        return Ok(memory.own.join("memory.memsw.limit_in_bytes").exists());
+    }
+    let below = |dir: &Path| {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let mut groups = vec![memory.own.clone()];
+    groups.extend(below(&memory.own));
+    groups.extend(below(&memory.mount_point));
+    let group = groups.iter().find(|dir| dir.join("memory.max").exists());
+    Ok(group.is_none_or(|dir| dir.join("memory.swap.max").exists()))
 }
 
 /// What was in files before they were changed.

@@ -36,6 +36,11 @@ use crate::limits::limit::{Limit, value};
 use crate::limits::units::{Bytes, Cpus, Swap};
 use crate::limits::weight::cpu_weight;
 
+/// Whether this kernel limits swap.
+pub fn limits_swap() -> Result<bool> {
+    change::limits_swap()
+}
+
 /// The least memory limit: with less the kernel cannot start a program. Docker
 /// has the same bound.
 const LEAST_MEMORY: Bytes = Bytes(6 << 20);

@@ -160,7 +160,6 @@ pub(super) fn run(places: &Places, args: &EventsArgs) -> Result<Exit> {
     let filters = Filters::new(&args.filter, &FILTERS)?;
     let directory = directory(&places.state);
     make(&directory, 0o700)?;
-    // ANCHOR: exercise_events
     // Before the first look: what happens after it wakes this process.
     let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
         .context("inotify_init")?;
@@ -189,7 +188,6 @@ pub(super) fn run(places: &Places, args: &EventsArgs) -> Result<Exit> {
             return Ok(Exit::Code(0));
         }
     }
-    // ANCHOR_END: exercise_events
 }
 // ANCHOR_END: events
 

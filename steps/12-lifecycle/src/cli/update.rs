@@ -11,6 +11,13 @@ use kit::own::make;
 use crate::cli::group;
 use crate::events::tell;
 
+/// Whether the kernel limits swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Swaps {
+    Limited,
+    Free,
+}
+
 /// The limits that can be changed.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 pub struct Limits {
@@ -65,14 +72,15 @@ impl Limits {
     /// # Errors
     /// Names values that are invalid together.
     // ANCHOR: after
-    fn after(&self, before: &CgroupSettings) -> Result<CgroupSettings> {
-        // ANCHOR: exercise_after
+    fn after(&self, before: &CgroupSettings, swap: Swaps) -> Result<CgroupSettings> {
         let mut after = before.clone();
         // A limit of memory has brought one of memory and swap together, which
         // stays.
-        if let (Some(memory), None | Some(Swap::Total(Bytes(0)))) =
-            (before.memory.filter(|most| most.0 > 0), before.memory_swap)
-        {
+        if let (Swaps::Limited, Some(memory), None | Some(Swap::Total(Bytes(0)))) = (
+            swap,
+            before.memory.filter(|most| most.0 > 0),
+            before.memory_swap,
+        ) {
             after.memory_swap = Some(Swap::Total(Bytes(memory.0.saturating_mul(2))));
         }
         if let (Some(memory), None, Some(Swap::Total(total))) =
@@ -108,7 +116,6 @@ impl Limits {
         put(&mut after.blkio_weight, &self.blkio_weight);
         after.check()?;
         Ok(after)
-        // ANCHOR_END: exercise_after
     }
     // ANCHOR_END: after
 }
@@ -117,14 +124,17 @@ impl Limits {
 /// in any case. If either fails, both are as before.
 // ANCHOR: change
 pub(super) fn change(records: &Records, record: &Record, limits: &Limits) -> Result<()> {
-    // ANCHOR: exercise_change
     let directory = records.directory(&record.spec.id);
     make(&directory, 0o700)?;
     // One at a time: what was before is what is put back.
     let _alone = LockFile::open(directory.join("update"))?.wait(Turn::Judging)?;
     let record = records.find(&record.spec.id)?;
     let before = record.spec.cgroups.clone();
-    let after = limits.after(&before)?;
+    let swap = match cgroups::limits_swap()? {
+        true => Swaps::Limited,
+        false => Swaps::Free,
+    };
+    let after = limits.after(&before, swap)?;
     let group = match record.is_running() && record.pid != 0 {
         true => Some(group(&record)?),
         false => None,
@@ -144,7 +154,6 @@ pub(super) fn change(records: &Records, record: &Record, limits: &Limits) -> Res
         bail!("{error:#}; and its groups are not as before: {more:#}");
     }
     Err(error)
-    // ANCHOR_END: exercise_change
 }
 // ANCHOR_END: change
 
@@ -168,14 +177,17 @@ mod tests {
             memory: Some(Bytes(mega << 20)),
             ..Limits::default()
         };
-        let after = memory(100).after(&before).unwrap();
+        let after = memory(100).after(&before, Swaps::Limited).unwrap();
         assert_eq!(after.memory_swap, Some(Swap::Total(Bytes(128 << 20))));
-        assert!(memory(200).after(&before).is_err());
+        assert!(memory(200).after(&before, Swaps::Limited).is_err());
         let both = Limits {
             memory_swap: Some(Swap::Unlimited),
             ..memory(200)
         };
-        assert_eq!(both.after(&before).unwrap().memory, Some(Bytes(200 << 20)));
-        assert!(memory(1).after(&before).is_err());
+        assert_eq!(
+            both.after(&before, Swaps::Limited).unwrap().memory,
+            Some(Bytes(200 << 20))
+        );
+        assert!(memory(1).after(&before, Swaps::Limited).is_err());
     }
 }

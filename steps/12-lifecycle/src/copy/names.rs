@@ -106,7 +106,6 @@ impl Names {
     /// Of openat2(2), with their errno.
     // ANCHOR: directory
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
-        // ANCHOR: exercise_directory
         let opened = match self {
             Names::Host => openat(CWD, path, DIRECTORY, Mode::empty()),
             Names::Inside(root) => loop {
@@ -119,7 +118,6 @@ impl Names {
             },
         };
         opened.with_context(|| format!("open {path:?}"))
-        // ANCHOR_END: exercise_directory
     }
     // ANCHOR_END: directory
 

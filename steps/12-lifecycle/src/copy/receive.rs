@@ -153,7 +153,6 @@ impl<'a> Target<'a> {
     /// what is copied.
     // ANCHOR: choose
     fn choose(names: &'a Names, to: &Destination, is_directory: bool) -> Result<Self> {
-        // ANCHOR: exercise_choose
         let path = &to.written.path;
         let found = match names.find(path, true) {
             Ok(found) => found,
@@ -187,7 +186,6 @@ impl<'a> Target<'a> {
             has_name: to.what != What::Content,
             ..target
         })
-        // ANCHOR_END: exercise_choose
     }
     // ANCHOR_END: choose
 
