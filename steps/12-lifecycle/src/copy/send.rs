@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use tar::{Builder, EntryType};
-use union::archive::write::{Exactly, header, time};
+use union::archive::write::{Exactly, append_pax, header, time};
 use union::tree::node::ours;
 
 use crate::copy::names::{Names, Written};
@@ -183,8 +183,7 @@ impl Archive<'_> {
             }
             _ => {}
         }
-        let records = records.iter().map(|(key, value)| (&**key, &**value));
-        self.builder.append_pax_extensions(records)?;
+        append_pax(&mut self.builder, path, &records)?;
         let mut shown = path.as_os_str().to_owned();
         if type_of == EntryType::Directory {
             shown.push("/");
