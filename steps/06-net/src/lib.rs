@@ -205,13 +205,11 @@ impl Isolation for Net {
     /// network is configured.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let connection = self.connection.as_ref().filter(|_| !self.configured);
-        let plugs = self.plugs.as_ref().filter(|_| !self.configured);
-        let plugs = plugs.map(Plugs::keeps);
-        connection
-            .map(Connection::keeps)
-            .into_iter()
-            .chain(plugs)
-            .collect()
+        if let Some(plugs) = self.plugs.as_ref().filter(|_| !self.configured) {
+            let connection = connection.map(Connection::keeps);
+            return connection.into_iter().chain([plugs.keeps()]).collect();
+        }
+        connection.map(Connection::keeps).into_iter().collect()
     }
 
     // ANCHOR: in_container
