@@ -208,7 +208,8 @@ fn containers_of_a_network_find_each_other_by_name() {
         let silent = ["--dns", "127.0.0.99"];
         let here = [&["--network", "here"][..], &silent].concat();
         let alias = c.word("alias");
-        town.start("one", &here)?;
+        let gateway = ["--add-host", "gate:host-gateway"];
+        town.start("one", &[&here[..], &gateway].concat())?;
         town.start("two", &[&here[..], &["--network-alias", &alias]].concat())?;
         town.start("far", &[&["--network", "there"][..], &silent].concat())?;
         let conf = town.exec("one", &["cat", "/etc/resolv.conf"])?;
@@ -216,6 +217,12 @@ fn containers_of_a_network_find_each_other_by_name() {
             conf.contains("nameserver 127.0.0.11"),
             "the resolver in /etc/resolv.conf",
             &conf,
+        )?;
+        let hosts = town.exec("one", &["cat", "/etc/hosts"])?;
+        expect(
+            hosts.contains("\tgate\n") || hosts.ends_with("\tgate"),
+            "the host under the name of --add-host",
+            &hosts,
         )?;
         let id = life.record("two")?["Id"].as_str().unwrap_or("").to_owned();
         let alias_there = format!("{alias}.here");

@@ -50,6 +50,7 @@ use nix::unistd::{Pid, gethostname};
 use process::Isolation;
 use uts::Namespace;
 
+use crate::bridge::ipam;
 pub use crate::cli::args::NetSettings;
 pub use crate::cli::mode::NetworkMode;
 pub use crate::cli::tool;
@@ -185,7 +186,9 @@ impl Isolation for Net {
         };
         let plugged = self.plugs.as_ref().and_then(Plugs::address);
         let address = self.connection.as_ref().map(|c| c.address).or(plugged);
-        Files::of(&self.args, &hostname.to_string_lossy(), address)?
+        let network = locked.state.network.as_ref().filter(|_| address.is_some());
+        let gateway = network.map(|network| ipam::gateway(network.subnet));
+        Files::of(&self.args, &hostname.to_string_lossy(), (address, gateway))?
             .write(&locked.files_of(&self.id))
     }
 
