@@ -188,9 +188,11 @@ impl Town<'_> {
 
     /// The gateway of the default route; none without one.
     fn way_out(&self, container: &str) -> Result<String> {
-        let text = self.exec(container, &["ip", "route", "show", "default"])?;
-        let gateway = text.split_whitespace().nth(2);
-        Ok(gateway.unwrap_or_default().to_owned())
+        let text = self.exec(container, &["ip", "route"])?;
+        let mut lines = text.lines();
+        let gateway = lines.find_map(|line| line.strip_prefix("default via "));
+        let gateway = gateway.and_then(|rest| rest.split_whitespace().next());
+        Ok(gateway.unwrap_or("nowhere").to_owned())
     }
 }
 
