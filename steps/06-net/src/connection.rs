@@ -81,7 +81,7 @@ impl Connection {
         }
         let address = ipam::allocate(network.subnet, &locked.state.addresses(), args.ip)?;
         let (publish, ports) = reserve_ports(&locked.state, &args.publish)?;
-        let others = published(&locked.state);
+        let others = (locked.state.bridges.clone(), published(&locked.state));
 
         let member = Endpoint {
             owner: ProcessIdentity::current()?,
@@ -93,7 +93,7 @@ impl Connection {
         locked.state.containers.insert(id.to_owned(), member);
         locked.save()?;
 
-        let bridge = network.up(&mut route, &mut netfilter, (&locked.state.bridges, others))?;
+        let bridge = network.up(&mut route, &mut netfilter, others)?;
         let mut transaction = Transaction::new();
         for rule in of_container(id, address, &publish) {
             transaction = transaction.rule(rule);
