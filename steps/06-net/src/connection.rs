@@ -197,7 +197,9 @@ pub(crate) fn reserve_ports(
     state: &State,
     wanted: &[Publish],
 ) -> Result<(Vec<Publish>, Vec<OwnedFd>)> {
-    let (chosen, mut sockets) = choose(wanted)?;
+    let members = state.containers.values();
+    let taken: Vec<Publish> = members.flat_map(|member| member.ports.clone()).collect();
+    let (chosen, mut sockets) = choose(wanted, &taken)?;
     for port in wanted.iter().filter(|port| !port.is_open()) {
         // ANCHOR: exercise_name_the_holder
         let other = state
