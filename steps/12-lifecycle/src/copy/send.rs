@@ -17,7 +17,7 @@ use rustix::fs::{
     openat, readlinkat, seek,
 };
 use rustix::io::Errno;
-use tar::{Builder, EntryType};
+use tar::{Builder, EntryType, Header};
 use union::archive::write::{Exactly, header, time};
 use union::tree::node::ours;
 
@@ -128,6 +128,27 @@ impl Archive<'_> {
         Ok(())
     }
 
+    /// Writes the extended header of the next entry. It has a name, unlike that of
+    /// the library: busybox takes one without for no archive.
+    fn records(&mut self, path: &Path, records: &[(String, Vec<u8>)]) -> Result<()> {
+        let content: Vec<u8> = records
+            .iter()
+            .flat_map(|(key, value)| record(key, value))
+            .collect();
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::XHeader);
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        let mut name = b"PaxHeaders.0/".to_vec();
+        name.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
+        name.truncate(100);
+        header.as_old_mut().name[..name.len()].copy_from_slice(&name);
+        header.set_cksum();
+        self.builder
+            .append(&header, &*content)
+            .context("write the archive")
+    }
+
     fn entry(&mut self, file: &OwnedFd, stat: &Stat, kind: FileType, path: &Path) -> Result<()> {
         let mtime = (stat.st_mtime, stat.st_mtime_nsec as i64);
         let mut records = vec![("mtime".to_owned(), time(mtime).into_bytes())];
@@ -183,8 +204,7 @@ impl Archive<'_> {
             }
             _ => {}
         }
-        let records = records.iter().map(|(key, value)| (&**key, &**value));
-        self.builder.append_pax_extensions(records)?;
+        self.records(path, &records)?;
         let mut shown = path.as_os_str().to_owned();
         if type_of == EntryType::Directory {
             shown.push("/");
@@ -212,6 +232,19 @@ impl Archive<'_> {
         }
         Ok(())
     }
+}
+
+/// A record of an extended header: its length, which counts itself, and a pair.
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    let mut record = format!("{length} {key}=").into_bytes();
+    record.extend_from_slice(value);
+    record.push(b'\n');
+    record
 }
 
 /// Opens for reading a file that is known to be a regular one.
@@ -313,5 +346,53 @@ impl Read for Pieces {
             self.at = 0;
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_counts_its_own_length() {
+        assert_eq!(record("mtime", b"1.5"), b"13 mtime=1.5\n");
+        // With one more digit the length has one more, too.
+        assert_eq!(record("k", b"123"), b"8 k=123\n");
+        assert_eq!(record("k", b"12345"), b"11 k=12345\n");
+        assert_eq!(record("k", &[b'x'; 93]).len(), 99);
+        assert_eq!(record("k", &[b'x'; 94]).len(), 101);
+    }
+
+    #[test]
+    fn an_archive_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = "n".repeat(200);
+        let tree = directory.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(tree.join(&long), "content").unwrap();
+        let sparse = File::create(tree.join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", (1 << 30) - 3).unwrap();
+        std::os::unix::fs::symlink("l".repeat(300), tree.join("link")).unwrap();
+        let source = Source {
+            written: Written::new(tree.as_os_str(), Path::new("/")),
+            follow: false,
+        };
+        let mut archive = Vec::new();
+        assert!(send(&Names::Host, &source, &mut archive).unwrap());
+        assert!(archive.len() < 1 << 20, "holes are not sent");
+        let mut reader = union::archive::reader::Reader::new(&archive[..]);
+        let mut found = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            let name = String::from_utf8(entry.path_bytes().to_vec()).unwrap();
+            found.push((name, entry.size()));
+        }
+        let expected = [
+            ("tree/".to_owned(), 0),
+            ("tree/link".to_owned(), 0),
+            (format!("tree/{long}"), 7),
+            ("tree/sparse".to_owned(), 1 << 30),
+        ];
+        assert_eq!(found, expected);
     }
 }
