@@ -131,7 +131,6 @@ pub fn run(
         // ANCHOR: again
         // ANCHOR: exercise_again
         if stay.stopped || !stay.restart.again(end, stay.restarts) {
-            tell_of_stop(places, &record, &hub);
             return finish(places, (&record, &stay), end, (hub, claim));
         }
         stay.restarts += 1;
@@ -147,7 +146,6 @@ pub fn run(
         say!("start again in {wait:?}");
         if !pause(&hub, wait)? {
             stay.stopped = true;
-            tell_of_stop(places, &record, &hub);
             return finish(places, (&record, &stay), end, (hub, claim));
         }
         wait = (wait * 2).min(LONGEST_WAIT);
@@ -233,16 +231,12 @@ fn finish(
     let id = &record.spec.id;
     let records = Records::new(places);
     let fields = stay.fields()?;
+    tell_of_stop(places, record, &hub);
     // ANCHOR: exercise_finish
     let written = match record.spec.auto_remove {
         // Its launch has removed the record, unless it failed before it had
         // one.
-        true => match records.read(id)? {
-            Some(left) => records
-                .forget(id, &left.spec.name)
-                .map(|()| tell(places, &left, "destroy", &[])),
-            None => records.forget(id, &record.spec.name),
-        },
+        true => forget(places, record),
         false => {
             let ended = records.change(id, &mut |now| {
                 let never = now.started_at.is_empty();
@@ -268,6 +262,18 @@ fn finish(
     written
 }
 // ANCHOR_END: finish
+
+/// Removes the record of a container that is not kept, and tells of that if it
+/// was still there.
+fn forget(places: &Places, record: &Record) -> Result<()> {
+    let records = Records::new(places);
+    let left = records.read(&record.spec.id)?;
+    records.forget(&record.spec.id, &record.spec.name)?;
+    if let Some(left) = left {
+        tell(places, &left, "destroy", &[]);
+    }
+    Ok(())
+}
 
 /// Waits before a restart. Returns `false` if the container was stopped
 /// meanwhile.
