@@ -17,8 +17,8 @@ use rustix::fs::{
     openat, readlinkat, seek,
 };
 use rustix::io::Errno;
-use tar::{Builder, EntryType, Header};
-use union::archive::write::{Exactly, header, time};
+use tar::{Builder, EntryType};
+use union::archive::write::{Exactly, append_pax, header, time};
 use union::tree::node::ours;
 
 use crate::copy::names::{Names, Written};
@@ -128,27 +128,6 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// Writes the extended header of the next entry. It has a name, unlike that of
-    /// the library: busybox takes one without for no archive.
-    fn records(&mut self, path: &Path, records: &[(String, Vec<u8>)]) -> Result<()> {
-        let content: Vec<u8> = records
-            .iter()
-            .flat_map(|(key, value)| record(key, value))
-            .collect();
-        let mut header = Header::new_ustar();
-        header.set_entry_type(EntryType::XHeader);
-        header.set_mode(0o644);
-        header.set_size(content.len() as u64);
-        let mut name = b"PaxHeaders.0/".to_vec();
-        name.extend_from_slice(path.file_name().unwrap_or_default().as_bytes());
-        name.truncate(100);
-        header.as_old_mut().name[..name.len()].copy_from_slice(&name);
-        header.set_cksum();
-        self.builder
-            .append(&header, &*content)
-            .context("write the archive")
-    }
-
     fn entry(&mut self, file: &OwnedFd, stat: &Stat, kind: FileType, path: &Path) -> Result<()> {
         let mtime = (stat.st_mtime, stat.st_mtime_nsec as i64);
         let mut records = vec![("mtime".to_owned(), time(mtime).into_bytes())];
@@ -204,7 +183,7 @@ impl Archive<'_> {
             }
             _ => {}
         }
-        self.records(path, &records)?;
+        append_pax(&mut self.builder, path, &records)?;
         let mut shown = path.as_os_str().to_owned();
         if type_of == EntryType::Directory {
             shown.push("/");
@@ -232,19 +211,6 @@ impl Archive<'_> {
         }
         Ok(())
     }
-}
-
-/// A record of an extended header: its length, which counts itself, and a pair.
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    let mut record = format!("{length} {key}=").into_bytes();
-    record.extend_from_slice(value);
-    record.push(b'\n');
-    record
 }
 
 /// Opens for reading a file that is known to be a regular one.
@@ -352,16 +318,6 @@ impl Read for Pieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_record_counts_its_own_length() {
-        assert_eq!(record("mtime", b"1.5"), b"13 mtime=1.5\n");
-        // With one more digit the length has one more, too.
-        assert_eq!(record("k", b"123"), b"8 k=123\n");
-        assert_eq!(record("k", b"12345"), b"11 k=12345\n");
-        assert_eq!(record("k", &[b'x'; 93]).len(), 99);
-        assert_eq!(record("k", &[b'x'; 94]).len(), 101);
-    }
 
     #[test]
     fn an_archive_is_read_as_it_was_written() {
