@@ -1,6 +1,5 @@
 //! `run`, `create` and `start`.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
