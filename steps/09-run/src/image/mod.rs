@@ -61,7 +61,8 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub struct Images {
     root: PathBuf,
-    pub(crate) store: ImageStore,
+    /// The files in which they are kept.
+    pub store: ImageStore,
 }
 
 impl Images {
@@ -74,6 +75,11 @@ impl Images {
             store: ImageStore::new(&root),
             root,
         })
+    }
+
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The layers of the images.
@@ -94,6 +100,7 @@ impl Images {
         Loader {
             layers: self.layers(),
             spool: self.spool(),
+            unpacked: None,
         }
     }
 
