@@ -2,7 +2,7 @@
 //! terminal the lines change in place; elsewhere each change of state is a line,
 //! and there are no escape codes.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ enum How {
 #[derive(Debug)]
 pub struct Progress {
     how: How,
+    to_stderr: bool,
     lines: Mutex<Vec<Line>>,
 }
 
@@ -38,22 +39,27 @@ struct Line {
 impl Progress {
     /// Progress on standard output, or none at all.
     pub fn new(quiet: bool) -> Self {
-        let is_terminal = stdout().is_terminal()
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb" && !term.is_empty());
+        Self::on(false, quiet)
+    }
+
+    /// Progress on standard error: standard output is the container's.
+    pub fn on_stderr(quiet: bool) -> Self {
+        Self::on(true, quiet)
+    }
+
+    fn on(to_stderr: bool, quiet: bool) -> Self {
+        let is_terminal = match to_stderr {
+            true => stderr().is_terminal(),
+            false => stdout().is_terminal(),
+        };
+        let obeys = std::env::var_os("TERM").is_some_and(|term| term != "dumb" && !term.is_empty());
         Progress {
-            how: match (quiet, is_terminal) {
+            how: match (quiet, is_terminal && obeys) {
                 (true, _) => How::Quiet,
                 (false, true) => How::Terminal,
                 (false, false) => How::Lines,
             },
-            lines: Mutex::new(Vec::new()),
-        }
-    }
-
-    /// No progress.
-    pub fn none() -> Self {
-        Progress {
-            how: How::Quiet,
+            to_stderr,
             lines: Mutex::new(Vec::new()),
         }
     }
@@ -63,7 +69,7 @@ impl Progress {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.clear();
         if self.how != How::Quiet {
-            put(&format!("{text}\n"));
+            self.put(&format!("{text}\n"));
         }
     }
 
@@ -99,7 +105,7 @@ impl Progress {
         let now = Instant::now();
         let known = lines.iter().position(|line| line.key == key);
         let Some(at) = known else {
-            put(&format!("{}\n", self.cut(&text)));
+            self.put(&format!("{}\n", self.cut(&text)));
             lines.push(Line {
                 key: key.to_owned(),
                 text,
@@ -116,17 +122,31 @@ impl Progress {
             How::Terminal => {
                 // Up to the line, clear it, write it, and down again.
                 let up = lines.len() - at;
-                put(&format!("\x1b[{up}A\r\x1b[2K{shown}\x1b[{up}B\r"));
+                self.put(&format!("\x1b[{up}A\r\x1b[2K{shown}\x1b[{up}B\r"));
             }
-            _ => put(&format!("{shown}\n")),
+            _ => self.put(&format!("{shown}\n")),
         }
         lines[at].text = text;
         lines[at].changed = now;
     }
 
+    /// Writes. Nobody may read it any more, and the work goes on.
+    fn put(&self, text: &str) {
+        let written = match self.to_stderr {
+            true => write(&mut stderr().lock(), text),
+            false => write(&mut stdout().lock(), text),
+        };
+        if let Err(error) = written {
+            kit::say!("progress: {error}");
+        }
+    }
+
     /// The text as far as it fits on one line of the terminal.
     fn cut(&self, text: &str) -> String {
         let width = match self.how {
+            How::Terminal if self.to_stderr => {
+                tcgetwinsize(stderr()).map_or(80, |size| usize::from(size.ws_col))
+            }
             How::Terminal => tcgetwinsize(stdout()).map_or(80, |size| usize::from(size.ws_col)),
             _ => 0,
         };
@@ -137,12 +157,9 @@ impl Progress {
     }
 }
 
-/// Writes to standard output. Nobody may read it any more, and the work goes on.
-fn put(text: &str) {
-    let mut out = stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        kit::say!("progress: {error}");
-    }
+fn write(to: &mut dyn Write, text: &str) -> io::Result<()> {
+    to.write_all(text.as_bytes())?;
+    to.flush()
 }
 
 /// A number of bytes as Docker writes it.

@@ -337,7 +337,7 @@ mod tests {
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
-        for good in ["a__b", "a--b", "a.b-c_d/e", "a:A_.-", "0", "h-1.org:1/a"] {
+        for good in ["a__b", "a--b", "x/a.b-c_d/e", "a:A_.-", "0", "h-1.org:1/a"] {
             assert!(good.parse::<Reference>().is_ok(), "{good:?}");
         }
         assert!(

@@ -30,8 +30,8 @@ pub struct Loader<'a> {
     pub unpacked: Option<&'a dyn Fn(usize)>,
 }
 
-/// Sees the parts of each image before it is kept.
-pub type Look<'a> = &'a mut dyn FnMut(&Parts, &ImageLock) -> Result<()>;
+/// Sees the parts of each image before it is kept, and may change them.
+pub type Look<'a> = &'a mut dyn FnMut(&mut Parts, &ImageLock) -> Result<()>;
 
 impl Loader<'_> {
     /// Loads the images at `path`, or from standard input, and names them:
@@ -78,8 +78,8 @@ impl Loader<'_> {
         }
         let driver = detect::open(kind, self.layers.root)?;
         let mut loaded = Vec::new();
-        for parts in images {
-            look(&parts, &lock)?;
+        for mut parts in images {
+            look(&mut parts, &lock)?;
             let record = self.keep(&parts, &*driver, &lock)?;
             let names = match name {
                 Some(name) => vec![name.clone()],
@@ -135,8 +135,8 @@ impl Loader<'_> {
             bail!("this is an image, not a root file system: use drydock load");
         };
         let config = ImageConfig::plain(content.diff_id, config);
-        let parts = root_file_system(blob, &config)?;
-        look(&parts, &lock)?;
+        let mut parts = root_file_system(blob, &config)?;
+        look(&mut parts, &lock)?;
         let driver = detect::open(kind, self.layers.root)?;
         let record = self.keep(&parts, &*driver, &lock)?;
         self.give_name(name, &record.id, &lock)?;

@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
 }
 
 /// The records, without those that killed launchers have left.
-fn swept(places: &Places) -> Result<Records> {
+pub fn swept(places: &Places) -> Result<Records> {
     let records = Records::new(places);
     records.sweep()?;
     Ok(records)
@@ -123,7 +123,7 @@ fn swept(places: &Places) -> Result<Records> {
 
 /// Does something with each of several containers. What fails is reported, and
 /// the others have their turn: the exit status is then 1, as Docker's.
-fn each(
+pub fn each(
     records: &Records,
     names: &[String],
     work: &mut dyn FnMut(Record) -> Result<()>,

@@ -88,8 +88,9 @@ pub struct Run {
     stay: StayArgs,
     #[command(flatten)]
     health: HealthArgs,
+    /// Those of step 09.
     #[command(flatten)]
-    run: RunArgs,
+    pub run: RunArgs,
 }
 
 /// The options of `create`.
@@ -100,8 +101,9 @@ pub struct Create {
     stay: StayArgs,
     #[command(flatten)]
     health: HealthArgs,
+    /// Those of step 09.
     #[command(flatten)]
-    run: RunArgs,
+    pub run: RunArgs,
 }
 
 /// The options of `start`.

@@ -38,6 +38,7 @@ use engine::image::source::blob::Blob;
 use kit::lock::{Lock, Turn, hold};
 use kit::own::make;
 use kit::random;
+use sha2::{Digest as _, Sha256};
 
 /// The blobs below a state directory.
 #[derive(Clone, Debug)]
@@ -132,6 +133,14 @@ impl BlobStore {
         Ok(NewFile { file, path })
     }
 
+    /// A tar that is about to be written, to become a layer.
+    pub fn new_tar(&self) -> Result<NewTar> {
+        Ok(NewTar {
+            new: self.new_file()?,
+            hash: Sha256::new(),
+        })
+    }
+
     /// Gives a file that is whole the name of its digest.
     fn name(&self, new: NewFile, digest: &Digest) -> Result<()> {
         settle(&new.file, &new.path, &self.path(digest))
@@ -143,6 +152,33 @@ impl BlobStore {
 struct NewFile {
     file: File,
     path: PathBuf,
+}
+
+/// A tar that is being written. It never gets a name.
+pub struct NewTar {
+    new: NewFile,
+    hash: Sha256,
+}
+
+impl NewTar {
+    /// The digest of the tar, and the tar.
+    pub fn finish(self) -> Result<(Digest, Blob)> {
+        let file = self.new.file.try_clone().context("dup")?;
+        let blob = Blob::of(file, format!("{:?}", self.new.path))?;
+        Ok((Digest::finished(self.hash), blob))
+    }
+}
+
+impl Write for NewTar {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.new.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.new.file.flush()
+    }
 }
 
 impl Drop for NewFile {

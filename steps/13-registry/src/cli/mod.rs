@@ -1,1 +1,160 @@
-//! x
+//! The command line of `drydock` with registries.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`run`] | `run`, `create`, with `--pull` |
+//! | [`transfer`] | `pull`, `push` |
+//! | [`account`] | `login`, `logout` |
+//! | [`image`] | `images`, `image …`, `tag`, `rmi`, `history`, `save`, `load`, `import` |
+//! | [`container`] | `commit`, `export` |
+
+pub mod account;
+pub mod container;
+pub mod image;
+pub mod run;
+pub mod transfer;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Error, Result};
+use clap::{Parser, Subcommand};
+use engine::cli::places::{Places, PlacesArgs};
+use engine::cli::volume::{self as volume_tool, VolumeTool};
+use engine::image::Images;
+use engine::image::digest::Digest;
+use engine::image::record::ImageRecord;
+use kit::set_verbose;
+use lifecycle::cli::{control, join, look};
+use nix::sys::stat::{Mode, umask};
+use process::Failure;
+use process::cli::after_help;
+
+use crate::blobs::BlobStore;
+use crate::reference::Reference;
+use crate::settings::Registries;
+
+/// Run containers of images from anywhere
+///
+/// A container is an ordinary process, launched through a list of isolations. An
+/// image is a list of archives, named by their digests, which a registry keeps.
+#[derive(Parser)]
+#[command(name = "drydock", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
+struct Drydock {
+    #[command(flatten)]
+    places: PlacesArgs,
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    #[command(flatten)]
+    Run(run::Tool),
+    #[command(flatten)]
+    Control(control::Tool),
+    #[command(flatten)]
+    Join(join::Tool),
+    #[command(flatten)]
+    Look(look::Tool),
+    #[command(flatten)]
+    Transfer(transfer::Tool),
+    #[command(flatten)]
+    Account(account::Tool),
+    #[command(flatten)]
+    Images(image::Tool),
+    #[command(flatten)]
+    Container(container::Tool),
+    /// Manage images
+    #[command(subcommand)]
+    Image(image::Group),
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(VolumeTool),
+}
+
+const EXAMPLES: &str = "
+  drydock pull localhost:5000/team/app:1.2       from a registry
+  drydock run --pull always localhost:5000/app   the newest, then run it
+  drydock tag app localhost:5000/app:1.3         another name
+  drydock push localhost:5000/app:1.3            under that name
+  drydock commit -m 'with vi' web web:2          an image of a container";
+
+const SEE_ALSO: &str = "the OCI Distribution Specification; docker-credential helpers";
+
+/// The `main` function of `drydock`.
+pub fn main() -> ExitCode {
+    pid::main(|drydock: Drydock| {
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        set_verbose(drydock.places.verbose);
+        let places = drydock.places.places()?;
+        match drydock.command {
+            Sub::Run(tool) => run::run(&places, tool),
+            Sub::Control(tool) => control::run(&places, tool),
+            Sub::Join(tool) => join::run(&places, tool),
+            Sub::Look(tool) => look::run(&places, tool),
+            Sub::Transfer(tool) => transfer::run(&places, tool).map_err(one),
+            Sub::Account(tool) => account::run(tool).map_err(one),
+            Sub::Images(tool) => image::run(&places, tool).map_err(one),
+            Sub::Container(tool) => container::run(&places, tool).map_err(one),
+            Sub::Image(group) => image::run_group(&places, group).map_err(one),
+            Sub::Volume(tool) => volume_tool::run(&places, tool),
+        }
+    })
+}
+
+/// The exit status of an error of these commands is 1, as Docker's.
+fn one(error: Error) -> Error {
+    if error.downcast_ref::<Failure>().is_some() {
+        return error;
+    }
+    let message = kit::say::printable(&format!("{error:#}"));
+    Failure::new(1, message).into()
+}
+
+/// The images and blobs of a state directory.
+struct Here {
+    images: Images,
+    blobs: BlobStore,
+}
+
+impl Here {
+    fn open(places: &Places) -> Result<Self> {
+        Ok(Here {
+            images: Images::open(&places.root)?,
+            blobs: BlobStore::new(&places.root),
+        })
+    }
+
+    /// The image that somebody means, also by a digest of a registry.
+    fn find(&self, reference: &str) -> Result<Option<ImageRecord>> {
+        if let Some(record) = self.images.find(reference)? {
+            return Ok(Some(record));
+        }
+        match self.by_digest(reference)? {
+            Some(id) => self.images.store.record(&id),
+            None => Ok(None),
+        }
+    }
+
+    fn by_digest(&self, reference: &str) -> Result<Option<Digest>> {
+        let Ok(parsed) = reference.parse::<Reference>() else {
+            return Ok(None);
+        };
+        let Some(digest) = &parsed.digest else {
+            return Ok(None);
+        };
+        let Ok(place) = parsed.resolve(&Registries::read()?) else {
+            return Ok(None);
+        };
+        self.blobs.by_place(&place.repository, digest)
+    }
+
+    /// The image that somebody means.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn image(&self, reference: &str) -> Result<ImageRecord> {
+        self.find(reference)?
+            .with_context(|| format!("No such image: {reference}"))
+    }
+}
