@@ -230,6 +230,7 @@ impl Loader<'_> {
 pub(super) fn root_file_system(blob: Blob, config: &ImageConfig) -> Result<Parts> {
     Ok(Parts {
         names: Vec::new(),
+        manifest: None,
         config: serde_json::to_vec(config).context("write the configuration as JSON")?,
         layers: vec![(blob, None)],
     })

@@ -16,27 +16,60 @@ use sha2::{Digest as _, Sha256};
 
 use crate::blobs::BlobStore;
 use crate::manifest::{
-    Descriptor, Manifest, OCI_CONFIG, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
+    Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
 
 impl BlobStore {
-    /// Keeps the blobs of an image, with a manifest of them. `at_most` bytes are
-    /// unpacked of a layer. The caller holds the lock of the images.
+    /// Keeps the blobs of an image, with the manifest that it brings along, else
+    /// with one that is made. `at_most` bytes are unpacked of a layer. The caller
+    /// holds the lock of the images.
     pub fn adopt(&self, parts: &Parts, at_most: u64) -> Result<()> {
         let _held = self.hold()?;
         let (_, diff_ids) = parts.config()?;
         let id = Digest::of(&parts.config);
-        if self.manifest(&id)?.is_some() {
+        // One that is damaged, or of a form that no registry takes, is replaced.
+        let given = parts.manifest.as_ref().and_then(|bytes| {
+            let manifest = Manifest::parse(bytes).ok()?;
+            (manifest.config.digest == id).then_some((bytes, manifest))
+        });
+        if given.is_none() && self.manifest(&id)?.is_some() {
             return Ok(());
         }
         let mut layers = Vec::new();
-        for ((blob, digest), diff_id) in parts.layers.iter().zip(&diff_ids) {
-            layers.push(match self.layer_of(diff_id)? {
+        for (n, ((blob, digest), diff_id)) in parts.layers.iter().zip(&diff_ids).enumerate() {
+            let wanted = given
+                .as_ref()
+                .and_then(|(_, manifest)| manifest.layers.get(n));
+            let known = match wanted {
+                Some(wanted) if self.has(&wanted.digest)? => Some(wanted.clone()),
+                Some(_) => None,
+                None => self.layer_of(diff_id)?,
+            };
+            let form = match wanted {
+                Some(_) => Form::AsItIs,
+                None => Form::Compressed,
+            };
+            layers.push(match known {
                 Some(layer) => layer,
-                None => self.adopt_layer(blob, digest.clone(), diff_id, at_most)?,
+                None => self.adopt_layer(blob, digest.clone(), diff_id, at_most, form)?,
             });
         }
-        self.keep_manifest(&parts.config, layers)
+        let Some((bytes, manifest)) = given else {
+            return self.keep_manifest(&parts.config, layers);
+        };
+        let digests = |layers: &[Descriptor]| -> Vec<Digest> {
+            layers.iter().map(|layer| layer.digest.clone()).collect()
+        };
+        if digests(&layers) != digests(&manifest.layers) {
+            bail!("its layers are not those of its manifest");
+        }
+        self.put(&parts.config)?;
+        let kind = match &*manifest.media_type {
+            "" => OCI_MANIFEST,
+            kind => kind,
+        };
+        let manifest = descriptor(kind, self.put(bytes)?, bytes.len() as u64);
+        self.note(&id, |origin| origin.add_manifest(manifest))
     }
 
     /// Keeps a configuration, and a manifest of it with these layers.
@@ -65,13 +98,14 @@ impl BlobStore {
         Ok(None)
     }
 
-    /// Keeps a layer: as it is if it is compressed, else compressed.
+    /// Keeps a layer. `diff_id` is the digest of its tar, which is verified.
     pub fn adopt_layer(
         &self,
         blob: &Blob,
         digest: Option<Checksum>,
         diff_id: &Digest,
         at_most: u64,
+        form: Form,
     ) -> Result<Descriptor> {
         let mut first = [0; 8];
         let length = blob.reader().read(&mut first).unwrap_or(0);
@@ -88,6 +122,11 @@ impl BlobStore {
             size: 0,
         };
         let kind = match packing {
+            Packing::Plain if form == Form::AsItIs => {
+                content(blob, &expected)?;
+                io::copy(&mut blob.reader(), &mut to).context("copy a layer")?;
+                OCI_LAYER
+            }
             Packing::Plain => {
                 checked(blob, &expected, |from| {
                     // No name and no time in the header: the same tar becomes the
@@ -115,6 +154,15 @@ impl BlobStore {
         self.name(new, &digest)?;
         Ok(descriptor(kind, digest, size))
     }
+}
+
+/// How a layer is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A manifest names it as it is.
+    AsItIs,
+    /// Compressed, if it is not.
+    Compressed,
 }
 
 /// The descriptor of content of a certain type.

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use union::{Kind, LayerId, detect};
 
 use crate::blobs::BlobStore;
+use crate::blobs::adopt::Form;
 use crate::image::config::{Made, RawConfig};
 
 /// What is to be said about the new image.
@@ -105,7 +106,7 @@ pub fn commit(
         writer.flush().context("write the layer")?;
     }
     let (diff_id, tar) = tar.finish()?;
-    let layer = blobs.adopt_layer(&tar, None, &diff_id, u64::MAX)?;
+    let layer = blobs.adopt_layer(&tar, None, &diff_id, u64::MAX, Form::Compressed)?;
     take_over(&mut config, record)?;
     for change in &wanted.changes {
         config.change(change).context("--change")?;
@@ -135,6 +136,7 @@ pub fn commit(
     let parts = Parts {
         names: Vec::new(),
         config,
+        manifest: None,
         layers: parts,
     };
     let driver = detect::open(kind, images.root())?;
@@ -215,7 +217,7 @@ impl BlobStore {
                  load or pull it again",
                 &image.id.hex()[..12]
             );
-            layers.push(self.adopt_layer(&tar, None, &found, u64::MAX)?);
+            layers.push(self.adopt_layer(&tar, None, &found, u64::MAX, Form::Compressed)?);
         }
         self.keep_manifest(&config, layers)
     }

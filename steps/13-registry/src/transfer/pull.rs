@@ -1,5 +1,7 @@
 //! Pull: an image from a registry.
 
+use std::cell::Cell;
+
 use anyhow::{Context, Result, bail, ensure};
 use engine::image::Images;
 use engine::image::config::ImageConfig;
@@ -102,7 +104,9 @@ impl Pull<'_> {
             listed == there,
             "the manifest has {there} layers, and the configuration lists {listed}"
         );
-        self.layers(remote, &found.manifest)?;
+        let id = Digest::of(&config);
+        let is_known = self.images.store.record(&id)?.is_some();
+        self.layers(remote, &found.manifest, is_known)?;
         self.keep(place, found, config, &diff_ids)
     }
 
@@ -163,7 +167,7 @@ impl Pull<'_> {
     }
 
     // ANCHOR: layers
-    fn layers(&self, remote: Remote<'_>, manifest: &Manifest) -> Result<()> {
+    fn layers(&self, remote: Remote<'_>, manifest: &Manifest, is_known: bool) -> Result<()> {
         let room = self.images.loader().room()?;
         let mut missing = 0;
         for layer in &manifest.layers {
@@ -192,6 +196,8 @@ impl Pull<'_> {
             };
             let key = short(&layer.digest);
             match remote.blob(self.blobs, layer, &watch)? {
+                // There is nothing to say of an image that is here.
+                true if is_known => {}
                 true => self.progress.state(key, "Already exists"),
                 false => self.progress.state(key, "Download complete"),
             }
@@ -221,8 +227,9 @@ impl Pull<'_> {
             .iter()
             .map(|layer| short(&layer.digest))
             .collect();
+        let is_known = Cell::new(false);
         let unpacked = |n: usize| {
-            if let Some(key) = keys.get(n) {
+            if let Some(key) = keys.get(n).filter(|_| !is_known.get()) {
                 self.progress.state(key, "Pull complete");
             }
         };
@@ -230,6 +237,7 @@ impl Pull<'_> {
         loader.unpacked = Some(&unpacked);
         let lock = loader.changing(self.kind)?;
         let was_there = self.images.store.record(&id)?.is_some();
+        is_known.set(was_there);
         let name = place.name()?;
         let before = match &name {
             Some(name) => self.images.store.named(name)?.map(|record| record.id),
@@ -255,6 +263,7 @@ impl Pull<'_> {
         let parts = Parts {
             names: Vec::new(),
             config,
+            manifest: None,
             layers,
         };
         let manifest = descriptor(
