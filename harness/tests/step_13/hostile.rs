@@ -42,7 +42,10 @@ fn expect_refused(site: &Site<'_>, tag: &str, what: &str, words: &[&str]) -> Res
             &name,
         )?;
     }
-    let used = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?.max_rss() * 1024;
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN)
+        .context("getrusage")?
+        .max_rss()
+        * 1024;
     expect(
         used < MOST_MEMORY,
         format!("{what} to be refused with little memory"),
@@ -77,46 +80,60 @@ fn what_a_registry_says_is_verified() {
         });
         expect_refused(&site, "1", "a layer that is too long", &["bytes"])?;
         let is_layer = of_layer.clone();
-        site.server.rule(move |request, answer| match is_layer(&request.path) {
-            true => Answer::new(200, vec![7; 64 << 10]).sent(How::Endless),
-            false => answer,
-        });
+        site.server
+            .rule(move |request, answer| match is_layer(&request.path) {
+                true => Answer::new(200, vec![7; 64 << 10]).sent(How::Endless),
+                false => answer,
+            });
         expect_refused(&site, "1", "a layer without an end", &["bytes"])?;
         // Manifests: another one, an endless one, a huge one.
         let other = site.image("app", "2")?;
         let bytes = other.manifest.clone();
-        site.server.rule(move |request, answer| match request.is_manifest() {
-            true => Answer { body: bytes.clone(), ..answer },
-            false => answer,
-        });
+        site.server
+            .rule(move |request, answer| match request.is_manifest() {
+                true => Answer {
+                    body: bytes.clone(),
+                    ..answer
+                },
+                false => answer,
+            });
         expect_refused(&site, "1", "a manifest with another digest", &["digest"])?;
-        site.server.rule(|request, answer| match request.is_manifest() {
-            true => Answer::new(200, vec![b' '; 64 << 10]).sent(How::Endless),
-            false => answer,
-        });
+        site.server
+            .rule(|request, answer| match request.is_manifest() {
+                true => Answer::new(200, vec![b' '; 64 << 10]).sent(How::Endless),
+                false => answer,
+            });
         expect_refused(&site, "1", "a manifest without an end", &["bytes"])?;
-        site.server.rule(|request, answer| match request.is_manifest() {
-            true => Answer::new(200, "{}").with("content-length", "99999999999"),
-            false => answer,
-        });
+        site.server
+            .rule(|request, answer| match request.is_manifest() {
+                true => Answer::new(200, "{}").with("content-length", "99999999999"),
+                false => answer,
+            });
         expect_refused(&site, "1", "a huge manifest", &["bytes"])?;
-        site.server.rule(|request, answer| match request.is_manifest() {
-            true => Answer::new(200, "[".repeat(1 << 20)),
-            false => answer,
-        });
+        site.server
+            .rule(|request, answer| match request.is_manifest() {
+                true => Answer::new(200, "[".repeat(1 << 20)),
+                false => answer,
+            });
         expect_refused(&site, "1", "a manifest that is nested deep", &[])?;
         site.server.honest();
         // Manifests that say what cannot be.
-        edited(&site, "3", |manifest| manifest["layers"][0]["size"] = json!(-1))?;
+        edited(&site, "3", |manifest| {
+            manifest["layers"][0]["size"] = json!(-1)
+        })?;
         expect_refused(&site, "3", "a negative size", &[])?;
-        edited(&site, "3", |manifest| manifest["layers"][0]["size"] = json!(u64::MAX))?;
+        edited(&site, "3", |manifest| {
+            manifest["layers"][0]["size"] = json!(u64::MAX)
+        })?;
         expect_refused(&site, "3", "layers that nobody can keep", &[])?;
         edited(&site, "3", |manifest| {
             let size = manifest["layers"][0]["size"].as_u64().unwrap_or_default();
             manifest["layers"][0]["size"] = json!(size - 1);
         })?;
         expect_refused(&site, "3", "a size that is too small", &["bytes"])?;
-        edited(&site, "3", |manifest| manifest["layers"][0]["digest"] = json!("sha256:../../../etc/passwd"))?;
+        edited(&site, "3", |manifest| {
+            manifest["layers"][0]["digest"] = json!("sha256:../../../etc/passwd")
+        })?;
         expect_refused(&site, "3", "a digest that is a path", &[])?;
         edited(&site, "3", |manifest| {
             let layers = manifest["layers"].as_array_mut();
@@ -130,7 +147,8 @@ fn what_a_registry_says_is_verified() {
         edited(&site, "3", |manifest| manifest["schemaVersion"] = json!(1))?;
         expect_refused(&site, "3", "a manifest of schema 1", &["schema"])?;
         // An index in an index in an index.
-        let mut entry = json!({"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.len()});
+        let mut entry =
+            json!({"mediaType": MANIFEST, "digest": image.digest(), "size": image.manifest.len()});
         for depth in 0..8 {
             let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
             let tag = format!("deep{depth}");
@@ -154,16 +172,28 @@ fn a_registry_that_stalls_is_given_up() {
         let layer = digest(&image.layers[0]);
         for (what, how) in [("a byte now and then", How::Drip), ("nothing", How::Silent)] {
             let ends = layer.clone();
-            site.server.rule(move |request, answer| match request.path.ends_with(&ends) {
-                true => answer.sent(how),
-                false => answer,
-            });
-            expect_refused(&site, "1", &format!("a registry that sends {what} of a layer"), &["blob"])?;
-            site.server.rule(move |request, answer| match request.is_manifest() {
-                true => answer.sent(how),
-                false => answer,
-            });
-            expect_refused(&site, "1", &format!("a registry that sends {what} of a manifest"), &[])?;
+            site.server
+                .rule(move |request, answer| match request.path.ends_with(&ends) {
+                    true => answer.sent(how),
+                    false => answer,
+                });
+            expect_refused(
+                &site,
+                "1",
+                &format!("a registry that sends {what} of a layer"),
+                &["blob"],
+            )?;
+            site.server
+                .rule(move |request, answer| match request.is_manifest() {
+                    true => answer.sent(how),
+                    false => answer,
+                });
+            expect_refused(
+                &site,
+                "1",
+                &format!("a registry that sends {what} of a manifest"),
+                &[],
+            )?;
         }
         Ok(())
     });
@@ -181,7 +211,9 @@ fn a_busy_registry_is_asked_again() {
             if !request.path.ends_with(&layer) {
                 return answer;
             }
-            let mut times = noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut times = noted
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             times.push(Instant::now());
             match times.len() {
                 1 => Answer::new(429, "").with("retry-after", "2"),
@@ -192,8 +224,14 @@ fn a_busy_registry_is_asked_again() {
         let name = site.server.name("app:1");
         let ran = site.call(&["pull", "-q", &name]).run()?;
         expect_eq("the status of a pull from a busy registry", ran.status, 0)?;
-        let times = times.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let waited = times.get(1).zip(times.first()).map(|(second, first)| *second - *first);
+        let times = times
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        let waited = times
+            .get(1)
+            .zip(times.first())
+            .map(|(second, first)| *second - *first);
         expect(
             waited.is_some_and(|waited| waited >= Duration::from_secs(2)),
             "the wait that Retry-After asks for",
@@ -201,13 +239,22 @@ fn a_busy_registry_is_asked_again() {
         )?;
         // One that is always busy is given up.
         site.said(&["rmi", &name])?;
-        site.server.rule(|request, answer| match request.is_manifest() {
-            true => Answer::new(429, "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"slow down\"}]}").with("retry-after", "0"),
-            false => answer,
-        });
+        site.server
+            .rule(|request, answer| match request.is_manifest() {
+                true => Answer::new(
+                    429,
+                    "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"slow down\"}]}",
+                )
+                .with("retry-after", "0"),
+                false => answer,
+            });
         let ran = site.call(&["pull", "-q", &name]).run()?;
         ran.expect_error(1, &["slow down"])?;
         let asked: Value = json!(site.server.count(|one| one.is_manifest()));
-        expect(asked.as_u64().is_some_and(|asked| asked < 20), "few attempts", asked)
+        expect(
+            asked.as_u64().is_some_and(|asked| asked < 20),
+            "few attempts",
+            asked,
+        )
     });
 }

@@ -2,7 +2,7 @@
 //! down what it is asked, and lies where a check wants it to.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,7 +79,8 @@ impl Answer {
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
-        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.headers
+            .retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -201,7 +202,11 @@ impl Server {
 
     /// How often something was asked so far.
     pub(crate) fn count(&self, of: impl Fn(&Request) -> bool) -> usize {
-        locked(&self.shared.state).asked.iter().filter(|one| of(one)).count()
+        locked(&self.shared.state)
+            .asked
+            .iter()
+            .filter(|one| of(one))
+            .count()
     }
 
     /// Puts a blob into a repository. Returns its descriptor.
@@ -219,7 +224,9 @@ impl Server {
         let mut state = locked(&self.shared.state);
         for name in [tag, &digest] {
             let key = (repository.to_owned(), name.to_owned());
-            state.manifests.insert(key, (kind.to_owned(), bytes.to_vec()));
+            state
+                .manifests
+                .insert(key, (kind.to_owned(), bytes.to_vec()));
         }
         json!({"mediaType": kind, "digest": digest, "size": bytes.len()})
     }
@@ -284,7 +291,9 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
         let (name, value) = line.split_once(':')?;
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|length| length.parse().ok());
+    let length = headers
+        .get("content-length")
+        .and_then(|length| length.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).ok()?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
@@ -299,7 +308,9 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
 
 /// The value of a parameter, decoded.
 fn parameter(query: &str, name: &str) -> Option<String> {
-    let value = query.split('&').find_map(|one| one.strip_prefix(&format!("{name}=")))?;
+    let value = query
+        .split('&')
+        .find_map(|one| one.strip_prefix(&format!("{name}=")))?;
     Some(value.replace("%3A", ":").replace("%2F", "/"))
 }
 
@@ -318,8 +329,12 @@ fn answer(shared: &Shared, request: &Request) -> Answer {
             let kind = request.header("content-type").to_owned();
             let digest = digest(&request.body);
             let by_digest = (repository.to_owned(), digest.clone());
-            state.manifests.insert(key, (kind.clone(), request.body.clone()));
-            state.manifests.insert(by_digest, (kind, request.body.clone()));
+            state
+                .manifests
+                .insert(key, (kind.clone(), request.body.clone()));
+            state
+                .manifests
+                .insert(by_digest, (kind, request.body.clone()));
             return Answer::new(201, "").with("docker-content-digest", &digest);
         }
         return match state.manifests.get(&key) {
@@ -413,7 +428,10 @@ fn send(
     for (name, value) in &answer.headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let has_length = answer.headers.iter().any(|(name, _)| name == "content-length");
+    let has_length = answer
+        .headers
+        .iter()
+        .any(|(name, _)| name == "content-length");
     if answer.how != How::Endless && answer.status != 204 && !has_length {
         head += &format!("content-length: {}\r\n", answer.body.len());
     }

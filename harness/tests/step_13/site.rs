@@ -85,7 +85,10 @@ impl<'a> Site<'a> {
     /// A command that is left to itself.
     pub(crate) fn begun(&self, words: &[&str]) -> Result<Child> {
         let mut command = self.call(words).command();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.spawn().context("start the program")
     }
 
@@ -123,7 +126,8 @@ impl<'a> Site<'a> {
         for layer in &built.layers {
             self.server.blob(repository, LAYER, layer);
         }
-        self.server.manifest(repository, tag, MANIFEST, &built.manifest);
+        self.server
+            .manifest(repository, tag, MANIFEST, &built.manifest);
     }
 
     /// Runs an image's own command.
@@ -151,24 +155,39 @@ impl<'a> Site<'a> {
     /// Expects that no image is here, and no layer of one.
     pub(crate) fn expect_no_image(&self, after: &str) -> Result<()> {
         let images = self.said(&["images", "-q"])?;
-        expect(images.is_empty(), format!("no image after {after}"), &images)?;
+        expect(
+            images.is_empty(),
+            format!("no image after {after}"),
+            &images,
+        )?;
         for directory in ["images/record", "images/name"] {
             let left = self.left_in(directory);
-            expect(left.is_empty(), format!("nothing in {directory} after {after}"), format!("{left:?}"))?;
+            expect(
+                left.is_empty(),
+                format!("nothing in {directory} after {after}"),
+                format!("{left:?}"),
+            )?;
         }
         let layers: Vec<String> = ["overlay2", "vfs"]
             .iter()
             .flat_map(|driver| self.left_in(driver))
             .filter(|name| name.starts_with("sha256-"))
             .collect();
-        expect(layers.is_empty(), format!("no layer after {after}"), format!("{layers:?}"))
+        expect(
+            layers.is_empty(),
+            format!("no layer after {after}"),
+            format!("{layers:?}"),
+        )
     }
 }
 
 /// The parts of an image of these layers.
 pub(crate) fn build(tars: &[Vec<u8>], config: Value, word: &str) -> Result<Built> {
     let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
-    let layers = tars.iter().map(|tar| gzip(tar)).collect::<Result<Vec<_>>>()?;
+    let layers = tars
+        .iter()
+        .map(|tar| gzip(tar))
+        .collect::<Result<Vec<_>>>()?;
     let config = json!({
         "architecture": architecture(),
         "os": "linux",
@@ -180,9 +199,7 @@ pub(crate) fn build(tars: &[Vec<u8>], config: Value, word: &str) -> Result<Built
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = config.to_string().into_bytes();
-    let described = |kind: &str, bytes: &[u8]| {
-        json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()})
-    };
+    let described = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": digest(bytes), "size": bytes.len()});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -223,7 +240,9 @@ pub(crate) fn archive(files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     let mut builder = Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = header(EntryType::Regular, content.len() as u64);
-        builder.append_data(&mut header, name, *content).context("make a tar")?;
+        builder
+            .append_data(&mut header, name, *content)
+            .context("make a tar")?;
     }
     builder.into_inner().context("make a tar")
 }

@@ -47,7 +47,11 @@ impl Registry {
             .context("start docker-registry")?;
         let registry = Registry { host, child };
         let listens = wait_for(|| std::net::TcpStream::connect(&registry.host).ok());
-        expect(listens.is_some(), "docker-registry to listen", "it does not")?;
+        expect(
+            listens.is_some(),
+            "docker-registry to listen",
+            "it does not",
+        )?;
         Ok(registry)
     }
 }
@@ -68,7 +72,10 @@ fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for three in bytes.chunks(3) {
-        let number = three.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let number = three
+            .iter()
+            .fold(0u32, |number, byte| number << 8 | u32::from(*byte))
+            << (8 * (3 - three.len()));
         for n in 0..4 {
             match n <= three.len() {
                 true => text.push(char::from(DIGITS[(number >> (18 - 6 * n)) as usize & 63])),
@@ -115,7 +122,10 @@ fn with_tokens(server: &Server, user: &str, password: &str, uses: usize) -> Arc<
 /// file.
 fn expect_secret(ran: &Ran, secret: &str, what: &str) -> Result<()> {
     let said = format!("{}{}", ran.stdout, ran.stderr);
-    let shown = [secret.to_owned(), base64(format!("user:{secret}").as_bytes())];
+    let shown = [
+        secret.to_owned(),
+        base64(format!("user:{secret}").as_bytes()),
+    ];
     expect(
         !shown.iter().any(|one| said.contains(one)),
         format!("{what} to show no password"),
@@ -134,21 +144,43 @@ fn a_token_is_asked_for_and_renewed() {
         let ran = site.call(&["pull", "-q", &name]).run()?;
         ran.expect_error(1, &["login"])?;
         let login = |password: &str| {
-            let words = ["login", "-u", "user", "--password-stdin", &site.server.host()];
+            let words = [
+                "login",
+                "-u",
+                "user",
+                "--password-stdin",
+                &site.server.host(),
+            ];
             site.call(&words).stdin(format!("{password}\n")).run()
         };
         let wrong = login("wrong")?;
-        expect_eq("the status of a login with a wrong password", wrong.status, 1)?;
+        expect_eq(
+            "the status of a login with a wrong password",
+            wrong.status,
+            1,
+        )?;
         let file = site.home.join(".docker/config.json");
         fs::write(&file, r#"{"HttpHeaders":{"X":"y"}}"#).context("write config.json")?;
         let ran = login(&secret)?.success()?;
-        expect(ran.stdout.contains("Login Succeeded"), "`Login Succeeded`", &ran.stdout)?;
+        expect(
+            ran.stdout.contains("Login Succeeded"),
+            "`Login Succeeded`",
+            &ran.stdout,
+        )?;
         expect_secret(&ran, &secret, "login")?;
         let config: Value = serde_json::from_slice(&fs::read(&file).context("read config.json")?)
             .context("config.json")?;
         let auth = config["auths"][site.server.host()]["auth"].as_str();
-        expect_eq("what config.json has of it", auth, Some(&*base64(format!("user:{secret}").as_bytes())))?;
-        expect_eq("what was there before", config["HttpHeaders"]["X"].as_str(), Some("y"))?;
+        expect_eq(
+            "what config.json has of it",
+            auth,
+            Some(&*base64(format!("user:{secret}").as_bytes())),
+        )?;
+        expect_eq(
+            "what was there before",
+            config["HttpHeaders"]["X"].as_str(),
+            Some("y"),
+        )?;
         let mode = fs::metadata(&file).context("stat")?.permissions().mode() & 0o777;
         expect_eq("the mode of config.json", mode, 0o600)?;
         // A token that ends in the middle is renewed.
@@ -157,7 +189,11 @@ fn a_token_is_asked_for_and_renewed() {
         let ran = site.call(&["--verbose", "pull", &name]).run()?.success()?;
         expect_secret(&ran, &secret, "pull -v")?;
         let tokens = given.load(Ordering::Relaxed);
-        expect(tokens >= 2, "a token that has expired to be renewed", format!("{tokens} tokens"))?;
+        expect(
+            tokens >= 2,
+            "a token that has expired to be renewed",
+            format!("{tokens} tokens"),
+        )?;
         site.expect_runs(&name, &image.word)?;
         let asked = site.server.asked();
         let scopes: Vec<&str> = asked
@@ -166,7 +202,11 @@ fn a_token_is_asked_for_and_renewed() {
             .filter(|one| !one.query.contains("scope=repository%3Ateam/app%3Apull"))
             .map(|one| &*one.query)
             .collect();
-        expect(scopes.is_empty(), "each token to be asked for with its scope", format!("{scopes:?}"))?;
+        expect(
+            scopes.is_empty(),
+            "each token to be asked for with its scope",
+            format!("{scopes:?}"),
+        )?;
         let with_password = asked
             .iter()
             .find(|one| one.path != "/token" && one.header("authorization").starts_with("Basic"));
@@ -176,7 +216,11 @@ fn a_token_is_asked_for_and_renewed() {
             format!("{:?}", with_password.map(|one| &one.path)),
         )?;
         let out = site.said(&["logout", &site.server.host()])?;
-        expect(out.contains("Removing login credentials"), "logout to say so", &out)?;
+        expect(
+            out.contains("Removing login credentials"),
+            "logout to say so",
+            &out,
+        )?;
         site.said(&["rmi", &name])?;
         let ran = site.call(&["pull", "-q", &name]).run()?;
         expect_eq("the status of a pull after logout", ran.status, 1)
@@ -194,7 +238,8 @@ fn a_redirect_learns_nothing() {
         }
         let (secret, signature) = (c.word("secret"), c.word("signature"));
         let auths = json!({"auths": {site.server.host(): {"auth": base64(format!("user:{secret}").as_bytes())}}});
-        fs::write(site.home.join(".docker/config.json"), auths.to_string()).context("write config.json")?;
+        fs::write(site.home.join(".docker/config.json"), auths.to_string())
+            .context("write config.json")?;
         let wanted = basic("user", &secret);
         let (to, signed) = (storage.host(), signature.clone());
         site.server.rule(move |request, answer| {
@@ -220,9 +265,17 @@ fn a_redirect_learns_nothing() {
             &ran.stderr,
         )?;
         let asked = storage.asked();
-        let told: Vec<&str> = asked.iter().map(|one| one.header("authorization")).filter(|one| !one.is_empty()).collect();
+        let told: Vec<&str> = asked
+            .iter()
+            .map(|one| one.header("authorization"))
+            .filter(|one| !one.is_empty())
+            .collect();
         expect(!asked.is_empty(), "the storage to be asked", "it is not")?;
-        expect(told.is_empty(), "no Authorization for another server", format!("{} requests with one", told.len()))?;
+        expect(
+            told.is_empty(),
+            "no Authorization for another server",
+            format!("{} requests with one", told.len()),
+        )?;
         site.expect_runs(&name, &image.word)?;
         // Redirects that lead nowhere, round and round, or out of HTTP.
         for (what, target) in [
@@ -230,10 +283,11 @@ fn a_redirect_learns_nothing() {
             ("a redirect to a file", "file:///etc/passwd"),
             ("a redirect to no server", "http://"),
         ] {
-            site.server.rule(move |request, answer| match request.is_manifest() {
-                true => Answer::new(302, "").with("location", target),
-                false => answer,
-            });
+            site.server
+                .rule(move |request, answer| match request.is_manifest() {
+                    true => Answer::new(302, "").with("location", target),
+                    false => answer,
+                });
             let ran = site.call(&["pull", "-q", &name]).run()?;
             expect_eq(&format!("the status of a pull with {what}"), ran.status, 1)?;
         }

@@ -68,8 +68,7 @@ pub struct CommitArgs {
 }
 
 /// Runs one of the commands.
-pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
-    let here = Here::open(places)?;
+pub(super) fn run(here: &Here, places: &Places, tool: Tool) -> Result<Exit> {
     let records = swept(places)?;
     match tool {
         Tool::Commit(args) => {

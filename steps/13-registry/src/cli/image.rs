@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use engine::cli::defaults::driver;
-use engine::cli::places::Places;
 use engine::image::config::{Config, Words};
 use engine::image::digest::Digest;
 use engine::image::name::Name;
@@ -232,7 +230,7 @@ pub struct PruneArgs {
 }
 
 /// Runs one of the commands.
-pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
+pub(super) fn run(here: &Here, tool: Tool) -> Result<Exit> {
     let group = match tool {
         Tool::Images(args) => Group::Ls(args),
         Tool::Rmi(args) => Group::Rm(args),
@@ -242,24 +240,23 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
         Tool::Load(args) => Group::Load(args),
         Tool::Import(args) => Group::Import(args),
     };
-    run_group(places, group)
+    run_group(here, group)
 }
 
 /// Runs one of the commands of `image`.
-pub fn run_group(places: &Places, group: Group) -> Result<Exit> {
-    let here = Here::open(places)?;
+pub(super) fn run_group(here: &Here, group: Group) -> Result<Exit> {
     match group {
-        Group::Ls(args) => list(&here, &args),
-        Group::Rm(args) => return remove(&here, &args),
-        Group::Tag(args) => tag(&here, &args),
-        Group::History(args) => show_history(&here, &args),
-        Group::Save(args) => save(places, &here, &args),
-        Group::Load(args) => load(places, &here, &args),
-        Group::Import(args) => import(places, &here, args),
-        Group::Inspect(args) => return show(&here, &args),
-        Group::Prune(args) => prune(&here, &args),
-        Group::Pull(args) => return transfer::run(places, transfer::Tool::Pull(args)),
-        Group::Push(args) => return transfer::run(places, transfer::Tool::Push(args)),
+        Group::Ls(args) => list(here, &args),
+        Group::Rm(args) => return remove(here, &args),
+        Group::Tag(args) => tag(here, &args),
+        Group::History(args) => show_history(here, &args),
+        Group::Save(args) => save(here, &args),
+        Group::Load(args) => load(here, &args),
+        Group::Import(args) => import(here, args),
+        Group::Inspect(args) => return show(here, &args),
+        Group::Prune(args) => prune(here, &args),
+        Group::Pull(args) => return transfer::run(here, transfer::Tool::Pull(args)),
+        Group::Push(args) => return transfer::run(here, transfer::Tool::Push(args)),
     }?;
     Ok(Exit::Code(0))
 }
@@ -476,11 +473,11 @@ fn show_history(here: &Here, args: &HistoryArgs) -> Result<()> {
     print(&HISTORY.print(args.format.as_deref(), &rows)?)
 }
 
-fn save(places: &Places, here: &Here, args: &SaveArgs) -> Result<()> {
+fn save(here: &Here, args: &SaveArgs) -> Result<()> {
     let mut images: Vec<(Digest, Vec<Name>)> = Vec::new();
     for reference in &args.images {
         let record = here.image(reference)?;
-        push_ready(here, places, &record)?;
+        push_ready(here, &record)?;
         let named = here.images.store.names()?.into_iter();
         let mut names: Vec<Name> = named
             .filter(|(_, id)| *id == record.id)
@@ -504,8 +501,8 @@ fn save(places: &Places, here: &Here, args: &SaveArgs) -> Result<()> {
     })
 }
 
-fn load(places: &Places, here: &Here, args: &LoadArgs) -> Result<()> {
-    let kind = driver(&places.root, args.storage_driver)?;
+fn load(here: &Here, args: &LoadArgs) -> Result<()> {
+    let kind = here.kind(args.storage_driver)?;
     let input = args.input.as_deref().filter(|path| *path != Path::new("-"));
     if input.is_none() {
         ensure!(
@@ -531,8 +528,8 @@ fn load(places: &Places, here: &Here, args: &LoadArgs) -> Result<()> {
     Ok(())
 }
 
-fn import(places: &Places, here: &Here, args: ImportArgs) -> Result<()> {
-    let kind = driver(&places.root, args.storage_driver)?;
+fn import(here: &Here, args: ImportArgs) -> Result<()> {
+    let kind = here.kind(args.storage_driver)?;
     let from = (args.from != Path::new("-")).then_some(&*args.from);
     if from.is_none() {
         ensure!(

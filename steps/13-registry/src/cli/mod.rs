@@ -14,10 +14,12 @@ pub mod image;
 pub mod run;
 pub mod transfer;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use clap::{Parser, Subcommand};
+use engine::cli::defaults::driver;
 use engine::cli::places::{Places, PlacesArgs};
 use engine::cli::volume::{self as volume_tool, VolumeTool};
 use engine::image::Images;
@@ -25,9 +27,11 @@ use engine::image::digest::Digest;
 use engine::image::record::ImageRecord;
 use kit::set_verbose;
 use lifecycle::cli::{control, join, look};
+use lifecycle::config::Config;
 use nix::sys::stat::{Mode, umask};
 use process::Failure;
 use process::cli::after_help;
+use union::Kind;
 
 use crate::blobs::BlobStore;
 use crate::reference::Reference;
@@ -42,6 +46,15 @@ use crate::settings::Registries;
 struct Drydock {
     #[command(flatten)]
     places: PlacesArgs,
+    /// File with defaults for options [default: /etc/drydock/drydock.toml, or
+    /// $XDG_CONFIG_HOME/drydock/drydock.toml without root]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        help_heading = "Global options"
+    )]
+    config_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Sub,
 }
@@ -86,17 +99,35 @@ pub fn main() -> ExitCode {
     pid::main(|drydock: Drydock| {
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_verbose(drydock.places.verbose);
-        let places = drydock.places.places()?;
+        // As in step 12: a monitor has what the file said at the start.
+        let config = match &drydock.command {
+            Sub::Run(run::Tool::Monitor(_)) | Sub::Join(join::Tool::Further { .. }) => {
+                Config::default()
+            }
+            _ => Config::read(drydock.config_file.as_deref())?,
+        };
+        let places = PlacesArgs {
+            root: drydock.places.root.or(config.data_root.clone()),
+            ..drydock.places
+        };
+        let places = places.places()?;
+        let here = || Here::open(&places, config.storage_driver);
         match drydock.command {
-            Sub::Run(tool) => run::run(&places, tool),
+            Sub::Run(tool) => run::run(&places, &config, tool),
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),
-            Sub::Transfer(tool) => transfer::run(&places, tool).map_err(one),
+            Sub::Transfer(tool) => here()
+                .and_then(|here| transfer::run(&here, tool))
+                .map_err(one),
             Sub::Account(tool) => account::run(tool).map_err(one),
-            Sub::Images(tool) => image::run(&places, tool).map_err(one),
-            Sub::Container(tool) => container::run(&places, tool).map_err(one),
-            Sub::Image(group) => image::run_group(&places, group).map_err(one),
+            Sub::Images(tool) => here().and_then(|here| image::run(&here, tool)).map_err(one),
+            Sub::Container(tool) => here()
+                .and_then(|here| container::run(&here, &places, tool))
+                .map_err(one),
+            Sub::Image(group) => here()
+                .and_then(|here| image::run_group(&here, group))
+                .map_err(one),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
         }
     })
@@ -115,14 +146,23 @@ fn one(error: Error) -> Error {
 struct Here {
     images: Images,
     blobs: BlobStore,
+    /// The storage driver of the configuration file.
+    driver: Option<Kind>,
 }
 
 impl Here {
-    fn open(places: &Places) -> Result<Self> {
+    fn open(places: &Places, driver: Option<Kind>) -> Result<Self> {
         Ok(Here {
             images: Images::open(&places.root)?,
             blobs: BlobStore::new(&places.root),
+            driver,
         })
+    }
+
+    /// The storage driver: the one asked for, that of the file, the preferred
+    /// one.
+    fn kind(&self, asked: Option<Kind>) -> Result<Kind> {
+        driver(self.images.root(), asked.or(self.driver))
     }
 
     /// The image that somebody means, also by a digest of a registry.

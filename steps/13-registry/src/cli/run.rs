@@ -1,14 +1,12 @@
 //! `run` and `create`, which pull what is missing.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use engine::cli::defaults::driver;
 use engine::cli::options::RunArgs;
 use engine::cli::places::Places;
 use engine::image::source::path_and_tag;
 use lifecycle::cli::run as life;
+use lifecycle::config::Config;
 use process::Exit;
 
 use crate::cli::Here;
@@ -89,26 +87,26 @@ fn with_policies(arg: clap::Arg) -> clap::Arg {
 }
 
 /// Runs one of the commands.
-pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
+pub fn run(places: &Places, config: &Config, tool: Tool) -> Result<Exit> {
     let tool = match tool {
         Tool::Run(mut args) => {
-            fetch(places, &args.pull, &mut args.run.run)?;
+            fetch(places, config, &args.pull, &mut args.run.run)?;
             life::Tool::Run(Box::new(args.run))
         }
         Tool::Create(mut args) => {
-            fetch(places, &args.pull, &mut args.create.run)?;
+            fetch(places, config, &args.pull, &mut args.create.run)?;
             life::Tool::Create(Box::new(args.create))
         }
         Tool::Start(args) => life::Tool::Start(args),
         Tool::Monitor(args) => life::Tool::Monitor(args),
     };
-    life::run(places, tool)
+    life::run(places, config, tool)
 }
 
 /// Pulls the image if the policy says so. Everything of the pull has ended when
 /// this returns, its threads too.
 // ANCHOR: fetch
-fn fetch(places: &Places, args: &PullArgs, run: &mut RunArgs) -> Result<()> {
+fn fetch(places: &Places, config: &Config, args: &PullArgs, run: &mut RunArgs) -> Result<()> {
     let policy = Policy::from_str(&run.container.pull, false)
         .ok()
         .context("--pull")?;
@@ -117,7 +115,7 @@ fn fetch(places: &Places, args: &PullArgs, run: &mut RunArgs) -> Result<()> {
     let Some(reference) = run.image_and_command.first().and_then(|word| word.to_str()) else {
         return Ok(());
     };
-    let here = Here::open(places)?;
+    let here = Here::open(places, config.storage_driver)?;
     let is_path = reference.starts_with(['/', '.']) || path_and_tag(reference).is_some();
     let known = here.find(reference)?;
     let is_id =
@@ -141,7 +139,7 @@ fn fetch(places: &Places, args: &PullArgs, run: &mut RunArgs) -> Result<()> {
         let pull = Pull {
             images: &here.images,
             blobs: &here.blobs,
-            kind: driver(Path::new(&places.root), run.layers.storage_driver)?,
+            kind: here.kind(run.layers.storage_driver)?,
             platform: args.platform.clone(),
             registries: &registries,
             insecure: &args.insecure_registry,

@@ -2,8 +2,6 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use engine::cli::defaults::driver;
-use engine::cli::places::Places;
 use process::Exit;
 use union::Kind;
 
@@ -68,23 +66,22 @@ pub struct PushArgs {
 }
 
 /// Runs one of the commands.
-pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
+pub(super) fn run(here: &Here, tool: Tool) -> Result<Exit> {
     match tool {
-        Tool::Pull(args) => pull(places, &args),
-        Tool::Push(args) => push(places, &args),
+        Tool::Pull(args) => pull(here, &args),
+        Tool::Push(args) => push(here, &args),
     }?;
     Ok(Exit::Code(0))
 }
 
-fn pull(places: &Places, args: &PullArgs) -> Result<()> {
+fn pull(here: &Here, args: &PullArgs) -> Result<()> {
     let registries = Registries::read()?;
-    let here = Here::open(places)?;
     let place = args.name.resolve(&registries)?;
     let progress = Progress::new(args.quiet);
     let pull = Pull {
         images: &here.images,
         blobs: &here.blobs,
-        kind: driver(&places.root, args.storage_driver)?,
+        kind: here.kind(args.storage_driver)?,
         platform: args.platform.clone(),
         registries: &registries,
         insecure: &args.insecure_registry,
@@ -126,9 +123,8 @@ pub(super) fn status(pulled: &Pulled, place: &Remote) -> String {
     }
 }
 
-fn push(places: &Places, args: &PushArgs) -> Result<()> {
+fn push(here: &Here, args: &PushArgs) -> Result<()> {
     let registries = Registries::read()?;
-    let here = Here::open(places)?;
     if args.name.digest.is_some() {
         bail!("cannot push a digest reference");
     }
@@ -171,7 +167,7 @@ fn push(places: &Places, args: &PushArgs) -> Result<()> {
         progress: &progress,
     };
     for (record, place) in &all {
-        push_ready(&here, places, record)?;
+        push_ready(here, record)?;
         let pushed = push.run(record, place)?;
         let tag = place.asked();
         progress.say(&format!(
@@ -186,15 +182,11 @@ fn push(places: &Places, args: &PushArgs) -> Result<()> {
 }
 
 /// Makes sure that the blobs of an image are here.
-pub(super) fn push_ready(
-    here: &Here,
-    places: &Places,
-    record: &engine::image::record::ImageRecord,
-) -> Result<()> {
+pub(super) fn push_ready(here: &Here, record: &engine::image::record::ImageRecord) -> Result<()> {
     if here.blobs.manifest(&record.id)?.is_some() {
         return Ok(());
     }
-    let kind = driver(&places.root, None)?;
+    let kind = here.kind(None)?;
     let _lock = here.images.store.lock()?;
     let _held = here.blobs.hold()?;
     here.blobs.require(&here.images, record, kind)
