@@ -73,7 +73,7 @@ impl Filters {
     }
 
     fn has(&self, listed: &Listed) -> bool {
-        let is_none = listed.repository == "<none>";
+        let is_none = listed.tag == "<none>";
         let name = format!("{}:{}", listed.repository, listed.tag);
         let labels = &listed.record.config.labels;
         let created = created(&listed.record).unwrap_or(SystemTime::UNIX_EPOCH);
