@@ -58,6 +58,7 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        // ANCHOR: exercise_parse
         let invalid = || format!("invalid reference format: {text:.300?}");
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse().with_context(invalid)?)),
@@ -88,6 +89,7 @@ impl FromStr for Reference {
             tag: tag.map(str::to_owned),
             digest,
         })
+        // ANCHOR_END: exercise_parse
     }
 }
 

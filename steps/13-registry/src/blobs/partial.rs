@@ -146,12 +146,14 @@ impl Partial {
     /// If its digest differs. Nothing is left of it then.
     // ANCHOR: finish
     pub fn finish(mut self) -> Result<()> {
+        // ANCHOR: exercise_finish
         let found = Digest::finished(std::mem::take(&mut self.hash));
         if found != self.digest {
             self.give_up()?;
             bail!("its digest is {found}, not {}", self.digest);
         }
         settle(&self.file, &self.path, &self.name)
+        // ANCHOR_END: exercise_finish
     }
     // ANCHOR_END: finish
 }

@@ -165,6 +165,7 @@ impl Remote<'_> {
     /// One request for what is missing.
     // ANCHOR: some
     fn some(&self, partial: &mut Partial, blob: &Descriptor, watch: &dyn Watch) -> Result<()> {
+        // ANCHOR: exercise_some
         let path = format!("/v2/{}/blobs/{}", self.repository.path, blob.digest);
         let have = partial.length();
         let range = format!("bytes={have}-");
@@ -234,6 +235,7 @@ impl Remote<'_> {
             ))
             .into()),
         }
+        // ANCHOR_END: exercise_some
     }
     // ANCHOR_END: some
 }

@@ -130,6 +130,7 @@ impl Target<'_> {
 
     // ANCHOR: upload
     fn upload(&self, blob: &Descriptor, arrived: &dyn Fn(u64)) -> Result<()> {
+        // ANCHOR: exercise_upload
         let path = self.blobs.path(&blob.digest);
         let file = File::open(&path).with_context(|| format!("open({path:?})"))?;
         let start = self.uploads();
@@ -186,6 +187,7 @@ impl Target<'_> {
         }
         arrived(blob.size);
         Ok(())
+        // ANCHOR_END: exercise_upload
     }
     // ANCHOR_END: upload
 
