@@ -456,7 +456,7 @@ fn a_commit_keeps_what_it_does_not_know() {
         let (word, mark) = (c.word("word"), c.word("mark"));
         let config = json!({
             "Cmd": ["cat", "/etc/word"], "Env": ["PATH=/bin", "A=1"],
-            "Healthcheck": {"Test": ["CMD", &mark]}, "OnBuild": ["RUN true"],
+            "Shell": ["/bin/sh", &mark], "OnBuild": ["RUN true"],
         });
         let image = site.image_of("app", "1", &[small_root()?], config, &word)?;
         let name = site.server.name("app:1");
@@ -501,7 +501,7 @@ fn a_commit_keeps_what_it_does_not_know() {
         let now = &all[0];
         expect_eq("its ID", now["Id"].as_str().unwrap_or_default(), &*id)?;
         for (path, value) in [
-            ("/Config/Healthcheck/Test/1", json!(mark)),
+            ("/Config/Shell/1", json!(mark)),
             ("/Config/OnBuild/0", json!("RUN true")),
             ("/Config/Env", json!(["PATH=/bin", "A=2"])),
             ("/Author", json!("me")),

@@ -24,6 +24,9 @@ use crate::reference::is_loopback;
 
 /// The most redirects that are followed.
 const MOST_REDIRECTS: usize = 5;
+/// How often a request is repeated that was refused for who we are: a password
+/// that is wrong does not become right.
+const MOST_REFUSALS: usize = 2;
 /// How often a request is repeated that a busy server has put off.
 const MOST_WAITS: u32 = 5;
 /// The longest wait that a server may ask for.
@@ -186,7 +189,7 @@ impl Client {
         scopes: &[String],
     ) -> Result<Response<Body>> {
         let mut url = url.clone();
-        let (mut redirects, mut waits, mut asked) = (0, 0, false);
+        let (mut redirects, mut waits, mut refusals) = (0, 0, 0);
         loop {
             // Whoever the registry sends us to learns nothing about us.
             let at_home = url.is_same_origin(&self.base);
@@ -199,12 +202,15 @@ impl Client {
             );
             let response = self.once(method, &url, &all, payload)?;
             let status = response.status();
-            if status == StatusCode::UNAUTHORIZED && at_home && !asked {
-                // The token has expired, or there was none yet.
-                asked = true;
-                let demands = values(&response, "www-authenticate");
-                let authorization = self.authorize(&demands, scopes)?;
-                self.remember(scopes, authorization);
+            if status == StatusCode::UNAUTHORIZED && at_home && refusals < MOST_REFUSALS {
+                refusals += 1;
+                // The token has expired, or there was none yet. Another thread
+                // may have a new one already.
+                if self.authorization(scopes) == authorization {
+                    let demands = values(&response, "www-authenticate");
+                    let authorization = self.authorize(&demands, scopes)?;
+                    self.remember(scopes, authorization);
+                }
             } else if is_later(status) && waits < MOST_WAITS {
                 let wait = wait_of(&response, waits);
                 say!("{url}: {status}, again in {wait:?}");

@@ -1,8 +1,9 @@
 //! Pull: an image from a registry.
 
 use std::cell::Cell;
+use std::io::{self, ErrorKind};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use engine::image::Images;
 use engine::image::config::ImageConfig;
 use engine::image::digest::Digest;
@@ -67,6 +68,21 @@ impl Pull<'_> {
     /// Pulls an image: from a mirror if there is one, else from the registry
     /// itself.
     pub fn run(&self, place: &Place) -> Result<Pulled> {
+        let unpacking = Cell::new(false);
+        let pulled = self.held(place, &unpacking);
+        // A transfer that has broken off goes on another time. What has no room
+        // here, or cannot be unpacked, does not.
+        if let Err(error) = &pulled
+            && (unpacking.get() || is_full(error))
+        {
+            let lock = self.images.store.lock()?;
+            let freed = self.blobs.collect(self.images, &lock)?;
+            say!("{} blobs of it are removed", freed.blobs);
+        }
+        pulled
+    }
+
+    fn held(&self, place: &Place, unpacking: &Cell<bool>) -> Result<Pulled> {
         // No blob of ours is garbage before the image is there.
         let _held = self.blobs.hold()?;
         for mirror in &self.registries.about(&place.repository.host).mirrors {
@@ -74,12 +90,12 @@ impl Pull<'_> {
                 host: mirror.clone(),
                 path: place.repository.path.clone(),
             };
-            match self.from(&repository, place) {
+            match self.from(&repository, place, unpacking) {
                 Ok(pulled) => return Ok(pulled),
                 Err(error) => say!("the mirror {mirror}: {error:#}"),
             }
         }
-        let pulled = self.from(&place.repository, place);
+        let pulled = self.from(&place.repository, place, unpacking);
         if let Err(error) = &pulled
             && let Some(refused) = Refused::of(error)
         {
@@ -88,7 +104,12 @@ impl Pull<'_> {
         pulled
     }
 
-    fn from(&self, repository: &Repository, place: &Place) -> Result<Pulled> {
+    fn from(
+        &self,
+        repository: &Repository,
+        place: &Place,
+        unpacking: &Cell<bool>,
+    ) -> Result<Pulled> {
         let client = connect(self.registries, repository, self.insecure)?;
         let remote = Remote {
             client: &client,
@@ -107,6 +128,7 @@ impl Pull<'_> {
         let id = Digest::of(&config);
         let is_known = self.images.store.record(&id)?.is_some();
         self.layers(remote, &found.manifest, is_known)?;
+        unpacking.set(true);
         self.keep(place, found, config, &diff_ids)
     }
 
@@ -169,7 +191,7 @@ impl Pull<'_> {
     // ANCHOR: layers
     fn layers(&self, remote: Remote<'_>, manifest: &Manifest, is_known: bool) -> Result<()> {
         let room = self.images.loader().room()?;
-        let mut missing = 0;
+        let mut missing: u64 = 0;
         for layer in &manifest.layers {
             let here = self.blobs.size(&layer.digest)?;
             ensure!(
@@ -182,13 +204,13 @@ impl Pull<'_> {
             if here.is_none() {
                 self.progress
                     .state(short(&layer.digest), "Pulling fs layer");
-                missing += layer.size;
+                missing = layer.size.saturating_add(missing);
             }
         }
-        ensure!(
-            missing <= room,
-            "no space left for the image: it has {missing} bytes, and {room} are free"
-        );
+        if missing > room {
+            return Err(io::Error::from(ErrorKind::StorageFull))
+                .with_context(|| format!("the image has {missing} bytes, and {room} are free"));
+        }
         several(&manifest.layers, |_, layer| {
             let watch = Told {
                 progress: self.progress,
@@ -288,6 +310,17 @@ impl Pull<'_> {
         })
     }
     // ANCHOR_END: keep
+}
+
+/// Whether an error says that there is no space left.
+fn is_full(error: &Error) -> bool {
+    error.chain().any(|cause| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(
+            kind,
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        )
+    })
 }
 
 /// The type of a manifest: what it says itself, else what the registry says.
