@@ -72,6 +72,12 @@ vm *ARGS:
 book *ARGS:
     @{{ harness }} book serve "$@"
 
+# Install the engine as drydock, and drydock-runtime: install [DIR]
+[no-exit-message]
+[group('run')]
+install *ARGS:
+    @tools/install "$@"
+
 # Run the engine: run OPTIONS IMAGE COMMAND…, as in ./just run --rm -it busybox sh
 [no-exit-message]
 [group('run')]

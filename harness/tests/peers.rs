@@ -6,6 +6,8 @@
 //! engines ask of a runtime is in the checks of the step. `tools/test` runs it, as
 //! root on this host; vm/setup.sh installs the packages for it.
 
+#[path = "peers/alike.rs"]
+mod alike;
 #[path = "peers/cri.rs"]
 mod cri;
 #[path = "peers/grpc.rs"]

@@ -296,7 +296,7 @@ fn ready(mut server: Held) -> Result<Held> {
 }
 
 /// Runs `act` in the network namespace of a process.
-fn inside<T>(pid: i32, act: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn inside<T>(pid: i32, act: impl FnOnce() -> Result<T>) -> Result<T> {
     let open = |path: &str| File::open(path).with_context(|| format!("open {path}"));
     let (here, there) = (
         open("/proc/thread-self/ns/net")?,

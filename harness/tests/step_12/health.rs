@@ -148,7 +148,7 @@ fn a_probe_that_hangs_is_killed() {
         ];
         life.call(&both)
             .run()?
-            .expect_error(125, &["--no-healthcheck"])?;
+            .expect_error(1, &["--no-healthcheck"])?;
         life.said(&["rm", "-f", "box", "loud"])?;
         life.expect_nothing_left()
     });

@@ -58,7 +58,7 @@ fn listings_are_filtered_and_formatted() {
         ] {
             life.call(&["ps", "-f", filter])
                 .run()?
-                .expect_error(125, &[word])?;
+                .expect_error(1, &[word])?;
         }
 
         let labelled = life.said(&["ps", "--format", "{{.Label \"colour\"}} {{upper .State}}"])?;
@@ -78,10 +78,10 @@ fn listings_are_filtered_and_formatted() {
         )?;
         life.call(&["ps", "--format", "{{.Nothing}}"])
             .run()?
-            .expect_error(125, &["Nothing"])?;
+            .expect_error(1, &["Nothing"])?;
         life.call(&["ps", "--format", "{{"])
             .run()?
-            .expect_error(125, &["template"])?;
+            .expect_error(1, &["template"])?;
         Ok(())
     });
 }

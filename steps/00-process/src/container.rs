@@ -216,7 +216,10 @@ impl Created {
             return Err(child.abandon(error));
         }
         match child.launched.report(&child.host.signals) {
-            Ok(None) => Ok(Running { child }),
+            Ok(None) => match child.host.tell(&mut |isolation| isolation.started()) {
+                Ok(()) => Ok(Running { child }),
+                Err(error) => Err(child.abandon(error)),
+            },
             Ok(Some(Report::Failed(error))) | Err(error) => Err(child.abandon(error)),
             Ok(Some(Report::SetUp)) => Err(child.abandon(anyhow!("the child was set up twice"))),
             Ok(Some(Report::Waits)) => {
@@ -254,7 +257,10 @@ impl Running {
             mut host,
         } = self.child;
         match launched.wait(&mut host.signals, &mut host.isolations) {
-            Ok(exit) => host.clean_up().map(|()| exit),
+            Ok(exit) => match host.tell(&mut |isolation| isolation.ended(exit)) {
+                Ok(()) => host.clean_up().map(|()| exit),
+                Err(error) => Err(host.clean_up_after(error)),
+            },
             Err(error) => Err(Child { launched, host }.abandon(error)),
         }
     }
@@ -361,6 +367,14 @@ impl Host {
         launched.tell(if start { 2 } else { 1 })
     }
     // ANCHOR_END: on_host
+
+    /// Tells every isolation of a turn in the command's life.
+    fn tell(&mut self, turn: &mut dyn FnMut(&mut dyn Isolation) -> Result<()>) -> Result<()> {
+        for isolation in &mut self.isolations {
+            turn(&mut **isolation).with_context(|| isolation.name())?;
+        }
+        Ok(())
+    }
 
     // ANCHOR: clean_up
     /// Runs every `cleanup` that is due, in reverse order, even if one of them

@@ -8,6 +8,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::exec::Command;
+use crate::exit::Exit;
 use kit::SignalNumber;
 
 /// One way in which a container differs from an ordinary process.
@@ -27,7 +28,9 @@ use kit::SignalNumber;
 ///  start    ──────────────────────────────────► before_exec()   every isolation
 ///                                               seal()          every isolation
 ///                                               execve
+///  started() every isolation
 ///  wait, forward signals, unless an isolation takes them: signal()
+///  ended(exit) every isolation
 ///  cleanup()   every isolation, in reverse order, on every way out
 /// ```
 ///
@@ -131,12 +134,24 @@ pub trait Isolation {
         Ok(())
     }
 
+    /// Host, once the command runs.
+    fn started(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Host, while the command runs: a signal has arrived that would be
     /// forwarded to the command. The first isolation that returns `true` has
     /// handled it instead.
     fn signal(&mut self, signal: SignalNumber) -> Result<bool> {
         let _ = signal;
         Ok(false)
+    }
+
+    /// Host, after the command has ended, before any `cleanup`. Not called if the
+    /// launch has failed.
+    fn ended(&mut self, exit: Exit) -> Result<()> {
+        let _ = exit;
+        Ok(())
     }
 
     /// Host, after the child has ended or was never created: undo the changes

@@ -23,6 +23,7 @@ mod bind;
 pub mod detached;
 mod dev;
 pub mod file_system;
+mod in_place;
 pub mod masks;
 mod proc_sys;
 mod propagation;
@@ -48,6 +49,7 @@ use serde::{Deserialize, Serialize};
 use crate::root::Root;
 use crate::volumes::Volumes;
 
+pub use crate::in_place::InPlace;
 pub use crate::propagation::{Propagation, change};
 
 /// The root file system of a container.

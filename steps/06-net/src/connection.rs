@@ -1,6 +1,7 @@
 //! One container's connection to the bridge: its address and its published
 //! ports, from the reservation on the host to the device inside.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -19,13 +20,13 @@ use crate::bridge::{self, BRIDGE};
 use crate::kernel::link::Route;
 use crate::kernel::{address, conntrack, link, route};
 use crate::ledger::reclaim;
-use crate::ledger::reserve::reserve;
+use crate::ledger::reserve::{choose, reserve};
+use crate::ledger::rules::{of_container, published};
 use crate::ledger::state::{self, Endpoint, Locked, State};
+use crate::nat::firewall;
 use crate::nat::publish::Publish;
-use crate::nat::rule::Rule;
 use crate::nat::table::{self, Transaction};
-use crate::nat::{self, firewall};
-use crate::{NetSettings, comment, veth};
+use crate::{NetSettings, veth};
 use kit::ProcessIdentity;
 use kit::warn;
 
@@ -79,27 +80,28 @@ impl Connection {
             network.subnet6 = Some(ipam::unique_local()?);
         }
         let address = ipam::allocate(network.subnet, &locked.state.addresses(), args.ip)?;
-        let ports = reserve_ports(&locked.state, &args.publish)?;
+        let (publish, ports) = reserve_ports(&locked.state, &args.publish)?;
         let others = published(&locked.state);
 
         let member = Endpoint {
             owner: ProcessIdentity::current()?,
             address: Some(address),
-            ports: args.publish.clone(),
+            ports: publish.clone(),
+            plugs: BTreeMap::new(),
         };
         locked.state.network = Some(network.clone());
         locked.state.containers.insert(id.to_owned(), member);
         locked.save()?;
 
-        let bridge = network.up(&mut route, &mut netfilter, others)?;
+        let bridge = network.up(&mut route, &mut netfilter, (&locked.state.bridges, others))?;
         let mut transaction = Transaction::new();
-        for rule in rules(id, address, &args.publish) {
+        for rule in of_container(id, address, &publish) {
             transaction = transaction.rule(rule);
         }
         transaction.commit(&mut netfilter)?;
-        conntrack::forget(&mut netfilter, &args.publish)?;
-        for obstacle in firewall::obstacles(&mut netfilter)? {
-            warn!("net: {}", obstacle.warning());
+        conntrack::forget(&mut netfilter, &publish)?;
+        for obstacle in firewall::obstacles(&mut netfilter, BRIDGE)? {
+            warn!("net: {}", obstacle.warning(BRIDGE));
         }
         Ok(Connection {
             host: route,
@@ -162,24 +164,41 @@ impl Connection {
     /// first packet, a request for a neighbour's MAC address, or the answer to
     /// it, would be lost, and sent again a second later.
     fn wait_until_usable(&mut self, own: &mut Route) -> Result<()> {
-        for _ in 0..PATIENCE {
-            let port = link::find(&mut self.host, &self.host_end)?;
-            let ip6 = self.subnet6.map(|net| ipam::ipv6(net, self.address));
-            let local = ip6.map_or(Ok(true), |ip| route::is_local(own, ip))?;
-            if local && port.context("its other end has vanished")?.forwarding {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        bail!("{INSIDE} has no connection to {BRIDGE} after {PATIENCE} ms");
+        let ip6 = self.subnet6.map(|net| ipam::ipv6(net, self.address));
+        let (host, host_end) = (&mut self.host, &self.host_end);
+        wait_until_forwarding(host, host_end, INSIDE, &mut || {
+            ip6.map_or(Ok(true), |ip| route::is_local(own, ip))
+        })
     }
+}
+
+/// Waits until a port of a bridge forwards, and something else is so, too.
+pub(crate) fn wait_until_forwarding(
+    host: &mut Route,
+    host_end: &str,
+    inside: &str,
+    also: &mut dyn FnMut() -> Result<bool>,
+) -> Result<()> {
+    for _ in 0..PATIENCE {
+        let port = link::find(host, host_end)?;
+        if also()? && port.context("its other end has vanished")?.forwarding {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    bail!("{inside} has no connection to its bridge after {PATIENCE} ms");
 }
 
 /// Reserves the ports. Looks for another container of ours on them first: its
 /// port is bound too, but /proc does not list TCP sockets that do not listen.
-fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
-    let mut sockets = Vec::new();
-    for port in wanted {
+///
+/// Returns the ports, of which some are only known now, and their sockets.
+pub(crate) fn reserve_ports(
+    state: &State,
+    wanted: &[Publish],
+) -> Result<(Vec<Publish>, Vec<OwnedFd>)> {
+    let (chosen, mut sockets) = choose(wanted)?;
+    for port in wanted.iter().filter(|port| !port.is_open()) {
         // ANCHOR: exercise_name_the_holder
         let other = state
             .containers
@@ -197,28 +216,12 @@ fn reserve_ports(state: &State, wanted: &[Publish]) -> Result<Vec<OwnedFd>> {
         // ANCHOR_END: exercise_name_the_holder
         sockets.push(reserve(port).with_context(|| format!("-p {port}"))?);
     }
-    Ok(sockets)
-}
-
-/// The rules for the published ports of all containers.
-fn published(state: &State) -> Vec<Rule> {
-    state
-        .connected()
-        .filter_map(|(id, member)| Some(rules(id, member.address?, &member.ports)))
-        .flatten()
-        .collect()
-}
-
-fn rules(id: &str, address: Ipv4Addr, ports: &[Publish]) -> Vec<Rule> {
-    ports
-        .iter()
-        .flat_map(|port| nat::published(port, address, &comment(id)))
-        .collect()
+    Ok((chosen, sockets))
 }
 
 /// Prevents a device from giving itself a link-local IPv6 address. A kernel
 /// without IPv6 has no such file.
-fn disable_ipv6(device: &str) -> Result<()> {
+pub(crate) fn disable_ipv6(device: &str) -> Result<()> {
     let path = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
     match fs::write(&path, "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

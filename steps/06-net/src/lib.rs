@@ -12,6 +12,7 @@
 //! 2. [`kernel`]: netlink, devices, addresses, routes
 //! 3. [`bridge`]: the device and the subnet that all containers share
 //! 4. [`nat`]: the connections to the outside, and published ports
+//! 5. [`plugs`], [`resolver`]: further bridges, for step 12
 //!
 //! Safety after a kill, and unusual hosts:
 //!
@@ -29,7 +30,10 @@ mod ledger;
 mod moved;
 mod names;
 mod nat;
+pub mod plugs;
+pub mod resolver;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -55,6 +59,11 @@ use crate::ledger::state::{Endpoint, Locked};
 use crate::ledger::{directory, reclaim};
 pub use crate::moved::{MovedDevice, MovedDevices};
 use crate::names::files::{self, Files};
+use crate::plugs::Plugs;
+pub use bridge::user::{Joining, PREFIX, UserBridge};
+pub use names::resolv::{RESOLVER, for_resolver, servers};
+pub use nat::protocol::Protocol;
+pub use nat::publish::Publish;
 
 /// The prefix of the names of veth devices on the host.
 pub const VETH: &str = "veth";
@@ -81,6 +90,8 @@ pub struct Net {
     /// In the child: its device has its addresses.
     configured: bool,
     connection: Option<Connection>,
+    /// The connections to user-defined bridges.
+    plugs: Option<Plugs>,
 }
 
 impl Net {
@@ -105,6 +116,7 @@ impl Net {
             begun: false,
             configured: false,
             connection: None,
+            plugs: None,
         }
     }
 
@@ -120,7 +132,8 @@ impl Net {
     /// its place inside, for step 04 to mount. A container on the host's root
     /// file system uses the host's files unless it is on the bridge.
     pub fn files(&self, tree: RootTree) -> Vec<(PathBuf, PathBuf)> {
-        if tree == RootTree::Hosts && self.args.mode() != NetworkMode::Bridge {
+        let connected = self.args.mode() == NetworkMode::Bridge || !self.args.joining.is_empty();
+        if tree == RootTree::Hosts && !connected {
             return Vec::new();
         }
         files::places(&self.directory.join(&self.id))
@@ -156,23 +169,33 @@ impl Isolation for Net {
                 owner: ProcessIdentity::current()?,
                 address: None,
                 ports: Vec::new(),
+                plugs: BTreeMap::new(),
             };
             locked.state.containers.insert(self.id.clone(), member);
             locked.save()?;
+        }
+        if !self.args.joining.is_empty() {
+            let (joining, publish) = (&self.args.joining, &self.args.publish);
+            let plugs = Plugs::prepare(&mut locked, &self.id, joining, publish);
+            self.plugs = Some(plugs.map_err(explained)?);
         }
         let hostname = match self.hostname.take() {
             Some(name) => name,
             None => gethostname().context("gethostname")?,
         };
-        let address = self.connection.as_ref().map(|c| c.address);
+        let plugged = self.plugs.as_ref().and_then(Plugs::address);
+        let address = self.connection.as_ref().map(|c| c.address).or(plugged);
         Files::of(&self.args, &hostname.to_string_lossy(), address)?
             .write(&locked.files_of(&self.id))
     }
 
     // ANCHOR: on_host
     fn on_host(&mut self, child: Pid) -> Result<()> {
-        match &mut self.connection {
-            Some(connection) => connection.plug_in(child),
+        if let Some(connection) = &mut self.connection {
+            connection.plug_in(child)?;
+        }
+        match &mut self.plugs {
+            Some(plugs) => plugs.plug_in(child),
             None => Ok(()),
         }
     }
@@ -182,7 +205,13 @@ impl Isolation for Net {
     /// network is configured.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let connection = self.connection.as_ref().filter(|_| !self.configured);
-        connection.map(Connection::keeps).into_iter().collect()
+        let plugs = self.plugs.as_ref().filter(|_| !self.configured);
+        let plugs = plugs.map(Plugs::keeps);
+        connection
+            .map(Connection::keeps)
+            .into_iter()
+            .chain(plugs)
+            .collect()
     }
 
     // ANCHOR: in_container
@@ -197,6 +226,9 @@ impl Isolation for Net {
         ports_for_all::allow()?;
         if let Some(connection) = &mut self.connection {
             connection.configure()?;
+        }
+        if let Some(plugs) = &mut self.plugs {
+            plugs.configure()?;
         }
         self.configured = true;
         Ok(())
@@ -213,6 +245,7 @@ impl Isolation for Net {
         locked.close()?;
         // Other programs may have the ports only when the rules are gone.
         self.connection = None;
+        self.plugs = None;
         Ok(())
     }
     // ANCHOR_END: cleanup

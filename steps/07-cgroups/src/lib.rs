@@ -57,7 +57,7 @@ mod namespace;
 mod observe;
 mod plan;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::mem::take;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -76,6 +76,7 @@ pub use cli::args::CgroupSettings;
 pub use cli::tool;
 pub use group::find::sweep;
 pub use limits::id_list::IdList;
+pub use limits::limits_swap;
 pub use limits::units::{Bytes, Cpus, Swap};
 pub use named::NamedGroup;
 pub use namespace::{CgroupView, Rights};
@@ -107,6 +108,7 @@ pub struct Cgroups {
     entered: bool,
     leaf: Option<Leaf>,
     privileges: Privileges,
+    oom_kills: Rc<Cell<u64>>,
 }
 
 impl Cgroups {
@@ -122,7 +124,14 @@ impl Cgroups {
             entered: false,
             leaf: None,
             privileges: Privileges::Reduced,
+            oom_kills: Rc::default(),
         }
+    }
+
+    /// How many processes the kernel has killed for want of memory: known once
+    /// `cleanup` has been called.
+    pub fn oom_kills(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.oom_kills)
     }
 
     /// Sets the privileges. With all privileges the container may make and use
@@ -229,6 +238,7 @@ impl Cgroups {
         let Some(oom) = oom::of(&self.group)?.filter(|oom| oom.killed > 0) else {
             return Ok(());
         };
+        self.oom_kills.set(oom.killed);
         let processes = match oom.killed {
             1 => "1 process".to_owned(),
             n => format!("{n} processes"),

@@ -18,10 +18,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::args::CgroupSettings;
 use crate::devices::bpf;
 use crate::group::{Group, Member, end, file, kill_legacy, processes, v1};
 use crate::host::hierarchy::{Hierarchy, Version};
 use crate::host::layout::{Layout, controllers};
+use crate::limits::change;
 use crate::namespace::{self, Rights};
 use crate::observe::freeze::{self, GroupState};
 use crate::observe::stats;
@@ -327,6 +329,14 @@ impl NamedGroup {
         }
     }
 
+    /// Changes the limits from those of `before` to those of `after`.
+    ///
+    /// # Errors
+    /// Names the limit that cannot be set. The others are then as they were.
+    pub fn change(&self, before: &CgroupSettings, after: &CgroupSettings) -> Result<()> {
+        change::change(&self.group(), before, after)
+    }
+
     /// Sets the rules for devices: the last one that applies decides, and what
     /// no rule mentions is refused.
     ///
@@ -427,9 +437,20 @@ impl NamedGroup {
                 .map(|l| l.0),
             memory_peak: stats.memory_peak.map(|peak| peak.0),
             oom_kills: stats.oom_kills,
+            inactive_file: self.inactive_file()?,
             read: stats.io.map(|(read, _)| read.0),
             written: stats.io.map(|(_, written)| written.0),
         })
+    }
+
+    fn inactive_file(&self) -> Result<Option<u64>> {
+        let key = match self.interface("memory") {
+            Some(Interface::V1) => "total_inactive_file ",
+            _ => "inactive_file ",
+        };
+        let text = self.read("memory", "memory.stat")?.unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix(key));
+        Ok(value.and_then(|value| value.trim().parse().ok()))
     }
 
     fn group(&self) -> Group {
@@ -524,6 +545,8 @@ pub struct Usage {
     pub memory_limit: Option<u64>,
     pub memory_peak: Option<u64>,
     pub oom_kills: Option<u64>,
+    /// Of the memory, the part of the page cache that was not used lately.
+    pub inactive_file: Option<u64>,
     pub read: Option<u64>,
     pub written: Option<u64>,
 }

@@ -175,6 +175,15 @@ impl Union {
         self
     }
 
+    /// Keeps the container's layer, whatever the settings say.
+    #[must_use]
+    pub fn keep(mut self) -> Self {
+        if let Some(container) = &mut self.container {
+            container.keep = true;
+        }
+        self
+    }
+
     /// Shows the layers to a user namespace with these maps
     /// ([`UserSettings::other_users`]) as files of its users. An empty list
     /// changes nothing.

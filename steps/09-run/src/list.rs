@@ -43,6 +43,17 @@ pub struct Here<'a> {
     pub ends: Option<Ends>,
 }
 
+/// The layers of a container, with those of its image below.
+pub fn layers(spec: &Spec, places: &Places) -> Result<Union> {
+    let here = Here {
+        places,
+        cidfile: None,
+        record: None,
+        ends: None,
+    };
+    union(spec, &here)
+}
+
 /// Builds the container that `spec` describes, and the [`Ending`] to call with
 /// the result of its run.
 ///
@@ -77,6 +88,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         .privileges(privileges);
     let cgroups = Cgroups::new(spec.cgroups.clone()).privileges(privileges);
     let view = cgroups.view(RootTree::Own);
+    let oom_kills = cgroups.oom_kills();
     let keyring = match spec.new_keyring {
         true => SessionKeyring::New,
         false => SessionKeyring::Callers,
@@ -105,6 +117,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         None => Keeper::new(records, spec.clone(), here.cidfile, union.found_dead())?,
         Some(record) => Keeper::again(records, record, union.found_dead()),
     };
+    let keeper = keeper.counting(oom_kills);
     let ending = keeper.ending();
     let command = Command {
         argv: spec.command,
@@ -347,6 +360,7 @@ mod tests {
         let known = [
             "09-run/src/list.rs",
             "11-runtime/src/list.rs",
+            "12-lifecycle/src/copy/list.rs",
             "12-lifecycle/src/exec.rs",
         ];
         assert!(

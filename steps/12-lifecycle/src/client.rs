@@ -56,14 +56,19 @@ impl End {
     }
 }
 
+/// Asks a monitor for the streams: the first half of [`attach`]. A monitor that
+/// is only started then has the order before the command prints anything.
+pub fn ask(stream: &UnixStream, how: &Attach) -> Result<()> {
+    give(stream, &Order::Attach { input: how.input })
+}
+
 /// Carries streams between this process and the command until either ends.
-/// `signal` sends a signal to the command.
+/// `signal` sends a signal to the command. [`ask`] has been called.
 pub fn attach(
     mut stream: UnixStream,
     how: &Attach,
     signal: &mut dyn FnMut(SignalNumber) -> Result<()>,
 ) -> Result<End> {
-    give(&stream, &Order::Attach { input: how.input })?;
     let passed: SignalSet = [
         Signal::SIGHUP,
         Signal::SIGINT,

@@ -4,6 +4,7 @@
 //! order, and empty as Docker's.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use cgroups::Swap;
@@ -19,6 +20,7 @@ use union::LayerId;
 use crate::cli::is_paused;
 use crate::health::Health;
 use crate::log::file;
+use crate::network::attached;
 use crate::settings::{LogDriver, Restart, Stay, health};
 
 /// What Go prints for no time.
@@ -299,7 +301,7 @@ pub fn inspect(places: &Places, record: &Record, sizes: bool) -> Result<Containe
         driver: spec.driver.to_string(),
         platform: "linux",
         exec_ids: None,
-        host_config: host_config(spec, &stay),
+        host_config: host_config(record, &stay),
         graph_driver: GraphDriver {
             data: (!data.is_empty()).then(|| {
                 let named = data.into_iter();
@@ -311,7 +313,7 @@ pub fn inspect(places: &Places, record: &Record, sizes: bool) -> Result<Containe
         size_root_fs,
         mounts: mounts(places, spec),
         config: config(spec, &stay),
-        network_settings: network_settings(record),
+        network_settings: network_settings(places, record)?,
     })
 }
 
@@ -368,7 +370,8 @@ fn state(record: &Record, stay: &Stay) -> State {
     }
 }
 
-fn host_config(spec: &Spec, stay: &Stay) -> HostConfig {
+fn host_config(record: &Record, stay: &Stay) -> HostConfig {
+    let spec = &record.spec;
     let limits = &spec.cgroups;
     let binds = spec.files.mounted.iter().filter_map(bind);
     let memory = limits.memory.map_or(0, |bytes| bytes.0);
@@ -376,11 +379,11 @@ fn host_config(spec: &Spec, stay: &Stay) -> HostConfig {
         binds: list(binds),
         container_id_file: String::new(),
         log_config: log_config(stay),
-        network_mode: match spec.net.mode().to_string().as_str() {
-            "bridge" => "default".into(),
-            other => other.to_owned(),
+        network_mode: match attached::names(record).first() {
+            Some(name) if name != "bridge" => name.clone(),
+            _ => "default".into(),
         },
-        port_bindings: ports(spec),
+        port_bindings: ports(&spec.net.publish),
         restart_policy: restart_policy(stay.restart),
         auto_remove: spec.auto_remove,
         cap_add: list(spec.harden.cap_add.iter().map(ToString::to_string)),
@@ -503,13 +506,17 @@ fn restart_policy(restart: Restart) -> RestartPolicy {
     }
 }
 
-fn ports(spec: &Spec) -> BTreeMap<String, Vec<PortBinding>> {
+fn ports(publish: &[net::Publish]) -> BTreeMap<String, Vec<PortBinding>> {
     let mut ports: BTreeMap<String, Vec<PortBinding>> = BTreeMap::new();
-    for one in &spec.net.publish {
+    for one in publish {
         let port = format!("{}/{}", one.port, one.protocol);
         ports.entry(port).or_default().push(PortBinding {
             host_ip: one.ip.to_string(),
-            host_port: one.host_port.to_string(),
+            host_port: match (one.host_port, one.to) {
+                (0, _) => String::new(),
+                (first, Some(last)) => format!("{first}-{last}"),
+                (port, None) => port.to_string(),
+            },
         });
     }
     ports
@@ -614,21 +621,36 @@ fn config(spec: &Spec, stay: &Stay) -> Config {
     }
 }
 
-fn network_settings(record: &Record) -> NetworkSettings {
-    let spec = &record.spec;
+fn network_settings(places: &Places, record: &Record) -> Result<NetworkSettings> {
     let bound = match record.is_running() {
-        true => ports(spec),
+        true => ports(&attached::published(record)),
         false => BTreeMap::new(),
     };
-    let mode = spec.net.mode().to_string();
-    NetworkSettings {
+    let ends = attached::ends(places, record)?.into_iter();
+    let networks: BTreeMap<String, Endpoint> = ends
+        .map(|(name, end)| {
+            let text = |ip: Option<Ipv4Addr>| ip.map_or_else(String::new, |ip| ip.to_string());
+            let endpoint = Endpoint {
+                aliases: end.aliases,
+                network_id: end.id,
+                gateway: text(end.gateway),
+                ip_address: text(end.address),
+                ip_prefix_len: end.subnet.map_or(0, |subnet| subnet.prefix_len()),
+                mac_address: end.address.map(net::plugs::mac).unwrap_or_default(),
+            };
+            (name, endpoint)
+        })
+        .collect();
+    // Docker's own fields are those of its default bridge.
+    let own = networks.get("bridge").cloned().unwrap_or_default();
+    Ok(NetworkSettings {
         ports: bound
             .into_iter()
             .map(|(port, at)| (port, Some(at)))
             .collect(),
-        ip_address: String::new(),
-        ip_prefix_len: 0,
-        gateway: String::new(),
-        networks: BTreeMap::from([(mode, Endpoint::default())]),
-    }
+        ip_address: own.ip_address,
+        ip_prefix_len: own.ip_prefix_len,
+        gateway: own.gateway,
+        networks,
+    })
 }

@@ -15,7 +15,9 @@
 //! 3. [`protocol`]: what others say to a monitor through its socket
 //! 4. [`log`]: lines of JSON in a file: written, rotated, read, followed
 //! 5. [`exec`]: a further process in a container
-//! 6. [`cli`]: the commands
+//! 6. [`events`]: what has happened, a line each
+//! 7. [`copy`]: files from and to a container
+//! 8. [`cli`]: the commands
 //!
 //! What makes it safe to kill:
 //!
@@ -26,10 +28,13 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod copy;
+pub mod events;
 pub mod exec;
 pub mod health;
 pub mod inspect;
 pub mod log;
 pub mod monitor;
+pub mod network;
 pub mod protocol;
 pub mod settings;

@@ -47,6 +47,8 @@ pub enum Order {
     },
     /// Change when the container is started again.
     Restart(crate::settings::Restart),
+    /// Answer the container's questions for names from now on.
+    Names,
 }
 
 /// The line that answers an order.

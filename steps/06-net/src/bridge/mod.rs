@@ -5,9 +5,11 @@
 //! | this file | the bridge itself |
 //! | [`ipam`] | the subnet and the allocation of addresses |
 //! | [`network`] | bridge, packet filter and forwarding as one |
+//! | [`user`] | bridges beside this one |
 
 pub(crate) mod ipam;
 pub(crate) mod network;
+pub(crate) mod user;
 
 use std::net::Ipv4Addr;
 

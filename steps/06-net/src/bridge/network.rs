@@ -2,6 +2,7 @@
 //! table of the packet filter, and forwarding. The first container on the
 //! bridge creates it, and the end of the last removes it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -12,6 +13,7 @@ use procfs::process::{Process, all_processes};
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::ipam;
+use crate::bridge::user::{self, UserBridge};
 use crate::bridge::{self, BRIDGE};
 use crate::kernel::forwarding::{self, Before};
 use crate::kernel::link::Route;
@@ -42,6 +44,9 @@ impl Network {
         if bridge::remove_lost(route)? {
             say!("removed a {BRIDGE} that was left behind");
         }
+        for lost in user::remove_lost(route, &BTreeMap::new())? {
+            say!("removed a {lost} that was left behind");
+        }
         let subnet = ipam::choose(subnet, &route::list(route, BRIDGE)?)?;
         say!("the subnet of the bridge is {subnet}");
         Ok(Network {
@@ -53,22 +58,33 @@ impl Network {
     }
 
     /// Creates the network, or its missing parts, and returns the interface
-    /// index of the bridge. `rules` are those of all published ports, for a
-    /// table that must be made anew.
+    /// index of the bridge. `bridges` are those beside it, and `rules` those of
+    /// all published ports, for a table that must be made anew.
     pub(crate) fn up(
         &self,
         route: &mut Route,
         netfilter: &mut Netfilter,
-        rules: Vec<Rule>,
+        (bridges, rules): (&BTreeMap<String, UserBridge>, Vec<Rule>),
     ) -> Result<u32> {
         let bridge = bridge::up(route, self.subnet, self.subnet6)?;
         if !table::exists(netfilter)? {
-            let router = self.before.is_empty();
-            nat::install(netfilter, self.subnet, router, rules)?;
+            self.install(netfilter, bridges, rules)?;
         }
         // Last, so that the host never forwards without the rules.
         forwarding::enable()?;
         Ok(bridge)
+    }
+
+    /// Makes the table anew, for other bridges than before. The kernel replaces
+    /// it as a whole: no packet meets half of it.
+    pub(crate) fn install(
+        &self,
+        netfilter: &mut Netfilter,
+        bridges: &BTreeMap<String, UserBridge>,
+        rules: Vec<Rule>,
+    ) -> Result<()> {
+        let router = self.before.is_empty();
+        nat::install(netfilter, self.subnet, router, bridges, rules)
     }
 
     /// Removes the network.

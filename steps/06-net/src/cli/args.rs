@@ -7,6 +7,7 @@ use clap::Args;
 use ipnet::Ipv4Net;
 
 use crate::bridge::ipam;
+use crate::bridge::user::Joining;
 use crate::cli::mode::NetworkMode;
 use crate::names::resolv::HostEntry;
 use crate::nat::publish::{self, Publish};
@@ -48,6 +49,12 @@ pub struct NetSettings {
     /// Add a host to /etc/hosts. Repeatable
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub add_host: Vec<HostEntry>,
+
+    /// User-defined bridges to join, besides what `network` says: a later step
+    /// knows them by their names.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub joining: Vec<Joining>,
 }
 
 impl NetSettings {
@@ -81,7 +88,8 @@ impl NetSettings {
     /// Names the option that is wrong or needs another one.
     pub fn check(&self) -> Result<()> {
         let mode = self.mode();
-        if let Some(option) = self.needs_bridge().filter(|_| mode != NetworkMode::Bridge) {
+        let connected = mode == NetworkMode::Bridge || !self.joining.is_empty();
+        if let Some(option) = self.needs_bridge().filter(|_| !connected) {
             bail!("{option} needs --network bridge, not {mode}");
         }
         if let Some(subnet) = self.subnet {

@@ -38,6 +38,22 @@ pub(crate) fn add_default(route: &mut Route, gateway: Ipv4Addr) -> Result<()> {
         .with_context(|| format!("RTM_NEWROUTE(default via {gateway})"))
 }
 
+/// Whether there is a default route: `ip route show default`.
+pub(crate) fn has_default(route: &mut Route) -> Result<bool> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = AddressFamily::Inet;
+    let replies = route
+        .dump(RouteNetlinkMessage::GetRoute(request))
+        .context("RTM_GETROUTE(all)")?;
+    Ok(replies.into_iter().any(|reply| match reply {
+        RouteNetlinkMessage::NewRoute(found) => {
+            found.header.table == RouteHeader::RT_TABLE_MAIN
+                && found.header.destination_prefix_length == 0
+        }
+        _ => false,
+    }))
+}
+
 /// Whether the kernel takes packets for `ip` as its own: `ip route get IP`
 /// prints `local`.
 pub(crate) fn is_local(route: &mut Route, ip: Ipv6Addr) -> Result<bool> {

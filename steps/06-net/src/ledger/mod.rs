@@ -6,9 +6,12 @@
 //! | [`directory`], [`lock`] | the location of the file, and the lock on it |
 //! | [`reclaim`] | the removal of a container's objects |
 //! | [`reserve`] | reserved ports of the host |
+//! | [`rules`], [`unused`] | what the rules of all containers are; bridges without any |
 
 pub(crate) mod directory;
 mod lock;
 pub(crate) mod reclaim;
 pub(crate) mod reserve;
+pub(crate) mod rules;
 pub(crate) mod state;
+pub(crate) mod unused;

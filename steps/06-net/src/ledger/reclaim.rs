@@ -8,10 +8,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kit::say;
 
-use crate::bridge::{self, BRIDGE};
+use crate::bridge::{self, BRIDGE, user};
 use crate::kernel::conntrack;
 use crate::kernel::link;
 use crate::ledger::state::{Locked, State};
+use crate::ledger::unused::remove_unused;
 use crate::nat::table;
 use crate::{comment, veth};
 use kit::warn;
@@ -22,14 +23,23 @@ pub(crate) fn remove(locked: &mut Locked, id: &str) -> Result<()> {
     let Some(member) = locked.state.containers.get(id) else {
         return Ok(());
     };
-    if member.address.is_some() {
+    if member.is_connected() {
         let mut route = link::route_client()?;
         let mut netfilter = table::netfilter_client()?;
-        say!("ip link del {}", veth(id));
-        link::delete(&mut route, &veth(id))?;
+        let device = veth(id);
+        let devices = member.plugs.values().map(|plug| &plug.host_end);
+        for device in devices.chain([&device]) {
+            say!("ip link del {device}");
+            link::delete(&mut route, device)?;
+        }
         let last = locked.state.connected().count() == 1;
         match locked.state.network.take_if(|_| last) {
-            Some(network) => network.down(&mut route, &mut netfilter)?,
+            Some(network) => {
+                for bridge in std::mem::take(&mut locked.state.bridges).keys() {
+                    user::down(&mut route, bridge)?;
+                }
+                network.down(&mut route, &mut netfilter)?;
+            }
             None if member.ports.is_empty() => {}
             None => table::delete_rules(&mut netfilter, &comment(id))?,
         }
@@ -37,6 +47,7 @@ pub(crate) fn remove(locked: &mut Locked, id: &str) -> Result<()> {
     }
     remove_files(&locked.files_of(id))?;
     locked.state.containers.remove(id);
+    remove_unused(locked)?;
     // An empty state is not kept: closing it removes the file.
     match locked.state == State::default() {
         true => Ok(()),
@@ -51,7 +62,7 @@ pub(crate) fn sweep(locked: &mut Locked) -> Result<Vec<String>> {
         None => true,
     };
     let mut dead = locked.dead();
-    dead.retain(|id| here || locked.state.containers[id].address.is_none());
+    dead.retain(|id| here || !locked.state.containers[id].is_connected());
     for id in &dead {
         say!("the launcher of container {id} is dead: removing what it left");
         remove(locked, id).with_context(|| format!("what container {id} left behind"))?;
@@ -86,6 +97,8 @@ pub(crate) fn restore(directory: &Path) -> Result<Vec<String>> {
             removed.push(format!("table ip {}", table::TABLE));
         }
     }
+    let lost = user::remove_lost(&mut link::route_client()?, &locked.state.bridges)?;
+    removed.extend(lost.iter().map(|name| format!("bridge {name}")));
     if locked.state == State::default() {
         for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
             let path = entry.with_context(|| format!("read {directory:?}"))?.path();

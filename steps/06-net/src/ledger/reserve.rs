@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, setsockopt, socket, sockopt,
 };
 use procfs::net::TcpState;
 use procfs::process::{FDTarget, all_processes};
@@ -60,6 +60,62 @@ pub(crate) fn reserve(publish: &Publish) -> Result<OwnedFd> {
         setsockopt(&socket, sockopt::ReuseAddr, &false).context("setsockopt(SO_REUSEADDR)")?;
     }
     Ok(socket)
+}
+
+/// Chooses and reserves a port for each of those that are open: any free one of
+/// its range, or one that the kernel picks. Returns all, in their order, and the
+/// sockets of those that were open.
+///
+/// # Errors
+/// If a range has no free port.
+pub(crate) fn choose(wanted: &[Publish]) -> Result<(Vec<Publish>, Vec<OwnedFd>)> {
+    let mut sockets = Vec::new();
+    let mut chosen = Vec::new();
+    for port in wanted {
+        if !port.is_open() {
+            chosen.push(*port);
+            continue;
+        }
+        let last = port.to.unwrap_or(port.host_port);
+        let mut why = None;
+        let found = (port.host_port..=last).find_map(|number| {
+            let one = Publish {
+                host_port: number,
+                to: None,
+                ..*port
+            };
+            // A fixed one of the same container goes before.
+            if wanted.iter().any(|other| other.clashes_with(&one)) {
+                return None;
+            }
+            match reserve(&one).and_then(|socket| Ok((port_of(&socket)?, socket))) {
+                Ok((host_port, socket)) => Some((Publish { host_port, ..one }, socket)),
+                Err(error) => {
+                    why = Some(error);
+                    None
+                }
+            }
+        });
+        match (found, why) {
+            (Some((one, socket)), _) => {
+                chosen.push(one);
+                sockets.push(socket);
+            }
+            (None, Some(error)) if port.host_port == last => return Err(error),
+            (None, _) => bail!(
+                "no port from {} to {last}/{} of the host is free",
+                port.host_port,
+                port.protocol
+            ),
+        }
+    }
+    Ok((chosen, sockets))
+}
+
+/// The port to which a socket is bound.
+fn port_of(socket: &OwnedFd) -> Result<u16> {
+    let address: SockaddrIn = getsockname(socket.as_raw_fd()).context("getsockname")?;
+    Ok(address.port())
 }
 
 /// The process that has a socket on the port, as text: `process 812 (nginx)`.
@@ -114,6 +170,7 @@ mod tests {
         Publish {
             ip: Ipv4Addr::LOCALHOST,
             host_port,
+            to: None,
             port: 80,
             protocol,
         }
@@ -138,6 +195,28 @@ mod tests {
         assert!(TcpListener::bind(("127.0.0.1", port)).is_err());
         drop(first);
         assert!(reserve(&on_loopback(port, Protocol::Tcp)).is_ok());
+    }
+
+    #[test]
+    fn a_free_port_of_a_range_is_chosen() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = taken.local_addr().unwrap().port();
+        if first == u16::MAX {
+            return;
+        }
+        let range = Publish {
+            to: Some(first.saturating_add(20)),
+            ..on_loopback(first, Protocol::Tcp)
+        };
+        let (chosen, sockets) = choose(&[range, on_loopback(0, Protocol::Udp)]).unwrap();
+        assert_eq!(sockets.len(), 2);
+        assert!(chosen.iter().all(|one| !one.is_open()), "{chosen:?}");
+        assert!(chosen[0].host_port > first);
+        let only = Publish {
+            to: Some(first),
+            ..range
+        };
+        assert!(choose(&[only]).is_err());
     }
 
     #[test]

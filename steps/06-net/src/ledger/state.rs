@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::bridge::network::Network;
+use crate::bridge::user::UserBridge;
 use crate::ledger::directory::VARIABLE;
 use crate::ledger::lock::{lock, remove_directory};
 use crate::nat::publish::Publish;
@@ -28,6 +29,9 @@ use kit::{ProcessIdentity, say};
 pub(crate) struct State {
     /// The shared network, while a container needs it.
     pub network: Option<Network>,
+    /// The user-defined bridges that containers need, by their devices' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bridges: BTreeMap<String, UserBridge>,
     /// The containers, by id.
     pub containers: BTreeMap<String, Endpoint>,
 }
@@ -41,14 +45,51 @@ pub(crate) struct Endpoint {
     pub address: Option<Ipv4Addr>,
     /// The published ports.
     pub ports: Vec<Publish>,
+    /// The connections to user-defined bridges, by the bridges' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugs: BTreeMap<String, Plug>,
+}
+
+/// A container's connection to a user-defined bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plug {
+    /// Its address there.
+    pub address: Ipv4Addr,
+    /// The name of the veth pair's host end.
+    pub host_end: String,
+    /// The name of the other end.
+    pub inside: String,
+}
+
+impl Endpoint {
+    /// Whether it is on any bridge.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.address.is_some() || !self.plugs.is_empty()
+    }
+
+    /// The address to which its published ports lead: on the default bridge, or
+    /// else on the first that leads anywhere.
+    pub(crate) fn leads_to(&self, bridges: &BTreeMap<String, UserBridge>) -> Option<Ipv4Addr> {
+        let open = |name: &String| bridges.get(name).is_some_and(|bridge| !bridge.internal);
+        let plug = || self.plugs.iter().find(|(name, _)| open(name));
+        self.address.or_else(|| Some(plug()?.1.address))
+    }
 }
 
 impl State {
-    /// The containers on the bridge.
+    /// The containers on any bridge.
     pub(crate) fn connected(&self) -> impl Iterator<Item = (&String, &Endpoint)> {
         self.containers
             .iter()
-            .filter(|(_, member)| member.address.is_some())
+            .filter(|(_, member)| member.is_connected())
+    }
+
+    /// The allocated addresses of a user-defined bridge.
+    pub(crate) fn addresses_on(&self, bridge: &str) -> BTreeMap<Ipv4Addr, String> {
+        self.containers
+            .iter()
+            .filter_map(|(id, member)| Some((member.plugs.get(bridge)?.address, id.clone())))
+            .collect()
     }
 
     /// The allocated addresses, each with the id of its container.
@@ -176,9 +217,8 @@ pub(crate) fn check_place(state: &mut State) -> Result<()> {
     }
     say!("net:[{}] is gone: forgotten", network.namespace);
     state.network = None;
-    state
-        .containers
-        .retain(|_, member| member.address.is_none());
+    state.bridges.clear();
+    state.containers.retain(|_, member| !member.is_connected());
     Ok(())
 }
 
@@ -191,6 +231,7 @@ mod tests {
             owner: ProcessIdentity { pid, start: 1 },
             address: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ports: vec!["8080:80".parse().unwrap()],
+            plugs: BTreeMap::new(),
         }
     }
 

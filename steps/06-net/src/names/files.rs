@@ -42,6 +42,7 @@ impl Files {
     ) -> Result<Self> {
         let own = || resolv::hosts(hostname, address, &args.add_host);
         let (resolv_conf, hosts) = match args.mode() {
+            _ if !args.joining.is_empty() => (Some(resolv::for_resolver(&args.dns)?), None),
             NetworkMode::Bridge => {
                 let (text, lost) = resolv::for_bridge(&args.dns)?;
                 if lost {
@@ -78,11 +79,17 @@ impl Files {
         let contents = [&self.resolv_conf, &self.hosts, &self.hostname];
         for (name, content) in NAMES.iter().zip(contents) {
             let path = directory.join(name);
-            fs::write(&path, content).with_context(|| format!("write {path:?}"))?;
+            write(&path, content)?;
             allow(&path, 0o644)?;
         }
         Ok(())
     }
+}
+
+/// Writes one of the files. An existing one stays the same file, as it may be
+/// mounted.
+pub(crate) fn write(path: &Path, content: &str) -> Result<()> {
+    fs::write(path, content).with_context(|| format!("write {path:?}"))
 }
 
 /// The files in `directory`, each with its place in the container.

@@ -57,6 +57,47 @@ pub(crate) fn for_bridge(dns: &[IpAddr]) -> Result<(String, bool)> {
     Ok(best(&texts, dns))
 }
 
+/// The address at which a container with user-defined bridges finds the engine's
+/// resolver: Docker's.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
+/// Composes a resolv.conf that leads to the engine's resolver. The host's search
+/// list and options stay; the servers are asked by the resolver.
+pub fn for_resolver(dns: &[IpAddr]) -> Result<String> {
+    let host = read(RESOLV_CONF[0])?.unwrap_or_default();
+    Ok(to_resolver(&host, dns.is_empty()))
+}
+
+fn to_resolver(host: &str, as_host: bool) -> String {
+    let mut options = Vec::new();
+    let mut text = String::new();
+    for line in host.lines().filter(|_| as_host) {
+        match line.split_whitespace().next() {
+            Some("search" | "domain") => text += &format!("{line}\n"),
+            Some("options") => options.extend(line.split_whitespace().skip(1)),
+            _ => {}
+        }
+    }
+    text += &format!("nameserver {RESOLVER}\n");
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0");
+    }
+    text + &format!("options {}\n", options.join(" "))
+}
+
+/// The name servers that the engine's resolver asks: `dns`, or the host's. It
+/// asks them in the host's network, so a server at a loopback address is one of
+/// them.
+pub fn servers(dns: &[IpAddr]) -> Result<Vec<IpAddr>> {
+    if !dns.is_empty() {
+        return Ok(dns.to_vec());
+    }
+    let host = read(RESOLV_CONF[0])?.unwrap_or_default();
+    // With a zone, such as fe80::1%eth0, an address is not enough.
+    let plain = host.lines().filter(|line| !line.contains('%'));
+    Ok(plain.filter_map(server).collect())
+}
+
 fn best(texts: &[String], dns: &[IpAddr]) -> (String, bool) {
     let usable = texts
         .iter()
@@ -181,6 +222,19 @@ mod tests {
         assert_eq!(
             reachable("nameserver 10.0.0.1\nsearch lan\n", &dns),
             "nameserver 192.0.2.53\nsearch lan\n"
+        );
+    }
+
+    #[test]
+    fn the_resolver_replaces_the_servers_only() {
+        let host = "search lan\nnameserver 10.0.0.1\noptions edns0\n";
+        assert_eq!(
+            to_resolver(host, true),
+            "search lan\nnameserver 127.0.0.11\noptions edns0 ndots:0\n"
+        );
+        assert_eq!(
+            to_resolver("options ndots:2\n", true),
+            "nameserver 127.0.0.11\noptions ndots:2\n"
         );
     }
 

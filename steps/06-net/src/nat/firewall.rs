@@ -11,13 +11,12 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 
-use crate::bridge::BRIDGE;
 use crate::nat::table::{Netfilter, TABLE, message};
 
 /// `NF_DROP`, as a policy.
 const DROP: u32 = 0;
 
-/// A chain that drops forwarded packets, in a table without a rule about the
+/// A chain that drops forwarded packets, in a table without a rule about a
 /// bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Obstacle {
@@ -28,7 +27,7 @@ pub(crate) struct Obstacle {
 
 impl Obstacle {
     /// The warning: its effect, and the commands that let containers through.
-    pub(crate) fn warning(&self) -> String {
+    pub(crate) fn warning(&self, bridge: &str) -> String {
         let Obstacle {
             family,
             table,
@@ -37,15 +36,15 @@ impl Obstacle {
         format!(
             "the chain {chain} of table {family} {table} drops forwarded packets: containers reach \
              nothing beyond this host, and nothing reaches their ports, unless you run: \
-             nft insert rule {family} {table} {chain} iifname {BRIDGE} accept; \
-             nft insert rule {family} {table} {chain} oifname {BRIDGE} accept"
+             nft insert rule {family} {table} {chain} iifname {bridge} accept; \
+             nft insert rule {family} {table} {chain} oifname {bridge} accept"
         )
     }
 }
 
 /// Lists the chains that block containers. Those of legacy iptables (module
 /// `ip_tables`; today's iptables is based on nf_tables) are not visible here.
-pub(crate) fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
+pub(crate) fn obstacles(netfilter: &mut Netfilter, bridge: &str) -> Result<Vec<Obstacle>> {
     let all = NfTablesMessage::GetChain(ChainMessage { attributes: vec![] });
     let chains = netfilter
         .dump(message(NetfilterProtoFamily::Unspec, all))
@@ -62,7 +61,7 @@ pub(crate) fn obstacles(netfilter: &mut Netfilter) -> Result<Vec<Obstacle>> {
         };
         if let Some((table, name)) = dropping(found)
             && table != TABLE
-            && !mentions_bridge(netfilter, chain.header.family, &table)?
+            && !mentions(netfilter, chain.header.family, &table, bridge)?
         {
             obstacles.push(Obstacle {
                 family,
@@ -92,10 +91,11 @@ fn dropping(message: ChainMessage) -> Option<(String, String)> {
 
 /// Whether any rule of the table mentions the bridge: it may be in the chain
 /// itself, or in one that it jumps to.
-fn mentions_bridge(
+fn mentions(
     netfilter: &mut Netfilter,
     family: NetfilterProtoFamily,
     table: &str,
+    bridge: &str,
 ) -> Result<bool> {
     let request = NfTablesMessage::GetRule(RuleMessage {
         attributes: vec![RuleAttribute::Table(table.to_owned())],
@@ -107,7 +107,7 @@ fn mentions_bridge(
         let mut bytes = vec![0; rule.buffer_len()];
         rule.emit(&mut bytes);
         bytes
-            .windows(BRIDGE.len())
-            .any(|window| window == BRIDGE.as_bytes())
+            .windows(bridge.len())
+            .any(|window| window == bridge.as_bytes())
     }))
 }

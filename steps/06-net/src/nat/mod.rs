@@ -16,6 +16,7 @@
 //! | [`table`] | Drydock's table, and the transactions that change it |
 //! | [`protocol`] | protocols that have ports, and the loopback network |
 //! | [`publish`] | the option `-p` |
+//! | [`user`] | the rules of user-defined bridges |
 //! | [`firewall`] | other packet filters of the host that block containers |
 
 mod expression;
@@ -24,7 +25,9 @@ pub(crate) mod protocol;
 pub(crate) mod publish;
 pub(crate) mod rule;
 pub(crate) mod table;
+mod user;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
@@ -34,6 +37,7 @@ use netlink_packet_netfilter::nftables::InetHookNumber;
 use nix::errno::Errno;
 
 use crate::bridge::BRIDGE;
+use crate::bridge::user::UserBridge;
 use crate::nat::protocol::LOOPBACK;
 use crate::nat::publish::Publish;
 use crate::nat::rule::Rule;
@@ -80,7 +84,11 @@ const CHAINS: [BaseChain; 5] = [
 /// `router` says whether the host forwarded packets before the first container.
 /// If it did not, it must not begin to do so for others: forwarding is switched
 /// on for a whole host, and a host in two networks would join them.
-pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
+pub(crate) fn rules(
+    subnet: Ipv4Net,
+    router: bool,
+    bridges: &BTreeMap<String, UserBridge>,
+) -> Vec<Rule> {
     // ANCHOR: exercise_masquerade
     let forward = || Rule::new("forward");
     let postrouting = || Rule::new("postrouting");
@@ -125,7 +133,11 @@ pub(crate) fn rules(subnet: Ipv4Net, router: bool) -> Vec<Rule> {
             .masquerade(),
     ];
     if !router {
-        rules.push(forward().iifname_not(BRIDGE).oifname_not(BRIDGE).drop());
+        let ours = bridges.keys().map(String::as_str).chain([BRIDGE]);
+        let others = ours.fold(forward(), |rule, name| {
+            rule.iifname_not(name).oifname_not(name)
+        });
+        rules.push(others.drop());
     }
     rules
     // ANCHOR_END: exercise_masquerade
@@ -171,13 +183,15 @@ pub(crate) fn install(
     netfilter: &mut Netfilter,
     subnet: Ipv4Net,
     router: bool,
+    bridges: &BTreeMap<String, UserBridge>,
     more: Vec<Rule>,
 ) -> Result<()> {
     let mut transaction = Transaction::new().fresh_table();
     for chain in CHAINS {
         transaction = transaction.chain(chain);
     }
-    for rule in rules(subnet, router).into_iter().chain(more) {
+    let of_bridges = bridges.values().flat_map(user::rules);
+    for rule in of_bridges.chain(rules(subnet, router, bridges)).chain(more) {
         transaction = transaction.rule(rule);
     }
     let Err(error) = transaction.commit(netfilter) else {
@@ -197,7 +211,7 @@ mod tests {
     use super::*;
 
     fn text(router: bool) -> String {
-        rules("10.0.0.0/24".parse().unwrap(), router)
+        rules("10.0.0.0/24".parse().unwrap(), router, &BTreeMap::new())
             .iter()
             .map(|rule| format!("{rule}\n"))
             .collect()

@@ -15,8 +15,12 @@ use crate::nat::protocol::Protocol;
 pub struct Publish {
     /// The host's address; 0.0.0.0 for all its addresses.
     pub ip: Ipv4Addr,
-    /// The host's port.
+    /// The host's port; 0 for any free one.
     pub host_port: u16,
+    /// The last of the host's ports, if any free one from `host_port` on to this
+    /// one may be taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u16>,
     /// The container's port.
     pub port: u16,
     /// The protocol of both ports.
@@ -50,6 +54,7 @@ impl FromStr for Publish {
         Ok(Publish {
             ip,
             host_port: self::port(host_port)?,
+            to: None,
             port: self::port(port)?,
             protocol,
         })
@@ -70,6 +75,7 @@ impl fmt::Display for Publish {
             host_port,
             port,
             protocol,
+            ..
         } = self;
         write!(f, "{ip}:{host_port}->{port}/{protocol}")
     }
@@ -81,8 +87,17 @@ impl Publish {
         SocketAddrV4::new(self.ip, self.host_port)
     }
 
-    /// Whether both need the same port of the host.
+    /// Whether the host's port is still to be chosen.
+    pub fn is_open(&self) -> bool {
+        self.host_port == 0 || self.to.is_some()
+    }
+
+    /// Whether both need the same port of the host. One that is still to be
+    /// chosen does not.
     pub fn clashes_with(&self, other: &Publish) -> bool {
+        if self.is_open() || other.is_open() {
+            return false;
+        }
         let same_ip = self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified();
         same_ip && self.host_port == other.host_port && self.protocol == other.protocol
     }

@@ -14,10 +14,11 @@
 //! | `--device-read-bps` and the like | `blkio.throttle.read_bps_device`… | `io.max` |
 //!
 //! [`units`], [`id_list`] and [`weight`] read the values, [`apply`] writes
-//! them. [`mod@io`] has the disk limits, [`protection`] what `memory.low` requires
+//! them, [`change`] writes others later. [`mod@io`] has the disk limits, [`protection`] what `memory.low` requires
 //! of the groups above, [`cpus`] the affinity of the command.
 
 pub(crate) mod apply;
+pub(crate) mod change;
 pub(crate) mod cpus;
 pub(crate) mod id_list;
 pub(crate) mod io;
@@ -34,6 +35,11 @@ use crate::limits::io::io;
 use crate::limits::limit::{Limit, value};
 use crate::limits::units::{Bytes, Cpus, Swap};
 use crate::limits::weight::cpu_weight;
+
+/// Whether this kernel limits swap.
+pub fn limits_swap() -> Result<bool> {
+    change::limits_swap()
+}
 
 /// The least memory limit: with less the kernel cannot start a program. Docker
 /// has the same bound.

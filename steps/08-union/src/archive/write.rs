@@ -201,7 +201,8 @@ impl<'a> Archive<'a> {
     }
 }
 
-fn header(stat: &Stat, type_of: EntryType) -> Header {
+/// The header of an entry without content.
+pub fn header(stat: &Stat, type_of: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(type_of);
     header.set_mode(stat.st_mode & 0o7777);
@@ -214,7 +215,7 @@ fn header(stat: &Stat, type_of: EntryType) -> Header {
 
 /// A time in the format of PAX: decimal seconds. Before 1970 the fraction
 /// counts away from zero.
-fn time((seconds, nanoseconds): (i64, i64)) -> String {
+pub fn time((seconds, nanoseconds): (i64, i64)) -> String {
     match seconds {
         0.. => format!("{seconds}.{nanoseconds:09}"),
         _ if nanoseconds == 0 => format!("{seconds}"),
@@ -224,13 +225,15 @@ fn time((seconds, nanoseconds): (i64, i64)) -> String {
 
 /// A reader of exactly as many bytes of a file as its header promised. If the
 /// file becomes shorter meanwhile, zeroes follow.
-struct Exactly<R> {
+#[derive(Debug)]
+pub struct Exactly<R> {
     inner: R,
     left: u64,
 }
 
 impl<R: Read> Exactly<R> {
-    fn new(inner: R, left: u64) -> Self {
+    /// A reader of the next `left` bytes of `inner`.
+    pub fn new(inner: R, left: u64) -> Self {
         Exactly { inner, left }
     }
 }

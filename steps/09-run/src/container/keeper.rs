@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use process::{Exit, Failure, Isolation};
 
 use crate::container::name::random_name;
+use crate::container::observer::{Happening, Telling};
 use crate::container::{Record, Records, Status};
 use crate::spec::Spec;
 
@@ -28,6 +29,10 @@ pub struct Keeper {
     begun: bool,
     /// Whether the container was there before this run, and stays if it fails.
     again: bool,
+    /// How the command has ended.
+    ended: Option<Exit>,
+    /// How many of its processes were killed for want of memory.
+    oom_kills: Rc<Cell<u64>>,
 }
 
 /// The completion of a record, once the container has ended.
@@ -53,6 +58,8 @@ impl Keeper {
             found_dead,
             begun: false,
             again: false,
+            ended: None,
+            oom_kills: Rc::default(),
         })
     }
 
@@ -65,7 +72,22 @@ impl Keeper {
             found_dead,
             begun: false,
             again: true,
+            ended: None,
+            oom_kills: Rc::default(),
         }
+    }
+
+    /// Takes the number of processes that were killed for want of memory, which
+    /// is known when the container's groups are removed.
+    #[must_use]
+    pub fn counting(mut self, oom_kills: Rc<Cell<u64>>) -> Self {
+        self.oom_kills = oom_kills;
+        self
+    }
+
+    fn tell(&self, happening: Happening) {
+        self.records
+            .tell(&self.record, happening, Telling::Certainly);
     }
 
     /// The [`Ending`] of this container, to call with the result of its run.
@@ -145,7 +167,10 @@ pub fn create(records: &Records, mut record: Record) -> Result<Record> {
     record.status = Status::Created;
     take_name(records, &mut record)?;
     match records.write(&record) {
-        Ok(()) => Ok(record),
+        Ok(()) => {
+            records.tell(&record, Happening::Created, Telling::Certainly);
+            Ok(record)
+        }
         Err(error) => match records.forget(&record.spec.id, &record.spec.name) {
             Ok(()) => Err(error),
             Err(more) => Err(error.context(format!("and its name stays: {more:#}"))),
@@ -175,7 +200,11 @@ impl Isolation for Keeper {
         self.record.finished_at = None;
         self.record.exit_code = None;
         match self.again {
-            false => self.records.write(&self.record)?,
+            false => {
+                self.records.write(&self.record)?;
+                self.tell(Happening::Created);
+                self.tell(Happening::Attached);
+            }
             true => {
                 let own = &self.record;
                 self.record = self.records.change(&own.spec.id, &mut |record| {
@@ -199,16 +228,37 @@ impl Isolation for Keeper {
         Ok(())
     }
 
+    fn started(&mut self) -> Result<()> {
+        self.tell(Happening::Started);
+        Ok(())
+    }
+
+    fn ended(&mut self, exit: Exit) -> Result<()> {
+        self.ended = Some(exit);
+        Ok(())
+    }
+
     fn cleanup(&mut self) -> Result<()> {
         if !self.begun {
             return Ok(());
         }
+        if let Some(exit) = self.ended.take() {
+            for _ in 0..self.oom_kills.get() {
+                self.tell(Happening::OutOfMemory);
+            }
+            // Before the record says so: whoever finds a record of a dead
+            // launcher asks whether the end has been told.
+            self.tell(Happening::Died(exit.status()));
+        }
         // A container that was never born has nothing to keep.
         let unborn = self.record.pid == 0 && !self.again;
         if self.record.spec.auto_remove || unborn {
-            return self
-                .records
-                .forget(&self.record.spec.id, &self.record.spec.name);
+            let record = self.records.latest(&self.record);
+            self.records.forget(&record.spec.id, &record.spec.name)?;
+            if !unborn {
+                self.records
+                    .tell_of(&record, Happening::Destroyed, Telling::Certainly);
+            }
         }
         Ok(())
     }

@@ -18,6 +18,7 @@
 
 pub mod keeper;
 mod name;
+pub mod observer;
 pub mod store;
 
 use std::collections::BTreeMap;

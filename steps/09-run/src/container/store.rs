@@ -20,6 +20,7 @@ use union::layers::store::{Store, sweep_drafts};
 use union::{Kind, LayerId};
 
 use crate::cli::places::Places;
+use crate::container::observer::{Happening, Telling};
 use crate::container::{Record, Status, short};
 use crate::volume::Volumes;
 
@@ -35,6 +36,10 @@ impl Records {
         Records {
             places: places.clone(),
         }
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     pub(super) fn path(&self, id: &str) -> PathBuf {
@@ -243,6 +248,7 @@ impl Records {
             }
             say!("the launcher of {} is gone", record.spec.name);
             if record.spec.auto_remove {
+                self.tell(&record, KILLED, Telling::UnlessTold);
                 if let Err(error) = self.remove(&record) {
                     warn!("container {} stays: {error:#}", record.spec.name);
                 }
@@ -262,7 +268,10 @@ impl Records {
     fn mark(&self, record: &Record) -> Result<()> {
         let _judging = self.hold(Turn::Judging)?;
         match read(&self.path(&record.spec.id))? {
-            Some(now) if now.claims_to_run() => self.put(record),
+            Some(now) if now.claims_to_run() => {
+                self.tell_of(&now, KILLED, Telling::UnlessTold);
+                self.put(record)
+            }
             _ => Ok(()),
         }
     }
@@ -376,7 +385,10 @@ impl Records {
         for volume in record.spec.volumes().filter(|volume| volume.anonymous) {
             volumes.remove_if_there(volume.name)?;
         }
-        self.forget(&record.spec.id, &record.spec.name)
+        let record = self.latest(record);
+        self.forget(&record.spec.id, &record.spec.name)?;
+        self.tell_of(&record, Happening::Destroyed, Telling::UnlessTold);
+        Ok(())
     }
 
     /// Whether the note of a container is locked: its launcher holds it as long
@@ -386,6 +398,10 @@ impl Records {
         store.is_held(&record.spec.id.parse()?)
     }
 }
+
+/// What happens to a container whose launcher is killed: the kernel sends it
+/// SIGKILL.
+const KILLED: Happening = Happening::Died(137);
 
 /// The launcher that the text of a link names.
 fn owner(text: &str) -> Option<ProcessIdentity> {

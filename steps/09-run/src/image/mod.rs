@@ -61,7 +61,7 @@ pub struct Image {
 #[derive(Clone, Debug)]
 pub struct Images {
     root: PathBuf,
-    /// The files in which they are kept.
+    /// Their names, records and configurations.
     pub store: ImageStore,
 }
 

@@ -147,6 +147,13 @@ impl VolumeMounts {
         this
     }
 
+    /// Keeps anonymous volumes, whatever the description says.
+    #[must_use]
+    pub fn keep(mut self) -> Self {
+        self.remove = false;
+        self
+    }
+
     /// The binds for step 04, as `--bind` takes them: the volumes, and
     /// directories of the host.
     pub fn binds(&self) -> Vec<OsString> {

@@ -158,6 +158,7 @@ fn statistics(container: &Container) -> Result<u64> {
         oom_kills,
         read,
         written,
+        inactive_file: _,
     } = container.record.cgroup.usage()?;
     let disk = |value: Option<u64>, op: &str| json!({"op": op, "value": value.unwrap_or(0)});
     let data = json!({

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
-use engine::cli::container::{Processes, end};
+use engine::cli::container::Processes;
 use engine::cli::places::Places;
 use engine::container::{Record, Records};
 use kit::SignalNumber;
 use nix::sys::signal::Signal;
-use process::Exit;
+use process::{Exit, Failure};
 
 use crate::cli::run::{claim, start_one};
+use crate::cli::update::{self, Limits};
 use crate::cli::{each, group, is_paused, require_running, status, swept};
+use crate::events::tell;
 use crate::monitor::set_policy;
 use crate::protocol::{Answer, Order, answer, connect, give};
 use crate::settings::Restart;
@@ -86,6 +88,9 @@ pub enum Tool {
         /// Restart policy when the container exits
         #[arg(long, value_name = "POLICY")]
         restart: Option<Restart>,
+        /// Limits.
+        #[command(flatten)]
+        limits: Box<Limits>,
         /// Names or IDs of containers
         #[arg(required = true, value_name = "CONTAINER")]
         containers: Vec<String>,
@@ -115,7 +120,7 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
         } => {
             let signal = signal.as_deref().map(named).transpose()?;
             each(&records, &containers, &mut |record| {
-                stop(&records, &record, signal, timeout)
+                stop(places, &records, &record, signal, timeout)
             })
         }
         Tool::Restart {
@@ -125,17 +130,19 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
         } => {
             let signal = signal.as_deref().map(named).transpose()?;
             each(&records, &containers, &mut |record| {
-                stop(&records, &record, signal, timeout)?;
+                stop(places, &records, &record, signal, timeout)?;
                 let record = records.find(&record.spec.id).with_context(|| {
                     format!("{} is removed when it stops (--rm)", record.spec.name)
                 })?;
-                start_one(places, &record)
+                start_one(places, &record)?;
+                tell(places, &record, "restart", &[]);
+                Ok(())
             })
         }
         Tool::Kill { signal, containers } => {
             let signal = named(&signal)?;
             each(&records, &containers, &mut |record| {
-                kill(&records, &record, signal)
+                kill(places, &records, &record, signal)
             })
         }
         Tool::Wait { containers } => wait(&records, &containers),
@@ -146,7 +153,9 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
                 "container {} is already paused",
                 record.spec.name
             );
-            group.freeze(true)
+            group.freeze(true)?;
+            tell(places, &record, "pause", &[]);
+            Ok(())
         }),
         Tool::Unpause { containers } => each(&records, &containers, &mut |record| {
             let group = group(&record)?;
@@ -155,33 +164,53 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
                 "container {} is not paused",
                 record.spec.name
             );
-            group.freeze(false)
+            group.freeze(false)?;
+            tell(places, &record, "unpause", &[]);
+            Ok(())
         }),
         Tool::Rename { container, name } => {
+            let before = records.find(&container)?;
             records.rename(&container, &name)?;
+            let old = format!("/{}", before.spec.name);
+            let now = records.find(&before.spec.id)?;
+            tell(places, &now, "rename", &[("oldName", &old)]);
             Ok(Exit::Code(0))
         }
         Tool::Update {
             restart,
+            limits,
             containers,
-        } => each(&records, &containers, &mut |record| {
-            let Some(policy) = restart else {
-                bail!("nothing to update: give an option");
-            };
-            ensure!(
-                !record.spec.auto_remove || policy == Restart::No,
-                "a container with --rm is not started again"
-            );
-            match said(&records, &record, &Order::Restart(policy))? {
-                Some(Answer::Refused(why)) => bail!("{why}"),
-                Some(_) => Ok(()),
-                None => set_policy(&records, &record, policy),
+        } => {
+            if restart.is_none() && limits.is_empty() {
+                let why = "you must provide one or more flags when using this command";
+                return Err(Failure::new(1, why.to_owned()).into());
             }
-        }),
+            each(&records, &containers, &mut |record| {
+                if let Some(policy) = restart {
+                    ensure!(
+                        !record.spec.auto_remove || policy == Restart::No,
+                        "Restart policy cannot be updated because AutoRemove is enabled for the \
+                         container"
+                    );
+                }
+                if !limits.is_empty() {
+                    update::change(&records, &record, &limits)?;
+                }
+                if let Some(policy) = restart {
+                    match said(&records, &record, &Order::Restart(policy))? {
+                        Some(Answer::Refused(why)) => bail!("{why}"),
+                        Some(_) => {}
+                        None => set_policy(&records, &record, policy)?,
+                    }
+                }
+                update::told(places, &records, &record);
+                Ok(())
+            })
+        }
         Tool::Rm {
             force, containers, ..
         } => each(&records, &containers, &mut |record| {
-            remove(&records, &record, force)
+            remove(places, &records, &record, force)
         }),
     }
 }
@@ -206,6 +235,7 @@ fn said(records: &Records, record: &Record, what: &Order) -> Result<Option<Answe
 /// Stops a container, and returns when it is cleaned up. One that does not run
 /// is stopped.
 fn stop(
+    places: &Places,
     records: &Records,
     record: &Record,
     signal: Option<SignalNumber>,
@@ -237,18 +267,53 @@ fn stop(
         // In the foreground of somebody, or just ended.
         None => {
             let patience = seconds.map_or(Duration::MAX, Duration::from_secs);
-            end(records, record, signal, patience)
+            end(places, records, record, signal, patience)?;
+            tell(places, record, "stop", &[]);
+            Ok(())
         }
     }
 }
 
+/// Ends a container without a monitor: a signal, and SIGKILL after `patience`.
+/// Then waits for the launcher, which cleans up.
+fn end(
+    places: &Places,
+    records: &Records,
+    record: &Record,
+    signal: SignalNumber,
+    patience: Duration,
+) -> Result<()> {
+    let Some(processes) = Processes::of(records, record)? else {
+        return Ok(());
+    };
+    send(places, record, &processes, signal)?;
+    let kill = SignalNumber::from(Signal::SIGKILL);
+    if signal != kill && !processes.wait(Some(patience))? {
+        send(places, record, &processes, kill)?;
+    }
+    processes.wait(None).map(drop)
+}
+
+/// Sends a signal, of which everybody may know: before it is sent, since the
+/// container may end of it.
+fn send(
+    places: &Places,
+    record: &Record,
+    processes: &Processes,
+    signal: SignalNumber,
+) -> Result<()> {
+    let number = signal.raw().to_string();
+    tell(places, record, "kill", &[("signal", &number)]);
+    processes.send(signal)
+}
+
 /// Sends a signal. SIGKILL ends the container for good, and is waited for.
-fn kill(records: &Records, record: &Record, signal: SignalNumber) -> Result<()> {
+fn kill(places: &Places, records: &Records, record: &Record, signal: SignalNumber) -> Result<()> {
     require_running(record)?;
     if signal != SignalNumber::from(Signal::SIGKILL) {
         let processes = Processes::of(records, record)?;
         return match processes {
-            Some(processes) => processes.send(signal),
+            Some(processes) => send(places, record, &processes, signal),
             None => bail!("container {} is not running", record.spec.name),
         };
     }
@@ -259,7 +324,7 @@ fn kill(records: &Records, record: &Record, signal: SignalNumber) -> Result<()> 
     match said(records, record, &what)? {
         Some(Answer::Refused(why)) => bail!("{why}"),
         Some(_) => Ok(()),
-        None => end(records, record, signal, Duration::ZERO),
+        None => end(places, records, record, signal, Duration::ZERO),
     }
 }
 
@@ -300,7 +365,7 @@ fn wait_for(records: &Records, record: Record) -> Result<u8> {
 }
 
 /// Removes a container. A running one is killed first, if that was asked for.
-fn remove(records: &Records, record: &Record, force: bool) -> Result<()> {
+fn remove(places: &Places, records: &Records, record: &Record, force: bool) -> Result<()> {
     if record.is_running() {
         ensure!(
             force,
@@ -315,7 +380,8 @@ fn remove(records: &Records, record: &Record, force: bool) -> Result<()> {
             seconds: None,
         };
         if said(records, record, &what)?.is_none() {
-            end(records, record, Signal::SIGKILL.into(), Duration::ZERO)?;
+            let kill = Signal::SIGKILL.into();
+            end(places, records, record, kill, Duration::ZERO)?;
         }
         if record.spec.auto_remove {
             return Ok(());

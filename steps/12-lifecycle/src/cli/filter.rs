@@ -13,6 +13,7 @@ use engine::volume::options::MountSource;
 use regex_lite::Regex;
 
 use crate::inspect::{created, status};
+use crate::network::attached;
 use crate::settings::health;
 
 /// The states that a container can have in Docker.
@@ -189,7 +190,7 @@ impl Containers {
         let exit = record.exit_code.map(i64::from);
         let health = health(record).map_or("none", |health| health.status.word());
         let slashed = format!("/{}", spec.name);
-        let mode = spec.net.mode().to_string();
+        let networks = attached::names(record);
         filters.any("status", |wanted| wanted == state)
             && filters.any("health", |wanted| wanted == health)
             && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
@@ -205,7 +206,9 @@ impl Containers {
             && self.since.iter().all(|other| time > other.as_str())
             && (self.ancestors.is_empty()
                 || self.ancestors.iter().any(|image| is_of(record, image)))
-            && filters.any("network", |wanted| wanted == mode)
+            && filters.any("network", |wanted| {
+                networks.iter().any(|name| name == wanted)
+            })
             && filters.any("volume", |wanted| has_volume(record, wanted))
             && filters.any("publish", |wanted| publishes(record, wanted))
             && filters.any("expose", |wanted| publishes(record, wanted))
@@ -247,7 +250,7 @@ fn publishes(record: &Record, wanted: &str) -> bool {
     let Ok((first, last, protocol)) = ports(wanted) else {
         return false;
     };
-    record.spec.net.publish.iter().any(|one| {
+    attached::published(record).iter().any(|one| {
         let fits = |port: u16| (first..=last).contains(&port);
         one.protocol.to_string() == protocol && (fits(one.host_port) || fits(one.port))
     })

@@ -19,7 +19,8 @@ use user::UserSpec;
 
 use crate::cli::run::{AttachArgs, again};
 use crate::cli::{is_paused, require_running, swept};
-use crate::client::{Attach, attach, keys};
+use crate::client::{Attach, ask, attach, keys};
+use crate::events::tell;
 use crate::exec::{Further, exec};
 use crate::monitor::detach::{Caller, Passed, detach, null};
 use crate::protocol::connect;
@@ -111,7 +112,7 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
         } => {
             let records = swept(places)?;
             let record = found(&records, &container)?;
-            join(&records, &record, no_stdin, &how)
+            join(places, &records, &record, no_stdin, &how)
         }
     }
 }
@@ -162,7 +163,8 @@ fn execute(places: &Places, args: Exec) -> Result<Exit> {
         privileged: args.privileged,
     };
     if !args.detach {
-        return exec(&record, programs(places), further)?.run();
+        let told = Told::new(places, &record, &further.command)?;
+        return told.end(exec(&record, programs(places), further)?.run());
     }
     ensure!(
         !args.interactive || !args.tty,
@@ -207,11 +209,15 @@ fn stay_with(places: &Places, id: &str, spec: i32, caller: i32) -> Result<Exit> 
         let further: Further =
             serde_json::from_reader(&spec).context("what the process is to be")?;
         let record = Records::new(places).find(id)?;
-        let running = exec(&record, programs(places), further)?
-            .create()?
-            .start()?;
-        caller.started(id, &record.spec.name)?;
-        running.wait()
+        let told = Told::new(places, &record, &further.command)?;
+        let run = || {
+            let running = exec(&record, programs(places), further)?
+                .create()?
+                .start()?;
+            caller.started(id, &record.spec.name)?;
+            running.wait()
+        };
+        told.end(run())
     };
     match run() {
         Ok(exit) => Ok(exit),
@@ -223,7 +229,51 @@ fn stay_with(places: &Places, id: &str, spec: i32, caller: i32) -> Result<Exit> 
     }
 }
 
-fn join(records: &Records, record: &Record, no_stdin: bool, how: &AttachArgs) -> Result<Exit> {
+/// A further process of which everybody may know.
+struct Told<'a> {
+    places: &'a Places,
+    record: &'a Record,
+    id: String,
+}
+
+impl<'a> Told<'a> {
+    fn new(places: &'a Places, record: &'a Record, command: &[OsString]) -> Result<Self> {
+        let told = Told {
+            places,
+            record,
+            id: kit::random::hex::<32>()?,
+        };
+        // Docker's words: the program, a blank, its arguments.
+        let words: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+        let (program, arguments) = words.split_first().context("no command")?;
+        let command = format!("{program} {}", arguments.join(" "));
+        for action in ["exec_create", "exec_start"] {
+            let action = format!("{action}: {command}");
+            tell(places, record, &action, &[("execID", &told.id)]);
+        }
+        Ok(told)
+    }
+
+    /// Tells of its end, and returns that.
+    fn end(self, end: Result<Exit>) -> Result<Exit> {
+        let status = match &end {
+            Ok(exit) => exit.status(),
+            Err(error) => Failure::status_of(error),
+        };
+        let status = status.to_string();
+        let more = [("execID", &*self.id), ("exitCode", &*status)];
+        tell(self.places, self.record, "exec_die", &more);
+        end
+    }
+}
+
+fn join(
+    places: &Places,
+    records: &Records,
+    record: &Record,
+    no_stdin: bool,
+    how: &AttachArgs,
+) -> Result<Exit> {
     let input = !no_stdin && record.spec.interactive;
     let directory = records.directory(&record.spec.id);
     let Some(stream) = connect(&directory)? else {
@@ -238,6 +288,8 @@ fn join(records: &Records, record: &Record, no_stdin: bool, how: &AttachArgs) ->
         detach_keys: keys(&how.detach_keys)?,
         proxy: !how.no_proxy && !record.spec.tty,
     };
+    ask(&stream, &how)?;
+    tell(places, record, "attach", &[]);
     let end = attach(
         stream,
         &how,

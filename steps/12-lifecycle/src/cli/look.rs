@@ -20,11 +20,12 @@ use union::layers::finding::What;
 use crate::cli::filter::{Containers, Filters, KEYS};
 use crate::cli::format::documents;
 use crate::cli::ps::{self, Listed};
-use crate::cli::words::table;
+use crate::cli::words::table_of;
 use crate::cli::{group, swept};
 use crate::inspect::inspect;
 use crate::log::point_in_time;
 use crate::log::read::{Wanted, follow, past, print};
+use crate::network::attached::published as published_ports;
 use crate::settings::{LogDriver, Stay};
 
 /// The commands that look at containers.
@@ -87,7 +88,13 @@ pub enum Tool {
         #[arg(long, value_name = "TIME")]
         until: Option<String>,
         /// Number of lines to show from the end of the logs
-        #[arg(short = 'n', long, value_name = "N", default_value = "all")]
+        #[arg(
+            short = 'n',
+            long,
+            value_name = "N",
+            default_value = "all",
+            allow_negative_numbers = true
+        )]
         tail: String,
         /// Show timestamps
         #[arg(short, long)]
@@ -244,7 +251,7 @@ fn inspect_all(
 fn ports(records: &Records, container: &str, wanted: Option<&str>) -> Result<()> {
     let record = records.find(container)?;
     let mut any = false;
-    for one in &record.spec.net.publish {
+    for one in &published_ports(&record) {
         let name = format!("{}/{}", one.port, one.protocol);
         let host = format!("{}:{}", one.ip, one.host_port);
         match wanted {
@@ -359,6 +366,6 @@ fn top(records: &Records, container: &str, options: &[String]) -> Result<()> {
             rows.push(cells);
         }
     }
-    print!("{}", table(&rows));
+    print!("{}", table_of(&rows, 20));
     Ok(())
 }

@@ -5,18 +5,31 @@
 //! | [`run`] | `run`, `create`, `start` |
 //! | [`control`] | `stop`, `restart`, `kill`, `wait`, `pause`, `unpause`, `rename`, `update`, `rm` |
 //! | [`join`] | `exec`, `attach` |
+//! | [`network`], [`networks`] | `network …`; the options of `run` about networks and ports |
+//! | [`copy`] | `cp` |
+//! | [`events`] | `events` |
 //! | [`ps`] | `ps` |
 //! | [`look`] | `inspect`, `logs`, `top`, `port` |
 //! | [`format`], [`filter`] | `--format`, `--filter` |
+//! | [`stats`] | `stats` |
+//! | [`system`] | `container prune`, `system df`, `info`, `version`; groups of commands |
+//! | [`update`] | the limits of `update` |
 //! | [`words`] | ages and tables as Docker prints them |
 
 pub mod control;
+pub mod copy;
+pub mod events;
 pub mod filter;
 pub mod format;
 pub mod join;
 pub mod look;
+pub mod network;
+pub mod networks;
 pub mod ps;
 pub mod run;
+pub mod stats;
+pub mod system;
+pub mod update;
 pub mod words;
 
 use std::path::PathBuf;
@@ -30,8 +43,8 @@ use engine::cli::volume::{self as volume_tool, VolumeTool};
 use engine::container::{Record, Records};
 use kit::set_verbose;
 use nix::sys::stat::{Mode, umask};
-use process::Exit;
 use process::cli::after_help;
+use process::{Exit, Failure, LAUNCHER_FAILED};
 
 use crate::config::Config;
 
@@ -68,8 +81,30 @@ enum Sub {
     Join(join::Tool),
     #[command(flatten)]
     Look(look::Tool),
+    /// Copy files/folders between a container and the local filesystem
+    Cp(copy::CopyArgs),
+    /// Display a live stream of container(s) resource usage statistics
+    Stats(stats::StatsArgs),
+    /// Get events of containers, as they come
+    Events(events::EventsArgs),
+    /// Display system-wide information
+    Info(system::InfoArgs),
+    /// Show the version
+    Version(system::InfoArgs),
     #[command(flatten)]
     Images(ImageTool),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Tool),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(Box<system::ContainerTool>),
+    /// Manage images
+    #[command(subcommand)]
+    Image(system::ImageGroup),
+    /// Manage the engine
+    #[command(subcommand)]
+    System(system::SystemTool),
     /// Manage volumes
     #[command(subcommand)]
     Volume(VolumeTool),
@@ -103,14 +138,36 @@ pub fn main() -> ExitCode {
             ..drydock.places
         };
         let places = places.places()?;
-        match drydock.command {
+        crate::events::observe();
+        // A container that could not be run has Docker's 125; other commands that
+        // fail have 1.
+        let failed = match &drydock.command {
+            Sub::Run(run::Tool::Run(_)) | Sub::Join(join::Tool::Exec(_)) => LAUNCHER_FAILED,
+            Sub::Run(run::Tool::Monitor(_)) => LAUNCHER_FAILED,
+            Sub::Container(tool) if tool.runs() => LAUNCHER_FAILED,
+            _ => 1,
+        };
+        let done = match drydock.command {
             Sub::Run(tool) => run::run(&places, &config, tool),
             Sub::Control(tool) => control::run(&places, tool),
             Sub::Join(tool) => join::run(&places, tool),
             Sub::Look(tool) => look::run(&places, tool),
+            Sub::Network(tool) => network::run(&places, tool),
+            Sub::Cp(args) => copy::run(&places, &args),
+            Sub::Stats(args) => stats::run(&places, &args),
+            Sub::Events(args) => events::run(&places, &args),
+            Sub::Info(args) => system::info(&places, &args),
+            Sub::Version(args) => system::version(&args),
+            Sub::Container(tool) => system::container(&places, &config, *tool),
+            Sub::Image(tool) => system::image(&places, tool),
+            Sub::System(tool) => system::system(&places, tool),
             Sub::Images(tool) => image_tool::run(&places, tool),
             Sub::Volume(tool) => volume_tool::run(&places, tool),
-        }
+        };
+        done.map_err(|error| match error.downcast_ref::<Failure>() {
+            Some(_) => error,
+            None => Failure::new(failed, format!("{error:#}")).into(),
+        })
     })
 }
 

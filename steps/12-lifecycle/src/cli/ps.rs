@@ -1,7 +1,6 @@
 //! `ps`: containers in Docker's columns and words.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 
 use anyhow::Result;
 use engine::cli::places::Places;
@@ -14,6 +13,7 @@ use crate::cli::is_paused;
 use crate::cli::words::{bytes, local_time, shortened, since};
 use crate::health::State;
 use crate::inspect::{created, sizes_of, status};
+use crate::network::attached;
 use crate::settings::health;
 
 /// What to list, and how.
@@ -107,14 +107,35 @@ fn id(record: &Record, no_trunc: bool) -> &str {
     }
 }
 
+/// A text in quotes, with marks for what a terminal would obey: Go's
+/// `strconv.Quote`.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            _ if letter.is_control() => quoted.extend(letter.escape_default()),
+            _ => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 fn row(record: &Record, no_trunc: bool, size: String) -> Row {
     let spec = &record.spec;
     let cut = |text: &str, most| match no_trunc {
         true => text.to_owned(),
         false => shortened(text, most),
     };
-    let command = spec.command.join(OsStr::new(" "));
-    let command = command.to_string_lossy().escape_default().to_string();
+    let mut words = spec.command.iter().map(|word| word.to_string_lossy());
+    let mut command = words.next().unwrap_or_default().into_owned();
+    for word in words {
+        match word.contains(' ') {
+            true => command.push_str(&format!(" '{word}'")),
+            false => command.push_str(&format!(" {word}")),
+        }
+    }
     let labels: Vec<String> = spec
         .labels
         .iter()
@@ -132,7 +153,7 @@ fn row(record: &Record, no_trunc: bool, size: String) -> Row {
     let cells = BTreeMap::from([
         ("ID", id(record, no_trunc).to_owned()),
         ("Image", spec.image.clone()),
-        ("Command", format!("\"{}\"", cut(&command, 20))),
+        ("Command", quoted(&cut(&command, 20))),
         ("CreatedAt", local_time(created(record))),
         ("RunningFor", format!("{} ago", since(created(record)))),
         ("Status", state(record)),
@@ -143,7 +164,7 @@ fn row(record: &Record, no_trunc: bool, size: String) -> Row {
         ("Labels", labels.join(",")),
         ("Mounts", mounts.collect::<Vec<_>>().join(",")),
         ("LocalVolumes", volumes.to_string()),
-        ("Networks", spec.net.mode().to_string()),
+        ("Networks", attached::names(record).join(",")),
     ]);
     Row {
         cells,
@@ -179,7 +200,8 @@ fn state(record: &Record) -> String {
 }
 
 fn published(record: &Record) -> String {
-    let ports = record.spec.net.publish.iter().map(|one| {
+    let ports = attached::published(record);
+    let ports = ports.iter().map(|one| {
         format!(
             "{}:{}->{}/{}",
             one.ip, one.host_port, one.port, one.protocol

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use engine::cli::container::Processes;
 use engine::cli::options::RunArgs;
@@ -22,9 +22,11 @@ use kit::sys::{close_others_on_exec, inherited};
 use nix::sys::prctl;
 use process::{Exit, Failure};
 
+use crate::cli::networks::NetworkArgs;
 use crate::cli::swept;
-use crate::client::{Attach, attach, keys};
+use crate::client::{Attach, ask, attach, keys};
 use crate::config::Config;
+use crate::events::tell;
 use crate::health::HealthArgs;
 use crate::monitor;
 use crate::monitor::detach::{Caller, Passed, Started, detach};
@@ -80,6 +82,7 @@ pub struct AttachArgs {
 /// The options of `run`.
 #[derive(Args)]
 #[command(override_usage = "drydock run [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+#[command(mut_arg("network", |arg| aside(arg, "step-06-network")), mut_arg("publish", |arg| aside(arg, "step-06-publish")))]
 pub struct Run {
     /// Run the container in the background and print its ID
     #[arg(short, long, help_heading = "Life (step 12)")]
@@ -88,6 +91,8 @@ pub struct Run {
     stay: StayArgs,
     #[command(flatten)]
     health: HealthArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Those of step 09.
     #[command(flatten)]
     pub run: RunArgs,
@@ -96,14 +101,23 @@ pub struct Run {
 /// The options of `create`.
 #[derive(Args)]
 #[command(override_usage = "drydock create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+#[command(mut_arg("network", |arg| aside(arg, "step-06-network")), mut_arg("publish", |arg| aside(arg, "step-06-publish")))]
 pub struct Create {
     #[command(flatten)]
     stay: StayArgs,
     #[command(flatten)]
     health: HealthArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Those of step 09.
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// Takes an option of step 06 off the command line: one of [`NetworkArgs`] has
+/// its name.
+fn aside(arg: clap::Arg, name: &'static str) -> clap::Arg {
+    arg.long(name).short(None).hide(true)
 }
 
 /// The options of `start`.
@@ -180,17 +194,21 @@ impl StayArgs {
 }
 
 fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
+    let network = args.network.apply(places, &mut args.run)?;
+    let image = args.run.image_and_command.first().cloned();
     let mut stay = args.stay.settings(config, &args.run, !args.detach)?;
     let cidfile = args.run.container.cidfile.take();
     let (interactive, terminal) = (args.run.container.interactive, args.run.container.tty);
-    let spec = spec(places, args.run)?;
+    let mut spec = spec(places, args.run)?;
     stay.health = args.health.check(spec.healthcheck.as_ref())?;
-    if !args.detach && !args.stay.is_given() && stay.health.is_none() {
+    if !args.detach && !args.stay.is_given() && stay.health.is_none() && network.is_plain() {
         // The launcher stays in the caller's terminal: nothing is copied, and
         // nothing logged.
         return engine::cli::run::launch(places, spec, cidfile);
     }
+    network.finish(places, &image.unwrap_or_default(), &mut spec)?;
     let mut record = Record::new(spec)?;
+    network.attachments.put(&mut record)?;
     stay.put(&mut record)?;
     let how = Attach {
         input: interactive,
@@ -201,8 +219,10 @@ fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
     let record = new(places, record, cidfile.as_deref())?;
     match args.detach {
         true => {
-            let started = launch(places, &record, None)?;
-            println!("{}", started.id);
+            let started = launch(places, &record, None);
+            // It exists, whether it runs or not.
+            println!("{}", record.spec.id);
+            started?;
             Ok(Exit::Code(0))
         }
         false => attached(places, &record, &how),
@@ -235,9 +255,13 @@ fn begin_cidfile(path: &Path) -> Result<(File, PathBuf)> {
 fn create_only(places: &Places, config: &Config, mut args: Create) -> Result<Exit> {
     let mut stay = args.stay.settings(config, &args.run, false)?;
     let cidfile = args.run.container.cidfile.take();
-    let spec = spec(places, args.run)?;
+    let network = args.network.apply(places, &mut args.run)?;
+    let image = args.run.image_and_command.first().cloned();
+    let mut spec = spec(places, args.run)?;
     stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    network.finish(places, &image.unwrap_or_default(), &mut spec)?;
     let mut record = Record::new(spec)?;
+    network.attachments.put(&mut record)?;
     stay.put(&mut record)?;
     let record = new(places, record, cidfile.as_deref())?;
     println!("{}", record.spec.id);
@@ -312,6 +336,9 @@ fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
 /// Starts a container by a monitor, and attaches to it from its first byte.
 fn attached(places: &Places, record: &Record, how: &Attach) -> Result<Exit> {
     let (ours, theirs) = UnixStream::pair().context("socketpair")?;
+    // Before the start: the first words of the command are not lost.
+    ask(&ours, how)?;
+    tell(places, record, "attach", &[]);
     let started = launch(places, record, Some(&theirs))?;
     drop(theirs);
     let records = Records::new(places);
@@ -353,7 +380,7 @@ fn start(places: &Places, args: &Start) -> Result<Exit> {
         let [name] = &args.containers[..] else {
             bail!("you cannot start and attach multiple containers at once");
         };
-        let record = records.find(name).map_err(one)?;
+        let record = records.find(name)?;
         if record.is_running() {
             bail!("the container {name} runs already: see drydock attach {name}");
         }
@@ -363,7 +390,8 @@ fn start(places: &Places, args: &Start) -> Result<Exit> {
             detach_keys: keys(&args.how.detach_keys)?,
             proxy: !args.how.no_proxy && !record.spec.tty,
         };
-        return attached(places, &record, &how).map_err(one);
+        return attached(places, &record, &how)
+            .map_err(|error| Failure::new(1, format!("{error:#}")).into());
     }
     crate::cli::each(&records, &args.containers, &mut |record| {
         if record.is_running() {
@@ -371,12 +399,6 @@ fn start(places: &Places, args: &Start) -> Result<Exit> {
         }
         start_one(places, &record)
     })
-}
-
-/// The exit status of an error of `start` is 1.
-fn one(error: Error) -> Error {
-    let message = format!("{error:#}");
-    Failure::new(1, message).into()
 }
 
 /// Starts a container that exists and does not run.

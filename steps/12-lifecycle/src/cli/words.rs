@@ -32,14 +32,29 @@ pub fn since(then: &str) -> String {
 
 /// A number of bytes in Docker's units, which are powers of 1000: `1.99MB`.
 pub fn bytes(bytes: u64) -> String {
-    let mut size = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB", "TB"] {
-        if size < 1000.0 {
-            return format!("{}{unit}", significant(size, 3));
-        }
-        size /= 1000.0;
+    decimal(bytes as f64, 3)
+}
+
+/// A size in units that are `base` apart: Docker's `units.CustomSize`.
+fn size(mut value: f64, base: f64, units: &[&str], digits: usize) -> String {
+    let mut unit = 0;
+    while value >= base && unit + 1 < units.len() {
+        value /= base;
+        unit += 1;
     }
-    format!("{}PB", significant(size, 3))
+    format!("{}{}", significant(value, digits), units[unit])
+}
+
+/// A size in powers of 1000, as `1.05kB`: Docker's `units.HumanSizeWithPrecision`.
+pub fn decimal(bytes: f64, digits: usize) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    size(bytes, 1000.0, &units, digits)
+}
+
+/// A size in powers of 1024, as `1.944GiB`: Docker's `units.BytesSize`.
+pub fn binary(bytes: f64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    size(bytes, 1024.0, &units, 4)
 }
 
 /// A number with so many digits, without zeros at its end: Go's `%.3g`.
@@ -71,14 +86,19 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// A table whose columns are as wide as they need to be, three blanks apart. The
-/// first row is its head.
+/// A table whose columns are as wide as they need to be, three blanks apart, and
+/// ten characters at least, as Docker's. The first row is its head.
 pub fn table(rows: &[Vec<String>]) -> String {
+    table_of(rows, 10)
+}
+
+/// The same with another least width.
+pub fn table_of(rows: &[Vec<String>], least: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| {
             let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 3
+            (cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 3).max(least)
         })
         .collect();
     let mut text = String::new();
@@ -131,11 +151,19 @@ mod tests {
         ] {
             assert_eq!(bytes(size), text);
         }
+        assert_eq!(decimal(0.0, 3), "0B");
+        assert_eq!(decimal(1054.0, 3), "1.05kB");
+        assert_eq!(decimal(1_981_000.0, 4), "1.981MB");
+        assert_eq!(binary(626_688.0), "612KiB");
+        assert_eq!(binary(25_280_000_000.0), "23.54GiB");
+        assert_eq!(binary(1023.0), "1023B");
+        assert_eq!(binary(64.0 * 1024.0 * 1024.0), "64MiB");
     }
 
     #[test]
     fn columns_are_as_wide_as_they_need() {
         let rows = [["A", "B"], ["longer", "x"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(table(&rows), "A        B\nlonger   x\n");
+        assert_eq!(table_of(&rows, 0), "A        B\nlonger   x\n");
+        assert_eq!(table(&rows), "A         B\nlonger    x\n");
     }
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use kit::own::remove_file;
 
-use crate::log::{Entry, LONGEST, Output, file, timestamp};
+use crate::log::{LONGEST, Output, file, timestamp};
 use crate::settings::LogSettings;
 
 /// The log of a running container.
@@ -69,19 +69,21 @@ impl Writer {
 
     fn write(&mut self, output: Output) -> Result<()> {
         let bytes = std::mem::take(self.begun(output));
-        let entry = Entry {
-            log: String::from_utf8_lossy(&bytes).into_owned(),
-            stream: output,
-            time: timestamp(SystemTime::now()),
+        let stream = match output {
+            Output::Stdout => "stdout",
+            Output::Stderr => "stderr",
         };
-        let mut line = serde_json::to_vec(&entry).context("write JSON")?;
-        line.push(b'\n');
+        let line = format!(
+            "{{\"log\":{},\"stream\":\"{stream}\",\"time\":\"{}\"}}\n",
+            quoted(&bytes),
+            timestamp(SystemTime::now())
+        );
         if self.settings.max_size.is_some_and(|most| self.size >= most) {
             self.rotate()?;
         }
         let path = file(&self.directory, 0);
         // One call, so that a reader sees the line as a whole or not at all.
-        let written = self.open.write_all(&line);
+        let written = self.open.write_all(line.as_bytes());
         if let Err(error) = written {
             // Part of a line would make the next one unreadable.
             self.open
@@ -119,6 +121,31 @@ impl Writer {
     // ANCHOR_END: rotate
 }
 
+/// Bytes as a JSON string, byte for byte as Docker writes it: what HTML or
+/// JavaScript would read is escaped, and so is a byte that is not UTF-8.
+fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() + 2);
+    text.push('"');
+    for chunk in bytes.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '"' | '\\' => text.extend(['\\', letter]),
+                '\n' => text.push_str("\\n"),
+                '\r' => text.push_str("\\r"),
+                '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                    text.push_str(&format!("\\u{:04x}", letter as u32));
+                }
+                _ => text.push(letter),
+            }
+        }
+        for _ in chunk.invalid() {
+            text.push_str("\\ufffd");
+        }
+    }
+    text.push('"');
+    text
+}
+
 fn append(path: &Path) -> Result<(File, u64)> {
     let file = OpenOptions::new()
         .append(true)
@@ -136,6 +163,18 @@ fn append(path: &Path) -> Result<(File, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Entry;
+
+    #[test]
+    fn texts_are_quoted_as_dockers() {
+        let quoted = quoted(b"a\t\"\\<&>\r\n\x01 \xc3\xa4 \xe2\x80\xa8 \xff\xfe\xe2\x80");
+        let expected = concat!(
+            r#""a\u0009\"\\\u003c\u0026\u003e\r\n\u0001 "#,
+            "ä",
+            r#" \u2028 \ufffd\ufffd\ufffd\ufffd""#
+        );
+        assert_eq!(quoted, expected);
+    }
 
     fn lines(directory: &Path, number: u32) -> Vec<Entry> {
         let text = fs::read_to_string(file(directory, number)).unwrap();

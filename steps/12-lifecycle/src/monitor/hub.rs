@@ -26,6 +26,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::log::Output;
 use crate::log::write::Writer;
 use crate::monitor::probe::Prober;
+use crate::network::resolver::Resolver;
 use crate::protocol::{Answer, Frame, LONGEST, Order};
 use crate::settings::Restart;
 
@@ -81,6 +82,9 @@ struct Stop {
     kill_at: Option<Instant>,
 }
 
+/// Tells everybody of a signal.
+pub(super) type Killing = Box<dyn Fn(i32)>;
+
 /// The state of a monitor.
 pub(super) struct Hub {
     listener: UnixListener,
@@ -103,16 +107,29 @@ pub(super) struct Hub {
     log: Option<Writer>,
     process: Option<OwnedFd>,
     stop: Option<Stop>,
+    /// Called with the number of each signal that is sent.
+    killing: Killing,
+    /// Whether `stop` was ordered, and not only `kill`.
+    pub(super) stop_ordered: bool,
     /// Whether somebody has stopped the container, since it was last asked.
     pub(super) stopped: bool,
     /// What checks the container's health.
     pub(super) prober: Option<Prober>,
     /// A new policy that somebody has ordered.
     pub(super) policy: Option<Restart>,
+    /// Answers the container's questions for names.
+    pub(super) resolver: Option<Resolver>,
+    /// Makes a resolver for a container that has none and joins a network.
+    pub(super) make_resolver: Option<Box<dyn Fn() -> Result<Resolver>>>,
 }
 
 impl Hub {
-    pub(super) fn new(listener: UnixListener, log: Option<Writer>, stdin_once: bool) -> Self {
+    pub(super) fn new(
+        listener: UnixListener,
+        log: Option<Writer>,
+        stdin_once: bool,
+        killing: Killing,
+    ) -> Self {
         Hub {
             listener,
             peers: Vec::new(),
@@ -127,14 +144,17 @@ impl Hub {
             log,
             process: None,
             stop: None,
+            killing,
+            stop_ordered: false,
             stopped: false,
             prober: None,
             policy: None,
+            resolver: None,
+            make_resolver: None,
         }
     }
 
-    /// Adds one who is connected already.
-    pub(super) fn add(&mut self, stream: UnixStream) -> Result<()> {
+    fn add(&mut self, stream: UnixStream) -> Result<()> {
         stream.set_nonblocking(true).context("O_NONBLOCK")?;
         self.peers.push(Peer {
             stream,
@@ -144,6 +164,13 @@ impl Hub {
             gone: false,
         });
         Ok(())
+    }
+
+    /// Adds one whose order has come before the command runs, and obeys it: the
+    /// first output is theirs.
+    pub(super) fn add_first(&mut self, stream: UnixStream) -> Result<()> {
+        self.add(stream)?;
+        self.hear(self.peers.len() - 1)
     }
 
     /// Takes the ends of the streams of a command that is about to run.
@@ -226,9 +253,16 @@ impl Hub {
         };
         let first_probe = fds.len();
         fds.extend(self.prober.iter().flat_map(Prober::polled));
+        let first_name = fds.len();
+        let names = self.resolver.iter().flat_map(Resolver::waits_for);
+        fds.extend(names.map(|(fd, events)| PollFd::from_borrowed_fd(fd, events)));
         let kill_at = self.stop.and_then(|stop| stop.kill_at);
         let probe_at = self.prober.as_ref().and_then(Prober::due);
-        let due = [until, kill_at, probe_at].into_iter().flatten().min();
+        let names_at = self.resolver.as_ref().and_then(Resolver::due);
+        let due = [until, kill_at, probe_at, names_at]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout = due.map(|due| {
             let left = due.saturating_duration_since(Instant::now());
             Timespec {
@@ -249,8 +283,14 @@ impl Hub {
             self.stop = Some(Stop { kill_at: None });
             self.signal(Signal::SIGKILL.into())?;
         }
+        let asked = ready[first_name..].iter().any(|ready| !ready.is_empty());
+        if let Some(resolver) = &mut self.resolver
+            && (asked || names_at.is_some_and(|at| at <= Instant::now()))
+        {
+            resolver.work();
+        }
         if let Some(prober) = &mut self.prober {
-            let ready: Vec<bool> = ready[first_probe..]
+            let ready: Vec<bool> = ready[first_probe..first_name]
                 .iter()
                 .map(|one| !one.is_empty())
                 .collect();
@@ -509,9 +549,17 @@ impl Hub {
                 self.policy = Some(policy);
                 self.peers[index].answer(&Answer::Done);
             }
+            Order::Names => {
+                let answer = match self.serve_names() {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Refused(format!("{error:#}")),
+                };
+                self.peers[index].answer(&answer);
+            }
             Order::Stop { signal, seconds } => {
                 self.peers[index].what = What::End;
                 self.stopped = true;
+                self.stop_ordered |= signal.is_some();
                 let first = match signal {
                     None => Some(Signal::SIGKILL.into()),
                     Some(number) => SignalNumber::new(number),
@@ -529,10 +577,20 @@ impl Hub {
         Ok(())
     }
 
+    /// Answers the container's questions for names from now on.
+    fn serve_names(&mut self) -> Result<()> {
+        if self.resolver.is_none() {
+            let make = self.make_resolver.as_ref();
+            self.resolver = Some(make.context("the container is not running")?()?);
+        }
+        Ok(())
+    }
+
     fn signal(&self, signal: SignalNumber) -> Result<()> {
         let Some(process) = &self.process else {
             return Ok(());
         };
+        (self.killing)(signal.raw());
         match pidfd_send_signal(process.as_fd(), signal) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno).with_context(|| format!("pidfd_send_signal({signal})")),
@@ -545,6 +603,9 @@ impl Hub {
         self.process = None;
         self.stop = None;
         self.prober = None;
+        // Its sockets keep the container's network.
+        self.resolver = None;
+        self.make_resolver = None;
         let mut index = 0;
         while index < self.sources.len() {
             // Until there is nothing left. A process that has outlived the

@@ -29,10 +29,13 @@ use kit::{ProcessIdentity, SignalSet, say};
 use nix::sys::signal::Signal;
 use process::{Exit, Failure};
 
+use crate::events::tell;
 use crate::health::Health;
 use crate::log::write::Writer;
 use crate::monitor::hub::Hub;
 use crate::monitor::probe::Prober;
+use crate::network::attached;
+use crate::network::resolver::Resolver;
 use crate::protocol;
 use crate::settings::{LogDriver, Restart, Stay, put_health};
 
@@ -69,9 +72,15 @@ pub fn run(
         LogDriver::JsonFile => Some(Writer::open(&directory, stay.log)?),
         LogDriver::None => None,
     };
-    let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once);
+    let killing = {
+        let (places, record) = (places.clone(), record.clone());
+        Box::new(move |signal: i32| {
+            tell_of(&places, &record, "kill", &[("signal", &signal.to_string())]);
+        })
+    };
+    let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once, killing);
     if let Some(attached) = attached {
-        hub.add(attached)?;
+        hub.add_first(attached)?;
     }
     let hub = Rc::new(RefCell::new(hub));
     let mut wait = FIRST_WAIT;
@@ -94,7 +103,13 @@ pub fn run(
                 let status = Failure::status_of(&error);
                 stay.error = Some(format!("{error:#}"));
                 hub.borrow_mut().ended();
-                finish(&records, (&record, &stay), status, (hub, claim))?;
+                if records.read(&record.spec.id)?.is_some() {
+                    // It has not been started, whatever was tried.
+                    records.change(&record.spec.id, &mut |now| {
+                        now.started_at.clone_from(&record.started_at);
+                    })?;
+                }
+                finish(places, (&record, &stay), status, (hub, claim))?;
                 return Err(error);
             }
             Err(error) => {
@@ -116,7 +131,7 @@ pub fn run(
         // ANCHOR: again
         // ANCHOR: exercise_again
         if stay.stopped || !stay.restart.again(end, stay.restarts) {
-            return finish(&records, (&record, &stay), end, (hub, claim));
+            return finish(places, (&record, &stay), end, (hub, claim));
         }
         stay.restarts += 1;
         let fields = stay.fields()?;
@@ -131,11 +146,25 @@ pub fn run(
         say!("start again in {wait:?}");
         if !pause(&hub, wait)? {
             stay.stopped = true;
-            return finish(&records, (&record, &stay), end, (hub, claim));
+            return finish(places, (&record, &stay), end, (hub, claim));
         }
         wait = (wait * 2).min(LONGEST_WAIT);
         // ANCHOR_END: exercise_again
         // ANCHOR_END: again
+    }
+}
+
+/// Tells of a container by the name that it has now.
+fn tell_of(places: &Places, record: &Record, action: &str, more: &[(&str, &str)]) {
+    let now = Records::new(places).read(&record.spec.id);
+    let now = now.ok().flatten();
+    tell(places, now.as_ref().unwrap_or(record), action, more);
+}
+
+/// Tells that somebody has stopped the container, if so.
+fn tell_of_stop(places: &Places, record: &Record, hub: &Rc<RefCell<Hub>>) {
+    if hub.borrow().stop_ordered {
+        tell_of(places, record, "stop", &[]);
     }
 }
 
@@ -155,10 +184,29 @@ fn once(
         record: Some(record.clone()),
         ends: Some(ends.clone()),
     };
-    let (container, _) = list(record.spec.clone(), here)?;
+    let mut spec = record.spec.clone();
+    attached::resolve(places, record, &mut spec)?;
+    let has_names = !spec.net.joining.is_empty();
+    let (container, _) = list(spec, here)?;
     let created = container.create()?;
+    let pid = created.pid();
+    // Before the command runs: it finds others, and they find it.
+    let (of, its) = (places.clone(), record.clone());
+    let make_resolver = move || Resolver::new(&of, &its, pid);
+    let named = attached::note(places, record).and_then(|()| match has_names {
+        true => make_resolver().map(Some),
+        false => Ok(None),
+    });
+    match named {
+        Ok(resolver) => {
+            let mut hub = hub.borrow_mut();
+            hub.resolver = resolver;
+            hub.make_resolver = Some(Box::new(make_resolver));
+        }
+        Err(error) => return Err(created.abandon(error)),
+    }
     // Before the command runs: no output is lost, and who stops it finds it.
-    hub.borrow_mut().connect(ends.take(), created.pid())?;
+    hub.borrow_mut().connect(ends.take(), pid)?;
     let running = created.start()?;
     started(record)?;
     if let Some(check) = &stay.health {
@@ -175,18 +223,20 @@ fn once(
 /// Writes what has become of the container, and lets go of everybody.
 // ANCHOR: finish
 fn finish(
-    records: &Records,
+    places: &Places,
     (record, stay): (&Record, &Stay),
     status: u8,
     (hub, claim): (Rc<RefCell<Hub>>, File),
 ) -> Result<()> {
     let id = &record.spec.id;
+    let records = Records::new(places);
     let fields = stay.fields()?;
+    tell_of_stop(places, record, &hub);
     // ANCHOR: exercise_finish
     let written = match record.spec.auto_remove {
         // Its launch has removed the record, unless it failed before it had
         // one.
-        true => records.forget(id, &record.spec.name),
+        true => forget(places, record),
         false => {
             let ended = records.change(id, &mut |now| {
                 let never = now.started_at.is_empty();
@@ -212,6 +262,18 @@ fn finish(
     written
 }
 // ANCHOR_END: finish
+
+/// Removes the record of a container that is not kept, and tells of that if it
+/// was still there.
+fn forget(places: &Places, record: &Record) -> Result<()> {
+    let records = Records::new(places);
+    let left = records.read(&record.spec.id)?;
+    records.forget(&record.spec.id, &record.spec.name)?;
+    if let Some(left) = left {
+        tell(places, &left, "destroy", &[]);
+    }
+    Ok(())
+}
 
 /// Waits before a restart. Returns `false` if the container was stopped
 /// meanwhile.

@@ -25,6 +25,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::cli::is_paused;
 use crate::cli::run::again;
+use crate::events::tell;
 use crate::health::{Health, OUTPUT, Probe, command, patience, pause};
 use crate::monitor::detach::{environment, null};
 use crate::settings::put_health;
@@ -38,6 +39,7 @@ const REAPING: Duration = Duration::from_secs(1);
 /// What checks the health of one run of a container.
 #[derive(Debug)]
 pub(super) struct Prober {
+    places: Places,
     records: Records,
     words: Vec<OsString>,
     id: String,
@@ -72,6 +74,7 @@ impl Prober {
         words.extend(["exec".into(), record.spec.id.clone().into()]);
         words.extend(command(&check).into_iter().flatten().map(OsString::from));
         Prober {
+            places: places.clone(),
             records: Records::new(places),
             words,
             id: record.spec.id.clone(),
@@ -169,14 +172,20 @@ impl Prober {
             },
         };
         let young = self.began.elapsed() < Duration::from_nanos(self.check.start_period);
+        let before = self.health.status;
         self.health.add(probe, &self.check, young);
         let health = self.health.clone();
         let changed = self
             .records
             .change(&self.id, &mut |record| put_health(record, &health));
-        // A full disk is no reason to end the container.
-        if let Err(error) = changed {
-            kit::say!("the health is not in the record: {error:#}");
+        match changed {
+            Ok(record) if health.status != before => {
+                let action = format!("health_status: {}", health.status.word());
+                tell(&self.places, &record, &action, &[]);
+            }
+            Ok(_) => {}
+            // A full disk is no reason to end the container.
+            Err(error) => kit::say!("the health is not in the record: {error:#}"),
         }
         self.put_off()
     }
