@@ -20,7 +20,7 @@ use kit::lock::{is_at, open_directory, try_alone};
 use kit::own::make;
 use kit::sys::{close_others_on_exec, inherited};
 use nix::sys::prctl;
-use process::{Exit, Failure};
+use process::{Exit, Failure, LAUNCHER_FAILED};
 
 use crate::cli::networks::NetworkArgs;
 use crate::cli::swept;
@@ -134,6 +134,16 @@ pub struct Start {
     /// Names or IDs of containers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
+}
+
+impl Tool {
+    /// The exit status of an error: 125 if a container could not be run, else 1.
+    pub fn failed(&self) -> u8 {
+        match self {
+            Tool::Run(_) | Tool::Monitor(_) => LAUNCHER_FAILED,
+            Tool::Create(_) | Tool::Start(_) => 1,
+        }
+    }
 }
 
 /// Runs one of the commands.

@@ -17,19 +17,17 @@ pub mod transfer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use engine::cli::defaults::driver;
 use engine::cli::places::{Places, PlacesArgs};
-use engine::cli::volume::{self as volume_tool, VolumeTool};
 use engine::image::Images;
 use engine::image::digest::Digest;
 use engine::image::record::ImageRecord;
 use kit::set_verbose;
-use lifecycle::cli::{control, join, look};
+use lifecycle::cli::{Other, with_status};
 use lifecycle::config::Config;
 use nix::sys::stat::{Mode, umask};
-use process::Failure;
 use process::cli::after_help;
 use union::Kind;
 
@@ -64,11 +62,7 @@ enum Sub {
     #[command(flatten)]
     Run(run::Tool),
     #[command(flatten)]
-    Control(control::Tool),
-    #[command(flatten)]
-    Join(join::Tool),
-    #[command(flatten)]
-    Look(look::Tool),
+    Other(Other),
     #[command(flatten)]
     Transfer(transfer::Tool),
     #[command(flatten)]
@@ -76,13 +70,10 @@ enum Sub {
     #[command(flatten)]
     Images(image::Tool),
     #[command(flatten)]
-    Container(container::Tool),
+    Files(container::Tool),
     /// Manage images
     #[command(subcommand)]
     Image(image::Group),
-    /// Manage volumes
-    #[command(subcommand)]
-    Volume(VolumeTool),
 }
 
 const EXAMPLES: &str = "
@@ -101,9 +92,8 @@ pub fn main() -> ExitCode {
         set_verbose(drydock.places.verbose);
         // As in step 12: a monitor has what the file said at the start.
         let config = match &drydock.command {
-            Sub::Run(run::Tool::Monitor(_)) | Sub::Join(join::Tool::Further { .. }) => {
-                Config::default()
-            }
+            Sub::Run(run::Tool::Monitor(_)) => Config::default(),
+            Sub::Other(tool) if tool.is_internal() => Config::default(),
             _ => Config::read(drydock.config_file.as_deref())?,
         };
         let places = PlacesArgs {
@@ -111,35 +101,28 @@ pub fn main() -> ExitCode {
             ..drydock.places
         };
         let places = places.places()?;
+        lifecycle::events::observe();
         let here = || Here::open(&places, config.storage_driver);
-        match drydock.command {
-            Sub::Run(tool) => run::run(&places, &config, tool),
-            Sub::Control(tool) => control::run(&places, tool),
-            Sub::Join(tool) => join::run(&places, tool),
-            Sub::Look(tool) => look::run(&places, tool),
-            Sub::Transfer(tool) => here()
-                .and_then(|here| transfer::run(&here, tool))
-                .map_err(one),
-            Sub::Account(tool) => account::run(tool).map_err(one),
-            Sub::Images(tool) => here().and_then(|here| image::run(&here, tool)).map_err(one),
-            Sub::Container(tool) => here()
-                .and_then(|here| container::run(&here, &places, tool))
-                .map_err(one),
-            Sub::Image(group) => here()
-                .and_then(|here| image::run_group(&here, group))
-                .map_err(one),
-            Sub::Volume(tool) => volume_tool::run(&places, tool),
-        }
+        let (done, failed) = match drydock.command {
+            Sub::Run(tool) => {
+                let failed = tool.failed();
+                (run::run(&places, &config, tool), failed)
+            }
+            Sub::Transfer(tool) => (here().and_then(|here| transfer::run(&here, tool)), 1),
+            Sub::Account(tool) => (account::run(tool), 1),
+            Sub::Images(tool) => (here().and_then(|here| image::run(&here, tool)), 1),
+            Sub::Files(tool) => (
+                here().and_then(|here| container::run(&here, &places, tool)),
+                1,
+            ),
+            Sub::Image(group) => (here().and_then(|here| image::run_group(&here, group)), 1),
+            Sub::Other(tool) => {
+                let failed = tool.failed();
+                (tool.run(&places, &config), failed)
+            }
+        };
+        done.map_err(|error| with_status(error, failed))
     })
-}
-
-/// The exit status of an error of these commands is 1, as Docker's.
-fn one(error: Error) -> Error {
-    if error.downcast_ref::<Failure>().is_some() {
-        return error;
-    }
-    let message = kit::say::printable(&format!("{error:#}"));
-    Failure::new(1, message).into()
 }
 
 /// The images and blobs of a state directory.

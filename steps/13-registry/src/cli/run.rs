@@ -7,7 +7,7 @@ use engine::cli::places::Places;
 use engine::image::source::path_and_tag;
 use lifecycle::cli::run as life;
 use lifecycle::config::Config;
-use process::Exit;
+use process::{Exit, LAUNCHER_FAILED};
 
 use crate::cli::Here;
 use crate::manifest::Platform;
@@ -84,6 +84,16 @@ fn with_policies(arg: clap::Arg) -> clap::Arg {
     arg.value_parser(["always", "missing", "never"])
         .default_value("missing")
         .help("Pull the image before running: always, missing, never")
+}
+
+impl Tool {
+    /// The exit status of an error: 125 if a container could not be run, else 1.
+    pub fn failed(&self) -> u8 {
+        match self {
+            Tool::Run(_) | Tool::Monitor(_) => LAUNCHER_FAILED,
+            Tool::Create(_) | Tool::Start(_) => 1,
+        }
+    }
 }
 
 /// Runs one of the commands.
