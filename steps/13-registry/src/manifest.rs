@@ -324,7 +324,7 @@ impl FromStr for Platform {
         };
         let words: Vec<&str> = text.split('/').collect();
         let platform = match &words[..] {
-            _ if !words.iter().all(|word| is_word(&word)) => None,
+            _ if !words.iter().all(is_word) => None,
             ["linux"] => Some(Platform::here()),
             // Docker takes the processor alone, too.
             [architecture] => Some(("linux", *architecture, "").into()),

@@ -16,9 +16,7 @@ pub fn challenges(header: &str) -> Vec<Challenge> {
     let mut found: Vec<Challenge> = Vec::new();
     let mut rest = header.trim_start();
     while !rest.is_empty() {
-        let word_end = rest
-            .find(|c: char| c == ' ' || c == ',' || c == '=')
-            .unwrap_or(rest.len());
+        let word_end = rest.find([' ', ',', '=']).unwrap_or(rest.len());
         let (word, after) = rest.split_at(word_end);
         let is_parameter = after.trim_start().starts_with('=');
         if !is_parameter {
