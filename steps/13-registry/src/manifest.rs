@@ -280,7 +280,6 @@ impl Platform {
     /// If there is none for this platform.
     // ANCHOR: choose
     pub fn choose<'a>(&self, index: &'a [Descriptor]) -> Result<&'a Descriptor> {
-        // ANCHOR: exercise_choose
         let fits = |descriptor: &&Descriptor| {
             let platform = descriptor.platform.as_ref();
             platform.map_or(Some(3), |platform| self.distance(platform))
@@ -298,7 +297,6 @@ impl Platform {
                 there.join(", ")
             )
         })
-        // ANCHOR_END: exercise_choose
     }
     // ANCHOR_END: choose
 }

@@ -30,7 +30,6 @@ impl BlobStore {
     /// belong to no image yet, or may not any more.
     // ANCHOR: collect
     pub fn collect(&self, images: &Images, _lock: &ImageLock) -> Result<Freed> {
-        // ANCHOR: exercise_collect
         let mut freed = Freed::default();
         let lock = self.directory().join(".lock");
         let Ok(file) = File::open(&lock) else {
@@ -75,7 +74,6 @@ impl BlobStore {
             remove(&partial.join(name), &mut freed)?;
         }
         Ok(freed)
-        // ANCHOR_END: exercise_collect
     }
     // ANCHOR_END: collect
 

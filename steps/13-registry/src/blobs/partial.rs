@@ -57,6 +57,7 @@ impl BlobStore {
                 .custom_flags(nix::libc::O_NOFOLLOW)
                 .open(&path)
                 .with_context(|| format!("open({path:?}, O_CREAT)"))?;
+            // ANCHOR: exercise_begin
             if !try_alone(&file, &path)? {
                 waiting();
                 lock::wait(&file, Turn::Judging, &path)?;
@@ -65,6 +66,7 @@ impl BlobStore {
             if !is_at(&file, &path)? {
                 continue;
             }
+            // ANCHOR_END: exercise_begin
             let mut partial = Partial {
                 file,
                 name: self.path(digest),

@@ -32,7 +32,6 @@ impl<R> Paced<R> {
 // ANCHOR: read
 impl<R: Read> Read for Paced<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // ANCHOR: exercise_read
         let read = self.inner.read(buffer)?;
         self.bytes += read as u64;
         let passed = self.since.elapsed();
@@ -45,7 +44,6 @@ impl<R: Read> Read for Paced<R> {
             self.bytes = 0;
         }
         Ok(read)
-        // ANCHOR_END: exercise_read
     }
 }
 // ANCHOR_END: read

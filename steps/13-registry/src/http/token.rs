@@ -28,7 +28,6 @@ impl Client {
     /// The value of `Authorization` that meets one of the demands, for `scopes`.
     // ANCHOR: authorize
     pub(super) fn authorize(&self, demands: &[String], scopes: &[String]) -> Result<String> {
-        // ANCHOR: exercise_authorize
         let demands: Vec<Challenge> = demands.iter().flat_map(|one| challenges(one)).collect();
         let of = |scheme: &str| demands.iter().find(|one| one.scheme == scheme);
         if let Some(demand) = of("bearer") {
@@ -52,7 +51,6 @@ impl Client {
             "{} wants to know who asks, in a way that is not known here",
             self.base.host
         )
-        // ANCHOR_END: exercise_authorize
     }
     // ANCHOR_END: authorize
 

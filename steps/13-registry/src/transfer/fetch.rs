@@ -139,7 +139,9 @@ impl Remote<'_> {
     // ANCHOR_END: blob
 
     /// Goes on until all bytes are there.
+    // ANCHOR: whole
     fn whole(&self, partial: &mut Partial, blob: &Descriptor, watch: &dyn Watch) -> Result<()> {
+        // ANCHOR: exercise_whole
         let mut failures = 0;
         while partial.length() < blob.size {
             let before = partial.length();
@@ -160,7 +162,9 @@ impl Remote<'_> {
             sleep(pause(failures));
         }
         Ok(())
+        // ANCHOR_END: exercise_whole
     }
+    // ANCHOR_END: whole
 
     /// One request for what is missing.
     // ANCHOR: some
