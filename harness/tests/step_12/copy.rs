@@ -5,6 +5,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink
 use std::path::{Path, PathBuf};
 
 use check::prelude::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::Life;
 
@@ -342,10 +344,18 @@ fn no_link_leads_a_copy_astray() {
         let mut copying = life.call(&copy).command();
         copying.stderr(std::process::Stdio::null());
         let mut copying = copying.spawn().context("run cp")?;
-        let begun = wait_for(|| evil.join("d/sub/1").exists().then_some(()));
-        expect(begun.is_some(), "the copy to begin", "not yet")?;
+        // No pause between two looks, and then it stands still: it must not have
+        // ended before the link is there.
+        let first = evil.join("d/sub/1");
+        while !first.exists() && copying.try_wait().context("wait")?.is_none() {
+            std::hint::spin_loop();
+        }
+        let pid = Pid::from_raw(copying.id() as i32);
+        kill(pid, Signal::SIGSTOP).context("stop cp")?;
+        expect(first.exists(), "the copy to begin", "it has not")?;
         fs::rename(evil.join("d/sub"), evil.join("moved")).context("rename")?;
         symlink(&host, evil.join("d/sub")).context("symlink")?;
+        kill(pid, Signal::SIGCONT).context("continue cp")?;
         check::check::wait_or_kill(&mut copying)?;
         let left = fs::read_dir(&host).context("list")?.flatten();
         let names: Vec<_> = left.map(|entry| entry.file_name()).collect();
