@@ -20,7 +20,7 @@ use crate::image::config::Config;
 /// The storage driver: the one asked for, or the preferred one. That is
 /// detected at the first start, which takes longer than all the rest of a
 /// start, and noted in the file `driver` below `root`.
-pub(super) fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
+pub fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
     if let Some(kind) = asked {
         return Ok(kind);
     }

@@ -9,7 +9,7 @@
 //! | [`places`] | `--root` and `--state`, options of every command |
 
 pub mod container;
-mod defaults;
+pub mod defaults;
 pub mod image;
 pub mod options;
 pub mod places;

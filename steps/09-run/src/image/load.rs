@@ -21,11 +21,17 @@ use crate::image::source::{self, Else, Source};
 use crate::image::store::ImageLock;
 
 /// Loads images: unpacks their layers, and keeps their records.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Loader<'a> {
     pub(super) layers: ImageLayers<'a>,
     pub(super) spool: Spool<'a>,
+    /// Is told of each layer that is unpacked, or was before: its number, from
+    /// 0.
+    pub unpacked: Option<&'a dyn Fn(usize)>,
 }
+
+/// Sees the parts of each image before it is kept, and may change them.
+pub type Look<'a> = &'a mut dyn FnMut(&mut Parts, &ImageLock) -> Result<()>;
 
 impl Loader<'_> {
     /// Loads the images at `path`, or from standard input, and names them:
@@ -38,6 +44,18 @@ impl Loader<'_> {
         path: Option<&Path>,
         name: Option<&Name>,
         kind: Kind,
+    ) -> Result<Vec<(Digest, Vec<Name>)>> {
+        self.load_seen(path, name, kind, &mut |_, _| Ok(()))
+    }
+
+    /// Loads images as [`Loader::load`] does, and shows each to `look` before it
+    /// is kept.
+    pub fn load_seen(
+        &self,
+        path: Option<&Path>,
+        name: Option<&Name>,
+        kind: Kind,
+        look: Look<'_>,
     ) -> Result<Vec<(Digest, Vec<Name>)>> {
         let (path, tag) = match path.map(|path| (path, path.to_str())) {
             Some((path, Some(text))) if !path.exists() => match source::path_and_tag(text) {
@@ -60,7 +78,8 @@ impl Loader<'_> {
         }
         let driver = detect::open(kind, self.layers.root)?;
         let mut loaded = Vec::new();
-        for parts in images {
+        for mut parts in images {
+            look(&mut parts, &lock)?;
             let record = self.keep(&parts, &*driver, &lock)?;
             let names = match name {
                 Some(name) => vec![name.clone()],
@@ -83,6 +102,19 @@ impl Loader<'_> {
         config: Config,
         kind: Kind,
     ) -> Result<Digest> {
+        self.import_seen(path, name, config, kind, &mut |_, _| Ok(()))
+    }
+
+    /// Imports as [`Loader::import`] does, and shows the image to `look` before
+    /// it is kept.
+    pub fn import_seen(
+        &self,
+        path: Option<&Path>,
+        name: &Name,
+        config: Config,
+        kind: Kind,
+        look: Look<'_>,
+    ) -> Result<Digest> {
         let lock = self.changing(kind)?;
         let source = match path.filter(|path| path.is_dir()) {
             Some(directory) => {
@@ -103,7 +135,8 @@ impl Loader<'_> {
             bail!("this is an image, not a root file system: use drydock load");
         };
         let config = ImageConfig::plain(content.diff_id, config);
-        let parts = root_file_system(blob, &config)?;
+        let mut parts = root_file_system(blob, &config)?;
+        look(&mut parts, &lock)?;
         let driver = detect::open(kind, self.layers.root)?;
         let record = self.keep(&parts, &*driver, &lock)?;
         self.give_name(name, &record.id, &lock)?;
@@ -124,13 +157,18 @@ impl Loader<'_> {
         Ok(())
     }
 
+    /// The bytes that may be unpacked: those that are free.
+    pub fn room(&self) -> Result<u64> {
+        self.spool.room()
+    }
+
     /// Locks the images for changes, with layers in the store of `kind`.
-    pub(super) fn changing(&self, kind: Kind) -> Result<ImageLock> {
+    pub fn changing(&self, kind: Kind) -> Result<ImageLock> {
         self.layers.changing(kind)
     }
 
     /// Unpacks the layers that are missing, and keeps the record.
-    pub(super) fn keep(
+    pub fn keep(
         &self,
         parts: &Parts,
         driver: &dyn StorageDriver,
@@ -174,6 +212,9 @@ impl Loader<'_> {
                 0
             };
             layers.push(Layer { chain, size });
+            if let Some(unpacked) = self.unpacked {
+                unpacked(n);
+            }
         }
         let record = ImageRecord {
             id: Digest::of(&parts.config),
@@ -189,6 +230,7 @@ impl Loader<'_> {
 pub(super) fn root_file_system(blob: Blob, config: &ImageConfig) -> Result<Parts> {
     Ok(Parts {
         names: Vec::new(),
+        manifest: None,
         config: serde_json::to_vec(config).context("write the configuration as JSON")?,
         layers: vec![(blob, None)],
     })

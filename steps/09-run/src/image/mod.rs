@@ -77,6 +77,11 @@ impl Images {
         })
     }
 
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The layers of the images.
     fn layers(&self) -> ImageLayers<'_> {
         ImageLayers {
@@ -95,6 +100,7 @@ impl Images {
         Loader {
             layers: self.layers(),
             spool: self.spool(),
+            unpacked: None,
         }
     }
 

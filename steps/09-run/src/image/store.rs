@@ -71,6 +71,12 @@ impl ImageStore {
         read(&self.directory.join("record").join(id.hex()))
     }
 
+    /// The configuration of an image, as it came.
+    pub fn config(&self, id: &Digest) -> Result<Vec<u8>> {
+        let path = self.directory.join("config").join(id.hex());
+        fs::read(&path).with_context(|| format!("read {path:?}"))
+    }
+
     /// The record of the image with that name, if there is one.
     pub fn named(&self, name: &Name) -> Result<Option<ImageRecord>> {
         read(&self.directory.join("name").join(name.file_name()))

@@ -35,7 +35,7 @@ pub mod words;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::{Parser, Subcommand};
 use engine::cli::image::{self as image_tool, ImageTool};
 use engine::cli::places::{Places, PlacesArgs};
@@ -76,9 +76,25 @@ enum Sub {
     #[command(flatten)]
     Run(run::Tool),
     #[command(flatten)]
+    Images(ImageTool),
+    /// Manage images
+    #[command(subcommand)]
+    Image(system::ImageGroup),
+    #[command(flatten)]
+    Other(Other),
+}
+
+/// The commands that a later step has, too, as they are: all but those that start
+/// containers and deal with images.
+#[derive(Subcommand)]
+pub enum Other {
+    /// What acts on containers.
+    #[command(flatten)]
     Control(control::Tool),
+    /// What joins containers.
     #[command(flatten)]
     Join(join::Tool),
+    /// What shows containers.
     #[command(flatten)]
     Look(look::Tool),
     /// Copy files/folders between a container and the local filesystem
@@ -91,23 +107,62 @@ enum Sub {
     Info(system::InfoArgs),
     /// Show the version
     Version(system::InfoArgs),
-    #[command(flatten)]
-    Images(ImageTool),
     /// Manage networks
     #[command(subcommand)]
     Network(network::Tool),
     /// Manage containers
     #[command(subcommand)]
     Container(Box<system::ContainerTool>),
-    /// Manage images
-    #[command(subcommand)]
-    Image(system::ImageGroup),
     /// Manage the engine
     #[command(subcommand)]
     System(system::SystemTool),
     /// Manage volumes
     #[command(subcommand)]
     Volume(VolumeTool),
+}
+
+impl Other {
+    /// Whether a process of the engine itself has been asked for, which has what
+    /// the configuration file said at the start.
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Other::Join(join::Tool::Further { .. }))
+    }
+
+    /// The exit status of an error: a container that could not be run has
+    /// Docker's 125, other commands that fail have 1.
+    pub fn failed(&self) -> u8 {
+        match self {
+            Other::Join(join::Tool::Exec(_)) => LAUNCHER_FAILED,
+            Other::Container(tool) if tool.runs() => LAUNCHER_FAILED,
+            _ => 1,
+        }
+    }
+
+    /// Runs the command.
+    pub fn run(self, places: &Places, config: &Config) -> Result<Exit> {
+        match self {
+            Other::Control(tool) => control::run(places, tool),
+            Other::Join(tool) => join::run(places, tool),
+            Other::Look(tool) => look::run(places, tool),
+            Other::Network(tool) => network::run(places, tool),
+            Other::Cp(args) => copy::run(places, &args),
+            Other::Stats(args) => stats::run(places, &args),
+            Other::Events(args) => events::run(places, &args),
+            Other::Info(args) => system::info(places, &args),
+            Other::Version(args) => system::version(&args),
+            Other::Container(tool) => system::container(places, config, *tool),
+            Other::System(tool) => system::system(places, tool),
+            Other::Volume(tool) => volume_tool::run(places, tool),
+        }
+    }
+}
+
+/// The error with this exit status, unless it has one of its own.
+pub fn with_status(error: Error, status: u8) -> Error {
+    match error.downcast_ref::<Failure>() {
+        Some(_) => error,
+        None => Failure::new(status, format!("{error:#}")).into(),
+    }
 }
 
 const EXAMPLES: &str = "
@@ -128,9 +183,8 @@ pub fn main() -> ExitCode {
         set_verbose(drydock.places.verbose);
         // A container that runs has what the file said when it was started.
         let config = match &drydock.command {
-            Sub::Run(run::Tool::Monitor(_)) | Sub::Join(join::Tool::Further { .. }) => {
-                Config::default()
-            }
+            Sub::Run(run::Tool::Monitor(_)) => Config::default(),
+            Sub::Other(tool) if tool.is_internal() => Config::default(),
             _ => Config::read(drydock.config_file.as_deref())?,
         };
         let places = PlacesArgs {
@@ -139,40 +193,24 @@ pub fn main() -> ExitCode {
         };
         let places = places.places()?;
         crate::events::observe();
-        // A container that could not be run has Docker's 125; other commands that
-        // fail have 1.
-        let failed = match &drydock.command {
-            Sub::Run(run::Tool::Run(_)) | Sub::Join(join::Tool::Exec(_)) => LAUNCHER_FAILED,
-            Sub::Run(run::Tool::Monitor(_)) => LAUNCHER_FAILED,
-            Sub::Container(tool) if tool.runs() => LAUNCHER_FAILED,
-            _ => 1,
+        let (done, failed) = match drydock.command {
+            Sub::Run(tool) => {
+                let failed = tool.failed();
+                (run::run(&places, &config, tool), failed)
+            }
+            Sub::Images(tool) => (image_tool::run(&places, tool), 1),
+            Sub::Image(tool) => (system::image(&places, tool), 1),
+            Sub::Other(tool) => {
+                let failed = tool.failed();
+                (tool.run(&places, &config), failed)
+            }
         };
-        let done = match drydock.command {
-            Sub::Run(tool) => run::run(&places, &config, tool),
-            Sub::Control(tool) => control::run(&places, tool),
-            Sub::Join(tool) => join::run(&places, tool),
-            Sub::Look(tool) => look::run(&places, tool),
-            Sub::Network(tool) => network::run(&places, tool),
-            Sub::Cp(args) => copy::run(&places, &args),
-            Sub::Stats(args) => stats::run(&places, &args),
-            Sub::Events(args) => events::run(&places, &args),
-            Sub::Info(args) => system::info(&places, &args),
-            Sub::Version(args) => system::version(&args),
-            Sub::Container(tool) => system::container(&places, &config, *tool),
-            Sub::Image(tool) => system::image(&places, tool),
-            Sub::System(tool) => system::system(&places, tool),
-            Sub::Images(tool) => image_tool::run(&places, tool),
-            Sub::Volume(tool) => volume_tool::run(&places, tool),
-        };
-        done.map_err(|error| match error.downcast_ref::<Failure>() {
-            Some(_) => error,
-            None => Failure::new(failed, format!("{error:#}")).into(),
-        })
+        done.map_err(|error| with_status(error, failed))
     })
 }
 
 /// The records, without those that killed launchers have left.
-fn swept(places: &Places) -> Result<Records> {
+pub fn swept(places: &Places) -> Result<Records> {
     let records = Records::new(places);
     records.sweep()?;
     Ok(records)
@@ -180,7 +218,7 @@ fn swept(places: &Places) -> Result<Records> {
 
 /// Does something with each of several containers. What fails is reported, and
 /// the others have their turn: the exit status is then 1, as Docker's.
-fn each(
+pub fn each(
     records: &Records,
     names: &[String],
     work: &mut dyn FnMut(Record) -> Result<()>,

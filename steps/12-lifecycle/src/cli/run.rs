@@ -19,7 +19,7 @@ use kit::lock::{is_at, open_directory, try_alone};
 use kit::own::make;
 use kit::sys::{close_others_on_exec, inherited};
 use nix::sys::prctl;
-use process::{Exit, Failure};
+use process::{Exit, Failure, LAUNCHER_FAILED};
 
 use crate::cli::networks::NetworkArgs;
 use crate::cli::swept;
@@ -92,8 +92,9 @@ pub struct Run {
     health: HealthArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    /// Those of step 09.
     #[command(flatten)]
-    run: RunArgs,
+    pub run: RunArgs,
 }
 
 /// The options of `create`.
@@ -107,8 +108,9 @@ pub struct Create {
     health: HealthArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    /// Those of step 09.
     #[command(flatten)]
-    run: RunArgs,
+    pub run: RunArgs,
 }
 
 /// Takes an option of step 06 off the command line: one of [`NetworkArgs`] has
@@ -131,6 +133,16 @@ pub struct Start {
     /// Names or IDs of containers
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
+}
+
+impl Tool {
+    /// The exit status of an error: 125 if a container could not be run, else 1.
+    pub fn failed(&self) -> u8 {
+        match self {
+            Tool::Run(_) | Tool::Monitor(_) => LAUNCHER_FAILED,
+            Tool::Create(_) | Tool::Start(_) => 1,
+        }
+    }
 }
 
 /// Runs one of the commands.

@@ -9,7 +9,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// The compression of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Packing {
+pub enum Packing {
     /// None.
     Plain,
     /// gzip (RFC 1952).
@@ -22,7 +22,7 @@ pub(crate) enum Packing {
 
 impl Packing {
     /// The compression of data that begins with `bytes`.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
+    pub fn of(bytes: &[u8]) -> Self {
         match bytes {
             [0x1f, 0x8b, ..] => Packing::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
@@ -39,7 +39,7 @@ impl Packing {
 ///
 /// # Errors
 /// `Unsupported` for [`Packing::Other`].
-pub(crate) fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut from = BufReader::with_capacity(1 << 16, from);
     Ok(match Packing::of(from.fill_buf()?) {
         Packing::Plain => Box::new(from),

@@ -91,6 +91,7 @@ fn listed(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
         }
         images.push(Parts {
             names,
+            manifest: None,
             // The file's name is its digest.
             config: files
                 .file(&image.config)?
@@ -171,6 +172,7 @@ fn old_image(files: &ImageFiles, top: &str) -> Result<Parts> {
     };
     Ok(Parts {
         names: Vec::new(),
+        manifest: None,
         config: serde_json::to_vec(&config).context("write the configuration as JSON")?,
         layers,
     })

@@ -7,13 +7,13 @@
 //! | [`blob`], [`decompress`], [`verify`] | content, decompressed and verified while it streams |
 //! | [`parts`] | the result: a configuration, and where its layers are |
 
-pub(crate) mod blob;
-pub(crate) mod decompress;
+pub mod blob;
+pub mod decompress;
 pub(crate) mod docker;
 pub(crate) mod files;
 pub(crate) mod oci;
-pub(crate) mod parts;
-pub(crate) mod verify;
+pub mod parts;
+pub mod verify;
 
 use std::ffi::OsStr;
 use std::fs::File;

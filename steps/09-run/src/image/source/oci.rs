@@ -262,8 +262,9 @@ impl Layout<'_> {
                 return Ok(None);
             }
         };
-        let document: Document = parse(&self.document(&digest)?, Tail::Refused)
-            .with_context(|| format!("{digest} is not a manifest"))?;
+        let bytes = self.document(&digest)?;
+        let document: Document =
+            parse(&bytes, Tail::Refused).with_context(|| format!("{digest} is not a manifest"))?;
         if let Some(manifests) = &document.manifests {
             if depth == DEEPEST {
                 bail!("an index of an index of an index, and so on: refused");
@@ -274,7 +275,11 @@ impl Layout<'_> {
                 ..parts
             }));
         }
-        self.of_manifest(descriptor, &document, ask)
+        let parts = self.of_manifest(descriptor, &document, ask)?;
+        Ok(parts.map(|parts| Parts {
+            manifest: Some(bytes),
+            ..parts
+        }))
     }
 
     /// The first suitable image of an index. One for certain processors only is
@@ -344,6 +349,7 @@ impl Layout<'_> {
         Ok(Some(Parts {
             names: descriptor.names(),
             config,
+            manifest: None,
             layers,
         }))
     }

@@ -13,6 +13,8 @@ pub struct Parts {
     pub names: Vec<String>,
     /// The configuration, as it came.
     pub config: Vec<u8>,
+    /// The manifest that names these parts, as it came, if there is one.
+    pub manifest: Option<Vec<u8>>,
     /// The layers, the lowest first, each with the digest of its blob if that
     /// is known.
     pub layers: Vec<(Blob, Option<Checksum>)>,

@@ -20,7 +20,7 @@ const CHUNKS: usize = 8;
 
 /// The content that a layer must have.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Expected {
+pub struct Expected {
     /// The digest of the blob, compressed as it is.
     pub digest: Option<Checksum>,
     /// The digest of the tar in it.
@@ -41,7 +41,7 @@ pub struct Content {
 /// Passes the tar in `blob` to `work`, and checks it against `expected`. `work`
 /// sees what is wrong with the blob as an error of reading. If `work` does not
 /// read to the end nothing has been checked, and that is an error too.
-pub(crate) fn checked(
+pub fn checked(
     blob: &Blob,
     expected: &Expected,
     work: impl FnOnce(&mut dyn Read) -> Result<()>,
@@ -76,7 +76,7 @@ pub(crate) fn checked(
 }
 
 /// The digest and size of the tar in `blob`, which is read and discarded.
-pub(crate) fn content(blob: &Blob, expected: &Expected) -> Result<Content> {
+pub fn content(blob: &Blob, expected: &Expected) -> Result<Content> {
     checked(blob, expected, |from| {
         io::copy(from, &mut io::sink()).context("read")?;
         Ok(())

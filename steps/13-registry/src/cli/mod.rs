@@ -1,0 +1,183 @@
+//! The command line of `drydock` with registries.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`run`] | `run`, `create`, with `--pull` |
+//! | [`transfer`] | `pull`, `push` |
+//! | [`account`] | `login`, `logout` |
+//! | [`image`] | `images`, `image …`, `tag`, `rmi`, `history`, `save`, `load`, `import` |
+//! | [`container`] | `commit`, `export` |
+
+pub mod account;
+pub mod container;
+pub mod image;
+pub mod run;
+pub mod transfer;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use engine::cli::defaults::driver;
+use engine::cli::places::{Places, PlacesArgs};
+use engine::image::Images;
+use engine::image::digest::Digest;
+use engine::image::record::ImageRecord;
+use kit::set_verbose;
+use lifecycle::cli::{Other, with_status};
+use lifecycle::config::Config;
+use nix::sys::stat::{Mode, umask};
+use process::cli::after_help;
+use union::Kind;
+
+use crate::blobs::BlobStore;
+use crate::reference::Reference;
+use crate::settings::Registries;
+
+/// Run containers of images from anywhere
+///
+/// A container is an ordinary process, launched through a list of isolations. An
+/// image is a list of archives, named by their digests, which a registry keeps.
+#[derive(Parser)]
+#[command(name = "drydock", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
+struct Drydock {
+    #[command(flatten)]
+    places: PlacesArgs,
+    /// File with defaults for options [default: /etc/drydock/drydock.toml, or
+    /// $XDG_CONFIG_HOME/drydock/drydock.toml without root]
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        help_heading = "Global options"
+    )]
+    config_file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    #[command(flatten)]
+    Run(run::Tool),
+    #[command(flatten)]
+    Other(Other),
+    #[command(flatten)]
+    Transfer(transfer::Tool),
+    #[command(flatten)]
+    Account(account::Tool),
+    #[command(flatten)]
+    Images(image::Tool),
+    #[command(flatten)]
+    Files(container::Tool),
+    /// Manage images
+    #[command(subcommand)]
+    Image(image::Group),
+}
+
+const EXAMPLES: &str = "
+  drydock pull localhost:5000/team/app:1.2       from a registry
+  drydock run --pull always localhost:5000/app   the newest, then run it
+  drydock tag app localhost:5000/app:1.3         another name
+  drydock push localhost:5000/app:1.3            under that name
+  drydock commit -m 'with vi' web web:2          an image of a container";
+
+const SEE_ALSO: &str = "the OCI Distribution Specification; docker-credential helpers";
+
+/// The `main` function of `drydock`.
+pub fn main() -> ExitCode {
+    pid::main(|drydock: Drydock| {
+        umask(Mode::S_IWGRP | Mode::S_IWOTH);
+        set_verbose(drydock.places.verbose);
+        // As in step 12: a monitor has what the file said at the start.
+        let config = match &drydock.command {
+            Sub::Run(run::Tool::Monitor(_)) => Config::default(),
+            Sub::Other(tool) if tool.is_internal() => Config::default(),
+            _ => Config::read(drydock.config_file.as_deref())?,
+        };
+        let places = PlacesArgs {
+            root: drydock.places.root.or(config.data_root.clone()),
+            ..drydock.places
+        };
+        let places = places.places()?;
+        lifecycle::events::observe();
+        let here = || Here::open(&places, config.storage_driver);
+        let (done, failed) = match drydock.command {
+            Sub::Run(tool) => {
+                let failed = tool.failed();
+                (run::run(&places, &config, tool), failed)
+            }
+            Sub::Transfer(tool) => (here().and_then(|here| transfer::run(&here, tool)), 1),
+            Sub::Account(tool) => (account::run(tool), 1),
+            Sub::Images(tool) => (here().and_then(|here| image::run(&here, tool)), 1),
+            Sub::Files(tool) => (
+                here().and_then(|here| container::run(&here, &places, tool)),
+                1,
+            ),
+            Sub::Image(group) => (here().and_then(|here| image::run_group(&here, group)), 1),
+            Sub::Other(tool) => {
+                let failed = tool.failed();
+                (tool.run(&places, &config), failed)
+            }
+        };
+        done.map_err(|error| with_status(error, failed))
+    })
+}
+
+/// The images and blobs of a state directory.
+struct Here {
+    images: Images,
+    blobs: BlobStore,
+    /// The storage driver of the configuration file.
+    driver: Option<Kind>,
+}
+
+impl Here {
+    fn open(places: &Places, driver: Option<Kind>) -> Result<Self> {
+        Ok(Here {
+            images: Images::open(&places.root)?,
+            blobs: BlobStore::new(&places.root),
+            driver,
+        })
+    }
+
+    /// The storage driver: the one asked for, that of the file, the preferred
+    /// one.
+    fn kind(&self, asked: Option<Kind>) -> Result<Kind> {
+        driver(self.images.root(), asked.or(self.driver))
+    }
+
+    /// The image that somebody means, also by a digest of a registry.
+    fn find(&self, reference: &str) -> Result<Option<ImageRecord>> {
+        if let Some(record) = self.images.find(reference)? {
+            return Ok(Some(record));
+        }
+        match self.by_digest(reference)? {
+            Some(id) => self.images.store.record(&id),
+            None => Ok(None),
+        }
+    }
+
+    fn by_digest(&self, reference: &str) -> Result<Option<Digest>> {
+        let Ok(parsed) = reference.parse::<Reference>() else {
+            return Ok(None);
+        };
+        let Some(digest) = &parsed.digest else {
+            return Ok(None);
+        };
+        let Ok(place) = parsed.resolve(&Registries::read()?) else {
+            return Ok(None);
+        };
+        self.blobs.by_place(&place.repository, digest)
+    }
+
+    /// The image that somebody means.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn image(&self, reference: &str) -> Result<ImageRecord> {
+        self.find(reference)?
+            .with_context(|| format!("No such image: {reference}"))
+    }
+}
