@@ -299,6 +299,8 @@ fn what_it_prints_is_in_the_log() {
             tail.stdout + &tail.stderr,
             format!("{word} 3"),
         )?;
+        let ran = life.call(&["logs", "--details", "-n", "1", "box"]).run()?;
+        expect_eq("it with details", ran.stdout, format!(" {word} 3"))?;
         let stamped = life.said(&["logs", "-t", "-n", "1", "box"])?;
         let at = stamped.split(' ').next().unwrap_or_default().to_owned();
         expect(

@@ -24,7 +24,7 @@ use crate::cli::words::table_of;
 use crate::cli::{group, swept};
 use crate::inspect::inspect;
 use crate::log::point_in_time;
-use crate::log::read::{Wanted, follow, past, print};
+use crate::log::read::{Before, Wanted, follow, past, print};
 use crate::network::attached::published as published_ports;
 use crate::settings::{LogDriver, Stay};
 
@@ -99,7 +99,7 @@ pub enum Tool {
         /// Show timestamps
         #[arg(short, long)]
         timestamps: bool,
-        /// Show extra details; there are none
+        /// Show extra details: none are kept, which leaves their blank
         #[arg(long)]
         details: bool,
         /// Name or ID of the container
@@ -159,9 +159,13 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
             until,
             tail,
             timestamps,
-            details: _,
+            details,
             container,
         } => {
+            let before = Before {
+                timestamps,
+                details,
+            };
             let point = |text: Option<String>, option: &'static str| {
                 text.map(|text| point_in_time(&text).context(option))
                     .transpose()
@@ -171,7 +175,7 @@ pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
                 since: point(since, "--since")?,
                 until: point(until, "--until")?,
             };
-            logs(&records, &container, &wanted, follow, timestamps)?;
+            logs(&records, &container, &wanted, follow, before)?;
         }
         Tool::Diff { container } => diff(places, &records.find(&container)?)?,
         Tool::Top { container, options } => top(&records, &container, &options)?,
@@ -196,7 +200,7 @@ fn logs(
     container: &str,
     wanted: &Wanted,
     follows: bool,
-    timestamps: bool,
+    before: Before,
 ) -> Result<()> {
     let record = records.find(container)?;
     let directory = records.directory(&record.spec.id);
@@ -204,7 +208,7 @@ fn logs(
         Stay::of(&record)?.log.driver != LogDriver::None,
         "the log driver of {container} is none: its output went to those who were attached"
     );
-    let mut show = |entry: &crate::log::Entry| print(entry, timestamps);
+    let mut show = |entry: &crate::log::Entry| print(entry, before);
     if !follows {
         past(&directory, wanted, &mut show)?;
         return Ok(());

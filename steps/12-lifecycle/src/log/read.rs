@@ -318,11 +318,24 @@ fn newer(directory: &Path, open: &File) -> Result<Option<(PathBuf, File)>> {
 }
 // ANCHOR_END: newer
 
+/// What stands before the text of each line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// When it was written.
+    pub timestamps: bool,
+    /// What else is known of it: nothing, with Docker's blank after it.
+    pub details: bool,
+}
+
 /// Prints an entry where it was written. Returns `false` if nobody reads.
-pub fn print(entry: &Entry, timestamps: bool) -> Result<bool> {
+pub fn print(entry: &Entry, before: Before) -> Result<bool> {
     let mut text = String::new();
-    if timestamps {
+    if before.timestamps {
         text.push_str(&entry.time);
+        text.push(' ');
+    }
+    if before.details {
+        // What `--log-opt labels` and `env` would add, and a blank as Docker's.
         text.push(' ');
     }
     text.push_str(&entry.log);
