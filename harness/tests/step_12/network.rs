@@ -188,9 +188,11 @@ impl Town<'_> {
 
     /// The gateway of the default route; none without one.
     fn way_out(&self, container: &str) -> Result<String> {
-        let text = self.exec(container, &["ip", "route", "show", "default"])?;
-        let gateway = text.split_whitespace().nth(2);
-        Ok(gateway.unwrap_or_default().to_owned())
+        let text = self.exec(container, &["ip", "route"])?;
+        let mut lines = text.lines();
+        let gateway = lines.find_map(|line| line.strip_prefix("default via "));
+        let gateway = gateway.and_then(|rest| rest.split_whitespace().next());
+        Ok(gateway.unwrap_or("nowhere").to_owned())
     }
 }
 
@@ -208,7 +210,8 @@ fn containers_of_a_network_find_each_other_by_name() {
         let silent = ["--dns", "127.0.0.99"];
         let here = [&["--network", "here"][..], &silent].concat();
         let alias = c.word("alias");
-        town.start("one", &here)?;
+        let gateway = ["--add-host", "gate:host-gateway"];
+        town.start("one", &[&here[..], &gateway].concat())?;
         town.start("two", &[&here[..], &["--network-alias", &alias]].concat())?;
         town.start("far", &[&["--network", "there"][..], &silent].concat())?;
         let conf = town.exec("one", &["cat", "/etc/resolv.conf"])?;
@@ -216,6 +219,12 @@ fn containers_of_a_network_find_each_other_by_name() {
             conf.contains("nameserver 127.0.0.11"),
             "the resolver in /etc/resolv.conf",
             &conf,
+        )?;
+        let hosts = town.exec("one", &["cat", "/etc/hosts"])?;
+        expect(
+            hosts.contains("\tgate\n") || hosts.ends_with("\tgate"),
+            "the host under the name of --add-host",
+            &hosts,
         )?;
         let id = life.record("two")?["Id"].as_str().unwrap_or("").to_owned();
         let alias_there = format!("{alias}.here");

@@ -81,7 +81,7 @@ impl Connection {
         }
         let address = ipam::allocate(network.subnet, &locked.state.addresses(), args.ip)?;
         let (publish, ports) = reserve_ports(&locked.state, &args.publish)?;
-        let others = published(&locked.state);
+        let others = (locked.state.bridges.clone(), published(&locked.state));
 
         let member = Endpoint {
             owner: ProcessIdentity::current()?,
@@ -93,7 +93,7 @@ impl Connection {
         locked.state.containers.insert(id.to_owned(), member);
         locked.save()?;
 
-        let bridge = network.up(&mut route, &mut netfilter, (&locked.state.bridges, others))?;
+        let bridge = network.up(&mut route, &mut netfilter, others)?;
         let mut transaction = Transaction::new();
         for rule in of_container(id, address, &publish) {
             transaction = transaction.rule(rule);
@@ -197,7 +197,9 @@ pub(crate) fn reserve_ports(
     state: &State,
     wanted: &[Publish],
 ) -> Result<(Vec<Publish>, Vec<OwnedFd>)> {
-    let (chosen, mut sockets) = choose(wanted)?;
+    let members = state.containers.values();
+    let taken: Vec<Publish> = members.flat_map(|member| member.ports.clone()).collect();
+    let (chosen, mut sockets) = choose(wanted, &taken)?;
     for port in wanted.iter().filter(|port| !port.is_open()) {
         // ANCHOR: exercise_name_the_holder
         let other = state

@@ -50,6 +50,7 @@ use nix::unistd::{Pid, gethostname};
 use process::Isolation;
 use uts::Namespace;
 
+use crate::bridge::ipam;
 pub use crate::cli::args::NetSettings;
 pub use crate::cli::mode::NetworkMode;
 pub use crate::cli::tool;
@@ -185,7 +186,9 @@ impl Isolation for Net {
         };
         let plugged = self.plugs.as_ref().and_then(Plugs::address);
         let address = self.connection.as_ref().map(|c| c.address).or(plugged);
-        Files::of(&self.args, &hostname.to_string_lossy(), address)?
+        let network = locked.state.network.as_ref().filter(|_| address.is_some());
+        let gateway = network.map(|network| ipam::gateway(network.subnet));
+        Files::of(&self.args, &hostname.to_string_lossy(), (address, gateway))?
             .write(&locked.files_of(&self.id))
     }
 
@@ -205,13 +208,11 @@ impl Isolation for Net {
     /// network is configured.
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let connection = self.connection.as_ref().filter(|_| !self.configured);
-        let plugs = self.plugs.as_ref().filter(|_| !self.configured);
-        let plugs = plugs.map(Plugs::keeps);
-        connection
-            .map(Connection::keeps)
-            .into_iter()
-            .chain(plugs)
-            .collect()
+        if let Some(plugs) = self.plugs.as_ref().filter(|_| !self.configured) {
+            let connection = connection.map(Connection::keeps);
+            return connection.into_iter().chain([plugs.keeps()]).collect();
+        }
+        connection.map(Connection::keeps).into_iter().collect()
     }
 
     // ANCHOR: in_container

@@ -110,7 +110,7 @@ impl Plugs {
         }
         locked.save()?;
 
-        let rules = (&locked.state.bridges, others);
+        let rules = (locked.state.bridges.clone(), others);
         network.up(&mut route, &mut netfilter, rules)?;
         let mut indices = Vec::new();
         for (bridge, _) in &plugs {
@@ -304,7 +304,7 @@ pub fn connect(launcher: ProcessIdentity, child: Pid, joining: &Joining) -> Resu
         network.up(
             &mut host,
             &mut netfilter,
-            (&locked.state.bridges, others.clone()),
+            (locked.state.bridges.clone(), others.clone()),
         )?;
         let index = user::up(&mut host, bridge)?;
         if !known {

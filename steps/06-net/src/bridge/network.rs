@@ -64,11 +64,11 @@ impl Network {
         &self,
         route: &mut Route,
         netfilter: &mut Netfilter,
-        (bridges, rules): (&BTreeMap<String, UserBridge>, Vec<Rule>),
+        (bridges, rules): (BTreeMap<String, UserBridge>, Vec<Rule>),
     ) -> Result<u32> {
         let bridge = bridge::up(route, self.subnet, self.subnet6)?;
         if !table::exists(netfilter)? {
-            self.install(netfilter, bridges, rules)?;
+            self.install(netfilter, &bridges, rules)?;
         }
         // Last, so that the host never forwards without the rules.
         forwarding::enable()?;

@@ -46,7 +46,8 @@ pub struct NetSettings {
     #[arg(long, value_name = "ADDRESS")]
     pub dns: Vec<IpAddr>,
 
-    /// Add a host to /etc/hosts. Repeatable
+    /// Add a host to /etc/hosts; host-gateway stands for the address of this
+    /// host. Repeatable
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub add_host: Vec<HostEntry>,
 

@@ -29,13 +29,21 @@ pub fn show() -> Result<Exit> {
             );
         }
     }
+    for (name, bridge) in &locked.state.bridges {
+        let internal = if bridge.internal { " internal" } else { "" };
+        println!("{name} {}{internal}", bridge.subnet);
+    }
     for (id, member) in &locked.state.containers {
         let mut line = format!("container {id}");
+        for (name, plug) in &member.plugs {
+            line += &format!(" {name} {} {}", plug.address, plug.host_end);
+        }
         match member.address {
             Some(ip) => {
                 let mac = address::mac(ip).map(|byte| format!("{byte:02x}")).join(":");
                 line += &format!(" {ip} {mac} {}", veth(id));
             }
+            None if !member.plugs.is_empty() => {}
             None => line += " not on the bridge",
         }
         for port in &member.ports {

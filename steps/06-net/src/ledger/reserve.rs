@@ -66,9 +66,16 @@ pub(crate) fn reserve(publish: &Publish) -> Result<OwnedFd> {
 /// its range, or one that the kernel picks. Returns all, in their order, and the
 /// sockets of those that were open.
 ///
+/// `taken` are the ports of other containers. Their sockets are not enough:
+/// before Linux 6.18 a second one that is bound with SO_REUSEADDR gets the port
+/// of the first, if that one had it too at that time.
+///
 /// # Errors
 /// If a range has no free port.
-pub(crate) fn choose(wanted: &[Publish]) -> Result<(Vec<Publish>, Vec<OwnedFd>)> {
+pub(crate) fn choose(
+    wanted: &[Publish],
+    taken: &[Publish],
+) -> Result<(Vec<Publish>, Vec<OwnedFd>)> {
     let mut sockets = Vec::new();
     let mut chosen = Vec::new();
     for port in wanted {
@@ -85,7 +92,8 @@ pub(crate) fn choose(wanted: &[Publish]) -> Result<(Vec<Publish>, Vec<OwnedFd>)>
                 ..*port
             };
             // A fixed one of the same container goes before.
-            if wanted.iter().any(|other| other.clashes_with(&one)) {
+            let mut others = wanted.iter().chain(taken).chain(&chosen);
+            if others.any(|other| other.clashes_with(&one)) {
                 return None;
             }
             match reserve(&one).and_then(|socket| Ok((port_of(&socket)?, socket))) {
@@ -208,7 +216,7 @@ mod tests {
             to: Some(first.saturating_add(20)),
             ..on_loopback(first, Protocol::Tcp)
         };
-        let (chosen, sockets) = choose(&[range, on_loopback(0, Protocol::Udp)]).unwrap();
+        let (chosen, sockets) = choose(&[range, on_loopback(0, Protocol::Udp)], &[]).unwrap();
         assert_eq!(sockets.len(), 2);
         assert!(chosen.iter().all(|one| !one.is_open()), "{chosen:?}");
         assert!(chosen[0].host_port > first);
@@ -216,7 +224,13 @@ mod tests {
             to: Some(first),
             ..range
         };
-        assert!(choose(&[only]).is_err());
+        assert!(choose(&[only], &[]).is_err());
+        // One of another container, and one of its own.
+        let twice = [chosen[0], range, range];
+        drop(sockets);
+        let (chosen, _sockets) = choose(&twice, &[chosen[0]]).unwrap();
+        let ports = chosen.iter().map(|one| one.host_port);
+        assert_eq!(ports.collect::<std::collections::BTreeSet<_>>().len(), 3);
     }
 
     #[test]

@@ -32,15 +32,15 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Composes the files of a container with this host name and, on the
-    /// bridge, this address. A container in the network of the host or of
+    /// Composes the files of a container with this host name and, on a bridge,
+    /// this address and that of the host. A container in the network of the host or of
     /// another container gets a copy of that one's resolv.conf and hosts.
     pub(crate) fn of(
         args: &NetSettings,
         hostname: &str,
-        address: Option<Ipv4Addr>,
+        (address, gateway): (Option<Ipv4Addr>, Option<Ipv4Addr>),
     ) -> Result<Self> {
-        let own = || resolv::hosts(hostname, address, &args.add_host);
+        let own = || resolv::hosts(hostname, address, &args.add_host, gateway);
         let (resolv_conf, hosts) = match args.mode() {
             _ if !args.joining.is_empty() => (Some(resolv::for_resolver(&args.dns)?), None),
             NetworkMode::Bridge => {
@@ -112,7 +112,7 @@ mod tests {
             add_host: vec!["db:10.0.0.9".parse().unwrap()],
             ..NetSettings::default()
         };
-        let files = Files::of(&args, "box", None).unwrap();
+        let files = Files::of(&args, "box", (None, None)).unwrap();
         files.write(&directory).unwrap();
         let hosts = directory.join("hosts");
         assert!(

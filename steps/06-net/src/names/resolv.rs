@@ -19,13 +19,25 @@ const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv
 /// The most that is read of another container's file, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// A name for /etc/hosts, spelled `NAME:IP`.
+/// The word for the address at which a container reaches its host: Docker's.
+const HOST_GATEWAY: &str = "host-gateway";
+
+/// The address of a name in /etc/hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostAddress {
+    /// This one.
+    Ip(IpAddr),
+    /// That of the host, on the default bridge.
+    Gateway,
+}
+
+/// A name for /etc/hosts, spelled `NAME:IP` or `NAME:host-gateway`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostEntry {
     /// The host name: letters, digits, `-`, `.` and `_`.
     pub name: String,
     /// Its address.
-    pub ip: IpAddr,
+    pub address: HostAddress,
 }
 
 impl FromStr for HostEntry {
@@ -41,7 +53,10 @@ impl FromStr for HostEntry {
         }
         Ok(HostEntry {
             name: name.to_owned(),
-            ip: ip.parse().map_err(|_| wrong())?,
+            address: match ip {
+                HOST_GATEWAY => HostAddress::Gateway,
+                ip => HostAddress::Ip(ip.parse().map_err(|_| wrong())?),
+            },
         })
     }
 }
@@ -142,14 +157,26 @@ fn server(line: &str) -> Option<IpAddr> {
 
 /// Composes the hosts file of a container with the name `hostname`. Without an
 /// address on the bridge the name is that of 127.0.1.1, as on a Debian host
-/// without a permanent address.
-pub(crate) fn hosts(hostname: &str, address: Option<Ipv4Addr>, entries: &[HostEntry]) -> String {
+/// without a permanent address. `gateway` is the host's address, if there is a
+/// bridge; without one, names of it are left out.
+pub(crate) fn hosts(
+    hostname: &str,
+    address: Option<Ipv4Addr>,
+    entries: &[HostEntry],
+    gateway: Option<Ipv4Addr>,
+) -> String {
     let own = address.unwrap_or(Ipv4Addr::new(127, 0, 1, 1));
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     text += &format!("{own}\t{hostname}\n");
-    for HostEntry { name, ip } in entries {
-        text += &format!("{ip}\t{name}\n");
+    for HostEntry { name, address } in entries {
+        let ip = match address {
+            HostAddress::Ip(ip) => Some(*ip),
+            HostAddress::Gateway => gateway.map(IpAddr::V4),
+        };
+        if let Some(ip) = ip {
+            text += &format!("{ip}\t{name}\n");
+        }
     }
     text
 }
@@ -187,7 +214,10 @@ pub(crate) fn read_of_container(pid: Pid, path: &str) -> Option<String> {
 
 impl fmt::Display for HostEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, self.ip)
+        match self.address {
+            HostAddress::Ip(ip) => write!(f, "{}:{ip}", self.name),
+            HostAddress::Gateway => write!(f, "{}:{HOST_GATEWAY}", self.name),
+        }
     }
 }
 
@@ -240,15 +270,25 @@ mod tests {
 
     #[test]
     fn a_container_finds_itself() {
-        let hosts = hosts("box", Some(Ipv4Addr::new(10, 0, 0, 2)), &[]);
+        let hosts = hosts("box", Some(Ipv4Addr::new(10, 0, 0, 2)), &[], None);
         assert!(hosts.ends_with("\n10.0.0.2\tbox\n"));
-        assert!(super::hosts("box", None, &[]).ends_with("\n127.0.1.1\tbox\n"));
+        assert!(super::hosts("box", None, &[], None).ends_with("\n127.0.1.1\tbox\n"));
+    }
+
+    #[test]
+    fn the_host_has_a_name_where_there_is_a_bridge() {
+        let entries = ["host:host-gateway".parse().unwrap()];
+        let gateway = Ipv4Addr::new(10, 0, 0, 1);
+        assert!(hosts("box", None, &entries, Some(gateway)).ends_with("\n10.0.0.1\thost\n"));
+        assert!(hosts("box", None, &entries, None).ends_with("\tbox\n"));
+        assert_eq!(entries[0].to_string(), "host:host-gateway");
     }
 
     #[test]
     fn a_host_entry_is_a_name_and_an_address() {
         let entry: HostEntry = "db:fd00::7".parse().unwrap();
-        assert_eq!((entry.name.as_str(), entry.ip.is_ipv6()), ("db", true));
+        let address = HostAddress::Ip("fd00::7".parse().unwrap());
+        assert_eq!((entry.name.as_str(), entry.address), ("db", address));
         for text in ["db", "db:", ":10.0.0.1", "a b:10.0.0.1", "db:host"] {
             assert!(text.parse::<HostEntry>().is_err(), "{text} was accepted");
         }

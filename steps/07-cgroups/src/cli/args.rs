@@ -123,14 +123,6 @@ impl CgroupSettings {
         Some(format!("--cgroup-parent {}", parent.display()))
     }
 
-    /// Checks the limits, as a start does.
-    ///
-    /// # Errors
-    /// Names the option whose value is invalid, alone or with another one.
-    pub fn check(&self) -> Result<()> {
-        crate::limits::limits(self).map(drop)
-    }
-
     /// The devices of `--device`, each as `SRC:DST` for a bind mount: the
     /// control groups allow a device but do not make its node. On the host's
     /// root file system the nodes that already exist are omitted.

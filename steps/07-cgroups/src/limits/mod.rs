@@ -36,6 +36,16 @@ use crate::limits::limit::{Limit, value};
 use crate::limits::units::{Bytes, Cpus, Swap};
 use crate::limits::weight::cpu_weight;
 
+impl CgroupSettings {
+    /// Checks the limits, as a start does.
+    ///
+    /// # Errors
+    /// Names the option whose value is invalid, alone or with another one.
+    pub fn check(&self) -> Result<()> {
+        limits(self).map(drop)
+    }
+}
+
 /// Whether this kernel limits swap.
 pub fn limits_swap() -> Result<bool> {
     change::limits_swap()

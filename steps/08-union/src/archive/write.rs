@@ -180,11 +180,7 @@ impl<'a> Archive<'a> {
             EntryType::Regular => header.set_size(stat.st_size as u64),
             _ => {}
         }
-        self.builder.append_pax_extensions(
-            records
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.as_slice())),
-        )?;
+        append_pax(&mut self.builder, path, &records)?;
         let name = match path.as_os_str().is_empty() {
             true => Path::new("./"),
             false => path,
@@ -199,6 +195,41 @@ impl<'a> Archive<'a> {
         }
         Ok(())
     }
+}
+
+/// Writes a header of PAX (pax(1)) with `records` for the entry `path`, which
+/// follows. It has a name: for busybox a header without one is the end.
+pub fn append_pax(
+    builder: &mut Builder<impl Write>,
+    path: &Path,
+    records: &[(String, Vec<u8>)],
+) -> Result<()> {
+    let mut data = Vec::new();
+    for (key, value) in records {
+        // The length counts itself: " key=value\n" and its own digits.
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while length != rest + length.to_string().len() {
+            length = rest + length.to_string().len();
+        }
+        data.extend_from_slice(format!("{length} {key}=").as_bytes());
+        data.extend_from_slice(value);
+        data.push(b'\n');
+    }
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_mode(0o644);
+    header.set_size(data.len() as u64);
+    let base = path.file_name().unwrap_or(OsStr::new("."));
+    let mut name = [b"PaxHeaders/", base.as_bytes()].concat();
+    name.truncate(99);
+    if let Some(field) = header.as_old_mut().name.get_mut(..name.len()) {
+        field.copy_from_slice(&name);
+    }
+    header.set_cksum();
+    builder
+        .append(&header, data.as_slice())
+        .context("write the header of PAX")
 }
 
 /// The header of an entry without content.

@@ -17,11 +17,12 @@ use runtime::further::ensure_sealed;
 use rustix::fs::{MemfdFlags, memfd_create};
 use user::UserSpec;
 
-use crate::cli::run::{AttachArgs, again};
+use crate::cli::run::AttachArgs;
 use crate::cli::{is_paused, require_running, swept};
 use crate::client::{Attach, ask, attach, keys};
 use crate::events::tell;
 use crate::exec::{Further, exec};
+use crate::monitor::detach::again;
 use crate::monitor::detach::{Caller, Passed, detach, null};
 use crate::protocol::connect;
 use crate::settings::Stay;

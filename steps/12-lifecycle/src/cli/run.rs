@@ -1,6 +1,5 @@
 //! `run`, `create` and `start`.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -29,7 +28,7 @@ use crate::config::Config;
 use crate::events::tell;
 use crate::health::HealthArgs;
 use crate::monitor;
-use crate::monitor::detach::{Caller, Passed, Started, detach};
+use crate::monitor::detach::{Caller, Passed, Started, again, detach};
 use crate::settings::{LogDriver, LogSettings, Restart, Stay};
 
 /// The keys that detach, unless others are given.
@@ -288,17 +287,6 @@ fn launch(places: &Places, record: &Record, attached: Option<&UnixStream>) -> Re
         fd: stream.as_fd(),
     });
     detach(&args, passed.as_slice())
-}
-
-/// The words with which this program is executed again: those of every command.
-pub(crate) fn again(places: &Places) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["drydock".into()];
-    words.extend(["--root".into(), places.root.clone().into()]);
-    words.extend(["--state".into(), places.state.clone().into()]);
-    if kit::say::verbose() {
-        words.push("--verbose".into());
-    }
-    words
 }
 
 /// What a monitor is executed with.

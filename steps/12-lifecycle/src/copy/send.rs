@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use tar::{Builder, EntryType};
-use union::archive::write::{Exactly, header, time};
+use union::archive::write::{Exactly, append_pax, header, time};
 use union::tree::node::ours;
 
 use crate::copy::names::{Names, Written};
@@ -183,8 +183,7 @@ impl Archive<'_> {
             }
             _ => {}
         }
-        let records = records.iter().map(|(key, value)| (&**key, &**value));
-        self.builder.append_pax_extensions(records)?;
+        append_pax(&mut self.builder, path, &records)?;
         let mut shown = path.as_os_str().to_owned();
         if type_of == EntryType::Directory {
             shown.push("/");
@@ -313,5 +312,43 @@ impl Read for Pieces {
             self.at = 0;
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let long = "n".repeat(200);
+        let tree = directory.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(tree.join(&long), "content").unwrap();
+        let sparse = File::create(tree.join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", (1 << 30) - 3).unwrap();
+        std::os::unix::fs::symlink("l".repeat(300), tree.join("link")).unwrap();
+        let source = Source {
+            written: Written::new(tree.as_os_str(), Path::new("/")),
+            follow: false,
+        };
+        let mut archive = Vec::new();
+        assert!(send(&Names::Host, &source, &mut archive).unwrap());
+        assert!(archive.len() < 1 << 20, "holes are not sent");
+        let mut reader = union::archive::reader::Reader::new(&archive[..]);
+        let mut found = Vec::new();
+        while let Some(entry) = reader.next().unwrap() {
+            let name = String::from_utf8(entry.path_bytes().to_vec()).unwrap();
+            found.push((name, entry.size()));
+        }
+        let expected = [
+            ("tree/".to_owned(), 0),
+            ("tree/link".to_owned(), 0),
+            (format!("tree/{long}"), 7),
+            ("tree/sparse".to_owned(), 1 << 30),
+        ];
+        assert_eq!(found, expected);
     }
 }

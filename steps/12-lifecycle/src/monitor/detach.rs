@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Error, Result, bail};
+use engine::cli::places::Places;
 use kit::SignalSet;
 use kit::sys::close_except;
 use kit::sys::signals::{block, kill, read_signal, set_mask, signalfd};
@@ -220,6 +221,17 @@ fn leave(
     // ANCHOR_END: exercise_leave
 }
 // ANCHOR_END: leave
+
+/// The words with which this program is executed again: those of every command.
+pub(crate) fn again(places: &Places) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["drydock".into()];
+    words.extend(["--root".into(), places.root.clone().into()]);
+    words.extend(["--state".into(), places.state.clone().into()]);
+    if kit::say::verbose() {
+        words.push("--verbose".into());
+    }
+    words
+}
 
 /// What the program reads from its environment. The rest is the caller's.
 // ANCHOR: environment

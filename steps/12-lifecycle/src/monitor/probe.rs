@@ -24,9 +24,9 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::cli::is_paused;
-use crate::cli::run::again;
 use crate::events::tell;
 use crate::health::{Health, OUTPUT, Probe, command, patience, pause};
+use crate::monitor::detach::again;
 use crate::monitor::detach::{environment, null};
 use crate::settings::put_health;
 

@@ -219,7 +219,6 @@ impl Resolver {
             Some(Err((id, why))) => return self.answer(from, refuse(id, why)),
             Some(Ok(question)) => question,
         };
-        // ANCHOR: exercise_hear
         let table = self.names.now();
         if let Some(answer) = known(table, &question) {
             return self.answer(from, answer);
@@ -228,7 +227,6 @@ impl Resolver {
             true => self.pass_on(question, message, from),
             false => self.answer(from, question.failed()),
         }
-        // ANCHOR_END: exercise_hear
     }
     // ANCHOR_END: hear
 

@@ -16,6 +16,7 @@ use kit::warn;
 use net::{PREFIX, UserBridge};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use union::layers::store::sweep_drafts;
 
 /// The largest description, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -144,7 +145,12 @@ impl Networks {
     pub fn hold(&self, turn: Turn) -> Result<Lock> {
         make(&self.directory, 0o700)?;
         require_own(&self.directory)?;
-        hold(&self.directory, turn)
+        let held = hold(&self.directory, turn)?;
+        if turn == Turn::Judging {
+            // What was being written when its writer was killed.
+            sweep_drafts(&self.directory)?;
+        }
+        Ok(held)
     }
 
     /// Reads a network; `None` if there is none with that id.
