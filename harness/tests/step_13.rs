@@ -575,8 +575,15 @@ fn garbage_goes_and_nothing_else() {
         expect_eq("the blobs after one is removed", blobs().len(), 4)?;
         site.expect_runs(&site.server.name("app:2"), &two)?;
         // Those of a pull that runs belong to no image yet.
-        let late = site.image("late", "1")?;
-        let (first, last) = (digest(&late.layers[0]), digest(&late.layers[1]));
+        let word = c.word("late");
+        let tars = [
+            archive(&[("etc/first", word.as_bytes())])?,
+            base.clone(),
+            archive(&[("etc/word", word.as_bytes())])?,
+        ];
+        let config = json!({"Cmd": ["cat", "/etc/word"]});
+        let late = site.image_of("late", "1", &tars, config, &word)?;
+        let (first, last) = (digest(&late.layers[0]), digest(&late.layers[2]));
         let ends = last.clone();
         site.server
             .rule(move |request, answer| match request.path.ends_with(&ends) {

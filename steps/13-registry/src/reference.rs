@@ -13,8 +13,6 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use engine::image::digest::Digest;
 use engine::image::name::Name;
 
-use crate::settings::Registries;
-
 /// The longest host and path, in bytes, as Docker counts.
 const LONGEST: usize = 255;
 /// The longest tag, in bytes.
@@ -153,37 +151,6 @@ fn is_tag(tag: &str) -> bool {
     (1..=LONGEST_TAG).contains(&tag.len()) && tag.bytes().all(inner) && !tag.starts_with(['.', '-'])
 }
 
-impl Reference {
-    /// Where the reference leads: to the registry that it names, or to the one
-    /// that is configured.
-    ///
-    /// # Errors
-    /// If it names none and none is configured.
-    // ANCHOR: resolve
-    pub fn resolve(&self, registries: &Registries) -> Result<Remote> {
-        let (host, path) = match (&self.host, &registries.default) {
-            (Some(host), _) => (host.clone(), self.path.clone()),
-            // Docker's own images have a path of one part only for people.
-            (None, Some(default)) if !self.path.contains('/') => {
-                (default.clone(), format!("library/{}", self.path))
-            }
-            (None, Some(default)) => (default.clone(), self.path.clone()),
-            (None, None) => bail!(
-                "{self} names no registry, and none is configured: write HOST/{self}, or set \
-                 DRYDOCK_REGISTRY=HOST, or default = \"HOST\" in {}",
-                Registries::paths_in_words()
-            ),
-        };
-        let latest = || self.digest.is_none().then(|| "latest".to_owned());
-        Ok(Remote {
-            repository: Repository { host, path },
-            tag: self.tag.clone().or_else(latest),
-            digest: self.digest.clone(),
-        })
-    }
-    // ANCHOR_END: resolve
-}
-
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(host) = &self.host {
@@ -273,31 +240,6 @@ mod tests {
         assert_eq!(parsed("a.b/app").host.as_deref(), Some("a.b"));
         assert_eq!(parsed("[::1]:5000/a").host.as_deref(), Some("[::1]:5000"));
         assert_eq!(parsed("app:5000").tag.as_deref(), Some("5000"));
-    }
-
-    #[test]
-    fn a_digest_goes_before_a_tag() {
-        let digest = Digest::of(b"");
-        let text = format!("localhost:5000/app:1@{digest}");
-        let reference = parsed(&text);
-        assert_eq!(reference.to_string(), text);
-        let remote = reference.resolve(&Registries::default()).unwrap();
-        assert_eq!(remote.asked(), digest.to_string());
-        assert_eq!(remote.name().unwrap(), None);
-    }
-
-    #[test]
-    fn a_reference_without_a_host_needs_a_default() {
-        let error = parsed("busybox").resolve(&Registries::default());
-        assert!(error.unwrap_err().to_string().contains("DRYDOCK_REGISTRY"));
-        let registries = Registries {
-            default: Some("localhost:5000".into()),
-            ..Registries::default()
-        };
-        let remote = |text: &str| parsed(text).resolve(&registries).unwrap().to_string();
-        assert_eq!(remote("busybox"), "localhost:5000/library/busybox:latest");
-        assert_eq!(remote("a/b:1"), "localhost:5000/a/b:1");
-        assert_eq!(remote("h.org/b:1"), "h.org/b:1");
     }
 
     #[test]

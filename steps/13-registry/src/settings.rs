@@ -18,10 +18,10 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::reference::Reference;
+use crate::reference::{Reference, Remote, Repository};
 
 /// Seconds that a registry may be silent, or slower than anybody wants to wait.
 const PATIENCE: u64 = 30;
@@ -91,6 +91,36 @@ impl Registries {
         Ok(())
     }
 
+    /// Where a reference leads: to the registry that it names, or to the one that
+    /// is configured.
+    ///
+    /// # Errors
+    /// If it names none and none is configured.
+    // ANCHOR: resolve
+    pub fn resolve(&self, reference: &Reference) -> Result<Remote> {
+        let path = &reference.path;
+        let (host, path) = match (&reference.host, &self.default) {
+            (Some(host), _) => (host.clone(), path.clone()),
+            // Docker's own images have a path of one part only for people.
+            (None, Some(default)) if !path.contains('/') => {
+                (default.clone(), format!("library/{path}"))
+            }
+            (None, Some(default)) => (default.clone(), path.clone()),
+            (None, None) => bail!(
+                "{reference} names no registry, and none is configured: write \
+                 HOST/{reference}, or set DRYDOCK_REGISTRY=HOST, or default = \"HOST\" in {}",
+                Registries::paths_in_words()
+            ),
+        };
+        let latest = || reference.digest.is_none().then(|| "latest".to_owned());
+        Ok(Remote {
+            repository: Repository { host, path },
+            tag: reference.tag.clone().or_else(latest),
+            digest: reference.digest.clone(),
+        })
+    }
+    // ANCHOR_END: resolve
+
     /// What is known about the registry `host`.
     pub fn about(&self, host: &str) -> Registry {
         let known = self.each.iter().find(|one| one.host == host).cloned();
@@ -134,6 +164,35 @@ fn files() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parsed(text: &str) -> Reference {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_digest_goes_before_a_tag() {
+        let digest = engine::image::digest::Digest::of(b"");
+        let text = format!("localhost:5000/app:1@{digest}");
+        let reference = parsed(&text);
+        assert_eq!(reference.to_string(), text);
+        let remote = Registries::default().resolve(&reference).unwrap();
+        assert_eq!(remote.asked(), digest.to_string());
+        assert_eq!(remote.name().unwrap(), None);
+    }
+
+    #[test]
+    fn a_reference_without_a_host_needs_a_default() {
+        let error = Registries::default().resolve(&parsed("busybox"));
+        assert!(error.unwrap_err().to_string().contains("DRYDOCK_REGISTRY"));
+        let registries = Registries {
+            default: Some("localhost:5000".into()),
+            ..Registries::default()
+        };
+        let remote = |text: &str| registries.resolve(&parsed(text)).unwrap().to_string();
+        assert_eq!(remote("busybox"), "localhost:5000/library/busybox:latest");
+        assert_eq!(remote("a/b:1"), "localhost:5000/a/b:1");
+        assert_eq!(remote("h.org/b:1"), "h.org/b:1");
+    }
 
     #[test]
     fn a_file_names_registries() {

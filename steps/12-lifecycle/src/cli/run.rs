@@ -92,7 +92,7 @@ pub struct Run {
     health: HealthArgs,
     #[command(flatten)]
     network: NetworkArgs,
-    /// Those of step 09.
+    /// The options of step 09.
     #[command(flatten)]
     pub run: RunArgs,
 }
@@ -108,7 +108,7 @@ pub struct Create {
     health: HealthArgs,
     #[command(flatten)]
     network: NetworkArgs,
-    /// Those of step 09.
+    /// The options of step 09.
     #[command(flatten)]
     pub run: RunArgs,
 }

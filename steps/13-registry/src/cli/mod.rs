@@ -166,7 +166,7 @@ impl Here {
         let Some(digest) = &parsed.digest else {
             return Ok(None);
         };
-        let Ok(place) = parsed.resolve(&Registries::read()?) else {
+        let Ok(place) = Registries::read()?.resolve(&parsed) else {
             return Ok(None);
         };
         self.blobs.by_place(&place.repository, digest)

@@ -141,7 +141,7 @@ fn fetch(places: &Places, config: &Config, args: &PullArgs, run: &mut RunArgs) -
         let registries = Registries::read()?;
         let parsed: Reference = reference.parse()?;
         // What was pulled under its full name is meant by its short one.
-        let place = parsed.resolve(&registries)?;
+        let place = registries.resolve(&parsed)?;
         if policy == Policy::Missing && !args.quiet {
             eprintln!("Unable to find image '{place}' locally");
         }

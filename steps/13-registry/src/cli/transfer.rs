@@ -76,7 +76,7 @@ pub(super) fn run(here: &Here, tool: Tool) -> Result<Exit> {
 
 fn pull(here: &Here, args: &PullArgs) -> Result<()> {
     let registries = Registries::read()?;
-    let place = args.name.resolve(&registries)?;
+    let place = registries.resolve(&args.name)?;
     let progress = Progress::new(args.quiet);
     let pull = Pull {
         images: &here.images,
@@ -128,7 +128,7 @@ fn push(here: &Here, args: &PushArgs) -> Result<()> {
     if args.name.digest.is_some() {
         bail!("cannot push a digest reference");
     }
-    let place = args.name.resolve(&registries)?;
+    let place = registries.resolve(&args.name)?;
     let repository = &place.repository;
     let progress = Progress::new(args.quiet);
     progress.say(&format!("The push refers to repository [{repository}]"));
