@@ -290,7 +290,7 @@ fn no_link_leads_a_copy_astray() {
                 .run()?;
         }
         // While directories become links.
-        for _ in 0..40 {
+        for _ in 0..12 {
             life.call(&["cp", &plain, "box:/d/swap/secret"]).run()?;
             life.call(&["cp", &plain, "box:/d/swap"]).run()?;
             let ran = life.call(&["cp", "box:/d/swap/secret", "-"]).run()?;
