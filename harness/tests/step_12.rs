@@ -124,6 +124,47 @@ impl<'a> Life<'a> {
     }
 }
 
+/// An ordinary user with a directory, and an image in it.
+struct Ordinary<'a> {
+    c: &'a Check,
+    root: String,
+    image: String,
+}
+
+impl<'a> Ordinary<'a> {
+    fn new(life: &Life<'a>) -> Result<Self> {
+        let root = life.c.dir().join("rootless");
+        fs::create_dir(&root).context("mkdir")?;
+        let image = root.join("image").display().to_string();
+        for words in [
+            &["cp", "-a", &life.image, &image][..],
+            &["chown", "-R", "1000:1000", &root.display().to_string()],
+        ] {
+            let status = std::process::Command::new(words[0])
+                .args(&words[1..])
+                .status()
+                .context(words[0].to_owned())?;
+            expect(status.success(), "a copy of the image", status)?;
+        }
+        Ok(Ordinary {
+            c: life.c,
+            root: root.display().to_string(),
+            image,
+        })
+    }
+
+    fn call(&self, words: &[&str]) -> Step {
+        let root = format!("{}/state", self.root);
+        let step = self.c.step().user(1000).env("HOME", &self.root);
+        step.args(["--root", &root]).args(words)
+    }
+
+    fn said(&self, words: &[&str]) -> Result<String> {
+        let ran = self.call(words).run()?.success()?;
+        Ok(ran.stdout.trim_end().to_owned())
+    }
+}
+
 /// Waits for the processes that stay with containers. `rm -f` returns when
 /// everything is cleaned up, and they end right after. A check adopts all of its
 /// orphans.
@@ -834,5 +875,60 @@ fn the_exit_status_is_for_those_who_wait() {
         )?;
         life.said(&["rm", "kept"])?;
         life.expect_nothing_left()
+    });
+}
+
+#[test]
+fn none_of_it_needs_root() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let user = Ordinary::new(&life)?;
+        let word = c.word("words");
+        let script = format!("echo {word}; exec sleep 1000");
+        let run = ["run", "-d", "--network", "none", "--name", "box"];
+        let probed = ["--health-cmd", "test -e /ok", "--health-interval", "100ms"];
+        let command = [&user.image, "sh", "-c", &script];
+        user.said(&[&run[..], &probed, &command].concat())?;
+        let logged = wait_for(|| {
+            user.said(&["logs", "box"])
+                .ok()
+                .filter(|text| *text == word)
+        });
+        expect(logged.is_some(), "its log", user.said(&["logs", "box"])?)?;
+        expect_eq(
+            "who it is inside",
+            &*user.said(&["exec", "box", "id", "-u"])?,
+            "0",
+        )?;
+        let pid = user.said(&["inspect", "-f", "{{.State.Pid}}", "box"])?;
+        let owner = fs::metadata(format!("/proc/{pid}")).context("stat")?;
+        expect_eq(
+            "who it is outside",
+            std::os::unix::fs::MetadataExt::uid(&owner),
+            1000,
+        )?;
+        user.said(&["exec", "box", "touch", "/ok"])?;
+        let well = wait_for(|| {
+            let status = user.said(&["ps", "--format", "{{.Status}}"]).ok()?;
+            status.ends_with("(healthy)").then_some(())
+        });
+        expect(well.is_some(), "(healthy) in ps", user.said(&["ps"])?)?;
+        user.said(&["stop", "-t", "0", "box"])?;
+        expect_eq("its exit status", &*user.said(&["wait", "box"])?, "137")?;
+        user.said(&["start", "box"])?;
+        user.said(&["exec", "box", "ls", "/ok"])?;
+        // What its user may not do is an error, and nothing else.
+        let ran = user
+            .call(&["run", "--rm", "--network", "bridge", &user.image, "true"])
+            .run()?;
+        expect(
+            ran.status == 125,
+            "status 125 for a bridge without root",
+            ran.status,
+        )?;
+        user.said(&["rm", "-f", "box"])?;
+        wait_for_monitors();
+        let left = fs::read_dir(format!("{}/state/containers/names", user.root));
+        expect_eq("names that are left", left.context("list")?.count(), 0)
     });
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use check::prelude::*;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::Life;
+use crate::{Life, Ordinary};
 
 /// Directories and what is copied where, in the order in which it happens:
 /// source, destination, and what the destination then has, or the words of the
@@ -372,30 +372,11 @@ fn no_link_leads_a_copy_astray() {
 fn an_ordinary_user_copies_as_root_inside() {
     check(|c| {
         let life = Life::new(c)?;
-        let root = c.dir().join("rootless");
-        fs::create_dir(&root).context("mkdir")?;
-        chown(&root, Some(1000), Some(1000)).context("chown")?;
-        let owned = c.dir().join("image");
-        let status = std::process::Command::new("cp")
-            .args(["-a", &life.image, &owned.display().to_string()])
-            .status()
-            .context("cp")?;
-        expect(status.success(), "a copy of the image", status)?;
-        let status = std::process::Command::new("chown")
-            .args(["-R", "1000:1000", &owned.display().to_string()])
-            .status()
-            .context("chown")?;
-        expect(status.success(), "an image of the user's", status)?;
-        let file = root.join("file");
+        let user = Ordinary::new(&life)?;
+        let (root, image) = (&user.root, &user.image);
+        let file = std::path::Path::new(root).join("file");
         fs::write(&file, "the file").context("write")?;
-        let (root, image) = (root.display().to_string(), owned.display().to_string());
-        let call = |words: &[&str]| {
-            let call = c
-                .step()
-                .user(1000)
-                .args(["--root", &format!("{root}/state")]);
-            call.env("HOME", &root).args(words)
-        };
+        let call = |words: &[&str]| user.call(words);
         let run = [
             "run",
             "-d",
@@ -403,7 +384,7 @@ fn an_ordinary_user_copies_as_root_inside() {
             "none",
             "--name",
             "box",
-            &image,
+            image,
             "sleep",
             "1000",
         ];
