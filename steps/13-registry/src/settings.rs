@@ -210,6 +210,6 @@ mod tests {
             let registries: Registries = toml::from_str(bad).unwrap();
             assert!(registries.check().is_err(), "{bad}");
         }
-        assert!(toml::from_str::<Registries>("defualt = \"h.org\"").is_err());
+        assert!(toml::from_str::<Registries>("standard = \"h.org\"").is_err());
     }
 }

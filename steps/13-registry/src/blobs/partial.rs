@@ -178,12 +178,12 @@ mod tests {
         let _held = store.hold().unwrap();
         let digest = Digest::of(b"hello");
         let mut first = partial(&store, &digest);
-        first.write(b"hel").unwrap();
+        first.write(b"hell").unwrap();
         assert!(!store.has(&digest).unwrap());
         drop(first);
         let mut second = partial(&store, &digest);
-        assert_eq!(second.length(), 3);
-        second.write(b"lo").unwrap();
+        assert_eq!(second.length(), 4);
+        second.write(b"o").unwrap();
         second.finish().unwrap();
         assert_eq!(store.document(&digest).unwrap(), b"hello");
         assert!(matches!(
