@@ -56,17 +56,21 @@ need uidmap command -v newuidmap
 [ -z "$browser" ] || need chromium command -v chromium
 [ -z "$browser" ] || need hyperfine command -v hyperfine # the bench, which only tests run unasked
 [ -z "$browser" ] || need strace command -v strace
-# Engines for the runtime of step 11: 300 MB, which only ./just test needs.
+# Engines for the runtime of step 11 and the registries of step 13: 300 MB, which
+# only ./just test needs.
 [ -z "$browser" ] || need podman command -v podman
 [ -z "$browser" ] || need conmon command -v conmon
 [ -z "$browser" ] || need containerd command -v containerd
 [ -z "$browser" ] || need docker.io command -v dockerd
 [ -z "$browser" ] || need iptables command -v iptables
+[ -z "$browser" ] || need openssl command -v openssl
 [ -z "$browser" ] || need iproute2 command -v ip
 # Images made by others, for the checks of step 09.
 need skopeo command -v skopeo
 need umoci command -v umoci
 need buildah command -v buildah
+# A registry, for the checks of step 13.
+need docker-registry command -v docker-registry
 
 if [ -z "$missing" ]; then
 	say 'everything is there'

@@ -1,5 +1,6 @@
 //! The runtime of step 11 under the engines that call it: podman, containerd by
-//! its own client and as Kubernetes calls it, dockerd. Debian's packages, daemons
+//! its own client and as Kubernetes calls it, dockerd; and the engine beside
+//! them, with the same answers and the same registries. Debian's packages, daemons
 //! of this test's own, in namespaces that end with it.
 //!
 //! A part of the course without points: the packages have 300 MB, and what the
@@ -16,6 +17,8 @@ mod grpc;
 mod message;
 #[path = "peers/place.rs"]
 mod place;
+#[path = "peers/registry.rs"]
+mod registry;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

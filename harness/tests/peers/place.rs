@@ -217,6 +217,32 @@ impl Place {
 
     /// Starts a daemon, and waits for its socket.
     pub(crate) fn start(&mut self, name: &str, words: &[&str], socket: &Path) -> Result<()> {
+        self.spawn(name, words)?;
+        if wait_for(|| socket.exists().then_some(())).is_none() {
+            bail!("{name} has no socket {socket:?}: {}", self.log(name)?);
+        }
+        Ok(())
+    }
+
+    /// Starts a daemon, and waits until it listens on a port of 127.0.0.1.
+    pub(crate) fn start_listening(&mut self, name: &str, words: &[&str], port: u16) -> Result<()> {
+        self.spawn(name, words)?;
+        // proc_net(5): the address and the port in hexadecimal, and LISTEN.
+        let socket = format!("0100007F:{port:04X} 00000000:0000 0A");
+        let list = format!("/proc/{}/net/tcp", self.pid);
+        let listens = || {
+            fs::read_to_string(&list)
+                .ok()?
+                .contains(&socket)
+                .then_some(())
+        };
+        if wait_for(listens).is_none() {
+            bail!("{name} does not listen: {}", self.log(name)?);
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, name: &str, words: &[&str]) -> Result<()> {
         let log = File::create(self.dir().join(format!("{name}.log"))).context("create a log")?;
         let child = self
             .command(words)
@@ -225,9 +251,6 @@ impl Place {
             .spawn()
             .with_context(|| format!("run {name}"))?;
         self.daemons.push((name.to_owned(), child));
-        if wait_for(|| socket.exists().then_some(())).is_none() {
-            bail!("{name} has no socket {socket:?}: {}", self.log(name)?);
-        }
         Ok(())
     }
 
