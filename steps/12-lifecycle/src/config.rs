@@ -22,7 +22,7 @@ use std::env::var_os;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use cgroups::{Bytes, CgroupSettings, Cpus, Swap};
 use engine::cli::options::RunArgs;
 use engine::command::ulimit::Ulimit;
@@ -121,7 +121,7 @@ impl Config {
     fn parse(text: &str, is_json: bool) -> Result<Self> {
         let config: Config = match is_json {
             true => serde_json::from_str(text)?,
-            false => toml::from_str(text)?,
+            false => toml::from_str(text).map_err(|error| in_a_line(&error, text))?,
         };
         for (name, limit) in &config.default_ulimits {
             limit
@@ -197,6 +197,14 @@ impl DefaultUlimit {
     fn named(&self, name: &str) -> Result<Ulimit> {
         format!("{name}={}:{}", self.soft, self.hard).parse()
     }
+}
+
+/// What is wrong, and in which line, without the picture of it.
+fn in_a_line(error: &toml::de::Error, text: &str) -> Error {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.unwrap_or_default().matches('\n').count() + 1;
+    let message = error.message().trim_end().replace('\n', ", ");
+    Error::msg(format!("line {line}: {message}"))
 }
 
 /// Where the file usually is; `None` for a user without a home directory.

@@ -1,0 +1,74 @@
+//! Defaults from a file.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use check::prelude::*;
+
+use crate::Life;
+
+#[test]
+fn a_file_has_the_defaults() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let path = c.dir().join("drydock.toml");
+        let file = path.display().to_string();
+        let write = |text: &str| fs::write(&path, text).context("write");
+        let call = |words: &[&str]| life.call(&[&["--config-file", &file], words].concat());
+        write(
+            "no-new-privileges = true\nlog-opts = { max-size = \"2k\" }\n\
+             [limits]\nmemory = \"64m\"\npids-limit = 33\n\
+             [default-ulimits.nofile]\nSoft = 100\nHard = 200\n",
+        )?;
+        let show = "ulimit -n; ulimit -Hn; grep NoNewPrivs /proc/self/status; exec sleep 1000";
+        let run = ["run", "-d", "--network", "none", "--name", "box"];
+        let command = [&life.image, "sh", "-c", show];
+        call(&[&run[..], &["--pids-limit", "44"], &command].concat())
+            .run()?
+            .success()?;
+        let shown = wait_for(|| {
+            let text = life.said(&["logs", "box"]).ok()?;
+            (text.lines().count() == 3).then_some(text)
+        });
+        expect_eq(
+            "what the command has",
+            shown.as_deref(),
+            Some("100\n200\nNoNewPrivs:\t1"),
+        )?;
+        let of = "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{json .HostConfig.LogConfig.Config}}";
+        expect_eq(
+            "what the file says, unless an option does",
+            &*life.said(&["inspect", "-f", of, "box"])?,
+            "67108864 44 {\"max-file\":\"1\",\"max-size\":\"2k\"}",
+        )?;
+        // It is started again with what it was made with.
+        write("[limits]\nmemory = \"32m\"\n")?;
+        life.said(&["stop", "-t", "0", "box"])?;
+        call(&["start", "box"]).run()?.success()?;
+        let memory = life.said(&["inspect", "-f", "{{.HostConfig.Memory}}", "box"])?;
+        expect_eq("its limit", &*memory, "67108864")?;
+
+        // What is wrong is refused, by line, before anything is made.
+        for (text, words) in [
+            ("init = true\ncolour = \"red\"\n", &["line 2", "colour"][..]),
+            ("[limits]\nmemory = \"much\"\n", &["line 2", "much"]),
+            ("storage-driver = \"floppy\"\n", &["line 1", "floppy"]),
+            ("init = \n", &["line 1"]),
+        ] {
+            write(text)?;
+            let words = [&[file.as_str()][..], words].concat();
+            call(&["create", &life.image, "true"])
+                .run()?
+                .expect_error(125, &words)?;
+        }
+        write("init = true\n")?;
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).context("chmod")?;
+        call(&["ps"])
+            .run()?
+            .expect_error(125, &["others may write"])?;
+        fs::remove_file(&path).context("unlink")?;
+        call(&["ps"]).run()?.expect_error(125, &["no such file"])?;
+        life.said(&["rm", "-f", "box"])?;
+        life.expect_nothing_left()
+    });
+}
