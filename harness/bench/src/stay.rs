@@ -318,7 +318,7 @@ fn logs(
     let mut samples: Vec<[Vec<f64>; 2]> = keepers.iter().map(|_| Default::default()).collect();
     let mut failed: Vec<Option<anyhow::Error>> = keepers.iter().map(|_| None).collect();
     for round in 0..extent.logs {
-        for (at, (_, read)) in each(session, keepers, 0, |keeper| {
+        for (at, (_, read)) in each(session, keepers, round, |keeper| {
             read(session, keeper, extent.log)
         })?
         .into_iter()
