@@ -23,8 +23,10 @@ use check::restore::running::kill_and_wait;
 use check::sys::bind_child;
 
 /// The first process of the PID namespace: a shell, which reaps what dockerd's
-/// children leave. /run belongs to the daemons of the host.
-const FIRST: &str = "mount -t tmpfs tmpfs /run && { \"$@\"; exit $?; }";
+/// children leave. /run belongs to the daemons of the host, and in /etc/docker a
+/// daemon leaves its key. `$1` are the options of an overlay on /etc.
+const FIRST: &str = "mount -t tmpfs tmpfs /run && mount -t overlay -o \"$1\" overlay /etc && \
+                     shift && { \"$@\"; exit $?; }";
 
 /// The time limit for the daemon's first answer.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -50,12 +52,25 @@ impl Dockerd {
         let word = |file: &str| dir.join(file).display().to_string();
         let host = format!("unix://{}", word("socket"));
         let log = dir.join("log");
+        // The settings of the host's daemon are in /etc/docker/daemon.json.
+        let settings = word("daemon.json");
+        fs::write(&settings, "{}").with_context(|| format!("write {settings}"))?;
+        for name in ["etc", "work"] {
+            fs::create_dir_all(dir.join(name)).with_context(|| format!("mkdir {name}"))?;
+        }
+        let etc = format!(
+            "lowerdir=/etc,upperdir={},workdir={}",
+            word("etc"),
+            word("work")
+        );
         let output = File::create(&log).context("create a log for dockerd")?;
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--ipc", "--uts", "--pid", "--fork"])
             .args(["--kill-child", "--mount-proc", "sh", "-c", FIRST, "sh"])
+            .arg(etc)
             .arg(program()?)
+            .args(["--config-file", &settings])
             .args(["--host", &host, "--data-root", &word("data")])
             .args(["--exec-root", &word("exec"), "--pidfile", &word("pid")])
             .args(["--cgroup-parent", &scratch.group()])

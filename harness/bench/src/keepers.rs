@@ -13,6 +13,7 @@ use super::machine::kib;
 use super::peers::IMAGE;
 use super::session::Session;
 use super::tools::{named, output};
+use check::check::wait_for;
 use check::{host, workspace};
 
 /// The program of step 12, in `bin/`.
@@ -132,9 +133,7 @@ impl Keeper {
         output(&["sh", "-c", &import]).context("import")?;
         keeper.run("bench-try", &[], &["/bin/obey"])?;
         keeper.call(&["exec", "bench-try", "true"])?;
-        if keeper.monitors()?.len() != 1 {
-            bail!("{} monitors of one container", keeper.monitors()?.len());
-        }
+        keeper.await_monitors(1)?;
         keeper.remove(&["bench-try".to_owned()])?;
         Ok(keeper)
     }
@@ -172,11 +171,18 @@ impl Keeper {
         let mut args = vec!["rm", "-f"];
         args.extend(names.iter().map(String::as_str));
         self.call(&args)?;
-        let ended = check::check::wait_for(|| {
-            let left = self.monitors().ok()?;
-            left.is_empty().then_some(())
-        });
-        ended.with_context(|| format!("a monitor of {} does not end", self.name))
+        self.await_monitors(0)
+    }
+
+    /// Waits until there are so many monitors, ten seconds at most: podman's exec
+    /// has one of its own, which ends after its command line.
+    pub fn await_monitors(&self, count: usize) -> Result<()> {
+        let found = || self.monitors().map(|pids| pids.len());
+        let there = wait_for(|| found().ok().filter(|there| *there == count));
+        match there {
+            Some(_) => Ok(()),
+            None => bail!("{} monitors of {count} containers", found()?),
+        }
     }
 
     /// Removes all its containers.

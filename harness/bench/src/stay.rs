@@ -645,11 +645,7 @@ fn at_once(session: &Session, keeper: &Keeper, count: usize) -> Result<Many> {
         starts.push(keeper.run(name, &[], &["/bin/obey"])?.as_secs_f64() * 1000.0);
     }
     let all = begun.elapsed().as_secs_f64();
-    let monitors = keeper.monitors()?.len();
-    ensure!(
-        monitors == count,
-        "{monitors} monitors of {count} containers"
-    );
+    keeper.await_monitors(count)?;
     let memory = keeper.memory_of_monitors()?;
     let mut lists = Vec::new();
     for _ in 0..5 {
