@@ -24,6 +24,7 @@ use super::scratch::Stop;
 use super::session::Session;
 use super::stats::{Summary, figure, ratio, spread};
 use super::table::Table;
+use super::tools::last_words;
 use check::sys::bind_child;
 
 /// A line of a log, 100 bytes with its end.
@@ -402,7 +403,7 @@ fn read(session: &Session, keeper: &Keeper, bytes: u64) -> Result<[f64; 2]> {
 /// # Errors
 /// If it prints less, or nothing for a minute; if a signal arrives.
 fn printed(argv: &[String], bytes: u64, begun: Instant, stop: &Stop) -> Result<Duration> {
-    let mut followers = Followers(vec![follow(argv)?]);
+    let mut followers = Followers(vec![follow(argv, Stdio::null())?]);
     let stdout = followers.0[0].stdout.as_mut();
     let stdout = stdout.context("no standard output")?;
     let (mut count, mut buffer) = (0, vec![0; 1 << 16]);
@@ -422,10 +423,10 @@ fn printed(argv: &[String], bytes: u64, begun: Instant, stop: &Stop) -> Result<D
 
 /// Starts a command whose output is read from a pipe, and which ends with the
 /// bench.
-fn follow(argv: &[String]) -> Result<Child> {
+fn follow(argv: &[String], stderr: Stdio) -> Result<Child> {
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(stderr);
     bind_child(&mut command, Vec::new(), Signal::SIGKILL);
     command.spawn().with_context(|| format!("run {}", argv[0]))
 }
@@ -558,7 +559,8 @@ struct Many {
     list: Summary,
     /// Of each monitor.
     monitor: Memory,
-    follow: f64,
+    /// The reason if not all could be followed.
+    follow: std::result::Result<f64, String>,
     stop: f64,
 }
 
@@ -580,7 +582,7 @@ fn many(
             "ps, ms",
             "monitor of each: own, KiB",
             "PSS, KiB",
-            "logs -f of all, s",
+            "logs -f, s",
             "stop of all, s",
             "",
         ],
@@ -598,13 +600,13 @@ fn many(
             report.measured(&format!("{name} run -d"), "ms", many.start);
             report.measured(&format!("{name} ps"), "ms", many.list);
             for (what, unit, value) in [
-                ("start of all", "s", many.all),
-                ("monitor", "KiB", many.monitor.own),
-                ("monitor, PSS", "KiB", many.monitor.pss),
-                ("logs -f of all", "s", many.follow),
-                ("stop of all", "s", many.stop),
+                ("start of all", "s", Some(many.all)),
+                ("monitor", "KiB", Some(many.monitor.own)),
+                ("monitor, PSS", "KiB", Some(many.monitor.pss)),
+                ("logs -f", "s", many.follow.as_ref().ok().copied()),
+                ("stop of all", "s", Some(many.stop)),
             ] {
-                if let Some(summary) = Summary::of(&[value]) {
+                if let Some(summary) = value.and_then(|value| Summary::of(&[value])) {
                     report.measured(&format!("{name} {what}"), unit, summary);
                 }
             }
@@ -616,8 +618,9 @@ fn many(
                 figure(many.list.median),
                 figure(many.monitor.own),
                 figure(many.monitor.pss),
-                figure(many.follow),
+                many.follow.as_ref().map_or("–".to_owned(), |&s| figure(s)),
                 figure(many.stop),
+                many.follow.err().unwrap_or_default(),
             ]
         });
         results.push((keeper.name, cells));
@@ -627,7 +630,8 @@ fn many(
     report.notes.push(format!(
         "Many containers are {} of drydock, and {} of the others, which take a second or so to \
          start and to stop each, and a client of tens of megabytes to follow: less where there is \
-         not the memory for so many.",
+         not the memory for so many. Of each engine at most {FOLLOWED} logs are followed at the \
+         same time: by default the kernel lets a user wait for changes of files 128 times.",
         extent.many[0], extent.many[1]
     ));
     Ok(())
@@ -653,17 +657,17 @@ fn at_once(session: &Session, keeper: &Keeper, count: usize) -> Result<Many> {
         lists.push(keeper.call(&["ps"])?.as_secs_f64() * 1000.0);
     }
     let begun = Instant::now();
+    let complaints = session.scratch.path("followers");
     let mut followers = Followers::default();
-    for name in &names {
-        followers
-            .0
-            .push(follow(&keeper.argv(&["logs", "-f", name]))?);
-    }
-    for follower in &mut followers.0 {
-        let stdout = follower.stdout.as_mut().context("no standard output")?;
-        first_byte(stdout, LIMIT, &|| stop.check()).context("logs -f")?;
-    }
-    let followed = begun.elapsed().as_secs_f64();
+    let followed = followers.all(session, keeper, &names[..count.min(FOLLOWED)], &complaints);
+    stop.check()?;
+    let followed = match followed {
+        Ok(()) => Ok(begun.elapsed().as_secs_f64()),
+        Err(error) => {
+            let said = last_words(&fs::read(&complaints).unwrap_or_default());
+            Err(format!("logs -f: {error:#}: {said}"))
+        }
+    };
     let mut args = vec!["stop"];
     args.extend(names.iter().map(String::as_str));
     let stopped = keeper.call(&args)?.as_secs_f64();
@@ -687,9 +691,38 @@ fn at_once(session: &Session, keeper: &Keeper, count: usize) -> Result<Many> {
     })
 }
 
+/// The most logs that are followed at the same time. A command that waits for
+/// more needs an inotify instance, of which a user has 128 by default
+/// (inotify(7)).
+const FOLLOWED: usize = 100;
+
 /// Commands that follow logs. Dropping them ends them.
 #[derive(Default)]
 struct Followers(Vec<Child>);
+
+impl Followers {
+    /// Follows the logs of all these containers, and waits until each command
+    /// has printed something. Their complaints go to a file.
+    fn all(
+        &mut self,
+        session: &Session,
+        keeper: &Keeper,
+        names: &[String],
+        complaints: &Path,
+    ) -> Result<()> {
+        let stderr = fs::File::create(complaints).context("create a file for complaints")?;
+        for name in names {
+            let stderr = stderr.try_clone().context("dup")?;
+            let argv = keeper.argv(&["logs", "-f", name]);
+            self.0.push(follow(&argv, Stdio::from(stderr))?);
+        }
+        for follower in &mut self.0 {
+            let stdout = follower.stdout.as_mut().context("no standard output")?;
+            first_byte(stdout, LIMIT, &|| session.scratch.stop.check())?;
+        }
+        Ok(())
+    }
+}
 
 impl Drop for Followers {
     fn drop(&mut self) {
