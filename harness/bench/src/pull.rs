@@ -18,7 +18,7 @@ use super::report::Report;
 use super::session::Session;
 use super::stats::{Summary, figure};
 use super::table::Table;
-use super::tools::need;
+use super::tools::{complaint, need};
 use check::{host, workspace};
 
 /// The program of step 13, in `bin/`.
@@ -102,9 +102,21 @@ fn measure(session: &Session) -> Result<Report> {
         None => Dockerd::start(session, "pull-dockerd").map_err(|error| format!("{error:#}")),
     };
     session.scratch.stop.check()?;
-    let pullers = pullers(session, dockerd.as_ref().ok(), &mut report);
+    let all = pullers(session, dockerd.as_ref().ok(), &mut report);
     if let Err(why) = &dockerd {
         report.notes.push(format!("{why}."));
+    }
+    // hyperfine would end with the first that fails.
+    let mut pullers = Vec::new();
+    for puller in all {
+        session.scratch.stop.check()?;
+        match complaint(&puller.argv(&name))? {
+            None => pullers.push(puller),
+            Some(why) if pullers.is_empty() => bail!("{}: {why}", puller.name),
+            Some(why) => report
+                .notes
+                .push(format!("{} refused: {why}.", puller.name)),
+        }
     }
     let timed: Vec<Timed> = pullers.iter().map(|puller| puller.timed(&name)).collect();
     add(session, &mut report, "Pull an image", &timed, size)?;
