@@ -82,6 +82,8 @@ pub fn run(session: &Session) -> Result<Report> {
         };
         scope.spawn(work).join()
     });
+    // ^C ends the commands, too, which then fail without a word.
+    session.scratch.stop.check()?;
     match measured {
         Ok(report) => report,
         Err(_) => bail!("the thread of the bench died"),
