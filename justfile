@@ -131,7 +131,7 @@ book-test *ARGS:
 book-look *ARGS:
     @{{ harness }} book look "$@"
 
-# Measure beside other engines: start, where, runtime, density, native, images, or all; as root
+# Measure beside other engines: start, where, runtime, stay, density, native, images, pull, or all; as root
 [no-exit-message]
 [group('measure')]
 bench *ARGS:

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use bench::report::Report;
 use bench::session::{Session, built};
 use bench::table::Table;
-use bench::{claims, density, images, native, runtime, start, tools, whereto};
+use bench::{claims, density, images, native, pull, runtime, start, stay, tools, whereto};
+use check::check::wait_for;
 use check::host;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serial_test::serial;
 
 /// Whether a cell is a figure: digits at its beginning.
@@ -79,6 +82,17 @@ fn every_bench_fills_its_tables() {
     assert_filled(&report.tables[0], 1);
     assert!(is_figure(&report.tables[0].rows[0][4]));
 
+    let report = stay::run(&session).unwrap();
+    assert_measured(&report);
+    assert_eq!(report.tables.len(), 4);
+    for table in &report.tables {
+        assert_eq!(table.rows.len(), 3, "{}", table.text());
+        assert_filled(table, 1);
+        assert_eq!(table.rows[0][0], "drydock");
+        assert!(is_figure(&table.rows[0][1]), "{}", table.text());
+    }
+    assert_eq!(monitors(&session.scratch.path("")), Vec::<i32>::new());
+
     let report = density::run(&session, &[3]).unwrap();
     assert_measured(&report);
     assert_filled(&report.tables[0], 2);
@@ -92,6 +106,18 @@ fn every_bench_fills_its_tables() {
     assert_measured(&report);
     assert_filled(&report.tables[0], 1);
     assert_filled(&report.tables[1], 1);
+
+    let report = pull::run(&session).unwrap();
+    if here("docker-registry") {
+        assert_measured(&report);
+        for table in &report.tables {
+            assert_filled(table, 1);
+            assert_eq!(table.rows[0][0], "drydock pull");
+            assert!(is_figure(&table.rows[0][1]), "{}", table.text());
+        }
+    } else {
+        assert!(report.notes[0].contains("package docker-registry"));
+    }
 
     let report = claims::run(&session).unwrap();
     assert_measured(&report);
@@ -115,6 +141,65 @@ fn groups(pid: u32) -> Vec<PathBuf> {
         .map(|mount| Path::new(&mount.mount_point).join(&name))
         .filter(|group| group.exists())
         .collect()
+}
+
+/// The processes whose command lines name a place of a bench.
+fn monitors(place: &Path) -> Vec<i32> {
+    let place = place.display().to_string();
+    let names_it = |process: &host::Process| {
+        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&place)
+    };
+    let processes = host::processes().unwrap().into_iter();
+    processes
+        .filter(names_it)
+        .map(|process| process.pid)
+        .collect()
+}
+
+/// A bench that keeps containers ends with all that it has started: by SIGINT it
+/// ends that itself, and after SIGKILL the next one does.
+#[test]
+#[serial]
+fn no_container_stays_without_its_bench() {
+    built().unwrap();
+    // The first of drydock, and of docker, which has a daemon beside.
+    let mut moments = vec!["\0monitor\0"];
+    if tools::named("dockerd").unwrap().find().is_some() {
+        moments.push("containerd-shim");
+    }
+    let both = [Signal::SIGINT, Signal::SIGKILL];
+    for (signal, word) in both
+        .into_iter()
+        .flat_map(|s| moments.iter().map(move |w| (s, *w)))
+    {
+        let mut bench = Command::new(env!("CARGO_BIN_EXE_harness"))
+            .args(["bench", "stay", "--runs", "60"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let place = PathBuf::from(format!("/var/tmp/drydock-bench-{}", bench.id()));
+        let end = Instant::now() + Duration::from_secs(120);
+        let is_monitor = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(word)
+        };
+        while !monitors(&place).iter().any(is_monitor) {
+            assert!(Instant::now() < end && bench.try_wait().unwrap().is_none());
+            sleep(Duration::from_millis(10));
+        }
+        kill(Pid::from_raw(bench.id() as i32), signal).unwrap();
+        bench.wait().unwrap();
+        if signal == Signal::SIGKILL {
+            drop(Session::begin(2).unwrap());
+        }
+        let ended = wait_for(|| monitors(&place).is_empty().then_some(()));
+        assert!(ended.is_some(), "{signal}: {:?}", monitors(&place));
+        assert!(!place.exists(), "{signal}: {}", place.display());
+        assert_eq!(groups(bench.id()), Vec::<PathBuf>::new(), "{signal}");
+    }
 }
 
 #[test]

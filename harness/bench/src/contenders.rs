@@ -157,7 +157,9 @@ fn bwrap(root: &str) -> Vec<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-fn podman(session: &Session) -> Vec<String> {
+/// The first words of every command line of podman, whose state is in the
+/// scratch place.
+pub(crate) fn podman(session: &Session) -> Vec<String> {
     let word = |name: &str| session.scratch.word(name);
     let words = [
         "podman",

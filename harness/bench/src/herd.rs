@@ -73,7 +73,7 @@ const RESERVE: u64 = 1 << 30;
 
 /// The time limit for a container to start, and for the launchers of a herd to
 /// end.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// The reason why `count` containers would not fit into memory; `None` if they
 /// fit.
@@ -249,10 +249,25 @@ impl Drop for Herd<'_> {
 /// Waits for the first byte that a container writes.
 ///
 /// # Errors
-/// If there is none within `limit`, or before the pipe is closed; if `go_on`
-/// says so when a signal arrives.
-fn first_byte(
+/// As [`await_output`], or if the pipe is closed before.
+pub(crate) fn first_byte(
     mut pipe: impl Read + AsFd,
+    limit: Duration,
+    go_on: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    await_output(&pipe, limit, go_on)?;
+    if pipe.read(&mut [0]).context("read from a container")? == 0 {
+        bail!("no output");
+    }
+    Ok(())
+}
+
+/// Waits until a pipe has output, or is closed.
+///
+/// # Errors
+/// If there is none within `limit`; if `go_on` says so when a signal arrives.
+pub(crate) fn await_output(
+    pipe: impl AsFd,
     limit: Duration,
     go_on: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
@@ -262,19 +277,15 @@ fn first_byte(
         let wait = PollTimeout::try_from(left).context("a time limit of poll(2)")?;
         match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], wait) {
             Ok(0) => bail!("no output within {} s", limit.as_secs_f64()),
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
             Err(Errno::EINTR) => go_on()?,
             Err(errno) => return Err(errno).context("poll"),
         }
     }
-    if pipe.read(&mut [0]).context("read from a container")? == 0 {
-        bail!("no output");
-    }
-    Ok(())
 }
 
 /// Waits until a child has ended, but not beyond `end`; whether it has.
-fn ends_by(child: &mut Child, end: Instant) -> Result<bool> {
+pub(crate) fn ends_by(child: &mut Child, end: Instant) -> Result<bool> {
     while child.try_wait().context("wait for a launcher")?.is_none() {
         if Instant::now() > end {
             return Ok(false);

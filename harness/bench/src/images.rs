@@ -146,17 +146,29 @@ fn archive(dir: &Path, rootfs: &Path) -> Result<String> {
         &layer,
         ".",
     ])?;
-    let digest = output(&["sha256sum", &layer]).context("sha256sum")?;
-    let digest = String::from_utf8_lossy(&digest).into_owned();
-    let digest = digest.split(' ').next().unwrap_or_default();
+    docker_archive(dir, &["layer.tar"])
+}
+
+/// Makes an archive, as `docker save` writes it, of the image
+/// `drydock-bench:latest` with these layers: tar archives in `dir`, from the
+/// lowest up.
+pub(crate) fn docker_archive(dir: &Path, layers: &[&str]) -> Result<String> {
+    let mut ids = Vec::new();
+    for layer in layers {
+        let file = dir.join(layer).display().to_string();
+        let digest = output(&["sha256sum", &file]).context("sha256sum")?;
+        let digest = String::from_utf8_lossy(&digest).into_owned();
+        let digest = digest.split(' ').next().unwrap_or_default();
+        ids.push(format!("sha256:{digest}"));
+    }
     let config = json!({
         "architecture": match std::env::consts::ARCH { "x86_64" => "amd64", _ => "arm64" },
         "os": "linux",
         "config": { "Cmd": ["sh"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
+        "rootfs": { "type": "layers", "diff_ids": ids },
     });
     let manifest = json!([{
-        "Config": "config.json", "RepoTags": ["drydock-bench:latest"], "Layers": ["layer.tar"],
+        "Config": "config.json", "RepoTags": ["drydock-bench:latest"], "Layers": layers,
     }]);
     for (name, value) in [("config.json", config), ("manifest.json", manifest)] {
         let file = dir.join(name);
@@ -164,16 +176,8 @@ fn archive(dir: &Path, rootfs: &Path) -> Result<String> {
     }
     let archive = dir.join("image.tar").display().to_string();
     let dir = dir.display().to_string();
-    call(&[
-        "tar",
-        "-C",
-        &dir,
-        "-cf",
-        &archive,
-        "manifest.json",
-        "config.json",
-        "layer.tar",
-    ])?;
+    let files = ["manifest.json", "config.json"];
+    call(&[&["tar", "-C", &dir, "-cf", &archive], &files[..], layers].concat())?;
     Ok(archive)
 }
 
@@ -188,17 +192,18 @@ fn timed(name: &str, remove: &str, argv: Vec<String>) -> Timed {
     }
 }
 
-fn owned(words: &[&str]) -> Vec<String> {
+/// Words of a command.
+pub(crate) fn owned(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
 /// Runs a command that must succeed.
-fn call(words: &[&str]) -> Result<()> {
+pub(crate) fn call(words: &[&str]) -> Result<()> {
     output(words).map(drop).with_context(|| words.join(" "))
 }
 
 /// Measures the commands, and adds a table and a chart.
-fn add(
+pub(crate) fn add(
     session: &Session,
     report: &mut Report,
     title: &str,

@@ -2,9 +2,10 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`start`], [`whereto`], [`runtime`], [`density`], [`native`], [`images`] | the benches |
+//! | [`start`], [`whereto`], [`runtime`], [`stay`], [`density`], [`native`], [`images`], [`pull`] | the benches |
 //! | [`claims`] | container against virtual machine |
 //! | [`contenders`], [`bundle`], [`inside`], [`peers`] | the engines that start containers here, and what each of them isolates |
+//! | [`keepers`], [`dockerd`], [`docker_registry`] | the engines whose containers stay, a daemon and a registry of the bench's own |
 //! | [`herd`], [`network`], [`strace`], [`hyperfine`] | measurement |
 //! | [`session`], [`scratch`], [`tools`], [`machine`] | the place, the programs, the machine |
 //! | [`report`], [`table`], [`stats`], [`figures`], [`chart`] | tables, figures, charts |
@@ -14,21 +15,26 @@ pub mod chart;
 pub mod claims;
 pub mod contenders;
 pub mod density;
+pub mod docker_registry;
+pub mod dockerd;
 pub mod figures;
 pub mod herd;
 pub mod hyperfine;
 pub mod images;
 pub mod inside;
+pub mod keepers;
 pub mod machine;
 pub mod native;
 pub mod network;
 pub mod peers;
+pub mod pull;
 pub mod report;
 pub mod runtime;
 pub mod scratch;
 pub mod session;
 pub mod start;
 pub mod stats;
+pub mod stay;
 pub mod strace;
 pub mod table;
 pub mod tools;
@@ -52,12 +58,16 @@ pub enum Bench {
     Where,
     /// Create, start and delete, beside other OCI runtimes
     Runtime,
+    /// Containers in the background: monitors, exec, logs
+    Stay,
     /// Hundreds of containers: time and memory of each
     Density,
     /// Computing, memory, files and network, inside against outside
     Native,
     /// Unpacking an image, packing a layer
     Images,
+    /// Pulling an image from a registry, and the memory that it takes
+    Pull,
 }
 
 /// The directory of the results: `target/bench`.

@@ -37,12 +37,14 @@ pub const PEERS: [Tool; 6] = [
 ];
 
 /// The helpers: programs that measure, or make what is measured.
-pub const HELPERS: [Tool; 5] = [
+pub const HELPERS: [Tool; 7] = [
     tool("hyperfine", "hyperfine"),
     tool("strace", "strace"),
     tool("iperf3", "iperf3"),
     tool("umoci", "umoci"),
     tool("skopeo", "skopeo"),
+    tool("dockerd", "docker.io"),
+    tool("docker-registry", "docker-registry"),
 ];
 
 impl Tool {

@@ -10,7 +10,8 @@ use nix::unistd::geteuid;
 use bench::report::Results;
 use bench::session::{Session, built};
 use bench::{
-    Bench, claims, density, images, keep, native, place, recorded, runtime, start, tools, whereto,
+    Bench, claims, density, images, keep, native, place, pull, recorded, runtime, start, stay,
+    tools, whereto,
 };
 use check::report::progress;
 
@@ -80,9 +81,11 @@ pub fn bench(args: Args) -> Result<ExitCode> {
             Bench::Start => start::run(&session),
             Bench::Where => whereto::run(&session),
             Bench::Runtime => runtime::run(&session),
+            Bench::Stay => stay::run(&session),
             Bench::Density => density::run(&session, &args.containers),
             Bench::Native => native::run(&session),
             Bench::Images => images::run(&session),
+            Bench::Pull => pull::run(&session),
         }?;
         println!("\n{}", report.text());
         results.reports.push(report);

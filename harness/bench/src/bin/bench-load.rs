@@ -8,11 +8,13 @@ use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use nix::sys::resource::{UsageWho, getrusage};
 
 /// Work whose speed can be told
 #[derive(Parser)]
@@ -58,6 +60,12 @@ enum Work {
         #[arg(long, default_value_t = 500)]
         count: usize,
     },
+    /// Run a command, and print the largest resident memory of it or its children
+    Peak {
+        /// The command. What it prints is dropped
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -82,8 +90,24 @@ fn main() -> Result<()> {
             println!("triad {} GB/s", each * bytes / 1e9);
         }
         Work::Files { dir, mib, count } => files(&dir, mib, count)?,
+        Work::Peak { command } => println!("peak {} KiB", peak(&command)?),
     }
     Ok(())
+}
+
+/// Runs a command, and returns the largest resident memory of it or of its
+/// children, in KiB. That is never less than this program's own, which the child
+/// has until execve(2).
+fn peak(command: &[String]) -> Result<i64> {
+    let (program, args) = command.split_first().context("no command")?;
+    let mut child = Command::new(program);
+    child.args(args).stdout(Stdio::null());
+    let status = child.status().with_context(|| format!("run {program}"))?;
+    if !status.success() {
+        bail!("{program}: {status}");
+    }
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
+    Ok(usage.max_rss())
 }
 
 /// How often per second all threads together do the work, after each has done
