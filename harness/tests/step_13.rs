@@ -1,5 +1,7 @@
 //! Checks of step 13: registries.
 
+#[path = "step_13/ahead.rs"]
+mod ahead;
 #[path = "step_13/full.rs"]
 mod full;
 #[path = "step_13/hostile.rs"]

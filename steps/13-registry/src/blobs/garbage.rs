@@ -87,6 +87,16 @@ impl BlobStore {
     }
     // ANCHOR_END: collect
 
+    /// Whether somebody pulls, pushes or saves at this moment.
+    pub fn is_used(&self) -> Result<bool> {
+        let lock = self.directory().join(".lock");
+        match File::open(&lock) {
+            Ok(file) => Ok(!try_alone(&file, &lock)?),
+            // Nobody has made the store yet.
+            Err(_) => Ok(false),
+        }
+    }
+
     /// The bytes that blobs take, and those of what has half arrived.
     pub fn space(&self) -> Result<u64> {
         let mut bytes = 0;
