@@ -1,5 +1,7 @@
 //! Checks of step 13: registries.
 
+#[path = "step_13/ahead.rs"]
+mod ahead;
 #[path = "step_13/full.rs"]
 mod full;
 #[path = "step_13/hostile.rs"]
@@ -145,7 +147,17 @@ fn a_pull_brings_an_image_that_runs() {
             "what run prints after its pull",
             ran.stdout.trim(),
             &*missing.word,
-        )
+        )?;
+        // In its group, too.
+        let third = site.image("team/third", "3")?;
+        let name = site.server.name("team/third:3");
+        let words = ["container", "run", "--rm", "-q", "--network", "none", &name];
+        let ran = site.call(&words).run()?.success()?;
+        expect_eq("what container run prints", ran.stdout.trim(), &*third.word)?;
+        let fourth = site.server.name("team/fourth:4");
+        site.put("team/fourth", "4", &third);
+        site.said(&["container", "create", "-q", "--name", "box", &fourth])?;
+        site.said(&["container", "rm", "box"]).map(drop)
     });
 }
 
@@ -620,7 +632,36 @@ fn garbage_goes_and_nothing_else() {
         site.said(&["image", "prune", "-f"])?;
         let left = site.said(&["images", "-q"])?;
         expect_eq("the images after prune", left.lines().count(), 2)?;
-        site.expect_runs(&site.server.name("app:2"), &newer.word)
+        site.expect_runs(&site.server.name("app:2"), &newer.word)?;
+        // Filters of prune, and what it frees.
+        let large = archive(&[("large", &full::noise(4 << 20))])?;
+        let config = json!({"Labels": {"keep": "yes"}});
+        site.image_of("large", "1", &[large], config, "")?;
+        let name = site.server.name("large:1");
+        site.said(&["pull", "-q", &name])?;
+        let size = || -> Result<f64> {
+            let words = ["system", "df", "--format", "{{.Type}} {{.Size}}"];
+            let text = site.said(&words)?;
+            let size = text.lines().find_map(|line| line.strip_prefix("Images "));
+            let size = size.context("no line of images in system df")?;
+            match size.strip_suffix("MB") {
+                Some(megabytes) => megabytes.parse().context("a size in MB"),
+                None => Ok(0.0),
+            }
+        };
+        let with = size()?;
+        site.said(&["image", "prune", "-a", "-f", "--filter", "label!=keep=yes"])?;
+        let left = site.said(&["images", "--format", "{{.Repository}}:{{.Tag}}"])?;
+        expect_eq("the images after prune of others", &*left, &*name)?;
+        let alone = size()?;
+        expect(
+            with > alone && alone > 8.0,
+            "system df to count the layers of 4 MiB and the blobs of 4 MiB",
+            format!("{with} MB, and {alone} MB after prune"),
+        )?;
+        let words = ["image", "prune", "-a", "-f", "--filter", "label=keep"];
+        site.said(&words)?;
+        expect_eq("the megabytes of no image", size()?, 0.0)
     });
 }
 

@@ -19,7 +19,7 @@ fn free(directory: &Path) -> Result<u64> {
 }
 
 /// Bytes that no program packs, the same in every run.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;

@@ -1,15 +1,16 @@
 //! Loading of images, from archives, layouts and root file systems.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use kit::{say, warn};
 use union::detect;
-use union::{Kind, StorageDriver};
+use union::{Kind, LayerId, StorageDriver};
 
 use crate::image::config::{Config, ImageConfig, architecture, normal_architecture};
-use crate::image::digest::Digest;
+use crate::image::digest::{Checksum, Digest};
 use crate::image::input::Spool;
 use crate::image::layers::ImageLayers;
 use crate::image::name::Name;
@@ -28,6 +29,8 @@ pub struct Loader<'a> {
     /// Is told of each layer that is unpacked, or was before: its number, from
     /// 0.
     pub unpacked: Option<&'a dyn Fn(usize)>,
+    /// The sizes of layers that [`Loader::unpack`] has unpacked, by chain ID.
+    pub sizes: Option<&'a BTreeMap<Digest, u64>>,
 }
 
 /// Sees the parts of each image before it is kept, and may change them.
@@ -167,6 +170,33 @@ impl Loader<'_> {
         self.layers.changing(kind)
     }
 
+    /// Removes the layers in the store of `kind` that belong to no image, as
+    /// [`Loader::changing`] does.
+    pub fn sweep(&self, kind: Kind, lock: &ImageLock) -> Result<()> {
+        self.layers.sweep(kind, lock)
+    }
+
+    /// Unpacks a layer on the one below it, and verifies it: its content is a
+    /// blob, with the digest that this must have. Returns its size in bytes.
+    pub fn unpack(
+        &self,
+        (blob, digest): &(Blob, Option<Checksum>),
+        diff_id: &Digest,
+        id: &LayerId,
+        below: Option<&LayerId>,
+        driver: &dyn StorageDriver,
+        _lock: &ImageLock,
+    ) -> Result<u64> {
+        let expected = Expected {
+            digest: digest.clone(),
+            diff_id: Some(diff_id.clone()),
+            at_most: self.spool.room()?,
+        };
+        say!("unpack layer {id} from {}", blob.what());
+        let content = checked(blob, &expected, |from| driver.import(id, below, from))?;
+        Ok(content.size)
+    }
+
     /// Unpacks the layers that are missing, and keeps the record.
     pub fn keep(
         &self,
@@ -192,21 +222,13 @@ impl Loader<'_> {
                 .transpose()?;
             let size = if detect::has_layer(self.layers.root, driver.kind(), &id) {
                 say!("layer {id} is there");
-                self.layers.size_of(&chain, driver)?
-            } else if let (Some((blob, digest)), Some(diff_id)) =
-                (parts.layers.get(n), diff_ids.get(n))
-            {
-                let expected = Expected {
-                    digest: digest.clone(),
-                    diff_id: Some(diff_id.clone()),
-                    at_most: self.spool.room()?,
-                };
-                say!("unpack layer {id} from {}", blob.what());
-                checked(blob, &expected, |from| {
-                    driver.import(&id, below.as_ref(), from)
-                })
-                .with_context(|| format!("layer {} of {}", n + 1, diff_ids.len()))?
-                .size
+                match self.sizes.and_then(|sizes| sizes.get(&chain)) {
+                    Some(size) => *size,
+                    None => self.layers.size_of(&chain, driver)?,
+                }
+            } else if let (Some(layer), Some(diff_id)) = (parts.layers.get(n), diff_ids.get(n)) {
+                self.unpack(layer, diff_id, &id, below.as_ref(), driver, lock)
+                    .with_context(|| format!("layer {} of {}", n + 1, diff_ids.len()))?
             } else {
                 driver.create(&id, None)?;
                 0

@@ -101,6 +101,7 @@ impl Images {
             layers: self.layers(),
             spool: self.spool(),
             unpacked: None,
+            sizes: None,
         }
     }
 

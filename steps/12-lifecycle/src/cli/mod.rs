@@ -80,6 +80,9 @@ enum Sub {
     /// Manage images
     #[command(subcommand)]
     Image(system::ImageGroup),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(Box<system::ContainerTool>),
     #[command(flatten)]
     Other(Other),
 }
@@ -110,9 +113,6 @@ pub enum Other {
     /// Manage networks
     #[command(subcommand)]
     Network(network::Tool),
-    /// Manage containers
-    #[command(subcommand)]
-    Container(Box<system::ContainerTool>),
     /// Manage the engine
     #[command(subcommand)]
     System(system::SystemTool),
@@ -133,13 +133,12 @@ impl Other {
     pub fn failed(&self) -> u8 {
         match self {
             Other::Join(join::Tool::Exec(_)) => LAUNCHER_FAILED,
-            Other::Container(tool) if tool.runs() => LAUNCHER_FAILED,
             _ => 1,
         }
     }
 
     /// Runs the command.
-    pub fn run(self, places: &Places, config: &Config) -> Result<Exit> {
+    pub fn run(self, places: &Places) -> Result<Exit> {
         match self {
             Other::Control(tool) => control::run(places, tool),
             Other::Join(tool) => join::run(places, tool),
@@ -150,7 +149,6 @@ impl Other {
             Other::Events(args) => events::run(places, &args),
             Other::Info(args) => system::info(places, &args),
             Other::Version(args) => system::version(&args),
-            Other::Container(tool) => system::container(places, config, *tool),
             Other::System(tool) => system::system(places, tool),
             Other::Volume(tool) => volume_tool::run(places, tool),
         }
@@ -200,9 +198,19 @@ pub fn main() -> ExitCode {
             }
             Sub::Images(tool) => (image_tool::run(&places, tool), 1),
             Sub::Image(tool) => (system::image(&places, tool), 1),
+            Sub::Container(tool) => match *tool {
+                system::ContainerTool::Run(tool) => {
+                    let failed = tool.failed();
+                    (run::run(&places, &config, tool), failed)
+                }
+                system::ContainerTool::Other(tool) => {
+                    let failed = tool.failed();
+                    (tool.run(&places), failed)
+                }
+            },
             Sub::Other(tool) => {
                 let failed = tool.failed();
-                (tool.run(&places, &config), failed)
+                (tool.run(&places), failed)
             }
         };
         done.map_err(|error| with_status(error, failed))

@@ -15,7 +15,7 @@ use engine::image::Images;
 use engine::image::config::architecture;
 use engine::volume::Volumes;
 use nix::sys::utsname::uname;
-use process::Exit;
+use process::{Exit, LAUNCHER_FAILED};
 use serde::Serialize;
 use union::tree::Tree;
 use union::tree::size::size;
@@ -30,7 +30,6 @@ use crate::cli::run::{self, claim};
 use crate::cli::stats::{self, StatsArgs};
 use crate::cli::words::{binary, decimal, shortened, since, table};
 use crate::cli::{is_paused, swept};
-use crate::config::Config;
 use crate::events::tell_all;
 use crate::inspect::{created, sizes_of, status};
 use crate::log::point_in_time;
@@ -41,6 +40,14 @@ pub enum ContainerTool {
     /// Those that start.
     #[command(flatten)]
     Run(run::Tool),
+    /// All others.
+    #[command(flatten)]
+    Other(ContainerOther),
+}
+
+/// The commands about containers that a later step has, too, as they are.
+#[derive(Subcommand)]
+pub enum ContainerOther {
     /// Those that change.
     #[command(flatten)]
     Control(control::Tool),
@@ -139,27 +146,26 @@ pub struct InfoArgs {
     format: Option<String>,
 }
 
-impl ContainerTool {
-    /// Whether it runs a command in a container.
-    pub(super) fn runs(&self) -> bool {
-        matches!(
-            self,
-            ContainerTool::Run(run::Tool::Run(_)) | ContainerTool::Join(join::Tool::Exec(_))
-        )
+impl ContainerOther {
+    /// The exit status of an error, as that of the command without a group.
+    pub fn failed(&self) -> u8 {
+        match self {
+            ContainerOther::Join(join::Tool::Exec(_)) => LAUNCHER_FAILED,
+            _ => 1,
+        }
     }
-}
 
-/// Runs a command about containers.
-pub(super) fn container(places: &Places, config: &Config, tool: ContainerTool) -> Result<Exit> {
-    match tool {
-        ContainerTool::Run(tool) => run::run(places, config, tool),
-        ContainerTool::Control(tool) => control::run(places, tool),
-        ContainerTool::Join(tool) => join::run(places, tool),
-        ContainerTool::Look(tool) => look::run(places, tool),
-        ContainerTool::Cp(args) => copy::run(places, &args),
-        ContainerTool::Stats(args) => stats::run(places, &args),
-        ContainerTool::Ls(words) => look::run(places, words.of("ps")),
-        ContainerTool::Prune(args) => prune(places, &args),
+    /// Runs the command.
+    pub fn run(self, places: &Places) -> Result<Exit> {
+        match self {
+            ContainerOther::Control(tool) => control::run(places, tool),
+            ContainerOther::Join(tool) => join::run(places, tool),
+            ContainerOther::Look(tool) => look::run(places, tool),
+            ContainerOther::Cp(args) => copy::run(places, &args),
+            ContainerOther::Stats(args) => stats::run(places, &args),
+            ContainerOther::Ls(words) => look::run(places, words.of("ps")),
+            ContainerOther::Prune(args) => prune(places, &args),
+        }
     }
 }
 
@@ -175,7 +181,7 @@ pub(super) fn image(places: &Places, tool: ImageGroup) -> Result<Exit> {
 /// Runs a command about the engine.
 pub(super) fn system(places: &Places, tool: SystemTool) -> Result<Exit> {
     match tool {
-        SystemTool::Df(args) => df(places, &args),
+        SystemTool::Df(args) => df(places, &args, &()),
         SystemTool::Events(args) => crate::cli::events::run(places, &args),
         SystemTool::Info(args) => info(places, &args),
     }
@@ -283,15 +289,36 @@ struct VolumeSize {
     bytes: u64,
 }
 
+/// What images take besides their layers: a later step keeps more of them.
+pub trait Besides {
+    /// The bytes of everything, garbage too.
+    fn all(&self) -> Result<u64>;
+    /// The bytes that the images of these IDs need.
+    fn of(&self, ids: &[&str]) -> Result<u64>;
+}
+
+/// Nothing else is kept.
+impl Besides for () {
+    fn all(&self) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn of(&self, _ids: &[&str]) -> Result<u64> {
+        Ok(0)
+    }
+}
+
 /// What everything takes.
 struct Sizes {
     images: Vec<ImageSize>,
+    /// The bytes besides the layers: of all images, and of those in use.
+    besides: (u64, u64),
     containers: Vec<(Record, u64)>,
     volumes: Vec<VolumeSize>,
 }
 
 impl Sizes {
-    fn look(places: &Places) -> Result<Self> {
+    fn look(places: &Places, besides: &dyn Besides) -> Result<Self> {
         let records = swept(places)?.all()?;
         let store = Images::open(&places.root)?.store;
         let names = store.names()?;
@@ -314,6 +341,9 @@ impl Sizes {
                 id,
             });
         }
+        let used = images.iter().filter(|image| image.containers > 0);
+        let used: Vec<&str> = used.map(|image| &*image.id).collect();
+        let besides = (besides.all()?, besides.of(&used)?);
         let mut containers = Vec::new();
         for record in records {
             let (own, _) = sizes_of(places, &record)?;
@@ -342,12 +372,13 @@ impl Sizes {
         }
         Ok(Sizes {
             images,
+            besides,
             containers,
             volumes,
         })
     }
 
-    /// The bytes of the layers of images: of all, or of those in use.
+    /// The bytes of images: of all, or of those in use.
     fn of_images(&self, used_only: bool) -> u64 {
         let mut layers = BTreeMap::new();
         for image in &self.images {
@@ -355,7 +386,11 @@ impl Sizes {
                 layers.extend(image.layers.iter());
             }
         }
-        layers.into_values().sum()
+        let besides = match used_only {
+            true => self.besides.1,
+            false => self.besides.0,
+        };
+        layers.into_values().sum::<u64>() + besides
     }
 }
 
@@ -370,8 +405,9 @@ const DF: Listing = Listing {
     ],
 };
 
-fn df(places: &Places, args: &DfArgs) -> Result<Exit> {
-    let sizes = Sizes::look(places)?;
+/// Shows what images, containers and volumes take.
+pub fn df(places: &Places, args: &DfArgs, besides: &dyn Besides) -> Result<Exit> {
+    let sizes = Sizes::look(places, besides)?;
     // `--verbose` is an option of every command.
     let text = match args.detailed || kit::say::verbose() {
         true => df_verbose(&sizes),
@@ -420,7 +456,7 @@ fn df_rows(sizes: &Sizes) -> Vec<Row> {
             sizes.images.len(),
             sizes.images.iter().filter(|i| i.containers > 0).count(),
             images,
-            images - sizes.of_images(true),
+            images.saturating_sub(sizes.of_images(true)),
         ),
         row(
             "Containers",
@@ -515,8 +551,12 @@ fn df_verbose(sizes: &Sizes) -> String {
             size(volume.bytes),
         ]);
     }
+    let besides = match sizes.besides.0 {
+        0 => String::new(),
+        bytes => format!("\nCompressed layers and manifests: {}\n", size(bytes)),
+    };
     format!(
-        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: 0B\n",
+        "Images space usage:\n\n{}{besides}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: 0B\n",
         table(&images),
         table(&containers),
         table(&volumes)

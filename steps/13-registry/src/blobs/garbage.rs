@@ -6,10 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use engine::image::Images;
+use engine::image::digest::Digest;
 use engine::image::store::ImageLock;
 use kit::lock::try_alone;
 use kit::own::remove_file;
 use kit::say;
+use lifecycle::cli::system::Besides;
 
 use crate::blobs::BlobStore;
 use crate::blobs::origin::names;
@@ -40,8 +42,7 @@ impl BlobStore {
             say!("somebody uses the blobs: garbage is kept");
             return Ok(freed);
         }
-        let mut needed = HashSet::new();
-        let ids: HashSet<_> = images
+        let ids: HashSet<Digest> = images
             .store
             .records()?
             .into_iter()
@@ -50,18 +51,9 @@ impl BlobStore {
         for id in self.originals()? {
             if !ids.contains(&id) {
                 remove_file(&self.images.join("manifest").join(id.hex()))?;
-                continue;
-            }
-            for descriptor in self.origin(&id)?.manifests {
-                if !self.has(&descriptor.digest)? {
-                    continue;
-                }
-                let manifest = Manifest::parse(&self.document(&descriptor.digest)?)
-                    .with_context(|| format!("manifest {}", descriptor.digest))?;
-                needed.insert(descriptor.digest.hex().to_owned());
-                needed.extend(manifest.parts().map(|part| part.digest.hex().to_owned()));
             }
         }
+        let needed = self.needed(&ids)?;
         let blobs = self.directory().join("sha256");
         for name in names(&blobs)?
             .into_iter()
@@ -75,7 +67,35 @@ impl BlobStore {
         }
         Ok(freed)
     }
+
+    /// The names of the blobs that images need: their manifests, and what these
+    /// name.
+    fn needed(&self, ids: &HashSet<Digest>) -> Result<HashSet<String>> {
+        let mut needed = HashSet::new();
+        for id in ids {
+            for descriptor in self.origin(id)?.manifests {
+                if !self.has(&descriptor.digest)? {
+                    continue;
+                }
+                let manifest = Manifest::parse(&self.document(&descriptor.digest)?)
+                    .with_context(|| format!("manifest {}", descriptor.digest))?;
+                needed.insert(descriptor.digest.hex().to_owned());
+                needed.extend(manifest.parts().map(|part| part.digest.hex().to_owned()));
+            }
+        }
+        Ok(needed)
+    }
     // ANCHOR_END: collect
+
+    /// Whether somebody pulls, pushes or saves at this moment.
+    pub fn is_used(&self) -> Result<bool> {
+        let lock = self.directory().join(".lock");
+        match File::open(&lock) {
+            Ok(file) => Ok(!try_alone(&file, &lock)?),
+            // Nobody has made the store yet.
+            Err(_) => Ok(false),
+        }
+    }
 
     /// The bytes that blobs take, and those of what has half arrived.
     pub fn space(&self) -> Result<u64> {
@@ -86,6 +106,20 @@ impl BlobStore {
             }
         }
         Ok(bytes)
+    }
+}
+
+/// What `system df` counts.
+impl Besides for BlobStore {
+    fn all(&self) -> Result<u64> {
+        self.space()
+    }
+
+    fn of(&self, ids: &[&str]) -> Result<u64> {
+        let ids = ids.iter().map(|id| id.parse());
+        let needed = self.needed(&ids.collect::<Result<_>>()?)?;
+        let blobs = self.directory().join("sha256");
+        Ok(needed.iter().map(|name| size(&blobs.join(name))).sum())
     }
 }
 

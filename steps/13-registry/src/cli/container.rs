@@ -9,10 +9,11 @@ use clap::{Args, Subcommand};
 use engine::cli::places::Places;
 use engine::image::name::Name;
 use lifecycle::cli::swept;
+use lifecycle::cli::system::ContainerOther;
 use process::Exit;
 use union::{LayerId, detect};
 
-use crate::cli::Here;
+use crate::cli::{Here, run};
 use crate::image::archive;
 use crate::image::commit::{Wanted, commit};
 
@@ -29,6 +30,20 @@ pub enum Tool {
         /// Name or ID of the container
         container: String,
     },
+}
+
+/// `drydock container …`
+#[derive(Subcommand)]
+pub enum Group {
+    /// Those that start.
+    #[command(flatten)]
+    Run(run::Tool),
+    /// Those of this step.
+    #[command(flatten)]
+    Files(Tool),
+    /// Those of step 12.
+    #[command(flatten)]
+    Other(ContainerOther),
 }
 
 /// The options of `commit`.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use engine::image::config::{Config, Words};
 use engine::image::digest::Digest;
@@ -83,7 +83,8 @@ pub struct ListArgs {
     /// Show digests
     #[arg(long)]
     digests: bool,
-    /// Filter output: dangling, label, reference, before, since. Repeatable
+    /// Filter output: dangling, label, reference, before, since, until.
+    /// Repeatable
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// Format output using a Go template, table or json
@@ -221,7 +222,8 @@ pub struct PruneArgs {
     /// Remove all unused images, not just dangling ones
     #[arg(short, long)]
     all: bool,
-    /// Filter: until, label. Repeatable
+    /// Filter: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE],
+    /// dangling=BOOL. Repeatable
     #[arg(long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// Do not prompt for confirmation
@@ -588,8 +590,17 @@ fn show(here: &Here, args: &InspectArgs) -> Result<Exit> {
 }
 
 fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
+    let known = ["until", "label", "label!", "dangling"];
+    for filter in &args.filter {
+        let name = filter.split_once('=').map_or(&**filter, |(name, _)| name);
+        ensure!(known.contains(&name), "invalid filter '{name}'");
+    }
+    let mut filters = Filters::parse(&here.images, &args.filter)?;
+    // As in Docker, dangling=false is another word for --all.
+    let all = args.all || filters.dangling == Some(false);
+    filters.dangling = None;
     if !args.force {
-        let what = match args.all {
+        let what = match all {
             true => "all images without at least one container associated to them",
             false => "all dangling images",
         };
@@ -603,18 +614,12 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
             return Ok(());
         }
     }
-    for filter in &args.filter {
-        if !filter.starts_with("until=") && !filter.starts_with("label=") {
-            bail!("invalid filter {filter:?}: until and label are known");
-        }
-    }
     let before = space(here)?;
-    let filters = Filters::parse(&here.images, &args.filter)?;
     let mut removed = String::new();
     let mut seen = Vec::new();
     for one in listed(&here.images, &here.blobs, &filters)? {
         let id = one.record.id;
-        if !args.all && one.tag != "<none>" || seen.contains(&id) {
+        if !all && one.tag != "<none>" || seen.contains(&id) {
             continue;
         }
         seen.push(id.clone());

@@ -6,7 +6,7 @@
 //! | [`transfer`] | `pull`, `push` |
 //! | [`account`] | `login`, `logout` |
 //! | [`image`] | `images`, `image …`, `tag`, `rmi`, `history`, `save`, `load`, `import` |
-//! | [`container`] | `commit`, `export` |
+//! | [`container`] | `commit`, `export`, `container …` |
 
 pub mod account;
 pub mod container;
@@ -25,6 +25,7 @@ use engine::image::Images;
 use engine::image::digest::Digest;
 use engine::image::record::ImageRecord;
 use kit::set_verbose;
+use lifecycle::cli::system::{self, SystemTool};
 use lifecycle::cli::{Other, with_status};
 use lifecycle::config::Config;
 use nix::sys::stat::{Mode, umask};
@@ -74,6 +75,9 @@ enum Sub {
     /// Manage images
     #[command(subcommand)]
     Image(image::Group),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(Box<container::Group>),
 }
 
 const EXAMPLES: &str = "
@@ -116,9 +120,27 @@ pub fn main() -> ExitCode {
                 1,
             ),
             Sub::Image(group) => (here().and_then(|here| image::run_group(&here, group)), 1),
+            Sub::Container(group) => match *group {
+                container::Group::Run(tool) => {
+                    let failed = tool.failed();
+                    (run::run(&places, &config, tool), failed)
+                }
+                container::Group::Files(tool) => (
+                    here().and_then(|here| container::run(&here, &places, tool)),
+                    1,
+                ),
+                container::Group::Other(tool) => {
+                    let failed = tool.failed();
+                    (tool.run(&places), failed)
+                }
+            },
+            Sub::Other(Other::System(SystemTool::Df(args))) => {
+                let blobs = BlobStore::new(&places.root);
+                (system::df(&places, &args, &blobs), 1)
+            }
             Sub::Other(tool) => {
                 let failed = tool.failed();
-                (tool.run(&places, &config), failed)
+                (tool.run(&places), failed)
             }
         };
         done.map_err(|error| with_status(error, failed))

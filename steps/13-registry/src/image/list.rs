@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use engine::image::Images;
 use engine::image::name::Name;
 use engine::image::record::ImageRecord;
+use lifecycle::log::point_in_time;
 
 use crate::blobs::BlobStore;
 
@@ -26,9 +27,13 @@ pub struct Listed {
 /// Which images are meant: `--filter`.
 #[derive(Clone, Debug, Default)]
 pub struct Filters {
-    dangling: Option<bool>,
+    /// Whether an image has no name.
+    pub dangling: Option<bool>,
     references: Vec<String>,
     labels: Vec<(String, Option<String>)>,
+    /// The labels that an image must not have.
+    without: Vec<(String, Option<String>)>,
+    until: Option<SystemTime>,
     before: Option<SystemTime>,
     since: Option<SystemTime>,
 }
@@ -53,18 +58,21 @@ impl Filters {
                     _ => bail!("invalid filter 'dangling={value}'"),
                 },
                 "reference" => filters.references.push(value.to_owned()),
-                "label" => filters.labels.push(match value.split_once('=') {
-                    Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                    None => (value.to_owned(), None),
-                }),
+                "label" | "label!" => {
+                    let label = match value.split_once('=') {
+                        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+                        None => (value.to_owned(), None),
+                    };
+                    match name {
+                        "label" => filters.labels.push(label),
+                        _ => filters.without.push(label),
+                    }
+                }
                 "before" => filters.before = Some(created(value)?),
                 "since" => filters.since = Some(created(value)?),
                 "until" => {
-                    let time = match humantime::parse_duration(value) {
-                        Ok(ago) => SystemTime::now().checked_sub(ago),
-                        Err(_) => humantime::parse_rfc3339_weak(value).ok(),
-                    };
-                    filters.before = Some(time.with_context(|| format!("until={value}: no time"))?);
+                    let time = point_in_time(value).context("filter until")?;
+                    filters.until = Some(filters.until.map_or(time, |other| time.min(other)));
                 }
                 _ => bail!("invalid filter '{name}'"),
             }
@@ -77,17 +85,19 @@ impl Filters {
         let name = format!("{}:{}", listed.repository, listed.tag);
         let labels = &listed.record.config.labels;
         let created = created(&listed.record).unwrap_or(SystemTime::UNIX_EPOCH);
+        let has = |(name, value): &(String, Option<String>)| {
+            let there = labels.get(name);
+            there.is_some_and(|is| value.as_ref().is_none_or(|value| value == is))
+        };
         self.dangling.is_none_or(|dangling| dangling == is_none)
             && (self.references.is_empty()
                 || self
                     .references
                     .iter()
                     .any(|pattern| matches(pattern, &name) || matches(pattern, &listed.repository)))
-            && self.labels.iter().all(|(name, value)| {
-                labels
-                    .get(name)
-                    .is_some_and(|is| value.as_ref().is_none_or(|value| value == is))
-            })
+            && self.labels.iter().all(has)
+            && !self.without.iter().any(has)
+            && self.until.is_none_or(|until| created < until)
             && self.before.is_none_or(|before| created < before)
             && self.since.is_none_or(|since| created > since)
     }

@@ -1,6 +1,7 @@
 //! Pull: an image from a registry.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
 use anyhow::{Context, Error, Result, bail, ensure};
@@ -20,6 +21,7 @@ use crate::manifest::{Descriptor, Document, LARGEST, Manifest, Platform};
 use crate::progress::Progress;
 use crate::reference::{Remote as Place, Repository};
 use crate::settings::Registries;
+use crate::transfer::ahead::Ahead;
 use crate::transfer::fetch::{Fetched, Remote, Watch};
 use crate::transfer::{connect, several};
 
@@ -68,6 +70,7 @@ impl Pull<'_> {
     /// Pulls an image: from a mirror if there is one, else from the registry
     /// itself.
     pub fn run(&self, place: &Place) -> Result<Pulled> {
+        self.sweep()?;
         let unpacking = Cell::new(false);
         let pulled = self.held(place, &unpacking);
         // A transfer that has broken off goes on another time. What has no room
@@ -80,6 +83,16 @@ impl Pull<'_> {
             say!("{} blobs of it are removed", freed.blobs);
         }
         pulled
+    }
+
+    /// Removes what killed pulls have left, unless somebody pulls: what that one
+    /// has unpacked belongs to no image, either.
+    fn sweep(&self) -> Result<()> {
+        let lock = self.images.store.lock()?;
+        match self.blobs.is_used()? {
+            true => Ok(()),
+            false => self.images.loader().sweep(self.kind, &lock),
+        }
     }
 
     fn held(&self, place: &Place, unpacking: &Cell<bool>) -> Result<Pulled> {
@@ -127,9 +140,18 @@ impl Pull<'_> {
         );
         let id = Digest::of(&config);
         let is_known = self.images.store.record(&id)?.is_some();
-        self.layers(remote, &found.manifest, is_known)?;
-        unpacking.set(true);
-        self.keep(place, found, config, &diff_ids)
+        let fetched = self.layers(remote, &found.manifest, &diff_ids, is_known, unpacking);
+        let kept = fetched.and_then(|sizes| {
+            unpacking.set(true);
+            self.keep(place, found, config, &diff_ids, &sizes)
+        });
+        // What was unpacked belongs to no image then.
+        if kept.is_err()
+            && let Err(error) = self.images.loader().changing(self.kind)
+        {
+            warn!("{error:#}");
+        }
+        kept
     }
 
     /// The manifest for the platform: the one that is asked for, or the one in
@@ -189,7 +211,14 @@ impl Pull<'_> {
     }
 
     // ANCHOR: layers
-    fn layers(&self, remote: Remote<'_>, manifest: &Manifest, is_known: bool) -> Result<()> {
+    fn layers(
+        &self,
+        remote: Remote<'_>,
+        manifest: &Manifest,
+        diff_ids: &[Digest],
+        is_known: bool,
+        unpacking: &Cell<bool>,
+    ) -> Result<BTreeMap<Digest, u64>> {
         let room = self.images.loader().room()?;
         let mut missing: u64 = 0;
         for layer in &manifest.layers {
@@ -211,7 +240,7 @@ impl Pull<'_> {
             return Err(io::Error::from(ErrorKind::StorageFull))
                 .with_context(|| format!("the image has {missing} bytes, and {room} are free"));
         }
-        several(&manifest.layers, |_, layer| {
+        let fetch = |_, layer: &Descriptor| {
             let watch = Told {
                 progress: self.progress,
                 layer,
@@ -224,11 +253,29 @@ impl Pull<'_> {
                 false => self.progress.state(key, "Download complete"),
             }
             Ok(())
-        })
+        };
+        if is_known {
+            several(&manifest.layers, fetch, |_| Ok(()))?;
+            return Ok(BTreeMap::new());
+        }
+        let layers = &manifest.layers;
+        let mut ahead = Ahead::new(self.images, self.blobs, self.kind, layers, diff_ids)?;
+        let unpacked = |n: usize| {
+            let key = short(&layers[n].digest);
+            self.progress.state(key, "Pull complete");
+        };
+        several(layers, fetch, |n| {
+            unpacking.set(true);
+            ahead.arrived(n, &unpacked)?;
+            unpacking.set(false);
+            Ok(())
+        })?;
+        Ok(ahead.into_sizes())
     }
     // ANCHOR_END: layers
 
     /// Unpacks what is missing, and keeps the image. All threads have ended.
+    /// `sizes` are those of layers that were unpacked while others arrived.
     // ANCHOR: keep
     fn keep(
         &self,
@@ -236,6 +283,7 @@ impl Pull<'_> {
         found: Found,
         config: Vec<u8>,
         diff_ids: &[Digest],
+        sizes: &BTreeMap<Digest, u64>,
     ) -> Result<Pulled> {
         let id = Digest::of(&config);
         let Found {
@@ -244,6 +292,7 @@ impl Pull<'_> {
             fetched,
         } = found;
         self.blobs.put(&fetched.bytes)?;
+        let chains = engine::image::digest::chain(diff_ids);
         let keys: Vec<&str> = manifest
             .layers
             .iter()
@@ -251,13 +300,19 @@ impl Pull<'_> {
             .collect();
         let is_known = Cell::new(false);
         let unpacked = |n: usize| {
-            if let Some(key) = keys.get(n).filter(|_| !is_known.get()) {
+            // The others have been told of before.
+            let is_new = chains
+                .get(n)
+                .is_some_and(|chain| !sizes.contains_key(chain));
+            if let Some(key) = keys.get(n).filter(|_| is_new && !is_known.get()) {
                 self.progress.state(key, "Pull complete");
             }
         };
         let mut loader = self.images.loader();
         loader.unpacked = Some(&unpacked);
-        let lock = loader.changing(self.kind)?;
+        loader.sizes = Some(sizes);
+        // What belongs to no image yet may be ours.
+        let lock = self.images.store.lock()?;
         let was_there = self.images.store.record(&id)?.is_some();
         is_known.set(was_there);
         let name = place.name()?;
@@ -268,11 +323,14 @@ impl Pull<'_> {
         let mut layers = Vec::new();
         for (n, layer) in manifest.layers.iter().enumerate() {
             let blob = self.blobs.blob(&layer.digest)?;
-            // A layer that is unpacked already is not unpacked again, and would
+            // A layer that somebody has unpacked is not unpacked again, and would
             // not be verified.
-            let chain = engine::image::digest::chain(&diff_ids[..=n]);
-            let chain = chain.last().context("a layer without a chain ID")?;
-            if !was_there && has_layer(self.images.root(), self.kind, &chain.layer_id()?) {
+            let chain = chains.get(n).context("a layer without a chain ID")?;
+            let is_ours = sizes.contains_key(chain);
+            if !was_there
+                && !is_ours
+                && has_layer(self.images.root(), self.kind, &chain.layer_id()?)
+            {
                 let expected = Expected {
                     digest: Some(layer.digest.clone().into()),
                     diff_id: Some(diff_ids[n].clone()),

@@ -8,6 +8,7 @@ use engine::image::record::ImageRecord;
 
 use crate::blobs::BlobStore;
 use crate::http::client::Refused;
+use crate::manifest::Descriptor;
 use crate::progress::Progress;
 use crate::reference::Remote as Place;
 use crate::settings::Registries;
@@ -62,7 +63,7 @@ impl Push<'_> {
             for layer in &manifest.layers {
                 self.progress.state(short(&layer.digest), "Preparing");
             }
-            several(&manifest.layers, |_, layer| {
+            let push = |_, layer: &Descriptor| {
                 let key = short(&layer.digest);
                 let others = self.others(host, &layer.digest, place)?;
                 let arrived = |bytes| self.progress.amount(key, "Pushing", bytes, layer.size);
@@ -73,7 +74,8 @@ impl Push<'_> {
                 };
                 self.progress.state(key, &state);
                 Ok(())
-            })?;
+            };
+            several(&manifest.layers, push, |_| Ok(()))?;
             target.blob(&manifest.config, &[], &|_| {})?;
             target.manifest(&place.asked(), &descriptor.media_type, &bytes)
         };
