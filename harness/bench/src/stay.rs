@@ -311,6 +311,16 @@ fn writes(bytes: u64) -> String {
     format!("yes '{LINE}' | head -c {bytes}")
 }
 
+/// The measurements of logs: following one from its beginning, and reading it
+/// again.
+#[derive(Default)]
+struct Logs {
+    times: [Vec<f64>; 2],
+    /// The reason why one of the two does not count: an engine may lose lines.
+    lost: Option<String>,
+    error: Option<anyhow::Error>,
+}
+
 fn logs(
     session: &Session,
     extent: &Extent,
@@ -318,22 +328,22 @@ fn logs(
     absent: &[Absent],
     report: &mut Report,
 ) -> Result<()> {
-    let mut samples: Vec<[Vec<f64>; 2]> = keepers.iter().map(|_| Default::default()).collect();
-    let mut failed: Vec<Option<anyhow::Error>> = keepers.iter().map(|_| None).collect();
+    let mut all: Vec<Logs> = keepers.iter().map(|_| Logs::default()).collect();
     for round in 0..extent.logs {
-        for (at, (_, read)) in each(session, keepers, round, |keeper| {
+        let reads = each(session, keepers, round, |keeper| {
             read(session, keeper, extent.log)
-        })?
-        .into_iter()
-        .enumerate()
-        {
-            match read {
+        })?;
+        for (logs, (_, done)) in all.iter_mut().zip(reads) {
+            match done {
+                Err(error) => logs.error = Some(error),
                 Ok(times) => {
-                    for (sample, time) in samples[at].iter_mut().zip(times) {
-                        sample.push(time);
+                    for (sample, time) in logs.times.iter_mut().zip(times) {
+                        match time {
+                            Ok(time) => sample.push(time),
+                            Err(why) => logs.lost = Some(format!("{why:#}")),
+                        }
                     }
                 }
-                Err(error) => failed[at] = Some(error),
             }
         }
     }
@@ -342,34 +352,21 @@ fn logs(
         &format!("A log of {} MB, in lines of 100 bytes", figure(mb)),
         &[
             "",
-            "run -d and logs -f, s",
-            "MB/s",
             "logs, s",
             "MB/s",
             "× drydock",
+            "run -d and logs -f, s",
+            "MB/s",
             "",
         ],
     );
     let base = keepers.iter().position(|keeper| keeper.name == KEEPERS[0]);
-    let base = base.and_then(|at| Summary::of(&samples[at][1]));
+    let base = base.and_then(|at| Summary::of(&all[at].times[1]));
     let mut results = Vec::new();
-    for ((keeper, sample), failed) in keepers.iter().zip(&samples).zip(failed) {
-        let summaries = sample.each_ref().map(|sample| Summary::of(sample));
-        let cells = match (failed, summaries) {
-            (Some(error), _) => Err(error),
-            (None, [Some(follow), Some(again)]) => {
-                report.measured(&format!("{} logs -f", keeper.name), "s", follow);
-                report.measured(&format!("{} logs", keeper.name), "s", again);
-                let against = |base: &Summary| ratio(again.median / base.median);
-                Ok(vec![
-                    figure(follow.median),
-                    figure(mb / follow.median),
-                    figure(again.median),
-                    figure(mb / again.median),
-                    base.as_ref().map_or(String::new(), against),
-                ])
-            }
-            _ => Err(anyhow::anyhow!("nothing was measured")),
+    for (keeper, logs) in keepers.iter().zip(all) {
+        let cells = match logs.error {
+            Some(error) => Err(error),
+            None => Ok(cells_of_logs(keeper.name, &logs, mb, base.as_ref(), report)),
         };
         results.push((keeper.name, cells));
     }
@@ -378,24 +375,53 @@ fn logs(
     Ok(())
 }
 
+fn cells_of_logs(
+    name: &str,
+    logs: &Logs,
+    mb: f64,
+    base: Option<&Summary>,
+    report: &mut Report,
+) -> Vec<String> {
+    let [follow, again] = logs.times.each_ref().map(|sample| Summary::of(sample));
+    for (what, summary) in [("logs -f", follow), ("logs", again)] {
+        if let Some(summary) = summary {
+            report.measured(&format!("{name} {what}"), "s", summary);
+        }
+    }
+    let cell = |summary: &Option<Summary>, of: &dyn Fn(f64) -> String| {
+        let median = summary.map(|summary| summary.median);
+        median.map_or("–".to_owned(), of)
+    };
+    let speed = |seconds: f64| figure(mb / seconds);
+    let against = |seconds: f64| base.map_or(String::new(), |base| ratio(seconds / base.median));
+    vec![
+        cell(&again, &figure),
+        cell(&again, &speed),
+        cell(&again, &against),
+        cell(&follow, &figure),
+        cell(&follow, &speed),
+        logs.lost.clone().unwrap_or_default(),
+    ]
+}
+
 /// Starts a container that writes so many bytes and ends. Returns the seconds
 /// until `logs -f` has printed all of them, and the seconds that `logs` takes
-/// afterwards.
-fn read(session: &Session, keeper: &Keeper, bytes: u64) -> Result<[f64; 2]> {
+/// when the container has ended.
+fn read(session: &Session, keeper: &Keeper, bytes: u64) -> Result<[Result<f64>; 2]> {
+    let name = "bench-log";
+    let print = |args: &[&str], begun: Instant| {
+        let argv = keeper.argv(&[args, &[name]].concat());
+        let printed = printed(&argv, bytes, begun, &session.scratch.stop);
+        let printed = printed.with_context(|| args.join(" "));
+        printed.map(|time| time.as_secs_f64())
+    };
     let begun = Instant::now();
-    keeper.run("bench-log", &[], &["sh", "-c", &writes(bytes)])?;
-    let mut times = [0.0; 2];
-    for (time, args) in times.iter_mut().zip([&["logs", "-f"][..], &["logs"]]) {
-        let begun = match args.len() {
-            2 => begun,
-            _ => Instant::now(),
-        };
-        let argv = keeper.argv(&[args, &["bench-log"]].concat());
-        let ended = printed(&argv, bytes, begun, &session.scratch.stop);
-        *time = ended.with_context(|| args.join(" "))?.as_secs_f64();
-    }
-    keeper.remove(&["bench-log".to_owned()])?;
-    Ok(times)
+    keeper.run(name, &[], &["sh", "-c", &writes(bytes)])?;
+    let follow = print(&["logs", "-f"], begun);
+    keeper.call(&["wait", name])?;
+    let again = print(&["logs"], Instant::now());
+    keeper.remove(&[name.to_owned()])?;
+    Ok([follow, again])
 }
 
 /// Runs a command until it has printed so many bytes, and returns the time since
@@ -771,6 +797,21 @@ mod tests {
         assert_eq!(cells[4..], ["3.00×", "400", "500", "9000"]);
         assert_eq!(report.measures.len(), 4);
         assert!(cells_of_one("docker", &One::default(), None, &mut report).is_err());
+    }
+
+    #[test]
+    fn an_engine_that_loses_lines_is_not_fast() {
+        let mut report = Report::default();
+        let logs = Logs {
+            times: [vec![], vec![2.0]],
+            lost: Some("logs -f: 1 of 2 bytes".to_owned()),
+            error: None,
+        };
+        let base = Summary::of(&[1.0]);
+        let cells = cells_of_logs("podman", &logs, 100.0, base.as_ref(), &mut report);
+        assert_eq!(cells[..3], ["2.00", "50.0", "2.00×"]);
+        assert_eq!(cells[3..], ["–", "–", "logs -f: 1 of 2 bytes"]);
+        assert_eq!(report.measures.len(), 1);
     }
 
     #[test]
