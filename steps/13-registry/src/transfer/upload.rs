@@ -131,7 +131,9 @@ impl Target<'_> {
     // ANCHOR_END: mount
 
     /// Asks how far an upload has got that has broken off: where it goes on, and
-    /// the bytes that the registry has of it. `None` if it has none.
+    /// the bytes that the registry has of it. `None` if it has none, or does not
+    /// say: docker-registry 2.8 signs the offset into the query of a Location, and
+    /// knows no upload that has got further.
     // ANCHOR: resumed
     fn resumed(&self, upload: &Url) -> Result<Option<(Url, u64)>> {
         let response = self.send(&Method::GET, upload, &[], &Payload::None)?;
