@@ -308,6 +308,60 @@ fn a_push_gives_back_the_same_digest() {
 }
 
 #[test]
+fn an_interrupted_push_goes_on() {
+    check(|c| {
+        let site = Site::new(c)?;
+        let image = site.image("app", "1")?;
+        let name = site.server.name("app:1");
+        site.said(&["pull", "-q", &name])?;
+        let (large, half) = (&image.layers[0], image.layers[0].len() / 2);
+        // What the registry says of a half of it: the truth; nothing; nonsense.
+        for (n, says) in [None, Some((404, "")), Some((204, "0-99999999"))]
+            .into_iter()
+            .enumerate()
+        {
+            let other = Server::start()?;
+            let there = other.name(&format!("copy{n}:1"));
+            site.said(&["tag", &name, &there])?;
+            if let Some((status, range)) = says {
+                other.rule(move |request, answer| {
+                    match request.method == "GET" && request.path.contains("/uploads/") {
+                        true => server::Answer { status, ..answer }.with("range", range),
+                        false => answer,
+                    }
+                });
+            }
+            other.tear(half);
+            let text = site.said(&["push", &there])?;
+            let line = format!("digest: {} size:", image.digest());
+            expect(text.contains(&line), format!("{line:?} of push"), &text)?;
+            let sent: Vec<usize> = other
+                .asked()
+                .iter()
+                .filter(|one| matches!(&*one.method, "PATCH" | "PUT"))
+                .filter(|one| one.path.contains("/uploads/") && one.body.len() > half - 1000)
+                .map(|one| one.body.len())
+                .collect();
+            let again = match says {
+                None => large.len() - half,
+                Some(_) => large.len(),
+            };
+            expect_eq(
+                "the bytes of the layer that are sent: all, and after half of them the rest",
+                sent,
+                vec![large.len(), again],
+            )?;
+            expect(
+                other.has(&format!("copy{n}"), &digest(large)),
+                "the layer to be there",
+                "it is not",
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn an_interrupted_pull_goes_on() {
     check(|c| {
         let site = Site::new(c)?;
@@ -709,6 +763,7 @@ fn other_engines_take_it() {
         site.said(&["tag", &name, &there])?;
         site.said(&["push", "-q", &there])?;
         let skopeo = |words: &[&str]| -> Result<String> {
+            // Its policy is a file of another package.
             let done = Command::new("skopeo")
                 .arg("--insecure-policy")
                 .args(words)

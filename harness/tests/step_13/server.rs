@@ -64,6 +64,8 @@ pub(crate) enum How {
     Drip,
     /// Nothing at all.
     Silent,
+    /// The end of the connection.
+    Gone,
     /// The head, and so many bytes; the rest when [`Server::go_on`] says so.
     Held(usize),
 }
@@ -105,6 +107,8 @@ struct State {
     blobs: BTreeMap<(String, String), Vec<u8>>,
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     uploads: BTreeMap<String, Vec<u8>>,
+    /// After how many bytes the next upload is torn off.
+    tear: Option<usize>,
     asked: Vec<Request>,
 }
 
@@ -193,6 +197,12 @@ impl Server {
     /// Lets answers go on that were [`How::Held`].
     pub(crate) fn go_on(&self) {
         self.shared.go_on.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes so many bytes of the next upload that has more, and then the
+    /// connection ends.
+    pub(crate) fn tear(&self, bytes: usize) {
+        locked(&self.shared.state).tear = Some(bytes);
     }
 
     /// What was asked since the last time.
@@ -374,6 +384,13 @@ fn part(request: &Request, bytes: &[u8]) -> Answer {
 fn uploaded(state: &mut State, request: &Request, repository: &str, upload: &str) -> Answer {
     // Relative, and with its state in the query, as the specification allows.
     let at = |id: &str| format!("/v2/{repository}/blobs/uploads/{id}?_state=a%3D{id}");
+    let sends = matches!(&*request.method, "PATCH" | "PUT");
+    if let Some(bytes) = state.tear.filter(|at| sends && *at < request.body.len()) {
+        state.tear = None;
+        let begun = state.uploads.entry(upload.to_owned()).or_default();
+        begun.extend(&request.body[..bytes]);
+        return Answer::new(500, "").sent(How::Gone);
+    }
     match &*request.method {
         "POST" => {
             let mount = parameter(&request.query, "mount");
@@ -390,9 +407,21 @@ fn uploaded(state: &mut State, request: &Request, repository: &str, upload: &str
         _ if parameter(&request.query, "_state") != Some(format!("a%3D{upload}")) => {
             Answer::error(400, "BLOB_UPLOAD_INVALID")
         }
+        "GET" => match state.uploads.get(upload) {
+            Some(begun) => {
+                let range = format!("0-{}", begun.len().saturating_sub(1));
+                let answer = Answer::new(204, "").with("range", &range);
+                answer.with("location", &at(upload))
+            }
+            None => Answer::error(404, "BLOB_UPLOAD_UNKNOWN"),
+        },
         "PATCH" => {
             let upload_id = upload.to_owned();
             let begun = state.uploads.entry(upload_id).or_default();
+            let first = request.header("content-range").split('-').next();
+            if first != Some(&*begun.len().to_string()) {
+                return Answer::error(416, "RANGE_INVALID");
+            }
             begun.extend(&request.body);
             Answer::new(202, "").with("location", &at(upload))
         }
@@ -422,6 +451,9 @@ fn send(
     };
     if answer.how == How::Silent {
         while pause() {}
+        return Ok(());
+    }
+    if answer.how == How::Gone {
         return Ok(());
     }
     let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", answer.status);
@@ -465,6 +497,6 @@ fn send(
             }
             stream.write_all(rest)
         }
-        How::Whole | How::Silent => stream.write_all(&answer.body),
+        How::Whole | How::Silent | How::Gone => stream.write_all(&answer.body),
     }
 }

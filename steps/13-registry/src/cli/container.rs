@@ -35,13 +35,13 @@ pub enum Tool {
 /// `drydock container …`
 #[derive(Subcommand)]
 pub enum Group {
-    /// Those that start.
+    /// Commands that start a container.
     #[command(flatten)]
     Run(run::Tool),
-    /// Those of this step.
+    /// `commit` and `export`.
     #[command(flatten)]
     Files(Tool),
-    /// Those of step 12.
+    /// All others, which step 12 has.
     #[command(flatten)]
     Other(ContainerOther),
 }

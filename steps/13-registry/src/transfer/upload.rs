@@ -3,7 +3,8 @@
 //! The registry is asked whether it has the blob; then whether it can take it
 //! from another repository; and only then it gets the bytes. Where they go is in
 //! the `Location` of each answer, which may be relative and holds the state of
-//! the upload in its query.
+//! the upload in its query. After a broken connection the registry is asked how
+//! much it has.
 
 use std::fs::File;
 
@@ -78,7 +79,8 @@ impl Target<'_> {
                 return Ok(Arrived::Mounted(other.clone()));
             }
         }
-        again(|| self.upload(blob, arrived)).with_context(context)?;
+        let mut begun = None;
+        again(|| self.upload(blob, &mut begun, arrived)).with_context(context)?;
         Ok(Arrived::Uploaded)
     }
     // ANCHOR_END: blob
@@ -128,56 +130,70 @@ impl Target<'_> {
     }
     // ANCHOR_END: mount
 
+    /// Asks how far an upload has got that has broken off: where it goes on, and
+    /// the bytes that the registry has of it. `None` if it has none, or does not
+    /// say: docker-registry 2.8 signs the offset into the query of a Location, and
+    /// knows no upload that has got further.
+    // ANCHOR: resumed
+    fn resumed(&self, upload: &Url) -> Result<Option<(Url, u64)>> {
+        let response = self.send(&Method::GET, upload, &[], &Payload::None)?;
+        if response.status() != StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        // The first and the last byte. Of none, registries say `0-0`.
+        let range = value(&response, "range").unwrap_or_default();
+        let last = range.strip_prefix("0-").and_then(|last| last.parse().ok());
+        match last.unwrap_or(0_u64).checked_add(1) {
+            None | Some(1) => Ok(None),
+            Some(sent) => Ok(Some((self.location(upload, &response)?, sent))),
+        }
+    }
+    // ANCHOR_END: resumed
+
+    /// Uploads a blob, or the rest of one: `begun` is where the upload goes on, if
+    /// there is one.
     // ANCHOR: upload
-    fn upload(&self, blob: &Descriptor, arrived: &dyn Fn(u64)) -> Result<()> {
+    fn upload(
+        &self,
+        blob: &Descriptor,
+        begun: &mut Option<Url>,
+        arrived: &dyn Fn(u64),
+    ) -> Result<()> {
         // ANCHOR: exercise_upload
         let path = self.blobs.path(&blob.digest);
         let file = File::open(&path).with_context(|| format!("open({path:?})"))?;
-        let start = self.uploads();
-        let response = self.send(&Method::POST, &start, &[], &Payload::None)?;
-        if response.status() != StatusCode::ACCEPTED {
-            return Err(error_of(response, self.client.patience()));
-        }
-        let mut url = self.location(&start, &response)?;
-        let octets = ("content-type", "application/octet-stream");
-        let mut sent = 0;
-        // Large ones in pieces, so that a broken connection costs one of them.
-        while blob.size - sent > PIECE {
-            let part = Payload::Part {
-                file: &file,
-                offset: sent,
-                length: PIECE,
-            };
-            let range = format!("{sent}-{}", sent + PIECE - 1);
-            let headers = [octets, ("content-range", range.as_str())];
-            let response = self.send(&Method::PATCH, &url, &headers, &part)?;
-            if response.status() != StatusCode::ACCEPTED {
-                return Err(error_of(response, self.client.patience()));
+        let part = |offset, length| Payload::Part {
+            file: &file,
+            offset,
+            length,
+        };
+        let known = match begun {
+            Some(upload) => self.resumed(upload)?,
+            None => None,
+        };
+        let (mut url, mut sent) = match known.filter(|(_, sent)| *sent <= blob.size) {
+            Some(known) => known,
+            None => {
+                let start = self.uploads();
+                let response = self.send(&Method::POST, &start, &[], &Payload::None)?;
+                (self.accepted(&start, response)?, 0)
             }
-            url = self.location(&url, &response)?;
-            sent += PIECE;
+        };
+        *begun = Some(url.clone());
+        let octets = ("content-type", "application/octet-stream");
+        // Large ones in pieces, and what has been begun.
+        while sent < blob.size && (sent > 0 || blob.size > PIECE) {
+            let length = PIECE.min(blob.size - sent);
+            let range = format!("{sent}-{}", sent + length - 1);
+            let headers = [octets, ("content-range", range.as_str())];
+            let response = self.send(&Method::PATCH, &url, &headers, &part(sent, length))?;
+            url = self.accepted(&url, response)?;
+            *begun = Some(url.clone());
+            sent += length;
             arrived(sent);
         }
-        if sent > 0 {
-            let part = Payload::Part {
-                file: &file,
-                offset: sent,
-                length: blob.size - sent,
-            };
-            let range = format!("{sent}-{}", blob.size - 1);
-            let headers = [octets, ("content-range", range.as_str())];
-            let response = self.send(&Method::PATCH, &url, &headers, &part)?;
-            if response.status() != StatusCode::ACCEPTED {
-                return Err(error_of(response, self.client.patience()));
-            }
-            url = self.location(&url, &response)?;
-        }
         let rest = match sent {
-            0 => Payload::Part {
-                file: &file,
-                offset: 0,
-                length: blob.size,
-            },
+            0 => part(0, blob.size),
             _ => Payload::None,
         };
         let url = url.with("digest", &blob.digest.to_string());
@@ -190,6 +206,14 @@ impl Target<'_> {
         // ANCHOR_END: exercise_upload
     }
     // ANCHOR_END: upload
+
+    /// Where an upload goes on that the registry has accepted so far.
+    fn accepted(&self, from: &Url, response: Response<Body>) -> Result<Url> {
+        match response.status() {
+            StatusCode::ACCEPTED => self.location(from, &response),
+            _ => Err(error_of(response, self.client.patience())),
+        }
+    }
 
     /// Where an upload goes on.
     fn location(&self, from: &Url, response: &Response<Body>) -> Result<Url> {
