@@ -294,7 +294,7 @@ impl Hub {
                 .iter()
                 .map(|one| !one.is_empty())
                 .collect();
-            prober.turn(&ready)?;
+            prober.turn(&ready);
         }
         if input.is_some_and(is_ready) {
             self.feed();
