@@ -719,7 +719,37 @@ fn who_attaches_is_no_burden() {
             "it waits",
         )?;
         let bytes = life.call(&["logs", "many"]).run()?.success()?.stdout.len();
-        expect_eq("the bytes in its log", bytes, 4_000_006)
+        expect_eq("the bytes in its log", bytes, 4_000_006)?;
+
+        // Neither is one who has its output and goes on writing to it when the
+        // command has ended.
+        let (first, _) = life.pids("many")?;
+        let output = format!("/proc/{first}/fd/1");
+        let output = File::options().write(true).open(output).context("open")?;
+        let mut ends = Vec::new();
+        for _ in 0..2 {
+            let mut output = output.try_clone().context("dup")?;
+            // Until nobody reads it.
+            ends.push(std::thread::spawn(move || {
+                while output.write_all(&[b'\n'; 64 << 10]).is_ok() {}
+            }));
+        }
+        drop(output);
+        let killed = life.call(&["kill", "many"]).run()?.success();
+        let ended = wait_for(|| {
+            let state = life.record("many").ok()?["State"]["Status"].clone();
+            (state == "exited").then_some(())
+        });
+        life.call(&["rm", "-f", "many"]).run()?.success()?;
+        for end in ends {
+            expect(end.join().is_ok(), "a writer to end", "it has panicked")?;
+        }
+        killed?;
+        expect(
+            ended.is_some(),
+            "the end of a container whose output others hold",
+            "none",
+        )
     });
 }
 
