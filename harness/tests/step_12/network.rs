@@ -507,6 +507,20 @@ fn a_running_container_joins_and_leaves_networks() {
         net(&["disconnect", "a", "box"])
             .run()?
             .expect_error(1, &["is not connected to network a"])?;
+        // Its root may make anything of its /etc/hosts. That is not read without
+        // end, and keeps it on no network.
+        town.exec("box", &["truncate", "-s", "3G", "/etc/hosts"])?;
+        net(&["connect", "a", "box"])
+            .run()?
+            .expect_error(1, &["hosts", "has more than"])?;
+        town.exec("box", &["sh", "-c", "printf '\\377' > /etc/hosts"])?;
+        expect_eq("its devices", town.devices("box")?, vec!["eth1".to_owned()])?;
+        net(&["connect", "a", "def"]).run()?.success()?;
+        town.exec("def", &["sh", "-c", "printf '\\377' > /etc/hosts"])?;
+        net(&["disconnect", "a", "def"]).run()?.success()?;
+        net(&["disconnect", "a", "def"])
+            .run()?
+            .expect_error(1, &["is not connected to network a"])?;
 
         // What it has joined stays its own.
         life.said(&["restart", "-t", "0", "box", "def"])?;
