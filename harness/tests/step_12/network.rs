@@ -1,6 +1,7 @@
 //! Networks as objects, and names in them.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -430,6 +431,23 @@ fn a_resolver_asks_others_and_bears_anything() {
             "a monitor that has not grown",
             format!("{size} KiB"),
         )?;
+        // Two questions in one piece, as some C libraries ask for A and AAAA.
+        inside(pid, || {
+            let question = question("box", A);
+            let length = u16::try_from(question.len()).context("a length")?;
+            let piece = [&length.to_be_bytes()[..], &question].concat();
+            let mut stream = TcpStream::connect("127.0.0.11:53").context("connect")?;
+            stream.set_read_timeout(Some(PATIENCE)).context("a limit")?;
+            stream.write_all(&piece.repeat(2)).context("send")?;
+            for which in ["first", "second"] {
+                let mut length = [0; 2];
+                let read = stream.read_exact(&mut length);
+                read.map_err(|error| failed(format!("an answer to the {which} question"), error))?;
+                let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut answer).context("receive")?;
+            }
+            Ok(())
+        })?;
         // Port 53 is the container's own, for a name server in it.
         town.exec("box", &["sh", "-c", "nc -l -u -p 53 -w 1 </dev/null; true"])?;
         inside(pid, || {
