@@ -23,6 +23,9 @@ use std::process::Stdio;
 
 use check::check::wait_or_kill;
 use check::prelude::*;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statvfs::statvfs;
 use serde_json::Value;
 
 /// An engine with a state directory and an image of its own. Whatever is left of
@@ -762,7 +765,37 @@ fn who_attaches_is_no_burden() {
             "it waits",
         )?;
         let bytes = life.call(&["logs", "many"]).run()?.success()?.stdout.len();
-        expect_eq("the bytes in its log", bytes, 4_000_006)
+        expect_eq("the bytes in its log", bytes, 4_000_006)?;
+
+        // Neither is one who has its output and goes on writing to it when the
+        // command has ended.
+        let (first, _) = life.pids("many")?;
+        let output = format!("/proc/{first}/fd/1");
+        let output = File::options().write(true).open(output).context("open")?;
+        let mut ends = Vec::new();
+        for _ in 0..2 {
+            let mut output = output.try_clone().context("dup")?;
+            // Until nobody reads it.
+            ends.push(std::thread::spawn(move || {
+                while output.write_all(&[b'\n'; 64 << 10]).is_ok() {}
+            }));
+        }
+        drop(output);
+        let killed = life.call(&["kill", "many"]).run()?.success();
+        let ended = wait_for(|| {
+            let state = life.record("many").ok()?["State"]["Status"].clone();
+            (state == "exited").then_some(())
+        });
+        life.call(&["rm", "-f", "many"]).run()?.success()?;
+        for end in ends {
+            expect(end.join().is_ok(), "a writer to end", "it has panicked")?;
+        }
+        killed?;
+        expect(
+            ended.is_some(),
+            "the end of a container whose output others hold",
+            "none",
+        )
     });
 }
 
@@ -815,13 +848,58 @@ fn a_killed_monitor_leaves_nothing() {
         fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).context("chmod")?;
         let (first, _) = life.pids("full")?;
         expect(!is_gone(first), "the container to run", "it has ended")?;
-        life.said(&["rm", "-f", "full"]).map(drop)
+        life.said(&["rm", "-f", "full"])?;
+        a_full_disk(&life)
     });
 }
 
 fn kill(pid: i32) -> Result<()> {
     use nix::sys::signal::{Signal, kill};
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).context("kill")
+}
+
+/// A container that has filled the disk, and ends with its monitor.
+fn a_full_disk(life: &Life<'_>) -> Result<()> {
+    // Mounts of this thread and of what it starts.
+    unshare(CloneFlags::CLONE_NEWNS).context("unshare(CLONE_NEWNS)")?;
+    let none = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(none, "/", none, private, none).context("mount(MS_PRIVATE)")?;
+    let (tmpfs, size) = (Some("tmpfs"), Some("mode=755,size=4m"));
+    mount(tmpfs, &life.root, tmpfs, MsFlags::empty(), size).context("mount(tmpfs)")?;
+    life.detached(
+        "filler",
+        &[],
+        "dd if=/dev/zero of=/fill bs=4k; exec sleep 1000",
+    )?;
+    let full = wait_for(|| {
+        let left = statvfs(&life.root).ok()?.blocks_available();
+        (left == 0).then_some(())
+    });
+    expect(full.is_some(), "a full disk", "there is room")?;
+    let (first, monitor) = life.pids("filler")?;
+    kill(monitor)?;
+    wait_for(|| is_gone(first).then_some(()));
+    // Nobody can write that it has ended.
+    let ran = life
+        .call(&["ps", "-a", "--format", "{{.Status}}"])
+        .run()?
+        .expect_status(0)?;
+    expect(
+        ran.stdout.starts_with("Exited"),
+        "a container that has ended, in ps on a full disk",
+        &ran.stdout,
+    )?;
+    let ran = life.call(&["rm", "filler"]).run()?;
+    expect(
+        ran.status == 0,
+        "the container that has filled the disk to be removed",
+        &ran.stderr,
+    )?;
+    umount2(&life.root, MntFlags::MNT_DETACH).context("umount2")?;
+    // The next one removes the groups of the killed one.
+    life.said(&["run", "--rm", "--network", "none", &life.image, "true"])
+        .map(drop)
 }
 
 #[test]

@@ -222,6 +222,12 @@ fn files_are_copied_by_dockers_rules() {
         life.said(&["cp", &file, "box:/t"])?;
         life.said(&["cp", &file, "box:/data"])?;
         life.said(&["exec", "box", "cat", "/t/file", "/data/file"])?;
+        // Directories in directories, until something gives way: not the copy.
+        let deep = format!("mkdir -p /deep{}", "/d".repeat(600));
+        life.said(&["exec", "box", "sh", "-c", &deep])?;
+        life.call(&["cp", "box:/deep", "-"])
+            .run()?
+            .expect_error(1, &["nested"])?;
         life.said(&["rm", "-f", "box"])?;
 
         let create = [

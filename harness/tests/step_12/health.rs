@@ -137,6 +137,43 @@ fn a_probe_that_hangs_is_killed() {
             output.get(..24).unwrap_or(output),
         )?;
 
+        // Neither does a probe that cannot be started end the container: its
+        // monitor has no descriptor left for one.
+        let (first, monitor) = life.pids("loud")?;
+        let monitor_pid = rustix::process::Pid::from_raw(monitor);
+        let limit = |most| {
+            let limit = rustix::process::Rlimit {
+                current: Some(most),
+                maximum: Some(1024),
+            };
+            rustix::process::prlimit(monitor_pid, rustix::process::Resource::Nofile, limit)
+                .context("prlimit(RLIMIT_NOFILE)")
+        };
+        let turns = || {
+            let turns = host::status_field(monitor, "voluntary_ctxt_switches");
+            turns.and_then(|turns| turns.parse::<u64>().ok())
+        };
+        limit(5)?;
+        let before = turns().unwrap_or(0);
+        wait_for(|| turns().is_none_or(|now| now > before + 5).then_some(()));
+        let alive = host::process(monitor).is_some_and(|process| process.state != 'Z');
+        expect(
+            alive,
+            "the monitor to outlive a probe that it cannot start",
+            "it has ended",
+        )?;
+        limit(1024)?;
+        health(&life, "loud", |health| {
+            let log = health["Log"].as_array();
+            log.is_some_and(|log| {
+                log.iter().any(|one| {
+                    let output = one["Output"].as_str().unwrap_or_default();
+                    output.contains("not started")
+                })
+            })
+        })?;
+        expect_eq("its first process", life.pids("loud")?.0, first)?;
+
         // What contradicts itself is refused before anything is made.
         let both = [
             "create",

@@ -1,6 +1,7 @@
 //! Networks as objects, and names in them.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -430,6 +431,23 @@ fn a_resolver_asks_others_and_bears_anything() {
             "a monitor that has not grown",
             format!("{size} KiB"),
         )?;
+        // Two questions in one piece, as some C libraries ask for A and AAAA.
+        inside(pid, || {
+            let question = question("box", A);
+            let length = u16::try_from(question.len()).context("a length")?;
+            let piece = [&length.to_be_bytes()[..], &question].concat();
+            let mut stream = TcpStream::connect("127.0.0.11:53").context("connect")?;
+            stream.set_read_timeout(Some(PATIENCE)).context("a limit")?;
+            stream.write_all(&piece.repeat(2)).context("send")?;
+            for which in ["first", "second"] {
+                let mut length = [0; 2];
+                let read = stream.read_exact(&mut length);
+                read.map_err(|error| failed(format!("an answer to the {which} question"), error))?;
+                let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut answer).context("receive")?;
+            }
+            Ok(())
+        })?;
         // Port 53 is the container's own, for a name server in it.
         town.exec("box", &["sh", "-c", "nc -l -u -p 53 -w 1 </dev/null; true"])?;
         inside(pid, || {
@@ -505,6 +523,20 @@ fn a_running_container_joins_and_leaves_networks() {
         expect_eq("its way out", town.way_out("box")?.as_str(), "10.99.7.254")?;
         town.expect_unknown("box", "nope")?;
         net(&["disconnect", "a", "box"])
+            .run()?
+            .expect_error(1, &["is not connected to network a"])?;
+        // Its root may make anything of its /etc/hosts. That is not read without
+        // end, and keeps it on no network.
+        town.exec("box", &["truncate", "-s", "3G", "/etc/hosts"])?;
+        net(&["connect", "a", "box"])
+            .run()?
+            .expect_error(1, &["hosts", "has more than"])?;
+        town.exec("box", &["sh", "-c", "printf '\\377' > /etc/hosts"])?;
+        expect_eq("its devices", town.devices("box")?, vec!["eth1".to_owned()])?;
+        net(&["connect", "a", "def"]).run()?.success()?;
+        town.exec("def", &["sh", "-c", "printf '\\377' > /etc/hosts"])?;
+        net(&["disconnect", "a", "def"]).run()?.success()?;
+        net(&["disconnect", "a", "def"])
             .run()?
             .expect_error(1, &["is not connected to network a"])?;
 

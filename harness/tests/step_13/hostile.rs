@@ -195,7 +195,22 @@ fn a_registry_that_stalls_is_given_up() {
                 &[],
             )?;
         }
-        Ok(())
+        // It sends enough, and then has us begin again, for ever.
+        let size = image.layers[0].len();
+        expect(size > 200 << 10, "a layer of some size", size)?;
+        site.server.rule(
+            move |request, answer| match request.path.ends_with(&layer) {
+                true if request.header("range").is_empty() => answer.sent(How::Cut(100 << 10)),
+                true => Answer::new(416, ""),
+                false => answer,
+            },
+        );
+        expect_refused(
+            &site,
+            "1",
+            "a registry that has us begin again and again",
+            &["again and again"],
+        )
     });
 }
 

@@ -7,7 +7,8 @@
 //! launcher's identity. Whatever they do is in the state first, so that the end
 //! of the container removes it.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -31,6 +32,9 @@ use crate::nat::firewall;
 use crate::nat::publish::Publish;
 use crate::nat::table::{self, Netfilter, Transaction};
 use crate::{VETH, explained};
+
+/// The largest of a container's files that is changed, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// A running container, as the state has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -450,6 +454,9 @@ pub fn routes() -> Result<Vec<ipnet::Ipv4Net>> {
 
 /// Replaces the content of one of the files of a running container: `hosts` or
 /// `resolv.conf`. They are mounted, so they stay the same files.
+///
+/// # Errors
+/// If the container has made something else of the file than a short text.
 pub fn rewrite(
     launcher: ProcessIdentity,
     name: &str,
@@ -460,6 +467,13 @@ pub fn rewrite(
         return locked.close();
     };
     let path = locked.files_of(&id).join(name);
-    let before = fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
+    let file = File::open(&path).with_context(|| format!("open {path:?}"))?;
+    // The container's root may have written anything into it.
+    let mut before = String::new();
+    let read = file.take(LARGEST + 1).read_to_string(&mut before);
+    read.with_context(|| format!("read {path:?}"))?;
+    if before.len() as u64 > LARGEST {
+        bail!("{path:?} has more than {LARGEST} bytes: it is left as it is");
+    }
     files::write(&path, &change(&before))
 }

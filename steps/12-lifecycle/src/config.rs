@@ -134,6 +134,14 @@ impl Config {
                 "data-root {root:?}: give an absolute path"
             );
         }
+        // Where a command is given decides nothing: the directory may be
+        // somebody else's.
+        if let Some(profile) = &config.seccomp_profile {
+            ensure!(
+                matches!(&**profile, "builtin" | "unconfined") || Path::new(profile).is_absolute(),
+                "seccomp-profile {profile:?}: give an absolute path"
+            );
+        }
         Ok(config)
     }
 
@@ -294,6 +302,10 @@ mod tests {
                 &["nofile"],
             ),
             ("data-root = 'here'\n", &["data-root", "absolute"]),
+            (
+                "seccomp-profile = 'here.json'\n",
+                &["seccomp-profile", "absolute"],
+            ),
         ] {
             let error = format!("{:#}", Config::parse(text, false).unwrap_err());
             for word in words {

@@ -256,7 +256,14 @@ impl Records {
                 record.status = Status::Exited;
                 record.pid = 0;
                 record.finished_at = Some(kit::time::now());
-                self.mark(&record)?;
+                // A full disk must not keep anybody from looking at containers,
+                // and from removing the one that has filled it.
+                if let Err(error) = self.mark(&record) {
+                    warn!(
+                        "container {} has ended, and its record does not say so: {error:#}",
+                        record.spec.name
+                    );
+                }
             }
         }
         self.sweep_unborn()

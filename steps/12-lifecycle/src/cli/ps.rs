@@ -176,6 +176,10 @@ fn row(record: &Record, no_trunc: bool, size: String) -> Row {
 fn state(record: &Record) -> String {
     let code = record.exit_code;
     let ended = || since(record.finished_at.as_deref().unwrap_or_default());
+    // A record that could not be written any more says that it runs.
+    if status(record) == "exited" && record.status != Status::Exited {
+        return "Exited (137)".into();
+    }
     match record.status {
         Status::Created => "Created".into(),
         Status::Restarting => format!("Restarting ({}) {} ago", code.unwrap_or_default(), ended()),

@@ -27,6 +27,10 @@ use crate::copy::names::{Names, Written};
 /// zeroes.
 const PIECES: usize = 10_000;
 
+/// The deepest directory that is sent. Each one on the way down is open, and has
+/// its part of the stack.
+const DEEPEST: usize = 512;
+
 /// What is sent.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -110,6 +114,9 @@ impl Archive<'_> {
             .with_context(|| format!("copy {path:?}"))?;
         if kind != FileType::Directory {
             return Ok(());
+        }
+        if path.components().count() > DEEPEST {
+            bail!("directories are nested more than {DEEPEST} deep");
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let list = || openat(&file, ".", flags, Mode::empty()).and_then(Dir::new);

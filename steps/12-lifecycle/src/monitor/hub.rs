@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use engine::terminal::handed::Kept;
 use kit::SignalNumber;
 use kit::sys::signals::pidfd_send_signal;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,6 +37,8 @@ const BEHIND: usize = 1 << 20;
 /// What may wait to be read by the command. Until it has read that, nobody's
 /// input is taken.
 const UNREAD: usize = 64 << 10;
+/// What a terminal may hold at most that is still to be read, in bytes.
+const TERMINAL: usize = 1 << 20;
 /// The most who are connected at the same time.
 const MOST: usize = 256;
 /// How long the last output of a container may take to reach those who attach.
@@ -294,7 +297,7 @@ impl Hub {
                 .iter()
                 .map(|one| !one.is_empty())
                 .collect();
-            prober.turn(&ready)?;
+            prober.turn(&ready);
         }
         if input.is_some_and(is_ready) {
             self.feed();
@@ -372,17 +375,18 @@ impl Hub {
         Ok(())
     }
 
-    /// Reads once from an output; takes it away at its end.
-    fn read(&mut self, index: usize) -> bool {
+    /// Reads once from an output; takes it away at its end. Returns how many bytes
+    /// there were.
+    fn read(&mut self, index: usize) -> usize {
         let mut bytes = [0; 32 << 10];
         let source = &self.sources[index];
         let output = source.output;
         match rustix::io::read(&source.fd, &mut bytes) {
             Ok(length) if length > 0 => {
                 self.pass(output, &bytes[..length]);
-                true
+                length
             }
-            Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
             // EIO: a terminal whose other side is closed.
             Ok(_) | Err(_) => {
                 self.sources.remove(index);
@@ -390,7 +394,7 @@ impl Hub {
                     let ended = log.end(output);
                     self.logged(ended);
                 }
-                false
+                0
             }
         }
     }
@@ -609,9 +613,16 @@ impl Hub {
         let mut index = 0;
         while index < self.sources.len() {
             // Until there is nothing left. A process that has outlived the
-            // command may hold the other end open.
+            // command may hold the other end open, and write to it for ever: no
+            // more than the pipe held at the command's end is the command's.
             let count = self.sources.len();
-            while self.read(index) {}
+            let mut held = capacity(&self.sources[index].fd);
+            while held > 0 {
+                match self.read(index) {
+                    0 => break,
+                    length => held = held.saturating_sub(length),
+                }
+            }
             if self.sources.len() == count {
                 index += 1;
             }
@@ -728,6 +739,13 @@ impl Peer {
             kit::say!("shutdown: {error}");
         }
     }
+}
+
+/// How much can wait to be read.
+fn capacity(fd: &OwnedFd) -> usize {
+    let size = fcntl(fd, FcntlArg::F_GETPIPE_SZ).ok();
+    size.and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(TERMINAL)
 }
 
 fn nonblocking(fd: OwnedFd) -> Result<OwnedFd> {

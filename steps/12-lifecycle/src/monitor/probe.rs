@@ -33,6 +33,10 @@ use crate::settings::put_health;
 /// The status of a probe that could not be started, or was killed.
 const FAILED: i32 = -1;
 
+/// The most reads of a probe's output before the monitor's other work has its
+/// turn: somebody who writes without a pause must not keep it.
+const AT_ONCE: usize = 16;
+
 /// How long a launcher may take to reap a probe that was killed.
 const REAPING: Duration = Duration::from_secs(1);
 
@@ -110,56 +114,78 @@ impl Prober {
     }
 
     /// Does what is due. `ready` says of which descriptors poll(2) has shown
-    /// something.
-    pub(super) fn turn(&mut self, ready: &[bool]) -> Result<()> {
+    /// something. Nothing that fails here ends the container: it is the probe
+    /// that has failed.
+    pub(super) fn turn(&mut self, ready: &[bool]) {
         let now = Instant::now();
         let Some(running) = &mut self.running else {
             if now >= self.next {
-                self.begin()?;
+                self.begin();
             }
-            return Ok(());
+            return;
         };
         if ready.get(1) == Some(&true) {
-            running.read()?;
+            running.read();
         }
-        if running.kill_at.is_some_and(|at| now >= at) {
-            running.interrupt()?;
+        if running.kill_at.is_some_and(|at| now >= at)
+            && let Err(error) = running.interrupt()
+        {
+            kit::say!("{error:#}");
+            running.end_launcher();
         }
         if ready.first() == Some(&true) {
-            self.end()?;
+            self.end();
         }
-        Ok(())
     }
 
     /// Starts a probe, unless the container is paused.
-    fn begin(&mut self) -> Result<()> {
-        let Some(record) = self.records.read(&self.id)? else {
-            return self.put_off();
-        };
-        if is_paused(&record) {
-            return self.put_off();
+    // ANCHOR: begin
+    fn begin(&mut self) {
+        let start = kit::time::now();
+        match self.try_begin() {
+            Ok(Some(running)) => self.running = Some(running),
+            Ok(None) => self.put_off(),
+            // No process and no descriptor is left: the container may have used
+            // them up itself.
+            Err(error) => self.note(Probe {
+                start,
+                end: kit::time::now(),
+                exit_code: FAILED,
+                output: format!("the probe was not started: {error:#}"),
+            }),
         }
-        self.running = Some(Running::start(&self.words, patience(&self.check))?);
-        Ok(())
+    }
+    // ANCHOR_END: begin
+
+    fn try_begin(&self) -> Result<Option<Running>> {
+        match self.records.read(&self.id)? {
+            Some(record) if !is_paused(&record) => {
+                Running::start(&self.words, patience(&self.check)).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
-    fn put_off(&mut self) -> Result<()> {
+    fn put_off(&mut self) {
         self.next = Instant::now() + pause(&self.check, self.health.status, self.began.elapsed());
-        Ok(())
     }
 
     /// Reaps the probe that has ended, and notes what it says.
-    fn end(&mut self) -> Result<()> {
+    fn end(&mut self) {
         let Some(mut running) = self.running.take() else {
-            return Ok(());
+            return;
         };
-        running.read()?;
-        let status = match waitpid(running.pid, None).context("waitpid(a probe)")? {
-            WaitStatus::Exited(_, status) => status,
-            _ => FAILED,
+        running.read();
+        let status = match waitpid(running.pid, None) {
+            Ok(WaitStatus::Exited(_, status)) => status,
+            Ok(_) => FAILED,
+            Err(errno) => {
+                kit::say!("waitpid(a probe): {errno}");
+                FAILED
+            }
         };
         let limit = patience(&self.check);
-        let probe = Probe {
+        self.note(Probe {
             start: running.start,
             end: kit::time::now(),
             exit_code: if running.too_long { FAILED } else { status },
@@ -170,7 +196,11 @@ impl Prober {
                 ),
                 false => String::from_utf8_lossy(&running.text).into_owned(),
             },
-        };
+        });
+    }
+
+    /// Adds the result of a probe to the record.
+    fn note(&mut self, probe: Probe) {
         let young = self.began.elapsed() < Duration::from_nanos(self.check.start_period);
         let before = self.health.status;
         self.health.add(probe, &self.check, young);
@@ -187,7 +217,7 @@ impl Prober {
             // A full disk is no reason to end the container.
             Err(error) => kit::say!("the health is not in the record: {error:#}"),
         }
-        self.put_off()
+        self.put_off();
     }
 }
 
@@ -223,10 +253,18 @@ impl Running {
             }
             ForkResult::Parent { child } => {
                 let pid = rustix::process::Pid::from_raw(child.as_raw()).context("no process")?;
-                let process = pidfd_open(pid, PidfdFlags::empty());
+                let process = match pidfd_open(pid, PidfdFlags::empty()) {
+                    Ok(process) => process,
+                    Err(errno) => {
+                        // Nobody would wait for it.
+                        kill(child, Signal::SIGKILL).context("kill(a probe)")?;
+                        waitpid(child, None).context("waitpid(a probe)")?;
+                        return Err(errno).context("pidfd_open(a probe)");
+                    }
+                };
                 Ok(Running {
                     pid: child,
-                    process: process.context("pidfd_open(a probe)")?,
+                    process,
                     output: Some(output),
                     text: Vec::new(),
                     start,
@@ -238,22 +276,23 @@ impl Running {
     }
 
     /// Takes what there is of the output. More than is kept is read and thrown
-    /// away, so that the probe never waits.
-    fn read(&mut self) -> Result<()> {
+    /// away, so that the probe never waits for long.
+    fn read(&mut self) {
         let mut bytes = [0; 4096];
-        while let Some(output) = &self.output {
+        for _ in 0..AT_ONCE {
+            let Some(output) = &self.output else {
+                return;
+            };
             match rustix::io::read(output, &mut bytes) {
-                Ok(0) => self.output = None,
-                Ok(length) => {
+                Ok(length) if length > 0 => {
                     let room = OUTPUT - self.text.len();
                     self.text.extend_from_slice(&bytes[..length.min(room)]);
                 }
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno).context("read from a probe"),
+                Ok(_) | Err(_) => self.output = None,
             }
         }
-        Ok(())
     }
 
     /// Kills the probe, whose launcher then ends by itself; and the launcher, if
@@ -264,9 +303,8 @@ impl Running {
     fn interrupt(&mut self) -> Result<()> {
         let children = self.children();
         if self.too_long || children.is_empty() {
-            self.kill_at = None;
-            self.too_long = true;
-            return self.kill();
+            self.end_launcher();
+            return Ok(());
         }
         self.too_long = true;
         self.kill_at = Some(Instant::now() + REAPING);
@@ -287,6 +325,15 @@ impl Running {
         Ok(())
     }
     // ANCHOR_END: interrupt
+
+    /// Kills the launcher, which takes too long: the last resort.
+    fn end_launcher(&mut self) {
+        self.kill_at = None;
+        self.too_long = true;
+        if let Err(error) = self.kill() {
+            kit::say!("{error:#}");
+        }
+    }
 
     /// The processes whose parent is the launcher of the probe
     /// (proc_tid_children(5)); none if this kernel does not say.

@@ -419,10 +419,14 @@ pub fn disconnect(places: &Places, record: &Record, network: &Network) -> Result
         plugs::disconnect(record.launcher, child, &device(&network.id))?;
         if let Some(address) = attachment.address {
             let begins = format!("{address}\t");
-            plugs::rewrite(record.launcher, "hosts", &mut |before| {
+            // It is off the network already, whatever it has made of its file.
+            let rewritten = plugs::rewrite(record.launcher, "hosts", &mut |before| {
                 let kept = before.lines().filter(|line| !line.starts_with(&begins));
                 kept.map(|line| format!("{line}\n")).collect()
-            })?;
+            });
+            if let Err(error) = rewritten {
+                kit::warn!("{error:#}");
+            }
         }
     }
     change(places, &record.spec.id, &mut |attachments| {

@@ -142,7 +142,12 @@ impl Resolver {
     /// When to work again in any case.
     pub fn due(&self) -> Option<Instant> {
         let asked = self.asked.iter().map(|asked| asked.until);
-        asked.chain(self.clients.iter().map(|c| c.until)).min()
+        // A question that has come already will not be announced again.
+        let clients = self.clients.iter().map(|client| match client.is_heard() {
+            true => Instant::now(),
+            false => client.until,
+        });
+        asked.chain(clients).min()
     }
 
     /// Does what can be done without waiting.
@@ -199,7 +204,9 @@ impl Resolver {
                 return true;
             }
             let open = client.stream.exchange(LONGEST);
-            if let Some(message) = client.stream.take() {
+            if client.is_heard()
+                && let Some(message) = client.stream.take()
+            {
                 client.asks = true;
                 client.until = Instant::now() + IDLE;
                 heard.push((client.number, message));
@@ -309,7 +316,7 @@ impl Resolver {
                 if let Some(client) = client {
                     client.asks = false;
                     client.stream.queue(&answer);
-                    if !client.stream.exchange(LONGEST) {
+                    if !client.stream.exchange(LONGEST) && !client.is_heard() {
                         client.until = Instant::now();
                     }
                 }
@@ -436,6 +443,13 @@ fn begin_connection(server: SocketAddr) -> Result<TcpStream> {
     }
 }
 
+impl Client {
+    /// Whether its next question is there, and its turn.
+    fn is_heard(&self) -> bool {
+        !self.asks && self.stream.going.is_empty() && self.stream.has_message()
+    }
+}
+
 impl Stream {
     fn new(stream: TcpStream) -> Self {
         Stream {
@@ -446,10 +460,10 @@ impl Stream {
     }
 
     fn waits_for(&self) -> (BorrowedFd<'_>, PollFlags) {
-        let mut events = PollFlags::IN;
-        if !self.going.is_empty() {
-            events |= PollFlags::OUT;
-        }
+        let events = match self.going.is_empty() {
+            true => PollFlags::IN,
+            false => PollFlags::OUT,
+        };
         (self.stream.as_fd(), events)
     }
 
@@ -463,12 +477,13 @@ impl Stream {
     }
 
     /// Sends and receives what it can, at most one message of `most` bytes.
-    /// Returns whether the connection is open.
+    /// Nothing is received before all is sent: of one who asks and does not read,
+    /// no more is kept. Returns whether the connection is open.
     fn exchange(&mut self, most: usize) -> bool {
         while !self.going.is_empty() {
             match self.stream.write(&self.going) {
                 Ok(length) => drop(self.going.drain(..length)),
-                Err(error) if is_not_yet(&error) => break,
+                Err(error) if is_not_yet(&error) => return true,
                 Err(_) => return false,
             }
         }

@@ -143,16 +143,19 @@ impl Remote<'_> {
     fn whole(&self, partial: &mut Partial, blob: &Descriptor, watch: &dyn Watch) -> Result<()> {
         // ANCHOR: exercise_whole
         let mut failures = 0;
+        // The most that was ever here: a server that has us begin again may send
+        // the same bytes for ever.
+        let mut most = partial.length();
         while partial.length() < blob.size {
-            let before = partial.length();
             let Err(error) = self.some(partial, blob, watch) else {
                 continue;
             };
             if error.downcast_ref::<Broken>().is_none() {
                 return Err(error);
             }
-            if partial.length() >= before + STEP {
+            if partial.length() >= most.saturating_add(STEP) {
                 failures = 0;
+                most = partial.length();
             }
             failures += 1;
             if failures == ATTEMPTS {
