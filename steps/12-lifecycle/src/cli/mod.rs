@@ -14,6 +14,7 @@
 //! | [`stats`] | `stats` |
 //! | [`system`] | `container prune`, `system df`, `info`, `version`; groups of commands |
 //! | [`update`] | the limits of `update` |
+//! | [`internal`] | how this program executes itself |
 //! | [`words`] | ages and tables as Docker prints them |
 
 pub mod control;
@@ -21,6 +22,7 @@ pub mod copy;
 pub mod events;
 pub mod filter;
 pub mod format;
+pub mod internal;
 pub mod join;
 pub mod look;
 pub mod network;
@@ -174,6 +176,9 @@ const SEE_ALSO: &str = "daemon(7), setsid(2), setns(2), unix(7), inotify(7), pid
 
 /// The `main` function of `drydock`.
 pub fn main() -> ExitCode {
+    if let Some(status) = internal::run() {
+        return status;
+    }
     pid::main(|drydock: Drydock| {
         // A fixed umask(2): files of the store and of containers get the modes
         // named where they are made, whatever the caller's mask is.

@@ -91,6 +91,9 @@ const SEE_ALSO: &str = "the OCI Distribution Specification; docker-credential he
 
 /// The `main` function of `drydock`.
 pub fn main() -> ExitCode {
+    if let Some(status) = lifecycle::cli::internal::run() {
+        return status;
+    }
     pid::main(|drydock: Drydock| {
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         set_verbose(drydock.places.verbose);
