@@ -867,6 +867,15 @@ fn a_full_disk(life: &Life<'_>) -> Result<()> {
     mount(none, "/", none, private, none).context("mount(MS_PRIVATE)")?;
     let (tmpfs, size) = (Some("tmpfs"), Some("mode=755,size=4m"));
     mount(tmpfs, &life.root, tmpfs, MsFlags::empty(), size).context("mount(tmpfs)")?;
+    let found = it_is_removed(life);
+    umount2(&life.root, MntFlags::MNT_DETACH).context("umount2")?;
+    // The next one removes the groups of the killed one.
+    life.said(&["run", "--rm", "--network", "none", &life.image, "true"])?;
+    found
+}
+
+/// A container that has filled the disk can be looked at, and removed.
+fn it_is_removed(life: &Life<'_>) -> Result<()> {
     life.detached(
         "filler",
         &[],
@@ -895,11 +904,7 @@ fn a_full_disk(life: &Life<'_>) -> Result<()> {
         ran.status == 0,
         "the container that has filled the disk to be removed",
         &ran.stderr,
-    )?;
-    umount2(&life.root, MntFlags::MNT_DETACH).context("umount2")?;
-    // The next one removes the groups of the killed one.
-    life.said(&["run", "--rm", "--network", "none", &life.image, "true"])
-        .map(drop)
+    )
 }
 
 #[test]
