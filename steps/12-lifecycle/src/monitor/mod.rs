@@ -212,6 +212,8 @@ fn once(
     if let Some(check) = &stay.health {
         hub.borrow_mut().prober = Some(Prober::new(places, record, check.clone()));
     }
+    // The start has needed more than what follows.
+    kit::sys::memory::trim();
     let working = Rc::clone(hub);
     let end = running.wait_beside(Box::new(move |signals| {
         working.borrow_mut().until_readable(signals)

@@ -12,6 +12,7 @@
 //! | [`bpf`], [`seccomp`] | programs in the kernel |
 //! | [`btrfs`], [`loop_device`] | ioctls of a file system and of a block device |
 //! | [`sysvipc`] | System V IPC |
+//! | [`memory`] | what the allocator keeps |
 #![allow(unsafe_code)]
 
 pub mod bpf;
@@ -22,6 +23,7 @@ mod close_legacy;
 mod descriptors;
 mod execute;
 pub mod loop_device;
+pub mod memory;
 mod mounts;
 mod namespaces;
 mod own;
