@@ -14,8 +14,8 @@ use kit::say;
 use lifecycle::cli::system::Besides;
 
 use crate::blobs::BlobStore;
-use crate::blobs::origin::names;
 use crate::manifest::Manifest;
+use engine::image::store::names;
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
 use engine::image::digest::Digest;
+use engine::image::store::names;
 use kit::atomic_file::write_file;
 use serde::{Deserialize, Serialize};
 
@@ -119,20 +120,4 @@ impl BlobStore {
         }
         Ok(None)
     }
-}
-
-/// The names in a directory, sorted; none if there is no directory.
-pub(super) fn names(directory: &std::path::Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("read {directory:?}")),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.with_context(|| format!("read {directory:?}"))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
 }
