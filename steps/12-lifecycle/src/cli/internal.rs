@@ -1,9 +1,11 @@
-//! The commands by which this program executes itself: `monitor` and `further`.
+//! The commands by which this program executes itself: `monitor`, `further` and
+//! `probe`.
 //!
 //! Whatever builds the command line of all other commands takes a megabyte, and
-//! a monitor would keep it as long as its container lives. So these two are
+//! a monitor would keep it as long as its container lives. So these are
 //! recognised by the words of [`again`](crate::cli::run::again), and have a
-//! command line of their own.
+//! command line of their own. They do not read the configuration file: a
+//! container has what that said when it was made.
 
 use std::env::args_os;
 use std::ffi::OsString;
@@ -11,13 +13,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use engine::cli::places::PlacesArgs;
-use kit::set_verbose;
-use nix::sys::stat::{Mode, umask};
 
-use crate::cli::{join, run};
-use crate::config::Config;
+use crate::cli::{begin, join, run};
 
-/// The program, as it calls itself.
+/// The program, as it executes itself.
 #[derive(Parser)]
 #[command(name = "drydock", disable_help_flag = true)]
 struct Internal {
@@ -38,6 +37,7 @@ enum Own {
         #[arg(long)]
         caller: i32,
     },
+    Probe(Box<join::Exec>),
 }
 
 /// Runs the command if it is one of these; `None` for those of people.
@@ -45,17 +45,11 @@ pub fn run() -> Option<ExitCode> {
     let words: Vec<OsString> = args_os().take(7).collect();
     is_own(&words).then(|| {
         pid::main(|internal: Internal| {
-            umask(Mode::S_IWGRP | Mode::S_IWOTH);
-            set_verbose(internal.places.verbose);
-            let places = internal.places.places()?;
-            crate::events::observe();
+            let places = begin(internal.places)?;
             match internal.command {
-                Own::Monitor(args) => {
-                    run::run(&places, &Config::default(), run::Tool::Monitor(args))
-                }
-                Own::Further { id, spec, caller } => {
-                    join::run(&places, join::Tool::Further { id, spec, caller })
-                }
+                Own::Monitor(args) => run::monitor(&places, &args),
+                Own::Further { id, spec, caller } => join::stay_with(&places, &id, spec, caller),
+                Own::Probe(args) => join::execute(&places, *args),
             }
         })
     })
@@ -69,7 +63,7 @@ fn is_own(words: &[OsString]) -> bool {
     };
     word(1) == Some("--root")
         && word(3) == Some("--state")
-        && matches!(command, Some("monitor" | "further"))
+        && matches!(command, Some("monitor" | "further" | "probe"))
 }
 
 #[cfg(test)]
@@ -84,6 +78,7 @@ mod tests {
         };
         assert!(own("drydock --root R --state S monitor ID"));
         assert!(own("drydock --root R --state S --verbose further ID"));
+        assert!(own("drydock --root R --state S probe ID true"));
         assert!(!own("drydock run box monitor"));
         assert!(!own("drydock --root R --state S run monitor"));
         assert!(!own("drydock --root R ps"));

@@ -35,19 +35,6 @@ use rustix::stdio::dup2_stderr;
 pub enum Tool {
     /// Execute a command in a running container
     Exec(Box<Exec>),
-    /// Wait for a process of `exec --detach`, which has this as its parent: not
-    /// for people
-    #[command(hide = true)]
-    Further {
-        /// ID of the container
-        id: String,
-        /// The descriptor from which to read what the process is to be
-        #[arg(long)]
-        spec: i32,
-        /// The descriptor that leads to the caller
-        #[arg(long)]
-        caller: i32,
-    },
     /// Attach standard input, output and error to a running container
     Attach {
         /// Do not attach standard input
@@ -105,7 +92,6 @@ pub struct Exec {
 pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
     match tool {
         Tool::Exec(args) => execute(places, *args),
-        Tool::Further { id, spec, caller } => stay_with(places, &id, spec, caller),
         Tool::Attach {
             no_stdin,
             how,
@@ -133,7 +119,7 @@ fn found(records: &Records, name: &str) -> Result<Record> {
     Ok(record)
 }
 
-fn execute(places: &Places, args: Exec) -> Result<Exit> {
+pub(super) fn execute(places: &Places, args: Exec) -> Result<Exit> {
     let (container, command) = args
         .container_and_command
         .split_first()
@@ -199,7 +185,7 @@ fn memory(content: &[u8]) -> Result<File> {
 /// Starts a further process and waits for its end. The process has a parent that
 /// reaps it: as long as it is a zombie, the container's first process cannot end
 /// (pid_namespaces(7)), and not every subreaper reaps.
-fn stay_with(places: &Places, id: &str, spec: i32, caller: i32) -> Result<Exit> {
+pub(super) fn stay_with(places: &Places, id: &str, spec: i32, caller: i32) -> Result<Exit> {
     let mut caller = Caller::of(inherited(caller)?);
     let spec = File::from(inherited(spec)?);
     close_others_on_exec()?;

@@ -38,7 +38,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use engine::cli::image::{self as image_tool, ImageTool};
 use engine::cli::places::{Places, PlacesArgs};
 use engine::cli::volume::{self as volume_tool, VolumeTool};
@@ -59,6 +59,15 @@ use crate::config::Config;
 #[command(name = "drydock", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 struct Drydock {
     #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Sub,
+}
+
+/// The options of every command, in later steps, too.
+#[derive(Args)]
+pub struct Global {
+    #[command(flatten)]
     places: PlacesArgs,
     /// File with defaults for options [default: /etc/drydock/drydock.toml, or
     /// $XDG_CONFIG_HOME/drydock/drydock.toml without root]
@@ -69,8 +78,33 @@ struct Drydock {
         help_heading = "Global options"
     )]
     config_file: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Sub,
+}
+
+impl Global {
+    /// Prepares this process, and reads the configuration file. `--root` counts
+    /// more than what that says.
+    ///
+    /// # Errors
+    /// If the file is not valid, or there is no place for the state.
+    pub fn begin(self) -> Result<(Places, Config)> {
+        let config = Config::read(self.config_file.as_deref())?;
+        let places = begin(PlacesArgs {
+            root: self.places.root.or(config.data_root.clone()),
+            ..self.places
+        })?;
+        Ok((places, config))
+    }
+}
+
+/// Prepares this process: its umask, its words, and who is told of events.
+fn begin(args: PlacesArgs) -> Result<Places> {
+    // A fixed umask(2): files of the store and of containers get the modes named
+    // where they are made, whatever the caller's mask is.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    set_verbose(args.verbose);
+    let places = args.places()?;
+    crate::events::observe();
+    Ok(places)
 }
 
 #[derive(Subcommand)]
@@ -124,12 +158,6 @@ pub enum Other {
 }
 
 impl Other {
-    /// Whether a process of the engine itself has been asked for, which has what
-    /// the configuration file said at the start.
-    pub fn is_internal(&self) -> bool {
-        matches!(self, Other::Join(join::Tool::Further { .. }))
-    }
-
     /// The exit status of an error: a container that could not be run has
     /// Docker's 125, other commands that fail have 1.
     pub fn failed(&self) -> u8 {
@@ -180,22 +208,7 @@ pub fn main() -> ExitCode {
         return status;
     }
     pid::main(|drydock: Drydock| {
-        // A fixed umask(2): files of the store and of containers get the modes
-        // named where they are made, whatever the caller's mask is.
-        umask(Mode::S_IWGRP | Mode::S_IWOTH);
-        set_verbose(drydock.places.verbose);
-        // A container that runs has what the file said when it was started.
-        let config = match &drydock.command {
-            Sub::Run(run::Tool::Monitor(_)) => Config::default(),
-            Sub::Other(tool) if tool.is_internal() => Config::default(),
-            _ => Config::read(drydock.config_file.as_deref())?,
-        };
-        let places = PlacesArgs {
-            root: drydock.places.root.or(config.data_root.clone()),
-            ..drydock.places
-        };
-        let places = places.places()?;
-        crate::events::observe();
+        let (places, config) = drydock.global.begin()?;
         let (done, failed) = match drydock.command {
             Sub::Run(tool) => {
                 let failed = tool.failed();

@@ -43,9 +43,6 @@ pub enum Tool {
     Create(Box<Create>),
     /// Start one or more stopped containers
     Start(Start),
-    /// Stay with a container: for `run`, `start` and `restart`, not for people
-    #[command(hide = true)]
-    Monitor(Monitor),
 }
 
 /// The options of a container that stays.
@@ -139,7 +136,7 @@ impl Tool {
     /// The exit status of an error: 125 if a container could not be run, else 1.
     pub fn failed(&self) -> u8 {
         match self {
-            Tool::Run(_) | Tool::Monitor(_) => LAUNCHER_FAILED,
+            Tool::Run(_) => LAUNCHER_FAILED,
             Tool::Create(_) | Tool::Start(_) => 1,
         }
     }
@@ -157,7 +154,6 @@ pub fn run(places: &Places, config: &Config, tool: Tool) -> Result<Exit> {
             create_only(places, config, *args)
         }
         Tool::Start(args) => start(places, &args),
-        Tool::Monitor(args) => monitor(places, &args),
     }
 }
 
@@ -303,7 +299,7 @@ pub struct Monitor {
 }
 
 /// The monitor of a container.
-fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
+pub(super) fn monitor(places: &Places, args: &Monitor) -> Result<Exit> {
     let mut caller = Caller::of(inherited(args.caller)?);
     let attached = args.attached.map(inherited).transpose()?;
     close_others_on_exec()?;

@@ -75,7 +75,7 @@ impl Prober {
         let began = Instant::now();
         let health = Health::default();
         let mut words = again(places);
-        words.extend(["exec".into(), record.spec.id.clone().into()]);
+        words.extend(["probe".into(), record.spec.id.clone().into()]);
         words.extend(command(&check).into_iter().flatten().map(OsString::from));
         Prober {
             places: places.clone(),
@@ -351,7 +351,7 @@ impl Running {
     }
 }
 
-/// The forked process: executes this program, with `exec` as its command.
+/// The forked process: executes this program, whose `probe` is `exec`.
 fn execute(words: &[OsString], output: BorrowedFd<'_>) -> Result<Infallible> {
     let null = null()?;
     dup2_stdin(&null).context("dup2(/dev/null, 0)")?;

@@ -14,21 +14,17 @@ pub mod image;
 pub mod run;
 pub mod transfer;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use engine::cli::defaults::driver;
-use engine::cli::places::{Places, PlacesArgs};
+use engine::cli::places::Places;
 use engine::image::Images;
 use engine::image::digest::Digest;
 use engine::image::record::ImageRecord;
-use kit::set_verbose;
 use lifecycle::cli::system::{self, SystemTool};
-use lifecycle::cli::{Other, with_status};
-use lifecycle::config::Config;
-use nix::sys::stat::{Mode, umask};
+use lifecycle::cli::{Global, Other, with_status};
 use process::cli::after_help;
 use union::Kind;
 
@@ -44,16 +40,7 @@ use crate::settings::Registries;
 #[command(name = "drydock", version, after_long_help = after_help(EXAMPLES, SEE_ALSO))]
 struct Drydock {
     #[command(flatten)]
-    places: PlacesArgs,
-    /// File with defaults for options [default: /etc/drydock/drydock.toml, or
-    /// $XDG_CONFIG_HOME/drydock/drydock.toml without root]
-    #[arg(
-        long,
-        value_name = "FILE",
-        global = true,
-        help_heading = "Global options"
-    )]
-    config_file: Option<PathBuf>,
+    global: Global,
     #[command(subcommand)]
     command: Sub,
 }
@@ -95,20 +82,7 @@ pub fn main() -> ExitCode {
         return status;
     }
     pid::main(|drydock: Drydock| {
-        umask(Mode::S_IWGRP | Mode::S_IWOTH);
-        set_verbose(drydock.places.verbose);
-        // As in step 12: a monitor has what the file said at the start.
-        let config = match &drydock.command {
-            Sub::Run(run::Tool::Monitor(_)) => Config::default(),
-            Sub::Other(tool) if tool.is_internal() => Config::default(),
-            _ => Config::read(drydock.config_file.as_deref())?,
-        };
-        let places = PlacesArgs {
-            root: drydock.places.root.or(config.data_root.clone()),
-            ..drydock.places
-        };
-        let places = places.places()?;
-        lifecycle::events::observe();
+        let (places, config) = drydock.global.begin()?;
         let here = || Here::open(&places, config.storage_driver);
         let (done, failed) = match drydock.command {
             Sub::Run(tool) => {

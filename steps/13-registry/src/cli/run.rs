@@ -25,9 +25,6 @@ pub enum Tool {
     Create(Box<CreatePulling>),
     /// Start one or more stopped containers
     Start(life::Start),
-    /// Stay with a container: for `run`, `start` and `restart`, not for people
-    #[command(hide = true)]
-    Monitor(life::Monitor),
 }
 
 /// The options of a pull before a start.
@@ -90,7 +87,7 @@ impl Tool {
     /// The exit status of an error: 125 if a container could not be run, else 1.
     pub fn failed(&self) -> u8 {
         match self {
-            Tool::Run(_) | Tool::Monitor(_) => LAUNCHER_FAILED,
+            Tool::Run(_) => LAUNCHER_FAILED,
             Tool::Create(_) | Tool::Start(_) => 1,
         }
     }
@@ -108,7 +105,6 @@ pub fn run(places: &Places, config: &Config, tool: Tool) -> Result<Exit> {
             life::Tool::Create(Box::new(args.create))
         }
         Tool::Start(args) => life::Tool::Start(args),
-        Tool::Monitor(args) => life::Tool::Monitor(args),
     };
     life::run(places, config, tool)
 }
