@@ -1,0 +1,1 @@
+//! Checks of step 14: build.

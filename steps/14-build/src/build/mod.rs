@@ -1,0 +1,1 @@
+//! The build: a fold over the instructions of the stages that are wanted.

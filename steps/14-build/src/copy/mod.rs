@@ -1,0 +1,1 @@
+//! `COPY` and `ADD`: files become a layer.
