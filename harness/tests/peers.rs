@@ -9,6 +9,8 @@
 
 #[path = "peers/alike.rs"]
 mod alike;
+#[path = "peers/build.rs"]
+mod build;
 #[path = "peers/cri.rs"]
 mod cri;
 #[path = "peers/grpc.rs"]
