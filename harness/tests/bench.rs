@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bench::report::Report;
 use bench::session::{Session, built};
 use bench::table::Table;
-use bench::{claims, density, images, native, pull, runtime, start, stay, tools, whereto};
+use bench::{build, claims, density, images, native, pull, runtime, start, stay, tools, whereto};
 use check::check::wait_for;
 use check::host;
 use nix::sys::signal::{Signal, kill};
@@ -117,6 +117,13 @@ fn every_bench_fills_its_tables() {
         }
     } else {
         assert!(report.notes[0].contains("package docker-registry"));
+    }
+
+    let report = build::run(&session).unwrap();
+    assert_measured(&report);
+    for table in &report.tables {
+        assert_filled(table, 1);
+        assert!(table.rows[0][0].starts_with("drydock"), "{}", table.text());
     }
 
     let report = claims::run(&session).unwrap();

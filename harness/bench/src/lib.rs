@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`start`], [`whereto`], [`runtime`], [`stay`], [`density`], [`native`], [`images`], [`pull`] | the benches |
+//! | [`start`], [`whereto`], [`runtime`], [`stay`], [`density`], [`native`], [`images`], [`pull`], [`build`] | the benches |
 //! | [`claims`] | container against virtual machine |
 //! | [`contenders`], [`bundle`], [`inside`], [`peers`] | the engines that start containers here, and what each of them isolates |
 //! | [`keepers`], [`dockerd`], [`docker_registry`] | the engines whose containers stay, a daemon and a registry of the bench's own |
@@ -10,6 +10,7 @@
 //! | [`session`], [`scratch`], [`tools`], [`machine`] | the place, the programs, the machine |
 //! | [`report`], [`table`], [`stats`], [`figures`], [`chart`] | tables, figures, charts |
 
+pub mod build;
 pub mod bundle;
 pub mod chart;
 pub mod claims;
@@ -68,6 +69,8 @@ pub enum Bench {
     Images,
     /// Pulling an image from a registry, and the memory that it takes
     Pull,
+    /// Building images from Dockerfiles, beside others
+    Build,
 }
 
 /// The directory of the results: `target/bench`.

@@ -37,7 +37,7 @@ pub const PEERS: [Tool; 6] = [
 ];
 
 /// The helpers: programs that measure, or make what is measured.
-pub const HELPERS: [Tool; 7] = [
+pub const HELPERS: [Tool; 8] = [
     tool("hyperfine", "hyperfine"),
     tool("strace", "strace"),
     tool("iperf3", "iperf3"),
@@ -45,6 +45,7 @@ pub const HELPERS: [Tool; 7] = [
     tool("skopeo", "skopeo"),
     tool("dockerd", "docker.io"),
     tool("docker-registry", "docker-registry"),
+    tool("buildah", "buildah"),
 ];
 
 impl Tool {

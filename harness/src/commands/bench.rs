@@ -10,7 +10,7 @@ use nix::unistd::geteuid;
 use bench::report::Results;
 use bench::session::{Session, built};
 use bench::{
-    Bench, claims, density, images, keep, native, place, pull, recorded, runtime, start, stay,
+    Bench, build as builds, claims, density, images, keep, native, place, pull, recorded, runtime, start, stay,
     tools, whereto,
 };
 use check::report::progress;
@@ -86,6 +86,7 @@ pub fn bench(args: Args) -> Result<ExitCode> {
             Bench::Native => native::run(&session),
             Bench::Images => images::run(&session),
             Bench::Pull => pull::run(&session),
+            Bench::Build => builds::run(&session),
         }?;
         println!("\n{}", report.text());
         results.reports.push(report);
