@@ -83,6 +83,22 @@ pub trait StorageDriver {
         Ok(false)
     }
 
+    /// Makes the layer `id` on `parent` of the layer of a container on the same
+    /// parent, whose changes it gets without a copy: the container's layer is
+    /// gone afterwards. Returns false if the driver cannot, and nothing has
+    /// changed.
+    ///
+    /// # Errors
+    /// If `id` exists, or the parent does not.
+    fn promote(
+        &self,
+        _container: &LayerId,
+        _id: &LayerId,
+        _parent: Option<&LayerId>,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Removes a layer.
     ///
     /// # Errors

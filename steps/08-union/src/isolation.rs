@@ -7,6 +7,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::fmt;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
@@ -17,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use kit::{say, warn};
 use nix::unistd::Pid;
-use process::Isolation;
+use process::{Exit, Isolation};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use user::choice::Mapping;
@@ -82,6 +83,27 @@ pub struct Union {
     container: Option<Box<Layered>>,
 }
 
+/// What becomes of a container's layer when its command has ended with status 0,
+/// before the layer is removed: [`Union::harvest`].
+#[derive(Clone)]
+pub struct Harvest(Rc<Harvester>);
+
+type Harvester = dyn Fn(&dyn StorageDriver, &LayerId) -> Result<()>;
+
+impl Harvest {
+    /// Calls `work` with the driver and the container's layer, which is not
+    /// mounted any more and which no other process removes meanwhile.
+    pub fn new(work: impl Fn(&dyn StorageDriver, &LayerId) -> Result<()> + 'static) -> Self {
+        Harvest(Rc::new(work))
+    }
+}
+
+impl fmt::Debug for Harvest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Harvest")
+    }
+}
+
 struct Layered {
     driver: Box<dyn StorageDriver>,
     image: Image,
@@ -95,6 +117,9 @@ struct Layered {
     place: PathBuf,
     note: Option<File>,
     found_dead: Rc<Cell<bool>>,
+    harvest: Option<Harvest>,
+    /// Whether the command has ended with status 0.
+    succeeded: bool,
 }
 
 #[derive(Debug)]
@@ -156,6 +181,8 @@ impl Union {
                 view: None,
                 note: None,
                 found_dead: Rc::default(),
+                harvest: None,
+                succeeded: false,
             })),
         })
     }
@@ -180,6 +207,16 @@ impl Union {
     pub fn keep(mut self) -> Self {
         if let Some(container) = &mut self.container {
             container.keep = true;
+        }
+        self
+    }
+
+    /// Has `harvest` called with the container's layer if its command ends with
+    /// status 0: after the layer has been unmounted, before it is removed.
+    #[must_use]
+    pub fn harvest(mut self, harvest: Option<Harvest>) -> Self {
+        if let Some(container) = &mut self.container {
+            container.harvest = harvest;
         }
         self
     }
@@ -282,6 +319,13 @@ impl Isolation for Union {
     }
     // ANCHOR_END: in_container
 
+    fn ended(&mut self, exit: Exit) -> Result<()> {
+        if let Some(container) = &mut self.container {
+            container.succeeded = exit == Exit::Code(0);
+        }
+        Ok(())
+    }
+
     fn cleanup(&mut self) -> Result<()> {
         match &mut self.container {
             Some(container) => container.cleanup(),
@@ -356,10 +400,14 @@ impl Layered {
         let Some(note) = self.note.take() else {
             return Ok(());
         };
+        let harvested = match self.harvest.take().filter(|_| self.succeeded) {
+            Some(Harvest(harvest)) => harvest(&*self.driver, &self.id),
+            None => Ok(()),
+        };
         if self.keep || removed_or_told(&*self.driver, &self.id, &note)? {
             self.driver.store().forget(&self.id)?;
         }
-        Ok(())
+        harvested
     }
 }
 

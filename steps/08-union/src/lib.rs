@@ -39,6 +39,6 @@ pub mod tree;
 mod trees;
 
 pub use driver::{StorageDriver, View};
-pub use isolation::{Layers, Union, UnionSettings, remove_container};
+pub use isolation::{Harvest, Layers, Union, UnionSettings, remove_container};
 pub use kind::Kind;
 pub use layers::id::LayerId;

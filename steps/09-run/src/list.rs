@@ -11,7 +11,7 @@ use mount::{Mount, MountSettings, Privileges, RootTree};
 use net::Net;
 use pid::PidNamespace;
 use process::{Command, Container};
-use union::{Union, UnionSettings};
+use union::{Harvest, Union, UnionSettings};
 use user::{Credentials, User};
 use uts::Uts;
 
@@ -41,6 +41,8 @@ pub struct Here<'a> {
     /// Where the launcher's ends of the standard streams go; `None` if the
     /// command gets the caller's streams.
     pub ends: Option<Ends>,
+    /// What becomes of the container's layer if its command succeeds.
+    pub harvest: Option<Harvest>,
 }
 
 /// The layers of a container, with those of its image below.
@@ -50,6 +52,7 @@ pub fn layers(spec: &Spec, places: &Places) -> Result<Union> {
         cidfile: None,
         record: None,
         ends: None,
+        harvest: None,
     };
     union(spec, &here)
 }
@@ -193,7 +196,9 @@ fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
         keep: !spec.auto_remove,
         root: Some(here.places.root.clone()),
     };
-    Ok(Union::on_image(settings)?.share_init())
+    Ok(Union::on_image(settings)?
+        .share_init()
+        .harvest(here.harvest.clone()))
 }
 // ANCHOR_END: union
 
@@ -252,6 +257,7 @@ mod tests {
             cidfile: None,
             record: None,
             ends: None,
+            harvest: None,
         };
         let (container, _) = list(spec(), here).unwrap();
         assert_eq!(

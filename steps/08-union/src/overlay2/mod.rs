@@ -332,6 +332,56 @@ impl StorageDriver for Overlay2 {
         Ok(true)
     }
 
+    /// The layer is renamed, and gets another `lower`: that of the container has
+    /// an `-init` layer in it, of which the changes know nothing.
+    // ANCHOR: promote
+    fn promote(
+        &self,
+        container: &LayerId,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+    ) -> Result<bool> {
+        let _lock = self.lock()?;
+        if self.exists(id)? {
+            bail!("{}", exists(id));
+        }
+        let from = self.layer(container)?;
+        // A layer that others are on would be gone from below them.
+        if self.read(container, "link")?.is_some() {
+            return Ok(false);
+        }
+        let lower = match parent {
+            Some(parent) => self.stack_on(parent)?,
+            None => Vec::new(),
+        };
+        if lower.len() > DEEPEST {
+            bail!(
+                "layer {id} would have {} layers below it, and overlay2 takes {DEEPEST}",
+                lower.len()
+            );
+        }
+        // Not a layer's name: if this process is killed here, the remains are
+        // removed as those of an interrupted creation.
+        let new = self.store.directory().join(format!(".{id}"));
+        fs::rename(&from, &new).with_context(|| format!("rename({from:?}, {new:?})"))?;
+        let made = (|| -> Result<()> {
+            match lower.is_empty() {
+                true => remove_file(&new.join("lower"))?,
+                false => write_file(&new.join("lower"), lower.join(":"))?,
+            }
+            let done = self.path(id);
+            fs::rename(&new, &done).with_context(|| format!("rename({new:?}, {done:?})"))
+        })();
+        match made {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                trash::take(&new);
+                Err(error)
+            }
+        }
+    }
+    // ANCHOR_END: promote
+
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
         let short = self.read(id, "link")?.map(|link| format!("l/{link}"));

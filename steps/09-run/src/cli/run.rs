@@ -33,6 +33,7 @@ pub fn launch(places: &Places, spec: Spec, cidfile: Option<PathBuf>) -> Result<E
         cidfile,
         record: None,
         ends: None,
+        harvest: None,
     };
     let (container, ending) = list(spec, here)?;
     ending.note(container.run())

@@ -56,6 +56,7 @@ impl ImageLayers<'_> {
             }
         }
         wanted.extend(self.store.copied_layers()?);
+        wanted.extend(self.store.kept_layers()?);
         let layers = driver.layers()?;
         let mut unwanted: Vec<LayerId> = layers
             .into_iter()

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use kit::own::{make, remove_file};
 use kit::warn;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::image::digest::Digest;
@@ -181,6 +182,40 @@ impl ImageStore {
         Ok(layers)
     }
 
+    /// The directory in which later steps say of layers that they are kept though
+    /// no image has them: each file there is `{"layers": [CHAIN, …]}`.
+    pub fn keeping(&self) -> PathBuf {
+        self.directory.join("keep")
+    }
+
+    /// The IDs of these layers. A file whose name begins with `lease-` counts as
+    /// long as a process holds its lock, and is removed afterwards.
+    pub fn kept_layers(&self) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Kept {
+            layers: Vec<Digest>,
+        }
+        let directory = self.keeping();
+        let mut layers = Vec::new();
+        for name in names(&directory)? {
+            let path = directory.join(&name);
+            if name.starts_with("lease-") && !is_held(&path)? {
+                remove_file(&path)?;
+                continue;
+            }
+            match read::<Kept>(&path) {
+                Ok(Some(kept)) => {
+                    for layer in kept.layers {
+                        layers.push(layer.layer_id()?.to_string());
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => warn!("{error:#}"),
+            }
+        }
+        Ok(layers)
+    }
+
     fn write(&self, part: &str, name: &str, content: &[u8]) -> Result<()> {
         let new = self.directory.join("new");
         let path = self.directory.join(part).join(name);
@@ -218,4 +253,13 @@ pub fn names(directory: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Whether a process holds the lock of the file.
+fn is_held(path: &Path) -> Result<bool> {
+    match File::open(path) {
+        Ok(file) => Ok(!kit::lock::try_alone(&file, path)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("open {path:?}")),
+    }
 }

@@ -97,7 +97,7 @@ impl Global {
 }
 
 /// Prepares this process: its umask, its words, and who is told of events.
-fn begin(args: PlacesArgs) -> Result<Places> {
+pub fn begin(args: PlacesArgs) -> Result<Places> {
     // A fixed umask(2): files of the store and of containers get the modes named
     // where they are made, whatever the caller's mask is.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);

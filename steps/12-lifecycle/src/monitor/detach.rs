@@ -223,7 +223,7 @@ fn leave(
 // ANCHOR_END: leave
 
 /// The words with which this program is executed again: those of every command.
-pub(crate) fn again(places: &Places) -> Vec<OsString> {
+pub fn again(places: &Places) -> Vec<OsString> {
     let mut words: Vec<OsString> = vec!["drydock".into()];
     words.extend(["--root".into(), places.root.clone().into()]);
     words.extend(["--state".into(), places.state.clone().into()]);
@@ -235,7 +235,7 @@ pub(crate) fn again(places: &Places) -> Vec<OsString> {
 
 /// What the program reads from its environment. The rest is the caller's.
 // ANCHOR: environment
-pub(super) fn environment() -> Vec<OsString> {
+pub fn environment() -> Vec<OsString> {
     [
         "PATH",
         "HOME",

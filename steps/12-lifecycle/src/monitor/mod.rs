@@ -183,6 +183,7 @@ fn once(
         cidfile: None,
         record: Some(record.clone()),
         ends: Some(ends.clone()),
+        harvest: None,
     };
     let mut spec = record.spec.clone();
     attached::resolve(places, record, &mut spec)?;

@@ -246,7 +246,7 @@ pub(super) fn run(here: &Here, tool: Tool) -> Result<Exit> {
 }
 
 /// Runs one of the commands of `image`.
-pub(super) fn run_group(here: &Here, group: Group) -> Result<Exit> {
+pub fn run_group(here: &Here, group: Group) -> Result<Exit> {
     match group {
         Group::Ls(args) => list(here, &args),
         Group::Rm(args) => return remove(here, &args),

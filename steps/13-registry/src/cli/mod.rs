@@ -25,6 +25,8 @@ use engine::image::digest::Digest;
 use engine::image::record::ImageRecord;
 use lifecycle::cli::system::{self, SystemTool};
 use lifecycle::cli::{Global, Other, with_status};
+use lifecycle::config::Config;
+use process::Exit;
 use process::cli::after_help;
 use union::Kind;
 
@@ -48,20 +50,34 @@ struct Drydock {
 #[derive(Subcommand)]
 enum Sub {
     #[command(flatten)]
-    Run(run::Tool),
-    #[command(flatten)]
-    Other(Other),
-    #[command(flatten)]
-    Transfer(transfer::Tool),
-    #[command(flatten)]
-    Account(account::Tool),
-    #[command(flatten)]
-    Images(image::Tool),
-    #[command(flatten)]
-    Files(container::Tool),
+    All(All),
     /// Manage images
     #[command(subcommand)]
     Image(image::Group),
+}
+
+/// The commands that a later step has, too, as they are: all but those of `image`,
+/// of which that one has more.
+#[derive(Subcommand)]
+pub enum All {
+    /// Those that start containers.
+    #[command(flatten)]
+    Run(run::Tool),
+    /// Those of step 12.
+    #[command(flatten)]
+    Other(Other),
+    /// Those that speak with registries.
+    #[command(flatten)]
+    Transfer(transfer::Tool),
+    /// `login` and `logout`.
+    #[command(flatten)]
+    Account(account::Tool),
+    /// Those about images.
+    #[command(flatten)]
+    Images(image::Tool),
+    /// `commit` and `export`.
+    #[command(flatten)]
+    Files(container::Tool),
     /// Manage containers
     #[command(subcommand)]
     Container(Box<container::Group>),
@@ -83,57 +99,73 @@ pub fn main() -> ExitCode {
     }
     pid::main(|drydock: Drydock| {
         let (places, config) = drydock.global.begin()?;
-        let here = || Here::open(&places, config.storage_driver);
-        let (done, failed) = match drydock.command {
-            Sub::Run(tool) => {
-                let failed = tool.failed();
-                (run::run(&places, &config, tool), failed)
+        match drydock.command {
+            Sub::All(command) => command.run(&places, &config),
+            Sub::Image(group) => {
+                let here = Here::open(&places, config.storage_driver);
+                here.and_then(|here| image::run_group(&here, group))
+                    .map_err(|error| with_status(error, 1))
             }
-            Sub::Transfer(tool) => (here().and_then(|here| transfer::run(&here, tool)), 1),
-            Sub::Account(tool) => (account::run(tool), 1),
-            Sub::Images(tool) => (here().and_then(|here| image::run(&here, tool)), 1),
-            Sub::Files(tool) => (
-                here().and_then(|here| container::run(&here, &places, tool)),
+        }
+    })
+}
+
+impl All {
+    /// Runs the command.
+    pub fn run(self, places: &Places, config: &Config) -> Result<Exit> {
+        let here = || Here::open(places, config.storage_driver);
+        let (done, failed) = match self {
+            All::Run(tool) => {
+                let failed = tool.failed();
+                (run::run(places, config, tool), failed)
+            }
+            All::Transfer(tool) => (here().and_then(|here| transfer::run(&here, tool)), 1),
+            All::Account(tool) => (account::run(tool), 1),
+            All::Images(tool) => (here().and_then(|here| image::run(&here, tool)), 1),
+            All::Files(tool) => (
+                here().and_then(|here| container::run(&here, places, tool)),
                 1,
             ),
-            Sub::Image(group) => (here().and_then(|here| image::run_group(&here, group)), 1),
-            Sub::Container(group) => match *group {
+            All::Container(group) => match *group {
                 container::Group::Run(tool) => {
                     let failed = tool.failed();
-                    (run::run(&places, &config, tool), failed)
+                    (run::run(places, config, tool), failed)
                 }
                 container::Group::Files(tool) => (
-                    here().and_then(|here| container::run(&here, &places, tool)),
+                    here().and_then(|here| container::run(&here, places, tool)),
                     1,
                 ),
                 container::Group::Other(tool) => {
                     let failed = tool.failed();
-                    (tool.run(&places), failed)
+                    (tool.run(places), failed)
                 }
             },
-            Sub::Other(Other::System(SystemTool::Df(args))) => {
+            All::Other(Other::System(SystemTool::Df(args))) => {
                 let blobs = BlobStore::new(&places.root);
-                (system::df(&places, &args, &blobs), 1)
+                (system::df(places, &args, &blobs), 1)
             }
-            Sub::Other(tool) => {
+            All::Other(tool) => {
                 let failed = tool.failed();
-                (tool.run(&places), failed)
+                (tool.run(places), failed)
             }
         };
         done.map_err(|error| with_status(error, failed))
-    })
+    }
 }
 
 /// The images and blobs of a state directory.
-struct Here {
-    images: Images,
-    blobs: BlobStore,
+pub struct Here {
+    /// The images.
+    pub images: Images,
+    /// What registries keep of them.
+    pub blobs: BlobStore,
     /// The storage driver of the configuration file.
     driver: Option<Kind>,
 }
 
 impl Here {
-    fn open(places: &Places, driver: Option<Kind>) -> Result<Self> {
+    /// Those of `places`. Creates nothing yet.
+    pub fn open(places: &Places, driver: Option<Kind>) -> Result<Self> {
         Ok(Here {
             images: Images::open(&places.root)?,
             blobs: BlobStore::new(&places.root),
@@ -143,12 +175,12 @@ impl Here {
 
     /// The storage driver: the one asked for, that of the file, the preferred
     /// one.
-    fn kind(&self, asked: Option<Kind>) -> Result<Kind> {
+    pub fn kind(&self, asked: Option<Kind>) -> Result<Kind> {
         driver(self.images.root(), asked.or(self.driver))
     }
 
     /// The image that somebody means, also by a digest of a registry.
-    fn find(&self, reference: &str) -> Result<Option<ImageRecord>> {
+    pub fn find(&self, reference: &str) -> Result<Option<ImageRecord>> {
         if let Some(record) = self.images.find(reference)? {
             return Ok(Some(record));
         }
@@ -175,7 +207,7 @@ impl Here {
     ///
     /// # Errors
     /// If there is none.
-    fn image(&self, reference: &str) -> Result<ImageRecord> {
+    pub fn image(&self, reference: &str) -> Result<ImageRecord> {
         self.find(reference)?
             .with_context(|| format!("No such image: {reference}"))
     }

@@ -4,10 +4,12 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use engine::cli::options::RunArgs;
 use engine::cli::places::Places;
+use engine::image::digest::Digest;
 use engine::image::source::path_and_tag;
 use lifecycle::cli::run as life;
 use lifecycle::config::Config;
 use process::{Exit, LAUNCHER_FAILED};
+use union::Kind;
 
 use crate::cli::Here;
 use crate::manifest::Platform;
@@ -111,7 +113,6 @@ pub fn run(places: &Places, config: &Config, tool: Tool) -> Result<Exit> {
 
 /// Pulls the image if the policy says so. Everything of the pull has ended when
 /// this returns, its threads too.
-// ANCHOR: fetch
 fn fetch(places: &Places, config: &Config, args: &PullArgs, run: &mut RunArgs) -> Result<()> {
     let policy = Policy::from_str(&run.container.pull, false)
         .ok()
@@ -122,44 +123,76 @@ fn fetch(places: &Places, config: &Config, args: &PullArgs, run: &mut RunArgs) -
         return Ok(());
     };
     let here = Here::open(places, config.storage_driver)?;
-    let is_path = reference.starts_with(['/', '.']) || path_and_tag(reference).is_some();
-    let known = here.find(reference)?;
-    let is_id =
-        |id: &str| reference.len() >= 4 && id.starts_with(reference.trim_start_matches("sha256:"));
-    let is_an_id = known.as_ref().is_some_and(|known| is_id(known.id.hex()));
-    let wanted = match policy {
-        Policy::Always => !is_path && !is_an_id,
-        Policy::Missing => known.is_none() && !is_path,
-        Policy::Never => false,
+    let wanted = Wanted {
+        policy,
+        driver: run.layers.storage_driver,
+        platform: args.platform.clone(),
+        insecure: &args.insecure_registry,
+        quiet: args.quiet,
     };
-    let mut id = known.map(|known| known.id);
-    if wanted {
-        let registries = Registries::read()?;
-        let parsed: Reference = reference.parse()?;
-        // What was pulled under its full name is meant by its short one.
-        let place = registries.resolve(&parsed)?;
-        if policy == Policy::Missing && !args.quiet {
-            eprintln!("Unable to find image '{place}' locally");
-        }
-        let progress = Progress::on_stderr(args.quiet);
-        let pull = Pull {
-            images: &here.images,
-            blobs: &here.blobs,
-            kind: here.kind(run.layers.storage_driver)?,
-            platform: args.platform.clone(),
-            registries: &registries,
-            insecure: &args.insecure_registry,
-            progress: &progress,
-        };
-        let pulled = pull.run(&place)?;
-        progress.say(&format!("Digest: {}", pulled.digest));
-        progress.say(&crate::cli::transfer::status(&pulled, &place));
-        id = Some(pulled.id);
-    }
+    let id = here.or_pulled(reference, &wanted)?;
     // Step 09 knows names and IDs.
     if let Some(id) = id.filter(|_| reference.contains('@')) {
         run.image_and_command[0] = id.to_string().into();
     }
     Ok(())
 }
-// ANCHOR_END: fetch
+
+/// How an image is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// When it is pulled.
+    pub policy: Policy,
+    /// The storage driver that is asked for.
+    pub driver: Option<Kind>,
+    /// The machine that it is for.
+    pub platform: Option<Platform>,
+    /// Registries that are insecure by option.
+    pub insecure: &'a [String],
+    /// Whether nothing is said of the pull.
+    pub quiet: bool,
+}
+
+impl Here {
+    /// The image that `reference` means, pulled if the policy says so; `None` if
+    /// it is the path of one, or there is none and none is pulled.
+    // ANCHOR: fetch
+    pub fn or_pulled(&self, reference: &str, wanted: &Wanted<'_>) -> Result<Option<Digest>> {
+        let is_path = reference.starts_with(['/', '.']) || path_and_tag(reference).is_some();
+        let known = self.find(reference)?;
+        let is_id = |id: &str| {
+            reference.len() >= 4 && id.starts_with(reference.trim_start_matches("sha256:"))
+        };
+        let is_an_id = known.as_ref().is_some_and(|known| is_id(known.id.hex()));
+        let pulls = match wanted.policy {
+            Policy::Always => !is_path && !is_an_id,
+            Policy::Missing => known.is_none() && !is_path,
+            Policy::Never => false,
+        };
+        if !pulls {
+            return Ok(known.map(|known| known.id));
+        }
+        let registries = Registries::read()?;
+        let parsed: Reference = reference.parse()?;
+        // What was pulled under its full name is meant by its short one.
+        let place = registries.resolve(&parsed)?;
+        if wanted.policy == Policy::Missing && !wanted.quiet {
+            eprintln!("Unable to find image '{place}' locally");
+        }
+        let progress = Progress::on_stderr(wanted.quiet);
+        let pull = Pull {
+            images: &self.images,
+            blobs: &self.blobs,
+            kind: self.kind(wanted.driver)?,
+            platform: wanted.platform.clone(),
+            registries: &registries,
+            insecure: wanted.insecure,
+            progress: &progress,
+        };
+        let pulled = pull.run(&place)?;
+        progress.say(&format!("Digest: {}", pulled.digest));
+        progress.say(&crate::cli::transfer::status(&pulled, &place));
+        Ok(Some(pulled.id))
+    }
+    // ANCHOR_END: fetch
+}

@@ -47,6 +47,11 @@ impl RawConfig {
         serde_json::to_vec(&self.0).context("write a configuration")
     }
 
+    /// The whole configuration, to be changed.
+    pub fn whole(&mut self) -> &mut Map<String, Value> {
+        &mut self.0
+    }
+
     /// The defaults of the containers, to be changed.
     pub fn container(&mut self) -> Result<&mut Map<String, Value>> {
         object(&mut self.0, "config")
@@ -224,7 +229,7 @@ pub fn object<'a>(
 }
 
 /// The list of that name. `null` is none.
-fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Vec<Value>> {
+pub fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> Result<&'a mut Vec<Value>> {
     let value = parent.entry(name).or_insert(Value::Null);
     if value.is_null() {
         *value = json!([]);

@@ -1,0 +1,5 @@
+//! An archive as a context.
+
+/// A directory of ours, which is removed in the end.
+#[derive(Debug)]
+pub struct Spool;

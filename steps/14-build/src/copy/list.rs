@@ -1,0 +1,1 @@
+//! The child that copies, as a launch.
