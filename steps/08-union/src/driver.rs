@@ -135,7 +135,17 @@ pub trait StorageDriver {
     /// # Errors
     /// If the layer does not exist, or if a file's own name begins with `.wh.`,
     /// which no such archive can hold.
-    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()>;
+    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
+        self.diff_until(id, None, to)
+    }
+
+    /// Writes the changes as [`diff`](Self::diff) does, and says of no file that
+    /// it was changed later than `latest`, in seconds since 1970: so that the
+    /// same content is the same archive, whenever it was made.
+    ///
+    /// # Errors
+    /// As of [`diff`](Self::diff).
+    fn diff_until(&self, id: &LayerId, latest: Option<i64>, to: &mut dyn Write) -> Result<()>;
 
     /// Where a layer lies on the host, by the names that Docker's `inspect` gives
     /// these directories; empty for a driver that has none to show.

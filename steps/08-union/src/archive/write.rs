@@ -18,12 +18,13 @@ use crate::tree::compare::{Change, changes};
 use crate::tree::node::{Metadata, xattr};
 use crate::tree::{Tree, file_type};
 
-/// Writes a layer that is kept as its changes (overlay, AUFS).
+/// Writes a layer that is kept as its changes (overlay, AUFS). No file in it is
+/// younger than `latest`.
 ///
 /// # Errors
 /// If a file's own name looks like a whiteout.
-pub fn layer(tree: &Tree, marks: Marks, to: &mut dyn Write) -> Result<()> {
-    let mut archive = Archive::new(tree, to);
+pub fn layer(tree: &Tree, marks: Marks, latest: Option<i64>, to: &mut dyn Write) -> Result<()> {
+    let mut archive = Archive::new(tree, latest, to);
     archive.file(Path::new(""))?;
     if let Some(stat) = tree.stat(Path::new(""))? {
         archive.opaque(Path::new(""), &stat, marks)?;
@@ -49,10 +50,20 @@ pub fn layer(tree: &Tree, marks: Marks, to: &mut dyn Write) -> Result<()> {
     archive.finish()
 }
 
-/// Writes the changes that turn the whole tree `before` into `after`.
-pub fn difference(before: &Tree, after: &Tree, to: &mut dyn Write) -> Result<()> {
-    let mut archive = Archive::new(after, to);
-    for (path, change) in changes(before, after)? {
+/// Writes the changes that turn the whole tree `before` into `after`. No file in
+/// them is younger than `latest`.
+pub fn difference(
+    before: &Tree,
+    after: &Tree,
+    latest: Option<i64>,
+    to: &mut dyn Write,
+) -> Result<()> {
+    let mut archive = Archive::new(after, latest, to);
+    let mut changes = changes(before, after)?;
+    // Drivers that keep changes only always have the root among them: the same
+    // changes are the same archive.
+    changes.entry(PathBuf::new()).or_insert(Change::Changed);
+    for (path, change) in changes {
         match change {
             Change::Changed => archive.file(&path)?,
             Change::Deleted => {
@@ -66,7 +77,7 @@ pub fn difference(before: &Tree, after: &Tree, to: &mut dyn Write) -> Result<()>
 
 /// Writes a whole tree, as the changes of a layer without a parent.
 pub fn whole(tree: &Tree, to: &mut dyn Write) -> Result<()> {
-    layer(tree, Marks::Whole, to)
+    layer(tree, Marks::Whole, None, to)
 }
 
 struct Archive<'a> {
@@ -74,12 +85,15 @@ struct Archive<'a> {
     builder: Builder<&'a mut dyn Write>,
     /// The first name of every file that has several.
     links: HashMap<(u64, u64), PathBuf>,
+    /// The latest time, in seconds since 1970.
+    latest: Option<i64>,
 }
 
 impl<'a> Archive<'a> {
-    fn new(tree: &'a Tree, to: &'a mut dyn Write) -> Self {
+    fn new(tree: &'a Tree, latest: Option<i64>, to: &'a mut dyn Write) -> Self {
         Archive {
             tree,
+            latest,
             builder: Builder::new(to),
             links: HashMap::new(),
         }
@@ -113,9 +127,14 @@ impl<'a> Archive<'a> {
     }
 
     fn file(&mut self, path: &Path) -> Result<()> {
-        let Some(stat) = self.tree.stat(path)? else {
+        let Some(mut stat) = self.tree.stat(path)? else {
             return Ok(());
         };
+        if let Some(latest) = self.latest
+            && (stat.st_mtime, stat.st_mtime_nsec) > (latest, 0)
+        {
+            (stat.st_mtime, stat.st_mtime_nsec) = (latest, 0);
+        }
         let name = path.file_name().unwrap_or_default();
         if whited_out(name).is_some() {
             bail!(

@@ -184,9 +184,9 @@ impl StorageDriver for Aufs {
         )
     }
 
-    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
+    fn diff_until(&self, id: &LayerId, latest: Option<i64>, to: &mut dyn Write) -> Result<()> {
         self.lineage.parents(id)?;
-        write::layer(&Tree::open(&self.diff_path(id))?, Marks::Aufs, to)
+        write::layer(&Tree::open(&self.diff_path(id))?, Marks::Aufs, latest, to)
     }
 
     fn usage(&self, id: &LayerId) -> Result<u64> {

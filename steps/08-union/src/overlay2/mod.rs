@@ -418,9 +418,9 @@ impl StorageDriver for Overlay2 {
         Ok(Box::new(self.stack_view(id, access)?.made_for(users)?))
     }
 
-    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
+    fn diff_until(&self, id: &LayerId, latest: Option<i64>, to: &mut dyn Write) -> Result<()> {
         let tree = Tree::open(&self.layer(id)?.join("diff"))?;
-        write::layer(&tree, self.attributes.marks(), to)
+        write::layer(&tree, self.attributes.marks(), latest, to)
     }
 
     fn directories(&self, id: &LayerId) -> Result<Vec<(&'static str, String)>> {

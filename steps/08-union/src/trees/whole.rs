@@ -209,12 +209,12 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
         }))
     }
 
-    fn diff(&self, id: &LayerId, to: &mut dyn Write) -> Result<()> {
+    fn diff_until(&self, id: &LayerId, latest: Option<i64>, to: &mut dyn Write) -> Result<()> {
         let parent = self.parent_tree(id)?;
         let tree = self.trees.tree(id, Access::ReadOnly)?;
         match parent {
-            Some(parent) => write::difference(&parent, &tree, to),
-            None => write::whole(&tree, to),
+            Some(parent) => write::difference(&parent, &tree, latest, to),
+            None => write::layer(&tree, Marks::Whole, latest, to),
         }
     }
 

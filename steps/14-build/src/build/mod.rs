@@ -1,1 +1,340 @@
 //! The build: a fold over the instructions of the stages that are wanted.
+//!
+//! | module | what |
+//! |---|---|
+//! | this file | what is to be built, and the graph of stages |
+//! | [`image`] | the image so far |
+//! | [`stage`] | the fold over a stage's instructions |
+//! | [`run`] | `RUN`: the description of a container |
+//! | [`files`] | `COPY`, `ADD`, `WORKDIR` |
+//! | [`cache`] | which layer an instruction has made before, and why it is another |
+//! | [`layer`] | a container's layer becomes an image's |
+//! | [`order`], [`worker`], [`ask`] | containers are made by other processes |
+//! | [`prune`] | removal of the cache |
+
+pub mod ask;
+pub mod cache;
+pub mod files;
+pub mod image;
+pub mod layer;
+pub mod options;
+pub mod order;
+pub mod prune;
+pub mod run;
+pub mod stage;
+pub mod variables;
+pub mod why;
+pub mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Context as _, Error, Result, anyhow, bail};
+use engine::cli::options::RunArgs;
+use engine::cli::places::Places;
+use engine::image::digest::Digest;
+use registry::cli::Here;
+use registry::cli::run::Wanted;
+use union::{Kind, detect};
+
+use crate::build::ask::Workers;
+use crate::build::cache::{Cache, Lease};
+use crate::build::image::Image;
+use crate::build::options::Options;
+use crate::build::stage::Stage;
+use crate::build::variables::Variables;
+use crate::build::why::Why;
+use crate::context::Context;
+use crate::dockerfile::instruction::{Dockerfile, What};
+use crate::progress::Reporter;
+
+/// The lines of the Dockerfile that an error is about: a context of the error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lines(pub Range<usize>);
+
+impl fmt::Display for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.0.start)
+    }
+}
+
+/// A build, as all its stages see it.
+pub struct Build<'a> {
+    /// The directories of the engine.
+    pub places: &'a Places,
+    /// The images.
+    pub here: &'a Here,
+    /// The storage driver.
+    pub kind: Kind,
+    /// What is asked for.
+    pub options: &'a Options,
+    /// The options of every container.
+    pub defaults: RunArgs,
+    /// The context, and the Dockerfile's text.
+    pub context: &'a Context,
+    /// The Dockerfile.
+    pub dockerfile: &'a Dockerfile,
+    /// The arguments before the first `FROM`.
+    pub arguments: Variables,
+    /// Who is told.
+    pub reporter: Reporter,
+    /// Who does the work.
+    pub workers: &'a Workers,
+    /// The layers of earlier builds.
+    pub cache: Cache,
+    /// What the instructions were made of the last time.
+    pub why: &'a Why,
+    /// The stages that have been built, or not.
+    done: Mutex<Vec<Option<Result<Image, ()>>>>,
+    turned: Condvar,
+    /// Images by the name that the Dockerfile gives them.
+    bases: Mutex<BTreeMap<String, Base>>,
+}
+
+/// An image of `FROM` or `--from`.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// The image.
+    pub image: Image,
+    /// Its ID; `None` for `scratch`.
+    pub id: Option<Digest>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Who has panicked has changed nothing half.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Build<'a> {
+    /// Prepares a build.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        places: &'a Places,
+        here: &'a Here,
+        kind: Kind,
+        options: &'a Options,
+        defaults: RunArgs,
+        context: &'a Context,
+        dockerfile: &'a Dockerfile,
+        (reporter, workers, why): (Reporter, &'a Workers, &'a Why),
+    ) -> Result<Self> {
+        let arguments = Variables::global(dockerfile, options)?;
+        Ok(Build {
+            places,
+            here,
+            kind,
+            options,
+            defaults,
+            context,
+            dockerfile,
+            arguments,
+            reporter,
+            workers,
+            cache: Cache::new(&here.images),
+            why,
+            done: Mutex::new(vec![None; dockerfile.stages.len()]),
+            turned: Condvar::new(),
+            bases: Mutex::default(),
+        })
+    }
+
+    /// The number of the stage that `reference` means, among those before
+    /// `before`.
+    pub fn stage(&self, reference: &str, before: usize) -> Option<usize> {
+        let stages = &self.dockerfile.stages[..before];
+        let small = reference.to_lowercase();
+        stages
+            .iter()
+            .rposition(|stage| stage.name.as_deref() == Some(&*small))
+    }
+
+    /// The same, for `--from`, which may also give a number.
+    pub fn stage_of_copy(&self, reference: &str, before: usize) -> Option<usize> {
+        self.stage(reference, before).or_else(|| {
+            let number = reference.parse().ok()?;
+            (number < before).then_some(number)
+        })
+    }
+
+    /// The stage that is asked for: the last one, unless the options name another.
+    fn target(&self) -> Result<usize> {
+        let last = self.dockerfile.stages.len();
+        let Some(target) = &self.options.target else {
+            return last.checked_sub(1).context("the Dockerfile has no stage");
+        };
+        self.stage_of_copy(target, last)
+            .with_context(|| format!("target stage {target:?} could not be found"))
+    }
+
+    /// The stages that the stage `target` needs, itself included.
+    // ANCHOR: needed
+    pub fn needed(&self, target: usize) -> Result<BTreeSet<usize>> {
+        let mut needed = BTreeSet::new();
+        let mut wanted = vec![target];
+        while let Some(number) = wanted.pop() {
+            if !needed.insert(number) {
+                continue;
+            }
+            let stage = &self.dockerfile.stages[number];
+            let from = self.arguments.word(&stage.from)?;
+            wanted.extend(self.stage(&from, number));
+            for instruction in &stage.instructions {
+                match &instruction.what {
+                    What::Copy(copy) | What::Add(copy) => {
+                        let from = copy.from.as_deref();
+                        wanted.extend(from.and_then(|from| self.stage_of_copy(from, number)));
+                    }
+                    What::Run(run) => {
+                        for from in run::sources(run) {
+                            wanted.extend(self.stage_of_copy(&from, number));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(needed)
+    }
+    // ANCHOR_END: needed
+
+    /// Builds the stages that are wanted, side by side where one does not need
+    /// another, and returns the image of the last one.
+    // ANCHOR: side_by_side
+    pub fn run(&self) -> Result<Image> {
+        let target = self.target()?;
+        let needed = self.needed(target)?;
+        let several = needed.len() > 1;
+        let failed: Mutex<Option<Error>> = Mutex::new(None);
+        thread::scope(|scope| {
+            for number in needed {
+                let failed = &failed;
+                scope.spawn(move || {
+                    let built = Stage::new(self, number, several).and_then(Stage::build);
+                    let built = built.map_err(|error| {
+                        // The first error is the cause. The others are broken off
+                        // because of it.
+                        lock(failed).get_or_insert(error);
+                        self.workers.cancel();
+                    });
+                    lock(&self.done)[number] = Some(built);
+                    self.turned.notify_all();
+                });
+            }
+        });
+        if let Some(error) = lock(&failed).take() {
+            return Err(error);
+        }
+        match lock(&self.done)[target].take() {
+            Some(Ok(image)) => Ok(image),
+            _ => bail!("the stage was not built"),
+        }
+    }
+    // ANCHOR_END: side_by_side
+
+    /// The image of another stage, as soon as it is there.
+    pub fn image_of(&self, stage: usize) -> Result<Image> {
+        let mut done = lock(&self.done);
+        loop {
+            match &done[stage] {
+                Some(Ok(image)) => return Ok(image.clone()),
+                Some(Err(())) => bail!("a stage before has failed"),
+                None => {
+                    done = self
+                        .turned
+                        .wait(done)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    /// The image that `reference` means, pulled if need be. It stays as long as
+    /// the build lasts, whoever removes it.
+    pub fn base(&self, reference: &str) -> Result<Base> {
+        // One pull of an image, however many stages want it.
+        let mut bases = lock(&self.bases);
+        if let Some(base) = bases.get(reference) {
+            return Ok(base.clone());
+        }
+        let vertex = self
+            .reporter
+            .begin(&format!("[internal] load metadata for {reference}"), "");
+        let base = self.find_base(reference);
+        vertex.end(base.as_ref().err());
+        let base = base.with_context(|| format!("{reference}: failed to resolve source metadata"))?;
+        bases.insert(reference.to_owned(), base.clone());
+        Ok(base)
+    }
+
+    fn find_base(&self, reference: &str) -> Result<Base> {
+        let wanted = Wanted {
+            policy: self.options.pull,
+            driver: Some(self.kind),
+            platform: self.options.platform.clone(),
+            insecure: &self.options.insecure,
+            quiet: true,
+            paths: false,
+        };
+        let id = self.here.or_pulled(reference, &wanted)?;
+        let id = id.with_context(|| format!("No such image: {reference}"))?;
+        let images = &self.here.images;
+        let image = {
+            let lock = images.store.lock()?;
+            let record = images.store.record(&id)?;
+            let record = record.with_context(|| format!("No such image: {reference}"))?;
+            let chains: Vec<Digest> = record.layers.iter().map(|one| one.chain.clone()).collect();
+            self.workers.hold(self.cache.lease(&chains, &lock)?);
+            Image::of(&record, &images.store.config(&id)?)?
+        };
+        images.ready(&id.to_string(), self.kind)?;
+        Ok(Base {
+            image,
+            id: Some(id),
+        })
+    }
+
+    /// The layer on which the first one of `FROM scratch` is made.
+    pub fn empty_layer(&self) -> Result<union::LayerId> {
+        let chain = Digest::of(b"");
+        let id = chain.layer_id()?;
+        let images = &self.here.images;
+        let lock = images.store.lock()?;
+        self.workers.hold(self.cache.lease(&[chain], &lock)?);
+        let driver = detect::open(self.kind, images.root())?;
+        if !driver.exists(&id)? {
+            driver.create(&id, None)?;
+        }
+        Ok(id)
+    }
+}
+
+/// Keeps the layers of the whole build.
+pub type Leases = Vec<Lease>;
+
+/// An error about these lines of the Dockerfile.
+pub fn at<T>(lines: &Range<usize>, done: Result<T>) -> Result<T> {
+    done.map_err(|error| match error.downcast_ref::<Lines>() {
+        Some(_) => error,
+        None => error.context(Lines(lines.clone())),
+    })
+}
+
+/// What an error says, without its [`Lines`].
+pub fn words(error: &Error) -> String {
+    let lines = error.downcast_ref::<Lines>().map(ToString::to_string);
+    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    if let Some(lines) = lines
+        && let Some(place) = causes.iter().position(|cause| *cause == lines)
+    {
+        causes.remove(place);
+    }
+    causes.join(": ")
+}
+
+/// The error of a build that somebody has broken off.
+pub fn canceled() -> Error {
+    anyhow!("Canceled: context canceled")
+}
