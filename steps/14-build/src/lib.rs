@@ -11,7 +11,7 @@
 //! 2. [`context`]: the files that an instruction may see
 //! 3. [`copy`]: `COPY` and `ADD`
 //! 4. [`build`](mod@build): the fold, its cache, the graph of stages
-//! 5. [`cli`]: the command, and what it shows meanwhile
+//! 5. [`progress`], [`cli`]: what is shown meanwhile, and the command
 //!
 //! What makes it safe:
 //!
@@ -24,3 +24,4 @@ pub mod cli;
 pub mod context;
 pub mod copy;
 pub mod dockerfile;
+pub mod progress;

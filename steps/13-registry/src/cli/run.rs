@@ -129,6 +129,7 @@ fn fetch(places: &Places, config: &Config, args: &PullArgs, run: &mut RunArgs) -
         platform: args.platform.clone(),
         insecure: &args.insecure_registry,
         quiet: args.quiet,
+        paths: true,
     };
     let id = here.or_pulled(reference, &wanted)?;
     // Step 09 knows names and IDs.
@@ -151,6 +152,8 @@ pub struct Wanted<'a> {
     pub insecure: &'a [String],
     /// Whether nothing is said of the pull.
     pub quiet: bool,
+    /// Whether it may be the path of one.
+    pub paths: bool,
 }
 
 impl Here {
@@ -158,7 +161,8 @@ impl Here {
     /// it is the path of one, or there is none and none is pulled.
     // ANCHOR: fetch
     pub fn or_pulled(&self, reference: &str, wanted: &Wanted<'_>) -> Result<Option<Digest>> {
-        let is_path = reference.starts_with(['/', '.']) || path_and_tag(reference).is_some();
+        let is_path = wanted.paths
+            && (reference.starts_with(['/', '.']) || path_and_tag(reference).is_some());
         let known = self.find(reference)?;
         let is_id = |id: &str| {
             reference.len() >= 4 && id.starts_with(reference.trim_start_matches("sha256:"))

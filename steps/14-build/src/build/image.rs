@@ -151,10 +151,10 @@ impl Image {
     }
 
     /// Sets the processor that the image is for.
-    pub fn set_architecture(&mut self, architecture: &str, variant: Option<&str>) {
+    pub fn set_architecture(&mut self, architecture: &str, variant: &str) {
         let whole = self.raw.whole();
         whole.insert("architecture".into(), json!(architecture));
-        if let Some(variant) = variant {
+        if !variant.is_empty() {
             whole.insert("variant".into(), json!(variant));
         }
     }

@@ -1,6 +1,7 @@
 //! The fold over the instructions of a stage.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -56,7 +57,7 @@ impl<'a> Stage<'a> {
         };
         let filter = &build.options.no_cache_filter;
         let no_cache = build.options.no_cache || filter.contains(&name);
-        let steps = 1 + stage.instructions.iter().filter(|one| is_step(one)).count();
+        let steps = stage.instructions.iter().filter(|one| is_step(one)).count();
         let mut this = Stage {
             build,
             number,
@@ -83,10 +84,11 @@ impl<'a> Stage<'a> {
             "base name ({}) should not be blank",
             stage.from
         );
-        self.step.0 += 1;
         if let Some(other) = self.build.stage(&from, self.number) {
             self.image = self.build.image_of(other)?;
         } else if from != "scratch" {
+            self.step.0 += 1;
+            self.step.1 += 1;
             let Base { image, id } = self.build.base(&from)?;
             self.image = image;
             let text = match id {
@@ -569,9 +571,16 @@ impl<'a> Stage<'a> {
 }
 
 /// A command that has failed: its exit status.
-#[derive(Debug, thiserror::Error)]
-#[error("exit code: {0}")]
+#[derive(Debug)]
 struct Ended(u8);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code: {}", self.0)
+    }
+}
+
+impl std::error::Error for Ended {}
 
 /// The error that another process reports.
 fn failed(causes: Vec<String>) -> anyhow::Error {

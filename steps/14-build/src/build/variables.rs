@@ -149,7 +149,7 @@ pub fn platform(options: &Options) -> Vec<(String, String)> {
         Some(platform) => (
             platform.os.clone(),
             platform.architecture.clone(),
-            platform.variant.clone().unwrap_or_default(),
+            platform.variant.clone(),
         ),
         None => build.clone(),
     };

@@ -169,6 +169,12 @@ pub fn one_line(text: &str) -> String {
     kit::say::printable(words.join("\\n").trim_end_matches("\\n"))
 }
 
+/// A line without what a terminal obeys, but for its tabs.
+pub fn safe(line: &str) -> String {
+    let parts: Vec<String> = line.split('\t').map(kit::say::printable).collect();
+    parts.join("\t")
+}
+
 /// What happens to a step, kept for the end.
 #[derive(Debug, Default)]
 struct Kept {
@@ -250,7 +256,7 @@ fn draw_all(from: &Receiver<(Event, Instant)>, mut draw: Box<dyn Draw>) -> Optio
                     Event::Output(id, bytes, after) => {
                         let last = &mut kept.entry(id).or_default().last;
                         let line = String::from_utf8_lossy(&bytes);
-                        let line = kit::say::printable(line.trim_end_matches(['\n', '\r']));
+                        let line = safe(line.trim_end_matches(['\n', '\r']));
                         last.push_back(format!("{:.3} {line}", after.as_secs_f64()));
                         if last.len() > LAST {
                             last.pop_front();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Draw, Event};
+use super::{Draw, Event, safe};
 
 struct Step {
     title: String,
@@ -97,7 +97,7 @@ impl Draw for Plain {
                 // Of a line that overwrites itself the last state counts.
                 let shown = shown.trim_end_matches('\r');
                 let shown = shown.rsplit('\r').next().unwrap_or_default();
-                out.extend_from_slice(kit::say::printable(shown).as_bytes());
+                out.extend_from_slice(safe(shown).as_bytes());
                 if line.is_some() {
                     out.push(b'\n');
                 }
