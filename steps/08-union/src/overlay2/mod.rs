@@ -335,12 +335,7 @@ impl StorageDriver for Overlay2 {
     /// The layer is renamed, and gets another `lower`: that of the container has
     /// an `-init` layer in it, of which the changes know nothing.
     // ANCHOR: promote
-    fn promote(
-        &self,
-        container: &LayerId,
-        id: &LayerId,
-        parent: Option<&LayerId>,
-    ) -> Result<bool> {
+    fn promote(&self, container: &LayerId, id: &LayerId, parent: Option<&LayerId>) -> Result<bool> {
         let _lock = self.lock()?;
         if self.exists(id)? {
             bail!("{}", exists(id));
