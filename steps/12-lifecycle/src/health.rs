@@ -52,7 +52,10 @@ pub struct HealthArgs {
 }
 
 /// A duration as Go writes it: `1m30s`, `500ms`, `1.5s`, `0`.
-fn duration(text: &str) -> Result<Duration> {
+///
+/// # Errors
+/// If it is none, or negative.
+pub fn duration(text: &str) -> Result<Duration> {
     let wrong = || format!("{text:?} is no duration: give one such as 30s or 1m30s");
     if text == "0" {
         return Ok(Duration::ZERO);

@@ -113,12 +113,31 @@ pub struct Run {
     /// The heredocs that the command line names, with their ends, as the shell
     /// is to read them; empty for a script of its own.
     pub heredocs: Vec<Heredoc>,
+    /// The name of the heredoc that the command is, if its text begins with
+    /// `#!`: it is a program of its own then, not a line for the shell.
+    pub script: Option<String>,
     /// `--mount=…`, each as it is written behind the `=`.
     pub mounts: Vec<String>,
     /// `--network=default|none|host`.
     pub network: Option<String>,
     /// `--security=sandbox|insecure`.
     pub security: Option<String>,
+}
+
+impl Run {
+    /// The command with its heredocs as the shell reads it, unless it is a list.
+    pub fn shell(&self) -> Option<String> {
+        let Words::Shell(line) = &self.command else {
+            return None;
+        };
+        let mut text = line.clone();
+        for heredoc in &self.heredocs {
+            text.push('\n');
+            text.push_str(&heredoc.content);
+            text.push_str(&heredoc.name);
+        }
+        Some(text)
+    }
 }
 
 /// `COPY` and `ADD`.

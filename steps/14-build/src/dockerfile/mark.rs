@@ -1,0 +1,73 @@
+//! The lines of a file around those that an error is about, as Docker shows
+//! them.
+
+use std::ops::Range;
+
+use super::Wrong;
+
+/// The lines that an error is about, if it says so.
+pub fn lines_of(error: &anyhow::Error) -> Option<Range<usize>> {
+    let wrong = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Wrong>());
+    wrong
+        .map(|wrong| wrong.lines.clone())
+        .filter(|lines| !lines.is_empty())
+}
+
+/// The lines with a marker, and some before and after them:
+///
+/// ```text
+/// Dockerfile:2
+/// --------------------
+///    1 |     FROM box
+///    2 | >>> FOO bar
+///    3 |     RUN true
+/// --------------------
+/// ```
+///
+/// Empty if the file does not have such lines.
+pub fn mark(name: &str, text: &str, lines: &Range<usize>) -> String {
+    let all: Vec<&str> = text.split('\n').collect();
+    let last = lines.end.saturating_sub(1).min(all.len());
+    if lines.start < 1 || lines.start > last {
+        return String::new();
+    }
+    let (mut from, mut to) = (lines.start, last);
+    let margin = if from == to { 4 } else { 2 };
+    let mut shown = 0;
+    while shown < margin {
+        if from > 1 {
+            from -= 1;
+            shown += 1;
+        }
+        if to < all.len() {
+            to += 1;
+            shown += 1;
+        }
+        shown += 1;
+    }
+    let mut block = format!("{name}:{}\n--------------------\n", lines.start);
+    for (number, line) in (from..=to).zip(&all[from - 1..to]) {
+        let mark = if lines.contains(&number) {
+            ">>>"
+        } else {
+            "   "
+        };
+        // A terminal obeys what a hostile file says.
+        let line: String = line
+            .trim_end_matches('\r')
+            .chars()
+            .map(|c| {
+                if c.is_control() && c != '\t' {
+                    '\u{fffd}'
+                } else {
+                    c
+                }
+            })
+            .collect();
+        block.push_str(&format!(" {number:3} | {mark} {line}\n"));
+    }
+    block.push_str("--------------------\n");
+    block
+}
