@@ -35,6 +35,7 @@ mod kind;
 pub mod layers;
 pub mod mounts;
 mod overlay2;
+mod size_option;
 pub mod tree;
 mod trees;
 
@@ -42,3 +43,4 @@ pub use driver::{StorageDriver, View};
 pub use isolation::{Harvest, Layers, Union, UnionSettings, remove_container};
 pub use kind::Kind;
 pub use layers::id::LayerId;
+pub use size_option::SizeOption;
