@@ -482,7 +482,7 @@ fn read_note(note: &File, id: &LayerId) -> Result<String> {
 /// whether there were any. One that cannot be removed is a warning and does not
 /// stop the rest.
 // ANCHOR: sweep
-pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
+pub fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
     // ANCHOR: exercise_sweep
     let store: &Store = driver.store();
     let dead = store.dead()?;
