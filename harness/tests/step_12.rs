@@ -14,6 +14,8 @@ mod limits;
 mod listing;
 #[path = "step_12/network.rs"]
 mod network;
+#[path = "step_12/sizes.rs"]
+mod sizes;
 
 use std::fs::{self, File};
 use std::io::Write;

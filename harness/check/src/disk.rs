@@ -11,6 +11,7 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::check::Check;
 use crate::requirement::tool;
+use crate::sys::raw::next_project;
 
 /// A mounted disk. When a failing check drops it, the mount is detached
 /// (`MNT_DETACH`) and lives on until its last user ends.
@@ -22,23 +23,60 @@ pub struct Disk {
 impl Disk {
     /// Makes and mounts a disk of `size` bytes with room for `files` files.
     pub fn new(c: &Check, size: u64, files: u32) -> Result<Self> {
-        let name = c.word("disk");
-        let image = c.dir().join(format!("{name}.img"));
-        let file = fs::File::create(&image).with_context(|| format!("make {image:?}"))?;
-        file.set_len(size)
-            .with_context(|| format!("ftruncate({image:?})"))?;
-        let at = c.dir().join(name);
-        fs::create_dir(&at).with_context(|| format!("mkdir({at:?})"))?;
         let files = files.to_string();
         let mkfs = ["-q", "-m", "0", "-O", "^has_journal", "-N", &files];
+        let (image, at) = prepare(c, size)?;
         run("mkfs.ext4", &mkfs, &[&image])?;
         run("mount", &["-t", "ext4", "-o", "loop"], &[&image, &at])?;
         Ok(Disk { at })
     }
 
+    /// Makes and mounts a disk of `size` bytes with project quotas; `None` if the
+    /// kernel has none.
+    pub fn with_projects(c: &Check, size: u64) -> Result<Option<Self>> {
+        let (image, at) = prepare(c, size)?;
+        let mkfs = [
+            "-q",
+            "-m",
+            "0",
+            "-I",
+            "256",
+            "-O",
+            "project,quota,^has_journal",
+        ];
+        run("mkfs.ext4", &mkfs, &[&image])?;
+        match run(
+            "mount",
+            &["-t", "ext4", "-o", "loop,prjquota"],
+            &[&image, &at],
+        ) {
+            Ok(()) => Ok(Some(Disk { at })),
+            Err(error) => {
+                eprintln!("{error:#}");
+                Ok(None)
+            }
+        }
+    }
+
     /// The mount point.
     pub fn path(&self) -> &Path {
         &self.at
+    }
+
+    /// The projects of a disk that have a limit.
+    pub fn projects(at: &Path) -> Result<Vec<u32>> {
+        let on = fs::File::open(at).with_context(|| format!("open {at:?}"))?;
+        let mut limited = Vec::new();
+        let mut from = 1;
+        while let Some((project, limit)) =
+            next_project(&on, from).context("quotactl(Q_GETNEXTQUOTA)")?
+        {
+            if limit > 0 {
+                limited.push(project);
+            }
+            from = project + 1;
+        }
+        Ok(limited)
     }
 
     /// Unmounts the disk.
@@ -68,4 +106,16 @@ fn run(program: &str, options: &[&str], files: &[&Path]) -> Result<()> {
         true => Ok(()),
         false => bail!("{program}: {}", String::from_utf8_lossy(&done.stderr)),
     }
+}
+
+/// An empty file of `size` bytes, and a directory to mount it on.
+fn prepare(c: &Check, size: u64) -> Result<(PathBuf, PathBuf)> {
+    let name = c.word("disk");
+    let image = c.dir().join(format!("{name}.img"));
+    let file = fs::File::create(&image).with_context(|| format!("make {image:?}"))?;
+    file.set_len(size)
+        .with_context(|| format!("ftruncate({image:?})"))?;
+    let at = c.dir().join(name);
+    fs::create_dir(&at).with_context(|| format!("mkdir({at:?})"))?;
+    Ok((image, at))
 }

@@ -10,8 +10,8 @@ use nix::unistd::geteuid;
 use bench::report::Results;
 use bench::session::{Session, built};
 use bench::{
-    Bench, build as builds, claims, density, images, keep, native, place, pull, recorded, runtime, start, stay,
-    tools, whereto,
+    Bench, build as builds, claims, density, images, keep, native, place, pull, recorded, runtime,
+    start, stay, tools, whereto,
 };
 use check::report::progress;
 

@@ -180,6 +180,26 @@ fn systemd_makes_the_group() {
             system.property("TasksMax")?.as_str(),
             "44",
         )?;
+        // Nor would the rules for devices outlast a reload if it did not know
+        // them.
+        expect_eq(
+            "DevicePolicy",
+            system.property("DevicePolicy")?.as_str(),
+            "strict",
+        )?;
+        let allowed = system.property("DeviceAllow")?;
+        expect(
+            allowed.contains("/dev/char/1:3 rwm") && !allowed.contains("1:11"),
+            "DeviceAllow with /dev/null, and without /dev/kmsg",
+            &allowed,
+        )?;
+        let lists = "cat $(find /sys/fs/cgroup -path '*pre-one.scope/devices.list')";
+        let list = system.inside(&["sh", "-c", lists])?.stdout;
+        expect(
+            !list.contains("a *:* rwm"),
+            "rules for devices after a reload",
+            &list,
+        )?;
         system.call(&["delete", "--force", "one"])?.success()?;
         expect_eq(
             "ActiveState after delete",

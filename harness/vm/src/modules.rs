@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 /// without a module is built into the kernel, or missing.
 pub const WANTED: &str = "
     virtio_pci virtio_mmio virtio_console virtio_blk virtio_net virtio_rng virtiofs
-    overlay fuse squashfs ext4 btrfs loop dm_mod dm_thin_pool dm_snapshot bfq
+    overlay fuse squashfs ext4 quota_v2 btrfs loop dm_mod dm_thin_pool dm_snapshot bfq
     crc32c_generic crc32c_intel crc32c_cryptoapi xxhash_generic blake2b_generic sha256_generic
     veth bridge br_netfilter dummy macvlan ipvlan tun
     nf_tables nf_nat nf_conntrack nf_conntrack_netlink nf_log_syslog

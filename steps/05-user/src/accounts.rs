@@ -54,7 +54,7 @@ fn read(path: &str) -> Result<String> {
 }
 
 /// Parses passwd(5). Malformed lines are skipped, as getpwnam(3) does.
-fn parse_accounts(text: &str) -> Vec<Account> {
+pub fn parse_accounts(text: &str) -> Vec<Account> {
     text.lines()
         .filter_map(|line| {
             let fields: Vec<_> = line.split(':').collect();
@@ -71,7 +71,8 @@ fn parse_accounts(text: &str) -> Vec<Account> {
         .collect()
 }
 
-fn parse_groups(text: &str) -> Vec<Group> {
+/// Parses group(5), as [`parse_accounts`] does.
+pub fn parse_groups(text: &str) -> Vec<Group> {
     text.lines()
         .filter_map(|line| {
             let fields: Vec<_> = line.split(':').collect();

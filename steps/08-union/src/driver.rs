@@ -99,6 +99,15 @@ pub trait StorageDriver {
         Ok(false)
     }
 
+    /// Limits a container's layer to a number of bytes. Called again before each
+    /// start, when nobody uses the layer: it changes nothing then.
+    ///
+    /// # Errors
+    /// If the driver, its file system or the kernel has no such limit.
+    fn limit(&self, _id: &LayerId, _bytes: u64) -> Result<()> {
+        self.kind().expect_sizes()
+    }
+
     /// Removes a layer.
     ///
     /// # Errors

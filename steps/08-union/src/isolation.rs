@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
+use cgroups::Bytes;
 use clap::Args;
 use kit::{say, warn};
 use nix::unistd::Pid;
@@ -30,6 +31,7 @@ use crate::layers::id::LayerId;
 use crate::layers::image::{import_directory, mount_points};
 use crate::layers::store::{Store, default_root};
 use crate::mounts::private::cut_off;
+use crate::size_option::SizeOption;
 use kit::errno::is;
 
 /// The options of the container's layers.
@@ -55,6 +57,11 @@ pub struct UnionSettings {
     #[arg(long)]
     pub keep: bool,
 
+    /// Limit the container's layer: size=10g. Drivers: overlay2, btrfs,
+    /// devicemapper
+    #[arg(long = "storage-opt", value_name = "size=BYTES", value_parser = SizeOption::only)]
+    pub size: Option<Bytes>,
+
     /// State directory for layers [default: /var/lib/drydock, or
     /// $XDG_DATA_HOME/drydock without root]
     #[arg(long, value_name = "DIR")]
@@ -64,7 +71,11 @@ pub struct UnionSettings {
 
 impl UnionSettings {
     fn asked_for(&self) -> bool {
-        self.driver.is_some() || self.layer.is_some() || self.name.is_some() || self.keep
+        self.driver.is_some()
+            || self.layer.is_some()
+            || self.name.is_some()
+            || self.size.is_some()
+            || self.keep
     }
 }
 
@@ -110,6 +121,7 @@ struct Layered {
     id: LayerId,
     keep: bool,
     shares_init: bool,
+    size: Option<Bytes>,
     /// Maps of the user namespace; empty if its root is root of the host.
     mappings: Vec<Mapping>,
     view: Option<Box<dyn View>>,
@@ -177,6 +189,7 @@ impl Union {
                 id,
                 keep: args.keep,
                 shares_init: false,
+                size: args.size,
                 mappings: Vec::new(),
                 view: None,
                 note: None,
@@ -341,6 +354,10 @@ impl Layered {
         let what = if self.keep { KEEP } else { "" };
         self.note = Some(driver.store().note(&self.id, what)?);
         self.layers()?;
+        // Whether the layer is new or not: who made it may have been killed.
+        if let Some(size) = self.size {
+            self.driver.limit(&self.id, size.0)?;
+        }
         self.view = Some(self.view()?);
         Ok(())
     }
@@ -465,7 +482,7 @@ fn read_note(note: &File, id: &LayerId) -> Result<String> {
 /// whether there were any. One that cannot be removed is a warning and does not
 /// stop the rest.
 // ANCHOR: sweep
-pub(crate) fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
+pub fn sweep(driver: &dyn StorageDriver) -> Result<bool> {
     // ANCHOR: exercise_sweep
     let store: &Store = driver.store();
     let dead = store.dead()?;

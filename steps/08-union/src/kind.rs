@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,30 @@ impl Kind {
         Kind::Devicemapper,
         Kind::Vfs,
     ];
+
+    /// Whether a container's layer can have a size.
+    pub fn has_sizes(self) -> bool {
+        match self {
+            Kind::Overlay2 | Kind::Btrfs | Kind::Devicemapper => true,
+            Kind::Aufs | Kind::Vfs => false,
+        }
+    }
+
+    /// Refuses a driver without sizes.
+    ///
+    /// # Errors
+    /// Names those that have them.
+    pub fn expect_sizes(self) -> Result<()> {
+        if self.has_sizes() {
+            return Ok(());
+        }
+        let others = Kind::ALL.iter().filter(|kind| kind.has_sizes());
+        let others: Vec<&str> = others.map(|kind| kind.as_str()).collect();
+        bail!(
+            "--storage-opt size: the storage driver {self} cannot limit a layer; {} can",
+            others.join(", ")
+        )
+    }
 
     /// The driver's name on the command line, and the name of its directory
     /// below the state directory.

@@ -35,10 +35,12 @@ mod kind;
 pub mod layers;
 pub mod mounts;
 mod overlay2;
+mod size_option;
 pub mod tree;
 mod trees;
 
 pub use driver::{StorageDriver, View};
-pub use isolation::{Harvest, Layers, Union, UnionSettings, remove_container};
+pub use isolation::{Harvest, Layers, Union, UnionSettings, remove_container, sweep};
 pub use kind::Kind;
 pub use layers::id::LayerId;
+pub use size_option::SizeOption;

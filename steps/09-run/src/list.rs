@@ -194,6 +194,7 @@ fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
         layer: Some(spec.layer.clone()),
         name: Some(spec.id.parse()?),
         keep: !spec.auto_remove,
+        size: spec.layer_size,
         root: Some(here.places.root.clone()),
     };
     Ok(Union::on_image(settings)?
@@ -221,6 +222,7 @@ mod tests {
             image_id: String::new(),
             layer: "l1".parse().unwrap(),
             driver: Kind::Vfs,
+            layer_size: None,
             command: vec!["true".into()],
             env: Vec::new(),
             workdir: "/".into(),

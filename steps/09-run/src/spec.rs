@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use cgroups::CgroupSettings;
+use cgroups::{Bytes, CgroupSettings};
 use harden::HardenSettings;
 use ipc::IpcSettings;
 use net::NetSettings;
@@ -37,6 +37,9 @@ pub struct Spec {
     pub layer: LayerId,
     /// The storage driver that keeps the layers.
     pub driver: Kind,
+    /// The most bytes that the container's layer may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_size: Option<Bytes>,
     /// The program and its arguments.
     #[serde(with = "kit::text")]
     pub command: Vec<OsString>,

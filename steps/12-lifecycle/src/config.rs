@@ -4,6 +4,7 @@
 //! ```toml
 //! data-root = "/srv/drydock"
 //! storage-driver = "overlay2"
+//! storage-opts = ["overlay2.size=10g"]
 //! log-opts = { max-size = "10m", max-file = "3" }
 //! dns = ["192.0.2.53"]
 //!
@@ -30,7 +31,7 @@ use harden::SecurityOpt;
 use kit::own::read_own;
 use nix::unistd::geteuid;
 use serde::Deserialize;
-use union::Kind;
+use union::{Kind, SizeOption};
 
 use crate::settings::LogDriver;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub data_root: Option<PathBuf>,
     /// The storage driver.
     pub storage_driver: Option<Kind>,
+    /// Sizes of containers' layers: `size=10g`, or of one driver's.
+    pub storage_opts: Vec<String>,
     /// Where output goes.
     pub log_driver: Option<LogDriver>,
     /// Options of the log driver, by name.
@@ -123,6 +126,7 @@ impl Config {
             true => serde_json::from_str(text)?,
             false => toml::from_str(text).map_err(|error| in_a_line(&error, text))?,
         };
+        config.sizes()?;
         for (name, limit) in &config.default_ulimits {
             limit
                 .named(name)
@@ -145,12 +149,20 @@ impl Config {
         Ok(config)
     }
 
+    fn sizes(&self) -> Result<Vec<SizeOption>> {
+        let options = self.storage_opts.iter();
+        options
+            .map(|option| option.parse().context("storage-opts"))
+            .collect()
+    }
+
     /// Sets what the options of a start leave open.
     ///
     /// # Errors
     /// If a value of the file is not one of its option's.
     pub fn fill(&self, args: &mut RunArgs) -> Result<()> {
         args.layers.storage_driver = args.layers.storage_driver.or(self.storage_driver);
+        args.layers.default_sizes = self.sizes()?;
         if args.net.dns.is_empty() {
             args.net.dns.clone_from(&self.dns);
         }
@@ -301,6 +313,8 @@ mod tests {
                 "[default-ulimits.nofile]\nSoft = 2\nHard = 1\n",
                 &["nofile"],
             ),
+            ("storage-opts = ['size=much']\n", &["storage-opts", "much"]),
+            ("storage-opts = ['vfs.size=1g']\n", &["vfs.size"]),
             ("data-root = 'here'\n", &["data-root", "absolute"]),
             (
                 "seccomp-profile = 'here.json'\n",

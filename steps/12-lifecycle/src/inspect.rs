@@ -102,6 +102,8 @@ pub struct HostConfig {
     pub privileged: bool,
     pub readonly_rootfs: bool,
     pub security_opt: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_opt: BTreeMap<&'static str, String>,
     #[serde(rename = "UTSMode")]
     pub uts_mode: String,
     pub userns_mode: String,
@@ -398,6 +400,11 @@ fn host_config(record: &Record, stay: &Stay) -> HostConfig {
         privileged: spec.harden.privileged,
         readonly_rootfs: spec.files.read_only,
         security_opt: list(spec.harden.security_opt.iter().map(ToString::to_string)),
+        storage_opt: spec
+            .layer_size
+            .iter()
+            .map(|size| ("size", size.to_string()))
+            .collect(),
         uts_mode: unless_private(spec.uts.uts.to_string()),
         userns_mode: match &spec.user.userns {
             None => String::new(),

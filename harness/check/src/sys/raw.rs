@@ -2,6 +2,9 @@
 //! keeps from it.
 #![allow(unsafe_code)]
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
 use nix::errno::Errno;
 
 /// Makes a system call of this machine's own interface, or of x32 if the number
@@ -51,4 +54,37 @@ pub fn call_32(number: i32, arguments: [i32; 3]) -> nix::Result<i64> {
 #[cfg(not(target_arch = "x86_64"))]
 pub fn call_32(_: i32, _: [i32; 3]) -> nix::Result<i64> {
     Err(Errno::ENOSYS)
+}
+
+/// `struct if_nextdqblk`.
+#[repr(C)]
+#[derive(Default)]
+struct NextQuota {
+    hard_limit: u64,
+    others: [u64; 7],
+    valid: u32,
+    id: u32,
+}
+
+/// The first project from `from` on that the quotas of a file system know, and
+/// its limit in KiB; `None` after the last.
+pub fn next_project(on: &File, from: u32) -> nix::Result<Option<(u32, u64)>> {
+    const Q_GETNEXTQUOTA: u32 = 0x80_0009;
+    const PROJECTS: u32 = 2;
+    let mut next = NextQuota::default();
+    // SAFETY: the kernel fills the structure, which has the layout of its header.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_quotactl_fd,
+            on.as_raw_fd(),
+            Q_GETNEXTQUOTA << 8 | PROJECTS,
+            from,
+            &raw mut next,
+        )
+    };
+    match Errno::result(done) {
+        Ok(_) => Ok(Some((next.id, next.hard_limit))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
 }

@@ -23,12 +23,14 @@
 //! | this | the layers |
 //! | [`stack`], [`options`] | the mount, its layers and settings |
 //! | [`mount_legacy`] | the mount on kernels before 6.8 |
+//! | [`size`] | a limit for a container's layer |
 //! | [`lookup`] | which layer a file comes from |
 //! | [`trial`] | whether it works here |
 
 pub(crate) mod lookup;
 mod mount_legacy;
 pub(crate) mod options;
+mod size;
 pub(crate) mod stack;
 pub(crate) mod trial;
 
@@ -51,7 +53,7 @@ use crate::layers::trash;
 use crate::mounts::detached;
 use crate::tree::Tree;
 use crate::tree::root::new_root;
-use crate::tree::size::size;
+use crate::tree::size::size as size_of;
 use kit::atomic_file::write_file;
 use kit::lock::Lock;
 use kit::own::{make, remove_file};
@@ -335,12 +337,7 @@ impl StorageDriver for Overlay2 {
     /// The layer is renamed, and gets another `lower`: that of the container has
     /// an `-init` layer in it, of which the changes know nothing.
     // ANCHOR: promote
-    fn promote(
-        &self,
-        container: &LayerId,
-        id: &LayerId,
-        parent: Option<&LayerId>,
-    ) -> Result<bool> {
+    fn promote(&self, container: &LayerId, id: &LayerId, parent: Option<&LayerId>) -> Result<bool> {
         let _lock = self.lock()?;
         if self.exists(id)? {
             bail!("{}", exists(id));
@@ -382,6 +379,11 @@ impl StorageDriver for Overlay2 {
     }
     // ANCHOR_END: promote
 
+    fn limit(&self, id: &LayerId, bytes: u64) -> Result<()> {
+        let _lock = self.lock()?;
+        size::limit(&self.layer(id)?, bytes)
+    }
+
     fn remove(&self, id: &LayerId) -> Result<()> {
         let _lock = self.lock()?;
         let short = self.read(id, "link")?.map(|link| format!("l/{link}"));
@@ -393,9 +395,12 @@ impl StorageDriver for Overlay2 {
                 }
             }
         }
+        let path = self.layer(id)?;
+        // One that is kept after all, because this process is killed, gets its
+        // limit again at its next start.
+        size::forget(&path)?;
         // Renamed first: from here on the layer does not exist, even if this
         // process is killed.
-        let path = self.layer(id)?;
         let gone = trash::set_aside(&path)?;
         if let Some(short) = &short {
             remove_file(&self.store.directory().join(short))?;
@@ -441,11 +446,11 @@ impl StorageDriver for Overlay2 {
         if diff.is_symlink() {
             return Ok(0);
         }
-        size(&Tree::open(&diff)?)
+        size_of(&Tree::open(&diff)?)
     }
 
     fn space(&self) -> Result<u64> {
-        size(&Tree::open(self.store.directory())?)
+        size_of(&Tree::open(self.store.directory())?)
     }
 
     fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>> {

@@ -121,9 +121,9 @@ pub fn create(place: &Place) -> Result<File> {
         .with_context(|| format!("open({:?}, O_CREAT | O_EXCL)", place.name))
 }
 
-/// Copies the data between the holes (lseek(2), `SEEK_DATA`), within the
-/// kernel.
-fn copy_content(source: &File, target: &File, size: u64) -> Result<()> {
+/// Copies the first `size` bytes of a file into an empty one: the data between
+/// the holes (lseek(2), `SEEK_DATA`), within the kernel.
+pub fn copy_content(source: &File, target: &File, size: u64) -> Result<()> {
     ftruncate(target, size).context("ftruncate")?;
     let mut end = 0;
     while end < size {

@@ -16,9 +16,12 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use kit::say;
-use kit::sys::btrfs::{create_snapshot, create_subvolume, destroy_subvolume};
+use kit::sys::btrfs::{
+    create_snapshot, create_subvolume, destroy_subvolume, forget_limit, limit_subvolume,
+    subvolume_number,
+};
 use rustix::fs::{CWD, Mode, OFlags, fchmod, fstatvfs, mkdirat, openat, statfs, syncfs};
 use rustix::io::Errno;
 
@@ -163,9 +166,34 @@ impl Trees for Btrfs {
         }
     }
 
+    fn limit(&self, id: &LayerId, bytes: u64) -> Result<()> {
+        say!("btrfs: {id} may have {bytes} bytes of its own");
+        let subvolume = open_at(&self.subvolumes, id)?;
+        limit_subvolume(subvolume.as_fd(), bytes).map_err(|errno| {
+            let error = Error::new(errno);
+            let call = format!("ioctl(BTRFS_IOC_QGROUP_LIMIT, {id}, {bytes} bytes)");
+            error.context(match errno {
+                nix::errno::Errno::EPERM => format!("{call}: a size takes root (CAP_SYS_ADMIN)"),
+                _ => call,
+            })
+        })
+    }
+
     fn destroy(&self, id: &LayerId) -> Result<()> {
+        let number = match open_at(&self.subvolumes, id) {
+            Ok(subvolume) => subvolume_number(subvolume.as_fd()).ok(),
+            Err(_) => None,
+        };
         match destroy_subvolume(self.subvolumes.as_fd(), id.as_str()) {
-            Ok(()) | Err(nix::errno::Errno::ENOENT) => Ok(()),
+            Ok(()) => {
+                if let Some(number) = number
+                    && let Err(errno) = forget_limit(self.subvolumes.as_fd(), number)
+                {
+                    say!("the kernel forgets the limit of {id}, if it had one: {errno}");
+                }
+                Ok(())
+            }
+            Err(nix::errno::Errno::ENOENT) => Ok(()),
             Err(errno) => {
                 say!("ioctl(BTRFS_IOC_SNAP_DESTROY, {id}): {errno}");
                 trash::discard(&reached(&self.subvolumes).join(id))

@@ -41,6 +41,11 @@ pub(crate) trait Trees {
     /// If the tree is still present.
     fn destroy(&self, id: &LayerId) -> Result<()>;
 
+    /// The result of [`StorageDriver::limit`].
+    fn limit(&self, _id: &LayerId, _bytes: u64) -> Result<()> {
+        self.kind().expect_sizes()
+    }
+
     /// Tries again to remove what [`destroy`](Self::destroy) could not. What
     /// stays is reported, not returned as an error.
     fn sweep(&self) -> Result<()>;
@@ -171,6 +176,12 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
 
     fn import(&self, id: &LayerId, parent: Option<&LayerId>, diff: &mut dyn Read) -> Result<()> {
         self.make(id, parent, &mut |tree| apply(tree, Marks::Whole, &[], diff))
+    }
+
+    fn limit(&self, id: &LayerId, bytes: u64) -> Result<()> {
+        let _lock = self.lock()?;
+        self.lineage.parents(id)?;
+        self.trees.limit(id, bytes)
     }
 
     fn remove(&self, id: &LayerId) -> Result<()> {

@@ -4,13 +4,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use anyhow::Result;
 use cgroups::{Bytes, CgroupSettings};
 use clap::{ArgAction, Args};
 use harden::HardenSettings;
 use ipc::IpcSettings;
 use net::NetSettings;
 use pid::PidSettings;
-use union::Kind;
+use union::{Kind, SizeOption};
 use user::UserSettings;
 use uts::UtsSettings;
 
@@ -179,4 +180,29 @@ pub struct LayersArgs {
     /// Storage driver [default: overlay2 if it works here, else vfs]
     #[arg(long, value_enum, value_name = "DRIVER")]
     pub storage_driver: Option<Kind>,
+
+    /// Limit the container's layer: size=10g. Drivers: overlay2 on a file system
+    /// with project quotas, btrfs, devicemapper
+    #[arg(long = "storage-opt", value_name = "size=BYTES", value_parser = SizeOption::only)]
+    pub size: Option<Bytes>,
+
+    /// What the size is without an option: that of the driver, or of any.
+    #[arg(skip)]
+    pub default_sizes: Vec<SizeOption>,
+}
+
+impl LayersArgs {
+    /// The size of a container's layer.
+    ///
+    /// # Errors
+    /// If the driver cannot limit a layer.
+    pub(crate) fn size(&self, driver: Kind) -> Result<Option<Bytes>> {
+        let defaults = self.default_sizes.iter().rev();
+        let mut defaults = defaults.filter(|one| one.driver.is_none_or(|of| of == driver));
+        let size = self.size.or_else(|| Some(defaults.next()?.size));
+        if size.is_some() {
+            driver.expect_sizes()?;
+        }
+        Ok(size)
+    }
 }

@@ -61,6 +61,7 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         .context("no image: see drydock run --help")?;
     let reference = text("the image's name", reference.clone())?;
     let driver = driver(&places.root, layers.storage_driver)?;
+    let layer_size = layers.size(driver)?;
     let image = Images::open(&places.root)?.ready(&reference, driver)?;
     let config = &image.config;
 
@@ -98,6 +99,7 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         image_id: image.id,
         layer: image.top,
         driver,
+        layer_size,
         command,
         entrypoint,
         env,

@@ -79,7 +79,7 @@ impl Isolation for Grouped {
                 let placeholder = Placeholder::start()?;
                 let first = placeholder.pid;
                 self.placeholder = Some(placeholder);
-                scope.start(first, &self.group, &self.resources)?;
+                scope.start(first, &self.group, &self.resources, self.devices.as_deref())?;
                 // It is in the groups of those controllers only that systemd
                 // uses for the scope.
                 self.group.make_beside(Some(first))?;

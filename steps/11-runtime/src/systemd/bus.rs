@@ -31,6 +31,7 @@ pub(crate) enum Value {
     Number(u64),
     Text(String),
     Numbers(Vec<u32>),
+    Pairs(Vec<(String, String)>),
 }
 
 impl Value {
@@ -40,6 +41,7 @@ impl Value {
             Value::Number(_) => "t",
             Value::Text(_) => "s",
             Value::Numbers(_) => "au",
+            Value::Pairs(_) => "a(ss)",
         }
     }
 }
@@ -96,6 +98,13 @@ impl Writer {
             Value::Numbers(numbers) => {
                 self.array(4, |w| numbers.iter().for_each(|number| w.u32(*number)));
             }
+            Value::Pairs(pairs) => self.array(8, |w| {
+                for (first, second) in pairs {
+                    w.align(8);
+                    w.text(first);
+                    w.text(second);
+                }
+            }),
         }
     }
 

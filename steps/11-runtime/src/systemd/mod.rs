@@ -6,4 +6,5 @@
 //! and to leave what is below to the container (`Delegate`).
 
 mod bus;
+mod devices;
 pub(crate) mod unit;

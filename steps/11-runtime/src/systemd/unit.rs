@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use cgroups::named::{Interface, NamedGroup};
+use cgroups::named::{Interface, NamedGroup, Verdict};
 use kit::{say, sys};
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Resources;
 use crate::launch::resources::weight_of_shares;
 use crate::systemd::bus::{self, Bus, Properties, Value};
+use crate::systemd::devices;
 
 /// A scope of systemd's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,7 @@ impl Scope {
         first: Pid,
         group: &NamedGroup,
         resources: &Resources,
+        verdicts: Option<&[Verdict]>,
     ) -> Result<()> {
         let mut all: Properties = vec![
             (
@@ -98,6 +100,9 @@ impl Scope {
             ("IOAccounting", Value::Bool(true)),
         ];
         all.extend(properties(group, resources));
+        if let Some(verdicts) = verdicts {
+            all.extend(devices::properties(verdicts)?);
+        }
         let mut bus = Bus::connect()?;
         say!("systemd: start {} in {}", self.name, self.slice);
         match bus.start(&self.name, &all) {

@@ -1,9 +1,9 @@
-//! `COPY`, `ADD` and `WORKDIR`: files of a layer, without a command.
+//! `WORKDIR`: a directory of a layer, without a command.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use engine::cli::places::Places;
 use engine::list::layers;
 use engine::spec::Spec;
@@ -13,17 +13,6 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fchown, mkdirat, openat2};
 use rustix::io::Errno;
 use union::Harvest;
 use user::User;
-
-use crate::copy::{Copied, Job, run};
-
-/// Copies files into the layer of a container.
-pub fn copy(places: &Places, spec: &Spec, job: &Job, harvest: Harvest) -> Result<Exit> {
-    let _ = harvest;
-    match run(places, spec, job)? {
-        Copied::AsAsked => Ok(Exit::Code(0)),
-        Copied::Changed => bail!("a file of the context has changed while it was copied"),
-    }
-}
 
 /// Makes the working directory of a container.
 pub fn directory(places: &Places, spec: &Spec, harvest: Harvest) -> Result<Exit> {

@@ -6,7 +6,7 @@
 //! | [`image`] | the image so far |
 //! | [`stage`] | the fold over a stage's instructions |
 //! | [`run`] | `RUN`: the description of a container |
-//! | [`files`] | `COPY`, `ADD`, `WORKDIR` |
+//! | [`files`] | `WORKDIR` |
 //! | [`cache`] | which layer an instruction has made before, and why it is another |
 //! | [`layer`] | a container's layer becomes an image's |
 //! | [`order`], [`worker`], [`ask`] | containers are made by other processes |

@@ -115,6 +115,7 @@ impl Build<'_> {
             stop_signal: "SIGTERM".into(),
             stop_timeout: 10,
             auto_remove: true,
+            layer_size: None,
         })
     }
 

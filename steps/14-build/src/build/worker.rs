@@ -23,7 +23,8 @@ use crate::build::ask::caller;
 use crate::build::files;
 use crate::build::image::Made;
 use crate::build::layer;
-use crate::build::order::{Answer, Order, Work};
+use crate::build::order::{Answer, Keep, Order, Work};
+use crate::copy::{self, Copied};
 
 /// Carries out the order on standard input.
 pub fn main(places: &Places) -> Result<Exit> {
@@ -48,9 +49,13 @@ type Place = Rc<RefCell<Option<Made>>>;
 
 fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
     let images = Images::open(&places.root)?;
-    let Order { spec, work, keep } = order;
+    let Order {
+        spec,
+        work,
+        mut keep,
+    } = order;
     let made = Place::default();
-    let harvest = {
+    let harvest = |keep: Keep| {
         let (made, images) = (Rc::clone(&made), images.clone());
         Harvest::new(move |driver, container| {
             made.replace(Some(layer::keep(&images, &keep, driver, container)?));
@@ -64,7 +69,7 @@ fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
                 cidfile: None,
                 record: None,
                 ends: None,
-                harvest: Some(harvest),
+                harvest: Some(harvest(keep)),
             };
             let (container, ending) = list(spec, here)?;
             let running = container.create().and_then(|created| created.start());
@@ -74,8 +79,17 @@ fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
             });
             ending.note(run)
         }
-        Work::Copy(job) => files::copy(places, &spec, &job, harvest),
-        Work::Directory => files::directory(places, &spec, harvest),
+        Work::Directory => files::directory(places, &spec, harvest(keep)),
+        Work::Copy(job) => {
+            let made = copy::run(places, &spec, &job, |driver, container, copied| {
+                if copied == Copied::Changed {
+                    // It is not what its key says.
+                    keep.record = None;
+                }
+                layer::keep(&images, &keep, driver, container)
+            });
+            return made.map(Answer::Made);
+        }
         Work::Look(job) => return Ok(Answer::Found(job.sources(places, &spec)?)),
     };
     match ended {

@@ -9,6 +9,8 @@
 //! what it holds: every file is opened without following a link out of it, and
 //! only when its turn comes.
 
+pub mod ignore;
+pub mod pattern;
 pub mod spool;
 
 use std::ffi::OsStr;

@@ -1,18 +1,46 @@
 //! `COPY` and `ADD`: files into a layer.
+//!
+//! A `COPY` is a container that never starts: a child mounts the stage's layer,
+//! copies, and ends. What it may read is the context, another layer, or what the
+//! Dockerfile itself holds; all three belong to somebody who may wish us ill, and
+//! so may the image into which it copies.
+//!
+//! | module | what |
+//! |---|---|
+//! | this | a job: what an instruction says, without its variables |
+//! | [`tree`] | the sources: names, wildcards, links |
+//! | [`stage`] | the root into which files are copied |
+//! | [`put`] | the rules of the destination |
+//! | [`owner`] | `--chown`, `--chmod` |
+//! | [`unpack`] | archives |
+//! | [`remote`] | addresses |
+//! | [`digest`] | what the cache wants to know |
+//! | [`list`] | the child |
 
+pub mod digest;
 pub mod list;
+pub mod owner;
+pub mod put;
 pub mod remote;
+pub mod stage;
+pub mod tree;
+pub mod unpack;
 
+use std::fs::File;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, ensure};
 use engine::cli::places::Places;
 use engine::image::digest::Digest;
 use engine::spec::Spec;
 use serde::{Deserialize, Serialize};
-use union::LayerId;
+use union::{LayerId, StorageDriver};
 
 use crate::context::Files;
+use crate::context::ignore::Ignore;
+use crate::copy::digest::Digests;
+use crate::copy::owner::Chmod;
+use crate::copy::tree::Tree;
 
 /// What a `COPY` or an `ADD` is to do, with every variable expanded. It depends
 /// on nothing in this process, so that another one may do it.
@@ -111,16 +139,87 @@ impl Job {
     /// # Errors
     /// If a source is missing, in Docker's words.
     pub fn sources(&self, places: &Places, spec: &Spec) -> Result<Sources> {
-        let _ = (places, spec);
-        bail!("not yet")
+        match &self.from {
+            From::Layer(layer) => list::look(places, spec, self, layer),
+            From::Context(_) => self.looked_at(list::context(self)?.as_ref()),
+        }
+    }
+
+    fn looked_at(&self, tree: Option<&Tree>) -> Result<Sources> {
+        self.check()?;
+        let exclude = match self.exclude.is_empty() {
+            true => None,
+            false => Some(Ignore::parse(&self.exclude.join("\n")).context("--exclude")?),
+        };
+        let mut digests = Digests::default();
+        for source in &self.sources {
+            match source {
+                Source::Path(path) => {
+                    let tree = tree.context("there is no context to copy from")?;
+                    let items = tree.items(path, self.parents);
+                    let items = items.context("failed to compute cache key")?;
+                    for item in &items {
+                        tree.walk(item, exclude.as_ref(), &mut digests)?;
+                    }
+                }
+                Source::Text { name, content } => {
+                    let digest = Digest::of(content.as_bytes());
+                    digests.files.push((name.clone(), digest));
+                }
+                Source::Download {
+                    file,
+                    address,
+                    modified,
+                    ..
+                } => {
+                    let file = File::open(file).with_context(|| format!("open {file:?}"))?;
+                    let size = file.metadata().context("fstat")?.len();
+                    // Its time comes from the server, and with the same address
+                    // stands for the same file.
+                    let text = format!("{} {modified:?}", digest::content(&file, size)?);
+                    let digest = Digest::of(text.as_bytes());
+                    digests.files.push((address.clone(), digest));
+                }
+            }
+        }
+        Ok(Sources {
+            files: digests.files,
+            stamp: digests.stamp.digest(),
+        })
+    }
+
+    /// Checks what can be checked without any file.
+    ///
+    /// # Errors
+    /// In Docker's words.
+    pub fn check(&self) -> Result<()> {
+        let name = if self.add { "ADD" } else { "COPY" };
+        ensure!(
+            self.sources.len() < 2 || self.destination.ends_with('/') || self.is_here(),
+            "When using {name} with more than one source file, the destination must be a \
+             directory and end with a /"
+        );
+        if let Some(chmod) = &self.chmod {
+            Chmod::parse(chmod)?;
+        }
+        Ok(())
+    }
+
+    fn is_here(&self) -> bool {
+        matches!(&*self.destination, "." | "..") || self.destination.ends_with("/.")
     }
 }
 
-/// Makes the layer `spec.id` on `spec.layer`, and copies the files of `job` there.
-/// The caller has no threads, and removes the layer afterwards
-/// ([`union::isolation::remove_container`]), also after an error; a killed
-/// caller's is removed by the next sweep.
-pub fn run(places: &Places, spec: &Spec, job: &Job) -> Result<Copied> {
-    let _ = (places, spec, job);
-    bail!("not yet")
+/// Makes the layer `spec.id` on `spec.layer`, copies the files of `job` there,
+/// and calls `harvest` with the driver and the layer, which is not mounted any
+/// more. The layer is removed afterwards, in any case. A killed caller's is
+/// removed by the next sweep. The caller has no threads.
+pub fn run<T>(
+    places: &Places,
+    spec: &Spec,
+    job: &Job,
+    harvest: impl FnOnce(&dyn StorageDriver, &LayerId, Copied) -> Result<T>,
+) -> Result<T> {
+    job.check()?;
+    list::copy(places, spec, job, harvest)
 }

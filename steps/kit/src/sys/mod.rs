@@ -11,6 +11,7 @@
 //! | [`namespaces`], [`mounts`] | relations of namespaces; attributes of mounts |
 //! | [`bpf`], [`seccomp`] | programs in the kernel |
 //! | [`btrfs`], [`loop_device`] | ioctls of a file system and of a block device |
+//! | [`quota`] | limits of a directory's size |
 //! | [`sysvipc`] | System V IPC |
 //! | [`memory`] | what the allocator keeps |
 #![allow(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod memory;
 mod mounts;
 mod namespaces;
 mod own;
+pub mod quota;
 pub mod seccomp;
 pub mod signals;
 pub mod sysvipc;

@@ -34,9 +34,10 @@ pub(crate) mod pool;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use kit::say;
 use rustix::fs::{Mode, fchmod};
 
@@ -59,6 +60,9 @@ use pool::{BLOCK_SECTORS, Pool};
 
 /// The virtual size of every layer's device, in bytes.
 const DEVICE_BYTES: u64 = 10 << 30;
+
+/// The bytes of a block of that file system.
+const FILE_SYSTEM_BLOCK: u64 = 4096;
 
 /// The trees of the devicemapper driver.
 #[derive(Debug)]
@@ -128,6 +132,8 @@ impl Devicemapper {
         let (path, device) = self.activate(number)?;
         let options = [
             "-q",
+            "-b",
+            "4096",
             "-E",
             "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
             "-O",
@@ -227,6 +233,14 @@ fn mount(device: &Path, access: Access) -> Result<OwnedFd> {
     detached::mount(ext4, Access::ReadWrite, access)
 }
 
+/// How many blocks the ext4 of a device has: `s_blocks_count_lo` of its
+/// superblock.
+fn file_system_blocks(device: &File) -> std::io::Result<u64> {
+    let mut count = [0; 4];
+    device.read_exact_at(&mut count, 1024 + 4)?;
+    Ok(u32::from_le_bytes(count).into())
+}
+
 /// The number in a file; `None` if there is no such file.
 fn read_number(path: &Path) -> Result<Option<u32>> {
     match fs::read_to_string(path) {
@@ -263,6 +277,27 @@ impl Trees for Devicemapper {
         let number = self.next_number()?;
         self.snapshot(number, origin)?;
         write_file(&self.number_file(id), format!("{number}\n"))
+    }
+
+    /// Makes the file system smaller than its device. The size is that of all
+    /// files, those of the image included, as Docker's `dm.basesize`.
+    fn limit(&self, id: &LayerId, bytes: u64) -> Result<()> {
+        if bytes > DEVICE_BYTES {
+            bail!("--storage-opt size={bytes}: a device of devicemapper has {DEVICE_BYTES} bytes");
+        }
+        let (path, device) = self.activate(self.number(id)?)?;
+        let blocks = bytes / FILE_SYSTEM_BLOCK;
+        if file_system_blocks(&device).with_context(|| format!("read {path:?}"))? == blocks {
+            return Ok(());
+        }
+        // -f: nobody has mounted it since mkfs(8) or the last clean unmount.
+        let size = format!("{}K", blocks * FILE_SYSTEM_BLOCK >> 10);
+        program::run(
+            "resize2fs",
+            &["-f".as_ref(), path.as_os_str(), size.as_ref()],
+        )
+        .map(drop)
+        .context("--storage-opt size, which includes the image's files")
     }
 
     fn destroy(&self, id: &LayerId) -> Result<()> {

@@ -1,0 +1,263 @@
+//! Archives: `ADD` of one unpacks it, and a context may come as one.
+//!
+//! An archive is somebody's. Its names are resolved below the directory into
+//! which it is unpacked, as if that were the root: a link that it brings leads
+//! nowhere else, and `..` is refused. Sizes are checked before anything is
+//! written, and what it may hold is bounded.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use engine::image::source::decompress::{Packing, decompress};
+use kit::warn;
+use nix::sys::stat::makedev;
+use rustix::fs::{AtFlags, FileType, statat};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use union::archive::reader::{Entry, EntryType, Reader};
+
+use crate::context::spool::Named;
+use crate::copy::stage::{Directory, Stage, refuse_whiteout};
+use crate::copy::tree::{DEEPEST, Look, is_of_contexts};
+
+/// The most entries of an archive.
+pub const ENTRIES: u64 = 1 << 20;
+
+/// The most memory for unpacking xz, in KiB: `xz -9` needs 65 MiB.
+const XZ: u32 = 128 << 10;
+
+/// A reader of what is in `from`, decompressed: what
+/// [`decompress`](fn@decompress) knows, and what archives of sources are packed
+/// with.
+pub fn unpacked<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut from = BufReader::with_capacity(1 << 16, from);
+    Ok(match Packing::of(from.fill_buf()?) {
+        Packing::Other("xz") => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, XZ)),
+        Packing::Other("bzip2") => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
+        _ => decompress(from)?,
+    })
+}
+
+/// Whether a file is an archive, packed or not: as Docker finds out, by reading
+/// its first entry.
+pub fn is_archive(file: &mut File) -> Result<bool> {
+    let is = match unpacked(&*file) {
+        Ok(unpacked) => matches!(Reader::new(unpacked).next(), Ok(Some(_))),
+        Err(_) => false,
+    };
+    file.rewind().context("lseek")?;
+    Ok(is)
+}
+
+/// Who makes the files of an archive.
+pub trait Target {
+    /// What the file at `path` gets of the look of its entry; `None` if it is not
+    /// made at all.
+    fn look(&mut self, path: &Path, kind: EntryType, look: Look) -> Result<Option<Look>>;
+}
+
+/// Unpacks an archive into the root of `stage`. Directories get their looks in
+/// the end: one that is not writable takes nothing more.
+pub fn unpack(stage: &mut Stage, from: impl Read, target: &mut dyn Target) -> Result<()> {
+    let mut archive = Reader::new(from);
+    let mut looks: BTreeMap<PathBuf, Look> = BTreeMap::new();
+    let mut count = 0;
+    while let Some(mut entry) = archive.next()? {
+        count += 1;
+        ensure!(
+            count <= ENTRIES,
+            "the archive has more than {ENTRIES} entries: refused"
+        );
+        let named = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
+        one(stage, &mut entry, &named, target, &mut looks)
+            .with_context(|| format!("unpack {:?}", named.to_string_lossy()))?;
+    }
+    for (path, look) in looks.iter().rev() {
+        let made = stage
+            .known(path)
+            .and_then(|at| stage.write(at.file.as_fd(), look));
+        made.with_context(|| format!("unpack {path:?}"))?;
+    }
+    Ok(())
+}
+
+/// Where an entry is, below the directory.
+fn inside(path: &Path) -> Result<PathBuf> {
+    let mut inside = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => inside.push(name),
+            Component::ParentDir => bail!("it leads out of the archive: refused"),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    ensure!(
+        inside.components().count() <= DEEPEST,
+        "directories are nested more than {DEEPEST} deep"
+    );
+    Ok(inside)
+}
+
+fn one(
+    stage: &mut Stage,
+    entry: &mut Entry<'_, impl Read>,
+    named: &Path,
+    target: &mut dyn Target,
+    looks: &mut BTreeMap<PathBuf, Look>,
+) -> Result<()> {
+    let path = inside(named)?;
+    let kind = entry.entry_type();
+    let Some(name) = path.file_name() else {
+        // The directory itself, which was there before.
+        ensure!(kind == EntryType::Directory, "it has no name");
+        return Ok(());
+    };
+    refuse_whiteout(name)?;
+    let above = stage.directory(path.parent().unwrap_or(Path::new("")))?;
+    // Where it really is: links that the archive has brought are resolved.
+    let real = above.path.join(name);
+    let Some(look) = target.look(&real, kind, look_of(entry)?)? else {
+        return Ok(());
+    };
+    make_room(stage, &above, name, kind)?;
+    looks.retain(|known, _| kind == EntryType::Directory || !known.starts_with(&real));
+    match kind {
+        EntryType::Directory => {
+            stage.enter(&above, name)?;
+            looks.insert(real, look);
+        }
+        EntryType::Regular => {
+            let file = stage.create(&above, name, entry.size())?;
+            fill(&file, entry)?;
+            stage.write(file.as_fd(), &look)?;
+        }
+        EntryType::Symlink => {
+            let link = entry.link_name_bytes().context("a link without a target")?;
+            stage.symlink(&above, name, OsStr::from_bytes(link), &look)?;
+        }
+        EntryType::Link => {
+            let link = entry.link_name_bytes().context("a link without a target")?;
+            let link = inside(Path::new(OsStr::from_bytes(link)))?;
+            let of = link.file_name().context("a link to a directory")?;
+            let other = stage.directory(link.parent().unwrap_or(Path::new("")))?;
+            stage.link(&above, name, &other, of)?;
+        }
+        EntryType::Fifo => stage.node(&above, name, FileType::Fifo, 0, &look)?,
+        EntryType::Char | EntryType::Block => {
+            let (major, minor) = entry.device();
+            let kind = match kind {
+                EntryType::Char => FileType::CharacterDevice,
+                _ => FileType::BlockDevice,
+            };
+            stage.node(
+                &above,
+                name,
+                kind,
+                makedev(major.into(), minor.into()),
+                &look,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What has the name of an entry makes place for it, but for a directory that
+/// another one falls onto: as Docker unpacks.
+fn make_room(stage: &Stage, at: &Directory, name: &OsStr, kind: EntryType) -> Result<()> {
+    let stat = match statat(&at.file, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(errno).context("stat"),
+    };
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    match is_directory == (kind == EntryType::Directory) {
+        // A file onto a file: `Stage` sees to that, and a hard link to itself
+        // stays.
+        true => Ok(()),
+        false => stage.remove(at, name),
+    }
+}
+
+fn look_of(entry: &Entry<'_, impl Read>) -> Result<Look> {
+    let (uid, gid) = entry.owner();
+    let id = |id: i64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+    let mut xattrs = entry.xattrs().clone();
+    xattrs.retain(|name, value| is_of_contexts(name) && value.len() <= 65536);
+    Ok(Look {
+        mode: entry.mode(),
+        owner: (
+            id(uid).with_context(|| format!("its uid {uid} is out of range"))?,
+            id(gid).with_context(|| format!("its gid {gid} is out of range"))?,
+        ),
+        mtime: entry.mtime(),
+        xattrs,
+    })
+}
+
+/// Writes the content of an entry. Zeroes become holes.
+fn fill(file: &File, entry: &mut Entry<'_, impl Read>) -> Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut at = 0;
+    loop {
+        let hole = entry.skip_hole();
+        if hole > 0 {
+            at += hole;
+            continue;
+        }
+        let length = entry.read(&mut buffer).context("read the archive")?;
+        if length == 0 {
+            break;
+        }
+        for block in buffer[..length].chunks(4096) {
+            if block.iter().any(|byte| *byte != 0) {
+                file.write_all_at(block, at).context("write")?;
+            }
+            at += block.len() as u64;
+        }
+    }
+    file.set_len(at).context("ftruncate")
+}
+
+/// The files of an archive become those of the image.
+#[derive(Debug)]
+pub struct Added;
+
+impl Target for Added {
+    fn look(&mut self, _: &Path, _: EntryType, look: Look) -> Result<Option<Look>> {
+        Ok(Some(look))
+    }
+}
+
+/// The files of an archive become those of a context: they are the caller's and
+/// nobody else's, and what they are to look like is kept aside.
+#[derive(Debug, Default)]
+pub struct Aside {
+    /// What each file is to look like.
+    pub looks: Vec<(Named, Look)>,
+}
+
+impl Target for Aside {
+    fn look(&mut self, path: &Path, kind: EntryType, look: Look) -> Result<Option<Look>> {
+        let mode = match kind {
+            EntryType::Fifo | EntryType::Char | EntryType::Block => {
+                warn!("{path:?} is a FIFO or a device, and is left out of the context");
+                return Ok(None);
+            }
+            EntryType::Directory => 0o700,
+            _ => 0o600,
+        };
+        self.looks.push((Named(path.into()), look));
+        Ok(Some(Look {
+            mode,
+            owner: (u32::MAX, u32::MAX),
+            mtime: (0, 0),
+            xattrs: BTreeMap::new(),
+        }))
+    }
+}
