@@ -3,12 +3,16 @@
 //! | module | what |
 //! |---|---|
 //! | this | what the command line means: a directory, an archive, nothing |
+//! | [`ignore`] | `.dockerignore` |
+//! | [`pattern`] | `*`, `?`, `[a-z]`, `**` |
 //! | [`spool`] | an archive on standard input, unpacked where nobody else writes |
 //!
 //! A context in a directory is used where it is. Nobody else's word is taken for
 //! what it holds: every file is opened without following a link out of it, and
 //! only when its turn comes.
 
+pub mod ignore;
+pub mod pattern;
 pub mod spool;
 
 use std::ffi::OsStr;
