@@ -6,6 +6,7 @@
 //! | [`image`] | the image so far |
 //! | [`stage`] | the fold over a stage's instructions |
 //! | [`run`] | `RUN`: the description of a container |
+//! | [`mounts`] | `RUN --mount` |
 //! | [`files`] | `WORKDIR` |
 //! | [`cache`] | which layer an instruction has made before, and why it is another |
 //! | [`layer`] | a container's layer becomes an image's |
@@ -17,6 +18,7 @@ pub mod cache;
 pub mod files;
 pub mod image;
 pub mod layer;
+pub mod mounts;
 pub mod options;
 pub mod order;
 pub mod prune;
@@ -212,7 +214,7 @@ impl<'a> Build<'a> {
             for number in needed {
                 let failed = &failed;
                 scope.spawn(move || {
-                    let built = Stage::new(self, number, several).and_then(Stage::build);
+                    let built = Stage::new(self, number, several).and_then(Stage::fold);
                     let built = built.map_err(|error| {
                         // The first error is the cause. The others are broken off
                         // because of it.

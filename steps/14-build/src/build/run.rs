@@ -175,6 +175,7 @@ impl Build<'_> {
         besides("the user", config.user.clone());
         besides("the working directory", config.working_dir.clone());
         besides("the network", network.name().into());
+        // As they are written: what they show is added by who reads them.
         besides("the mounts", run.mounts.join("\n"));
         Ok((spec, inputs))
     }
