@@ -3,6 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | this | what the command line means: a directory, an archive, nothing |
+//! | [`ignore`] | `.dockerignore` |
+//! | [`pattern`] | `*`, `?`, `[a-z]`, `**` |
 //! | [`spool`] | an archive on standard input, unpacked where nobody else writes |
 //! | [`ignore`], [`pattern`] | what is left out |
 //!
