@@ -111,6 +111,12 @@ impl Beside {
             .collect()
     }
 
+    fn names(&self) -> Vec<String> {
+        let views = (0..self.views.len()).map(|n| format!("view-{n}"));
+        let secrets = (0..self.secrets.len()).map(|n| format!("secret-{n}"));
+        views.chain(secrets).collect()
+    }
+
     fn is_empty(&self) -> bool {
         self.views.is_empty() && self.secrets.is_empty()
     }
@@ -170,6 +176,13 @@ impl Isolation for Beside {
             return Ok(());
         }
         make(&self.place, 0o711)?;
+        // Step 04 wants sources that exist. These are covered in the child, which
+        // finds its own there; they are empty, and stay.
+        for name in self.names() {
+            let path = self.place.join(name);
+            let made = File::options().create(true).append(true).open(&path);
+            made.with_context(|| format!("open({path:?}, O_CREAT)"))?;
+        }
         if self.views.is_empty() {
             return Ok(());
         }
