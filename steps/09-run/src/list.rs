@@ -225,9 +225,10 @@ fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
         let path = viewed.path.strip_prefix("/").unwrap_or(&viewed.path);
         let found = match path == Path::new("") {
             true => Some(true),
-            false => driver.lookup(&viewed.layer, path)?.last().and_then(|found| {
-                found.what.is_directory()
-            }),
+            false => {
+                let found = driver.lookup(&viewed.layer, path)?;
+                found.iter().find_map(|found| found.what.is_directory())
+            }
         };
         points.extend(found.map(|is_directory| (viewed.target.clone(), is_directory)));
     }
