@@ -86,7 +86,12 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let beside = Beside::new(&here.places.root, spec.driver, &spec.files.viewed, secrets);
     let mount = MountSettings {
         rootfs: union.mount_point(),
-        bind: [volumes.binds(), beside.binds(), spec.cgroups.device_binds(RootTree::Own)].concat(),
+        bind: [
+            volumes.binds(),
+            beside.binds(),
+            spec.cgroups.device_binds(RootTree::Own),
+        ]
+        .concat(),
         tmpfs: spec.files.tmpfs.clone(),
         read_only: spec.files.read_only,
         shm_size: spec.files.shm_size.map(|size| size.0),

@@ -155,15 +155,14 @@ fn show(whole: &Path, path: &Path, place: &Path) -> Result<()> {
         .with_context(|| format!("{path:?} of the other image"))?;
     let kind = fstat(&found).context("fstat")?;
     match FileType::from_raw_mode(kind.st_mode) {
-        FileType::Directory => fs::create_dir(place).with_context(|| format!("mkdir({place:?})"))?,
+        FileType::Directory => {
+            fs::create_dir(place).with_context(|| format!("mkdir({place:?})"))?
+        }
         _ => drop(File::create_new(place).with_context(|| format!("open({place:?}, O_CREAT)"))?),
     }
     // The mount outlives the descriptor.
     let magic = format!("/proc/self/fd/{}", found.as_raw_fd());
-    attach(
-        detached::bind(Path::new(&magic), Access::ReadWrite)?,
-        place,
-    )
+    attach(detached::bind(Path::new(&magic), Access::ReadWrite)?, place)
 }
 
 impl Isolation for Beside {

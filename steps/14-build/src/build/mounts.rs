@@ -245,8 +245,7 @@ impl Stage<'_> {
         let name = Path::new(&source).file_name();
         let is_file = name.is_some_and(|name| {
             let file = self.build().context.files.as_ref();
-            file.is_some_and(|files| files.directory.join(&source).is_file())
-                && !name.is_empty()
+            file.is_some_and(|files| files.directory.join(&source).is_file()) && !name.is_empty()
         });
         let path = match (is_file, name) {
             (true, Some(name)) => Path::new("/").join(name),
@@ -375,9 +374,7 @@ fn made(data: &Path, (mode, uid, gid): (u32, u32, u32)) -> Result<()> {
         .and_then(|()| fs::rename(&new, data));
     match done {
         // Somebody else was faster.
-        Err(_) if data.exists() => {
-            fs::remove_dir(&new).with_context(|| format!("rmdir({new:?})"))
-        }
+        Err(_) if data.exists() => fs::remove_dir(&new).with_context(|| format!("rmdir({new:?})")),
         done => done.with_context(|| format!("make {data:?}")),
     }
 }

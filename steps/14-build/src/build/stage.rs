@@ -328,7 +328,9 @@ impl<'a> Stage<'a> {
             text: text.clone(),
             ..Inputs::default()
         };
-        inputs.besides.insert("instruction".into(), "WORKDIR".into());
+        inputs
+            .besides
+            .insert("instruction".into(), "WORKDIR".into());
         let config = self.image.config()?;
         inputs
             .besides
@@ -416,7 +418,8 @@ impl<'a> Stage<'a> {
                 }),
                 Source::Path(path) => {
                     for path in self.variables.words(path)? {
-                        let is_address = path.starts_with("http://") || path.starts_with("https://");
+                        let is_address =
+                            path.starts_with("http://") || path.starts_with("https://");
                         sources.push(match add && is_address {
                             true => {
                                 let checksum = copy.checksum.as_deref().map(word).transpose()?;
@@ -542,7 +545,11 @@ impl<'a> Stage<'a> {
             caches: Vec::new(),
             secrets: Secrets::default(),
         };
-        match self.build.workers.ask(self.build.places, &order, &Vertex::silent())? {
+        match self
+            .build
+            .workers
+            .ask(self.build.places, &order, &Vertex::silent())?
+        {
             Answer::Found(sources) => Ok(sources),
             Answer::Failed(causes) => Err(failed(causes)),
             other => bail!("an unexpected answer: {other:?}"),
