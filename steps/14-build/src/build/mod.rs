@@ -31,7 +31,7 @@ pub mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
@@ -44,7 +44,7 @@ use union::{Kind, detect};
 
 use crate::build::ask::Workers;
 use crate::build::cache::{Cache, Lease};
-use crate::build::image::Image;
+use crate::build::image::{Image, Made};
 use crate::build::options::Options;
 use crate::build::stage::Stage;
 use crate::build::variables::Variables;
@@ -94,6 +94,8 @@ pub struct Build<'a> {
     turned: Condvar,
     /// Images by the name that the Dockerfile gives them.
     bases: Mutex<BTreeMap<String, Base>>,
+    /// The layers of the images of `--cache-from`, by key.
+    imported: OnceLock<BTreeMap<String, (Vec<Digest>, Made)>>,
 }
 
 /// An image of `FROM` or `--from`.
@@ -140,6 +142,7 @@ impl<'a> Build<'a> {
             done: Mutex::new(vec![None; dockerfile.stages.len()]),
             turned: Condvar::new(),
             bases: Mutex::default(),
+            imported: OnceLock::new(),
         })
     }
 
@@ -297,6 +300,23 @@ impl<'a> Build<'a> {
             image,
             id: Some(id),
         })
+    }
+
+    /// The layer of this key in an image of `--cache-from`: the digests of it and
+    /// of all below. An image that is not there is no error: the first build of a
+    /// branch has none.
+    fn imported(&self, key: &Digest) -> Result<Option<(Vec<Digest>, Made)>> {
+        let imported = self.imported.get_or_init(|| {
+            let mut all = BTreeMap::new();
+            for reference in &self.options.cache_from {
+                match self.base(reference) {
+                    Ok(mut base) => all.extend(base.image.by_key()),
+                    Err(error) => kit::say!("--cache-from {reference}: {error:#}"),
+                }
+            }
+            all
+        });
+        Ok(imported.get(key.hex()).cloned())
     }
 
     /// The layer on which the first one of `FROM scratch` is made.

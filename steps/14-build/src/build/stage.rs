@@ -586,7 +586,7 @@ impl<'a> Stage<'a> {
         instruction: &Instruction,
         inputs: &Inputs,
         wanted: &mut dyn FnMut() -> Result<Wanted>,
-    ) -> Result<Made> {
+    ) -> Result<(Made, Digest)> {
         let build = self.build;
         let key = inputs.key()?;
         let place = format!("{} {}", self.number, self.step.0);
@@ -594,11 +594,11 @@ impl<'a> Stage<'a> {
             .reporter
             .begin(&self.title(&instruction.text), &self.label);
         if !self.no_cache
-            && let Some(made) = build.cache.find(&key, build.kind)?
+            && let Some(made) = self.known(&key, &instruction.text)?
         {
             build.why.note(&place, &instruction.text, inputs);
             vertex.cached();
-            return Ok(made);
+            return Ok((made, key));
         }
         let why = match self.no_cache {
             true => "--no-cache".to_owned(),
@@ -611,9 +611,33 @@ impl<'a> Stage<'a> {
             build.why.note(&place, &instruction.text, inputs);
         }
         vertex.end(made.as_ref().err());
-        made
+        made.map(|made| (made, key))
     }
     // ANCHOR_END: step
+
+    /// The layer of this key: of an earlier build, or of an image of
+    /// `--cache-from`.
+    fn known(&self, key: &Digest, text: &str) -> Result<Option<Made>> {
+        let build = self.build;
+        if let Some(made) = build.cache.find(key, build.kind)? {
+            return Ok(Some(made));
+        }
+        let Some((diff_ids, made)) = build.imported(key)? else {
+            return Ok(None);
+        };
+        // The key says what is below. An image may say anything.
+        if diff_ids.split_last().map(|(_, below)| below) != Some(self.image.diff_ids()) {
+            return Ok(None);
+        }
+        let record = Record {
+            layers: Vec::new(),
+            made: None,
+            text: text.to_owned(),
+        };
+        let _lock = build.here.images.store.lock()?;
+        build.cache.write(key, &record.with(&made, &diff_ids))?;
+        build.cache.find(key, build.kind)
+    }
 
     /// Has another process make a layer.
     fn ask(&self, wanted: Wanted, keep: Keep, vertex: &Vertex) -> Result<Made> {

@@ -418,6 +418,10 @@ fn keep(here: &Here, options: &Options, mut image: Image, reporter: &Reporter) -
     if let Some(platform) = &options.platform {
         image.set_architecture(&platform.architecture, &platform.variant);
     }
+    let inline = options.build_args.get("BUILDKIT_INLINE_CACHE");
+    if inline.is_some_and(|value| matches!(&**value, "1" | "true")) {
+        image.write_keys();
+    }
     let epoch = options.epoch.map(stage::time_of);
     let (record, config) = image.finish(&kit::time::now(), epoch.as_deref())?;
     let kept = (|| -> Result<()> {
