@@ -130,6 +130,8 @@ struct Layered {
     note: Option<File>,
     found_dead: Rc<Cell<bool>>,
     harvest: Option<Harvest>,
+    /// Mount points of this container alone.
+    points: Vec<(PathBuf, bool)>,
     /// Whether the command has ended with status 0.
     succeeded: bool,
 }
@@ -195,6 +197,7 @@ impl Union {
                 note: None,
                 found_dead: Rc::default(),
                 harvest: None,
+                points: Vec::new(),
                 succeeded: false,
             })),
         })
@@ -220,6 +223,16 @@ impl Union {
     pub fn keep(mut self) -> Self {
         if let Some(container) = &mut self.container {
             container.keep = true;
+        }
+        self
+    }
+
+    /// Makes mount points, each a directory or a file, below the container's own
+    /// layer: in an `-init` layer of its own.
+    #[must_use]
+    pub fn mount_points(mut self, points: Vec<(PathBuf, bool)>) -> Self {
+        if let Some(container) = &mut self.container {
+            container.points = points;
         }
         self
     }
@@ -398,7 +411,7 @@ impl Layered {
             }
         };
         if !driver.exists(&init)?
-            && let Err(error) = driver.import(&init, Some(&image), &mut &mount_points()?[..])
+            && let Err(error) = driver.import(&init, Some(&image), &mut &mount_points(&self.points)?[..])
             // If it is shared, another container may have made it first.
             && !driver.exists(&init)?
         {

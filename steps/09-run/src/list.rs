@@ -1,7 +1,8 @@
 //! The engine's list: one row per isolation, each with the reason for its
 //! position. No other file of the engine calls `with`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cgroups::Cgroups;
@@ -26,6 +27,7 @@ use crate::spec::Spec;
 use crate::terminal::Streams;
 use crate::terminal::handed::Ends;
 use crate::volume::Volumes;
+use crate::volume::beside::{Beside, Secret};
 use crate::volume::mounts::VolumeMounts;
 
 /// What a start needs besides the [`Spec`]: facts of this process only.
@@ -43,6 +45,9 @@ pub struct Here<'a> {
     pub ends: Option<Ends>,
     /// What becomes of the container's layer if its command succeeds.
     pub harvest: Option<Harvest>,
+    /// Secrets, and those of them that are variables: `NAME=VALUE`. Neither is in
+    /// the record.
+    pub secrets: (Vec<Secret>, Vec<OsString>),
 }
 
 /// The layers of a container, with those of its image below.
@@ -53,6 +58,7 @@ pub fn layers(spec: &Spec, places: &Places) -> Result<Union> {
         record: None,
         ends: None,
         harvest: None,
+        secrets: Default::default(),
     };
     union(spec, &here)
 }
@@ -76,9 +82,16 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let union = union(&spec, &here)?.for_users(users.clone())?;
     let volumes = Volumes::new(&here.places.root);
     let volumes = VolumeMounts::new(volumes, &spec, union.mount_point(), users);
+    let (secrets, variables) = here.secrets.clone();
+    let beside = Beside::new(&here.places.root, spec.driver, &spec.files.viewed, secrets);
     let mount = MountSettings {
         rootfs: union.mount_point(),
-        bind: [volumes.binds(), spec.cgroups.device_binds(RootTree::Own)].concat(),
+        bind: [
+            volumes.binds(),
+            beside.binds(),
+            spec.cgroups.device_binds(RootTree::Own),
+        ]
+        .concat(),
         tmpfs: spec.files.tmpfs.clone(),
         read_only: spec.files.read_only,
         shm_size: spec.files.shm_size.map(|size| size.0),
@@ -124,7 +137,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let ending = keeper.ending();
     let command = Command {
         argv: spec.command,
-        env: spec.env,
+        env: [spec.env, variables].concat(),
     };
     let container = Container::new(command)
         .keep_terminal()
@@ -168,10 +181,11 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         .with(time)
         // ANCHOR_END: parameters
         // The layers are mounted, volumes are filled from them while nothing
-        // covers the image's files, then the volumes are mounted on them and
-        // the root changes.
+        // covers the image's files, then the volumes, and what else is shown
+        // beside the image, are mounted on them and the root changes.
         .with(union)
         .with(volumes)
+        .with(beside)
         .with(mount)
         // After pivot_root(2): both open paths of the container's root.
         .with(view)
@@ -197,9 +211,33 @@ fn union(spec: &Spec, here: &Here<'_>) -> Result<Union> {
         size: spec.layer_size,
         root: Some(here.places.root.clone()),
     };
-    Ok(Union::on_image(settings)?
-        .share_init()
-        .harvest(here.harvest.clone()))
+    let union = Union::on_image(settings)?.harvest(here.harvest.clone());
+    if !spec.files.traceless {
+        return Ok(union.share_init());
+    }
+    // A mount needs a file or a directory to be mounted on. In the layer below
+    // the container's own it is no change of the container's.
+    let files = &spec.files;
+    let before_colon = |text: &String| PathBuf::from(text.split(':').next().unwrap_or_default());
+    let directories = files.mounted.iter().map(|mounted| mounted.target.clone());
+    let directories = directories.chain(files.tmpfs.iter().map(before_colon));
+    let secrets = here.secrets.0.iter().map(|secret| secret.target.clone());
+    let mut points: Vec<(PathBuf, bool)> = Vec::new();
+    points.extend(directories.map(|path| (path, true)));
+    points.extend(secrets.map(|path| (path, false)));
+    let driver = union::detect::open(spec.driver, &here.places.root)?;
+    for viewed in &files.viewed {
+        let path = viewed.path.strip_prefix("/").unwrap_or(&viewed.path);
+        let found = match path == Path::new("") {
+            true => Some(true),
+            false => {
+                let found = driver.lookup(&viewed.layer, path)?;
+                found.iter().find_map(|found| found.what.is_directory())
+            }
+        };
+        points.extend(found.map(|is_directory| (viewed.target.clone(), is_directory)));
+    }
+    Ok(union.mount_points(points))
 }
 // ANCHOR_END: union
 
@@ -209,7 +247,6 @@ mod tests {
     use crate::cli::options::RunArgs;
     use crate::volume::options::Files;
     use clap::Parser;
-    use std::ffi::OsString;
     use std::fs;
     use std::os::unix::ffi::OsStringExt;
     use union::Kind;
@@ -260,6 +297,7 @@ mod tests {
             record: None,
             ends: None,
             harvest: None,
+            secrets: Default::default(),
         };
         let (container, _) = list(spec(), here).unwrap();
         assert_eq!(
@@ -279,6 +317,7 @@ mod tests {
                 "time",
                 "union",
                 "volumes",
+                "beside",
                 "mount",
                 "cgroup view",
                 "workdir",

@@ -65,6 +65,16 @@ impl What {
         What::File { kind }
     }
 
+    /// Whether the path is a directory, or another file; `None` if it is a link,
+    /// or is not there.
+    pub fn is_directory(&self) -> Option<bool> {
+        match self {
+            What::Directory | What::Opaque { found: true, .. } => Some(true),
+            What::File { kind } => (*kind != "symbolic link").then_some(false),
+            _ => None,
+        }
+    }
+
     /// Whether the search ends here.
     pub fn ends(&self) -> bool {
         matches!(

@@ -2,7 +2,7 @@
 //! layer.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use tar::{Builder, EntryType, Header};
@@ -54,7 +54,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// The `-init` layer as a tar archive: the mount points of every container,
 /// which are the directories of step 04 and the files of step 06. The
 /// container's own layer then does not show them as changes.
-pub fn mount_points() -> Result<Vec<u8>> {
+///
+/// `more` are those of one container, and whether each is a directory.
+pub fn mount_points(more: &[(PathBuf, bool)]) -> Result<Vec<u8>> {
     const DIRECTORIES: [&str; 3] = ["dev", "proc", "sys"];
     // No entry for /etc: in a layer that holds a whole tree, it stays as in the
     // image.
@@ -62,7 +64,17 @@ pub fn mount_points() -> Result<Vec<u8>> {
     let directories = DIRECTORIES.map(|name| (name, EntryType::Directory, 0o755));
     let files = FILES.map(|name| (name, EntryType::Regular, 0o644));
     let mut archive = Builder::new(Vec::new());
-    for (name, kind, mode) in directories.into_iter().chain(files) {
+    let usual = directories.into_iter().chain(files);
+    let usual = usual.map(|(name, kind, mode)| (Path::new(name), kind, mode));
+    let more = more.iter().filter_map(|(path, is_directory)| {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let named = path.file_name().is_some();
+        named.then_some(match is_directory {
+            true => (path, EntryType::Directory, 0o755),
+            false => (path, EntryType::Regular, 0o644),
+        })
+    });
+    for (name, kind, mode) in usual.chain(more) {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);

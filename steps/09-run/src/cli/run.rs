@@ -34,6 +34,7 @@ pub fn launch(places: &Places, spec: Spec, cidfile: Option<PathBuf>) -> Result<E
         record: None,
         ends: None,
         harvest: None,
+        secrets: Default::default(),
     };
     let (container, ending) = list(spec, here)?;
     ending.note(container.run())

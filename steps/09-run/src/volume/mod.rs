@@ -9,6 +9,7 @@
 //! A volume lies outside of every layer: what is written to it appears in no
 //! diff, needs no copy_up, and outlives the container.
 
+pub mod beside;
 pub mod mounts;
 pub mod options;
 

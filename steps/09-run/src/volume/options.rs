@@ -8,6 +8,7 @@ use cgroups::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::options::FilesArgs;
+use crate::volume::beside::Viewed;
 
 /// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +59,13 @@ pub struct Files {
     pub read_only: bool,
     /// The size of /dev/shm. `None` is step 04's default.
     pub shm_size: Option<Bytes>,
+    /// Files of other images.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub viewed: Vec<Viewed>,
+    /// Whether the container's layer shows nothing of the places at which all
+    /// these are mounted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub traceless: bool,
 }
 
 impl Files {
@@ -77,6 +85,8 @@ impl Files {
             tmpfs: args.tmpfs.clone(),
             read_only: args.read_only,
             shm_size: args.shm_size,
+            viewed: Vec::new(),
+            traceless: false,
         };
         for option in &args.volume {
             let mounted = volume(option).with_context(|| format!("--volume {option}"))?;

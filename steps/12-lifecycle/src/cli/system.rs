@@ -295,6 +295,23 @@ pub trait Besides {
     fn all(&self) -> Result<u64>;
     /// The bytes that the images of these IDs need.
     fn of(&self, ids: &[&str]) -> Result<u64>;
+    /// What builds keep.
+    fn cached(&self) -> Result<Cached> {
+        Ok(Cached::default())
+    }
+}
+
+/// What builds keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cached {
+    /// The number of records.
+    pub count: usize,
+    /// Of those whose layer an image has, too.
+    pub active: usize,
+    /// The bytes of all others.
+    pub bytes: u64,
+    /// The bytes that removing it would free.
+    pub free: u64,
 }
 
 /// Nothing else is kept.
@@ -315,6 +332,7 @@ struct Sizes {
     besides: (u64, u64),
     containers: Vec<(Record, u64)>,
     volumes: Vec<VolumeSize>,
+    cached: Cached,
 }
 
 impl Sizes {
@@ -343,6 +361,7 @@ impl Sizes {
         }
         let used = images.iter().filter(|image| image.containers > 0);
         let used: Vec<&str> = used.map(|image| &*image.id).collect();
+        let cached = besides.cached()?;
         let besides = (besides.all()?, besides.of(&used)?);
         let mut containers = Vec::new();
         for record in records {
@@ -375,6 +394,7 @@ impl Sizes {
             besides,
             containers,
             volumes,
+            cached,
         })
     }
 
@@ -472,7 +492,13 @@ fn df_rows(sizes: &Sizes) -> Vec<Row> {
             volumes(true),
             volumes(false),
         ),
-        row("Build Cache", 0, 0, 0, 0),
+        row(
+            "Build Cache",
+            sizes.cached.count,
+            sizes.cached.active,
+            sizes.cached.bytes,
+            sizes.cached.free,
+        ),
     ]
 }
 
@@ -556,10 +582,11 @@ fn df_verbose(sizes: &Sizes) -> String {
         bytes => format!("\nCompressed layers and manifests: {}\n", size(bytes)),
     };
     format!(
-        "Images space usage:\n\n{}{besides}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: 0B\n",
+        "Images space usage:\n\n{}{besides}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: {}\n",
         table(&images),
         table(&containers),
-        table(&volumes)
+        table(&volumes),
+        size(sizes.cached.bytes)
     )
 }
 

@@ -184,6 +184,7 @@ fn once(
         record: Some(record.clone()),
         ends: Some(ends.clone()),
         harvest: None,
+        secrets: Default::default(),
     };
     let mut spec = record.spec.clone();
     attached::resolve(places, record, &mut spec)?;

@@ -23,7 +23,7 @@ use engine::cli::places::Places;
 use engine::image::Images;
 use engine::image::digest::Digest;
 use engine::image::record::ImageRecord;
-use lifecycle::cli::system::{self, SystemTool};
+use lifecycle::cli::system::{self, Besides, SystemTool};
 use lifecycle::cli::{Global, Other, with_status};
 use lifecycle::config::Config;
 use process::Exit;
@@ -100,7 +100,10 @@ pub fn main() -> ExitCode {
     pid::main(|drydock: Drydock| {
         let (places, config) = drydock.global.begin()?;
         match drydock.command {
-            Sub::All(command) => command.run(&places, &config),
+            Sub::All(command) => {
+                let blobs = BlobStore::new(&places.root);
+                command.run(&places, &config, &blobs)
+            }
             Sub::Image(group) => {
                 let here = Here::open(&places, config.storage_driver);
                 here.and_then(|here| image::run_group(&here, group))
@@ -111,8 +114,8 @@ pub fn main() -> ExitCode {
 }
 
 impl All {
-    /// Runs the command.
-    pub fn run(self, places: &Places, config: &Config) -> Result<Exit> {
+    /// Runs the command. `besides` is what images keep besides their layers.
+    pub fn run(self, places: &Places, config: &Config, besides: &dyn Besides) -> Result<Exit> {
         let here = || Here::open(places, config.storage_driver);
         let (done, failed) = match self {
             All::Run(tool) => {
@@ -141,8 +144,7 @@ impl All {
                 }
             },
             All::Other(Other::System(SystemTool::Df(args))) => {
-                let blobs = BlobStore::new(&places.root);
-                (system::df(places, &args, &blobs), 1)
+                (system::df(places, &args, besides), 1)
             }
             All::Other(tool) => {
                 let failed = tool.failed();

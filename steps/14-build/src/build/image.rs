@@ -1,6 +1,8 @@
 //! The image so far: the accumulator of the fold. An instruction takes one and
 //! returns the next.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use engine::image::config::{Config, ImageConfig, architecture};
 use engine::image::digest::{Digest, chain};
@@ -34,7 +36,12 @@ pub struct Image {
     raw: RawConfig,
     layers: Vec<Layer>,
     diff_ids: Vec<Digest>,
+    /// The keys of its layers in the cache, each with the layer's number.
+    keys: BTreeMap<String, usize>,
 }
+
+/// Where an image's configuration has the keys of its layers.
+const KEYS: &str = "drydock.cache.v0";
 
 impl Image {
     /// `FROM scratch`.
@@ -49,6 +56,7 @@ impl Image {
             raw,
             layers: Vec::new(),
             diff_ids: Vec::new(),
+            keys: BTreeMap::new(),
         })
     }
 
@@ -64,7 +72,42 @@ impl Image {
                 false => record.layers.clone(),
             },
             diff_ids,
+            keys: BTreeMap::new(),
         })
+    }
+
+    /// The layers of a finished image by their keys, if it was built with them.
+    pub fn by_key(&mut self) -> BTreeMap<String, (Vec<Digest>, Made)> {
+        let created: Vec<String> = match self.raw.whole().get("history") {
+            Some(Value::Array(history)) => history
+                .iter()
+                .filter(|entry| entry["empty_layer"] != json!(true))
+                .map(|entry| entry["created"].as_str().unwrap_or_default().to_owned())
+                .collect(),
+            _ => Vec::new(),
+        };
+        let keys = self.raw.whole().get(KEYS).cloned().unwrap_or(Value::Null);
+        let keys: BTreeMap<String, usize> = serde_json::from_value(keys).unwrap_or_default();
+        let made = |number: usize| {
+            let made = Made {
+                diff_id: self.diff_ids.get(number)?.clone(),
+                size: self.layers.get(number)?.size,
+                created: created.get(number)?.clone(),
+            };
+            Some((self.diff_ids[..=number].to_vec(), made))
+        };
+        keys.into_iter()
+            .filter_map(|(key, number)| Some((key, made(number)?)))
+            .collect()
+    }
+
+    /// Writes the keys of the layers into the configuration, for `--cache-from`.
+    pub fn write_keys(&mut self) {
+        let whole = self.raw.whole();
+        let known = whole.get(KEYS).cloned().unwrap_or(Value::Null);
+        let mut keys: BTreeMap<String, usize> = serde_json::from_value(known).unwrap_or_default();
+        keys.extend(self.keys.clone());
+        whole.insert(KEYS.into(), json!(keys));
     }
 
     /// The chain IDs of the layers, the lowest first.
@@ -172,8 +215,9 @@ impl Image {
         Ok(())
     }
 
-    /// Adds a layer, with the instruction that has made it.
-    pub fn add_layer(&mut self, made: &Made, by: &str) -> Result<()> {
+    /// Adds a layer, with its key in the cache and the instruction that has made it.
+    pub fn add_layer(&mut self, (made, key): &(Made, Digest), by: &str) -> Result<()> {
+        self.keys.insert(key.hex().to_owned(), self.layers.len());
         self.diff_ids.push(made.diff_id.clone());
         let chain = chain(&self.diff_ids).pop().context("no layer")?;
         self.layers.push(Layer {

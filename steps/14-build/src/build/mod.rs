@@ -6,6 +6,7 @@
 //! | [`image`] | the image so far |
 //! | [`stage`] | the fold over a stage's instructions |
 //! | [`run`] | `RUN`: the description of a container |
+//! | [`mounts`] | `RUN --mount` |
 //! | [`files`] | `WORKDIR` |
 //! | [`cache`] | which layer an instruction has made before, and why it is another |
 //! | [`layer`] | a container's layer becomes an image's |
@@ -17,6 +18,7 @@ pub mod cache;
 pub mod files;
 pub mod image;
 pub mod layer;
+pub mod mounts;
 pub mod options;
 pub mod order;
 pub mod prune;
@@ -29,7 +31,7 @@ pub mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
@@ -42,7 +44,7 @@ use union::{Kind, detect};
 
 use crate::build::ask::Workers;
 use crate::build::cache::{Cache, Lease};
-use crate::build::image::Image;
+use crate::build::image::{Image, Made};
 use crate::build::options::Options;
 use crate::build::stage::Stage;
 use crate::build::variables::Variables;
@@ -92,6 +94,8 @@ pub struct Build<'a> {
     turned: Condvar,
     /// Images by the name that the Dockerfile gives them.
     bases: Mutex<BTreeMap<String, Base>>,
+    /// The layers of the images of `--cache-from`, by key.
+    imported: OnceLock<BTreeMap<String, (Vec<Digest>, Made)>>,
 }
 
 /// An image of `FROM` or `--from`.
@@ -138,6 +142,7 @@ impl<'a> Build<'a> {
             done: Mutex::new(vec![None; dockerfile.stages.len()]),
             turned: Condvar::new(),
             bases: Mutex::default(),
+            imported: OnceLock::new(),
         })
     }
 
@@ -212,7 +217,7 @@ impl<'a> Build<'a> {
             for number in needed {
                 let failed = &failed;
                 scope.spawn(move || {
-                    let built = Stage::new(self, number, several).and_then(Stage::build);
+                    let built = Stage::new(self, number, several).and_then(Stage::fold);
                     let built = built.map_err(|error| {
                         // The first error is the cause. The others are broken off
                         // because of it.
@@ -264,7 +269,8 @@ impl<'a> Build<'a> {
             .begin(&format!("[internal] load metadata for {reference}"), "");
         let base = self.find_base(reference);
         vertex.end(base.as_ref().err());
-        let base = base.with_context(|| format!("{reference}: failed to resolve source metadata"))?;
+        let base =
+            base.with_context(|| format!("{reference}: failed to resolve source metadata"))?;
         bases.insert(reference.to_owned(), base.clone());
         Ok(base)
     }
@@ -294,6 +300,23 @@ impl<'a> Build<'a> {
             image,
             id: Some(id),
         })
+    }
+
+    /// The layer of this key in an image of `--cache-from`: the digests of it and
+    /// of all below. An image that is not there is no error: the first build of a
+    /// branch has none.
+    fn imported(&self, key: &Digest) -> Result<Option<(Vec<Digest>, Made)>> {
+        let imported = self.imported.get_or_init(|| {
+            let mut all = BTreeMap::new();
+            for reference in &self.options.cache_from {
+                match self.base(reference) {
+                    Ok(mut base) => all.extend(base.image.by_key()),
+                    Err(error) => kit::say!("--cache-from {reference}: {error:#}"),
+                }
+            }
+            all
+        });
+        Ok(imported.get(key.hex()).cloned())
     }
 
     /// The layer on which the first one of `FROM scratch` is made.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::cache::Record;
 use crate::build::image::Made;
+use crate::build::mounts::{Secrets, Used};
 use crate::copy::{Job, Sources};
 
 /// An order.
@@ -23,6 +24,10 @@ pub struct Order {
     pub work: Work,
     /// What becomes of its layer.
     pub keep: Keep,
+    /// The caches that it uses.
+    pub caches: Vec<Used>,
+    /// Its secrets.
+    pub secrets: Secrets,
 }
 
 /// What is done in a container.

@@ -132,8 +132,9 @@ impl Build<'_> {
         let mut spec = self.spec(&config, layer, &config.working_dir)?;
         let network = match run.network.as_deref() {
             None => self.options.network,
-            Some(name) => Network::of(name)
-                .with_context(|| format!("network {name:?} is not supported: use default, none or host"))?,
+            Some(name) => Network::of(name).with_context(|| {
+                format!("network {name:?} is not supported: use default, none or host")
+            })?,
         };
         spec.net.network = Some(match network {
             Network::None => NetworkMode::None,
@@ -175,6 +176,7 @@ impl Build<'_> {
         besides("the user", config.user.clone());
         besides("the working directory", config.working_dir.clone());
         besides("the network", network.name().into());
+        // As they are written: what they show is added by who reads them.
         besides("the mounts", run.mounts.join("\n"));
         Ok((spec, inputs))
     }

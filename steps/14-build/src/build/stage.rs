@@ -1,11 +1,12 @@
 //! The fold over the instructions of a stage.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use engine::image::digest::Digest;
+use engine::image::config::Config;
+use engine::image::digest::{Digest, chain};
+use engine::spec::Spec;
 use engine::volume::options::from_root;
 use kit::SignalNumber;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use union::LayerId;
 
 use crate::build::cache::{Inputs, Record};
 use crate::build::image::{Image, Made};
+use crate::build::mounts::{Mounts, Secrets};
 use crate::build::order::{Answer, Keep, Order, Work};
 use crate::build::run::{argv, command, shown};
 use crate::build::variables::{Variables, platform};
@@ -128,7 +130,7 @@ impl<'a> Stage<'a> {
 
     /// Folds.
     // ANCHOR: fold
-    pub fn build(mut self) -> Result<Image> {
+    pub fn fold(mut self) -> Result<Image> {
         while let Some(instruction) = self.rest.pop_front() {
             if self.build.workers.is_canceled() {
                 return Err(crate::build::canceled());
@@ -326,14 +328,16 @@ impl<'a> Stage<'a> {
             text: text.clone(),
             ..Inputs::default()
         };
-        inputs.besides.insert("instruction".into(), "WORKDIR".into());
+        inputs
+            .besides
+            .insert("instruction".into(), "WORKDIR".into());
         let config = self.image.config()?;
         inputs
             .besides
             .insert("the user".into(), config.user.clone());
-        let build = self.build;
-        let made = self.step(instruction, &inputs, &mut |layer| {
-            Ok((build.spec(&config, layer, &text)?, Work::Directory))
+        let made = self.step(instruction, &inputs, &mut || {
+            let spec = self.build.spec(&config, self.below()?, &text)?;
+            Ok(Wanted::plain(spec, Work::Directory))
         })?;
         self.image.add_layer(&made, &by)
     }
@@ -342,19 +346,19 @@ impl<'a> Stage<'a> {
         let shell = self.shell_words()?;
         let argv = argv(run, &shell);
         let layer = self.below()?;
-        let (spec, inputs) =
+        let (mut spec, mut inputs) =
             self.build
                 .run_spec(&self.image, layer, run, &argv, &self.variables)?;
-        let mut spec = Some(spec);
-        let made = self.step(instruction, &inputs, &mut |_| {
-            Ok((spec.take().context("asked twice")?, Work::Run))
-        });
-        let made = made.map_err(|error| match error.downcast_ref::<Ended>() {
-            Some(Ended(status)) => anyhow::anyhow!(
-                "process {:?} did not complete successfully: exit code: {status}",
-                argv.join(" ")
-            ),
-            None => error,
+        let mounts = self.mounts(run, &mut spec, &mut inputs)?;
+        let mut wanted = Some((spec, mounts));
+        let made = self.step(instruction, &inputs, &mut || {
+            let (spec, mounts) = wanted.take().context("asked twice")?;
+            Ok(Wanted {
+                spec,
+                work: Work::Run,
+                mounts,
+                command: Some(argv.join(" ")),
+            })
         })?;
         let by = shown(&argv, &self.variables.seen());
         self.image.add_layer(&made, &by)
@@ -384,9 +388,9 @@ impl<'a> Stage<'a> {
         };
         inputs.besides.insert("instruction".into(), "COPY".into());
         let by = self.shown_copy(copy, &job)?;
-        let mut order = Some((spec, Work::Copy(job)));
-        let made = self.step(instruction, &inputs, &mut |_| {
-            order.take().context("asked twice")
+        let mut wanted = Some(Wanted::plain(spec, Work::Copy(job)));
+        let made = self.step(instruction, &inputs, &mut || {
+            wanted.take().context("asked twice")
         })?;
         self.image.add_layer(&made, &by)
     }
@@ -398,11 +402,7 @@ impl<'a> Stage<'a> {
         let from = match copy.from.as_deref() {
             None => From::Context(build.context.files.clone()),
             Some(from) => {
-                let image = match build.stage_of_copy(from, self.number) {
-                    Some(stage) => build.image_of(stage)?,
-                    None if from == "scratch" => Image::scratch()?,
-                    None => build.base(from)?.image,
-                };
+                let image = self.image_of_copy(from)?;
                 From::Layer(match image.top()? {
                     Some(top) => top,
                     None => build.empty_layer()?,
@@ -418,7 +418,8 @@ impl<'a> Stage<'a> {
                 }),
                 Source::Path(path) => {
                     for path in self.variables.words(path)? {
-                        let is_address = path.starts_with("http://") || path.starts_with("https://");
+                        let is_address =
+                            path.starts_with("http://") || path.starts_with("https://");
                         sources.push(match add && is_address {
                             true => {
                                 let checksum = copy.checksum.as_deref().map(word).transpose()?;
@@ -455,6 +456,57 @@ impl<'a> Stage<'a> {
         })
     }
 
+    /// The image that `--from` means.
+    pub fn image_of_copy(&self, from: &str) -> Result<Image> {
+        match self.build.stage_of_copy(from, self.number) {
+            Some(stage) => self.build.image_of(stage),
+            None if from == "scratch" => Image::scratch(),
+            None => Ok(self.build.base(from)?.image),
+        }
+    }
+
+    /// The build.
+    pub fn build(&self) -> &Build<'_> {
+        self.build
+    }
+
+    /// The variables that an instruction sees now.
+    pub fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    /// Makes a layer of its own of files of the context, or finds it. Returns the
+    /// files, too.
+    pub fn layer_of(&self, mut job: Job, what: &str) -> Result<(LayerId, Vec<(String, Digest)>)> {
+        let build = self.build;
+        let spec = build.spec(&Config::default(), build.empty_layer()?, "/")?;
+        let sources = job.sources(build.places, &spec)?;
+        job.stamp = Some(sources.stamp.clone());
+        let inputs = Inputs {
+            text: format!("a mount of {:?}", job.sources),
+            files: sources.files.clone(),
+            ..Inputs::default()
+        };
+        let key = inputs.key()?;
+        let made = match build.cache.find(&key, build.kind)? {
+            Some(made) => made,
+            None => {
+                let vertex = build
+                    .reporter
+                    .begin(&format!("[internal] load {what}"), &self.label);
+                let keep = Keep {
+                    below: Vec::new(),
+                    ..self.keep(&key, Some(what))
+                };
+                let made = self.ask(Wanted::plain(spec, Work::Copy(job)), keep, &vertex);
+                vertex.end(made.as_ref().err());
+                made?
+            }
+        };
+        let chain = chain(&[made.diff_id]).pop().context("no layer")?;
+        Ok((chain.layer_id()?, sources.files))
+    }
+
     /// How the history shows a `COPY`.
     fn shown_copy(&self, copy: &Copy, job: &Job) -> Result<String> {
         let mut by = match job.add {
@@ -485,13 +537,19 @@ impl<'a> Stage<'a> {
 
     /// The files of another layer that a `COPY` would copy. Another process
     /// looks.
-    fn look(&self, spec: &engine::spec::Spec, job: &Job) -> Result<crate::copy::Sources> {
+    fn look(&self, spec: &Spec, job: &Job) -> Result<crate::copy::Sources> {
         let order = Order {
             spec: spec.clone(),
             work: Work::Look(job.clone()),
             keep: self.keep(&Digest::of(b""), None),
+            caches: Vec::new(),
+            secrets: Secrets::default(),
         };
-        match self.build.workers.ask(self.build.places, &order, &Vertex::silent())? {
+        match self
+            .build
+            .workers
+            .ask(self.build.places, &order, &Vertex::silent())?
+        {
             Answer::Found(sources) => Ok(sources),
             Answer::Failed(causes) => Err(failed(causes)),
             other => bail!("an unexpected answer: {other:?}"),
@@ -527,8 +585,8 @@ impl<'a> Stage<'a> {
         &self,
         instruction: &Instruction,
         inputs: &Inputs,
-        order: &mut dyn FnMut(LayerId) -> Result<(engine::spec::Spec, Work)>,
-    ) -> Result<Made> {
+        wanted: &mut dyn FnMut() -> Result<Wanted>,
+    ) -> Result<(Made, Digest)> {
         let build = self.build;
         let key = inputs.key()?;
         let place = format!("{} {}", self.number, self.step.0);
@@ -536,51 +594,91 @@ impl<'a> Stage<'a> {
             .reporter
             .begin(&self.title(&instruction.text), &self.label);
         if !self.no_cache
-            && let Some(made) = build.cache.find(&key, build.kind)?
+            && let Some(made) = self.known(&key, &instruction.text)?
         {
             build.why.note(&place, &instruction.text, inputs);
             vertex.cached();
-            return Ok(made);
+            return Ok((made, key));
         }
         let why = match self.no_cache {
             true => "--no-cache".to_owned(),
             false => build.why.explain(&place, &instruction.text, inputs),
         };
         vertex.why(&why);
-        let (spec, work) = order(self.below()?)?;
-        let order = Order {
-            spec,
-            work,
-            keep: self.keep(&key, Some(&instruction.text)),
-        };
-        let answer = build.workers.ask(build.places, &order, &vertex);
-        let made = match answer {
-            Ok(Answer::Made(made)) => Ok(made),
-            Ok(Answer::Ended(status)) => Err(anyhow::Error::new(Ended(status))),
-            Ok(Answer::Failed(causes)) => Err(failed(causes)),
-            Ok(Answer::Found(_)) => Err(anyhow::anyhow!("an unexpected answer")),
-            Err(error) => Err(error),
-        };
+        let keep = self.keep(&key, Some(&instruction.text));
+        let made = wanted().and_then(|wanted| self.ask(wanted, keep, &vertex));
         if made.is_ok() {
             build.why.note(&place, &instruction.text, inputs);
         }
         vertex.end(made.as_ref().err());
-        made
+        made.map(|made| (made, key))
     }
     // ANCHOR_END: step
-}
 
-/// A command that has failed: its exit status.
-#[derive(Debug)]
-struct Ended(u8);
+    /// The layer of this key: of an earlier build, or of an image of
+    /// `--cache-from`.
+    fn known(&self, key: &Digest, text: &str) -> Result<Option<Made>> {
+        let build = self.build;
+        if let Some(made) = build.cache.find(key, build.kind)? {
+            return Ok(Some(made));
+        }
+        let Some((diff_ids, made)) = build.imported(key)? else {
+            return Ok(None);
+        };
+        // The key says what is below. An image may say anything.
+        if diff_ids.split_last().map(|(_, below)| below) != Some(self.image.diff_ids()) {
+            return Ok(None);
+        }
+        let record = Record {
+            layers: Vec::new(),
+            made: None,
+            text: text.to_owned(),
+        };
+        let _lock = build.here.images.store.lock()?;
+        build.cache.write(key, &record.with(&made, &diff_ids))?;
+        build.cache.find(key, build.kind)
+    }
 
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exit code: {}", self.0)
+    /// Has another process make a layer.
+    fn ask(&self, wanted: Wanted, keep: Keep, vertex: &Vertex) -> Result<Made> {
+        let order = Order {
+            spec: wanted.spec,
+            work: wanted.work,
+            keep,
+            caches: wanted.mounts.caches,
+            secrets: wanted.mounts.secrets,
+        };
+        match self.build.workers.ask(self.build.places, &order, vertex)? {
+            Answer::Made(made) => Ok(made),
+            Answer::Ended(status) => bail!(
+                "process {} did not complete successfully: exit code: {status}",
+                go_quoted(&wanted.command.unwrap_or_default())
+            ),
+            Answer::Failed(causes) => Err(failed(causes)),
+            Answer::Found(_) => bail!("an unexpected answer"),
+        }
     }
 }
 
-impl std::error::Error for Ended {}
+/// What is wanted of another process.
+struct Wanted {
+    spec: Spec,
+    work: Work,
+    mounts: Mounts,
+    /// The command, for an error.
+    command: Option<String>,
+}
+
+impl Wanted {
+    fn plain(spec: Spec, work: Work) -> Self {
+        Wanted {
+            spec,
+            work,
+            mounts: Mounts::default(),
+            command: None,
+        }
+    }
+}
 
 /// The error that another process reports.
 fn failed(causes: Vec<String>) -> anyhow::Error {

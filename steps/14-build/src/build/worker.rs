@@ -23,6 +23,7 @@ use crate::build::ask::caller;
 use crate::build::files;
 use crate::build::image::Made;
 use crate::build::layer;
+use crate::build::mounts;
 use crate::build::order::{Answer, Keep, Order, Work};
 use crate::copy::{self, Copied};
 
@@ -50,10 +51,13 @@ type Place = Rc<RefCell<Option<Made>>>;
 fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
     let images = Images::open(&places.root)?;
     let Order {
-        spec,
+        mut spec,
         work,
         mut keep,
+        caches,
+        secrets,
     } = order;
+    let _held = mounts::take(&places.root, &caches, &mut spec, socket)?;
     let made = Place::default();
     let harvest = |keep: Keep| {
         let (made, images) = (Rc::clone(&made), images.clone());
@@ -70,6 +74,7 @@ fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
                 record: None,
                 ends: None,
                 harvest: Some(harvest(keep)),
+                secrets: (secrets.files, secrets.variables),
             };
             let (container, ending) = list(spec, here)?;
             let running = container.create().and_then(|created| created.start());

@@ -1,13 +1,19 @@
 //! `builder prune`, and the groups of commands that have more in this step.
 
-use anyhow::Result;
+use std::io::{Write, stdin, stdout};
+
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use engine::cli::places::Places;
+use engine::image::Images;
+use lifecycle::cli::words::bytes;
 use lifecycle::config::Config;
 use process::Exit;
+use registry::blobs::BlobStore;
 use registry::cli::{All, Here, image};
+use union::Kind;
 
-use crate::build::prune;
+use crate::build::prune::{self, Kept, Wanted};
 use crate::cli::build::BuildArgs;
 
 /// `drydock builder …`
@@ -45,11 +51,51 @@ pub struct PruneArgs {
 
 /// `builder prune`.
 pub(super) fn prune(here: &Here, args: &PruneArgs) -> Result<Exit> {
-    let _ = (&args.filter, args.force);
-    prune::prune(here, args.all)
+    let mut wanted = Wanted {
+        all: args.all,
+        unused_for: None,
+    };
+    for filter in &args.filter {
+        match filter.split_once('=') {
+            Some(("until" | "unused-for", time)) => {
+                let least = humantime::parse_duration(time);
+                wanted.unused_for = Some(least.with_context(|| format!("--filter {filter}"))?);
+            }
+            _ => bail!("invalid filter '{filter}': use until=24h"),
+        }
+    }
+    if !args.force {
+        let what = match args.all {
+            true => "all build cache",
+            false => "all dangling build cache",
+        };
+        print!("WARNING! This will remove {what}.\n\nAre you sure you want to continue? [y/N] ");
+        stdout().flush().context("write")?;
+        let mut answer = String::new();
+        stdin().read_line(&mut answer).context("read the answer")?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(Exit::Code(0));
+        }
+    }
+    let root = here.images.root();
+    let kinds: Vec<Kind> = Kind::ALL
+        .into_iter()
+        .filter(|kind| root.join(kind.as_str()).is_dir())
+        .collect();
+    let pruned = prune::prune(&here.images, &kinds, wanted)?;
+    if !pruned.ids.is_empty() {
+        println!("Deleted build cache objects:\n{}\n", pruned.ids.join("\n"));
+    }
+    println!("Total reclaimed space: {}", bytes(pruned.bytes));
+    Ok(Exit::Code(0))
 }
 
 /// Runs a command of an earlier step.
 pub(super) fn all(command: All, places: &Places, config: &Config) -> Result<Exit> {
-    command.run(places, config)
+    let images = Images::open(&places.root)?;
+    let kept = Kept {
+        images: &images,
+        blobs: BlobStore::new(&places.root),
+    };
+    command.run(places, config, &kept)
 }

@@ -6,24 +6,35 @@
 //! | [`ignore`] | `.dockerignore` |
 //! | [`pattern`] | `*`, `?`, `[a-z]`, `**` |
 //! | [`spool`] | an archive on standard input, unpacked where nobody else writes |
+//! | [`ignore`], [`pattern`] | what is left out |
 //!
-//! A context in a directory is used where it is. Nobody else's word is taken for
-//! what it holds: every file is opened without following a link out of it, and
-//! only when its turn comes.
+//! A context in a directory is used where it is: nothing is copied before an
+//! instruction asks for it. Nobody's word is taken for what it holds. Every file
+//! is opened when its turn comes, without following a link out of the directory.
 
 pub mod ignore;
 pub mod pattern;
 pub mod spool;
 
 use std::ffi::OsStr;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use engine::cli::places::Places;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use union::archive::reader::Reader;
 
 use crate::context::spool::Spool;
+use crate::copy::tree::Tree;
+use crate::copy::unpack::unpacked;
+
+/// The most that is read of a Dockerfile and of what says what is left out, in
+/// bytes.
+const LONGEST: u64 = 4 << 20;
 
 /// The files of a context, as a [`Job`](crate::copy::Job) names them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,13 +65,191 @@ pub struct Context {
 impl Context {
     /// Opens what `docker build [-f FILE] PLACE` names. `input` is standard
     /// input.
+    // ANCHOR: open
     pub fn open(
         places: &Places,
         place: &OsStr,
         file: Option<&OsStr>,
         input: &mut dyn Read,
     ) -> Result<Self> {
-        let _ = (places, Path::new(place), file, input);
-        bail!("not yet")
+        ensure!(
+            place != "-" || file.is_none_or(|file| file != "-"),
+            "invalid argument: can't use stdin for both build context and dockerfile"
+        );
+        if place == "-" {
+            return Self::from_input(places, file, input);
+        }
+        let directory = directory(place)?;
+        let tree = tree(&directory)?;
+        let (dockerfile, name, beside) = match file {
+            Some(file) if file == "-" => (text(input, "standard input")?, "-".into(), None),
+            Some(file) => named(file)?,
+            None => default(&tree)?,
+        };
+        let ignore = match beside {
+            Some(ignore) => Some(ignore),
+            None => tree.read(Path::new(".dockerignore"), LONGEST)?,
+        };
+        Ok(Context {
+            files: Some(Files {
+                directory,
+                ignore,
+                unpacked: false,
+            }),
+            dockerfile,
+            name,
+            spool: None,
+        })
     }
+    // ANCHOR_END: open
+
+    /// Standard input is an archive, or else a Dockerfile.
+    fn from_input(places: &Places, file: Option<&OsStr>, input: &mut dyn Read) -> Result<Self> {
+        // Enough to unpack the first header.
+        let mut begin = Vec::new();
+        let mut limited = input.take(64 << 10);
+        limited
+            .read_to_end(&mut begin)
+            .context("read standard input")?;
+        let input = limited.into_inner();
+        let is_archive = match unpacked(&begin[..]) {
+            Ok(unpacked) => matches!(Reader::new(unpacked).next(), Ok(Some(_))),
+            Err(error) => bail!("standard input: {error}"),
+        };
+        let mut all = Cursor::new(begin).chain(input);
+        if !is_archive {
+            return Ok(Context {
+                files: None,
+                dockerfile: text(&mut all, "standard input")?,
+                name: "-".into(),
+                spool: None,
+            });
+        }
+        let spool = Spool::new(&places.root)?;
+        spool.unpack(all)?;
+        let directory = spool.files();
+        let tree = tree(&directory)?;
+        let (dockerfile, name, beside) = match file {
+            None => default(&tree)?,
+            Some(file) => inside(&tree, Path::new(file))?.with_context(|| {
+                format!(
+                    "failed to read dockerfile: open {}: no such file or directory",
+                    file.display()
+                )
+            })?,
+        };
+        let ignore = match beside {
+            Some(ignore) => Some(ignore),
+            None => tree.read(Path::new(".dockerignore"), LONGEST)?,
+        };
+        Ok(Context {
+            files: Some(Files {
+                directory,
+                ignore,
+                unpacked: true,
+            }),
+            dockerfile,
+            name,
+            spool: Some(spool),
+        })
+    }
+}
+
+/// The directory that a command line names.
+fn directory(place: &OsStr) -> Result<PathBuf> {
+    let shown = place.display();
+    let begins = |with: &str| place.as_bytes().starts_with(with.as_bytes());
+    let addresses = [
+        "http://",
+        "https://",
+        "git://",
+        "git@",
+        "ssh://",
+        "github.com/",
+    ];
+    let path = Path::new(place);
+    if addresses.iter().any(|with| begins(with)) && !path.exists() {
+        bail!("{shown}: a context at an address is not supported: clone or download it first");
+    }
+    ensure!(
+        path.exists(),
+        "unable to prepare context: path \"{shown}\" not found"
+    );
+    ensure!(
+        path.is_dir(),
+        "unable to prepare context: context must be a directory: {shown}"
+    );
+    path.canonicalize()
+        .with_context(|| format!("realpath {path:?}"))
+}
+
+fn tree(directory: &Path) -> Result<Tree> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(directory, flags, Mode::empty());
+    Ok(Tree::layer(
+        root.with_context(|| format!("open {directory:?}"))?,
+    ))
+}
+
+/// A Dockerfile: its text, its name, and what the file beside it leaves out.
+type Read3 = (String, String, Option<String>);
+
+/// A Dockerfile that the command line names: it may lie outside of the context.
+fn named(file: &OsStr) -> Result<Read3> {
+    let shown = file.display();
+    let mut open = File::open(file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            anyhow::anyhow!("failed to read dockerfile: open {shown}: no such file or directory")
+        }
+        _ => anyhow::Error::new(error).context(format!("failed to read dockerfile: open {shown}")),
+    })?;
+    let text = text(&mut open, &format!("{shown}"))?;
+    let mut beside = file.to_owned();
+    beside.push(".dockerignore");
+    let beside = match File::open(&beside) {
+        Ok(mut open) => Some(self::text(&mut open, &format!("{}", beside.display()))?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        // As with `-f /dev/fd/63`.
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => None,
+        Err(error) => return Err(error).with_context(|| format!("open {beside:?}")),
+    };
+    let name = Path::new(file).file_name().unwrap_or(file);
+    Ok((text, name.to_string_lossy().into_owned(), beside))
+}
+
+/// The Dockerfile of a context.
+fn default(tree: &Tree) -> Result<Read3> {
+    for name in ["Dockerfile", "dockerfile"] {
+        if let Some(found) = inside(tree, Path::new(name))? {
+            return Ok(found);
+        }
+    }
+    bail!("failed to read dockerfile: open Dockerfile: no such file or directory")
+}
+
+/// A Dockerfile in a context. A link does not lead out of it.
+fn inside(tree: &Tree, path: &Path) -> Result<Option<Read3>> {
+    let read = tree
+        .read(path, LONGEST)
+        .context("failed to read dockerfile")?;
+    let Some(text) = read else {
+        return Ok(None);
+    };
+    let name = path.file_name().unwrap_or_default();
+    let mut beside = name.to_owned();
+    beside.push(".dockerignore");
+    let beside = tree.read(&path.with_file_name(beside), LONGEST)?;
+    Ok(Some((text, name.to_string_lossy().into_owned(), beside)))
+}
+
+fn text(from: &mut dyn Read, what: &str) -> Result<String> {
+    let mut bytes = Vec::new();
+    from.take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("failed to read dockerfile: {what}"))?;
+    ensure!(
+        bytes.len() as u64 <= LONGEST,
+        "{what} has more than {LONGEST} bytes, too many for a Dockerfile"
+    );
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -64,7 +64,7 @@ mod attributes_as_list {
 
     use crate::context::spool::Named;
 
-    pub fn serialize<S: Serializer>(xattrs: &Xattrs, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(xattrs: &Xattrs, to: S) -> Result<S::Ok, S::Error> {
         let list: Vec<_> = xattrs
             .iter()
             .map(|(name, value)| (Named(name.clone()), value))
@@ -72,7 +72,7 @@ mod attributes_as_list {
         list.serialize(to)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Xattrs, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Xattrs, D::Error> {
         let list = Vec::<(Named, Vec<u8>)>::deserialize(from)?;
         Ok(list
             .into_iter()
