@@ -123,7 +123,10 @@ impl Workers {
         let most = thread::available_parallelism().map_or(2, usize::from) * 2;
         let mut state = self.state();
         while state.running >= most && !state.canceled {
-            state = self.free.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .free
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.canceled {
             return Err(canceled());

@@ -123,7 +123,9 @@ impl<W: Write> Write for Measured<W> {
         let mut rest = &bytes[..written];
         self.hash.update(rest);
         while !rest.is_empty() {
-            let skipped = rest.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+            let skipped = rest
+                .len()
+                .min(usize::try_from(self.skip).unwrap_or(usize::MAX));
             self.skip -= skipped as u64;
             rest = &rest[skipped..];
             let wanted = rest.len().min(BLOCK - self.block.len());

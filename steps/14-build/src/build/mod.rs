@@ -264,7 +264,8 @@ impl<'a> Build<'a> {
             .begin(&format!("[internal] load metadata for {reference}"), "");
         let base = self.find_base(reference);
         vertex.end(base.as_ref().err());
-        let base = base.with_context(|| format!("{reference}: failed to resolve source metadata"))?;
+        let base =
+            base.with_context(|| format!("{reference}: failed to resolve source metadata"))?;
         bases.insert(reference.to_owned(), base.clone());
         Ok(base)
     }

@@ -132,8 +132,9 @@ impl Build<'_> {
         let mut spec = self.spec(&config, layer, &config.working_dir)?;
         let network = match run.network.as_deref() {
             None => self.options.network,
-            Some(name) => Network::of(name)
-                .with_context(|| format!("network {name:?} is not supported: use default, none or host"))?,
+            Some(name) => Network::of(name).with_context(|| {
+                format!("network {name:?} is not supported: use default, none or host")
+            })?,
         };
         spec.net.network = Some(match network {
             Network::None => NetworkMode::None,

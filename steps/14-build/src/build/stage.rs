@@ -326,7 +326,9 @@ impl<'a> Stage<'a> {
             text: text.clone(),
             ..Inputs::default()
         };
-        inputs.besides.insert("instruction".into(), "WORKDIR".into());
+        inputs
+            .besides
+            .insert("instruction".into(), "WORKDIR".into());
         let config = self.image.config()?;
         inputs
             .besides
@@ -417,17 +419,16 @@ impl<'a> Stage<'a> {
                     content: self.variables.heredoc(heredoc)?,
                 }),
                 Source::Path(path) => {
-                    for path in self.variables.words(path)? {
-                        let is_address = path.starts_with("http://") || path.starts_with("https://");
-                        sources.push(match add && is_address {
-                            true => {
-                                let checksum = copy.checksum.as_deref().map(word).transpose()?;
-                                let directory = build.places.root.join("build/downloads");
-                                remote::fetch(&path, checksum.as_deref(), &directory)?
-                            }
-                            false => CopySource::Path(path),
-                        });
-                    }
+                    // One word, also with blanks in it, as of BuildKit.
+                    let path = word(path)?;
+                    sources.push(match add && remote::is_address(&path) {
+                        true => {
+                            let checksum = copy.checksum.as_deref().map(word).transpose()?;
+                            let directory = build.context.downloads(build.places)?;
+                            remote::fetch(&path, checksum.as_deref(), directory)?
+                        }
+                        false => CopySource::Path(path),
+                    });
                 }
             }
         }
@@ -491,7 +492,11 @@ impl<'a> Stage<'a> {
             work: Work::Look(job.clone()),
             keep: self.keep(&Digest::of(b""), None),
         };
-        match self.build.workers.ask(self.build.places, &order, &Vertex::silent())? {
+        match self
+            .build
+            .workers
+            .ask(self.build.places, &order, &Vertex::silent())?
+        {
             Answer::Found(sources) => Ok(sources),
             Answer::Failed(causes) => Err(failed(causes)),
             other => bail!("an unexpected answer: {other:?}"),

@@ -7,8 +7,8 @@
 use anyhow::Result;
 use engine::image::config::architecture;
 
-use crate::build::options::Options;
 use crate::build::at;
+use crate::build::options::Options;
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{Dockerfile, Heredoc, What};
 
@@ -168,4 +168,3 @@ pub fn platform(options: &Options) -> Vec<(String, String)> {
     all.push(("TARGETSTAGE".into(), stage));
     all
 }
-

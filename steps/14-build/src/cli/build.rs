@@ -178,7 +178,9 @@ impl BuildArgs {
             let seconds = epoch.parse().ok();
             seconds
                 .filter(|seconds| (0..=253_402_300_799).contains(seconds))
-                .with_context(|| format!("invalid SOURCE_DATE_EPOCH: {epoch:?}: give seconds since 1970"))
+                .with_context(|| {
+                    format!("invalid SOURCE_DATE_EPOCH: {epoch:?}: give seconds since 1970")
+                })
         });
         Ok(Options {
             tags: self.tag.clone(),
@@ -273,7 +275,12 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
     let kind = here.kind(args.storage_driver)?;
     // What killed builds have left.
     swept(places)?;
-    let context = Context::open(places, &args.context, args.file.as_deref(), &mut stdin().lock())?;
+    let context = Context::open(
+        places,
+        &args.context,
+        args.file.as_deref(),
+        &mut stdin().lock(),
+    )?;
     let how = match args.quiet {
         true => How::Quiet,
         false => args.progress,
@@ -293,7 +300,10 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
     ));
     vertex.end(None);
     drop(vertex);
-    let name = context.files.as_ref().map(|files| files.directory.display());
+    let name = context
+        .files
+        .as_ref()
+        .map(|files| files.directory.display());
     let name = name.map_or_else(String::new, |name| format!("{name}"));
     let why = Why::read(&places.root, &format!("{name}\n{}", context.name));
     let built = build(
@@ -373,7 +383,11 @@ fn build(
 }
 
 /// Breaks the build off when a signal says so.
-fn watch(signals: &std::os::fd::OwnedFd, over: &std::io::PipeReader, workers: &Workers) -> Result<()> {
+fn watch(
+    signals: &std::os::fd::OwnedFd,
+    over: &std::io::PipeReader,
+    workers: &Workers,
+) -> Result<()> {
     use rustix::event::{PollFd, PollFlags, poll};
     loop {
         let mut fds = [

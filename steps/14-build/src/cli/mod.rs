@@ -76,10 +76,8 @@ pub fn main() -> ExitCode {
                     .and_then(|here| builder::prune(&here, &args))
             }
             Sub::Image(builder::Image::Build(args)) => build::run(&places, &config, *args),
-            Sub::Image(builder::Image::Group(group)) => {
-                Here::open(&places, config.storage_driver)
-                    .and_then(|here| registry::cli::image::run_group(&here, group))
-            }
+            Sub::Image(builder::Image::Group(group)) => Here::open(&places, config.storage_driver)
+                .and_then(|here| registry::cli::image::run_group(&here, group)),
         };
         done.map_err(|error| with_status(error, 1))
     })

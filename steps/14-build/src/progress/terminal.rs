@@ -100,7 +100,11 @@ impl Terminal {
 fn clipped(text: &str, most: usize) -> String {
     match text.chars().count() > most {
         false => text.to_owned(),
-        true => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+        true => text
+            .chars()
+            .take(most.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
     }
 }
 
