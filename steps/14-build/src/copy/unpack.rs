@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use union::archive::reader::{Entry, EntryType, Reader};
 
 use crate::context::spool::Named;
-use crate::copy::stage::{Directory, Stage, refuse_whiteout};
+use crate::copy::stage::{Directory, NOBODYS, Stage, refuse_whiteout};
 use crate::copy::tree::{DEEPEST, Look, is_of_contexts};
 
 /// The most entries of an archive.
@@ -271,7 +271,7 @@ impl Target for Aside {
         self.looks.push((Named(path.into()), look));
         Ok(Some(Look {
             mode,
-            owner: (u32::MAX, u32::MAX),
+            owner: NOBODYS,
             mtime: (0, 0),
             xattrs: BTreeMap::new(),
         }))
