@@ -417,18 +417,16 @@ impl<'a> Stage<'a> {
                     content: self.variables.heredoc(heredoc)?,
                 }),
                 Source::Path(path) => {
-                    for path in self.variables.words(path)? {
-                        let is_address =
-                            path.starts_with("http://") || path.starts_with("https://");
-                        sources.push(match add && is_address {
-                            true => {
-                                let checksum = copy.checksum.as_deref().map(word).transpose()?;
-                                let directory = build.places.root.join("build/downloads");
-                                remote::fetch(&path, checksum.as_deref(), &directory)?
-                            }
-                            false => CopySource::Path(path),
-                        });
-                    }
+                    // One word, also with blanks in it, as of BuildKit.
+                    let path = word(path)?;
+                    sources.push(match add && remote::is_address(&path) {
+                        true => {
+                            let checksum = copy.checksum.as_deref().map(word).transpose()?;
+                            let directory = build.context.downloads(build.places)?;
+                            remote::fetch(&path, checksum.as_deref(), directory)?
+                        }
+                        false => CopySource::Path(path),
+                    });
                 }
             }
         }

@@ -55,7 +55,7 @@ pub fn put(job: &Job, tree: Option<&Tree>, root: OwnedFd) -> Result<Copied> {
     stage.makes_for(owner.unwrap_or((0, 0)));
     let exclude = match job.exclude.is_empty() {
         true => None,
-        false => Some(Ignore::parse(&job.exclude.join("\n")).context("--exclude")?),
+        false => Some(Ignore::of(job.exclude.iter().map(String::as_str)).context("--exclude")?),
     };
     let mut putting = Putting {
         to: Destination::new(&job.destination, &job.workdir),
@@ -116,9 +116,9 @@ impl Putting<'_> {
                 }
                 for item in &items {
                     self.links.clear();
-                    let name = item.found.path.to_string_lossy().into_owned();
+                    let path = Path::new("/").join(&item.found.path);
                     self.item(tree, item)
-                        .with_context(|| format!("copy {:?}", format!("/{name}")))?;
+                        .with_context(|| format!("copy {:?}", path.to_string_lossy()))?;
                 }
                 Ok(())
             }
