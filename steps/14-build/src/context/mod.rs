@@ -3,6 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | this | what the command line means: a directory, an archive, nothing |
+//! | [`ignore`] | `.dockerignore` |
+//! | [`pattern`] | `*`, `?`, `[a-z]`, `**` |
 //! | [`spool`] | an archive on standard input, unpacked where nobody else writes |
 //!
 //! A context in a directory is used where it is. Nobody else's word is taken for
