@@ -458,14 +458,14 @@ proptest::proptest! {
                     assert!(!mark("x", &text, &instruction.lines).is_empty());
                     // What was read once can be read again from its one line.
                     let expander = super::Expander::new(file.escape, &get);
-                    let _ = (expander.word(&instruction.text), expander.words(&instruction.text));
+                    drop((expander.word(&instruction.text), expander.words(&instruction.text)));
                     if let What::Onbuild(trigger) = &instruction.what {
                         one(trigger, file.escape).unwrap();
                     }
                     if let What::Copy(copy) | What::Add(copy) = &instruction.what {
                         for source in &copy.sources {
                             if let Source::Here(heredoc) = source {
-                                let _ = expander.heredoc(heredoc);
+                                drop(expander.heredoc(heredoc));
                             }
                         }
                     }
@@ -495,12 +495,12 @@ fn reading_takes_no_longer_than_the_text() {
         let start = std::time::Instant::now();
         for head in ["", "RUN ", "ENV ", "COPY ", "RUN <<", "ONBUILD RUN "] {
             let text = format!("FROM a\n{head}{}", piece.repeat((256 << 10) / piece.len()));
-            let _ = parse(&text);
+            drop(parse(&text));
             let line = format!("FROM a\n{head}{}", piece.repeat(60_000 / piece.len()));
             if let Ok(file) = parse(&line) {
                 let expander = super::Expander::new('\\', &|_| None);
                 for instruction in &file.stages[0].instructions {
-                    let _ = expander.words(&instruction.text);
+                    drop(expander.words(&instruction.text));
                 }
             }
         }
