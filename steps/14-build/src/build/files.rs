@@ -10,6 +10,7 @@ use engine::cli::places::Places;
 use engine::list::layers;
 use engine::spec::Spec;
 use kit::sys::exit;
+use nix::sched::CloneFlags;
 use process::{Command, Container, Exit, Isolation};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, mkdirat, open, openat2};
 use rustix::io::Errno;
@@ -48,6 +49,11 @@ struct Making {
 impl Isolation for Making {
     fn name(&self) -> &'static str {
         "workdir"
+    }
+
+    /// The layers are mounted in a namespace of its own, and end with it.
+    fn namespaces(&self) -> CloneFlags {
+        CloneFlags::CLONE_NEWNS
     }
 
     fn before_exec(&mut self) -> Result<()> {

@@ -588,6 +588,12 @@ impl<'a> Stage<'a> {
         wanted: &mut dyn FnMut() -> Result<Wanted>,
     ) -> Result<(Made, Digest)> {
         let build = self.build;
+        let mut inputs = inputs.clone();
+        if let Some(epoch) = build.options.epoch {
+            let epoch = epoch.to_string();
+            inputs.besides.insert("SOURCE_DATE_EPOCH".into(), epoch);
+        }
+        let inputs = &inputs;
         let key = inputs.key()?;
         let place = format!("{} {}", self.number, self.step.0);
         let vertex = build

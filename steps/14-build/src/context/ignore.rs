@@ -94,7 +94,7 @@ impl Ignore {
     ///
     /// # Errors
     /// If one is none.
-    pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+    pub fn of(patterns: &[String]) -> Result<Self> {
         let mut ignore = Self::default();
         for pattern in patterns {
             ignore

@@ -149,7 +149,7 @@ impl Job {
         self.check()?;
         let exclude = match self.exclude.is_empty() {
             true => None,
-            false => Some(Ignore::parse(&self.exclude.join("\n")).context("--exclude")?),
+            false => Some(Ignore::of(&self.exclude).context("--exclude")?),
         };
         let mut digests = Digests::default();
         for source in &self.sources {

@@ -55,7 +55,7 @@ pub fn put(job: &Job, tree: Option<&Tree>, root: OwnedFd) -> Result<Copied> {
     stage.makes_for(owner.unwrap_or((0, 0)));
     let exclude = match job.exclude.is_empty() {
         true => None,
-        false => Some(Ignore::parse(&job.exclude.join("\n")).context("--exclude")?),
+        false => Some(Ignore::of(&job.exclude).context("--exclude")?),
     };
     let mut putting = Putting {
         to: Destination::new(&job.destination, &job.workdir),

@@ -115,7 +115,7 @@ impl<'a> Expander<'a> {
     /// If a quote or brace has no end, for `${x:?message}`, and if the result is
     /// too large.
     pub fn word(&self, text: &str) -> Result<String> {
-        Ok(self.expand(text, self.keep, LARGEST_WORD)?.text)
+        Ok(self.expand(text, LARGEST_WORD)?.text)
     }
 
     /// The words of a text with its variables, also of a variable's value unless
@@ -124,10 +124,11 @@ impl<'a> Expander<'a> {
     /// # Errors
     /// As [`Expander::word`].
     pub fn words(&self, text: &str) -> Result<Vec<String>> {
-        Ok(self.expand(text, self.keep, LARGEST_WORD)?.words)
+        Ok(self.expand(text, LARGEST_WORD)?.words)
     }
 
-    /// A heredoc of `COPY` and `ADD`. Its quotes are a part of it.
+    /// A heredoc of `COPY` and `ADD`. Its quotes are a part of it, and its escape
+    /// character is a backslash, whatever the file's is.
     ///
     /// # Errors
     /// As [`Expander::word`].
@@ -135,11 +136,15 @@ impl<'a> Expander<'a> {
         if !heredoc.expand {
             return Ok(heredoc.content.clone());
         }
-        let keep = Keep {
-            quotes_are_text: true,
-            ..self.keep
+        let inner = Self {
+            keep: Keep {
+                quotes_are_text: true,
+                ..self.keep
+            },
+            ..Self::new('\\', self.get)
         };
-        let expanded = self.expand(&heredoc.content, keep, LARGEST_HEREDOC);
+        let expanded = inner.expand(&heredoc.content, LARGEST_HEREDOC);
+        self.used.borrow_mut().append(&mut inner.used.borrow_mut());
         let expanded = expanded.with_context(|| format!("in the heredoc {}", heredoc.name))?;
         Ok(expanded.text)
     }
@@ -150,17 +155,17 @@ impl<'a> Expander<'a> {
         self.used.borrow().clone()
     }
 
-    fn expand(&self, text: &str, keep: Keep, largest: usize) -> Result<Expanded> {
+    fn expand(&self, text: &str, largest: usize) -> Result<Expanded> {
         let mut lexer = Lexer {
             rest: text.chars().peekable(),
             expander: self,
-            keep,
+            keep: self.keep,
             left: Cell::new(largest),
             largest,
             depth: 0,
         };
         let mut expanded = lexer
-            .until(None, keep.escapes)
+            .until(None, self.keep.escapes)
             .with_context(|| format!("failed to process {:?}", shortened(text)))?;
         expanded.end();
         Ok(expanded)
@@ -496,4 +501,148 @@ fn trimmed(value: &str, kind: char, word: &str) -> Result<String> {
             value[..start.unwrap_or(value.len())].into()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::instruction::Heredoc;
+    use super::Expander;
+
+    fn get(name: &str) -> Option<String> {
+        let value = match name {
+            "A" => "a.b/a.b.tar.gz",
+            "B" => "b c",
+            "E" => "",
+            "D" => "$A",
+            _ => return None,
+        };
+        Some(value.into())
+    }
+
+    fn word(text: &str) -> String {
+        match Expander::new('\\', &get).word(text) {
+            Ok(word) => word,
+            Err(error) => format!("error: {:#}", error.root_cause()),
+        }
+    }
+
+    #[test]
+    fn variables_are_those_of_a_shell() {
+        for (text, expected) in [
+            ("$E|${B}|$U|$A_|$D", "|b c|||$A"),
+            ("${E:-x}|${E-x}|${U:-x}|${U-x}|${B:-x}", "x||x|x|b c"),
+            ("${E:+x}|${E+x}|${U:+x}|${U+x}|${B:+x}", "|x|||x"),
+            ("${U:-${E:-\"$B\"}}|${U:-}", "b c|"),
+            ("${B?no}|${E?no}", "b c|"),
+            ("${U?}", "error: U: is not allowed to be unset"),
+            ("${E:?}", "error: E: is not allowed to be empty"),
+            ("${U:?it has $B}", "error: U: it has b c"),
+            (
+                "${A#*.}|${A##*.}|${A%.*}|${A%%.*}",
+                "b/a.b.tar.gz|gz|a.b/a.b.tar|a",
+            ),
+            (
+                "${A#a?b}|${A#\\*}|${A%x}|${A##*}|${A%%*}",
+                "/a.b.tar.gz|a.b/a.b.tar.gz|a.b/a.b.tar.gz||",
+            ),
+            (
+                "${A/a/X}|${A//a/X}|${A//./}",
+                "X.b/a.b.tar.gz|X.b/X.b.tXr.gz|ab/abtargz",
+            ),
+            (
+                "${A/a*a/X}|${A//?/X}|${A/\\//:}|${A/q/}",
+                "Xr.gz|XXXXXXXXXXXXXX|a.b:a.b.tar.gz|a.b/a.b.tar.gz",
+            ),
+            ("${U#a}|${U/a/b}|${E//*/x}", "||x"),
+            ("$|$ |$$|$1|$-x|${@}", "$|$ |||x|"),
+            (
+                "a\\$B|\\\\|'$B'|\"$B\"|\"\\$B\\x\"|\\a",
+                "a$B|\\|$B|b c|$B\\x|a",
+            ),
+            ("${B", "error: syntax error: missing '}'"),
+            ("${B:x}", "error: unsupported modifier (:x) in substitution"),
+            ("${B:-", "error: syntax error: missing '}'"),
+            ("${B/a}", "error: syntax error: missing '/' in ${}"),
+            ("${}", "error: syntax error: bad substitution"),
+            ("${", "error: syntax error: missing '}'"),
+            (
+                "'a",
+                "error: unexpected end of statement while looking for matching single-quote",
+            ),
+            (
+                "\"a",
+                "error: unexpected end of statement while looking for matching double-quote",
+            ),
+        ] {
+            assert_eq!(word(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_split_unless_it_is_quoted() {
+        let expander = Expander::new('\\', &get);
+        let words = |text| expander.words(text).unwrap();
+        assert_eq!(
+            words("a $B \"$B\" '' \"\" x\\ y"),
+            ["a", "b", "c", "b c", "x y"]
+        );
+        assert_eq!(words("${U:-1 2}"), ["1", "2"]);
+        assert!(words(" $E ").is_empty());
+    }
+
+    #[test]
+    fn it_remembers_what_it_was_asked_for() {
+        let expander = Expander::new('\\', &get);
+        expander.word("$A '$B' \\$C ${U:-$E}").unwrap();
+        expander
+            .heredoc(&Heredoc {
+                name: "EOF".into(),
+                content: "$H \\$I".into(),
+                expand: true,
+            })
+            .unwrap();
+        let names = ["A", "E", "H", "U"].map(String::from);
+        assert_eq!(expander.used(), BTreeSet::from(names));
+    }
+
+    #[test]
+    fn a_heredoc_keeps_its_quotes() {
+        let expander = Expander::new('`', &get);
+        let heredoc = |content: &str, expand| {
+            let name = "EOF".into();
+            let content = content.into();
+            expander.heredoc(&Heredoc {
+                name,
+                content,
+                expand,
+            })
+        };
+        let text = "a\\nb \"q\" '$B' \\$B `$B` \\\\\n";
+        assert_eq!(
+            heredoc(text, true).unwrap(),
+            "anb \"q\" 'b c' $B `b c` \\\n"
+        );
+        assert_eq!(heredoc(text, false).unwrap(), text);
+        assert!(heredoc("it's \"open\n", true).is_ok());
+        assert!(heredoc("${B", true).is_err());
+    }
+
+    #[test]
+    fn results_are_bounded() {
+        let large = "x".repeat(100 << 10);
+        let get = |_: &str| Some(large.clone());
+        let expander = Expander::new('\\', &get);
+        assert!(expander.word("$x").is_ok());
+        assert!(expander.word("$x$x").is_err());
+        assert!(expander.word(&"${x:-".repeat(100_000)).is_err());
+        assert!(expander.word("${x//x/yyyyyyyyyyyyyyyyyyyy}").is_err());
+        assert!(
+            expander
+                .word(&format!("${{x#{}}}", "?".repeat(2000)))
+                .is_err()
+        );
+        assert_eq!(expander.word("${x%%x*}").unwrap(), "");
+    }
 }

@@ -308,3 +308,80 @@ fn unquoted(text: &str) -> Result<(String, Option<&str>)> {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, RunMount, Sharing};
+
+    #[test]
+    fn mounts_are_read() {
+        let cache = RunMount::parse("type=cache,target=/c,id=x,sharing=locked,mode=0700,uid=5");
+        assert_eq!(
+            cache.unwrap(),
+            RunMount {
+                kind: Kind::Cache,
+                target: Some("/c".into()),
+                id: Some("x".into()),
+                sharing: Sharing::Locked,
+                mode: Some(0o700),
+                uid: Some(5),
+                ..RunMount::default()
+            }
+        );
+        let bind = RunMount::parse("\"target=/a,b\",FROM=stage,src=/x").unwrap();
+        assert_eq!((bind.kind, bind.readonly), (Kind::Bind, true));
+        assert_eq!(bind.target.as_deref(), Some("/a,b"));
+        assert!(!RunMount::parse("target=/a,rw").unwrap().readonly);
+        assert!(!RunMount::parse("target=/a,ro=false").unwrap().readonly);
+        let tmpfs = RunMount::parse("type=tmpfs,target=/t,size=1m").unwrap();
+        assert_eq!((tmpfs.size, tmpfs.readonly), (Some(1 << 20), false));
+        let secret = RunMount::parse("type=secret,id=x,required,env=X").unwrap();
+        assert!(secret.required && secret.readonly);
+        assert_eq!(secret.env.as_deref(), Some("X"));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for (text, error) in [
+            ("", "failed to parse csv mounts: EOF"),
+            ("\"a", "failed to parse csv mounts"),
+            ("a\"b", "failed to parse csv mounts"),
+            ("target", "invalid field 'target' must be a key=value pair"),
+            ("type=nfs", "unsupported mount type \"nfs\""),
+            (
+                "tpye=cache",
+                "unexpected key 'tpye' in 'tpye=cache' (did you mean type?)",
+            ),
+            (
+                "target=/a,size=1",
+                "unexpected key 'size' for mount type 'bind'",
+            ),
+            (
+                "target=/a,required",
+                "unexpected key 'required' for mount type 'bind'",
+            ),
+            (
+                "target=/a,mode=0700",
+                "mode not allowed for \"bind\" type mounts",
+            ),
+            ("type=cache,mode=9", "invalid value 9 for mode"),
+            ("type=cache,ro=maybe", "invalid value for ro: maybe"),
+            ("type=cache,sharing=shred", "(did you mean shared?)"),
+            (
+                "type=bind,sharing=shared",
+                "invalid cache sharing set for bind mount",
+            ),
+            ("type=secret", "one of source, target required"),
+            ("type=secret,id=a,src=b", "both source and id can't be set"),
+            (
+                "type=secret,id=a,from=b",
+                "secret mount should not have a from",
+            ),
+        ] {
+            let is = format!("{:#}", RunMount::parse(text).unwrap_err());
+            assert!(is.contains(error), "{text}: {is}");
+        }
+        assert!(RunMount::check("type=$x,target=$y").is_ok());
+        assert!(RunMount::check("type=chache,target=$y").is_err());
+    }
+}

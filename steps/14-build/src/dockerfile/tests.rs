@@ -379,3 +379,132 @@ fn errors_show_the_line() {
         assert!(message.ends_with(&format!("{name} requires exactly one argument")));
     }
 }
+
+/// Texts of which much has a meaning to the builder.
+fn texts_of_a_builder() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let piece = prop_oneof![
+        proptest::sample::select(
+            &[
+                "FROM a\n",
+                "FROM ",
+                " AS ",
+                "RUN ",
+                "COPY ",
+                "ADD ",
+                "ENV ",
+                "ARG ",
+                "LABEL ",
+                "ONBUILD ",
+                "HEALTHCHECK ",
+                "CMD ",
+                "VOLUME ",
+                "# escape=`\n",
+                "# syntax=",
+                "#",
+                "\\\n",
+                "`\n",
+                "\n",
+                "\r\n",
+                " ",
+                "\t",
+                "<<",
+                "<<-",
+                "EOF",
+                "EOF\n",
+                "\"",
+                "'",
+                "[",
+                "]",
+                ",",
+                "\"a\"",
+                "--mount=type=",
+                "--from=",
+                "--",
+                "=",
+                "$",
+                "${",
+                "}",
+                ":-",
+                "%%",
+                "##",
+                "/",
+                "//",
+                "*",
+                "?",
+                "\\",
+                "a",
+                "é",
+                "\u{feff}",
+                "\u{0}",
+                "\u{2028}",
+            ][..]
+        )
+        .prop_map(String::from),
+        any::<String>(),
+    ];
+    proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_odd(text in texts_of_a_builder()) {
+        let lines = text.lines().count();
+        match parse(&text) {
+            Ok(file) => {
+                let get = |name: &str| Some(name.repeat(3));
+                for instruction in file.stages.iter().flat_map(|stage| &stage.instructions) {
+                    assert!(instruction.lines.start >= 1 && instruction.lines.end <= lines + 2);
+                    assert!(!mark("x", &text, &instruction.lines).is_empty());
+                    // What was read once can be read again from its one line.
+                    let expander = super::Expander::new(file.escape, &get);
+                    drop((expander.word(&instruction.text), expander.words(&instruction.text)));
+                    if let What::Onbuild(trigger) = &instruction.what {
+                        one(trigger, file.escape).unwrap();
+                    }
+                    if let What::Copy(copy) | What::Add(copy) = &instruction.what {
+                        for source in &copy.sources {
+                            if let Source::Here(heredoc) = source {
+                                drop(expander.heredoc(heredoc));
+                            }
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                let lines = super::lines_of(&error).expect("an error has lines");
+                assert!(!mark("x", &text, &lines).is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn reading_takes_no_longer_than_the_text() {
+    for (name, piece) in [
+        ("a continued line", "a\\\n"),
+        ("continued comments", "\\\n#a\n"),
+        ("heredocs", "RUN <<A\na\nA\n"),
+        ("quotes", "\"a\" 'b' "),
+        ("options", "--mount=type=tmpfs "),
+        ("words", "a=b "),
+        ("variables", "${a:-b}"),
+        ("open braces", "${a"),
+        ("brackets", "[\"a\","),
+    ] {
+        let start = std::time::Instant::now();
+        for head in ["", "RUN ", "ENV ", "COPY ", "RUN <<", "ONBUILD RUN "] {
+            let text = format!("FROM a\n{head}{}", piece.repeat((256 << 10) / piece.len()));
+            drop(parse(&text));
+            let line = format!("FROM a\n{head}{}", piece.repeat(60_000 / piece.len()));
+            if let Ok(file) = parse(&line) {
+                let expander = super::Expander::new('\\', &|_| None);
+                for instruction in &file.stages[0].instructions {
+                    drop(expander.words(&instruction.text));
+                }
+            }
+        }
+        let took = start.elapsed();
+        assert!(took.as_secs() < 20, "{name}: {took:?}");
+    }
+}
