@@ -349,7 +349,11 @@ impl<'a> Stage<'a> {
         let (mut spec, mut inputs) =
             self.build
                 .run_spec(&self.image, layer, run, &argv, &self.variables)?;
-        let mounts = self.mounts(run, &mut spec, &mut inputs)?;
+        let mut mounts = self.mounts(run, &mut spec, &mut inputs)?;
+        if let (Some(name), Words::Shell(text)) = (&run.script, &run.command) {
+            inputs.besides.insert("the script".into(), text.clone());
+            mounts.script(name, text, &mut spec);
+        }
         let mut wanted = Some((spec, mounts));
         let made = self.step(instruction, &inputs, &mut || {
             let (spec, mounts) = wanted.take().context("asked twice")?;
