@@ -1,1 +1,4 @@
 //! Checks of step 14: build.
+
+#[path = "step_14/document.rs"]
+mod document;

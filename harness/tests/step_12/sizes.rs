@@ -39,7 +39,7 @@ fn keeps_its_size(life: &Life<'_>, driver: &str) -> Result<()> {
     let fill = "dd if=/dev/zero of=/one bs=1M count=100 2>/dev/shm/error; cat /dev/shm/error >&2; \
                 wc -c </one";
     let script = format!(
-        "cp /bin/busybox /copy; mv /copy /bin/busybox; {fill}; {wait}; rm /one; {fill}; \
+        "cp /bin/busybox /copy && mv /copy /bin/busybox || exit; {fill}; {wait}; rm /one; {fill}; \
          exec sleep 1000"
     );
     life.detached("box", &limited, &script)?;
@@ -48,7 +48,10 @@ fn keeps_its_size(life: &Life<'_>, driver: &str) -> Result<()> {
             let text = life.said(&["logs", "box"]).ok()?;
             (text.lines().count() >= times).then_some(text)
         });
-        let lines = lines.ok_or_else(|| failed("a disk to be full, at some time", "it is not"))?;
+        let Some(lines) = lines else {
+            let said = life.call(&["logs", "box"]).run()?.stderr;
+            return Err(failed(format!("a full disk {what}"), format!("{said:?}")));
+        };
         let last = lines
             .lines()
             .last()

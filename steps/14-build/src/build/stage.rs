@@ -349,7 +349,11 @@ impl<'a> Stage<'a> {
         let (mut spec, mut inputs) =
             self.build
                 .run_spec(&self.image, layer, run, &argv, &self.variables)?;
-        let mounts = self.mounts(run, &mut spec, &mut inputs)?;
+        let mut mounts = self.mounts(run, &mut spec, &mut inputs)?;
+        if let (Some(name), Words::Shell(text)) = (&run.script, &run.command) {
+            inputs.besides.insert("the script".into(), text.clone());
+            mounts.script(name, text, &mut spec);
+        }
         let mut wanted = Some((spec, mounts));
         let made = self.step(instruction, &inputs, &mut || {
             let (spec, mounts) = wanted.take().context("asked twice")?;
@@ -417,18 +421,16 @@ impl<'a> Stage<'a> {
                     content: self.variables.heredoc(heredoc)?,
                 }),
                 Source::Path(path) => {
-                    for path in self.variables.words(path)? {
-                        let is_address =
-                            path.starts_with("http://") || path.starts_with("https://");
-                        sources.push(match add && is_address {
-                            true => {
-                                let checksum = copy.checksum.as_deref().map(word).transpose()?;
-                                let directory = build.places.root.join("build/downloads");
-                                remote::fetch(&path, checksum.as_deref(), &directory)?
-                            }
-                            false => CopySource::Path(path),
-                        });
-                    }
+                    // One word, also with blanks in it, as of BuildKit.
+                    let path = word(path)?;
+                    sources.push(match add && remote::is_address(&path) {
+                        true => {
+                            let checksum = copy.checksum.as_deref().map(word).transpose()?;
+                            let directory = build.context.downloads(build.places)?;
+                            remote::fetch(&path, checksum.as_deref(), directory)?
+                        }
+                        false => CopySource::Path(path),
+                    });
                 }
             }
         }

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use engine::cli::places::Places;
@@ -58,8 +59,9 @@ pub struct Context {
     pub dockerfile: String,
     /// The name of the Dockerfile, for messages.
     pub name: String,
-    /// Keeps an unpacked archive until the build is over.
-    pub spool: Option<Spool>,
+    /// A directory of ours, until the build is over: for an archive, and for what
+    /// is downloaded.
+    spool: OnceLock<Spool>,
 }
 
 impl Context {
@@ -98,10 +100,20 @@ impl Context {
             }),
             dockerfile,
             name,
-            spool: None,
+            spool: OnceLock::new(),
         })
     }
     // ANCHOR_END: open
+
+    /// The directory for what is downloaded. It is removed with the context.
+    pub fn downloads(&self, places: &Places) -> Result<&Path> {
+        if self.spool.get().is_none() {
+            // Another stage may have made one meanwhile; ours is dropped then.
+            drop(self.spool.set(Spool::new(&places.root)?));
+        }
+        let spool = self.spool.get().context("no directory")?;
+        Ok(spool.directory())
+    }
 
     /// Standard input is an archive, or else a Dockerfile.
     fn from_input(places: &Places, file: Option<&OsStr>, input: &mut dyn Read) -> Result<Self> {
@@ -122,7 +134,7 @@ impl Context {
                 files: None,
                 dockerfile: text(&mut all, "standard input")?,
                 name: "-".into(),
-                spool: None,
+                spool: OnceLock::new(),
             });
         }
         let spool = Spool::new(&places.root)?;
@@ -150,7 +162,7 @@ impl Context {
             }),
             dockerfile,
             name,
-            spool: Some(spool),
+            spool: spool.into(),
         })
     }
 }

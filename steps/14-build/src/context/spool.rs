@@ -20,7 +20,7 @@ use kit::warn;
 use rustix::fs::{Mode, OFlags};
 use union::tree::remove::remove;
 
-use crate::copy::stage::{Links, Stage};
+use crate::copy::stage::{Links, NOBODYS, Stage};
 use crate::copy::tree::Look;
 use crate::copy::unpack::{Aside, unpack, unpacked};
 
@@ -72,8 +72,7 @@ impl Spool {
             .with_context(|| format!("mkdir {files:?}"))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(&files, flags, Mode::empty()).context("open")?;
-        let own = (u32::MAX, u32::MAX);
-        let mut stage = Stage::new(root, Links::Followed, own, None)?;
+        let mut stage = Stage::new(root, Links::Followed, NOBODYS, None)?;
         let mut aside = Aside::default();
         let from = unpacked(from).context("read the context")?;
         unpack(&mut stage, from, &mut aside).context("the context")?;

@@ -29,7 +29,7 @@ pub mod unpack;
 use std::fs::File;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use engine::cli::places::Places;
 use engine::image::digest::Digest;
 use engine::spec::Spec;
@@ -199,6 +199,16 @@ impl Job {
             "When using {name} with more than one source file, the destination must be a \
              directory and end with a /"
         );
+        for source in &self.sources {
+            if let Source::Path(path) = source
+                && self.add
+                && remote::is_repository(path)
+            {
+                bail!(
+                    "{path} is a git repository: that is not supported, clone it into the context"
+                );
+            }
+        }
         if let Some(chmod) = &self.chmod {
             Chmod::parse(chmod)?;
         }

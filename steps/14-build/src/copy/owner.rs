@@ -93,9 +93,9 @@ impl Chmod {
             )
         };
         if text.starts_with(|c: char| c.is_ascii_digit()) {
-            let mode = u32::from_str_radix(text, 8).with_context(wrong)?;
-            ensure!(mode <= 0o7777, wrong());
-            return Ok(Chmod::Octal(mode));
+            let mode = u32::from_str_radix(text, 8).ok();
+            let mode = mode.filter(|mode| *mode <= 0o7777);
+            return mode.map(Chmod::Octal).with_context(wrong);
         }
         let clauses = text.split(',').map(clause).collect::<Option<Vec<_>>>();
         Ok(Chmod::Symbolic(clauses.with_context(wrong)?))

@@ -116,9 +116,9 @@ impl Putting<'_> {
                 }
                 for item in &items {
                     self.links.clear();
-                    let name = item.found.path.to_string_lossy().into_owned();
+                    let path = Path::new("/").join(&item.found.path);
                     self.item(tree, item)
-                        .with_context(|| format!("copy {:?}", format!("/{name}")))?;
+                        .with_context(|| format!("copy {:?}", path.to_string_lossy()))?;
                 }
                 Ok(())
             }

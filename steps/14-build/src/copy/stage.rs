@@ -24,6 +24,9 @@ use crate::copy::tree::{DEEPEST, Look, open_path, stacked, target, through_proc}
 /// The most links in one name.
 const LINKS: usize = 40;
 
+/// Instead of an owner: files stay the caller's.
+pub const NOBODYS: (u32, u32) = (u32::MAX, u32::MAX);
+
 /// What happens to a link in the way to the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
@@ -440,6 +443,9 @@ fn shown(path: &Path) -> String {
 }
 
 fn write_owner(file: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> Result<()> {
+    if (uid, gid) == NOBODYS {
+        return Ok(());
+    }
     let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     match chownat(file, "", owner.0, owner.1, AtFlags::EMPTY_PATH) {
         Ok(()) => Ok(()),

@@ -92,6 +92,22 @@ pub struct Found {
     pub stat: Stat,
 }
 
+/// What a name leads to.
+enum Lookup {
+    Found(Found),
+    /// Nothing is there: the path without the links that were followed.
+    Missing(PathBuf),
+}
+
+impl Lookup {
+    fn found(self) -> Option<Found> {
+        match self {
+            Lookup::Found(found) => Some(found),
+            Lookup::Missing(_) => None,
+        }
+    }
+}
+
 /// What a source stands for: one file or directory.
 #[derive(Debug)]
 pub struct Item {
@@ -236,9 +252,14 @@ impl Tree {
     }
 
     // ANCHOR: find
-    /// Finds a file; `None` if there is none. Links lead to where they would lead
-    /// if the tree were all there is.
+    /// Finds a file; `None` if there is none.
     fn find(&self, path: &Path) -> Result<Option<Found>> {
+        self.look_up(path).map(Lookup::found)
+    }
+
+    /// Finds a file. Links lead to where they would lead if the tree were all
+    /// there is.
+    fn look_up(&self, path: &Path) -> Result<Lookup> {
         let mut left = stacked(path);
         let mut above: Vec<(OsString, OwnedFd)> = Vec::new();
         let mut links = 0;
@@ -250,7 +271,11 @@ impl Tree {
             let directory = above.last().map_or(&self.root, |(_, opened)| opened);
             let file = match open_path(directory, &name) {
                 Ok(file) => file,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(None),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => {
+                    let here: PathBuf = above.iter().map(|(name, _)| name).collect();
+                    let rest: PathBuf = left.iter().rev().collect();
+                    return Ok(Lookup::Missing(clean(&here.join(name).join(rest))));
+                }
                 Err(errno) => return Err(errno).with_context(|| format!("open {name:?}")),
             };
             let stat = fstat(&file).with_context(|| format!("stat {name:?}"))?;
@@ -273,16 +298,15 @@ impl Tree {
             None => self.root.try_clone().context("dup")?,
         };
         let stat = fstat(&file).context("stat")?;
-        Ok(Some(Found { file, path, stat }))
+        Ok(Lookup::Found(Found { file, path, stat }))
     }
     // ANCHOR_END: find
 
     /// Finds a source: it must exist, and not be left out.
     fn item(&self, path: &Path) -> Result<Item> {
-        let found = self.find(path).with_context(|| shown(path))?;
-        let Some(found) = found else {
-            // Of a link that leads nowhere, where it leads.
-            return Err(missing(path));
+        let found = match self.look_up(path).with_context(|| shown(path))? {
+            Lookup::Found(found) => found,
+            Lookup::Missing(path) => return Err(missing(&path)),
         };
         if !self.keeps(&found)? {
             return Err(missing(path).context("it is left out of the context by .dockerignore"));
@@ -309,7 +333,7 @@ impl Tree {
             return Ok(true);
         }
         Ok(found.is_directory()
-            && ignore.has_exceptions()
+            && ignore.may_keep_below(&found.path)
             && self.keeps_any(ignore, found.file.as_fd(), &found.path, 0)?)
     }
 
@@ -328,7 +352,9 @@ impl Tree {
             };
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             if !ignore.leaves_out(&path, is_directory)
-                || is_directory && self.keeps_any(ignore, file.as_fd(), &path, depth + 1)?
+                || is_directory
+                    && ignore.may_keep_below(&path)
+                    && self.keeps_any(ignore, file.as_fd(), &path, depth + 1)?
             {
                 return Ok(true);
             }
@@ -608,7 +634,7 @@ impl Walk<'_> {
             }
             if let Some(exclude) = self.exclude
                 && exclude.leaves_out(&below, found.is_directory())
-                && !(found.is_directory() && exclude.has_exceptions())
+                && !(found.is_directory() && exclude.may_keep_below(&below))
             {
                 continue;
             }

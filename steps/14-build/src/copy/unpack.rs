@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use union::archive::reader::{Entry, EntryType, Reader};
 
 use crate::context::spool::Named;
-use crate::copy::stage::{Directory, Stage, refuse_whiteout};
+use crate::copy::stage::{Directory, NOBODYS, Stage, refuse_whiteout};
 use crate::copy::tree::{DEEPEST, Look, is_of_contexts};
 
 /// The most entries of an archive.
@@ -38,10 +38,26 @@ const XZ: u32 = 128 << 10;
 pub fn unpacked<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut from = BufReader::with_capacity(1 << 16, from);
     Ok(match Packing::of(from.fill_buf()?) {
-        Packing::Other("xz") => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, XZ)),
+        Packing::Other("xz") => {
+            let xz = lzma_rust2::XzReader::new_mem_limit(from, true, XZ);
+            Box::new(Asked(xz))
+        }
         Packing::Other("bzip2") => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
         _ => decompress(from)?,
     })
+}
+
+/// A reader that is only asked for something. The one of xz takes a read of no
+/// bytes for the end of its block, and misses the checksum there.
+struct Asked<R>(R);
+
+impl<R: Read> Read for Asked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match buffer.is_empty() {
+            true => Ok(0),
+            false => self.0.read(buffer),
+        }
+    }
 }
 
 /// Whether a file is an archive, packed or not: as Docker finds out, by reading
@@ -255,7 +271,7 @@ impl Target for Aside {
         self.looks.push((Named(path.into()), look));
         Ok(Some(Look {
             mode,
-            owner: (u32::MAX, u32::MAX),
+            owner: NOBODYS,
             mtime: (0, 0),
             xattrs: BTreeMap::new(),
         }))
