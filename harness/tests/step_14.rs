@@ -2,3 +2,5 @@
 
 #[path = "step_14/document.rs"]
 mod document;
+#[path = "step_14/fold.rs"]
+mod fold;
