@@ -1,1 +1,6 @@
 //! Checks of step 14: build.
+
+#[path = "step_14/document.rs"]
+mod document;
+#[path = "step_14/fold.rs"]
+mod fold;

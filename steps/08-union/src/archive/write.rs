@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::sys::stat::{major, minor};
 use rustix::fs::{FileType, Stat};
+use rustix::process::{getegid, geteuid};
 use tar::{Builder, EntryType, Header};
 
 use super::{Marks, OPAQUE, is_aufs_own, is_whiteout, whited_out, whiteout};
@@ -87,6 +88,8 @@ struct Archive<'a> {
     links: HashMap<(u64, u64), PathBuf>,
     /// The latest time, in seconds since 1970.
     latest: Option<i64>,
+    /// The caller's user and group, unless that is root.
+    caller: Option<(u32, u32)>,
 }
 
 impl<'a> Archive<'a> {
@@ -94,6 +97,10 @@ impl<'a> Archive<'a> {
         Archive {
             tree,
             latest,
+            caller: match geteuid() {
+                uid if uid.is_root() => None,
+                uid => Some((uid.as_raw(), getegid().as_raw())),
+            },
             builder: Builder::new(to),
             links: HashMap::new(),
         }
@@ -130,6 +137,11 @@ impl<'a> Archive<'a> {
         let Some(mut stat) = self.tree.stat(path)? else {
             return Ok(());
         };
+        // The files of an ordinary user's root are the user's own.
+        if let Some((uid, gid)) = self.caller {
+            stat.st_uid = if stat.st_uid == uid { 0 } else { stat.st_uid };
+            stat.st_gid = if stat.st_gid == gid { 0 } else { stat.st_gid };
+        }
         if let Some(latest) = self.latest
             && (stat.st_mtime, stat.st_mtime_nsec) > (latest, 0)
         {

@@ -7,6 +7,7 @@ use engine::cli::places::Places;
 use engine::list::layers;
 use engine::spec::Spec;
 use kit::sys::exit;
+use nix::sched::CloneFlags;
 use nix::sys::stat::umask;
 use process::{Command, Container, Exit, Isolation};
 use rustix::fs::{Mode, OFlags, open};
@@ -47,6 +48,11 @@ struct Making {
 impl Isolation for Making {
     fn name(&self) -> &'static str {
         "workdir"
+    }
+
+    /// The layers are mounted in a namespace of its own, and end with it.
+    fn namespaces(&self) -> CloneFlags {
+        CloneFlags::CLONE_NEWNS
     }
 
     fn before_exec(&mut self) -> Result<()> {

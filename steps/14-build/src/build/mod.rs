@@ -289,6 +289,8 @@ impl<'a> Build<'a> {
         let images = &self.here.images;
         let image = {
             let lock = images.store.lock()?;
+            // Leases of builds that were killed go.
+            self.cache.oldest_lease(&lock)?;
             let record = images.store.record(&id)?;
             let record = record.with_context(|| format!("No such image: {reference}"))?;
             let chains: Vec<Digest> = record.layers.iter().map(|one| one.chain.clone()).collect();

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::cache::Inputs;
 use crate::build::options::SecretSource;
+use crate::build::run::script;
 use crate::build::stage::Stage;
 use crate::copy::{From, Job, Source};
 use crate::dockerfile::instruction::Run;
@@ -86,6 +87,20 @@ pub struct Mounts {
     pub caches: Vec<Used>,
     /// Its secrets.
     pub secrets: Secrets,
+}
+
+impl Mounts {
+    /// Adds a heredoc that begins with `#!`: a file that is seen while it runs.
+    pub fn script(&mut self, name: &str, text: &str, spec: &mut Spec) {
+        spec.files.traceless = true;
+        self.secrets.files.push(Secret {
+            content: text.as_bytes().to_vec(),
+            target: PathBuf::from(script(name)),
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        });
+    }
 }
 
 impl Stage<'_> {

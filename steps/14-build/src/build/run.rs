@@ -45,13 +45,18 @@ pub fn command(words: &Words, shell: &[String]) -> Vec<String> {
 
 /// The words of a `RUN`.
 pub fn argv(run: &Run, shell: &[String]) -> Vec<String> {
-    let mut words = run.command.clone();
-    if let Words::Shell(line) = &mut words {
-        for heredoc in &run.heredocs {
-            *line += &format!("\n{}{}", heredoc.content, heredoc.name);
-        }
+    if let Some(name) = &run.script {
+        return vec![script(name)];
     }
-    command(&words, shell)
+    match run.shell() {
+        Some(line) => command(&Words::Shell(line), shell),
+        None => command(&run.command, shell),
+    }
+}
+
+/// Where a `RUN` finds a heredoc that is a program of its own.
+pub fn script(name: &str) -> String {
+    format!("/dev/pipes/{}", name.replace('/', "_"))
 }
 
 /// How the history shows a `RUN`: with the arguments that it saw.

@@ -356,7 +356,11 @@ impl<'a> Stage<'a> {
         let (mut spec, mut inputs) =
             self.build
                 .run_spec(&self.image, layer, run, &argv, &self.variables)?;
-        let mounts = self.mounts(run, &mut spec, &mut inputs)?;
+        let mut mounts = self.mounts(run, &mut spec, &mut inputs)?;
+        if let (Some(name), Words::Shell(text)) = (&run.script, &run.command) {
+            inputs.besides.insert("the script".into(), text.clone());
+            mounts.script(name, text, &mut spec);
+        }
         let mut wanted = Some((spec, mounts));
         let made = self.step(instruction, &inputs, &mut || {
             let (spec, mounts) = wanted.take().context("asked twice")?;
@@ -593,6 +597,12 @@ impl<'a> Stage<'a> {
         wanted: &mut dyn FnMut() -> Result<Wanted>,
     ) -> Result<(Made, Digest)> {
         let build = self.build;
+        let mut inputs = inputs.clone();
+        if let Some(epoch) = build.options.epoch {
+            let epoch = epoch.to_string();
+            inputs.besides.insert("SOURCE_DATE_EPOCH".into(), epoch);
+        }
+        let inputs = &inputs;
         let key = inputs.key()?;
         let place = format!("{} {}", self.number, self.step.0);
         let vertex = build

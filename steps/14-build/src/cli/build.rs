@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::io::stdin;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::thread;
 
@@ -289,6 +290,18 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
         Ok(dockerfile) => dockerfile,
         Err(error) => return Err(shown(&error, &context, None)),
     };
+    // Blocked in all threads, of which this is the first: a signal is read, and
+    // ends nobody.
+    let stopping: SignalSet = [
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+    ]
+    .into_iter()
+    .collect();
+    let signals = signalfd(stopping)?;
+    block(stopping)?;
     let (reporter, display) = Display::start(how);
     let vertex = reporter.begin(
         &format!("[internal] load build definition from {}", context.name),
@@ -312,7 +325,7 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
         kind,
         (&options, defaults),
         (&context, &dockerfile),
-        (reporter, &why),
+        (reporter, &why, signals),
     );
     let failed = display.finish()?;
     why.write()?;
@@ -343,20 +356,9 @@ fn build(
     kind: Kind,
     (options, defaults): (&Options, RunArgs),
     (context, dockerfile): (&Context, &Dockerfile),
-    (reporter, why): (Reporter, &Why),
+    (reporter, why, signals): (Reporter, &Why, OwnedFd),
 ) -> Result<Digest> {
     let workers = Workers::default();
-    // Blocked in all threads, of which this is the first.
-    let stopping: SignalSet = [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-    ]
-    .into_iter()
-    .collect();
-    let signals = signalfd(stopping)?;
-    block(stopping)?;
     let (over, told) = std::io::pipe().context("pipe")?;
     thread::scope(|scope| {
         let workers = &workers;
@@ -383,11 +385,7 @@ fn build(
 }
 
 /// Breaks the build off when a signal says so.
-fn watch(
-    signals: &std::os::fd::OwnedFd,
-    over: &std::io::PipeReader,
-    workers: &Workers,
-) -> Result<()> {
+fn watch(signals: &OwnedFd, over: &std::io::PipeReader, workers: &Workers) -> Result<()> {
     use rustix::event::{PollFd, PollFlags, poll};
     loop {
         let mut fds = [

@@ -25,6 +25,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use engine::cli::places::Places;
+use engine::image::source::decompress::Packing;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use union::archive::reader::Reader;
@@ -128,6 +129,10 @@ impl Context {
             Ok(unpacked) => matches!(Reader::new(unpacked).next(), Ok(Some(_))),
             Err(error) => bail!("standard input: {error}"),
         };
+        ensure!(
+            is_archive || Packing::of(&begin) == Packing::Plain,
+            "standard input is packed, and what is in it is no archive"
+        );
         let mut all = Cursor::new(begin).chain(input);
         if !is_archive {
             return Ok(Context {

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use anyhow::{Context, Result, bail, ensure};
 use kit::{say, warn};
@@ -149,7 +150,11 @@ impl Stage {
                 above.pop();
                 continue;
             }
-            ensure!(above.len() < DEEPEST, "{path:?} is nested too deep");
+            // Before the first directory is made.
+            ensure!(
+                above.len() + left.len() < DEEPEST,
+                "directories are nested more than {DEEPEST} deep"
+            );
             let here = above
                 .last()
                 .map_or(self.root.as_fd(), |(_, file)| file.as_fd());
@@ -432,8 +437,9 @@ fn make(at: BorrowedFd<'_>, name: &OsStr, owner: (u32, u32)) -> Result<OwnedFd> 
 pub fn refuse_whiteout(name: &OsStr) -> Result<()> {
     ensure!(
         !name.as_bytes().starts_with(b".wh."),
-        "a name that begins with .wh. stands for a deleted file in an image: rename it, or leave \
-         it out (.dockerignore)"
+        "{:?}: a name that begins with .wh. stands for a deleted file in an image: rename it, or \
+         leave it out (.dockerignore)",
+        name.to_string_lossy()
     );
     Ok(())
 }
@@ -449,9 +455,15 @@ fn write_owner(file: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> Result<()> {
     let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     match chownat(file, "", owner.0, owner.1, AtFlags::EMPTY_PATH) {
         Ok(()) => Ok(()),
-        // Not root, or an ID that does not exist there: it stays as made.
+        // Not root, or an ID that is not mapped: it stays as made.
         Err(errno @ (Errno::PERM | Errno::INVAL)) => {
-            say!("chown to {uid}:{gid}: {errno}");
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                warn!(
+                    "what should belong to {uid}:{gid} belongs to root: chown: {errno}: without \
+                     ranges in /etc/subuid and /etc/subgid there are no other users"
+                );
+            });
             Ok(())
         }
         Err(errno) => Err(errno).context("chown"),

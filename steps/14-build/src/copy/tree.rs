@@ -280,7 +280,7 @@ impl Tree {
             };
             let stat = fstat(&file).with_context(|| format!("stat {name:?}"))?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-                ensure!(above.len() < DEEPEST, "{path:?} is nested too deep");
+                ensure!(above.len() < DEEPEST, too_deep());
                 above.push((name, file));
                 continue;
             }

@@ -92,7 +92,7 @@ pub fn unpack(stage: &mut Stage, from: impl Read, target: &mut dyn Target) -> Re
         );
         let named = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
         one(stage, &mut entry, &named, target, &mut looks)
-            .with_context(|| format!("unpack {:?}", named.to_string_lossy()))?;
+            .with_context(|| format!("unpack {:?}", short(&named)))?;
     }
     for (path, look) in looks.iter().rev() {
         let made = stage
@@ -101,6 +101,11 @@ pub fn unpack(stage: &mut Stage, from: impl Read, target: &mut dyn Target) -> Re
         made.with_context(|| format!("unpack {path:?}"))?;
     }
     Ok(())
+}
+
+/// A name for a message: an archive may have one of a megabyte.
+fn short(path: &Path) -> String {
+    path.to_string_lossy().chars().take(200).collect()
 }
 
 /// Where an entry is, below the directory.
