@@ -239,9 +239,10 @@ impl Records {
     /// Finds containers whose launcher was killed: the kernel has ended them
     /// with it. Removes those with `--rm`, and marks the others as exited. Then
     /// removes names, drafts, layers and volumes of containers that were never
-    /// born. Warns of what cannot be removed, and goes on.
+    /// born. Warns of what cannot be removed, and goes on. Returns the records,
+    /// the youngest first.
     // ANCHOR: sweep
-    pub fn sweep(&self) -> Result<()> {
+    pub fn sweep(&self) -> Result<Vec<Record>> {
         for mut record in self.all()? {
             if !record.claims_to_run() || record.launcher.is_alive() {
                 continue;
@@ -285,9 +286,9 @@ impl Records {
 
     /// Removes what is left of launchers that were killed before they wrote a
     /// record.
-    fn sweep_unborn(&self) -> Result<()> {
+    fn sweep_unborn(&self) -> Result<Vec<Record>> {
         if !is_there(&self.places.state)? {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let records = {
             let _judging = self.hold(Turn::Judging)?;
@@ -306,7 +307,8 @@ impl Records {
                 }
             }
         }
-        Volumes::new(&self.places.root).sweep(&|id| is_there(&self.path(id)))
+        Volumes::new(&self.places.root).sweep(&|id| is_there(&self.path(id)))?;
+        Ok(records)
     }
 
     /// Removes layers without a record, unless their launcher still runs.
