@@ -149,6 +149,12 @@ claims *ARGS:
 inject *ARGS:
     @{{ harness }} inject "$@"
 
+# Run podman, containerd and dockerd with our runtime, in the virtual machine
+[no-exit-message]
+[group('check')]
+test-peers *ARGS:
+    @{{ harness }} test-peers "$@"
+
 # Run the suites of runc and crun with Debian's runc and with ours; as root
 [no-exit-message]
 [group('check')]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds a root file system for containers: rootfs.sh busybox|debian|systemd [--force]
+# Builds a root file system: rootfs.sh busybox|debian|systemd|peers [--force]
 #
 #   busybox  2 MB: one static program with 270 names, and the files that programs
 #            look for in /etc. From the package busybox-static. Never needs root.
@@ -9,6 +9,9 @@
 #            the daemons that have accounts of their own.
 #   systemd  the same with systemd and D-Bus, to be started as a system of its
 #            own. As root.
+#   peers    no directory but the image of a disk, disk.ext4, from which the
+#            virtual machine runs: a Debian with the engines that call a runtime
+#            of ours, and what the suites of runc and crun need. 300 MB of packages.
 #
 # Packages come from where this system's own apt takes them. The result is
 #   ${DRYDOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/drydock}/rootfs/NAME
@@ -25,12 +28,12 @@ die() {
     exit 1
 }
 
-usage='usage: rootfs.sh busybox|debian|systemd [--force]'
+usage='usage: rootfs.sh busybox|debian|systemd|peers [--force]'
 name=
 force=
 for argument; do
     case $argument in
-        busybox | debian | systemd) name=$argument ;;
+        busybox | debian | systemd | peers) name=$argument ;;
         --force) force=yes ;;
         -h | --help)
             sed -n '2,/^set -eu/{/^#/s/^# \{0,1\}//p}' "$0"
@@ -162,7 +165,8 @@ own_sources() {
 # Packages besides those of a Debian.
 more=
 
-debian() {
+# Sets $suite and $sources, with mmdebstrap installed.
+bootstrap() {
     if ! command -v mmdebstrap >/dev/null; then
         [ "$user" = 0 ] || die "mmdebstrap is missing: sudo apt-get install mmdebstrap uidmap"
         say "installing mmdebstrap"
@@ -174,7 +178,10 @@ debian() {
     [ -n "$suite" ] || die "/etc/os-release names no VERSION_CODENAME: build it on a Debian release"
     sources=$(own_sources "$suite")
     [ -n "$sources" ] || die "no file in /etc/apt has a source for $suite"
+}
 
+debian() {
+    bootstrap
     # Manuals and translations are half of it, and no container reads them.
     set -- --variant=minbase --include="procps$more" \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -225,6 +232,46 @@ systemd() {
     [ "$user" = 0 ] || die "its files must belong to root: sudo $0 systemd"
     more=,systemd,dbus
     debian
+}
+
+# The engines whose calls of a runtime are checked, with what they need; and what
+# the suites of runc and crun need.
+engines='podman,conmon,uidmap,containerd,docker.io,runc,crun,buildah,skopeo,docker-registry'
+helpers='iptables,nftables,iproute2,openssl,ca-certificates,procps,kmod,xz-utils,netavark,aardvark-dns'
+suites='bats,jq,gawk,python3,bsdextrautils,bsdutils,binutils'
+
+peers() {
+    bootstrap
+    # As root, or as a root over the user's subordinate IDs, to which the files
+    # of the image belong. Through an archive, because mmdebstrap's own formats
+    # of images need programs that are no part of every Debian.
+    as_root=
+    if [ "$user" != 0 ]; then
+        as_root='unshare --map-auto --map-root-user'
+        $as_root true 2>/dev/null || die "an ordinary user needs user namespaces with newuidmap and entries" \
+            "in /etc/subuid and /etc/subgid (sudo apt-get install uidmap; sudo usermod --add-subuids" \
+            "100000-165535 --add-subgids 100000-165535 $(id -un)), or root: sudo $0 peers"
+    fi
+    say "mmdebstrap $suite, with the engines"
+    # Their services are not started: there is no init to start them.
+    # shellcheck disable=SC2086
+    mmdebstrap --mode=unshare --format=tar --variant=minbase --include="$engines,$helpers,$suites" \
+        --dpkgopt='path-exclude=/usr/share/doc/*' \
+        --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --dpkgopt='path-exclude=/usr/share/info/*' \
+        "$suite" "$work/peers.tar" $sources >&2 || die "mmdebstrap failed; its messages are above"
+    say "making an image of it"
+    size=$(($(stat -c %s "$work/peers.tar") / 1048576 * 5 / 4 + 64))
+    # shellcheck disable=SC2016,SC2086 # expanded by the inner shell
+    $as_root sh -euc '
+        mkdir "$1/peers"
+        trap "rm -rf \"$1/peers\"" EXIT
+        # Devices are those of the machine.
+        tar -x -f "$1/peers.tar" -C "$1/peers" --numeric-owner --exclude="./dev/*"
+        mke2fs -q -t ext4 -O ^has_journal -m 0 -L peers -d "$1/peers" "$2" "$3M"
+    ' sh "$work" "$root/disk.ext4" "$size" >&2 || die "the image cannot be made; messages are above"
+    rm "$work/peers.tar"
 }
 
 $name

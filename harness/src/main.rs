@@ -7,7 +7,7 @@ use course::handout;
 use harness::commands::{
     bench, book, build, changed, check, claims, doctor, grade, grade_all, gradescope, hint, inject,
     kernel, kernels, mutants, progress, restore, run, solution, start, test_exercises,
-    test_hostile, test_step, test_wrong, tour, vm, watch, why,
+    test_hostile, test_peers, test_step, test_wrong, tour, vm, watch, why,
 };
 
 /// Checks, virtual machine and housekeeping of the course
@@ -40,6 +40,8 @@ enum Command {
     TestExercises(test_exercises::Args),
     /// Prove that hostile submissions gain nothing
     TestHostile(test_hostile::Args),
+    /// Run the engines that call our runtime, in the virtual machine
+    TestPeers(test_peers::Args),
     /// Start a step: create its skeleton in work/
     Start(start::Args),
     /// Check your step
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::Gradescope(args) => gradescope::gradescope(args),
         Command::TestExercises(args) => test_exercises::test_exercises(args),
         Command::TestHostile(args) => test_hostile::test_hostile(args),
+        Command::TestPeers(args) => test_peers::test_peers(args),
         Command::Start(args) => start::start(args),
         Command::Check(args) => check::check(args),
         Command::Watch(args) => watch::watch(args),

@@ -27,11 +27,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use check::check::wait_for;
 use serial_test::serial;
 
 use cri::{Cri, EXITED, RUNNING};
-use place::{Ended, Place};
+use place::{Ended, Place, soon};
 
 /// Prints a word every fifth of a second, and ends at SIGTERM.
 const TICKS: &str = "trap 'exit 0' TERM; while :; do echo tick; sleep 0.2; done";
@@ -56,7 +55,7 @@ impl Client<'_> {
 
     /// Waits until a call prints a line with these words.
     fn await_words(&self, words: &[&str], expected: &str) -> Result<()> {
-        let found = wait_for(|| {
+        let found = soon(|| {
             let ended = self.run(words).ok()?;
             ended.stdout.contains(expected).then_some(())
         });

@@ -1,5 +1,7 @@
 //! Checks of step 12: containers that stay.
 
+#[path = "step_12/bounds.rs"]
+mod bounds;
 #[path = "step_12/config.rs"]
 mod config;
 #[path = "step_12/copy.rs"]

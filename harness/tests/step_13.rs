@@ -10,6 +10,8 @@ mod hostile;
 mod server;
 #[path = "step_13/site.rs"]
 mod site;
+#[path = "step_13/unpacking.rs"]
+mod unpacking;
 #[path = "step_13/who.rs"]
 mod who;
 

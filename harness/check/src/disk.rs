@@ -1,5 +1,5 @@
-//! A disk of a check's own: an ext4 file system in a file. Its loop device is
-//! freed at the unmount.
+//! A disk of a check's own: an ext4 file system in a file, whose loop device is
+//! freed at the unmount, or one in memory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::statvfs;
 
 use crate::check::Check;
 use crate::requirement::tool;
@@ -61,6 +62,30 @@ impl Disk {
     /// The mount point.
     pub fn path(&self) -> &Path {
         &self.at
+    }
+
+    /// Mounts a disk in memory, of a size as mount(8) takes it: `24m`. It has no
+    /// blocks to wait for, and everybody may enter it.
+    pub fn in_memory(c: &Check, size: &str) -> Result<Self> {
+        let at = c.dir().join(c.word("memory"));
+        fs::create_dir(&at).with_context(|| format!("mkdir({at:?})"))?;
+        let options = format!("size={size},mode=755");
+        let flags = MsFlags::empty();
+        mount(
+            Some("small"),
+            &at,
+            Some("tmpfs"),
+            flags,
+            Some(options.as_str()),
+        )
+        .context("mount a small tmpfs")?;
+        Ok(Disk { at })
+    }
+
+    /// The bytes that are free.
+    pub fn free(&self) -> Result<u64> {
+        let stat = statvfs(&self.at).context("statvfs")?;
+        Ok(stat.blocks_available() * stat.fragment_size())
     }
 
     /// The projects of a disk that have a limit.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// The top of the repository.
 pub fn root() -> PathBuf {
@@ -66,9 +66,24 @@ pub fn checks() -> PathBuf {
 /// Makes sure that a root file system exists: makes it if it is missing.
 /// `vm/rootfs.sh` explains a failure on standard error.
 pub fn need_rootfs(name: &str) -> Result<()> {
-    if rootfs(name).join("bin").exists() {
-        return Ok(());
+    match rootfs(name).join("bin").exists() {
+        true => Ok(()),
+        false => make_rootfs(name),
     }
+}
+
+/// The image of the disk that `just rootfs NAME` makes. Makes it if it is
+/// missing.
+pub fn need_disk(name: &str) -> Result<PathBuf> {
+    let image = rootfs(name).join("disk.ext4");
+    if !image.exists() {
+        make_rootfs(name)?;
+        ensure!(image.exists(), "{name} is a directory, and no disk");
+    }
+    Ok(image)
+}
+
+fn make_rootfs(name: &str) -> Result<()> {
     let made = Command::new(root().join("vm/rootfs.sh"))
         .arg(name)
         .stdout(Stdio::null())

@@ -22,6 +22,7 @@ pub mod solution;
 pub mod start;
 pub mod test_exercises;
 pub mod test_hostile;
+pub mod test_peers;
 pub mod test_step;
 pub mod test_wrong;
 pub mod tour;

@@ -40,6 +40,10 @@ pub struct Args {
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     time_limit: u64,
 
+    /// Run from the image of a disk that `./just rootfs NAME` makes: peers
+    #[arg(long, value_name = "NAME")]
+    disk: Option<String>,
+
     /// File or directory to copy into the machine, and its absolute path inside
     #[arg(long = "file", value_name = "FILE:INSIDE")]
     files: Vec<String>,
@@ -70,6 +74,7 @@ pub fn vm(args: Args) -> Result<ExitCode> {
         cpus: args.cpus,
         time_limit: Duration::from_secs(args.time_limit),
         files: files(&args.files, &mine)?,
+        disk: args.disk.as_deref().map(workspace::need_disk).transpose()?,
         ..Vm::default()
     };
     let status = if stdin().is_terminal() && stdout().is_terminal() {

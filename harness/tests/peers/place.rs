@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use check::check::wait_for;
 use check::guard::Snapshot;
 use check::{host, requirement, workspace};
 use nix::unistd::geteuid;
@@ -16,6 +17,24 @@ use tempfile::TempDir;
 
 /// The prefix of the control groups. `./just restore` knows it.
 const GROUP: &str = "drydock-peers-";
+
+/// The longest wait for a daemon, or for what it says: translated by QEMU, a
+/// program in Go takes seconds to start.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The longest time for a call.
+const CALL_LIMIT: &str = "180";
+
+/// The value that the closure returns in time, asked again and again.
+pub(crate) fn soon<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            None if begun.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(50)),
+            answer => return answer,
+        }
+    }
+}
 
 /// Mounts, network, IPC objects, host name and processes of the daemons. Process
 /// 1 is a sleep: when it is killed, the kernel kills all others.
@@ -202,10 +221,10 @@ impl Place {
         command
     }
 
-    /// Runs a command in the namespaces, a minute at most.
+    /// Runs a command in the namespaces, for three minutes at most.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, words: &[S]) -> Result<Ended> {
         let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
-        let limit = ["timeout", "--foreground", "60"].map(OsStr::new);
+        let limit = ["timeout", "--foreground", CALL_LIMIT].map(OsStr::new);
         let call: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         let call = call.join(" ");
         let output = self
@@ -218,7 +237,7 @@ impl Place {
     /// Starts a daemon, and waits for its socket.
     pub(crate) fn start(&mut self, name: &str, words: &[&str], socket: &Path) -> Result<()> {
         self.spawn(name, words)?;
-        if wait_for(|| socket.exists().then_some(())).is_none() {
+        if soon(|| socket.exists().then_some(())).is_none() {
             bail!("{name} has no socket {socket:?}: {}", self.log(name)?);
         }
         Ok(())
@@ -236,7 +255,7 @@ impl Place {
                 .contains(&socket)
                 .then_some(())
         };
-        if wait_for(listens).is_none() {
+        if soon(listens).is_none() {
             bail!("{name} does not listen: {}", self.log(name)?);
         }
         Ok(())
@@ -318,7 +337,7 @@ impl Drop for Place {
         for (_, daemon) in &mut self.daemons {
             daemon.wait().ok();
         }
-        wait_for(|| {
+        soon(|| {
             for group in self.groups() {
                 match is_tmpfs(&group) {
                     true => fs::remove_dir_all(group).ok(),

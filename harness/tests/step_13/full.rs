@@ -1,22 +1,13 @@
 //! A disk that is full.
 
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 
 use check::prelude::*;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::statvfs::statvfs;
 use serde_json::json;
 
 use crate::server::{How, Request, digest};
 use crate::site::{Site, archive, small_root};
-
-/// The free bytes of the file system of a directory.
-fn free(directory: &Path) -> Result<u64> {
-    let stat = statvfs(directory).context("statvfs")?;
-    Ok(stat.blocks_available() * stat.fragment_size())
-}
 
 /// Bytes that no program packs, the same in every run.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
@@ -33,31 +24,20 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 #[test]
 fn a_full_disk_is_left_as_it_was() {
     check(|c| {
-        let disk = c.dir().join("disk");
-        fs::create_dir(&disk).context("mkdir")?;
-        mount(
-            Some("small"),
-            &disk,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some("size=24m,mode=755"),
-        )
-        .context("mount a small tmpfs")?;
-        let done = pulls(c, &disk);
-        umount2(&disk, MntFlags::MNT_DETACH).context("unmount it")?;
-        done
+        let disk = Disk::in_memory(c, "24m")?;
+        pulls(c, &disk)
     });
 }
 
-fn pulls(c: &Check, disk: &Path) -> Result<()> {
+fn pulls(c: &Check, disk: &Disk) -> Result<()> {
     let mut site = Site::new(c)?;
-    site.root = disk.join("root");
+    site.root = disk.path().join("root");
     let config = || json!({"Cmd": ["cat", "/etc/word"]});
     // An image that has room, so that the directories are there.
     let first = site.image("app", "1")?;
     let name = site.server.name("app:1");
     site.said(&["pull", "-q", &name])?;
-    let before = (free(disk)?, site.left_in("images/blobs/sha256"));
+    let before = (disk.free()?, site.left_in("images/blobs/sha256"));
     let refused = |status: i32, stderr: &str, what: &str| -> Result<()> {
         expect_eq(&format!("the status of a pull of {what}"), status, 1)?;
         let said = stderr.to_lowercase();
@@ -74,7 +54,7 @@ fn pulls(c: &Check, disk: &Path) -> Result<()> {
         refused(ran.status, &ran.stderr, what)
     };
     let as_before = |what: &str| -> Result<()> {
-        let now = (free(disk)?, site.left_in("images/blobs/sha256"));
+        let now = (disk.free()?, site.left_in("images/blobs/sha256"));
         expect(
             now.1 == before.1,
             format!("no further blob after {what}"),
@@ -119,7 +99,7 @@ fn pulls(c: &Check, disk: &Path) -> Result<()> {
         .root
         .join("images/blobs/partial")
         .join(&digest(&built.layers[0])[7..]);
-    let other = disk.join("other");
+    let other = disk.path().join("other");
     let what = "a layer for which there is no room any more";
     let name_3 = site.server.name("app:3");
     let mut pull = site.call(&["pull", "-q", &name_3]).command();
@@ -130,7 +110,7 @@ fn pulls(c: &Check, disk: &Path) -> Result<()> {
         let length = fs::metadata(&partial).ok()?.len();
         (length >= half as u64).then_some(())
     });
-    let taken = free(disk).and_then(|bytes| {
+    let taken = disk.free().and_then(|bytes| {
         let bytes = bytes.saturating_sub(256 << 10) as usize;
         fs::write(&other, vec![1; bytes]).context("fill the disk")
     });

@@ -42,7 +42,8 @@ impl<'a> Desk<'a> {
     fn build_as(&self, name: &str, dockerfile: impl AsRef<[u8]>) -> Result<Ran> {
         fs::write(self.context.join("Dockerfile"), dockerfile).context("write")?;
         let context = self.context.display().to_string();
-        self.call(&["build", "-q", "-t", name, &context]).run()
+        let words = ["build", "-q", "--network", "none", "-t", name, &context];
+        self.call(&words).run()
     }
 
     /// Builds a Dockerfile, and reads its configuration.
@@ -240,7 +241,7 @@ RUN echo '<<none' $((1 << 2)) > /none
         }
         for (dockerfile, words) in [
             ("FROM box\nRUN <<EOF\ntrue\n EOF\n", "unterminated heredoc"),
-            ("FROM box\nCOPY <<a <<b /x/\na\nb\n", "unterminated heredoc"),
+            ("FROM box\nCOPY <<a <<b /x/\nb\na\n", "unterminated heredoc"),
             (
                 "FROM box\nCOPY x <<EOF\nEOF\n",
                 "cannot accept a heredoc as a destination",
@@ -564,7 +565,7 @@ fn a_hostile_dockerfile_ends_soon() {
             ),
             (
                 format!("FROM box\nRUN {}", "a \\\n".repeat(2 << 20)),
-                "the Dockerfile is larger than 4 MiB",
+                "has more than 4194304 bytes",
             ),
             (
                 format!("FROM box\nRUN <<EOF\n{}", "a\n".repeat(1 << 20)),
@@ -583,13 +584,6 @@ fn a_hostile_dockerfile_ends_soon() {
             !ran.stderr.contains(['\x1b', '\x07']),
             "no control characters of the Dockerfile in the error",
             format!("{:?}", ran.stderr),
-        )?;
-        let dockerfile: Vec<u8> = [b"FROM box\nENV x=".as_slice(), &[0xff, 0xfe]].concat();
-        let ran = desk.build(dockerfile)?;
-        expect(
-            ran.status == 1 && ran.stderr.contains("UTF-8"),
-            "a Dockerfile that is no text to be refused",
-            ran.stderr,
         )?;
         // Patterns that make others try for ever.
         fs::write(

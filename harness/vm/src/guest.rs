@@ -129,6 +129,7 @@ pub fn run(
         cgroup: machine.cgroup,
         accel: machine.accel,
         files: all,
+        disk: None,
         command: vec![
             format!("{INSIDE}/bin/harness"),
             "run".to_owned(),

@@ -63,6 +63,10 @@ pub struct Vm {
     pub accel: Accel,
     /// Files or directories of this host, each with its absolute path inside.
     pub files: Vec<(PathBuf, PathBuf)>,
+    /// The image of a disk, with an ext4 file system from which the machine
+    /// runs. It is not changed. Without one, the machine runs from its initramfs.
+    /// A machine with a disk boots and is never resumed.
+    pub disk: Option<PathBuf>,
     /// The command and its arguments. It runs as root, in /root.
     pub command: Vec<String>,
     /// Variables added to the command's environment.
@@ -159,6 +163,7 @@ impl Default for Vm {
             cpus: 2,
             accel: Accel::default(),
             files: Vec::new(),
+            disk: None,
             command: vec!["sh".to_owned()],
             env: Vec::new(),
             time_limit: Duration::from_secs(600),
@@ -178,7 +183,10 @@ impl Vm {
     pub fn run(&self, on_line: &mut dyn FnMut(&str)) -> Result<VmResult> {
         let (image, accel) = self.machine()?;
         let begun = Instant::now();
-        let wanted = self.resume && accel == Accel::Tcg && initramfs::wake().is_file();
+        let wanted = self.resume
+            && self.disk.is_none()
+            && accel == Accel::Tcg
+            && initramfs::wake().is_file();
         if wanted && let Some(result) = self.resume(&image, accel, on_line)? {
             return Ok(result);
         }

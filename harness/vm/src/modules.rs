@@ -20,6 +20,7 @@ pub const WANTED: &str = "
     nf_tables nf_nat nf_conntrack nf_conntrack_netlink nf_log_syslog
     nft_chain_nat nft_nat nft_masq nft_redir nft_ct nft_limit nft_log nft_objref nft_compat
     nft_reject nft_reject_inet nft_reject_ipv4 nft_reject_ipv6
+    xt_addrtype xt_comment xt_conntrack xt_mark xt_multiport xt_nat xt_tcpudp xt_MASQUERADE
     nft_fib nft_fib_inet nft_fib_ipv4 nft_fib_ipv6 nft_numgen nft_hash
 ";
 

@@ -86,6 +86,8 @@ pub struct Net {
     id: String,
     directory: PathBuf,
     hostname: Option<OsString>,
+    /// Where the files are if not in the directory, without their names.
+    kept: Option<PathBuf>,
     /// The state has been opened, and cleanup is due.
     begun: bool,
     /// In the child: its device has its addresses.
@@ -114,6 +116,7 @@ impl Net {
             id,
             directory: directory::directory(),
             hostname: None,
+            kept: None,
             begun: false,
             configured: false,
             connection: None,
@@ -126,6 +129,14 @@ impl Net {
     #[must_use]
     pub fn hostname(mut self, name: OsString) -> Self {
         self.hostname = Some(name);
+        self
+    }
+
+    /// Keeps the files beside this path, `PATH-hosts`, and not in memory, where
+    /// the state is: root of the container may write as much as it likes.
+    #[must_use]
+    pub fn files_beside(mut self, path: PathBuf) -> Self {
+        self.kept = Some(path);
         self
     }
 
@@ -189,7 +200,7 @@ impl Isolation for Net {
         let network = locked.state.network.as_ref().filter(|_| address.is_some());
         let gateway = network.map(|network| ipam::gateway(network.subnet));
         Files::of(&self.args, &hostname.to_string_lossy(), (address, gateway))?
-            .write(&locked.files_of(&self.id))
+            .write(&locked.files_of(&self.id), self.kept.as_deref())
     }
 
     // ANCHOR: on_host

@@ -78,7 +78,7 @@ pub use group::find::sweep;
 pub use limits::id_list::IdList;
 pub use limits::limits_swap;
 pub use limits::units::{Bytes, Cpus, Swap};
-pub use named::NamedGroup;
+pub use named::{GroupFinder, NamedGroup};
 pub use namespace::{CgroupView, Rights};
 
 use crate::devices::RuleArg;

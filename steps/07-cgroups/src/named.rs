@@ -103,6 +103,75 @@ pub fn check_path(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What [`NamedGroup::of_process`] knows of the host, read once for many
+/// processes.
+#[derive(Debug)]
+pub struct GroupFinder {
+    mounts: String,
+    own: Layout,
+    own_groups: String,
+}
+
+impl GroupFinder {
+    /// Reads the caller's mounts and groups.
+    pub fn new() -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).with_context(|| format!("read {path}"));
+        Ok(GroupFinder {
+            mounts: read("/proc/self/mountinfo")?,
+            own: Layout::detect()?,
+            own_groups: read("/proc/self/cgroup")?,
+        })
+    }
+
+    /// The result of [`NamedGroup::of_process`].
+    pub fn group_of(&self, pid: Pid) -> Result<NamedGroup> {
+        let groups = format!("/proc/{pid}/cgroup");
+        let groups = fs::read_to_string(&groups).with_context(|| format!("read {groups}"))?;
+        let layout = self.own.beside(&self.mounts, &groups);
+        let is_own = |dir: &Path| self.own.hierarchies.iter().any(|one| one.own == dir);
+        let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
+        let mut members = Vec::new();
+        for hierarchy in &layout.hierarchies {
+            let version = match hierarchy.version {
+                Version::V1 => 1,
+                Version::V2 => 2,
+            };
+            let counts = !hierarchy.controllers.is_empty() || version == 2 && v2_only;
+            if !counts || is_own(&hierarchy.own) {
+                continue;
+            }
+            // Whoever cannot enter the group would have none of its limits.
+            ensure!(
+                !hierarchy.read_only,
+                "{} is read-only: the group of process {pid} cannot be entered",
+                hierarchy.mount_point.display()
+            );
+            members.push(NamedMember {
+                version,
+                controllers: hierarchy.controllers.clone(),
+                dir: hierarchy.own.clone(),
+                top: hierarchy.mount_point.clone(),
+                above: Vec::new(),
+            });
+        }
+        // Nor may one be left out that is mounted nowhere here.
+        for line in groups
+            .lines()
+            .filter(|line| !self.own_groups.lines().any(|one| one == *line))
+        {
+            let names = line.split(':').nth(1).unwrap_or_default();
+            let mut names = names.split(',').filter(|name| !name.contains('='));
+            let shown =
+                names.all(|name| name.is_empty() || members.iter().any(|one| one.has(name)));
+            ensure!(
+                shown,
+                "the group {line:?} of process {pid} cannot be entered: its hierarchy is not mounted"
+            );
+        }
+        Ok(NamedGroup { members })
+    }
+}
+
 impl NamedGroup {
     /// The directories that the group will have. An absolute path begins at the
     /// root of each hierarchy, a relative one at the caller's own group. Makes
@@ -165,54 +234,7 @@ impl NamedGroup {
     /// # Errors
     /// If a hierarchy is mounted read-only, or not at all.
     pub fn of_process(pid: Pid) -> Result<NamedGroup> {
-        let layout = Layout::of_process(&pid.to_string())?;
-        let own = Layout::of_process("self")?;
-        let is_own = |dir: &Path| own.hierarchies.iter().any(|one| one.own == dir);
-        let v2_only = !layout.hierarchies.iter().any(|h| h.version == Version::V1);
-        let mut members = Vec::new();
-        for hierarchy in &layout.hierarchies {
-            let version = match hierarchy.version {
-                Version::V1 => 1,
-                Version::V2 => 2,
-            };
-            let counts = !hierarchy.controllers.is_empty() || version == 2 && v2_only;
-            if !counts || is_own(&hierarchy.own) {
-                continue;
-            }
-            // Whoever cannot enter the group would have none of its limits.
-            ensure!(
-                !hierarchy.read_only,
-                "{} is read-only: the group of process {pid} cannot be entered",
-                hierarchy.mount_point.display()
-            );
-            members.push(NamedMember {
-                version,
-                controllers: hierarchy.controllers.clone(),
-                dir: hierarchy.own.clone(),
-                top: hierarchy.mount_point.clone(),
-                above: Vec::new(),
-            });
-        }
-        // Nor may one be left out that is mounted nowhere here.
-        let read = |who: &str| {
-            let path = format!("/proc/{who}/cgroup");
-            fs::read_to_string(&path).with_context(|| format!("read {path}"))
-        };
-        let (its, own) = (read(&pid.to_string())?, read("self")?);
-        for line in its
-            .lines()
-            .filter(|line| !own.lines().any(|one| one == *line))
-        {
-            let names = line.split(':').nth(1).unwrap_or_default();
-            let mut names = names.split(',').filter(|name| !name.contains('='));
-            let shown =
-                names.all(|name| name.is_empty() || members.iter().any(|one| one.has(name)));
-            ensure!(
-                shown,
-                "the group {line:?} of process {pid} cannot be entered: its hierarchy is not mounted"
-            );
-        }
-        Ok(NamedGroup { members })
+        GroupFinder::new()?.group_of(pid)
     }
 
     /// The same group, whose parents somebody else keeps.

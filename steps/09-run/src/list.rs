@@ -97,7 +97,11 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
         shm_size: spec.files.shm_size.map(|size| size.0),
         ..MountSettings::default()
     };
-    let net = Net::new(spec.net.clone()).hostname(spec.uts.hostname_inside()?);
+    let hostname = spec.uts.hostname_inside()?;
+    let files = Records::new(here.places).etc().join(&spec.id);
+    let net = Net::new(spec.net.clone())
+        .hostname(hostname)
+        .files_beside(files);
     let mount = Mount::new(mount)
         .offer(net.files(RootTree::Own))
         .offer(devices::of_host(privileges)?)

@@ -17,7 +17,7 @@ use engine::volume::options::{MountSource, Mounted};
 use serde::Serialize;
 use union::LayerId;
 
-use crate::cli::is_paused;
+use crate::cli::Pauses;
 use crate::health::Health;
 use crate::log::file;
 use crate::network::attached;
@@ -254,12 +254,17 @@ pub struct Endpoint {
 
 /// The word for a container's state: Docker's `State.Status`.
 pub fn status(record: &Record) -> &'static str {
+    status_among(record, &Pauses::new())
+}
+
+/// The same, of one of many.
+pub fn status_among(record: &Record, pauses: &Pauses) -> &'static str {
     match record.status {
         Status::Created => "created",
-        Status::Restarting if record.is_running() => "restarting",
-        Status::Running if is_paused(record) => "paused",
-        Status::Running if record.is_running() => "running",
-        _ => "exited",
+        _ if !record.is_running() => "exited",
+        Status::Restarting => "restarting",
+        _ if pauses.has(record) => "paused",
+        _ => "running",
     }
 }
 

@@ -38,3 +38,4 @@ pub mod monitor;
 pub mod network;
 pub mod protocol;
 pub mod settings;
+mod watch;

@@ -80,7 +80,12 @@ pub fn read_own(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     let Some(file) = open_own(path)? else {
         return Ok(None);
     };
-    let mut bytes = Vec::new();
+    // With room for all of it: two calls, not one for each doubling.
+    let length = file
+        .metadata()
+        .with_context(|| format!("fstat({path:?})"))?
+        .len();
+    let mut bytes = Vec::with_capacity(length.min(most) as usize + 1);
     file.take(most + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("read {path:?}"))?;

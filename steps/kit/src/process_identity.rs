@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use procfs::FromRead;
 use procfs::process::{Process, Stat};
 use serde::{Deserialize, Serialize};
 
@@ -87,17 +88,22 @@ impl ProcessIdentity {
     /// Whether this process runs and the process `pid` is its child. As long as
     /// that is so, `pid` is not reused.
     pub fn is_parent_of(&self, pid: i32) -> bool {
-        let child = Process::new(pid).and_then(|child| child.stat());
-        child.is_ok_and(|child| child.ppid == self.pid) && self.stat().is_some()
+        stat_of(pid).is_some_and(|child| child.ppid == self.pid) && self.stat().is_some()
     }
 
     /// The `stat` of the process in /proc. `None` if it has ended, or if
     /// another process has its PID.
     fn stat(&self) -> Option<Stat> {
-        let stat = Process::new(self.pid).ok()?.stat().ok()?;
+        let stat = stat_of(self.pid)?;
         let is_it = stat.starttime == self.start && !matches!(stat.state, 'Z' | 'X');
         is_it.then_some(stat)
     }
+}
+
+/// The `stat` of a process: one file, and not its directory first. `None` if
+/// there is no such process.
+fn stat_of(pid: i32) -> Option<Stat> {
+    Stat::from_file(format!("/proc/{pid}/stat")).ok()
 }
 
 #[cfg(test)]

@@ -59,14 +59,29 @@ pub fn kernel_arguments(vm: &Vm, terminal: Terminal) -> String {
     };
     // The self-tests of the kernel's ciphers take an eighth of the boot.
     format!(
-        "console={} quiet panic=-1 cryptomgr.notests drydock.cgroup={layout}{} {}",
+        "console={} quiet panic=-1 cryptomgr.notests drydock.cgroup={layout}{}{} {}",
         ARCH.console,
+        match vm.disk {
+            Some(_) => " drydock.root=disk",
+            None => "",
+        },
         match terminal {
             Terminal::None => "",
             Terminal::Own => " drydock.terminal=hvc0",
         },
         ARCH.kernel_arguments
     )
+}
+
+/// A virtio disk that the machine only reads, from a descriptor.
+pub(super) fn disk(name: &str, fd: i32) -> [String; 4] {
+    let options = "if=none,format=raw,read-only=on,file.locking=off";
+    [
+        "-drive".to_owned(),
+        format!("{options},id={name},file={}", path(&fd)),
+        "-device".to_owned(),
+        format!("virtio-blk-pci,drive={name}"),
+    ]
 }
 
 pub(super) fn chardev(name: &str, fd: i32) -> [String; 2] {

@@ -164,6 +164,13 @@ impl Guest {
         let mut kept: Vec<OwnedFd> = Vec::new();
         let mut ends = None;
         let mut disk = None;
+        // After the console: the kernel numbers its ports by the device's place.
+        let mut disks = Vec::new();
+        if let Some(image) = &vm.disk {
+            let file = File::open(image).with_context(|| format!("open {}", image.display()))?;
+            disks.extend(arguments::disk("root", file.as_raw_fd()));
+            kept.push(file.into());
+        }
         if let Some(memory_file) = memory_file {
             kernel_arguments = format!("{kernel_arguments} {WAITS}");
             let fd = memory_file.as_raw_fd();
@@ -178,9 +185,7 @@ impl Guest {
                 None => empty_disk()?,
             };
             let (own_state, state) = UnixStream::pair().context("socketpair")?;
-            let options = "if=none,id=files,format=raw,read-only=on,file.locking=off";
-            let drive = format!("{options},file={}", path(&files.as_raw_fd()));
-            command.args(["-drive", &drive]);
+            disks.extend(arguments::disk("files", files.as_raw_fd()));
             ends = Some(Ends {
                 monitor: own,
                 orders: own_orders,
@@ -215,8 +220,8 @@ impl Guest {
             command.args(["-chardev", &format!("socket,id=orders,fd={orders_fd}")]);
             let port = "virtserialport,chardev=orders,nr=4,name=orders";
             command.args(["-device", port]);
-            command.args(["-device", "virtio-blk-pci,drive=files"]);
         }
+        command.args(disks);
         let death = match terminal {
             Terminal::None => {
                 command.stdin(Stdio::null());

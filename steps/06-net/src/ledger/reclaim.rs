@@ -2,7 +2,6 @@
 //! killed. Every part is idempotent and tolerates missing objects.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use crate::kernel::conntrack;
 use crate::kernel::link;
 use crate::ledger::state::{Locked, State};
 use crate::ledger::unused::remove_unused;
+use crate::names::files;
 use crate::nat::table;
 use crate::{comment, veth};
 use kit::warn;
@@ -45,7 +45,7 @@ pub(crate) fn remove(locked: &mut Locked, id: &str) -> Result<()> {
         }
         conntrack::forget(&mut netfilter, &member.ports)?;
     }
-    remove_files(&locked.files_of(id))?;
+    files::remove(&locked.files_of(id))?;
     locked.state.containers.remove(id);
     remove_unused(locked)?;
     // An empty state is not kept: closing it removes the file.
@@ -107,20 +107,11 @@ pub(crate) fn restore(directory: &Path) -> Result<Vec<String>> {
                 .file_name()
                 .is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
             if ours && path.is_dir() {
-                remove_files(&path)?;
+                files::remove(&path)?;
                 removed.push(path.display().to_string());
             }
         }
     }
     locked.close()?;
     Ok(removed)
-}
-
-fn remove_files(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("rmdir({directory:?})"))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,13 +1,14 @@
 //! The container's files for name resolution: /etc/resolv.conf, /etc/hosts and
 //! /etc/hostname (resolv.conf(5), hosts(5), hostname(5)).
 //!
-//! They are next to the state on the host, and step 04 mounts them into the
-//! container. So the root file system is unchanged, and may be read-only or
+//! They are next to the state on the host, or where the engine keeps them, and
+//! step 04 mounts them into the container. So the root file system is unchanged, and may be read-only or
 //! shared by several containers.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ use anyhow::{Context, Result};
 use crate::NetSettings;
 use crate::cli::mode::NetworkMode;
 use crate::names::resolv;
+use kit::own::{make, remove_file};
 use kit::warn;
 
 /// The files' names below /etc.
@@ -67,8 +69,10 @@ impl Files {
         })
     }
 
-    /// Creates `directory` and writes the files into it.
-    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+    /// Creates `directory` and writes the files into it; or beside `kept`, with
+    /// links to them in `directory`, which is in memory and which no container
+    /// may fill.
+    pub(crate) fn write(&self, directory: &Path, kept: Option<&Path>) -> Result<()> {
         // Any user of the container may read them, whatever the umask.
         let allow = |path: &Path, mode| {
             fs::set_permissions(path, Permissions::from_mode(mode))
@@ -78,11 +82,44 @@ impl Files {
         allow(directory, 0o755)?;
         let contents = [&self.resolv_conf, &self.hosts, &self.hostname];
         for (name, content) in NAMES.iter().zip(contents) {
-            let path = directory.join(name);
+            let mut path = directory.join(name);
+            if let Some(kept) = kept {
+                let link = path;
+                path = beside(kept, name);
+                make(path.parent().unwrap_or(kept), 0o711)?;
+                // First, so that whoever removes the link removes the file.
+                symlink(&path, &link).with_context(|| format!("symlink({link:?})"))?;
+                // That of an earlier start may belong to anybody.
+                remove_file(&path)?;
+            }
             write(&path, content)?;
             allow(&path, 0o644)?;
         }
         Ok(())
+    }
+}
+
+/// The path of a file that is kept elsewhere: `KEPT-hosts`.
+fn beside(kept: &Path, name: &str) -> PathBuf {
+    let mut path = kept.as_os_str().to_owned();
+    path.push("-");
+    path.push(name);
+    path.into()
+}
+
+/// Removes the files in `directory`, those that its links lead to, and the
+/// directory.
+pub(crate) fn remove(directory: &Path) -> Result<()> {
+    for name in NAMES {
+        if let Ok(kept) = fs::read_link(directory.join(name)) {
+            remove_file(&kept)?;
+        }
+    }
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("rmdir({directory:?})"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -113,7 +150,7 @@ mod tests {
             ..NetSettings::default()
         };
         let files = Files::of(&args, "box", (None, None)).unwrap();
-        files.write(&directory).unwrap();
+        files.write(&directory, None).unwrap();
         let hosts = directory.join("hosts");
         assert!(
             fs::read_to_string(&hosts)
@@ -122,5 +159,25 @@ mod tests {
         );
         let mode = fs::metadata(&hosts).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644);
+    }
+
+    #[test]
+    fn files_kept_elsewhere_go_with_their_links() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = base.path().join("7");
+        let kept = base.path().join("etc/box");
+        let files = Files {
+            hosts: "one".into(),
+            ..Files::default()
+        };
+        for _ in 0..2 {
+            files.write(&directory, Some(&kept)).unwrap();
+            let hosts = base.path().join("etc/box-hosts");
+            assert_eq!(fs::read_to_string(directory.join("hosts")).unwrap(), "one");
+            assert!(fs::symlink_metadata(&hosts).unwrap().is_file());
+            remove(&directory).unwrap();
+            assert!(!hosts.exists() && !directory.exists());
+        }
+        remove(&directory).unwrap();
     }
 }

@@ -50,6 +50,19 @@ impl Layout {
         Ok(layout)
     }
 
+    /// The same, where the mounts, and the controllers of v2, are known.
+    pub(crate) fn beside(&self, mountinfo: &str, cgroup: &str) -> Self {
+        let mut layout = Self::parse(mountinfo, cgroup);
+        for hierarchy in &mut layout.hierarchies {
+            if hierarchy.version == Version::V2
+                && let Some(own) = self.v2()
+            {
+                hierarchy.controllers.clone_from(&own.controllers);
+            }
+        }
+        layout
+    }
+
     /// Parses mountinfo and /proc/PID/cgroup. The controllers of v2 are in
     /// neither.
     pub(crate) fn parse(mountinfo: &str, cgroup: &str) -> Self {

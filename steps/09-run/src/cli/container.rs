@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use kit::sys::signals::pidfd_send_signal;
+use kit::time::timeout_at;
 use kit::{SignalNumber, say};
 use nix::sys::signal::Signal;
 use process::Exit;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -206,12 +207,7 @@ fn wait(process: &impl std::os::fd::AsFd, patience: Option<Duration>) -> Result<
     let until = patience.map(|patience| SystemTime::now() + patience);
     loop {
         let mut fds = [PollFd::new(process, PollFlags::IN)];
-        let left = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
-        let timeout = left.map(|left| Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        match poll(&mut fds, timeout.as_ref()) {
+        match poll(&mut fds, timeout_at(until).as_ref()) {
             Ok(ready) => return Ok(ready > 0),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("poll a pidfd"),

@@ -172,6 +172,12 @@ impl Records {
         self.places.state.join(id)
     }
 
+    /// The directory of the files that are mounted on those in a container's
+    /// /etc: `ID-hosts`. Their network removes them, unless the machine stops.
+    pub(crate) fn etc(&self) -> PathBuf {
+        self.places.root.join("run/etc")
+    }
+
     /// Removes a container's directory and record, and its name if it still has
     /// it.
     pub fn forget(&self, id: &str, name: &str) -> Result<()> {
@@ -239,9 +245,10 @@ impl Records {
     /// Finds containers whose launcher was killed: the kernel has ended them
     /// with it. Removes those with `--rm`, and marks the others as exited. Then
     /// removes names, drafts, layers and volumes of containers that were never
-    /// born. Warns of what cannot be removed, and goes on.
+    /// born. Warns of what cannot be removed, and goes on. Returns the records,
+    /// the youngest first.
     // ANCHOR: sweep
-    pub fn sweep(&self) -> Result<()> {
+    pub fn sweep(&self) -> Result<Vec<Record>> {
         for mut record in self.all()? {
             if !record.claims_to_run() || record.launcher.is_alive() {
                 continue;
@@ -285,15 +292,16 @@ impl Records {
 
     /// Removes what is left of launchers that were killed before they wrote a
     /// record.
-    fn sweep_unborn(&self) -> Result<()> {
+    fn sweep_unborn(&self) -> Result<Vec<Record>> {
         if !is_there(&self.places.state)? {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let records = {
             let _judging = self.hold(Turn::Judging)?;
             sweep_drafts(&self.places.state)?;
             let records = self.all()?;
             self.sweep_names(&records)?;
+            self.sweep_etc(&records)?;
             records
         };
         let known = |id: &str| records.iter().any(|record| record.spec.id == id);
@@ -306,7 +314,33 @@ impl Records {
                 }
             }
         }
-        Volumes::new(&self.places.root).sweep(&|id| is_there(&self.path(id)))
+        Volumes::new(&self.places.root).sweep(&|id| is_there(&self.path(id)))?;
+        Ok(records)
+    }
+
+    /// Removes files of containers without a record, unless they have a name: it
+    /// comes before everything else, and stays as long as its launcher lives.
+    fn sweep_etc(&self, records: &[Record]) -> Result<()> {
+        let directory = self.etc();
+        if !is_there(&directory)? {
+            return Ok(());
+        }
+        let id_of = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
+        let mut lost = names_in(&directory)?;
+        lost.retain(|name| !records.iter().any(|record| record.spec.id == id_of(name)));
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut held = Vec::new();
+        for name in names_in(&self.places.state.join("names"))? {
+            held.extend(self.holder(&name)?);
+        }
+        for name in lost {
+            if !held.iter().any(|holder| holder == short(&id_of(&name))) {
+                remove_file(&directory.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes layers without a record, unless their launcher still runs.
@@ -434,6 +468,16 @@ fn remove_directory(directory: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("rmdir({directory:?})")),
     }
+}
+
+/// The names in a directory, without those that are not UTF-8.
+fn names_in(directory: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("read {directory:?}"))? {
+        let entry = entry.with_context(|| format!("read {directory:?}"))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
 }
 
 /// Whether a file is a draft that is being written: its name begins with a dot.

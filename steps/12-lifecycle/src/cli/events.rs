@@ -1,8 +1,6 @@
 //! `events`.
 
 use std::io::{ErrorKind, Write, stdout};
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -10,15 +8,14 @@ use clap::Args;
 use engine::cli::places::Places;
 use kit::own::make;
 use process::Exit;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify;
-use rustix::io::Errno;
+use rustix::event::PollFlags;
 use serde::Serialize;
 
 use crate::cli::filter::Filters;
 use crate::cli::format::documents;
 use crate::events::{Event, Events, directory};
 use crate::log::point_in_time;
+use crate::watch::Watch;
 
 /// The options of `events`.
 #[derive(Args, Clone, Debug)]
@@ -161,11 +158,7 @@ pub(super) fn run(places: &Places, args: &EventsArgs) -> Result<Exit> {
     let directory = directory(&places.state);
     make(&directory, 0o700)?;
     // Before the first look: what happens after it wakes this process.
-    let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
-        .context("inotify_init")?;
-    let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
-    inotify::add_watch(&changes, &directory, flags)
-        .with_context(|| format!("inotify_add_watch({directory:?})"))?;
+    let changes = Watch::on(&[&directory])?;
     let mut events = Events::oldest(&directory);
     if since.is_none() && until.is_none() {
         events.skip()?;
@@ -203,34 +196,10 @@ fn print(line: &str) -> Result<bool> {
 
 /// Waits until something is written, or the time has come. Returns `false` if
 /// nobody reads the output any more.
-fn wait(changes: &impl AsFd, until: Option<SystemTime>) -> Result<bool> {
-    let left = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
-    let timeout = left.map(|left| Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    });
-    let out = stdout();
-    let mut fds = [
-        PollFd::new(changes, PollFlags::IN),
-        // Only for its end.
-        PollFd::new(&out, PollFlags::empty()),
-    ];
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(errno) => return Err(errno).context("poll"),
-    }
-    if fds[1].revents().contains(PollFlags::ERR) {
-        return Ok(false);
-    }
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut reader = inotify::Reader::new(changes.as_fd(), &mut buffer);
-    loop {
-        match reader.next() {
-            Ok(_) => {}
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(true),
-            Err(errno) => return Err(errno).context("read from inotify"),
-        }
-    }
+fn wait(changes: &Watch, until: Option<SystemTime>) -> Result<bool> {
+    // Only for its end.
+    let said = changes.wait(stdout(), PollFlags::empty(), until)?;
+    Ok(!said.contains(PollFlags::ERR))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use engine::image::Images;
 use engine::volume::options::MountSource;
 use regex_lite::Regex;
 
-use crate::inspect::{created, status};
+use crate::inspect::created;
 use crate::network::attached;
 use crate::settings::health;
 
@@ -178,11 +178,10 @@ impl Containers {
         !self.filters.values("status").is_empty() || !self.filters.values("exited").is_empty()
     }
 
-    /// Whether a container fits.
-    pub fn fit(&self, record: &Record) -> bool {
+    /// Whether a container in that state fits.
+    pub fn fit(&self, record: &Record, state: &str) -> bool {
         let spec = &record.spec;
         let filters = &self.filters;
-        let state = status(record);
         let some = |list: &[Regex], fits: &dyn Fn(&Regex) -> bool| {
             list.is_empty() || list.iter().any(fits)
         };

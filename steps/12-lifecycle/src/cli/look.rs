@@ -125,7 +125,11 @@ pub enum Tool {
 
 /// Runs one of the commands.
 pub fn run(places: &Places, tool: Tool) -> Result<Exit> {
-    let records = swept(places)?;
+    let records = match &tool {
+        // It sweeps by itself, and lists what that has read.
+        Tool::Ps { .. } => Records::new(places),
+        _ => swept(places)?,
+    };
     match tool {
         Tool::Ps {
             all,

@@ -38,6 +38,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, bail};
+use cgroups::{GroupFinder, NamedGroup};
 use clap::{Args, Parser, Subcommand};
 use engine::cli::image::{self as image_tool, ImageTool};
 use engine::cli::places::{Places, PlacesArgs};
@@ -45,6 +46,7 @@ use engine::cli::volume::{self as volume_tool, VolumeTool};
 use engine::container::{Record, Records};
 use kit::set_verbose;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
 use process::cli::after_help;
 use process::{Exit, Failure, LAUNCHER_FAILED};
 
@@ -272,9 +274,9 @@ fn require_running(record: &Record) -> Result<()> {
 }
 
 /// The groups of a running container.
-fn group(record: &Record) -> Result<cgroups::NamedGroup> {
+fn group(record: &Record) -> Result<NamedGroup> {
     require_running(record)?;
-    let group = cgroups::NamedGroup::of_process(nix::unistd::Pid::from_raw(record.pid))?;
+    let group = NamedGroup::of_process(Pid::from_raw(record.pid))?;
     if !record.launcher.is_parent_of(record.pid) {
         bail!("container {} is not running", record.spec.name);
     }
@@ -289,11 +291,37 @@ fn group(record: &Record) -> Result<cgroups::NamedGroup> {
 
 /// Whether a running container is paused.
 pub(crate) fn is_paused(record: &Record) -> bool {
-    record.is_running()
-        && record.pid != 0
-        && group(record)
-            .and_then(|group| group.is_frozen())
-            .unwrap_or(false)
+    record.is_running() && Pauses::new().has(record)
+}
+
+/// Finds out which of many running containers are paused: what is the same for
+/// all of them is read once.
+#[derive(Debug)]
+pub struct Pauses(Option<GroupFinder>);
+
+impl Pauses {
+    /// Looks at the host.
+    pub fn new() -> Self {
+        // A container whose groups nobody sees has nobody paused.
+        Pauses(GroupFinder::new().ok())
+    }
+
+    /// Whether a container, which runs, is paused.
+    pub fn has(&self, record: &Record) -> bool {
+        let Some(finder) = self.0.as_ref().filter(|_| record.pid != 0) else {
+            return false;
+        };
+        let group = finder.group_of(Pid::from_raw(record.pid));
+        let is_frozen = group.is_ok_and(|group| group.is_frozen().unwrap_or(false));
+        // Another process may have its PID by now.
+        is_frozen && record.launcher.is_parent_of(record.pid)
+    }
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Pauses::new()
+    }
 }
 
 /// The exit status of a container that has ended.

@@ -7,12 +7,12 @@ use engine::cli::places::Places;
 use engine::container::{Record, Records, Status};
 use engine::volume::options::MountSource;
 
+use crate::cli::Pauses;
 use crate::cli::filter::Containers;
 use crate::cli::format::{Listing, Row};
-use crate::cli::is_paused;
 use crate::cli::words::{bytes, local_time, shortened, since};
 use crate::health::State;
-use crate::inspect::{created, sizes_of, status};
+use crate::inspect::{created, sizes_of, status_among};
 use crate::network::attached;
 use crate::settings::health;
 
@@ -52,12 +52,23 @@ const HEADS: &[(&str, &str)] = &[
     ("Networks", "NETWORKS"),
 ];
 
-/// Prints the containers, the youngest first.
+/// Prints the containers, the youngest first. Removes what killed launchers have
+/// left before that.
 pub fn list(places: &Places, records: &Records, wanted: &Listed) -> Result<()> {
-    let mut found = records.all()?;
-    found.sort_by(|a, b| created(b).cmp(created(a)));
+    let pauses = Pauses::new();
+    // The state is looked up once for each: it is read from several files.
+    let mut found: Vec<(Record, &'static str)> = records
+        .sweep()?
+        .into_iter()
+        .map(|record| {
+            let state = status_among(&record, &pauses);
+            (record, state)
+        })
+        .collect();
+    found.sort_by(|(a, _), (b, _)| created(b).cmp(created(a)));
     let all = wanted.all || wanted.last.is_some() || wanted.filters.names_states();
-    found.retain(|record| (all || record.is_running()) && wanted.filters.fit(record));
+    let runs = |state: &str| matches!(state, "running" | "paused" | "restarting");
+    found.retain(|(record, state)| (all || runs(state)) && wanted.filters.fit(record, state));
     if let Some(last) = wanted.last {
         found.truncate(last);
     }
@@ -76,7 +87,7 @@ pub fn list(places: &Places, records: &Records, wanted: &Listed) -> Result<()> {
             .as_deref()
             .is_some_and(|text| text.contains(".Size"));
     let mut rows = Vec::new();
-    for record in &found {
+    for (record, state) in &found {
         if wanted.quiet {
             println!("{}", id(record, wanted.no_trunc));
             continue;
@@ -88,7 +99,7 @@ pub fn list(places: &Places, records: &Records, wanted: &Listed) -> Result<()> {
                 format!("{} (virtual {})", bytes(own), bytes(all))
             }
         };
-        rows.push(row(record, wanted.no_trunc, size));
+        rows.push(row(record, state, wanted.no_trunc, size));
     }
     if !wanted.quiet {
         let listing = Listing {
@@ -122,7 +133,7 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-fn row(record: &Record, no_trunc: bool, size: String) -> Row {
+fn row(record: &Record, status: &str, no_trunc: bool, size: String) -> Row {
     let spec = &record.spec;
     let cut = |text: &str, most| match no_trunc {
         true => text.to_owned(),
@@ -156,8 +167,8 @@ fn row(record: &Record, no_trunc: bool, size: String) -> Row {
         ("Command", quoted(&cut(&command, 20))),
         ("CreatedAt", local_time(created(record))),
         ("RunningFor", format!("{} ago", since(created(record)))),
-        ("Status", state(record)),
-        ("State", status(record).to_owned()),
+        ("Status", state(record, status)),
+        ("State", status.to_owned()),
         ("Ports", published(record)),
         ("Names", spec.name.clone()),
         ("Size", size),
@@ -173,17 +184,17 @@ fn row(record: &Record, no_trunc: bool, size: String) -> Row {
 }
 
 /// The state of a container in Docker's words.
-fn state(record: &Record) -> String {
+fn state(record: &Record, status: &str) -> String {
     let code = record.exit_code;
     let ended = || since(record.finished_at.as_deref().unwrap_or_default());
     // A record that could not be written any more says that it runs.
-    if status(record) == "exited" && record.status != Status::Exited {
+    if status == "exited" && record.status != Status::Exited {
         return "Exited (137)".into();
     }
     match record.status {
         Status::Created => "Created".into(),
         Status::Restarting => format!("Restarting ({}) {} ago", code.unwrap_or_default(), ended()),
-        Status::Running if is_paused(record) => {
+        Status::Running if status == "paused" => {
             format!("Up {} (Paused)", since(&record.started_at))
         }
         Status::Running => {

@@ -3,20 +3,18 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use kit::{ProcessIdentity, warn};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify;
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::log::{Entry, Output, file};
+use crate::watch::Watch;
 
 /// Which lines are wanted.
 #[derive(Clone, Debug, Default)]
@@ -123,21 +121,10 @@ pub fn follow(
 ) -> Result<()> {
     // ANCHOR: exercise_follow
     // Before the first look: what happens after it wakes this process.
-    let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
-        .context("inotify_init")?;
-    let watch = |path: &Path| {
-        let flags = inotify::WatchFlags::MODIFY
-            | inotify::WatchFlags::MOVED_TO
-            | inotify::WatchFlags::CREATE
-            | inotify::WatchFlags::DELETE
-            | inotify::WatchFlags::ONLYDIR;
-        match inotify::add_watch(&changes, path, flags) {
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(errno).with_context(|| format!("inotify_add_watch({path:?})")),
-        }
-    };
-    watch(directory)?;
-    watch(record.parent().context("the record has no directory")?)?;
+    let changes = Watch::on(&[
+        directory,
+        record.parent().context("the record has no directory")?,
+    ])?;
     let mut open = Open::oldest(directory)?;
     let mut first = true;
     let later = Wanted {
@@ -166,7 +153,7 @@ pub fn follow(
 /// Waits until something in the directories changes, or the launcher ends, or
 /// the time has come.
 // ANCHOR: wait
-fn wait(changes: &OwnedFd, launcher: ProcessIdentity, until: Option<SystemTime>) -> Result<()> {
+fn wait(changes: &Watch, launcher: ProcessIdentity, until: Option<SystemTime>) -> Result<()> {
     let process = Pid::from_raw(launcher.pid).context("the record names no launcher")?;
     let process = match pidfd_open(process, PidfdFlags::empty()) {
         Ok(process) => process,
@@ -176,28 +163,7 @@ fn wait(changes: &OwnedFd, launcher: ProcessIdentity, until: Option<SystemTime>)
     if !launcher.is_alive() {
         return Ok(());
     }
-    let left = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
-    let timeout = left.map(|left| rustix::event::Timespec {
-        tv_sec: left.as_secs() as i64,
-        tv_nsec: left.subsec_nanos().into(),
-    });
-    let mut fds = [
-        PollFd::new(changes, PollFlags::IN),
-        PollFd::new(&process, PollFlags::IN),
-    ];
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(errno) => return Err(errno).context("poll"),
-    }
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut reader = inotify::Reader::new(changes.as_fd(), &mut buffer);
-    loop {
-        match reader.next() {
-            Ok(_) => {}
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-            Err(errno) => return Err(errno).context("read from inotify"),
-        }
-    }
+    changes.wait(process, PollFlags::IN, until).map(drop)
 }
 // ANCHOR_END: wait
 

@@ -14,10 +14,11 @@ use anyhow::{Context, Result};
 use engine::terminal::handed::Kept;
 use kit::SignalNumber;
 use kit::sys::signals::pidfd_send_signal;
+use kit::time::timeout;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
@@ -266,14 +267,8 @@ impl Hub {
             .into_iter()
             .flatten()
             .min();
-        let timeout = due.map(|due| {
-            let left = due.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            }
-        });
-        match poll(&mut fds, timeout.as_ref()) {
+        let left = due.map(|due| timeout(due.saturating_duration_since(Instant::now())));
+        match poll(&mut fds, left.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(false),
             Err(errno) => return Err(errno).context("poll"),
@@ -717,12 +712,8 @@ impl Peer {
         self.send();
         while !self.going.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
-            let timeout = Timespec {
-                tv_sec: left.as_secs() as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            };
             let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
-            match poll(&mut fds, Some(&timeout)) {
+            match poll(&mut fds, Some(&timeout(left))) {
                 Ok(0) | Err(_) => return,
                 Ok(_) => self.send(),
             }

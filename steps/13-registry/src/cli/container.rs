@@ -100,7 +100,11 @@ pub(super) fn run(here: &Here, places: &Places, tool: Tool) -> Result<Exit> {
         Tool::Export { output, container } => {
             let record = records.find(&container)?;
             let driver = detect::open(record.spec.driver, here.images.root())?;
-            let id: LayerId = record.spec.id.parse()?;
+            let mut id: LayerId = record.spec.id.parse()?;
+            // A container that has never been started has no layer yet.
+            if !driver.exists(&id)? {
+                id = record.spec.layer.clone();
+            }
             to_file(output.as_deref(), &mut |to| {
                 archive::whole(&*driver, &id, to)
             })?;

@@ -99,8 +99,13 @@ pub fn commit(
         let mut writer = BufWriter::with_capacity(1 << 16, &mut tar);
         let id: LayerId = spec.id.parse()?;
         let driver = detect::open(kind, images.root())?;
+        let has_started = driver.exists(&id)?;
         match &base {
-            Some(_) => driver.diff(&id, &mut writer)?,
+            Some(_) if has_started => driver.diff(&id, &mut writer)?,
+            Some(_) => tar::Builder::new(&mut writer)
+                .finish()
+                .context("write a layer")?,
+            None if !has_started => super::archive::whole(&*driver, &spec.layer, &mut writer)?,
             None => super::archive::whole(&*driver, &id, &mut writer)?,
         }
         writer.flush().context("write the layer")?;

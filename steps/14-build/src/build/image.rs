@@ -38,6 +38,8 @@ pub struct Image {
     diff_ids: Vec<Digest>,
     /// The keys of its layers in the cache, each with the layer's number.
     keys: BTreeMap<String, usize>,
+    /// The variables at the end of the stage that made it.
+    variables: Vec<(String, String)>,
 }
 
 /// Where an image's configuration has the keys of its layers.
@@ -57,12 +59,18 @@ impl Image {
             layers: Vec::new(),
             diff_ids: Vec::new(),
             keys: BTreeMap::new(),
+            variables: Vec::new(),
         })
     }
 
     /// `FROM` an image that is here.
     pub fn of(record: &ImageRecord, config: &[u8]) -> Result<Self> {
-        let raw = RawConfig::parse(config)?;
+        let mut raw = RawConfig::parse(config)?;
+        let env = list(raw.container()?, "Env")?;
+        let is_path = |one: &Value| one.as_str().is_some_and(|one| one.starts_with("PATH="));
+        if !env.iter().any(is_path) {
+            env.push(json!(PATH));
+        }
         let diff_ids = ImageConfig::parse(config)?.diff_ids()?;
         Ok(Image {
             raw,
@@ -73,7 +81,18 @@ impl Image {
             },
             diff_ids,
             keys: BTreeMap::new(),
+            variables: Vec::new(),
         })
+    }
+
+    /// Keeps the variables at the end of a stage, for those that are based on it.
+    pub fn leave_variables(&mut self, values: &[(String, String)]) {
+        self.variables = values.to_vec();
+    }
+
+    /// The variables at the end of the stage before.
+    pub fn take_variables(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.variables)
     }
 
     /// The layers of a finished image by their keys, if it was built with them.

@@ -153,9 +153,8 @@ impl Build<'_> {
             None | Some("sandbox") => {}
             Some(other) => bail!("--security={other} is not supported: a RUN has no privileges"),
         }
-        let args = variables.seen();
         let process = ProcessArgs {
-            env: [args.clone(), proxies(self.options)]
+            env: [variables.values().to_vec(), proxies(self.options)]
                 .concat()
                 .into_iter()
                 .map(|(name, value)| OsString::from(format!("{name}={value}")))
@@ -169,7 +168,7 @@ impl Build<'_> {
             text: serde_json::to_string(argv).context("write JSON")?,
             ..Inputs::default()
         };
-        for (name, value) in args.iter().chain(&variables.env) {
+        for (name, value) in variables.values() {
             if !is_proxy(name) {
                 let digest = Digest::of(value.as_bytes());
                 inputs.variables.insert(name.clone(), digest);

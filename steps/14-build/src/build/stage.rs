@@ -86,8 +86,10 @@ impl<'a> Stage<'a> {
             "base name ({}) should not be blank",
             stage.from
         );
+        let mut inherited = None;
         if let Some(other) = self.build.stage(&from, self.number) {
             self.image = self.build.image_of(other)?;
+            inherited = Some(self.image.take_variables());
         } else if from != "scratch" {
             self.step.0 += 1;
             self.step.1 += 1;
@@ -101,7 +103,11 @@ impl<'a> Stage<'a> {
             vertex.cached();
             self.triggers()?;
         }
-        self.variables = Variables::of_stage(self.build.dockerfile.escape, self.image.env()?);
+        let values = match inherited {
+            Some(values) => values,
+            None => self.image.env()?,
+        };
+        self.variables = Variables::of_stage(self.build.dockerfile.escape, values);
         Ok(())
     }
 
@@ -140,6 +146,7 @@ impl<'a> Stage<'a> {
             }
             at(&instruction.lines, self.instruction(&instruction))?;
         }
+        self.image.leave_variables(self.variables.values());
         Ok(self.image)
     }
 
@@ -171,8 +178,8 @@ impl<'a> Stage<'a> {
         let pairs = self.replaced(pairs)?;
         for (name, value) in &pairs {
             self.image.set_env(name, value)?;
+            self.variables.set(name, value.clone());
         }
-        self.variables.env = self.image.env()?;
         self.image.note(&format!("ENV {}", joined(&pairs)))
     }
 
@@ -207,7 +214,7 @@ impl<'a> Stage<'a> {
                     .map(|(_, value)| value)
             };
             let value = given.or(default).or_else(|| {
-                let before_from = build.arguments.arg(&name).map(str::to_owned);
+                let before_from = build.arguments.get(&name);
                 before_from.or_else(about_platform)
             });
             shown.push(match &value {
@@ -364,7 +371,7 @@ impl<'a> Stage<'a> {
                 command: Some(argv.join(" ")),
             })
         })?;
-        let by = shown(&argv, &self.variables.seen());
+        let by = shown(&argv, &self.variables.declared());
         self.image.add_layer(&made, &by)
     }
 

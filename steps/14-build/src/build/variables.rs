@@ -1,8 +1,9 @@
 //! Variables: `ARG` and `ENV`, and who sees which.
 //!
-//! `ENV` belongs to the image, and counts more. `ARG` belongs to the Dockerfile:
-//! one before the first `FROM` is seen by `FROM` lines only, until a stage says
-//! `ARG NAME` itself.
+//! `ENV` belongs to the image, `ARG` to the Dockerfile; of two with one name the
+//! later one counts. An `ARG` before the first `FROM` is seen by `FROM` lines only,
+//! until a stage says `ARG NAME` itself. A stage that is based on another one
+//! inherits what was in force at its end.
 
 use anyhow::Result;
 use engine::image::config::architecture;
@@ -32,23 +33,16 @@ const PROXIES: [&str; 10] = [
 #[derive(Clone, Debug)]
 pub struct Variables {
     escape: char,
-    /// Arguments, in the order of their `ARG`s; `None` for one without a value.
-    pub args: Vec<(String, Option<String>)>,
-    /// The image's environment.
-    pub env: Vec<(String, String)>,
+    /// The names of this stage's `ARG`s, in their order.
+    declared: Vec<String>,
+    /// What is in force, each name once.
+    values: Vec<(String, String)>,
 }
 
 impl Variables {
     /// Those that `FROM` lines see.
     pub fn global(dockerfile: &Dockerfile, options: &Options) -> Result<Self> {
-        let mut variables = Variables {
-            escape: dockerfile.escape,
-            args: platform(options)
-                .into_iter()
-                .map(|(name, value)| (name, Some(value)))
-                .collect(),
-            env: Vec::new(),
-        };
+        let mut variables = Variables::of_stage(dockerfile.escape, platform(options));
         for instruction in &dockerfile.args {
             let What::Arg(args) = &instruction.what else {
                 continue;
@@ -71,33 +65,41 @@ impl Variables {
     }
 
     /// Those that a stage begins with.
-    pub fn of_stage(escape: char, env: Vec<(String, String)>) -> Self {
+    pub fn of_stage(escape: char, values: Vec<(String, String)>) -> Self {
         Variables {
             escape,
-            args: Vec::new(),
-            env,
+            declared: Vec::new(),
+            values,
         }
     }
 
-    /// Sets an argument.
+    /// Declares an argument. One without a value changes nothing.
     pub fn set_arg(&mut self, name: &str, value: Option<String>) {
-        match self.args.iter_mut().find(|(known, _)| known == name) {
-            Some(known) => known.1 = value,
-            None => self.args.push((name.to_owned(), value)),
+        if !self.declared.iter().any(|known| known == name) {
+            self.declared.push(name.to_owned());
+        }
+        if let Some(value) = value {
+            self.set(name, value);
         }
     }
 
-    /// The value of an argument.
-    pub fn arg(&self, name: &str) -> Option<&str> {
-        let found = self.args.iter().find(|(known, _)| known == name);
-        found.and_then(|(_, value)| value.as_deref())
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: String) {
+        match self.values.iter_mut().find(|(known, _)| known == name) {
+            Some(known) => known.1 = value,
+            None => self.values.push((name.to_owned(), value)),
+        }
     }
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<String> {
-        let env = self.env.iter().rfind(|(known, _)| known == name);
-        env.map(|(_, value)| value.clone())
-            .or_else(|| self.arg(name).map(str::to_owned))
+        let found = self.values.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    }
+
+    /// All that is in force: what a command sees.
+    pub fn values(&self) -> &[(String, String)] {
+        &self.values
     }
 
     /// A word with its variables replaced and its quotes removed.
@@ -118,13 +120,12 @@ impl Variables {
         Expander::new(self.escape, &get).heredoc(heredoc)
     }
 
-    /// The arguments that a command sees: those with a value that no `ENV` hides.
-    pub fn seen(&self) -> Vec<(String, String)> {
-        let hidden = |name: &str| self.env.iter().any(|(known, _)| known == name);
-        self.args
+    /// The arguments of this stage with what is in force for each, as the history
+    /// of a `RUN` shows them.
+    pub fn declared(&self) -> Vec<(String, String)> {
+        self.declared
             .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
-            .filter(|(name, _)| !hidden(name))
+            .map(|name| (name.clone(), self.get(name).unwrap_or_default()))
             .collect()
     }
 }

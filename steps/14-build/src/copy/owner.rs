@@ -1,4 +1,4 @@
-//! `--chown` and `--chmod`.
+//! `--chown`, `USER` and `--chmod`.
 
 use anyhow::{Context, Result, bail, ensure};
 use user::accounts::{parse_accounts, parse_groups};
@@ -18,7 +18,7 @@ pub fn owner(stage: &Stage, text: &str) -> Result<(u32, u32)> {
     };
     let read = |path| -> Result<String> {
         let text = stage.read(path, LIMIT);
-        Ok(text.context("--chown")?.unwrap_or_default())
+        Ok(text?.unwrap_or_default())
     };
     let (uid, primary) = match (user, number(user)?) {
         ("", _) => (0, 0),
@@ -49,7 +49,7 @@ pub fn owner(stage: &Stage, text: &str) -> Result<(u32, u32)> {
     };
     for id in [uid, gid] {
         // chown(2) takes it for “no change”.
-        ensure!(id != u32::MAX, "--chown: {id} is no ID");
+        ensure!(id != u32::MAX, "{id} is no ID");
     }
     Ok((uid, gid))
 }
@@ -60,7 +60,7 @@ fn number(text: &str) -> Result<Option<u32>> {
     }
     let parsed = text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
     let Some(id) = parsed else {
-        bail!("--chown: {text} is no ID");
+        bail!("{text} is no ID");
     };
     Ok(Some(id))
 }

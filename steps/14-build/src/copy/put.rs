@@ -50,7 +50,10 @@ pub fn put(job: &Job, tree: Option<&Tree>, root: OwnedFd) -> Result<Copied> {
         false => Links::Followed,
     };
     let mut stage = Stage::new(root, links, (0, 0), job.latest)?;
-    let owner = job.chown.as_deref().map(|text| owner(&stage, text));
+    let owner = job
+        .chown
+        .as_deref()
+        .map(|text| owner(&stage, text).context("--chown"));
     let owner = owner.transpose()?;
     stage.makes_for(owner.unwrap_or((0, 0)));
     let exclude = match job.exclude.is_empty() {

@@ -291,7 +291,7 @@ impl Trees for Devicemapper {
             return Ok(());
         }
         // -f: nobody has mounted it since mkfs(8) or the last clean unmount.
-        let size = format!("{}K", blocks * FILE_SYSTEM_BLOCK >> 10);
+        let size = format!("{}K", (blocks * FILE_SYSTEM_BLOCK) >> 10);
         program::run(
             "resize2fs",
             &["-f".as_ref(), path.as_os_str(), size.as_ref()],
