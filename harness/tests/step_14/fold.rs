@@ -251,6 +251,16 @@ fn a_command_that_fails_is_shown() {
         let left = yard.call(&["images", "-q", "made"]).run()?.success()?;
         expect_eq("images of a build that failed", &*left.stdout, "")?;
         expect_eq("what is left of containers", yard.remains()?, Vec::new())?;
+        // And the next time: there is no layer of a command that has failed.
+        let failing = "FROM box\nRUN touch /half; false\n";
+        for turn in ["first", "second"] {
+            let ran = yard.build(&[], failing)?;
+            expect(
+                ran.status == 1,
+                format!("the {turn} build of a command that fails to exit with 1"),
+                format!("{}: {}", ran.status, ran.stderr),
+            )?;
+        }
         // A command that is not there is the same.
         let ran = yard.build(&[], "FROM box\nRUN [\"/no/such\"]\n")?;
         ran.expect_error(
@@ -539,22 +549,24 @@ fn mounts_leave_no_trace() {
         yard.file(".dockerignore", "files/b\n")?;
         let dockerfile = |n: u32| {
             format!(
-                "FROM box AS other\nRUN mkdir /dir; echo {word}-o > /dir/o; ln -s /etc /dir/out\n\
-                 FROM box\nRUN --mount=type=cache,target=/c/d --mount=type=tmpfs,target=/t \
-                 --mount=source=files,target=/f,rw --mount=from=other,source=/dir,target=/o {{ echo \
-                 {n} >> /c/d/n; ls /f; cat /f/a; cat /o/o; ls /o/out/ | grep -c hostname; touch \
-                 /f/new /t/new; touch /o/new 2>/dev/null || echo ro; }} > /seen\nRUN \
-                 --mount=type=cache,target=/c/d cp /c/d/n /n\n"
+                "FROM box AS other\nRUN mkdir /dir; echo {word}-o > /dir/o; ln -s /etc /dir/out; \
+                 echo {word}-e > /etc/mark\nFROM box\nRUN --mount=type=cache,target=/c/d \
+                 --mount=type=tmpfs,target=/t --mount=source=files,target=/f,rw \
+                 --mount=from=other,source=/dir,target=/o {{ echo {n} >> /c/d/n; ls /f; cat /f/a; \
+                 cat /o/o; touch /f/new /t/new; touch /o/new 2>/dev/null || echo ro; }} > \
+                 /seen\nRUN --mount=type=cache,target=/c/d cp /c/d/n /n\nRUN \
+                 --mount=from=other,source=/dir/out,target=/p cat /p/mark > /mark\n"
             )
         };
         yard.build(&[], &dockerfile(1))?.success()?;
-        yard.build(&[], &dockerfile(2))?.success()?;
-        let shown = yard.inside("cat /seen; ls -d /c /t /f /o 2>/dev/null; cat /n")?;
-        // The link leads to the directory of its own image.
-        let expected = format!("a\n{word}{word}-o\n1\nro\n1\n2\n");
+        // The second RUN is in the cache, which does not see what is in a mount.
+        yard.build(&["--no-cache"], &dockerfile(2))?.success()?;
+        let shown = yard.inside("cat /seen; ls -d /c /t /f /o 2>/dev/null; cat /n /mark")?;
+        let expected = format!("a\n{word}{word}-o\nro\n1\n2\n{word}-e\n");
         expect(
             shown == expected,
-            "caches that stay, files of context and stage, and no mount point in the image",
+            "caches that stay, files of context and stage, a link that stays in its image, and no \
+             mount point in the image",
             format!("{shown:?}, not {expected:?}"),
         )?;
         expect(

@@ -190,7 +190,14 @@ fn relay(from: PipeReader, vertex: &Vertex) {
         let read = (&mut from).take(1 << 14).read_until(b'\n', &mut line);
         match read {
             Ok(0) | Err(_) => return,
-            Ok(_) => vertex.output(&line),
+            Ok(_) if vertex.output(&line) => {}
+            // Nobody sees more of it. The command goes on.
+            Ok(_) => {
+                if let Err(error) = std::io::copy(&mut from, &mut std::io::sink()) {
+                    kit::say!("read the output: {error}");
+                }
+                return;
+            }
         }
     }
 }

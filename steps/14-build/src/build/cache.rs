@@ -230,6 +230,7 @@ impl Inputs {
     /// What has changed since `before`, in words.
     // ANCHOR: why
     pub fn changed_since(&self, before: &Inputs) -> Option<String> {
+        // ANCHOR: exercise_changed_since
         for name in self.variables.keys().chain(before.variables.keys()) {
             let (now, then) = (self.variables.get(name), before.variables.get(name));
             if now != then {
@@ -264,6 +265,7 @@ impl Inputs {
             return Some("the layer below changed".into());
         }
         None
+        // ANCHOR_END: exercise_changed_since
     }
     // ANCHOR_END: why
 }

@@ -177,6 +177,7 @@ impl<'a> Build<'a> {
     /// The stages that the stage `target` needs, itself included.
     // ANCHOR: needed
     pub fn needed(&self, target: usize) -> Result<BTreeSet<usize>> {
+        // ANCHOR: exercise_needed
         let mut needed = BTreeSet::new();
         let mut wanted = vec![target];
         while let Some(number) = wanted.pop() {
@@ -202,6 +203,7 @@ impl<'a> Build<'a> {
             }
         }
         Ok(needed)
+        // ANCHOR_END: exercise_needed
     }
     // ANCHOR_END: needed
 

@@ -141,11 +141,11 @@ impl Vertex {
         self.tell(Event::Note(self.id, one_line(note)));
     }
 
-    /// It has printed a line, or a part of one.
-    pub fn output(&self, bytes: &[u8]) {
+    /// It has printed a line, or a part of one. Returns whether more is shown.
+    pub fn output(&self, bytes: &[u8]) -> bool {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if *shown > MOST {
-            return;
+            return false;
         }
         *shown += bytes.len();
         let after = self.begun.elapsed();
@@ -154,6 +154,7 @@ impl Vertex {
             let clipped = format!("[output clipped, log limit {}MiB reached]\n", MOST >> 20);
             self.tell(Event::Output(self.id, clipped.into_bytes(), after));
         }
+        *shown <= MOST
     }
 
     /// It is over.
