@@ -397,6 +397,7 @@ impl Lexer<'_> {
             kind = self.rest.next();
             modifier.extend(kind);
         }
+        // ANCHOR: exercise_braces
         match kind {
             Some('}') if !empty_counts => Ok(match self.value(&name)? {
                 None if self.keep.unset => format!("${{{name}}}"),
@@ -427,6 +428,7 @@ impl Lexer<'_> {
             None => bail!("syntax error: missing '}}'"),
             Some(_) => bail!("unsupported modifier ({modifier}) in substitution"),
         }
+        // ANCHOR_END: exercise_braces
     }
 
     /// What stands up to a character within braces.

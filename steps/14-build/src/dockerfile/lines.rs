@@ -223,6 +223,7 @@ pub(super) fn one(text: &str, escape: char) -> Result<Line, Wrong> {
 /// An instruction that begins with a line.
 fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, Wrong> {
     let start = reader.number;
+    // ANCHOR: exercise_join
     let (part, mut more) = continued(first, escape);
     let mut text = String::from(part);
     while more {
@@ -235,6 +236,7 @@ fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, W
         (part, more) = continued(line, escape);
         text.push_str(part);
     }
+    // ANCHOR_END: exercise_join
     let lines = start..reader.number + 1;
     let text = String::from(text.trim());
     let mut heredocs = Vec::new();
@@ -291,6 +293,7 @@ fn takes_heredocs(text: &str) -> Result<bool, String> {
 
 /// The heredocs that a line names.
 fn named(text: &str) -> Result<Vec<Document>, String> {
+    // ANCHOR: exercise_named
     // A line that the builder cannot split, such as one with an open quote, has
     // none; its shell may still understand it.
     let words = Expander::raw().words(text).unwrap_or_default();
@@ -299,6 +302,7 @@ fn named(text: &str) -> Result<Vec<Document>, String> {
         documents.extend(heredoc(&word)?);
     }
     Ok(documents)
+    // ANCHOR_END: exercise_named
 }
 
 /// A word that names a heredoc: `<<EOF`, `<<-EOF`, `3<<"EOF"`.
