@@ -353,6 +353,22 @@ fn the_state_is_what_the_kernel_says() {
             .call(&["state", "one"])
             .run()?
             .expect_error(1, &["does not exist"])?;
+        runtime.expect_nothing_left()?;
+        // Its group has the last of its accounts.
+        runtime.configure("exit 7", |_| {})?;
+        runtime.created.borrow_mut().push("kept".to_owned());
+        let bundle = runtime.bundle.display().to_string();
+        runtime
+            .call(&["run", "--keep", "--bundle", &bundle, "kept"])
+            .run()?
+            .expect_status(7)?;
+        runtime.expect_state("kept", "stopped")?;
+        expect(
+            !runtime.groups().is_empty(),
+            "the control group of a container that is kept",
+            "none",
+        )?;
+        runtime.call(&["delete", "kept"]).run()?.success()?;
         runtime.expect_nothing_left()
     });
 }
@@ -417,6 +433,31 @@ fn what_is_contradictory_is_refused_before_anything_is_made() {
             ])
             .run()?
             .success()?;
+        runtime.expect_nothing_left()?;
+        // The group of another container: what is refused ends nobody's processes.
+        runtime.configure(LOOP, |_| {})?;
+        let one = runtime.start("one")?;
+        one.line("up")?;
+        runtime.create("two")?.refused(&["not empty"])?;
+        let bundle = runtime.bundle.display().to_string();
+        runtime
+            .call(&["run", "--bundle", &bundle, "three"])
+            .run()?
+            .expect_error(1, &["not empty"])?;
+        let state = runtime.state("one")?;
+        expect(
+            state["status"] == "running",
+            "a container to live on whose group another one is refused",
+            format!(
+                "{}: it was ended as if the group were the other's",
+                state["status"]
+            ),
+        )?;
+        runtime
+            .call(&["delete", "--force", "one"])
+            .run()?
+            .success()?;
+        reap();
         runtime.expect_nothing_left()
     });
 }
@@ -547,7 +588,37 @@ fn mounts_stay_inside_and_in_their_order() {
             }
         })?;
         runtime.create("two")?.refused(&["/proc"])?;
-        Ok(())
+        // Who may not reach them there: root of a user namespace. The caller may.
+        let mut mounts = Vec::new();
+        for name in ["p", "q"] {
+            let closed = c.dir().join(name);
+            fs::create_dir_all(closed.join("dir")).context("mkdir")?;
+            fs::write(closed.join("dir/word"), format!("{name} {word}\n")).context("write")?;
+            fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).context("chmod")?;
+            mounts.push(
+                json!({"destination": format!("/srv/{name}"), "type": "bind",
+                               "source": closed.join("dir"), "options": ["bind"]}),
+            );
+        }
+        check::check::open_to_all(&runtime.bundle)?;
+        runtime.configure("cat /srv/p/word /srv/q/word; echo done", |config| {
+            let range = json!([{"containerID": 0, "hostID": 200_000, "size": 10_000}]);
+            config["linux"]["uidMappings"] = range.clone();
+            config["linux"]["gidMappings"] = range;
+            if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut() {
+                namespaces.push(json!({"type": "user"}));
+            }
+            if let Some(all) = config["mounts"].as_array_mut() {
+                all.append(&mut mounts);
+            }
+        })?;
+        let three = runtime.start("three")?;
+        three.line("done")?;
+        expect_eq(
+            "what root of a user namespace reads below directories that are closed to it",
+            three.said()?.as_str(),
+            format!("p {word}\nq {word}\ndone\n").as_str(),
+        )
     });
 }
 

@@ -65,6 +65,18 @@ enum Empty {
 const OWN: &str = "drydock-runtime";
 
 impl NamedMember {
+    fn expect_empty(&self, own: Option<Pid>) -> Result<()> {
+        let mut there = processes::processes(&self.dir)?;
+        there.retain(|pid| Some(*pid) != own);
+        ensure!(
+            there.is_empty(),
+            "the group {} is not empty: process {} is in it",
+            self.dir.display(),
+            there[0]
+        );
+        Ok(())
+    }
+
     fn version(&self) -> Version {
         match self.version {
             2 => Version::V2,
@@ -287,16 +299,16 @@ impl NamedGroup {
                 }
             }
             made?;
-            let mut there = processes::processes(&member.dir)?;
-            there.retain(|pid| Some(*pid) != own);
-            ensure!(
-                there.is_empty(),
-                "the group {} is not empty: process {} is in it",
-                member.dir.display(),
-                there[0]
-            );
+            member.expect_empty(own)?;
         }
         Ok(())
+    }
+
+    /// Makes sure that no process is in the group: [`end`](Self::end) would kill it.
+    /// A group that does not exist is empty.
+    pub fn expect_empty(&self) -> Result<()> {
+        let mut members = self.members.iter();
+        members.try_for_each(|member| member.expect_empty(None))
     }
 
     /// The interface of a controller on this host; `None` if it has none.

@@ -48,6 +48,8 @@ pub(crate) struct Here<'a> {
     pub rdt_made: Vec<PathBuf>,
     /// Whether the group can limit the use of devices.
     pub limits_devices: bool,
+    /// Whether the group is there until the container is deleted: `run --keep`.
+    pub keeps_group: bool,
     pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
     pub no_pivot: bool,
@@ -190,6 +192,8 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             view,
             entrance: Entrance::default(),
             entered: false,
+            others: false,
+            kept: here.keeps_group,
         })
         .with(Names {
             hostname: config.hostname.clone(),
@@ -211,6 +215,8 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
             own_groups,
             root: root.clone(),
             mapped: Vec::new(),
+            own_users: users == NamespaceMode::Private && new.contains(CloneFlags::CLONE_NEWNS),
+            sources: None,
         })
         // Its terminal is on the container's devpts, and is mounted on
         // /dev/console before the root may become read-only.

@@ -44,8 +44,9 @@ struct Prepared {
 /// How long the container may live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    /// As long as this process, which waits for it.
-    Launchers,
+    /// As long as this process, which waits for it. If it is kept, its group
+    /// outlives both of them.
+    Launchers { kept: bool },
     /// Longer: it waits at its gate until somebody starts it.
     Own,
 }
@@ -72,7 +73,9 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
     }
     let store = Store::new(globals.root.clone())?;
     let (group, scope) = group(globals, &args.id, &checked)?;
-    // Before anything is made: the group is somebody else's.
+    // Before anything is made or recorded: the group is somebody else's, and would
+    // be ended together with what is recorded.
+    group.expect_empty().context("cgroup")?;
     ensure!(
         !group.is_frozen()?,
         "container's cgroup unexpectedly frozen: it is there already, and nothing would \
@@ -81,7 +84,7 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
     let draft = store.create(&args.id)?;
     let gate = match life {
         Life::Own => Gate::make(draft.dir()).map(Some),
-        Life::Launchers => Ok(None),
+        Life::Launchers { .. } => Ok(None),
     };
     let gate = match gate {
         Ok(gate) => gate,
@@ -130,6 +133,7 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
             rdt,
             rdt_made,
             limits_devices,
+            keeps_group: life == Life::Launchers { kept: true },
             terminal,
             passed,
             no_pivot: args.no_pivot,
@@ -213,7 +217,13 @@ fn write_pid(file: Option<&PathBuf>, pid: Pid) -> Result<()> {
 }
 
 /// Removes a container whose launch has failed: the isolations have cleaned up.
-fn give_up(container: Container, config: &Config, error: Error) -> Error {
+fn give_up(mut container: Container, config: &Config, error: Error) -> Error {
+    // Its own processes have been killed. Others have come in the moment between the
+    // look at the group and its making: they are another container's.
+    if container.record.cgroup.expect_empty().is_err() {
+        container.record.cgroup = NamedGroup::default();
+        container.record.scope = None;
+    }
     let hooks = poststop(&container, config);
     let error = after(error, container.remove());
     after(error, hooks)
@@ -287,7 +297,7 @@ pub(crate) fn run(globals: &Globals, args: &Run) -> Result<Exit> {
     let passed = preserved(args.create.preserve_fds)?;
     let life = match args.detach {
         true => Life::Own,
-        false => Life::Launchers,
+        false => Life::Launchers { kept: args.keep },
     };
     let prepared = prepare(globals, &args.create, passed, life)?;
     let config = prepared.config.clone();

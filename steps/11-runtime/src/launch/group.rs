@@ -65,6 +65,10 @@ pub(crate) struct Grouped {
     pub view: View,
     pub entrance: Entrance,
     pub entered: bool,
+    /// Whether the processes of another container are in it.
+    pub others: bool,
+    /// Whether the group outlives the launch: `delete` ends it.
+    pub kept: bool,
 }
 
 impl Isolation for Grouped {
@@ -74,7 +78,10 @@ impl Isolation for Grouped {
 
     fn prepare(&mut self) -> Result<()> {
         match &self.scope {
-            None => self.group.make()?,
+            None => self.group.make().inspect_err(|_| {
+                // Another container has come first: its processes stay.
+                self.others = self.group.expect_empty().is_err();
+            })?,
             Some(scope) => {
                 let placeholder = Placeholder::start()?;
                 let first = placeholder.pid;
@@ -123,6 +130,13 @@ impl Isolation for Grouped {
 
     fn cleanup(&mut self) -> Result<()> {
         let ended = self.placeholder.take().map_or(Ok(()), Placeholder::end);
+        if self.others {
+            return ended;
+        }
+        if self.kept {
+            // Without a PID namespace of its own the container has others left.
+            return ended.and(self.group.kill());
+        }
         let stopped = self.scope.as_ref().map_or(Ok(()), Scope::stop);
         ended.and(stopped).and(self.group.end())
     }

@@ -9,4 +9,5 @@ pub(crate) mod namespaces;
 pub(crate) mod rdt;
 pub(crate) mod resources;
 pub(crate) mod rootfs;
+pub(crate) mod sources;
 pub(crate) mod workdir;

@@ -25,7 +25,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat, major, makedev, minor, mknodat, umask};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, mkfifoat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, fchownat, mkfifoat, symlinkat, unlinkat};
 use process::Isolation;
 use rustix::fs::{PROC_SUPER_MAGIC, fstatfs};
 use user::choice::{Mapping, Writer};
@@ -34,6 +34,7 @@ use user::ids::Ids;
 use crate::config::check::{CheckedDevice, CheckedMount, NodeKind};
 use crate::config::options::{Attributes, Reach};
 use crate::launch::copy_up;
+use crate::launch::sources::Sources;
 
 /// The root, shared by the isolations that work in it until it is `/`.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +109,10 @@ pub(crate) struct Rootfs {
     pub root: SharedRoot,
     /// ID-mapped mounts, made on the host: only its root may map them.
     pub mapped: Vec<Option<Detached>>,
+    /// Whether the child is root of a user namespace of its own, and has mounts
+    /// of its own: the caller may reach sources that the child may not.
+    pub own_users: bool,
+    pub sources: Option<Sources>,
 }
 
 impl Isolation for Rootfs {
@@ -125,12 +130,31 @@ impl Isolation for Rootfs {
             };
             self.mapped.push(mapped);
         }
+        if self.own_users && self.opened().next().is_some() {
+            self.sources = Some(Sources::new()?);
+        }
         Ok(())
+    }
+
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        let paths = self.opened().map(|one| self.source(one)).collect();
+        match &mut self.sources {
+            Some(sources) => sources.open(child, paths),
+            None => Ok(()),
+        }
+    }
+
+    fn cleanup(&mut self) -> Result<()> {
+        match &mut self.sources {
+            Some(sources) => sources.end(),
+            None => Ok(()),
+        }
     }
 
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {
         let mapped = self.mapped.iter().flatten().map(AsFd::as_fd);
-        mapped.chain(self.root.fd()).collect()
+        let sources = self.sources.as_ref().and_then(Sources::fd);
+        mapped.chain(self.root.fd()).chain(sources).collect()
     }
 
     fn in_container(&mut self) -> Result<()> {
@@ -155,9 +179,16 @@ impl Isolation for Rootfs {
         let root = Root::bind(&self.path)?;
         for n in 0..self.mounts.len() {
             let mapped = self.mapped[n].take();
+            let source = match &mut self.sources {
+                Some(sources) if is_opened(&self.mounts[n]) => sources.next(),
+                _ => None,
+            };
             let one = &self.mounts[n];
-            self.mount(root.fd(), one, mapped)
+            self.mount(root.fd(), one, mapped, source)
                 .with_context(|| named(one))?;
+        }
+        if let Some(sources) = &mut self.sources {
+            sources.close();
         }
         if self.has_own_dev() {
             self.fill_dev(root.fd())?;
@@ -173,6 +204,12 @@ impl Isolation for Rootfs {
 /// Whether it gets files and mount points before [`Pivot`] makes it read-only.
 pub(crate) fn is_filled(one: &CheckedMount) -> bool {
     one.raw.kind == "tmpfs" && one.options.attributes.set & MOUNT_ATTR_RDONLY != 0
+}
+
+/// Whether its source is opened for it on the host, if the child is root of a user
+/// namespace.
+fn is_opened(one: &CheckedMount) -> bool {
+    one.bind().is_some() && one.uid_map.is_empty() && !one.options.remount
 }
 
 fn named(one: &CheckedMount) -> String {
@@ -192,11 +229,20 @@ impl Rootfs {
         self.bundle.join(&one.raw.source)
     }
 
-    fn copy(&self, one: &CheckedMount, reach: Reach) -> Result<Detached> {
+    /// The mounts whose sources are opened on the host, in their order.
+    fn opened(&self) -> impl Iterator<Item = &CheckedMount> {
+        self.mounts.iter().filter(|one| is_opened(one))
+    }
+
+    /// A copy of the mount of a source, which is open already if it is `file`.
+    fn copy(&self, one: &CheckedMount, reach: Reach, file: Option<OwnedFd>) -> Result<Detached> {
         let source = self.source(one);
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let file = open(&source, flags, Mode::empty())
-            .with_context(|| format!("open the source {source:?}"))?;
+        let file = match file {
+            Some(file) => file,
+            None => open(&source, flags, Mode::empty())
+                .with_context(|| format!("open the source {source:?}"))?,
+        };
         match reach {
             Reach::Below => Detached::copy_of_fd(file.as_fd(), &source),
             Reach::Alone => Detached::copy_of_fd_alone(file.as_fd(), &source),
@@ -213,7 +259,7 @@ impl Rootfs {
                 writer: Writer::Privileged,
             });
         let users = user::held::with_maps(&maps)?;
-        let copy = self.copy(one, reach)?;
+        let copy = self.copy(one, reach, None)?;
         let below = one.options.id_map == Some(Reach::Below);
         match below {
             true => sys::map_ids_below(copy.as_fd(), users.as_fd()),
@@ -228,6 +274,7 @@ impl Rootfs {
         root: BorrowedFd<'_>,
         one: &CheckedMount,
         mapped: Option<Detached>,
+        source: Option<OwnedFd>,
     ) -> Result<()> {
         if one.options.remount {
             let target = one.target.open(root)?.context("nothing is mounted there")?;
@@ -238,7 +285,7 @@ impl Rootfs {
             (Some(reach), _) => {
                 let copy = match mapped {
                     Some(mapped) => mapped,
-                    None => self.copy(one, reach)?,
+                    None => self.copy(one, reach, source)?,
                 };
                 let kind = FileKind::of(copy.as_fd())?;
                 let target = one.target.open_or_make(root, kind)?;
