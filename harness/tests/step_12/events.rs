@@ -272,3 +272,83 @@ fn events_that_cannot_be_written_stop_nothing() {
         expect_eq("the last events", last, vec!["destroy", "die", "kill"])
     });
 }
+
+#[test]
+fn what_happens_to_networks_and_volumes_is_told() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let net = life.said(&["network", "create", "net"])?;
+        life.said(&["volume", "create", "vol"])?;
+        let run = [
+            "run",
+            "-d",
+            "--network",
+            "net",
+            "--name",
+            "box",
+            "-v",
+            "vol:/data:ro",
+        ];
+        let id = life.said(&[&run[..], &[&life.image, "sleep", "1000"]].concat())?;
+        life.said(&["network", "create", "other"])?;
+        life.said(&["network", "connect", "other", "box"])?;
+        life.said(&["network", "disconnect", "other", "box"])?;
+        life.said(&["stop", "-t", "0", "box"])?;
+        life.said(&["rm", "box"])?;
+        life.said(&["network", "rm", "net", "other"])?;
+        life.said(&["volume", "rm", "vol"])?;
+        let told = |filters: &[&str], format: &str| -> Result<Vec<String>> {
+            let mut words = vec![
+                "events", "--since", "1", "--until", "0s", "--format", format,
+            ];
+            words.extend(filters.iter().flat_map(|filter| ["--filter", filter]));
+            let text = life.said(&words)?;
+            Ok(text.lines().map(str::to_owned).collect())
+        };
+        let all = told(&[], "{{.Type}} {{.Action}}")?.join(", ");
+        let expected = "network create, volume create, container create, network connect, volume \
+                        mount, container start, network create, network connect, network \
+                        disconnect, container kill, container die, network disconnect, volume \
+                        unmount, container stop, container destroy, network destroy, network \
+                        destroy, volume destroy";
+        expect_eq("what happened, in order", &*all, expected)?;
+        let format = "{{.Action}} {{.Actor.ID}} {{json .Actor.Attributes}}";
+        let of_net = told(&["type=network", "network=net", "event=connect"], format)?;
+        let expected = format!(
+            "connect {net} {{\"container\":\"{id}\",\"name\":\"net\",\"type\":\"bridge\"}}"
+        );
+        expect_eq("the events of the network", of_net, vec![expected])?;
+        let of_vol = told(&["volume=vol", "event=mount"], format)?;
+        let expected = format!(
+            "mount vol {{\"container\":\"{id}\",\"destination\":\"/data\",\"driver\":\"local\",\
+             \"propagation\":\"\",\"read/write\":\"false\"}}"
+        );
+        expect_eq("the events of the volume", of_vol, vec![expected])?;
+        let kinds = told(&["type=volume"], "{{.Type}}")?;
+        expect(
+            kinds.len() == 4 && kinds.iter().all(|kind| kind == "volume"),
+            "four events of type=volume",
+            format!("{kinds:?}"),
+        )?;
+        // A killed monitor: whoever finds it tells all of its end, once.
+        let run = [
+            "run",
+            "-d",
+            "--network",
+            "none",
+            "--name",
+            "two",
+            "-v",
+            "v2:/data",
+        ];
+        life.said(&[&run[..], &[&life.image, "sleep", "1000"]].concat())?;
+        let (_, monitor) = life.pids("two")?;
+        kill(Pid::from_raw(monitor), Signal::SIGKILL).context("kill the monitor")?;
+        life.expect_status("two", "Exited")?;
+        life.said(&["ps", "-a"])?;
+        let end = told(&["volume=v2", "event=unmount"], "{{.Action}}")?;
+        expect_eq("how often its volume is given back", end.len(), 1)?;
+        life.said(&["rm", "two"])?;
+        life.said(&["volume", "rm", "v2"]).map(drop)
+    });
+}

@@ -223,3 +223,37 @@ fn what_has_ended_is_pruned() {
         life.expect_nothing_left()
     });
 }
+
+#[test]
+fn an_update_finds_the_next_start() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let options = ["--restart", "always", "--pids-limit", "40"];
+        life.detached("box", &options, "exec sleep 1000")?;
+        for most in 41..44 {
+            // Dead, or about to be started, or just started.
+            let (pid, monitor) = life.pids("box")?;
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)
+                .context("kill")?;
+            let text = most.to_string();
+            life.said(&["update", "--pids-limit", &text, "box"])?;
+            let again = wait_for(|| {
+                let (next, same) = life.pids("box").ok()?;
+                (next > 0 && next != pid && same == monitor).then_some(())
+            });
+            expect(
+                again.is_some(),
+                "the container to be started again",
+                "it is not",
+            )?;
+            let what = format!("the limit of processes after update --pids-limit {most}");
+            expect_eq(&what, limits(&life, "box")?.1, text)?;
+            expect_eq(
+                &format!("{what}, in the record"),
+                recorded(&life, "box")?.1,
+                most,
+            )?;
+        }
+        life.said(&["rm", "-f", "box"]).map(drop)
+    });
+}

@@ -695,3 +695,81 @@ fn networks_and_ports_are_dockers() {
         expect_eq("the next", port("next", "99")?.as_str(), "0.0.0.0:9001")
     });
 }
+
+#[test]
+fn a_container_shares_the_network_of_another_by_its_name() {
+    check(|c| {
+        let life = Life::new(c)?;
+        let words = [
+            "network",
+            "create",
+            "--attachable",
+            "-o",
+            "colour=red",
+            "-o",
+            "com.docker.network.bridge.enable_icc=true",
+            "net",
+        ];
+        life.said(&words)?;
+        expect_eq(
+            "what inspect says of options",
+            &*life.said(&[
+                "network",
+                "inspect",
+                "-f",
+                "{{.Attachable}} {{.Options.colour}}",
+                "net",
+            ])?,
+            "true red",
+        )?;
+        life.call(&[
+            "network",
+            "create",
+            "-o",
+            "com.docker.network.bridge.enable_icc=false",
+            "two",
+        ])
+        .run()?
+        .expect_error(1, &["enable_icc"])?;
+        let run = ["run", "-d", "--network", "net", "--name", "main"];
+        life.said(&[&run[..], &[&life.image, "sleep", "1000"]].concat())?;
+        let sleep = [life.image.as_str(), "sleep", "1000"];
+        let beside = [
+            "run",
+            "-d",
+            "--network",
+            "container:main",
+            "--name",
+            "beside",
+        ];
+        life.said(&[&beside[..], &sleep].concat())?;
+        let namespace = |name: &str| -> Result<std::path::PathBuf> {
+            let (pid, _) = life.pids(name)?;
+            fs::read_link(format!("/proc/{pid}/ns/net")).context("readlink")
+        };
+        expect_eq("its network", namespace("beside")?, namespace("main")?)?;
+        // Another process is the first one now.
+        life.said(&["restart", "-t", "0", "main"])?;
+        life.said(&["restart", "-t", "0", "beside"])?;
+        expect_eq(
+            "its network after a restart",
+            namespace("beside")?,
+            namespace("main")?,
+        )?;
+        life.said(&["stop", "-t", "0", "beside", "main"])?;
+        life.call(&["start", "beside"])
+            .run()?
+            .expect_error(1, &["cannot join network of a non running container"])?;
+        life.call(
+            &[
+                &["run", "--rm", "--network", "container:nobody"][..],
+                &sleep,
+            ]
+            .concat(),
+        )
+        .run()?
+        .expect_error(125, &["nobody"])?;
+        life.said(&["rm", "-f", "main", "beside"])?;
+        life.said(&["network", "rm", "net"]).map(drop)
+    });
+}

@@ -1,4 +1,4 @@
-//! What has happened to containers, in the form of Docker's event messages: a
+//! What has happened to containers, images, networks and volumes, in the form of Docker's event messages: a
 //! line of JSON each, in a file that everybody appends to.
 //!
 //! ```text
@@ -19,17 +19,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use engine::cli::places::Places;
 use engine::container::Record;
 use engine::container::observer::{self, Happening, Telling};
+use engine::volume::options::MountSource;
 use kit::lock::{is_at, try_within};
 use kit::own::make;
 use kit::{say, warn};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
+
+use crate::network::attached;
+use crate::network::store::{Network, Networks};
 
 /// After so many bytes another file is begun, of which two are kept.
 const LARGEST: u64 = 1 << 20;
@@ -41,11 +46,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// An event, as the API of Docker sends it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// The action.
+    /// The action; only of containers and images.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub status: String,
-    /// The id of the container.
+    /// The id of the container or image.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Its image.
+    /// The image of a container.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub from: String,
     /// The kind of object.
     #[serde(rename = "Type")]
@@ -103,6 +111,28 @@ impl Event {
         event
     }
 
+    /// An event of an object that is no container.
+    pub fn of_object(kind: &str, id: &str, action: &str, more: &[(&str, &str)]) -> Event {
+        let is_image = kind == "image";
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut event = Event {
+            status: if is_image { action } else { "" }.to_owned(),
+            id: if is_image { id } else { "" }.to_owned(),
+            from: String::new(),
+            kind: kind.to_owned(),
+            action: action.to_owned(),
+            actor: Actor {
+                id: id.to_owned(),
+                attributes: more.iter().map(pair).collect(),
+            },
+            scope: "local".to_owned(),
+            time: 0,
+            time_nano: 0,
+        };
+        event.stamp();
+        event
+    }
+
     fn stamp(&mut self) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -117,8 +147,18 @@ impl Event {
     }
 }
 
+/// Where this process writes down what happens to objects.
+static STATE: OnceLock<PathBuf> = OnceLock::new();
+
 /// Has the engine write down what happens in this process.
-pub fn observe() {
+pub fn observe(places: &Places) {
+    STATE.get_or_init(|| places.state.clone());
+    observer::observe_objects(|kind, id, action, more| {
+        if let Some(state) = STATE.get() {
+            let event = Event::of_object(kind, id, action, more);
+            said(state, vec![event], Telling::Certainly);
+        }
+    });
     observer::observe(|places, record, happening, telling| {
         let status;
         let (action, more) = match happening {
@@ -133,14 +173,84 @@ pub fn observe() {
             Happening::Destroyed => ("destroy", None),
         };
         let event = Event::of(record, action, more.as_slice());
-        said(&places.state, event, telling);
+        let mut events = vec![event];
+        match happening {
+            Happening::Started => {
+                events.splice(0..0, joined(places, record));
+            }
+            Happening::Died(_) => events.extend(left(places, record)),
+            _ => {}
+        }
+        said(&places.state, events, telling);
     });
+}
+
+/// What a container takes before its command runs: networks, then volumes.
+fn joined(places: &Places, record: &Record) -> Vec<Event> {
+    let mut events = of_networks(places, record, "connect");
+    for mounted in &record.spec.files.mounted {
+        if let MountSource::Volume { name, .. } = &mounted.source {
+            let more = [
+                ("container", &*record.spec.id),
+                ("destination", &mounted.target.to_string_lossy()),
+                ("driver", "local"),
+                ("propagation", ""),
+                (
+                    "read/write",
+                    if mounted.read_only { "false" } else { "true" },
+                ),
+            ];
+            events.push(Event::of_object("volume", name, "mount", &more));
+        }
+    }
+    events
+}
+
+/// What it gives back at its end. In one piece with the end: whoever has told the
+/// one has told the other.
+fn left(places: &Places, record: &Record) -> Vec<Event> {
+    let mut events = of_networks(places, record, "disconnect");
+    for volume in record.spec.volumes() {
+        let more = [("container", &*record.spec.id), ("driver", "local")];
+        events.push(Event::of_object("volume", volume.name, "unmount", &more));
+    }
+    events
+}
+
+/// The event of a container's coming to, or leaving, its networks.
+fn of_networks(places: &Places, record: &Record, action: &str) -> Vec<Event> {
+    let all = match Networks::new(&places.root).all() {
+        Ok(all) => all,
+        Err(error) => {
+            say!("events of networks are not written: {error:#}");
+            return Vec::new();
+        }
+    };
+    let names = attached::names(record);
+    let on = names
+        .iter()
+        .filter_map(|name| all.iter().find(|one| one.name == *name));
+    on.map(|network| of_network(network, action, Some(&record.spec.id)))
+        .collect()
+}
+
+/// An event of a network; and of a container that comes to it, or leaves it.
+fn of_network(network: &Network, action: &str, container: Option<&str>) -> Event {
+    let mut more = vec![("name", &*network.name), ("type", &*network.driver)];
+    more.extend(container.map(|id| ("container", id)));
+    Event::of_object("network", &network.id, action, &more)
+}
+
+/// Writes an event of a network.
+pub fn tell_of_network(places: &Places, network: &Network, action: &str, container: Option<&str>) {
+    let event = of_network(network, action, container);
+    said(&places.state, vec![event], Telling::Certainly);
 }
 
 /// Writes an event of a container.
 pub fn tell(places: &Places, record: &Record, action: &str, more: &[(&str, &str)]) {
     let event = Event::of(record, action, more);
-    said(&places.state, event, Telling::Certainly);
+    said(&places.state, vec![event], Telling::Certainly);
 }
 
 /// Writes an event that is about no single container.
@@ -162,11 +272,11 @@ pub fn tell_all(places: &Places, action: &str, more: &[(&str, &str)]) {
         time: 0,
         time_nano: 0,
     };
-    said(&places.state, event, Telling::Certainly);
+    said(&places.state, vec![event], Telling::Certainly);
 }
 
-fn said(state: &Path, event: Event, telling: Telling) {
-    if let Err(error) = append(state, event, telling) {
+fn said(state: &Path, events: Vec<Event>, telling: Telling) {
+    if let Err(error) = append(state, events, telling) {
         say!("an event is not written: {error:#}");
     }
 }
@@ -207,17 +317,17 @@ fn open_alone(path: &Path) -> Result<File> {
 }
 
 // ANCHOR: append
-fn append(state: &Path, mut event: Event, telling: Telling) -> Result<()> {
+fn append(state: &Path, mut events: Vec<Event>, telling: Telling) -> Result<()> {
     let directory = directory(state);
     make(&directory, 0o700)?;
     let path = newest(&directory);
     let mut file = open_alone(&path)?;
-    if telling == Telling::UnlessTold && is_told(&directory, &event)? {
+    // The first decides for those that belong to it.
+    let first = events.first().context("no event")?;
+    if telling == Telling::UnlessTold && is_told(&directory, first)? {
         return Ok(());
     }
     let length = file.metadata().context("fstat(the events)")?.len();
-    // Under the lock: the order of the times is that of the lines.
-    event.stamp();
     let mut line = Vec::new();
     // Somebody was killed, or the disk was full, in the middle of a line.
     let mut last = [b'\n'];
@@ -228,8 +338,12 @@ fn append(state: &Path, mut event: Event, telling: Telling) -> Result<()> {
     if last != [b'\n'] {
         line.push(b'\n');
     }
-    serde_json::to_writer(&mut line, &event).context("write JSON")?;
-    line.push(b'\n');
+    for event in &mut events {
+        // Under the lock: the order of the times is that of the lines.
+        event.stamp();
+        serde_json::to_writer(&mut line, event).context("write JSON")?;
+        line.push(b'\n');
+    }
     if let Err(error) = file.write_all(&line) {
         // No half of a line.
         file.set_len(length).context("ftruncate(the events)")?;
@@ -261,7 +375,7 @@ fn is_told(directory: &Path, event: &Event) -> Result<bool> {
             let Ok(line) = serde_json::from_str::<Event>(line) else {
                 continue;
             };
-            if line.actor.id == event.actor.id {
+            if line.kind == "container" && line.actor.id == event.actor.id {
                 match &*line.action {
                     "destroy" => return Ok(true),
                     "die" => return Ok(event.action == "die"),
@@ -411,10 +525,10 @@ mod tests {
     fn an_end_is_told_once() {
         let state = tempfile::tempdir().unwrap();
         let state = state.path();
-        let put = |action: &str, telling| append(state, event("a", action), telling).unwrap();
+        let put = |action: &str, telling| append(state, vec![event("a", action)], telling).unwrap();
         put("start", Telling::Certainly);
         put("die", Telling::Certainly);
-        append(state, event("ab", "start"), Telling::Certainly).unwrap();
+        append(state, vec![event("ab", "start")], Telling::Certainly).unwrap();
         put("die", Telling::UnlessTold);
         put("destroy", Telling::UnlessTold);
         put("destroy", Telling::UnlessTold);
@@ -430,7 +544,7 @@ mod tests {
         while !older(&directory(state.path())).exists() {
             append(
                 state.path(),
-                event("a", &count.to_string()),
+                vec![event("a", &count.to_string())],
                 Telling::Certainly,
             )
             .unwrap();

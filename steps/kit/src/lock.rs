@@ -28,7 +28,14 @@ use crate::sys::signals::signalfd;
 /// A lock that is held. Dropping it releases it.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Releases the lock, also if a child has a copy of its descriptor.
+    pub fn release(self) -> Result<()> {
+        flock(&self.file, FlockOperation::Unlock).context("flock(LOCK_UN)")
+    }
 }
 
 /// The mode in which a directory is locked.
@@ -79,7 +86,7 @@ impl LockFile {
     /// Waits for the lock.
     pub fn wait(self, turn: Turn) -> Result<Lock> {
         wait(&self.file, turn, &self.path)?;
-        Ok(Lock { _file: self.file })
+        Ok(Lock { file: self.file })
     }
 }
 

@@ -10,6 +10,7 @@ use union::Kind;
 
 use crate::cli::defaults::driver;
 use crate::cli::places::Places;
+use crate::container::observer;
 use crate::image::Images;
 use crate::image::config::{Config, Words};
 use crate::image::digest::Digest;
@@ -101,6 +102,7 @@ fn load(places: &Places, images: &Images, args: LoadArgs) -> Result<()> {
     let loaded = images.loader().load(input, args.name.as_ref(), kind)?;
     let mut out = stdout().lock();
     for (id, names) in loaded {
+        told("load", &id);
         if names.is_empty() {
             writeln!(out, "Loaded image: {id}").context("write")?;
         }
@@ -125,6 +127,7 @@ fn import(places: &Places, images: &Images, args: ImportArgs) -> Result<()> {
         ..Config::default()
     };
     let id = images.loader().import(from, &args.name, config, kind)?;
+    told("import", &id);
     writeln!(stdout(), "{id}").context("write")
 }
 
@@ -177,13 +180,34 @@ fn list(images: &Images, args: ListArgs) -> Result<()> {
 fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
     let mut out = stdout().lock();
     for image in &args.images {
-        match images.remove(image)? {
+        let before = images.find(image)?;
+        let removed = images.remove(image)?;
+        told_removed(before.map(|record| record.id).as_ref(), &removed);
+        match removed {
             Removed::Name(name) => writeln!(out, "Untagged: {name}"),
             Removed::Image(id) => writeln!(out, "Deleted: {id}"),
         }
         .context("write")?;
     }
     Ok(())
+}
+
+/// Tells of an image by its id.
+pub fn told(action: &str, id: &Digest) {
+    let id = id.to_string();
+    observer::object("image", &id, action, &[("name", &id)]);
+}
+
+/// Tells of what was removed of an image: a name, or all.
+pub fn told_removed(id: Option<&Digest>, removed: &Removed) {
+    match (removed, id) {
+        (Removed::Name(_), Some(id)) => told("untag", id),
+        (Removed::Name(_), None) => {}
+        (Removed::Image(id), _) => {
+            told("untag", id);
+            told("delete", id);
+        }
+    }
 }
 
 fn refuse_terminal(instead: &str) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Who is told of what happens to containers. The engine itself keeps no history;
+//! Who is told of what happens to containers and other objects. The engine itself keeps no history;
 //! a program that does says so once, when it begins.
 
 use std::sync::OnceLock;
@@ -37,7 +37,25 @@ pub enum Telling {
 /// cannot be written stops no container.
 pub type Observer = fn(&Places, &Record, Happening, Telling);
 
+/// Called for what happens to an object that is no container: its kind, its id,
+/// what happens, and what else there is to say.
+pub type ObjectObserver = fn(&str, &str, &str, &[(&str, &str)]);
+
 static OBSERVER: OnceLock<Observer> = OnceLock::new();
+static OBJECTS: OnceLock<ObjectObserver> = OnceLock::new();
+
+/// Has `observer` told of everything that this process does from now on with
+/// objects that are no containers. The first call counts.
+pub fn observe_objects(observer: ObjectObserver) {
+    OBJECTS.get_or_init(|| observer);
+}
+
+/// Tells of an image, a volume or a network.
+pub fn object(kind: &str, id: &str, action: &str, more: &[(&str, &str)]) {
+    if let Some(observer) = OBJECTS.get() {
+        observer(kind, id, action, more);
+    }
+}
 
 /// Has `observer` told of everything that this process does from now on. The
 /// first call counts.

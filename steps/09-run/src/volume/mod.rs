@@ -18,6 +18,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::container::observer;
 use anyhow::{Context, Result, bail};
 use kit::atomic_file::write_file;
 use kit::lock::{self, Lock, Turn, hold};
@@ -118,6 +119,7 @@ impl Volumes {
                 container: container.map(str::to_owned),
             };
             if let Some(held) = self.make_new(&volume)? {
+                observer::object("volume", name, "create", &[("driver", "local")]);
                 return Ok(held);
             }
         }
@@ -244,7 +246,9 @@ impl Volumes {
         if !lock::is_at(&held, &directory)? {
             return Ok(true);
         }
-        trash::discard(&directory).map(|()| true)
+        trash::discard(&directory)?;
+        observer::object("volume", name, "destroy", &[("driver", "local")]);
+        Ok(true)
     }
 
     /// Removes what killed processes have left: incomplete volumes, and volumes

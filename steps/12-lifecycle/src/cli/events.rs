@@ -21,7 +21,7 @@ use crate::watch::Watch;
 #[derive(Args, Clone, Debug)]
 pub struct EventsArgs {
     /// Only events that fit: container=NAME, event=ACTION, image=NAME,
-    /// label=NAME[=VALUE], type=container. Repeatable
+    /// label=NAME[=VALUE], network=NAME, type=KIND, volume=NAME. Repeatable
     #[arg(short, long, value_name = "NAME=VALUE")]
     filter: Vec<String>,
     /// Format the output by a Go template, or as json
@@ -70,18 +70,38 @@ fn fits(event: &Event, name: &str, value: &str) -> bool {
             let action = event.action.split(':').next().unwrap_or_default();
             event.action == value || action == value
         }
-        "container" => event.id.starts_with(value) || text("name").starts_with(value),
-        "image" => {
-            let image = text("image");
-            image == value
-                || image
-                    .rsplit_once(':')
-                    .is_some_and(|(name, _)| name == value)
+        "container" => {
+            event.kind == "container"
+                && (event.id.starts_with(value) || text("name").starts_with(value))
         }
+        // That of a container, or one that something happens to.
+        "image" => match &*event.kind {
+            "container" => is_image(text("image"), value),
+            "image" => {
+                let id = event.actor.id.trim_start_matches("sha256:");
+                is_image(&event.actor.id, value)
+                    || is_image(text("name"), value)
+                    || value.len() >= 4 && id.starts_with(value.trim_start_matches("sha256:"))
+            }
+            _ => false,
+        },
+        "network" => event.kind == "network" && is_named(event, text("name"), value),
+        "volume" => event.kind == "volume" && event.actor.id.starts_with(value),
         "type" => event.kind == value,
         "scope" => event.scope == value,
         _ => false,
     }
+}
+
+/// Whether an image is meant by a name, with or without its tag.
+fn is_image(image: &str, wanted: &str) -> bool {
+    let tagless = image.rsplit_once(':').map(|(name, _)| name);
+    image == wanted || tagless == Some(wanted)
+}
+
+/// Whether an object is meant by the beginning of its id or of its name.
+fn is_named(event: &Event, name: &str, wanted: &str) -> bool {
+    event.actor.id.starts_with(wanted) || name.starts_with(wanted)
 }
 
 /// An event with the names that templates have for its parts.
@@ -134,7 +154,7 @@ fn line(event: &Event, format: Option<&str>) -> Result<String> {
                 humantime::format_rfc3339_nanos(event.at()),
                 event.kind,
                 event.action,
-                event.id,
+                event.actor.id,
                 attributes.join(", ")
             );
             Ok(format!("{}\n", kit::say::printable(&line)))

@@ -105,7 +105,7 @@ pub fn begin(args: PlacesArgs) -> Result<Places> {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     set_verbose(args.verbose);
     let places = args.places()?;
-    crate::events::observe();
+    crate::events::observe(&places);
     Ok(places)
 }
 

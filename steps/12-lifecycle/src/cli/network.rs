@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::cli::format::{Listing, Row, documents};
 use crate::cli::run::claim;
 use crate::cli::swept;
+use crate::events::tell_of_network;
 use crate::log::point_in_time;
 use crate::network::attached::{Attachment, Attachments, connect, disconnect};
 use crate::network::store::{Network, Networks};
@@ -45,6 +46,12 @@ pub enum Tool {
         /// Restrict external access to the network
         #[arg(long)]
         internal: bool,
+        /// Enable manual container attachment, which is so in any case
+        #[arg(long)]
+        attachable: bool,
+        /// Set a driver specific option. Repeatable
+        #[arg(short, long = "opt", value_name = "NAME[=VALUE]")]
+        options: Vec<String>,
         /// Set metadata on the network. Repeatable
         #[arg(long, value_name = "NAME[=VALUE]")]
         label: Vec<String>,
@@ -139,6 +146,8 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
             ip_range,
             gateway,
             internal,
+            attachable,
+            options,
             label,
             name,
         } => {
@@ -154,7 +163,16 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
                 range: ip_range,
                 gateway,
             };
-            let network = create(&networks, name, &wanted, internal, &label)?;
+            let network = Network {
+                name,
+                internal,
+                attachable,
+                options: driver_options(&options)?,
+                labels: pairs(&label),
+                ..Network::default()
+            };
+            let network = create(&networks, network, &wanted)?;
+            tell_of_network(places, &network, "create", None);
             println!("{}", network.id);
         }
         Tool::Ls {
@@ -173,7 +191,12 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
         } => {
             swept(places)?;
             return each(&names, &mut |name| match networks.find(name) {
-                Ok(network) => remove(&networks, &network).map(|()| println!("{name}")),
+                Ok(network) => {
+                    remove(&networks, &network)?;
+                    tell_of_network(places, &network, "destroy", None);
+                    println!("{name}");
+                    Ok(())
+                }
                 Err(_) if force => Ok(()),
                 Err(error) => Err(error),
             });
@@ -190,6 +213,7 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
             let attachment = Attachment::new(&network, alias, ip)?;
             connect(places, &record, &network, attachment)?;
             if record.is_running() {
+                tell_of_network(places, &network, "connect", Some(&record.spec.id));
                 resolve_in(&records, &record)?;
             }
         }
@@ -200,7 +224,11 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
         } => {
             let records = swept(places)?;
             let (record, _claim) = held(&records, &container)?;
-            disconnect(places, &record, &networks.find(&network)?)?;
+            let network = networks.find(&network)?;
+            disconnect(places, &record, &network)?;
+            if record.is_running() {
+                tell_of_network(places, &network, "disconnect", Some(&record.spec.id));
+            }
         }
         Tool::Prune { filter, force } => {
             swept(places)?;
@@ -225,7 +253,10 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
                     continue;
                 }
                 match remove(&networks, &network) {
-                    Ok(()) => deleted.push(network.name),
+                    Ok(()) => {
+                        tell_of_network(places, &network, "destroy", None);
+                        deleted.push(network.name);
+                    }
                     Err(error) => say!("{} stays: {error:#}", network.name),
                 }
             }
@@ -252,17 +283,44 @@ fn each(names: &[String], work: &mut dyn FnMut(&str) -> Result<()>) -> Result<Ex
     Ok(Exit::Code(u8::from(failed)))
 }
 
-fn create(
-    networks: &Networks,
-    name: String,
-    wanted: &Wanted,
-    internal: bool,
-    labels: &[String],
-) -> Result<Network> {
-    kit::name::check(&name)?;
+/// Pairs of names and values, as `--label` has them.
+fn pairs(texts: &[String]) -> BTreeMap<String, String> {
+    let pairs = texts
+        .iter()
+        .map(|text| text.split_once('=').unwrap_or((text, "")));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The options of the driver: names of others are kept, as Docker keeps them; one
+/// of the bridge's that would have to do something is refused, unless it asks for
+/// what is so in any case.
+fn driver_options(options: &[String]) -> Result<BTreeMap<String, String>> {
+    let options = pairs(options);
+    for (name, value) in &options {
+        let is_so = match &**name {
+            "com.docker.network.bridge.enable_icc"
+            | "com.docker.network.bridge.enable_ip_masquerade" => value == "true",
+            "com.docker.network.bridge.host_binding_ipv4" => value == "0.0.0.0",
+            "com.docker.network.driver.mtu" => value == "1500",
+            name => !name.starts_with("com.docker.network."),
+        };
+        ensure!(
+            is_so,
+            "--opt {name}={value}: bridges here have no such option"
+        );
+    }
+    Ok(options)
+}
+
+/// Makes a network like `new`, which has no id and no subnet yet.
+fn create(networks: &Networks, new: Network, wanted: &Wanted) -> Result<Network> {
+    let name = &new.name;
+    kit::name::check(name)?;
     let _lock = networks.hold(Turn::Judging)?;
     let all = networks.all()?;
-    if let Some(other) = all.iter().find(|other| other.name == name) {
+    if let Some(other) = all.iter().find(|other| other.name == *name) {
         if other.predefined {
             bail!("operation is not permitted on predefined {name} network");
         }
@@ -274,19 +332,10 @@ fn create(
     let used: Vec<_> = used.collect();
     let network = Network {
         id: kit::random::hex::<32>()?,
-        name,
         created: kit::time::now(),
         driver: "bridge".to_owned(),
         subnet: Some(choose(wanted, &used, &plugs::routes()?)?),
-        internal,
-        labels: labels
-            .iter()
-            .map(|label| {
-                let (name, value) = label.split_once('=').unwrap_or((label, ""));
-                (name.to_owned(), value.to_owned())
-            })
-            .collect(),
-        predefined: false,
+        ..new
     };
     network.bridge()?;
     networks.write(&network)?;
@@ -509,7 +558,7 @@ struct Described {
     config_from: BTreeMap<&'static str, &'static str>,
     config_only: bool,
     containers: BTreeMap<String, There>,
-    options: BTreeMap<&'static str, &'static str>,
+    options: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
 }
 
@@ -626,17 +675,19 @@ fn describe(network: &Network, running: &[Record]) -> Result<Described> {
             config: config.into_iter().collect(),
         },
         internal: network.internal,
-        attachable: false,
+        attachable: network.attachable,
         ingress: false,
         config_from: BTreeMap::from([("Network", "")]),
         config_only: false,
         containers,
         options: match is_default {
-            true => BTreeMap::from([
+            true => [
                 ("com.docker.network.bridge.default_bridge", "true"),
                 ("com.docker.network.bridge.name", "drydock0"),
-            ]),
-            false => BTreeMap::new(),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+            false => network.options.clone(),
         },
         labels: network.labels.clone(),
     })

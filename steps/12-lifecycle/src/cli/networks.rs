@@ -9,11 +9,12 @@ use anyhow::{Context, Error, Result, bail, ensure};
 use clap::Args;
 use engine::cli::options::RunArgs;
 use engine::cli::places::Places;
+use engine::container::Records;
 use engine::image::Images;
 use engine::spec::Spec;
 use net::{NetworkMode, Protocol, Publish};
 
-use crate::network::attached::{Attachment, Attachments};
+use crate::network::attached::{self, Attachment, Attachments};
 use crate::network::store::Networks;
 
 /// The options about networks. `--network` and `--publish` stand for those of
@@ -21,8 +22,8 @@ use crate::network::store::Networks;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Networks (step 12)")]
 pub struct NetworkArgs {
-    /// Connect the container to a network: bridge, none, host, container:PID, or
-    /// one of `drydock network create`, also as name=NETWORK,alias=NAME,ip=ADDRESS.
+    /// Connect the container to a network: bridge, none, host,
+    /// container:NAME or PID, or one of `drydock network create`, also as name=NETWORK,alias=NAME,ip=ADDRESS.
     /// Repeatable for the latter [default: bridge for root, else none]
     #[arg(
         id = "networks",
@@ -60,6 +61,8 @@ pub struct NetworkArgs {
 enum NetworkOption {
     /// As step 06 has it.
     Mode(NetworkMode),
+    /// That of a container, by its name or id.
+    Of(String),
     /// A network by its name.
     Named {
         name: String,
@@ -74,6 +77,12 @@ impl FromStr for NetworkOption {
     fn from_str(text: &str) -> Result<Self> {
         if text == "default" {
             return Ok(NetworkOption::Mode(NetworkMode::Bridge));
+        }
+        if let Some(container) = text.strip_prefix("container:")
+            && !container.is_empty()
+            && !container.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            return Ok(NetworkOption::Of(container.to_owned()));
         }
         if matches!(text, "none" | "host" | "bridge") || text.starts_with("container:") {
             return Ok(NetworkOption::Mode(text.parse()?));
@@ -224,6 +233,12 @@ impl NetworkArgs {
                     modes += 1;
                     mode = Some(given);
                 }
+                NetworkOption::Of(container) => {
+                    modes += 1;
+                    let record = Records::new(places).find(&container)?;
+                    attachments.of = Some(record.spec.id.clone());
+                    mode = Some(attached::of_container(&record)?);
+                }
                 NetworkOption::Named { name, aliases, ip } => {
                     let network = store.find(&name)?;
                     if network.predefined {
@@ -280,7 +295,9 @@ impl Asked {
     /// Whether a launcher in the foreground is enough: nobody asks for names, and
     /// nothing is to be noted.
     pub(super) fn is_plain(&self) -> bool {
-        self.attachments.networks.is_empty() && self.exposed.is_none() && !self.is_open
+        let attachments = &self.attachments;
+        let is_plain = attachments.networks.is_empty() && attachments.of.is_none();
+        is_plain && self.exposed.is_none() && !self.is_open
     }
 
     /// Publishes all exposed ports, if that was asked for.

@@ -1,11 +1,13 @@
 //! `update`: other limits for a container that exists.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail, ensure};
 use cgroups::{Bytes, CgroupSettings, Cpus, IdList, Swap};
 use clap::Args;
 use engine::cli::places::Places;
 use engine::container::{Record, Records};
-use kit::lock::{LockFile, Turn};
+use kit::lock::{Lock, LockFile, Turn};
 use kit::own::make;
 
 use crate::cli::group;
@@ -120,14 +122,21 @@ impl Limits {
     // ANCHOR_END: after
 }
 
+/// Keeps the limits of a container from being changed: `directory` is what is kept
+/// of it.
+pub(crate) fn lock(directory: &Path) -> Result<Lock> {
+    LockFile::open(directory.join("update"))?.wait(Turn::Judging)
+}
+
 /// Changes the limits of a container: of its groups if it runs, and in its record
 /// in any case. If either fails, both are as before.
 // ANCHOR: change
 pub(super) fn change(records: &Records, record: &Record, limits: &Limits) -> Result<()> {
     let directory = records.directory(&record.spec.id);
     make(&directory, 0o700)?;
-    // One at a time: what was before is what is put back.
-    let _alone = LockFile::open(directory.join("update"))?.wait(Turn::Judging)?;
+    // One at a time: what was before is what is put back. And not while it is
+    // started: that reads its limits, and nobody sees yet in which groups.
+    let _alone = lock(&directory)?;
     let record = records.find(&record.spec.id)?;
     let before = record.spec.cgroups.clone();
     let swap = match cgroups::limits_swap()? {
@@ -136,13 +145,19 @@ pub(super) fn change(records: &Records, record: &Record, limits: &Limits) -> Res
     };
     let after = limits.after(&before, swap)?;
     let group = match record.is_running() && record.pid != 0 {
-        true => Some(group(&record)?),
+        true => match group(&record) {
+            Ok(group) => Some(group),
+            // It has ended. Its next start finds what the record says.
+            Err(_) if !record.launcher.is_parent_of(record.pid) => None,
+            Err(error) => return Err(error),
+        },
         false => None,
     };
-    if let Some(group) = &group {
-        group
-            .change(&before, &after)
-            .with_context(|| format!("Cannot update container {}", record.spec.id))?;
+    if let Some(group) = &group
+        && let changed @ Err(_) = group.change(&before, &after)
+        && record.launcher.is_parent_of(record.pid)
+    {
+        changed.with_context(|| format!("Cannot update container {}", record.spec.id))?;
     }
     let written = records.change(&record.spec.id, &mut |record| {
         record.spec.cgroups.clone_from(&after);

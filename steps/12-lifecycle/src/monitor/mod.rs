@@ -23,12 +23,14 @@ use engine::cli::places::Places;
 use engine::container::{Record, Records, Status};
 use engine::list::{Here, list};
 use engine::terminal::handed::Ends;
+use kit::lock::Lock;
 use kit::own::make;
 use kit::sys::signals::{block, set_mask, signalfd};
 use kit::{ProcessIdentity, SignalSet, say};
 use nix::sys::signal::Signal;
 use process::{Exit, Failure};
 
+use crate::cli::update;
 use crate::events::tell;
 use crate::health::Health;
 use crate::log::write::Writer;
@@ -92,10 +94,20 @@ pub fn run(
             put_health(&mut record, &Health::default());
         }
         let begun = Instant::now();
-        let end = once(places, &record, (&hub, &stay), &mut |record| match first {
-            true => started(record),
-            false => Ok(()),
+        // From here until it runs nobody changes its limits; those that somebody
+        // has changed since the record was read are its limits.
+        let mut limits = Some(update::lock(&directory)?);
+        if let Some(now) = records.read(&record.spec.id)? {
+            record.spec.cgroups = now.spec.cgroups;
+        }
+        let end = once(places, &record, (&hub, &stay), &mut |record| {
+            limits.take().map_or(Ok(()), Lock::release)?;
+            match first {
+                true => started(record),
+                false => Ok(()),
+            }
         });
+        drop(limits);
         let (end, ran) = match end {
             Ok(status) => (status, true),
             // It has never run: that is the caller's to know.

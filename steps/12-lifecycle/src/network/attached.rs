@@ -26,6 +26,9 @@ const FIELD: &str = "networks";
 pub struct Attachments {
     /// In the order in which they were joined.
     pub networks: Vec<Attachment>,
+    /// The id of the container whose network it shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
     /// The published ports of this run, if some are chosen at the start.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Publish>,
@@ -148,7 +151,10 @@ pub fn names(record: &Record) -> Vec<String> {
     let mode = record.spec.net.mode();
     let others = attachments.networks.into_iter().map(|one| one.name);
     let joins = record.later.contains_key(FIELD);
-    let own = (!joins || mode != NetworkMode::None).then(|| mode.to_string());
+    let own = match &attachments.of {
+        Some(id) => Some(format!("container:{id}")),
+        None => (!joins || mode != NetworkMode::None).then(|| mode.to_string()),
+    };
     own.into_iter().chain(others).collect()
 }
 
@@ -214,6 +220,19 @@ pub fn ends(places: &Places, record: &Record) -> Result<BTreeMap<String, End>> {
     Ok(ends)
 }
 
+/// The network of a running container, to be shared.
+///
+/// # Errors
+/// If it does not run.
+pub fn of_container(record: &Record) -> Result<NetworkMode> {
+    ensure!(
+        record.is_running() && record.pid > 0,
+        "cannot join network of a non running container: {}",
+        record.spec.id
+    );
+    format!("container:{}", record.pid).parse()
+}
+
 /// Adds to the description of a container that is about to start the bridges of
 /// its networks.
 ///
@@ -221,7 +240,13 @@ pub fn ends(places: &Places, record: &Record) -> Result<BTreeMap<String, End>> {
 /// If one of the networks has been removed.
 pub fn resolve(places: &Places, record: &Record, spec: &mut Spec) -> Result<()> {
     let networks = Networks::new(&places.root);
-    for one in Attachments::of(record)?.networks {
+    let attachments = Attachments::of(record)?;
+    if let Some(id) = &attachments.of {
+        let other = Records::new(places).read(id)?;
+        let other = other.with_context(|| format!("No such container: {id}"))?;
+        spec.net.network = Some(of_container(&other)?);
+    }
+    for one in attachments.networks {
         spec.net.joining.push(Joining {
             bridge: one.network(&networks)?.bridge()?,
             ip: one.ip,

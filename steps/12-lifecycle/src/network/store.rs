@@ -25,7 +25,7 @@ const LARGEST: u64 = 1 << 20;
 const PREDEFINED: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
 
 /// A network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// 64 hexadecimal digits.
     pub id: String,
@@ -42,6 +42,12 @@ pub struct Network {
     /// Labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Options of the driver, which do nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// What Docker calls attachable; all networks are.
+    #[serde(default)]
+    pub attachable: bool,
     /// Whether it is one of those that are always there.
     #[serde(skip)]
     pub predefined: bool,
@@ -119,6 +125,7 @@ fn predefined() -> Vec<Network> {
         internal: false,
         labels: BTreeMap::new(),
         predefined: true,
+        ..Network::default()
     };
     PREDEFINED.into_iter().map(of).collect()
 }

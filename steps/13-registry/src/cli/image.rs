@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
+use engine::cli::image::{told, told_removed};
+use engine::container::observer;
 use engine::image::config::{Config, Words};
 use engine::image::digest::Digest;
 use engine::image::name::Name;
@@ -388,14 +390,19 @@ fn remove(here: &Here, args: &RemoveArgs) -> Result<Exit> {
             Some(id) => id.to_string(),
             None => image.clone(),
         };
-        if here.images.find(&reference)?.is_none() {
+        let before = here.images.find(&reference)?.map(|record| record.id);
+        if before.is_none() {
             if !args.force {
                 eprintln!("drydock: No such image: {}", kit::say::printable(image));
                 failed = true;
             }
             continue;
         }
-        match here.images.remove(&reference) {
+        let removed = here.images.remove(&reference);
+        if let Ok(removed) = &removed {
+            told_removed(before.as_ref(), removed);
+        }
+        match removed {
             Ok(Removed::Name(name)) => print(&format!("Untagged: {name}\n"))?,
             Ok(Removed::Image(id)) => print(&format!("Deleted: {id}\n"))?,
             Err(error) => {
@@ -412,7 +419,10 @@ fn remove(here: &Here, args: &RemoveArgs) -> Result<Exit> {
 fn tag(here: &Here, args: &TagArgs) -> Result<()> {
     let lock = here.images.store.lock()?;
     let record = here.image(&args.source)?;
-    here.images.store.name(&args.target, &record.id, &lock)
+    here.images.store.name(&args.target, &record.id, &lock)?;
+    let (id, name) = (record.id.to_string(), args.target.to_string());
+    observer::object("image", &id, "tag", &[("name", &name)]);
+    Ok(())
 }
 
 const HISTORY: Listing = Listing {
@@ -500,7 +510,11 @@ fn save(here: &Here, args: &SaveArgs) -> Result<()> {
     }
     to_file(args.output.as_deref(), &mut |to| {
         archive::save(&here.blobs, &images, to)
-    })
+    })?;
+    for (id, _) in &images {
+        told("save", id);
+    }
+    Ok(())
 }
 
 fn load(here: &Here, args: &LoadArgs) -> Result<()> {
@@ -518,6 +532,7 @@ fn load(here: &Here, args: &LoadArgs) -> Result<()> {
         here.blobs.adopt(parts, room)
     })?;
     for (id, names) in loaded {
+        told("load", &id);
         match &names[..] {
             [] => print(&format!("Loaded image ID: {id}\n"))?,
             names => {
@@ -570,6 +585,7 @@ fn import(here: &Here, args: ImportArgs) -> Result<()> {
         parts.config = raw.to_vec()?;
         here.blobs.adopt(parts, room)
     })?;
+    told("import", &id);
     print(&format!("{id}\n"))
 }
 
@@ -625,7 +641,10 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
         seen.push(id.clone());
         // One that a container uses stays, and says so.
         match here.images.remove(&id.to_string()) {
-            Ok(_) => removed += &format!("deleted: {id}\n"),
+            Ok(gone) => {
+                told_removed(Some(&id), &gone);
+                removed += &format!("deleted: {id}\n");
+            }
             Err(error) => kit::say!("{error:#}"),
         }
     }

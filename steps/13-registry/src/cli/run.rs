@@ -194,6 +194,7 @@ impl Here {
             progress: &progress,
         };
         let pulled = pull.run(&place)?;
+        crate::cli::transfer::told("pull", &place);
         progress.say(&format!("Digest: {}", pulled.digest));
         progress.say(&crate::cli::transfer::status(&pulled, &place));
         Ok(Some(pulled.id))

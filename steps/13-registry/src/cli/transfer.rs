@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use engine::container::observer;
 use process::Exit;
 use union::Kind;
 
@@ -108,6 +109,7 @@ fn pull(here: &Here, args: &PullArgs) -> Result<()> {
         let asked = place.asked();
         progress.say(&format!("{asked}: Pulling from {}", place.repository.path));
         let pulled = pull.run(place)?;
+        told("pull", place);
         progress.say(&format!("Digest: {}", pulled.digest));
         progress.say(&status(&pulled, place));
         println!("{place}");
@@ -169,6 +171,7 @@ fn push(here: &Here, args: &PushArgs) -> Result<()> {
     for (record, place) in &all {
         push_ready(here, record)?;
         let pushed = push.run(record, place)?;
+        told("push", place);
         let tag = place.asked();
         progress.say(&format!(
             "{tag}: digest: {} size: {}",
@@ -179,6 +182,12 @@ fn push(here: &Here, args: &PushArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells of an image by the name under which it was asked for.
+pub(super) fn told(action: &str, place: &Remote) {
+    let (whole, name) = (place.to_string(), place.repository.to_string());
+    observer::object("image", &whole, action, &[("name", &name)]);
 }
 
 /// Makes sure that the blobs of an image are here.
