@@ -2,5 +2,7 @@
 
 #[path = "step_14/document.rs"]
 mod document;
+#[path = "step_14/files.rs"]
+mod files;
 #[path = "step_14/fold.rs"]
 mod fold;

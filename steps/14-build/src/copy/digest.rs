@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use engine::image::digest::Digest;
@@ -28,6 +28,8 @@ pub struct Digests {
     pub files: Vec<(String, Digest)>,
     /// What [`Stamp`] sees of them.
     pub stamp: Stamp,
+    /// The directories that come along (`--parents`).
+    pub above: PathBuf,
 }
 
 /// A digest of what changes when somebody changes a file: inode number, size,
@@ -65,7 +67,10 @@ impl Stamp {
 impl Digests {
     fn add(&mut self, entry: &Entry<'_>, what: &[u8]) {
         let path = entry.path.to_string_lossy().into_owned();
-        let digest = of_look(entry.kind(), &entry.look, what);
+        // A file that was found through a link keeps the link's name.
+        let name = self.above.join(entry.name);
+        let what = [name.as_os_str().as_bytes(), b"\0", what].concat();
+        let digest = of_look(entry.kind(), &entry.look, &what);
         self.files.push((path, digest));
     }
 }

@@ -159,6 +159,7 @@ impl Job {
                     let items = tree.items(path, self.parents);
                     let items = items.context("failed to compute cache key")?;
                     for item in &items {
+                        digests.above = item.parents.iter().map(|(name, _)| name).collect();
                         tree.walk(item, exclude.as_ref(), &mut digests)?;
                     }
                 }

@@ -142,6 +142,7 @@ impl Stage {
     /// A directory, which is made if it is missing, with those above it.
     // ANCHOR: directory
     pub fn directory(&mut self, path: &Path) -> Result<Directory> {
+        // ANCHOR: exercise_directory
         let mut left = stacked(path);
         let mut above: Vec<(OsString, OwnedFd)> = Vec::new();
         let mut links = 0;
@@ -201,6 +202,7 @@ impl Stage {
             None => self.root.try_clone().context("dup")?,
         };
         Ok(Directory { file, path })
+        // ANCHOR_END: exercise_directory
     }
     // ANCHOR_END: directory
 
