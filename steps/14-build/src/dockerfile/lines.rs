@@ -8,10 +8,10 @@
 
 use std::ops::Range;
 
-use super::Wrong;
 use super::expand::Expander;
 use super::instruction::Heredoc;
 use super::words::{self, Form, Head};
+use super::wrong::Wrong;
 
 /// A Dockerfile's size. The largest one that people are known to use has some
 /// hundred KiB.

@@ -1,12 +1,12 @@
 //! A logical line becomes an instruction, or an error with Docker's words.
 
-use super::Wrong;
 use super::instruction::{
     Copy, Dockerfile, Health, Heredoc, Instruction, Run, Source, Stage, What, Words,
 };
 use super::lines::{self, Line};
 use super::mount::RunMount;
-use super::words::{self, Form, Head};
+use super::words::{self, Form, Head, did_you_mean};
+use super::wrong::Wrong;
 
 /// What Docker knows, for "did you mean".
 const INSTRUCTIONS: [&str; 18] = [
@@ -156,23 +156,6 @@ impl Options {
     }
 }
 
-/// Docker's words for a name that is almost one of those that exist.
-pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
-    let name = name.to_lowercase();
-    // A name that is much longer is not worth the product of the lengths.
-    let similar = known
-        .iter()
-        .filter(|known| known.len().abs_diff(name.len()) < 3);
-    let distances = similar.map(|known| {
-        let distance = strsim::damerau_levenshtein(&name, &known.to_lowercase());
-        (distance, *known)
-    });
-    match distances.min_by_key(|(distance, _)| *distance) {
-        Some((1..=2, known)) => format!(" (did you mean {known}?)"),
-        _ => String::new(),
-    }
-}
-
 /// What an instruction says.
 fn what(name: &str, head: Head, heredocs: &[lines::Document], escape: char) -> Result<What> {
     let rest = head.rest;
@@ -302,7 +285,8 @@ fn copy(
             true => None,
             false => lines::heredoc(&word)?,
         };
-        let document = named.and_then(|named| heredocs.iter().find(|x| x.name == named.name));
+        // Of two with one name, the last one is the file in the end.
+        let document = named.and_then(|named| heredocs.iter().rev().find(|x| x.name == named.name));
         copy.sources.push(match document {
             Some(document) => Source::Here(document.heredoc()),
             None => Source::Path(word),
