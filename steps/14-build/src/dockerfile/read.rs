@@ -288,11 +288,20 @@ fn copy(
         // Of two with one name, the last one is the file in the end.
         let document = named.and_then(|named| heredocs.iter().rev().find(|x| x.name == named.name));
         copy.sources.push(match document {
-            Some(document) => Source::Here(document.heredoc()),
+            Some(document) => Source::Here(file(document)?),
             None => Source::Path(word),
         });
     }
     Ok(copy)
+}
+
+/// A heredoc that becomes a file of its name.
+fn file(document: &lines::Document) -> Result<Heredoc> {
+    let name = document.name.as_str();
+    if name == "." || name == ".." || name.contains('/') {
+        return Err(format!("the heredoc {name:?} has no name of a file"));
+    }
+    Ok(document.heredoc())
 }
 
 fn run(rest: &str, heredocs: &[lines::Document], options: &mut Options) -> Result<Run> {
@@ -321,11 +330,13 @@ fn run(rest: &str, heredocs: &[lines::Document], options: &mut Options) -> Resul
         return Err("RUN requires at least one argument".into());
     }
     // `RUN <<EOF` and nothing else: the text is the command.
-    if lines::heredoc(rest)?.is_some() && !run.heredocs.is_empty() {
-        let Heredoc { name, content, .. } = run.heredocs.remove(0);
-        run.script = content.starts_with("#!").then_some(name);
-        run.command = Words::Shell(content);
+    if let (Some(_), Some(document)) = (lines::heredoc(rest)?, heredocs.first()) {
         run.heredocs.clear();
+        let content = document.heredoc().content;
+        if content.starts_with("#!") {
+            run.script = Some(file(document)?.name);
+        }
+        run.command = Words::Shell(content);
     }
     Ok(run)
 }
