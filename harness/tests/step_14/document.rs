@@ -578,6 +578,12 @@ fn a_hostile_dockerfile_ends_soon() {
         ] {
             desk.refused(&dockerfile, &[words])?;
         }
+        for dockerfile in [
+            "FROM box\nCOPY <<../../x /y/\nx\n../../x\n",
+            "FROM box\nRUN <<..\n#!/bin/sh\n..\n",
+        ] {
+            desk.refused(dockerfile, &["has no name of a file"])?;
+        }
         // What is shown of a file does not command the terminal.
         let ran = desk.build("FROM box\nFOO \x1b[2J\x07\n")?;
         expect(

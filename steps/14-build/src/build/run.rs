@@ -56,7 +56,7 @@ pub fn argv(run: &Run, shell: &[String]) -> Vec<String> {
 
 /// Where a `RUN` finds a heredoc that is a program of its own.
 pub fn script(name: &str) -> String {
-    format!("/dev/pipes/{}", name.replace('/', "_"))
+    format!("/dev/pipes/{name}")
 }
 
 /// How the history shows a `RUN`: with the arguments that it saw.

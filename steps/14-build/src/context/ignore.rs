@@ -136,6 +136,7 @@ impl Ignore {
         Ok(())
     }
 
+    // ANCHOR: leaves_out
     /// Whether a file, by its path from the root of the context, is left out:
     /// by itself, or with a directory that it is in.
     ///
@@ -168,6 +169,7 @@ impl Ignore {
         left_out
         // ANCHOR_END: exercise_leaves_out
     }
+    // ANCHOR_END: leaves_out
 
     /// Whether there are lines with `!`.
     pub fn has_exceptions(&self) -> bool {

@@ -107,6 +107,7 @@ impl Pattern {
         Ok(Self { pieces })
     }
 
+    // ANCHOR: matches
     /// Whether all of a text matches.
     pub fn matches(&self, text: &str) -> bool {
         // The pieces that may be next.
@@ -131,6 +132,7 @@ impl Pattern {
         }
         next[self.pieces.len()]
     }
+    // ANCHOR_END: matches
 
     /// Marks a piece as the next one, and those after it if it may stand for
     /// nothing.

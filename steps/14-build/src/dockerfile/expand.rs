@@ -370,6 +370,7 @@ impl Lexer<'_> {
         Ok(value)
     }
 
+    // ANCHOR: dollar
     /// `$x` and `${x…}`.
     fn dollar(&mut self, keep_escapes: bool) -> Result<String> {
         self.rest.next();
@@ -430,6 +431,7 @@ impl Lexer<'_> {
         }
         // ANCHOR_END: exercise_braces
     }
+    // ANCHOR_END: dollar
 
     /// What stands up to a character within braces.
     fn part(&mut self, stop: char, keep_escapes: bool) -> Result<String> {

@@ -8,10 +8,10 @@
 
 use std::ops::Range;
 
-use super::Wrong;
 use super::expand::Expander;
 use super::instruction::Heredoc;
 use super::words::{self, Form, Head};
+use super::wrong::Wrong;
 
 /// A Dockerfile's size. The largest one that people are known to use has some
 /// hundred KiB.
@@ -220,6 +220,7 @@ pub(super) fn one(text: &str, escape: char) -> Result<Line, Wrong> {
     Ok(line)
 }
 
+// ANCHOR: instruction
 /// An instruction that begins with a line.
 fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, Wrong> {
     let start = reader.number;
@@ -254,6 +255,7 @@ fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, W
         heredocs,
     })
 }
+// ANCHOR_END: instruction
 
 /// Reads a heredoc up to its end.
 fn content(reader: &mut Reader, document: &Document, start: usize) -> Result<String, Wrong> {
@@ -291,6 +293,7 @@ fn takes_heredocs(text: &str) -> Result<bool, String> {
     })
 }
 
+// ANCHOR: named
 /// The heredocs that a line names.
 fn named(text: &str) -> Result<Vec<Document>, String> {
     // ANCHOR: exercise_named
@@ -304,6 +307,7 @@ fn named(text: &str) -> Result<Vec<Document>, String> {
     Ok(documents)
     // ANCHOR_END: exercise_named
 }
+// ANCHOR_END: named
 
 /// A word that names a heredoc: `<<EOF`, `<<-EOF`, `3<<"EOF"`.
 pub(super) fn heredoc(word: &str) -> Result<Option<Document>, String> {

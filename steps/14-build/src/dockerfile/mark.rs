@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::Wrong;
+use super::wrong::Wrong;
 
 /// The lines that an error is about, if it says so.
 pub fn lines_of(error: &anyhow::Error) -> Option<Range<usize>> {

@@ -8,6 +8,7 @@
 //! | [`read`] | a logical line becomes an instruction |
 //! | [`expand`] | variables and quotes; [`wildcard`] has the patterns in them |
 //! | [`mount`] | `RUN --mount` |
+//! | [`wrong`] | what is wrong, and in which lines |
 //! | [`mark`](mod@mark) | the lines of a file, with the wrong ones marked |
 //!
 //! BuildKit is the reference, down to the words of its errors. The crates that
@@ -26,49 +27,14 @@ mod read;
 mod tests;
 mod wildcard;
 mod words;
-
-use std::fmt;
-use std::ops::Range;
+mod wrong;
 
 use anyhow::Result;
 
 pub use expand::Expander;
 pub use instruction::{Dockerfile, Heredoc, Instruction, What};
 pub use mark::{lines_of, mark};
-
-/// What is wrong with a Dockerfile, and where. [`lines_of`] finds it in an error
-/// for [`mark`](mark()).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
-    /// The lines, from 1, the last one excluded; none for a trigger.
-    pub lines: Range<usize>,
-    message: String,
-}
-
-impl Wrong {
-    /// An error of the file's form.
-    fn syntax(lines: Range<usize>, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { lines, message }
-    }
-
-    /// An error of what an instruction says.
-    fn instruction(lines: Range<usize>, message: impl fmt::Display) -> Self {
-        let message = match lines.is_empty() {
-            true => message.to_string(),
-            false => format!("dockerfile parse error on line {}: {message}", lines.start),
-        };
-        Self { lines, message }
-    }
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Wrong {}
+pub use wrong::Wrong;
 
 /// Reads a Dockerfile.
 ///

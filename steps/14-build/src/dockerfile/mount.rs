@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use cgroups::Bytes;
 
-use super::read::did_you_mean;
+use super::words::did_you_mean;
 
 /// A mount of one `RUN`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,11 +182,21 @@ impl RunMount {
         }
         let fields = fields(text).map_err(|error| format!("{error:#}"))?;
         for field in fields {
-            if let Some((key, value)) = field.split_once('=')
-                && key.eq_ignore_ascii_case("type")
-                && !value.contains('$')
-            {
-                kind_of(value).map_err(|error| error.to_string())?;
+            let Some((key, value)) = field.split_once('=') else {
+                continue;
+            };
+            match key.to_ascii_lowercase().as_str() {
+                "type" if !value.contains('$') => {
+                    kind_of(value).map_err(|error| error.to_string())?;
+                }
+                // Which stages are needed is known before any variable is.
+                "from" if value.contains('$') => {
+                    return Err(
+                        "'from' doesn't support variable expansion, define alias stage instead"
+                            .into(),
+                    );
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -383,5 +393,6 @@ mod tests {
         }
         assert!(RunMount::check("type=$x,target=$y").is_ok());
         assert!(RunMount::check("type=chache,target=$y").is_err());
+        assert!(RunMount::check("from=$x,target=/y").is_err());
     }
 }

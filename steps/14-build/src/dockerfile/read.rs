@@ -1,12 +1,12 @@
 //! A logical line becomes an instruction, or an error with Docker's words.
 
-use super::Wrong;
 use super::instruction::{
     Copy, Dockerfile, Health, Heredoc, Instruction, Run, Source, Stage, What, Words,
 };
 use super::lines::{self, Line};
 use super::mount::RunMount;
-use super::words::{self, Form, Head};
+use super::words::{self, Form, Head, did_you_mean};
+use super::wrong::Wrong;
 
 /// What Docker knows, for "did you mean".
 const INSTRUCTIONS: [&str; 18] = [
@@ -156,23 +156,6 @@ impl Options {
     }
 }
 
-/// Docker's words for a name that is almost one of those that exist.
-pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
-    let name = name.to_lowercase();
-    // A name that is much longer is not worth the product of the lengths.
-    let similar = known
-        .iter()
-        .filter(|known| known.len().abs_diff(name.len()) < 3);
-    let distances = similar.map(|known| {
-        let distance = strsim::damerau_levenshtein(&name, &known.to_lowercase());
-        (distance, *known)
-    });
-    match distances.min_by_key(|(distance, _)| *distance) {
-        Some((1..=2, known)) => format!(" (did you mean {known}?)"),
-        _ => String::new(),
-    }
-}
-
 /// What an instruction says.
 fn what(name: &str, head: Head, heredocs: &[lines::Document], escape: char) -> Result<What> {
     let rest = head.rest;
@@ -302,13 +285,23 @@ fn copy(
             true => None,
             false => lines::heredoc(&word)?,
         };
-        let document = named.and_then(|named| heredocs.iter().find(|x| x.name == named.name));
+        // Of two with one name, the last one is the file in the end.
+        let document = named.and_then(|named| heredocs.iter().rev().find(|x| x.name == named.name));
         copy.sources.push(match document {
-            Some(document) => Source::Here(document.heredoc()),
+            Some(document) => Source::Here(file(document)?),
             None => Source::Path(word),
         });
     }
     Ok(copy)
+}
+
+/// A heredoc that becomes a file of its name.
+fn file(document: &lines::Document) -> Result<Heredoc> {
+    let name = document.name.as_str();
+    if name == "." || name == ".." || name.contains('/') {
+        return Err(format!("the heredoc {name:?} has no name of a file"));
+    }
+    Ok(document.heredoc())
 }
 
 fn run(rest: &str, heredocs: &[lines::Document], options: &mut Options) -> Result<Run> {
@@ -337,11 +330,13 @@ fn run(rest: &str, heredocs: &[lines::Document], options: &mut Options) -> Resul
         return Err("RUN requires at least one argument".into());
     }
     // `RUN <<EOF` and nothing else: the text is the command.
-    if lines::heredoc(rest)?.is_some() && !run.heredocs.is_empty() {
-        let Heredoc { name, content, .. } = run.heredocs.remove(0);
-        run.script = content.starts_with("#!").then_some(name);
-        run.command = Words::Shell(content);
+    if let (Some(_), Some(document)) = (lines::heredoc(rest)?, heredocs.first()) {
         run.heredocs.clear();
+        let content = document.heredoc().content;
+        if content.starts_with("#!") {
+            run.script = Some(file(document)?.name);
+        }
+        run.command = Words::Shell(content);
     }
     Ok(run)
 }

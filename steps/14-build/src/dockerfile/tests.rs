@@ -160,6 +160,15 @@ fn heredocs() {
     assert_eq!((last.content.as_str(), last.expand), ("2\n", false));
     assert_eq!(wrong("FROM box\nRUN <<EOF\na\n"), "unterminated heredoc");
     assert!(wrong("FROM box\nCOPY a <<EOF\nEOF").contains("as a destination"));
+    for line in [
+        "COPY <<../../x /y/\n../../x",
+        "ADD <<.. /y/\n..",
+        "RUN <<a/b\n#!/bin/sh\na/b",
+    ] {
+        let message = wrong(&format!("FROM box\n{line}"));
+        assert!(message.ends_with("has no name of a file"), "{message}");
+    }
+    assert_eq!(shell("RUN cat <<a/b\n#!\na/b"), "cat <<a/b\n#!\na/b");
     let trigger = only("ONBUILD COPY <<EOF /x\na\nEOF");
     assert_eq!(trigger, What::Onbuild("COPY <<EOF /x\na\nEOF".into()));
     let What::Copy(copied) = one("COPY <<EOF /x\na\nEOF", '\\').unwrap().what else {

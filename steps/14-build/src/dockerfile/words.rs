@@ -166,3 +166,20 @@ pub(super) fn pairs(text: &str, name: &str, escape: char) -> Result<Vec<(String,
     });
     pairs.collect()
 }
+
+/// Docker's words for a name that is almost one of those that exist.
+pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
+    let name = name.to_lowercase();
+    // A name that is much longer is not worth the product of the lengths.
+    let similar = known
+        .iter()
+        .filter(|known| known.len().abs_diff(name.len()) < 3);
+    let distances = similar.map(|known| {
+        let distance = strsim::damerau_levenshtein(&name, &known.to_lowercase());
+        (distance, *known)
+    });
+    match distances.min_by_key(|(distance, _)| *distance) {
+        Some((1..=2, known)) => format!(" (did you mean {known}?)"),
+        _ => String::new(),
+    }
+}
