@@ -148,6 +148,15 @@ impl<'a> Yard<'a> {
     }
 }
 
+/// Expects that a build has failed, and says so.
+fn says(ran: &Ran, words: &str) -> Result<()> {
+    expect(
+        ran.status == 1 && ran.stderr.contains(words),
+        format!("the build to exit with 1 and to say {words:?}"),
+        format!("{}: {}", ran.status, ran.stderr),
+    )
+}
+
 /// The lines of the plain view that say what became of an instruction.
 fn became(ran: &Ran, instruction: &str) -> String {
     let title = |line: &&str| line.contains("] ") && line.ends_with(instruction);
@@ -263,11 +272,10 @@ fn a_command_that_fails_is_shown() {
         }
         // A command that is not there is the same.
         let ran = yard.build(&[], "FROM box\nRUN [\"/no/such\"]\n")?;
-        ran.expect_error(
-            1,
-            &["process \"/no/such\" did not complete successfully: exit code: 127"],
+        says(
+            &ran,
+            "process \"/no/such\" did not complete successfully: exit code: 127",
         )
-        .map(drop)
     });
 }
 
@@ -449,7 +457,7 @@ fn a_secret_is_nowhere_afterwards() {
         let ran = yard.build(
             &["--secret", &option],
             "FROM box\nRUN --mount=type=secret,id=key md5sum < /run/secrets/key | cut -c 1-32 > \
-             /sum; stat -c %a /run/secrets/key; grep secrets /proc/mounts | cut -d ' ' -f 1\n\
+             /sum; stat -c %a /run/secrets/key; grep secrets /proc/mounts | cut -d ' ' -f 3\n\
              RUN --mount=type=secret,id=key,env=KEY printf %s \"$KEY\" | md5sum | cut -c 1-32 >> \
              /sum; sleep 0\n",
         )?;
@@ -506,10 +514,10 @@ fn a_secret_is_nowhere_afterwards() {
             &[],
             "FROM box\nRUN --mount=type=secret,id=none,required=true true\n",
         )?;
-        ran.expect_error(1, &["secret none: not found"])?;
+        says(&ran, "secret none: not found")?;
         let ran = yard.build(&[], "FROM box\nRUN --mount=type=ssh true\n")?;
-        ran.expect_error(1, &[">>> RUN --mount=type=ssh", "ssh"])
-            .map(drop)
+        says(&ran, ">>> RUN --mount=type=ssh")?;
+        says(&ran, "ssh")
     });
 }
 

@@ -115,7 +115,7 @@ pub(super) fn run(here: &Here, places: &Places, tool: Tool) -> Result<Exit> {
 
 /// Writes an archive to a file, or to standard output. A file is there when it is
 /// whole.
-pub(super) fn to_file(
+pub fn to_file(
     output: Option<&Path>,
     write: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
 ) -> Result<()> {

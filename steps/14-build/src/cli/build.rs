@@ -23,10 +23,16 @@ use lifecycle::config::Config;
 use net::HostEntry;
 use nix::sys::signal::Signal;
 use process::{Exit, Failure};
+use registry::blobs::BlobStore;
 use registry::cli::Here;
+use registry::cli::container::to_file;
 use registry::cli::run::Policy;
+use registry::image::archive::whole;
 use registry::manifest::Platform;
-use union::Kind;
+use union::archive::Marks;
+use union::archive::apply::apply;
+use union::tree::Tree;
+use union::{Kind, detect};
 
 use crate::build::ask::Workers;
 use crate::build::image::Image;
@@ -77,6 +83,9 @@ pub struct BuildArgs {
     /// Suppress the build output and print image ID on success
     #[arg(short, long)]
     quiet: bool,
+    /// Output destination: DIR, -, type=local,dest=DIR or type=tar,dest=FILE
+    #[arg(short, long, value_name = "DEST")]
+    output: Option<String>,
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -268,9 +277,74 @@ fn secret(text: &str) -> Result<(String, SecretSource)> {
     Ok((id, source))
 }
 
+/// Where the files of the image go, besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Output {
+    Directory(PathBuf),
+    /// An archive; `None` for standard output.
+    Archive(Option<PathBuf>),
+}
+
+impl Output {
+    /// Reads `--output`.
+    fn parse(text: &str) -> Result<Self> {
+        let archive = |place: &str| match place {
+            "-" => Output::Archive(None),
+            place => Output::Archive(Some(place.into())),
+        };
+        if !text.contains('=') {
+            return Ok(match text {
+                "-" => archive(text),
+                place => Output::Directory(place.into()),
+            });
+        }
+        let (mut kind, mut place) = (None, None);
+        for word in text.split(',') {
+            match word.split_once('=') {
+                Some(("type", value)) => kind = Some(value),
+                Some(("dest", value)) => place = Some(value),
+                _ => bail!("--output {text}: unexpected {word:?}"),
+            }
+        }
+        match (kind, place) {
+            (Some("local"), Some(place)) => Ok(Output::Directory(place.into())),
+            (Some("tar"), Some(place)) => Ok(archive(place)),
+            (Some("tar"), None) => Ok(Output::Archive(None)),
+            (Some("local"), None) => bail!("--output {text}: dest=DIR is missing"),
+            (kind, _) => bail!(
+                "--output {text}: type {} is not supported: use local or tar",
+                kind.unwrap_or("without a name")
+            ),
+        }
+    }
+
+    /// Writes the files of an image. This process has no threads.
+    fn write(&self, here: &Here, kind: Kind, id: &Digest) -> Result<()> {
+        let images = &here.images;
+        let top = images.ready(&id.to_string(), kind)?.top;
+        let driver = detect::open(kind, images.root())?;
+        let path = match self {
+            Output::Archive(path) => {
+                return to_file(path.as_deref(), &mut |to| whole(&*driver, &top, to));
+            }
+            Output::Directory(path) => path,
+        };
+        std::fs::create_dir_all(path).with_context(|| format!("mkdir({path:?})"))?;
+        // The whole archive before any of it is used.
+        let blobs = BlobStore::new(images.root());
+        let _held = blobs.hold()?;
+        let mut tar = blobs.new_tar()?;
+        whole(&*driver, &top, &mut tar)?;
+        let (_, blob) = tar.finish()?;
+        apply(&Tree::open(path)?, Marks::Whole, &[], &mut blob.reader())
+            .with_context(|| format!("--output {path:?}"))
+    }
+}
+
 /// Builds.
 pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<Exit> {
     let options = args.options()?;
+    let output = args.output.as_deref().map(Output::parse).transpose()?;
     let defaults = args.defaults(config)?;
     let here = Here::open(places, config.storage_driver)?;
     let kind = here.kind(args.storage_driver)?;
@@ -331,6 +405,9 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
     why.write()?;
     match built {
         Ok(id) => {
+            if let Some(output) = &output {
+                output.write(&here, kind, &id)?;
+            }
             if let Some(path) = &args.iidfile {
                 std::fs::write(path, id.to_string())
                     .with_context(|| format!("--iidfile {path:?}"))?;
