@@ -137,6 +137,7 @@ impl<'a> Stage<'a> {
     /// Folds.
     // ANCHOR: fold
     pub fn fold(mut self) -> Result<Image> {
+        // ANCHOR: exercise_fold
         while let Some(instruction) = self.rest.pop_front() {
             if self.build.workers.is_canceled() {
                 return Err(crate::build::canceled());
@@ -148,6 +149,7 @@ impl<'a> Stage<'a> {
         }
         self.image.leave_variables(self.variables.values());
         Ok(self.image)
+        // ANCHOR_END: exercise_fold
     }
 
     fn instruction(&mut self, instruction: &Instruction) -> Result<()> {
