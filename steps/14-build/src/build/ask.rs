@@ -15,7 +15,7 @@ use engine::cli::places::Places;
 use lifecycle::monitor::detach::{again, environment};
 
 use crate::build::cache::Lease;
-use crate::build::canceled;
+use crate::build::error::canceled;
 use crate::build::order::{Answer, Order};
 use crate::progress::Vertex;
 

@@ -15,10 +15,11 @@ use net::NetworkMode;
 use union::LayerId;
 use user::caller::Caller;
 
-use crate::build::Build;
 use crate::build::cache::Inputs;
 use crate::build::image::Image;
+use crate::build::mounts::script;
 use crate::build::options::Network;
+use crate::build::shared::Build;
 use crate::build::variables::{Variables, is_proxy, proxies};
 use crate::dockerfile::instruction::{Run, Words};
 
@@ -52,11 +53,6 @@ pub fn argv(run: &Run, shell: &[String]) -> Vec<String> {
         Some(line) => command(&Words::Shell(line), shell),
         None => command(&run.command, shell),
     }
-}
-
-/// Where a `RUN` finds a heredoc that is a program of its own.
-pub fn script(name: &str) -> String {
-    format!("/dev/pipes/{name}")
 }
 
 /// How the history shows a `RUN`: with the arguments that it saw.

@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 use union::LayerId;
 
 use crate::build::cache::{Inputs, Record};
+use crate::build::error::{at, canceled};
 use crate::build::image::{Image, Made};
 use crate::build::mounts::{Mounts, Secrets};
 use crate::build::order::{Answer, Keep, Order, Work};
 use crate::build::run::{argv, command, shown};
+use crate::build::shared::{Base, Build};
 use crate::build::variables::{Variables, platform};
-use crate::build::{Base, Build, at};
 use crate::copy::{From, Job, Source as CopySource, remote};
 use crate::dockerfile;
 use crate::dockerfile::instruction::{
@@ -140,7 +141,7 @@ impl<'a> Stage<'a> {
         // ANCHOR: exercise_fold
         while let Some(instruction) = self.rest.pop_front() {
             if self.build.workers.is_canceled() {
-                return Err(crate::build::canceled());
+                return Err(canceled());
             }
             if is_step(&instruction) {
                 self.step.0 += 1;

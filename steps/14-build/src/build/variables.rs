@@ -8,7 +8,7 @@
 use anyhow::Result;
 use engine::image::config::architecture;
 
-use crate::build::at;
+use crate::build::error::at;
 use crate::build::options::Options;
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{Dockerfile, Heredoc, What};

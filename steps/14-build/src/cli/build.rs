@@ -35,10 +35,12 @@ use union::tree::Tree;
 use union::{Kind, detect};
 
 use crate::build::ask::Workers;
+use crate::build::error::{Lines, words};
 use crate::build::image::Image;
 use crate::build::options::{Network, Options, SecretSource};
+use crate::build::shared::Build;
+use crate::build::stage;
 use crate::build::why::Why;
-use crate::build::{Build, Lines, stage, words};
 use crate::context::Context;
 use crate::dockerfile;
 use crate::dockerfile::instruction::Dockerfile;

@@ -159,7 +159,7 @@ impl Vertex {
 
     /// It is over.
     pub fn end(&self, error: Option<&Error>) {
-        let error = error.map(|error| one_line(&crate::build::words(error)));
+        let error = error.map(|error| one_line(&crate::build::error::words(error)));
         self.tell(Event::End(self.id, error));
     }
 }
