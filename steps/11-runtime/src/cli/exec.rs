@@ -1,6 +1,7 @@
 //! `exec`: a further process in a running container.
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use cgroups::named::Below;
 use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use nix::unistd::Pid;
@@ -107,12 +108,18 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         container.unlock();
         sealed::ensure(&passed)?;
     }
+    let below = args
+        .cgroup
+        .iter()
+        .map(|text| text.parse().context("--cgroup"));
+    let below: Vec<Below> = below.collect::<Result<_>>()?;
     let first = container.process().context(STOPPED)?;
     let launch = list::exec(
         &process,
         There {
             first: Pid::from_raw(first.pid),
             group: container.record.cgroup.clone(),
+            below,
             terminal,
             passed,
             state: container.state(status)?,
