@@ -580,6 +580,12 @@ fn mounts_stay_inside_and_in_their_order() {
             "the tmpfs on the read-only bind to be writable, and /ro not",
             &said,
         )?;
+        // The next ones are in the same group.
+        runtime
+            .call(&["delete", "--force", "one"])
+            .run()?
+            .success()?;
+        reap();
         // Nothing but some files of /proc may be covered.
         runtime.configure("true", |config| {
             if let Some(mounts) = config["mounts"].as_array_mut() {
@@ -664,6 +670,18 @@ fn exec_joins_the_container_and_opens_no_way_out() {
                 &ran.stdout,
             )?;
         }
+        // Namespaces are a view; these are the walls.
+        for (wall, line) in [
+            ("the capabilities", "CapBnd:\t0000000000080020"),
+            ("the filter", "Seccomp:\t2"),
+            ("the control group", "one group"),
+        ] {
+            expect(
+                ran.stdout.lines().any(|found| found == line),
+                format!("{wall} of the container, {line:?}, for the further process"),
+                &ran.stdout,
+            )?;
+        }
         // A group below the container's, and none above or beside it.
         for group in runtime.groups() {
             let (own, below) = (group.join("c"), group.join("c/below"));
@@ -702,18 +720,6 @@ fn exec_joins_the_container_and_opens_no_way_out() {
                 .call(&["exec", "--cgroup", group, "one", "true"])
                 .run()?
                 .expect_error(255, &[word])?;
-        }
-        // Namespaces are a view; these are the walls.
-        for (wall, line) in [
-            ("the capabilities", "CapBnd:\t0000000000080020"),
-            ("the filter", "Seccomp:\t2"),
-            ("the control group", "one group"),
-        ] {
-            expect(
-                ran.stdout.lines().any(|found| found == line),
-                format!("{wall} of the container, {line:?}, for the further process"),
-                &ran.stdout,
-            )?;
         }
         let strange: Vec<&str> = ran
             .stdout
