@@ -96,7 +96,7 @@ swarm *ARGS:
 build:
     @{{ harness }} build
 
-# Build the root file system NAME: busybox, debian or systemd
+# Build the root file system NAME: busybox, debian, systemd or peers
 [group('run')]
 rootfs NAME *ARGS:
     @vm/rootfs.sh "$@"
@@ -155,7 +155,7 @@ inject *ARGS:
 test-peers *ARGS:
     @{{ harness }} test-peers "$@"
 
-# Run the suites of runc and crun with Debian's runc and with ours; as root
+# Run the suites of runc and crun with Debian's runc and with ours; as root, or with --vm v2
 [no-exit-message]
 [group('check')]
 suites *ARGS:

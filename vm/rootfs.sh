@@ -238,7 +238,7 @@ systemd() {
 # the suites of runc and crun need.
 engines='podman,conmon,uidmap,containerd,docker.io,runc,crun,buildah,skopeo,docker-registry'
 helpers='iptables,nftables,iproute2,openssl,ca-certificates,procps,kmod,xz-utils,netavark,aardvark-dns'
-suites='bats,jq,gawk,python3,bsdextrautils,bsdutils,binutils'
+suites='bats,jq,gawk,python3,bsdextrautils,bsdutils,binutils,gcc,libc6-dev'
 
 peers() {
     bootstrap

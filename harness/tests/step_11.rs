@@ -580,6 +580,12 @@ fn mounts_stay_inside_and_in_their_order() {
             "the tmpfs on the read-only bind to be writable, and /ro not",
             &said,
         )?;
+        // The next ones are in the same group.
+        runtime
+            .call(&["delete", "--force", "one"])
+            .run()?
+            .success()?;
+        reap();
         // Nothing but some files of /proc may be covered.
         runtime.configure("true", |config| {
             if let Some(mounts) = config["mounts"].as_array_mut() {
@@ -593,6 +599,7 @@ fn mounts_stay_inside_and_in_their_order() {
         for name in ["p", "q"] {
             let closed = c.dir().join(name);
             fs::create_dir_all(closed.join("dir")).context("mkdir")?;
+            fs::create_dir_all(rootfs.join("srv").join(name)).context("mkdir")?;
             fs::write(closed.join("dir/word"), format!("{name} {word}\n")).context("write")?;
             fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).context("chmod")?;
             mounts.push(
@@ -674,6 +681,45 @@ fn exec_joins_the_container_and_opens_no_way_out() {
                 format!("{wall} of the container, {line:?}, for the further process"),
                 &ran.stdout,
             )?;
+        }
+        // A group below the container's, and none above or beside it.
+        for group in runtime.groups() {
+            let (own, below) = (group.join("c"), group.join("c/below"));
+            if !own.exists() {
+                continue;
+            }
+            fs::create_dir(&below).with_context(|| format!("mkdir {below:?}"))?;
+            // On v1 a new group has no processors and no memory.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if below.join(file).exists() && below.join("tasks").exists() {
+                    let all = fs::read_to_string(own.join(file)).context("read")?;
+                    fs::write(below.join(file), all).context("write")?;
+                }
+            }
+        }
+        let words = [
+            "exec",
+            "--cgroup",
+            "below",
+            "one",
+            "cat",
+            "/proc/self/cgroup",
+        ];
+        let groups = runtime.call(&words).run()?.success()?.stdout;
+        expect(
+            groups.lines().any(|line| line.ends_with(":/below")),
+            "the further process in the group below the container's",
+            &groups,
+        )?;
+        for (group, word) in [
+            ("..", "sub cgroup"),
+            ("a/../..", "sub cgroup"),
+            ("none", "none"),
+        ] {
+            runtime
+                .call(&["exec", "--cgroup", group, "one", "true"])
+                .run()?
+                .expect_error(255, &[word])?;
         }
         let strange: Vec<&str> = ran
             .stdout

@@ -745,7 +745,7 @@ fn a_container_shares_the_network_of_another_by_its_name() {
         life.said(&[&beside[..], &sleep].concat())?;
         let namespace = |name: &str| -> Result<std::path::PathBuf> {
             let (pid, _) = life.pids(name)?;
-            fs::read_link(format!("/proc/{pid}/ns/net")).context("readlink")
+            std::fs::read_link(format!("/proc/{pid}/ns/net")).context("readlink")
         };
         expect_eq("its network", namespace("beside")?, namespace("main")?)?;
         // Another process is the first one now.

@@ -38,7 +38,7 @@ fn keeps_its_size(life: &Life<'_>, driver: &str) -> Result<()> {
     let fill = "dd if=/dev/zero of=/one bs=1M count=100 2>/dev/shm/error; cat /dev/shm/error >&2; \
                 wc -c </one";
     let script = format!(
-        "cp /bin/busybox /copy && mv /copy /bin/busybox || exit; {fill}; {wait}; rm /one; {fill}; \
+        "[ -e /one ] || {{ cp /bin/busybox /copy && mv /copy /bin/busybox || exit; }}; {fill}; {wait}; rm /one; {fill}; \
          exec sleep 1000"
     );
     life.detached("box", &limited, &script)?;

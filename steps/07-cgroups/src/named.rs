@@ -10,8 +10,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use kit::say;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -29,9 +30,6 @@ use crate::observe::freeze::{self, GroupState};
 use crate::observe::stats;
 
 pub use crate::devices::{DeviceAccess, DeviceKind, DeviceRule, Verdict};
-
-/// The controllers that all groups get on v2, where they are available.
-const WELCOME: [&str; 7] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
 
 /// A group: its directory in every hierarchy that takes part.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -508,19 +506,42 @@ impl NamedGroup {
     /// which group on v2 a further process goes: beside the first one, wherever
     /// that is.
     pub fn entrance(&self, beside: Option<Pid>) -> Result<Entrance> {
+        self.entrance_below(beside, &[])
+    }
+
+    /// The same, for some controllers into a group below it.
+    ///
+    /// # Errors
+    /// If there is no such group, or no such controller.
+    pub fn entrance_below(&self, beside: Option<Pid>, below: &[Below]) -> Result<Entrance> {
+        for controller in below.iter().flat_map(|one| &one.controllers) {
+            ensure!(
+                self.of(controller).is_some(),
+                "unknown controller {controller}"
+            );
+        }
         let mut entrance = Entrance::default();
         for member in &self.members {
+            let mut chosen = below.iter();
+            let below = chosen.find(|one| {
+                let mut controllers = one.controllers.iter();
+                one.controllers.is_empty() || controllers.any(|name| member.has(name))
+            });
+            let dir = match below {
+                Some(below) => member.dir.join(&below.path),
+                None => member.dir.clone(),
+            };
             match member.version() {
                 Version::V1 => {
-                    let path = member.dir.join("tasks");
+                    let path = dir.join("tasks");
                     let tasks = OpenOptions::new().write(true).open(&path);
                     let tasks = tasks.with_context(|| format!("open {}", path.display()))?;
-                    entrance.tasks.push((tasks, member.dir.clone()));
+                    entrance.tasks.push((tasks, dir));
                 }
                 Version::V2 => {
                     let dir = match beside {
-                        Some(pid) => v2_group_of(pid, member)?,
-                        None => member.dir.clone(),
+                        Some(pid) if below.is_none() => v2_group_of(pid, member)?,
+                        _ => dir,
                     };
                     let open = File::open(&dir).with_context(|| format!("open {}", dir.display()));
                     entrance.v2 = Some(open?);
@@ -542,6 +563,40 @@ impl NamedGroup {
         Ok(GroupView {
             layout,
             group: self.clone(),
+        })
+    }
+}
+
+/// A group below a container's, for a further process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// The controllers whose group is meant; all if there are none.
+    controllers: Vec<String>,
+    /// The path from the container's group.
+    path: PathBuf,
+}
+
+impl FromStr for Below {
+    type Err = Error;
+
+    /// Parses `PATH`, or `CONTROLLER,…:PATH`. The root of the path is the
+    /// container's group.
+    fn from_str(text: &str) -> Result<Self> {
+        let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+        let mut parts = PathBuf::new();
+        for part in Path::new(path).components() {
+            match part {
+                Component::Normal(name) => parts.push(name),
+                Component::RootDir | Component::CurDir => {}
+                Component::ParentDir | Component::Prefix(_) => {
+                    bail!("{path} is not a sub cgroup path: it leads out of the container's group")
+                }
+            }
+        }
+        let names = controllers.split(',').filter(|name| !name.is_empty());
+        Ok(Below {
+            controllers: names.map(str::to_owned).collect(),
+            path: parts,
         })
     }
 }
@@ -673,11 +728,9 @@ fn make_v2(member: &NamedMember) -> Result<()> {
     let way = way(member);
     let mut above = member.top.as_path();
     for dir in way {
-        let there = controllers(above)?;
-        for controller in WELCOME {
-            if !there.iter().any(|one| one == controller) {
-                continue;
-            }
+        // All of them, as other runtimes do: a container may limit its own groups
+        // by each.
+        for controller in controllers(above)? {
             let control = above.join("cgroup.subtree_control");
             // A limit that needs it says so when it is set.
             if let Err(error) = file::write(&control, &format!("+{controller}")) {

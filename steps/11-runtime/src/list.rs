@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cgroups::NamedGroup;
-use cgroups::named::Entrance;
+use cgroups::named::{Below, Entrance};
 use engine::command::workdir::Workdir;
 use harden::isolation::must_start;
 use harden::seccomp::cache::Cache;
@@ -281,6 +281,8 @@ pub(crate) struct There {
     /// The container's first process.
     pub first: Pid,
     pub group: NamedGroup,
+    /// Groups below it.
+    pub below: Vec<Below>,
     pub terminal: Terminal,
     pub passed: Vec<OwnedFd>,
     /// The container's state.
@@ -332,7 +334,11 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
         .pass(there.passed);
     let (container, view) = join(container, there.first)?;
     Ok(container
-        .with(Beside::new(there.group, there.first, view).on(process.affinity.clone()))
+        .with(
+            Beside::new(there.group, there.first, view)
+                .on(process.affinity.clone())
+                .below(there.below),
+        )
         .with(Console::new(
             there.terminal,
             None,

@@ -557,7 +557,7 @@ mod tests {
                 }
             }
         }
-        append(state.path(), event("a", "last"), Telling::Certainly).unwrap();
+        append(state.path(), vec![event("a", "last")], Telling::Certainly).unwrap();
         while let Some(event) = reader.next().unwrap() {
             if event.action != "last" {
                 assert_eq!(event.action, read.to_string());
@@ -571,12 +571,12 @@ mod tests {
     #[test]
     fn half_a_line_spoils_no_other() {
         let state = tempfile::tempdir().unwrap();
-        append(state.path(), event("a", "one"), Telling::Certainly).unwrap();
+        append(state.path(), vec![event("a", "one")], Telling::Certainly).unwrap();
         let path = newest(&directory(state.path()));
         let mut text = fs::read_to_string(&path).unwrap();
         text.push_str("{\"status\":\"tw");
         fs::write(&path, text).unwrap();
-        append(state.path(), event("a", "three"), Telling::Certainly).unwrap();
+        append(state.path(), vec![event("a", "three")], Telling::Certainly).unwrap();
         assert_eq!(all(state.path()), ["one", "three"]);
     }
 }

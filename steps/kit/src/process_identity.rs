@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 /// The longest wait for the death of a killed process, in milliseconds.
 const PATIENCE: u32 = 2000;
 
-/// The flag of a process that is ending (include/linux/sched.h).
+/// The flags of a process that is ending, and of one that a signal ends
+/// (include/linux/sched.h).
 const PF_EXITING: u32 = 0x4;
+const PF_SIGNALED: u32 = 0x400;
 
 /// The most containers of which a start asks each whether its launcher lives.
 /// With more, the question would cost more than all the rest of the start, and
@@ -72,8 +74,7 @@ impl ProcessIdentity {
         let Some(stat) = self.stat() else {
             return false;
         };
-        let killed = stat.signal & (1 << (Signal::SIGKILL as u32 - 1)) != 0;
-        if !killed && stat.flags & PF_EXITING == 0 {
+        if !is_ending(&stat) {
             return true;
         }
         for _ in 0..PATIENCE {
@@ -83,6 +84,13 @@ impl ProcessIdentity {
             }
         }
         true
+    }
+
+    /// Whether the process runs and is not about to end. Waits for nothing: the
+    /// first process of a PID namespace ends only when all others there are reaped,
+    /// of which the caller may have one.
+    pub fn is_running(&self) -> bool {
+        self.stat().is_some_and(|stat| !is_ending(&stat))
     }
 
     /// Whether this process runs and the process `pid` is its child. As long as
@@ -104,6 +112,12 @@ impl ProcessIdentity {
 /// there is no such process.
 fn stat_of(pid: i32) -> Option<Stat> {
     Stat::from_file(format!("/proc/{pid}/stat")).ok()
+}
+
+/// Whether SIGKILL is pending, or the process is on its way out.
+fn is_ending(stat: &Stat) -> bool {
+    let killed = stat.signal & (1 << (Signal::SIGKILL as u32 - 1)) != 0;
+    killed || stat.flags & (PF_EXITING | PF_SIGNALED) != 0
 }
 
 #[cfg(test)]
@@ -128,8 +142,9 @@ mod tests {
         let pid = child.id() as i32;
         let start = Process::new(pid).unwrap().stat().unwrap().starttime;
         let process = ProcessIdentity { pid, start };
-        assert!(process.is_alive());
+        assert!(process.is_alive() && process.is_running());
         child.kill().unwrap();
+        assert!(!process.is_running());
         while Process::new(pid).unwrap().stat().unwrap().state != 'Z' {
             std::thread::yield_now();
         }

@@ -245,6 +245,10 @@ pub(crate) struct Exec {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
 
+    /// Group below the container's, of these controllers or of all. Repeatable
+    #[arg(long, value_name = "[CONTROLLER,…:]PATH")]
+    pub cgroup: Vec<String>,
+
     /// Start it in a paused container, where it waits
     #[arg(long)]
     pub ignore_paused: bool,

@@ -73,19 +73,19 @@ fn prepare(globals: &Globals, args: &Create, passed: Vec<OwnedFd>, life: Life) -
     }
     let store = Store::new(globals.root.clone())?;
     let (group, scope) = group(globals, &args.id, &checked)?;
-    // Before anything is made or recorded: the group is somebody else's, and would
-    // be ended together with what is recorded.
-    group.expect_empty().context("cgroup")?;
     ensure!(
         !group.is_frozen()?,
         "container's cgroup unexpectedly frozen: it is there already, and nothing would \
          run in it"
     );
     let draft = store.create(&args.id)?;
-    let gate = match life {
+    // Before it is recorded: the group is somebody else's, and would be ended
+    // together with what is recorded.
+    let empty = group.expect_empty().context("cgroup");
+    let gate = empty.and_then(|()| match life {
         Life::Own => Gate::make(draft.dir()).map(Some),
         Life::Launchers { .. } => Ok(None),
-    };
+    });
     let gate = match gate {
         Ok(gate) => gate,
         Err(error) => return Err(after(error, draft.discard())),

@@ -1,6 +1,7 @@
 //! `exec`: a further process in a running container.
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use cgroups::named::Below;
 use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use nix::unistd::Pid;
@@ -23,7 +24,7 @@ fn process(args: &Exec, config: &Config) -> Result<Process> {
             args.command.is_empty(),
             "--process and a command: one of the two"
         );
-        return read::document(file);
+        return read::document_or_pipe(file);
     }
     let mut process = config.process.clone().context("process is missing")?;
     process.args = args.command.clone();
@@ -107,12 +108,18 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         container.unlock();
         sealed::ensure(&passed)?;
     }
+    let below = args
+        .cgroup
+        .iter()
+        .map(|text| text.parse().context("--cgroup"));
+    let below: Vec<Below> = below.collect::<Result<_>>()?;
     let first = container.process().context(STOPPED)?;
     let launch = list::exec(
         &process,
         There {
             first: Pid::from_raw(first.pid),
             group: container.record.cgroup.clone(),
+            below,
             terminal,
             passed,
             state: container.state(status)?,
@@ -136,8 +143,11 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         false => launch,
     };
     let running = launch.create().and_then(|created| {
-        // It is in the group now, where `delete` finds it.
-        match first.is_alive() {
+        // It is in the group now, where `delete` finds it. If the container ends, so
+        // has this process, and the container waits until it is reaped: whoever
+        // waited for its end here would wait in vain, and take the process for one
+        // that has been executed and killed.
+        match first.is_running() {
             true => created.start(),
             false => Err(created.abandon(anyhow!(STOPPED))),
         }

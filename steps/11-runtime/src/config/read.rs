@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use kit::warn;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use process::inside::is_regular;
 use serde::de::DeserializeOwned;
 
@@ -28,6 +28,23 @@ pub(crate) fn document<T: DeserializeOwned>(path: &Path) -> Result<T> {
         is_regular(&file)?,
         "{path:?} is not a regular file: it is not read"
     );
+    from(File::from(file), &path.display().to_string())
+}
+
+/// Reads a document from a file or a pipe, such as that of a shell's `<(…)`. A pipe
+/// that nobody writes to is at its end.
+pub(crate) fn document_or_pipe<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = open(path, flags, Mode::empty()).with_context(|| format!("open {path:?}"))?;
+    let kind = fstat(&file).context("fstat")?.st_mode & SFlag::S_IFMT.bits();
+    ensure!(
+        kind == SFlag::S_IFREG.bits() || kind == SFlag::S_IFIFO.bits(),
+        "{path:?} is neither a regular file nor a pipe: it is not read"
+    );
+    // The writer may be slow.
+    let flags = fcntl(&file, FcntlArg::F_GETFL).context("fcntl(F_GETFL)")?;
+    let flags = OFlag::from_bits_retain(flags).difference(OFlag::O_NONBLOCK);
+    fcntl(&file, FcntlArg::F_SETFL(flags)).context("fcntl(F_SETFL)")?;
     from(File::from(file), &path.display().to_string())
 }
 

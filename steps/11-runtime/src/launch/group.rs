@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use cgroups::IdList;
-use cgroups::named::{self, Entrance, NamedGroup, Verdict};
+use cgroups::named::{self, Below, Entrance, NamedGroup, Verdict};
 use kit::say;
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
@@ -149,6 +149,8 @@ pub struct Beside {
     first: Pid,
     /// The container's, which is entered after the group.
     view: View,
+    /// The groups below, for some controllers or for all.
+    below: Vec<Below>,
     /// The processors until it is in the group, and from then on.
     affinity: Option<(IdList, IdList)>,
     entrance: Entrance,
@@ -163,10 +165,18 @@ impl Beside {
             group,
             first,
             view,
+            below: Vec::new(),
             affinity: None,
             entrance: Entrance::default(),
             entered: false,
         }
+    }
+
+    /// Has the process enter these groups below.
+    #[must_use]
+    pub(crate) fn below(mut self, below: Vec<Below>) -> Self {
+        self.below = below;
+        self
     }
 
     /// Has the process run on the first of these processors until it is in the
@@ -184,7 +194,7 @@ impl Isolation for Beside {
     }
 
     fn prepare(&mut self) -> Result<()> {
-        self.entrance = self.group.entrance(Some(self.first))?;
+        self.entrance = self.group.entrance_below(Some(self.first), &self.below)?;
         // The child inherits it.
         if let Some((initial, _)) = &self.affinity {
             run_on(initial).context("process.execCPUAffinity.initial")?;

@@ -89,7 +89,28 @@ fn planned(group: &NamedGroup, resources: &Resources) -> Result<Vec<Write>> {
     let resources = &without_swap(group, resources.clone())?;
     let mut writes = writes(resources, interface)?;
     memory_first(group, resources, &mut writes)?;
+    let has = |file: &str| -> Result<bool> { Ok(group.read("io", file)?.is_some()) };
+    if !has(BFQ)? && has("io.weight")? {
+        writes.iter_mut().for_each(without_bfq);
+    }
     Ok(writes)
+}
+
+/// The weights of the scheduler BFQ on v2, whose module may not be loaded.
+const BFQ: &str = "io.bfq.weight";
+
+/// Changes a weight of BFQ to one of the `io` controller itself. The last word is
+/// the weight, after `default` or after a device.
+fn without_bfq(write: &mut Write) {
+    if write.file != BFQ {
+        return;
+    }
+    if let Some((of, weight)) = write.value.rsplit_once(' ')
+        && let Ok(weight) = weight.parse()
+    {
+        write.value = format!("{of} {}", weight_of_block_io(weight));
+        write.file = "io.weight".to_owned();
+    }
 }
 
 /// Without accounting of swap there is no limit of it to remove.
@@ -497,6 +518,12 @@ pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
+/// The weight of the `io` controller, 1 to 10000, for one of v1, 10 to 1000: the
+/// straight line through both ends, as in other runtimes.
+fn weight_of_block_io(weight: u64) -> u64 {
+    1 + (weight.clamp(10, 1000) - 10) * 9_999 / 990
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -524,6 +551,20 @@ mod tests {
         "pids": {"limit": -1},
         "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 9}]},
         "hugepageLimits": [{"pageSize": "2MB", "limit": 4}]}"#;
+
+    #[test]
+    fn a_weight_needs_no_bfq() {
+        for (value, expected) in [("default 750", "default 7475"), ("8:0 10", "8:0 1")] {
+            let mut write = Write {
+                controller: "io",
+                file: BFQ.to_owned(),
+                value: value.to_owned(),
+                asked: "blockIO.weight",
+            };
+            without_bfq(&mut write);
+            assert_eq!((&*write.file, &*write.value), ("io.weight", expected));
+        }
+    }
 
     #[test]
     fn each_version_has_its_files() {

@@ -7,6 +7,7 @@ use cgroups::{Bytes, CgroupSettings, Cpus, IdList, Swap};
 use clap::Args;
 use engine::cli::places::Places;
 use engine::container::{Record, Records};
+use kit::ProcessIdentity;
 use kit::lock::{Lock, LockFile, Turn};
 use kit::own::make;
 
@@ -128,6 +129,13 @@ pub(crate) fn lock(directory: &Path) -> Result<Lock> {
     LockFile::open(directory.join("update"))?.wait(Turn::Judging)
 }
 
+/// Whether the first process of a container still is one. A zombie is in no group
+/// with limits, and a process that is being killed will be a zombie.
+fn lives(record: &Record) -> bool {
+    let first = ProcessIdentity::of(record.pid);
+    first.is_ok_and(|first| first.is_alive()) && record.launcher.is_parent_of(record.pid)
+}
+
 /// Changes the limits of a container: of its groups if it runs, and in its record
 /// in any case. If either fails, both are as before.
 // ANCHOR: change
@@ -148,14 +156,14 @@ pub(super) fn change(records: &Records, record: &Record, limits: &Limits) -> Res
         true => match group(&record) {
             Ok(group) => Some(group),
             // It has ended. Its next start finds what the record says.
-            Err(_) if !record.launcher.is_parent_of(record.pid) => None,
+            Err(_) if !lives(&record) => None,
             Err(error) => return Err(error),
         },
         false => None,
     };
     if let Some(group) = &group
         && let changed @ Err(_) = group.change(&before, &after)
-        && record.launcher.is_parent_of(record.pid)
+        && lives(&record)
     {
         changed.with_context(|| format!("Cannot update container {}", record.spec.id))?;
     }

@@ -265,7 +265,7 @@ mod tests {
             }),
             internal: false,
             labels: BTreeMap::new(),
-            predefined: false,
+            ..Network::default()
         }
     }
 

@@ -218,14 +218,18 @@ pub struct Inputs {
 
 impl Inputs {
     /// Everything in one digest.
+    // ANCHOR: key
     pub fn key(&self) -> Result<Digest> {
+        // ANCHOR: exercise_key
         let json = serde_json::to_vec(self).context("write JSON")?;
         let mut hash = Sha256::new();
         // A change of what a step does with the same inputs is a change, too.
         hash.update(b"drydock build 1\n");
         hash.update(&json);
         Ok(Digest::finished(hash))
+        // ANCHOR_END: exercise_key
     }
+    // ANCHOR_END: key
 
     /// What has changed since `before`, in words.
     // ANCHOR: why

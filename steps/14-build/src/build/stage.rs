@@ -138,6 +138,7 @@ impl<'a> Stage<'a> {
     /// Folds.
     // ANCHOR: fold
     pub fn fold(mut self) -> Result<Image> {
+        // ANCHOR: exercise_fold
         while let Some(instruction) = self.rest.pop_front() {
             if self.build.workers.is_canceled() {
                 return Err(canceled());
@@ -149,6 +150,7 @@ impl<'a> Stage<'a> {
         }
         self.image.leave_variables(self.variables.values());
         Ok(self.image)
+        // ANCHOR_END: exercise_fold
     }
 
     fn instruction(&mut self, instruction: &Instruction) -> Result<()> {

@@ -121,7 +121,6 @@ fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
 /// If the caller is gone: the container ends.
 // ANCHOR: until_told
 fn until_told(signals: BorrowedFd<'_>, socket: &UnixStream) -> Result<()> {
-    // ANCHOR: exercise_until_told
     loop {
         let mut fds = [
             PollFd::from_borrowed_fd(signals, PollFlags::IN),
@@ -139,6 +138,5 @@ fn until_told(signals: BorrowedFd<'_>, socket: &UnixStream) -> Result<()> {
             bail!("the build was broken off");
         }
     }
-    // ANCHOR_END: exercise_until_told
 }
 // ANCHOR_END: until_told

@@ -148,7 +148,6 @@ impl Ignore {
         if path.is_empty() {
             return false;
         }
-        // ANCHOR: exercise_leaves_out
         // On the way down, a rule is asked about a path only if it could change
         // the answer, and what matched a directory matches what is in it. So an
         // exception that had no effect on a directory has none below it.
@@ -167,7 +166,6 @@ impl Ignore {
             }
         }
         left_out
-        // ANCHOR_END: exercise_leaves_out
     }
     // ANCHOR_END: leaves_out
 

@@ -260,7 +260,6 @@ impl Tree {
     /// Finds a file. Links lead to where they would lead if the tree were all
     /// there is.
     fn look_up(&self, path: &Path) -> Result<Lookup> {
-        // ANCHOR: exercise_look_up
         let mut left = stacked(path);
         let mut above: Vec<(OsString, OwnedFd)> = Vec::new();
         let mut links = 0;
@@ -300,7 +299,6 @@ impl Tree {
         };
         let stat = fstat(&file).context("stat")?;
         Ok(Lookup::Found(Found { file, path, stat }))
-        // ANCHOR_END: exercise_look_up
     }
     // ANCHOR_END: find
 

@@ -110,7 +110,6 @@ fn short(path: &Path) -> String {
 
 /// Where an entry is, below the directory.
 fn inside(path: &Path) -> Result<PathBuf> {
-    // ANCHOR: exercise_inside
     let mut inside = PathBuf::new();
     for part in path.components() {
         match part {
@@ -124,7 +123,6 @@ fn inside(path: &Path) -> Result<PathBuf> {
         "directories are nested more than {DEEPEST} deep"
     );
     Ok(inside)
-    // ANCHOR_END: exercise_inside
 }
 
 fn one(

@@ -398,7 +398,6 @@ impl Lexer<'_> {
             kind = self.rest.next();
             modifier.extend(kind);
         }
-        // ANCHOR: exercise_braces
         match kind {
             Some('}') if !empty_counts => Ok(match self.value(&name)? {
                 None if self.keep.unset => format!("${{{name}}}"),
@@ -429,7 +428,6 @@ impl Lexer<'_> {
             None => bail!("syntax error: missing '}}'"),
             Some(_) => bail!("unsupported modifier ({modifier}) in substitution"),
         }
-        // ANCHOR_END: exercise_braces
     }
     // ANCHOR_END: dollar
 

@@ -224,7 +224,6 @@ pub(super) fn one(text: &str, escape: char) -> Result<Line, Wrong> {
 /// An instruction that begins with a line.
 fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, Wrong> {
     let start = reader.number;
-    // ANCHOR: exercise_join
     let (part, mut more) = continued(first, escape);
     let mut text = String::from(part);
     while more {
@@ -237,7 +236,6 @@ fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, W
         (part, more) = continued(line, escape);
         text.push_str(part);
     }
-    // ANCHOR_END: exercise_join
     let lines = start..reader.number + 1;
     let text = String::from(text.trim());
     let mut heredocs = Vec::new();
@@ -296,7 +294,6 @@ fn takes_heredocs(text: &str) -> Result<bool, String> {
 // ANCHOR: named
 /// The heredocs that a line names.
 fn named(text: &str) -> Result<Vec<Document>, String> {
-    // ANCHOR: exercise_named
     // A line that the builder cannot split, such as one with an open quote, has
     // none; its shell may still understand it.
     let words = Expander::raw().words(text).unwrap_or_default();
@@ -305,7 +302,6 @@ fn named(text: &str) -> Result<Vec<Document>, String> {
         documents.extend(heredoc(&word)?);
     }
     Ok(documents)
-    // ANCHOR_END: exercise_named
 }
 // ANCHOR_END: named
 

@@ -220,11 +220,11 @@ impl Display {
     pub fn start(how: How) -> (Reporter, Self) {
         let (to, from) = channel();
         let draw: Box<dyn Draw> = match how {
-            How::Auto if stderr().is_terminal() => Box::new(Terminal::new()),
-            How::Auto | How::Plain => Box::new(Plain::new()),
-            How::Tty => Box::new(Terminal::new()),
+            How::Auto if stderr().is_terminal() => Box::new(Terminal::begin()),
+            How::Auto | How::Plain => Box::new(Plain::begin()),
+            How::Tty => Box::new(Terminal::begin()),
             How::Quiet => Box::new(Nothing),
-            How::Rawjson => Box::new(plain::Json::new()),
+            How::Rawjson => Box::new(plain::Json::begin()),
         };
         let reporter = Reporter {
             to,

@@ -26,7 +26,7 @@ pub struct Plain {
 
 impl Plain {
     /// Nothing is drawn yet.
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Plain {
             steps: BTreeMap::new(),
             last: 0,
@@ -129,7 +129,7 @@ pub struct Json {
 
 impl Json {
     /// Nothing is drawn yet.
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Json {
             begun: Instant::now(),
         }

@@ -33,7 +33,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// Nothing is drawn yet.
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Terminal {
             begun: Instant::now(),
             steps: BTreeMap::new(),
