@@ -915,12 +915,13 @@ fn bombs_are_refused() {
         // What is left out is not looked into.
         yard.file(".dockerignore", "d\n")?;
         yard.build("COPY . /y/")?.success()?;
-        let removed = std::process::Command::new("rm")
-            .arg("-rf")
-            .arg(yard.context.join("d"))
-            .status()
-            .context("rm")?;
-        expect(removed.success(), "rm -rf", removed)?;
+        // Neither rm of busybox nor the standard library gets that deep.
+        let (top, inner) = (yard.context.join("d"), yard.context.join("inner"));
+        while fs::rename(top.join("d"), &inner).is_ok() {
+            fs::remove_dir(&top).context("rmdir")?;
+            fs::rename(&inner, &top).context("rename")?;
+        }
+        fs::remove_dir(&top).context("rmdir")?;
         let path = "d/".repeat(300) + "f";
         let mut deep = Builder::new(Vec::new());
         let mut header = Header::new_gnu();
