@@ -7,8 +7,6 @@
 //!                   looks        what they are to look like
 //! ```
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
@@ -21,7 +19,6 @@ use rustix::fs::{Mode, OFlags};
 use union::tree::remove::remove;
 
 use crate::copy::stage::{Links, NOBODYS, Stage};
-use crate::copy::tree::Look;
 use crate::copy::unpack::{Aside, unpack, unpacked};
 
 /// A directory of ours, which is removed in the end.
@@ -107,32 +104,3 @@ pub fn sweep(all: &Path) -> Result<()> {
     }
     Ok(())
 }
-
-/// What the files of an unpacked archive are to look like.
-#[derive(Debug)]
-pub struct Looks(HashMap<OsString, Look>);
-
-impl Looks {
-    /// Reads what [`Spool::unpack`] has written beside `files`.
-    pub fn read(files: &Path) -> Result<Self> {
-        let path = files.with_file_name("looks");
-        let text = fs::read(&path).with_context(|| format!("read {path:?}"))?;
-        let looks: Vec<(Named, Look)> =
-            serde_json::from_slice(&text).with_context(|| format!("read {path:?}"))?;
-        Ok(Looks(
-            looks
-                .into_iter()
-                .map(|(name, look)| (name.0, look))
-                .collect(),
-        ))
-    }
-
-    /// What the file at `path` is to look like, if the archive has said so.
-    pub fn of(&self, path: &Path) -> Option<&Look> {
-        self.0.get(path.as_os_str())
-    }
-}
-
-/// A name of any bytes, in a document.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Named(#[serde(with = "kit::text")] pub OsString);

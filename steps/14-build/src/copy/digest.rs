@@ -16,7 +16,8 @@ use rustix::fs::{FileType, SeekFrom, Stat, seek};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-use crate::copy::tree::{Entry, Look, Visitor, open_content, target};
+use crate::copy::look::Look;
+use crate::copy::tree::{Entry, Visitor, open_content, target};
 
 /// The size of the pieces in which content is looked at, in bytes.
 const PIECE: u64 = 64 << 10;

@@ -24,7 +24,7 @@ use union::{LayerId, StorageDriver, detect, remove_container, sweep};
 use user::User;
 
 use crate::context::ignore::Ignore;
-use crate::context::spool::Looks;
+use crate::copy::look::Looks;
 use crate::copy::put::put;
 use crate::copy::tree::Tree;
 use crate::copy::{Copied, From, Job, Source, Sources};

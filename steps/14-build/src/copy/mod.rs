@@ -11,6 +11,7 @@
 //! | [`tree`] | the sources: names, wildcards, links |
 //! | [`stage`] | the root into which files are copied |
 //! | [`put`] | the rules of the destination |
+//! | [`look`] | mode, owner, time, attributes |
 //! | [`owner`] | `--chown`, `--chmod` |
 //! | [`unpack`] | archives |
 //! | [`remote`] | addresses |
@@ -19,6 +20,7 @@
 
 pub mod digest;
 pub mod list;
+pub mod look;
 pub mod owner;
 pub mod put;
 pub mod remote;

@@ -13,9 +13,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::context::ignore::Ignore;
 use crate::copy::digest::Stamp;
+use crate::copy::look::Look;
 use crate::copy::owner::{Chmod, owner};
 use crate::copy::stage::{Directory, Links, Place, Stage};
-use crate::copy::tree::{Entry, Item, Look, Tree, Visitor, clean, open_content, target};
+use crate::copy::tree::{Entry, Item, Tree, Visitor, clean, open_content, target};
 use crate::copy::unpack::{Added, is_archive, unpack, unpacked};
 use crate::copy::{Copied, Job, Source};
 

@@ -20,7 +20,8 @@ use rustix::io::Errno;
 use union::tree::copy::copy_content;
 use union::tree::remove::remove_at;
 
-use crate::copy::tree::{DEEPEST, Look, open_path, stacked, target, through_proc};
+use crate::copy::look::Look;
+use crate::copy::tree::{DEEPEST, open_path, stacked, target, through_proc};
 
 /// The most links in one name.
 const LINKS: usize = 40;

@@ -21,7 +21,7 @@ use union::tree::node::{Xattrs, ours};
 
 use crate::context::ignore::Ignore;
 use crate::context::pattern::Pattern;
-use crate::context::spool::Looks;
+use crate::copy::look::{Look, Looks};
 
 /// The most links in one name, as in the kernel (path_resolution(7)).
 const LINKS: usize = 40;
@@ -41,44 +41,6 @@ pub struct Tree {
     /// Whether it is a context: its files belong to root, whoever owns them
     /// here, and only files, directories and links count.
     is_context: bool,
-}
-
-/// What a file looks like.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Look {
-    /// Permissions: the lower 12 bits of `st_mode`.
-    pub mode: u32,
-    /// User and group.
-    pub owner: (u32, u32),
-    /// The time of the last change: seconds and nanoseconds since 1970.
-    pub mtime: (i64, i64),
-    /// Extended attributes.
-    #[serde(with = "attributes_as_list")]
-    pub xattrs: Xattrs,
-}
-
-/// Names of attributes may be any bytes, which no key of JSON may.
-mod attributes_as_list {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use union::tree::node::Xattrs;
-
-    use crate::context::spool::Named;
-
-    pub(super) fn serialize<S: Serializer>(xattrs: &Xattrs, to: S) -> Result<S::Ok, S::Error> {
-        let list: Vec<_> = xattrs
-            .iter()
-            .map(|(name, value)| (Named(name.clone()), value))
-            .collect();
-        list.serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Xattrs, D::Error> {
-        let list = Vec::<(Named, Vec<u8>)>::deserialize(from)?;
-        Ok(list
-            .into_iter()
-            .map(|(name, value)| (name.0, value))
-            .collect())
-    }
 }
 
 /// A file that was found.

@@ -22,9 +22,9 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use union::archive::reader::{Entry, EntryType, Reader};
 
-use crate::context::spool::Named;
+use crate::copy::look::{Look, Named};
 use crate::copy::stage::{Directory, NOBODYS, Stage, refuse_whiteout};
-use crate::copy::tree::{DEEPEST, Look, is_of_contexts};
+use crate::copy::tree::{DEEPEST, is_of_contexts};
 
 /// The most entries of an archive.
 pub const ENTRIES: u64 = 1 << 20;
