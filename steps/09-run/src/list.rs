@@ -413,6 +413,7 @@ mod tests {
             "11-runtime/src/list.rs",
             "12-lifecycle/src/copy/list.rs",
             "12-lifecycle/src/exec.rs",
+            "14-build/src/build/files.rs",
         ];
         assert!(
             others.len() == known.len()

@@ -63,7 +63,7 @@ pub enum All {
     /// Those that start containers.
     #[command(flatten)]
     Run(run::Tool),
-    /// Those of step 12.
+    /// The commands of step 12.
     #[command(flatten)]
     Other(Other),
     /// Those that speak with registries.
@@ -166,7 +166,7 @@ pub struct Here {
 }
 
 impl Here {
-    /// Those of `places`. Creates nothing yet.
+    /// The store of `places`. Creates nothing yet.
     pub fn open(places: &Places, driver: Option<Kind>) -> Result<Self> {
         Ok(Here {
             images: Images::open(&places.root)?,

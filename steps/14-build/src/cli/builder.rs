@@ -30,7 +30,7 @@ pub enum Builder {
 pub enum Image {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
-    /// Those of step 13.
+    /// The commands of step 13.
     #[command(flatten)]
     Group(image::Group),
 }

@@ -28,7 +28,7 @@ mod attributes_as_list {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use union::tree::node::Xattrs;
 
-    use super::Named;
+    use crate::copy::look::Named;
 
     pub(super) fn serialize<S: Serializer>(xattrs: &Xattrs, to: S) -> Result<S::Ok, S::Error> {
         let list: Vec<_> = xattrs
