@@ -55,7 +55,7 @@ fn a_pull_killed_while_it_unpacks_leaves_a_whole_store() {
                 expect(
                     !named.exists(),
                     "no layer by its name before all of it is unpacked",
-                    format!("one with {} of {FILES} files", unpacked()),
+                    "one with some of its files",
                 )?;
                 let images = site.said(&["images", "-q"])?;
                 expect_eq("the images after a pull that was killed", &*images, "")?;

@@ -306,10 +306,10 @@ ENV full=new v61=$full
         ];
         expect_eq("the values", values(&config), expected.to_vec())?;
         // Also where no shell ever looks.
-        let config = desk.config(format!(
-            "ARG base=box\nFROM $base\nARG base\nARG n=1 m=${{n}}2\nWORKDIR /$m\nUSER $n:$m\nEXPOSE $m/udp\n\
-             LABEL l$n=\"$m\"\nVOLUME /v$n\nSTOPSIGNAL SIG${{sig:-USR1}}\nCMD [\"echo\", \"$n\"]\n"
-        ))?;
+        let config = desk.config(
+            "ARG base=box\nFROM $base\nARG base\nARG n=1 m=${n}2\nWORKDIR /$m\nUSER $n:$m\nEXPOSE $m/udp\n\
+             LABEL l$n=\"$m\"\nVOLUME /v$n\nSTOPSIGNAL SIG${sig:-USR1}\nCMD [\"echo\", \"$n\"]\n"
+        )?;
         for (field, expected) in [
             ("WorkingDir", json!("/12")),
             ("User", json!("1:12")),

@@ -94,7 +94,7 @@ impl<'a> Yard<'a> {
     }
 
     /// Builds from an archive on standard input.
-    fn from_archive(&self, archive: &[u8], options: &[&str]) -> Result<Ran> {
+    fn archive_as_context(&self, archive: &[u8], options: &[&str]) -> Result<Ran> {
         let words = [&["build", "-q", "-t", "made"], options, &["-"]].concat();
         self.call(&words).stdin(archive).run()
     }
@@ -495,11 +495,7 @@ fn no_link_leads_out_of_the_context() {
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let (one, two) = (context.join("good"), context.join("abs"));
-                    let swapped =
-                        rustix::fs::renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE);
-                    if swapped.is_err() {
-                        return swapped;
-                    }
+                    rustix::fs::renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE)?;
                 }
                 Ok(())
             })
@@ -712,7 +708,7 @@ fn an_archive_is_unpacked_within_its_directory() {
                 &entries[..],
                 &[("Dockerfile", regular, "", &b"FROM box\nCOPY . /y/"[..])],
             ];
-            let other = yard.from_archive(&archive(&with_file.concat())?, &[])?;
+            let other = yard.archive_as_context(&archive(&with_file.concat())?, &[])?;
             match words {
                 Some(words) => ran.refused(&[words]),
                 None => ran.success(),
@@ -755,25 +751,26 @@ fn a_context_may_come_as_an_archive() {
         let expected = "drwxr-xr-x 0:0 ./d\n-rw-r--r-- 5:6 ./d/f\n-rw-r--r-- 5:6 ./f\n\
                         -rw-r--r-- 1:2 ./g\n-rw-r--r-- 5:6 ./other";
         for packer in [&["cat"][..], &["gzip", "-c"], &["xz", "-c"]] {
-            yard.from_archive(&packed(packer, &tar)?, &[])?.success()?;
+            yard.archive_as_context(&packed(packer, &tar)?, &[])?
+                .success()?;
             expect_eq("the files", &*yard.inside(list)?, expected)?;
         }
-        yard.from_archive(&tar, &["-f", "other"])?.success()?;
+        yard.archive_as_context(&tar, &["-f", "other"])?.success()?;
         expect_eq(
             "the files of another Dockerfile",
             &*yard.inside("ls /y")?,
             "x",
         )?;
-        yard.from_archive(&tar, &["-f", "none"])?
+        yard.archive_as_context(&tar, &["-f", "none"])?
             .refused(&["open none: no such file or directory"])?;
         // A Dockerfile alone has no files.
-        yard.from_archive(b"FROM box\nRUN mkdir /y\n", &["--network", "none"])?
+        yard.archive_as_context(b"FROM box\nRUN mkdir /y\n", &["--network", "none"])?
             .success()?;
-        yard.from_archive(b"FROM box\nCOPY f /y/\n", &[])?
+        yard.archive_as_context(b"FROM box\nCOPY f /y/\n", &[])?
             .refused(&["no context"])?;
-        yard.from_archive(b"FROM box\n", &["-f", "-"])?
+        yard.archive_as_context(b"FROM box\n", &["-f", "-"])?
             .refused(&["can't use stdin for both"])?;
-        yard.from_archive(&packed(&["gzip", "-c"], b"FROM box\n")?, &[])?
+        yard.archive_as_context(&packed(&["gzip", "-c"], b"FROM box\n")?, &[])?
             .refused(&["no archive"])?;
         expect_eq("what builds leave", yard.left()?, Vec::new())?;
         // One that never ends, and is killed.
@@ -796,7 +793,7 @@ fn a_context_may_come_as_an_archive() {
         child.kill().context("kill")?;
         child.wait().context("wait")?;
         drop(input);
-        yard.from_archive(&tar, &[])?.success()?;
+        yard.archive_as_context(&tar, &[])?.success()?;
         expect_eq("what is left after a kill", yard.left()?, Vec::new())
     });
 }
@@ -885,7 +882,7 @@ fn bombs_are_refused() {
         yard.file("bomb", &bomb)?;
         yard.build("ADD bomb /y/")?
             .refused(&["no space left on device"])?;
-        yard.from_archive(&bomb, &[])?
+        yard.archive_as_context(&bomb, &[])?
             .refused(&["no space left on device"])?;
         fs::remove_file(yard.context.join("bomb")).context("unlink")?;
         // Deeper than a path may be long.
@@ -1056,12 +1053,12 @@ fn the_cache_knows_what_a_copy_reads() {
             rustix::fs::utimensat(CWD, path, &times, flags).context("utimensat")
         };
         // Neither times, nor owners, nor what is left out.
-        touched(at("d/f"))?;
-        touched(at("d"))?;
         yard.file("left", "two")?;
         std::os::unix::fs::chown(at("d/f"), Some(3), Some(3)).context("chown")?;
         fs::copy(at("d/f"), at("copy")).context("copy")?;
         fs::rename(at("copy"), at("d/f")).context("rename")?;
+        touched(at("d/f"))?;
+        touched(at("d"))?;
         expect_eq("the image of the same files", &built()?, &first)?;
         type Change<'a> = (&'a str, Box<dyn Fn() -> Result<()> + 'a>);
         let changes: [Change<'_>; 6] = [

@@ -15,6 +15,13 @@ pub fn lines_of(error: &anyhow::Error) -> Option<Range<usize>> {
         .filter(|lines| !lines.is_empty())
 }
 
+/// The most lines that are shown of those with a marker: of more, the first and
+/// the last ones.
+const MOST: usize = 20;
+
+/// The most characters that are shown of a line.
+const WIDEST: usize = 500;
+
 /// The lines with a marker, and some before and after them:
 ///
 /// ```text
@@ -48,7 +55,17 @@ pub fn mark(name: &str, text: &str, lines: &Range<usize>) -> String {
         shown += 1;
     }
     let mut block = format!("{name}:{}\n--------------------\n", lines.start);
+    let left_out = match last - lines.start {
+        ..MOST => 0..0,
+        _ => lines.start + MOST / 2..last - MOST / 2,
+    };
     for (number, line) in (from..=to).zip(&all[from - 1..to]) {
+        if left_out.contains(&number) {
+            if number == left_out.start {
+                block.push_str(&format!("     | … {} lines\n", left_out.len()));
+            }
+            continue;
+        }
         let mark = if lines.contains(&number) {
             ">>>"
         } else {
@@ -58,6 +75,7 @@ pub fn mark(name: &str, text: &str, lines: &Range<usize>) -> String {
         let line: String = line
             .trim_end_matches('\r')
             .chars()
+            .take(WIDEST)
             .map(|c| {
                 if c.is_control() && c != '\t' {
                     '\u{fffd}'
