@@ -492,7 +492,7 @@ fn no_link_leads_out_of_the_context() {
         let stop = Arc::new(AtomicBool::new(false));
         let swap = {
             let (stop, context) = (Arc::clone(&stop), yard.context.clone());
-            std::thread::spawn(move || {
+            std::thread::spawn(move || -> rustix::io::Result<()> {
                 while !stop.load(Ordering::Relaxed) {
                     let (one, two) = (context.join("good"), context.join("abs"));
                     rustix::fs::renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE)?;
