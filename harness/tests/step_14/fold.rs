@@ -655,3 +655,75 @@ fn the_same_is_the_same_everywhere() {
         expect_eq("the time of a file", time, "1700000000\n".into())
     });
 }
+
+#[test]
+fn a_build_hands_over_what_it_has_made() {
+    check(|c| {
+        let yard = Yard::new(c)?;
+        let word = c.word("word");
+        let dockerfile = format!("FROM box\nRUN echo {word} > /one\nRUN echo 2 > /two\n");
+        let at = |name: &str| c.dir().join(name).display().to_string();
+        let (id, metadata) = (at("id"), at("metadata"));
+        yard.build(
+            &["--iidfile", &id, "--metadata-file", &metadata],
+            &dockerfile,
+        )?
+        .success()?;
+        let written = fs::read_to_string(&id).context("read the file of --iidfile")?;
+        expect_eq("the file of --iidfile", written, yard.id()?)?;
+        let text = fs::read_to_string(&metadata).context("read the file of --metadata-file")?;
+        let said: Value = serde_json::from_str(&text).context("the file of --metadata-file")?;
+        expect_eq(
+            "the image in the file of --metadata-file",
+            said["containerimage.config.digest"].as_str(),
+            Some(&*yard.id()?),
+        )?;
+        let (tree, tar) = (at("tree"), at("out.tar"));
+        for output in [
+            format!("type=local,dest={tree}"),
+            format!("type=tar,dest={tar}"),
+        ] {
+            yard.build(&["--output", &output], &dockerfile)?.success()?;
+        }
+        let found = fs::read_to_string(c.dir().join("tree/one")).context("read tree/one")?;
+        expect_eq("a file of --output type=local", found, format!("{word}\n"))?;
+        let bytes = fs::read(&tar).context("read the archive")?;
+        let names = archive_names(&bytes)?;
+        expect(
+            names.iter().any(|name| name == "two"),
+            "a file of --output type=tar",
+            format!("{names:?}"),
+        )?;
+        // Another store knows nothing but the image.
+        let saved = at("saved.tar");
+        yard.call(&["save", "-o", &saved, "made"]).run()?.success()?;
+        let other = Yard {
+            c,
+            root: c.dir().join("other"),
+            context: yard.context.clone(),
+        };
+        fs::create_dir(&other.root).context("mkdir")?;
+        let image = c.rootfs()?.display().to_string();
+        other.call(&["import", &image, "box"]).run()?.success()?;
+        other.call(&["load", "-q", "-i", &saved]).run()?.success()?;
+        other.call(&["tag", "made", "known"]).run()?.success()?;
+        let ran = other.build(&["--cache-from", "known"], &dockerfile)?.success()?;
+        expect(
+            became(&ran, "RUN echo 2 > /two").contains("CACHED"),
+            "layers of the image of --cache-from to be found",
+            &ran.stderr,
+        )
+    });
+}
+
+/// The names in an archive.
+fn archive_names(bytes: &[u8]) -> Result<Vec<String>> {
+    let mut archive = tar::Archive::new(bytes);
+    let mut names = Vec::new();
+    for entry in archive.entries().context("read the archive")? {
+        let entry = entry.context("read the archive")?;
+        let path = entry.path().context("a name")?;
+        names.push(path.display().to_string().trim_start_matches("./").to_owned());
+    }
+    Ok(names)
+}
