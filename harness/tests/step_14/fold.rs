@@ -696,7 +696,9 @@ fn a_build_hands_over_what_it_has_made() {
         )?;
         // Another store knows nothing but the image.
         let saved = at("saved.tar");
-        yard.call(&["save", "-o", &saved, "made"]).run()?.success()?;
+        yard.call(&["save", "-o", &saved, "made"])
+            .run()?
+            .success()?;
         let other = Yard {
             c,
             root: c.dir().join("other"),
@@ -707,7 +709,9 @@ fn a_build_hands_over_what_it_has_made() {
         other.call(&["import", &image, "box"]).run()?.success()?;
         other.call(&["load", "-q", "-i", &saved]).run()?.success()?;
         other.call(&["tag", "made", "known"]).run()?.success()?;
-        let ran = other.build(&["--cache-from", "known"], &dockerfile)?.success()?;
+        let ran = other
+            .build(&["--cache-from", "known"], &dockerfile)?
+            .success()?;
         expect(
             became(&ran, "RUN echo 2 > /two").contains("CACHED"),
             "layers of the image of --cache-from to be found",
@@ -723,7 +727,12 @@ fn archive_names(bytes: &[u8]) -> Result<Vec<String>> {
     for entry in archive.entries().context("read the archive")? {
         let entry = entry.context("read the archive")?;
         let path = entry.path().context("a name")?;
-        names.push(path.display().to_string().trim_start_matches("./").to_owned());
+        names.push(
+            path.display()
+                .to_string()
+                .trim_start_matches("./")
+                .to_owned(),
+        );
     }
     Ok(names)
 }

@@ -175,7 +175,7 @@ impl Records {
     /// The directory of the files that are mounted on those in a container's
     /// /etc: `ID-hosts`. Their network removes them, unless the machine stops.
     pub(crate) fn etc(&self) -> PathBuf {
-        self.places.root.join("run/etc")
+        self.places.root.join("etc")
     }
 
     /// Removes a container's directory and record, and its name if it still has
