@@ -269,7 +269,7 @@ peers() {
         trap "rm -rf \"$1/peers\"" EXIT
         # Devices are those of the machine.
         tar -x -f "$1/peers.tar" -C "$1/peers" --numeric-owner --exclude="./dev/*"
-        mke2fs -q -t ext4 -O ^has_journal -m 0 -L peers -d "$1/peers" "$2" "$3M"
+        mkfs.ext4 -q -O ^has_journal -m 0 -L peers -d "$1/peers" "$2" "$3M"
     ' sh "$work" "$root/disk.ext4" "$size" >&2 || die "the image cannot be made; messages are above"
     rm "$work/peers.tar"
 }

@@ -359,8 +359,8 @@ mod tests {
             ("target", "invalid field 'target' must be a key=value pair"),
             ("type=nfs", "unsupported mount type \"nfs\""),
             (
-                "tpye=cache",
-                "unexpected key 'tpye' in 'tpye=cache' (did you mean type?)",
+                "typ3=cache",
+                "unexpected key 'typ3' in 'typ3=cache' (did you mean type?)",
             ),
             (
                 "target=/a,size=1",
@@ -392,7 +392,7 @@ mod tests {
             assert!(is.contains(error), "{text}: {is}");
         }
         assert!(RunMount::check("type=$x,target=$y").is_ok());
-        assert!(RunMount::check("type=chache,target=$y").is_err());
+        assert!(RunMount::check("type=caches,target=$y").is_err());
         assert!(RunMount::check("from=$x,target=/y").is_err());
     }
 }

@@ -267,8 +267,8 @@ fn options_stand_first() {
         ("STOPSIGNAL --x 9", "unknown flag: x"),
         ("RUN --network=bridge x", "invalid network mode \"bridge\""),
         (
-            "RUN --mount=type=chache x",
-            "unsupported mount type \"chache\" (did you mean cache?)",
+            "RUN --mount=type=caches x",
+            "unsupported mount type \"caches\" (did you mean cache?)",
         ),
     ] {
         let message = wrong(&format!("FROM box\n{line}"));
