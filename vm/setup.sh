@@ -71,6 +71,9 @@ need umoci command -v umoci
 need buildah command -v buildah
 # A registry, for the checks of step 13.
 need docker-registry command -v docker-registry
+# Archives as contexts, for the checks of step 14.
+need bzip2 command -v bzip2
+need xz-utils command -v xz
 
 if [ -z "$missing" ]; then
 	say 'everything is there'
