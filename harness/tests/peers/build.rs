@@ -396,17 +396,8 @@ fn compare(case: &Case, theirs: &Image, own: &Image) -> Vec<String> {
 #[serial]
 fn docker_and_drydock_build_alike() -> Result<()> {
     let mut place = Place::new(&[("dockerd", "docker.io"), ("docker", "docker.io")])?;
-    let socket = place.dir().join("docker.sock");
-    let host = format!("unix://{}", socket.display());
-    let paths = ["data", "exec", "docker.pid", "root", "net"].map(|name| place.path(name));
-    let group = place.group.clone();
-    let words = [
-        &["dockerd", "--host", &host, "--data-root", &paths[0]][..],
-        &["--exec-root", &paths[1], "--pidfile", &paths[2]],
-        &["--cgroup-parent", &group, "--bridge", "none"],
-        &["--iptables=false", "--default-ulimit", "nofile=1024:1024"],
-    ];
-    place.start("dockerd", &words.concat(), &socket)?;
+    let host = place.dockerd()?;
+    let (root, net) = (place.path("root"), place.path("net"));
     let archive = place.rootfs()?;
     let program = workspace::bin().join("step-14");
     ensure!(
@@ -426,9 +417,9 @@ fn docker_and_drydock_build_alike() -> Result<()> {
     let ours = Side {
         client: format!(
             "env DRYDOCK_STATE={} {} --root {}",
-            paths[4],
+            net,
             program.display(),
-            paths[3]
+            root
         ),
         place: &place,
     };

@@ -243,6 +243,22 @@ impl Place {
         Ok(())
     }
 
+    /// Starts a dockerd without a bridge, and returns its address.
+    pub(crate) fn dockerd(&mut self) -> Result<String> {
+        let socket = self.dir().join("docker.sock");
+        let host = format!("unix://{}", socket.display());
+        let [data, exec, pid] = ["data", "exec", "docker.pid"].map(|name| self.path(name));
+        let group = self.group.clone();
+        let words = [
+            &["dockerd", "--host", &host, "--data-root", &data][..],
+            &["--exec-root", &exec, "--pidfile", &pid],
+            &["--cgroup-parent", &group, "--bridge", "none"],
+            &["--iptables=false", "--default-ulimit", "nofile=1024:1024"],
+        ];
+        self.start("dockerd", &words.concat(), &socket)?;
+        Ok(host)
+    }
+
     /// Starts a daemon, and waits until it listens on a port of 127.0.0.1.
     pub(crate) fn start_listening(&mut self, name: &str, words: &[&str], port: u16) -> Result<()> {
         self.spawn(name, words)?;

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use cgroups::named::{DeviceKind, DeviceRule, Verdict};
-use kit::say;
+use kit::warn;
 
 use crate::systemd::bus::{Properties, Value};
 
@@ -22,7 +22,9 @@ pub(crate) fn properties(verdicts: &[Verdict]) -> Result<Properties> {
             ("DeviceAllow", Value::Pairs(pairs)),
         ],
         None => {
-            say!("systemd cannot express the rules for devices");
+            warn!(
+                "systemd cannot express the rules for devices, and a reload of its own replaces them"
+            );
             Vec::new()
         }
     })

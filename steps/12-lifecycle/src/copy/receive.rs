@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -294,7 +293,7 @@ impl<'a> Target<'a> {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let file = openat(at, &name, flags, Mode::RUSR | Mode::WUSR).context("open")?;
                 let file = File::from(file);
-                if let Err(error) = fill(&file, entry) {
+                if let Err(error) = entry.write_to(&file) {
                     // No half of a file under its name.
                     return match unlinkat(at, &name, AtFlags::empty()) {
                         Ok(()) => Err(error),
@@ -403,30 +402,6 @@ impl<'a> Target<'a> {
 fn number(entry: &Entry<'_, impl Read>) -> u64 {
     let (major, minor) = entry.device();
     makedev(major.into(), minor.into())
-}
-
-/// Writes the content of an entry. Zeroes become holes.
-fn fill(file: &File, entry: &mut Entry<'_, impl Read>) -> Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut at = 0;
-    loop {
-        let hole = entry.skip_hole();
-        if hole > 0 {
-            at += hole;
-            continue;
-        }
-        let length = entry.read(&mut buffer).context("read the archive")?;
-        if length == 0 {
-            break;
-        }
-        for block in buffer[..length].chunks(4096) {
-            if block.iter().any(|byte| *byte != 0) {
-                file.write_all_at(block, at).context("write")?;
-            }
-            at += block.len() as u64;
-        }
-    }
-    file.set_len(at).context("ftruncate")
 }
 
 impl Look {

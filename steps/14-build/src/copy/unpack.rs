@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -155,7 +154,7 @@ fn one(
         }
         EntryType::Regular => {
             let file = stage.create(&above, name, entry.size())?;
-            fill(&file, entry)?;
+            entry.write_to(&file)?;
             stage.write(file.as_fd(), &look)?;
         }
         EntryType::Symlink => {
@@ -219,30 +218,6 @@ fn look_of(entry: &Entry<'_, impl Read>) -> Result<Look> {
         mtime: entry.mtime(),
         xattrs,
     })
-}
-
-/// Writes the content of an entry. Zeroes become holes.
-fn fill(file: &File, entry: &mut Entry<'_, impl Read>) -> Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut at = 0;
-    loop {
-        let hole = entry.skip_hole();
-        if hole > 0 {
-            at += hole;
-            continue;
-        }
-        let length = entry.read(&mut buffer).context("read the archive")?;
-        if length == 0 {
-            break;
-        }
-        for block in buffer[..length].chunks(4096) {
-            if block.iter().any(|byte| *byte != 0) {
-                file.write_all_at(block, at).context("write")?;
-            }
-            at += block.len() as u64;
-        }
-    }
-    file.set_len(at).context("ftruncate")
 }
 
 /// The files of an archive become those of the image.

@@ -1,6 +1,8 @@
 //! The entries of an archive, one by one.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, bail};
 use kit::say;
@@ -494,6 +496,32 @@ impl<R: Read> Read for Entry<'_, R> {
         self.reader.left -= read as u64;
         self.position += read as u64;
         Ok(read)
+    }
+}
+
+impl<R: Read> Entry<'_, R> {
+    /// Writes the content into a new file. Zeroes become holes.
+    pub fn write_to(&mut self, file: &File) -> Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        let mut at = 0;
+        loop {
+            let hole = self.skip_hole();
+            if hole > 0 {
+                at += hole;
+                continue;
+            }
+            let length = self.read(&mut buffer).context("read the archive")?;
+            if length == 0 {
+                break;
+            }
+            for block in buffer[..length].chunks(4096) {
+                if block.iter().any(|byte| *byte != 0) {
+                    file.write_all_at(block, at).context("write")?;
+                }
+                at += block.len() as u64;
+            }
+        }
+        file.set_len(at).context("ftruncate")
     }
 }
 
