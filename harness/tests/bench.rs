@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use bench::report::Report;
 use bench::session::{Session, built};
 use bench::table::Table;
@@ -47,94 +48,140 @@ fn assert_measured(report: &Report) {
     assert!(report.page(None).unwrap().contains(&report.about));
 }
 
-#[test]
-#[serial]
-fn every_bench_fills_its_tables() {
+/// A bench of three runs: what it measures has figures, and nothing is left.
+fn small(measure: impl FnOnce(&Session) -> Result<Report>, look: impl FnOnce(&Report)) {
     built().unwrap();
     let session = Session::begin(3).unwrap();
-    let here = |program: &str| tools::named(program).unwrap().find().is_some();
-
-    let report = start::run(&session).unwrap();
+    let report = measure(&session).unwrap();
     assert_measured(&report);
-    let [isolation, times] = &report.tables[..] else {
-        panic!("{} tables", report.tables.len());
-    };
-    assert_eq!(times.rows.len(), 10, "{}", times.text());
-    assert_filled(times, 1);
-    for ours in ["floor", "drydock"] {
-        let row = isolation.rows.iter().find(|row| row[0] == ours).unwrap();
-        assert!(row[1].contains("net"), "{row:?}");
-        assert_eq!(row[3], "overlay");
-    }
-    let row = &isolation.rows[1];
-    assert_eq!(row[0], "drydock");
-    assert_eq!(row[2], "memory cpu pids", "{}", isolation.text());
+    look(&report);
+    let place = session.scratch.path("");
+    assert!(place.exists());
+    drop(session);
+    assert!(!place.exists());
+    assert_eq!(monitors(&place), Vec::<i32>::new());
+    assert_eq!(groups(std::process::id()), Vec::<PathBuf>::new());
+}
 
-    if here("strace") {
-        let report = whereto::run(&session).unwrap();
-        let columns = &report.tables[0].columns;
-        assert!(columns.contains(&"drydock".to_owned()), "{columns:?}");
-        assert!(!report.tables[1].rows.is_empty());
-    }
+fn is_here(program: &str) -> bool {
+    tools::named(program).unwrap().find().is_some()
+}
 
-    let report = runtime::run(&session).unwrap();
-    assert_measured(&report);
-    assert_filled(&report.tables[0], 1);
-    assert!(is_figure(&report.tables[0].rows[0][4]));
+#[test]
+#[serial]
+fn start_has_its_figures() {
+    small(start::run, |report| {
+        let [isolation, times] = &report.tables[..] else {
+            panic!("{} tables", report.tables.len());
+        };
+        assert_eq!(times.rows.len(), 10, "{}", times.text());
+        assert_filled(times, 1);
+        for ours in ["floor", "drydock"] {
+            let row = isolation.rows.iter().find(|row| row[0] == ours).unwrap();
+            assert!(row[1].contains("net"), "{row:?}");
+            assert_eq!(row[3], "overlay");
+        }
+        let row = &isolation.rows[1];
+        assert_eq!(row[0], "drydock");
+        assert_eq!(row[2], "memory cpu pids", "{}", isolation.text());
+    });
+}
 
-    let report = stay::run(&session).unwrap();
-    assert_measured(&report);
-    assert_eq!(report.tables.len(), 4);
-    for table in &report.tables {
-        assert_eq!(table.rows.len(), 3, "{}", table.text());
-        assert_filled(table, 1);
-        assert_eq!(table.rows[0][0], "drydock");
-        assert!(is_figure(&table.rows[0][1]), "{}", table.text());
-    }
-    assert_eq!(monitors(&session.scratch.path("")), Vec::<i32>::new());
+#[test]
+#[serial]
+fn where_time_goes_has_its_figures() {
+    built().unwrap();
+    assert!(is_here("strace"), "needs the package strace");
+    let session = Session::begin(3).unwrap();
+    let report = whereto::run(&session).unwrap();
+    let columns = &report.tables[0].columns;
+    assert!(columns.contains(&"drydock".to_owned()), "{columns:?}");
+    assert!(!report.tables[1].rows.is_empty());
+}
 
-    let report = density::run(&session, &[3]).unwrap();
-    assert_measured(&report);
-    assert_filled(&report.tables[0], 2);
-    assert!(is_figure(&report.tables[1].rows[0][5]));
+#[test]
+#[serial]
+fn runtime_has_its_figures() {
+    small(runtime::run, |report| {
+        assert_filled(&report.tables[0], 1);
+        assert!(is_figure(&report.tables[0].rows[0][4]));
+    });
+}
 
-    let report = native::run(&session).unwrap();
-    assert_measured(&report);
-    assert_filled(&report.tables[0], 1);
+#[test]
+#[serial]
+fn stay_has_its_figures() {
+    small(stay::run, |report| {
+        assert_eq!(report.tables.len(), 4);
+        for table in &report.tables {
+            assert_eq!(table.rows.len(), 3, "{}", table.text());
+            assert_filled(table, 1);
+            assert_eq!(table.rows[0][0], "drydock");
+            assert!(is_figure(&table.rows[0][1]), "{}", table.text());
+        }
+    });
+}
 
-    let report = images::run(&session).unwrap();
-    assert_measured(&report);
-    assert_filled(&report.tables[0], 1);
-    assert_filled(&report.tables[1], 1);
+#[test]
+#[serial]
+fn density_has_its_figures() {
+    small(
+        |session| density::run(session, &[3]),
+        |report| {
+            assert_filled(&report.tables[0], 2);
+            assert!(is_figure(&report.tables[1].rows[0][5]));
+        },
+    );
+}
 
-    let report = pull::run(&session).unwrap();
-    if here("docker-registry") {
-        assert_measured(&report);
+#[test]
+#[serial]
+fn native_has_its_figures() {
+    small(native::run, |report| assert_filled(&report.tables[0], 1));
+}
+
+#[test]
+#[serial]
+fn images_have_their_figures() {
+    small(images::run, |report| {
+        assert_filled(&report.tables[0], 1);
+        assert_filled(&report.tables[1], 1);
+    });
+}
+
+#[test]
+#[serial]
+fn pull_has_its_figures() {
+    assert!(
+        is_here("docker-registry"),
+        "needs the package docker-registry"
+    );
+    small(pull::run, |report| {
         for table in &report.tables {
             assert_filled(table, 1);
             assert_eq!(table.rows[0][0], "drydock pull");
             assert!(is_figure(&table.rows[0][1]), "{}", table.text());
         }
-    } else {
-        assert!(report.notes[0].contains("package docker-registry"));
-    }
+    });
+}
 
-    let report = build::run(&session).unwrap();
-    assert_measured(&report);
-    for table in &report.tables {
-        assert_filled(table, 1);
-        assert!(table.rows[0][0].starts_with("drydock"), "{}", table.text());
-    }
+#[test]
+#[serial]
+fn build_has_its_figures() {
+    small(build::run, |report| {
+        for table in &report.tables {
+            assert_filled(table, 1);
+            assert!(table.rows[0][0].starts_with("drydock"), "{}", table.text());
+        }
+    });
+}
 
-    let report = claims::run(&session).unwrap();
-    assert_measured(&report);
-    assert!(report.tables[0].rows.len() >= 6);
-
-    let place = session.scratch.path("");
-    assert!(place.exists());
-    drop(session);
-    assert!(!place.exists());
-    assert_eq!(groups(std::process::id()), Vec::<PathBuf>::new());
+#[test]
+#[serial]
+fn claims_have_their_figures() {
+    small(claims::run, |report| {
+        assert!(report.tables[0].rows.len() >= 6)
+    });
 }
 
 /// The cgroups of the bench that is, or was, this process.
