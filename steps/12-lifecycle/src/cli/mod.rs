@@ -34,6 +34,7 @@ pub mod system;
 pub mod update;
 pub mod words;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -95,6 +96,22 @@ impl Global {
             ..self.places
         })?;
         Ok((places, config))
+    }
+
+    /// The name of the command that a command line calls, behind the options that
+    /// every command has; `None` if there is none, or another option before it.
+    /// `words` are those after the program's name.
+    pub fn command_in(words: &[OsString]) -> Option<String> {
+        let mut words = words.iter().map(|word| word.to_str());
+        loop {
+            match words.next()?? {
+                "--verbose" => {}
+                "--root" | "--state" | "--config-file" => drop(words.next()?),
+                word if word.starts_with("--") && word.contains('=') => {}
+                word if word.starts_with('-') => return None,
+                word => return Some(word.to_owned()),
+            }
+        }
     }
 }
 
@@ -332,4 +349,33 @@ fn status(record: &Record) -> Result<u8> {
             record.spec.name
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{ArgAction, Command};
+
+    use super::*;
+
+    fn called(words: &[&str]) -> Option<String> {
+        Global::command_in(&words.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_command_is_found_behind_each_option_of_all() {
+        let options = Global::augment_args(Command::new("any"));
+        for option in options.get_arguments() {
+            let name = format!("--{}", option.get_long().unwrap());
+            let found = match option.get_action() {
+                ArgAction::SetTrue => called(&[&name, "run", "box"]),
+                _ => called(&[&name, "value", "run", "box"]),
+            };
+            assert_eq!(found.as_deref(), Some("run"), "{name}");
+            assert_eq!(called(&[&name]), None);
+        }
+        assert_eq!(called(&["--root=/x", "ps"]).as_deref(), Some("ps"));
+        assert_eq!(called(&["--version", "run"]), None);
+        assert_eq!(called(&["-v", "run"]), None);
+        assert_eq!(called(&[]), None);
+    }
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use engine::cli::places::PlacesArgs;
-use lifecycle::cli::{Global, begin, with_status};
+use lifecycle::cli::{Global, Other, begin, with_status};
 use process::cli::after_help;
 use registry::cli::{All, Here};
 
@@ -47,6 +47,29 @@ enum Sub {
     All(All),
 }
 
+/// The same, of the commands that start a container or join one. Making the whole
+/// tree of commands takes half a millisecond and 190 pages, which a start is
+/// better without.
+#[derive(Parser)]
+#[command(name = "drydock", version)]
+struct Starting {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: StartingSub,
+}
+
+#[derive(Subcommand)]
+enum StartingSub {
+    #[command(flatten)]
+    Run(registry::cli::run::Tool),
+    #[command(flatten)]
+    Join(lifecycle::cli::join::Tool),
+}
+
+/// The commands of [`StartingSub`].
+const STARTING: [&str; 5] = ["run", "create", "start", "exec", "attach"];
+
 const EXAMPLES: &str = "
   drydock build -t app .                         of ./Dockerfile, with the files here
   drydock build -f build/Dockerfile --target test .
@@ -64,6 +87,17 @@ pub fn main() -> ExitCode {
     }
     if is_worker(&args_os().take(7).collect::<Vec<_>>()) {
         return pid::main(|worker: Worker| worker::main(&begin(worker.places)?));
+    }
+    let called = Global::command_in(&args_os().skip(1).collect::<Vec<_>>());
+    if called.is_some_and(|name| STARTING.contains(&name.as_str())) {
+        return pid::main(|drydock: Starting| {
+            let (places, config) = drydock.global.begin()?;
+            let command = match drydock.command {
+                StartingSub::Run(tool) => All::Run(tool),
+                StartingSub::Join(tool) => All::Other(Other::Join(tool)),
+            };
+            builder::all(command, &places, &config)
+        });
     }
     pid::main(|drydock: Drydock| {
         let (places, config) = drydock.global.begin()?;
@@ -101,4 +135,30 @@ fn is_worker(words: &[OsString]) -> bool {
         other => other,
     };
     word(1) == Some("--root") && word(3) == Some("--state") && command == Some(ask::WORD)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::*;
+
+    /// A command and those below it, as people see them: with help and options.
+    fn described(command: &mut Command) -> String {
+        command.render_long_help().to_string()
+    }
+
+    #[test]
+    fn the_commands_that_start_are_the_same_in_both_trees() {
+        let (mut all, mut starting) = (Drydock::command(), Starting::command());
+        all.build();
+        starting.build();
+        let names = starting.get_subcommands().map(|c| c.get_name().to_owned());
+        let names: Vec<String> = names.filter(|name| name != "help").collect();
+        assert_eq!(names, STARTING);
+        for name in names {
+            let one = all.find_subcommand_mut(&name).map(described);
+            assert_eq!(one, starting.find_subcommand_mut(&name).map(described));
+        }
+    }
 }
