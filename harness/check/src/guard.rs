@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -281,8 +282,9 @@ fn is_the_engines(group: &str) -> bool {
     names.any(|name| name == "drydock" || name.starts_with("drydock-"))
 }
 
-/// The groups among `groups` with processes that are neither this one nor come from it, and
-/// those above them.
+/// The groups among `groups` with processes that are neither this one nor come from it, those
+/// that such a process has locked, and those above them. A launcher locks the group that it
+/// makes, until its container is in it, and the one in which it makes it.
 fn groups_of_others(groups: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     let parents: BTreeMap<i32, i32> = host::processes()?
         .into_iter()
@@ -293,18 +295,40 @@ fn groups_of_others(groups: &BTreeSet<String>) -> Result<BTreeSet<String>> {
         let line = std::iter::successors(Some(pid), |pid| parents.get(pid).copied());
         line.take_while(|pid| *pid > 0).any(|pid| pid == own)
     };
+    let holders = holders();
+    let is_locked = |path: &Path| {
+        // One that has just gone has no inode, and nobody's lock.
+        let inode = fs::metadata(path).map_or(0, |found| found.ino());
+        let mut holders = holders.iter().filter(|(_, locked)| *locked == inode);
+        holders.any(|(pid, _)| parents.contains_key(pid) && !is_ours(*pid))
+    };
     let mut others = BTreeSet::new();
     for group in groups {
+        let path = Path::new(group);
         // One that has just gone has none.
-        let procs = fs::read_to_string(Path::new(group).join("cgroup.procs"));
+        let procs = fs::read_to_string(path.join("cgroup.procs"));
         let procs = procs.unwrap_or_default();
         let mut pids = procs.lines().filter_map(|pid| pid.parse().ok());
-        if pids.any(|pid| !is_ours(pid)) {
-            let path = Path::new(group);
+        if pids.any(|pid| !is_ours(pid)) || is_locked(path) || path.parent().is_some_and(is_locked)
+        {
             others.extend(path.ancestors().map(|above| above.display().to_string()));
         }
     }
     Ok(others)
+}
+
+/// Who holds a lock of flock(2), and the inode that is locked, of all locks on the host:
+/// proc_locks(5). Inodes of different file systems may be equal.
+fn holders() -> Vec<(i32, u64)> {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let held = locks.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields[..] else {
+            return None;
+        };
+        Some((pid.parse().ok()?, file.rsplit(':').next()?.parse().ok()?))
+    });
+    held.collect()
 }
 
 /// System V objects and POSIX message queues.
@@ -419,6 +443,9 @@ fn reap_dead() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     /// A snapshot with these lines of one part.
@@ -472,6 +499,36 @@ mod tests {
             before.differences(&after),
             ["cgroups: gone: /empty", "cgroups: left behind: /ours"]
         );
+    }
+
+    #[test]
+    fn a_group_that_somebody_else_has_locked_is_theirs() {
+        let base = tempfile::tempdir().unwrap();
+        let [group, below, free] = ["group", "group/below", "free"].map(|name| {
+            let path = base.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path.display().to_string()
+        });
+        let all = BTreeSet::from([group.clone(), below.clone(), free.clone()]);
+        let own = fs::File::open(&free).unwrap();
+        own.lock().unwrap();
+        assert_eq!(groups_of_others(&all).unwrap(), BTreeSet::new());
+        // Not below this one: setsid ends at once.
+        let mut shell = Command::new("setsid")
+            .args(["--fork", "flock", &group, "sh", "-c"])
+            .arg("echo $PPID; exec sleep 60")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = BufReader::new(shell.stdout.take().unwrap());
+        output.take(20).read_line(&mut line).unwrap();
+        shell.wait().unwrap();
+        let others = groups_of_others(&all).unwrap();
+        let flock = Pid::from_raw(line.trim().parse().unwrap());
+        nix::sys::signal::killpg(flock, Signal::SIGKILL).unwrap();
+        assert!(others.contains(&group) && others.contains(&below));
+        assert!(!others.contains(&free));
     }
 
     #[test]
