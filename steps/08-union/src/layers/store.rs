@@ -6,19 +6,24 @@
 //!   overlay2/             one directory per driver, in the driver's own layout
 //!   run/overlay2.lock     locked while layers are created and removed
 //!   run/overlay2/ID       locked as long as the launcher of container ID lives
+//!   run/overlay2/.ID.PID  the same file: its launcher, for whoever looks at many
 //!   merged                the root of containers whose users may not enter the store
 //! ```
 
+use std::collections::HashMap;
 use std::env;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kit::atomic_file::write_new;
-use kit::lock::{Lock, LockFile, Turn, hold, is_at, try_alone};
+use kit::lock::{HELD, Lock, LockFile, Turn, hold, is_at, try_alone};
 use kit::own::{make, open_own, remove_file, require_own};
+use kit::process_identity::{ALL_ASKED, is_taken};
 use kit::warn;
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use nix::unistd::Pid;
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -111,54 +116,54 @@ impl Store {
         let path = self.note_path(id);
         // Nobody looks for dead containers meanwhile.
         let _making = hold(&self.notes(), Turn::Making)?;
-        let new = self.notes().join(format!(".{id}.{}", std::process::id()));
+        let new = self.mark_path(id, Pid::this().as_raw());
         write_new(&new, what)?;
         let note = open_own(&new)?
             .with_context(|| format!("open({new:?}): ENOENT: somebody has removed it"))?;
         if !try_alone(&note, &new)? {
             bail!("flock({new:?}): somebody holds it");
         }
-        match renameat_with(CWD, &new, CWD, &path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(note),
-            Err(errno) => {
-                remove_file(&new)?;
-                if errno == Errno::EXIST && !self.is_held(id)? {
-                    bail!(
-                        "the remains of a container {id} cannot be removed: choose another \
-                         --name, or see why (step-08 layer rm {id})"
-                    );
-                }
-                if errno == Errno::EXIST {
-                    bail!(
-                        "a container {id} is already running: choose another --name, or stop that \
-                         one"
-                    );
-                }
-                Err(errno).with_context(|| format!("rename({new:?}, {path:?})"))
-            }
+        let Err(error) = fs::hard_link(&new, &path) else {
+            return Ok(note);
+        };
+        remove_file(&new)?;
+        if error.kind() != ErrorKind::AlreadyExists {
+            return Err(error).with_context(|| format!("link({new:?}, {path:?})"));
         }
+        if !self.is_held(id)? {
+            bail!(
+                "the remains of a container {id} cannot be removed: choose another --name, or see \
+                 why (step-08 layer rm {id})"
+            );
+        }
+        bail!("a container {id} is already running: choose another --name, or stop that one");
     }
     // ANCHOR_END: note
 
-    /// Removes the note of a container.
+    /// Removes the note of a container. The other name of somebody else's note is
+    /// removed by [`dead`](Self::dead).
     pub fn forget(&self, id: &LayerId) -> Result<()> {
-        remove_file(&self.note_path(id))
+        remove_file(&self.note_path(id))?;
+        remove_file(&self.mark_path(id, Pid::this().as_raw()))
     }
 
     /// The containers whose launcher died before it cleaned up, each with its
     /// note, locked. A file that is not a valid note is skipped with a warning.
+    /// Among many, a note is asked only if no process has its launcher's PID: so
+    /// a dead one is overlooked as long as its PID is another process's.
     // ANCHOR: dead
     pub fn dead(&self) -> Result<Vec<(LayerId, File)>> {
         let run = self.notes();
         let _judging = hold(&run, Turn::Judging)?;
-        trash::sweep(&run)?;
+        let (ids, mut marks) = self.noted()?;
+        let many = ids.len() > ALL_ASKED;
         let mut dead = Vec::new();
-        for entry in fs::read_dir(&run).with_context(|| format!("read {run:?}"))? {
-            let name = entry.with_context(|| format!("read {run:?}"))?.file_name();
-            let Some(id) = name.to_str().and_then(|name| name.parse::<LayerId>().ok()) else {
+        for id in ids {
+            let marks = marks.remove(&id).unwrap_or_default();
+            if many && marks.iter().any(|pid| is_taken(*pid)) {
                 continue;
-            };
-            let path = run.join(&name);
+            }
+            let path = self.note_path(&id);
             let file = match open_own(&path) {
                 Ok(Some(file)) => file,
                 Ok(None) => continue,
@@ -168,12 +173,40 @@ impl Store {
                 }
             };
             if try_alone(&file, &path)? && is_at(&file, &path)? {
+                for pid in marks {
+                    remove_file(&self.mark_path(&id, pid))?;
+                }
                 dead.push((id, file));
+            }
+        }
+        for (id, pids) in marks {
+            for pid in pids {
+                remove_file(&self.mark_path(&id, pid))?;
             }
         }
         Ok(dead)
     }
     // ANCHOR_END: dead
+
+    /// The ids of all notes, and the PIDs in their other names. Removes whatever
+    /// else begins with a dot.
+    fn noted(&self) -> Result<(Vec<LayerId>, HashMap<LayerId, Vec<i32>>)> {
+        let run = self.notes();
+        let mut ids = Vec::new();
+        let mut marks: HashMap<LayerId, Vec<i32>> = HashMap::new();
+        for entry in fs::read_dir(&run).with_context(|| format!("read {run:?}"))? {
+            let name = entry.with_context(|| format!("read {run:?}"))?.file_name();
+            let text = name.to_str().unwrap_or_default();
+            if let Ok(id) = text.parse() {
+                ids.push(id);
+            } else if let Some((id, pid)) = marked(text) {
+                marks.entry(id).or_default().push(pid);
+            } else if text.starts_with('.') && name != HELD {
+                trash::take(&run.join(&name));
+            }
+        }
+        Ok((ids, marks))
+    }
 
     /// Whether a container's note is locked: its launcher lives, or another
     /// process removes the remains of a dead container.
@@ -196,6 +229,16 @@ impl Store {
     fn note_path(&self, id: &LayerId) -> PathBuf {
         self.notes().join(id)
     }
+
+    fn mark_path(&self, id: &LayerId, pid: i32) -> PathBuf {
+        self.notes().join(format!(".{id}.{pid}"))
+    }
+}
+
+/// Reads the other name of a note, `.ID.PID`.
+fn marked(name: &str) -> Option<(LayerId, i32)> {
+    let (id, pid) = name.strip_prefix('.')?.rsplit_once('.')?;
+    Some((id.parse().ok()?, pid.parse().ok()?))
 }
 
 /// Removes the drafts that killed processes have left of files that they wrote
@@ -204,4 +247,55 @@ impl Store {
 /// a warning, not an error.
 pub fn sweep_drafts(directory: &Path) -> Result<()> {
     trash::sweep(directory).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> LayerId {
+        format!("box{number}").parse().unwrap()
+    }
+
+    fn files(store: &Store) -> Vec<String> {
+        let entries = fs::read_dir(store.notes()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != HELD)
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_dead_are_found_among_few_and_among_many() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path(), Kind::Overlay2).unwrap();
+        for number in [1, ALL_ASKED + 1] {
+            let mut lives: Vec<File> = (0..number)
+                .map(|number| store.note(&id(number), "remove").unwrap())
+                .collect();
+            assert!(store.dead().unwrap().is_empty());
+            // A killed launcher: its lock is gone, and its PID belongs to nobody.
+            lives.remove(0);
+            let mark = store.mark_path(&id(0), Pid::this().as_raw());
+            fs::rename(&mark, store.mark_path(&id(0), i32::MAX)).unwrap();
+            let dead = store.dead().unwrap();
+            let ids: Vec<&LayerId> = dead.iter().map(|(id, _)| id).collect();
+            assert_eq!(ids, [&id(0)]);
+            (0..number).for_each(|number| store.forget(&id(number)).unwrap());
+            assert_eq!(files(&store), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn what_a_killed_launcher_left_beside_its_note_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path(), Kind::Overlay2).unwrap();
+        for name in [".box.4000000", ".box7.draft", ".box~0"] {
+            fs::write(store.notes().join(name), "").unwrap();
+        }
+        assert!(store.dead().unwrap().is_empty());
+        assert_eq!(files(&store), Vec::<String>::new());
+    }
 }

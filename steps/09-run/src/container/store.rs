@@ -1,5 +1,6 @@
 //! The records of all containers: finds, writes and removes them.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -10,10 +11,8 @@ use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use kit::lock::{Lock, Turn, hold};
 use kit::own::{make, read_own, remove_file, require_own};
+use kit::process_identity::is_taken;
 use kit::{say, warn};
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use union::detect::container_layers;
 use union::layers::lineage::is_there;
 use union::layers::store::{Store, sweep_drafts};
@@ -361,21 +360,18 @@ impl Records {
     /// killed while it had nothing but a name, or after everything else was
     /// removed. Also whether a volume was left that could not be removed.
     pub fn has_dead(&self) -> Result<bool> {
-        let directory = self.places.state.join("names");
-        for entry in fs::read_dir(&directory).with_context(|| format!("read {directory:?}"))? {
-            let name = entry
-                .with_context(|| format!("read {directory:?}"))?
-                .file_name();
-            let Some(text) = name.to_str().and_then(|name| self.link(name).ok()?) else {
+        let names = names_in(&self.places.state.join("names"))?;
+        // One look at the directory instead of one at each record.
+        let recorded: HashSet<String> = names_in(&self.places.state)?.into_iter().collect();
+        for text in names.iter().filter_map(|name| self.link(name).ok()?) {
+            let id = text.split(' ').next().unwrap_or_default();
+            let kept = text.ends_with(" kept");
+            if kept && recorded.contains(&format!("{id}.json")) {
                 continue;
-            };
+            }
             // By PID only, which is fast. A PID that now belongs to another
             // process is noticed by the next full sweep.
-            let gone = owner(&text)
-                .is_none_or(|owner| kill(Pid::from_raw(owner.pid), None) == Err(Errno::ESRCH));
-            let kept = text.ends_with(" kept");
-            let id = text.split(' ').next().unwrap_or_default();
-            if gone && !(kept && is_there(&self.path(id))?) {
+            if owner(&text).is_none_or(|owner| !is_taken(owner.pid)) {
                 return Ok(true);
             }
         }
