@@ -292,3 +292,77 @@ fn a_stop_signal_may_be_real_time() {
         Ok(())
     });
 }
+
+/// The end of a pipe that nobody reads.
+fn unread() -> anyhow::Result<std::fs::File> {
+    let (reader, writer) = std::io::pipe().context("pipe")?;
+    drop(reader);
+    let writer: std::os::fd::OwnedFd = writer.into();
+    Ok(writer.into())
+}
+
+#[test]
+fn nobody_need_read_what_it_says() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        // With --verbose each part of the launch and of the cleaning-up is a line.
+        let step = engine
+            .tool(["--verbose"])
+            .args(["run", "--rm", "--network", "none"])
+            .args([engine.image(), "sh", "-c", "exit 9"]);
+        for (what, stderr) in [
+            ("a pipe that nobody reads", unread()?),
+            ("a full disk", full()?),
+        ] {
+            let status = step
+                .command()
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(stderr)
+                .status()
+                .context("run")?;
+            expect_eq(
+                &format!("the status of a command, with {what} as standard error"),
+                status.code(),
+                Some(9),
+            )?;
+        }
+        let kept = c.word("kept");
+        let status = engine
+            .run(&["--name", &kept])
+            .args([engine.image(), "true"])
+            .run()?;
+        status.success()?;
+        for (what, stdout, wanted) in [
+            ("nobody reads", unread()?, (Some(141), "")),
+            ("there is no room", full()?, (Some(125), "an error")),
+        ] {
+            let output = engine
+                .tool(["ps", "-a"])
+                .command()
+                .stdin(Stdio::null())
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .spawn()
+                .and_then(std::process::Child::wait_with_output)
+                .context("run")?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let silent = said.is_empty() == wanted.1.is_empty();
+            expect(
+                output.status.code() == wanted.0 && silent && !said.contains("panicked"),
+                format!("ps -a to end with status {:?} if {what}", wanted.0),
+                format!("{:?}, {said:?}", output.status.code()),
+            )?;
+        }
+        engine.tool(["rm", &kept]).run()?.success()?;
+        let left = engine.tool(["ps", "-aq"]).run()?.success()?.stdout;
+        expect_eq("what is left of them", left.trim(), "")
+    });
+}
+
+fn full() -> anyhow::Result<std::fs::File> {
+    std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .context("open /dev/full")
+}

@@ -55,8 +55,11 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
     let children = default_action(Signal::SIGCHLD);
     match children.and_then(|()| run(args)) {
         Ok(exit) => ExitCode::from(exit.status()),
+        Err(error) if kit::say::is_unread(&error) => {
+            ExitCode::from(Exit::Signal(Signal::SIGPIPE as i32).status())
+        }
         Err(error) => {
-            eprintln!("{}: {}", A::command().get_name(), one_line(&error));
+            kit::errln!("{}: {}", A::command().get_name(), one_line(&error));
             ExitCode::from(Failure::status_of(&error))
         }
     }

@@ -169,7 +169,7 @@ impl Drop for Signals {
             }
         };
         if let Err(error) = restored {
-            eprintln!("{error:#}");
+            kit::errln!("{error:#}");
         }
     }
 }

@@ -178,7 +178,7 @@ fn list() -> Result<String> {
             }
         }
         // An incomplete list is useful if it says that it is incomplete.
-        Err(error) => eprintln!(
+        Err(error) => kit::errln!(
             "step-02: POSIX message queues are not listed: {error:#}; only root may mount their \
              file system"
         ),

@@ -95,7 +95,7 @@ pub(crate) fn mount_sys(
     }
     match Detached::new("sysfs", &[], attributes) {
         Err(error) if is(&error, &[Errno::EPERM]) && hosts_network => {
-            eprintln!(
+            kit::errln!(
                 "warning: mount: /sys is the host's, read-only: a user namespace may mount sysfs \
                  only with a network namespace of its own"
             );

@@ -18,25 +18,25 @@ use crate::attempts::{Outcome, attempts};
 pub fn print() -> Result<Exit> {
     // ANCHOR: exercise_show_capabilities
     let namespace = fs::read_link("/proc/self/ns/user").context("readlink /proc/self/ns/user")?;
-    println!(
+    kit::outln!(
         "process {}, UID {}, user namespace {}",
         getpid(),
         geteuid(),
         namespace.display()
-    );
+    )?;
     let known = known()?;
     for (name, set) in sets(known)? {
-        println!("  {name:<11}  {}", in_words(set, known));
+        kit::outln!("  {name:<11}  {}", in_words(set, known))?;
     }
-    println!();
-    println!("{:<36}  {:<7}  {:<7}  WHY", "ATTEMPT", "RESULT", "ERRNO");
+    kit::outln!()?;
+    kit::outln!("{:<36}  {:<7}  {:<7}  WHY", "ATTEMPT", "RESULT", "ERRNO")?;
     for attempt in attempts() {
         let (result, errno, why) = match &attempt.outcome {
             Outcome::May => ("may", String::new(), attempt.asks_for),
             Outcome::MayNot(errno) => ("may not", format!("{errno:?}"), attempt.asks_for),
             Outcome::Unknown(why) => ("?", String::new(), why.as_str()),
         };
-        println!("{:<36}  {result:<7}  {errno:<7}  {why}", attempt.what);
+        kit::outln!("{:<36}  {result:<7}  {errno:<7}  {why}", attempt.what)?;
     }
     Ok(Exit::Code(0))
     // ANCHOR_END: exercise_show_capabilities

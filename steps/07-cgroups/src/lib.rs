@@ -250,7 +250,7 @@ impl Cgroups {
         };
         let program = std::env::args_os().next().unwrap_or_default();
         let program = Path::new(&program).file_name().unwrap_or_default();
-        eprintln!(
+        kit::errln!(
             "{}: cgroups: out of memory: the kernel killed {processes}; {limit}",
             program.display()
         );

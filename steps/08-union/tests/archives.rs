@@ -7,7 +7,7 @@
 //! drawing begins, and `DRYDOCK_KEEP` a directory for those that differ.
 
 // A test that cannot go on has failed.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_macros)]
 
 #[path = "archives/draw.rs"]
 mod draw;

@@ -1,7 +1,17 @@
-//! Messages on standard error: progress with `-v`, warnings always.
+//! What a program says: results on standard output, on standard error progress
+//! with `-v`, warnings and errors always.
+//!
+//! `println!` and `eprintln!` panic if nobody reads, as in `drydock ps | head -1`.
+//! A launcher that panics leaves its container behind.
 
+use std::fmt;
+use std::io::{ErrorKind, Write, stderr, stdout};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Who gets the warnings instead of standard error.
 type Listener = Box<dyn Fn(&str) + Send + Sync>;
@@ -19,7 +29,7 @@ pub fn warn(words: &str) {
     let words = printable(words);
     match LISTENER.get() {
         Some(listener) => listener(&words),
-        None => eprintln!("warning: {words}"),
+        None => on_stderr(format_args!("warning: {words}\n")),
     }
 }
 
@@ -35,13 +45,65 @@ pub fn verbose() -> bool {
     VERBOSE.load(Ordering::Relaxed)
 }
 
+/// Writes on standard output.
+///
+/// # Errors
+/// [`is_unread`] if its other end is closed, or why else it fails.
+pub fn on_stdout(words: fmt::Arguments<'_>) -> Result<()> {
+    stdout()
+        .write_fmt(words)
+        .context("write to standard output")
+}
+
+/// Whether this error says that nobody reads standard output any more. A program
+/// then ends without a word, as SIGPIPE ends others.
+pub fn is_unread(error: &Error) -> bool {
+    let is_broken = |cause: &(dyn std::error::Error + 'static)| {
+        let cause = cause.downcast_ref::<std::io::Error>();
+        cause.is_some_and(|cause| cause.kind() == ErrorKind::BrokenPipe)
+    };
+    let out = stdout();
+    let mut asked = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    error.chain().any(is_broken)
+        && poll(&mut asked, PollTimeout::ZERO).is_ok()
+        && asked[0].any().unwrap_or(false)
+}
+
+/// Writes on standard error. If that fails, nobody can be told.
+pub fn on_stderr(words: fmt::Arguments<'_>) {
+    drop(stderr().write_fmt(words));
+}
+
+/// Prints a line on standard output, as `println!` does, and returns a `Result`.
+#[macro_export]
+macro_rules! outln {
+    () => { $crate::say::on_stdout(format_args!("\n")) };
+    ($($words:tt)*) => {
+        $crate::say::on_stdout(format_args!("{}\n", format_args!($($words)*)))
+    };
+}
+
+/// Prints on standard output, as `print!` does, and returns a `Result`.
+#[macro_export]
+macro_rules! out {
+    ($($words:tt)*) => { $crate::say::on_stdout(format_args!($($words)*)) };
+}
+
+/// Prints a line on standard error, as `eprintln!` does, and never panics.
+#[macro_export]
+macro_rules! errln {
+    ($($words:tt)*) => {
+        $crate::say::on_stderr(format_args!("{}\n", format_args!($($words)*)))
+    };
+}
+
 /// Prints a line on standard error if `-v` was given, with the PID of the
 /// process that prints it: the protocol of the launch.
 #[macro_export]
 macro_rules! say {
     ($($words:tt)*) => {
         if $crate::say::verbose() {
-            eprintln!("[{}] {}", std::process::id(), format_args!($($words)*));
+            $crate::errln!("[{}] {}", std::process::id(), format_args!($($words)*));
         }
     };
 }

@@ -15,23 +15,23 @@ use crate::veth;
 pub fn show() -> Result<Exit> {
     let locked = Locked::open(&directory())?;
     match &locked.state.network {
-        None => println!("no bridge: no container needs one"),
+        None => kit::outln!("no bridge: no container needs one")?,
         Some(network) => {
             let subnet6 = network.subnet6.map(|net| format!(" {net}"));
             let forwarding = match network.before.is_empty() {
                 true => "was on before",
                 false => "switched on",
             };
-            println!(
+            kit::outln!(
                 "{BRIDGE} {}{} forwarding {forwarding}",
                 network.subnet,
                 subnet6.unwrap_or_default()
-            );
+            )?;
         }
     }
     for (name, bridge) in &locked.state.bridges {
         let internal = if bridge.internal { " internal" } else { "" };
-        println!("{name} {}{internal}", bridge.subnet);
+        kit::outln!("{name} {}{internal}", bridge.subnet)?;
     }
     for (id, member) in &locked.state.containers {
         let mut line = format!("container {id}");
@@ -52,7 +52,7 @@ pub fn show() -> Result<Exit> {
         if !member.owner.is_alive() {
             line += " (its launcher is dead)";
         }
-        println!("{line}");
+        kit::outln!("{line}")?;
     }
     // Reading must not leave a new directory behind.
     locked.close()?;
@@ -62,7 +62,7 @@ pub fn show() -> Result<Exit> {
 /// Removes what dead launchers have left, and prints each item.
 pub fn restore() -> Result<Exit> {
     for what in reclaim::restore(&directory())? {
-        println!("removed {what}");
+        kit::outln!("removed {what}")?;
     }
     Ok(Exit::Code(0))
 }

@@ -96,10 +96,10 @@ fn restore() -> Result<Exit> {
     let hierarchies = hierarchy::remove_all();
     let groups = find::sweep();
     for name in hierarchies.iter().flatten() {
-        println!("removed hierarchy {name}");
+        kit::outln!("removed hierarchy {name}")?;
     }
     for dir in groups.iter().flatten() {
-        println!("removed cgroup {}", dir.display());
+        kit::outln!("removed cgroup {}", dir.display())?;
     }
     hierarchies?;
     groups.map(|_| Exit::Code(0))

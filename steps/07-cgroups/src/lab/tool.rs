@@ -112,7 +112,7 @@ pub(crate) fn run(tool: HierarchyTool) -> Result<Exit> {
         }
         HierarchyTool::Rm { name } => {
             if !LabHierarchy::open(&name)?.remove()? {
-                eprintln!(
+                kit::errln!(
                     "step-07: the hierarchy {name} goes with the last mount namespace that shows it"
                 );
             }

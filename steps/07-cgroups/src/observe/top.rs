@@ -104,7 +104,7 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         if let Err(errno) = tcsetattr(stdin(), SetArg::TCSANOW, &self.before) {
-            eprintln!("tcsetattr: {errno}: type reset");
+            kit::errln!("tcsetattr: {errno}: type reset");
         }
     }
 }

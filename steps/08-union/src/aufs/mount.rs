@@ -125,7 +125,7 @@ impl Drop for Made {
             return;
         };
         if let Err(error) = reap(&server) {
-            eprintln!("{error:#}");
+            kit::errln!("{error:#}");
         }
     }
 }

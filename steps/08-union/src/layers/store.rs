@@ -50,6 +50,9 @@ pub fn default_root() -> Result<PathBuf> {
     }
 }
 
+/// The PIDs in the other names of notes, by their ids.
+type Marks = HashMap<LayerId, Vec<i32>>;
+
 /// A driver's part of the state directory.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -190,10 +193,10 @@ impl Store {
 
     /// The ids of all notes, and the PIDs in their other names. Removes whatever
     /// else begins with a dot.
-    fn noted(&self) -> Result<(Vec<LayerId>, HashMap<LayerId, Vec<i32>>)> {
+    fn noted(&self) -> Result<(Vec<LayerId>, Marks)> {
         let run = self.notes();
         let mut ids = Vec::new();
-        let mut marks: HashMap<LayerId, Vec<i32>> = HashMap::new();
+        let mut marks = Marks::new();
         for entry in fs::read_dir(&run).with_context(|| format!("read {run:?}"))? {
             let name = entry.with_context(|| format!("read {run:?}"))?.file_name();
             let text = name.to_str().unwrap_or_default();

@@ -71,7 +71,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                 .iter()
                 .map(|container| records.find(container))
                 .collect::<Result<Vec<_>>>()?;
-            println!("{}", serde_json::to_string_pretty(&found)?);
+            kit::outln!("{}", serde_json::to_string_pretty(&found)?)?;
         }
         RecordTool::Rm { force, containers } => {
             for container in containers {
@@ -85,13 +85,13 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                     }
                     end(&records, &record, Signal::SIGKILL.into(), Duration::ZERO)?;
                     if record.spec.auto_remove {
-                        println!("{container}");
+                        kit::outln!("{container}")?;
                         continue;
                     }
                     record = records.find(&record.spec.id)?;
                 }
                 records.remove(&record)?;
-                println!("{container}");
+                kit::outln!("{container}")?;
             }
         }
         RecordTool::Stop { time, containers } => {
@@ -106,7 +106,7 @@ pub fn run(places: &Places, tool: RecordTool) -> Result<Exit> {
                         patience,
                     )?;
                 }
-                println!("{container}");
+                kit::outln!("{container}")?;
             }
         }
     }
@@ -217,31 +217,35 @@ fn wait(process: &impl std::os::fd::AsFd, patience: Option<Duration>) -> Result<
 
 fn list(records: &Records, all: bool, quiet: bool) -> Result<()> {
     if !quiet {
-        println!(
+        kit::outln!(
             "{:<12}  {:<20}  {:<20}  {:<24}  {:>7}  NAME",
-            "ID", "IMAGE", "COMMAND", "STATUS", "PID"
-        );
+            "ID",
+            "IMAGE",
+            "COMMAND",
+            "STATUS",
+            "PID"
+        )?;
     }
     for record in records.all()? {
         if !all && !record.claims_to_run() {
             continue;
         }
         if quiet {
-            println!("{}", record.short_id());
+            kit::outln!("{}", record.short_id())?;
             continue;
         }
         let pid = match record.pid {
             0 => "-".to_owned(),
             pid => pid.to_string(),
         };
-        println!(
+        kit::outln!(
             "{:<12}  {:<20}  {:<20}  {:<24}  {pid:>7}  {}",
             record.short_id(),
             shortened(&record.spec.image),
             shortened(&record.spec.command.join(OsStr::new(" ")).to_string_lossy()),
             status(&record),
             record.spec.name
-        );
+        )?;
     }
     Ok(())
 }

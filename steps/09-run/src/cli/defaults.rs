@@ -88,7 +88,7 @@ pub(crate) fn choose_network(net: &mut NetSettings) -> Result<()> {
         return Ok(());
     }
     net.network = Some(NetworkMode::None);
-    eprintln!(
+    kit::errln!(
         "drydock: without root there is no bridge: this container has a loopback device only \
          (--network none avoids this message, --network host shares the host's network)"
     );

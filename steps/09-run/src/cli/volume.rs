@@ -43,15 +43,15 @@ pub enum VolumeTool {
 pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
     let volumes = Volumes::new(&places.root);
     match tool {
-        VolumeTool::Create { name } => println!("{}", volumes.create(name.as_deref())?),
+        VolumeTool::Create { name } => kit::outln!("{}", volumes.create(name.as_deref())?)?,
         VolumeTool::Ls { quiet } => {
             if !quiet {
-                println!("{:<64}  {:<9}  CREATED", "NAME", "KIND");
+                kit::outln!("{:<64}  {:<9}  CREATED", "NAME", "KIND")?;
             }
             for volume in volumes.all()? {
                 match quiet {
-                    true => println!("{}", volume.name),
-                    false => println!(
+                    true => kit::outln!("{}", volume.name)?,
+                    false => kit::outln!(
                         "{:<64}  {:<9}  {}",
                         volume.name,
                         if volume.anonymous {
@@ -60,7 +60,7 @@ pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
                             "named"
                         },
                         volume.created_at
-                    ),
+                    )?,
                 }
             }
         }
@@ -83,7 +83,7 @@ pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
                 if !volumes.remove(&name)? {
                     bail!("the volume {name:?} is held by a container that starts or ends");
                 }
-                println!("{name}");
+                kit::outln!("{name}")?;
             }
         }
         VolumeTool::Inspect { names } => {
@@ -91,7 +91,7 @@ pub fn run(places: &Places, tool: VolumeTool) -> Result<Exit> {
                 .iter()
                 .map(|name| volumes.get(name))
                 .collect::<Result<Vec<_>>>()?;
-            println!("{}", serde_json::to_string_pretty(&found)?);
+            kit::outln!("{}", serde_json::to_string_pretty(&found)?)?;
         }
     }
     Ok(Exit::Code(0))

@@ -272,7 +272,7 @@ fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
         };
         let parsed: Result<Name> = full.parse();
         if let Err(error) = &parsed {
-            eprintln!("drydock: the image is not called {full:.100?}: {error:#}");
+            kit::errln!("drydock: the image is not called {full:.100?}: {error:#}");
         }
         parsed.ok()
     };

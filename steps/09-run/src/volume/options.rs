@@ -98,7 +98,7 @@ impl Files {
         for text in of_image {
             let target = from_root(text);
             if target.parent().is_none() || text.contains(':') {
-                eprintln!("drydock: no volume is created at {text:?}, which the image names");
+                kit::errln!("drydock: no volume is created at {text:?}, which the image names");
                 continue;
             }
             let covered = |tmpfs: &String| Path::new(before_colon(tmpfs)) == target;

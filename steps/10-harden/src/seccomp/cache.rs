@@ -320,7 +320,7 @@ mod tests {
         });
         cache.program(DEFAULT, &here).unwrap();
         let cached = median(&mut || drop(cache.program(DEFAULT, &here).unwrap()));
-        println!("parse {parsed:?}, resolve {resolved:?}, compile {compiled:?}");
-        println!("all {first:?}, from the cache {cached:?}");
+        kit::outln!("parse {parsed:?}, resolve {resolved:?}, compile {compiled:?}").unwrap();
+        kit::outln!("all {first:?}, from the cache {cached:?}").unwrap();
     }
 }

@@ -468,7 +468,7 @@ mod tests {
     fn the_built_in_profile_is_what_it_says() {
         let filter = resolved(crate::seccomp::builtin::DEFAULT);
         let program = compile(&filter).unwrap();
-        println!("{} instructions", program.len());
+        kit::outln!("{} instructions", program.len()).unwrap();
         assert!(program.len() < 1000, "{}", program.len());
         agree(
             &filter,

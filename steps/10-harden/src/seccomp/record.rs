@@ -54,7 +54,7 @@ pub fn record(command: &[OsString]) -> Result<Recording> {
     let ForkResult::Parent { child } = sys::fork()? else {
         drop(ours);
         let Err(error) = become_recorded(command, &theirs);
-        eprintln!("step-10: {error:#}");
+        kit::errln!("step-10: {error:#}");
         sys::exit(NOT_FOUND)
     };
     drop(theirs);

@@ -68,7 +68,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn complain(error: &Error) {
-    eprintln!("drydock-runtime: {}", printable(&format!("{error:#}")));
+    kit::errln!("drydock-runtime: {}", printable(&format!("{error:#}")));
 }
 
 fn dispatch(cli: Cli) -> Result<u8> {

@@ -336,9 +336,9 @@ fn wait(records: &Records, names: &[String]) -> Result<Exit> {
             .find(name)
             .and_then(|record| wait_for(records, record))
         {
-            Ok(status) => println!("{status}"),
+            Ok(status) => kit::outln!("{status}")?,
             Err(error) => {
-                eprintln!("drydock: {error:#}");
+                kit::errln!("drydock: {error:#}");
                 failed = true;
             }
         }

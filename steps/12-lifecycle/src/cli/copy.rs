@@ -326,7 +326,7 @@ fn plain(error: Error) -> Error {
 /// Says what was copied, to people.
 fn copied(args: &CopyArgs, bytes: u64, to: &str) {
     if !args.quiet && stdout().is_terminal() {
-        eprintln!(
+        kit::errln!(
             "Successfully copied {} to {}",
             decimal(bytes as f64, 3),
             kit::say::printable(to)

@@ -249,9 +249,9 @@ fn inspect_all(
             Err(error) => missing.push(error),
         }
     }
-    print!("{}", documents(format, &found)?);
+    kit::out!("{}", documents(format, &found)?)?;
     for error in &missing {
-        eprintln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
+        kit::errln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
     }
     Ok(Exit::Code(u8::from(!missing.is_empty())))
 }
@@ -263,8 +263,10 @@ fn ports(records: &Records, container: &str, wanted: Option<&str>) -> Result<()>
         let name = format!("{}/{}", one.port, one.protocol);
         let host = format!("{}:{}", one.ip, one.host_port);
         match wanted {
-            None => println!("{name} -> {host}"),
-            Some(wanted) if wanted == name || format!("{wanted}/tcp") == name => println!("{host}"),
+            None => kit::outln!("{name} -> {host}")?,
+            Some(wanted) if wanted == name || format!("{wanted}/tcp") == name => {
+                kit::outln!("{host}")?
+            }
             Some(_) => continue,
         }
         any = true;
@@ -323,7 +325,7 @@ fn diff(places: &Places, record: &Record) -> Result<()> {
     }
     for (path, mark) in changes {
         let path = path.display().to_string();
-        println!("{mark} /{}", kit::say::printable(&path));
+        kit::outln!("{mark} /{}", kit::say::printable(&path))?;
     }
     Ok(())
 }
@@ -374,6 +376,6 @@ fn top(records: &Records, container: &str, options: &[String]) -> Result<()> {
             rows.push(cells);
         }
     }
-    print!("{}", table_of(&rows, 20));
+    kit::out!("{}", table_of(&rows, 20))?;
     Ok(())
 }

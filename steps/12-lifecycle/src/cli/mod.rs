@@ -208,6 +208,7 @@ impl Other {
 pub fn with_status(error: Error, status: u8) -> Error {
     match error.downcast_ref::<Failure>() {
         Some(_) => error,
+        None if kit::say::is_unread(&error) => error,
         None => Failure::new(status, format!("{error:#}")).into(),
     }
 }
@@ -272,9 +273,9 @@ pub fn each(
     for name in names {
         let done = records.find(name).and_then(&mut *work);
         match done {
-            Ok(()) => println!("{name}"),
+            Ok(()) => kit::outln!("{name}")?,
             Err(error) => {
-                eprintln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
+                kit::errln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
                 failed = true;
             }
         }

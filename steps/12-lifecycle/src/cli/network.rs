@@ -173,7 +173,7 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
             };
             let network = create(&networks, network, &wanted)?;
             tell_of_network(places, &network, "create", None);
-            println!("{}", network.id);
+            kit::outln!("{}", network.id)?;
         }
         Tool::Ls {
             filter,
@@ -194,7 +194,7 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
                 Ok(network) => {
                     remove(&networks, &network)?;
                     tell_of_network(places, &network, "destroy", None);
-                    println!("{name}");
+                    kit::outln!("{name}")?;
                     Ok(())
                 }
                 Err(_) if force => Ok(()),
@@ -234,10 +234,10 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
             swept(places)?;
             let wanted = Filters::prune(&filter)?;
             if !force {
-                print!(
+                kit::out!(
                     "WARNING! This will remove all custom networks not used by at least one \
                      container.\nAre you sure you want to continue? [y/N] "
-                );
+                )?;
                 stdout().flush().context("write to standard output")?;
                 let mut line = String::new();
                 stdin()
@@ -261,9 +261,11 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
                 }
             }
             if !deleted.is_empty() {
-                println!("Deleted Networks:");
-                deleted.iter().for_each(|name| println!("{name}"));
-                println!();
+                kit::outln!("Deleted Networks:")?;
+                for name in deleted {
+                    kit::outln!("{name}")?;
+                }
+                kit::outln!()?;
             }
         }
     }
@@ -276,7 +278,7 @@ fn each(names: &[String], work: &mut dyn FnMut(&str) -> Result<()>) -> Result<Ex
     let mut failed = false;
     for name in names {
         if let Err(error) = work(name) {
-            eprintln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
+            kit::errln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
             failed = true;
         }
     }
@@ -533,10 +535,11 @@ fn list(
         });
     }
     match (quiet, format) {
-        (true, None) => rows.iter().for_each(|row| println!("{}", row.cells["ID"])),
-        _ => print!("{}", LISTING.print(format, &rows)?),
+        (true, None) => rows
+            .iter()
+            .try_for_each(|row| kit::outln!("{}", row.cells["ID"])),
+        _ => kit::out!("{}", LISTING.print(format, &rows)?),
     }
-    Ok(())
 }
 
 /// A network as Docker describes it.
@@ -604,7 +607,7 @@ fn inspect(places: &Places, names: &[String], format: Option<&str>) -> Result<Ex
         found.push(describe(&networks.find(name)?, &running)?);
         Ok(())
     })?;
-    print!("{}", documents(format, &found)?);
+    kit::out!("{}", documents(format, &found)?)?;
     Ok(status)
 }
 

@@ -89,7 +89,7 @@ pub fn list(places: &Places, records: &Records, wanted: &Listed) -> Result<()> {
     let mut rows = Vec::new();
     for (record, state) in &found {
         if wanted.quiet {
-            println!("{}", id(record, wanted.no_trunc));
+            kit::outln!("{}", id(record, wanted.no_trunc))?;
             continue;
         }
         let size = match sizes {
@@ -106,7 +106,7 @@ pub fn list(places: &Places, records: &Records, wanted: &Listed) -> Result<()> {
             usual,
             heads: HEADS,
         };
-        print!("{}", listing.print(wanted.format.as_deref(), &rows)?);
+        kit::out!("{}", listing.print(wanted.format.as_deref(), &rows)?)?;
     }
     Ok(())
 }

@@ -226,7 +226,7 @@ fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
         true => {
             let started = launch(places, &record, None);
             // It exists, whether it runs or not.
-            println!("{}", record.spec.id);
+            kit::outln!("{}", record.spec.id)?;
             started?;
             Ok(Exit::Code(0))
         }
@@ -269,7 +269,7 @@ fn create_only(places: &Places, config: &Config, mut args: Create) -> Result<Exi
     network.attachments.put(&mut record)?;
     stay.put(&mut record)?;
     let record = new(places, record, cidfile.as_deref())?;
-    println!("{}", record.spec.id);
+    kit::outln!("{}", record.spec.id)?;
     Ok(Exit::Code(0))
 }
 

@@ -226,20 +226,20 @@ fn prune(places: &Places, args: &PruneArgs) -> Result<Exit> {
             }
             Ok(None) => {}
             Err(error) => {
-                eprintln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
+                kit::errln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
                 failed = true;
             }
         }
     }
     if !removed.is_empty() {
-        println!("Deleted Containers:");
+        kit::outln!("Deleted Containers:")?;
         for id in removed {
-            println!("{id}");
+            kit::outln!("{id}")?;
         }
-        println!();
+        kit::outln!()?;
     }
     tell_all(places, "prune", &[("reclaimed", &bytes.to_string())]);
-    println!("Total reclaimed space: {}", decimal(bytes as f64, 4));
+    kit::outln!("Total reclaimed space: {}", decimal(bytes as f64, 4))?;
     Ok(Exit::Code(u8::from(failed)))
 }
 
@@ -259,10 +259,10 @@ fn remove(places: &Places, records: &Records, record: &Record) -> Result<Option<
 }
 
 fn is_sure() -> Result<bool> {
-    print!(
+    kit::out!(
         "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? \
          [y/N] "
-    );
+    )?;
     stdout().flush().context("write to standard output")?;
     let mut answer = String::new();
     stdin()
@@ -433,7 +433,7 @@ pub fn df(places: &Places, args: &DfArgs, besides: &dyn Besides) -> Result<Exit>
         true => df_verbose(&sizes),
         false => DF.print(args.format.as_deref(), &df_rows(&sizes))?,
     };
-    print!("{text}");
+    kit::out!("{text}")?;
     Ok(Exit::Code(0))
 }
 
@@ -667,9 +667,9 @@ pub(super) fn info(places: &Places, args: &InfoArgs) -> Result<Exit> {
     if let Some(format) = &args.format {
         match &**format {
             "json" | "{{json .}}" => {
-                println!("{}", serde_json::to_string(&info).context("write JSON")?);
+                kit::outln!("{}", serde_json::to_string(&info).context("write JSON")?)?;
             }
-            template => print!("{}", documents(Some(template), &[info])?),
+            template => kit::out!("{}", documents(Some(template), &[info])?)?,
         }
         return Ok(Exit::Code(0));
     }
@@ -693,7 +693,7 @@ pub(super) fn info(places: &Places, args: &InfoArgs) -> Result<Exit> {
         ("Name", info.name),
         ("Docker Root Dir", info.docker_root_dir),
     ] {
-        println!("{}: {}", name, kit::say::printable(&value));
+        kit::outln!("{}: {}", name, kit::say::printable(&value))?;
     }
     Ok(Exit::Code(0))
 }
@@ -728,16 +728,16 @@ pub(super) fn version(args: &InfoArgs) -> Result<Exit> {
     };
     match args.format.as_deref() {
         Some("json" | "{{json .}}") => {
-            println!("{}", serde_json::to_string(&version).context("write JSON")?);
+            kit::outln!("{}", serde_json::to_string(&version).context("write JSON")?)?;
         }
-        Some(template) => print!("{}", documents(Some(template), &[version])?),
-        None => println!(
+        Some(template) => kit::out!("{}", documents(Some(template), &[version])?)?,
+        None => kit::outln!(
             "Client:\n Version:           {}\n OS/Arch:           {}/{}\n Kernel:            {}",
             version.client.version,
             version.client.os,
             version.client.arch,
             version.client.kernel_version
-        ),
+        )?,
     }
     Ok(Exit::Code(0))
 }

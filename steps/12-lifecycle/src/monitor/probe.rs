@@ -248,7 +248,7 @@ impl Running {
             ForkResult::Child => {
                 let Err(error) = execute(words, theirs.as_fd());
                 // Where its output would be.
-                eprintln!("drydock: {error:#}");
+                kit::errln!("drydock: {error:#}");
                 exit(1)
             }
             ForkResult::Parent { child } => {

@@ -71,7 +71,7 @@ fn login(args: LoginArgs) -> Result<()> {
     let registries = Registries::read()?;
     let host = host(&registries, args.server)?;
     if args.password.is_some() {
-        eprintln!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+        kit::errln!("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
     }
     let user = match args.username {
         Some(user) => user,
@@ -104,21 +104,21 @@ fn login(args: LoginArgs) -> Result<()> {
         .check_login()
         .with_context(|| format!("login attempt to {host} failed"))?;
     if let Some(file) = credentials::keep(&host, &user, &password)? {
-        eprintln!(
+        kit::errln!(
             "WARNING! Your password will be stored unencrypted in {}.\nConfigure a credential \
              helper to remove this warning.\n",
             file.display()
         );
     }
-    println!("Login Succeeded");
+    kit::outln!("Login Succeeded")?;
     Ok(())
 }
 
 fn logout(args: LogoutArgs) -> Result<()> {
     let host = host(&Registries::read()?, args.server)?;
     match credentials::forget(&host)? {
-        true => println!("Removing login credentials for {host}"),
-        false => println!("Not logged in to {host}"),
+        true => kit::outln!("Removing login credentials for {host}")?,
+        false => kit::outln!("Not logged in to {host}")?,
     }
     Ok(())
 }

@@ -95,7 +95,7 @@ pub(super) fn run(here: &Here, places: &Places, tool: Tool) -> Result<Exit> {
                 changes: args.change,
                 pause: args.pause,
             };
-            println!("{}", commit(&here.images, &here.blobs, &record, &wanted)?);
+            kit::outln!("{}", commit(&here.images, &here.blobs, &record, &wanted)?)?;
         }
         Tool::Export { output, container } => {
             let record = records.find(&container)?;

@@ -393,7 +393,7 @@ fn remove(here: &Here, args: &RemoveArgs) -> Result<Exit> {
         let before = here.images.find(&reference)?.map(|record| record.id);
         if before.is_none() {
             if !args.force {
-                eprintln!("drydock: No such image: {}", kit::say::printable(image));
+                kit::errln!("drydock: No such image: {}", kit::say::printable(image));
                 failed = true;
             }
             continue;
@@ -406,7 +406,7 @@ fn remove(here: &Here, args: &RemoveArgs) -> Result<Exit> {
             Ok(Removed::Name(name)) => print(&format!("Untagged: {name}\n"))?,
             Ok(Removed::Image(id)) => print(&format!("Deleted: {id}\n"))?,
             Err(error) => {
-                eprintln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
+                kit::errln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
                 failed = true;
             }
         }
@@ -596,7 +596,7 @@ fn show(here: &Here, args: &InspectArgs) -> Result<Exit> {
         match here.find(image)? {
             Some(record) => found.push(inspect::document(&here.images, &here.blobs, &record)?),
             None => {
-                eprintln!("drydock: No such image: {}", kit::say::printable(image));
+                kit::errln!("drydock: No such image: {}", kit::say::printable(image));
                 failed = true;
             }
         }

@@ -181,7 +181,7 @@ impl Here {
         // What was pulled under its full name is meant by its short one.
         let place = registries.resolve(&parsed)?;
         if wanted.policy == Policy::Missing && !wanted.quiet {
-            eprintln!("Unable to find image '{place}' locally");
+            kit::errln!("Unable to find image '{place}' locally");
         }
         let progress = Progress::on_stderr(wanted.quiet);
         let pull = Pull {

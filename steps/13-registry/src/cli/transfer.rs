@@ -112,7 +112,7 @@ fn pull(here: &Here, args: &PullArgs) -> Result<()> {
         told("pull", place);
         progress.say(&format!("Digest: {}", pulled.digest));
         progress.say(&status(&pulled, place));
-        println!("{place}");
+        kit::outln!("{place}")?;
     }
     Ok(())
 }
@@ -178,7 +178,7 @@ fn push(here: &Here, args: &PushArgs) -> Result<()> {
             pushed.digest, pushed.size
         ));
         if args.quiet {
-            println!("{place}");
+            kit::outln!("{place}")?;
         }
     }
     Ok(())

@@ -108,7 +108,7 @@ fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
         },
         // What cannot be executed is the Dockerfile's mistake.
         Err(error) if matches!(Failure::status_of(&error), 126 | 127) => {
-            eprintln!("{error:#}");
+            kit::errln!("{error:#}");
             Ok(Answer::Ended(Failure::status_of(&error)))
         }
         Err(error) => Err(error),

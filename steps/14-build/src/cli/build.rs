@@ -420,7 +420,7 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
                     .with_context(|| format!("--metadata-file {path:?}"))?;
             }
             if args.quiet {
-                println!("{id}");
+                kit::outln!("{id}")?;
             }
             Ok(Exit::Code(0))
         }
@@ -535,17 +535,17 @@ fn metadata(id: &Digest, options: &Options) -> Result<String> {
 /// Dockerfile, the words.
 fn shown(error: &Error, context: &Context, failed: Option<Failed>) -> Error {
     if let Some(failed) = failed {
-        eprintln!("------\n > {}:", failed.title);
+        kit::errln!("------\n > {}:", failed.title);
         for line in &failed.last {
-            eprintln!("{line}");
+            kit::errln!("{line}");
         }
-        eprintln!("------");
+        kit::errln!("------");
     }
     let lines = error.downcast_ref::<Lines>().map(|lines| lines.0.clone());
     if let Some(lines) = lines.or_else(|| dockerfile::lines_of(error)) {
         let mark = dockerfile::mark(&context.name, &context.dockerfile, &lines);
         for line in mark.lines() {
-            eprintln!("{}", safe(line));
+            kit::errln!("{}", safe(line));
         }
     }
     Failure::new(

@@ -69,7 +69,9 @@ pub(super) fn prune(here: &Here, args: &PruneArgs) -> Result<Exit> {
             true => "all build cache",
             false => "all dangling build cache",
         };
-        print!("WARNING! This will remove {what}.\n\nAre you sure you want to continue? [y/N] ");
+        kit::out!(
+            "WARNING! This will remove {what}.\n\nAre you sure you want to continue? [y/N] "
+        )?;
         stdout().flush().context("write")?;
         let mut answer = String::new();
         stdin().read_line(&mut answer).context("read the answer")?;
@@ -84,9 +86,9 @@ pub(super) fn prune(here: &Here, args: &PruneArgs) -> Result<Exit> {
         .collect();
     let pruned = prune::prune(&here.images, &kinds, wanted)?;
     if !pruned.ids.is_empty() {
-        println!("Deleted build cache objects:\n{}\n", pruned.ids.join("\n"));
+        kit::outln!("Deleted build cache objects:\n{}\n", pruned.ids.join("\n"))?;
     }
-    println!("Total reclaimed space: {}", bytes(pruned.bytes));
+    kit::outln!("Total reclaimed space: {}", bytes(pruned.bytes))?;
     Ok(Exit::Code(0))
 }
 

@@ -218,7 +218,7 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
         return Err(Error::new(NoImage { passed }));
     }
     for passed in layout.passed.iter().take(MOST_SHOWN) {
-        eprintln!("drydock: skipped: {passed}");
+        kit::errln!("drydock: skipped: {passed}");
     }
     Ok(images)
 }
