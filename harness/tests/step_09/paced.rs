@@ -133,7 +133,8 @@ fn follow(
 /// Whether the call that a process is about to make may make or remove a name:
 /// proc_pid_syscall(5).
 fn changes_names(pid: Pid) -> bool {
-    const CALLS: [i64; 10] = [
+    const CALLS: [i64; 11] = [
+        libc::SYS_link,
         libc::SYS_mkdirat,
         libc::SYS_unlinkat,
         libc::SYS_symlinkat,
