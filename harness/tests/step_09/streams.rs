@@ -328,11 +328,11 @@ fn nobody_need_read_what_it_says() {
             )?;
         }
         let kept = c.word("kept");
-        let status = engine
-            .run(&["--name", &kept])
+        engine
+            .tool(["run", "--name", &kept, "--network", "none"])
             .args([engine.image(), "true"])
-            .run()?;
-        status.success()?;
+            .run()?
+            .success()?;
         for (what, stdout, wanted) in [
             ("nobody reads", unread()?, (Some(141), "")),
             ("there is no room", full()?, (Some(125), "an error")),
