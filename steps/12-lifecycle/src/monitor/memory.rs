@@ -18,6 +18,9 @@ pub(super) struct OutOfMemory {
     record: Record,
     kills: OomKills,
     watch: OomWatch,
+    /// Whether the record says so already: a container may have its processes
+    /// killed a thousand times.
+    noted: bool,
 }
 
 impl OutOfMemory {
@@ -30,6 +33,7 @@ impl OutOfMemory {
                 record: record.clone(),
                 kills: kills.clone(),
                 watch: watch?,
+                noted: false,
             }),
             Err(error) => {
                 kit::say!("nobody tells of the OOM killer: {error:#}");
@@ -56,17 +60,17 @@ impl OutOfMemory {
     pub(super) fn turn(&mut self) -> Result<()> {
         self.watch.look()?;
         let count = self.kills.take_untold();
-        if count > 0 {
+        if count > 0 && !self.noted {
             // First the record: who hears of the event may look there.
             let records = Records::new(&self.places);
-            let noted = records.change(&self.record.spec.id, &mut put_oom_killed);
-            // A full disk is no reason to end the container.
-            if let Err(error) = noted {
-                kit::say!("the OOM killer is not in the record: {error:#}");
+            match records.change(&self.record.spec.id, &mut put_oom_killed) {
+                Ok(_) => self.noted = true,
+                // A full disk is no reason to end the container.
+                Err(error) => kit::say!("the OOM killer is not in the record: {error:#}"),
             }
-            for _ in 0..count {
-                tell_of(&self.places, &self.record, "oom", &[]);
-            }
+        }
+        for _ in 0..count {
+            tell_of(&self.places, &self.record, "oom", &[]);
         }
         Ok(())
     }
