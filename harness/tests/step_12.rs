@@ -6,6 +6,8 @@ mod bounds;
 mod config;
 #[path = "step_12/copy.rs"]
 mod copy;
+#[path = "step_12/engines.rs"]
+mod engines;
 #[path = "step_12/events.rs"]
 mod events;
 #[path = "step_12/health.rs"]

@@ -2,6 +2,8 @@
 
 #[path = "step_13/ahead.rs"]
 mod ahead;
+#[path = "step_13/events.rs"]
+mod events;
 #[path = "step_13/full.rs"]
 mod full;
 #[path = "step_13/hostile.rs"]

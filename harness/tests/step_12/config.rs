@@ -1,11 +1,11 @@
 //! Defaults from a file.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use check::prelude::*;
 
-use crate::Life;
+use crate::{Life, Ordinary, wait_for_monitors};
 
 #[test]
 fn a_file_has_the_defaults() {
@@ -70,5 +70,62 @@ fn a_file_has_the_defaults() {
         call(&["ps"]).run()?.expect_error(125, &["no such file"])?;
         life.said(&["rm", "-f", "box"])?;
         life.expect_nothing_left()
+    });
+}
+
+#[test]
+fn what_runs_reads_no_file_of_defaults() {
+    check(|c| {
+        let life = Life::new(c)?;
+        // An ordinary user's file is below the home directory.
+        let user = Ordinary::new(&life)?;
+        let run = ["run", "-d", "--network", "none", "--name", "box"];
+        let probed = ["--health-cmd", "test -e /ok", "--health-interval", "100ms"];
+        let command = [&user.image, "sleep", "1000"];
+        user.said(&[&run[..], &probed, &command].concat())?;
+        let directory = c.dir().join("rootless/.config/drydock");
+        fs::create_dir_all(&directory).context("mkdir")?;
+        let path = directory.join("drydock.toml");
+        fs::write(&path, "colour = \"red\"\n").context("write")?;
+        chown(&path, Some(1000), Some(1000)).context("chown")?;
+        let good = c.dir().join("good.toml");
+        fs::write(&good, "").context("write")?;
+        chown(&good, Some(1000), Some(1000)).context("chown")?;
+        let good = good.display().to_string();
+        let call = |words: &[&str]| user.call(&[&["--config-file", &good], words].concat());
+        let ran = user.call(&["ps"]).run()?;
+        ran.expect_error(125, &["line 1", "colour"])?;
+
+        // The commands that it executes itself: a probe, a further process in the
+        // background, the monitor of another container.
+        call(&["exec", "box", "touch", "/ok"]).run()?.success()?;
+        let status = || -> Result<String> {
+            let ran = call(&["ps", "--format", "{{.Status}}"]).run()?.success()?;
+            Ok(ran.stdout.trim_end().to_owned())
+        };
+        let well = wait_for(|| status().ok()?.ends_with("(healthy)").then_some(()));
+        expect(
+            well.is_some(),
+            "(healthy) in ps, though the file of defaults is broken",
+            match status()?.contains("unhealthy") {
+                true => "(unhealthy)",
+                false => "neither",
+            },
+        )?;
+        call(&["exec", "-d", "box", "touch", "/further"])
+            .run()?
+            .success()?;
+        let further = wait_for(|| {
+            let ran = call(&["exec", "box", "test", "-e", "/further"])
+                .run()
+                .ok()?;
+            (ran.status == 0).then_some(())
+        });
+        expect(further.is_some(), "a further process to run", "it does not")?;
+        let run = ["run", "-d", "--network", "none", "--name", "two"];
+        call(&[&run[..], &command].concat()).run()?.success()?;
+        call(&["rm", "-f", "box", "two"]).run()?.success()?;
+        wait_for_monitors();
+        Ok(())
     });
 }

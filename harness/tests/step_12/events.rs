@@ -362,3 +362,57 @@ fn what_happens_to_networks_and_volumes_is_told() {
         life.said(&["volume", "rm", "v2"]).map(drop)
     });
 }
+
+#[test]
+fn a_kill_for_want_of_memory_is_told_at_once() {
+    check(|c| {
+        let life = Life::new(c)?;
+        // The first process goes on when a child of it was killed.
+        let script = "test -e /once || { touch /once; tail /dev/zero; }; exec sleep 1000";
+        let limits = ["-m", "16m", "--memory-swap", "16m"];
+        life.detached("box", &limits, script)?;
+        let oom = |told: Vec<String>| told.iter().any(|one| one == "oom").then_some(());
+        let heard = wait_for(|| oom(told(&life, "box").ok()?));
+        expect(
+            heard.is_some(),
+            "the event `oom` while the container runs",
+            told(&life, "box")?.join(", "),
+        )?;
+        let state = |what: &str| {
+            let format = format!("{{{{.State.{what}}}}}");
+            life.said(&["inspect", "-f", &format, "box"])
+        };
+        expect_eq("State.Running", &*state("Running")?, "true")?;
+        expect_eq("State.OOMKilled", &*state("OOMKilled")?, "true")?;
+        life.said(&["kill", "box"])?;
+        life.said(&["wait", "box"])?;
+        expect_eq("State.OOMKilled at its end", &*state("OOMKilled")?, "true")?;
+        // Once, and not once more at the end.
+        let all = [
+            "create",
+            "start",
+            "oom",
+            "kill signal=9",
+            "die exitCode=137",
+        ];
+        expect_told(&life, "box", &all)?;
+        life.said(&["start", "box"])?;
+        expect_eq(
+            "State.OOMKilled after a start",
+            &*state("OOMKilled")?,
+            "false",
+        )?;
+        life.said(&["rm", "-f", "box"])?;
+
+        // The first process itself: before it ends.
+        let words = ["run", "-d", "--network", "none", "--name", "two"];
+        let command = [&life.image, "tail", "/dev/zero"];
+        life.said(&[&words[..], &limits, &command].concat())?;
+        expect_eq("its exit status", &*life.said(&["wait", "two"])?, "137")?;
+        let found = life.said(&["inspect", "-f", "{{.State.OOMKilled}}", "two"])?;
+        expect_eq("State.OOMKilled of the first process", &*found, "true")?;
+        let all = ["create", "start", "oom", "die exitCode=137"];
+        expect_told(&life, "two", &all)?;
+        life.said(&["rm", "two"]).map(drop)
+    });
+}

@@ -62,6 +62,7 @@ pub use crate::moved::{MovedDevice, MovedDevices};
 use crate::names::files::{self, Files};
 use crate::plugs::Plugs;
 pub use bridge::user::{Joining, PREFIX, UserBridge};
+pub use ledger::promised::{Promises, of_host};
 pub use names::resolv::{HostEntry, RESOLVER, for_resolver, servers};
 pub use nat::protocol::Protocol;
 pub use nat::publish::Publish;

@@ -442,16 +442,6 @@ pub fn default_subnet() -> Result<Option<ipnet::Ipv4Net>> {
     Ok(subnet)
 }
 
-/// The networks to which the host has routes, apart from those through
-/// user-defined bridges: a new subnet must not be in their way.
-pub fn routes() -> Result<Vec<ipnet::Ipv4Net>> {
-    let all = route::list(&mut link::route_client()?, "")?;
-    let others = all
-        .into_iter()
-        .filter(|known| !known.device.starts_with(user::PREFIX));
-    Ok(others.map(|known| known.to).collect())
-}
-
 /// Replaces the content of one of the files of a running container: `hosts` or
 /// `resolv.conf`. They are mounted, so they stay the same files.
 ///

@@ -57,7 +57,7 @@ mod namespace;
 mod observe;
 mod plan;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::fs::File;
 use std::mem::take;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -80,6 +80,7 @@ pub use limits::limits_swap;
 pub use limits::units::{Bytes, Cpus, Swap};
 pub use named::{GroupFinder, NamedGroup};
 pub use namespace::{CgroupView, Rights};
+pub use observe::kills::{OomKills, OomWatch};
 
 use crate::devices::RuleArg;
 use crate::group::leaf::Leaf;
@@ -108,7 +109,7 @@ pub struct Cgroups {
     entered: bool,
     leaf: Option<Leaf>,
     privileges: Privileges,
-    oom_kills: Rc<Cell<u64>>,
+    oom_kills: OomKills,
 }
 
 impl Cgroups {
@@ -124,14 +125,14 @@ impl Cgroups {
             entered: false,
             leaf: None,
             privileges: Privileges::Reduced,
-            oom_kills: Rc::default(),
+            oom_kills: OomKills::default(),
         }
     }
 
     /// How many processes the kernel has killed for want of memory: known once
-    /// `cleanup` has been called.
-    pub fn oom_kills(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.oom_kills)
+    /// `cleanup` has been called, and before to those who watch.
+    pub fn oom_kills(&self) -> OomKills {
+        self.oom_kills.clone()
     }
 
     /// Sets the privileges. With all privileges the container may make and use
@@ -238,7 +239,7 @@ impl Cgroups {
         let Some(oom) = oom::of(&self.group)?.filter(|oom| oom.killed > 0) else {
             return Ok(());
         };
-        self.oom_kills.set(oom.killed);
+        self.oom_kills.set_total(oom.killed);
         let processes = match oom.killed {
             1 => "1 process".to_owned(),
             n => format!("{n} processes"),
@@ -305,6 +306,7 @@ impl Isolation for Cgroups {
             apply::devices(&self.group, &self.args)?;
         }
         plan::say_without(&without);
+        self.oom_kills.found(&self.group);
         let seen = self.seen(&layout);
         self.view.get_or_init(|| seen);
         Ok(())

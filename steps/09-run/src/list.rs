@@ -18,6 +18,7 @@ use uts::Uts;
 
 use crate::cli::places::Places;
 use crate::command::devices;
+use crate::command::environment::with_hostname;
 use crate::command::inherited::{Inherited, SessionKeyring};
 use crate::command::ulimit::Ulimits;
 use crate::command::workdir::Workdir;
@@ -100,7 +101,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let hostname = spec.uts.hostname_inside()?;
     let files = Records::new(here.places).etc().join(&spec.id);
     let net = Net::new(spec.net.clone())
-        .hostname(hostname)
+        .hostname(hostname.clone())
         .files_beside(files);
     let mount = Mount::new(mount)
         .offer(net.files(RootTree::Own))
@@ -141,7 +142,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let ending = keeper.ending();
     let command = Command {
         argv: spec.command,
-        env: [spec.env, variables].concat(),
+        env: [with_hostname(spec.env, &hostname), variables].concat(),
     };
     let container = Container::new(command)
         .keep_terminal()

@@ -16,6 +16,7 @@ use process::{Command, Container};
 use runtime::further::{Beside, Enter, join};
 use serde::{Deserialize, Serialize};
 use user::{Credentials, UserSettings, UserSpec};
+use uts::NamespaceMode;
 
 /// What a further process is to be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,6 +38,19 @@ pub struct Further {
     pub tty: bool,
     /// Whether it has all capabilities, and no filter.
     pub privileged: bool,
+}
+
+/// The host name that the processes of a running container see.
+///
+/// # Errors
+/// Those of [`hostname_inside`](uts::UtsSettings::hostname_inside).
+pub fn hostname(record: &Record) -> Result<OsString> {
+    let mut uts = record.spec.uts.clone();
+    if let NamespaceMode::Container(_) = uts.uts {
+        // The process whose namespace it has joined may have ended.
+        uts.uts = NamespaceMode::Container(Pid::from_raw(record.pid));
+    }
+    uts.hostname_inside()
 }
 
 /// Builds a further process of a running container.

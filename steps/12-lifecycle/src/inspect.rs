@@ -21,7 +21,7 @@ use crate::cli::Pauses;
 use crate::health::Health;
 use crate::log::file;
 use crate::network::attached;
-use crate::settings::{LogDriver, Restart, Stay, health};
+use crate::settings::{LogDriver, Restart, Stay, health, oom_killed};
 
 /// What Go prints for no time.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -361,7 +361,7 @@ fn state(record: &Record, stay: &Stay) -> State {
         running,
         paused: status == "paused",
         restarting: status == "restarting",
-        oom_killed: false,
+        oom_killed: oom_killed(record),
         dead: false,
         pid: if running { record.pid } else { 0 },
         exit_code: match running {

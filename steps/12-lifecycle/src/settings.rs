@@ -18,6 +18,8 @@ const FIELD: &str = "lifecycle";
 /// The record's field for [`Health`], which the probes change while somebody
 /// else may change the other.
 const HEALTH: &str = "health";
+/// The record's field for whether the OOM killer has ended a process.
+const OOM_KILLED: &str = "oom_killed";
 
 /// When a container whose command has ended is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,6 +238,22 @@ impl Stay {
 pub fn health(record: &Record) -> Option<Health> {
     let value = record.later.get(HEALTH)?.clone();
     serde_json::from_value(value).ok()
+}
+
+/// Whether the OOM killer has ended a process of the container since it was
+/// started.
+pub fn oom_killed(record: &Record) -> bool {
+    record.later.contains_key(OOM_KILLED)
+}
+
+/// Notes that it has.
+pub fn put_oom_killed(record: &mut Record) {
+    record.later.insert(OOM_KILLED.to_owned(), true.into());
+}
+
+/// Forgets that, for a new start.
+pub fn forget_oom_killed(record: &mut Record) {
+    record.later.remove(OOM_KILLED);
 }
 
 /// Notes what the probes have said.

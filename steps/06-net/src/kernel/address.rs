@@ -1,10 +1,10 @@
 //! Addresses of devices (rtnetlink(7), `RTM_NEWADDR`), and MAC addresses
 //! derived from them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
@@ -52,14 +52,8 @@ pub(crate) fn add(route: &mut Route, index: u32, address: IpNet) -> Result<()> {
 /// The addresses of a device that its administrator has given it, without those
 /// that belong to its link alone: `ip address show dev NAME scope global`.
 pub(crate) fn permanent(route: &mut Route, index: u32) -> Result<Vec<IpNet>> {
-    let all = route
-        .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
-        .context("RTM_GETADDR")?;
     let mut found = Vec::new();
-    for message in all {
-        let RouteNetlinkMessage::NewAddress(message) = message else {
-            continue;
-        };
+    for message in dump(route)? {
         let header = &message.header;
         if header.index != index
             || header.scope != AddressScope::Universe
@@ -82,6 +76,34 @@ pub(crate) fn permanent(route: &mut Route, index: u32) -> Result<Vec<IpNet>> {
         }
     }
     Ok(found)
+}
+
+/// The IPv4 networks in which any device has an address.
+pub(crate) fn networks(route: &mut Route) -> Result<Vec<Ipv4Net>> {
+    let mut found = Vec::new();
+    for message in dump(route)? {
+        for attribute in &message.attributes {
+            // Of a point-to-point link the peer's is beyond it.
+            if let AddressAttribute::Local(ip) | AddressAttribute::Address(ip) = attribute
+                && let IpAddr::V4(ip) = ip
+            {
+                let network = Ipv4Net::new(*ip, message.header.prefix_len);
+                let network = network.context("RTM_GETADDR: the prefix of an address")?;
+                found.push(network.trunc());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn dump(route: &mut Route) -> Result<impl Iterator<Item = AddressMessage>> {
+    let all = route
+        .dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+        .context("RTM_GETADDR")?;
+    Ok(all.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(message) => Some(message),
+        _ => None,
+    }))
 }
 
 /// The MAC address for an IPv4 address: locally administered (second lowest bit

@@ -1,7 +1,6 @@
 //! Defaults for options that are not given.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
@@ -69,12 +68,11 @@ pub(crate) fn stop_signal(image: &Config, asked: Option<String>) -> Result<Strin
 }
 
 /// Sets the host name to the container's id, unless one is given or the UTS
-/// namespace is shared. Returns the name that the container will see.
-pub(crate) fn hostname(uts: &mut UtsSettings, id: &str) -> Result<OsString> {
+/// namespace is shared.
+pub(crate) fn choose_hostname(uts: &mut UtsSettings, id: &str) {
     if uts.hostname.is_none() && uts.uts == NamespaceMode::Private {
         uts.hostname = Some(id.into());
     }
-    uts.hostname_inside()
 }
 
 /// Chooses the network if no option does: the bridge, as Docker does, or none
@@ -113,13 +111,13 @@ mod tests {
     #[test]
     fn the_host_name_is_the_id_unless_it_is_shared() {
         let mut uts = UtsSettings::default();
-        assert_eq!(hostname(&mut uts, "abc").unwrap(), "abc");
+        choose_hostname(&mut uts, "abc");
         assert_eq!(uts.hostname.as_deref(), Some("abc".as_ref()));
         let mut shared = UtsSettings {
             uts: NamespaceMode::Host,
             ..UtsSettings::default()
         };
-        hostname(&mut shared, "abc").unwrap();
+        choose_hostname(&mut shared, "abc");
         assert_eq!(shared.hostname, None);
     }
 

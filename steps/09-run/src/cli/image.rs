@@ -15,6 +15,7 @@ use crate::image::Images;
 use crate::image::config::{Config, Words};
 use crate::image::digest::Digest;
 use crate::image::name::Name;
+use crate::image::record::ImageRecord;
 use crate::image::remove::Removed;
 
 /// The commands that deal with images.
@@ -102,7 +103,7 @@ fn load(places: &Places, images: &Images, args: LoadArgs) -> Result<()> {
     let loaded = images.loader().load(input, args.name.as_ref(), kind)?;
     let mut out = stdout().lock();
     for (id, names) in loaded {
-        told("load", &id);
+        told_new("load", images, &id)?;
         if names.is_empty() {
             writeln!(out, "Loaded image: {id}").context("write")?;
         }
@@ -127,7 +128,7 @@ fn import(places: &Places, images: &Images, args: ImportArgs) -> Result<()> {
         ..Config::default()
     };
     let id = images.loader().import(from, &args.name, config, kind)?;
-    told("import", &id);
+    told_new("import", images, &id)?;
     writeln!(stdout(), "{id}").context("write")
 }
 
@@ -182,7 +183,9 @@ fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
     for image in &args.images {
         let before = images.find(image)?;
         let removed = images.remove(image)?;
-        told_removed(before.map(|record| record.id).as_ref(), &removed);
+        if let Some(before) = before {
+            told_removed(&before, &removed);
+        }
         match removed {
             Removed::Name(name) => writeln!(out, "Untagged: {name}"),
             Removed::Image(id) => writeln!(out, "Deleted: {id}"),
@@ -192,21 +195,40 @@ fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
     Ok(())
 }
 
-/// Tells of an image by its id.
-pub fn told(action: &str, id: &Digest) {
-    let id = id.to_string();
-    observer::object("image", &id, action, &[("name", &id)]);
+/// Tells of an image, with its labels, as Docker does.
+pub fn told(action: &str, image: &ImageRecord) {
+    let id = image.id.to_string();
+    told_as(action, image, (&id, &id));
 }
 
-/// Tells of what was removed of an image: a name, or all.
-pub fn told_removed(id: Option<&Digest>, removed: &Removed) {
-    match (removed, id) {
-        (Removed::Name(_), Some(id)) => told("untag", id),
-        (Removed::Name(_), None) => {}
-        (Removed::Image(id), _) => {
-            told("untag", id);
-            told("delete", id);
-        }
+/// Tells of an image by another id than its own, and a name: those by which it
+/// was asked for.
+pub fn told_as(action: &str, image: &ImageRecord, (id, name): (&str, &str)) {
+    let labels = image.config.labels.iter();
+    let mut attributes: Vec<(&str, &str)> = labels.map(|(k, v)| (&**k, &**v)).collect();
+    // Of two of a name the last one counts.
+    attributes.push(("name", name));
+    observer::object("image", id, action, &attributes);
+}
+
+/// Tells of an image that has just been made, and may be gone already.
+///
+/// # Errors
+/// If its record is damaged.
+pub fn told_new(action: &str, images: &Images, id: &Digest) -> Result<()> {
+    if let Some(image) = images.store.record(id)? {
+        told(action, &image);
+    }
+    Ok(())
+}
+
+/// Tells of what was removed of an image: a name, or all. Of what is deleted
+/// nobody knows the labels any more.
+pub fn told_removed(image: &ImageRecord, removed: &Removed) {
+    told("untag", image);
+    if let Removed::Image(id) = removed {
+        let id = id.to_string();
+        observer::object("image", &id, "delete", &[("name", &id)]);
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use process::Exit;
 use user::UserSpec;
 
-use crate::cli::defaults::{choose_network, driver, hostname, labels, stop_signal};
+use crate::cli::defaults::{choose_hostname, choose_network, driver, labels, stop_signal};
 use crate::cli::options::RunArgs;
 use crate::cli::places::Places;
 use crate::command::environment::{argv, environment, text};
@@ -74,8 +74,8 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
         kit::name::check(&name).context("--name")?;
     }
     let id = kit::random::hex::<32>()?;
-    let hostname = hostname(&mut uts, short(&id))?;
-    let env = environment(config, &process, &hostname, container.tty)?;
+    choose_hostname(&mut uts, short(&id));
+    let env = environment(config, &process, container.tty)?;
     let command = argv(config, process.entrypoint.as_ref(), given)?;
     let entrypoint = match &process.entrypoint {
         Some(program) => usize::from(!program.is_empty()),

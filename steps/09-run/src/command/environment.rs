@@ -118,22 +118,16 @@ impl Environment {
 }
 
 /// The environment of the command. In this order, each overriding the ones
-/// before: `PATH`, `HOSTNAME` and, with a terminal, `TERM`; the image's
-/// variables; `--env-file`; `--env`. `HOME` is added later, from the
-/// container's `/etc/passwd`.
+/// before: `PATH` and, with a terminal, `TERM`; the image's variables;
+/// `--env-file`; `--env`. What only a start knows is added then: `HOSTNAME`
+/// ([`with_hostname`]), and `HOME`, from the container's `/etc/passwd`.
 ///
 /// # Errors
 /// If a variable has no name.
-pub fn environment(
-    image: &Config,
-    args: &ProcessArgs,
-    hostname: &OsStr,
-    tty: bool,
-) -> Result<Vec<OsString>> {
+pub fn environment(image: &Config, args: &ProcessArgs, tty: bool) -> Result<Vec<OsString>> {
     // ANCHOR: exercise_environment
     let mut environment = Environment::default();
     environment.set(OsStr::new("PATH"), OsStr::new(DEFAULT_PATH));
-    environment.set(OsStr::new("HOSTNAME"), hostname);
     if tty {
         environment.set(OsStr::new("TERM"), OsStr::new("xterm"));
     }
@@ -153,6 +147,22 @@ pub fn environment(
     }
     Ok(environment.pairs)
     // ANCHOR_END: exercise_environment
+}
+
+/// Adds the host name that a process sees, unless somebody has said another
+/// `HOSTNAME`.
+pub fn with_hostname(mut environment: Vec<OsString>, hostname: &OsStr) -> Vec<OsString> {
+    let is_of = |name: &str| {
+        let begin = format!("{name}=");
+        move |pair: &OsString| pair.as_bytes().starts_with(begin.as_bytes())
+    };
+    if !environment.iter().any(is_of("HOSTNAME")) {
+        let mut pair = OsString::from("HOSTNAME=");
+        pair.push(hostname);
+        let place = environment.iter().position(is_of("PATH"));
+        environment.insert(place.map_or(0, |place| place + 1), pair);
+    }
+    environment
 }
 
 /// The environment of a further process in a container: that of the container,
@@ -250,7 +260,12 @@ mod tests {
             env_file: vec![file],
             ..ProcessArgs::default()
         };
-        let environment = environment(&image(), &args, OsStr::new("box"), true).unwrap();
+        let environment = environment(&image(), &args, true).unwrap();
+        let environment = with_hostname(environment, OsStr::new("box"));
+        assert_eq!(
+            with_hostname(environment.clone(), OsStr::new("x")),
+            environment
+        );
         let expected = [
             "PATH=/image",
             "HOSTNAME=box",
@@ -291,7 +306,7 @@ mod tests {
             env: vec!["=x".into()],
             ..ProcessArgs::default()
         };
-        let error = environment(&Config::default(), &args, OsStr::new(""), false).unwrap_err();
+        let error = environment(&Config::default(), &args, false).unwrap_err();
         assert!(format!("{error:#}").contains("no name"), "{error:#}");
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Error, Result, bail};
+use cgroups::OomKills;
 use kit::{say, warn};
 use nix::unistd::Pid;
 use process::{Exit, Failure, Isolation};
@@ -32,7 +33,7 @@ pub struct Keeper {
     /// How the command has ended.
     ended: Option<Exit>,
     /// How many of its processes were killed for want of memory.
-    oom_kills: Rc<Cell<u64>>,
+    oom_kills: OomKills,
 }
 
 /// The completion of a record, once the container has ended.
@@ -40,6 +41,7 @@ pub struct Ending {
     records: Records,
     id: String,
     auto_remove: bool,
+    oom_kills: OomKills,
 }
 
 impl Keeper {
@@ -59,7 +61,7 @@ impl Keeper {
             begun: false,
             again: false,
             ended: None,
-            oom_kills: Rc::default(),
+            oom_kills: OomKills::default(),
         })
     }
 
@@ -73,14 +75,14 @@ impl Keeper {
             begun: false,
             again: true,
             ended: None,
-            oom_kills: Rc::default(),
+            oom_kills: OomKills::default(),
         }
     }
 
     /// Takes the number of processes that were killed for want of memory, which
     /// is known when the container's groups are removed.
     #[must_use]
-    pub fn counting(mut self, oom_kills: Rc<Cell<u64>>) -> Self {
+    pub fn counting(mut self, oom_kills: OomKills) -> Self {
         self.oom_kills = oom_kills;
         self
     }
@@ -96,6 +98,7 @@ impl Keeper {
             records: self.records.clone(),
             id: self.record.spec.id.clone(),
             auto_remove: self.record.spec.auto_remove,
+            oom_kills: self.oom_kills.clone(),
         }
     }
 
@@ -243,7 +246,7 @@ impl Isolation for Keeper {
             return Ok(());
         }
         if let Some(exit) = self.ended.take() {
-            for _ in 0..self.oom_kills.get() {
+            for _ in 0..self.oom_kills.take_untold() {
                 self.tell(Happening::OutOfMemory);
             }
             // Before the record says so: whoever finds a record of a dead
@@ -265,6 +268,12 @@ impl Isolation for Keeper {
 }
 
 impl Ending {
+    /// The processes that were killed for want of memory. Those that the launcher
+    /// has not told of while the container ran are told of at its end.
+    pub fn oom_kills(&self) -> OomKills {
+        self.oom_kills.clone()
+    }
+
     /// Writes the exit status into the record, and returns `end`. If writing
     /// fails, that is the error, or is added to the one of `end`.
     pub fn note(self, end: Result<Exit>) -> Result<Exit> {

@@ -5,7 +5,6 @@
 //! too, and a 64-bit program may itself make 32-bit calls (`int $0x80`). A
 //! filter that knows one table only is open to all others.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -96,22 +95,15 @@ const NOT_X32: [&str; 14] = [
     "map_shadow_stack",
 ];
 
-/// Numbers and names of an interface.
-struct Table {
-    numbers: HashMap<&'static str, u32>,
-    names: HashMap<u32, &'static str>,
-}
+/// The calls of an interface, sorted by name. A list, and not a map for each
+/// direction: who starts a container stays with it, and so does this.
+struct Table(Box<[(&'static str, u32)]>);
 
 impl Table {
     fn new(calls: impl Iterator<Item = (u32, &'static str)>) -> Table {
-        let names: HashMap<_, _> = calls.collect();
-        Table {
-            numbers: names
-                .iter()
-                .map(|(number, name)| (*name, *number))
-                .collect(),
-            names,
-        }
+        let mut calls: Vec<_> = calls.map(|(number, name)| (name, number)).collect();
+        calls.sort_unstable();
+        Table(calls.into())
     }
 }
 
@@ -226,17 +218,25 @@ impl Abi {
 
     /// The number of a call, as the kernel reports it: with bit 30 on x32.
     pub fn number(self, name: &str) -> Option<u32> {
-        self.table().numbers.get(name).copied()
+        let Table(calls) = self.table();
+        let found = calls.binary_search_by_key(&name, |(name, _)| name).ok()?;
+        Some(calls[found].1)
     }
 
     /// The name of a number.
     pub fn call_name(self, number: u32) -> Option<&'static str> {
-        self.table().names.get(&number).copied()
+        let Table(calls) = self.table();
+        let (name, _) = calls.iter().find(|(_, one)| *one == number)?;
+        Some(name)
     }
 
     /// All calls, as numbers and names, by number.
     pub fn calls(self) -> Vec<(u32, &'static str)> {
-        let mut calls: Vec<_> = self.table().names.iter().map(|(n, s)| (*n, *s)).collect();
+        let Table(calls) = self.table();
+        let mut calls: Vec<_> = calls
+            .iter()
+            .map(|(name, number)| (*number, *name))
+            .collect();
         calls.sort_unstable();
         calls
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgAction, Args, Subcommand};
 use engine::cli::container::Processes;
 use engine::cli::places::Places;
-use engine::command::environment::further;
+use engine::command::environment::{further, with_hostname};
 use engine::container::{Record, Records};
 use process::{Exit, Failure};
 use runtime::further::ensure_sealed;
@@ -21,7 +21,7 @@ use crate::cli::run::AttachArgs;
 use crate::cli::{is_paused, require_running, swept};
 use crate::client::{Attach, ask, attach, keys};
 use crate::events::tell;
-use crate::exec::{Further, exec};
+use crate::exec::{Further, exec, hostname};
 use crate::monitor::detach::again;
 use crate::monitor::detach::{Caller, Passed, detach, null};
 use crate::protocol::connect;
@@ -140,9 +140,10 @@ pub(super) fn execute(places: &Places, args: Exec) -> Result<Exit> {
     if stay.may_trace || record.spec.harden.may_trace() {
         ensure_sealed(&[])?;
     }
+    let of_container = with_hostname(record.spec.env.clone(), &hostname(&record)?);
     let further = Further {
         command: command.to_vec(),
-        env: further(&record.spec.env, &args.env, &args.env_file)?,
+        env: further(&of_container, &args.env, &args.env_file)?,
         user: args.user,
         workdir: args.workdir,
         interactive: args.interactive && !args.detach,

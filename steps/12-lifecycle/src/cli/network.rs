@@ -11,7 +11,7 @@ use engine::cli::places::Places;
 use engine::container::{Record, Records};
 use kit::lock::Turn;
 use kit::{say, warn};
-use net::{NetworkMode, plugs};
+use net::{NetworkMode, Promises, of_host, plugs};
 use process::{Exit, Failure};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -328,21 +328,44 @@ fn create(networks: &Networks, new: Network, wanted: &Wanted) -> Result<Network>
         }
         bail!("network with name {name} already exists");
     }
-    let used = all
-        .iter()
-        .filter_map(|other| Some(other.subnet.as_ref()?.subnet));
-    let used: Vec<_> = used.collect();
+    // From the choice until the description is there, no other engine of this
+    // host chooses: it has descriptions of its own, and sees ours here.
+    let promises = Promises::hold()?;
+    let made = promised(networks, &all, new, &promises, wanted);
+    promises.close()?;
+    made
+}
+
+/// Chooses the subnet of a network, and writes its description.
+// ANCHOR: promised
+fn promised(
+    networks: &Networks,
+    others: &[Network],
+    new: Network,
+    promises: &Promises,
+    wanted: &Wanted,
+) -> Result<Network> {
+    // What was promised before the host was started anew is forgotten.
+    for other in others {
+        if let Some(subnet) = &other.subnet {
+            promises.add(&other.id, subnet.subnet, &networks.path(&other.id))?;
+        }
+    }
+    let subnet = choose(wanted, &promises.all()?, &of_host()?)?;
+    let promise = subnet.subnet;
     let network = Network {
         id: kit::random::hex::<32>()?,
         created: kit::time::now(),
         driver: "bridge".to_owned(),
-        subnet: Some(choose(wanted, &used, &plugs::routes()?)?),
+        subnet: Some(subnet),
         ..new
     };
     network.bridge()?;
     networks.write(&network)?;
+    promises.add(&network.id, promise, &networks.path(&network.id))?;
     Ok(network)
 }
+// ANCHOR_END: promised
 
 /// Removes a network on which no container is.
 // ANCHOR: remove
@@ -359,7 +382,10 @@ fn remove(networks: &Networks, network: &Network) -> Result<()> {
         !plugs::is_used(&network.bridge()?.device)?,
         "error while removing network: network {name} id {id} has active endpoints"
     );
-    networks.remove(network)
+    networks.remove(network)?;
+    let promises = Promises::hold()?;
+    promises.remove(id)?;
+    promises.close()
 }
 // ANCHOR_END: remove
 

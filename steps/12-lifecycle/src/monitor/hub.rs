@@ -27,6 +27,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::log::Output;
 use crate::log::write::Writer;
+use crate::monitor::memory::OutOfMemory;
 use crate::monitor::probe::Prober;
 use crate::network::resolver::Resolver;
 use crate::protocol::{Answer, Frame, LONGEST, Order};
@@ -119,6 +120,8 @@ pub(super) struct Hub {
     pub(super) stopped: bool,
     /// What checks the container's health.
     pub(super) prober: Option<Prober>,
+    /// What tells of the OOM killer.
+    pub(super) memory: Option<OutOfMemory>,
     /// A new policy that somebody has ordered.
     pub(super) policy: Option<Restart>,
     /// Answers the container's questions for names.
@@ -152,6 +155,7 @@ impl Hub {
             stop_ordered: false,
             stopped: false,
             prober: None,
+            memory: None,
             policy: None,
             resolver: None,
             make_resolver: None,
@@ -210,6 +214,8 @@ impl Hub {
     /// Works until `signals` is readable.
     pub(super) fn until_readable(&mut self, signals: BorrowedFd<'_>) -> Result<()> {
         while !self.turn(Some(signals), None)? {}
+        // The command may be what was killed: that comes before its end.
+        self.look_for_kills();
         Ok(())
     }
 
@@ -260,10 +266,13 @@ impl Hub {
         let first_name = fds.len();
         let names = self.resolver.iter().flat_map(Resolver::waits_for);
         fds.extend(names.map(|(fd, events)| PollFd::from_borrowed_fd(fd, events)));
+        let after_names = fds.len();
+        fds.extend(self.memory.iter().map(OutOfMemory::polled));
         let kill_at = self.stop.and_then(|stop| stop.kill_at);
         let probe_at = self.prober.as_ref().and_then(Prober::due);
         let names_at = self.resolver.as_ref().and_then(Resolver::due);
-        let due = [until, kill_at, probe_at, names_at]
+        let memory_at = self.memory.as_ref().and_then(OutOfMemory::due);
+        let due = [until, kill_at, probe_at, names_at, memory_at]
             .into_iter()
             .flatten()
             .min();
@@ -281,11 +290,18 @@ impl Hub {
             self.stop = Some(Stop { kill_at: None });
             self.signal(Signal::SIGKILL.into())?;
         }
-        let asked = ready[first_name..].iter().any(|ready| !ready.is_empty());
+        let asked = ready[first_name..after_names]
+            .iter()
+            .any(|ready| !ready.is_empty());
         if let Some(resolver) = &mut self.resolver
             && (asked || names_at.is_some_and(|at| at <= Instant::now()))
         {
             resolver.work();
+        }
+        if self.memory.is_some()
+            && (is_ready(after_names) || memory_at.is_some_and(|at| at <= Instant::now()))
+        {
+            self.look_for_kills();
         }
         if let Some(prober) = &mut self.prober {
             let ready: Vec<bool> = ready[first_probe..first_name]
@@ -322,6 +338,15 @@ impl Hub {
             self.accept()?;
         }
         Ok(signals.is_some() && is_ready(1))
+    }
+
+    fn look_for_kills(&mut self) {
+        if let Some(memory) = &mut self.memory
+            && let Err(error) = memory.turn()
+        {
+            kit::say!("the OOM killer is not watched any more: {error:#}");
+            self.memory = None;
+        }
     }
 
     fn accept(&mut self) -> Result<()> {
@@ -602,6 +627,7 @@ impl Hub {
         self.process = None;
         self.stop = None;
         self.prober = None;
+        self.memory = None;
         // Its sockets keep the container's network.
         self.resolver = None;
         self.make_resolver = None;

@@ -6,9 +6,11 @@
 //! | [`detach`] | how the monitor leaves its caller |
 //! | `hub` | what it does while the command runs |
 //! | `probe` | is the container healthy? |
+//! | `memory` | has the kernel killed a process of it? |
 
 pub mod detach;
 mod hub;
+mod memory;
 mod probe;
 
 use std::cell::RefCell;
@@ -35,11 +37,12 @@ use crate::events::tell;
 use crate::health::Health;
 use crate::log::write::Writer;
 use crate::monitor::hub::Hub;
+use crate::monitor::memory::OutOfMemory;
 use crate::monitor::probe::Prober;
 use crate::network::attached;
 use crate::network::resolver::Resolver;
 use crate::protocol;
-use crate::settings::{LogDriver, Restart, Stay, put_health};
+use crate::settings::{LogDriver, Restart, Stay, forget_oom_killed, put_health};
 
 /// The wait before the first restart; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -90,6 +93,7 @@ pub fn run(
         let first = stay.restarts == 0;
         record.pid = 0;
         stay.put(&mut record)?;
+        forget_oom_killed(&mut record);
         if stay.health.is_some() {
             put_health(&mut record, &Health::default());
         }
@@ -201,7 +205,8 @@ fn once(
     let mut spec = record.spec.clone();
     attached::resolve(places, record, &mut spec)?;
     let has_names = !spec.net.joining.is_empty();
-    let (container, _) = list(spec, here)?;
+    let (container, ending) = list(spec, here)?;
+    let kills = ending.oom_kills();
     let created = container.create()?;
     let pid = created.pid();
     // Before the command runs: it finds others, and they find it.
@@ -221,6 +226,7 @@ fn once(
     }
     // Before the command runs: no output is lost, and who stops it finds it.
     hub.borrow_mut().connect(ends.take(), pid)?;
+    hub.borrow_mut().memory = OutOfMemory::new(places, record, &kills);
     let running = created.start()?;
     started(record)?;
     if let Some(check) = &stay.health {

@@ -15,6 +15,7 @@ use net::{Joining, NetworkMode, Publish, RESOLVER, plugs};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::exec::hostname;
 use crate::network::store::{Network, Networks};
 
 /// The record's field for [`Attachments`].
@@ -416,7 +417,7 @@ fn with_resolver(record: &Record) -> Result<()> {
 
 /// Adds the container's own address to its hosts file.
 fn add_host(record: &Record, address: Ipv4Addr) -> Result<()> {
-    let own = record.spec.uts.hostname_inside()?;
+    let own = hostname(record)?;
     let own = own.to_string_lossy().into_owned();
     plugs::rewrite(record.launcher, "hosts", &mut |before| {
         format!("{before}{address}\t{own}\n")

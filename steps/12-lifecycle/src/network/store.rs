@@ -144,7 +144,8 @@ impl Networks {
         }
     }
 
-    fn path(&self, id: &str) -> PathBuf {
+    /// Where a network's description is.
+    pub(crate) fn path(&self, id: &str) -> PathBuf {
         self.directory.join(format!("{id}.json"))
     }
 

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
-use engine::cli::image::{told, told_removed};
-use engine::container::observer;
+use engine::cli::image::{told_as, told_new, told_removed};
 use engine::image::config::{Config, Words};
 use engine::image::digest::Digest;
 use engine::image::name::Name;
@@ -390,17 +389,16 @@ fn remove(here: &Here, args: &RemoveArgs) -> Result<Exit> {
             Some(id) => id.to_string(),
             None => image.clone(),
         };
-        let before = here.images.find(&reference)?.map(|record| record.id);
-        if before.is_none() {
+        let Some(before) = here.images.find(&reference)? else {
             if !args.force {
                 kit::errln!("drydock: No such image: {}", kit::say::printable(image));
                 failed = true;
             }
             continue;
-        }
+        };
         let removed = here.images.remove(&reference);
         if let Ok(removed) = &removed {
-            told_removed(before.as_ref(), removed);
+            told_removed(&before, removed);
         }
         match removed {
             Ok(Removed::Name(name)) => print(&format!("Untagged: {name}\n"))?,
@@ -421,7 +419,7 @@ fn tag(here: &Here, args: &TagArgs) -> Result<()> {
     let record = here.image(&args.source)?;
     here.images.store.name(&args.target, &record.id, &lock)?;
     let (id, name) = (record.id.to_string(), args.target.to_string());
-    observer::object("image", &id, "tag", &[("name", &name)]);
+    told_as("tag", &record, (&id, &name));
     Ok(())
 }
 
@@ -512,7 +510,7 @@ fn save(here: &Here, args: &SaveArgs) -> Result<()> {
         archive::save(&here.blobs, &images, to)
     })?;
     for (id, _) in &images {
-        told("save", id);
+        told_new("save", &here.images, id)?;
     }
     Ok(())
 }
@@ -532,7 +530,7 @@ fn load(here: &Here, args: &LoadArgs) -> Result<()> {
         here.blobs.adopt(parts, room)
     })?;
     for (id, names) in loaded {
-        told("load", &id);
+        told_new("load", &here.images, &id)?;
         match &names[..] {
             [] => print(&format!("Loaded image ID: {id}\n"))?,
             names => {
@@ -585,7 +583,7 @@ fn import(here: &Here, args: ImportArgs) -> Result<()> {
         parts.config = raw.to_vec()?;
         here.blobs.adopt(parts, room)
     })?;
-    told("import", &id);
+    told_new("import", &here.images, &id)?;
     print(&format!("{id}\n"))
 }
 
@@ -634,7 +632,7 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
     let mut removed = String::new();
     let mut seen = Vec::new();
     for one in listed(&here.images, &here.blobs, &filters)? {
-        let id = one.record.id;
+        let id = one.record.id.clone();
         if !all && one.tag != "<none>" || seen.contains(&id) {
             continue;
         }
@@ -642,7 +640,7 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
         // One that a container uses stays, and says so.
         match here.images.remove(&id.to_string()) {
             Ok(gone) => {
-                told_removed(Some(&id), &gone);
+                told_removed(&one.record, &gone);
                 removed += &format!("deleted: {id}\n");
             }
             Err(error) => kit::say!("{error:#}"),

@@ -194,7 +194,9 @@ impl Here {
             progress: &progress,
         };
         let pulled = pull.run(&place)?;
-        crate::cli::transfer::told("pull", &place);
+        if let Some(image) = self.images.store.record(&pulled.id)? {
+            crate::cli::transfer::told("pull", &image, &place);
+        }
         progress.say(&format!("Digest: {}", pulled.digest));
         progress.say(&crate::cli::transfer::status(&pulled, &place));
         Ok(Some(pulled.id))

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use engine::container::observer;
+use engine::cli::image::told_as;
+use engine::image::record::ImageRecord;
 use process::Exit;
 use union::Kind;
 
@@ -109,7 +110,9 @@ fn pull(here: &Here, args: &PullArgs) -> Result<()> {
         let asked = place.asked();
         progress.say(&format!("{asked}: Pulling from {}", place.repository.path));
         let pulled = pull.run(place)?;
-        told("pull", place);
+        if let Some(image) = here.images.store.record(&pulled.id)? {
+            told("pull", &image, place);
+        }
         progress.say(&format!("Digest: {}", pulled.digest));
         progress.say(&status(&pulled, place));
         kit::outln!("{place}")?;
@@ -171,7 +174,7 @@ fn push(here: &Here, args: &PushArgs) -> Result<()> {
     for (record, place) in &all {
         push_ready(here, record)?;
         let pushed = push.run(record, place)?;
-        told("push", place);
+        told("push", record, place);
         let tag = place.asked();
         progress.say(&format!(
             "{tag}: digest: {} size: {}",
@@ -185,9 +188,9 @@ fn push(here: &Here, args: &PushArgs) -> Result<()> {
 }
 
 /// Tells of an image by the name under which it was asked for.
-pub(super) fn told(action: &str, place: &Remote) {
+pub(super) fn told(action: &str, image: &ImageRecord, place: &Remote) {
     let (whole, name) = (place.to_string(), place.repository.to_string());
-    observer::object("image", &whole, action, &[("name", &name)]);
+    told_as(action, image, (&whole, &name));
 }
 
 /// Makes sure that the blobs of an image are here.

@@ -1,7 +1,7 @@
 //! `RUN`: the description of a container.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -158,7 +158,7 @@ impl Build<'_> {
             ..ProcessArgs::default()
         };
         spec.command = argv.iter().map(OsString::from).collect();
-        spec.env = environment(&config, &process, OsStr::new(HOSTNAME), false)?;
+        spec.env = environment(&config, &process, false)?;
         let mut inputs = Inputs {
             below: image.chain().cloned(),
             text: serde_json::to_string(argv).context("write JSON")?,
