@@ -11,7 +11,8 @@
 //! 2. [`context`]: the files that an instruction may see
 //! 3. [`copy`]: `COPY` and `ADD`
 //! 4. [`build`](mod@build): the fold, its cache, the graph of stages
-//! 5. [`progress`], [`cli`]: what is shown meanwhile, and the command
+//! 5. [`check`]: what is allowed, and probably not meant
+//! 6. [`progress`], [`cli`]: what is shown meanwhile, and the command
 //!
 //! What makes it safe:
 //!
@@ -20,6 +21,7 @@
 //!   threads, and never clones: it executes this program for every container.
 
 pub mod build;
+pub mod check;
 pub mod cli;
 pub mod context;
 pub mod copy;

@@ -749,9 +749,14 @@ fn go_quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// The ports of a word of `EXPOSE`: `80`, `53/udp`, `8000-8002`.
+/// The ports of a word of `EXPOSE`: `80`, `53/udp`, `8000-8002`. Of
+/// `ADDRESS:PORT:80` Docker takes the last part, and warns.
 fn exposed(word: &str) -> Result<Vec<String>> {
     let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let (host, ports) = match ports.rsplit_once(':') {
+        Some((host, ports)) => (Some(host), ports),
+        None => (None, ports),
+    };
     let protocol = protocol.to_ascii_lowercase();
     ensure!(
         matches!(&*protocol, "tcp" | "udp" | "sctp"),
@@ -762,10 +767,24 @@ fn exposed(word: &str) -> Result<Vec<String>> {
             .ok()
             .with_context(|| format!("invalid containerPort: {word}"))
     };
-    let (first, last) = match ports.split_once('-') {
-        Some((first, last)) => (port(first)?, port(last)?),
-        None => (port(ports)?, port(ports)?),
+    let range = |ports: &str| -> Result<(u16, u16)> {
+        Ok(match ports.split_once('-') {
+            Some((first, last)) => (port(first)?, port(last)?),
+            None => (port(ports)?, port(ports)?),
+        })
     };
+    let (first, last) = range(ports)?;
+    if let Some(host) = host {
+        let (address, ports) = host.rsplit_once(':').unwrap_or(("", host));
+        let address = address.trim_matches(['[', ']']);
+        ensure!(
+            address.is_empty() || address.parse::<std::net::IpAddr>().is_ok(),
+            "invalid IP address: {address}"
+        );
+        if !ports.is_empty() {
+            range(ports)?;
+        }
+    }
     ensure!(first <= last, "invalid range specified for port: {word}");
     Ok((first..=last)
         .map(|port| format!("{port}/{protocol}"))
@@ -875,7 +894,10 @@ mod tests {
     fn ports_may_be_a_range() {
         assert_eq!(exposed("80").unwrap(), ["80/tcp"]);
         assert_eq!(exposed("7-8/UDP").unwrap(), ["7/udp", "8/udp"]);
-        for bad in ["x", "80/icmp", "9-8", "70000", ""] {
+        assert_eq!(exposed("127.0.0.1:8080:80").unwrap(), ["80/tcp"]);
+        assert_eq!(exposed("8080:80/udp").unwrap(), ["80/udp"]);
+        assert_eq!(exposed("[::1]:8080:80").unwrap(), ["80/tcp"]);
+        for bad in ["x", "80/icmp", "9-8", "70000", "", "x:80", "a.b:1:80"] {
             assert!(exposed(bad).is_err(), "{bad}");
         }
     }

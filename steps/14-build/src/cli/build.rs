@@ -41,6 +41,7 @@ use crate::build::options::{Network, Options, SecretSource};
 use crate::build::shared::Build;
 use crate::build::stage;
 use crate::build::why::Why;
+use crate::cli::check;
 use crate::context::Context;
 use crate::dockerfile;
 use crate::dockerfile::instruction::Dockerfile;
@@ -82,6 +83,9 @@ pub struct BuildArgs {
     /// Set target platform for build
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<Platform>,
+    /// Check the Dockerfile, and build nothing
+    #[arg(long)]
+    check: bool,
     /// Suppress the build output and print image ID on success
     #[arg(short, long)]
     quiet: bool,
@@ -366,6 +370,18 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
         Ok(dockerfile) => dockerfile,
         Err(error) => return Err(shown(&error, &context, None)),
     };
+    let found = || check::found(&here, &options, &context, &dockerfile);
+    if args.check {
+        return check::show(&found()?, &context);
+    }
+    if let Some(error) = found()?.error() {
+        check::summary(&found()?);
+        return Err(shown(
+            &Error::msg(error).context(Lines(1..2)),
+            &context,
+            None,
+        ));
+    }
     // Blocked in all threads, of which this is the first: a signal is read, and
     // ends nobody.
     let stopping: SignalSet = [
@@ -405,6 +421,10 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
     );
     let failed = display.finish()?;
     why.write()?;
+    if matches!(how, How::Auto | How::Plain | How::Tty) {
+        // Now the images are here, and their variables known.
+        check::summary(&found()?);
+    }
     match built {
         Ok(id) => {
             if let Some(output) = &output {

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`build`] | `build`, `image build`, `builder build` |
 //! | [`builder`] | `builder prune`, `image …`, `system …` |
+//! | [`check`] | `build --check` |
 
 pub mod build;
 pub mod builder;
+mod check;
 
 use std::env::args_os;
 use std::ffi::OsString;
@@ -75,6 +77,7 @@ const EXAMPLES: &str = "
   drydock build -f build/Dockerfile --target test .
   drydock build --build-arg VERSION=2 --secret id=key,src=key.pem .
   drydock build --progress plain --no-cache .    each line, and why a step runs
+  drydock build --check .                        what is allowed, and not meant
   drydock build -t app - < Dockerfile            without files
   drydock builder prune                          forget the cache";
 

@@ -2,6 +2,7 @@
 //! quotes and variables, unless a field says otherwise: what a variable means is
 //! known only when the instruction's turn comes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A Dockerfile.
@@ -9,10 +10,24 @@ use std::ops::Range;
 pub struct Dockerfile {
     /// `# escape=`: a backslash or a backtick.
     pub escape: char,
+    /// What nothing is built of.
+    pub remarks: Remarks,
     /// The `ARG`s before the first `FROM`.
     pub args: Vec<Instruction>,
     /// The stages, in the order of the file; at least one.
     pub stages: Vec<Stage>,
+}
+
+/// What a Dockerfile says to its readers only, and to the checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remarks {
+    /// `# check=`.
+    pub check: Option<String>,
+    /// The last lines of instructions that are continued on an empty line.
+    pub empty: Vec<usize>,
+    /// The comment on the line before an instruction, by the instruction's first
+    /// line.
+    pub comments: BTreeMap<usize, String>,
 }
 
 /// A stage: from one `FROM` to the next.

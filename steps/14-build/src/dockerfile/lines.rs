@@ -29,6 +29,21 @@ pub(super) struct Line {
     pub(super) text: String,
     /// What the line's `<<NAME`s name, in their order.
     pub(super) heredocs: Vec<Document>,
+    /// The comment on the line before.
+    pub(super) comment: Option<String>,
+    /// The last of its lines before the heredocs, if one of them is empty.
+    pub(super) empty: Option<usize>,
+}
+
+/// A text, line by line.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// Its instructions; at least one.
+    pub(super) lines: Vec<Line>,
+    /// `# escape=`.
+    pub(super) escape: char,
+    /// `# check=`.
+    pub(super) check: Option<String>,
 }
 
 /// A heredoc as it stands in the file.
@@ -64,6 +79,7 @@ impl Document {
 /// What the comments at the beginning of a file say to its reader.
 struct Directives {
     escape: char,
+    check: Option<String>,
     seen: Vec<String>,
     done: bool,
 }
@@ -99,7 +115,7 @@ impl Directives {
                 }
             }
             "syntax" => frontend(value)?,
-            _ => {}
+            _ => self.check = Some(value.into()),
         }
         self.seen.push(name);
         Ok(())
@@ -164,8 +180,8 @@ fn continued(line: &str, escape: char) -> (&str, bool) {
     }
 }
 
-/// The instructions of a text, and its escape character.
-pub(super) fn read(text: &str) -> Result<(Vec<Line>, char), Wrong> {
+/// The instructions of a text.
+pub(super) fn read(text: &str) -> Result<Text, Wrong> {
     if text.len() > LARGEST {
         return Err(Wrong::syntax(
             1..2,
@@ -178,10 +194,12 @@ pub(super) fn read(text: &str) -> Result<(Vec<Line>, char), Wrong> {
     };
     let mut directives = Directives {
         escape: '\\',
+        check: None,
         seen: Vec::new(),
         done: false,
     };
     let mut instructions = Vec::new();
+    let mut comment = None;
     while let Some(line) = reader.next()? {
         let first = reader.number;
         let line = line.trim_end_matches(['\r', '\n']).trim_start();
@@ -189,15 +207,24 @@ pub(super) fn read(text: &str) -> Result<(Vec<Line>, char), Wrong> {
             .read(line)
             .map_err(|message| Wrong::syntax(first..first + 1, message))?;
         if line.is_empty() || is_comment(line) {
+            // A directive says nothing about what follows it.
+            let text = line.strip_prefix('#').filter(|_| directives.done);
+            comment = text.map(|text| text.trim().to_owned());
             continue;
         }
-        instructions.push(instruction(&mut reader, line, directives.escape)?);
+        let mut instruction = instruction(&mut reader, line, directives.escape)?;
+        instruction.comment = comment.take();
+        instructions.push(instruction);
     }
     if instructions.is_empty() {
         let last = reader.number.max(1);
         return Err(Wrong::syntax(last..last + 1, "file with no instructions"));
     }
-    Ok((instructions, directives.escape))
+    Ok(Text {
+        lines: instructions,
+        escape: directives.escape,
+        check: directives.check,
+    })
 }
 
 /// A text that is one instruction: a trigger that an image holds.
@@ -226,10 +253,15 @@ fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, W
     let start = reader.number;
     let (part, mut more) = continued(first, escape);
     let mut text = String::from(part);
+    let mut empty = false;
     while more {
         let Some(line) = reader.next()? else { break };
         let line = line.trim_end_matches(['\r', '\n']);
-        if line.trim().is_empty() || is_comment(line) {
+        if line.trim().is_empty() {
+            empty = true;
+            continue;
+        }
+        if is_comment(line) {
             continue;
         }
         let part;
@@ -237,6 +269,7 @@ fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, W
         text.push_str(part);
     }
     let lines = start..reader.number + 1;
+    let empty = empty.then_some(reader.number);
     let text = String::from(text.trim());
     let mut heredocs = Vec::new();
     let takes = takes_heredocs(&text).map_err(|message| Wrong::syntax(lines.clone(), message))?;
@@ -251,6 +284,8 @@ fn instruction(reader: &mut Reader, first: &str, escape: char) -> Result<Line, W
         lines: start..reader.number + 1,
         text,
         heredocs,
+        comment: None,
+        empty,
     })
 }
 // ANCHOR_END: instruction

@@ -26,7 +26,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 mod wildcard;
-mod words;
+pub(crate) mod words;
 mod wrong;
 
 use anyhow::Result;

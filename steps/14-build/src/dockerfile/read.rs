@@ -1,9 +1,9 @@
 //! A logical line becomes an instruction, or an error with Docker's words.
 
 use super::instruction::{
-    Copy, Dockerfile, Health, Heredoc, Instruction, Run, Source, Stage, What, Words,
+    Copy, Dockerfile, Health, Heredoc, Instruction, Remarks, Run, Source, Stage, What, Words,
 };
-use super::lines::{self, Line};
+use super::lines::{self, Line, Text};
 use super::mount::RunMount;
 use super::words::{self, Form, Head, did_you_mean};
 use super::wrong::Wrong;
@@ -34,12 +34,24 @@ type Result<T> = std::result::Result<T, String>;
 
 /// Reads a file.
 pub(super) fn dockerfile(text: &str) -> std::result::Result<Dockerfile, Wrong> {
-    let (lines, escape) = lines::read(text)?;
+    let Text {
+        lines,
+        escape,
+        check,
+    } = lines::read(text)?;
+    let mut remarks = Remarks {
+        check,
+        ..Remarks::default()
+    };
     let mut args = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     let mut last = 1..2;
     for line in lines {
         last = line.lines.clone();
+        remarks.empty.extend(line.empty);
+        if let Some(comment) = &line.comment {
+            remarks.comments.insert(last.start, comment.clone());
+        }
         let head = Head::of(&line.text);
         if head.name == "from" {
             let stage = stage(&line, head);
@@ -61,6 +73,7 @@ pub(super) fn dockerfile(text: &str) -> std::result::Result<Dockerfile, Wrong> {
     }
     Ok(Dockerfile {
         escape,
+        remarks,
         args,
         stages,
     })
@@ -355,6 +368,8 @@ fn trigger(rest: &str, heredocs: &[lines::Document], escape: char) -> Result<Str
         lines: 0..0,
         text: rest.into(),
         heredocs: heredocs.to_vec(),
+        comment: None,
+        empty: None,
     };
     instruction(&line, escape).map_err(|wrong| wrong.to_string())?;
     let mut text = String::from(rest);

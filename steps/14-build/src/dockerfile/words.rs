@@ -7,20 +7,20 @@ const BLANKS: [char; 5] = ['\t', '\u{b}', '\u{c}', '\r', ' '];
 
 /// The beginning of an instruction.
 #[derive(Debug)]
-pub(super) struct Head<'a> {
+pub(crate) struct Head<'a> {
     /// In small letters.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// As it is written.
-    pub(super) written: &'a str,
+    pub(crate) written: &'a str,
     /// `--NAME[=VALUE]`, without quotes and the dashes, in their order.
-    pub(super) options: Vec<(String, Option<String>)>,
+    pub(crate) options: Vec<(String, Option<String>)>,
     /// What follows the options.
-    pub(super) rest: &'a str,
+    pub(crate) rest: &'a str,
 }
 
 impl<'a> Head<'a> {
     /// Splits an instruction.
-    pub(super) fn of(text: &'a str) -> Self {
+    pub(crate) fn of(text: &'a str) -> Self {
         let (written, rest) = split(text.trim());
         let (options, rest) = options(rest);
         Self {
@@ -41,7 +41,7 @@ pub(super) fn split(text: &str) -> (&str, &str) {
 }
 
 /// The words between blanks. Quotes are a part of them.
-pub(super) fn list(text: &str) -> Vec<String> {
+pub(crate) fn list(text: &str) -> Vec<String> {
     let words = text.split(BLANKS).filter(|word| !word.is_empty());
     words.map(String::from).collect()
 }
@@ -112,7 +112,7 @@ pub(super) fn form(text: &str) -> Result<Form, String> {
 }
 
 /// Words with their quotes and escapes: what is quoted does not end one.
-pub(super) fn quoted(text: &str, escape: char) -> Vec<String> {
+pub(crate) fn quoted(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;
@@ -168,7 +168,15 @@ pub(super) fn pairs(text: &str, name: &str, escape: char) -> Result<Vec<(String,
 }
 
 /// Docker's words for a name that is almost one of those that exist.
-pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
+pub(crate) fn did_you_mean(name: &str, known: &[&str]) -> String {
+    match similar(name, known) {
+        Some(known) => format!(" (did you mean {known}?)"),
+        None => String::new(),
+    }
+}
+
+/// The name among those that exist that is almost `name`.
+pub(crate) fn similar<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name = name.to_lowercase();
     // A name that is much longer is not worth the product of the lengths.
     let similar = known
@@ -179,7 +187,7 @@ pub(super) fn did_you_mean(name: &str, known: &[&str]) -> String {
         (distance, *known)
     });
     match distances.min_by_key(|(distance, _)| *distance) {
-        Some((1..=2, known)) => format!(" (did you mean {known}?)"),
-        _ => String::new(),
+        Some((1..=2, known)) => Some(known),
+        _ => None,
     }
 }
