@@ -12,7 +12,7 @@
 //! | [`look`] | `inspect`, `logs`, `top`, `port` |
 //! | [`format`], [`filter`] | `--format`, `--filter` |
 //! | [`stats`] | `stats` |
-//! | [`system`] | `container prune`, `system df`, `info`, `version`; groups of commands |
+//! | [`system`] | `container prune`, `system df` and `prune`, `info`, `version`; groups of commands |
 //! | [`update`] | the limits of `update` |
 //! | [`internal`] | how this program executes itself |
 //! | [`words`] | ages and tables as Docker prints them |

@@ -247,19 +247,7 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
                     return Ok(Exit::Code(0));
                 }
             }
-            let mut deleted = Vec::new();
-            for network in networks.all()? {
-                if network.predefined || !wanted.fit(&network, false) {
-                    continue;
-                }
-                match remove(&networks, &network) {
-                    Ok(()) => {
-                        tell_of_network(places, &network, "destroy", None);
-                        deleted.push(network.name);
-                    }
-                    Err(error) => say!("{} stays: {error:#}", network.name),
-                }
-            }
+            let deleted = prune_those(places, &networks, &wanted)?;
             if !deleted.is_empty() {
                 kit::outln!("Deleted Networks:")?;
                 for name in deleted {
@@ -270,6 +258,29 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
         }
     }
     Ok(Exit::Code(0))
+}
+
+/// Removes the networks that no container is on and that fit. Returns their names.
+pub(super) fn prune(places: &Places, filters: &[String]) -> Result<Vec<String>> {
+    let wanted = Filters::prune(filters)?;
+    prune_those(places, &Networks::new(&places.root), &wanted)
+}
+
+fn prune_those(places: &Places, networks: &Networks, wanted: &Filters) -> Result<Vec<String>> {
+    let mut deleted = Vec::new();
+    for network in networks.all()? {
+        if network.predefined || !wanted.fit(&network, false) {
+            continue;
+        }
+        match remove(networks, &network) {
+            Ok(()) => {
+                tell_of_network(places, &network, "destroy", None);
+                deleted.push(network.name);
+            }
+            Err(error) => say!("{} stays: {error:#}", network.name),
+        }
+    }
+    Ok(deleted)
 }
 
 /// Does something with each of several networks. What fails is reported, and the

@@ -1,12 +1,12 @@
-//! `container prune`, `system df`, `info`, `version`, and the commands that are
-//! grouped by what they are about.
+//! `container prune`, `system prune` and `df`, `info`, `version`, and the commands
+//! that are grouped by what they are about.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, Write, stdin, stdout};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 use engine::cli::image::{self as image_tool, ImageTool};
 use engine::cli::places::Places;
@@ -26,6 +26,7 @@ use crate::cli::filter::Filters;
 use crate::cli::format::{Listing, Row, documents};
 use crate::cli::join;
 use crate::cli::look;
+use crate::cli::network;
 use crate::cli::run::{self, claim};
 use crate::cli::stats::{self, StatsArgs};
 use crate::cli::words::{binary, decimal, shortened, since, table};
@@ -91,6 +92,8 @@ pub enum SystemTool {
     Events(crate::cli::events::EventsArgs),
     /// Display system-wide information
     Info(InfoArgs),
+    /// Remove unused data
+    Prune(SystemPruneArgs),
 }
 
 /// The words of a command that has another name as well.
@@ -123,6 +126,24 @@ pub struct PruneArgs {
     force: bool,
     /// Only containers that fit: until=TIME, label=NAME[=VALUE],
     /// label!=NAME[=VALUE]. Repeatable
+    #[arg(long, value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+/// The options of `system prune`.
+#[derive(Args, Clone, Debug)]
+pub struct SystemPruneArgs {
+    /// Remove all unused images not just dangling ones
+    #[arg(short, long)]
+    all: bool,
+    /// Do not prompt for confirmation
+    #[arg(short, long)]
+    force: bool,
+    /// Prune anonymous volumes
+    #[arg(long)]
+    volumes: bool,
+    /// Only what fits: until=TIME, label=NAME[=VALUE], label!=NAME[=VALUE].
+    /// Repeatable
     #[arg(long, value_name = "FILTER")]
     filter: Vec<String>,
 }
@@ -184,6 +205,7 @@ pub(super) fn system(places: &Places, tool: SystemTool) -> Result<Exit> {
         SystemTool::Df(args) => df(places, &args, &()),
         SystemTool::Events(args) => crate::cli::events::run(places, &args),
         SystemTool::Info(args) => info(places, &args),
+        SystemTool::Prune(args) => prune_all(places, &args, &()),
     }
 }
 
@@ -210,13 +232,27 @@ fn prune(places: &Places, args: &PruneArgs) -> Result<Exit> {
     let until = until
         .map(|text| point_in_time(text).context("--filter until"))
         .transpose()?;
-    if !args.force && !is_sure()? {
+    if !args.force && !is_sure("WARNING! This will remove all stopped containers.")? {
         return Ok(Exit::Code(0));
     }
+    let mut pruned = Pruned::default();
+    let failed = prune_containers(places, &filters, until, &mut pruned)?;
+    pruned.show()?;
+    Ok(Exit::Code(u8::from(failed)))
+}
+
+/// Removes the containers that have ended and fit. Returns whether one could not
+/// be removed.
+fn prune_containers(
+    places: &Places,
+    filters: &Filters,
+    until: Option<SystemTime>,
+    pruned: &mut Pruned,
+) -> Result<bool> {
     let records = swept(places)?;
     let (mut removed, mut bytes, mut failed) = (Vec::new(), 0, false);
     for record in records.all()? {
-        if !is_pruned(&record, &filters, until) {
+        if !is_pruned(&record, filters, until) {
             continue;
         }
         match remove(places, &records, &record) {
@@ -231,16 +267,111 @@ fn prune(places: &Places, args: &PruneArgs) -> Result<Exit> {
             }
         }
     }
-    if !removed.is_empty() {
-        kit::outln!("Deleted Containers:")?;
-        for id in removed {
-            kit::outln!("{id}")?;
-        }
-        kit::outln!()?;
-    }
     tell_all(places, "prune", &[("reclaimed", &bytes.to_string())]);
-    kit::outln!("Total reclaimed space: {}", decimal(bytes as f64, 4))?;
+    pruned.add("Deleted Containers:", removed, bytes);
+    Ok(failed)
+}
+
+/// Removes anonymous volumes that no container has. A volume has no labels.
+fn prune_volumes(places: &Places, filters: &Filters, pruned: &mut Pruned) -> Result<()> {
+    if !filters.values("label").is_empty() {
+        return Ok(());
+    }
+    let records = swept(places)?.all()?;
+    let volumes = Volumes::new(&places.root);
+    let (mut removed, mut bytes) = (Vec::new(), 0);
+    for volume in volumes.all()? {
+        let is_used = |record: &Record| record.spec.volumes().any(|one| one.name == volume.name);
+        if !volume.anonymous || records.iter().any(is_used) {
+            continue;
+        }
+        let takes = Tree::open(&volume.mountpoint).and_then(|tree| size(&tree))?;
+        // One that a container takes at this moment stays.
+        if volumes.remove(&volume.name)? {
+            removed.push(volume.name);
+            bytes += takes;
+        }
+    }
+    pruned.add("Deleted Volumes:", removed, bytes);
+    Ok(())
+}
+
+/// `system prune`. `besides` is what a later step keeps.
+pub fn prune_all(places: &Places, args: &SystemPruneArgs, besides: &dyn Besides) -> Result<Exit> {
+    let filters = Filters::new(&args.filter, &["until", "label", "label!"])?;
+    let until = filters.values("until").last();
+    let until = until
+        .map(|text| point_in_time(text).context("--filter until"))
+        .transpose()?;
+    ensure!(
+        !args.volumes || until.is_none(),
+        "ERROR: The \"until\" filter is not supported with \"--volumes\""
+    );
+    if !args.force {
+        let mut question = String::from("WARNING! This will remove:\n");
+        let mut what = vec![
+            "all stopped containers",
+            "all networks not used by at least one container",
+        ];
+        if args.volumes {
+            what.push("all anonymous volumes not used by at least one container");
+        }
+        what.extend(besides.prunes(args.all));
+        for what in what {
+            question += &format!("  - {what}\n");
+        }
+        if !args.filter.is_empty() {
+            question += "\n  Items to be pruned will be filtered with:\n";
+            let mut filters = args.filter.clone();
+            filters.sort();
+            for filter in filters {
+                question += &format!("  - {}\n", kit::say::printable(&filter));
+            }
+        }
+        if !is_sure(&question)? {
+            return Ok(Exit::Code(0));
+        }
+    }
+    let mut pruned = Pruned::default();
+    let failed = prune_containers(places, &filters, until, &mut pruned)?;
+    // Those of the containers that are gone are free now.
+    let networks = network::prune(places, &args.filter)?;
+    pruned.add("Deleted Networks:", networks, 0);
+    if args.volumes {
+        prune_volumes(places, &filters, &mut pruned)?;
+    }
+    besides.prune(args.all, &args.filter, until, &mut pruned)?;
+    pruned.show()?;
     Ok(Exit::Code(u8::from(failed)))
+}
+
+/// What a `prune` has removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    lists: Vec<(&'static str, Vec<String>)>,
+    bytes: u64,
+}
+
+impl Pruned {
+    /// Adds a list below a title, and the bytes that its objects took.
+    pub fn add(&mut self, title: &'static str, objects: Vec<String>, bytes: u64) {
+        self.bytes += bytes;
+        if !objects.is_empty() {
+            self.lists.push((title, objects));
+        }
+    }
+
+    /// Prints the lists, and how many bytes there are more now.
+    fn show(&self) -> Result<()> {
+        for (title, objects) in &self.lists {
+            kit::outln!("{title}")?;
+            for object in objects {
+                kit::outln!("{object}")?;
+            }
+            kit::outln!()?;
+        }
+        kit::outln!("Total reclaimed space: {}", decimal(self.bytes as f64, 4))
+    }
 }
 
 /// Removes a container, unless it has been started meanwhile. Returns how many
@@ -258,11 +389,8 @@ fn remove(places: &Places, records: &Records, record: &Record) -> Result<Option<
     Ok(Some(size))
 }
 
-fn is_sure() -> Result<bool> {
-    kit::out!(
-        "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? \
-         [y/N] "
-    )?;
+fn is_sure(warning: &str) -> Result<bool> {
+    kit::out!("{warning}\nAre you sure you want to continue? [y/N] ")?;
     stdout().flush().context("write to standard output")?;
     let mut answer = String::new();
     stdin()
@@ -298,6 +426,22 @@ pub trait Besides {
     /// What builds keep.
     fn cached(&self) -> Result<Cached> {
         Ok(Cached::default())
+    }
+    /// What `system prune` removes of it, as its question says; with `--all`,
+    /// more.
+    fn prunes(&self, _all: bool) -> Vec<&'static str> {
+        Vec::new()
+    }
+    /// Removes what nothing uses that fits the filters: images, and what builds
+    /// keep. `until` is the point in time of the filter of that name.
+    fn prune(
+        &self,
+        _all: bool,
+        _filters: &[String],
+        _until: Option<SystemTime>,
+        _pruned: &mut Pruned,
+    ) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -13,12 +13,14 @@
 //! | [`names`] | what a name means, there and here; Docker's rules about slashes |
 //! | [`send`] | files into an archive |
 //! | [`receive`] | an archive into files |
+//! | [`look`] | mode, owner, time, attributes of a file |
 //!
 //! The files of a container belong to somebody who may change them at any time.
 //! So no file is named twice: it is opened without following a link, and asked,
 //! read and changed through its descriptor.
 
 pub mod list;
+pub mod look;
 pub mod names;
 pub mod receive;
 pub mod send;

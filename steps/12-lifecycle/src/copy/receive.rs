@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -14,15 +14,14 @@ use kit::errno::is;
 use kit::{say, warn};
 use nix::sys::stat::makedev;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat,
-    fsetxattr, fstat, linkat, mkdirat, mknodat, openat, setxattr, statat, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, FileType, Mode, OFlags, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use union::archive::reader::{Entry, EntryType, Reader};
 use union::tree::node::ours;
 
+use crate::copy::look::Look;
 use crate::copy::names::{Names, Written};
 
 /// Where an archive goes.
@@ -76,12 +75,12 @@ struct Target<'a> {
     /// directory.
     last: Option<(PathBuf, OwnedFd)>,
     /// What directories are to look like once everything is in them.
-    directories: BTreeMap<PathBuf, Look>,
+    directories: BTreeMap<PathBuf, Metadata>,
 }
 
 /// The metadata of an entry.
 #[derive(Clone, Debug)]
-struct Look {
+struct Metadata {
     mode: Mode,
     owner: Option<(u32, u32)>,
     mtime: (i64, i64),
@@ -343,7 +342,7 @@ impl<'a> Target<'a> {
     }
 
     /// What an entry is to look like.
-    fn look(&self, entry: &Entry<'_, impl Read>) -> Result<Look> {
+    fn look(&self, entry: &Entry<'_, impl Read>) -> Result<Metadata> {
         let (uid, gid) = entry.owner();
         let id = |id: i64| u32::try_from(id).ok().filter(|id| *id != u32::MAX);
         let owner = match self.rules {
@@ -369,7 +368,7 @@ impl<'a> Target<'a> {
             // rights.
             mode &= 0o1777;
         }
-        Ok(Look {
+        Ok(Metadata {
             mode: Mode::from_raw_mode(mode),
             owner,
             mtime: entry.mtime(),
@@ -404,58 +403,18 @@ fn number(entry: &Entry<'_, impl Read>) -> u64 {
     makedev(major.into(), minor.into())
 }
 
-impl Look {
-    /// Gives an open file this look. The owner first, because chown(2) clears
-    /// set-user-ID bits and capabilities; times last.
+impl Metadata {
+    /// Gives an open file this look.
     fn write(&self, file: &OwnedFd) -> Result<()> {
-        // Through /proc: an `O_PATH` descriptor takes no other calls. It leads
-        // to the file itself, also if that is a link.
-        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let stat = fstat(file).context("fstat")?;
-        let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
-        if let Some((uid, gid)) = self.owner {
-            let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            match chownat(file, "", owner.0, owner.1, AtFlags::EMPTY_PATH) {
-                Ok(()) => {}
-                // Not root, or an ID that does not exist there: it stays as made.
-                Err(errno @ (Errno::PERM | Errno::INVAL)) => {
-                    say!("chown to {uid}:{gid}: {errno}");
-                }
-                Err(errno) => return Err(errno).context("chown"),
-            }
-        }
-        if !is_link {
-            chmod(&path, self.mode).context("chmod")?;
-        }
-        for (name, value) in &self.xattrs {
-            let set = match fsetxattr(file, name, value, XattrFlags::empty()) {
-                Err(Errno::BADF) => setxattr(&path, name, value, XattrFlags::empty()),
-                set => set,
-            };
-            match set {
-                Ok(()) => {}
-                Err(errno @ (Errno::PERM | Errno::NOTSUP | Errno::INVAL | Errno::ACCESS)) => {
-                    say!("without {name:?}: setxattr: {errno}");
-                }
-                Err(errno) => return Err(errno).with_context(|| format!("setxattr({name:?})")),
-            }
-        }
-        let time = Timespec {
-            tv_sec: self.mtime.0,
-            tv_nsec: self.mtime.1,
+        let look = Look {
+            mode: self.mode.as_raw_mode(),
+            owner: self.owner,
+            mtime: self.mtime,
+            xattrs: &self.xattrs,
         };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        let set = utimensat(rustix::fs::CWD, &path, &times, AtFlags::empty());
-        match set {
-            Ok(()) => Ok(()),
-            Err(errno @ (Errno::PERM | Errno::NOTSUP)) => {
-                say!("utimensat: {errno}");
-                Ok(())
-            }
-            Err(errno) => Err(errno).context("utimensat"),
-        }
+        look.write(file.as_fd(), &mut |lost, errno| {
+            say!("{lost:?}: {errno}");
+            Ok(())
+        })
     }
 }

@@ -604,15 +604,7 @@ fn show(here: &Here, args: &InspectArgs) -> Result<Exit> {
 }
 
 fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
-    let known = ["until", "label", "label!", "dangling"];
-    for filter in &args.filter {
-        let name = filter.split_once('=').map_or(&**filter, |(name, _)| name);
-        ensure!(known.contains(&name), "invalid filter '{name}'");
-    }
-    let mut filters = Filters::parse(&here.images, &args.filter)?;
-    // As in Docker, dangling=false is another word for --all.
-    let all = args.all || filters.dangling == Some(false);
-    filters.dangling = None;
+    let (all, filters) = wanted(here, args.all, &args.filter)?;
     if !args.force {
         let what = match all {
             true => "all images without at least one container associated to them",
@@ -628,10 +620,43 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
             return Ok(());
         }
     }
+    let (removed, freed) = prune_those(here, all, &filters)?;
+    if !removed.is_empty() {
+        print(&format!("Deleted Images:\n{}\n\n", removed.join("\n")))?;
+    }
+    print(&format!("Total reclaimed space: {}\n", bytes(freed)))
+}
+
+/// What `image prune` is to remove: whether images with names, too, and which.
+fn wanted(here: &Here, all: bool, given: &[String]) -> Result<(bool, Filters)> {
+    let known = ["until", "label", "label!", "dangling"];
+    for filter in given {
+        let name = filter.split_once('=').map_or(&**filter, |(name, _)| name);
+        ensure!(known.contains(&name), "invalid filter '{name}'");
+    }
+    let mut filters = Filters::parse(&here.images, given)?;
+    // As in Docker, dangling=false is another word for --all.
+    let all = all || filters.dangling == Some(false);
+    filters.dangling = None;
+    Ok((all, filters))
+}
+
+/// Removes the images that no container uses, with `all` also those with a name.
+/// Returns what was removed, as Docker lists it, and the bytes that are free now.
+pub(super) fn prune_unused(
+    here: &Here,
+    all: bool,
+    filters: &[String],
+) -> Result<(Vec<String>, u64)> {
+    let (all, filters) = wanted(here, all, filters)?;
+    prune_those(here, all, &filters)
+}
+
+fn prune_those(here: &Here, all: bool, filters: &Filters) -> Result<(Vec<String>, u64)> {
     let before = space(here)?;
-    let mut removed = String::new();
+    let mut removed = Vec::new();
     let mut seen = Vec::new();
-    for one in listed(&here.images, &here.blobs, &filters)? {
+    for one in listed(&here.images, &here.blobs, filters)? {
         let id = one.record.id.clone();
         if !all && one.tag != "<none>" || seen.contains(&id) {
             continue;
@@ -641,7 +666,7 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
         match here.images.remove(&id.to_string()) {
             Ok(gone) => {
                 told_removed(&one.record, &gone);
-                removed += &format!("deleted: {id}\n");
+                removed.push(format!("deleted: {id}"));
             }
             Err(error) => kit::say!("{error:#}"),
         }
@@ -649,11 +674,7 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
     let lock = here.images.store.lock()?;
     here.blobs.collect(&here.images, &lock)?;
     drop(lock);
-    if !removed.is_empty() {
-        print(&format!("Deleted Images:\n{removed}\n"))?;
-    }
-    let freed = before.saturating_sub(space(here)?);
-    print(&format!("Total reclaimed space: {}\n", bytes(freed)))
+    Ok((removed, before.saturating_sub(space(here)?)))
 }
 
 /// The bytes of all layers and blobs.

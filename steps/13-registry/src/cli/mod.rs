@@ -15,6 +15,7 @@ pub mod run;
 pub mod transfer;
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -23,7 +24,7 @@ use engine::cli::places::Places;
 use engine::image::Images;
 use engine::image::digest::Digest;
 use engine::image::record::ImageRecord;
-use lifecycle::cli::system::{self, Besides, SystemTool};
+use lifecycle::cli::system::{self, Besides, Pruned, SystemTool};
 use lifecycle::cli::{Global, Other, with_status};
 use lifecycle::config::Config;
 use process::Exit;
@@ -101,8 +102,8 @@ pub fn main() -> ExitCode {
         let (places, config) = drydock.global.begin()?;
         match drydock.command {
             Sub::All(command) => {
-                let blobs = BlobStore::new(&places.root);
-                command.run(&places, &config, &blobs)
+                let here = Here::open(&places, config.storage_driver)?;
+                command.run(&places, &config, &here)
             }
             Sub::Image(group) => {
                 let here = Here::open(&places, config.storage_driver);
@@ -146,6 +147,9 @@ impl All {
             All::Other(Other::System(SystemTool::Df(args))) => {
                 (system::df(places, &args, besides), 1)
             }
+            All::Other(Other::System(SystemTool::Prune(args))) => {
+                (system::prune_all(places, &args, besides), 1)
+            }
             All::Other(tool) => {
                 let failed = tool.failed();
                 (tool.run(places), failed)
@@ -163,6 +167,36 @@ pub struct Here {
     pub blobs: BlobStore,
     /// The storage driver of the configuration file.
     driver: Option<Kind>,
+}
+
+/// Images, as `system df` counts and `system prune` removes them.
+impl Besides for Here {
+    fn all(&self) -> Result<u64> {
+        self.blobs.all()
+    }
+
+    fn of(&self, ids: &[&str]) -> Result<u64> {
+        self.blobs.of(ids)
+    }
+
+    fn prunes(&self, all: bool) -> Vec<&'static str> {
+        vec![match all {
+            true => "all images without at least one container associated to them",
+            false => "all dangling images",
+        }]
+    }
+
+    fn prune(
+        &self,
+        all: bool,
+        filters: &[String],
+        _: Option<SystemTime>,
+        pruned: &mut Pruned,
+    ) -> Result<()> {
+        let (removed, bytes) = image::prune_unused(self, all, filters)?;
+        pruned.add("Deleted Images:", removed, bytes);
+        Ok(())
+    }
 }
 
 impl Here {

@@ -82,6 +82,12 @@ impl Build<'_> {
                 });
             }
         });
+        if let Some(remembered) = &self.remembered
+            && let Err(error) = remembered.write()
+        {
+            // The next build takes the digests again.
+            kit::say!("{error:#}");
+        }
         if let Some(error) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(error);
         }

@@ -12,7 +12,7 @@ use engine::volume::beside::{Secret, Viewed};
 use engine::volume::options::from_root;
 
 use crate::build::cache::Inputs;
-use crate::build::mounts::{Mounts, Secrets, Shared, Used};
+use crate::build::mounts::{Filling, Mounts, Secrets, Shared, Used};
 use crate::build::options::SecretSource;
 use crate::build::stage::Stage;
 use crate::copy::{From, Job, Source};
@@ -62,11 +62,8 @@ impl Stage<'_> {
                     .push(format!("{}{}", target.display(), size.unwrap_or_default()));
             }
             Kind::Cache => {
-                ensure!(
-                    mount.from.is_none() && mount.source.is_none(),
-                    "a cache with from or source is not supported: fill it by a command"
-                );
                 let target = needed()?;
+                let from = self.filling(mount, &target, inputs)?;
                 mounts.caches.push(Used {
                     id: match &mount.id {
                         Some(id) => id.clone(),
@@ -79,11 +76,8 @@ impl Stage<'_> {
                         Sharing::Locked => Shared::One,
                         Sharing::Private => Shared::Own,
                     },
-                    looks: (
-                        mount.mode.unwrap_or(0o755),
-                        mount.uid.unwrap_or(0),
-                        mount.gid.unwrap_or(0),
-                    ),
+                    from,
+                    looks: (mount.mode, mount.uid, mount.gid),
                 });
             }
             Kind::Secret => self.secret(mount, target, &mut mounts.secrets)?,
@@ -93,6 +87,33 @@ impl Stage<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a cache is filled with at first. Another image makes another cache, and
+    /// is another thing that the layer depends on.
+    fn filling(
+        &self,
+        mount: &RunMount,
+        target: &Path,
+        inputs: &mut Inputs,
+    ) -> Result<Option<Filling>> {
+        let source = from_root(mount.source.as_deref().unwrap_or("/"));
+        let source = source.display().to_string();
+        let Some(from) = &mount.from else {
+            ensure!(
+                source == "/",
+                "source={source} without from: there is nothing in a cache at first"
+            );
+            return Ok(None);
+        };
+        let layer = match self.image_of_copy(from)?.top()? {
+            Some(layer) => layer,
+            None => self.build().empty_layer()?,
+        };
+        let place = format!("the cache on {}", target.display());
+        let what = format!("{source} of {layer}");
+        inputs.besides.insert(place, what);
+        Ok(Some(Filling { layer, source }))
     }
 
     fn secret(

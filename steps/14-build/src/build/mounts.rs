@@ -1,7 +1,8 @@
 //! `RUN --mount`: caches, files of other images, memory, secrets.
 //!
 //! ```text
-//! DIR/build/cache/HEX        a cache, by the digest of its ID
+//! DIR/build/cache/HEX        a cache, by the digest of its ID and of what it is
+//!                            filled with
 //! DIR/build/cache/HEX.N      a further one of the same ID, for `sharing=private`
 //! DIR/build/cache/HEX/lock   locked by who uses it
 //! DIR/build/cache/HEX/data   its files
@@ -19,16 +20,20 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use engine::cli::places::Places;
 use engine::image::digest::Digest;
+use engine::image::store::names;
 use engine::spec::Spec;
 use engine::volume::beside::Secret;
 use engine::volume::options::{MountSource, Mounted};
-use kit::lock::try_alone;
+use kit::lock::{Turn, try_alone};
 use kit::own::make;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use union::LayerId;
+use union::layers::trash;
 
 /// The secrets of a container: files, and variables.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -52,8 +57,31 @@ pub struct Used {
     pub read_only: bool,
     /// Who may use it at the same time.
     pub sharing: Shared,
+    /// What it is filled with when it is made; `None` for nothing.
+    pub from: Option<Filling>,
     /// Its permissions, owner and group, when it is made.
-    pub looks: (u32, u32, u32),
+    pub looks: (Option<u32>, Option<u32>, Option<u32>),
+}
+
+/// What a cache is filled with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filling {
+    /// A layer, with those below it.
+    pub layer: LayerId,
+    /// The path of a directory there.
+    pub source: String,
+}
+
+impl Used {
+    /// The name of its directory. One that is filled with something else is
+    /// another cache.
+    fn name(&self) -> Digest {
+        let mut text = self.id.clone();
+        if let Some(Filling { layer, source }) = &self.from {
+            text += &format!("\0{layer}\0{source}");
+        }
+        Digest::of(text.as_bytes())
+    }
 }
 
 /// Who may use a cache at the same time.
@@ -103,11 +131,15 @@ pub fn caches(root: &Path) -> PathBuf {
 /// Takes the caches of a container, and adds them to its description. They are
 /// held until the files are closed. Breaks off if the caller goes away meanwhile.
 // ANCHOR: take
-pub fn take(root: &Path, used: &[Used], spec: &mut Spec, caller: &UnixStream) -> Result<Vec<File>> {
-    let directory = caches(root);
+pub fn take(
+    places: &Places,
+    used: &[Used],
+    spec: &mut Spec,
+    caller: &UnixStream,
+) -> Result<Vec<File>> {
     let mut held = Vec::new();
     for cache in used {
-        let (data, lock) = take_one(&directory, cache, caller)
+        let (data, lock) = take_one(places, cache, spec, caller)
             .with_context(|| format!("the cache {:?}", cache.id))?;
         held.push(lock);
         spec.files.mounted.push(Mounted {
@@ -123,12 +155,18 @@ pub fn take(root: &Path, used: &[Used], spec: &mut Spec, caller: &UnixStream) ->
 }
 // ANCHOR_END: take
 
-fn take_one(directory: &Path, cache: &Used, caller: &UnixStream) -> Result<(PathBuf, File)> {
+fn take_one(
+    places: &Places,
+    cache: &Used,
+    spec: &Spec,
+    caller: &UnixStream,
+) -> Result<(PathBuf, File)> {
+    let directory = caches(&places.root);
     if let Some(above) = directory.parent() {
         make(above, 0o711)?;
     }
-    make(directory, 0o711)?;
-    let name = Digest::of(cache.id.as_bytes());
+    make(&directory, 0o711)?;
+    let name = cache.name();
     for number in 0.. {
         let place = directory.join(match number {
             0 => name.hex().to_owned(),
@@ -159,7 +197,7 @@ fn take_one(directory: &Path, cache: &Used, caller: &UnixStream) -> Result<(Path
                 .with_context(|| format!("futimens({path:?})"))?;
             let data = place.join("data");
             if !data.exists() {
-                made(&data, cache.looks)?;
+                made(&place, &data, |new| filled(places, cache, spec, new))?;
             }
             return Ok((data, file));
         }
@@ -167,20 +205,48 @@ fn take_one(directory: &Path, cache: &Used, caller: &UnixStream) -> Result<(Path
     bail!("all of them are in use")
 }
 
-/// Makes the directory of a cache, whole or not at all.
-fn made(data: &Path, (mode, uid, gid): (u32, u32, u32)) -> Result<()> {
-    let new = data.with_file_name(format!(".data-{}", kit::random::hex::<8>()?));
+/// Makes the directory of a cache, whole or not at all: one that is not yet filled
+/// has another name. Of those who want it at the same time one fills it.
+// ANCHOR: made
+fn made(place: &Path, data: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let Some(_alone) = kit::lock::directory(place, Turn::Judging)? else {
+        bail!("{place:?} is gone");
+    };
+    if data.exists() {
+        return Ok(());
+    }
+    for name in names(place)? {
+        // What a build that was killed has begun.
+        if name.starts_with(".data-") {
+            trash::discard(&place.join(name))?;
+        }
+    }
+    let new = place.join(format!(".data-{}", kit::random::hex::<8>()?));
     let done = fs::create_dir(&new)
-        .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(mode)))
-        .and_then(|()| match (uid, gid) {
-            (0, 0) => Ok(()),
-            (uid, gid) => chown(&new, Some(uid), Some(gid)),
-        })
-        .and_then(|()| fs::rename(&new, data));
-    match done {
-        // Somebody else was faster.
-        Err(_) if data.exists() => fs::remove_dir(&new).with_context(|| format!("rmdir({new:?})")),
-        done => done.with_context(|| format!("make {data:?}")),
+        .with_context(|| format!("mkdir({new:?})"))
+        .and_then(|()| fill(&new))
+        .and_then(|()| {
+            fs::rename(&new, data).with_context(|| format!("rename({new:?}, {data:?})"))
+        });
+    if done.is_err() && new.exists() {
+        trash::discard(&new)?;
+    }
+    done
+}
+// ANCHOR_END: made
+
+/// Fills the directory of a new cache.
+fn filled(places: &Places, cache: &Used, spec: &Spec, new: &Path) -> Result<()> {
+    let (mode, uid, gid) = cache.looks;
+    if let Some(Filling { layer, source }) = &cache.from {
+        return crate::copy::fill(places, spec, (layer, source), new, cache.looks)
+            .with_context(|| format!("source={source}"));
+    }
+    fs::set_permissions(new, fs::Permissions::from_mode(mode.unwrap_or(0o755)))
+        .with_context(|| format!("chmod({new:?})"))?;
+    match (uid.unwrap_or(0), gid.unwrap_or(0)) {
+        (0, 0) => Ok(()),
+        (uid, gid) => chown(new, Some(uid), Some(gid)).with_context(|| format!("chown({new:?})")),
     }
 }
 

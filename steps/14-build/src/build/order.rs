@@ -62,7 +62,12 @@ pub struct Keep {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// The layer is there.
-    Made(Made),
+    Made {
+        /// The layer.
+        made: Made,
+        /// Whether a file could not be given an attribute.
+        lost: bool,
+    },
     /// The files are these.
     Found(Sources),
     /// The command has ended with this status, which is not 0.

@@ -10,8 +10,9 @@ use engine::image::Images;
 use engine::image::digest::Digest;
 use engine::image::store::names;
 use kit::lock::try_alone;
-use lifecycle::cli::system::{Besides, Cached};
+use lifecycle::cli::system::{self, Besides, Cached};
 use registry::blobs::BlobStore;
+use registry::cli::Here;
 use union::Kind;
 use union::tree::Tree;
 use union::tree::size::size;
@@ -86,12 +87,22 @@ pub fn prune(images: &Images, kinds: &[Kind], wanted: Wanted) -> Result<Pruned> 
         pruned.bytes += bytes;
     }
     if wanted.all && wanted.unused_for.is_none() {
-        let why = images.root().join("build/why");
-        for name in names(&why)? {
-            kit::own::remove_file(&why.join(name))?;
+        for remembered in ["why", "digests"] {
+            let directory = images.root().join("build").join(remembered);
+            for name in names(&directory)? {
+                kit::own::remove_file(&directory.join(name))?;
+            }
         }
     }
     Ok(pruned)
+}
+
+/// The drivers whose stores exist.
+pub fn kinds(images: &Images) -> Vec<Kind> {
+    let kinds = Kind::ALL.into_iter();
+    kinds
+        .filter(|kind| images.root().join(kind.as_str()).is_dir())
+        .collect()
 }
 
 /// The layers of all images.
@@ -124,24 +135,55 @@ fn mounted(root: &Path) -> Result<Vec<(PathBuf, SystemTime)>> {
 
 /// What images keep besides their layers: blobs, and what builds keep.
 pub struct Kept<'a> {
-    /// The images.
-    pub images: &'a Images,
-    /// The blobs.
-    pub blobs: BlobStore,
+    /// The images, and their blobs.
+    pub here: &'a Here,
 }
 
 impl Besides for Kept<'_> {
     fn all(&self) -> Result<u64> {
-        self.blobs.all()
+        self.here.all()
     }
 
     fn of(&self, ids: &[&str]) -> Result<u64> {
-        self.blobs.of(ids)
+        self.here.of(ids)
+    }
+
+    fn prunes(&self, all: bool) -> Vec<&'static str> {
+        let mut what = self.here.prunes(all);
+        what.push(match all {
+            true => "all build cache",
+            false => "unused build cache",
+        });
+        what
+    }
+
+    /// Images first: what they had in common with the cache belongs to the cache
+    /// then.
+    fn prune(
+        &self,
+        all: bool,
+        filters: &[String],
+        until: Option<SystemTime>,
+        removed: &mut system::Pruned,
+    ) -> Result<()> {
+        self.here.prune(all, filters, until, removed)?;
+        // What builds keep has no labels.
+        if filters.iter().any(|filter| !filter.starts_with("until=")) {
+            return Ok(());
+        }
+        let wanted = Wanted {
+            all,
+            unused_for: until.map(|until| until.elapsed().unwrap_or_default()),
+        };
+        let images = &self.here.images;
+        let pruned = prune(images, &kinds(images), wanted)?;
+        removed.add("Deleted build cache objects:", pruned.ids, pruned.bytes);
+        Ok(())
     }
 
     fn cached(&self) -> Result<Cached> {
-        let cache = Cache::new(self.images);
-        let of_images = of_images(self.images)?;
+        let cache = Cache::new(&self.here.images);
+        let of_images = of_images(&self.here.images)?;
         let mut cached = Cached::default();
         for (_, record, _) in cache.all()? {
             cached.count += 1;
@@ -155,7 +197,7 @@ impl Besides for Kept<'_> {
                 }
             }
         }
-        for (place, _) in mounted(self.images.root())? {
+        for (place, _) in mounted(self.here.images.root())? {
             cached.count += 1;
             let bytes = size(&Tree::open(&place)?)?;
             cached.bytes += bytes;

@@ -19,6 +19,7 @@ use crate::build::options::Options;
 use crate::build::variables::Variables;
 use crate::build::why::Why;
 use crate::context::Context;
+use crate::copy::remembered::Remembered;
 use crate::dockerfile::instruction::Dockerfile;
 use crate::progress::Reporter;
 
@@ -48,6 +49,8 @@ pub struct Build<'a> {
     pub cache: Cache,
     /// What the instructions were made of the last time.
     pub why: &'a Why,
+    /// The digests of the context's files, if it is a directory of somebody's.
+    pub remembered: Option<Remembered>,
     /// The stages that have been built, or not.
     done: Mutex<Vec<Option<Result<Image, ()>>>>,
     turned: Condvar,
@@ -85,6 +88,9 @@ impl<'a> Build<'a> {
         (reporter, workers, why): (Reporter, &'a Workers, &'a Why),
     ) -> Result<Self> {
         let arguments = Variables::global(dockerfile, options)?;
+        // The files of an archive are new each time.
+        let files = context.files.as_ref().filter(|files| !files.unpacked);
+        let remembered = files.map(|files| Remembered::of(&places.root, &files.directory));
         Ok(Build {
             places,
             here,
@@ -98,6 +104,7 @@ impl<'a> Build<'a> {
             workers,
             cache: Cache::new(&here.images),
             why,
+            remembered,
             done: Mutex::new(vec![None; dockerfile.stages.len()]),
             turned: Condvar::new(),
             bases: Mutex::default(),

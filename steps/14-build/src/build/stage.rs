@@ -385,7 +385,7 @@ impl<'a> Stage<'a> {
         let layer = self.below()?;
         let spec = build.spec(&config, layer, "/")?;
         let sources = match &job.from {
-            From::Context(_) => job.sources(build.places, &spec)?,
+            From::Context(_) => job.sources(build.places, &spec, build.remembered.as_ref())?,
             From::Layer(_) => self.look(&spec, &job)?,
         };
         job.stamp = Some(sources.stamp.clone());
@@ -492,7 +492,7 @@ impl<'a> Stage<'a> {
     pub fn layer_of(&self, mut job: Job, what: &str) -> Result<(LayerId, Vec<(String, Digest)>)> {
         let build = self.build;
         let spec = build.spec(&Config::default(), build.empty_layer()?, "/")?;
-        let sources = job.sources(build.places, &spec)?;
+        let sources = job.sources(build.places, &spec, build.remembered.as_ref())?;
         job.stamp = Some(sources.stamp.clone());
         let inputs = Inputs {
             text: format!("a mount of {:?}", job.sources),
@@ -667,7 +667,15 @@ impl<'a> Stage<'a> {
             secrets: wanted.mounts.secrets,
         };
         match self.build.workers.ask(self.build.places, &order, vertex)? {
-            Answer::Made(made) => Ok(made),
+            Answer::Made { made, lost } => {
+                if lost {
+                    vertex.warn(
+                        "files have lost extended attributes, such as capabilities: the file \
+                         system of the images has none",
+                    );
+                }
+                Ok(made)
+            }
             Answer::Ended(status) => bail!(
                 "process {} did not complete successfully: exit code: {status}",
                 go_quoted(&wanted.command.unwrap_or_default())

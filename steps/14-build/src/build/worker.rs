@@ -25,7 +25,7 @@ use crate::build::image::Made;
 use crate::build::layer;
 use crate::build::mounts;
 use crate::build::order::{Answer, Keep, Order, Work};
-use crate::copy::{self, Copied};
+use crate::copy;
 
 /// Carries out the order on standard input.
 pub fn main(places: &Places) -> Result<Exit> {
@@ -60,7 +60,7 @@ fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
         caches,
         secrets,
     } = order;
-    let _held = mounts::take(&places.root, &caches, &mut spec, socket)?;
+    let _held = mounts::take(places, &caches, &mut spec, socket)?;
     let made = Place::default();
     let harvest = |keep: Keep| {
         let (made, images) = (Rc::clone(&made), images.clone());
@@ -89,21 +89,23 @@ fn work(places: &Places, order: Order, socket: &UnixStream) -> Result<Answer> {
         }
         Work::Directory => files::directory(places, &spec, harvest(keep)),
         Work::Copy(job) => {
-            let made = copy::run(places, &spec, &job, |driver, container, copied| {
-                if copied == Copied::Changed {
+            return copy::run(places, &spec, &job, |driver, container, copied| {
+                if copied.changed {
                     // It is not what its key says.
                     keep.record = None;
                 }
-                layer::keep(&images, &keep, driver, container)
+                Ok(Answer::Made {
+                    made: layer::keep(&images, &keep, driver, container)?,
+                    lost: copied.lost,
+                })
             });
-            return made.map(Answer::Made);
         }
-        Work::Look(job) => return Ok(Answer::Found(job.sources(places, &spec)?)),
+        Work::Look(job) => return Ok(Answer::Found(job.sources(places, &spec, None)?)),
     };
     match ended {
         Ok(exit) if exit != Exit::Code(0) => Ok(Answer::Ended(exit.status())),
         Ok(_) => match made.take() {
-            Some(made) => Ok(Answer::Made(made)),
+            Some(made) => Ok(Answer::Made { made, lost: false }),
             None => bail!("the layer was not kept"),
         },
         // What cannot be executed is the Dockerfile's mistake.

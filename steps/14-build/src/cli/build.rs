@@ -45,7 +45,7 @@ use crate::cli::check;
 use crate::context::Context;
 use crate::dockerfile;
 use crate::dockerfile::instruction::Dockerfile;
-use crate::progress::{Display, Failed, How, Reporter, safe};
+use crate::progress::{Display, Ended, Failed, How, Reporter, safe};
 
 /// The options of `build`.
 #[derive(Args)]
@@ -419,7 +419,10 @@ pub(super) fn run(places: &Places, config: &Config, args: BuildArgs) -> Result<E
         (&context, &dockerfile),
         (reporter, &why, signals),
     );
-    let failed = display.finish()?;
+    let Ended { failed, warnings } = display.finish()?;
+    for warning in warnings.iter().filter(|_| how != How::Rawjson) {
+        kit::warn!("{warning}");
+    }
     why.write()?;
     if matches!(how, How::Auto | How::Plain | How::Tty) {
         // Now the images are here, and their variables known.

@@ -5,13 +5,10 @@ use std::io::{Write, stdin, stdout};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use engine::cli::places::Places;
-use engine::image::Images;
 use lifecycle::cli::words::bytes;
 use lifecycle::config::Config;
 use process::Exit;
-use registry::blobs::BlobStore;
 use registry::cli::{All, Here, image};
-use union::Kind;
 
 use crate::build::prune::{self, Kept, Wanted};
 use crate::cli::build::BuildArgs;
@@ -79,12 +76,7 @@ pub(super) fn prune(here: &Here, args: &PruneArgs) -> Result<Exit> {
             return Ok(Exit::Code(0));
         }
     }
-    let root = here.images.root();
-    let kinds: Vec<Kind> = Kind::ALL
-        .into_iter()
-        .filter(|kind| root.join(kind.as_str()).is_dir())
-        .collect();
-    let pruned = prune::prune(&here.images, &kinds, wanted)?;
+    let pruned = prune::prune(&here.images, &prune::kinds(&here.images), wanted)?;
     if !pruned.ids.is_empty() {
         kit::outln!("Deleted build cache objects:\n{}\n", pruned.ids.join("\n"))?;
     }
@@ -94,10 +86,6 @@ pub(super) fn prune(here: &Here, args: &PruneArgs) -> Result<Exit> {
 
 /// Runs a command of an earlier step.
 pub(super) fn all(command: All, places: &Places, config: &Config) -> Result<Exit> {
-    let images = Images::open(&places.root)?;
-    let kept = Kept {
-        images: &images,
-        blobs: BlobStore::new(&places.root),
-    };
-    command.run(places, config, &kept)
+    let here = Here::open(places, config.storage_driver)?;
+    command.run(places, config, &Kept { here: &here })
 }

@@ -4,11 +4,11 @@
 //! ```text
 //! ROOT/build/context/RANDOM/     locked as long as the build lives
 //!                   files/       the files, all of them the caller's
-//!                   looks        what they are to look like
+//!                   looks        what they are to look like, a line each
 //! ```
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -70,12 +70,17 @@ impl Spool {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(&files, flags, Mode::empty()).context("open")?;
         let mut stage = Stage::new(root, Links::Followed, NOBODYS, None)?;
-        let mut aside = Aside::default();
+        let path = self.directory.join("looks");
+        let file = File::create_new(&path).with_context(|| format!("open {path:?}"))?;
+        let mut aside = Aside {
+            looks: BufWriter::with_capacity(1 << 16, file),
+        };
         let from = unpacked(from).context("read the context")?;
         unpack(&mut stage, from, &mut aside).context("the context")?;
-        let text = serde_json::to_vec(&aside.looks)?;
-        let path = self.directory.join("looks");
-        fs::write(&path, text).with_context(|| format!("write {path:?}"))
+        aside
+            .looks
+            .flush()
+            .with_context(|| format!("write {path:?}"))
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::copy::look::Look;
+use crate::copy::remembered::Remembered;
 use crate::copy::tree::{Entry, Visitor, open_content, target};
 
 /// The size of the pieces in which content is looked at, in bytes.
@@ -24,7 +25,9 @@ const PIECE: u64 = 64 << 10;
 
 /// Takes the digests of the files of a walk.
 #[derive(Debug, Default)]
-pub struct Digests {
+pub struct Digests<'a> {
+    /// Those of earlier builds.
+    remembered: Option<&'a Remembered>,
     /// The files, by their paths in the tree.
     pub files: Vec<(String, Digest)>,
     /// What [`Stamp`] sees of them.
@@ -65,7 +68,26 @@ impl Stamp {
     }
 }
 
-impl Digests {
+impl<'a> Digests<'a> {
+    /// None yet. Those that are `remembered` are not taken again.
+    pub fn new(remembered: Option<&'a Remembered>) -> Self {
+        Digests {
+            remembered,
+            ..Digests::default()
+        }
+    }
+
+    fn content(&self, entry: &Entry<'_>) -> Result<Digest> {
+        let take = || {
+            let file = open_content(&entry.file)?;
+            content(&file, entry.stat.st_size as u64)
+        };
+        match self.remembered {
+            Some(remembered) => remembered.digest(entry.file, entry.stat, take),
+            None => take(),
+        }
+    }
+
     fn add(&mut self, entry: &Entry<'_>, what: &[u8]) {
         let path = entry.path.to_string_lossy().into_owned();
         // A file that was found through a link keeps the link's name.
@@ -99,7 +121,7 @@ pub fn of_look(kind: FileType, look: &Look, what: &[u8]) -> Digest {
     Digest::finished(hash)
 }
 
-impl Visitor for Digests {
+impl Visitor for Digests<'_> {
     fn enter(&mut self, entry: &Entry<'_>) -> Result<()> {
         self.add(entry, b"");
         self.stamp.add(entry.path, entry.stat);
@@ -114,8 +136,7 @@ impl Visitor for Digests {
         self.stamp.add(entry.path, entry.stat);
         match entry.kind() {
             FileType::RegularFile => {
-                let file = open_content(&entry.file)?;
-                let content = content(&file, entry.stat.st_size as u64)?;
+                let content = self.content(entry)?;
                 self.add(entry, content.hex().as_bytes());
             }
             FileType::Symlink => {

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::cli::places::Places;
@@ -24,13 +25,11 @@ use union::{LayerId, StorageDriver, detect, remove_container, sweep};
 use user::User;
 
 use crate::context::ignore::Ignore;
-use crate::copy::look::Looks;
+use crate::copy::look::{Look, Looks};
 use crate::copy::put::put;
+use crate::copy::stage::{Links, Stage};
 use crate::copy::tree::Tree;
 use crate::copy::{Copied, From, Job, Source, Sources};
-
-/// The exit status by which the child says that a source has changed.
-const CHANGED: i32 = 3;
 
 /// A layer that exists as long as this process lives, or until it is removed.
 struct Made {
@@ -75,6 +74,9 @@ enum Work {
     Copy,
     /// Writes [`Sources`] into the pipe.
     Look(Option<File>),
+    /// Fills a directory of the host, and gives it the look of the source, but
+    /// for this mode, user and group.
+    Fill((Option<u32>, Option<u32>, Option<u32>)),
 }
 
 /// The isolation that copies, and then ends the process.
@@ -125,7 +127,10 @@ impl Isolation for Copying {
             let root = view.as_mut().map(|view| view.detached());
             root.transpose()
         };
-        self.roots = (open(&mut self.to)?, open(&mut self.from)?);
+        if self.to.is_some() {
+            self.roots.0 = open(&mut self.to)?;
+        }
+        self.roots.1 = open(&mut self.from)?;
         Ok(())
     }
 
@@ -138,22 +143,54 @@ impl Isolation for Copying {
         };
         if let Work::Look(pipe) = &mut self.work {
             let mut pipe = pipe.take().context("no pipe")?;
-            let sources = self.job.looked_at(from.as_ref())?;
+            let sources = self.job.looked_at(from.as_ref(), None)?;
             let text = serde_json::to_vec(&sources)?;
             pipe.write_all(&text).context("write to a pipe")?;
             exit(0)
         }
         let root = self.roots.0.take().context("no root")?;
-        match put(&self.job, from.as_ref(), root)? {
-            Copied::AsAsked => exit(0),
-            Copied::Changed => exit(CHANGED as u8),
+        let look = match &self.work {
+            Work::Fill(given) => Some(self.look_of_directory(from.as_ref(), *given)?),
+            _ => None,
+        };
+        let also = root.try_clone().context("dup")?;
+        let mut copied = put(&self.job, from.as_ref(), root)?;
+        if let Some(look) = look {
+            let again = also.try_clone().context("dup")?;
+            let stage = Stage::new(again, Links::Followed, (0, 0), None)?;
+            stage.write(also.as_fd(), &look)?;
+            copied.lost |= stage.has_lost();
         }
+        exit(copied.status())
     }
 
     /// Layers that are mounted cannot be removed.
     fn cleanup(&mut self) -> Result<()> {
         (self.to, self.from) = (None, None);
         Ok(())
+    }
+}
+
+impl Copying {
+    /// The look of the directory that fills another one.
+    fn look_of_directory(
+        &self,
+        tree: Option<&Tree>,
+        (mode, uid, gid): (Option<u32>, Option<u32>, Option<u32>),
+    ) -> Result<Look> {
+        let (Some(tree), Some(Source::Path(path))) = (tree, self.job.sources.first()) else {
+            bail!("no source");
+        };
+        let items = tree.items(path, false)?;
+        let item = items
+            .first()
+            .with_context(|| format!("{path:?}: not found"))?;
+        ensure!(item.found.is_directory(), "{path:?} is not a directory");
+        let found = &item.found;
+        let mut look = tree.look(found.file.as_fd(), &found.stat, &found.path)?;
+        look.mode = mode.unwrap_or(look.mode);
+        look.owner = (uid.unwrap_or(look.owner.0), gid.unwrap_or(look.owner.1));
+        Ok(look)
     }
 }
 
@@ -230,8 +267,34 @@ fn fill(made: &Made, spec: &Spec, job: &Job) -> Result<Copied> {
         roots: (None, None),
     };
     match child(spec, copying).run().map_err(plain)? {
-        Exit::Code(0) => Ok(Copied::AsAsked),
-        Exit::Code(code) if i32::from(code) == CHANGED => Ok(Copied::Changed),
+        Exit::Code(code) => Copied::of_status(code).context("the copying process has failed"),
+        _ => bail!("the copying process was killed"),
+    }
+}
+
+/// Fills a directory of the host with files of a layer; see
+/// [`fill`](crate::copy::fill).
+pub fn fill_directory(
+    places: &Places,
+    spec: &Spec,
+    job: &Job,
+    to: &Path,
+    looks: (Option<u32>, Option<u32>, Option<u32>),
+) -> Result<()> {
+    let driver = detect::open(spec.driver, &places.root)?;
+    let layer = layer_of(job).context("no layer")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = rustix::fs::open(to, flags, rustix::fs::Mode::empty())
+        .with_context(|| format!("open {to:?}"))?;
+    let copying = Copying {
+        job: job.clone(),
+        work: Work::Fill(looks),
+        to: None,
+        from: Some(driver.view(layer, Access::ReadOnly)?),
+        roots: (Some(root), None),
+    };
+    match child(spec, copying).run().map_err(plain)? {
+        Exit::Code(code) if Copied::of_status(code).is_some() => Ok(()),
         _ => bail!("the copying process was killed"),
     }
 }

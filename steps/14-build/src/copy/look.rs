@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -55,15 +56,15 @@ impl Looks {
     /// Reads what [`Spool::unpack`](crate::context::spool::Spool::unpack) has written beside `files`.
     pub fn read(files: &Path) -> Result<Self> {
         let path = files.with_file_name("looks");
-        let text = fs::read(&path).with_context(|| format!("read {path:?}"))?;
-        let looks: Vec<(Named, Look)> =
-            serde_json::from_slice(&text).with_context(|| format!("read {path:?}"))?;
-        Ok(Looks(
-            looks
-                .into_iter()
-                .map(|(name, look)| (name.0, look))
-                .collect(),
-        ))
+        let file = File::open(&path).with_context(|| format!("open {path:?}"))?;
+        let mut looks = HashMap::new();
+        for line in BufReader::with_capacity(1 << 16, file).lines() {
+            let line = line.with_context(|| format!("read {path:?}"))?;
+            let (name, look): (Named, Look) =
+                serde_json::from_str(&line).with_context(|| format!("read {path:?}"))?;
+            looks.insert(name.0, look);
+        }
+        Ok(Looks(looks))
     }
 
     /// What the file at `path` is to look like, if the archive has said so.

@@ -16,6 +16,7 @@
 //! | [`unpack`] | archives |
 //! | [`remote`] | addresses |
 //! | [`digest`] | what the cache wants to know |
+//! | [`remembered`] | digests of files, from one build to the next |
 //! | [`list`] | the child |
 
 pub mod digest;
@@ -23,13 +24,14 @@ pub mod list;
 pub mod look;
 pub mod owner;
 pub mod put;
+pub mod remembered;
 pub mod remote;
 pub mod stage;
 pub mod tree;
 pub mod unpack;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::cli::places::Places;
@@ -42,6 +44,7 @@ use crate::context::Files;
 use crate::context::ignore::Ignore;
 use crate::copy::digest::Digests;
 use crate::copy::owner::Chmod;
+use crate::copy::remembered::Remembered;
 use crate::copy::tree::Tree;
 
 /// What a `COPY` or an `ADD` is to do, with every variable expanded. It depends
@@ -126,34 +129,68 @@ pub struct Sources {
 }
 
 /// Whether a job has copied what [`Job::sources`] has looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copied {
-    /// The layer holds the files of [`Job::stamp`], or there was none.
-    AsAsked,
-    /// A file has changed since: the layer must not be kept under these digests.
-    Changed,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// A file has changed since [`Job::stamp`] was taken: the layer must not be
+    /// kept under these digests.
+    pub changed: bool,
+    /// The file system of the layer has not taken an attribute of a file.
+    pub lost: bool,
+}
+
+impl Copied {
+    /// All that a child that copies may end with, if nothing is wrong.
+    const ALL: [Copied; 4] = [
+        Copied::new(false, false),
+        Copied::new(false, true),
+        Copied::new(true, false),
+        Copied::new(true, true),
+    ];
+
+    const fn new(changed: bool, lost: bool) -> Self {
+        Copied { changed, lost }
+    }
+
+    /// The exit status of the child that copies.
+    fn status(self) -> u8 {
+        // 1 is that of an error.
+        u8::from(self.changed) * 2 + u8::from(self.lost) * 4
+    }
+
+    fn of_status(status: u8) -> Option<Self> {
+        Copied::ALL
+            .into_iter()
+            .find(|copied| copied.status() == status)
+    }
 }
 
 impl Job {
     /// Finds what the job would copy. Files of a layer are read by a child, so
     /// the caller has no threads.
     ///
+    /// Files of a context may be among those that are remembered.
+    ///
     /// # Errors
     /// If a source is missing, in Docker's words.
-    pub fn sources(&self, places: &Places, spec: &Spec) -> Result<Sources> {
+    pub fn sources(
+        &self,
+        places: &Places,
+        spec: &Spec,
+        remembered: Option<&Remembered>,
+    ) -> Result<Sources> {
         match &self.from {
             From::Layer(layer) => list::look(places, spec, self, layer),
-            From::Context(_) => self.looked_at(list::context(self)?.as_ref()),
+            From::Context(_) => self.looked_at(list::context(self)?.as_ref(), remembered),
         }
     }
 
-    fn looked_at(&self, tree: Option<&Tree>) -> Result<Sources> {
+    fn looked_at(&self, tree: Option<&Tree>, remembered: Option<&Remembered>) -> Result<Sources> {
         self.check()?;
         let exclude = match self.exclude.is_empty() {
             true => None,
             false => Some(Ignore::of(&self.exclude).context("--exclude")?),
         };
-        let mut digests = Digests::default();
+        let mut digests = Digests::new(remembered);
         for source in &self.sources {
             match source {
                 Source::Path(path) => {
@@ -235,4 +272,32 @@ pub fn run<T>(
 ) -> Result<T> {
     job.check()?;
     list::copy(places, spec, job, harvest)
+}
+
+/// Copies the content of the directory `source` of a layer into the empty
+/// directory `to`, which gets the look of the first, but for the mode, user and
+/// group that `looks` gives. The caller has no threads.
+pub fn fill(
+    places: &Places,
+    spec: &Spec,
+    (layer, source): (&LayerId, &str),
+    to: &Path,
+    looks: (Option<u32>, Option<u32>, Option<u32>),
+) -> Result<()> {
+    let job = Job {
+        add: false,
+        from: From::Layer(layer.clone()),
+        sources: vec![Source::Path(source.to_owned())],
+        destination: "/".into(),
+        workdir: "/".into(),
+        chown: None,
+        chmod: None,
+        link: false,
+        parents: false,
+        exclude: Vec::new(),
+        unpack: None,
+        latest: None,
+        stamp: None,
+    };
+    list::fill_directory(places, spec, &job, to, looks)
 }

@@ -77,12 +77,14 @@ pub fn put(job: &Job, tree: Option<&Tree>, root: OwnedFd) -> Result<Copied> {
         putting.source(tree, source)?;
     }
     let stamp = putting.stamp.digest();
+    let lost = putting.stage.has_lost();
     putting.stage.finish()?;
     // A layer does not change, and each mount of it has other numbers.
     let may_change = tree.is_some_and(Tree::may_change);
-    Ok(match &job.stamp {
-        Some(expected) if may_change && *expected != stamp => Copied::Changed,
-        _ => Copied::AsAsked,
+    let expected = job.stamp.as_ref().filter(|_| may_change);
+    Ok(Copied {
+        changed: expected.is_some_and(|expected| *expected != stamp),
+        lost,
     })
 }
 

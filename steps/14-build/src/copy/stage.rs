@@ -2,6 +2,8 @@
 //! image, and its links may lead anywhere: as in [`tree`](crate::copy::tree),
 //! names are resolved part by part and never leave the root.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,10 +13,10 @@ use std::sync::Once;
 
 use anyhow::{Context, Result, bail, ensure};
 use kit::{say, warn};
+use lifecycle::copy::look::{self, Lost, write_owner, write_time};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat,
-    fstat, fstatvfs, ioctl_ficlone, linkat, mkdirat, mknodat, openat, setxattr, statat, symlinkat,
-    unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, chmod, fstat, fstatvfs, ioctl_ficlone, linkat, mkdirat,
+    mknodat, openat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use union::tree::copy::copy_content;
@@ -49,7 +51,9 @@ pub struct Stage {
     /// No file gets a later time.
     latest: Option<i64>,
     /// Directories in which something was made.
-    touched: Vec<PathBuf>,
+    touched: BTreeSet<PathBuf>,
+    /// Whether a file did not get an attribute.
+    lost: Cell<bool>,
     room: Room,
 }
 
@@ -125,7 +129,8 @@ impl Stage {
             links,
             owner,
             latest,
-            touched: Vec::new(),
+            touched: BTreeSet::new(),
+            lost: Cell::new(false),
         })
     }
 
@@ -403,7 +408,29 @@ impl Stage {
 
     /// Gives an open file a look.
     pub fn write(&self, file: BorrowedFd<'_>, look: &Look) -> Result<()> {
-        write_look(file, look, self.latest)
+        let mtime = match self.latest {
+            Some(latest) if look.mtime.0 >= latest => (latest, 0),
+            _ => look.mtime,
+        };
+        let look = look::Look {
+            mode: look.mode,
+            owner: Some(look.owner).filter(|owner| *owner != NOBODYS),
+            mtime,
+            xattrs: &look.xattrs,
+        };
+        look.write(file, &mut |lost, errno| match lost {
+            Lost::Attribute(name) => {
+                say!("without {name:?}: setxattr: {errno}");
+                self.lost.set(true);
+                Ok(())
+            }
+            lost => without_owner(lost, errno),
+        })
+    }
+
+    /// Whether a file has not got an attribute that it should have.
+    pub fn has_lost(&self) -> bool {
+        self.lost.get()
     }
 
     /// Ends the copy: with `SOURCE_DATE_EPOCH`, that something was made in a
@@ -414,23 +441,23 @@ impl Stage {
         };
         for path in &self.touched {
             let directory = self.known(path)?;
-            set_time(directory.file.as_fd(), (latest, 0))?;
+            write_time(directory.file.as_fd(), (latest, 0), &mut without_owner)?;
         }
         Ok(())
     }
 }
 
-fn touched(all: &mut Vec<PathBuf>, path: PathBuf) {
-    if !all.contains(&path) {
-        all.push(path);
-    }
+fn touched(all: &mut BTreeSet<PathBuf>, path: PathBuf) {
+    all.insert(path);
 }
 
 /// Makes a directory on the way to a destination.
 fn make(at: BorrowedFd<'_>, name: &OsStr, owner: (u32, u32)) -> Result<OwnedFd> {
     mkdirat(at, name, Mode::RWXU)?;
     let made = open_path(at, name).context("open")?;
-    write_owner(made.as_fd(), owner)?;
+    if owner != NOBODYS {
+        write_owner(made.as_fd(), owner, &mut without_owner)?;
+    }
     chmod(through_proc(&made), Mode::from_raw_mode(0o755)).context("chmod")?;
     Ok(made)
 }
@@ -451,64 +478,20 @@ fn shown(path: &Path) -> String {
     Path::new("/").join(path).display().to_string()
 }
 
-fn write_owner(file: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> Result<()> {
-    if (uid, gid) == NOBODYS {
+/// What a file is not given is said once: an owner, for all files of a copy.
+fn without_owner(lost: Lost<'_>, errno: Errno) -> Result<()> {
+    static TOLD: Once = Once::new();
+    if let Lost::Owner(uid, gid) = lost {
+        TOLD.call_once(|| {
+            warn!(
+                "what should belong to {uid}:{gid} belongs to root: chown: {errno}: without \
+                 ranges in /etc/subuid and /etc/subgid there are no other users"
+            );
+        });
         return Ok(());
     }
-    let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    match chownat(file, "", owner.0, owner.1, AtFlags::EMPTY_PATH) {
-        Ok(()) => Ok(()),
-        // Not root, or an ID that is not mapped: it stays as made.
-        Err(errno @ (Errno::PERM | Errno::INVAL)) => {
-            static TOLD: Once = Once::new();
-            TOLD.call_once(|| {
-                warn!(
-                    "what should belong to {uid}:{gid} belongs to root: chown: {errno}: without \
-                     ranges in /etc/subuid and /etc/subgid there are no other users"
-                );
-            });
-            Ok(())
-        }
-        Err(errno) => Err(errno).context("chown"),
-    }
-}
-
-fn set_time(file: BorrowedFd<'_>, (seconds, nanoseconds): (i64, i64)) -> Result<()> {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds,
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    let path = through_proc(&file);
-    utimensat(rustix::fs::CWD, &path, &times, AtFlags::empty()).context("utimensat")
-}
-
-/// Gives an open file a look. The owner first, because chown(2) clears
-/// set-user-ID bits and capabilities; times last.
-fn write_look(file: BorrowedFd<'_>, look: &Look, latest: Option<i64>) -> Result<()> {
-    write_owner(file, look.owner)?;
-    // Through /proc: an `O_PATH` descriptor takes no other calls. It leads to
-    // the file itself, also if that is a link.
-    let path = through_proc(&file);
-    let stat = fstat(file).context("fstat")?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        chmod(&path, Mode::from_raw_mode(look.mode)).context("chmod")?;
-    }
-    for (name, value) in &look.xattrs {
-        match setxattr(&path, name, value, XattrFlags::empty()) {
-            Ok(()) => {}
-            Err(errno @ (Errno::PERM | Errno::NOTSUP | Errno::INVAL | Errno::ACCESS)) => {
-                say!("without {name:?}: setxattr: {errno}");
-            }
-            Err(errno) => return Err(errno).with_context(|| format!("setxattr({name:?})")),
-        }
-    }
-    let mtime = match latest {
-        Some(latest) if look.mtime.0 >= latest => (latest, 0),
-        _ => look.mtime,
-    };
-    set_time(file, mtime)
+    Err(errno).context(match lost {
+        Lost::Time => "utimensat",
+        _ => "setxattr",
+    })
 }

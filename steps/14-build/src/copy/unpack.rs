@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -25,8 +25,16 @@ use crate::copy::look::{Look, Named};
 use crate::copy::stage::{Directory, NOBODYS, Stage, refuse_whiteout};
 use crate::copy::tree::{DEEPEST, is_of_contexts};
 
-/// The most entries of an archive.
+/// The most entries of an archive that `ADD` unpacks.
 pub const ENTRIES: u64 = 1 << 20;
+
+/// The most entries of an archive that is a context: of each is kept what it is
+/// to look like.
+pub const ENTRIES_OF_CONTEXT: u64 = 500_000;
+
+/// The most bytes of names and attributes of an archive. A packed one may hold
+/// any number of long names in some kilobytes.
+const NAMES: u64 = 64 << 20;
 
 /// The most memory for unpacking xz, in KiB: `xz -9` needs 65 MiB.
 const XZ: u32 = 128 << 10;
@@ -72,6 +80,10 @@ pub fn is_archive(file: &mut File) -> Result<bool> {
 
 /// Who makes the files of an archive.
 pub trait Target {
+    /// The most entries.
+    fn most(&self) -> u64 {
+        ENTRIES
+    }
     /// What the file at `path` gets of the look of its entry; `None` if it is not
     /// made at all.
     fn look(&mut self, path: &Path, kind: EntryType, look: Look) -> Result<Option<Look>>;
@@ -82,14 +94,26 @@ pub trait Target {
 pub fn unpack(stage: &mut Stage, from: impl Read, target: &mut dyn Target) -> Result<()> {
     let mut archive = Reader::new(from);
     let mut looks: BTreeMap<PathBuf, Look> = BTreeMap::new();
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     while let Some(mut entry) = archive.next()? {
+        // Here, and not in the end: before more of it is read, made or kept.
         count += 1;
+        let most = target.most();
         ensure!(
-            count <= ENTRIES,
-            "the archive has more than {ENTRIES} entries: refused"
+            count <= most,
+            "the archive has more than {most} entries: refused"
         );
         let named = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
+        let attributes = entry.xattrs().iter();
+        bytes += named.as_os_str().len() as u64
+            + attributes
+                .map(|(name, value)| (name.len() + value.len()) as u64)
+                .sum::<u64>();
+        ensure!(
+            bytes <= NAMES,
+            "the names and attributes in the archive have more than {} MiB: refused",
+            NAMES >> 20
+        );
         one(stage, &mut entry, &named, target, &mut looks)
             .with_context(|| format!("unpack {:?}", short(&named)))?;
     }
@@ -145,8 +169,15 @@ fn one(
     let Some(look) = target.look(&real, kind, look_of(entry)?)? else {
         return Ok(());
     };
-    make_room(stage, &above, name, kind)?;
-    looks.retain(|known, _| kind == EntryType::Directory || !known.starts_with(&real));
+    if make_room(stage, &above, name, kind)? {
+        // What was a directory is none any more.
+        let below = looks.range(real.clone()..);
+        let below = below.take_while(|(known, _)| known.starts_with(&real));
+        let gone: Vec<PathBuf> = below.map(|(known, _)| known.clone()).collect();
+        for known in gone {
+            looks.remove(&known);
+        }
+    }
     match kind {
         EntryType::Directory => {
             stage.enter(&above, name)?;
@@ -188,19 +219,20 @@ fn one(
 }
 
 /// What has the name of an entry makes place for it, but for a directory that
-/// another one falls onto: as Docker unpacks.
-fn make_room(stage: &Stage, at: &Directory, name: &OsStr, kind: EntryType) -> Result<()> {
+/// another one falls onto: as Docker unpacks. Returns whether something was
+/// removed.
+fn make_room(stage: &Stage, at: &Directory, name: &OsStr, kind: EntryType) -> Result<bool> {
     let stat = match statat(&at.file, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(false),
         Err(errno) => return Err(errno).context("stat"),
     };
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     match is_directory == (kind == EntryType::Directory) {
         // A file onto a file: `Stage` sees to that, and a hard link to itself
         // stays.
-        true => Ok(()),
-        false => stage.remove(at, name),
+        true => Ok(false),
+        false => stage.remove(at, name).map(|()| true),
     }
 }
 
@@ -231,14 +263,18 @@ impl Target for Added {
 }
 
 /// The files of an archive become those of a context: they are the caller's and
-/// nobody else's, and what they are to look like is kept aside.
-#[derive(Debug, Default)]
-pub struct Aside {
-    /// What each file is to look like.
-    pub looks: Vec<(Named, Look)>,
+/// nobody else's, and what they are to look like is written aside, a line each.
+#[derive(Debug)]
+pub struct Aside<W> {
+    /// Where to.
+    pub looks: W,
 }
 
-impl Target for Aside {
+impl<W: Write> Target for Aside<W> {
+    fn most(&self) -> u64 {
+        ENTRIES_OF_CONTEXT
+    }
+
     fn look(&mut self, path: &Path, kind: EntryType, look: Look) -> Result<Option<Look>> {
         let mode = match kind {
             EntryType::Fifo | EntryType::Char | EntryType::Block => {
@@ -248,7 +284,8 @@ impl Target for Aside {
             EntryType::Directory => 0o700,
             _ => 0o600,
         };
-        self.looks.push((Named(path.into()), look));
+        serde_json::to_writer(&mut self.looks, &(Named(path.into()), look))?;
+        self.looks.write_all(b"\n").context("write")?;
         Ok(Some(Look {
             mode,
             owner: NOBODYS,

@@ -12,7 +12,7 @@
 pub mod plain;
 pub mod terminal;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{IsTerminal, stderr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -66,6 +66,8 @@ pub enum Event {
     Output(usize, Vec<u8>, Duration),
     /// Something has been done for it.
     Note(usize, String),
+    /// Something that the user should know, once a build.
+    Warning(String),
     /// It is over, well or with an error.
     End(usize, Option<String>),
 }
@@ -141,6 +143,11 @@ impl Vertex {
         self.tell(Event::Note(self.id, one_line(note)));
     }
 
+    /// The user should know this, however often it happens once.
+    pub fn warn(&self, text: &str) {
+        self.tell(Event::Warning(one_line(text)));
+    }
+
     /// It has printed a line, or a part of one. Returns whether more is shown.
     pub fn output(&self, bytes: &[u8]) -> bool {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,6 +199,15 @@ pub struct Failed {
     pub last: Vec<String>,
 }
 
+/// What is to be said when everything is drawn.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// The step that has failed.
+    pub failed: Option<Failed>,
+    /// What the user should know.
+    pub warnings: BTreeSet<String>,
+}
+
 /// Something that draws.
 trait Draw: Send {
     /// Shows what has happened.
@@ -212,7 +228,7 @@ impl Draw for Nothing {
 /// The thread that draws.
 #[derive(Debug)]
 pub struct Display {
-    thread: JoinHandle<Option<Failed>>,
+    thread: JoinHandle<Ended>,
 }
 
 impl Display {
@@ -235,17 +251,17 @@ impl Display {
     }
 
     /// Waits until everything is drawn. All reporters must be gone.
-    pub fn finish(self) -> Result<Option<Failed>> {
+    pub fn finish(self) -> Result<Ended> {
         match self.thread.join() {
-            Ok(failed) => Ok(failed),
+            Ok(ended) => Ok(ended),
             Err(_) => bail!("the thread that shows the progress has panicked"),
         }
     }
 }
 
-fn draw_all(from: &Receiver<(Event, Instant)>, mut draw: Box<dyn Draw>) -> Option<Failed> {
+fn draw_all(from: &Receiver<(Event, Instant)>, mut draw: Box<dyn Draw>) -> Ended {
     let mut kept: BTreeMap<usize, Kept> = BTreeMap::new();
-    let mut failed = None;
+    let mut ended = Ended::default();
     loop {
         match from.recv_timeout(Duration::from_millis(100)) {
             Ok((event, at)) => {
@@ -268,12 +284,13 @@ fn draw_all(from: &Receiver<(Event, Instant)>, mut draw: Box<dyn Draw>) -> Optio
                         let step = kept.remove(&id).unwrap_or_default();
                         // What was broken off because of another is not the cause.
                         if error.is_some_and(|error| !error.starts_with("Canceled")) {
-                            failed.get_or_insert(Failed {
+                            ended.failed.get_or_insert(Failed {
                                 title: step.title,
                                 last: step.last.into(),
                             });
                         }
                     }
+                    Event::Warning(text) => drop(ended.warnings.insert(text)),
                     Event::Why(..) | Event::Note(..) => {}
                 }
             }
@@ -281,6 +298,6 @@ fn draw_all(from: &Receiver<(Event, Instant)>, mut draw: Box<dyn Draw>) -> Optio
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    draw.finish(failed.is_some());
-    failed
+    draw.finish(ended.failed.is_some());
+    ended
 }

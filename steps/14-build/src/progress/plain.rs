@@ -85,6 +85,8 @@ impl Draw for Plain {
             }
             Event::Why(id, why) => self.line(*id, &format!("not cached: {why}"), &mut out),
             Event::Note(id, note) => self.line(*id, note, &mut out),
+            // Said in the end.
+            Event::Warning(_) => {}
             Event::Output(id, bytes, after) => {
                 self.turn_to(*id, &mut out);
                 let open = self.steps.get(id).is_some_and(|step| step.open);
@@ -145,6 +147,7 @@ impl Draw for Json {
             Event::Cached(id) => json!({ "vertex": id, "cached": true }),
             Event::Why(id, why) => json!({ "vertex": id, "why": why }),
             Event::Note(id, note) => json!({ "vertex": id, "status": note }),
+            Event::Warning(text) => json!({ "warning": text }),
             Event::Output(id, bytes, _) => {
                 json!({ "vertex": id, "data": String::from_utf8_lossy(bytes) })
             }

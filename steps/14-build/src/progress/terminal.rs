@@ -127,7 +127,7 @@ impl Draw for Terminal {
                     (step.cached, step.ended) = (true, Some(at));
                 }
             }
-            Event::Why(..) | Event::Note(..) => {}
+            Event::Why(..) | Event::Note(..) | Event::Warning(_) => {}
             Event::Output(id, bytes, _) => {
                 if let Some(step) = self.steps.get_mut(id) {
                     let text = String::from_utf8_lossy(bytes);
