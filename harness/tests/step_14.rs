@@ -6,3 +6,5 @@ mod document;
 mod files;
 #[path = "step_14/fold.rs"]
 mod fold;
+#[path = "step_14/yard.rs"]
+mod yard;

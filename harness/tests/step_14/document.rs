@@ -1,37 +1,28 @@
 //! Dockerfiles, what they mean, and `.dockerignore`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::ops::Deref;
 use std::time::Instant;
 
 use check::prelude::*;
 use serde_json::{Value, json};
 
-/// An engine with an image `box`, and a context.
-struct Desk<'a> {
-    c: &'a Check,
-    root: PathBuf,
-    context: PathBuf,
+use super::yard::Yard;
+
+/// Builds of Dockerfiles.
+struct Desk<'a>(Yard<'a>);
+
+impl<'a> Deref for Desk<'a> {
+    type Target = Yard<'a>;
+
+    fn deref(&self) -> &Yard<'a> {
+        &self.0
+    }
 }
 
 impl<'a> Desk<'a> {
     fn new(c: &'a Check) -> Result<Self> {
-        let (root, context) = (c.dir().join("root"), c.dir().join("context"));
-        for directory in [&root, &context] {
-            fs::create_dir(directory).context("mkdir")?;
-        }
-        let desk = Desk { c, root, context };
-        let image = c.rootfs()?.display().to_string();
-        desk.call(&["import", &image, "box"]).run()?.success()?;
-        Ok(desk)
-    }
-
-    fn call(&self, words: &[&str]) -> Step {
-        self.c
-            .step()
-            .env("DRYDOCK_STATE", self.c.dir().join("net"))
-            .args(["--root".as_ref(), self.root.as_os_str()])
-            .args(words)
+        Yard::new(c, |_| Ok(())).map(Desk)
     }
 
     /// Builds a Dockerfile as the image `made`.
@@ -605,5 +596,207 @@ fn a_hostile_dockerfile_ends_soon() {
             "all of these to be refused within a minute",
             format!("{took:?}"),
         )
+    });
+}
+
+/// What `build --check` finds, as the summary of a build has it: rule, words, line.
+fn found(ran: &Ran) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut lines = ran.stdout.lines();
+    while let Some(line) = lines.next() {
+        let Some(rule) = line.strip_prefix("WARNING: ") else {
+            continue;
+        };
+        let (rule, page) = rule.split_once(" - ").unwrap_or((rule, ""));
+        let words = lines.next().unwrap_or_default();
+        let place = lines.next().unwrap_or_default();
+        let (_, line) = place.split_once(':').unwrap_or_default();
+        let is_page = page.starts_with("https://docs.docker.com/go/dockerfile/rule/");
+        let page = if is_page { "" } else { page };
+        found.push(format!("{rule}: {words} (line {line}){page}"));
+    }
+    found
+}
+
+/// A Dockerfile and what is found in it.
+const ADVICE: [(&str, &[&str]); 13] = [
+    ("FROM box AS one\nCOPY . /x\nCMD [\"sh\"]\n", &[]),
+    (
+        "FROM box as One\nfrom box AS two\n",
+        &[
+            "StageNameCasing: Stage name 'One' should be lowercase (line 1)",
+            "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)",
+            "FromAsCasing: 'AS' and 'from' keywords' casing do not match (line 2)",
+            "ConsistentInstructionCasing: Command 'from' should match the case of the command \
+             majority (uppercase) (line 2)",
+        ],
+    ),
+    (
+        "FROM box AS scratch\nFROM box AS a\nFROM box AS a\n",
+        &[
+            "ReservedStageName: Stage name should not use the same name as reserved stage \
+             \"scratch\" (line 1)",
+            "DuplicateStageName: Duplicate stage name \"a\", stage names should be unique (line 3)",
+        ],
+    ),
+    (
+        "FROM box\nRUN true && \\\n\n  true\nMAINTAINER me\nENV a b\n",
+        &[
+            "NoEmptyContinuation: Empty continuation line (line 4)",
+            "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label \
+             (line 5)",
+            "LegacyKeyValueFormat: \"ENV key=value\" should be used instead of legacy \"ENV key \
+             value\" format (line 6)",
+        ],
+    ),
+    (
+        "FROM box AS a\nCMD a\nCMD [\"b\"]\nFROM a\nSHELL [\"sh\", \"-c\"]\nENTRYPOINT c\n",
+        &[
+            "JSONArgsRecommended: JSON arguments recommended for CMD to prevent unintended behavior \
+             related to OS signals (line 2)",
+            "MultipleInstructionsDisallowed: Multiple CMD instructions should not be used in the \
+             same stage because only the last one will be used (line 2)",
+        ],
+    ),
+    (
+        "ARG TAG\nARG KNOWN=box\nFROM $KNOWN:$TAG\nFROM $KNOWM\n",
+        &[
+            "InvalidDefaultArgInFrom: Default value for ARG $KNOWN:$TAG results in empty or invalid \
+             base image name (line 3)",
+            "InvalidDefaultArgInFrom: Default value for ARG $KNOWM results in empty or invalid base \
+             image name (line 4)",
+            "UndefinedArgInFrom: FROM argument 'KNOWM' is not declared (did you mean KNOWN?) (line \
+             4)",
+        ],
+    ),
+    (
+        "FROM box AS a\nARG set\nCOPY $set $nothing /x\nENV PATH=$PAHT:/y b=${c:-d}\nRUN echo \
+         $e\nFROM a\nLABEL a=$b c=$set\n",
+        &[
+            "UndefinedVar: Usage of undefined variable '$nothing' (line 3)",
+            "UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?) (line 4)",
+            "UndefinedVar: Usage of undefined variable '$c' (line 4)",
+        ],
+    ),
+    (
+        "FROM none\nCOPY $what /x\nWORKDIR a\nWORKDIR b\nFROM box\nWORKDIR /a\nWORKDIR b\n",
+        &[
+            "WorkdirRelativePath: Relative workdir \"a\" can have unexpected results if the base \
+             image changes (line 3)",
+        ],
+    ),
+    (
+        "FROM box\nARG API_TOKEN\nENV PUBLIC_KEY=1 monkey=1 Secret=1\n",
+        &[
+            "SecretsUsedInArgOrEnv: Do not use ARG or ENV instructions for sensitive data (ARG \
+             \"API_TOKEN\") (line 2)",
+            "SecretsUsedInArgOrEnv: Do not use ARG or ENV instructions for sensitive data (ENV \
+             \"Secret\") (line 3)",
+        ],
+    ),
+    (
+        "FROM --platform=$TARGETPLATFORM box\nFROM --platform=linux/s390x box\nFROM \
+         --platform=linux/s390x box AS for-s390x\n",
+        &[
+            "RedundantTargetPlatform: Setting platform to predefined $TARGETPLATFORM in FROM is \
+             redundant as this is the default behavior (line 1)",
+            "FromPlatformFlagConstDisallowed: FROM --platform flag should not use constant value \
+             \"linux/s390x\" (line 2)",
+        ],
+    ),
+    (
+        "FROM box\nCOPY out/a ./in /x/\nADD http://127.0.0.1:1/out/b /x/\nCOPY --from=0 out/a /x\n",
+        &[
+            "CopyIgnoredFile: Attempting to Copy file \"out/a\" that is excluded by .dockerignore \
+             (line 2)",
+        ],
+    ),
+    (
+        "FROM box\nEXPOSE 80/TCP 127.0.0.1:8080:81 82\n",
+        &[
+            "ExposeProtoCasing: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase \
+             (line 2)",
+            "ExposeInvalidFormat: EXPOSE instruction should not define an IP address or host-port \
+             mapping, found '127.0.0.1:8080:81' (line 2)",
+        ],
+    ),
+    (
+        "# check=experimental=all;skip=StageNameCasing\n# of something\nFROM box AS A\n# b is \
+         good\nARG b\n# c\n\nARG d\n",
+        &[
+            "InvalidDefinitionDescription: Comment for FROM should follow the format: `# a \
+             <description>` (line 3)",
+        ],
+    ),
+];
+
+#[test]
+fn a_check_finds_what_is_not_meant() {
+    check(|c| {
+        let desk = Desk::new(c)?;
+        desk.file(".dockerignore", "out\n")?;
+        let context = desk.context.display().to_string();
+        let checked = |dockerfile: &str, options: &[&str]| {
+            desk.file("Dockerfile", dockerfile)?;
+            let words = [&["build", "--check"], options, &[&*context]].concat();
+            desk.call(&words).run()
+        };
+        for (dockerfile, expected) in ADVICE {
+            let ran = checked(dockerfile, &[])?;
+            expect_eq(
+                &format!("what is found in {dockerfile:?}"),
+                found(&ran),
+                expected.iter().map(ToString::to_string).collect(),
+            )?;
+            let count = match expected.len() {
+                0 => "Check complete, no warnings found.\n".into(),
+                1 => "Check complete, 1 warning has been found!\n".into(),
+                count => format!("Check complete, {count} warnings have been found!\n"),
+            };
+            expect(ran.stdout.starts_with(&count), count, &ran.stdout)?;
+            ran.expect_status(i32::from(!expected.is_empty()))?;
+        }
+        // A build says the same in the end, in short.
+        let advice = "FROM box\nCMD true\n";
+        desk.file("Dockerfile", advice)?;
+        let build = |options: &[&str]| {
+            let words = [
+                &["build", "--network", "none", "-t", "made"],
+                options,
+                &[&*context],
+            ];
+            desk.call(&words.concat()).run()
+        };
+        let ran = build(&[])?.success()?;
+        let end = "\n 1 warning found (use drydock build --check to expand):\n - \
+                   JSONArgsRecommended: JSON arguments recommended for CMD to prevent unintended \
+                   behavior related to OS signals (line 2)\n";
+        expect(
+            ran.stderr.ends_with(end),
+            "the warning at the end",
+            &ran.stderr,
+        )?;
+        let ran = build(&["-q"])?.success()?;
+        expect(
+            !ran.stderr.contains("warning"),
+            "nothing with -q",
+            &ran.stderr,
+        )?;
+        // It may be an error, or none at all.
+        desk.call(&["rmi", "made"]).run()?.success()?;
+        let error = "lint violation found for rules: JSONArgsRecommended";
+        checked(&format!("# check=error=true\n{advice}"), &[])?.expect_error(1, &[error])?;
+        build(&[])?.expect_error(1, &[error])?;
+        let ran = desk.call(&["image", "inspect", "made"]).run()?;
+        expect(ran.status != 0, "nothing to be built", "there is an image")?;
+        for skipped in ["all", "JSONArgsRecommended,UndefinedVar"] {
+            let dockerfile = format!("# check=skip={skipped};error=true\n{advice}");
+            checked(&dockerfile, &[])?.success()?;
+        }
+        let argument = ["--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=all"];
+        checked(advice, &argument)?.success()?;
+        checked(&format!("# check=skp=all\n{advice}"), &[])?
+            .expect_error(1, &["invalid check option \"skp\""])?;
+        Ok(())
     });
 }

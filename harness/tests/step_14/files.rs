@@ -3,53 +3,36 @@
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
+use check::check::wait_for;
 use check::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
 use tar::{Builder, EntryType, Header};
 
-/// An engine with an image `box`, and a context.
-struct Yard<'a> {
-    c: &'a Check,
-    root: PathBuf,
-    context: PathBuf,
+use super::yard::Yard;
+
+/// Builds with files.
+struct Shelf<'a>(Yard<'a>);
+
+impl<'a> Deref for Shelf<'a> {
+    type Target = Yard<'a>;
+
+    fn deref(&self) -> &Yard<'a> {
+        &self.0
+    }
 }
 
-impl<'a> Yard<'a> {
+impl<'a> Shelf<'a> {
     /// `prepare` changes the files of the image.
     fn new(c: &'a Check, prepare: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        let (root, context) = (c.dir().join("root"), c.dir().join("context"));
-        for directory in [&root, &context] {
-            fs::create_dir(directory).context("mkdir")?;
-        }
-        let yard = Yard { c, root, context };
-        let image = c.rootfs()?;
-        prepare(&image)?;
-        yard.call(&["import", &image.display().to_string(), "box"])
-            .run()?
-            .success()?;
-        Ok(yard)
-    }
-
-    fn call(&self, words: &[&str]) -> Step {
-        self.c
-            .step()
-            .env("DRYDOCK_STATE", self.c.dir().join("net"))
-            .args(["--root".as_ref(), self.root.as_os_str()])
-            .args(words)
-    }
-
-    /// Writes a file of the context, with the directories above it.
-    fn file(&self, path: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
-        let path = self.context.join(path);
-        fs::create_dir_all(path.parent().context("no parent")?).context("mkdir")?;
-        fs::write(&path, content).context("write")?;
-        Ok(path)
+        Yard::new(c, prepare).map(Shelf)
     }
 
     /// Builds `FROM box` and these instructions as the image `made`.
@@ -310,7 +293,7 @@ fn rules_of_destinations(image: &Path) -> Result<()> {
 #[test]
 fn a_copy_goes_where_docker_puts_it() {
     check(|c| {
-        let yard = Yard::new(c, rules_of_destinations)?;
+        let yard = Shelf::new(c, rules_of_destinations)?;
         let a = yard.file("a", "a")?;
         fs::set_permissions(&a, Permissions::from_mode(0o640)).context("chmod")?;
         rustix::fs::chown(
@@ -361,7 +344,7 @@ fn a_copy_goes_where_docker_puts_it() {
 #[test]
 fn a_copy_keeps_what_a_file_is() {
     check(|c| {
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         let word = c.word("word");
         let file = yard.file("d/file", &word)?;
         fs::set_permissions(&file, Permissions::from_mode(0o4751)).context("chmod")?;
@@ -437,7 +420,7 @@ fn is_packed(saved: &str) -> bool {
 #[test]
 fn no_link_leads_out_of_the_context() {
     check(|c| {
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         let secret = c.word("secret");
         let outside = c.dir().join("outside");
         fs::create_dir(&outside).context("mkdir")?;
@@ -531,7 +514,7 @@ fn no_link_of_an_image_leads_out_of_the_stage() {
         fs::create_dir(&outside).context("mkdir")?;
         let up = format!("../../../../../../../..{}", outside.display());
         let magic = format!("/proc/self/root{}", outside.display());
-        let yard = Yard::new(c, |image| {
+        let yard = Shelf::new(c, |image| {
             for (target, link) in [
                 (outside.display().to_string(), "abs"),
                 (up.clone(), "up"),
@@ -601,7 +584,7 @@ fn an_archive_is_unpacked_within_its_directory() {
         fs::create_dir(&outside).context("mkdir")?;
         let out = outside.display().to_string();
         let up = format!("../../../../../../../..{out}");
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         let plain = archive(&[
             ("./", EntryType::Directory, "", b""),
             ("d/", EntryType::Directory, "", b""),
@@ -734,7 +717,7 @@ fn an_archive_is_unpacked_within_its_directory() {
 #[test]
 fn a_context_may_come_as_an_archive() {
     check(|c| {
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         let text = b"FROM box\nCOPY . /y/\nCOPY --chown=1:2 f /y/g\n";
         let regular = EntryType::Regular;
         let entries = [
@@ -801,7 +784,7 @@ fn a_context_may_come_as_an_archive() {
 #[test]
 fn what_is_no_file_is_not_copied() {
     check(|c| {
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         yard.file("d/f", "f")?;
         let at = |name: &str| yard.context.join(name);
         let mode = Mode::RUSR | Mode::WUSR;
@@ -862,7 +845,7 @@ fn what_is_no_file_is_not_copied() {
 #[test]
 fn bombs_are_refused() {
     check(|c| {
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         yard.file("small", "small")?;
         // Larger than any disk, and nothing on this one.
         let giant = File::create(yard.context.join("giant")).context("open")?;
@@ -927,6 +910,29 @@ fn bombs_are_refused() {
             .context("an archive")?;
         yard.file("deep", deep.into_inner().context("an archive")?)?;
         yard.build("ADD deep /y/")?.refused(&["nested more than"])?;
+        fs::remove_file(yard.context.join("deep")).context("unlink")?;
+        // Half a million entries, all of them the directory itself, in some
+        // kilobytes; and ever the same long name.
+        let here = ("./", EntryType::Directory, "", &b""[..]);
+        let block = archive(&[here; 1000])?;
+        let block = packed(&["gzip", "-c"], block.get(..512_000).unwrap_or_default())?;
+        let many = block.repeat(501);
+        yard.archive_as_context(&many, &[])?
+            .refused(&["more than 500000 entries"])?;
+        let path = format!("{}f", format!("{}/", "n".repeat(255)).repeat(15));
+        let mut long = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        long.append_data(&mut header, &path, std::io::empty())
+            .context("an archive")?;
+        let long = long.into_inner().context("an archive")?;
+        let entry = long.get(..long.len() - 1024).unwrap_or_default();
+        let names = packed(&["gzip", "-c"], entry)?.repeat(17_500);
+        yard.archive_as_context(&names, &[])?
+            .refused(&["names and attributes in the archive"])?;
+        yard.file("names", &names)?;
+        yard.build("ADD names /y/")?
+            .refused(&["names and attributes in the archive"])?;
         expect_eq("what failed builds leave", yard.left()?, Vec::new())
     });
 }
@@ -968,7 +974,7 @@ fn answer(headers: &str, body: &str) -> String {
 #[test]
 fn an_address_is_downloaded_and_compared() {
     check(|c| {
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         let word = c.word("word");
         let dated = answer("Last-Modified: Sat, 03 Feb 2001 04:05:06 GMT\r\n", &word);
         let named = answer(
@@ -1028,7 +1034,7 @@ fn an_address_is_downloaded_and_compared() {
 #[test]
 fn the_cache_knows_what_a_copy_reads() {
     check(|c| {
-        let yard = Yard::new(c, nothing)?;
+        let yard = Shelf::new(c, nothing)?;
         yard.file("d/f", "one")?;
         yard.file("left", "one")?;
         yard.file(".dockerignore", "left\n")?;
@@ -1102,6 +1108,112 @@ fn the_cache_knows_what_a_copy_reads() {
             )?;
             expect_eq("the image of the same files", &built()?, &image)?;
             seen.push(image);
+        }
+        Ok(())
+    });
+}
+
+fn now() -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
+/// Waits for a point in time, in seconds since 1970.
+fn is_later(than: u64) -> bool {
+    wait_for(|| (now() > Duration::from_secs(than)).then_some(())).is_some()
+}
+
+#[test]
+fn what_a_file_was_is_remembered() {
+    check(|c| {
+        let yard = Shelf::new(c, nothing)?;
+        let path = yard.file("one", "first")?;
+        let stat = || rustix::fs::stat(&path).context("stat");
+        let kept = || -> Result<Vec<PathBuf>> {
+            let Ok(entries) = fs::read_dir(yard.root.join("build/digests")) else {
+                return Ok(Vec::new());
+            };
+            entries
+                .map(|entry| Ok(entry.context("readdir")?.path()))
+                .collect()
+        };
+        // What is about to be read in the directory, as its own file says.
+        let reads = || -> Result<bool> {
+            use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+            let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC);
+            let watch = watch.context("inotify_init1")?;
+            inotify::add_watch(&watch, &path, WatchFlags::ACCESS).context("inotify_add_watch")?;
+            yard.build("COPY one /y")?.success()?;
+            let mut buffer = [0; 4096];
+            Ok(rustix::io::read(&watch, &mut buffer).is_ok_and(|length| length > 0))
+        };
+        let content = || yard.inside("cat /y");
+        // A file that has just been written may be written again within the grain
+        // of the clock.
+        let young = stat()?;
+        expect(reads()?, "a new file to be read", "it is not")?;
+        let grain = Duration::from_secs(young.st_ctime as u64 + 2);
+        if now() < grain {
+            expect_eq("digests of files that are too young", kept()?, Vec::new())?;
+        }
+        let later = young.st_ctime as u64 + 3;
+        expect(is_later(later), "time to pass", "it does not")?;
+        expect(
+            reads()?,
+            "a file to be read whose digest is not known",
+            "it is not",
+        )?;
+        expect(
+            !reads()?,
+            "a file to be left alone whose digest is known",
+            "it is read",
+        )?;
+        // Size and time of modification are as before. The time of the change is not.
+        let times = Timestamps {
+            last_access: Timespec {
+                tv_sec: young.st_atime,
+                tv_nsec: young.st_atime_nsec as _,
+            },
+            last_modification: Timespec {
+                tv_sec: young.st_mtime,
+                tv_nsec: young.st_mtime_nsec as _,
+            },
+        };
+        fs::write(&path, "other").context("write")?;
+        rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::empty())
+            .context("utimensat")?;
+        yard.build("COPY one /y")?.success()?;
+        expect_eq(
+            "the file in the image, after another of the same size and time",
+            content()?,
+            "other".into(),
+        )?;
+        // A file that was cut, or that somebody has changed, is of no use.
+        let changed = stat()?.st_ctime as u64;
+        expect(is_later(changed + 3), "time to pass", "it does not")?;
+        expect(reads()?, "a changed file to be read", "it is not")?;
+        for damage in ["cut", "changed", "somebody's"] {
+            let [file] = &kept()?[..] else {
+                return Err(failed("one file of digests", format!("{:?}", kept()?)));
+            };
+            let mut bytes = fs::read(file).context("read")?;
+            match damage {
+                "cut" => bytes.truncate(bytes.len() - 40),
+                "changed" => bytes[90] ^= 1,
+                _ => fs::set_permissions(file, Permissions::from_mode(0o666)).context("chmod")?,
+            }
+            fs::write(file, bytes).context("write")?;
+            expect(
+                reads()?,
+                format!("a file to be read again if the file of the digests is {damage}"),
+                "it is not",
+            )?;
+            expect(
+                !reads()?,
+                format!("a file of the digests that was {damage} to be made again"),
+                "it is not",
+            )?;
+            expect_eq("the file in the image", content()?, "other".into())?;
         }
         Ok(())
     });

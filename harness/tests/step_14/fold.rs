@@ -2,6 +2,7 @@
 //! were killed.
 
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -12,39 +13,22 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// An engine with an image `box`, and a context.
-struct Yard<'a> {
-    c: &'a Check,
-    root: PathBuf,
-    context: PathBuf,
+use super::yard::Yard;
+
+/// Builds of stages.
+struct Site<'a>(Yard<'a>);
+
+impl<'a> Deref for Site<'a> {
+    type Target = Yard<'a>;
+
+    fn deref(&self) -> &Yard<'a> {
+        &self.0
+    }
 }
 
-impl<'a> Yard<'a> {
+impl<'a> Site<'a> {
     fn new(c: &'a Check) -> Result<Self> {
-        let (root, context) = (c.dir().join("root"), c.dir().join("context"));
-        for directory in [&root, &context] {
-            fs::create_dir(directory).context("mkdir")?;
-        }
-        let yard = Yard { c, root, context };
-        let image = c.rootfs()?.display().to_string();
-        yard.call(&["import", &image, "box"]).run()?.success()?;
-        Ok(yard)
-    }
-
-    fn call(&self, words: &[&str]) -> Step {
-        self.c
-            .step()
-            .env("DRYDOCK_STATE", self.c.dir().join("net"))
-            .args(["--root".as_ref(), self.root.as_os_str()])
-            .args(words)
-    }
-
-    fn file(&self, name: &str, content: &str) -> Result<()> {
-        let path = self.context.join(name);
-        if let Some(above) = path.parent() {
-            fs::create_dir_all(above).context("mkdir")?;
-        }
-        fs::write(path, content).context("write")
+        Yard::new(c, |_| Ok(())).map(Site)
     }
 
     /// `build` of a Dockerfile as the image `made`, without a network.
@@ -173,7 +157,7 @@ fn became(ran: &Ran, instruction: &str) -> String {
 #[test]
 fn an_image_is_a_fold_over_instructions() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let word = c.word("word");
         yard.build(
             &["--build-arg", "WHO=caller", "--label", "given=yes"],
@@ -240,7 +224,7 @@ fn an_image_is_a_fold_over_instructions() {
 #[test]
 fn a_command_that_fails_is_shown() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let word = c.word("word");
         let ran = yard.build(
             &[],
@@ -282,7 +266,7 @@ fn a_command_that_fails_is_shown() {
 #[test]
 fn stages_run_side_by_side() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let word = c.word("word");
         // Each waits for the other: by a cache that both mount.
         let stage = |own: &str, other: &str| {
@@ -323,7 +307,7 @@ fn stages_run_side_by_side() {
 #[test]
 fn the_cache_knows_what_it_depends_on() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let word = c.word("word");
         let dockerfile =
             "FROM box\nARG V=1\nCOPY src /src\nRUN cat /src/* > /all; echo $V >> /all\n";
@@ -399,7 +383,7 @@ fn the_cache_knows_what_it_depends_on() {
 #[test]
 fn what_is_kept_is_kept_until_it_is_pruned() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let dockerfile = "FROM box\nRUN echo 1 > /one\nRUN echo 2 > /two\n";
         yard.build(&[], dockerfile)?.success()?;
         yard.call(&["rmi", "made"]).run()?.success()?;
@@ -449,7 +433,7 @@ fn what_is_kept_is_kept_until_it_is_pruned() {
 #[test]
 fn a_secret_is_nowhere_afterwards() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let secret = c.word("hush").repeat(3);
         let file = c.dir().join("secret");
         fs::write(&file, &secret).context("write")?;
@@ -551,7 +535,7 @@ fn command_lines(bytes: &str) -> Vec<String> {
 #[test]
 fn mounts_leave_no_trace() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let word = c.word("word");
         yard.file("files/a", &word)?;
         yard.file("files/b", "no\n")?;
@@ -587,9 +571,209 @@ fn mounts_leave_no_trace() {
 }
 
 #[test]
+fn a_cache_begins_with_what_it_is_given() {
+    check(|c| {
+        let yard = Site::new(c)?;
+        let word = c.word("word");
+        let dockerfile = |seed: &str, n: u32| {
+            format!(
+                "FROM box AS seed\nRUN mkdir -p /seed/below; echo {seed} > /seed/below/first; chown \
+                 7:8 /seed/below; chmod 2750 /seed/below\nFROM box\nRUN \
+                 --mount=type=cache,id=c,target=/c,from=seed,source=/seed/below {{ stat -c '%a \
+                 %u:%g' /c; cat /c/*; echo {n} > /c/{n}; }} > /seen\n"
+            )
+        };
+        yard.build(&[], &dockerfile(&word, 1))?.success()?;
+        expect_eq(
+            "what a new cache holds",
+            yard.inside("cat /seen")?,
+            format!("2750 7:8\n{word}\n"),
+        )?;
+        // What was written stays, and nothing is copied again.
+        yard.build(&[], &dockerfile(&word, 2))?.success()?;
+        expect_eq(
+            "what it holds the next time",
+            yard.inside("cat /seen")?,
+            format!("2750 7:8\n1\n{word}\n"),
+        )?;
+        // Another beginning is another cache, also for a RUN that is the same.
+        yard.build(&[], &dockerfile("other", 2))?.success()?;
+        expect_eq(
+            "what a cache with another beginning holds",
+            yard.inside("cat /seen")?,
+            "2750 7:8\nother\n".into(),
+        )?;
+        let ran = yard.build(
+            &[],
+            "FROM box\nRUN --mount=type=cache,target=/c,from=box,source=/none true\n",
+        )?;
+        says(&ran, "\"/none\": not found")?;
+        let ran = yard.build(
+            &[],
+            "FROM box\nRUN --mount=type=cache,target=/c,source=/etc true\n",
+        )?;
+        says(&ran, "source=/etc without from")
+    });
+}
+
+#[test]
+fn a_filter_names_the_stages_that_are_not_cached() {
+    check(|c| {
+        let yard = Site::new(c)?;
+        let dockerfile = "FROM box AS one\nRUN echo 1 > /one\nFROM box AS two\nRUN echo 2 > \
+                          /two\nFROM box\nCOPY --from=one /one /\nCOPY --from=two /two /\n";
+        yard.build(&[], dockerfile)?.success()?;
+        let steps = ["RUN echo 1 > /one", "RUN echo 2 > /two"];
+        for (filter, expected) in [
+            ("one", [false, true]),
+            ("two", [true, false]),
+            ("one,two", [false, false]),
+            ("other", [true, true]),
+        ] {
+            let ran = yard
+                .build(&["--no-cache-filter", filter], dockerfile)?
+                .success()?;
+            let cached = steps.map(|step| became(&ran, step).contains("CACHED"));
+            expect_eq(
+                &format!("whether the RUNs of stages one and two are cached with {filter}"),
+                cached,
+                expected,
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_system_is_pruned_of_what_nobody_uses() {
+    check(|c| {
+        let yard = Site::new(c)?;
+        let prune = |options: &[&str]| -> Result<String> {
+            let words = [&["system", "prune", "-f"], options].concat();
+            Ok(yard.call(&words).run()?.success()?.stdout)
+        };
+        // A build is at work: its first layer belongs to no image yet, and its cache
+        // is mounted.
+        yard.build(&[], "FROM box\nRUN echo old > /old\n")?
+            .success()?;
+        yard.call(&["rmi", "made"]).run()?.success()?;
+        let mut build = yard.begun(
+            "FROM box\nRUN echo layer > /layer\nRUN --mount=type=cache,target=/c echo > /c/began; \
+             until test -e /c/go; do sleep 0.02; done; cat /layer > /seen\n",
+        )?;
+        let caches = yard.root.join("build/cache");
+        let data = || {
+            let entries = fs::read_dir(&caches).into_iter().flatten().flatten();
+            let mut data = entries.map(|entry| entry.path().join("data"));
+            data.find(|data| data.join("began").exists())
+        };
+        let data = wait_for(data);
+        let done = (|| {
+            for name in ["used", "ended"] {
+                let words = [
+                    "create",
+                    "--network",
+                    "none",
+                    "-v",
+                    "/anonymous",
+                    "--name",
+                    name,
+                ];
+                yard.call(&[&words[..], &["box", "sleep", "600"]].concat())
+                    .run()?
+                    .success()?;
+            }
+            yard.call(&["volume", "create", "named"]).run()?.success()?;
+            let volume = yard.call(&["volume", "create"]).run()?.success()?.stdout;
+            yard.call(&["start", "used"]).run()?.success()?;
+            let asked = yard
+                .call(&["system", "prune", "--volumes", "--filter", "label=x"])
+                .stdin("n\n")
+                .run()?
+                .success()?
+                .stdout;
+            expect(
+                asked.contains("WARNING! This will remove:\n  - all stopped containers\n")
+                    && asked.contains("\n  - all anonymous volumes not used")
+                    && asked.contains("\n  - all dangling images\n  - unused build cache\n")
+                    && asked.contains("will be filtered with:\n  - label=x\n")
+                    && !asked.contains("Total"),
+                "Docker's question, and nothing to be done without a yes",
+                &asked,
+            )?;
+            let first = prune(&["--filter", "label=x"])?;
+            expect_eq(
+                "what is removed of what has the label x",
+                first,
+                "Total reclaimed space: 0B\n".into(),
+            )?;
+            let first = prune(&[])?;
+            expect(
+                first.contains("Deleted Containers:\n")
+                    && first.contains("\n\nDeleted build cache objects:\n")
+                    && first.contains("\n\nTotal reclaimed space: ")
+                    && !first.contains("Deleted Volumes"),
+                "a container and a record to be removed, and no volume",
+                &first,
+            )?;
+            let names = yard
+                .call(&["ps", "-a", "--format", "{{.Names}}"])
+                .run()?
+                .success()?;
+            expect_eq("containers that are left", names.stdout, "used\n".into())?;
+            let first = prune(&["--all", "--volumes"])?;
+            expect(
+                first.contains(&format!("Deleted Volumes:\n{volume}")),
+                "the anonymous volume that no container has",
+                &first,
+            )?;
+            let left = yard.call(&["volume", "ls", "-q"]).run()?.success()?.stdout;
+            expect(
+                left.contains("named") && left.lines().count() == 2,
+                "the named volume and that of the container that runs to stay",
+                left,
+            )
+        })();
+        if let Some(data) = &data {
+            fs::write(data.join("go"), "").context("write")?;
+        }
+        let status = wait_or_kill(&mut build)?;
+        yard.call(&["rm", "-f", "-v", "used"]).run()?;
+        done?;
+        expect(
+            data.is_some(),
+            "the build to be at its second RUN",
+            "it is not",
+        )?;
+        expect_eq(
+            "the exit status of a build during which all was pruned",
+            status,
+            Some(0),
+        )?;
+        expect_eq(
+            "what its image holds",
+            yard.inside("cat /seen")?,
+            "layer\n".into(),
+        )?;
+        prune(&["-a"])?;
+        let df = yard.call(&["system", "df"]).run()?.success()?.stdout;
+        let count = |what: &str| {
+            let row = df.lines().find_map(|line| line.strip_prefix(what));
+            row.and_then(|row| row.split_whitespace().next())
+                .map(str::to_owned)
+        };
+        expect_eq(
+            "images and records in the end",
+            [count("Images"), count("Build Cache")],
+            [Some("0".to_owned()), Some("0".to_owned())],
+        )
+    });
+}
+
+#[test]
 fn a_build_that_is_killed_leaves_nothing() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let dockerfile = "FROM box\nRUN sleep 600\n";
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             let mut build = yard.begun(dockerfile)?;
@@ -634,7 +818,7 @@ fn a_build_that_is_killed_leaves_nothing() {
 #[test]
 fn the_same_is_the_same_everywhere() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         yard.file("src/a", "a\n")?;
         let dockerfile = "FROM box\nCOPY src /src\nWORKDIR /w\nRUN echo x > /x; mkdir -p /d/e; ln \
                           /x /d/hard; rm /linuxrc\n";
@@ -660,7 +844,7 @@ fn the_same_is_the_same_everywhere() {
 #[test]
 fn a_build_hands_over_what_it_has_made() {
     check(|c| {
-        let yard = Yard::new(c)?;
+        let yard = Site::new(c)?;
         let word = c.word("word");
         let dockerfile = format!("FROM box\nRUN echo {word} > /one\nRUN echo 2 > /two\n");
         let at = |name: &str| c.dir().join(name).display().to_string();
@@ -703,11 +887,11 @@ fn a_build_hands_over_what_it_has_made() {
         yard.call(&["save", "-o", &saved, "made", "box"])
             .run()?
             .success()?;
-        let other = Yard {
+        let other = Site(Yard {
             c,
             root: c.dir().join("other"),
             context: yard.context.clone(),
-        };
+        });
         fs::create_dir(&other.root).context("mkdir")?;
         other.call(&["load", "-q", "-i", &saved]).run()?.success()?;
         other.call(&["tag", "made", "known"]).run()?.success()?;
