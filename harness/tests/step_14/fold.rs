@@ -652,22 +652,28 @@ fn a_system_is_pruned_of_what_nobody_uses() {
             let words = [&["system", "prune", "-f"], options].concat();
             Ok(yard.call(&words).run()?.success()?.stdout)
         };
-        // A build is at work: its first layer belongs to no image yet, and its cache
-        // is mounted.
+        // A build is at work: the layer of its first stage belongs to no image yet,
+        // and to no container any more; its cache is mounted.
         yard.build(&[], "FROM box\nRUN echo old > /old\n")?
             .success()?;
         yard.call(&["rmi", "made"]).run()?.success()?;
         let mut build = yard.begun(
-            "FROM box\nRUN echo layer > /layer\nRUN --mount=type=cache,target=/c echo > /c/began; \
-             until test -e /c/go; do sleep 0.02; done; cat /layer > /seen\n",
+            "FROM box AS first\nRUN echo layer > /layer\nFROM box\nRUN \
+             --mount=type=cache,target=/c echo > /c/began; until test -e /c/go; do sleep 0.02; \
+             done\nCOPY --from=first /layer /seen\n",
         )?;
-        let caches = yard.root.join("build/cache");
-        let data = || {
-            let entries = fs::read_dir(&caches).into_iter().flatten().flatten();
-            let mut data = entries.map(|entry| entry.path().join("data"));
-            data.find(|data| data.join("began").exists())
+        let below = |path: &str| {
+            let entries = fs::read_dir(yard.root.join(path)).into_iter().flatten();
+            entries.flatten().map(|entry| entry.path())
         };
-        let data = wait_for(data);
+        let data = wait_for(|| {
+            let first = below("images/keep").any(|path| {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                text.contains("echo layer")
+            });
+            let mut data = below("build/cache").map(|path| path.join("data"));
+            data.find(|data| first && data.join("began").exists())
+        });
         let done = (|| {
             for name in ["used", "ended"] {
                 let words = [
@@ -748,7 +754,7 @@ fn a_system_is_pruned_of_what_nobody_uses() {
         done?;
         expect(
             data.is_some(),
-            "the build to be at its second RUN",
+            "the build to be at its second stage",
             "it is not",
         )?;
         expect_eq(
