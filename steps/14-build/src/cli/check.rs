@@ -1,8 +1,6 @@
 //! `build --check`, and the warnings at the end of a build.
 
-use std::io::{Write, stdout};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use process::{Exit, Failure};
 use registry::cli::Here;
 
@@ -74,7 +72,7 @@ pub(super) fn show(found: &Found, context: &Context) -> Result<Exit> {
             text.push('\n');
         }
     }
-    stdout().write_all(text.as_bytes()).context("write")?;
+    kit::out!("{text}")?;
     match found.error() {
         Some(error) => Err(Failure::new(1, error).into()),
         None => Ok(Exit::Code(u8::from(!found.warnings.is_empty()))),
@@ -89,8 +87,8 @@ pub(super) fn summary(found: &Found) {
         1 => "1 warning found".to_owned(),
         count => format!("{count} warnings found"),
     };
-    eprintln!("\n {count} (use drydock build --check to expand):");
+    kit::errln!("\n {count} (use drydock build --check to expand):");
     for warning in &found.warnings {
-        eprintln!(" - {}", safe(&warning.short()));
+        kit::errln!(" - {}", safe(&warning.short()));
     }
 }
