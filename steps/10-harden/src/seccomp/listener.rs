@@ -16,10 +16,10 @@
 //! the comparison, allows the call. After execve(2) nobody in the container
 //! knows the numbers.
 
-use std::cell::OnceCell;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -64,7 +64,7 @@ pub struct Listener {
     flags: u32,
     /// Carries the PID as the host sees it, which the child does not know.
     pid: Option<(PipeReader, PipeWriter)>,
-    message: OnceCell<Vec<u8>>,
+    message: OnceLock<Vec<u8>>,
 }
 
 impl Listener {
@@ -99,7 +99,7 @@ impl Listener {
             code: with_exception(&program.code, password)?,
             flags: program.flags,
             pid: Some(pipe().context("pipe")?),
-            message: OnceCell::new(),
+            message: OnceLock::new(),
         }))
     }
 
