@@ -76,15 +76,18 @@ pub(crate) fn main() -> ExitCode {
 
 /// The command line with which the program was called. Its help has runc's form.
 fn parsed() -> Result<Cli, clap::Error> {
-    let command = described().mut_subcommands(|verb| verb.help_template(HELP));
+    let command = described().mut_subcommands(|verb| {
+        let name = format!("{} {}", name(), verb.get_name());
+        verb.display_name(name).help_template(HELP)
+    });
     Cli::from_arg_matches(&command.try_get_matches()?)
 }
 
 fn described() -> clap::Command {
-    Cli::command().help_template(HELP)
+    Cli::command().display_name(name()).help_template(HELP)
 }
 
-const HELP: &str = "NAME:\n   {bin} - {about-with-newline}\n{usage-heading} {usage}\n\n{all-args}";
+const HELP: &str = "NAME:\n   {name} - {about-with-newline}\n{usage-heading} {usage}\n\n{all-args}";
 
 /// The name by which the program was called: an engine that calls it in runc's
 /// place reads the name of the runtime it knows.
