@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
+use check::agent::Agent;
 use check::prelude::*;
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
@@ -58,6 +60,41 @@ fn a_start_hook_is_behind_the_filter() {
             .run()?
             .success()?;
         reap();
+        // A filter that asks somebody asks about the hook too.
+        let agents = c.dir().join("agents");
+        runtime.configure(
+            "mkdir /by-the-command; echo up; exec sleep 1000",
+            |config| {
+                config["hooks"] = json!({"startContainer": hook("mkdir /by-a-hook; true")});
+                config["linux"]["seccomp"] = json!({
+                    "defaultAction": "SCMP_ACT_ALLOW",
+                    "listenerPath": agents,
+                    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+                });
+            },
+        )?;
+        let both = Agent::several(&agents, Errno::EXDEV, 2)?;
+        let asking = runtime.start("asking")?;
+        asking.line("up")?;
+        runtime
+            .call(&["delete", "--force", "asking"])
+            .run()?
+            .success()?;
+        reap();
+        for agent in both {
+            let heard = agent.end()?;
+            expect_eq(
+                "calls of mkdir(2) on which an agent has decided",
+                heard.calls.len(),
+                1,
+            )?;
+            let pid = Some(i64::from(asking.pid));
+            expect_eq(
+                "the container's PID",
+                heard.message["state"]["pid"].as_i64(),
+                pid,
+            )?;
+        }
         // It may replace the command by a link to whoever executes it.
         symlink("/bin/busybox", rootfs.join("command")).context("symlink")?;
         runtime.configure("", |config| {

@@ -27,7 +27,10 @@ use kit::{random, say, sys};
 use libc::sock_filter;
 use nix::unistd::Pid;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with,
+};
 use serde_json::{Value, json};
 
 use crate::seccomp::abi::Abi;
@@ -168,6 +171,12 @@ impl Listener {
         let message = self.message.get().context("the message is not written")?;
         sys::seccomp::hand_over(self.socket(), message, descriptor, self.password)
             .context("listenerPath: sendmsg(SCM_RIGHTS)")
+    }
+
+    /// Ends the connection, after a process of the caller's has handed its
+    /// descriptor over: the listener reads up to the end.
+    pub fn end(&self) -> Result<()> {
+        shutdown(&self.socket, Shutdown::Both).context("listenerPath: shutdown")
     }
 }
 

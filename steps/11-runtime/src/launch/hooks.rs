@@ -20,6 +20,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -65,7 +66,8 @@ fn run_while(
     let text = serde_json::to_vec(state).context("serialise the state")?;
     for (n, hook) in hooks.iter().enumerate() {
         named(n, kind, hook, || {
-            run(hook, command(hook, hook.env.as_deref()), &text, socket)
+            let command = command(hook, hook.env.as_deref());
+            run(hook, command, &text, socket, || Ok(()))
         })?;
     }
     Ok(())
@@ -99,6 +101,7 @@ fn run(
     mut command: Command,
     state: &[u8],
     socket: Option<BorrowedFd<'_>>,
+    begun: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let mut words = memory(&[])?;
     command
@@ -109,7 +112,7 @@ fn run(
         .stderr(Stdio::from(words.try_clone().context("dup")?));
     let mut child = command.spawn().context("execute")?;
     let process = rustix::process::Pid::from_child(&child);
-    let ended = wait(process, hook.timeout, socket);
+    let ended = begun().and_then(|()| wait(process, hook.timeout, socket));
     if !matches!(ended, Ok(End::Hook)) {
         child.kill().context("kill the hook")?;
     }
@@ -373,13 +376,17 @@ impl Isolation for StartHooks {
         for (n, hook) in self.hooks.iter().enumerate() {
             // Its connection is closed when this part has ended: dropping it would
             // close its number again.
-            let listener = listeners.next().map(ManuallyDrop::new);
+            let listener = listeners.next().map(ManuallyDrop::new).map(Arc::new);
+            let own = listener.clone();
             let door = self.door.clone();
             // A program of the container's learns nothing of the host's environment.
             let mut command = command(hook, Some(hook.env.as_deref().unwrap_or_default()));
-            sys::act_last(&mut command, move || door.close(listener.as_deref()));
+            sys::act_last(&mut command, move || {
+                door.close(own.as_deref().map(|own| &**own))
+            });
+            let begun = || listener.map_or(Ok(()), |listener| listener.end());
             named(n, "startContainer", hook, || {
-                run(hook, command, &state, None)
+                run(hook, command, &state, None, begun)
             })?;
         }
         Ok(())
