@@ -60,6 +60,25 @@ fn a_start_hook_is_behind_the_filter() {
             .run()?
             .success()?;
         reap();
+        // It may replace the command by a link to whoever executes it.
+        symlink("/bin/busybox", rootfs.join("command")).context("symlink")?;
+        runtime.configure("", |config| {
+            let replace = "rm /command; ln -s /proc/self/exe /command";
+            config["process"]["args"] = json!(["/command", "--version"]);
+            config["hooks"] = json!({"startContainer": hook(replace)});
+        })?;
+        let three = runtime.create("three")?.success()?;
+        let started = runtime.call(&["start", "three"]).run()?;
+        expect(
+            started.status == 1 && !three.said()?.contains("version"),
+            "the command looked at after the hooks, and not executed: it leads to the runtime",
+            format!("status {}: {}", started.status, three.said()?),
+        )?;
+        runtime
+            .call(&["delete", "--force", "three"])
+            .run()?
+            .success()?;
+        reap();
         // A filter that asks somebody asks about the hook too.
         let agents = c.dir().join("agents");
         runtime.configure(
@@ -95,25 +114,6 @@ fn a_start_hook_is_behind_the_filter() {
                 pid,
             )?;
         }
-        // It may replace the command by a link to whoever executes it.
-        symlink("/bin/busybox", rootfs.join("command")).context("symlink")?;
-        runtime.configure("", |config| {
-            let replace = "rm /command; ln -s /proc/self/exe /command";
-            config["process"]["args"] = json!(["/command", "--version"]);
-            config["hooks"] = json!({"startContainer": hook(replace)});
-        })?;
-        let three = runtime.create("three")?.success()?;
-        let started = runtime.call(&["start", "three"]).run()?;
-        expect(
-            started.status == 1 && !three.said()?.contains("version"),
-            "the command looked at after the hooks, and not executed: it leads to the runtime",
-            format!("status {}: {}", started.status, three.said()?),
-        )?;
-        runtime
-            .call(&["delete", "--force", "three"])
-            .run()?
-            .success()?;
-        reap();
         runtime.expect_nothing_left()
     });
 }
