@@ -72,7 +72,7 @@ fn a_start_hook_is_behind_the_filter() {
         expect(
             started.status == 1 && !three.said()?.contains("version"),
             "the command looked at after the hooks, and not executed: it leads to the runtime",
-            format!("status {}: {}", started.status, three.said()?),
+            "it was executed",
         )?;
         runtime
             .call(&["delete", "--force", "three"])
