@@ -121,11 +121,7 @@ macro_rules! errln {
 macro_rules! say {
     ($($words:tt)*) => {
         if $crate::say::verbose() {
-<<<<<<< HEAD
-            $crate::errln!("[{}] {}", std::process::id(), format_args!($($words)*));
-=======
             $crate::say::progress(format_args!($($words)*));
->>>>>>> 51b9681f (runtime: hooks at the start are behind the filter; runc's words and places)
         }
     };
 }

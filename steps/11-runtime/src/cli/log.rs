@@ -9,7 +9,8 @@ use std::process::id;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use kit::say::{listen, observe, printable};
+use kit::errln;
+use kit::say::{listen, observe, on_stderr, printable};
 use kit::time::now;
 use serde_json::json;
 
@@ -42,12 +43,12 @@ impl Log {
         };
         let to = log.clone();
         if log.file.is_none() {
-            observe(move |words| eprint!("{}", to.line("debug", words)));
+            observe(move |words| on_stderr(format_args!("{}", to.line("debug", words))));
         } else {
             log.append().context("--log")?;
             collect(move |words| {
                 if let Err(error) = to.write("debug", words) {
-                    eprintln!("drydock-runtime: {error:#}");
+                    errln!("drydock-runtime: {error:#}");
                 }
             });
             let (own, to) = (id(), log.clone());

@@ -41,7 +41,7 @@ pub(crate) fn main() -> ExitCode {
             let asked_for = !error.use_stderr();
             if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) {
                 // runc's words.
-                eprintln!("No help topic for '{}'", printable(word));
+                kit::errln!("No help topic for '{}'", printable(word));
             }
             // If printing fails, only the exit status can report it.
             return match error.print() {
