@@ -2,6 +2,8 @@
 
 #[path = "step_11/config.rs"]
 mod config;
+#[path = "step_11/place.rs"]
+mod place;
 #[path = "step_09/screen.rs"]
 mod screen;
 #[path = "step_11/systemd.rs"]

@@ -40,6 +40,17 @@ impl Agent {
         Agent::with(path, move |socket| serve(&socket, errno))
     }
 
+    /// Listens on `path`, and answers the calls of the first `count` processes that
+    /// connect, each by an agent of its own.
+    pub fn several(path: &Path, errno: Errno, count: usize) -> Result<Vec<Agent>> {
+        let listener = UnixListener::bind(path).with_context(|| format!("bind {path:?}"))?;
+        let one = |_| {
+            let listener = listener.try_clone().context("dup")?;
+            Agent::on(listener, move |socket| serve(&socket, errno))
+        };
+        (0..count).map(one).collect()
+    }
+
     /// Listens on `path`, and closes the first connection at once.
     pub fn deaf(path: &Path) -> Result<Agent> {
         Agent::with(path, |_| Ok(Heard::default()))
@@ -50,6 +61,13 @@ impl Agent {
         serve: impl FnOnce(UnixStream) -> Result<Heard> + Send + 'static,
     ) -> Result<Agent> {
         let listener = UnixListener::bind(path).with_context(|| format!("bind {path:?}"))?;
+        Agent::on(listener, serve)
+    }
+
+    fn on(
+        listener: UnixListener,
+        serve: impl FnOnce(UnixStream) -> Result<Heard> + Send + 'static,
+    ) -> Result<Agent> {
         let thread = thread::Builder::new().name("agent".into());
         let thread = thread.spawn(move || {
             let (socket, _) = listener.accept().context("accept")?;

@@ -98,7 +98,10 @@ pub fn test_peers(args: Args) -> Result<ExitCode> {
 fn environment() -> Vec<(String, String)> {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let at = |name: &str| -> String { PathBuf::from(INSIDE).join(name).display().to_string() };
+    // Which Dockerfiles are built.
+    let case = std::env::var("DRYDOCK_CASE").unwrap_or_default();
     [
+        ("DRYDOCK_CASE", case),
         ("DRYDOCK_BIN", at("bin")),
         ("DRYDOCK_ROOTFS", at("rootfs")),
         ("PATH", format!("{INSIDE}:{path}")),

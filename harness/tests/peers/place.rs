@@ -279,14 +279,33 @@ impl Place {
 
     fn spawn(&mut self, name: &str, words: &[&str]) -> Result<()> {
         let log = File::create(self.dir().join(format!("{name}.log"))).context("create a log")?;
+        // On a host with systemd a daemon is in a group of its own. In the topmost one
+        // dockerd finds no memory.swap.max on v2, and limits no swap.
+        let group = self.daemons_group()?;
+        let enter = r#"[ -z "$0" ] || echo $$ >"$0"/cgroup.procs; exec "$@""#;
+        let enter = ["sh", "-c", enter, &group].map(OsStr::new);
+        let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
         let child = self
-            .command(words)
+            .command(&[&enter, &words[..]].concat())
             .stdout(log.try_clone().context("dup")?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("run {name}"))?;
         self.daemons.push((name.to_owned(), child));
         Ok(())
+    }
+
+    /// The group of the daemons on v2, below the place's own; empty on v1.
+    fn daemons_group(&self) -> Result<String> {
+        let top = Path::new(HIERARCHIES);
+        if !top.join("cgroup.controllers").exists() {
+            return Ok(String::new());
+        }
+        let own = top.join(self.group.trim_start_matches('/'));
+        let daemons = own.join("daemons");
+        fs::create_dir_all(&daemons).with_context(|| format!("mkdir {daemons:?}"))?;
+        fs::write(own.join("cgroup.subtree_control"), "+memory").context("+memory")?;
+        Ok(daemons.display().to_string())
     }
 
     /// The last lines of a daemon's log.

@@ -66,11 +66,13 @@ impl NamedMember {
     fn expect_empty(&self, own: Option<Pid>) -> Result<()> {
         let mut there = processes::processes(&self.dir)?;
         there.retain(|pid| Some(*pid) != own);
+        // The words of other runtimes.
         ensure!(
             there.is_empty(),
-            "the group {} is not empty: process {} is in it",
-            self.dir.display(),
-            there[0]
+            "container's cgroup is not empty: {} process(es) found: {} is in {}",
+            there.len(),
+            there[0],
+            self.dir.display()
         );
         Ok(())
     }
@@ -502,9 +504,10 @@ impl NamedGroup {
         }
     }
 
-    /// The open files by which a process enters the group. `base` says into
-    /// which group on v2 a further process goes: beside the first one, wherever
-    /// that is.
+    /// The open files by which a process enters the group. On v2 the container
+    /// may have given its own groups controllers; this one then takes no
+    /// processes, and a further one goes beside the first, `beside`, wherever that
+    /// is.
     pub fn entrance(&self, beside: Option<Pid>) -> Result<Entrance> {
         self.entrance_below(beside, &[])
     }
@@ -533,18 +536,17 @@ impl NamedGroup {
             };
             match member.version() {
                 Version::V1 => {
-                    let path = dir.join("tasks");
-                    let tasks = OpenOptions::new().write(true).open(&path);
-                    let tasks = tasks.with_context(|| format!("open {}", path.display()))?;
-                    entrance.tasks.push((tasks, dir));
+                    let tasks = OpenOptions::new().write(true).open(dir.join("tasks"));
+                    entrance.tasks.push((tasks.enters(&dir)?, dir));
                 }
                 Version::V2 => {
                     let dir = match beside {
-                        Some(pid) if below.is_none() => v2_group_of(pid, member)?,
+                        Some(pid) if below.is_none() && !takes_processes(&dir)? => {
+                            v2_group_of(pid, member)?
+                        }
                         _ => dir,
                     };
-                    let open = File::open(&dir).with_context(|| format!("open {}", dir.display()));
-                    entrance.v2 = Some(open?);
+                    entrance.v2 = Some((File::open(&dir).enters(&dir)?, dir));
                 }
             }
         }
@@ -644,13 +646,22 @@ pub struct Usage {
 #[derive(Debug, Default)]
 pub struct Entrance {
     tasks: Vec<(File, PathBuf)>,
-    v2: Option<File>,
+    v2: Option<(File, PathBuf)>,
 }
 
 impl Entrance {
     /// The directory for [`process::Isolation::cgroup`].
     pub fn born_into(&self) -> Option<BorrowedFd<'_>> {
-        self.v2.as_ref().map(AsFd::as_fd)
+        self.v2.as_ref().map(|(dir, _)| dir.as_fd())
+    }
+
+    /// For [`process::Isolation::why_refused`]: a group whose own groups have
+    /// controllers takes no processes (cgroup-v2.rst “No Internal Process
+    /// Constraint”).
+    pub fn why_refused(&self, errno: Errno) -> Option<String> {
+        let (_, dir) = self.v2.as_ref().filter(|_| errno == Errno::EBUSY)?;
+        let why = refused(dir, "device or resource busy");
+        Some(format!("{why}: its own groups have controllers"))
     }
 
     /// What the child needs to [`enter`](Self::enter).
@@ -743,8 +754,41 @@ fn make_v2(member: &NamedMember) -> Result<()> {
     Ok(())
 }
 
+/// The error for a group that cannot be entered, in the words of other runtimes.
+fn refused(dir: &Path, why: &str) -> String {
+    let file = dir.join("cgroup.procs");
+    format!(
+        "adding pid of the command to cgroups: {}: {why}",
+        file.display()
+    )
+}
+
+/// Adds the group to the error of its entrance.
+trait Enters<T> {
+    fn enters(self, dir: &Path) -> Result<T>;
+}
+
+impl<T> Enters<T> for std::io::Result<T> {
+    fn enters(self, dir: &Path) -> Result<T> {
+        self.map_err(|error| {
+            let why = match error.kind() {
+                ErrorKind::NotFound => "no such file or directory",
+                _ => "open",
+            };
+            Error::new(error).context(refused(dir, why))
+        })
+    }
+}
+
+/// Whether a group on v2 takes processes: none of its controllers is switched on
+/// for its own groups.
+fn takes_processes(dir: &Path) -> Result<bool> {
+    let control = file::read_if_there(&dir.join("cgroup.subtree_control"))?;
+    Ok(control.is_none_or(|control| control.trim().is_empty()))
+}
+
 /// The group on v2 in which process `pid` is: the container may have moved it
-/// into one of its own, below `member`'s, which then takes no processes.
+/// into one of its own, below `member`'s.
 fn v2_group_of(pid: Pid, member: &NamedMember) -> Result<PathBuf> {
     let layout = Layout::of_process(&pid.to_string())?;
     let own = layout.v2().map(|hierarchy| hierarchy.own.clone());

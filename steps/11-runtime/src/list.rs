@@ -29,6 +29,7 @@ use crate::launch::group::{Beside, Grouped, View};
 use crate::launch::hooks::{CreateHooks, StartHooks};
 use crate::launch::identity::{Asked, Identity, Lookup};
 use crate::launch::namespaces::{self, Joined, Names, New};
+use crate::launch::progress::{Launching, Milestones};
 use crate::launch::rdt::{self, Rdt};
 use crate::launch::rootfs::{Pivot, Rootfs, SharedRoot, is_filled};
 use crate::launch::workdir::Enter;
@@ -146,7 +147,8 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
     }
     let seccomp = checked.seccomp.as_deref();
     let door = door(process, seccomp, here.programs)?;
-    let asked = asked(&door, seccomp, &here.state, Which::First)?;
+    let ask = || asked(&door, seccomp, &here.state, Which::First);
+    let (asked, asked_of_hooks) = (ask()?, ask()?);
     let root = SharedRoot::default();
     let user = &process.raw.user;
     let hooks = config.hooks.clone();
@@ -259,19 +261,23 @@ pub(crate) fn create(checked: &Checked, here: Here<'_>) -> Result<Container> {
         .with(Identity::limits(process))
         .with(Identity {
             process: process.clone(),
-            door,
+            door: door.clone(),
             asked,
             listener: None,
             new_keyring: here.new_keyring,
             personality: checked.personality,
             memory_policy: checked.memory_policy.clone(),
         })
-        // The programs are the container's: they run with its rights. The filter
-        // is loaded after them, in `Identity::seal`.
+        // The programs are the container's: they run with its rights, each behind the
+        // filter. Around the command it is closed last, in `Identity::seal`.
         .with(StartHooks {
             hooks: hooks.start_container,
             state: here.state,
-        }))
+            door,
+            asked: asked_of_hooks,
+            listeners: Vec::new(),
+        })
+        .with(Milestones::of(Launching::First)))
 }
 // ANCHOR_END: create
 
@@ -356,6 +362,7 @@ pub(crate) fn exec(process: &CheckedProcess, there: There) -> Result<Container> 
             new_keyring: false,
             personality: there.personality,
             memory_policy: there.memory_policy,
-        }))
+        })
+        .with(Milestones::of(Launching::Further)))
 }
 // ANCHOR_END: exec

@@ -24,6 +24,24 @@ pub fn listen(listener: impl Fn(&str) + Send + Sync + 'static) {
     LISTENER.get_or_init(|| Box::new(listener));
 }
 
+/// Who gets the progress instead of standard error.
+static OBSERVER: OnceLock<Listener> = OnceLock::new();
+
+/// Gives the progress of this process and of its forks to `observer` instead of
+/// standard error, if it is printed at all. Only the first call counts.
+pub fn observe(observer: impl Fn(&str) + Send + Sync + 'static) {
+    OBSERVER.get_or_init(|| Box::new(observer));
+}
+
+/// What [`say!`](crate::say!) does with its words.
+pub fn progress(words: fmt::Arguments<'_>) {
+    let line = format!("[{}] {words}", std::process::id());
+    match OBSERVER.get() {
+        Some(observer) => observer(&line),
+        None => on_stderr(format_args!("{line}\n")),
+    }
+}
+
 /// What [`warn!`](crate::warn!) does with its words.
 pub fn warn(words: &str) {
     let words = printable(words);
@@ -103,7 +121,7 @@ macro_rules! errln {
 macro_rules! say {
     ($($words:tt)*) => {
         if $crate::say::verbose() {
-            $crate::errln!("[{}] {}", std::process::id(), format_args!($($words)*));
+            $crate::say::progress(format_args!($($words)*));
         }
     };
 }

@@ -16,10 +16,10 @@
 //! the comparison, allows the call. After execve(2) nobody in the container
 //! knows the numbers.
 
-use std::cell::OnceCell;
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -27,7 +27,10 @@ use kit::{random, say, sys};
 use libc::sock_filter;
 use nix::unistd::Pid;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with,
+};
 use serde_json::{Value, json};
 
 use crate::seccomp::abi::Abi;
@@ -64,7 +67,7 @@ pub struct Listener {
     flags: u32,
     /// Carries the PID as the host sees it, which the child does not know.
     pid: Option<(PipeReader, PipeWriter)>,
-    message: OnceCell<Vec<u8>>,
+    message: OnceLock<Vec<u8>>,
 }
 
 impl Listener {
@@ -99,7 +102,7 @@ impl Listener {
             code: with_exception(&program.code, password)?,
             flags: program.flags,
             pid: Some(pipe().context("pipe")?),
-            message: OnceCell::new(),
+            message: OnceLock::new(),
         }))
     }
 
@@ -168,6 +171,12 @@ impl Listener {
         let message = self.message.get().context("the message is not written")?;
         sys::seccomp::hand_over(self.socket(), message, descriptor, self.password)
             .context("listenerPath: sendmsg(SCM_RIGHTS)")
+    }
+
+    /// Ends the connection, after a process of the caller's has handed its
+    /// descriptor over: the listener reads up to the end.
+    pub fn end(&self) -> Result<()> {
+        shutdown(&self.socket, Shutdown::Both).context("listenerPath: shutdown")
     }
 }
 

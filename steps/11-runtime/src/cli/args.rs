@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::log::Format;
 
-/// An OCI runtime
+/// Open Container Initiative runtime
 ///
 /// Creates, starts, ends and looks at containers that others describe: podman,
 /// containerd, dockerd. Its commands and options are runc's.
@@ -113,6 +113,23 @@ pub(crate) enum Verb {
     Features,
     /// Print what a bundle asks for, in the words of the course
     Explain(Explain),
+    /// Not supported: save a container to disk
+    #[command(hide = true)]
+    Checkpoint(Unsupported),
+    /// Not supported: start a container that was saved
+    #[command(hide = true)]
+    Restore(Unsupported),
+}
+
+/// Arguments of a command of runc's that this runtime has not.
+#[derive(Args, Debug)]
+pub(crate) struct Unsupported {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[allow(
+        dead_code,
+        reason = "they are read so that the command can say why it fails"
+    )]
+    pub words: Vec<String>,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -19,6 +19,7 @@ use crate::config::{Config, NamespaceKind, VERSION, read};
 use crate::launch::console::Terminal;
 use crate::launch::hooks::run_all;
 use crate::launch::identity::may_trace;
+use crate::launch::progress;
 use crate::launch::rdt;
 use crate::list::{self, Here};
 use crate::sealed;
@@ -246,6 +247,7 @@ fn created(prepared: Prepared, args: &Create) -> Result<Container> {
     } = prepared;
     // ANCHOR: exercise_leave
     let left = launch.create().and_then(|created| {
+        progress::flush();
         let pid = created.pid();
         // Recorded while the child still dies with this process.
         container.record.process = Some(ProcessIdentity::of(pid.as_raw())?);
@@ -320,6 +322,7 @@ pub(crate) fn run(globals: &Globals, args: &Run) -> Result<Exit> {
         ..
     } = prepared;
     let ended = launch.create().and_then(|created| {
+        progress::flush();
         let pid = created.pid();
         container.record.process = Some(ProcessIdentity::of(pid.as_raw())?);
         container.save()?;

@@ -13,6 +13,7 @@ use crate::config::check::{CheckedProcess, memory_policy, personality};
 use crate::config::{Capabilities, Config, NamespaceKind, Process, read};
 use crate::launch::console::Terminal;
 use crate::launch::identity::may_trace;
+use crate::launch::progress;
 use crate::list::{self, There};
 use crate::sealed;
 use crate::state::{Status, Store};
@@ -143,6 +144,7 @@ pub(crate) fn exec(globals: &Globals, args: &Exec) -> Result<Exit> {
         false => launch,
     };
     let running = launch.create().and_then(|created| {
+        progress::flush();
         // It is in the group now, where `delete` finds it. If the container ends, so
         // has this process, and the container waits until it is reaped: whoever
         // waited for its end here would wait in vain, and take the process for one

@@ -9,8 +9,12 @@ use std::process::id;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use kit::say::{listen, printable};
+use kit::errln;
+use kit::say::{listen, observe, on_stderr, printable};
 use kit::time::now;
+use serde_json::json;
+
+use crate::launch::progress::collect;
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -37,8 +41,16 @@ impl Log {
             file: file.map(std::path::absolute).transpose().context("--log")?,
             format,
         };
-        if log.file.is_some() {
+        let to = log.clone();
+        if log.file.is_none() {
+            observe(move |words| on_stderr(format_args!("{}", to.line("debug", words))));
+        } else {
             log.append().context("--log")?;
+            collect(move |words| {
+                if let Err(error) = to.write("debug", words) {
+                    errln!("drydock-runtime: {error:#}");
+                }
+            });
             let (own, to) = (id(), log.clone());
             listen(move |words| {
                 if id() == own
@@ -70,20 +82,22 @@ impl Log {
         let Some(mut file) = self.append()? else {
             return Ok(());
         };
-        let line = match self.format {
-            Format::Json => serde_json::json!({
-                "level": level,
-                "msg": words,
-                "time": now(),
-            })
-            .to_string(),
-            Format::Text => {
-                let words = serde_json::to_string(&printable(words)).context("quote")?;
-                format!("time=\"{}\" level={level} msg={words}", now())
-            }
-        };
         // One write, so that the entries of several processes do not mix.
-        file.write_all(format!("{line}\n").as_bytes())
+        file.write_all(self.line(level, words).as_bytes())
             .context("write to the log")
+    }
+
+    /// An entry, with its end of line.
+    fn line(&self, level: &str, words: &str) -> String {
+        let time = now();
+        match self.format {
+            Format::Json => {
+                format!("{}\n", json!({"level": level, "msg": words, "time": time}))
+            }
+            Format::Text => {
+                let words = json!(printable(words));
+                format!("time=\"{time}\" level={level} msg={words}\n")
+            }
+        }
     }
 }

@@ -11,10 +11,13 @@ mod signal;
 mod spec;
 mod update;
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Error, Result};
-use clap::Parser;
+use anyhow::{Error, Result, bail};
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, FromArgMatches};
 use kit::say::printable;
 use kit::sys::close_others_on_exec;
 use kit::sys::signals::default_action;
@@ -32,10 +35,14 @@ const EXEC_FAILED: u8 = 255;
 
 /// The program.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parsed() {
         Ok(cli) => cli,
         Err(error) => {
             let asked_for = !error.use_stderr();
+            if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) {
+                // runc's words.
+                kit::errln!("No help topic for '{}'", printable(word));
+            }
             // If printing fails, only the exit status can report it.
             return match error.print() {
                 Ok(()) if asked_for => ExitCode::SUCCESS,
@@ -67,6 +74,29 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// The command line with which the program was called. Its help has runc's form.
+fn parsed() -> Result<Cli, clap::Error> {
+    let command = described().mut_subcommands(|verb| {
+        let name = format!("{} {}", name(), verb.get_name());
+        verb.display_name(name).help_template(HELP)
+    });
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
+fn described() -> clap::Command {
+    Cli::command().display_name(name()).help_template(HELP)
+}
+
+const HELP: &str = "NAME:\n   {name} - {about-with-newline}\n{usage-heading} {usage}\n\n{all-args}";
+
+/// The name by which the program was called: an engine that calls it in runc's
+/// place reads the name of the runtime it knows.
+fn name() -> String {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called).file_name().and_then(OsStr::to_str);
+    name.unwrap_or("drydock-runtime").to_owned()
+}
+
 fn complain(error: &Error) {
     kit::errln!("drydock-runtime: {}", printable(&format!("{error:#}")));
 }
@@ -74,9 +104,11 @@ fn complain(error: &Error) {
 fn dispatch(cli: Cli) -> Result<u8> {
     let Cli { globals, command } = cli;
     if globals.version {
+        // dockerd reads the first two lines, and podman shows them all.
+        let own = env!("CARGO_PKG_VERSION");
         line(&format!(
-            "drydock-runtime version {}\nspec: {VERSION}",
-            env!("CARGO_PKG_VERSION")
+            "{} version {own}\ncommit: {own}\nspec: {VERSION}",
+            printable(&name())
         ))?;
         return Ok(0);
     }
@@ -87,8 +119,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     let globals = &globals;
     match command {
         None => {
-            use clap::CommandFactory;
-            line(&Cli::command().render_help().to_string())?;
+            line(&described().bin_name(name()).render_help().to_string())?;
             return Ok(FAILED);
         }
         Some(Verb::Create(args)) => create::create(globals, &args)?,
@@ -107,6 +138,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Some(Verb::Spec(args)) => spec::spec(&args)?,
         Some(Verb::Features) => spec::features()?,
         Some(Verb::Explain(args)) => explain::explain(&args)?,
+        Some(Verb::Checkpoint(_) | Verb::Restore(_)) => {
+            bail!("checkpoint and restore are not supported: this runtime does not call CRIU")
+        }
     }
     Ok(0)
 }

@@ -534,7 +534,13 @@ fn device_rules(resources: &Resources) -> Result<Vec<Verdict>> {
         };
         let (major, minor) = (number(rule.major)?, number(rule.minor)?);
         let access = rule.access.as_deref().filter(|text| !text.is_empty());
-        let access: DeviceAccess = access.unwrap_or("rwm").parse().with_context(what)?;
+        // `a` means all of them only where that refuses more: runc knows no such
+        // letter, and bears any in a rule that changes nothing.
+        let access = match access {
+            Some(text) if !rule.allow && is_all(text) => "rwm",
+            other => other.unwrap_or("rwm"),
+        };
+        let access: DeviceAccess = access.parse().with_context(what)?;
         let rule = |kind| Verdict {
             rule: DeviceRule {
                 kind,
@@ -550,6 +556,10 @@ fn device_rules(resources: &Resources) -> Result<Vec<Verdict>> {
         rules.push(always(text)?);
     }
     Ok(rules)
+}
+
+fn is_all(access: &str) -> bool {
+    access.contains('a') && access.chars().all(|c| "arwm".contains(c))
 }
 
 fn always(text: &str) -> Result<Verdict> {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use cgroups::IdList;
 use cgroups::named::{self, Below, Entrance, NamedGroup, Verdict};
 use kit::say;
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
 use process::Isolation;
@@ -204,6 +205,10 @@ impl Isolation for Beside {
 
     fn cgroup(&self) -> Option<BorrowedFd<'_>> {
         self.entrance.born_into()
+    }
+
+    fn why_refused(&self, errno: Errno) -> Option<String> {
+        self.entrance.why_refused(errno)
     }
 
     fn keeps(&self) -> Vec<BorrowedFd<'_>> {

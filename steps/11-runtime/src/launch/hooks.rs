@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `prestart`, `createRuntime` | `create`, on the host, when the mounts are made and the root has not changed |
 //! | `createContainer` | the child, in the container's namespaces, at the same point |
-//! | `startContainer` | the child, in the container, just before the command |
+//! | `startContainer` | the child, in the container, just before the command, and behind the same filter |
 //! | `poststart` | `start`, on the host |
 //! | `poststop` | `delete`, on the host |
 //!
@@ -14,15 +14,19 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::mem::{ManuallyDrop, take};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use harden::Door;
+use harden::seccomp::listener::Listener;
 use kit::{say, sys};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
@@ -32,6 +36,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::config::Hook;
+use crate::launch::identity::Asked;
 use crate::state::{OciState, Status};
 
 /// Runs hooks in their order, up to the first that fails.
@@ -40,6 +45,12 @@ use crate::state::{OciState, Status};
 /// Names the kind and the path, with the status and the last words of the hook.
 pub(crate) fn run_all(kind: &str, hooks: &[Hook], state: &OciState) -> Result<()> {
     run_while(kind, hooks, state, None)
+}
+
+/// Runs hook number `n`, from 0. Errors have runc's words, which engines pass on.
+fn named(n: usize, kind: &str, hook: &Hook, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    say!("hook {kind} {:?}", hook.path);
+    run().with_context(|| format!("error running hook #{n}: {kind} {:?}", hook.path))
 }
 
 /// Runs hooks as long as the other end of `socket` is open.
@@ -53,12 +64,11 @@ fn run_while(
         return Ok(());
     }
     let text = serde_json::to_vec(state).context("serialise the state")?;
-    for hook in hooks {
-        say!("hook {kind} {:?}", hook.path);
-        // A program of the container's learns nothing of the host's environment.
-        let none = (kind == "startContainer").then_some(&[][..]);
-        run(hook, hook.env.as_deref().or(none), &text, socket)
-            .with_context(|| format!("hook {kind} {:?}", hook.path))?;
+    for (n, hook) in hooks.iter().enumerate() {
+        named(n, kind, hook, || {
+            let command = command(hook, hook.env.as_deref());
+            run(hook, command, &text, socket, || Ok(()))
+        })?;
     }
     Ok(())
 }
@@ -72,32 +82,37 @@ fn memory(text: &[u8]) -> Result<File> {
     Ok(file)
 }
 
-fn run(
-    hook: &Hook,
-    env: Option<&[String]>,
-    state: &[u8],
-    socket: Option<BorrowedFd<'_>>,
-) -> Result<()> {
+fn command(hook: &Hook, env: Option<&[String]>) -> Command {
     let mut command = Command::new(&hook.path);
     if let [name, rest @ ..] = hook.args.as_slice() {
         command.arg0(name).args(rest);
     }
-    let mut words = memory(&[])?;
     if let Some(env) = env {
         command
             .env_clear()
             .envs(env.iter().filter_map(|pair| pair.split_once('=')));
     }
+    sys::die_with_parent(&mut command);
+    command
+}
+
+fn run(
+    hook: &Hook,
+    mut command: Command,
+    state: &[u8],
+    socket: Option<BorrowedFd<'_>>,
+    begun: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let mut words = memory(&[])?;
     command
         // Files instead of pipes: a hook that reads nothing, or whose child
         // stays in the background, keeps nobody waiting.
         .stdin(Stdio::from(memory(state)?))
         .stdout(Stdio::null())
         .stderr(Stdio::from(words.try_clone().context("dup")?));
-    sys::die_with_parent(&mut command);
     let mut child = command.spawn().context("execute")?;
     let process = rustix::process::Pid::from_child(&child);
-    let ended = wait(process, hook.timeout, socket);
+    let ended = begun().and_then(|()| wait(process, hook.timeout, socket));
     if !matches!(ended, Ok(End::Hook)) {
         child.kill().context("kill the hook")?;
     }
@@ -105,7 +120,7 @@ fn run(
     match ended? {
         End::Hook => {}
         End::Timeout => bail!(
-            "it ran longer than its timeout of {} seconds",
+            "hook ran past specified timeout of {}.0s",
             hook.timeout.unwrap_or_default()
         ),
         End::Child => bail!("the container's process died meanwhile"),
@@ -120,7 +135,35 @@ fn run(
         .read_to_end(&mut said)
         .context("read what the hook said")?;
     let said = String::from_utf8_lossy(&said);
-    bail!("{status}, stderr: {}", kit::say::printable(said.trim()))
+    bail!(
+        "error running hook: {}, stdout: , stderr: {}",
+        words_of(status),
+        kit::say::printable(said.trim())
+    )
+}
+
+/// A status in the words of runc's language.
+fn words_of(status: ExitStatus) -> String {
+    let Some(signal) = status.signal() else {
+        return format!("exit status {}", status.code().unwrap_or_default());
+    };
+    let name = match signal {
+        libc::SIGABRT => "aborted".to_owned(),
+        libc::SIGHUP => "hangup".to_owned(),
+        libc::SIGINT => "interrupt".to_owned(),
+        libc::SIGKILL => "killed".to_owned(),
+        libc::SIGPIPE => "broken pipe".to_owned(),
+        libc::SIGSEGV => "segmentation fault".to_owned(),
+        libc::SIGSYS => "bad system call".to_owned(),
+        libc::SIGTERM => "terminated".to_owned(),
+        other => format!("signal {other}"),
+    };
+    let core = if status.core_dumped() {
+        " (core dumped)"
+    } else {
+        ""
+    };
+    format!("signal: {name}{core}")
 }
 
 /// What ends the wait for a hook.
@@ -273,9 +316,19 @@ impl Isolation for CreateHooks {
 
 /// The isolation that runs the `startContainer` hooks. Add it last: the programs
 /// are the container's, and so are their rights.
+///
+/// Like the command, each is behind the filter. It loads that itself: this process
+/// still has to look at the command's file, which a hook may have replaced by a
+/// link to the runtime's own program (CVE-2019-5736), and the filter might let it
+/// see nothing.
 pub(crate) struct StartHooks {
     pub hooks: Vec<Hook>,
     pub state: OciState,
+    pub door: Door,
+    /// Who decides on calls, if the filter asks anybody.
+    pub asked: Option<Asked>,
+    /// A connection to it for each hook, which has a filter of its own.
+    pub listeners: Vec<Listener>,
 }
 
 impl Isolation for StartHooks {
@@ -283,6 +336,33 @@ impl Isolation for StartHooks {
         "hooks"
     }
 
+    fn prepare(&mut self) -> Result<()> {
+        let (Some(program), Some(asked)) = (&self.door.program, &self.asked) else {
+            return Ok(());
+        };
+        for _ in &self.hooks {
+            let state = asked.state.clone();
+            let listener = Listener::connect(program, &asked.profile, state, asked.which)
+                .context("linux.seccomp")?;
+            self.listeners.extend(listener);
+        }
+        Ok(())
+    }
+
+    fn keeps(&self) -> Vec<BorrowedFd<'_>> {
+        self.listeners.iter().flat_map(Listener::keeps).collect()
+    }
+
+    fn in_container(&mut self) -> Result<()> {
+        self.listeners.iter_mut().try_for_each(Listener::hear)
+    }
+
+    fn on_host(&mut self, child: Pid) -> Result<()> {
+        let mut listeners = take(&mut self.listeners).into_iter();
+        listeners.try_for_each(|listener| listener.tell(child))
+    }
+
+    // ANCHOR: start_hooks
     fn before_exec(&mut self) -> Result<()> {
         for hook in &self.hooks {
             // A link of the image may lead to the runtime itself
@@ -291,6 +371,30 @@ impl Isolation for StartHooks {
         }
         self.state.status = Status::Created;
         self.state.pid = std::process::id() as i32;
-        run_all("startContainer", &self.hooks, &self.state)
+        let state = serde_json::to_vec(&self.state).context("serialise the state")?;
+        let mut listeners = take(&mut self.listeners).into_iter();
+        for (n, hook) in self.hooks.iter().enumerate() {
+            // Its connection is closed when this part has ended: dropping it would
+            // close its number again.
+            let listener = listeners.next().map(ManuallyDrop::new).map(Arc::new);
+            let own = listener.clone();
+            let door = self.door.clone();
+            // A program of the container's learns nothing of the host's environment.
+            let mut command = command(hook, Some(hook.env.as_deref().unwrap_or_default()));
+            sys::act_last(&mut command, move || {
+                door.close(own.as_deref().map(|own| &**own))
+            });
+            let begun = || listener.map_or(Ok(()), |listener| listener.end());
+            named(n, "startContainer", hook, || {
+                run(hook, command, &state, None, begun)
+            })?;
+        }
+        Ok(())
+    }
+    // ANCHOR_END: start_hooks
+
+    fn cleanup(&mut self) -> Result<()> {
+        self.listeners.clear();
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod group;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod namespaces;
+pub(crate) mod progress;
 pub(crate) mod rdt;
 pub(crate) mod resources;
 pub(crate) mod rootfs;

@@ -143,7 +143,7 @@ fn unified(group: &NamedGroup, resources: &Resources) -> Result<()> {
     for (file, value) in &resources.unified {
         group
             .write_v2(file, value)
-            .with_context(|| format!("linux.resources.unified: {file}"))?;
+            .with_context(|| format!("invalid configuration: linux.resources.unified: {file}"))?;
     }
     Ok(())
 }

@@ -38,6 +38,25 @@ pub fn die_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(ask) };
 }
 
+/// Has the command's process call `last` when only execve(2) is left. For a caller
+/// with one thread: the process is a copy of it.
+///
+/// # Errors
+/// Of `last`, only the errno reaches the caller, as the error of the start.
+pub fn act_last(
+    command: &mut Command,
+    last: impl Fn() -> anyhow::Result<()> + Send + Sync + 'static,
+) {
+    let last = move || {
+        last().map_err(|error| match crate::errno::errno_of(&error) {
+            Some(errno) => io::Error::from_raw_os_error(errno as i32),
+            None => io::Error::other(error),
+        })
+    };
+    // SAFETY: no other thread of the caller held a lock when it was copied.
+    unsafe { command.pre_exec(last) };
+}
+
 /// Arguments and environment, in the form that the kernel reads.
 pub struct Arguments {
     argv: Strings,

@@ -42,7 +42,7 @@ pub use clone::{clone3, exit, fork, names};
 pub use descriptors::{
     close_all_but, close_except, close_others_on_exec, inherited, open_descriptors,
 };
-pub use execute::{Arguments, die_with_parent};
+pub use execute::{Arguments, act_last, die_with_parent};
 pub use mounts::{change_mount, map_ids, map_ids_below, mount_setattr};
 pub use namespaces::{namespace_kind, owning_user_namespace, parent_namespace};
 pub use own::{
