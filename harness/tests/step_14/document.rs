@@ -670,11 +670,11 @@ const ADVICE: [(&str, &[&str]); 13] = [
         ],
     ),
     (
-        "FROM box AS a\nARG set\nCOPY $set $nothing /x\nENV PATH=$PAHT:/y b=${c:-d}\nRUN echo \
+        "FROM box AS a\nARG set\nCOPY $set $nothing /x\nENV PATH=$PAT:/y b=${c:-d}\nRUN echo \
          $e\nFROM a\nLABEL a=$b c=$set\n",
         &[
             "UndefinedVar: Usage of undefined variable '$nothing' (line 3)",
-            "UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?) (line 4)",
+            "UndefinedVar: Usage of undefined variable '$PAT' (did you mean $PATH?) (line 4)",
             "UndefinedVar: Usage of undefined variable '$c' (line 4)",
         ],
     ),
