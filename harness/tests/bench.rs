@@ -74,7 +74,7 @@ fn start_has_its_figures() {
         let [isolation, times] = &report.tables[..] else {
             panic!("{} tables", report.tables.len());
         };
-        assert_eq!(times.rows.len(), 10, "{}", times.text());
+        assert_eq!(times.rows.len(), 11, "{}", times.text());
         assert_filled(times, 1);
         for ours in ["floor", "drydock"] {
             let row = isolation.rows.iter().find(|row| row[0] == ours).unwrap();

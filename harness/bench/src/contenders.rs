@@ -77,6 +77,10 @@ pub fn runtime(session: &Session, program: &str) -> Vec<String> {
     vec![program.to_owned(), "--root".to_owned(), state]
 }
 
+/// What `./just install` installs as `drydock`. `bin/drydock` is the program of step
+/// 09, with fewer commands.
+const INSTALLED: &str = "step-14";
+
 /// All contenders, in the order of the table. One that refuses is
 /// [`Standing::Absent`].
 pub fn all(session: &Session) -> Result<Vec<Standing>> {
@@ -111,6 +115,15 @@ pub fn all(session: &Session) -> Result<Vec<Standing>> {
             ),
         )?,
     ];
+    let mut installed = drydock(session, &[]);
+    installed[0] = own(INSTALLED);
+    all.push(match bin.join(INSTALLED).exists() {
+        true => tried(
+            session,
+            words("drydock, installed", installed, "the program of all steps"),
+        )?,
+        false => Standing::Absent("drydock, installed", format!("missing: bin/{INSTALLED}")),
+    });
     for program in ["runc", "crun", "youki"] {
         all.push(match named(program)?.find() {
             None => Standing::Absent(program, named(program)?.missing()),

@@ -911,14 +911,8 @@ fn bombs_are_refused() {
         yard.file("deep", deep.into_inner().context("an archive")?)?;
         yard.build("ADD deep /y/")?.refused(&["nested more than"])?;
         fs::remove_file(yard.context.join("deep")).context("unlink")?;
-        // Half a million entries, all of them the directory itself, in some
-        // kilobytes; and ever the same long name.
-        let here = ("./", EntryType::Directory, "", &b""[..]);
-        let block = archive(&[here; 1000])?;
-        let block = packed(&["gzip", "-c"], block.get(..512_000).unwrap_or_default())?;
-        let many = block.repeat(501);
-        yard.archive_as_context(&many, &[])?
-            .refused(&["more than 500000 entries"])?;
+        // Ever the same long name. A unit test counts entries: half a million take a minute
+        // under emulation.
         let path = format!("{}f", format!("{}/", "n".repeat(255)).repeat(15));
         let mut long = Builder::new(Vec::new());
         let mut header = Header::new_gnu();

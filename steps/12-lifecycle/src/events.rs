@@ -24,8 +24,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use engine::cli::places::Places;
-use engine::container::Record;
 use engine::container::observer::{self, Happening, Telling};
+use engine::container::{Record, Records};
 use engine::volume::options::MountSource;
 use kit::lock::{is_at, try_within};
 use kit::own::make;
@@ -239,6 +239,13 @@ fn of_network(network: &Network, action: &str, container: Option<&str>) -> Event
     let mut more = vec![("name", &*network.name), ("type", &*network.driver)];
     more.extend(container.map(|id| ("container", id)));
     Event::of_object("network", &network.id, action, &more)
+}
+
+/// Tells of a container by the name that it has now.
+pub fn tell_of_container(places: &Places, record: &Record, action: &str, more: &[(&str, &str)]) {
+    let now = Records::new(places).read(&record.spec.id);
+    let now = now.ok().flatten();
+    tell(places, now.as_ref().unwrap_or(record), action, more);
 }
 
 /// Writes an event of a network.

@@ -43,7 +43,7 @@ pub struct Further {
 /// The host name that the processes of a running container see.
 ///
 /// # Errors
-/// Those of [`hostname_inside`](uts::UtsSettings::hostname_inside).
+/// As [`hostname_inside`](uts::UtsSettings::hostname_inside).
 pub fn hostname(record: &Record) -> Result<OsString> {
     let mut uts = record.spec.uts.clone();
     if let NamespaceMode::Container(_) = uts.uts {

@@ -9,7 +9,7 @@ use engine::cli::places::Places;
 use engine::container::{Record, Records};
 use rustix::event::PollFd;
 
-use crate::monitor::tell_of;
+use crate::events::tell_of_container;
 use crate::settings::put_oom_killed;
 
 /// What tells of the OOM killer in one run of a container.
@@ -70,7 +70,7 @@ impl OutOfMemory {
             }
         }
         for _ in 0..count {
-            tell_of(&self.places, &self.record, "oom", &[]);
+            tell_of_container(&self.places, &self.record, "oom", &[]);
         }
         Ok(())
     }

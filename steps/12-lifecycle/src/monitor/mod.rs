@@ -33,7 +33,7 @@ use nix::sys::signal::Signal;
 use process::{Exit, Failure};
 
 use crate::cli::update;
-use crate::events::tell;
+use crate::events::{tell, tell_of_container};
 use crate::health::Health;
 use crate::log::write::Writer;
 use crate::monitor::hub::Hub;
@@ -80,7 +80,7 @@ pub fn run(
     let killing = {
         let (places, record) = (places.clone(), record.clone());
         Box::new(move |signal: i32| {
-            tell_of(&places, &record, "kill", &[("signal", &signal.to_string())]);
+            tell_of_container(&places, &record, "kill", &[("signal", &signal.to_string())]);
         })
     };
     let mut hub = Hub::new(protocol::listen(&directory)?, log, stay.stdin_once, killing);
@@ -170,17 +170,10 @@ pub fn run(
     }
 }
 
-/// Tells of a container by the name that it has now.
-fn tell_of(places: &Places, record: &Record, action: &str, more: &[(&str, &str)]) {
-    let now = Records::new(places).read(&record.spec.id);
-    let now = now.ok().flatten();
-    tell(places, now.as_ref().unwrap_or(record), action, more);
-}
-
 /// Tells that somebody has stopped the container, if so.
 fn tell_of_stop(places: &Places, record: &Record, hub: &Rc<RefCell<Hub>>) {
     if hub.borrow().stop_ordered {
-        tell_of(places, record, "stop", &[]);
+        tell_of_container(places, record, "stop", &[]);
     }
 }
 

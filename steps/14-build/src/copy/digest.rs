@@ -26,7 +26,7 @@ const PIECE: u64 = 64 << 10;
 /// Takes the digests of the files of a walk.
 #[derive(Debug, Default)]
 pub struct Digests<'a> {
-    /// Those of earlier builds.
+    /// What earlier builds have found.
     remembered: Option<&'a Remembered>,
     /// The files, by their paths in the tree.
     pub files: Vec<(String, Digest)>,

@@ -294,3 +294,53 @@ impl<W: Write> Target for Aside<W> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::copy::stage::Links;
+    use rustix::fs::{Mode, OFlags, open};
+
+    use super::*;
+
+    /// Makes nothing, of three entries at most.
+    struct Three;
+
+    impl Target for Three {
+        fn most(&self) -> u64 {
+            3
+        }
+
+        fn look(&mut self, _: &Path, _: EntryType, _: Look) -> Result<Option<Look>> {
+            Ok(None)
+        }
+    }
+
+    /// The header of an empty file, as V7 wrote it.
+    fn header(name: &str) -> [u8; 512] {
+        let mut block = [0; 512];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[100..107].copy_from_slice(b"0000644");
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        block
+    }
+
+    #[test]
+    fn no_entry_beyond_the_most_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let unpacked = |entries: usize, then: &[u8]| {
+            let root = open(directory.path(), OFlags::PATH, Mode::empty()).unwrap();
+            let mut stage = Stage::new(root, Links::Followed, NOBODYS, None).unwrap();
+            let archive = [&header("f").repeat(entries)[..], then].concat();
+            unpack(&mut stage, &archive[..], &mut Three)
+        };
+        unpacked(3, &[0; 1024]).unwrap();
+        // What follows is no archive: it is not looked at.
+        let error = unpacked(4, &[b'x'; 2048]).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("more than 3 entries"),
+            "{error:#}"
+        );
+    }
+}
