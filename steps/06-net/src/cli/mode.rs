@@ -38,12 +38,15 @@ impl FromStr for NetworkMode {
 
     /// Reads a mode. The error lists the choices.
     fn from_str(text: &str) -> Result<Self> {
-        match (text, text.parse()) {
-            ("none", _) => Ok(NetworkMode::None),
-            ("bridge", _) => Ok(NetworkMode::Bridge),
-            (_, Ok(NamespaceMode::Host)) => Ok(NetworkMode::Host),
-            (_, Ok(NamespaceMode::Container(pid))) => Ok(NetworkMode::Container(pid)),
-            (_, Err(error)) if text.starts_with("container:") => Err(error),
+        match text {
+            "none" => return Ok(NetworkMode::None),
+            "bridge" => return Ok(NetworkMode::Bridge),
+            _ => {}
+        }
+        match text.parse() {
+            Ok(NamespaceMode::Host) => Ok(NetworkMode::Host),
+            Ok(NamespaceMode::Container(pid)) => Ok(NetworkMode::Container(pid)),
+            Err(error) if text.starts_with("container:") => Err(error),
             _ => bail!("use none, host, bridge or container:PID"),
         }
     }

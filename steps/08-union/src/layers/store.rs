@@ -200,11 +200,11 @@ impl Store {
         for entry in fs::read_dir(&run).with_context(|| format!("read {run:?}"))? {
             let name = entry.with_context(|| format!("read {run:?}"))?.file_name();
             let text = name.to_str().unwrap_or_default();
-            if let Ok(id) = text.parse() {
-                ids.push(id);
+            if !text.starts_with('.') {
+                ids.extend(text.parse::<LayerId>());
             } else if let Some((id, pid)) = marked(text) {
                 marks.entry(id).or_default().push(pid);
-            } else if text.starts_with('.') && name != HELD {
+            } else if name != HELD {
                 trash::take(&run.join(&name));
             }
         }
