@@ -73,6 +73,10 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b\d+ µs\b", "[number] µs"),
     (r"\b\d+\.\d{2,3} (s|%)", "[number] $1"),
     (r"\b(up|exited \(\d+\)) \d+ s\b", "$1 [number] s"),
+    // When a line of a build came, its files, and those of a launcher's network.
+    (r"(?m)^\d+\.\d{3} ", "[seconds] "),
+    (r"\bbuild/context/[0-9a-f]{16}\b", "build/context/[id]"),
+    (r"\bnet/net/\d+/", "net/net/[number]/"),
     // Hierarchies, which are counted from the boot on.
     (r"\b\d+:name=", "[number]:name="),
 ];
