@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use kit::atomic_file::write_file;
+use kit::own::make;
 use kit::{SignalNumber, warn};
 use net::NetSettings;
 use net::NetworkMode;
@@ -29,6 +30,8 @@ pub fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
         return Ok(kind);
     }
     let kind = detect::preferred(root)?;
+    // What was tried there may have been all that was there.
+    make(root, 0o711)?;
     write_file(&note, kind.as_str())?;
     Ok(kind)
 }
