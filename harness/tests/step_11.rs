@@ -127,6 +127,13 @@ impl<'a> Runtime<'a> {
         expect_eq("the status", found["status"].as_str().unwrap_or(""), status)
     }
 
+    /// Deletes the last container, and expects nothing to be left.
+    fn end(&self, id: &str) -> Result<()> {
+        self.call(&["delete", "--force", id]).run()?.success()?;
+        reap();
+        self.expect_nothing_left()
+    }
+
     /// The states on disk, and the group, after everything is deleted.
     fn expect_nothing_left(&self) -> Result<()> {
         let left: Vec<String> = match fs::read_dir(&self.root) {
@@ -265,12 +272,7 @@ fn a_created_container_waits_for_its_start() {
             .run()?
             .expect_error(1, &["already running"])?;
         runtime.create("one")?.refused(&["exists"])?;
-        runtime
-            .call(&["delete", "--force", "one"])
-            .run()?
-            .success()?;
-        reap();
-        runtime.expect_nothing_left()
+        runtime.end("one")
     });
 }
 
@@ -455,12 +457,7 @@ fn what_is_contradictory_is_refused_before_anything_is_made() {
                 state["status"]
             ),
         )?;
-        runtime
-            .call(&["delete", "--force", "one"])
-            .run()?
-            .success()?;
-        reap();
-        runtime.expect_nothing_left()
+        runtime.end("one")
     });
 }
 

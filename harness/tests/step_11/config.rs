@@ -185,12 +185,7 @@ fn an_update_changes_what_it_names_and_nothing_else() {
                 .run()?
                 .expect_error(1, &["resctrl"])?;
         }
-        runtime
-            .call(&["delete", "--force", "one"])
-            .run()?
-            .success()?;
-        reap();
-        runtime.expect_nothing_left()
+        runtime.end("one")
     });
 }
 

@@ -19,16 +19,19 @@ fn a_start_hook_is_behind_the_filter() {
         let runtime = Runtime::new(c)?;
         let rootfs = runtime.bundle.join("rootfs");
         let hook = |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
-        runtime.configure(
-            "mkdir /by-the-command; echo up; exec sleep 1000",
-            |config| {
-                config["hooks"] = json!({"startContainer": hook("mkdir /by-a-hook; true")});
-                config["linux"]["seccomp"] = json!({
-                    "defaultAction": "SCMP_ACT_ALLOW",
-                    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}],
-                });
-            },
-        )?;
+        let configure = |seccomp: Value| {
+            runtime.configure(
+                "mkdir /by-the-command; echo up; exec sleep 1000",
+                |config| {
+                    config["hooks"] = json!({"startContainer": hook("mkdir /by-a-hook; true")});
+                    config["linux"]["seccomp"] = seccomp;
+                },
+            )
+        };
+        configure(json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}],
+        }))?;
         runtime.start("one")?.line("up")?;
         for who in ["by-the-command", "by-a-hook"] {
             expect(
@@ -81,17 +84,11 @@ fn a_start_hook_is_behind_the_filter() {
         reap();
         // A filter that asks somebody asks about the hook too.
         let agents = c.dir().join("agents");
-        runtime.configure(
-            "mkdir /by-the-command; echo up; exec sleep 1000",
-            |config| {
-                config["hooks"] = json!({"startContainer": hook("mkdir /by-a-hook; true")});
-                config["linux"]["seccomp"] = json!({
-                    "defaultAction": "SCMP_ACT_ALLOW",
-                    "listenerPath": agents,
-                    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
-                });
-            },
-        )?;
+        configure(json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": agents,
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+        }))?;
         let both = Agent::several(&agents, Errno::EXDEV, 2)?;
         let asking = runtime.start("asking")?;
         asking.line("up")?;
@@ -176,12 +173,7 @@ fn exec_enters_the_containers_group_while_that_takes_processes() {
             "/none/cgroup.procs: no such file or directory",
         ];
         exec(&["--cgroup", "none"])?.expect_error(255, &none)?;
-        runtime
-            .call(&["delete", "--force", "one"])
-            .run()?
-            .success()?;
-        reap();
-        runtime.expect_nothing_left()
+        runtime.end("one")
     });
 }
 

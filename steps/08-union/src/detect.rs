@@ -12,13 +12,14 @@ use crate::aufs::Aufs;
 use crate::driver::StorageDriver;
 use crate::kind::Kind;
 use crate::layers::id::LayerId;
-use crate::layers::lineage::{is_there, layers_in};
+use crate::layers::lineage::layers_in;
 use crate::overlay2::Overlay2;
 use crate::overlay2::trial;
 use crate::trees::btrfs::{Btrfs, is_btrfs};
 use crate::trees::devicemapper::Devicemapper;
 use crate::trees::program;
 use crate::trees::vfs::Vfs;
+use kit::own::is_there;
 
 /// Why a driver does not work with the state directory `root` on this machine;
 /// `None` if it works.

@@ -95,6 +95,16 @@ pub fn read_own(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Whether a file exists at `path`, a symbolic link counting as one. Errors
+/// other than `ENOENT` are returned, not taken for `false`.
+pub fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("stat({path:?})")),
+    }
+}
+
 /// Makes a directory and those above it, with `mode`, if they do not exist.
 pub fn make(path: &Path, mode: u32) -> Result<()> {
     DirBuilder::new()

@@ -7,14 +7,13 @@
 //! after an engine whose root was deleted.
 
 use std::fs::{self, File};
-use std::io::ErrorKind::NotFound;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
 use kit::atomic_file;
-use kit::own::{read_own, remove_file};
+use kit::own::{is_there, read_own, remove_file};
 use kit::warn;
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +64,7 @@ impl Promises {
             let path = entry.with_context(|| format!("read {directory:?}"))?.path();
             let bytes = read_own(&path, LARGEST)?.unwrap_or_default();
             match serde_json::from_slice::<Promise>(&bytes) {
-                Ok(promise) if exists(&promise.description)? => all.push(promise.subnet),
+                Ok(promise) if is_there(&promise.description)? => all.push(promise.subnet),
                 Ok(_) => remove_file(&path)?,
                 Err(error) => {
                     warn!("removed {path:?}, which promises no subnet: {error}");
@@ -116,12 +115,4 @@ pub fn of_host() -> Result<Vec<Ipv4Net>> {
         }
     }
     Ok(all)
-}
-
-fn exists(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("lstat({path:?})")),
-    }
 }

@@ -16,7 +16,7 @@ use kit::say;
 use crate::layers::id::LayerId;
 use crate::layers::trash;
 use kit::atomic_file::write_file;
-use kit::own::{make, remove_file};
+use kit::own::{is_there, make, remove_file};
 
 /// The records of a driver's layers, and their mount points.
 #[derive(Clone, Debug)]
@@ -117,16 +117,6 @@ impl Lineage {
         }
         remove_file(&self.directory.join(id))?;
         self.sweep()
-    }
-}
-
-/// Whether a file exists at `path`, a symbolic link counting as one. Errors
-/// other than `ENOENT` are returned, not taken for `false`.
-pub fn is_there(path: &Path) -> Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("stat({path:?})")),
     }
 }
 

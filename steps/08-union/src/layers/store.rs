@@ -6,7 +6,7 @@
 //!   overlay2/             one directory per driver, in the driver's own layout
 //!   run/overlay2.lock     locked while layers are created and removed
 //!   run/overlay2/ID       locked as long as the launcher of container ID lives
-//!   run/overlay2/.ID.PID  the same file: its launcher, for whoever looks at many
+//!   run/overlay2/.ID.PID  another name of that file, with the launcher's PID
 //!   merged                the root of containers whose users may not enter the store
 //! ```
 

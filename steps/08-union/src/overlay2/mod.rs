@@ -47,7 +47,7 @@ use crate::driver::{Access, StorageDriver, View};
 use crate::kind::Kind;
 use crate::layers::finding::Finding;
 use crate::layers::id::LayerId;
-use crate::layers::lineage::{below_another, exists, is_there, layers_in, no_layer};
+use crate::layers::lineage::{below_another, exists, layers_in, no_layer};
 use crate::layers::store::Store;
 use crate::layers::trash;
 use crate::mounts::detached;
@@ -56,7 +56,7 @@ use crate::tree::root::new_root;
 use crate::tree::size::size as size_of;
 use kit::atomic_file::write_file;
 use kit::lock::Lock;
-use kit::own::{make, remove_file};
+use kit::own::{is_there, make, remove_file};
 
 use options::{Attributes, Stack};
 use stack::StackView;

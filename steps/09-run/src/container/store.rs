@@ -10,11 +10,10 @@ use anyhow::{Context, Result, bail};
 use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use kit::lock::{Lock, Turn, hold};
-use kit::own::{make, read_own, remove_file, require_own};
+use kit::own::{is_there, make, read_own, remove_file, require_own};
 use kit::process_identity::is_taken;
 use kit::{say, warn};
 use union::detect::container_layers;
-use union::layers::lineage::is_there;
 use union::layers::store::{Store, sweep_drafts};
 use union::{Kind, LayerId};
 
@@ -361,9 +360,14 @@ impl Records {
     /// removed. Also whether a volume was left that could not be removed.
     pub fn has_dead(&self) -> Result<bool> {
         let names = names_in(&self.places.state.join("names"))?;
+        let links = names.iter().filter_map(|name| self.link(name).ok()?);
+        let links: Vec<String> = links.collect();
         // One look at the directory instead of one at each record.
-        let recorded: HashSet<String> = names_in(&self.places.state)?.into_iter().collect();
-        for text in names.iter().filter_map(|name| self.link(name).ok()?) {
+        let recorded: HashSet<String> = match links.iter().any(|text| text.ends_with(" kept")) {
+            true => names_in(&self.places.state)?.into_iter().collect(),
+            false => HashSet::new(),
+        };
+        for text in links {
             let id = text.split(' ').next().unwrap_or_default();
             let kept = text.ends_with(" kept");
             if kept && recorded.contains(&format!("{id}.json")) {

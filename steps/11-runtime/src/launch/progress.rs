@@ -54,11 +54,10 @@ pub(crate) fn collect(sink: impl Fn(&str) + Send + Sync + 'static) {
 
 /// Child: passes a line on. If it does not fit it is lost.
 fn pass(line: &str) {
-    if let Some(pipe) = &*pipe()
-        && let Err(errno) = nix::unistd::write(&pipe.child, format!("{line}\n").as_bytes())
-    {
-        // There is nobody to tell.
-        let _lost = errno;
+    if let Some(pipe) = &*pipe() {
+        let line = format!("{line}\n");
+        // If it is lost, there is nobody to tell.
+        nix::unistd::write(&pipe.child, line.as_bytes()).ok();
     }
 }
 

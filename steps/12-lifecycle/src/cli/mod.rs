@@ -35,6 +35,7 @@ pub mod update;
 pub mod words;
 
 use std::ffi::OsString;
+use std::io::{BufRead, Write, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -253,6 +254,18 @@ pub fn main() -> ExitCode {
         };
         done.map_err(|error| with_status(error, failed))
     })
+}
+
+/// Asks whether to go on, after this warning. Only `y` and `Y` say so.
+fn is_sure(warning: &str) -> Result<bool> {
+    kit::out!("{warning}\nAre you sure you want to continue? [y/N] ")?;
+    stdout().flush().context("write to standard output")?;
+    let mut answer = String::new();
+    stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context("read standard input")?;
+    Ok(matches!(answer.trim(), "y" | "Y"))
 }
 
 /// The records, without those that killed launchers have left.

@@ -1,7 +1,6 @@
 //! `network create`, `ls`, `inspect`, `rm`, `connect`, `disconnect`, `prune`.
 
 use std::collections::BTreeMap;
-use std::io::{Write, stdin, stdout};
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
 
@@ -18,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cli::format::{Listing, Row, documents};
 use crate::cli::run::claim;
-use crate::cli::swept;
+use crate::cli::{is_sure, swept};
 use crate::events::tell_of_network;
 use crate::log::point_in_time;
 use crate::network::attached::{Attachment, Attachments, connect, disconnect};
@@ -233,19 +232,10 @@ fn obey(places: &Places, tool: Tool) -> Result<Exit> {
         Tool::Prune { filter, force } => {
             swept(places)?;
             let wanted = Filters::prune(&filter)?;
-            if !force {
-                kit::out!(
-                    "WARNING! This will remove all custom networks not used by at least one \
-                     container.\nAre you sure you want to continue? [y/N] "
-                )?;
-                stdout().flush().context("write to standard output")?;
-                let mut line = String::new();
-                stdin()
-                    .read_line(&mut line)
-                    .context("read standard input")?;
-                if !matches!(line.trim(), "y" | "Y") {
-                    return Ok(Exit::Code(0));
-                }
+            let question = "WARNING! This will remove all custom networks not used by at least one \
+                            container.";
+            if !force && !is_sure(question)? {
+                return Ok(Exit::Code(0));
             }
             let deleted = prune_those(places, &networks, &wanted)?;
             if !deleted.is_empty() {

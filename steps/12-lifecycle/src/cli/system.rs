@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, Write, stdin, stdout};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
@@ -30,7 +29,7 @@ use crate::cli::network;
 use crate::cli::run::{self, claim};
 use crate::cli::stats::{self, StatsArgs};
 use crate::cli::words::{binary, decimal, shortened, since, table};
-use crate::cli::{is_paused, swept};
+use crate::cli::{is_paused, is_sure, swept};
 use crate::events::tell_all;
 use crate::inspect::{created, sizes_of, status};
 use crate::log::point_in_time;
@@ -387,17 +386,6 @@ fn remove(places: &Places, records: &Records, record: &Record) -> Result<Option<
     let (size, _) = sizes_of(places, &record)?;
     records.remove(&record)?;
     Ok(Some(size))
-}
-
-fn is_sure(warning: &str) -> Result<bool> {
-    kit::out!("{warning}\nAre you sure you want to continue? [y/N] ")?;
-    stdout().flush().context("write to standard output")?;
-    let mut answer = String::new();
-    stdin()
-        .lock()
-        .read_line(&mut answer)
-        .context("read standard input")?;
-    Ok(matches!(answer.trim(), "y" | "Y"))
 }
 
 /// What an image takes.

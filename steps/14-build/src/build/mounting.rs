@@ -15,7 +15,7 @@ use crate::build::cache::Inputs;
 use crate::build::mounts::{Filling, Mounts, Secrets, Shared, Used};
 use crate::build::options::SecretSource;
 use crate::build::stage::Stage;
-use crate::copy::{From, Job, Source};
+use crate::copy::{From, Job};
 use crate::dockerfile::instruction::Run;
 use crate::dockerfile::mount::{Kind, RunMount, Sharing};
 
@@ -181,19 +181,8 @@ impl Stage<'_> {
             false => source,
         };
         let job = Job {
-            add: false,
-            from: From::Context(self.build().context.files.clone()),
-            sources: vec![Source::Path(source.clone())],
-            destination: "/".into(),
-            workdir: "/".into(),
-            chown: None,
-            chmod: None,
-            link: false,
-            parents: false,
-            exclude: Vec::new(),
-            unpack: None,
             latest: self.build().options.epoch,
-            stamp: None,
+            ..Job::as_it_is(From::Context(self.build().context.files.clone()), &source)
         };
         let (layer, files) = self.layer_of(job, &format!("{source} for {shown}"))?;
         // A directory's content is copied, a file by its name.

@@ -165,6 +165,25 @@ impl Copied {
 }
 
 impl Job {
+    /// Copies what is at `source` into the root, and changes nothing of it.
+    pub fn as_it_is(from: From, source: &str) -> Self {
+        Job {
+            add: false,
+            from,
+            sources: vec![Source::Path(source.to_owned())],
+            destination: "/".into(),
+            workdir: "/".into(),
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: None,
+            latest: None,
+            stamp: None,
+        }
+    }
+
     /// Finds what the job would copy. Files of a layer are read by a child, so
     /// the caller has no threads.
     ///
@@ -284,20 +303,6 @@ pub fn fill(
     to: &Path,
     looks: (Option<u32>, Option<u32>, Option<u32>),
 ) -> Result<()> {
-    let job = Job {
-        add: false,
-        from: From::Layer(layer.clone()),
-        sources: vec![Source::Path(source.to_owned())],
-        destination: "/".into(),
-        workdir: "/".into(),
-        chown: None,
-        chmod: None,
-        link: false,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: None,
-        latest: None,
-        stamp: None,
-    };
+    let job = Job::as_it_is(From::Layer(layer.clone()), source);
     list::fill_directory(places, spec, &job, to, looks)
 }
