@@ -687,7 +687,17 @@ fn garbage_goes_and_nothing_else() {
             &*dangling,
             &built[1].id()[7..19],
         )?;
-        site.said(&["image", "prune", "-f"])?;
+        // Only `y` says so, as in Docker.
+        site.call(&["image", "prune"])
+            .stdin("yes\n")
+            .run()?
+            .success()?;
+        let left = site.said(&["images", "-q"])?;
+        expect_eq("the images after \"yes\"", left.lines().count(), 3)?;
+        site.call(&["image", "prune"])
+            .stdin("y\n")
+            .run()?
+            .success()?;
         let left = site.said(&["images", "-q"])?;
         expect_eq("the images after prune", left.lines().count(), 2)?;
         site.expect_runs(&site.server.name("app:2"), &newer.word)?;

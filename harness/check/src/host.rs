@@ -193,6 +193,21 @@ pub fn children(pid: i32) -> Result<Vec<Process>> {
     Ok(processes()?.into_iter().filter(|p| p.ppid == pid).collect())
 }
 
+/// The children of a process, their children, and so on.
+pub fn descendants(pid: i32) -> Result<Vec<Process>> {
+    let mut others = processes()?;
+    let mut found: Vec<Process> = Vec::new();
+    loop {
+        let is_below =
+            |p: &mut Process| p.ppid == pid || found.iter().any(|above| above.pid == p.ppid);
+        let below: Vec<Process> = others.extract_if(.., is_below).collect();
+        if below.is_empty() {
+            return Ok(found);
+        }
+        found.extend(below);
+    }
+}
+
 /// A field of /proc/PID/status, such as `NSpid` or `CapEff`; `None` if the
 /// process or the field does not exist.
 pub fn status_field(pid: i32, field: &str) -> Option<String> {

@@ -14,11 +14,13 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, killpg};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::check::{Orders, PROGRAM, RUNNER};
 use crate::fence::Fence;
+use crate::host;
 use crate::outcome::{Outcome, Record};
 use crate::plan::{Batch, Plan, Until};
 use crate::registry::{Functions, Step};
@@ -268,13 +270,36 @@ fn wait(
             return Ok(Some(status));
         }
         if Instant::now() > end {
-            killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL).context("kill the check")?;
+            end_with_all_below(Pid::from_raw(child.id() as i32))?;
             child.wait().context("wait for the check")?;
             return Ok(None);
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// Kills a check with everything that it has started. Its orphans are its
+/// children (prctl(2), `PR_SET_CHILD_SUBREAPER`), whatever session they have
+/// made, as long as it lives: it goes last.
+fn end_with_all_below(check: Pid) -> Result<()> {
+    // Whoever is quicker than this for so long has to be ended by hand.
+    for _ in 0..1000 {
+        let mut below = host::descendants(check.as_raw())?;
+        below.retain(|process| process.state != 'Z');
+        if below.is_empty() {
+            break;
+        }
+        for process in below {
+            match kill(Pid::from_raw(process.pid), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("kill({})", process.pid));
+                }
+            }
+        }
+    }
+    killpg(check, Signal::SIGKILL).context("kill the check")
 }
 
 /// The last kilobytes of a file that may be large.
@@ -347,6 +372,33 @@ mod tests {
             seed: 1,
             untrusted: false,
             until: Until::End,
+        }
+    }
+
+    #[test]
+    fn who_makes_a_session_ends_with_its_check() {
+        let script = "setsid sh -c 'sleep 1000; :' & setsid sleep 1000 & echo; wait";
+        let mut check = Command::new("sh")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = [0];
+        check.stdout.take().unwrap().read_exact(&mut line).unwrap();
+        let pid = check.id() as i32;
+        // Two sessions, and the command of one of the shells.
+        let below = loop {
+            let below = host::descendants(pid).unwrap();
+            if below.len() == 3 && below.iter().filter(|p| p.comm == "sleep").count() == 2 {
+                break below;
+            }
+        };
+        end_with_all_below(Pid::from_raw(pid)).unwrap();
+        check.wait().unwrap();
+        for process in below {
+            let state = host::process(process.pid).map(|now| now.state);
+            assert!(matches!(state, None | Some('Z')), "{process:?}: {state:?}");
         }
     }
 

@@ -231,6 +231,44 @@ fn a_file_that_stays_keeps_nobody_from_starting() {
 }
 
 #[test]
+fn what_could_not_be_removed_goes_with_the_next_run() {
+    check(|c| {
+        let engine = Engine::new(c)?;
+        let volumes = engine.root.join("volumes");
+        let there = || -> Vec<PathBuf> {
+            let all = names(std::slice::from_ref(&volumes)).into_iter();
+            let is_lock = |path: &PathBuf| path.ends_with(".lock");
+            all.filter(|path| !is_lock(path)).collect()
+        };
+        let held = engine.run(&["-v", "/data"]).args([engine.image()]).hold()?;
+        let made = there();
+        expect_eq("the volumes of the container", made.len(), 1)?;
+        let volume = &made[0];
+        // A directory on which something is mounted cannot be renamed: EBUSY.
+        mount(
+            Some("none"),
+            volume,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .context("mount")?;
+        let ended = held
+            .end()
+            .and_then(|ran| ran.expect_error(125, &["volumes: cleanup", "resource busy"]));
+        umount2(volume, MntFlags::MNT_DETACH).context("umount")?;
+        ended?;
+        expect_eq("the volumes that stay", there().len(), 1)?;
+        engine
+            .run(&[])
+            .args([engine.image(), "true"])
+            .run()?
+            .success()?;
+        expect_eq("the volumes after the next run", there().len(), 0)
+    });
+}
+
+#[test]
 fn directories_that_are_read_only_go_without_root() {
     check(|c| {
         let engine = Engine::new(c)?;

@@ -179,7 +179,10 @@ impl InChild<'_> {
     fn let_go(&mut self, isolations: &[Box<dyn Isolation>]) -> Result<()> {
         let keeps = isolations.iter().flat_map(|isolation| isolation.keeps());
         let new: Vec<RawFd> = keeps.map(|fd| fd.as_raw_fd()).collect();
-        let open = sys::open_descriptors()?;
+        // The kernel assigns the lowest free number, and no part opens as many
+        // as 64.
+        let highest = self.held.iter().chain(&new).max();
+        let open = sys::open_descriptors_below(highest.unwrap_or(&0) + 64)?;
         let lost: Vec<RawFd> = open
             .into_iter()
             .filter(|fd| !self.held.contains(fd) && !new.contains(fd))

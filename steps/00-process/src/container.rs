@@ -383,6 +383,9 @@ impl Host {
         let mut failed: Option<Error> = None;
         for isolation in self.isolations[..self.begun].iter_mut().rev() {
             say!("cleanup {}", isolation.name());
+            if failed.is_some() {
+                isolation.cleanup_failed();
+            }
             if let Err(error) = isolation.cleanup() {
                 let error = error.context(format!("{}: cleanup", isolation.name()));
                 failed = Some(match failed {

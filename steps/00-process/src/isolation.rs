@@ -161,5 +161,9 @@ pub trait Isolation {
     fn cleanup(&mut self) -> Result<()> {
         Ok(())
     }
+
+    /// Host, before its `cleanup`: the `cleanup` of an isolation further down
+    /// the list has failed, so something of the container may stay.
+    fn cleanup_failed(&mut self) {}
 }
 // ANCHOR_END: trait

@@ -60,9 +60,10 @@ pub fn seal() -> Result<OwnedFd> {
     };
     let mut copy = File::from(made.context("memfd_create")?);
     let mut program = File::open("/proc/self/exe").context("open /proc/self/exe")?;
-    io::copy(&mut program, &mut copy).context("sendfile(memfd, /proc/self/exe)")?;
+    io::copy(&mut program, &mut copy)
+        .context("copy_file_range or sendfile(memfd, /proc/self/exe)")?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    fcntl_add_seals(&copy, seals).context("fcntl(F_ADD_SEALS)")?;
+    fcntl_add_seals(&copy, seals).context("fcntl(memfd, F_ADD_SEALS)")?;
     Ok(copy.into())
 }
 // ANCHOR_END: seal

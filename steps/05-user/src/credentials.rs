@@ -268,6 +268,7 @@ fn unknown(option: &str, kind: &str, name: &str, file: &str) -> Error {
 
 fn refused(ids: Ids, id: u32, errno: Errno) -> Result<()> {
     let noun = ids.noun();
+    let call = format!("setres{}({id})", noun.to_lowercase());
     match errno {
         Errno::EINVAL => bail!(
             "--user: {noun} {id} is not mapped in this user namespace: map it with {} or \
@@ -275,8 +276,8 @@ fn refused(ids: Ids, id: u32, errno: Errno) -> Result<()> {
             ids.option()
         ),
         Errno::EPERM => Err(errno)
-            .with_context(|| format!("--user: becoming {noun} {id} needs root, inside or outside")),
-        other => Err(other).with_context(|| format!("set the {noun} {id}")),
+            .with_context(|| format!("--user: {call}, which needs root, inside or outside")),
+        other => Err(other).context(call),
     }
 }
 

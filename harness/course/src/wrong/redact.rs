@@ -52,6 +52,7 @@ const PATTERNS: &[(&str, &str)] = &[
     // Users that are drawn at random.
     (r"--user \d+:\d+", "--user [uid]:[gid]"),
     (r"\b(UID|GID) \d{2,}", "$1 [id]"),
+    (r"\b(setres[ug]id)\(\d{2,}", "$1([id]"),
     // Subnets that are drawn at random; ours is 10.213.0.0/16.
     (r"\b10\.(\d|[1-9]\d|1\d\d)\.\d+\.\d+(/\d+)?", "[address]"),
     // Times, link addresses, digests and IDs of containers.

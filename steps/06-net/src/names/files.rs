@@ -111,8 +111,13 @@ fn beside(kept: &Path, name: &str) -> PathBuf {
 /// directory.
 pub(crate) fn remove(directory: &Path) -> Result<()> {
     for name in NAMES {
-        if let Ok(kept) = fs::read_link(directory.join(name)) {
-            remove_file(&kept)?;
+        let link = directory.join(name);
+        match fs::read_link(&link) {
+            Ok(kept) => remove_file(&kept)?,
+            // EINVAL: a file of its own.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
+            }
+            Err(error) => return Err(error).with_context(|| format!("readlink({link:?})")),
         }
     }
     match fs::remove_dir_all(directory) {

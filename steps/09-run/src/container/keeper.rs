@@ -30,6 +30,8 @@ pub struct Keeper {
     begun: bool,
     /// Whether the container was there before this run, and stays if it fails.
     again: bool,
+    /// Whether something of the container could not be removed.
+    stays: bool,
     /// How the command has ended.
     ended: Option<Exit>,
     /// How many of its processes were killed for want of memory.
@@ -60,6 +62,7 @@ impl Keeper {
             found_dead,
             begun: false,
             again: false,
+            stays: false,
             ended: None,
             oom_kills: OomKills::default(),
         })
@@ -74,6 +77,7 @@ impl Keeper {
             found_dead,
             begun: false,
             again: true,
+            stays: false,
             ended: None,
             oom_kills: OomKills::default(),
         }
@@ -255,6 +259,11 @@ impl Isolation for Keeper {
         }
         // A container that was never born has nothing to keep.
         let unborn = self.record.pid == 0 && !self.again;
+        // By its name the next launcher finds what could not be removed, as it
+        // finds what a killed one has left.
+        if self.stays {
+            return Ok(());
+        }
         if self.record.spec.auto_remove || unborn {
             let record = self.records.latest(&self.record);
             self.records.forget(&record.spec.id, &record.spec.name)?;
@@ -264,6 +273,10 @@ impl Isolation for Keeper {
             }
         }
         Ok(())
+    }
+
+    fn cleanup_failed(&mut self) {
+        self.stays = true;
     }
 }
 

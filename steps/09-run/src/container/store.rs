@@ -22,6 +22,9 @@ use crate::container::observer::{Happening, Telling};
 use crate::container::{Record, Status, short};
 use crate::volume::Volumes;
 
+/// The most containers of which a start looks whether their launcher is dead.
+const LOOKED_AT: usize = 64;
+
 /// The records in a state directory.
 #[derive(Clone, Debug)]
 pub struct Records {
@@ -358,8 +361,17 @@ impl Records {
     /// one with `--rm`, or without a record. Such a launcher may have been
     /// killed while it had nothing but a name, or after everything else was
     /// removed. Also whether a volume was left that could not be removed.
+    ///
+    /// Of many containers it looks at some, others each time: a start must not
+    /// become slower with every container. What it overlooks is found by a later
+    /// one, or by a full [`sweep`](Self::sweep).
     pub fn has_dead(&self) -> Result<bool> {
-        let names = names_in(&self.places.state.join("names"))?;
+        let mut names = names_in(&self.places.state.join("names"))?;
+        if names.len() > LOOKED_AT {
+            let from = std::process::id() as usize % names.len();
+            names.rotate_left(from);
+            names.truncate(LOOKED_AT);
+        }
         let links = names.iter().filter_map(|name| self.link(name).ok()?);
         let links: Vec<String> = links.collect();
         // One look at the directory instead of one at each record.

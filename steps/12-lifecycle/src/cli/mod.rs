@@ -256,8 +256,9 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Asks whether to go on, after this warning. Only `y` and `Y` say so.
-fn is_sure(warning: &str) -> Result<bool> {
+/// Asks whether to go on, after this warning. Only `y` and `Y` say so, as in
+/// Docker.
+pub fn is_sure(warning: &str) -> Result<bool> {
     kit::out!("{warning}\nAre you sure you want to continue? [y/N] ")?;
     stdout().flush().context("write to standard output")?;
     let mut answer = String::new();

@@ -12,6 +12,7 @@ use engine::image::digest::Digest;
 use engine::image::name::Name;
 use engine::image::remove::Removed;
 use lifecycle::cli::format::{Listing, Row, documents};
+use lifecycle::cli::is_sure;
 use lifecycle::cli::words::{shortened, since};
 use process::Exit;
 use union::Kind;
@@ -610,13 +611,7 @@ fn prune(here: &Here, args: &PruneArgs) -> Result<()> {
             true => "all images without at least one container associated to them",
             false => "all dangling images",
         };
-        print(&format!(
-            "WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "
-        ))?;
-        stdout().flush().context("write")?;
-        let mut answer = String::new();
-        stdin().read_line(&mut answer).context("read the answer")?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        if !is_sure(&format!("WARNING! This will remove {what}."))? {
             return Ok(());
         }
     }

@@ -1,10 +1,9 @@
 //! `builder prune`, and the groups of commands that have more in this step.
 
-use std::io::{Write, stdin, stdout};
-
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use engine::cli::places::Places;
+use lifecycle::cli::is_sure;
 use lifecycle::cli::words::bytes;
 use lifecycle::config::Config;
 use process::Exit;
@@ -66,13 +65,7 @@ pub(super) fn prune(here: &Here, args: &PruneArgs) -> Result<Exit> {
             true => "all build cache",
             false => "all dangling build cache",
         };
-        kit::out!(
-            "WARNING! This will remove {what}.\n\nAre you sure you want to continue? [y/N] "
-        )?;
-        stdout().flush().context("write")?;
-        let mut answer = String::new();
-        stdin().read_line(&mut answer).context("read the answer")?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        if !is_sure(&format!("WARNING! This will remove {what}.\n"))? {
             return Ok(Exit::Code(0));
         }
     }

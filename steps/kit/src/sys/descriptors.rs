@@ -67,15 +67,20 @@ pub fn inherited(number: i32) -> Result<OwnedFd> {
 /// Higher ones are not checked: the kernel assigns the lowest free number, so
 /// only a process with as many open files reaches them.
 pub fn open_descriptors() -> Result<Vec<i32>> {
+    open_descriptors_below(256)
+}
+
+/// The open descriptors from 3 on that are below `end`. The fewer are asked
+/// about, the sooner the kernel answers: 250 take 6 µs, and 50 take 1.5.
+pub fn open_descriptors_below(end: i32) -> Result<Vec<i32>> {
     const FIRST: i32 = 3;
-    const END: libc::rlim_t = 256;
     // SAFETY: a plain C structure for which all zeroes is valid.
     let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
     // SAFETY: a valid structure, which the kernel overwrites.
     Errno::result(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })
         .context("getrlimit(RLIMIT_NOFILE)")?;
     // poll(2) refuses more entries than the limit. No descriptor is above it.
-    let end = limit.rlim_cur.min(END) as i32;
+    let end = limit.rlim_cur.min(end.max(0) as libc::rlim_t) as i32;
     let mut asked: Vec<libc::pollfd> = (FIRST..end)
         .map(|fd| libc::pollfd {
             fd,

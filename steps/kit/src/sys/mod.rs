@@ -41,6 +41,7 @@ use anyhow::{Context, Result};
 pub use clone::{clone3, exit, fork, names};
 pub use descriptors::{
     close_all_but, close_except, close_others_on_exec, inherited, open_descriptors,
+    open_descriptors_below,
 };
 pub use execute::{Arguments, act_last, die_with_parent};
 pub use mounts::{change_mount, map_ids, map_ids_below, mount_setattr};
