@@ -153,14 +153,17 @@ impl<'a> Ground<'a> {
         self.tool(&[&run[..], &[IMAGE, "true"]].concat())
     }
 
-    /// The report of the command; `None` if the command has not run. Fails if
-    /// it has printed anything else.
+    /// The report of the command; `None` if the command has not run, or not to
+    /// its end. Fails if it has printed anything else.
     pub fn protections_of(&self, launch: &Launch) -> Result<Option<Protections>> {
         if launch.stdout.is_empty() {
             return Ok(None);
         }
-        let mut seen: Protections = serde_json::from_str(&launch.stdout)
-            .with_context(|| format!("parse the report {:?}", launch.stdout))?;
+        let mut seen: Protections = match serde_json::from_str(&launch.stdout) {
+            // It was killed with its launcher, while it wrote.
+            Err(error) if error.is_eof() && launch.status == Some(137) => return Ok(None),
+            parsed => parsed.with_context(|| format!("parse the report {:?}", launch.stdout))?,
+        };
         let keyring = format!("session {:?}", sys::session_keyring());
         // The present ones only, because the kernel reuses their numbers.
         let namespaces: BTreeSet<u64> = host::namespaces("self")?.into_values().collect();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use check::prelude::*;
 use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{XattrFlags, setxattr};
 
 use crate::{Life, Ordinary};
 
@@ -222,6 +223,20 @@ fn files_are_copied_by_dockers_rules() {
         life.said(&["cp", &file, "box:/t"])?;
         life.said(&["cp", &file, "box:/data"])?;
         life.said(&["exec", "box", "cat", "/t/file", "/data/file"])?;
+        // A header of an archive is text; the kernel's name need not be any.
+        let nameless = host("running").join("nameless");
+        fs::write(&nameless, "x").context("write")?;
+        let set = setxattr(&nameless, &b"user.\xff"[..], b"x", XattrFlags::empty());
+        // Not every file system has attributes for users.
+        if set.is_ok() {
+            let copy = ["cp", &nameless.display().to_string(), "box:/data"];
+            let ran = life.call(&copy).run()?.success()?;
+            expect(
+                ran.stderr.contains("without its attribute"),
+                "a word about an attribute that is lost",
+                format!("{:?}", ran.stderr),
+            )?;
+        }
         // Directories in directories, until something gives way: not the copy.
         let deep = format!("mkdir -p /deep{}", "/d".repeat(600));
         life.said(&["exec", "box", "sh", "-c", &deep])?;
