@@ -143,6 +143,9 @@ impl Round<'_> {
         let within = Within::Change(directory.as_fd());
         let removed = if !within.is_directory(name)? {
             within.unlink(name, AtFlags::empty())
+        } else if unlinkat(directory, name, AtFlags::REMOVEDIR).is_ok() {
+            // Many are empty: one call instead of eight.
+            Ok(())
         } else if deep == 0 {
             self.moved = true;
             within.move_up(self.top, name)

@@ -209,8 +209,11 @@ impl Isolation for Keeper {
         match self.again {
             false => {
                 self.records.write(&self.record)?;
-                self.tell(Happening::Created);
-                self.tell(Happening::Attached);
+                // With the name that it was written with, a moment ago.
+                for happening in [Happening::Created, Happening::Attached] {
+                    self.records
+                        .tell_of(&self.record, happening, Telling::Certainly);
+                }
             }
             true => {
                 let own = &self.record;
