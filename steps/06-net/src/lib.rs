@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Error, Result};
 use kit::ProcessIdentity;
 use kit::errno::is;
+use kit::process_identity::looks_for_the_dead;
 use kit::say;
 use mount::RootTree;
 use nix::errno::Errno;
@@ -177,7 +178,10 @@ impl Isolation for Net {
             let connection = Connection::prepare(&mut locked, &self.id, &self.args);
             self.connection = Some(connection.map_err(explained)?);
         } else {
-            reclaim::sweep(&mut locked)?;
+            // Nothing of the dead is in this one's way.
+            if looks_for_the_dead(locked.state.containers.len() as u64)? {
+                reclaim::sweep(&mut locked)?;
+            }
             let member = Endpoint {
                 owner: ProcessIdentity::current()?,
                 address: None,

@@ -205,7 +205,7 @@ impl Cgroups {
         if self.parents.is_empty()
             && let Some(first) = Parent::existing(parent)?
         {
-            let dead = group::dead(&first)?;
+            let dead = group::dead_at_a_start(&first)?;
             drop(first);
             // A leftover group that cannot be removed must not prevent a start.
             if !dead.is_empty()

@@ -11,6 +11,8 @@ use procfs::FromRead;
 use procfs::process::{Process, Stat};
 use serde::{Deserialize, Serialize};
 
+use crate::random;
+
 /// The longest wait for the death of a killed process, in milliseconds.
 const PATIENCE: u32 = 2000;
 
@@ -23,6 +25,22 @@ const PF_SIGNALED: u32 = 0x400;
 /// With more, the question would cost more than all the rest of the start, and
 /// those whose PID [`is_taken`] are not asked.
 pub const ALL_ASKED: usize = 16;
+
+/// The most containers among which every start looks for dead launchers.
+const FEW: u64 = 64;
+
+/// Whether a start looks for dead launchers among about this many containers:
+/// always among a few, and otherwise by lot, one start in `containers` / 64. So a
+/// start does not take longer with every container. What is overlooked is found
+/// by a later start, or by a full sweep, which `ps` and `restore` are.
+pub fn looks_for_the_dead(containers: u64) -> Result<bool> {
+    let lots = containers / FEW;
+    if lots <= 1 {
+        return Ok(true);
+    }
+    let drawn = u16::from_le_bytes(random::bytes()?);
+    Ok(u64::from(drawn) % lots == 0)
+}
 
 /// Whether any process has this PID: one call, and no proof that it is the
 /// process that once had it.

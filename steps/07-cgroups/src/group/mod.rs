@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use kit::lock;
-use kit::process_identity::{ALL_ASKED, is_taken};
+use kit::process_identity::{ALL_ASKED, is_taken, looks_for_the_dead};
 use kit::say;
 
 use crate::group::end::end;
@@ -139,6 +139,15 @@ pub(crate) fn dead(parent: &Parent) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(dead)
+}
+
+/// The groups in `parent` whose launchers are dead, as a start asks for them:
+/// among many only now and then ([`looks_for_the_dead`]).
+pub(crate) fn dead_at_a_start(parent: &Parent) -> Result<Vec<PathBuf>> {
+    match looks_for_the_dead(parent.directories()?)? {
+        true => dead(parent),
+        false => Ok(Vec::new()),
+    }
 }
 
 /// Whether a process has the PID in the name of a group, [`new_name`].

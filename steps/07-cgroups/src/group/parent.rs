@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
@@ -67,6 +67,13 @@ impl Parent {
             .into_iter()
             .filter(|dir| launcher(dir).is_some())
             .collect())
+    }
+
+    /// How many directories it holds: each has a link to it, `..`.
+    pub(crate) fn directories(&self) -> Result<u64> {
+        let metadata = fs::metadata(&self.dir);
+        let metadata = metadata.with_context(|| format!("stat {}", self.dir.display()))?;
+        Ok(metadata.nlink().saturating_sub(2))
     }
 
     /// Removes the directory if we made it and it holds no group, and then

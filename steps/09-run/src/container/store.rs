@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use kit::lock::{Lock, Turn, hold};
-use kit::own::{is_there, make, read_own, remove_file, require_own};
-use kit::process_identity::is_taken;
+use kit::own::{is_there, make, read_own, remove_file, require_own, size_of};
+use kit::process_identity::{is_taken, looks_for_the_dead};
 use kit::{say, warn};
 use union::detect::container_layers;
 use union::layers::store::{Store, sweep_drafts};
@@ -22,8 +22,8 @@ use crate::container::observer::{Happening, Telling};
 use crate::container::{Record, Status, short};
 use crate::volume::Volumes;
 
-/// The most containers of which a start looks whether their launcher is dead.
-const LOOKED_AT: usize = 64;
+/// The bytes of a directory that a name takes, or somewhat more.
+const NAME: u64 = 64;
 
 /// The records in a state directory.
 #[derive(Clone, Debug)]
@@ -362,16 +362,13 @@ impl Records {
     /// killed while it had nothing but a name, or after everything else was
     /// removed. Also whether a volume was left that could not be removed.
     ///
-    /// Of many containers it looks at some, others each time: a start must not
-    /// become slower with every container. What it overlooks is found by a later
-    /// one, or by a full [`sweep`](Self::sweep).
+    /// Among many containers only some starts look ([`looks_for_the_dead`]).
     pub fn has_dead(&self) -> Result<bool> {
-        let mut names = names_in(&self.places.state.join("names"))?;
-        if names.len() > LOOKED_AT {
-            let from = std::process::id() as usize % names.len();
-            names.rotate_left(from);
-            names.truncate(LOOKED_AT);
+        let directory = self.places.state.join("names");
+        if !looks_for_the_dead(size_of(&directory)? / NAME)? {
+            return Ok(false);
         }
+        let names = names_in(&directory)?;
         let links = names.iter().filter_map(|name| self.link(name).ok()?);
         let links: Vec<String> = links.collect();
         // One look at the directory instead of one at each record.
