@@ -126,9 +126,7 @@ fn measure(session: &Session) -> Result<Report> {
     report.notes.push(
         "Throughput is counted in bytes of the unpacked layers. skopeo fetches into an OCI \
          layout, which umoci unpacks, without a store of layers. docker's figures include its \
-         client; its memory is the peak of dockerd and of containerd, added. \
-         The goals of step 13: half of the time of the faster engine, and less than 20 MB for a \
-         layer of a gigabyte."
+         client; its memory is the peak of dockerd and of containerd, added."
             .to_owned(),
     );
     Ok(report)

@@ -56,10 +56,5 @@ fn measure(session: &Session) -> Result<Report> {
          containerd, which exist once."
             .to_owned(),
     );
-    report.notes.push(
-        "The goals of step 12: at most 512 KiB of a monitor's own, the same after a gigabyte of \
-         log, and an exec in at most a third of docker's time."
-            .to_owned(),
-    );
     Ok(report)
 }
