@@ -126,27 +126,27 @@ fn disks_are_throttled() {
             "if=/dev/zero",
             &device,
             "bs=64k",
-            "count=48",
+            "count=24",
             "oflag=direct",
         ];
-        let read = [&input, "of=/dev/null", "bs=4k", "count=30", "iflag=direct"];
+        let read = [&input, "of=/dev/null", "bs=4k", "count=15", "iflag=direct"];
         for (limit, dd, what) in [
             (
                 ["--device-write-bps", &bps],
                 &write,
-                "3 MiB at 1 MiB a second",
+                "1.5 MiB at 1 MiB a second",
             ),
             (
                 ["--device-read-iops", &iops],
                 &read,
-                "30 reads at 10 a second",
+                "15 reads at 10 a second",
             ),
         ] {
             let without = took(&[], dd)?;
             let with = took(&limit, dd)?;
             expect(
-                with > Duration::from_millis(1900) && with > without * 2,
-                format!("{what} to take 2 seconds or more ({})", limit.join(" ")),
+                with > Duration::from_millis(900) && with > without * 2,
+                format!("{what} to take a second or more ({})", limit.join(" ")),
                 format!("{with:?}, and without the limit {without:?}"),
             )?;
         }
