@@ -226,8 +226,8 @@ fn files_are_copied_by_dockers_rules() {
         // A header of an archive is text; the kernel's name need not be any.
         let nameless = host("running").join("nameless");
         fs::write(&nameless, "x").context("write")?;
-        let set = setxattr(&nameless, &b"user.\xff"[..], b"x", XattrFlags::empty());
-        // Not every file system has attributes for users.
+        let set = setxattr(&nameless, &b"trusted.\xff"[..], b"x", XattrFlags::empty());
+        // Not every file system has attributes.
         if set.is_ok() {
             let copy = ["cp", &nameless.display().to_string(), "box:/data"];
             let ran = life.call(&copy).run()?.success()?;

@@ -53,6 +53,8 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"--user \d+:\d+", "--user [uid]:[gid]"),
     (r"\b(UID|GID) \d{2,}", "$1 [id]"),
     (r"\b(setres[ug]id)\(\d{2,}", "$1([id]"),
+    // What the C library says of a name depends on the machine's resolver.
+    (r"(lookup address information: )[A-Z][a-z ]+", "$1[why]"),
     // Subnets that are drawn at random; ours is 10.213.0.0/16.
     (r"\b10\.(\d|[1-9]\d|1\d\d)\.\d+\.\d+(/\d+)?", "[address]"),
     // Times, link addresses, digests and IDs of containers.
