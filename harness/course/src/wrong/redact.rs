@@ -63,6 +63,8 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b\d+(\.\d+)(ms|s)\b", "[seconds]"),
     (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[digest]"),
+    // A file that a process makes under a name of its own, with its PID.
+    (r"(\[digest\](\.json)?\.)\d+\b", "$1[number]"),
     (r"(\\n|\b)[0-9a-f]{12}\b", "$1[id]"),
     // Operations on a tree, which follow from the seed.
     (
