@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::prctl::set_child_subreaper;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -140,9 +142,22 @@ fn guarded<F: FnOnce(&Check) -> Result<()>>(record: &mut Record, body: F) -> Res
     drop(check);
     // Dropping `check` may have left something in the directory.
     if path.exists() {
-        fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        remove(&path).with_context(|| format!("remove {}", path.display()))?;
     }
     result
+}
+
+/// Removes a directory with all that is in it. The standard library holds a
+/// descriptor for each level, and a check may have made thousands.
+fn remove(path: &Path) -> Result<()> {
+    const LEVELS: u64 = 20_000;
+    match fs::remove_dir_all(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
+            setrlimit(Resource::RLIMIT_NOFILE, LEVELS, LEVELS).context("setrlimit")?;
+            Ok(fs::remove_dir_all(path)?)
+        }
+        removed => Ok(removed?),
+    }
 }
 
 /// Takes the socket to the runner from standard input, if there is one, so that

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use check::prelude::*;
@@ -159,6 +159,27 @@ fn image_is_whole_or_not_there() {
         ];
         let places: Vec<_> = parts.iter().map(|part| state.root.join(part)).collect();
         let load = state.drydock(&["load", "-i", &layout.name(), "box"]);
+        // Killed just before the end, an image is whole and has no name.
+        let are_whole = || -> Result<()> {
+            for (name, id) in state.images()? {
+                let image = if name == "<none>" { id } else { name };
+                expect_whole(&state, &image, bytes)?;
+                state.drydock(&["rmi", &image]).run()?.success()?;
+            }
+            Ok(())
+        };
+        // When a layer's directory has just come.
+        let is_layer = |path: &PathBuf| {
+            let name = path.strip_prefix(&places[0]).unwrap_or(Path::new(""));
+            name.to_string_lossy().contains("sha256")
+        };
+        paced(&load, &places, |_, there| {
+            Ok(match there.iter().any(is_layer) {
+                true => Then::Kill,
+                false => Then::GoOn,
+            })
+        })?;
+        are_whole()?;
         // At every third moment at which a name comes or goes, another third with
         // each seed.
         for nth in (1 + c.number(3) as usize..).step_by(3) {
@@ -167,12 +188,7 @@ fn image_is_whole_or_not_there() {
                 killed = moment == nth;
                 Ok(if killed { Then::Kill } else { Then::GoOn })
             })?;
-            // Killed just before the end, the image is whole and has no name.
-            for (name, id) in state.images()? {
-                let image = if name == "<none>" { id } else { name };
-                expect_whole(&state, &image, bytes)?;
-                state.drydock(&["rmi", &image]).run()?.success()?;
-            }
+            are_whole()?;
             if !killed {
                 expect(
                     ended.status == 0,

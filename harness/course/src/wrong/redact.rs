@@ -63,6 +63,8 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b\d+(\.\d+)(ms|s)\b", "[seconds]"),
     (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
     (r"\b[0-9a-f]{64}\b", "[digest]"),
+    // The runtime's last words about a thread.
+    (r"thread '[^']*' \(\d+\)", "thread '[name]' ([number])"),
     // A file that a process makes under a name of its own, with its PID.
     (r"(\[digest\](\.json)?\.)\d+\b", "$1[number]"),
     (r"(\\n|\b)[0-9a-f]{12}\b", "$1[id]"),
@@ -109,7 +111,7 @@ pub(super) fn redacted(message: &str, seed: u64) -> String {
 }
 
 fn without_numbers(message: &str) -> String {
-    static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\b\d{5,6}\b").ok());
+    static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\b\d{5,7}\b").ok());
     let Some(number) = NUMBER.as_ref() else {
         return message.to_owned();
     };
