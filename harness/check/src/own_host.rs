@@ -4,16 +4,17 @@
 //! check changes nothing of theirs. Control groups, devices and processes stay
 //! the host's: the [`guard`] tells whose they are.
 
-use std::fs;
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::{guard, host, rtnl};
@@ -22,7 +23,7 @@ use crate::{guard, host, rtnl};
 #[derive(Debug)]
 pub struct OwnHost {
     hidden: Vec<PathBuf>,
-    made: Vec<PathBuf>,
+    places: Vec<Place>,
 }
 
 impl OwnHost {
@@ -42,7 +43,7 @@ impl OwnHost {
         }
         let mut own = OwnHost {
             hidden: Vec::new(),
-            made: Vec::new(),
+            places: Vec::new(),
         };
         for state in guard::STATE {
             own.hide(Path::new(state))?;
@@ -52,11 +53,7 @@ impl OwnHost {
 
     /// Mounts an empty directory in the place of other people's state.
     fn hide(&mut self, state: &Path) -> Result<()> {
-        match fs::create_dir(state) {
-            Ok(()) => self.made.push(state.to_owned()),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error).with_context(|| format!("mkdir({state:?})")),
-        }
+        self.places.push(Place::at(state)?);
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some("tmpfs"), state, Some("tmpfs"), flags, Some("mode=755"))
             .with_context(|| format!("mount({state:?}, tmpfs)"))?;
@@ -72,15 +69,114 @@ impl Drop for OwnHost {
                 eprintln!("umount2({state:?}): {errno}");
             }
         }
-        for state in &self.made {
-            match fs::remove_dir(state) {
-                // Somebody has begun to use it.
-                Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => {
-                    eprintln!("rmdir({state:?}): {error}");
-                }
-                _ => {}
+        for place in self.places.drain(..) {
+            if let Err(error) = place.leave() {
+                eprintln!("{error:#}");
             }
         }
+    }
+}
+
+/// A directory of the host on which runs mount, each in its own mounts.
+/// rmdir(2) would unmount it in those of all others: so whoever has found or
+/// made it there for the runs holds a shared lock on it, and the last removes
+/// it.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    /// The lock; `None` if the directory is not the runs'.
+    runs: Option<File>,
+}
+
+impl Place {
+    /// Makes the directory, unless it is there.
+    fn at(path: &Path) -> Result<Self> {
+        loop {
+            let runs = match Self::make(path)? {
+                Some(made) => Some(made),
+                None => match Self::join(path)? {
+                    Found::Gone => continue,
+                    Found::Runs(lock) => Some(lock),
+                    Found::Others => None,
+                },
+            };
+            let path = path.to_owned();
+            return Ok(Place { path, runs });
+        }
+    }
+
+    /// Makes the directory, locked before it has its name. `None` if it is there.
+    fn make(path: &Path) -> Result<Option<File>> {
+        let parent = path.parent().context("a directory in another one")?;
+        let aside = tempfile::Builder::new()
+            .prefix(".drydock-")
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir_in(parent)
+            .with_context(|| format!("mkdir in {parent:?}"))?;
+        let dir = File::open(aside.path()).with_context(|| format!("open({aside:?})"))?;
+        dir.lock_shared()
+            .with_context(|| format!("flock({aside:?})"))?;
+        match renameat_with(CWD, aside.path(), CWD, path, RenameFlags::NOREPLACE) {
+            Ok(()) => {
+                // The rename has ended its life as a temporary directory.
+                let _renamed = aside.keep();
+                Ok(Some(dir))
+            }
+            Err(rustix::io::Errno::EXIST) => Ok(None),
+            Err(errno) => Err(errno).with_context(|| format!("renameat2({aside:?}, {path:?})")),
+        }
+    }
+
+    fn join(path: &Path) -> Result<Found> {
+        let dir = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Gone),
+            dir => dir.with_context(|| format!("open({path:?})"))?,
+        };
+        if alone(&dir, path)? {
+            return Ok(Found::Others);
+        }
+        dir.lock_shared()
+            .with_context(|| format!("flock({path:?})"))?;
+        // The last run may have removed it in between.
+        let locked = dir.metadata().with_context(|| format!("stat({path:?})"))?;
+        match fs::metadata(path).is_ok_and(|now| now.ino() == locked.ino()) {
+            true => Ok(Found::Runs(dir)),
+            false => Ok(Found::Gone),
+        }
+    }
+
+    /// Removes the directory if it is the runs', and no other run is left.
+    fn leave(self) -> Result<()> {
+        let Some(dir) = &self.runs else {
+            return Ok(());
+        };
+        if !alone(dir, &self.path)? {
+            return Ok(());
+        }
+        match fs::remove_dir(&self.path) {
+            // Somebody has begun to use it.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.with_context(|| format!("rmdir({:?})", self.path)),
+        }
+    }
+}
+
+/// What was at the path of a [`Place`].
+enum Found {
+    /// A directory that runs have made, with this one's lock on it.
+    Runs(File),
+    /// A directory that was there before all runs.
+    Others,
+    /// Nothing any more.
+    Gone,
+}
+
+/// Whether nobody else holds a lock on the directory. Holds it alone then.
+fn alone(dir: &File, path: &Path) -> Result<bool> {
+    match dir.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("flock({path:?})")),
     }
 }
 
@@ -135,4 +231,29 @@ fn own_sysfs() -> Result<()> {
             .with_context(|| format!("move_mount({place:?})"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_run_removes_the_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let first = Place::at(&path).unwrap();
+        let second = Place::at(&path).unwrap();
+        first.leave().unwrap();
+        assert!(path.exists(), "the second has mounted on it");
+        second.leave().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_place_that_was_there_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::at(directory.path()).unwrap();
+        place.leave().unwrap();
+        assert!(directory.path().exists());
+    }
 }

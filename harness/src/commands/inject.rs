@@ -89,6 +89,12 @@ pub fn inject(args: Args) -> Result<ExitCode> {
                 .as_ref()
                 .is_none_or(|filter| matches(fault, filter))
     });
+    if wanted.is_empty() {
+        bail!(
+            "no fault fits: --filter takes the name of a call (openat), a part of its object with a \
+             `/` (/volumes/), or an error (ENOENT); --list shows all {all} faults"
+        );
+    }
     if let Some(share) = args.share {
         share.keep(&mut wanted);
     }

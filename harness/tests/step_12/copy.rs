@@ -223,7 +223,8 @@ fn files_are_copied_by_dockers_rules() {
         life.said(&["cp", &file, "box:/t"])?;
         life.said(&["cp", &file, "box:/data"])?;
         life.said(&["exec", "box", "cat", "/t/file", "/data/file"])?;
-        // A header of an archive is text; the kernel's name need not be any.
+        // The name of an attribute may be any bytes, but an archive holds it
+        // as text (UTF-8).
         let nameless = host("running").join("nameless");
         fs::write(&nameless, "x").context("write")?;
         let set = setxattr(&nameless, &b"trusted.\xff"[..], b"x", XattrFlags::empty());

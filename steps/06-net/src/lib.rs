@@ -178,8 +178,9 @@ impl Isolation for Net {
             let connection = Connection::prepare(&mut locked, &self.id, &self.args);
             self.connection = Some(connection.map_err(explained)?);
         } else {
-            // Nothing of the dead is in this one's way.
-            if looks_for_the_dead(locked.state.containers.len() as u64)? {
+            // This container takes no address and no port, so nothing that a dead
+            // one has left can be in its way: looking can wait.
+            if looks_for_the_dead(locked.state.containers.len())? {
                 reclaim::sweep(&mut locked)?;
             }
             let member = Endpoint {

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail};
 use cgroups::Bytes;
 use clap::Args;
+use kit::process_identity::looks_for_the_dead;
 use kit::{say, warn};
 use nix::unistd::Pid;
 use process::{Exit, Isolation};
@@ -363,7 +364,9 @@ impl Isolation for Union {
 impl Layered {
     fn prepare(&mut self) -> Result<()> {
         let driver = &*self.driver;
-        self.found_dead.set(sweep(driver)?);
+        // Among many containers not every start looks.
+        let looks = looks_for_the_dead(driver.store().containers()?)?;
+        self.found_dead.set(looks && sweep(driver)?);
         let what = if self.keep { KEEP } else { "" };
         self.note = Some(driver.store().note(&self.id, what)?);
         self.layers()?;

@@ -105,13 +105,6 @@ pub fn is_there(path: &Path) -> Result<bool> {
     }
 }
 
-/// The size of a file in bytes. That of a directory grows with its entries, and
-/// says about how many there are without reading them.
-pub fn size_of(path: &Path) -> Result<u64> {
-    let metadata = fs::metadata(path).with_context(|| format!("stat({path:?})"))?;
-    Ok(metadata.len())
-}
-
 /// Makes a directory and those above it, with `mode`, if they do not exist.
 pub fn make(path: &Path, mode: u32) -> Result<()> {
     DirBuilder::new()

@@ -27,19 +27,19 @@ const PF_SIGNALED: u32 = 0x400;
 pub const ALL_ASKED: usize = 16;
 
 /// The most containers among which every start looks for dead launchers.
-const FEW: u64 = 64;
+const FEW: usize = 64;
 
-/// Whether a start looks for dead launchers among about this many containers:
-/// always among a few, and otherwise by lot, one start in `containers` / 64. So a
-/// start does not take longer with every container. What is overlooked is found
-/// by a later start, or by a full sweep, which `ps` and `restore` are.
-pub fn looks_for_the_dead(containers: u64) -> Result<bool> {
+/// Whether a start looks for dead launchers among this many containers: always
+/// among a few, and otherwise by lot, one start in `containers` / 64. So a start
+/// does not take longer with every container. What is overlooked is found by a
+/// later start, or by a full sweep, which `ps` and `restore` are.
+pub fn looks_for_the_dead(containers: usize) -> Result<bool> {
     let lots = containers / FEW;
     if lots <= 1 {
         return Ok(true);
     }
     let drawn = u16::from_le_bytes(random::bytes()?);
-    Ok(u64::from(drawn) % lots == 0)
+    Ok(usize::from(drawn) % lots == 0)
 }
 
 /// Whether any process has this PID: one call, and no proof that it is the

@@ -70,10 +70,10 @@ impl Parent {
     }
 
     /// How many directories it holds: each has a link to it, `..`.
-    pub(crate) fn directories(&self) -> Result<u64> {
+    pub(crate) fn directories(&self) -> Result<usize> {
         let metadata = fs::metadata(&self.dir);
         let metadata = metadata.with_context(|| format!("stat {}", self.dir.display()))?;
-        Ok(metadata.nlink().saturating_sub(2))
+        Ok(metadata.nlink().saturating_sub(2) as usize)
     }
 
     /// Removes the directory if we made it and it holds no group, and then

@@ -116,6 +116,7 @@ impl<'a> Archive<'a> {
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o600);
         header.set_size(0);
+        roots(&mut header);
         self.builder
             .append_data(&mut header, path, std::io::empty())
             .with_context(|| format!("write the whiteout {path:?}"))
@@ -251,6 +252,7 @@ pub fn append_pax(
     header.set_entry_type(EntryType::XHeader);
     header.set_mode(0o644);
     header.set_size(data.len() as u64);
+    roots(&mut header);
     let base = path.file_name().unwrap_or(OsStr::new("."));
     let mut name = [b"PaxHeaders/", base.as_bytes()].concat();
     name.truncate(99);
@@ -261,6 +263,14 @@ pub fn append_pax(
     builder
         .append(&header, data.as_slice())
         .context("write the header of PAX")
+}
+
+/// Fills the numeric fields of a header that stands for no file of its own: to
+/// some readers an empty one is damaged.
+fn roots(header: &mut Header) {
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
 }
 
 /// The header of an entry without content.

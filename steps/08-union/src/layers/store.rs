@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use kit::atomic_file::write_new;
 use kit::lock::{HELD, Lock, LockFile, Turn, hold, is_at, try_alone};
-use kit::own::{make, open_own, remove_file, require_own, size_of};
-use kit::process_identity::{ALL_ASKED, is_taken, looks_for_the_dead};
+use kit::own::{make, open_own, remove_file, require_own};
+use kit::process_identity::{ALL_ASKED, is_taken};
 use kit::warn;
 use nix::unistd::Pid;
 use rustix::fs::{FlockOperation, flock};
@@ -49,9 +49,6 @@ pub fn default_root() -> Result<PathBuf> {
         None => bail!("no place for state: set XDG_DATA_HOME or HOME, or give --root DIR"),
     }
 }
-
-/// The bytes of a directory that the two names of a note take, about.
-const NOTE: u64 = 160;
 
 /// The PIDs in the other names of notes, by their ids.
 type Marks = HashMap<LayerId, Vec<i32>>;
@@ -155,16 +152,12 @@ impl Store {
 
     /// The containers whose launcher died before it cleaned up, each with its
     /// note, locked. A file that is not a valid note is skipped with a warning.
-    /// Among many, only some callers look ([`looks_for_the_dead`]), and ask only
-    /// notes whose launcher's PID no process has: so a dead one is overlooked as
-    /// long as its PID is another process's.
+    /// Among many, only notes whose launcher's PID no process has are looked at: so
+    /// a dead one is overlooked as long as its PID is another process's.
     // ANCHOR: dead
     pub fn dead(&self) -> Result<Vec<(LayerId, File)>> {
         let run = self.notes();
         let _judging = hold(&run, Turn::Judging)?;
-        if !looks_for_the_dead(size_of(&run)? / NOTE)? {
-            return Ok(Vec::new());
-        }
         let (ids, mut marks) = self.noted()?;
         let many = ids.len() > ALL_ASKED;
         let mut dead = Vec::new();
@@ -197,6 +190,14 @@ impl Store {
         Ok(dead)
     }
     // ANCHOR_END: dead
+
+    /// How many containers have a note, about.
+    pub fn containers(&self) -> Result<usize> {
+        let run = self.notes();
+        let names = fs::read_dir(&run).with_context(|| format!("read {run:?}"))?;
+        // A note has two names.
+        Ok(names.count() / 2)
+    }
 
     /// The ids of all notes, and the PIDs in their other names. Removes whatever
     /// else begins with a dot.

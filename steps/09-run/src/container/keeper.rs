@@ -209,7 +209,7 @@ impl Isolation for Keeper {
         match self.again {
             false => {
                 self.records.write(&self.record)?;
-                // With the name that it was written with, a moment ago.
+                // The record has just been written: its name need not be read again.
                 for happening in [Happening::Created, Happening::Attached] {
                     self.records
                         .tell_of(&self.record, happening, Telling::Certainly);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use kit::ProcessIdentity;
 use kit::atomic_file::write_file;
 use kit::lock::{Lock, Turn, hold};
-use kit::own::{is_there, make, read_own, remove_file, require_own, size_of};
+use kit::own::{is_there, make, read_own, remove_file, require_own};
 use kit::process_identity::{is_taken, looks_for_the_dead};
 use kit::{say, warn};
 use union::detect::container_layers;
@@ -21,9 +21,6 @@ use crate::cli::places::Places;
 use crate::container::observer::{Happening, Telling};
 use crate::container::{Record, Status, short};
 use crate::volume::Volumes;
-
-/// The bytes of a directory that a name takes, or somewhat more.
-const NAME: u64 = 64;
 
 /// The records in a state directory.
 #[derive(Clone, Debug)]
@@ -362,13 +359,18 @@ impl Records {
     /// killed while it had nothing but a name, or after everything else was
     /// removed. Also whether a volume was left that could not be removed.
     ///
-    /// Among many containers only some starts look ([`looks_for_the_dead`]).
+    /// Among many containers only some starts look for the dead
+    /// ([`looks_for_the_dead`]).
     pub fn has_dead(&self) -> Result<bool> {
-        let directory = self.places.state.join("names");
-        if !looks_for_the_dead(size_of(&directory)? / NAME)? {
-            return Ok(false);
-        }
-        let names = names_in(&directory)?;
+        let names = names_in(&self.places.state.join("names"))?;
+        let looks = looks_for_the_dead(names.len())?;
+        let has_dead = looks && self.has_dead_among(&names)?;
+        Ok(has_dead || Volumes::new(&self.places.root).has_remains()?)
+    }
+
+    /// Whether one of these names is that of a dead launcher whose container is
+    /// to be removed.
+    fn has_dead_among(&self, names: &[String]) -> Result<bool> {
         let links = names.iter().filter_map(|name| self.link(name).ok()?);
         let links: Vec<String> = links.collect();
         // One look at the directory instead of one at each record.
@@ -388,7 +390,7 @@ impl Records {
                 return Ok(true);
             }
         }
-        Volumes::new(&self.places.root).has_remains()
+        Ok(false)
     }
 
     /// Removes the names of containers without a record, unless their launcher
