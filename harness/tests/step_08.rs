@@ -77,7 +77,7 @@ fn twenty_containers_leave_the_image_alone() {
                 let mine = format!("written by container {n}\n");
                 for path in ["/data/keep", "/bin/mine"] {
                     let wrote: Attempt = container.ask(&["write", path, &mine])?;
-                    expect(wrote.allowed, "a container to write its files", wrote.text)?;
+                    expect(wrote.allowed, "a container to write its files", wrote.errno)?;
                 }
             }
             for (n, container) in held.iter_mut().enumerate() {

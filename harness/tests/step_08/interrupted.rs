@@ -192,7 +192,7 @@ fn a_killed_aufs_server_takes_no_layer_along() {
             .container(&["--layer", "base", "--name", "one", "--keep"])
             .hold()?;
         let wrote: Attempt = held.ask(&["write", "/data/keep", "above\n"])?;
-        expect(wrote.allowed, "the container to write", wrote.text)?;
+        expect(wrote.allowed, "the container to write", wrote.errno)?;
         let child = layers::first_process(&held)?;
         for process in host::children(held.launcher())? {
             if process.pid != child {
