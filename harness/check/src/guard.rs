@@ -91,6 +91,7 @@ impl Snapshot {
                 .difference(after)
                 .filter(|line| !self.is_others(what, line))
                 .filter(|line| !is_swept(what, line))
+                .filter(|line| !is_unmounted_elsewhere(what, line))
                 .filter(|line| !self.is_of_another_check(what, line));
             let new = after
                 .difference(before)
@@ -274,6 +275,14 @@ fn is_swept(what: &str, line: &str) -> bool {
         "files" => line.starts_with("/run/drydock/net"),
         _ => false,
     }
+}
+
+/// Whether this mount is gone because its mount point is: rmdir(2) of another
+/// engine in its own mounts unmounts what is there in all others. Whoever sees
+/// the mount gets EBUSY.
+fn is_unmounted_elsewhere(what: &str, line: &str) -> bool {
+    let place = line.split(' ').next().unwrap_or_default();
+    what == "mounts" && !Path::new(place).exists()
 }
 
 /// Whether the engine made this group, or one above it.
@@ -460,6 +469,14 @@ mod tests {
             others: BTreeSet::new(),
             check: None,
         }
+    }
+
+    #[test]
+    fn a_mount_whose_place_somebody_has_removed_is_not_the_checks() {
+        let before = with("mounts", &["/ ext4", "/no/such/merged overlay overlay"]);
+        assert!(before.differences(&with("mounts", &["/ ext4"])).is_empty());
+        let differences = before.differences(&with("mounts", &[]));
+        assert_eq!(differences, ["mounts: gone: / ext4"]);
     }
 
     #[test]

@@ -17,8 +17,17 @@ use serde_json::{Value, json};
 use crate::engine::Engine;
 use crate::paced::{Then, beside, names, paced, settled};
 
+/// The parent group of a check's containers: apart from those of others on the
+/// host, whose groups come, go and are swept meanwhile.
+fn apart(c: &Check) -> Result<String> {
+    let name = c.dir().file_name().and_then(|name| name.to_str());
+    Ok(name
+        .context("the name of the check's directory")?
+        .to_owned())
+}
+
 /// Where containers leave things: in the state directories, and the groups.
-fn places(c: &Check, engine: &Engine<'_>) -> Vec<PathBuf> {
+fn places(c: &Check, engine: &Engine<'_>) -> Result<Vec<PathBuf>> {
     let parts = [
         "overlay2",
         "containers",
@@ -30,10 +39,10 @@ fn places(c: &Check, engine: &Engine<'_>) -> Vec<PathBuf> {
     places.push(c.dir().join("net/net"));
     for mount in host::mounts("self").unwrap_or_default() {
         if mount.fstype.starts_with("cgroup") {
-            places.push(Path::new(&mount.mount_point).join("drydock"));
+            places.push(Path::new(&mount.mount_point).join(apart(c)?));
         }
     }
-    places
+    Ok(places)
 }
 
 /// Waits for another launcher, which has nothing to say.
@@ -54,10 +63,12 @@ fn nobody_is_taken_for_dead_while_he_starts() {
     check(|c| {
         let engine = Engine::new(c)?;
         begun(&engine)?;
-        let places = places(c, &engine);
+        let places = places(c, &engine)?;
         let before = names(&places);
         let (mut came, mut waiting) = (0, Vec::new());
-        let step = engine.run(&["-v", "/data"]).args([engine.image(), "true"]);
+        let group = ["--cgroup-parent", &apart(c)?];
+        let step = engine.run(&["-v", "/data"]).args(group);
+        let step = step.args([engine.image(), "true"]);
         let mut seen = before.clone();
         let ended = paced(&step, &places, |_, now| {
             // A launcher looks for the dead in the notes, the groups and the
@@ -80,7 +91,7 @@ fn nobody_is_taken_for_dead_while_he_starts() {
             }
             let looks = match of_tools {
                 true => engine.tool(["ps", "-a", "-q"]),
-                false => engine.run(&[]).args([engine.image(), "true"]),
+                false => engine.run(&group).args([engine.image(), "true"]),
             };
             let other = beside(looks)?;
             match host::process(other.launcher()).is_none_or(|process| process.state == 'Z') {
@@ -101,19 +112,9 @@ fn nobody_is_taken_for_dead_while_he_starts() {
             in_peace(other)?;
         }
         let after = names(&places);
-        let more = after.difference(&before);
-        // Ours have ended: a group whose launcher lives is somebody else's.
-        let more: Vec<_> = more.filter(|path| !has_launcher(path)).collect();
+        let more: Vec<_> = after.difference(&before).collect();
         expect(more.is_empty(), "nothing to be left", format!("{more:?}"))
     });
-}
-
-/// Whether a path is that of a group, `drydock-PID-START`, and its launcher lives.
-fn has_launcher(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let pid = name.and_then(|name| name.strip_prefix("drydock-")?.split('-').next());
-    let pid = pid.and_then(|pid| pid.parse().ok());
-    pid.is_some_and(|pid| host::process(pid).is_some())
 }
 
 #[test]
@@ -121,14 +122,16 @@ fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
     check(|c| {
         let engine = Engine::new(c)?;
         begun(&engine)?;
-        let places = places(c, &engine);
+        let places = places(c, &engine)?;
         let before = names(&places);
         // Alternately one that is removed at its end, and one that is kept. Every
         // fifth moment will do, another fifth with each seed.
         let mut left = BTreeSet::new();
+        let group = ["--cgroup-parent", &apart(c)?];
         for nth in (1 + c.number(5) as usize..).step_by(5) {
             let name = format!("box{nth}");
             let mut words = vec!["run", "--network", "none", "--name", &name, "-v", "/data"];
+            words.extend(group);
             if nth % 2 == 0 {
                 words.push("--rm");
             }
@@ -148,7 +151,8 @@ fn whenever_a_launcher_is_killed_the_next_run_takes_all_away() {
             "killed launchers to leave something",
             "nothing",
         )?;
-        begun(&engine)?;
+        let next = engine.run(&group).args([engine.image(), "true"]);
+        next.run()?.success()?;
         let listed = engine.tool(["ps", "-a", "-q"]).run()?.success()?;
         for id in listed.stdout.lines() {
             engine.tool(["rm", id]).run()?.success()?;
@@ -385,11 +389,11 @@ fn a_volume_is_held_from_the_first_moment() {
     check(|c| {
         let engine = Engine::new(c)?;
         begun(&engine)?;
-        let places = places(c, &engine);
+        let places = places(c, &engine)?;
         let name = c.word("vol");
         let volume = format!("{name}:/data");
         let step = engine
-            .run(&["-v", &volume])
+            .run(&["-v", &volume, "--cgroup-parent", &apart(c)?])
             .args([engine.image(), "touch", "/data/made"]);
         let (mut removers, mut has_record) = (Vec::new(), false);
         let ended = paced(&step, &places, |_, now| {
