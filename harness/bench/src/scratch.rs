@@ -258,6 +258,14 @@ fn remove(name: &str) {
             complain(&group, error);
         }
     }
+    for place in cgroups::unmounted().unwrap_or_default() {
+        let dir = place.join(name);
+        if dir.exists()
+            && let Err(error) = fs::remove_dir_all(&dir)
+        {
+            complain(&dir, error.into());
+        }
+    }
     let dir = Path::new(PLACE).join(name);
     for mount in host::mounts("thread-self").unwrap_or_default().iter().rev() {
         if Path::new(&mount.mount_point).starts_with(&dir)

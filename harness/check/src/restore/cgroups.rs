@@ -33,7 +33,31 @@ pub fn sweep(broom: &mut Broom) -> Result<()> {
             broom.take(&format!("cgroup {}", group.display()), || remove(&group));
         }
     }
+    for place in unmounted()? {
+        let mut found = Vec::new();
+        find(&place, false, &mut found);
+        for dir in found {
+            broom.take(&format!("directory {}", dir.display()), || {
+                fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))
+            });
+        }
+    }
     Ok(())
+}
+
+/// The directories beside the hierarchies of version 1 on which none is mounted.
+/// podman's monitor makes directories there all the same, as if they were groups.
+pub fn unmounted() -> Result<Vec<PathBuf>> {
+    let top = Path::new("/sys/fs/cgroup");
+    let mounts = host::mounts("thread-self")?;
+    let is_at = |path: &Path| mounts.iter().any(|one| Path::new(&one.mount_point) == path);
+    let of_tmpfs = |one: &host::Mount| Path::new(&one.mount_point) == top && one.fstype == "tmpfs";
+    if !mounts.iter().any(of_tmpfs) {
+        return Ok(Vec::new());
+    }
+    let mut all = children(top);
+    all.retain(|path| !is_at(path));
+    Ok(all)
 }
 
 fn by_step_07(broom: &mut Broom) -> Result<()> {
