@@ -68,6 +68,18 @@ fn headers_say_what_others_read_in_them() {
         let root = layers.has("binary", &entries, &["a", "b"])?;
         expect_eq("base-256 owner and time", of(&root, "a")?, (3_000_000, -2))?;
         expect_eq("the time -1.5", of(&root, "b")?, (0, -2))?;
+        // Names that need to be cleaned, a link to itself, and the ID that
+        // chown(2) takes for "unchanged".
+        let itself: (usize, &[u8]) = (LINK, b"b");
+        let nobody: [(usize, &[u8]); 1] = [(UID, &[0xff; 8])];
+        let entries = [
+            file("q/../a"),
+            file("/../b"),
+            header(b'1', b"b", 0, &[itself]),
+            entry(b'0', b"c", b"content", &nobody),
+        ];
+        let root = layers.has("cleaned", &entries, &["a", "b", "c"])?;
+        expect_eq("the owner -1", of(&root, "c")?.0, 0)?;
 
         let (one, two) = ("d/".to_owned() + &"1".repeat(150), "2".repeat(150));
         let nul = [two.as_bytes(), b"\0\0behind\0"].concat();

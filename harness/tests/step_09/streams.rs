@@ -1,5 +1,11 @@
 //! The command's streams, and a terminal of its own.
 
+use std::fs::{self, File, Permissions};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use check::prelude::*;
@@ -122,8 +128,65 @@ fn the_callers_terminal_is_out_of_reach() {
             !text.contains("leak4"),
             "no stream, and no /dev/tty, that is the caller's terminal",
             format!("{text:?}: TIOCSTI would put words into the caller's shell"),
-        )
+        )?;
+        a_file_to_read_is_only_read(c, &engine)?;
+        a_socket_can_be_opened(&engine)
     });
+}
+
+/// The container has a stream by a pipe: root inside could open a file anew by
+/// its descriptor.
+fn a_file_to_read_is_only_read(c: &Check, engine: &Engine<'_>) -> Result<()> {
+    let file = |name: &str, text: &str| -> Result<PathBuf> {
+        let path = c.dir().join(c.word(name));
+        fs::write(&path, text).context("write a file")?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).context("chmod")?;
+        Ok(path)
+    };
+    let (input, log) = (file("input", "to be read\n")?, file("log", "earlier\n")?);
+    let script = "cat; for n in 0 1; do chmod 666 /proc/self/fd/$n; done; \
+                  echo written > /proc/self/fd/0; : > /proc/self/fd/1; echo later";
+    let appended = File::options().append(true).open(&log).context("open")?;
+    let run = engine.run(&[]).args([engine.image(), "sh", "-c", script]);
+    let status = run
+        .command()
+        .stdin(File::open(&input).context("open")?)
+        .stdout(appended)
+        .stderr(Stdio::null())
+        .status()
+        .context("run")?;
+    expect_eq("the status of the container", status.code(), Some(0))?;
+    for (path, text) in [
+        (&input, "to be read\n"),
+        (&log, "earlier\nto be read\nlater\n"),
+    ] {
+        let mode = fs::metadata(path).context("stat")?.mode() & 0o777;
+        expect(
+            mode == 0o600 && fs::read_to_string(path).context("read")? == text,
+            "the container to read its input and to write its output, and nothing else",
+            format!("a file of the caller's with mode {mode:o}, opened anew by /proc/self/fd"),
+        )?;
+    }
+    Ok(())
+}
+
+/// As a service's output to the journal is one.
+fn a_socket_can_be_opened(engine: &Engine<'_>) -> Result<()> {
+    let (mut here, there) = UnixStream::pair().context("socketpair")?;
+    let script = "echo out > /dev/stdout";
+    let run = engine.run(&[]).args([engine.image(), "sh", "-c", script]);
+    let mut command = run.command();
+    command.stdin(Stdio::null()).stdout(OwnedFd::from(there));
+    let status = command.status().context("run")?;
+    // Closes the other end.
+    drop(command);
+    let mut text = String::new();
+    here.read_to_string(&mut text).context("read")?;
+    expect(
+        status.success() && text == "out\n",
+        "a command to open /dev/stdout where it is a socket of the caller's",
+        format!("{status}, {text:?}"),
+    )
 }
 
 #[test]
@@ -238,7 +301,6 @@ fn another_user_opens_dev_stdout() {
                 "another user to open them where they are a file, and the order to be kept",
                 format!("{status}, {text:?}"),
             )?;
-            use std::os::unix::fs::MetadataExt;
             let after = std::fs::metadata(&path).context("stat")?;
             expect_eq(
                 "owner and mode of the host's file",

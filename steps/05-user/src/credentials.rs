@@ -31,12 +31,6 @@ impl UserSpec {
     pub fn is_empty(&self) -> bool {
         self.user.is_empty() && self.group.is_empty()
     }
-
-    /// Whether the user is root: by number, by the name `root`, or by default.
-    pub(crate) fn is_root(&self) -> bool {
-        ["", "root"].contains(&&*self.user)
-            || id(Ids::User, &self.user).is_ok_and(|id| id == Some(0))
-    }
 }
 
 impl FromStr for UserSpec {

@@ -40,7 +40,6 @@ pub mod write_maps;
 
 use anyhow::Result;
 use clap::Args;
-use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use uts::NamespaceMode;
 
@@ -97,16 +96,6 @@ pub struct UserSettings {
 }
 
 impl UserSettings {
-    /// Whether the command is certain to run as the caller: it is root inside,
-    /// and root is not mapped to another user. It may then open the files that
-    /// the caller may.
-    pub fn opens_as_caller(&self) -> bool {
-        let others = self.map_auto && geteuid().is_root()
-            || !self.uid_map.is_empty()
-            || !self.gid_map.is_empty();
-        self.user.as_ref().is_none_or(UserSpec::is_root) && !others
-    }
-
     /// The maps, if root of the host asks for a namespace whose users have
     /// other IDs outside; otherwise none. Root's files must be ID-mapped for
     /// these users to own them.

@@ -125,12 +125,7 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let seal = harden.seal_of_init();
     let credentials = Credentials::new(&spec.user);
     let streams = match here.ends {
-        None => Streams::new(
-            spec.interactive,
-            spec.tty,
-            credentials.owner(),
-            spec.user.opens_as_caller(),
-        )?,
+        None => Streams::new(spec.interactive, spec.tty, credentials.owner())?,
         Some(ends) => Streams::handed_over(spec.interactive, spec.tty, credentials.owner(), ends),
     };
     let records = Records::new(here.places);

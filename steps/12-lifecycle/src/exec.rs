@@ -79,12 +79,7 @@ pub fn exec(record: &Record, programs: PathBuf, further: Further) -> Result<Cont
         },
     };
     let credentials = Credentials::new(&user);
-    let streams = Streams::further(
-        further.interactive,
-        further.tty,
-        credentials.owner(),
-        user.opens_as_caller(),
-    )?;
+    let streams = Streams::further(further.interactive, further.tty, credentials.owner())?;
     let mut env = further.env;
     if further.tty
         && !env

@@ -31,6 +31,11 @@ pub(crate) const PREFIX: &str = "drydock-";
 /// controllers that were switched on for it in the group above.
 const MARK: &str = "user.drydock";
 
+/// The bit in the mode of a directory that we made: mkdir(2) sets it, so that a
+/// launcher that is killed before it sets [`MARK`] has marked it, too. To a group
+/// it means nothing, and nobody else sets it.
+const STICKY: u32 = 0o1000;
+
 /// A parent that exists, locked while this lives.
 pub(crate) struct Parent {
     pub(crate) dir: PathBuf,
@@ -154,7 +159,7 @@ fn switch_off(dir: &Path, controllers: &[String], above: &Path) -> Result<()> {
 /// it, as a container's mount of its own group does, but may not open it, so
 /// that nobody else can hold our lock.
 fn make(dir: &Path) -> Result<()> {
-    match fs::DirBuilder::new().mode(0o711).create(dir) {
+    match fs::DirBuilder::new().mode(STICKY | 0o711).create(dir) {
         // Our name is a sufficient mark.
         Ok(()) if dir.ends_with(NAME) => Ok(()),
         Ok(()) => set_mark(dir, &[]),
@@ -208,14 +213,13 @@ pub(crate) fn launcher(dir: &Path) -> Option<i32> {
 }
 
 /// The controllers recorded in a directory that we made. A directory with our
-/// name is ours even without the attribute.
+/// name, or our bit in its mode, is ours even without the attribute.
 fn mark(dir: &Path) -> Option<Vec<String>> {
     let mut buffer = [0; 256];
     let Ok(length) = getxattr(dir, MARK, &mut buffer) else {
-        return dir
-            .file_name()
-            .filter(|name| *name == NAME)
-            .map(|_| Vec::new());
+        let has_our_name = dir.file_name().is_some_and(|name| name == NAME);
+        let has_our_bit = || fs::metadata(dir).is_ok_and(|found| found.mode() & STICKY != 0);
+        return (has_our_name || has_our_bit()).then(Vec::new);
     };
     let text = str::from_utf8(&buffer[..length]).ok()?;
     Some(text.split_whitespace().map(String::from).collect())

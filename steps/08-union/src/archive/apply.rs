@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use kit::warn;
 use rustix::fs::{AtFlags, FileType, statat};
 use rustix::io::Errno;
 
@@ -36,7 +37,7 @@ const TRAILING: u64 = 64 << 20;
 /// the same marks. Reads `from` to its end, also beyond the end of the archive.
 ///
 /// # Errors
-/// If the archive is damaged, if a name contains `..` or goes through a file,
+/// If the archive is damaged, if a name leaves the layer or goes through a file,
 /// if a hard link leads to no file, or if there is not enough room. The layer
 /// is then half-made.
 pub fn apply(tree: &Tree, marks: Marks, below: &[Tree], from: &mut dyn Read) -> Result<()> {
@@ -133,6 +134,13 @@ impl Layer<'_> {
     }
 
     fn finish(mut self) -> Result<()> {
+        if self.null_devices > 0 {
+            warn!(
+                "{} entries of the archive are character devices 0:0, which overlay takes for \
+                 deletions: they are not made",
+                self.null_devices
+            );
+        }
         // The innermost first: a directory that is not writable takes nothing
         // more.
         for (path, metadata) in std::mem::take(&mut self.directories).into_iter().rev() {

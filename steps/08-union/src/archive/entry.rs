@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Result, bail};
-use rustix::fs::FileType;
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FileType, Mode};
 
 use super::reader::Entry;
 use super::{DOUBLE_PREFIX, OPAQUE, PREFIX};
@@ -15,15 +15,17 @@ use crate::tree::node::{Metadata, ours};
 /// The largest value of an extended attribute, in bytes (xattr(7)).
 const XATTR: usize = 65536;
 
-/// A path of an archive as a path relative to the layer's root.
+/// A path of an archive as a path relative to the layer's root, without `..`: a
+/// name before it goes, as in Go's `filepath.Clean`, whatever the name is of.
 ///
 /// # Errors
-/// If it contains `..`.
-pub(super) fn inside(path: &Path) -> Result<PathBuf> {
+/// If it leads out of the root. `/..` does not: it is the root.
+pub fn inside(path: &Path) -> Result<PathBuf> {
     let mut inside = PathBuf::new();
     for component in path.components() {
         match component {
             Component::Normal(name) => inside.push(name),
+            Component::ParentDir if inside.pop() || path.has_root() => {}
             Component::ParentDir => bail!("{path:?} in the archive leaves the layer: refused"),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
@@ -54,6 +56,8 @@ pub(super) fn is_bookkeeping(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// If an attribute is too long, or an ID out of range.
+// Of an ID that chown(2) takes for “unchanged” Docker and GNU tar make the owner
+// who unpacks, root. The set-ID bit was not meant for root.
 pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> Result<Metadata> {
     let (uid, gid) = entry.owner();
     let mut xattrs = entry.xattrs().clone();
@@ -63,10 +67,22 @@ pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> R
         let length = value.len();
         bail!("its attribute {name:?} has {length} bytes, and the kernel takes {XATTR}: refused");
     }
+    let mut mode = entry.mode() | type_of.as_raw_mode();
+    let mut owner = |number, what, bit: Mode| match id(number, what)? {
+        u32::MAX => {
+            mode &= !bit.as_raw_mode();
+            Ok(0)
+        }
+        id => anyhow::Ok(id),
+    };
+    let (uid, gid) = (
+        owner(uid, "uid", Mode::SUID)?,
+        owner(gid, "gid", Mode::SGID)?,
+    );
     Ok(Metadata {
-        mode: entry.mode() | type_of.as_raw_mode(),
-        uid: id(uid, "uid")?,
-        gid: id(gid, "gid")?,
+        mode,
+        uid,
+        gid,
         mtime: entry.mtime(),
         xattrs,
     })
@@ -75,11 +91,8 @@ pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> R
 /// A user or group ID. Old programs wrote the highest ones as negative numbers.
 fn id(number: i64, what: &str) -> Result<u32> {
     let id = u32::try_from(number).ok();
-    match id.or(i32::try_from(number).ok().map(i32::cast_unsigned)) {
-        // The highest one means “unchanged” to chown(2).
-        Some(id) if id != u32::MAX => Ok(id),
-        _ => bail!("its {what} {number} is out of range"),
-    }
+    id.or(i32::try_from(number).ok().map(i32::cast_unsigned))
+        .with_context(|| format!("its {what} {number} is out of range"))
 }
 
 #[cfg(test)]
@@ -89,7 +102,10 @@ mod tests {
     #[test]
     fn a_name_of_the_archive_stays_inside() {
         assert_eq!(inside(Path::new("/etc/./x/")).unwrap(), Path::new("etc/x"));
+        assert_eq!(inside(Path::new("a/b/../x")).unwrap(), Path::new("a/x"));
+        assert_eq!(inside(Path::new("/../x")).unwrap(), Path::new("x"));
         assert!(inside(Path::new("a/../../x")).is_err());
+        assert!(inside(Path::new("..")).is_err());
     }
 
     #[test]
@@ -105,7 +121,8 @@ mod tests {
     fn nobody_may_be_minus_two() {
         assert_eq!(id(-2, "uid").unwrap(), u32::MAX - 1);
         assert_eq!(id(4_294_967_294, "uid").unwrap(), u32::MAX - 1);
-        for none in [-1, 4_294_967_295, 4_294_967_296, i64::MIN] {
+        assert_eq!(id(-1, "uid").unwrap(), u32::MAX);
+        for none in [4_294_967_296, i64::MIN] {
             assert!(id(none, "uid").is_err());
         }
     }

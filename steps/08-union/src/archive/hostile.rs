@@ -169,8 +169,10 @@ fn whiteouts_are_of_names() {
     }
     let place = Place::new();
     place.refuses(Evil::new().file(".wh.d/x"), "not a directory");
+    // To overlay it would be a whiteout.
     let forged = Evil::new().entry(EntryType::Char, "forged", "", b"");
-    place.refuses(forged, "0:0");
+    place.apply(OVERLAY, forged).unwrap();
+    assert!(!place.at("forged").exists());
     place.refuses(Evil::new().file(".wh.a").link("b", ".wh.a"), "whiteout");
     let place = Place::new();
     let own = Evil::new().file(".wh..wh.aufs").file(".wh..wh.plnk/1.2");

@@ -49,6 +49,8 @@ pub(super) struct Layer<'a> {
     pub(super) directories: BTreeMap<PathBuf, Metadata>,
     /// AUFS's files with several names, by their names in `.wh..wh.plnk`.
     pub(super) plinks: HashMap<OsString, Plink>,
+    /// How many character devices 0:0 the archive holds.
+    pub(super) null_devices: usize,
 }
 
 impl<'a> Layer<'a> {
@@ -64,6 +66,7 @@ impl<'a> Layer<'a> {
             opaque: BTreeSet::new(),
             directories: BTreeMap::new(),
             plinks: HashMap::new(),
+            null_devices: 0,
         })
     }
 }

@@ -111,7 +111,7 @@ impl Layer<'_> {
         let (first, target) = self
             .find(&target, Missing::Refuse)
             .with_context(|| format!("a link to {target:?}"))?;
-        if target.starts_with(path) {
+        if target.starts_with(path) && target != path {
             bail!("a link to {target:?}, which is in it: refused");
         }
         let is_file = match self.here(&target)? {
@@ -177,7 +177,9 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Makes a device or a FIFO. Returns false if only root could.
+    /// Makes a device or a FIFO. Returns false if only root could, and for the
+    /// character device 0:0, overlay's whiteout: in a file system that another
+    /// engine keeps, such as an image of an engine.
     fn device(
         &mut self,
         entry: &Entry<'_, impl Read>,
@@ -188,7 +190,9 @@ impl Layer<'_> {
         let (major, minor) = entry.device();
         let device = makedev(major.into(), minor.into());
         if type_of == FileType::CharacterDevice && device == 0 {
-            bail!("the character device 0:0 is a whiteout of overlay, not a device: refused");
+            self.null_devices += 1;
+            self.clear(path, place)?;
+            return Ok(false);
         }
         let mode = Mode::RUSR | Mode::WUSR;
         let made = self.in_place_of_another(path, place, || {

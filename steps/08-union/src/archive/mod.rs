@@ -32,6 +32,8 @@ use std::path::Path;
 use anyhow::Result;
 use rustix::fs::{FileType, Stat};
 
+pub use entry::inside;
+
 use crate::tree::node::xattr;
 use crate::tree::{Tree, file_type};
 

@@ -108,17 +108,26 @@ impl Tree {
 
     /// Opens the directory `path`.
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
-        if path.as_os_str().is_empty() {
+        let mut parts = parts(path).into_iter();
+        let Some(first) = parts.next() else {
             return self.root.try_clone().context("dup(the root of a tree)");
+        };
+        let open = |at: BorrowedFd<'_>, part: &Path| {
+            openat2(at, part, DIRECTORY, Mode::empty(), INSIDE)
+                .with_context(|| format!("openat2({part:?}, RESOLVE_BENEATH)"))
+        };
+        let mut directory = open(self.root(), &first)?;
+        for part in parts {
+            directory = open(directory.as_fd(), &part)?;
         }
-        openat2(&self.root, path, DIRECTORY, Mode::empty(), INSIDE)
-            .with_context(|| format!("openat2({path:?}, RESOLVE_BENEATH)"))
+        Ok(directory)
     }
 
     /// Opens the file `path` for reading.
     pub fn file(&self, path: &Path) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        openat2(&self.root, path, flags, Mode::empty(), INSIDE)
+        let place = self.place(path)?;
+        openat2(&place.directory, &place.name, flags, Mode::empty(), INSIDE)
             .map(File::from)
             .with_context(|| format!("openat2({path:?}, RESOLVE_BENEATH)"))
     }
@@ -165,18 +174,50 @@ impl Tree {
         path: &Path,
         visit: &mut dyn FnMut(&Path, &Stat) -> Result<bool>,
     ) -> Result<()> {
-        for name in self.names(path)? {
-            let path = path.join(name);
+        // No recursion: a container may have made directories deeper than the
+        // stack is.
+        let mut ahead = vec![self.below(path)?];
+        while let Some(paths) = ahead.last_mut() {
+            let Some(path) = paths.pop() else {
+                ahead.pop();
+                continue;
+            };
             // Somebody may have removed it since.
             let Some(stat) = self.stat(&path)? else {
                 continue;
             };
             if visit(&path, &stat)? && file_type(&stat) == FileType::Directory {
-                self.walk(&path, visit)?;
+                ahead.push(self.below(&path)?);
             }
         }
         Ok(())
     }
+
+    /// The paths in the directory `path`, the last one first.
+    fn below(&self, path: &Path) -> Result<Vec<PathBuf>> {
+        let names = self.names(path)?.into_iter().rev();
+        Ok(names.map(|name| path.join(name)).collect())
+    }
+}
+
+/// A path in parts that the kernel takes: `PATH_MAX` bytes each, with the NUL
+/// (limits.h). The empty path has none.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    const LONGEST: usize = 4095;
+    if path.as_os_str().len() <= LONGEST {
+        return match path.as_os_str().is_empty() {
+            true => Vec::new(),
+            false => vec![path.to_owned()],
+        };
+    }
+    let mut parts: Vec<PathBuf> = Vec::new();
+    for name in path {
+        match parts.last_mut() {
+            Some(part) if part.as_os_str().len() + 1 + name.len() <= LONGEST => part.push(name),
+            _ => parts.push(name.into()),
+        }
+    }
+    parts
 }
 
 /// The names in an open directory, sorted.
@@ -195,4 +236,31 @@ pub fn names(directory: OwnedFd) -> Result<Vec<OsString>> {
 /// The type of a file.
 pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::remove::remove_at;
+    use rustix::fs::mkdirat;
+
+    #[test]
+    fn a_tree_may_be_deeper_than_a_path_is_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Tree::open(directory.path()).unwrap();
+        let mut at = tree.directory(Path::new("")).unwrap();
+        for _ in 0..2500 {
+            mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = openat(&at, "d", DIRECTORY, Mode::empty()).unwrap();
+        }
+        let mut deepest = PathBuf::new();
+        let walked = tree.walk(Path::new(""), &mut |path, _| {
+            deepest = path.to_owned();
+            Ok(true)
+        });
+        walked.unwrap();
+        assert_eq!(deepest.components().count(), 2500);
+        assert!(tree.stat(&deepest).unwrap().is_some());
+        remove_at(&tree.root, OsStr::new("d")).unwrap();
+    }
 }

@@ -5,11 +5,12 @@
 //! into its controlling terminal as if it had been typed (`TIOCSTI`), and the
 //! caller's shell would execute it. So the command runs in a session of its own
 //! (setsid(2)), and a terminal of the host reaches it through a pipe, or with
-//! `--tty` through a pseudo-terminal of the container's own. Other streams are
-//! passed on as they are, and nothing is copied, with one exception: a file, if
-//! the command runs as a user who may be unable to open it. Programs open
-//! `/dev/stdout` by its name, which leads to the file of the host, and the mode
-//! and owner of that are not ours to change.
+//! `--tty` through a pseudo-terminal of the container's own.
+//!
+//! The same holds for a file of the host, and for a socket: by `/proc/self/fd/0`
+//! root inside could write to a file that was given to be read, and nobody can
+//! open a socket by the name `/dev/stdout`. They are relayed through a pipe. Only
+//! an unnamed pipe is passed on as it is, and nothing is copied.
 //!
 //! | module | what |
 //! |---|---|
@@ -59,17 +60,16 @@ pub enum Streams {
 impl Streams {
     /// The streams that `--interactive` and `--tty` ask for. A pseudo-terminal
     /// is given to `owner`, who otherwise could not open `/dev/stdout`.
-    /// `as_caller` says that the command may open what the caller may.
     ///
     /// # Errors
     /// If both options are given and standard input is not a terminal.
-    pub fn new(interactive: bool, tty: bool, owner: Owner, as_caller: bool) -> Result<Self> {
+    pub fn new(interactive: bool, tty: bool, owner: Owner) -> Result<Self> {
         if tty && interactive && !stdin().is_terminal() {
             bail!("-i with -t needs a terminal on standard input: omit -t");
         }
         Ok(match tty {
             true => Streams::Pty(Pty::new(interactive, owner)),
-            false => Streams::Pipes(Pipes::new(interactive, as_caller)),
+            false => Streams::Pipes(Pipes::new(interactive)),
         })
     }
 
@@ -78,8 +78,8 @@ impl Streams {
     ///
     /// # Errors
     /// If both options are given and standard input is not a terminal.
-    pub fn further(interactive: bool, tty: bool, owner: Owner, as_caller: bool) -> Result<Self> {
-        Ok(match Streams::new(interactive, tty, owner, as_caller)? {
+    pub fn further(interactive: bool, tty: bool, owner: Owner) -> Result<Self> {
+        Ok(match Streams::new(interactive, tty, owner)? {
             Streams::Pty(pty) => Streams::Pty(pty.of_further_process()),
             other => other,
         })

@@ -1,6 +1,6 @@
 //! Streams without a terminal in the container.
 
-use std::io::{IsTerminal, PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
+use std::io::{PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +19,13 @@ use crate::terminal::relay::{self, Relay};
 /// A pipe between the child and the launcher, each with one end.
 type Pipe = Option<(PipeReader, PipeWriter)>;
 
-/// The streams without `--tty`. One that is a terminal on the host, or a file
-/// that the command could not open by the name `/dev/stdout`, is relayed
-/// through a pipe.
+/// The streams without `--tty`. One that is no unnamed pipe is relayed through
+/// one: a file or a terminal of the host is never the container's, and whatever
+/// the stream is, the command may open it as `/dev/stdout`.
 pub struct Pipes {
     interactive: bool,
-    as_caller: bool,
-    /// Whether both outputs are one file. They then share one pipe, which keeps
-    /// the order of what is written.
+    /// Whether both outputs are one file that is relayed. They then share one
+    /// pipe, which keeps the order of what is written.
     one_output: bool,
     input: Pipe,
     output: Pipe,
@@ -37,10 +36,9 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    pub(super) fn new(interactive: bool, as_caller: bool) -> Self {
+    pub(super) fn new(interactive: bool) -> Self {
         Pipes {
             interactive,
-            as_caller,
             one_output: false,
             input: None,
             output: None,
@@ -89,14 +87,12 @@ fn is_pipe(stream: impl AsFd) -> Result<bool> {
     Ok(fstatfs(stream).context("fstatfs(stream)")?.f_type == PIPEFS_MAGIC)
 }
 
-/// Whether a stream has a name on the host by which it can be opened.
-fn is_file(stream: impl AsFd) -> Result<bool> {
-    let mode = fstat(&stream).context("fstat(stream)")?.st_mode;
-    Ok(match FileType::from_raw_mode(mode) {
-        FileType::RegularFile => true,
-        FileType::Fifo => !is_pipe(stream)?,
-        _ => false,
-    })
+/// Whether a stream is relayed: all but an unnamed pipe, and the null device, for
+/// which the container has its own. By a descriptor root inside can open a file
+/// anew, for writing as well, and change its owner and mode; a socket nobody can
+/// open by a name.
+fn is_relayed(stream: impl AsFd) -> Result<bool> {
+    Ok(!is_pipe(&stream)? && !is_null(stream)?)
 }
 
 /// Whether both are the same file.
@@ -153,16 +149,14 @@ impl Isolation for Pipes {
         refuse_directory(stdout())?;
         refuse_directory(stderr())?;
         let (input, output, error) = (stdin(), stdout(), stderr());
-        self.input = pipe_if(self.interactive && input.is_terminal(), READ)?;
+        self.input = pipe_if(self.interactive && is_relayed(&input)?, READ)?;
         if self.interactive && is_pipe(&input)? {
             share(&input, READ)?;
         }
-        let foreign = |is_file: bool| is_file && !self.as_caller;
-        let (output_is_file, error_is_file) = (is_file(&output)?, is_file(&error)?);
-        self.one_output = foreign(output_is_file) && is_same(&output, &error)?;
-        self.output = pipe_if(output.is_terminal() || foreign(output_is_file), WRITE)?;
-        let relayed = error.is_terminal() || foreign(error_is_file) && !self.one_output;
-        self.error = pipe_if(relayed, WRITE)?;
+        let relayed = is_relayed(&output)?;
+        self.one_output = relayed && is_same(&output, &error)?;
+        self.output = pipe_if(relayed, WRITE)?;
+        self.error = pipe_if(!self.one_output && is_relayed(&error)?, WRITE)?;
         for pipe in [output.as_fd(), error.as_fd()] {
             if is_pipe(pipe)? {
                 share(pipe, WRITE)?;

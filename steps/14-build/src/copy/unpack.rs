@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use engine::image::source::decompress::{Packing, decompress};
 use kit::warn;
 use nix::sys::stat::makedev;
@@ -133,14 +133,7 @@ fn short(path: &Path) -> String {
 
 /// Where an entry is, below the directory.
 fn inside(path: &Path) -> Result<PathBuf> {
-    let mut inside = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => inside.push(name),
-            Component::ParentDir => bail!("it leads out of the archive: refused"),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
+    let inside = union::archive::inside(path).context("it leads out of the archive")?;
     ensure!(
         inside.components().count() <= DEEPEST,
         "directories are nested more than {DEEPEST} deep"
