@@ -14,6 +14,7 @@ use engine::image::config::{Empty, Healthcheck};
 use engine::spec::Spec;
 use engine::volume::Volumes;
 use engine::volume::options::{MountSource, Mounted};
+use kit::warn;
 use serde::Serialize;
 use union::LayerId;
 
@@ -332,7 +333,9 @@ pub fn created(record: &Record) -> &str {
     }
 }
 
-/// What a container's own layer takes, and with all layers below it, in bytes.
+/// What a container's own layer takes, and with all layers below it, in bytes. If
+/// its own cannot be measured, warns and counts it as nothing: what one container
+/// has made must not keep anybody from listing all.
 pub fn sizes_of(places: &Places, record: &Record) -> Result<(u64, u64)> {
     let driver = union::detect::open(record.spec.driver, &places.root)?;
     let id: LayerId = record.spec.id.parse()?;
@@ -343,7 +346,10 @@ pub fn sizes_of(places: &Places, record: &Record) -> Result<(u64, u64)> {
         sum += driver.usage(layer)?;
     }
     let own = match driver.exists(&id)? {
-        true => driver.usage(&id)?,
+        true => driver.usage(&id).unwrap_or_else(|error| {
+            warn!("the size of {} is not known: {error:#}", record.spec.name);
+            0
+        }),
         false => 0,
     };
     Ok((own, own + sum))

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kit::errno::is;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat,
@@ -42,6 +42,10 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_MAGICLINKS);
+
+/// How deep directories may be nested. Twice as many as fit into a path of the
+/// kernel's (`PATH_MAX`), so only a program makes more.
+const DEEPEST: usize = 4096;
 
 /// A tree of files below its root.
 ///
@@ -169,6 +173,9 @@ impl Tree {
     /// Calls `visit` for every file below `path`, but not for `path` itself: in
     /// the order of names, directories before their content. If `visit` returns
     /// false for a directory, its content is skipped.
+    ///
+    /// # Errors
+    /// Also if directories are nested too deep: each is looked up from the root.
     pub fn walk(
         &self,
         path: &Path,
@@ -187,6 +194,10 @@ impl Tree {
                 continue;
             };
             if visit(&path, &stat)? && file_type(&stat) == FileType::Directory {
+                ensure!(
+                    ahead.len() < DEEPEST,
+                    "directories are nested more than {DEEPEST} deep: rm -r them"
+                );
                 ahead.push(self.below(&path)?);
             }
         }
