@@ -10,7 +10,8 @@
 //! The same holds for a file of the host, and for a socket: by `/proc/self/fd/0`
 //! root inside could write to a file that was given to be read, and nobody can
 //! open a socket by the name `/dev/stdout`. They are relayed through a pipe. Only
-//! an unnamed pipe is passed on as it is, and nothing is copied.
+//! an unnamed pipe is passed on as it is, and nothing is copied: so root inside
+//! can read what other programs of the same pipeline write into it.
 //!
 //! | module | what |
 //! |---|---|

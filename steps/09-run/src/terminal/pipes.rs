@@ -14,7 +14,7 @@ use rustix::fs::{FileType, FsWord, Mode, OFlags, fchmod, fcntl_setfl, fstat, fst
 use rustix::io::Errno;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::terminal::relay::{self, Relay};
+use crate::terminal::relay::{self, Relay, Unheard};
 
 /// A pipe between the child and the launcher, each with one end.
 type Pipe = Option<(PipeReader, PipeWriter)>;
@@ -177,8 +177,9 @@ impl Isolation for Pipes {
         for (pipe, to) in outputs {
             if let Some((reader, writer)) = pipe {
                 drop(writer);
+                let from = Arc::new(reader.into());
                 self.relays
-                    .push(Relay::output(Arc::new(reader.into()), to?)?);
+                    .push(Relay::output(from, to?, Unheard::HangUp)?);
             }
         }
         Ok(())

@@ -31,7 +31,7 @@ use rustix::termios::{tcgetwinsize, tcsetwinsize};
 use crate::terminal::handed::{Ends, Kept};
 use crate::terminal::pipes::duplicate;
 use crate::terminal::raw::Raw;
-use crate::terminal::relay::{self, Relay};
+use crate::terminal::relay::{self, Relay, Unheard};
 use crate::terminal::{Owner, give};
 
 /// The type of devpts, the file system of pseudo-terminals (statfs(2)).
@@ -194,7 +194,7 @@ impl HostSide {
                 if interactive {
                     relay::input(input, Arc::clone(&received))?;
                 }
-                Relay::output(received, output)
+                Relay::output(received, output, Unheard::Read)
             });
             match received {
                 Ok(relay) => Some(relay),

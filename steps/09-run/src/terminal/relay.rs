@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
-use kit::say;
+use kit::{say, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 
@@ -18,13 +18,22 @@ pub struct Relay {
     stop: PipeWriter,
 }
 
+/// What the thread does with output that cannot be written any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// Goes on reading it: the command need not know that nobody listens.
+    Read,
+    /// Closes its end of the pipe: the command gets SIGPIPE, as in `yes | head`.
+    HangUp,
+}
+
 impl Relay {
     /// Starts a thread that copies from `from` to `to`.
-    pub fn output(from: Arc<OwnedFd>, to: OwnedFd) -> Result<Self> {
+    pub fn output(from: Arc<OwnedFd>, to: OwnedFd, unheard: Unheard) -> Result<Self> {
         let (stopped, stop) = std::io::pipe().context("pipe")?;
         let thread = thread::Builder::new()
             .name("output".into())
-            .spawn(move || carry(from.as_fd(), to.as_fd(), Some(&stopped)))
+            .spawn(move || carry(from.as_fd(), to.as_fd(), Some(&stopped), unheard))
             .context("start a thread")?;
         Ok(Relay { thread, stop })
     }
@@ -45,15 +54,14 @@ impl Relay {
 pub fn input(from: OwnedFd, to: Arc<OwnedFd>) -> Result<()> {
     thread::Builder::new()
         .name("input".into())
-        .spawn(move || carry(from.as_fd(), to.as_fd(), None))
+        .spawn(move || carry(from.as_fd(), to.as_fd(), None, Unheard::HangUp))
         .context("start a thread")
         .map(drop)
 }
 
 /// Copies until the end of `from`, or until `stop` has ended and nothing more
-/// can be read. Output that can no longer be written is still read: the command
-/// need not know that nobody listens.
-fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stop: Option<&PipeReader>) {
+/// can be read, or as `unheard` says.
+fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stop: Option<&PipeReader>, unheard: Unheard) {
     let mut buffer = [0; 32 * 1024];
     let mut deaf = false;
     loop {
@@ -78,9 +86,12 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stop: Option<&PipeReader>) {
             }
         };
         if !deaf && let Err(errno) = write_all(to, &buffer[..length]) {
-            say!("write to a stream: {errno}");
-            // Input that nobody takes ends the thread; output is still read.
-            if stop.is_none() {
+            // Of a reader that has gone nobody need be told.
+            match errno {
+                Errno::PIPE => say!("write to a stream: {errno}"),
+                _ => warn!("output of the container is lost: write: {errno}"),
+            }
+            if unheard == Unheard::HangUp {
                 return;
             }
             deaf = true;
@@ -112,7 +123,7 @@ mod tests {
     fn what_was_written_before_the_end_arrives_though_the_pipe_stays_open() {
         let (from, mut writer) = std::io::pipe().unwrap();
         let (mut reader, to) = std::io::pipe().unwrap();
-        let relay = Relay::output(Arc::new(from.into()), to.into()).unwrap();
+        let relay = Relay::output(Arc::new(from.into()), to.into(), Unheard::Read).unwrap();
         writer.write_all(b"all of it").unwrap();
         relay.finish();
         let mut text = String::new();
