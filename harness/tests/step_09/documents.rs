@@ -108,8 +108,58 @@ fn image_documents_are_read_as_go_reads_them() {
             let ran = load(&state, &saved(c, refused.as_bytes(), manifest, &layer)?)?;
             ran.expect_error(125, &["configuration"])?;
         }
-        Ok(())
+        one_name_in_four_spellings(c)
     });
+}
+
+/// Whoever writes an archive spells Docker's host out, or not: the second image
+/// has the name of the first.
+fn one_name_in_four_spellings(c: &Check) -> Result<()> {
+    let state = State::new(c)?;
+    let layer = small_root()?;
+    let named = |name: &str, says: &str| -> Result<()> {
+        let config = json!({
+            "os": "linux", "config": {"Cmd": ["echo", says]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        });
+        let manifest = json!([
+            {"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}
+        ]);
+        let (config, manifest) = (config.to_string(), manifest.to_string());
+        load(&state, &saved(c, config.as_bytes(), &manifest, &layer)?)?.success()?;
+        Ok(())
+    };
+    named("box:1", "first")?;
+    for name in [
+        "docker.io/library/box:1",
+        "docker.io/box:1",
+        "index.docker.io/library/box:1",
+    ] {
+        named(name, name)?;
+        for image in ["box:1", "docker.io/library/box:1", "docker.io/box:1"] {
+            let call = state.drydock(&["run", "--rm", "--network", "none", image]);
+            expect_eq(
+                &format!("what {image} says, which was loaded as {name}"),
+                call.run()?.success()?.stdout,
+                format!("{name}\n"),
+            )?;
+        }
+    }
+    let images = state.images()?;
+    let named: Vec<&str> = images.iter().map(|(name, _)| &**name).collect();
+    expect(
+        named.iter().filter(|name| **name == "box:1").count() == 1
+            && !named.iter().any(|name| name.contains("docker.io")),
+        "one image to be called box:1",
+        format!("{named:?}"),
+    )?;
+    let call = state.drydock(&["import", "-", "docker.io/library/BAD"]);
+    let ran = call.stdin(layer).run()?;
+    expect(
+        ran.status != 0 && ran.stderr.contains("must be lowercase"),
+        "a name with capitals to be refused as Docker refuses it",
+        &ran.stderr,
+    )
 }
 
 /// A descriptor of a manifest for a platform, perhaps of none that is there.

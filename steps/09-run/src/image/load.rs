@@ -268,7 +268,7 @@ fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
     let full = |name: &String| -> Option<Name> {
         let full = match name.contains([':', '/']) {
             true => name.clone(),
-            false => format!("{}:{name}", stem.as_deref()?),
+            false => format!("{}:{name}", stem.as_deref()?.to_lowercase()),
         };
         let parsed: Result<Name> = full.parse();
         if let Err(error) = &parsed {
@@ -276,5 +276,11 @@ fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
         }
         parsed.ok()
     };
-    parts.names.iter().filter_map(full).collect()
+    let mut names: Vec<Name> = Vec::new();
+    for name in parts.names.iter().filter_map(full) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
