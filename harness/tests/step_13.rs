@@ -761,7 +761,18 @@ fn an_archive_keeps_the_digests() {
         let twice = c.dir().join("twice.tar").to_string_lossy().into_owned();
         site.said(&["save", "-o", &twice, &name])?;
         let same = fs::read(&path).context("read")? == fs::read(&twice).context("read")?;
-        expect(same, "two archives of an image to be equal", "they differ")
+        expect(same, "two archives of an image to be equal", "they differ")?;
+        // containerd takes the name as it is.
+        site.said(&["tag", &name, "short"])?;
+        let short = c.dir().join("short.tar").to_string_lossy().into_owned();
+        site.said(&["save", "-o", &short, "short"])?;
+        let saved = fs::read(&short).context("read")?;
+        let full = br#""io.containerd.image.name":"docker.io/library/short:latest""#;
+        expect(
+            saved.windows(full.len()).any(|part| part == full),
+            "the archive of `short` to have its full name",
+            "it has not",
+        )
     });
 }
 
