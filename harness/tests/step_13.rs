@@ -749,6 +749,19 @@ fn an_archive_keeps_the_digests() {
             load.stdout.trim(),
             &*format!("Loaded image: {name}"),
         )?;
+        // The first that anybody asks of a new state directory.
+        let files = c.dir().join("files.tar");
+        fs::write(&files, small_root()?).context("write a tar")?;
+        let files = files.to_string_lossy().into_owned();
+        for (n, words) in [["load", "-i", &path], ["import", &files, "files"]]
+            .iter()
+            .enumerate()
+        {
+            let new = c.dir().join(format!("new{n}"));
+            let [verb, rest @ ..] = words;
+            let call = [&[*verb, "--storage-driver", "vfs"], &rest[..]].concat();
+            site.at(&new, &call).run()?.success()?;
+        }
         site.server.asked();
         let pushed = site.at(&again, &["push", &name]).run()?.success()?;
         let line = format!("digest: {} size:", image.digest());

@@ -160,7 +160,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// The bytes that may be unpacked: those that are free.
+    /// The bytes that may be unpacked: those that are free. The state directory
+    /// must exist, as [`Loader::changing`] makes it.
     pub fn room(&self) -> Result<u64> {
         self.spool.room()
     }

@@ -526,9 +526,8 @@ fn load(here: &Here, args: &LoadArgs) -> Result<()> {
         );
     }
     let loader = here.images.loader();
-    let room = loader.room()?;
     let loaded = loader.load_seen(input, args.name.as_ref(), kind, &mut |parts, _| {
-        here.blobs.adopt(parts, room)
+        here.blobs.adopt(parts, loader.room()?)
     })?;
     for (id, names) in loaded {
         told_new("load", &here.images, &id)?;
@@ -561,7 +560,6 @@ fn import(here: &Here, args: ImportArgs) -> Result<()> {
         ..Config::default()
     };
     let loader = here.images.loader();
-    let room = loader.room()?;
     let from_where = match from {
         Some(path) => path.display().to_string(),
         None => "-".to_owned(),
@@ -582,7 +580,7 @@ fn import(here: &Here, args: ImportArgs) -> Result<()> {
             raw.change(change).context("--change")?;
         }
         parts.config = raw.to_vec()?;
-        here.blobs.adopt(parts, room)
+        here.blobs.adopt(parts, loader.room()?)
     })?;
     told_new("import", &here.images, &id)?;
     print(&format!("{id}\n"))
