@@ -22,7 +22,8 @@ use crate::image::remove::Removed;
 #[derive(Subcommand, Clone, Debug)]
 pub enum ImageTool {
     /// Load images from an archive of docker save or an OCI image layout, a
-    /// directory or a tar archive, optionally compressed by gzip or zstd
+    /// directory or a tar archive, perhaps compressed by gzip, zstd,
+    /// bzip2 or xz
     Load(LoadArgs),
     /// Import a root file system, a tar archive or a directory, to create an
     /// image
