@@ -266,8 +266,35 @@ fn image_is_found_among_what_is_none() {
 
         write(&[for_platform(absent, "linux", "s390x")])?;
         load(&state, &layout.name())?.expect_error(125, &["linux/s390x"])?;
-        Ok(())
+        names_of_two_lists(c)
     });
+}
+
+/// An archive with the lists of both kinds, of which only Docker's has names:
+/// that of the other is the tag only.
+fn names_of_two_lists(c: &Check) -> Result<()> {
+    let state = State::new(c)?;
+    let layer = small_root()?;
+    let layout = Layout::new(c.dir().join("two"), "7", &[layer], json!({}))?;
+    let of = layout.read_manifest()?;
+    let path = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        format!("blobs/{}", digest.replace(':', "/"))
+    };
+    let list = json!([{
+        "Config": path(&of["config"]), "Layers": [path(&of["layers"][0])],
+        "RepoTags": ["team/app:7", "docker.io/team/app:new"],
+    }]);
+    fs::write(layout.directory.join("manifest.json"), list.to_string())?;
+    load(&state, &format!("{}:new", layout.name()))?.success()?;
+    load(&state, &layout.name())?.success()?;
+    let images = state.images()?;
+    let names: Vec<&str> = images.iter().map(|(name, _)| &**name).collect();
+    expect_eq(
+        "the names, which manifest.json has and index.json has not",
+        names,
+        vec!["team/app:7", "team/app:new"],
+    )
 }
 
 #[test]

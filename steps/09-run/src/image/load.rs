@@ -267,9 +267,9 @@ fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
         name.split('.').next().unwrap_or_default().to_owned()
     });
     let full = |name: &String| -> Option<Name> {
-        let full = match name.contains([':', '/']) {
-            true => name.clone(),
-            false => format!("{}:{name}", stem.as_deref()?.to_lowercase()),
+        let full = match source::is_bare_tag(name) {
+            false => name.clone(),
+            true => format!("{}:{name}", stem.as_deref()?.to_lowercase()),
         };
         let parsed: Result<Name> = full.parse();
         if let Err(error) = &parsed {

@@ -60,12 +60,44 @@ pub(crate) fn is_archive(files: &ImageFiles) -> bool {
     ARCHIVE.iter().any(|name| files.has(name))
 }
 
+/// Whether they list images as since Docker 1.10.
+pub(crate) fn has_manifest(files: &ImageFiles) -> bool {
+    files.has(MANIFEST)
+}
+
+/// The names of the images, by their IDs.
+///
+/// # Errors
+/// If a document is damaged or missing.
+pub(crate) fn repo_tags(files: &ImageFiles) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for image in manifest(files)? {
+        by_file
+            .entry(image.config)
+            .or_default()
+            .extend(image.repo_tags);
+    }
+    let mut by_id: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, names) in by_file {
+        let config = files.file(&file)?.document(None)?;
+        let id = Digest::of(&config).to_string();
+        by_id.entry(id).or_default().extend(names);
+    }
+    Ok(by_id)
+}
+
+fn manifest(files: &ImageFiles) -> Result<Vec<Image>> {
+    let json = files.file(MANIFEST)?.document(None)?;
+    // Docker reads a stream, and ignores what follows the document.
+    parse(&json, Tail::Ignored).context(MANIFEST)
+}
+
 /// The images in the archive; only those called `tag`, if one is given.
 ///
 /// # Errors
 /// If the archive is damaged, or has no such image.
 pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
-    let images = match files.has(MANIFEST) {
+    let images = match has_manifest(files) {
         true => listed(files, tag)?,
         false => old(files, tag)?,
     };
@@ -76,12 +108,11 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
 }
 
 fn listed(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
-    let json = files.file(MANIFEST)?.document(None)?;
-    // Docker reads a stream, and ignores what follows the document.
-    let listed: Vec<Image> = parse(&json, Tail::Ignored).context(MANIFEST)?;
     let mut images = Vec::new();
-    for image in listed {
+    let mut all = Vec::new();
+    for image in manifest(files)? {
         let names = image.repo_tags;
+        all.extend(names.iter().cloned());
         if tag.is_some_and(|tag| !names.iter().any(|name| is_called(name, tag))) {
             continue;
         }
@@ -98,6 +129,9 @@ fn listed(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
                 .document(digest_in(&image.config).as_ref())?,
             layers,
         });
+    }
+    if let Some(tag) = tag.filter(|_| images.is_empty()) {
+        bail!("there is no image {tag:?} in it: available are {all:?}");
     }
     Ok(images)
 }

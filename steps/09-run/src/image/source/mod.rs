@@ -15,6 +15,7 @@ pub(crate) mod oci;
 pub mod parts;
 pub mod verify;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -22,8 +23,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use kit::warn;
 use union::archive::reader::Reader;
 
+use crate::image::digest::Digest;
 use crate::image::source::blob::Blob;
 use crate::image::source::decompress::Packing;
 use crate::image::source::files::{Contents, ImageFiles, is_of_a_root_file_system, plain};
@@ -160,13 +163,37 @@ pub fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
         return docker::images(files, tag);
     }
     // Since Docker 25 its archives are layouts too. Which of the two files
-    // lists an image depends on who wrote the archive.
+    // lists an image, and which names it, depends on who wrote the archive.
     match oci::images(files, tag) {
         Err(error) if error.is::<oci::NoImage>() && docker::is_archive(files) => {
             docker::images(files, tag)
         }
+        Ok(mut images) if docker::has_manifest(files) => {
+            match docker::repo_tags(files) {
+                Ok(repo_tags) => add_names(&mut images, &repo_tags),
+                Err(error) => warn!("the names in manifest.json are ignored: {error:#}"),
+            }
+            Ok(images)
+        }
         images => images,
     }
+}
+
+/// Adds the names that `manifest.json` has for images of `index.json`, where a
+/// name is often no more than a tag.
+fn add_names(images: &mut [Parts], repo_tags: &BTreeMap<String, Vec<String>>) {
+    for parts in images {
+        let id = Digest::of(&parts.config).to_string();
+        if let Some(names) = repo_tags.get(&id).filter(|names| !names.is_empty()) {
+            parts.names.retain(|name| !is_bare_tag(name));
+            parts.names.extend(names.iter().cloned());
+        }
+    }
+}
+
+/// Whether a name is a tag only.
+pub(crate) fn is_bare_tag(name: &str) -> bool {
+    !name.contains([':', '/'])
 }
 
 /// Reads an archive to its end. Returns whether it holds images, and not a root

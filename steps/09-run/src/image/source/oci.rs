@@ -82,16 +82,25 @@ from_json!(Document {
     layers: "layers",
 });
 
-/// The error that there is no image for this machine, with what there is.
+/// The error that no image is meant, with what there is.
 #[derive(Debug)]
-pub(crate) struct NoImage {
-    passed: BTreeSet<String>,
+pub(crate) enum NoImage {
+    /// None has this name.
+    Called(String, Vec<String>),
+    /// None is for this machine.
+    ForUs(BTreeSet<String>),
 }
 
 impl fmt::Display for NoImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let passed = match self {
+            NoImage::Called(tag, all) => {
+                return write!(f, "there is no image {tag:?} in it: available are {all:?}");
+            }
+            NoImage::ForUs(passed) => passed,
+        };
         write!(f, "there is no image for linux/{} in it", architecture())?;
-        let passed = self.passed.iter().take(MOST_SHOWN).map(String::as_str);
+        let passed = passed.iter().take(MOST_SHOWN).map(String::as_str);
         let passed: Vec<&str> = passed.collect();
         match passed.is_empty() {
             true => Ok(()),
@@ -185,7 +194,8 @@ pub(crate) fn is_layout(files: &ImageFiles) -> bool {
 /// The images of a layout; only those called `tag`, if one is given.
 ///
 /// # Errors
-/// If the layout is damaged; [`NoImage`] if it has none for this machine.
+/// If the layout is damaged; [`NoImage`] if it has none of that name, or none
+/// for this machine.
 pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
     let json = files.file("index.json")?.document(None)?;
     let index: Document = parse(&json, Tail::Refused).context("index.json")?;
@@ -194,8 +204,8 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
     if let Some(tag) = tag
         && !manifests.iter().any(|descriptor| descriptor.is_called(tag))
     {
-        let all: Vec<String> = manifests.iter().flat_map(Descriptor::names).collect();
-        bail!("there is no image {tag:?} in it: available are {all:?}");
+        let all = manifests.iter().flat_map(Descriptor::names).collect();
+        return Err(Error::new(NoImage::Called(tag.to_owned(), all)));
     }
     let mut layout = Layout {
         files,
@@ -214,8 +224,7 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
         }
     }
     if images.is_empty() {
-        let passed = layout.passed;
-        return Err(Error::new(NoImage { passed }));
+        return Err(Error::new(NoImage::ForUs(layout.passed)));
     }
     for passed in layout.passed.iter().take(MOST_SHOWN) {
         kit::errln!("drydock: skipped: {passed}");
