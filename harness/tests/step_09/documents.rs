@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use tar::{Builder, EntryType};
 
-use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, zstd};
+use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, tar_of, zstd};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -323,6 +323,51 @@ fn image_paths_begin_at_its_root() {
     });
 }
 
+/// A tree with a file that lists images elsewhere, and images beside a directory
+/// that root file systems have.
+fn the_verb_decides(c: &Check, state: &State<'_>) -> Result<()> {
+    let site = c.dir().join("site");
+    fs::create_dir(&site)?;
+    fs::write(
+        site.join("manifest.json"),
+        r#"{"name":"a web application"}"#,
+    )?;
+    let tree = tar_of(&site)?;
+    let site = site.to_string_lossy().into_owned();
+    for (path, name) in [
+        (site, "directory"),
+        (write(c, &tree)?, "plain"),
+        (write(c, &gzip(&tree)?)?, "packed"),
+    ] {
+        let ran = state.drydock(&["import", &path, name]).run()?;
+        expect(
+            ran.status == 0,
+            format!("import to take a tree with manifest.json ({name})"),
+            &ran.stderr,
+        )?;
+    }
+    let layer = small_root()?;
+    let config = json!({
+        "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+    });
+    let list = r#"[{"Config":"config.json","RepoTags":["beside:1"],"Layers":["layer.tar"]}]"#;
+    let archive = tar(&[
+        file("etc/readme", "of the archive"),
+        (EntryType::Regular, "layer.tar", "", &layer),
+        file("config.json", &config.to_string()),
+        file("manifest.json", list),
+    ])?;
+    for path in [write(c, &archive)?, write(c, &gzip(&archive)?)?] {
+        let ran = load(state, &path)?;
+        expect(
+            ran.status == 0 && ran.stdout == "Loaded image: beside:1\n",
+            "load to take images beside a directory etc",
+            format!("{}{}", ran.stdout, ran.stderr),
+        )?;
+    }
+    Ok(())
+}
+
 #[test]
 fn image_may_come_in_an_odd_archive() {
     check(|c| {
@@ -342,6 +387,7 @@ fn image_may_come_in_an_odd_archive() {
             let path = write(c, &empty)?;
             state.drydock(&["import", &path, name]).run()?.success()?;
         }
+        the_verb_decides(c, &state)?;
 
         // As Docker 1.9 saved: a layer names the one below.
         let (below, above) = (small_root()?, tar(&[file("above", "A")])?);

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use union::archive::reader::{EntryType, Reader};
 
+use crate::image::source::Looks;
 use crate::image::source::blob::Blob;
 
 /// The most links that are followed for one name.
@@ -102,11 +103,13 @@ impl Contents {
         self.entries.contains_key(Path::new(name))
     }
 
-    /// Whether the archive holds a root file system.
-    pub fn is_root_file_system(&self) -> bool {
-        self.entries
-            .keys()
-            .any(|path| is_of_a_root_file_system(path))
+    /// What the archive looks like.
+    pub(super) fn looks(&self) -> Looks {
+        let mut looks = Looks::default();
+        for path in self.entries.keys() {
+            looks.see(path);
+        }
+        looks
     }
 
     /// The archive's name in errors.

@@ -16,8 +16,8 @@ use crate::image::document::{Tail, from_json, parse};
 use crate::image::source::files::ImageFiles;
 use crate::image::source::parts::Parts;
 
-/// The files that every layout has.
-pub(crate) const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
+/// The list of the images. A layout has `oci-layout`, too, which says nothing.
+pub(crate) const INDEX: &str = "index.json";
 
 /// The deepest nesting of indexes.
 const DEEPEST: usize = 4;
@@ -186,9 +186,16 @@ impl Descriptor {
     }
 }
 
-/// Whether `files` are an image layout.
+/// Whether `files` are an image layout, and nothing else with a file of that
+/// name.
 pub(crate) fn is_layout(files: &ImageFiles) -> bool {
-    LAYOUT.iter().all(|name| files.has(name))
+    has_index(files) && files.has("oci-layout")
+}
+
+/// Whether `files` have the list of a layout, which is enough where images are
+/// asked for.
+pub(crate) fn has_index(files: &ImageFiles) -> bool {
+    files.has(INDEX)
 }
 
 /// The images of a layout; only those called `tag`, if one is given.
@@ -197,8 +204,8 @@ pub(crate) fn is_layout(files: &ImageFiles) -> bool {
 /// If the layout is damaged; [`NoImage`] if it has none of that name, or none
 /// for this machine.
 pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
-    let json = files.file("index.json")?.document(None)?;
-    let index: Document = parse(&json, Tail::Refused).context("index.json")?;
+    let json = files.file(INDEX)?.document(None)?;
+    let index: Document = parse(&json, Tail::Refused).context(INDEX)?;
     let manifests = index.manifests.unwrap_or_default();
     let is_meant = |descriptor: &&Descriptor| tag.is_none_or(|tag| descriptor.is_called(tag));
     if let Some(tag) = tag
