@@ -264,10 +264,45 @@ fn image_is_found_among_what_is_none() {
         let ran = state.run("box:1", "cat /second /third")?.success()?;
         expect_eq("the files of all layers", ran.stdout.as_str(), "23")?;
 
-        write(&[for_platform(absent, "linux", "s390x")])?;
+        let others = ["s390x", "riscv64"].map(|other| for_platform(absent.clone(), "linux", other));
+        write(&others)?;
         load(&state, &layout.name())?.expect_error(125, &["linux/s390x"])?;
+        // The only one, of which nothing else is known.
+        let packed: Vec<Value> = layers
+            .iter()
+            .map(|layer| layer_of(&layout, layer))
+            .collect::<Result<_>>()?;
+        let only = manifest(&layout, &config, &packed)?;
+        for (what, value) in [
+            ("platform", json!({})),
+            ("platform", json!({"architecture": OURS})),
+            ("platform", json!({"os": "linux", "architecture": "s390x"})),
+            (
+                "artifactType",
+                json!("application/vnd.oci.image.config.v1+json"),
+            ),
+            ("size", json!(-1)),
+            ("mediaType", Value::Null),
+        ] {
+            let mut descriptor = only.clone();
+            descriptor[what] = value.clone();
+            write(&[descriptor])?;
+            if what == "mediaType" {
+                fs::remove_file(layout.directory.join("oci-layout"))?;
+            }
+            let ran = load(&state, &layout.name())?;
+            expect(
+                ran.status == 0,
+                format!("the only image, with {what} {value}, to be loaded"),
+                &ran.stderr,
+            )?;
+        }
         names_of_two_lists(c)
     });
+}
+
+fn layer_of(layout: &Layout, tar: &[u8]) -> Result<Value> {
+    layout.blob("application/vnd.oci.image.layer.v1.tar+gzip", &gzip(tar)?)
 }
 
 /// An archive with the lists of both kinds, of which only Docker's has names:

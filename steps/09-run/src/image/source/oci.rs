@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context, Error, Result, bail};
+use kit::warn;
 
 use crate::image::config::{ImageConfig, architecture, normal_architecture, normal_os};
 use crate::image::digest::Checksum;
@@ -36,7 +37,8 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 struct Descriptor {
     media_type: String,
     digest: String,
-    size: Option<u64>,
+    /// Some write -1 for what they do not know.
+    size: Option<i64>,
     annotations: BTreeMap<String, String>,
     platform: Option<Platform>,
     artifact_type: String,
@@ -120,9 +122,16 @@ impl Platform {
         }
     }
 
+    /// Whether it is this machine's. What it does not say is ours, as for
+    /// containerd.
     fn is_ours(&self) -> bool {
         let normal = self.normal();
-        normal.os == "linux" && normal.architecture == architecture()
+        matches!(&*normal.os, "linux" | "")
+            && (normal.architecture.is_empty() || normal.architecture == architecture())
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.os.is_empty() && !self.architecture.is_empty()
     }
 
     /// Whether every processor of this architecture can run it: amd64/v3 needs
@@ -151,7 +160,7 @@ impl Descriptor {
     /// The type of what the descriptor names, if that is neither an image nor
     /// an index of images.
     fn is_other(&self) -> Option<String> {
-        if !self.artifact_type.is_empty() {
+        if !self.artifact_type.is_empty() && !is_config(&self.artifact_type) {
             return Some(format!("{:.80?}", self.artifact_type));
         }
         if let Some(kind) = self.annotations.get(REFERENCE_TYPE) {
@@ -184,6 +193,12 @@ impl Descriptor {
         let mut values = self.annotations.values();
         values.any(|value| value == tag || value.ends_with(&format!(":{tag}")))
     }
+}
+
+/// Whether a media type is that of the configuration of an image, or is not
+/// said. Registries list an image's as its artifact type, too.
+fn is_config(kind: &str) -> bool {
+    kind.is_empty() || kind.contains("image.config") || kind.contains("container.image")
 }
 
 /// Whether `files` are an image layout, and nothing else with a file of that
@@ -220,8 +235,13 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
         read: 0,
     };
     let mut images: Vec<Parts> = Vec::new();
-    for descriptor in manifests.iter().filter(is_meant) {
-        let Some(parts) = layout.image(descriptor, Ask::Said, 0)? else {
+    let meant: Vec<&Descriptor> = manifests.iter().filter(is_meant).collect();
+    let ask = match &meant[..] {
+        [_] => Ask::Nowhere,
+        _ => Ask::Said,
+    };
+    for descriptor in meant {
+        let Some(parts) = layout.image(descriptor, ask, 0)? else {
             continue;
         };
         match images.iter_mut().find(|other| other.config == parts.config) {
@@ -242,6 +262,8 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
 /// Where to look for the platform of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
+    /// Nowhere: it is the only one that is listed, and meant whatever it is for.
+    Nowhere,
     /// In its descriptor.
     Said,
     /// Also in its configuration: there are others to choose from.
@@ -267,8 +289,14 @@ impl Layout<'_> {
         if let Some(platform) = &descriptor.platform
             && !platform.is_ours()
         {
-            self.passed.insert(platform.to_string());
-            return Ok(None);
+            if ask != Ask::Nowhere {
+                self.passed.insert(platform.to_string());
+                return Ok(None);
+            }
+            warn!(
+                "the image is made for {platform}, this is linux/{}",
+                architecture()
+            );
         }
         let digest: Checksum = match descriptor.digest.parse() {
             Ok(digest) => digest,
@@ -324,16 +352,13 @@ impl Layout<'_> {
                 descriptor.digest
             );
         };
-        let is_config = |kind: &str| {
-            kind.is_empty() || kind.contains("image.config") || kind.contains("container.image")
-        };
         let is_layer = |layer: &Descriptor| {
             let kind = &layer.media_type;
             kind.is_empty() || kind.contains("image.layer") || kind.contains("image.rootfs")
         };
         let artifact = if !is_config(&config.media_type) {
             Some(&config.media_type)
-        } else if !manifest.artifact_type.is_empty() {
+        } else if !is_config(&manifest.artifact_type) {
             Some(&manifest.artifact_type)
         } else {
             let other = manifest.layers.iter().find(|layer| !is_layer(layer));
@@ -346,7 +371,8 @@ impl Layout<'_> {
         }
         let checksum: Checksum = config.digest.parse().context("the configuration")?;
         let config = self.document(&checksum)?;
-        if ask == Ask::Configuration && descriptor.platform.is_none() {
+        let is_said = descriptor.platform.as_ref().is_some_and(Platform::is_whole);
+        if ask == Ask::Configuration && !is_said {
             let parsed: ImageConfig = parse(&config, Tail::Refused).unwrap_or_default();
             let platform = Platform {
                 architecture: parsed.architecture,
@@ -385,12 +411,12 @@ impl Layout<'_> {
                 |url| format!("a layer that is available at {url:.200?} only"),
             )
         })?;
-        if layer.size.is_some_and(|size| size != blob.size()) {
+        let promised = layer.size.and_then(|size| u64::try_from(size).ok());
+        if let Some(size) = promised.filter(|size| *size != blob.size()) {
             bail!(
-                "{} is damaged: it has {} bytes, not {}",
+                "{} is damaged: it has {} bytes, not {size}",
                 blob.what(),
-                blob.size(),
-                layer.size.unwrap_or_default()
+                blob.size()
             );
         }
         Ok((blob, Some(digest)))
