@@ -358,6 +358,40 @@ fn image_paths_begin_at_its_root() {
     });
 }
 
+/// An archive may omit a layer that another one has brought.
+fn layers_that_are_there(c: &Check, below: &[u8], above: &[u8]) -> Result<()> {
+    let state = State::new(c)?;
+    let config = |layers: &[&[u8]]| {
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+        let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
+        json!({"os": "linux", "rootfs": rootfs}).to_string()
+    };
+    let list = |layers: &[&str]| {
+        json!([{"Config": "c.json", "RepoTags": ["thin:1"], "Layers": layers}]).to_string()
+    };
+    let thin = tar(&[
+        file("c.json", &config(&[below, above])),
+        (EntryType::Regular, "above.tar", "", above),
+        file("manifest.json", &list(&["below.tar", "above.tar"])),
+    ])?;
+    let thin = write(c, &thin)?;
+    load(&state, &thin)?.expect_error(125, &["below.tar", "is missing"])?;
+    let first = tar(&[
+        file("c.json", &config(&[below])),
+        (EntryType::Regular, "below.tar", "", below),
+        file("manifest.json", &list(&["below.tar"])),
+    ])?;
+    load(&state, &write(c, &first)?)?.success()?;
+    let ran = load(&state, &thin)?;
+    expect(
+        ran.status == 0,
+        "a layer that is there to be omitted",
+        &ran.stderr,
+    )?;
+    let ran = state.run("thin:1", "cat /above")?.success()?;
+    expect_eq("the file of its upper layer", ran.stdout.as_str(), "A")
+}
+
 /// A tree with a file that lists images elsewhere, and images beside a directory
 /// that root file systems have.
 fn the_verb_decides(c: &Check, state: &State<'_>) -> Result<()> {
@@ -438,6 +472,7 @@ fn image_may_come_in_an_odd_archive() {
         let call = state.drydock(&["run", "--rm", "--network", "none", "old/box:1"]);
         let ran = call.run()?.success()?;
         expect_eq("the file of the upper layer", ran.stdout.as_str(), "A")?;
+        layers_that_are_there(c, &below, &above)?;
         for endless in [
             r#"{"parent":"aa"}"#,
             r#"{"parent":"../etc"}"#,

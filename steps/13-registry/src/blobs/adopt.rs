@@ -35,6 +35,12 @@ impl BlobStore {
         if given.is_none() && self.manifest(&id)?.is_some() {
             return Ok(());
         }
+        for ((blob, _), diff_id) in parts.layers.iter().zip(&diff_ids) {
+            if !blob.is_there() && self.layer_of(diff_id)?.is_none() {
+                // It is unpacked, or the image will not be kept. A push packs it.
+                return Ok(());
+            }
+        }
         let mut layers = Vec::new();
         for (n, ((blob, digest), diff_id)) in parts.layers.iter().zip(&diff_ids).enumerate() {
             let wanted = given

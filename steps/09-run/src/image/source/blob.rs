@@ -17,7 +17,8 @@ const LARGEST_DOCUMENT: u64 = 4 << 20;
 /// Content that can be read several times, by several readers.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    file: Arc<File>,
+    /// None if it is missing where it should be.
+    file: Option<Arc<File>>,
     offset: u64,
     size: u64,
     what: String,
@@ -50,11 +51,27 @@ impl Blob {
             bail!("{what} is not a regular file");
         }
         Ok(Blob {
-            file: file.into(),
+            file: Some(file.into()),
             offset: 0,
             size: metadata.len(),
             what,
         })
+    }
+
+    /// A blob that is missing, called `what` in errors: whoever has its content
+    /// already need not read it.
+    pub fn missing(what: String) -> Self {
+        Blob {
+            file: None,
+            offset: 0,
+            size: 0,
+            what,
+        }
+    }
+
+    /// Whether the blob can be read.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some()
     }
 
     /// A part of this blob: `size` bytes from `offset`, called `name` in
@@ -128,12 +145,13 @@ pub struct BlobReader {
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let file = self.blob.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let left = self.blob.size.saturating_sub(self.at);
         let wanted = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
         let from = self.blob.offset + self.at;
-        let read = self.blob.file.read_at(&mut buffer[..wanted], from)?;
+        let read = file.read_at(&mut buffer[..wanted], from)?;
         if read == 0 && wanted > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::image::config::{Config, ImageConfig, RootFs};
 use crate::image::digest::{Checksum, Digest};
 use crate::image::document::{Tail, from_json, parse};
+use crate::image::source::blob::Blob;
 use crate::image::source::files::ImageFiles;
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Expected, content};
@@ -118,7 +119,12 @@ fn listed(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
         }
         let mut layers = Vec::new();
         for layer in &image.layers {
-            layers.push((files.file(layer)?, None));
+            // As in Docker, one that is there already may be omitted.
+            let blob = match files.has(layer) {
+                true => files.file(layer)?,
+                false => Blob::missing(format!("{layer:?} in {}", files.what())),
+            };
+            layers.push((blob, None));
         }
         images.push(Parts {
             names,

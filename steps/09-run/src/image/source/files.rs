@@ -48,6 +48,14 @@ impl ImageFiles {
         }
     }
 
+    /// The name of the archive or directory in errors.
+    pub fn what(&self) -> String {
+        match self {
+            ImageFiles::Directory(directory) => format!("{directory:?}"),
+            ImageFiles::Archive(contents) => contents.what().to_owned(),
+        }
+    }
+
     /// Opens the file `name`.
     ///
     /// # Errors
