@@ -419,18 +419,24 @@ fn the_verb_decides(c: &Check, state: &State<'_>) -> Result<()> {
     let config = json!({
         "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
     });
-    let list = r#"[{"Config":"config.json","RepoTags":["beside:1"],"Layers":["layer.tar"]}]"#;
+    // A name that is no digest any more, and links on the way to a layer.
+    let edited = format!("{}.json", "0".repeat(64));
+    let list = json!([
+        {"Config": edited, "RepoTags": ["beside:1"], "Layers": ["0/layer.tar"]}
+    ]);
     let archive = tar(&[
         file("etc/readme", "of the archive"),
-        (EntryType::Regular, "layer.tar", "", &layer),
-        file("config.json", &config.to_string()),
-        file("manifest.json", list),
+        (EntryType::Symlink, "0", "/up/../real", b""),
+        (EntryType::Regular, "real/inner.tar", "", &layer),
+        (EntryType::Symlink, "real/layer.tar", "inner.tar", b""),
+        file(&edited, &config.to_string()),
+        file("manifest.json", &list.to_string()),
     ])?;
     for path in [write(c, &archive)?, write(c, &gzip(&archive)?)?] {
         let ran = load(state, &path)?;
         expect(
             ran.status == 0 && ran.stdout == "Loaded image: beside:1\n",
-            "load to take images beside a directory etc",
+            "load to take images beside a directory etc, whatever their files are called",
             format!("{}{}", ran.stdout, ran.stderr),
         )?;
     }

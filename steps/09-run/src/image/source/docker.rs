@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
+use kit::warn;
 
 use crate::image::config::{Config, ImageConfig, RootFs};
 use crate::image::digest::{Checksum, Digest};
@@ -129,10 +130,7 @@ fn listed(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
         images.push(Parts {
             names,
             manifest: None,
-            // The file's name is its digest.
-            config: files
-                .file(&image.config)?
-                .document(digest_in(&image.config).as_ref())?,
+            config: configuration(files, &image.config)?,
             layers,
         });
     }
@@ -146,12 +144,20 @@ fn is_called(name: &str, tag: &str) -> bool {
     name == tag || name.ends_with(&format!(":{tag}"))
 }
 
-/// The digest in the name of a configuration: `HEX.json`, or since Docker 25
-/// `blobs/sha256/HEX`.
-fn digest_in(name: &str) -> Option<Checksum> {
-    let hex = name.strip_prefix("blobs/sha256/").unwrap_or(name);
-    let digest = Digest::from_hex(hex.strip_suffix(".json").unwrap_or(hex));
-    digest.ok().map(Checksum::from)
+/// The configuration in the file `name`. Since Docker 25 that is a blob, whose
+/// name is its digest. `HEX.json` was a digest when Docker wrote it, and is a
+/// name where somebody has edited the file since: Docker compares neither.
+fn configuration(files: &ImageFiles, name: &str) -> Result<Vec<u8>> {
+    let digest = |hex: &str| Digest::from_hex(hex).ok();
+    let blob = name.strip_prefix("blobs/sha256/").and_then(digest);
+    let json = files
+        .file(name)?
+        .document(blob.map(Checksum::from).as_ref())?;
+    let said = name.strip_suffix(".json").and_then(digest);
+    if said.is_some_and(|said| said != Digest::of(&json)) {
+        warn!("{name:?} was edited, or is damaged: its name is the digest of something else");
+    }
+    Ok(json)
 }
 
 /// The images of an archive before Docker 1.10. These have no configuration of

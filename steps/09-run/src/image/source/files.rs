@@ -2,7 +2,7 @@
 //! image's parts are read in place.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -108,7 +108,8 @@ impl Contents {
 
     /// Whether the archive has an entry `name`.
     pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(Path::new(name))
+        self.find(name)
+            .is_ok_and(|path| self.entries.contains_key(&path))
     }
 
     /// What the archive looks like.
@@ -131,25 +132,42 @@ impl Contents {
     }
 
     fn file(&self, name: &str) -> Result<Blob> {
-        let mut path = plain(Path::new(name));
-        for _ in 0..LINKS {
-            match self.entries.get(&path) {
-                Some(Entry::File { offset, size }) => {
-                    return self.blob.part(*offset, *size, name);
+        match self.entries.get(&self.find(name)?) {
+            Some(Entry::File { offset, size }) => self.blob.part(*offset, *size, name),
+            Some(Entry::Sparse) => bail!(
+                "{name:?} in {} has holes: pack it without tar's --sparse",
+                self.blob.what()
+            ),
+            Some(Entry::Link(_) | Entry::Other) => {
+                bail!("{name:?} in {} is not a file", self.blob.what())
+            }
+            None => bail!("{name:?} is missing in {}", self.blob.what()),
+        }
+    }
+
+    /// The path of the entry that `name` leads to, through links in any part of
+    /// it, as in an archive that is unpacked. No link leads outside: what it
+    /// names is the archive's, too.
+    fn find(&self, name: &str) -> Result<PathBuf> {
+        let parts = |path: &Path| -> Vec<OsString> {
+            let parts = path.components().rev();
+            parts.map(|part| part.as_os_str().to_owned()).collect()
+        };
+        let (mut path, mut left) = (PathBuf::new(), parts(&plain(Path::new(name))));
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            path.push(part);
+            if let Some(Entry::Link(to)) = self.entries.get(&path) {
+                links += 1;
+                if links > LINKS {
+                    let what = self.blob.what();
+                    bail!("{name:?} in {what} is a link that leads to itself");
                 }
-                Some(Entry::Link(to)) => path = to.clone(),
-                Some(Entry::Sparse) => bail!(
-                    "{name:?} in {} has holes: pack it without tar's --sparse",
-                    self.blob.what()
-                ),
-                Some(Entry::Other) => bail!("{name:?} in {} is not a file", self.blob.what()),
-                None => bail!("{name:?} is missing in {}", self.blob.what()),
+                left.extend(parts(to));
+                path.clear();
             }
         }
-        bail!(
-            "{name:?} in {} is a link that leads to itself",
-            self.blob.what()
-        )
+        Ok(path)
     }
 }
 
