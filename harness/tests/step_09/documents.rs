@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use tar::{Builder, EntryType};
 
-use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, tar_of, zstd};
+use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, tar_of, tool, zstd};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -358,6 +358,47 @@ fn image_paths_begin_at_its_root() {
     });
 }
 
+/// An archive that was unpacked, and packed again by `tar --sparse`; of its
+/// layer the most is zeroes, in a file and behind the end.
+fn a_layer_with_holes(c: &Check, below: &[u8]) -> Result<()> {
+    let state = State::new(c)?;
+    let content = [&[b'x'; 4096][..], &[0; 1 << 20], &[b'y'; 4096]].concat();
+    let mut layer = tar(&[(EntryType::Regular, "hole", "", &content)])?;
+    layer.resize(layer.len() + (70 << 20), 0);
+    let diff_ids = [digest(below), digest(&layer)];
+    let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let list = json!([{
+        "Config": "c.json", "RepoTags": ["holes:1"], "Layers": ["below.tar", "layer.tar"],
+    }]);
+    let from = c.dir().join("holes");
+    fs::create_dir(&from)?;
+    fs::write(from.join("c.json"), config.to_string())?;
+    fs::write(from.join("manifest.json"), list.to_string())?;
+    fs::write(from.join("below.tar"), below)?;
+    fs::write(from.join("layer.tar"), &layer)?;
+    let from = from.to_string_lossy().into_owned();
+    tool("fallocate", &["--dig-holes", &format!("{from}/layer.tar")])?;
+    for format in ["gnu", "posix"] {
+        let path = c.dir().join(format).to_string_lossy().into_owned();
+        let format = format!("--format={format}");
+        tool(
+            "tar",
+            &["-C", &from, &format, "--sparse", "-cf", &path, "."],
+        )?;
+        let ran = load(&state, &path)?;
+        expect(
+            ran.status == 0,
+            format!("an archive with holes ({format}) to be loaded"),
+            &ran.stderr,
+        )?;
+        let ran = state.run("holes:1", "sha256sum /hole")?.success()?;
+        let expected = &digest(&content)["sha256:".len()..];
+        expect_eq("the file with a hole", words(&ran)[0], expected)?;
+        state.drydock(&["rmi", "holes:1"]).run()?.success()?;
+    }
+    Ok(())
+}
+
 /// An archive may omit a layer that another one has brought.
 fn layers_that_are_there(c: &Check, below: &[u8], above: &[u8]) -> Result<()> {
     let state = State::new(c)?;
@@ -474,11 +515,12 @@ fn image_may_come_in_an_odd_archive() {
             file("bb/json", config),
             (EntryType::Regular, "bb/layer.tar", "", &above),
         ])?;
-        load(&state, &write(c, &old)?)?.success()?;
+        load(&state, &write(c, &gzip(&old)?)?)?.success()?;
         let call = state.drydock(&["run", "--rm", "--network", "none", "old/box:1"]);
         let ran = call.run()?.success()?;
         expect_eq("the file of the upper layer", ran.stdout.as_str(), "A")?;
         layers_that_are_there(c, &below, &above)?;
+        a_layer_with_holes(c, &below)?;
         for endless in [
             r#"{"parent":"aa"}"#,
             r#"{"parent":"../etc"}"#,

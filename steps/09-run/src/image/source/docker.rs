@@ -197,6 +197,9 @@ fn old_image(files: &ImageFiles, top: &str) -> Result<Parts> {
     let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
     for (id, _) in stack.iter().rev() {
         let blob = files.file(&format!("{id}/layer.tar"))?;
+        if blob.is_sparse() {
+            bail!("{} has holes: pack it without tar's --sparse", blob.what());
+        }
         let expected = Expected {
             // Such a layer is not compressed.
             at_most: blob.size(),

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use union::archive::reader::{EntryType, Reader};
+use union::archive::reader::{EXTENTS, EntryType, Extent, Reader};
 
 use crate::image::source::Looks;
 use crate::image::source::blob::Blob;
@@ -33,8 +33,17 @@ pub struct Contents {
 
 #[derive(Debug)]
 enum Entry {
-    File { offset: u64, size: u64 },
-    Sparse,
+    File {
+        offset: u64,
+        size: u64,
+    },
+    Sparse {
+        offset: u64,
+        size: u64,
+        extents: Vec<Extent>,
+    },
+    /// A file with more holes than are remembered.
+    Sieve,
     Link(PathBuf),
     Other,
 }
@@ -77,16 +86,26 @@ impl Contents {
         let what = blob.what().to_owned();
         let mut archive = Reader::seeking(blob.reader());
         let mut entries = HashMap::new();
+        let mut pieces = 0;
         let mut found = || -> Result<()> {
             while let Some(entry) = archive.next()? {
                 let path = plain(as_path(entry.path_bytes()));
                 let target = entry.link_name_bytes().map(as_path);
                 let kind = match entry.entry_type() {
-                    EntryType::Regular if entry.is_sparse() => Entry::Sparse,
-                    EntryType::Regular => Entry::File {
-                        offset: entry.offset(),
-                        size: entry.size(),
-                    },
+                    EntryType::Regular => {
+                        let (offset, size) = (entry.offset(), entry.size());
+                        let extents = entry.extents();
+                        pieces += extents.map_or(0, <[Extent]>::len);
+                        match extents {
+                            None => Entry::File { offset, size },
+                            Some(extents) if pieces <= EXTENTS => Entry::Sparse {
+                                offset,
+                                size,
+                                extents: extents.to_vec(),
+                            },
+                            Some(_) => Entry::Sieve,
+                        }
+                    }
                     // `docker save` writes a link for a layer that two images
                     // share.
                     EntryType::Symlink => {
@@ -134,8 +153,13 @@ impl Contents {
     fn file(&self, name: &str) -> Result<Blob> {
         match self.entries.get(&self.find(name)?) {
             Some(Entry::File { offset, size }) => self.blob.part(*offset, *size, name),
-            Some(Entry::Sparse) => bail!(
-                "{name:?} in {} has holes: pack it without tar's --sparse",
+            Some(Entry::Sparse {
+                offset,
+                size,
+                extents,
+            }) => self.blob.sparse_part(*offset, *size, extents, name),
+            Some(Entry::Sieve) => bail!(
+                "{name:?} in {} has too many holes: pack it without tar's --sparse",
                 self.blob.what()
             ),
             Some(Entry::Link(_) | Entry::Other) => {
