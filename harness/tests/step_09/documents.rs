@@ -394,7 +394,12 @@ fn a_layer_with_holes(c: &Check, below: &[u8]) -> Result<()> {
         let ran = state.run("holes:1", "sha256sum /hole")?.success()?;
         let expected = &digest(&content)["sha256:".len()..];
         expect_eq("the file with a hole", words(&ran)[0], expected)?;
-        state.drydock(&["rmi", "holes:1"]).run()?.success()?;
+        let ran = state.drydock(&["rmi", "holes:1"]).run()?.success()?;
+        let expected = format!(
+            "Untagged: holes:1\nDeleted: {}\n",
+            digest(config.to_string().as_bytes())
+        );
+        expect_eq("what rmi prints, as Docker does", ran.stdout, expected)?;
     }
     Ok(())
 }
