@@ -749,6 +749,19 @@ fn an_archive_keeps_the_digests() {
             load.stdout.trim(),
             &*format!("Loaded image: {name}"),
         )?;
+        // The first that anybody asks of a new state directory.
+        let files = c.dir().join("files.tar");
+        fs::write(&files, small_root()?).context("write a tar")?;
+        let files = files.to_string_lossy().into_owned();
+        for (n, words) in [["load", "-i", &path], ["import", &files, "files"]]
+            .iter()
+            .enumerate()
+        {
+            let new = c.dir().join(format!("new{n}"));
+            let [verb, rest @ ..] = words;
+            let call = [&[*verb, "--storage-driver", "vfs"], &rest[..]].concat();
+            site.at(&new, &call).run()?.success()?;
+        }
         site.server.asked();
         let pushed = site.at(&again, &["push", &name]).run()?.success()?;
         let line = format!("digest: {} size:", image.digest());
@@ -761,7 +774,18 @@ fn an_archive_keeps_the_digests() {
         let twice = c.dir().join("twice.tar").to_string_lossy().into_owned();
         site.said(&["save", "-o", &twice, &name])?;
         let same = fs::read(&path).context("read")? == fs::read(&twice).context("read")?;
-        expect(same, "two archives of an image to be equal", "they differ")
+        expect(same, "two archives of an image to be equal", "they differ")?;
+        // containerd takes the name as it is.
+        site.said(&["tag", &name, "short"])?;
+        let short = c.dir().join("short.tar").to_string_lossy().into_owned();
+        site.said(&["save", "-o", &short, "short"])?;
+        let saved = fs::read(&short).context("read")?;
+        let full = br#""io.containerd.image.name":"docker.io/library/short:latest""#;
+        expect(
+            saved.windows(full.len()).any(|part| part == full),
+            "the archive of `short` to have its full name",
+            "it has not",
+        )
     });
 }
 

@@ -8,7 +8,7 @@ use check::prelude::*;
 use serde_json::{Value, json};
 use tar::EntryType::{Char, GNULongName, Link, Regular, Symlink};
 
-use crate::layouts::{Entry, Layout, State, file, gzip, small_root, tar, zstd};
+use crate::layouts::{Entry, Layout, State, file, gzip, packed_by, small_root, tar, zstd};
 
 fn load(state: &State<'_>, layout: &Layout, driver: &str) -> Result<Ran> {
     let from = layout.name();
@@ -176,6 +176,8 @@ fn archive_packing_ends_where_its_stream_does() {
                 [gzip(&layers[1])?, b"\x1b[2J".to_vec()].concat(),
                 true,
             ),
+            ("bzip2", packed_by(c, "bzip2", &layers[1])?, false),
+            ("xz", packed_by(c, "xz", &layers[1])?, false),
             ("zstd", frames, false),
             ("zstd, cut off", cut, true),
         ] {

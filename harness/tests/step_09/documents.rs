@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 use tar::{Builder, EntryType};
 
-use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, zstd};
+use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, tar_of, tool, zstd};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -108,8 +108,58 @@ fn image_documents_are_read_as_go_reads_them() {
             let ran = load(&state, &saved(c, refused.as_bytes(), manifest, &layer)?)?;
             ran.expect_error(125, &["configuration"])?;
         }
-        Ok(())
+        one_name_in_four_spellings(c)
     });
+}
+
+/// Whoever writes an archive spells Docker's host out, or not: the second image
+/// has the name of the first.
+fn one_name_in_four_spellings(c: &Check) -> Result<()> {
+    let state = State::new(c)?;
+    let layer = small_root()?;
+    let named = |name: &str, says: &str| -> Result<()> {
+        let config = json!({
+            "os": "linux", "config": {"Cmd": ["echo", says]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        });
+        let manifest = json!([
+            {"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}
+        ]);
+        let (config, manifest) = (config.to_string(), manifest.to_string());
+        load(&state, &saved(c, config.as_bytes(), &manifest, &layer)?)?.success()?;
+        Ok(())
+    };
+    named("box:1", "first")?;
+    for name in [
+        "docker.io/library/box:1",
+        "docker.io/box:1",
+        "index.docker.io/library/box:1",
+    ] {
+        named(name, name)?;
+        for image in ["box:1", "docker.io/library/box:1", "docker.io/box:1"] {
+            let call = state.drydock(&["run", "--rm", "--network", "none", image]);
+            expect_eq(
+                &format!("what {image} says, which was loaded as {name}"),
+                call.run()?.success()?.stdout,
+                format!("{name}\n"),
+            )?;
+        }
+    }
+    let images = state.images()?;
+    let named: Vec<&str> = images.iter().map(|(name, _)| &**name).collect();
+    expect(
+        named.iter().filter(|name| **name == "box:1").count() == 1
+            && !named.iter().any(|name| name.contains("docker.io")),
+        "one image to be called box:1",
+        format!("{named:?}"),
+    )?;
+    let call = state.drydock(&["import", "-", "docker.io/library/BAD"]);
+    let ran = call.stdin(layer).run()?;
+    expect(
+        ran.status != 0 && ran.stderr.contains("must be lowercase"),
+        "a name with capitals to be refused as Docker refuses it",
+        &ran.stderr,
+    )
 }
 
 /// A descriptor of a manifest for a platform, perhaps of none that is there.
@@ -214,10 +264,72 @@ fn image_is_found_among_what_is_none() {
         let ran = state.run("box:1", "cat /second /third")?.success()?;
         expect_eq("the files of all layers", ran.stdout.as_str(), "23")?;
 
-        write(&[for_platform(absent, "linux", "s390x")])?;
+        let others = ["s390x", "riscv64"].map(|other| for_platform(absent.clone(), "linux", other));
+        write(&others)?;
         load(&state, &layout.name())?.expect_error(125, &["linux/s390x"])?;
-        Ok(())
+        // The only one, of which nothing else is known.
+        let packed: Vec<Value> = layers
+            .iter()
+            .map(|layer| layer_of(&layout, layer))
+            .collect::<Result<_>>()?;
+        let only = manifest(&layout, &config, &packed)?;
+        for (what, value) in [
+            ("platform", json!({})),
+            ("platform", json!({"architecture": OURS})),
+            ("platform", json!({"os": "linux", "architecture": "s390x"})),
+            (
+                "artifactType",
+                json!("application/vnd.oci.image.config.v1+json"),
+            ),
+            ("size", json!(-1)),
+            ("mediaType", Value::Null),
+        ] {
+            let mut descriptor = only.clone();
+            descriptor[what] = value.clone();
+            write(&[descriptor])?;
+            if what == "mediaType" {
+                fs::remove_file(layout.directory.join("oci-layout"))?;
+            }
+            let ran = load(&state, &layout.name())?;
+            expect(
+                ran.status == 0,
+                format!("the only image, with {what} {value}, to be loaded"),
+                &ran.stderr,
+            )?;
+        }
+        names_of_two_lists(c)
     });
+}
+
+fn layer_of(layout: &Layout, tar: &[u8]) -> Result<Value> {
+    layout.blob("application/vnd.oci.image.layer.v1.tar+gzip", &gzip(tar)?)
+}
+
+/// An archive with the lists of both kinds, of which only Docker's has names:
+/// that of the other is the tag only.
+fn names_of_two_lists(c: &Check) -> Result<()> {
+    let state = State::new(c)?;
+    let layer = small_root()?;
+    let layout = Layout::new(c.dir().join("two"), "7", &[layer], json!({}))?;
+    let of = layout.read_manifest()?;
+    let path = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        format!("blobs/{}", digest.replace(':', "/"))
+    };
+    let list = json!([{
+        "Config": path(&of["config"]), "Layers": [path(&of["layers"][0])],
+        "RepoTags": ["team/app:7", "docker.io/team/app:new"],
+    }]);
+    fs::write(layout.directory.join("manifest.json"), list.to_string())?;
+    load(&state, &format!("{}:new", layout.name()))?.success()?;
+    load(&state, &layout.name())?.success()?;
+    let images = state.images()?;
+    let names: Vec<&str> = images.iter().map(|(name, _)| &**name).collect();
+    expect_eq(
+        "the names, which manifest.json has and index.json has not",
+        names,
+        vec!["team/app:7", "team/app:new"],
+    )
 }
 
 #[test]
@@ -246,6 +358,137 @@ fn image_paths_begin_at_its_root() {
     });
 }
 
+/// An archive that was unpacked, and packed again by `tar --sparse`; of its
+/// layer the most is zeroes, in a file and behind the end.
+fn a_layer_with_holes(c: &Check, below: &[u8]) -> Result<()> {
+    let state = State::new(c)?;
+    let content = [&[b'x'; 4096][..], &[0; 1 << 20], &[b'y'; 4096]].concat();
+    let mut layer = tar(&[(EntryType::Regular, "hole", "", &content)])?;
+    layer.resize(layer.len() + (70 << 20), 0);
+    let diff_ids = [digest(below), digest(&layer)];
+    let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let list = json!([{
+        "Config": "c.json", "RepoTags": ["holes:1"], "Layers": ["below.tar", "layer.tar"],
+    }]);
+    let from = c.dir().join("holes");
+    fs::create_dir(&from)?;
+    fs::write(from.join("c.json"), config.to_string())?;
+    fs::write(from.join("manifest.json"), list.to_string())?;
+    fs::write(from.join("below.tar"), below)?;
+    fs::write(from.join("layer.tar"), &layer)?;
+    let from = from.to_string_lossy().into_owned();
+    tool("fallocate", &["--dig-holes", &format!("{from}/layer.tar")])?;
+    for format in ["gnu", "posix"] {
+        let path = c.dir().join(format).to_string_lossy().into_owned();
+        let format = format!("--format={format}");
+        tool(
+            "tar",
+            &["-C", &from, &format, "--sparse", "-cf", &path, "."],
+        )?;
+        let ran = load(&state, &path)?;
+        expect(
+            ran.status == 0,
+            format!("an archive with holes ({format}) to be loaded"),
+            &ran.stderr,
+        )?;
+        let ran = state.run("holes:1", "sha256sum /hole")?.success()?;
+        let expected = &digest(&content)["sha256:".len()..];
+        expect_eq("the file with a hole", words(&ran)[0], expected)?;
+        let ran = state.drydock(&["rmi", "holes:1"]).run()?.success()?;
+        let expected = format!(
+            "Untagged: holes:1\nDeleted: {}\n",
+            digest(config.to_string().as_bytes())
+        );
+        expect_eq("what rmi prints, as Docker does", ran.stdout, expected)?;
+    }
+    Ok(())
+}
+
+/// An archive may omit a layer that another one has brought.
+fn layers_that_are_there(c: &Check, below: &[u8], above: &[u8]) -> Result<()> {
+    let state = State::new(c)?;
+    let config = |layers: &[&[u8]]| {
+        let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+        let rootfs = json!({"type": "layers", "diff_ids": diff_ids});
+        json!({"os": "linux", "rootfs": rootfs}).to_string()
+    };
+    let list = |layers: &[&str]| {
+        json!([{"Config": "c.json", "RepoTags": ["thin:1"], "Layers": layers}]).to_string()
+    };
+    let thin = tar(&[
+        file("c.json", &config(&[below, above])),
+        (EntryType::Regular, "above.tar", "", above),
+        file("manifest.json", &list(&["below.tar", "above.tar"])),
+    ])?;
+    let thin = write(c, &thin)?;
+    load(&state, &thin)?.expect_error(125, &["below.tar", "is missing"])?;
+    let first = tar(&[
+        file("c.json", &config(&[below])),
+        (EntryType::Regular, "below.tar", "", below),
+        file("manifest.json", &list(&["below.tar"])),
+    ])?;
+    load(&state, &write(c, &first)?)?.success()?;
+    let ran = load(&state, &thin)?;
+    expect(
+        ran.status == 0,
+        "a layer that is there to be omitted",
+        &ran.stderr,
+    )?;
+    let ran = state.run("thin:1", "cat /above")?.success()?;
+    expect_eq("the file of its upper layer", ran.stdout.as_str(), "A")
+}
+
+/// A tree with a file that lists images elsewhere, and images beside a directory
+/// that root file systems have.
+fn the_verb_decides(c: &Check, state: &State<'_>) -> Result<()> {
+    let site = c.dir().join("site");
+    fs::create_dir(&site)?;
+    fs::write(
+        site.join("manifest.json"),
+        r#"{"name":"a web application"}"#,
+    )?;
+    let tree = tar_of(&site)?;
+    let site = site.to_string_lossy().into_owned();
+    for (path, name) in [
+        (site, "directory"),
+        (write(c, &tree)?, "plain"),
+        (write(c, &gzip(&tree)?)?, "packed"),
+    ] {
+        let ran = state.drydock(&["import", &path, name]).run()?;
+        expect(
+            ran.status == 0,
+            format!("import to take a tree with manifest.json ({name})"),
+            &ran.stderr,
+        )?;
+    }
+    let layer = small_root()?;
+    let config = json!({
+        "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+    });
+    // A name that is no digest any more, and links on the way to a layer.
+    let edited = format!("{}.json", "0".repeat(64));
+    let list = json!([
+        {"Config": edited, "RepoTags": ["beside:1"], "Layers": ["0/layer.tar"]}
+    ]);
+    let archive = tar(&[
+        file("etc/readme", "of the archive"),
+        (EntryType::Symlink, "0", "/up/../real", b""),
+        (EntryType::Regular, "real/inner.tar", "", &layer),
+        (EntryType::Symlink, "real/layer.tar", "inner.tar", b""),
+        file(&edited, &config.to_string()),
+        file("manifest.json", &list.to_string()),
+    ])?;
+    for path in [write(c, &archive)?, write(c, &gzip(&archive)?)?] {
+        let ran = load(state, &path)?;
+        expect(
+            ran.status == 0 && ran.stdout == "Loaded image: beside:1\n",
+            "load to take images beside a directory etc, whatever their files are called",
+            format!("{}{}", ran.stdout, ran.stderr),
+        )?;
+    }
+    Ok(())
+}
+
 #[test]
 fn image_may_come_in_an_odd_archive() {
     check(|c| {
@@ -265,6 +508,7 @@ fn image_may_come_in_an_odd_archive() {
             let path = write(c, &empty)?;
             state.drydock(&["import", &path, name]).run()?.success()?;
         }
+        the_verb_decides(c, &state)?;
 
         // As Docker 1.9 saved: a layer names the one below.
         let (below, above) = (small_root()?, tar(&[file("above", "A")])?);
@@ -276,10 +520,12 @@ fn image_may_come_in_an_odd_archive() {
             file("bb/json", config),
             (EntryType::Regular, "bb/layer.tar", "", &above),
         ])?;
-        load(&state, &write(c, &old)?)?.success()?;
+        load(&state, &write(c, &gzip(&old)?)?)?.success()?;
         let call = state.drydock(&["run", "--rm", "--network", "none", "old/box:1"]);
         let ran = call.run()?.success()?;
         expect_eq("the file of the upper layer", ran.stdout.as_str(), "A")?;
+        layers_that_are_there(c, &below, &above)?;
+        a_layer_with_holes(c, &below)?;
         for endless in [
             r#"{"parent":"aa"}"#,
             r#"{"parent":"../etc"}"#,

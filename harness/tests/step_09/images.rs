@@ -6,7 +6,9 @@ use std::path::Path;
 use check::prelude::*;
 use serde_json::json;
 
-use crate::layouts::{Layout, State, bytes_of, file, gzip, small_root, tar, tar_of, tool, zstd};
+use crate::layouts::{
+    Layout, State, bytes_of, file, gzip, packed_by, small_root, tar, tar_of, tool, zstd,
+};
 
 #[test]
 fn image_is_a_directory_where_it_is() {
@@ -68,6 +70,8 @@ fn image_is_a_tar_of_a_root_file_system() {
             ("root.tar", plain.clone()),
             ("root.tar.gz", gzip(&plain)?),
             ("root.tar.zst", zstd(&plain)),
+            ("root.tar.bz2", packed_by(c, "bzip2", &plain)?),
+            ("root.tar.xz", packed_by(c, "xz", &plain)?),
         ] {
             let path = c.dir().join(name);
             fs::write(&path, bytes)?;
@@ -76,7 +80,7 @@ fn image_is_a_tar_of_a_root_file_system() {
             expect_eq(&format!("/mark of {name}"), ran.stdout, "one\n".into())?;
         }
         expect_eq(
-            "the layers, with one content in three packings",
+            "the layers, with one content in five packings",
             state.layers("overlay2").len(),
             1,
         )?;

@@ -197,6 +197,19 @@ pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
 }
 
+/// `bytes`, packed by a program of the host: bzip2 or xz.
+pub(crate) fn packed_by(c: &Check, program: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    let path = c.dir().join(c.word("packed"));
+    fs::write(&path, bytes).context("write what is to be packed")?;
+    let done = Command::new(program)
+        .arg("--stdout")
+        .arg(&path)
+        .output()
+        .with_context(|| format!("run {program}"))?;
+    anyhow::ensure!(done.status.success(), "{program}: {}", done.status);
+    Ok(done.stdout)
+}
+
 /// The digest of `bytes`, as images spell it.
 pub(crate) fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)

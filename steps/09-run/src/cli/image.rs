@@ -22,7 +22,8 @@ use crate::image::remove::Removed;
 #[derive(Subcommand, Clone, Debug)]
 pub enum ImageTool {
     /// Load images from an archive of docker save or an OCI image layout, a
-    /// directory or a tar archive, optionally compressed by gzip or zstd
+    /// directory or a tar archive, perhaps compressed by gzip, zstd,
+    /// bzip2 or xz
     Load(LoadArgs),
     /// Import a root file system, a tar archive or a directory, to create an
     /// image
@@ -186,11 +187,8 @@ fn remove(images: &Images, args: RemoveArgs) -> Result<()> {
         if let Some(before) = before {
             told_removed(&before, &removed);
         }
-        match removed {
-            Removed::Name(name) => writeln!(out, "Untagged: {name}"),
-            Removed::Image(id) => writeln!(out, "Deleted: {id}"),
-        }
-        .context("write")?;
+        out.write_all(said_removed(&removed).as_bytes())
+            .context("write")?;
     }
     Ok(())
 }
@@ -222,11 +220,22 @@ pub fn told_new(action: &str, images: &Images, id: &Digest) -> Result<()> {
     Ok(())
 }
 
+/// What `rmi` prints, as Docker does: the names, then the image.
+pub fn said_removed(removed: &Removed) -> String {
+    match removed {
+        Removed::Name(name) => format!("Untagged: {name}\n"),
+        Removed::Image(id, names) => {
+            let names = names.iter().map(|name| format!("Untagged: {name}\n"));
+            names.collect::<String>() + &format!("Deleted: {id}\n")
+        }
+    }
+}
+
 /// Tells of what was removed of an image: a name, or all. Of what is deleted
 /// nobody knows the labels any more.
 pub fn told_removed(image: &ImageRecord, removed: &Removed) {
     told("untag", image);
-    if let Removed::Image(id) = removed {
+    if let Removed::Image(id, _) = removed {
         let id = id.to_string();
         observer::object("image", &id, "delete", &[("name", &id)]);
     }

@@ -171,6 +171,17 @@ impl FromJson for u64 {
     }
 }
 
+impl FromJson for i64 {
+    fn fill(&mut self, json: Json) -> Result<()> {
+        match json {
+            Json::Null => {}
+            Json::Number(n) if n.abs() < 9e15 && n.fract() == 0.0 => *self = n as i64,
+            other => bail!("{other} where an integer is expected"),
+        }
+        Ok(())
+    }
+}
+
 /// Accepts anything.
 impl FromJson for () {
     fn fill(&mut self, _: Json) -> Result<()> {

@@ -11,7 +11,7 @@ use kit::own::remove_file;
 use rustix::fs::statvfs;
 
 use crate::image::source::blob::Blob;
-use crate::image::source::{Else, Source};
+use crate::image::source::{Source, Wanted};
 use crate::image::store::ImageLock;
 
 /// The directory of images, for temporary files.
@@ -23,26 +23,31 @@ pub(crate) struct Spool<'a> {
 
 impl Spool<'_> {
     /// The source at `path`, or on standard input.
-    pub(super) fn source(&self, path: Option<&Path>, or: Else, lock: &ImageLock) -> Result<Source> {
+    pub(super) fn source(
+        &self,
+        path: Option<&Path>,
+        wanted: Wanted,
+        lock: &ImageLock,
+    ) -> Result<Source> {
         let Some(path) = path else {
-            return self.source_of(self.standard_input(lock)?, or, lock);
+            return self.source_of(self.standard_input(lock)?, wanted, lock);
         };
         let kind = path
             .metadata()
             .with_context(|| format!("stat {path:?}"))?
             .file_type();
         if !kind.is_fifo() {
-            return Source::at(path, or, &|| self.file(lock), self.room()?);
+            return Source::at(path, wanted, &|| self.file(lock), self.room()?);
         }
         // A pipe can be read once, but an archive is read several times.
         let file = File::open(path).with_context(|| format!("open {path:?}"))?;
         let blob = self.as_a_file(file, path.display().to_string(), lock)?;
-        self.source_of(blob, or, lock)
+        self.source_of(blob, wanted, lock)
     }
 
     /// The source in `blob`.
-    pub(super) fn source_of(&self, blob: Blob, or: Else, lock: &ImageLock) -> Result<Source> {
-        Source::of(blob, or, &|| self.file(lock), self.room()?)
+    pub(super) fn source_of(&self, blob: Blob, wanted: Wanted, lock: &ImageLock) -> Result<Source> {
+        Source::of(blob, wanted, &|| self.file(lock), self.room()?)
     }
 
     /// Standard input as a blob: itself if it is a file, else a copy.

@@ -18,7 +18,7 @@ use crate::image::record::{ImageRecord, Layer, chain_or_empty};
 use crate::image::source::blob::Blob;
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Expected, checked};
-use crate::image::source::{self, Else, Source};
+use crate::image::source::{self, Source, Wanted};
 use crate::image::store::ImageLock;
 
 /// Loads images: unpacks their layers, and keeps their records.
@@ -68,7 +68,7 @@ impl Loader<'_> {
             other => (other.map(|(path, _)| path.to_owned()), None),
         };
         let lock = self.changing(kind)?;
-        let source = self.spool.source(path.as_deref(), Else::Refuse, &lock)?;
+        let source = self.spool.source(path.as_deref(), Wanted::Images, &lock)?;
         let Source::Images(files) = source else {
             bail!("this is a root file system, not an image: use drydock import");
         };
@@ -128,14 +128,14 @@ impl Loader<'_> {
                 )?;
                 self.spool.source_of(
                     Blob::of(file, format!("{directory:?}"))?,
-                    Else::Files,
+                    Wanted::Files,
                     &lock,
                 )?
             }
-            None => self.spool.source(path, Else::Files, &lock)?,
+            None => self.spool.source(path, Wanted::Files, &lock)?,
         };
         let Source::RootFileSystem(blob, content) = source else {
-            bail!("this is an image, not a root file system: use drydock load");
+            bail!("this is no root file system");
         };
         let config = ImageConfig::plain(content.diff_id, config);
         let mut parts = root_file_system(blob, &config)?;
@@ -160,7 +160,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// The bytes that may be unpacked: those that are free.
+    /// The bytes that may be unpacked: those that are free. The state directory
+    /// must exist, as [`Loader::changing`] makes it.
     pub fn room(&self) -> Result<u64> {
         self.spool.room()
     }
@@ -266,9 +267,9 @@ fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
         name.split('.').next().unwrap_or_default().to_owned()
     });
     let full = |name: &String| -> Option<Name> {
-        let full = match name.contains([':', '/']) {
-            true => name.clone(),
-            false => format!("{}:{name}", stem.as_deref()?),
+        let full = match source::is_bare_tag(name) {
+            false => name.clone(),
+            true => format!("{}:{name}", stem.as_deref()?.to_lowercase()),
         };
         let parsed: Result<Name> = full.parse();
         if let Err(error) = &parsed {
@@ -276,5 +277,11 @@ fn names_of(parts: &Parts, path: Option<&Path>) -> Vec<Name> {
         }
         parsed.ok()
     };
-    parts.names.iter().filter_map(full).collect()
+    let mut names: Vec<Name> = Vec::new();
+    for name in parts.names.iter().filter_map(full) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }

@@ -17,7 +17,7 @@ use crate::image::digest::Digest;
 use crate::image::load::{Loader, root_file_system};
 use crate::image::record::ImageRecord;
 use crate::image::source::parts::Parts;
-use crate::image::source::{self, Else, Source};
+use crate::image::source::{self, Source, Wanted};
 use crate::image::store::ImageStore;
 
 /// A note: the image in a file when it was last used, and the identity of the
@@ -50,7 +50,7 @@ pub(super) fn of_path(
         return Ok(record);
     }
     say!("{path:?} was not seen before, or has changed: unpack it");
-    let parts = match loader.spool.source(Some(&path), Else::Refuse, &lock)? {
+    let parts = match loader.spool.source(Some(&path), Wanted::Either, &lock)? {
         Source::RootFileSystem(blob, content) => {
             let config = ImageConfig::plain(content.diff_id, Config::of_a_root_file_system());
             root_file_system(blob, &config)?

@@ -13,8 +13,8 @@ use crate::image::store::ImageLock;
 pub enum Removed {
     /// The name of an image that has others.
     Name(Name),
-    /// The image itself.
-    Image(Digest),
+    /// The image itself, and the names that it had.
+    Image(Digest, Vec<Name>),
 }
 
 /// Removes the name `reference` of an image, and with the last one the image.
@@ -56,5 +56,5 @@ pub(super) fn remove(
     for kind in layers.kinds() {
         layers.sweep(kind, lock)?;
     }
-    Ok(Removed::Image(record.id.clone()))
+    Ok(Removed::Image(record.id.clone(), names))
 }

@@ -178,8 +178,7 @@ impl Isolation for Pipes {
             if let Some((reader, writer)) = pipe {
                 drop(writer);
                 let from = Arc::new(reader.into());
-                self.relays
-                    .push(Relay::output(from, to?, Unheard::HangUp)?);
+                self.relays.push(Relay::output(from, to?, Unheard::HangUp)?);
             }
         }
         Ok(())

@@ -35,6 +35,12 @@ impl BlobStore {
         if given.is_none() && self.manifest(&id)?.is_some() {
             return Ok(());
         }
+        for ((blob, _), diff_id) in parts.layers.iter().zip(&diff_ids) {
+            if !blob.is_there() && self.layer_of(diff_id)?.is_none() {
+                // It is unpacked, or the image will not be kept. A push packs it.
+                return Ok(());
+            }
+        }
         let mut layers = Vec::new();
         for (n, ((blob, digest), diff_id)) in parts.layers.iter().zip(&diff_ids).enumerate() {
             let wanted = given
@@ -122,12 +128,8 @@ impl BlobStore {
             size: 0,
         };
         let kind = match packing {
-            Packing::Plain if form == Form::AsItIs => {
-                content(blob, &expected)?;
-                io::copy(&mut blob.reader(), &mut to).context("copy a layer")?;
-                OCI_LAYER
-            }
-            Packing::Plain => {
+            // Registries take no layers that are packed with these.
+            Packing::Plain | Packing::Bzip2 | Packing::Xz if form == Form::Compressed => {
                 checked(blob, &expected, |from| {
                     // No name and no time in the header: the same tar becomes the
                     // same blob.
@@ -138,15 +140,15 @@ impl BlobStore {
                 })?;
                 OCI_LAYER_GZIP
             }
-            Packing::Gzip | Packing::Zstd => {
+            _ => {
                 content(blob, &expected)?;
                 io::copy(&mut blob.reader(), &mut to).context("copy a layer")?;
                 match packing {
                     Packing::Zstd => OCI_LAYER_ZSTD,
-                    _ => OCI_LAYER_GZIP,
+                    Packing::Gzip => OCI_LAYER_GZIP,
+                    Packing::Plain | Packing::Bzip2 | Packing::Xz => OCI_LAYER,
                 }
             }
-            Packing::Other(name) => bail!("a layer is packed with {name}"),
         };
         to.flush().context("write a layer")?;
         let (digest, size) = (Digest::finished(to.hash.clone()), to.size);
@@ -161,7 +163,7 @@ impl BlobStore {
 pub enum Form {
     /// A manifest names it as it is.
     AsItIs,
-    /// Compressed, if it is not.
+    /// Compressed as registries take it.
     Compressed,
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
-use engine::cli::image::{told_as, told_new, told_removed};
+use engine::cli::image::{said_removed, told_as, told_new, told_removed};
 use engine::image::config::{Config, Words};
 use engine::image::digest::Digest;
 use engine::image::name::Name;
@@ -402,8 +402,7 @@ fn remove(here: &Here, args: &RemoveArgs) -> Result<Exit> {
             told_removed(&before, removed);
         }
         match removed {
-            Ok(Removed::Name(name)) => print(&format!("Untagged: {name}\n"))?,
-            Ok(Removed::Image(id)) => print(&format!("Deleted: {id}\n"))?,
+            Ok(removed) => print(&said_removed(&removed))?,
             Err(error) => {
                 kit::errln!("drydock: {}", kit::say::printable(&format!("{error:#}")));
                 failed = true;
@@ -526,9 +525,8 @@ fn load(here: &Here, args: &LoadArgs) -> Result<()> {
         );
     }
     let loader = here.images.loader();
-    let room = loader.room()?;
     let loaded = loader.load_seen(input, args.name.as_ref(), kind, &mut |parts, _| {
-        here.blobs.adopt(parts, room)
+        here.blobs.adopt(parts, loader.room()?)
     })?;
     for (id, names) in loaded {
         told_new("load", &here.images, &id)?;
@@ -561,7 +559,6 @@ fn import(here: &Here, args: ImportArgs) -> Result<()> {
         ..Config::default()
     };
     let loader = here.images.loader();
-    let room = loader.room()?;
     let from_where = match from {
         Some(path) => path.display().to_string(),
         None => "-".to_owned(),
@@ -582,7 +579,7 @@ fn import(here: &Here, args: ImportArgs) -> Result<()> {
             raw.change(change).context("--change")?;
         }
         parts.config = raw.to_vec()?;
-        here.blobs.adopt(parts, room)
+        here.blobs.adopt(parts, loader.room()?)
     })?;
     told_new("import", &here.images, &id)?;
     print(&format!("{id}\n"))
@@ -661,6 +658,9 @@ fn prune_those(here: &Here, all: bool, filters: &Filters) -> Result<(Vec<String>
         match here.images.remove(&id.to_string()) {
             Ok(gone) => {
                 told_removed(&one.record, &gone);
+                if let Removed::Image(_, names) = &gone {
+                    removed.extend(names.iter().map(|name| format!("untagged: {name}")));
+                }
                 removed.push(format!("deleted: {id}"));
             }
             Err(error) => kit::say!("{error:#}"),

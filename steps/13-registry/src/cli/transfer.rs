@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use engine::cli::image::told_as;
+use engine::image::name::familiar;
 use engine::image::record::ImageRecord;
 use process::Exit;
 use union::Kind;
@@ -142,9 +143,10 @@ fn push(here: &Here, args: &PushArgs) -> Result<()> {
         if args.name.tag.is_some() {
             bail!("tag can't be used with --all-tags/-a");
         }
+        let wanted = repository.to_string();
         for (name, id) in here.images.store.names()? {
             let of = name.as_str().rsplit_once(':');
-            if let Some((_, tag)) = of.filter(|(name, _)| *name == repository.to_string()) {
+            if let Some((_, tag)) = of.filter(|(name, _)| familiar(name) == familiar(&wanted)) {
                 let record = here.images.store.record(&id)?;
                 let place = Remote {
                     tag: Some(tag.to_owned()),

@@ -50,7 +50,9 @@ pub fn save(blobs: &BlobStore, images: &[(Digest, Vec<Name>)], to: &mut dyn Writ
             let tag = name.as_str().rsplit(':').next().unwrap_or_default();
             let mut entry = entry.clone();
             entry["annotations"] = json!({
-                "io.containerd.image.name": name.as_str(),
+                // Whoever reads this one takes it as it is: without the host it
+                // is another name.
+                "io.containerd.image.name": name.full(),
                 "org.opencontainers.image.ref.name": tag,
             });
             index.push(entry);

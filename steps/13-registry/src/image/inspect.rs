@@ -3,6 +3,7 @@
 use anyhow::Result;
 use engine::image::Images;
 use engine::image::config::ImageConfig;
+use engine::image::name::familiar;
 use engine::image::record::ImageRecord;
 use serde_json::{Map, Value, json};
 
@@ -27,10 +28,12 @@ pub fn document(images: &Images, blobs: &BlobStore, record: &ImageRecord) -> Res
         .and_then(|history| history.last());
     let comment = last.and_then(|last| last.get("comment")).cloned();
     let diff_ids: Vec<String> = parsed.diff_ids()?.iter().map(|id| id.to_string()).collect();
+    let places = blobs.origin(&record.id)?.repo_digests;
+    let places: Vec<&str> = places.iter().map(|place| familiar(place)).collect();
     Ok(json!({
         "Id": record.id.to_string(),
         "RepoTags": tags,
-        "RepoDigests": blobs.origin(&record.id)?.repo_digests,
+        "RepoDigests": places,
         "Parent": "",
         "Comment": comment.unwrap_or_else(|| json!("")),
         "Created": text("created"),

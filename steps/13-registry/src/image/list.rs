@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use engine::image::Images;
-use engine::image::name::Name;
+use engine::image::name::{Name, familiar};
 use engine::image::record::ImageRecord;
 use lifecycle::log::point_in_time;
 
@@ -118,7 +118,7 @@ pub fn listed(images: &Images, blobs: &BlobStore, filters: &Filters) -> Result<V
                 .repo_digests
                 .iter()
                 .filter_map(|place| place.split_once('@'));
-            let found = places.find(|(name, _)| *name == repository);
+            let found = places.find(|(name, _)| familiar(name) == repository);
             found.map_or("<none>", |(_, digest)| digest).to_owned()
         };
         let names = by_id.get(record.id.hex()).cloned().unwrap_or_default();
@@ -142,7 +142,7 @@ pub fn listed(images: &Images, blobs: &BlobStore, filters: &Filters) -> Result<V
                 .and_then(|place| place.split_once('@'));
             let (repository, digest) = place.unwrap_or(("<none>", "<none>"));
             all.push(Listed {
-                repository: repository.to_owned(),
+                repository: familiar(repository).to_owned(),
                 tag: "<none>".into(),
                 digest: digest.to_owned(),
                 record,

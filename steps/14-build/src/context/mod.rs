@@ -25,14 +25,13 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use engine::cli::places::Places;
-use engine::image::source::decompress::Packing;
+use engine::image::source::decompress::{Packing, decompress};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use union::archive::reader::Reader;
 
 use crate::context::spool::Spool;
 use crate::copy::tree::Tree;
-use crate::copy::unpack::unpacked;
 
 /// The most that is read of a Dockerfile and of what says what is left out, in
 /// bytes.
@@ -125,7 +124,7 @@ impl Context {
             .read_to_end(&mut begin)
             .context("read standard input")?;
         let input = limited.into_inner();
-        let is_archive = match unpacked(&begin[..]) {
+        let is_archive = match decompress(&begin[..]) {
             Ok(unpacked) => matches!(Reader::new(unpacked).next(), Ok(Some(_))),
             Err(error) => bail!("standard input: {error}"),
         };

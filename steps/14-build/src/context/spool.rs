@@ -13,13 +13,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use engine::image::source::decompress::decompress;
 use kit::lock::{open_directory, try_alone};
 use kit::warn;
 use rustix::fs::{Mode, OFlags};
 use union::tree::remove::remove;
 
 use crate::copy::stage::{Links, NOBODYS, Stage};
-use crate::copy::unpack::{Aside, unpack, unpacked};
+use crate::copy::unpack::{Aside, unpack};
 
 /// A directory of ours, which is removed in the end.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl Spool {
         let mut aside = Aside {
             looks: BufWriter::with_capacity(1 << 16, file),
         };
-        let from = unpacked(from).context("read the context")?;
+        let from = decompress(from).context("read the context")?;
         unpack(&mut stage, from, &mut aside).context("the context")?;
         aside
             .looks

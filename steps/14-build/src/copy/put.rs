@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use engine::image::source::decompress::decompress;
 use kit::warn;
 use rustix::fs::{FileType, Mode, OFlags};
 
@@ -17,7 +18,7 @@ use crate::copy::look::Look;
 use crate::copy::owner::{Chmod, owner};
 use crate::copy::stage::{Directory, Links, Place, Stage};
 use crate::copy::tree::{Entry, Item, Tree, Visitor, clean, open_content, target};
-use crate::copy::unpack::{Added, is_archive, unpack, unpacked};
+use crate::copy::unpack::{Added, is_archive, unpack};
 use crate::copy::{Copied, Job, Source};
 
 /// A destination as it is written.
@@ -251,7 +252,7 @@ impl Putting<'_> {
         let into = self.stage.directory(&self.to.path)?;
         let root = into.file.try_clone().context("dup")?;
         let mut stage = Stage::new(root, Links::Followed, (0, 0), self.job.latest)?;
-        let from = unpacked(from).context("unpack")?;
+        let from = decompress(from).context("unpack")?;
         unpack(&mut stage, from, &mut Added)?;
         stage.finish()
     }

@@ -7,13 +7,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use engine::image::source::decompress::{Packing, decompress};
+use engine::image::source::decompress::decompress;
 use kit::warn;
 use nix::sys::stat::makedev;
 use rustix::fs::{AtFlags, FileType, statat};
@@ -36,41 +36,10 @@ pub const ENTRIES_OF_CONTEXT: u64 = 500_000;
 /// any number of long names in some kilobytes.
 const NAMES: u64 = 64 << 20;
 
-/// The most memory for unpacking xz, in KiB: `xz -9` needs 65 MiB.
-const XZ: u32 = 128 << 10;
-
-/// A reader of what is in `from`, decompressed: what
-/// [`decompress`](fn@decompress) knows, and what archives of sources are packed
-/// with.
-pub fn unpacked<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut from = BufReader::with_capacity(1 << 16, from);
-    Ok(match Packing::of(from.fill_buf()?) {
-        Packing::Other("xz") => {
-            let xz = lzma_rust2::XzReader::new_mem_limit(from, true, XZ);
-            Box::new(Asked(xz))
-        }
-        Packing::Other("bzip2") => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
-        _ => decompress(from)?,
-    })
-}
-
-/// A reader that is only asked for something. The one of xz takes a read of no
-/// bytes for the end of its block, and misses the checksum there.
-struct Asked<R>(R);
-
-impl<R: Read> Read for Asked<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match buffer.is_empty() {
-            true => Ok(0),
-            false => self.0.read(buffer),
-        }
-    }
-}
-
 /// Whether a file is an archive, packed or not: as Docker finds out, by reading
 /// its first entry.
 pub fn is_archive(file: &mut File) -> Result<bool> {
-    let is = match unpacked(&*file) {
+    let is = match decompress(&*file) {
         Ok(unpacked) => matches!(Reader::new(unpacked).next(), Ok(Some(_))),
         Err(_) => false,
     };

@@ -443,6 +443,12 @@ impl<R> Entry<'_, R> {
         self.head.extents.is_some()
     }
 
+    /// The pieces of a file with holes. Their data follow one another in the
+    /// archive.
+    pub fn extents(&self) -> Option<&[Extent]> {
+        self.head.extents.as_deref()
+    }
+
     /// Permissions: the lower 12 bits of `st_mode`.
     pub fn mode(&self) -> u32 {
         self.head.mode

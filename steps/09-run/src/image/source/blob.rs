@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use union::archive::reader::Extent;
+
 use crate::image::digest::Checksum;
 
 /// The largest document about an image, in bytes: it is read into memory as a
@@ -17,10 +19,23 @@ const LARGEST_DOCUMENT: u64 = 4 << 20;
 /// Content that can be read several times, by several readers.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    file: Arc<File>,
+    /// None if it is missing where it should be.
+    file: Option<Arc<File>>,
     offset: u64,
     size: u64,
+    /// Where the data are, of one with holes.
+    pieces: Option<Arc<[Piece]>>,
     what: String,
+}
+
+/// A piece of a blob with holes.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// Its position in the blob.
+    at: u64,
+    length: u64,
+    /// Its position in the file.
+    from: u64,
 }
 
 impl Blob {
@@ -50,11 +65,29 @@ impl Blob {
             bail!("{what} is not a regular file");
         }
         Ok(Blob {
-            file: file.into(),
+            file: Some(file.into()),
             offset: 0,
             size: metadata.len(),
+            pieces: None,
             what,
         })
+    }
+
+    /// A blob that is missing, called `what` in errors: whoever has its content
+    /// already need not read it.
+    pub fn missing(what: String) -> Self {
+        Blob {
+            file: None,
+            offset: 0,
+            size: 0,
+            pieces: None,
+            what,
+        }
+    }
+
+    /// Whether the blob can be read.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some()
     }
 
     /// A part of this blob: `size` bytes from `offset`, called `name` in
@@ -71,8 +104,62 @@ impl Blob {
             file: self.file.clone(),
             offset: self.offset + offset,
             size,
+            pieces: None,
             what,
         })
+    }
+
+    /// A part of this blob that is a file with holes, `size` bytes with them:
+    /// the data of its pieces follow one another from `offset`.
+    ///
+    /// # Errors
+    /// If this blob ends before the part does.
+    pub fn sparse_part(
+        &self,
+        offset: u64,
+        size: u64,
+        extents: &[Extent],
+        name: &str,
+    ) -> Result<Self> {
+        let data = extents.iter().map(|extent| extent.length).sum();
+        let part = self.part(offset, data, name)?;
+        let mut from = part.offset;
+        let pieces = extents.iter().map(|extent| {
+            let piece = Piece {
+                at: extent.offset,
+                length: extent.length,
+                from,
+            };
+            from += extent.length;
+            piece
+        });
+        Ok(Blob {
+            pieces: Some(pieces.collect()),
+            size,
+            ..part
+        })
+    }
+
+    /// What is at `at`: the position in the file, `None` for a hole, and the
+    /// number of bytes up to where that ends.
+    fn stretch(&self, at: u64) -> (Option<u64>, u64) {
+        let Some(pieces) = &self.pieces else {
+            return (Some(self.offset + at), self.size.saturating_sub(at));
+        };
+        let next = pieces.partition_point(|piece| piece.at + piece.length <= at);
+        match pieces.get(next) {
+            Some(piece) if piece.at <= at => {
+                let inside = at - piece.at;
+                (Some(piece.from + inside), piece.length - inside)
+            }
+            Some(piece) => (None, piece.at - at),
+            None => (None, self.size.saturating_sub(at)),
+        }
+    }
+
+    /// Whether it has holes, and so may be larger than the archive.
+    pub fn is_sparse(&self) -> bool {
+        self.pieces.is_some()
     }
 
     /// The size in bytes.
@@ -128,12 +215,19 @@ pub struct BlobReader {
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.blob.size.saturating_sub(self.at);
+        let file = self.blob.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let (from, left) = self.blob.stretch(self.at);
         let wanted = buffer
             .len()
             .min(usize::try_from(left).unwrap_or(usize::MAX));
-        let from = self.blob.offset + self.at;
-        let read = self.blob.file.read_at(&mut buffer[..wanted], from)?;
+        let buffer = &mut buffer[..wanted];
+        let read = match from {
+            Some(from) => file.read_at(buffer, from)?,
+            None => {
+                buffer.fill(0);
+                wanted
+            }
+        };
         if read == 0 && wanted > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -1,5 +1,5 @@
-//! Compression of layers, recognised by their first bytes: media types may lie,
-//! and `docker save` archives have none.
+//! Compression of layers and archives, recognised by their first bytes: media
+//! types may lie, and `docker save` archives have none.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -16,9 +16,15 @@ pub enum Packing {
     Gzip,
     /// Zstandard (RFC 8878).
     Zstd,
-    /// A compression that no image uses, by name.
-    Other(&'static str),
+    /// bzip2. Root file systems and sources come so packed, and layers of images
+    /// from before the specification.
+    Bzip2,
+    /// xz, like bzip2.
+    Xz,
 }
+
+/// The most memory for unpacking xz, in KiB: `xz -9` needs 65 MiB.
+const XZ: u32 = 128 << 10;
 
 impl Packing {
     /// The compression of data that begins with `bytes`.
@@ -28,8 +34,8 @@ impl Packing {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
             // A skippable frame, with which `zstd:chunked` may begin.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
-            [b'B', b'Z', b'h', ..] => Packing::Other("bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', ..] => Packing::Other("xz"),
+            [b'B', b'Z', b'h', ..] => Packing::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => Packing::Xz,
             _ => Packing::Plain,
         }
     }
@@ -38,18 +44,29 @@ impl Packing {
 /// A reader of what is in `from`, decompressed.
 ///
 /// # Errors
-/// `Unsupported` for [`Packing::Other`].
+/// If the first bytes cannot be read.
 pub fn decompress<'a>(from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut from = BufReader::with_capacity(1 << 16, from);
     Ok(match Packing::of(from.fill_buf()?) {
         Packing::Plain => Box::new(from),
         Packing::Gzip => Box::new(Gzip(Some(GzDecoder::new(from)))),
         Packing::Zstd => Box::new(Zstd { from, frame: None }),
-        Packing::Other(name) => {
-            let why = format!("it is packed with {name}: unpack it first, or use gzip or zstd");
-            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-        }
+        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
+        Packing::Xz => Box::new(Xz(lzma_rust2::XzReader::new_mem_limit(from, true, XZ))),
     })
+}
+
+/// A reader of xz that is only asked for something: the library takes a read of
+/// no bytes for the end of its block, and misses the checksum there.
+struct Xz<R>(R);
+
+impl<R: Read> Read for Xz<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match buffer.is_empty() {
+            true => Ok(0),
+            false => self.0.read(buffer),
+        }
+    }
 }
 
 /// A reader of gzip members, one after another. The library's own decoder for
@@ -182,11 +199,26 @@ mod tests {
         ruzstd::encoding::compress_to_vec(bytes, level)
     }
 
+    fn bzip2(bytes: &[u8]) -> Vec<u8> {
+        let mut to = ::bzip2::write::BzEncoder::new(Vec::new(), ::bzip2::Compression::fast());
+        to.write_all(bytes).unwrap();
+        to.finish().unwrap()
+    }
+
+    /// `layers layers layers`, as xz(1) packs it.
+    const XZ_FILE: [u8; 72] = [
+        0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x01, 0x69, 0x22, 0xde, 0x36, 0x02, 0x00, 0x21,
+        0x01, 0x16, 0x00, 0x00, 0x00, 0x74, 0x2f, 0xe5, 0xa3, 0xe0, 0x00, 0x13, 0x00, 0x0d, 0x5d,
+        0x00, 0x36, 0x18, 0x4b, 0x98, 0xe9, 0xc5, 0xd9, 0xf2, 0x8f, 0xd6, 0xbd, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x80, 0xcd, 0x48, 0x8a, 0x00, 0x01, 0x25, 0x14, 0xb1, 0xb1, 0xaf, 0xd2,
+        0x90, 0x42, 0x99, 0x0d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x01, 0x59, 0x5a,
+    ];
+
     #[test]
     fn several_members_are_one_stream() {
         let text = b"layers ".repeat(1000);
         assert_eq!(unpacked(&text).unwrap(), text);
-        for pack in [gzip, zstd] {
+        for pack in [gzip, zstd, bzip2] {
             let two = [pack(&text), pack(b""), pack(b"end")].concat();
             assert_eq!(unpacked(&two).unwrap(), [&text[..], b"end"].concat());
         }
@@ -196,6 +228,8 @@ mod tests {
         for more in [&b"garbage"[..], b"\0\0garbage"] {
             assert!(unpacked(&[&gzip(b"end")[..], more].concat()).is_err());
         }
+        let two = [XZ_FILE, XZ_FILE].concat();
+        assert_eq!(unpacked(&two).unwrap(), b"layers layers layers".repeat(2));
         let skipped = [b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec(), zstd(b"end")].concat();
         assert_eq!(unpacked(&skipped).unwrap(), b"end");
     }
@@ -203,7 +237,7 @@ mod tests {
     #[test]
     fn what_is_cut_off_or_damaged_is_an_error() {
         let text: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
-        for pack in [gzip, zstd] {
+        for pack in [gzip, zstd, bzip2] {
             let whole = pack(&text);
             for length in [5, whole.len() / 2, whole.len() - 1] {
                 assert!(unpacked(&whole[..length]).is_err(), "{length}");
@@ -213,5 +247,13 @@ mod tests {
             assert!(unpacked(&damaged).is_err());
         }
         assert!(unpacked(b"BZh91AY").is_err());
+        for length in [6, XZ_FILE.len() / 2, XZ_FILE.len() - 1] {
+            assert!(unpacked(&XZ_FILE[..length]).is_err(), "{length}");
+        }
+        for at in [30, 40] {
+            let mut damaged = XZ_FILE;
+            damaged[at] ^= 1;
+            assert!(unpacked(&damaged).is_err(), "{at}");
+        }
     }
 }

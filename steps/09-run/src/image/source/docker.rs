@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
+use kit::warn;
 
 use crate::image::config::{Config, ImageConfig, RootFs};
 use crate::image::digest::{Checksum, Digest};
 use crate::image::document::{Tail, from_json, parse};
+use crate::image::source::blob::Blob;
 use crate::image::source::files::ImageFiles;
 use crate::image::source::parts::Parts;
 use crate::image::source::verify::{Expected, content};
@@ -60,12 +62,44 @@ pub(crate) fn is_archive(files: &ImageFiles) -> bool {
     ARCHIVE.iter().any(|name| files.has(name))
 }
 
+/// Whether they list images as since Docker 1.10.
+pub(crate) fn has_manifest(files: &ImageFiles) -> bool {
+    files.has(MANIFEST)
+}
+
+/// The names of the images, by their IDs.
+///
+/// # Errors
+/// If a document is damaged or missing.
+pub(crate) fn repo_tags(files: &ImageFiles) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for image in manifest(files)? {
+        by_file
+            .entry(image.config)
+            .or_default()
+            .extend(image.repo_tags);
+    }
+    let mut by_id: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, names) in by_file {
+        let config = files.file(&file)?.document(None)?;
+        let id = Digest::of(&config).to_string();
+        by_id.entry(id).or_default().extend(names);
+    }
+    Ok(by_id)
+}
+
+fn manifest(files: &ImageFiles) -> Result<Vec<Image>> {
+    let json = files.file(MANIFEST)?.document(None)?;
+    // Docker reads a stream, and ignores what follows the document.
+    parse(&json, Tail::Ignored).context(MANIFEST)
+}
+
 /// The images in the archive; only those called `tag`, if one is given.
 ///
 /// # Errors
 /// If the archive is damaged, or has no such image.
 pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
-    let images = match files.has(MANIFEST) {
+    let images = match has_manifest(files) {
         true => listed(files, tag)?,
         false => old(files, tag)?,
     };
@@ -76,28 +110,32 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
 }
 
 fn listed(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
-    let json = files.file(MANIFEST)?.document(None)?;
-    // Docker reads a stream, and ignores what follows the document.
-    let listed: Vec<Image> = parse(&json, Tail::Ignored).context(MANIFEST)?;
     let mut images = Vec::new();
-    for image in listed {
+    let mut all = Vec::new();
+    for image in manifest(files)? {
         let names = image.repo_tags;
+        all.extend(names.iter().cloned());
         if tag.is_some_and(|tag| !names.iter().any(|name| is_called(name, tag))) {
             continue;
         }
         let mut layers = Vec::new();
         for layer in &image.layers {
-            layers.push((files.file(layer)?, None));
+            // As in Docker, one that is there already may be omitted.
+            let blob = match files.has(layer) {
+                true => files.file(layer)?,
+                false => Blob::missing(format!("{layer:?} in {}", files.what())),
+            };
+            layers.push((blob, None));
         }
         images.push(Parts {
             names,
             manifest: None,
-            // The file's name is its digest.
-            config: files
-                .file(&image.config)?
-                .document(digest_in(&image.config).as_ref())?,
+            config: configuration(files, &image.config)?,
             layers,
         });
+    }
+    if let Some(tag) = tag.filter(|_| images.is_empty()) {
+        bail!("there is no image {tag:?} in it: available are {all:?}");
     }
     Ok(images)
 }
@@ -106,12 +144,20 @@ fn is_called(name: &str, tag: &str) -> bool {
     name == tag || name.ends_with(&format!(":{tag}"))
 }
 
-/// The digest in the name of a configuration: `HEX.json`, or since Docker 25
-/// `blobs/sha256/HEX`.
-fn digest_in(name: &str) -> Option<Checksum> {
-    let hex = name.strip_prefix("blobs/sha256/").unwrap_or(name);
-    let digest = Digest::from_hex(hex.strip_suffix(".json").unwrap_or(hex));
-    digest.ok().map(Checksum::from)
+/// The configuration in the file `name`. Since Docker 25 that is a blob, whose
+/// name is its digest. `HEX.json` was a digest when Docker wrote it, and is a
+/// name where somebody has edited the file since: Docker compares neither.
+fn configuration(files: &ImageFiles, name: &str) -> Result<Vec<u8>> {
+    let digest = |hex: &str| Digest::from_hex(hex).ok();
+    let blob = name.strip_prefix("blobs/sha256/").and_then(digest);
+    let json = files
+        .file(name)?
+        .document(blob.map(Checksum::from).as_ref())?;
+    let said = name.strip_suffix(".json").and_then(digest);
+    if said.is_some_and(|said| said != Digest::of(&json)) {
+        warn!("{name:?} was edited, or is damaged: its name is the digest of something else");
+    }
+    Ok(json)
 }
 
 /// The images of an archive before Docker 1.10. These have no configuration of
@@ -151,6 +197,9 @@ fn old_image(files: &ImageFiles, top: &str) -> Result<Parts> {
     let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
     for (id, _) in stack.iter().rev() {
         let blob = files.file(&format!("{id}/layer.tar"))?;
+        if blob.is_sparse() {
+            bail!("{} has holes: pack it without tar's --sparse", blob.what());
+        }
         let expected = Expected {
             // Such a layer is not compressed.
             at_most: blob.size(),

@@ -2,13 +2,14 @@
 //! image's parts are read in place.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use union::archive::reader::{EntryType, Reader};
+use union::archive::reader::{EXTENTS, EntryType, Extent, Reader};
 
+use crate::image::source::Looks;
 use crate::image::source::blob::Blob;
 
 /// The most links that are followed for one name.
@@ -32,8 +33,17 @@ pub struct Contents {
 
 #[derive(Debug)]
 enum Entry {
-    File { offset: u64, size: u64 },
-    Sparse,
+    File {
+        offset: u64,
+        size: u64,
+    },
+    Sparse {
+        offset: u64,
+        size: u64,
+        extents: Vec<Extent>,
+    },
+    /// A file with more holes than are remembered.
+    Sieve,
     Link(PathBuf),
     Other,
 }
@@ -44,6 +54,14 @@ impl ImageFiles {
         match self {
             ImageFiles::Directory(directory) => directory.join(name).is_file(),
             ImageFiles::Archive(contents) => contents.has(name),
+        }
+    }
+
+    /// The name of the archive or directory in errors.
+    pub fn what(&self) -> String {
+        match self {
+            ImageFiles::Directory(directory) => format!("{directory:?}"),
+            ImageFiles::Archive(contents) => contents.what().to_owned(),
         }
     }
 
@@ -68,16 +86,26 @@ impl Contents {
         let what = blob.what().to_owned();
         let mut archive = Reader::seeking(blob.reader());
         let mut entries = HashMap::new();
+        let mut pieces = 0;
         let mut found = || -> Result<()> {
             while let Some(entry) = archive.next()? {
                 let path = plain(as_path(entry.path_bytes()));
                 let target = entry.link_name_bytes().map(as_path);
                 let kind = match entry.entry_type() {
-                    EntryType::Regular if entry.is_sparse() => Entry::Sparse,
-                    EntryType::Regular => Entry::File {
-                        offset: entry.offset(),
-                        size: entry.size(),
-                    },
+                    EntryType::Regular => {
+                        let (offset, size) = (entry.offset(), entry.size());
+                        let extents = entry.extents();
+                        pieces += extents.map_or(0, <[Extent]>::len);
+                        match extents {
+                            None => Entry::File { offset, size },
+                            Some(extents) if pieces <= EXTENTS => Entry::Sparse {
+                                offset,
+                                size,
+                                extents: extents.to_vec(),
+                            },
+                            Some(_) => Entry::Sieve,
+                        }
+                    }
                     // `docker save` writes a link for a layer that two images
                     // share.
                     EntryType::Symlink => {
@@ -99,14 +127,17 @@ impl Contents {
 
     /// Whether the archive has an entry `name`.
     pub fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(Path::new(name))
+        self.find(name)
+            .is_ok_and(|path| self.entries.contains_key(&path))
     }
 
-    /// Whether the archive holds a root file system.
-    pub fn is_root_file_system(&self) -> bool {
-        self.entries
-            .keys()
-            .any(|path| is_of_a_root_file_system(path))
+    /// What the archive looks like.
+    pub(super) fn looks(&self) -> Looks {
+        let mut looks = Looks::default();
+        for path in self.entries.keys() {
+            looks.see(path);
+        }
+        looks
     }
 
     /// The archive's name in errors.
@@ -120,25 +151,47 @@ impl Contents {
     }
 
     fn file(&self, name: &str) -> Result<Blob> {
-        let mut path = plain(Path::new(name));
-        for _ in 0..LINKS {
-            match self.entries.get(&path) {
-                Some(Entry::File { offset, size }) => {
-                    return self.blob.part(*offset, *size, name);
+        match self.entries.get(&self.find(name)?) {
+            Some(Entry::File { offset, size }) => self.blob.part(*offset, *size, name),
+            Some(Entry::Sparse {
+                offset,
+                size,
+                extents,
+            }) => self.blob.sparse_part(*offset, *size, extents, name),
+            Some(Entry::Sieve) => bail!(
+                "{name:?} in {} has too many holes: pack it without tar's --sparse",
+                self.blob.what()
+            ),
+            Some(Entry::Link(_) | Entry::Other) => {
+                bail!("{name:?} in {} is not a file", self.blob.what())
+            }
+            None => bail!("{name:?} is missing in {}", self.blob.what()),
+        }
+    }
+
+    /// The path of the entry that `name` leads to, through links in any part of
+    /// it, as in an archive that is unpacked. No link leads outside: what it
+    /// names is the archive's, too.
+    fn find(&self, name: &str) -> Result<PathBuf> {
+        let parts = |path: &Path| -> Vec<OsString> {
+            let parts = path.components().rev();
+            parts.map(|part| part.as_os_str().to_owned()).collect()
+        };
+        let (mut path, mut left) = (PathBuf::new(), parts(&plain(Path::new(name))));
+        let mut links = 0;
+        while let Some(part) = left.pop() {
+            path.push(part);
+            if let Some(Entry::Link(to)) = self.entries.get(&path) {
+                links += 1;
+                if links > LINKS {
+                    let what = self.blob.what();
+                    bail!("{name:?} in {what} is a link that leads to itself");
                 }
-                Some(Entry::Link(to)) => path = to.clone(),
-                Some(Entry::Sparse) => bail!(
-                    "{name:?} in {} has holes: pack it without tar's --sparse",
-                    self.blob.what()
-                ),
-                Some(Entry::Other) => bail!("{name:?} in {} is not a file", self.blob.what()),
-                None => bail!("{name:?} is missing in {}", self.blob.what()),
+                left.extend(parts(to));
+                path.clear();
             }
         }
-        bail!(
-            "{name:?} in {} is a link that leads to itself",
-            self.blob.what()
-        )
+        Ok(path)
     }
 }
 

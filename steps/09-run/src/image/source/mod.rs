@@ -15,6 +15,7 @@ pub(crate) mod oci;
 pub mod parts;
 pub mod verify;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -22,8 +23,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use kit::warn;
 use union::archive::reader::Reader;
 
+use crate::image::digest::Digest;
 use crate::image::source::blob::Blob;
 use crate::image::source::decompress::Packing;
 use crate::image::source::files::{Contents, ImageFiles, is_of_a_root_file_system, plain};
@@ -40,14 +43,48 @@ pub enum Source {
     RootFileSystem(Blob, Content),
 }
 
-/// The treatment of an archive that holds neither images nor the usual
-/// directories.
+/// What the caller wants of an archive. A tree may have a file `manifest.json`,
+/// and an archive of images a directory `etc`: as in Docker, the verb decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Else {
-    /// It is an error.
-    Refuse,
-    /// It is a root file system, for instance of a single program.
+pub enum Wanted {
+    /// Images, if there are any in it.
+    Images,
+    /// The files that it holds, whatever they are: a root file system, for
+    /// instance of a single program.
     Files,
+    /// What it looks like: nobody has said. A root file system, if it has the
+    /// usual directories.
+    Either,
+}
+
+/// What an archive looks like.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looks {
+    /// It has a list of images.
+    like_images: bool,
+    /// It has directories of a root file system.
+    like_a_root: bool,
+}
+
+impl Wanted {
+    /// Whether an archive is taken as images; `None` if it does not look like
+    /// anything.
+    fn as_images(self, what: &str, looks: Looks) -> Option<bool> {
+        match (self, looks.like_images, looks.like_a_root) {
+            (Wanted::Files, like_images, like_a_root) => {
+                if like_images && !like_a_root {
+                    warn!(
+                        "{what} may be an archive of images, and becomes an image with its files: \
+                         drydock load loads images"
+                    );
+                }
+                Some(false)
+            }
+            (Wanted::Images, true, _) | (Wanted::Either, true, false) => Some(true),
+            (_, _, true) => Some(false),
+            (_, false, false) => None,
+        }
+    }
 }
 
 /// Splits `reference` into the path of a file or directory that exists, and the
@@ -72,17 +109,18 @@ impl Source {
     /// If no image can be made of it.
     pub fn at(
         path: &Path,
-        or: Else,
+        wanted: Wanted,
         spool: &dyn Fn() -> Result<File>,
         at_most: u64,
     ) -> Result<Self> {
         if path.is_dir() {
-            if !is_layout(path) {
+            let files = ImageFiles::Directory(path.into());
+            if !oci::has_index(&files) {
                 bail!("{path:?} is a directory, but not an OCI image layout: it has no index.json");
             }
-            return Ok(Source::Images(ImageFiles::Directory(path.into())));
+            return Ok(Source::Images(files));
         }
-        Self::of(Blob::open(path)?, or, spool, at_most)
+        Self::of(Blob::open(path)?, wanted, spool, at_most)
     }
 
     /// Determines what an archive contains. `spool` makes a file without a
@@ -94,7 +132,7 @@ impl Source {
     /// If no image can be made of it.
     pub fn of(
         blob: Blob,
-        or: Else,
+        wanted: Wanted,
         spool: &dyn Fn() -> Result<File>,
         at_most: u64,
     ) -> Result<Self> {
@@ -106,20 +144,26 @@ impl Source {
         };
         if Packing::of(&first[..length]) == Packing::Plain {
             let contents = Contents::of(blob)?;
-            let is_else = || or == Else::Files && !holds_images(&contents);
-            if contents.is_root_file_system() || is_else() {
-                let blob = contents.into_blob();
-                let content = content(&blob, &expected)?;
-                return Ok(Source::RootFileSystem(blob, content));
-            }
-            return Self::of_files(contents);
+            return match wanted.as_images(contents.what(), contents.looks()) {
+                Some(true) => Ok(Source::Images(ImageFiles::Archive(contents))),
+                Some(false) => {
+                    let blob = contents.into_blob();
+                    let content = content(&blob, &expected)?;
+                    Ok(Source::RootFileSystem(blob, content))
+                }
+                None => bail!(
+                    "{} is neither a root file system (it has no bin, etc or usr), nor an OCI \
+                     image layout (no index.json), nor one of docker save (no manifest.json)",
+                    contents.what()
+                ),
+            };
         }
-        let mut holds_images = false;
+        let mut looks = Looks::default();
         let content = checked(&blob, &expected, |from| {
-            holds_images = look_for_images(from)?;
+            looks = looks_of(from)?;
             Ok(())
         })?;
-        if !holds_images {
+        if wanted.as_images(blob.what(), looks) != Some(true) {
             return Ok(Source::RootFileSystem(blob, content));
         }
         let mut file = spool()?;
@@ -129,26 +173,18 @@ impl Source {
         })?;
         file.rewind().context("lseek of the unpacked archive")?;
         let unpacked = Blob::of(file, format!("{}, unpacked", blob.what()))?;
-        Self::of_files(Contents::of(unpacked)?)
-    }
-
-    fn of_files(contents: Contents) -> Result<Self> {
-        let what = contents.what().to_owned();
-        let holds_images = holds_images(&contents);
-        let files = ImageFiles::Archive(contents);
-        if !holds_images {
-            bail!(
-                "{what} is neither a root file system (it has no bin, etc or usr), nor an OCI \
-                 image layout (no index.json), nor one of docker save (no manifest.json)"
-            );
-        }
-        Ok(Source::Images(files))
+        let contents = Contents::of(unpacked)?;
+        Ok(Source::Images(ImageFiles::Archive(contents)))
     }
 }
 
-fn holds_images(contents: &Contents) -> bool {
-    let has = |&name: &&str| contents.has(name);
-    oci::LAYOUT.iter().all(has) || docker::ARCHIVE.iter().any(has)
+impl Looks {
+    /// Adds what an entry of the archive says.
+    fn see(&mut self, path: &Path) {
+        let is_list = |name: &&str| path == Path::new(name);
+        self.like_images |= path == Path::new(oci::INDEX) || docker::ARCHIVE.iter().any(is_list);
+        self.like_a_root |= is_of_a_root_file_system(path);
+    }
 }
 
 /// The images in `files`; only those called `tag`, if one is given.
@@ -156,29 +192,54 @@ fn holds_images(contents: &Contents) -> bool {
 /// # Errors
 /// If a part is missing or damaged.
 pub fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
-    if !oci::is_layout(files) {
+    let is_layout = match docker::is_archive(files) {
+        true => oci::is_layout(files),
+        false => oci::has_index(files),
+    };
+    if !is_layout {
         return docker::images(files, tag);
     }
     // Since Docker 25 its archives are layouts too. Which of the two files
-    // lists an image depends on who wrote the archive.
+    // lists an image, and which names it, depends on who wrote the archive.
     match oci::images(files, tag) {
         Err(error) if error.is::<oci::NoImage>() && docker::is_archive(files) => {
             docker::images(files, tag)
+        }
+        Ok(mut images) if docker::has_manifest(files) => {
+            match docker::repo_tags(files) {
+                Ok(repo_tags) => add_names(&mut images, &repo_tags),
+                Err(error) => warn!("the names in manifest.json are ignored: {error:#}"),
+            }
+            Ok(images)
         }
         images => images,
     }
 }
 
-/// Reads an archive to its end. Returns whether it holds images, and not a root
-/// file system.
-fn look_for_images(from: &mut dyn Read) -> Result<bool> {
+/// Adds the names that `manifest.json` has for images of `index.json`, where a
+/// name is often no more than a tag.
+fn add_names(images: &mut [Parts], repo_tags: &BTreeMap<String, Vec<String>>) {
+    for parts in images {
+        let id = Digest::of(&parts.config).to_string();
+        if let Some(names) = repo_tags.get(&id).filter(|names| !names.is_empty()) {
+            parts.names.retain(|name| !is_bare_tag(name));
+            parts.names.extend(names.iter().cloned());
+        }
+    }
+}
+
+/// Whether a name is a tag only.
+pub(crate) fn is_bare_tag(name: &str) -> bool {
+    !name.contains([':', '/'])
+}
+
+/// Reads an archive to its end.
+fn looks_of(from: &mut dyn Read) -> Result<Looks> {
     let mut archive = Reader::new(&mut *from);
-    let (mut is_root, mut has_index) = (false, false);
+    let mut looks = Looks::default();
     while let Some(entry) = archive.next()? {
-        let path = plain(Path::new(OsStr::from_bytes(entry.path_bytes())));
-        is_root |= is_of_a_root_file_system(&path);
-        has_index |= path == Path::new("index.json") || path == Path::new("manifest.json");
+        looks.see(&plain(Path::new(OsStr::from_bytes(entry.path_bytes()))));
     }
     io::copy(from, &mut io::sink()).context("read the archive to its end")?;
-    Ok(has_index && !is_root)
+    Ok(looks)
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context, Error, Result, bail};
+use kit::warn;
 
 use crate::image::config::{ImageConfig, architecture, normal_architecture, normal_os};
 use crate::image::digest::Checksum;
@@ -16,8 +17,8 @@ use crate::image::document::{Tail, from_json, parse};
 use crate::image::source::files::ImageFiles;
 use crate::image::source::parts::Parts;
 
-/// The files that every layout has.
-pub(crate) const LAYOUT: [&str; 2] = ["oci-layout", "index.json"];
+/// The list of the images. A layout has `oci-layout`, too, which says nothing.
+pub(crate) const INDEX: &str = "index.json";
 
 /// The deepest nesting of indexes.
 const DEEPEST: usize = 4;
@@ -36,7 +37,8 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 struct Descriptor {
     media_type: String,
     digest: String,
-    size: Option<u64>,
+    /// Some write -1 for what they do not know.
+    size: Option<i64>,
     annotations: BTreeMap<String, String>,
     platform: Option<Platform>,
     artifact_type: String,
@@ -82,16 +84,25 @@ from_json!(Document {
     layers: "layers",
 });
 
-/// The error that there is no image for this machine, with what there is.
+/// The error that no image is meant, with what there is.
 #[derive(Debug)]
-pub(crate) struct NoImage {
-    passed: BTreeSet<String>,
+pub(crate) enum NoImage {
+    /// None has this name.
+    Called(String, Vec<String>),
+    /// None is for this machine.
+    ForUs(BTreeSet<String>),
 }
 
 impl fmt::Display for NoImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let passed = match self {
+            NoImage::Called(tag, all) => {
+                return write!(f, "there is no image {tag:?} in it: available are {all:?}");
+            }
+            NoImage::ForUs(passed) => passed,
+        };
         write!(f, "there is no image for linux/{} in it", architecture())?;
-        let passed = self.passed.iter().take(MOST_SHOWN).map(String::as_str);
+        let passed = passed.iter().take(MOST_SHOWN).map(String::as_str);
         let passed: Vec<&str> = passed.collect();
         match passed.is_empty() {
             true => Ok(()),
@@ -111,9 +122,16 @@ impl Platform {
         }
     }
 
+    /// Whether it is this machine's. What it does not say is ours, as for
+    /// containerd.
     fn is_ours(&self) -> bool {
         let normal = self.normal();
-        normal.os == "linux" && normal.architecture == architecture()
+        matches!(&*normal.os, "linux" | "")
+            && (normal.architecture.is_empty() || normal.architecture == architecture())
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.os.is_empty() && !self.architecture.is_empty()
     }
 
     /// Whether every processor of this architecture can run it: amd64/v3 needs
@@ -142,7 +160,7 @@ impl Descriptor {
     /// The type of what the descriptor names, if that is neither an image nor
     /// an index of images.
     fn is_other(&self) -> Option<String> {
-        if !self.artifact_type.is_empty() {
+        if !self.artifact_type.is_empty() && !is_config(&self.artifact_type) {
             return Some(format!("{:.80?}", self.artifact_type));
         }
         if let Some(kind) = self.annotations.get(REFERENCE_TYPE) {
@@ -177,25 +195,39 @@ impl Descriptor {
     }
 }
 
-/// Whether `files` are an image layout.
+/// Whether a media type is that of the configuration of an image, or is not
+/// said. Registries list an image's as its artifact type, too.
+fn is_config(kind: &str) -> bool {
+    kind.is_empty() || kind.contains("image.config") || kind.contains("container.image")
+}
+
+/// Whether `files` are an image layout, and nothing else with a file of that
+/// name.
 pub(crate) fn is_layout(files: &ImageFiles) -> bool {
-    LAYOUT.iter().all(|name| files.has(name))
+    has_index(files) && files.has("oci-layout")
+}
+
+/// Whether `files` have the list of a layout, which is enough where images are
+/// asked for.
+pub(crate) fn has_index(files: &ImageFiles) -> bool {
+    files.has(INDEX)
 }
 
 /// The images of a layout; only those called `tag`, if one is given.
 ///
 /// # Errors
-/// If the layout is damaged; [`NoImage`] if it has none for this machine.
+/// If the layout is damaged; [`NoImage`] if it has none of that name, or none
+/// for this machine.
 pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>> {
-    let json = files.file("index.json")?.document(None)?;
-    let index: Document = parse(&json, Tail::Refused).context("index.json")?;
+    let json = files.file(INDEX)?.document(None)?;
+    let index: Document = parse(&json, Tail::Refused).context(INDEX)?;
     let manifests = index.manifests.unwrap_or_default();
     let is_meant = |descriptor: &&Descriptor| tag.is_none_or(|tag| descriptor.is_called(tag));
     if let Some(tag) = tag
         && !manifests.iter().any(|descriptor| descriptor.is_called(tag))
     {
-        let all: Vec<String> = manifests.iter().flat_map(Descriptor::names).collect();
-        bail!("there is no image {tag:?} in it: available are {all:?}");
+        let all = manifests.iter().flat_map(Descriptor::names).collect();
+        return Err(Error::new(NoImage::Called(tag.to_owned(), all)));
     }
     let mut layout = Layout {
         files,
@@ -203,8 +235,13 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
         read: 0,
     };
     let mut images: Vec<Parts> = Vec::new();
-    for descriptor in manifests.iter().filter(is_meant) {
-        let Some(parts) = layout.image(descriptor, Ask::Said, 0)? else {
+    let meant: Vec<&Descriptor> = manifests.iter().filter(is_meant).collect();
+    let ask = match &meant[..] {
+        [_] => Ask::Nowhere,
+        _ => Ask::Said,
+    };
+    for descriptor in meant {
+        let Some(parts) = layout.image(descriptor, ask, 0)? else {
             continue;
         };
         match images.iter_mut().find(|other| other.config == parts.config) {
@@ -214,8 +251,7 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
         }
     }
     if images.is_empty() {
-        let passed = layout.passed;
-        return Err(Error::new(NoImage { passed }));
+        return Err(Error::new(NoImage::ForUs(layout.passed)));
     }
     for passed in layout.passed.iter().take(MOST_SHOWN) {
         kit::errln!("drydock: skipped: {passed}");
@@ -226,6 +262,8 @@ pub(crate) fn images(files: &ImageFiles, tag: Option<&str>) -> Result<Vec<Parts>
 /// Where to look for the platform of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
+    /// Nowhere: it is the only one that is listed, and meant whatever it is for.
+    Nowhere,
     /// In its descriptor.
     Said,
     /// Also in its configuration: there are others to choose from.
@@ -251,8 +289,14 @@ impl Layout<'_> {
         if let Some(platform) = &descriptor.platform
             && !platform.is_ours()
         {
-            self.passed.insert(platform.to_string());
-            return Ok(None);
+            if ask != Ask::Nowhere {
+                self.passed.insert(platform.to_string());
+                return Ok(None);
+            }
+            warn!(
+                "the image is made for {platform}, this is linux/{}",
+                architecture()
+            );
         }
         let digest: Checksum = match descriptor.digest.parse() {
             Ok(digest) => digest,
@@ -308,16 +352,13 @@ impl Layout<'_> {
                 descriptor.digest
             );
         };
-        let is_config = |kind: &str| {
-            kind.is_empty() || kind.contains("image.config") || kind.contains("container.image")
-        };
         let is_layer = |layer: &Descriptor| {
             let kind = &layer.media_type;
             kind.is_empty() || kind.contains("image.layer") || kind.contains("image.rootfs")
         };
         let artifact = if !is_config(&config.media_type) {
             Some(&config.media_type)
-        } else if !manifest.artifact_type.is_empty() {
+        } else if !is_config(&manifest.artifact_type) {
             Some(&manifest.artifact_type)
         } else {
             let other = manifest.layers.iter().find(|layer| !is_layer(layer));
@@ -330,7 +371,8 @@ impl Layout<'_> {
         }
         let checksum: Checksum = config.digest.parse().context("the configuration")?;
         let config = self.document(&checksum)?;
-        if ask == Ask::Configuration && descriptor.platform.is_none() {
+        let is_said = descriptor.platform.as_ref().is_some_and(Platform::is_whole);
+        if ask == Ask::Configuration && !is_said {
             let parsed: ImageConfig = parse(&config, Tail::Refused).unwrap_or_default();
             let platform = Platform {
                 architecture: parsed.architecture,
@@ -369,12 +411,12 @@ impl Layout<'_> {
                 |url| format!("a layer that is available at {url:.200?} only"),
             )
         })?;
-        if layer.size.is_some_and(|size| size != blob.size()) {
+        let promised = layer.size.and_then(|size| u64::try_from(size).ok());
+        if let Some(size) = promised.filter(|size| *size != blob.size()) {
             bail!(
-                "{} is damaged: it has {} bytes, not {}",
+                "{} is damaged: it has {} bytes, not {size}",
                 blob.what(),
-                blob.size(),
-                layer.size.unwrap_or_default()
+                blob.size()
             );
         }
         Ok((blob, Some(digest)))

@@ -16,7 +16,7 @@ pub struct Parts {
     /// The manifest that names these parts, as it came, if there is one.
     pub manifest: Option<Vec<u8>>,
     /// The layers, the lowest first, each with the digest of its blob if that
-    /// is known.
+    /// is known. The blob of a layer that is unpacked already may be missing.
     pub layers: Vec<(Blob, Option<Checksum>)>,
 }
 

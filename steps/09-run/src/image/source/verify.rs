@@ -46,6 +46,9 @@ pub fn checked(
     expected: &Expected,
     work: impl FnOnce(&mut dyn Read) -> Result<()>,
 ) -> Result<Content> {
+    if !blob.is_there() {
+        bail!("{} is missing", blob.what());
+    }
     let (sender, receiver) = sync_channel(CHUNKS);
     // The thread has ended before any process is cloned.
     thread::scope(|scope| {
