@@ -18,6 +18,7 @@ use union::{Kind, LayerId, detect};
 
 use crate::blobs::BlobStore;
 use crate::blobs::adopt::Form;
+use crate::image::change;
 use crate::image::config::{Made, RawConfig};
 
 /// What is to be said about the new image.
@@ -114,7 +115,7 @@ pub fn commit(
     let layer = blobs.adopt_layer(&tar, None, &diff_id, u64::MAX, Form::Compressed)?;
     take_over(&mut config, record)?;
     for change in &wanted.changes {
-        config.change(change).context("--change")?;
+        change::apply(&mut config, change).context("--change")?;
     }
     let words: Vec<String> = spec
         .command
