@@ -579,7 +579,10 @@ fn a_stopped_container_keeps_its_files() {
     check(|c| {
         let life = Life::new(c)?;
         let word = c.word("kept");
-        let script = format!("cat /note; echo {word} >> /note; rm -f /etc/group; exec sleep 1000");
+        let script = format!(
+            "cat /note; rm -rf /etc/group /var; mkdir -p /var/tmp; echo {word} >> /note; \
+             exec sleep 1000"
+        );
         let id = life.detached("box", &[], &script)?;
         let noted = |times: usize| {
             let text = wait_for(|| {
@@ -602,6 +605,14 @@ fn a_stopped_container_keeps_its_files() {
             "the whiteout of the file that was deleted, while nothing runs",
             format!("no {}", layer.display()),
         )?;
+        let diff = life.said(&["diff", "box"])?;
+        for line in ["D /etc/group", "C /var", "C /var/tmp", "D /var/log"] {
+            expect(
+                diff.lines().any(|found| found == line),
+                format!("{line} in what diff says: /var was removed, and made again with tmp"),
+                "no such line",
+            )?;
+        }
         life.said(&["start", "box"])?;
         noted(2)?;
         expect_eq(

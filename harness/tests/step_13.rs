@@ -528,7 +528,8 @@ fn a_commit_keeps_what_it_does_not_know() {
         let (word, mark) = (c.word("word"), c.word("mark"));
         let config = json!({
             "Cmd": ["cat", "/etc/word"], "Env": ["PATH=/bin", "A=1"],
-            "Shell": ["/bin/sh", &mark], "OnBuild": ["RUN true"],
+            "Shell": ["/bin/sh", "-e"], "OnBuild": ["RUN true"],
+            "x-note": &mark, "workingdir": "/etc",
         });
         let image = site.image_of("app", "1", &[small_root()?], config, &word)?;
         let name = site.server.name("app:1");
@@ -573,8 +574,8 @@ fn a_commit_keeps_what_it_does_not_know() {
         let now = &all[0];
         expect_eq("its ID", now["Id"].as_str().unwrap_or_default(), &*id)?;
         for (path, value) in [
-            ("/Config/Shell/1", json!(mark)),
-            ("/Config/OnBuild/0", json!("RUN true")),
+            ("/Config/x-note", json!(mark)),
+            ("/Config/WorkingDir", json!("/etc")),
             ("/Config/Env", json!(["PATH=/bin", "A=2"])),
             ("/Author", json!("me")),
             ("/RootFS/Layers/0", json!(digest(&small_root()?))),
@@ -585,6 +586,14 @@ fn a_commit_keeps_what_it_does_not_know() {
                 Some(&value),
             )?;
         }
+        for path in ["/Config/OnBuild", "/Config/Shell"] {
+            expect_eq(
+                &format!("{path}, which is for builds on the image below"),
+                now.pointer(path),
+                None,
+            )?;
+        }
+        commits_the_options(&site, &name)?;
         let history = site.said(&["history", "--no-trunc", &new])?;
         let lines: Vec<&str> = history.lines().collect();
         expect(
@@ -622,6 +631,63 @@ fn a_commit_keeps_what_it_does_not_know() {
         )?;
         site.said(&["rm", "box"]).map(drop)
     });
+}
+
+/// The options of a container, and `--change` on top of them, become the
+/// defaults of the image that is made of it.
+fn commits_the_options(site: &Site, image: &str) -> Result<()> {
+    let options = [
+        "create",
+        "--name",
+        "made",
+        "-u",
+        "1000:7",
+        "--expose",
+        "99",
+        "-v",
+        "/vol",
+        "--stop-signal",
+        "SIGINT",
+        "--health-cmd",
+        "x",
+        "-e",
+        "HOME=/x",
+        "--entrypoint",
+        "sh",
+        image,
+        "-c",
+        "id -u",
+    ];
+    site.said(&options)?;
+    let change = "LABEL a=$A\nEXPOSE 80-81\nWORKDIR /${A}";
+    site.said(&["commit", "-c", change, "made", "made"])?;
+    let all: Value = site
+        .call(&["image", "inspect", "made"])
+        .run()?
+        .success()?
+        .json()?;
+    for (field, value) in [
+        ("User", json!("1000:7")),
+        (
+            "ExposedPorts",
+            json!({"80/tcp": {}, "81/tcp": {}, "99/tcp": {}}),
+        ),
+        ("Volumes", json!({"/vol": {}})),
+        ("StopSignal", json!("SIGINT")),
+        ("Healthcheck", json!({"Test": ["CMD-SHELL", "x"]})),
+        ("Env", json!(["PATH=/bin", "A=1", "HOME=/x"])),
+        ("Entrypoint", json!(["sh"])),
+        ("Cmd", json!(["-c", "id -u"])),
+        ("Labels", json!({"a": "1"})),
+        ("WorkingDir", json!("/1")),
+    ] {
+        expect_eq(
+            &format!("/Config/{field} of an image of a container with options"),
+            &all[0]["Config"][field],
+            &value,
+        )?;
+    }
+    site.said(&["rm", "made"]).map(drop)
 }
 
 #[test]

@@ -358,6 +358,18 @@ fn image_config_is_followed() {
             "those of the caller in place of the image's",
             run(&["-e", "WHO=me", "-w", "/", "-u", "0:0", &image, "c"])?,
             "0 0 / me c".into(),
+        )?;
+        let config = json!({
+            "User": "7:8:9", "Env": ["WHO=image", "PATH=/bin"], "Entrypoint": [""],
+            "Cmd": ["sh", "-c", "id -u; echo ${WHO-nobody}"], "Healthcheck": {"Interval": -1},
+        });
+        let layers = [small_root()?];
+        let layout = Layout::new(c.dir().join("odd"), "box", &layers, config)?;
+        expect_eq(
+            "the output of an image whose entrypoint is one empty word, and whose variable WHO \
+             the caller asks for without having it",
+            run(&["-e", "WHO", &layout.name()])?,
+            "7 nobody".into(),
         )
     });
 }

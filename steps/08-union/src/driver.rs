@@ -1,6 +1,8 @@
 //! The seam of storage drivers: what a layer is, and what a container's view of
 //! a stack of layers is, whichever driver makes them.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -181,6 +183,14 @@ pub trait StorageDriver {
     /// # Errors
     /// If the layer does not exist.
     fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>>;
+
+    /// The names that the layers from `id` down have in the directory `path`,
+    /// including those that are hidden: [`lookup`](StorageDriver::lookup) says
+    /// which are.
+    ///
+    /// # Errors
+    /// If the layer does not exist.
+    fn names(&self, id: &LayerId, path: &Path) -> Result<BTreeSet<OsString>>;
 }
 
 /// A view of a stack of layers: prepared on the host, mounted in the container.

@@ -192,6 +192,9 @@ pub struct Stay {
     /// How its health is checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Healthcheck>,
+    /// The ports that `--expose` names, `80/tcp` each, besides the image's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<String>,
     /// Whether the command's input ends with the first who attaches to it.
     pub stdin_once: bool,
     /// How often it has been started again since somebody started it.

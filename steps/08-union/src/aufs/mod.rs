@@ -13,6 +13,8 @@
 
 mod mount;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -199,6 +201,17 @@ impl StorageDriver for Aufs {
     }
 
     fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>> {
+        lookup::lookup(&self.stack(id)?, Marks::Aufs, path)
+    }
+
+    fn names(&self, id: &LayerId, path: &Path) -> Result<BTreeSet<OsString>> {
+        lookup::names(&self.stack(id)?, path)
+    }
+}
+
+impl Aufs {
+    /// The trees of a layer and of those below it.
+    fn stack(&self, id: &LayerId) -> Result<Vec<(LayerId, Tree)>> {
         let mut stack = vec![id.clone()];
         stack.extend(self.lineage.parents(id)?);
         let mut trees = Vec::new();
@@ -206,6 +219,6 @@ impl StorageDriver for Aufs {
             let tree = Tree::open(&self.diff_path(&id))?;
             trees.push((id, tree));
         }
-        lookup::lookup(&trees, Marks::Aufs, path)
+        Ok(trees)
     }
 }

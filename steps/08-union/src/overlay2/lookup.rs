@@ -1,6 +1,8 @@
 //! The lookup of overlay and AUFS, from the topmost layer down, repeated in
 //! user space: it shows which layer a file comes from.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::Result;
@@ -30,6 +32,23 @@ pub(crate) fn lookup(stack: &[(LayerId, Tree)], marks: Marks, path: &Path) -> Re
     Ok(findings)
 }
 // ANCHOR_END: lookup
+
+/// The names in the directory `path` of each layer, whiteouts included.
+pub(crate) fn names(stack: &[(LayerId, Tree)], path: &Path) -> Result<BTreeSet<OsString>> {
+    let mut all = BTreeSet::new();
+    for (_, tree) in stack {
+        if is_directory(tree, path)? {
+            all.extend(tree.names(path)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Whether `path` is a directory of the layer.
+pub(crate) fn is_directory(tree: &Tree, path: &Path) -> Result<bool> {
+    let stat = tree.stat(path)?;
+    Ok(stat.is_some_and(|stat| file_type(&stat) == FileType::Directory))
+}
 
 fn ask(tree: &Tree, marks: Marks, path: &Path) -> Result<What> {
     let mut opaque = None;

@@ -34,6 +34,8 @@ mod size;
 pub(crate) mod stack;
 pub(crate) mod trial;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, symlink};
@@ -454,6 +456,17 @@ impl StorageDriver for Overlay2 {
     }
 
     fn lookup(&self, id: &LayerId, path: &Path) -> Result<Vec<Finding>> {
+        lookup::lookup(&self.stack(id)?, self.attributes.marks(), path)
+    }
+
+    fn names(&self, id: &LayerId, path: &Path) -> Result<BTreeSet<OsString>> {
+        lookup::names(&self.stack(id)?, path)
+    }
+}
+
+impl Overlay2 {
+    /// The trees of a layer and of those below it.
+    fn stack(&self, id: &LayerId) -> Result<Vec<(LayerId, Tree)>> {
         let mut stack = vec![id.clone()];
         stack.extend(self.parents(id)?);
         let mut trees = Vec::new();
@@ -461,7 +474,7 @@ impl StorageDriver for Overlay2 {
             let tree = Tree::open(&self.path(&id).join("diff"))?;
             trees.push((id, tree));
         }
-        lookup::lookup(&trees, self.attributes.marks(), path)
+        Ok(trees)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the drivers that keep a whole tree for each layer have in common. They
 //! find the changes of a layer by a comparison with its parent.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use crate::layers::id::LayerId;
 use crate::layers::lineage::{Lineage, exists};
 use crate::layers::store::Store;
 use crate::mounts::detached::map_ids;
+use crate::overlay2::lookup::is_directory;
 use crate::tree::Tree;
 use crate::tree::compare::{Change, changes};
 use kit::lock::Lock;
@@ -282,6 +285,14 @@ impl<T: Trees + 'static> StorageDriver for Whole<T> {
             });
         }
         Ok(findings)
+    }
+
+    fn names(&self, id: &LayerId, path: &Path) -> Result<BTreeSet<OsString>> {
+        let tree = self.trees.tree(id, Access::ReadOnly)?;
+        match is_directory(&tree, path)? {
+            true => Ok(tree.names(path)?.into_iter().collect()),
+            false => Ok(BTreeSet::new()),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use kit::{SignalNumber, warn};
 use net::NetSettings;
 use net::NetworkMode;
 use union::{Kind, detect};
+use user::UserSpec;
 use user::caller::Caller;
 use uts::{NamespaceMode, UtsSettings};
 
@@ -34,6 +35,22 @@ pub fn driver(root: &Path, asked: Option<Kind>) -> Result<Kind> {
     make(root, 0o711)?;
     write_file(&note, kind.as_str())?;
     Ok(kind)
+}
+
+/// The image's user, else root. Of `USER:GROUP:…` Docker ignores what follows
+/// the second colon; in a `--user` of the caller's it is a mistake.
+///
+/// # Errors
+/// If a number is out of range.
+pub fn image_user(image: &Config) -> Result<UserSpec> {
+    let text = match &*image.user {
+        "" => "0",
+        text => text,
+    };
+    let end = text.match_indices(':').nth(1).map(|(end, _)| end);
+    text[..end.unwrap_or(text.len())]
+        .parse()
+        .with_context(|| format!("the image's user {text:?}"))
 }
 
 /// The image's labels, overridden by the caller's.

@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use process::Exit;
 use user::UserSpec;
 
-use crate::cli::defaults::{choose_hostname, choose_network, driver, labels, stop_signal};
+use crate::cli::defaults::{
+    choose_hostname, choose_network, driver, image_user, labels, stop_signal,
+};
 use crate::cli::options::RunArgs;
 use crate::cli::places::Places;
 use crate::command::environment::{argv, environment, text};
@@ -79,15 +81,10 @@ pub fn spec(places: &Places, args: RunArgs) -> Result<Spec> {
     let command = argv(config, process.entrypoint.as_ref(), given)?;
     let entrypoint = match &process.entrypoint {
         Some(program) => usize::from(!program.is_empty()),
-        None => config.entrypoint.as_ref().map_or(0, |words| words.0.len()),
+        None => config.entrypoint().len(),
     };
     if user.user.as_ref().is_none_or(UserSpec::is_empty) && !user.map_none {
-        let name = Some(config.user.as_str()).filter(|name| !name.is_empty());
-        let name = name.unwrap_or("0");
-        user.user = Some(
-            name.parse()
-                .with_context(|| format!("the image's user {name:?}"))?,
-        );
+        user.user = Some(image_user(config)?);
     }
     choose_network(&mut net)?;
     let workdir = process

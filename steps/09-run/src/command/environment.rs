@@ -17,7 +17,7 @@ use process::LAUNCHER_FAILED;
 use process::exec::DEFAULT_PATH;
 
 use crate::cli::options::ProcessArgs;
-use crate::image::config::{Config, Words};
+use crate::image::config::Config;
 
 /// The longest line of an `--env-file`, in bytes: Docker's limit.
 const LONGEST: u64 = 64 << 10;
@@ -47,7 +47,7 @@ impl Environment {
     }
 
     /// Sets a variable to `NAME=VALUE`, or for `NAME` alone to the caller's
-    /// value, if there is one.
+    /// value; if the caller has none, the variable is removed, as with Docker.
     fn add(&mut self, variable: &OsStr) -> Result<()> {
         let bytes = variable.as_bytes();
         let end = bytes.iter().position(|byte| *byte == b'=');
@@ -58,13 +58,22 @@ impl Environment {
         );
         match end {
             Some(end) => self.set(name, OsStr::from_bytes(&bytes[end + 1..])),
-            None => {
-                if let Some(value) = std::env::var_os(name) {
-                    self.set(name, &value);
-                }
-            }
+            None => match std::env::var_os(name) {
+                Some(value) => self.set(name, &value),
+                None => self.remove(name),
+            },
         }
         Ok(())
+    }
+
+    fn remove(&mut self, name: &OsStr) {
+        let Some(removed) = self.places.remove(name) else {
+            return;
+        };
+        self.pairs.remove(removed);
+        for place in self.places.values_mut().filter(|place| **place > removed) {
+            *place -= 1;
+        }
     }
 
     /// Reads variables from a file, one per line, as Docker does (docker/cli,
@@ -113,6 +122,10 @@ impl Environment {
             !name.contains(char::is_whitespace),
             "the name {name:?} contains a blank: the file is read line by line, not by a shell"
         );
+        // Unlike `--env NAME`, a line does not remove what others have set.
+        if !line.contains('=') && std::env::var_os(line).is_none() {
+            return Ok(());
+        }
         self.add(OsStr::new(line))
     }
 }
@@ -202,14 +215,14 @@ pub fn argv(
     command: &[OsString],
 ) -> Result<Vec<OsString>> {
     // ANCHOR: exercise_command_line
-    let owned = |words: &Option<Words>| -> Vec<OsString> {
-        let words = words.iter().flat_map(|words| &words.0);
-        words.map(OsString::from).collect()
-    };
+    let owned = |words: &[String]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
     let (mut argv, default) = match entrypoint {
         Some(program) if program.is_empty() => (Vec::new(), Vec::new()),
         Some(program) => (vec![program.clone()], Vec::new()),
-        None => (owned(&image.entrypoint), owned(&image.cmd)),
+        None => {
+            let default = image.cmd.as_ref().map_or(&[][..], |words| &words.0);
+            (owned(image.entrypoint()), owned(default))
+        }
     };
     argv.extend(match command {
         [] => default,
@@ -240,6 +253,7 @@ pub fn text(what: &str, string: OsString) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::config::Words;
 
     fn image() -> Config {
         Config {
@@ -260,7 +274,9 @@ mod tests {
             env_file: vec![file],
             ..ProcessArgs::default()
         };
-        let environment = environment(&image(), &args, true).unwrap();
+        let mut image = image();
+        image.env.insert(1, "NO_SUCH_VARIABLE=1".into());
+        let environment = environment(&image, &args, true).unwrap();
         let environment = with_hostname(environment, OsStr::new("box"));
         assert_eq!(
             with_hostname(environment.clone(), OsStr::new("x")),
@@ -322,5 +338,10 @@ mod tests {
         assert_eq!(run(Some("sh"), &["-c"]).unwrap(), ["sh", "-c"]);
         assert_eq!(run(Some(""), &["x"]).unwrap(), ["x"]);
         assert!(run(Some(""), &[]).is_err());
+        let reset = Config {
+            entrypoint: Some(Words(vec![String::new()])),
+            ..image()
+        };
+        assert_eq!(argv(&reset, None, &[]).unwrap(), ["default"]);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::image::digest::Digest;
-use crate::image::document::{FromJson, Json, Tail, from_json, parse};
+use crate::image::document::{FromJson, Json, Tail, fields, from_json, is_called, parse};
 
 /// The execution parameters of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,16 +73,44 @@ fn is_default(number: &u64) -> bool {
     *number == 0
 }
 
-from_json!(Healthcheck {
-    test: "Test",
-    interval: "Interval",
-    timeout: "Timeout",
-    start_period: "StartPeriod",
-    start_interval: "StartInterval",
-    retries: "Retries",
-});
+impl FromJson for Healthcheck {
+    /// Go's numbers have a sign: one below 0 is read as 0.
+    fn fill(&mut self, json: Json) -> Result<()> {
+        for (key, value) in fields(json)? {
+            if is_called(&key, "Test") {
+                self.test.fill(value).context("Test")?;
+                continue;
+            }
+            let is_negative = matches!(&value, Json::Number(n) if n.as_f64() < Some(0.0));
+            for (name, field) in [
+                ("Interval", &mut self.interval),
+                ("Timeout", &mut self.timeout),
+                ("StartPeriod", &mut self.start_period),
+                ("StartInterval", &mut self.start_interval),
+                ("Retries", &mut self.retries),
+            ] {
+                match is_called(&key, name) {
+                    true if is_negative => *field = 0,
+                    true => field.fill(value.clone()).context(name)?,
+                    false => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Config {
+    /// The words that every command line begins with. A single empty one, to
+    /// which `ENTRYPOINT [""]` resets a base image's, stands for none, as with
+    /// Docker.
+    pub fn entrypoint(&self) -> &[String] {
+        match &self.entrypoint {
+            Some(Words(words)) if *words != [""] => words,
+            _ => &[],
+        }
+    }
+
     /// The configuration of a root file system that comes without one: runs a
     /// shell.
     pub fn of_a_root_file_system() -> Self {
@@ -285,6 +313,21 @@ mod tests {
         assert_eq!(image.config.labels["a"], "");
         assert!(image.diff_ids().is_err());
         assert!(ImageConfig::parse(br#"{"config":{"Cmd":1}}"#).is_err());
+    }
+
+    #[test]
+    fn a_negative_number_of_a_check_is_the_default() {
+        let json = br#"{"config":{"Healthcheck":{"Test":["CMD","x"],"interval":-1,"Retries":-1,
+            "Timeout":5}}}"#;
+        let check = ImageConfig::parse(json)
+            .unwrap()
+            .config
+            .healthcheck
+            .unwrap();
+        assert_eq!((check.interval, check.retries, check.timeout), (0, 0, 5));
+        assert_eq!(check.test, ["CMD", "x"]);
+        let fraction = br#"{"config":{"Healthcheck":{"Retries":1.5}}}"#;
+        assert!(ImageConfig::parse(fraction).is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub enum Json {
     /// `true` or `false`
     Bool(bool),
     /// A number.
-    Number(f64),
+    Number(serde_json::Number),
     /// A string.
     Text(String),
     /// An array.
@@ -56,18 +56,25 @@ pub trait FromJson: Default {
 /// Parses a document.
 ///
 /// # Errors
-/// If it is not JSON, is nested more than 128 deep, or has a value of another
-/// type than is expected.
+/// As [`json`], and if it has a value of another type than is expected.
 pub fn parse<T: FromJson>(bytes: &[u8], tail: Tail) -> Result<T> {
+    let mut read = T::default();
+    read.fill(json(bytes, tail)?)?;
+    Ok(read)
+}
+
+/// Parses a document whose fields are not known.
+///
+/// # Errors
+/// If it is not JSON, or is nested more than 128 deep.
+pub fn json(bytes: &[u8], tail: Tail) -> Result<Json> {
     let text = whole_surrogates(&String::from_utf8_lossy(bytes));
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let json = Json::deserialize(&mut deserializer).context("it is no JSON")?;
     if tail == Tail::Refused {
         deserializer.end().context("something follows the JSON")?;
     }
-    let mut read = T::default();
-    read.fill(json)?;
-    Ok(read)
+    Ok(json)
 }
 
 /// Replaces each of `\uD800` to `\uDFFF` that is not in a pair by the escape of
@@ -163,8 +170,11 @@ impl FromJson for u64 {
     fn fill(&mut self, json: Json) -> Result<()> {
         match json {
             Json::Null => {}
-            // Beyond this an f64 does not hold every integer.
-            Json::Number(n) if (0.0..9e15).contains(&n) && n.fract() == 0.0 => *self = n as u64,
+            Json::Number(ref number) => match number.as_f64() {
+                // Beyond this an f64 does not hold every integer.
+                Some(n) if (0.0..9e15).contains(&n) && n.fract() == 0.0 => *self = n as u64,
+                _ => bail!("{json} where a count is expected"),
+            },
             other => bail!("{other} where a count is expected"),
         }
         Ok(())
@@ -267,15 +277,18 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 
     fn visit_i64<E>(self, n: i64) -> Result<Json, E> {
-        Ok(Json::Number(n as f64))
+        Ok(Json::Number(n.into()))
     }
 
     fn visit_u64<E>(self, n: u64) -> Result<Json, E> {
-        Ok(Json::Number(n as f64))
+        Ok(Json::Number(n.into()))
     }
 
-    fn visit_f64<E>(self, n: f64) -> Result<Json, E> {
-        Ok(Json::Number(n))
+    fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<Json, E> {
+        let number = serde_json::Number::from_f64(n);
+        number
+            .map(Json::Number)
+            .ok_or_else(|| E::custom("it is no number"))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -12,10 +12,10 @@ use clap::Subcommand;
 use engine::cli::places::Places;
 use engine::container::{Record, Records};
 use process::Exit;
-use union::LayerId;
-use union::archive::reader::Reader;
+use union::archive::reader::{EntryType, Reader};
 use union::archive::write::deletion;
 use union::layers::finding::What;
+use union::{LayerId, StorageDriver};
 
 use crate::cli::filter::{Containers, Filters, KEYS};
 use crate::cli::format::documents;
@@ -297,24 +297,26 @@ fn diff(places: &Places, record: &Record) -> Result<()> {
     // be large, and is read as it is written.
     let writer = thread::spawn(move || union::detect::open(kind, &root)?.diff(&layer, &mut to));
     let mut changes = BTreeMap::new();
+    // What stands in place of a directory below, and shows nothing of it.
+    let mut hiding = Vec::new();
     let mut entries = Reader::new(from);
     while let Some(entry) = entries.next().context("read the layer")? {
         let path = PathBuf::from(OsStr::from_bytes(entry.path_bytes()));
         let path = path.strip_prefix(".").unwrap_or(&path).to_owned();
         let (mark, path) = match deletion(&path) {
             // An opaque directory: it is in the archive itself, too.
-            Some(path) if path.ends_with("*") => continue,
+            Some(path) if path.ends_with("*") => {
+                hiding.extend(path.parent().map(Path::to_owned));
+                continue;
+            }
             Some(path) => ('D', path),
             None if path.as_os_str().is_empty() => continue,
             None => {
-                let below = driver.lookup(parent, &path)?;
-                let is_below = below.iter().any(|finding| {
-                    matches!(
-                        finding.what,
-                        What::File { .. } | What::Directory | What::Opaque { found: true, .. }
-                    )
-                });
-                (if is_below { 'C' } else { 'A' }, path)
+                let below = below(&*driver, parent, &path)?;
+                if below == Some(Below::Directory) && entry.entry_type() != EntryType::Directory {
+                    hiding.push(path.clone());
+                }
+                (if below.is_some() { 'C' } else { 'A' }, path)
             }
         };
         changes.insert(path, mark);
@@ -323,9 +325,57 @@ fn diff(places: &Places, record: &Record) -> Result<()> {
         Ok(written) => written?,
         Err(_) => bail!("the thread that reads the layer has panicked"),
     }
+    for path in hiding {
+        delete_hidden(&*driver, parent, &path, &mut changes)?;
+    }
     for (path, mark) in changes {
         let path = path.display().to_string();
         kit::outln!("{mark} /{}", kit::say::printable(&path))?;
+    }
+    Ok(())
+}
+
+/// What the layers below show at a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Below {
+    Directory,
+    File,
+}
+
+fn below(driver: &dyn StorageDriver, parent: &LayerId, path: &Path) -> Result<Option<Below>> {
+    let findings = driver.lookup(parent, path)?;
+    Ok(findings.iter().find_map(|finding| match finding.what {
+        What::File { .. } => Some(Below::File),
+        What::Directory | What::Opaque { found: true, .. } => Some(Below::Directory),
+        _ => None,
+    }))
+}
+
+/// Adds what the layers below have in a directory and the container's own layer
+/// has not, where that layer hides all of the directory.
+fn delete_hidden(
+    driver: &dyn StorageDriver,
+    parent: &LayerId,
+    directory: &Path,
+    changes: &mut BTreeMap<PathBuf, char>,
+) -> Result<()> {
+    for name in driver.names(parent, directory)? {
+        let path = directory.join(name);
+        // A mark of AUFS is not a file.
+        if deletion(&path).is_some() {
+            continue;
+        }
+        let Some(below) = below(driver, parent, &path)? else {
+            continue;
+        };
+        match changes.get(&path) {
+            None => drop(changes.insert(path, 'D')),
+            Some('D') => {}
+            Some(_) if below == Below::Directory => {
+                delete_hidden(driver, parent, &path, changes)?;
+            }
+            Some(_) => {}
+        }
     }
     Ok(())
 }

@@ -210,8 +210,10 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
 pub(super) struct Asked {
     /// The networks of the container.
     pub(super) attachments: Attachments,
-    /// Ports to publish at any free port, besides those of the image.
-    exposed: Option<Vec<(u16, Protocol)>>,
+    /// The ports of `--expose`.
+    exposed: Vec<(u16, Protocol)>,
+    /// Whether these and the image's are published at free ports.
+    publish_all: bool,
     /// Whether a port is chosen at the start.
     is_open: bool,
 }
@@ -285,7 +287,8 @@ impl NetworkArgs {
         let exposed = self.expose.into_iter().flat_map(|option| option.0);
         Ok(Asked {
             attachments,
-            exposed: self.publish_all.then(|| exposed.collect()),
+            exposed: exposed.collect(),
+            publish_all: self.publish_all,
             is_open: run.net.publish.iter().any(Publish::is_open),
         })
     }
@@ -297,17 +300,23 @@ impl Asked {
     pub(super) fn is_plain(&self) -> bool {
         let attachments = &self.attachments;
         let is_plain = attachments.networks.is_empty() && attachments.of.is_none();
-        is_plain && self.exposed.is_none() && !self.is_open
+        is_plain && self.exposed.is_empty() && !self.publish_all && !self.is_open
+    }
+
+    /// The ports of `--expose`, `80/tcp` each.
+    pub(super) fn exposed(&self) -> Vec<String> {
+        let ports = self.exposed.iter();
+        ports.map(|(port, of)| format!("{port}/{of}")).collect()
     }
 
     /// Publishes all exposed ports, if that was asked for.
     pub(super) fn finish(&self, places: &Places, image: &OsStr, spec: &mut Spec) -> Result<()> {
-        let Some(exposed) = &self.exposed else {
+        if !self.publish_all {
             return Ok(());
-        };
+        }
         let image = image.to_str().context("the image's name")?;
         let image = Images::open(&places.root)?.ready(image, spec.driver)?;
-        let mut all = exposed.clone();
+        let mut all = self.exposed.clone();
         for text in image.config.exposed_ports.keys() {
             let ports: ExposeOption = text
                 .parse()

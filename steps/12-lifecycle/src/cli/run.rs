@@ -206,6 +206,7 @@ fn run_new(places: &Places, config: &Config, mut args: Run) -> Result<Exit> {
     let (interactive, terminal) = (args.run.container.interactive, args.run.container.tty);
     let mut spec = spec(places, args.run)?;
     stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    stay.exposed = network.exposed();
     if !args.detach && !args.stay.is_given() && stay.health.is_none() && network.is_plain() {
         // The launcher stays in the caller's terminal: nothing is copied, and
         // nothing logged.
@@ -264,6 +265,7 @@ fn create_only(places: &Places, config: &Config, mut args: Create) -> Result<Exi
     let image = args.run.image_and_command.first().cloned();
     let mut spec = spec(places, args.run)?;
     stay.health = args.health.check(spec.healthcheck.as_ref())?;
+    stay.exposed = network.exposed();
     network.finish(places, &image.unwrap_or_default(), &mut spec)?;
     let mut record = Record::new(spec)?;
     network.attachments.put(&mut record)?;

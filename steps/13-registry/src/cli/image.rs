@@ -22,7 +22,7 @@ use crate::cli::container::to_file;
 use crate::cli::transfer::{self, PullArgs, PushArgs, push_ready};
 use crate::image::config::{Made, RawConfig};
 use crate::image::list::{Filters, Listed, listed};
-use crate::image::{archive, history, inspect};
+use crate::image::{archive, change, history, inspect};
 use crate::progress::bytes;
 
 /// The commands that deal with images.
@@ -576,7 +576,7 @@ fn import(here: &Here, args: ImportArgs) -> Result<()> {
         let mut raw = RawConfig::parse(&parts.config)?;
         raw.note(&made, &kit::time::now())?;
         for change in &args.change {
-            raw.change(change).context("--change")?;
+            change::apply(&mut raw, change).context("--change")?;
         }
         parts.config = raw.to_vec()?;
         here.blobs.adopt(parts, loader.room()?)

@@ -1,24 +1,30 @@
 //! Commit: an image of a container. The container's own layer becomes the top
 //! layer of a new image, on those of the image that it was made of.
 
+use std::ffi::OsString;
 use std::io::{BufWriter, Write};
 
 use anyhow::{Context, Result};
 use cgroups::NamedGroup;
+use engine::cli::defaults::image_user;
 use engine::container::Record;
 use engine::image::Images;
 use engine::image::config::ImageConfig;
 use engine::image::digest::Digest;
 use engine::image::name::Name;
 use engine::image::source::parts::Parts;
-use kit::warn;
+use engine::volume::options::{MountSource, from_root};
+use kit::{SignalNumber, warn};
+use lifecycle::health;
+use lifecycle::settings::Stay;
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 use union::{Kind, LayerId, detect};
 
 use crate::blobs::BlobStore;
 use crate::blobs::adopt::Form;
-use crate::image::config::{Made, RawConfig};
+use crate::image::change;
+use crate::image::config::{Made, RawConfig, object};
 
 /// What is to be said about the new image.
 #[derive(Clone, Debug, Default)]
@@ -114,15 +120,10 @@ pub fn commit(
     let layer = blobs.adopt_layer(&tar, None, &diff_id, u64::MAX, Form::Compressed)?;
     take_over(&mut config, record)?;
     for change in &wanted.changes {
-        config.change(change).context("--change")?;
+        change::apply(&mut config, change).context("--change")?;
     }
-    let words: Vec<String> = spec
-        .command
-        .iter()
-        .map(|word| word.to_string_lossy().into())
-        .collect();
     let made = Made {
-        by: words.join(" "),
+        by: texts(&spec.command).join(" "),
         author: wanted.author.clone(),
         comment: wanted.message.clone(),
     };
@@ -152,38 +153,84 @@ pub fn commit(
     Ok(image.id)
 }
 
-/// The container's own defaults become those of the image, as Docker does it.
+/// The container's own defaults become those of the image, as Docker does it:
+/// `ONBUILD` and `SHELL` of its image have had their time.
 fn take_over(config: &mut RawConfig, record: &Record) -> Result<()> {
     let spec = &record.spec;
+    let stay = Stay::of(record)?;
     let known = ImageConfig::parse(&config.to_vec()?)?.config;
-    let words: Vec<String> = spec
-        .command
-        .iter()
-        .map(|word| word.to_string_lossy().into())
-        .collect();
     let container = config.container()?;
-    let entrypoint = known.entrypoint.clone().unwrap_or_default().0;
-    match words.strip_prefix(&entrypoint[..]) {
-        Some(rest) => drop(container.insert("Cmd".into(), json!(rest))),
-        None => {
-            container.insert("Entrypoint".into(), Value::Null);
-            container.insert("Cmd".into(), json!(words));
+    for trigger in ["OnBuild", "Shell"] {
+        container.remove(trigger);
+    }
+    let words = texts(&spec.command);
+    let (entrypoint, command) = words.split_at(spec.entrypoint.min(words.len()));
+    for (name, words) in [("Entrypoint", entrypoint), ("Cmd", command)] {
+        match words {
+            [] => drop(container.remove(name)),
+            words => drop(container.insert(name.into(), json!(words))),
         }
     }
-    // What the engine sets for every container is not the image's.
-    let own = ["HOSTNAME=", "HOME=", "TERM=", "container="];
-    let env: Vec<String> = spec
-        .env
-        .iter()
-        .map(|one| one.to_string_lossy().into_owned())
-        .filter(|one| known.env.contains(one) || !own.iter().any(|own| one.starts_with(own)))
-        .collect();
+    // The variable that a terminal brings is neither the image's nor the caller's.
+    let is_own = |one: &String| spec.tty && one == "TERM=xterm" && !known.env.contains(one);
+    let mut env = texts(&spec.env);
+    env.retain(|one| !is_own(one));
     container.insert("Env".into(), json!(env));
     container.insert("Labels".into(), json!(spec.labels));
-    if spec.workdir != std::path::Path::new("/") {
+    if spec.workdir != from_root(&known.working_dir) {
         container.insert("WorkingDir".into(), json!(spec.workdir));
     }
+    if let Some(user) = &spec.user.user
+        && *user != image_user(&known)?
+    {
+        container.insert("User".into(), json!(user.to_string()));
+    }
+    let signal = known.stop_signal.unwrap_or_default().parse();
+    let signal = signal.map_or_else(
+        |_| "SIGTERM".into(),
+        |known: SignalNumber| known.to_string(),
+    );
+    if spec.stop_signal != signal {
+        container.insert("StopSignal".into(), json!(spec.stop_signal));
+    }
+    match (&stay.health, &known.healthcheck) {
+        (Some(check), of_image) if Some(check) != of_image.as_ref() => {
+            container.insert("Healthcheck".into(), json!(check));
+        }
+        // The caller does without the image's.
+        (None, Some(check)) if health::command(check).is_some() => {
+            container.insert("Healthcheck".into(), json!({ "Test": ["NONE"] }));
+        }
+        _ => {}
+    }
+    let published = spec.net.publish.iter();
+    let published = published.map(|one| format!("{}/{}", one.port, one.protocol));
+    for port in stay.exposed.into_iter().chain(published) {
+        object(container, "ExposedPorts")?.insert(port, json!({}));
+    }
+    for mounted in &spec.files.mounted {
+        let of_image = known
+            .volumes
+            .keys()
+            .any(|path| from_root(path) == mounted.target);
+        if matches!(
+            mounted.source,
+            MountSource::Volume {
+                anonymous: true,
+                ..
+            }
+        ) && !of_image
+        {
+            let target = mounted.target.to_string_lossy().into_owned();
+            object(container, "Volumes")?.insert(target, json!({}));
+        }
+    }
     Ok(())
+}
+
+fn texts(words: &[OsString]) -> Vec<String> {
+    let words = words.iter();
+    words.map(|word| word.to_string_lossy().into()).collect()
 }
 
 impl BlobStore {

@@ -2,12 +2,16 @@
 //!
 //! Step 09 reads the fields that a start needs. Whoever makes an image of another
 //! one passes on what it does not know: `Healthcheck`, `Shell`, what somebody
-//! else has added. So the JSON itself is edited.
+//! else has added. So the JSON itself is edited, with its fields under the names
+//! that Go writes.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use engine::image::config::{Config, ImageConfig};
 use engine::image::digest::Digest;
+use engine::image::document::{self, Tail};
 use serde_json::{Map, Value, json};
+
+use crate::image::fields;
 
 /// A configuration, as JSON.
 #[derive(Clone, Debug)]
@@ -27,7 +31,8 @@ pub struct Made {
 impl RawConfig {
     /// Reads a configuration.
     pub fn parse(json: &[u8]) -> Result<Self> {
-        match serde_json::from_slice(json).context("the image's configuration")? {
+        let json = document::json(json, Tail::Refused).context("the image's configuration")?;
+        match fields::configuration(json) {
             Value::Object(object) => Ok(RawConfig(object)),
             _ => bail!("the image's configuration is not an object"),
         }
@@ -84,134 +89,6 @@ impl RawConfig {
         }
         Ok(())
     }
-
-    /// Changes a default, by an instruction of a Dockerfile: `CMD ["sh"]`,
-    /// `ENV A=b`.
-    pub fn change(&mut self, instruction: &str) -> Result<()> {
-        let instruction = instruction.trim();
-        let (word, rest) = instruction
-            .split_once(char::is_whitespace)
-            .unwrap_or((instruction, ""));
-        let rest = rest.trim();
-        let word = word.to_ascii_uppercase();
-        ensure!(!rest.is_empty(), "{word} requires at least one argument");
-        let config = self.container()?;
-        match &*word {
-            "CMD" => drop(config.insert("Cmd".into(), command(rest))),
-            "ENTRYPOINT" => {
-                config.insert("Entrypoint".into(), command(rest));
-                // Docker drops the image's command with its entrypoint.
-                config.remove("Cmd");
-            }
-            "ENV" => {
-                for (name, value) in pairs(rest)? {
-                    let env = list(config, "Env")?;
-                    let begins = format!("{name}=");
-                    env.retain(|one| !one.as_str().is_some_and(|one| one.starts_with(&begins)));
-                    env.push(json!(format!("{name}={value}")));
-                }
-            }
-            "LABEL" => {
-                for (name, value) in pairs(rest)? {
-                    object(config, "Labels")?.insert(name, json!(value));
-                }
-            }
-            "EXPOSE" => {
-                for port in rest.split_whitespace() {
-                    let port = match port.contains('/') {
-                        true => port.to_owned(),
-                        false => format!("{port}/tcp"),
-                    };
-                    let number = port.split('/').next().unwrap_or_default();
-                    ensure!(
-                        number.parse::<u16>().is_ok(),
-                        "EXPOSE: {number:?} is not a port"
-                    );
-                    object(config, "ExposedPorts")?.insert(port, json!({}));
-                }
-            }
-            "VOLUME" => {
-                let paths = match command_list(rest) {
-                    Some(paths) => paths,
-                    None => words(rest)?,
-                };
-                for path in paths {
-                    object(config, "Volumes")?.insert(path, json!({}));
-                }
-            }
-            "USER" => drop(config.insert("User".into(), json!(rest))),
-            "WORKDIR" => {
-                let before = config
-                    .get("WorkingDir")
-                    .and_then(Value::as_str)
-                    .unwrap_or("/");
-                let path = std::path::Path::new("/").join(before).join(rest);
-                config.insert("WorkingDir".into(), json!(path));
-            }
-            "STOPSIGNAL" => drop(config.insert("StopSignal".into(), json!(rest))),
-            "ONBUILD" => list(config, "OnBuild")?.push(json!(rest)),
-            other => bail!("{other} is not a valid change command"),
-        }
-        Ok(())
-    }
-}
-
-/// A command: a list in JSON, else a line for the shell.
-fn command(rest: &str) -> Value {
-    match command_list(rest) {
-        Some(words) => json!(words),
-        None => json!(["/bin/sh", "-c", rest]),
-    }
-}
-
-fn command_list(rest: &str) -> Option<Vec<String>> {
-    rest.starts_with('[')
-        .then(|| serde_json::from_str(rest).ok())?
-}
-
-/// `NAME=VALUE…`, or a single `NAME VALUE`.
-fn pairs(rest: &str) -> Result<Vec<(String, String)>> {
-    let words = words(rest)?;
-    if !words[0].contains('=') {
-        let (name, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        ensure!(!value.is_empty(), "{name:?} has no value");
-        return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
-    }
-    let mut pairs = Vec::new();
-    for word in words {
-        let (name, value) = word
-            .split_once('=')
-            .with_context(|| format!("{word:?} is not NAME=VALUE"))?;
-        ensure!(!name.is_empty(), "{word:?} has no name");
-        pairs.push((name.to_owned(), value.to_owned()));
-    }
-    Ok(pairs)
-}
-
-/// Words with quotes and backslashes, as in a Dockerfile. At least one.
-fn words(text: &str) -> Result<Vec<String>> {
-    let mut words = vec![String::new()];
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
-        let last = words.len() - 1;
-        match (c, quote) {
-            (c, Some(open)) if c == open => quote = None,
-            ('"' | '\'', None) => quote = Some(c),
-            ('\\', None | Some('"')) => words[last].extend(characters.next()),
-            (c, None) if c.is_whitespace() => {
-                if !words[last].is_empty() {
-                    words.push(String::new());
-                }
-            }
-            (c, _) => words[last].push(c),
-        }
-    }
-    ensure!(quote.is_none(), "{text:?}: a quote is not closed");
-    if words.len() > 1 && words.last().is_some_and(String::is_empty) {
-        words.pop();
-    }
-    Ok(words)
 }
 
 /// The object of that name. `null` is none.
@@ -237,64 +114,4 @@ pub fn list<'a>(parent: &'a mut Map<String, Value>, name: &str) -> Result<&'a mu
     value
         .as_array_mut()
         .with_context(|| format!("{name} of the configuration is not a list"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn changed(instructions: &[&str]) -> Value {
-        let json = br#"{"config":{"Env":["A=1"],"Cmd":["sh"],"Healthcheck":{"Test":["X"]},
-            "Labels":null},"rootfs":{"type":"layers","diff_ids":[]},"x":{"y":1}}"#;
-        let mut config = RawConfig::parse(json).unwrap();
-        for instruction in instructions {
-            config.change(instruction).unwrap();
-        }
-        serde_json::from_slice(&config.to_vec().unwrap()).unwrap()
-    }
-
-    #[test]
-    fn what_is_not_known_is_passed_on() {
-        let config = changed(&[]);
-        assert_eq!(config["config"]["Healthcheck"]["Test"][0], "X");
-        assert_eq!(config["x"]["y"], 1);
-    }
-
-    #[test]
-    fn an_instruction_changes_one_thing() {
-        let config = changed(&[
-            "ENV A=2 B='c d'",
-            "env C e f",
-            "CMD [\"a\", \"b\"]",
-            "LABEL x=1",
-            "EXPOSE 80 53/udp",
-            "WORKDIR /a",
-            "WORKDIR b",
-            "USER 7",
-            "VOLUME /v",
-        ]);
-        let config = &config["config"];
-        assert_eq!(config["Env"], json!(["A=2", "B=c d", "C=e f"]));
-        assert_eq!(config["Cmd"], json!(["a", "b"]));
-        assert_eq!(config["Labels"], json!({"x": "1"}));
-        assert_eq!(config["ExposedPorts"], json!({"80/tcp": {}, "53/udp": {}}));
-        assert_eq!(config["WorkingDir"], "/a/b");
-        assert_eq!(config["Volumes"], json!({"/v": {}}));
-        assert_eq!(
-            changed(&["CMD a b"])["config"]["Cmd"],
-            json!(["/bin/sh", "-c", "a b"])
-        );
-        let entrypoint = changed(&["ENTRYPOINT [\"x\"]"]);
-        assert_eq!(entrypoint["config"].get("Cmd"), None);
-    }
-
-    #[test]
-    fn what_is_no_change_is_refused() {
-        let mut config = RawConfig::empty().unwrap();
-        for bad in [
-            "", "RUN x", "ENV", "ENV A", "LABEL =1", "EXPOSE x", "ENV A='x",
-        ] {
-            assert!(config.change(bad).is_err(), "{bad:?}");
-        }
-    }
 }

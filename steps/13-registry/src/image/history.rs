@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use engine::image::record::ImageRecord;
 use serde::Deserialize;
 
+use crate::image::config::RawConfig;
+
 /// A step of an image's making, the newest first.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -39,7 +41,9 @@ struct Entry {
 /// The history of an image with this configuration.
 // ANCHOR: rows
 pub fn rows(record: &ImageRecord, config: &[u8]) -> Result<Vec<Row>> {
-    let document: Document = serde_json::from_slice(config).context("the image's configuration")?;
+    let config = RawConfig::parse(config)?.to_vec()?;
+    let document: Document =
+        serde_json::from_slice(&config).context("the image's configuration")?;
     let mut entries = document.history.unwrap_or_default();
     // Not every tool writes as much history as there are layers.
     let made = entries.iter().filter(|entry| !entry.empty_layer).count();

@@ -5,15 +5,17 @@ use engine::image::Images;
 use engine::image::config::ImageConfig;
 use engine::image::name::familiar;
 use engine::image::record::ImageRecord;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::blobs::BlobStore;
+use crate::image::config::RawConfig;
 
 /// The document about an image.
 pub fn document(images: &Images, blobs: &BlobStore, record: &ImageRecord) -> Result<Value> {
     let raw = images.store.config(&record.id)?;
     let parsed = ImageConfig::parse(&raw)?;
-    let raw: Map<String, Value> = serde_json::from_slice(&raw)?;
+    let mut raw = RawConfig::parse(&raw)?;
+    let raw = raw.whole();
     let text = |name: &str| raw.get(name).cloned().unwrap_or_else(|| json!(""));
     let names = images.store.names()?;
     let mut tags: Vec<&str> = Vec::new();

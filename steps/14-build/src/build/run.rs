@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use engine::cli::defaults::image_user;
 use engine::cli::options::ProcessArgs;
 use engine::command::environment::environment;
 use engine::image::config::Config;
@@ -77,11 +78,7 @@ impl Build<'_> {
         let mut uts = defaults.uts;
         uts.hostname = Some(HOSTNAME.into());
         let mut user = defaults.user;
-        let name = match &*config.user {
-            "" => "0",
-            name => name,
-        };
-        user.user = Some(name.parse().with_context(|| format!("USER {name:?}"))?);
+        user.user = Some(image_user(config).with_context(|| format!("USER {:?}", config.user))?);
         Ok(Spec {
             id: kit::random::hex::<32>()?,
             name: String::new(),

@@ -328,7 +328,6 @@ impl Tree {
     fn odd(&self, kind: FileType) -> Option<&'static str> {
         match kind {
             FileType::Socket => Some("a socket"),
-            FileType::Fifo if self.is_context => Some("a FIFO"),
             FileType::CharacterDevice | FileType::BlockDevice if self.is_context => {
                 Some("a device")
             }

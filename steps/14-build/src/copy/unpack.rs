@@ -239,8 +239,8 @@ impl<W: Write> Target for Aside<W> {
 
     fn look(&mut self, path: &Path, kind: EntryType, look: Look) -> Result<Option<Look>> {
         let mode = match kind {
-            EntryType::Fifo | EntryType::Char | EntryType::Block => {
-                warn!("{path:?} is a FIFO or a device, and is left out of the context");
+            EntryType::Char | EntryType::Block => {
+                warn!("{path:?} is a device, and is left out of the context");
                 return Ok(None);
             }
             EntryType::Directory => 0o700,
