@@ -185,7 +185,10 @@ impl FromJson for i64 {
     fn fill(&mut self, json: Json) -> Result<()> {
         match json {
             Json::Null => {}
-            Json::Number(n) if n.abs() < 9e15 && n.fract() == 0.0 => *self = n as i64,
+            Json::Number(ref number) => match number.as_f64() {
+                Some(n) if n.abs() < 9e15 && n.fract() == 0.0 => *self = n as i64,
+                _ => bail!("{json} where an integer is expected"),
+            },
             other => bail!("{other} where an integer is expected"),
         }
         Ok(())
