@@ -9,12 +9,13 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::{guard, host, rtnl};
@@ -78,30 +79,48 @@ impl Drop for OwnHost {
 }
 
 /// A directory of the host on which runs mount, each in its own mounts.
-/// rmdir(2) would unmount it in those of all others: so whoever has found or
-/// made it there for the runs holds a shared lock on it, and the last removes
-/// it.
+/// rmdir(2) would unmount it in those of all others: so each run has a file in
+/// it. Whoever has found or made it there for the runs holds a shared lock on
+/// it, and the last removes it.
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
-    /// The lock; `None` if the directory is not the runs'.
-    runs: Option<File>,
+    /// The directory below the mount.
+    dir: File,
+    /// The name of this run's file in it.
+    own: String,
+    /// Whether it is the runs', and locked.
+    is_runs: bool,
 }
 
 impl Place {
     /// Makes the directory, unless it is there.
     fn at(path: &Path) -> Result<Self> {
         loop {
-            let runs = match Self::make(path)? {
-                Some(made) => Some(made),
+            let (dir, is_runs) = match Self::make(path)? {
+                Some(made) => (made, true),
                 None => match Self::join(path)? {
                     Found::Gone => continue,
-                    Found::Runs(lock) => Some(lock),
-                    Found::Others => None,
+                    Found::Runs(dir) => (dir, true),
+                    Found::Others(dir) => (dir, false),
                 },
             };
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            static MADE: AtomicUsize = AtomicUsize::new(0);
+            let count = MADE.fetch_add(1, Ordering::Relaxed);
+            let own = format!(".checks-{}-{count}", std::process::id());
+            match openat(&dir, &own, flags, Mode::RUSR | Mode::WUSR) {
+                // Somebody has just removed the directory.
+                Err(rustix::io::Errno::NOENT) => continue,
+                made => made.with_context(|| format!("open a file in {path:?}"))?,
+            };
             let path = path.to_owned();
-            return Ok(Place { path, runs });
+            return Ok(Place {
+                path,
+                dir,
+                own,
+                is_runs,
+            });
         }
     }
 
@@ -133,7 +152,8 @@ impl Place {
             dir => dir.with_context(|| format!("open({path:?})"))?,
         };
         if alone(&dir, path)? {
-            return Ok(Found::Others);
+            dir.unlock().with_context(|| format!("flock({path:?})"))?;
+            return Ok(Found::Others(dir));
         }
         dir.lock_shared()
             .with_context(|| format!("flock({path:?})"))?;
@@ -147,10 +167,9 @@ impl Place {
 
     /// Removes the directory if it is the runs', and no other run is left.
     fn leave(self) -> Result<()> {
-        let Some(dir) = &self.runs else {
-            return Ok(());
-        };
-        if !alone(dir, &self.path)? {
+        unlinkat(&self.dir, &self.own, AtFlags::empty())
+            .with_context(|| format!("unlink a file in {:?}", self.path))?;
+        if !self.is_runs || !alone(&self.dir, &self.path)? {
             return Ok(());
         }
         match fs::remove_dir(&self.path) {
@@ -166,7 +185,7 @@ enum Found {
     /// A directory that runs have made, with this one's lock on it.
     Runs(File),
     /// A directory that was there before all runs.
-    Others,
+    Others(File),
     /// Nothing any more.
     Gone,
 }
@@ -245,6 +264,7 @@ mod tests {
         let second = Place::at(&path).unwrap();
         first.leave().unwrap();
         assert!(path.exists(), "the second has mounted on it");
+        assert!(fs::remove_dir(&path).is_err(), "nor can others remove it");
         second.leave().unwrap();
         assert!(!path.exists());
     }

@@ -178,7 +178,7 @@ fn hostile(outside: &str) -> Vec<(Vec<Entry>, bool)> {
         ),
         (vec![entry(Regular, ".wh...", "")], true),
         (vec![entry(Regular, ".wh.", "")], true),
-        (vec![entry(Char, "forged", "")], true),
+        (vec![entry(Char, "forged", "")], false),
     ]
 }
 
