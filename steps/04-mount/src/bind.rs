@@ -121,7 +121,7 @@ mod tests {
             ("/:/a:ro:z", "use SRC:DST"),
             (":/a", "empty"),
             ("/:", "empty"),
-            ("/:/a:readonly", "ro or rw"),
+            ("/:/a:readonly", "ro, rw or"),
             ("/:a", "relative"),
             ("/:/a/../b", ".."),
             ("/:/", "the root itself"),
