@@ -10,9 +10,10 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 const SIGPIPE: u64 = 1 << 12;
 
-/// A command that runs, and its signal masks (bit N-1 is signal N), as the host
-/// sees them.
+/// A command that runs, its signal masks (bit N-1 is signal N), and its
+/// scheduling policy, as the host sees them.
 struct Running {
+    policy: Option<u32>,
     blocked: u64,
     ignored: u64,
 }
@@ -35,6 +36,7 @@ fn running(held: &Held, name: &str) -> Result<Running> {
         u64::from_str_radix(&text, 16).with_context(|| format!("parse {field} of {pid}"))
     };
     Ok(Running {
+        policy: host::scheduling_policy(pid),
         blocked: mask("SigBlk")?,
         ignored: mask("SigIgn")?,
     })
@@ -445,6 +447,11 @@ fn what_the_caller_ignores_is_not_inherited() {
             "the blocked signals of the command, whose caller blocks some",
             format!("{:016x}", cat.blocked).as_str(),
             "0000000000000000",
+        )?;
+        expect_eq(
+            "the policy of the command, whose caller has a real-time one",
+            cat.policy,
+            Some(0),
         )
     });
 }

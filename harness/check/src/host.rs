@@ -218,6 +218,15 @@ pub fn status_field(pid: i32, field: &str) -> Option<String> {
     Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+/// The scheduling policy of a process as /proc/PID/stat has it: 0 is the normal
+/// one (proc_pid_stat(5)).
+pub fn scheduling_policy(pid: i32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may have anything in it, comes the third field.
+    let (_, fields) = text.rsplit_once(')')?;
+    fields.split_whitespace().nth(41 - 3)?.parse().ok()
+}
+
 /// The System V objects of the caller's IPC namespace: lines of
 /// /proc/sysvipc/{msg,sem,shm}, kind first, with one space between words. Empty
 /// if /proc is not mounted.

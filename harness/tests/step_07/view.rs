@@ -174,6 +174,15 @@ fn it_sees_its_limits_and_cannot_change_them() {
             format!("{file} writable: /sys/fs/cgroup is to be mounted read-only"),
         )?;
         held.end()?.success()?;
+        // A mount of the user's on the same place is not covered.
+        let ran = c
+            .step()
+            .args(["--tmpfs", "/sys/fs/cgroup", "--rootfs"])
+            .args([&rootfs])
+            .args(["ls", "-A", "/sys/fs/cgroup"])
+            .run()?
+            .success()?;
+        expect_eq("the files of a tmpfs of the user's", ran.stdout.trim(), "")?;
         Ok(())
     });
 }

@@ -145,6 +145,29 @@ fn a_directory_of_the_host_is_shown() {
             ])
             .run()?;
         ran.success()?;
+        let ran = engine
+            .run(&["--read-only", "-w", "/made/for/it"])
+            .args([engine.image(), "pwd"])
+            .run()?
+            .success()?;
+        expect_eq("the directory", ran.stdout.trim(), "/made/for/it")?;
+        // What means nothing here is taken, and the mounts below can be omitted.
+        let host = c.dir().display().to_string();
+        let volume = format!("{host}:/in:z,cached");
+        let mount = format!(r#"Type=bind,"src={host}",dst=/two,bind-recursive=disabled"#);
+        engine
+            .run(&["-v", &volume, "-v", &volume, "--mount", &mount])
+            .args([
+                engine.image(),
+                "test",
+                "-d",
+                "/in/made",
+                "-a",
+                "-d",
+                "/two/made",
+            ])
+            .run()?
+            .success()?;
         Ok(())
     });
 }

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::exec::Command;
 use crate::exit::Exit;
 use crate::failure::{Failure, LAUNCHER_FAILED};
+use kit::sys::leave_real_time;
 use kit::sys::signals::default_action;
 
 /// The arguments of every step: the command.
@@ -53,7 +54,10 @@ pub fn main<A: Parser>(run: impl FnOnce(A) -> Result<Exit>) -> ExitCode {
     // The caller may ignore SIGCHLD: children would then leave no status to
     // wait for (wait(2)).
     let children = default_action(Signal::SIGCHLD);
-    match children.and_then(|()| run(args)) {
+    // Before the first fork: a process under SCHED_DEADLINE may not fork, and a
+    // control group of version 1 takes no real-time process.
+    let ready = children.and_then(|()| leave_real_time());
+    match ready.and_then(|()| run(args)) {
         Ok(exit) => ExitCode::from(exit.status()),
         Err(error) if kit::say::is_unread(&error) => {
             ExitCode::from(Exit::Signal(Signal::SIGPIPE as i32).status())

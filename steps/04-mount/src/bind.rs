@@ -2,10 +2,13 @@
 //! container. open_tree(2), move_mount(2).
 
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use crate::detached::Detached;
 use crate::target::Target;
@@ -16,11 +19,14 @@ pub(crate) struct Bind {
     source: PathBuf,
     pub(crate) target: Target,
     pub(crate) read_only: bool,
+    /// Whether the mounts below the source are omitted.
+    alone: bool,
 }
 
 impl Bind {
-    /// Parses `SRC:DST`, `SRC:DST:ro` or `SRC:DST:rw`, and checks that the
-    /// source exists. A relative source is resolved from the working directory.
+    /// Parses `SRC:DST` or `SRC:DST:MODE,…`, and checks that the source exists.
+    /// A relative source is resolved from the working directory. The modes are
+    /// `ro`, `rw`, and `nonrecursive`, which omits the mounts below the source.
     ///
     /// # Errors
     /// Quotes the option and says what is wrong with it.
@@ -42,13 +48,21 @@ impl Bind {
         if source.is_empty() || target.is_empty() {
             bail!("SRC or DST is empty: use SRC:DST or SRC:DST:ro");
         }
-        let read_only = match mode.as_bytes() {
-            b"ro" => true,
-            b"rw" => false,
-            _ => bail!("the mode after DST is ro or rw, not {mode:?}"),
-        };
+        let (mut read_only, mut alone) = (false, false);
+        for word in mode.as_bytes().split(|byte| *byte == b',') {
+            match word {
+                b"ro" => read_only = true,
+                b"rw" => read_only = false,
+                b"nonrecursive" => alone = true,
+                _ => bail!("the mode after DST is ro, rw or nonrecursive, not {mode:?}"),
+            }
+        }
         let bind = Self::of(Path::new(source), Path::new(target))?;
-        Ok(Bind { read_only, ..bind })
+        Ok(Bind {
+            read_only,
+            alone,
+            ..bind
+        })
     }
 
     /// A read-write bind of `source` on the host to `target` inside.
@@ -65,13 +79,20 @@ impl Bind {
             source,
             target,
             read_only: false,
+            alone: false,
         })
     }
 
     /// Copies the source's mount: open_tree(2). Must be called before the root
     /// is changed, while paths are the host's.
     pub(crate) fn take(&self) -> Result<Detached> {
-        Detached::copy_of(&self.source)
+        if !self.alone {
+            return Detached::copy_of(&self.source);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let source = open(&self.source, flags, Mode::empty())
+            .with_context(|| format!("open({:?})", self.source))?;
+        Detached::copy_of_fd_alone(source.as_fd(), &self.source)
     }
 
     /// The option, for error messages.
@@ -100,7 +121,7 @@ mod tests {
             ("/:/a:ro:z", "use SRC:DST"),
             (":/a", "empty"),
             ("/:", "empty"),
-            ("/:/a:readonly", "ro or rw"),
+            ("/:/a:readonly", "ro, rw or"),
             ("/:a", "relative"),
             ("/:/a/../b", ".."),
             ("/:/", "the root itself"),

@@ -35,11 +35,12 @@ pub mod target;
 mod tmpfs;
 mod volumes;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
@@ -47,6 +48,7 @@ use process::Isolation;
 use serde::{Deserialize, Serialize};
 
 use crate::root::Root;
+use crate::target::{FileKind, open_or_make};
 use crate::volumes::Volumes;
 
 pub use crate::in_place::InPlace;
@@ -122,6 +124,18 @@ pub struct MountSettings {
     pub shm_size: Option<u64>,
 }
 
+impl MountSettings {
+    /// Whether the user has asked for a mount on exactly this path.
+    pub fn mounts_on(&self, path: &Path) -> bool {
+        let binds = self.bind.iter();
+        let on = binds.filter_map(|bind| bind.as_bytes().split(|byte| *byte == b':').nth(1));
+        let tmpfs = self.tmpfs.iter();
+        let on = on.chain(tmpfs.filter_map(|tmpfs| tmpfs.as_bytes().split(|b| *b == b':').next()));
+        on.map(|target| Path::new(OsStr::from_bytes(target)))
+            .any(|target| target == path)
+    }
+}
+
 /// The size of /dev/shm in bytes: 64 MiB, Docker's default.
 pub const SHM_SIZE: u64 = 64 << 20;
 
@@ -136,6 +150,7 @@ pub struct Mount {
     host_network: Option<String>,
     host_ipc: Option<String>,
     privileges: Privileges,
+    workdir: Option<PathBuf>,
 }
 
 impl Mount {
@@ -150,7 +165,16 @@ impl Mount {
             host_network: None,
             host_ipc: None,
             privileges: Privileges::Reduced,
+            workdir: None,
         }
+    }
+
+    /// Makes the directory `path`, if it is missing, before the root becomes
+    /// read-only: afterwards the isolation that enters it could not.
+    #[must_use]
+    pub fn workdir(mut self, path: PathBuf) -> Self {
+        self.workdir = Some(path);
+        self
     }
 
     /// Sets the privileges. With [`Privileges::All`], nothing of `/proc` and
@@ -202,6 +226,10 @@ impl Mount {
             masks::mask(root.fd(), dev.as_fd())?;
         }
         if self.args.read_only {
+            if let Some(path) = &self.workdir {
+                open_or_make(root.fd(), path, FileKind::Directory)
+                    .with_context(|| format!("--workdir {path:?}"))?;
+            }
             root.make_read_only()?;
         }
         match self.args.chroot {

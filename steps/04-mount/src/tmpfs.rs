@@ -44,7 +44,14 @@ impl Tmpfs {
         };
         for word in list.split(',').filter(|word| !word.is_empty()) {
             match attribute(word) {
-                Some((flag, set)) => tmpfs.attributes.set(flag, set),
+                Some((flag, set)) => {
+                    // The rules for access times exclude one another.
+                    if ACCESS_TIMES.contains(flag) {
+                        tmpfs.attributes.remove(ACCESS_TIMES);
+                    }
+                    tmpfs.attributes.set(flag, set);
+                }
+                None if MEANINGLESS.contains(&word) => {}
                 None => tmpfs.options.push(match word.split_once('=') {
                     Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
                     None => (word.to_owned(), None),
@@ -102,6 +109,12 @@ impl Tmpfs {
     }
 }
 
+const ACCESS_TIMES: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOATIME.union(MountAttrFlags::MOUNT_ATTR_STRICTATIME);
+
+/// Options that Docker takes and that say what a tmpfs is anyway.
+const MEANINGLESS: [&str; 4] = ["defaults", "async", "private", "rprivate"];
+
 /// The mount attribute for an option of mount(8), and whether to set or to
 /// clear it. `None` for an option of the file system.
 fn attribute(word: &str) -> Option<(MountAttrFlags, bool)> {
@@ -115,6 +128,11 @@ fn attribute(word: &str) -> Option<(MountAttrFlags, bool)> {
         "noexec" => (MountAttrFlags::MOUNT_ATTR_NOEXEC, true),
         "exec" => (MountAttrFlags::MOUNT_ATTR_NOEXEC, false),
         "noatime" => (MountAttrFlags::MOUNT_ATTR_NOATIME, true),
+        "strictatime" => (MountAttrFlags::MOUNT_ATTR_STRICTATIME, true),
+        // The kernel's default.
+        "atime" | "relatime" | "nostrictatime" => (MountAttrFlags::MOUNT_ATTR_NOATIME, false),
+        "nodiratime" => (MountAttrFlags::MOUNT_ATTR_NODIRATIME, true),
+        "diratime" => (MountAttrFlags::MOUNT_ATTR_NODIRATIME, false),
         _ => return None,
     };
     Some((flag, set))
@@ -139,6 +157,12 @@ mod tests {
             ("inode64".to_owned(), None),
         ];
         assert_eq!(tmpfs.options, options);
+        let tmpfs = Tmpfs::parse("/run:defaults,private,noatime,strictatime,nodiratime").unwrap();
+        assert_eq!(
+            tmpfs.attributes,
+            INERT | MountAttrFlags::MOUNT_ATTR_STRICTATIME | MountAttrFlags::MOUNT_ATTR_NODIRATIME
+        );
+        assert_eq!(tmpfs.options, []);
     }
 
     #[test]

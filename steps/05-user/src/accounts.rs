@@ -53,9 +53,11 @@ fn read(path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Parses passwd(5). Malformed lines are skipped, as getpwnam(3) does.
+/// Parses passwd(5). Malformed lines are skipped, as getpwnam(3) does. Blanks
+/// around a line do not count, as with Docker.
 pub fn parse_accounts(text: &str) -> Vec<Account> {
     text.lines()
+        .map(str::trim)
         .filter_map(|line| {
             let fields: Vec<_> = line.split(':').collect();
             let [name, _password, uid, gid, ref rest @ ..] = fields[..] else {
@@ -71,12 +73,14 @@ pub fn parse_accounts(text: &str) -> Vec<Account> {
         .collect()
 }
 
-/// Parses group(5), as [`parse_accounts`] does.
+/// Parses group(5), as [`parse_accounts`] does. Fields after the members are
+/// ignored.
 pub fn parse_groups(text: &str) -> Vec<Group> {
     text.lines()
+        .map(str::trim)
         .filter_map(|line| {
             let fields: Vec<_> = line.split(':').collect();
-            let [name, _password, gid, members] = fields[..] else {
+            let [name, _password, gid, members, ..] = fields[..] else {
                 return None;
             };
             Some(Group {
@@ -115,5 +119,11 @@ pub(crate) mod tests {
     fn members_are_listed_and_may_be_none() {
         assert!(some_groups()[0].members.is_empty());
         assert_eq!(some_groups()[2].members, ["alice", "root"]);
+    }
+
+    #[test]
+    fn blanks_around_a_line_and_further_fields_do_not_count() {
+        assert_eq!(parse_accounts("  bob:x:7:8::/:/bin/sh \n")[0].name, "bob");
+        assert_eq!(parse_groups("\tn:x:9:bob:more")[0].members, ["bob"]);
     }
 }

@@ -75,16 +75,33 @@ fn id(ids: Ids, text: &str) -> Result<Option<u32>> {
     }
 }
 
-/// Refuses 4294967295. The kernel reads it as -1, which setresuid(2) and
-/// setresgid(2) take for “no change”: the command would stay root.
-fn not_minus_one(ids: Ids, id: u32, file: &str) -> Result<u32> {
+/// Refuses an ID of the container's `file` above [`HIGHEST`], as Docker does.
+/// The kernel reads 4294967295 as -1, which setresuid(2) and setresgid(2) take
+/// for “no change”: the command would stay root.
+fn in_range(ids: Ids, id: u32, file: &str) -> Result<u32> {
     ensure!(
         id != u32::MAX,
         "--user: {} {id} in the container's {file} is no ID: it stands for “no change” \
          (setresuid(2))",
         ids.noun()
     );
+    ensure!(
+        id <= HIGHEST,
+        "--user: {} {id} in the container's {file} is not between 0 and {HIGHEST}",
+        ids.noun()
+    );
     Ok(id)
+}
+
+/// The lines of a file of the container's. Without a file that can be read, such
+/// as when root inside has put a FIFO in its place, there are none, and numbers
+/// still work: nobody inside locks an administrator out. `why` gets the reason.
+fn lines<T>(read: Result<Vec<T>>, why: &mut Vec<String>) -> Vec<T> {
+    read.unwrap_or_else(|error| {
+        say!("no users or groups: {error:#}");
+        why.push(format!("{error:#}"));
+        Vec::new()
+    })
 }
 
 /// The resolved IDs of the command.
@@ -142,14 +159,22 @@ impl Isolation for Credentials {
 
     fn in_container(&mut self) -> Result<()> {
         if let Some(spec) = &self.spec {
-            let groups = groups()?;
-            let mut resolved = resolve(spec, &accounts()?, &groups)?;
-            for group in &self.group_add {
-                let gid = named_group("--group-add", group, &groups)?;
-                if !resolved.groups.contains(&gid) {
-                    resolved.groups.push(gid);
+            let mut why = Vec::new();
+            let groups = lines(groups(), &mut why);
+            let accounts = lines(accounts(), &mut why);
+            let resolved = resolve(spec, &accounts, &groups).and_then(|mut resolved| {
+                for group in &self.group_add {
+                    let gid = named_group("--group-add", group, &groups)?;
+                    if !resolved.groups.contains(&gid) {
+                        resolved.groups.push(gid);
+                    }
                 }
-            }
+                Ok(resolved)
+            });
+            let resolved = match why.is_empty() {
+                true => resolved?,
+                false => resolved.with_context(|| why.join("; "))?,
+            };
             self.owner.get_or_init(|| (resolved.uid, resolved.gid));
             self.resolved = Some(resolved);
         }
@@ -207,7 +232,7 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
         None => account.name == spec.user,
     });
     let uid = match (account, asked) {
-        (Some(account), _) => not_minus_one(Ids::User, account.uid, "/etc/passwd")?,
+        (Some(account), _) => in_range(Ids::User, account.uid, "/etc/passwd")?,
         (None, Some(uid)) => uid,
         (None, None) => return Err(unknown("--user", "user", &spec.user, "/etc/passwd")),
     };
@@ -222,16 +247,13 @@ fn resolve(spec: &UserSpec, accounts: &[Account], groups: &[Group]) -> Result<Re
                 account.is_some_and(|account| group.members.contains(&account.name))
             };
             let more = groups.iter().filter(member).map(|group| group.gid);
-            (
-                not_minus_one(Ids::Group, gid, "/etc/passwd")?,
-                more.collect(),
-            )
+            (in_range(Ids::Group, gid, "/etc/passwd")?, more.collect())
         }
         group => (named_group("--user", group, groups)?, Vec::new()),
     };
     let mut all = vec![gid];
     for group in more {
-        let group = not_minus_one(Ids::Group, group, "/etc/group")?;
+        let group = in_range(Ids::Group, group, "/etc/group")?;
         if !all.contains(&group) {
             all.push(group);
         }
@@ -251,7 +273,7 @@ fn named_group(option: &str, group: &str, groups: &[Group]) -> Result<u32> {
     }
     let found = groups.iter().find(|known| known.name == group);
     let found = found.ok_or_else(|| unknown(option, "group", group, "/etc/group"))?;
-    not_minus_one(Ids::Group, found.gid, "/etc/group")
+    in_range(Ids::Group, found.gid, "/etc/group")
 }
 
 fn unknown(option: &str, kind: &str, name: &str, file: &str) -> Error {
@@ -414,6 +436,9 @@ mod tests {
         assert_eq!((found.uid, found.gid), (7, 7));
         let refused = resolve(&"max".parse().unwrap(), &accounts, &groups).unwrap_err();
         assert!(refused.to_string().contains("no change"), "{refused}");
+        let accounts = [named("big", HIGHEST + 1)];
+        let refused = resolve(&"big".parse().unwrap(), &accounts, &groups).unwrap_err();
+        assert!(refused.to_string().contains("between 0 and"), "{refused}");
     }
 
     #[test]

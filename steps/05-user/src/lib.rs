@@ -86,7 +86,7 @@ pub struct UserSettings {
 
     /// User name or UID, and group name or GID, to run the command as. Names
     /// are looked up in the container's /etc/passwd and /etc/group
-    #[arg(short, long, value_name = "UID[:GID]")]
+    #[arg(short, long, value_name = "UID[:GID]", allow_hyphen_values = true)]
     pub user: Option<UserSpec>,
 
     /// Additional group of the command: a GID, or a name in the container's

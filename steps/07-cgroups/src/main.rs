@@ -68,7 +68,7 @@ fn run(mut args: Args) -> Result<Exit> {
     args.mount.bind.extend(args.cgroups.device_binds(tree));
     let credentials = Credentials::new(&args.user);
     let cgroups = Cgroups::new(args.cgroups);
-    let view = cgroups.view(tree);
+    let view = cgroups.view(tree).beside(&args.mount);
     let net = Net::new(args.net).hostname(args.uts.hostname_inside()?);
     let files = net.files(tree);
     Container::new(args.command.command())

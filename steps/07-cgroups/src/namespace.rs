@@ -13,8 +13,8 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use kit::{say, warn};
-use mount::RootTree;
 use mount::detached::{self, Detached, FsOption, MountAttrFlags};
+use mount::{MountSettings, RootTree};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -64,6 +64,15 @@ pub struct CgroupView {
 impl CgroupView {
     pub(crate) fn new(layout: Rc<OnceCell<Layout>>, tree: RootTree) -> Self {
         CgroupView { layout, tree }
+    }
+
+    /// Leaves the place to a mount of the user's, if `mounts` has one there.
+    #[must_use]
+    pub fn beside(mut self, mounts: &MountSettings) -> Self {
+        if mounts.mounts_on(Path::new(PLACE)) {
+            self.layout = Rc::default();
+        }
+        self
     }
 }
 

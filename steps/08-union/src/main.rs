@@ -108,7 +108,7 @@ fn launch(mut run: Run, layers: Layers) -> Result<Exit> {
     let tree = RootTree::of(run.mount.rootfs.as_deref());
     run.mount.bind.extend(run.cgroups.device_binds(tree));
     let cgroups = Cgroups::new(run.cgroups);
-    let view = cgroups.view(tree);
+    let view = cgroups.view(tree).beside(&run.mount);
     let net = Net::new(run.net).hostname(run.uts.hostname_inside()?);
     let files = net.files(tree);
     let credentials = Credentials::new(&run.user);

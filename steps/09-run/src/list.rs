@@ -103,12 +103,13 @@ pub fn list(spec: Spec, here: Here<'_>) -> Result<(Container, Ending)> {
     let net = Net::new(spec.net.clone())
         .hostname(hostname.clone())
         .files_beside(files);
+    let cgroups = Cgroups::new(spec.cgroups.clone()).privileges(privileges);
+    let view = cgroups.view(RootTree::Own).beside(&mount);
     let mount = Mount::new(mount)
+        .workdir(spec.workdir.clone())
         .offer(net.files(RootTree::Own))
         .offer(devices::of_host(privileges)?)
         .privileges(privileges);
-    let cgroups = Cgroups::new(spec.cgroups.clone()).privileges(privileges);
-    let view = cgroups.view(RootTree::Own);
     let oom_kills = cgroups.oom_kills();
     let keyring = match spec.new_keyring {
         true => SessionKeyring::New,

@@ -78,7 +78,7 @@ fn run(mut args: Args) -> Result<Exit> {
     args.mount.bind.extend(args.cgroups.device_binds(tree));
     let credentials = Credentials::new(&args.user);
     let cgroups = Cgroups::new(args.cgroups).privileges(privileges);
-    let view = cgroups.view(tree);
+    let view = cgroups.view(tree).beside(&args.mount);
     let net = Net::new(args.net).hostname(args.uts.hostname_inside()?);
     let files = net.files(tree);
     let sysctls = Sysctls::new(args.harden.sysctl.clone());

@@ -139,7 +139,12 @@ impl VolumeMounts {
                     data
                 }
             };
-            let mode = if mount.read_only { ":ro" } else { "" };
+            let mode = match (mount.read_only, mount.nonrecursive) {
+                (true, true) => ":ro,nonrecursive",
+                (true, false) => ":ro",
+                (false, true) => ":nonrecursive",
+                (false, false) => "",
+            };
             let target = mount.target.display();
             this.binds
                 .push(format!("{}:{target}{mode}", source.display()).into());

@@ -45,6 +45,9 @@ pub struct Mounted {
     pub target: PathBuf,
     /// Whether the mount is read-only.
     pub read_only: bool,
+    /// Whether the mounts below a path of the host are omitted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nonrecursive: bool,
 }
 
 /// The mounts of a container.
@@ -88,7 +91,11 @@ impl Files {
             viewed: Vec::new(),
             traceless: false,
         };
-        for option in &args.volume {
+        for (n, option) in args.volume.iter().enumerate() {
+            // As with Docker, the same words again say nothing new.
+            if args.volume[..n].contains(option) {
+                continue;
+            }
             let mounted = volume(option).with_context(|| format!("--volume {option}"))?;
             mounts.mounted.push(mounted);
         }
@@ -109,6 +116,7 @@ impl Files {
                     source: anonymous(true)?,
                     target,
                     read_only: false,
+                    nonrecursive: false,
                 });
             }
         }
@@ -153,6 +161,12 @@ fn volume(option: &str) -> Result<Mounted> {
             "ro" => read_only = true,
             "rw" => read_only = false,
             "nocopy" => copy = false,
+            // Labels of SELinux, which are not set here; a consistency that only
+            // matters with a virtual machine between; and what a mount is anyway.
+            "z" | "Z" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
+            "shared" | "rshared" | "slave" | "rslave" => {
+                bail!("{word:?}: mounts do not propagate: use ro, rw or nocopy")
+            }
             _ => bail!("{word:?} is not an option: use ro, rw or nocopy"),
         }
     }
@@ -169,6 +183,7 @@ fn volume(option: &str) -> Result<Mounted> {
         source,
         target: target_of(target)?,
         read_only,
+        nonrecursive: false,
     })
 }
 
@@ -209,14 +224,15 @@ fn target_of(target: &str) -> Result<PathBuf> {
 /// Parses `KEY=VALUE,…` with the keys of `docker run --mount`.
 fn mount(option: &str, mounts: &mut Files) -> Result<()> {
     let (mut kind, mut source, mut target) = ("volume", None, None);
-    let (mut read_only, mut copy) = (false, true);
+    let (mut read_only, mut copy, mut nonrecursive) = (false, true, false);
     let mut tmpfs = Vec::new();
-    for word in option.split(',') {
+    let words = fields(option)?;
+    for word in &words {
         let (key, value) = word
             .split_once('=')
-            .map_or((word, None), |(key, value)| (key, Some(value)));
+            .map_or((&**word, None), |(key, value)| (key, Some(value)));
         let needed = || value.with_context(|| format!("{key} needs a value: {key}=…"));
-        match key {
+        match &*key.to_ascii_lowercase() {
             "type" => kind = needed()?,
             "source" | "src" => source = Some(needed()?),
             "target" | "destination" | "dst" => target = Some(needed()?),
@@ -224,6 +240,17 @@ fn mount(option: &str, mounts: &mut Files) -> Result<()> {
             "volume-nocopy" => copy = !flag(key, value)?,
             "tmpfs-size" => tmpfs.push(format!("size={}", needed()?)),
             "tmpfs-mode" => tmpfs.push(format!("mode={}", needed()?)),
+            "bind-nonrecursive" => nonrecursive = flag(key, value)?,
+            "bind-recursive" => match needed()? {
+                "enabled" => nonrecursive = false,
+                "disabled" => nonrecursive = true,
+                other => bail!("bind-recursive={other}: use enabled or disabled"),
+            },
+            // It only matters with a virtual machine between.
+            "consistency" => match needed()? {
+                "default" | "consistent" | "cached" | "delegated" => {}
+                other => bail!("consistency={other}: use consistent, cached or delegated"),
+            },
             "bind-propagation" if matches!(value, Some("private" | "rprivate")) => {}
             _ => bail!(
                 "{word:?} is not a key: the keys are type, src, dst, readonly, volume-nocopy, \
@@ -259,8 +286,46 @@ fn mount(option: &str, mounts: &mut Files) -> Result<()> {
         source,
         target: target_of(target)?,
         read_only,
+        nonrecursive,
     });
     Ok(())
+}
+
+/// The fields of a line of comma-separated values (RFC 4180): in quotation marks
+/// a comma belongs to the field, and a doubled mark is one.
+fn fields(line: &str) -> Result<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut characters = line.chars().peekable();
+    let mut quoted = false;
+    while let Some(character) = characters.next() {
+        let begun = fields.last().is_none_or(|field| !field.is_empty());
+        match character {
+            '"' if quoted && characters.next_if_eq(&'"').is_none() => {
+                quoted = false;
+                let next = characters.peek();
+                ensure!(
+                    next.is_none_or(|next| *next == ','),
+                    "a comma has to follow the closing quotation mark"
+                );
+                continue;
+            }
+            '"' if !quoted => {
+                ensure!(!begun, "a quotation mark has to begin the whole KEY=VALUE");
+                quoted = true;
+                continue;
+            }
+            ',' if !quoted => {
+                fields.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        if let Some(field) = fields.last_mut() {
+            field.push(character);
+        }
+    }
+    ensure!(!quoted, "a quotation mark is not closed");
+    Ok(fields)
 }
 
 fn flag(key: &str, value: Option<&str>) -> Result<bool> {
@@ -324,10 +389,33 @@ mod tests {
     }
 
     #[test]
+    fn options_that_mean_nothing_here_are_taken() {
+        for option in ["one:/data:z", "one:/data:cached,Z", "one:/data:rprivate"] {
+            let mounts = parse(&[option, option], &[]).unwrap();
+            assert_eq!(mounts.mounted.len(), 2, "{option}");
+        }
+        let mounts = parse(&[], &["consistency=cached,src=one,dst=/data"]).unwrap();
+        assert!(!mounts.mounted[0].nonrecursive);
+    }
+
+    #[test]
+    fn a_mount_is_a_line_of_comma_separated_values() {
+        let option = r#"Type=bind,"source=/a,""b""",dst=/data,bind-recursive=disabled"#;
+        let mounts = parse(&[], &[option]).unwrap();
+        let path = "/a,\"b\"".into();
+        assert_eq!(
+            mounts.mounted[0].source,
+            MountSource::Host { path, make: false }
+        );
+        assert!(mounts.mounted[0].nonrecursive);
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for (option, why) in [
             ("one:/a:loud", "ro, rw or nocopy"),
             (":/a", "empty"),
+            ("one:/a:shared", "propagate"),
             ("a:b:c:d", "[SRC:]DST"),
             ("x", "absolute"),
             ("-x:/a", "not a name"),
@@ -341,6 +429,9 @@ mod tests {
             ("src=one", "dst=PATH"),
             ("dst=/a,color=red", "is not a key"),
             ("dst=/a,tmpfs-size=1", "type=tmpfs"),
+            ("\"dst=/a", "not closed"),
+            ("dst=\"/a\"", "has to begin"),
+            ("\"dst=/a\"x", "a comma"),
         ] {
             let error = format!("{:#}", parse(&[], &[option]).unwrap_err());
             assert!(error.contains(why), "{option}: {error}");

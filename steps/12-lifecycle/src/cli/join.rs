@@ -72,7 +72,7 @@ pub struct Exec {
     #[arg(short, long)]
     tty: bool,
     /// User and group of the command [default: the container's]
-    #[arg(short, long, value_name = "USER[:GROUP]")]
+    #[arg(short, long, value_name = "USER[:GROUP]", allow_hyphen_values = true)]
     user: Option<UserSpec>,
     /// Working directory inside the container, which must exist [default: the
     /// container's]

@@ -149,6 +149,7 @@ pub fn take(
             },
             target: cache.target.clone(),
             read_only: cache.read_only,
+            nonrecursive: false,
         });
     }
     Ok(held)

@@ -47,8 +47,8 @@ pub use execute::{Arguments, act_last, die_with_parent};
 pub use mounts::{change_mount, map_ids, map_ids_below, mount_setattr};
 pub use namespaces::{namespace_kind, owning_user_namespace, parent_namespace};
 pub use own::{
-    MemoryPolicy, SchedAttr, adjust_tick, default_personality, new_session_keyring, personality,
-    set_io_priority, set_memory_policy, set_scheduler,
+    MemoryPolicy, SchedAttr, adjust_tick, default_personality, leave_real_time,
+    new_session_keyring, personality, set_io_priority, set_memory_policy, set_scheduler,
 };
 
 /// Converts a string for a system call.

@@ -1,5 +1,5 @@
-//! The session keyring and the execution domain of a process, and the system
-//! clock.
+//! The session keyring, the execution domain and the scheduling of a process,
+//! and the system clock.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -65,6 +65,38 @@ pub fn set_io_priority(class: u8, level: u8) -> Result<()> {
     Errno::result(set)
         .map(drop)
         .with_context(|| format!("ioprio_set(class {class}, level {level})"))
+}
+
+/// Leaves the real-time policies, the deadline policy, and the real-time class
+/// of I/O: this process and its children are scheduled like any others, with
+/// the same nice value (sched(7), ioprio_set(2)). Each of them is a right, which
+/// only `CAP_SYS_NICE` or a limit gives.
+pub fn leave_real_time() -> Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_RT: libc::c_long = 1;
+    // SAFETY: two calls that are told numbers only; 0 is the caller.
+    let (policy, io) = unsafe {
+        (
+            libc::syscall(libc::SYS_sched_getscheduler, 0),
+            libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0),
+        )
+    };
+    // A call that fails, such as in a kernel without it, returns -1, which is
+    // neither a policy nor a class to leave.
+    let kept = libc::c_long::from(libc::SCHED_RESET_ON_FORK);
+    let real_time = [libc::SCHED_FIFO, libc::SCHED_RR, libc::SCHED_DEADLINE];
+    if policy >= 0 && real_time.contains(&((policy & !kept) as libc::c_int)) {
+        // Clearing the flag would need `CAP_SYS_NICE`.
+        let normal = libc::c_long::from(libc::SCHED_OTHER) | policy & kept;
+        let priority: libc::c_int = 0;
+        // SAFETY: `struct sched_param` is one int, which is only read.
+        let set = unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, normal, &priority) };
+        Errno::result(set).context("sched_setscheduler(SCHED_OTHER)")?;
+    }
+    match io >= 0 && io >> 13 == IOPRIO_CLASS_RT {
+        true => set_io_priority(0, 0),
+        false => Ok(()),
+    }
 }
 
 /// A policy for the memory of a process (set_mempolicy(2)): `MPOL_*`, with flags.

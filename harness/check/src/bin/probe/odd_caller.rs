@@ -33,6 +33,7 @@ pub(crate) fn become_odd(key: &str) -> Result<()> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None).context("sigprocmask")?;
     sys::fixed_addresses()?;
     if nix::unistd::geteuid().is_root() {
+        sys::real_time()?;
         fs::write("/proc/self/oom_score_adj", "300").context("write oom_score_adj")?;
         let bits = CapabilitiesSecureBits::NO_SETUID_FIXUP;
         set_capabilities_secure_bits(bits).context("prctl(PR_SET_SECUREBITS)")?;
