@@ -1,14 +1,15 @@
 //! Checks of what images say, in the ways in which it is said.
 
 use std::fs;
+use std::ops::Range;
 
 use check::prelude::*;
 use check::workspace;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
-use tar::{Builder, EntryType};
+use tar::{Builder, EntryType, Header};
 
-use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, tar_of, tool, zstd};
+use super::layouts::{Layout, State, digest, file, gzip, small_root, tar, tar_of, zstd};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -358,8 +359,9 @@ fn image_paths_begin_at_its_root() {
     });
 }
 
-/// An archive that was unpacked, and packed again by `tar --sparse`; of its
-/// layer the most is zeroes, in a file and behind the end.
+/// An archive that was unpacked, and packed again by `tar --sparse`, in both of
+/// GNU tar's formats: of its layer the most is zeroes, in a file and behind the
+/// end.
 fn a_layer_with_holes(c: &Check, below: &[u8]) -> Result<()> {
     let state = State::new(c)?;
     let content = [&[b'x'; 4096][..], &[0; 1 << 20], &[b'y'; 4096]].concat();
@@ -370,21 +372,25 @@ fn a_layer_with_holes(c: &Check, below: &[u8]) -> Result<()> {
     let list = json!([{
         "Config": "c.json", "RepoTags": ["holes:1"], "Layers": ["below.tar", "layer.tar"],
     }]);
-    let from = c.dir().join("holes");
-    fs::create_dir(&from)?;
-    fs::write(from.join("c.json"), config.to_string())?;
-    fs::write(from.join("manifest.json"), list.to_string())?;
-    fs::write(from.join("below.tar"), below)?;
-    fs::write(from.join("layer.tar"), &layer)?;
-    let from = from.to_string_lossy().into_owned();
-    tool("fallocate", &["--dig-holes", &format!("{from}/layer.tar")])?;
+    // All but the zeroes: a header and the first block of the file, its last
+    // block and the end of the archive.
+    let hole = 512 + 4096..512 + 4096 + (1 << 20);
+    let end = layer.len() - (70 << 20);
+    let extents = [0..hole.start, hole.end..end, layer.len()..layer.len()];
     for format in ["gnu", "posix"] {
+        let mut archive = Builder::new(Vec::new());
+        for (name, content) in [
+            ("c.json", config.to_string().as_bytes()),
+            ("manifest.json", list.to_string().as_bytes()),
+            ("below.tar", below),
+        ] {
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, content)?;
+        }
+        with_holes(&mut archive, format, &layer, &extents)?;
         let path = c.dir().join(format).to_string_lossy().into_owned();
-        let format = format!("--format={format}");
-        tool(
-            "tar",
-            &["-C", &from, &format, "--sparse", "-cf", &path, "."],
-        )?;
+        fs::write(&path, archive.into_inner()?)?;
         let ran = load(&state, &path)?;
         expect(
             ran.status == 0,
@@ -401,6 +407,51 @@ fn a_layer_with_holes(c: &Check, below: &[u8]) -> Result<()> {
         );
         expect_eq("what rmi prints, as Docker does", ran.stdout, expected)?;
     }
+    Ok(())
+}
+
+/// Adds `layer.tar` with these parts of its content; the others are holes.
+fn with_holes(
+    archive: &mut Builder<Vec<u8>>,
+    format: &str,
+    layer: &[u8],
+    extents: &[Range<usize>],
+) -> Result<()> {
+    let mut data = Vec::new();
+    let mut header = Header::new_gnu();
+    if format == "gnu" {
+        header.set_entry_type(EntryType::GNUSparse);
+        let gnu = header.as_gnu_mut().context("a header of GNU")?;
+        gnu.set_real_size(layer.len() as u64);
+        for (field, extent) in gnu.sparse.iter_mut().zip(extents) {
+            let octal = |number: usize| format!("{number:011o}\0");
+            field.offset.copy_from_slice(octal(extent.start).as_bytes());
+            let length = octal(extent.len());
+            field.numbytes.copy_from_slice(length.as_bytes());
+        }
+        header.set_path("layer.tar")?;
+    } else {
+        let size = layer.len().to_string();
+        archive.append_pax_extensions([
+            ("GNU.sparse.major", &b"1"[..]),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"layer.tar"),
+            ("GNU.sparse.realsize", size.as_bytes()),
+        ])?;
+        let mut map = format!("{}\n", extents.len());
+        for extent in extents {
+            map += &format!("{}\n{}\n", extent.start, extent.len());
+        }
+        data.extend_from_slice(map.as_bytes());
+        data.resize(512, 0);
+        header.set_path("GNUSparseFile.0/layer.tar")?;
+    }
+    for extent in extents {
+        data.extend_from_slice(&layer[extent.clone()]);
+    }
+    header.set_size(data.len() as u64);
+    header.set_cksum();
+    archive.append(&header, &*data)?;
     Ok(())
 }
 

@@ -9,7 +9,6 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use union::archive::reader::{EXTENTS, EntryType, Extent, Reader};
 
-use crate::image::source::Looks;
 use crate::image::source::blob::Blob;
 
 /// The most links that are followed for one name.
@@ -131,13 +130,9 @@ impl Contents {
             .is_ok_and(|path| self.entries.contains_key(&path))
     }
 
-    /// What the archive looks like.
-    pub(super) fn looks(&self) -> Looks {
-        let mut looks = Looks::default();
-        for path in self.entries.keys() {
-            looks.see(path);
-        }
-        looks
+    /// The names of all entries.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.entries.keys().map(|path| path.as_ref())
     }
 
     /// The archive's name in errors.

@@ -144,7 +144,7 @@ impl Source {
         };
         if Packing::of(&first[..length]) == Packing::Plain {
             let contents = Contents::of(blob)?;
-            return match wanted.as_images(contents.what(), contents.looks()) {
+            return match wanted.as_images(contents.what(), Looks::of(contents.paths())) {
                 Some(true) => Ok(Source::Images(ImageFiles::Archive(contents))),
                 Some(false) => {
                     let blob = contents.into_blob();
@@ -179,6 +179,13 @@ impl Source {
 }
 
 impl Looks {
+    /// What an archive with these entries looks like.
+    fn of<'a>(paths: impl Iterator<Item = &'a Path>) -> Self {
+        let mut looks = Looks::default();
+        paths.for_each(|path| looks.see(path));
+        looks
+    }
+
     /// Adds what an entry of the archive says.
     fn see(&mut self, path: &Path) {
         let is_list = |name: &&str| path == Path::new(name);
