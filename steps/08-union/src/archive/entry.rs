@@ -56,8 +56,6 @@ pub(super) fn is_bookkeeping(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// If an attribute is too long, or an ID out of range.
-// Of an ID that chown(2) takes for “unchanged” Docker and GNU tar make the owner
-// who unpacks, root. The set-ID bit was not meant for root.
 pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> Result<Metadata> {
     let (uid, gid) = entry.owner();
     let mut xattrs = entry.xattrs().clone();
@@ -68,6 +66,9 @@ pub(super) fn metadata(entry: &mut Entry<'_, impl Read>, type_of: FileType) -> R
         bail!("its attribute {name:?} has {length} bytes, and the kernel takes {XATTR}: refused");
     }
     let mut mode = entry.mode() | type_of.as_raw_mode();
+    // chown(2) takes the highest ID for “unchanged”: with Docker and GNU tar the
+    // file then belongs to root, who unpacks it. A set-ID bit was not meant for
+    // root.
     let mut owner = |number, what, bit: Mode| match id(number, what)? {
         u32::MAX => {
             mode &= !bit.as_raw_mode();

@@ -116,7 +116,7 @@ impl<'a> Archive<'a> {
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o600);
         header.set_size(0);
-        roots(&mut header);
+        fill_numbers(&mut header);
         self.builder
             .append_data(&mut header, path, std::io::empty())
             .with_context(|| format!("write the whiteout {path:?}"))
@@ -252,7 +252,7 @@ pub fn append_pax(
     header.set_entry_type(EntryType::XHeader);
     header.set_mode(0o644);
     header.set_size(data.len() as u64);
-    roots(&mut header);
+    fill_numbers(&mut header);
     let base = path.file_name().unwrap_or(OsStr::new("."));
     let mut name = [b"PaxHeaders/", base.as_bytes()].concat();
     name.truncate(99);
@@ -267,7 +267,7 @@ pub fn append_pax(
 
 /// Fills the numeric fields of a header that stands for no file of its own: to
 /// some readers an empty one is damaged.
-fn roots(header: &mut Header) {
+fn fill_numbers(header: &mut Header) {
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(0);

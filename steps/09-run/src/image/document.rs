@@ -166,13 +166,19 @@ impl FromJson for String {
     }
 }
 
+/// The integer that a number is, also as `5.0` or `5e0`.
+fn whole(number: &serde_json::Number) -> Option<i64> {
+    // Beyond this an f64 does not hold every integer.
+    let is_whole = |n: &f64| n.abs() < 9e15 && n.fract() == 0.0;
+    number.as_f64().filter(is_whole).map(|n| n as i64)
+}
+
 impl FromJson for u64 {
     fn fill(&mut self, json: Json) -> Result<()> {
         match json {
             Json::Null => {}
-            Json::Number(ref number) => match number.as_f64() {
-                // Beyond this an f64 does not hold every integer.
-                Some(n) if (0.0..9e15).contains(&n) && n.fract() == 0.0 => *self = n as u64,
+            Json::Number(ref number) => match whole(number).map(u64::try_from) {
+                Some(Ok(n)) => *self = n,
                 _ => bail!("{json} where a count is expected"),
             },
             other => bail!("{other} where a count is expected"),
@@ -185,9 +191,9 @@ impl FromJson for i64 {
     fn fill(&mut self, json: Json) -> Result<()> {
         match json {
             Json::Null => {}
-            Json::Number(ref number) => match number.as_f64() {
-                Some(n) if n.abs() < 9e15 && n.fract() == 0.0 => *self = n as i64,
-                _ => bail!("{json} where an integer is expected"),
+            Json::Number(ref number) => match whole(number) {
+                Some(n) => *self = n,
+                None => bail!("{json} where an integer is expected"),
             },
             other => bail!("{other} where an integer is expected"),
         }

@@ -89,7 +89,7 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stop: Option<&PipeReader>, un
             // Of a reader that has gone nobody need be told.
             match errno {
                 Errno::PIPE => say!("write to a stream: {errno}"),
-                _ => warn!("output of the container is lost: write: {errno}"),
+                _ => warn!("the rest of a stream is lost: write: {errno}"),
             }
             if unheard == Unheard::HangUp {
                 return;

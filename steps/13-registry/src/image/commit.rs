@@ -153,8 +153,8 @@ pub fn commit(
     Ok(image.id)
 }
 
-/// The container's own defaults become those of the image, as Docker does it:
-/// `ONBUILD` and `SHELL` of its image have had their time.
+/// The container's own defaults become those of the image, as Docker does it.
+/// `ONBUILD` and `SHELL` of the image that it ran are not taken over.
 fn take_over(config: &mut RawConfig, record: &Record) -> Result<()> {
     let spec = &record.spec;
     let stay = Stay::of(record)?;
